@@ -1,0 +1,39 @@
+# `make demo` and `make test` start from nothing: each makes .venv and installs into it if needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+FORCE ?=
+SOURCES := $(shell find src -type f -not -path '*/__pycache__/*' -not -path '*.egg-info/*') pyproject.toml constraints.txt
+
+.PHONY: demo test lint types bench clean
+
+demo: $(VENV)/.installed
+	@BIN=$(BIN) FORCE=$(FORCE) sh bench/demo.sh
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/throughput.py
+
+# The package is installed, not linked: what runs is what a wheel carries.
+$(VENV)/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) '.[all]'
+	rm -rf build
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) pytest mypy ruff types-PyYAML
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache

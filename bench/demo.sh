@@ -1,0 +1,17 @@
+# What `make demo` runs: train on MNIST, bound the test images' log-likelihood, draw samples; or show the finished run.
+set -eu
+run=runs/demo
+vaestro="$BIN/vaestro"
+if [ -n "${FORCE:-}" ] || [ ! -f $run/evaluation.json ] || [ ! -f $run/samples.png ]; then
+    "$vaestro" train mnist --run $run --force \
+        --latent 40 --network residual:width=512,blocks=1 --batch 256 --lr 0.003 --optimizer adamw:weight_decay=0.05 --epochs 28
+    "$vaestro" evaluate $run --k 100
+    "$vaestro" sample $run -n 64
+    "$vaestro" reconstruct $run mnist -o $run/reconstructions.png --force
+else
+    echo "showing the finished run (make demo FORCE=1 trains again)"
+    "$vaestro" info $run
+fi
+echo
+echo "look at $run/samples.png and $run/reconstructions.png; bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
+echo "next: $vaestro evaluate $run --k 5000, or $vaestro --help"

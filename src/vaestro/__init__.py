@@ -1,0 +1,58 @@
+"""Train variational autoencoders, know how good they are, and use their latent space.
+
+Names are loaded when first used, so that `import vaestro` takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "densities",
+    "Space": "densities",
+    "VAE": "model",
+    "Draws": "model",
+    "LatentModel": "model",
+    "Objective": "objectives",
+    "Ramp": "objectives",
+    "elbo": "objectives",
+    "iwae": "objectives",
+    "build": "parts",
+    "Data": "data",
+    "load": "data",
+    "training": "loop",
+    "evaluate": "evaluation",
+    "Estimate": "evaluation",
+    "Run": "runs",
+    "train": "runs",
+}
+_MODULES = (
+    "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
+)  # fmt: skip
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from vaestro.data import Data, load
+    from vaestro.densities import Batch, Space
+    from vaestro.evaluation import Estimate, evaluate
+    from vaestro.loop import training
+    from vaestro.model import VAE, Draws, LatentModel
+    from vaestro.objectives import Objective, Ramp, elbo, iwae
+    from vaestro.parts import build
+    from vaestro.runs import Run, train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"vaestro.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"vaestro.{name}")
+    raise AttributeError(f"module 'vaestro' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -1,0 +1,395 @@
+"""The commands. Each imports what it needs when it is called, so that --help takes no time."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaestro.cli.console import console, duration
+
+if TYPE_CHECKING:
+    from vaestro.runs import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train variational autoencoders, know how good they are, and use their latent space.\n\n"
+    "Everywhere: --quiet prints nothing but errors, --debug shows where an error came from, --version. "
+    "Where a command takes RUN, leaving it out means the newest run under runs/.",
+)
+
+RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
+Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by default a file's every row, or else test.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def train(
+    source: Annotated[str | None, typer.Argument(help="mnist, or a path to .npy, .npz or IDX, with options after a colon.")] = None,
+    run: Annotated[str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")] = None,
+    latent: Annotated[int | None, typer.Option("--latent", "--latent-dim", help="Latent units.  [default: 32]")] = None,
+    likelihood: Annotated[str | None, typer.Option(help="p(x|z).  [default: by the kind of data]")] = None,
+    posterior: Annotated[str | None, typer.Option(help="q(z|x).  [default: normal]")] = None,
+    prior: Annotated[str | None, typer.Option(help="p(z).  [default: normal]")] = None,
+    network: Annotated[str | None, typer.Option(help="Encoder and decoder.  [default: residual]")] = None,
+    objective: Annotated[str | None, typer.Option(help="elbo, or iwae:k=5.  [default: elbo]")] = None,
+    gradient: Annotated[str | None, typer.Option(help="Gradient estimator.  [default: pathwise]")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimiser.  [default: adamw]")] = None,
+    beta: Annotated[str | None, typer.Option(help="Weight of the KL: a number, or warmup:share=0.1.  [default: 1]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time, in place of epochs; made into steps before the first.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", "--batch-size", help="Data in a step.  [default: 128, less if few data]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.002]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights.  [default: by the length of the run]")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.  [default: 10 sqrt(cells)]")] = None,
+    patience: Annotated[int | None, typer.Option(help="Validations without a better bound before stopping.  [default: never]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
+    precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,
+    compile: Annotated[str | None, typer.Option(help="auto, on or off: the whole step as one graph.  [default: auto]")] = None,
+    config: Annotated[str | None, typer.Option(help="A YAML of these options, such as a run's config.yaml; options here win.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; --epochs, --steps, --device may be given.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(metavar="RUN", help="Start from another run's weights.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")] = False,
+    force: Force = False,
+) -> None:
+    """Train a VAE and write a run's folder.
+
+    Example: vaestro train mnist --latent 40 --epochs 20 --run runs/mine
+    """
+    from vaestro.runs import Job, describe, dump_config
+    from vaestro.runs import result as result_of
+
+    options: dict[str, Any] = {
+        "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "objective": objective,
+        "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
+        "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
+        "compile": compile, "init": init,
+    }  # fmt: skip
+    if resume is not None:
+        if dry_run or force or config or run or source:
+            raise ValueError("expected --resume RUN with at most --epochs, --steps or --device; got more")
+        job = Job.resumed(resume, **options)
+    else:
+        job = Job.new(source, run=run, force=force, config=config, dry=dry_run, **options)
+    training = job.training
+    writes = job.writes
+    if not writes:
+        console.quiet = True
+    for note in job.notes:
+        console.say(f"{'# ' if dry_run else ''}{note}")
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
+    parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
+    console.say(f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on {training.device}")
+    if dry_run:
+        print(dump_config(job.config), end="")
+        return
+    try:
+        console.watch(job)
+    except KeyboardInterrupt:
+        if writes:
+            console.say(f"stopped at step {training.index:,} of {training.steps:,}; go on with: vaestro train --resume {job.path}")
+        raise
+    if not writes:
+        return
+    console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
+    rows = job.data.test if len(job.data.test) else job.data.valid
+    if len(rows):
+        console.say(result_of(job.run, training.model, rows))
+    else:
+        console.say(f"no held-out data to evaluate on: {describe(job.data.train, len(job.data.train))} only")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument = None,
+    methods: Annotated[str, typer.Option(help="elbo,iwae or one of them.")] = "elbo,iwae",
+    k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
+    split: Annotated[str, typer.Option(help="test, valid or train.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
+    data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Bound log p(x) of held-out data from below, and write RUN/evaluation.json and .npz.
+
+    Example: vaestro evaluate runs/mine --k 5000
+    """
+    from vaestro.data import load_rows
+    from vaestro.evaluation import evaluating
+    from vaestro.runs import describe
+
+    opened = _open(run)
+    if opened.evaluation is not None and not force:
+        old = opened.evaluation
+        console.say(f"replacing the evaluation on {old['n']:,} {old['split']} data (k {old['estimates'][0]['k']})")
+    model = opened.model(_device(device))
+    source = data or opened.config["source"]
+    rows = load_rows(source, model.space, split) if data else opened.data().split(split)
+    n = len(rows) if limit is None else limit
+    steps = evaluating(model, rows, k=k, methods=[m.strip() for m in methods.split(",") if m.strip()], limit=limit, seed=seed)
+    evaluation = None
+    for _, evaluation in console.progress(steps, n, f"{n:,} data, {k:,} draws each"):
+        pass
+    assert evaluation is not None
+    for estimate in evaluation.estimates:
+        bits = estimate.bits_per_dim
+        console.say(estimate.sentence(describe(rows, n)) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
+    console.say(
+        f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats; {duration(evaluation.estimates[0].seconds)}"
+    )
+    opened.save_evaluation(evaluation, rows, source)
+    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz")
+
+
+@app.command()
+def sample(
+    run: RunArgument = None,
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="The file to write.  [default: RUN/samples.png, or .npz]")] = None,
+    temperature: Annotated[float, typer.Option(help="Multiplies the prior's standard deviation.")] = 1.0,
+    mean: Annotated[
+        bool | None, typer.Option("--mean/--draws", help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Draw new data from a trained model, in the user's layout, units and dtype.
+
+    Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
+    """
+    from vaestro import latents
+    from vaestro.data.writers import check_output, write_arrays, write_grid
+
+    opened = _open(run)
+    model = opened.model()
+    path = check_output(output or opened.path / ("samples.png" if model.space.image else "samples.npz"), force=force or output is None)
+    picture = path.suffix.lower() == ".png"
+    mean = picture if mean is None else mean
+    drawn = latents.sample(model, n, temperature=temperature, seed=seed, mean=mean)
+    what = "means of p(x|z) at draws of z" if mean else "draws"
+    if picture:
+        write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}, temperature {temperature:g}")
+    else:
+        write_arrays(path, {"x": drawn})
+    console.say(f"wrote {n} {what} to {path}")
+
+
+@app.command()
+def encode(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    output: Output,
+    sample: Annotated[int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")] = 0,
+    split: Split = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Write mean and logvar of q(z|x) for each datum.
+
+    Example: vaestro encode runs/mine mnist -o codes.npz
+    """
+    from vaestro import latents
+    from vaestro.data import load_rows
+    from vaestro.data.writers import check_output, write_arrays
+
+    opened = _open(run)
+    path = check_output(output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt"))
+    if sample < 0:
+        raise ValueError(f"expected 0 or more draws; got {sample}")
+    model = opened.model()
+    rows = load_rows(_like(source, opened), model.space, split)
+    codes = latents.encode(model, rows, draws=sample, seed=seed)
+    if sample and path.suffix != ".npz":
+        raise ValueError(f"expected a .npz file for draws; got {path}")
+    write_arrays(path, codes)
+    kept = "mean" if path.suffix == ".npy" else " and ".join(codes)
+    console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
+
+
+@app.command()
+def decode(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
+    output: Output,
+    sample: Annotated[bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")] = False,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for codes.
+
+    Example: vaestro decode runs/mine codes.npz -o means.npy
+    """
+    from vaestro import latents
+    from vaestro.data.readers import read_latents
+    from vaestro.data.writers import check_output, write_arrays, write_grid
+
+    opened = _open(run)
+    path = check_output(output, force=force)
+    model = opened.model()
+    x = latents.decode(model, read_latents(file), sample=sample, seed=seed)
+    if path.suffix.lower() == ".png":
+        write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
+    else:
+        write_arrays(path, {"x": x})
+    console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
+
+
+@app.command()
+def reconstruct(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    output: Output,
+    split: Split = None,
+    n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
+    force: Force = False,
+) -> None:
+    """Write the likelihood's mean at each datum's code; a .png shows data and reconstructions in turn.
+
+    Example: vaestro reconstruct runs/mine mnist -o pairs.png
+    """
+    from vaestro import latents
+    from vaestro.data import load_rows
+    from vaestro.data.writers import check_output, write_arrays, write_grid
+
+    opened = _open(run)
+    path = check_output(output, force=force)
+    picture = path.suffix.lower() == ".png"
+    model = opened.model()
+    rows = load_rows(_like(source, opened), model.space, split)
+    if n is not None and not 1 <= n <= len(rows):
+        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
+    rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
+    means = latents.reconstruct(model, rows)
+    if picture:
+        write_grid(
+            path,
+            {"data": rows.outward(), "mean": means},
+            model.space,
+            f"{len(rows)} of {source} and their reconstructions by {opened.path}",
+        )
+    else:
+        write_arrays(path, {"x": means})
+    console.say(f"wrote {len(rows):,} reconstructions to {path}")
+
+
+@app.command()
+def parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule or optimizer.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+) -> None:
+    """List every part by kind, with its options and their defaults.
+
+    Example: vaestro parts likelihood
+    """
+    from vaestro.parts import catalogue, nearest
+
+    table = catalogue()
+    if kind is not None:
+        if kind not in table:
+            raise ValueError(f"expected a kind of part: {nearest(kind, table)}; got {kind!r}")
+        table = {kind: table[kind]}
+    if json:
+        print(json_module.dumps(table, indent=1))
+        return
+    for name, rows in table.items():
+        console.say(f"{name}")
+        for row in rows:
+            options = ",".join(f"{k}={v}" for k, v in row["options"].items())
+            console.say(f"  {row['name']}{':' + options if options else ''}")
+            console.say(f"      {row['summary']}")
+
+
+@app.command()
+def info(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; without it, versions, devices and extras.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+) -> None:
+    """Say what is installed, or what a run is and how it went.
+
+    Example: vaestro info runs/mine
+    """
+    if run is None:
+        facts = _installation()
+    else:
+        opened = _open(run)
+        facts = _of_run(opened)
+    if json:
+        print(json_module.dumps(facts, indent=1))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        console.say(f"{name:{width}}  {shown}")
+
+
+def _installation() -> dict[str, Any]:
+    from importlib import metadata
+    from importlib.util import find_spec
+
+    import torch
+
+    from vaestro.runs import machine
+
+    versions = {n: metadata.version(n) for n in ("numpy", "accelerate", "safetensors", "typer", "rich", "pillow")}
+    return {
+        **machine(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "libraries": versions,
+        "extras": {"tables": "installed" if find_spec("pyarrow") else "not installed"},
+    }
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    config, metrics = run.config, run.metrics()
+    valid = [m for m in metrics if m["split"] == "valid" and m["bound"] is not None]
+    facts: dict[str, Any] = {
+        "run": str(run.path),
+        "state": "finished" if run.finished else "stopped" if metrics else "not begun",
+        "steps": f"{metrics[-1]['step'] if metrics else 0:,} of {config['steps']:,}",
+        "options": {k: v for k, v in config.items() if k not in ("source", "steps")},
+        "source": config["source"],
+    }
+    if metrics:
+        facts["time"] = duration(metrics[-1]["seconds"])
+    if valid:
+        best = max(valid, key=lambda m: m["bound"])
+        facts["best validation bound"] = (
+            f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
+        )
+    for estimate in (run.evaluation or {}).get("estimates", []):
+        error = estimate["stderr"] or 0.0
+        facts[estimate["method"]] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws"
+    return facts
+
+
+def _open(run: str | None) -> Run:
+    from vaestro.runs import Run
+
+    return Run.newest() if run is None else Run(run)
+
+
+def _device(name: str) -> str:
+    from vaestro.loop import accelerator_for
+
+    return str(accelerator_for(name).device)
+
+
+def _like(source: str, run: Run) -> str:
+    """Return the source with the run's own options where it names the run's data without any."""
+    own = run.config["source"]
+    return own if own.partition(":")[0] == source else source

@@ -1,0 +1,129 @@
+"""What commands print: plain lines, or a live display where the output is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from vaestro.loop import Record
+    from vaestro.runs import Job
+
+Item = TypeVar("Item")
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class Console:
+    """Print lines to standard output, unless --quiet was given."""
+
+    quiet = False
+
+    def say(self, line: str = "") -> None:
+        """Print a line."""
+        if not self.quiet:
+            print(line, flush=True)
+
+    @property
+    def live(self) -> bool:
+        """Tell whether a display may redraw itself."""
+        return sys.stdout.isatty() and not self.quiet
+
+    def watch(self, job: Job) -> None:
+        """Iterate a job to its end while showing how it goes."""
+        if self.live:
+            _watch_live(job)
+        else:
+            for step in job:
+                for record in step.records:
+                    self.say(line(record, job.training.steps))
+
+    def progress(self, items: Iterable[tuple[int, Item]], total: int, what: str) -> Iterator[tuple[int, Item]]:
+        """Pass (done, item) pairs on; say after the first how long all will take, and show progress on a terminal."""
+        start, told = time.perf_counter(), False
+        for done, item in items:
+            elapsed = time.perf_counter() - start
+            if not told and done < total:
+                self.say(f"{what}: about {duration(elapsed * total / done)}")
+                told = True
+            if self.live:
+                print(f"\r{done:,} / {total:,}  {duration(elapsed * (total - done) / max(1, done))} left   ", end="", flush=True)
+            yield done, item
+        if self.live:
+            print("\r" + " " * 60 + "\r", end="", flush=True)
+
+
+console = Console()
+
+
+def duration(seconds: float) -> str:
+    """Say a time in words: 42 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 5400:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def line(record: Record, steps: int) -> str:
+    """Say a record in a line: the bound, with reconstruction and KL apart."""
+    speed = f"  {record.examples_per_second:,.0f}/s" if record.split == "train" and record.examples_per_second else ""
+    skipped = f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
+    return (
+        f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound {record.bound:9.2f}  "
+        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{skipped}"
+    )
+
+
+def trend(values: Iterable[float]) -> str:
+    """Draw numbers as a line of small bars, the lowest empty and the highest full."""
+    numbers = [v for v in values if v == v and abs(v) != float("inf")]
+    low, high = min(numbers, default=0.0), max(numbers, default=0.0)
+    return "".join(BARS[int((v - low) / ((high - low) or 1) * (len(BARS) - 1))] for v in numbers)
+
+
+def _watch_live(job: Job) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    training = job.training
+    history: dict[str, dict[str, deque[float]]] = {
+        s: {n: deque(maxlen=24) for n in ("bound", "distortion", "rate")} for s in ("train", "valid")
+    }
+    latest: dict[str, Record] = {}
+    start, first, shown = time.monotonic(), training.index, 0.0
+
+    def picture() -> Any:
+        done = training.index
+        elapsed = time.monotonic() - start
+        rate = (done - first) / elapsed if elapsed > 0 else 0.0
+        left = duration((training.steps - done) / rate) + " left" if rate > 0 else ""
+        speed = f"{rate * training.batch:,.0f} examples/s" if rate > 0 else ""
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            ProgressBar(training.steps, done, width=32), f"step {done:,} / {training.steps:,}",
+            f"epoch {done / training.steps_per_epoch:.1f}", speed, left,
+        )  # fmt: skip
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("", "bound", "", "reconstruction", "", "KL (nats)", ""):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        for split, record in latest.items():
+            cells = [c for name, h in history[split].items() for c in (f"{getattr(record, name):.2f}", trend(h))]
+            table.add_row(split, *cells)
+        return Group(head, table, Text(""))
+
+    with Live(picture(), refresh_per_second=4, auto_refresh=False) as live:
+        for step in job:
+            for record in step.records:
+                latest[record.split] = record
+                for name, values in history[record.split].items():
+                    values.append(getattr(record, name))
+            if step.records or time.monotonic() - shown > 0.25:
+                shown = time.monotonic()
+                live.update(picture(), refresh=True)

@@ -1,0 +1,131 @@
+"""Write arrays in the format that a file's suffix names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vaestro.densities import Kind, Space
+
+SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".txt", ".png")
+
+
+def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES) -> Path:
+    """Return the path if it may be written.
+
+    Raises:
+        ValueError: its suffix names no format, its folder is missing, or it exists and `force` is not given.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"expected a file ending in {', '.join(suffixes)}; got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"expected a folder to write into; got {path.parent}, which does not exist")
+    if path.exists() and not force:
+        raise ValueError(f"expected a new file; got {path}, which exists (--force overwrites)")
+    return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays with a row for each datum. A .npy file takes the first alone; tables take columns."""
+    suffix = path.suffix.lower()
+    part = path.with_name(path.name + ".part")
+    if suffix == ".npz":
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    elif suffix == ".npy":
+        with part.open("wb") as file:
+            np.save(file, next(iter(arrays.values())), allow_pickle=False)
+    else:
+        columns = _columns(arrays)
+        if suffix == ".txt":
+            table = np.stack(list(columns.values()), 1)
+            np.savetxt(part, table, fmt="%d" if table.dtype.kind in "iu" else "%.8g")
+        else:
+            _write_table(part, columns, suffix)
+    os.replace(part, path)
+
+
+def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, array in arrays.items():
+        flat = np.asarray(array).reshape(len(array), -1)
+        for i in range(flat.shape[1]):
+            columns[f"{name}_{i}" if flat.shape[1] > 1 else name] = flat[:, i]
+    return columns
+
+
+def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> None:
+    try:
+        import pyarrow
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"expected the extra vaestro[tables] to write {suffix}; got an installation without it") from error
+    table = pyarrow.table(dict(columns))
+    if suffix == ".csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        pyarrow.parquet.write_table(table, path)
+
+
+def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16) -> None:
+    """Write images as a labelled grid. Several named sets are laid in alternating lines, each line with its name.
+
+    Args:
+        path: a .png file.
+        rows: {label: images in the user's layout}, all of one number; binary data may be probabilities.
+        space: what the images are.
+        title: a line above the grid.
+        columns: images in a line.
+
+    Raises:
+        ValueError: the data are not images.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not space.image:
+        raise ValueError(f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, .parquet or .txt)")
+    sets = {label: pixels(images, space) for label, images in rows.items()}
+    count = len(next(iter(sets.values())))
+    height, width = next(iter(sets.values())).shape[1:3]
+    zoom = max(1, round(56 / max(height, width)))
+    h, w, gap = height * zoom, width * zoom, 4
+    columns = min(columns, count)
+    font = ImageFont.load_default(size=14)
+    labelled = len(sets) > 1
+    left = max(int(font.getlength(label)) for label in sets) + 14 if labelled else gap
+    lines = -(-count // columns) * len(sets)
+    canvas = Image.new(
+        "RGB", (max(left + columns * (w + gap) + gap, int(font.getlength(title)) + 16), 30 + lines * (h + gap) + gap), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 7), title, fill="black", font=font)
+    for s, (label, images) in enumerate(sets.items()):
+        for i, image in enumerate(images):
+            line = (i // columns) * len(sets) + s
+            x, y = left + (i % columns) * (w + gap), 30 + line * (h + gap)
+            picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+            canvas.paste(picture.resize((w, h), Image.Resampling.NEAREST), (x, y))
+            if labelled and i % columns == 0:
+                draw.text((8, y + h // 2 - 8), label, fill="black", font=font)
+    part = path.with_name(path.name + ".part")
+    canvas.save(part, format="PNG")
+    os.replace(part, path)
+
+
+def pixels(images: np.ndarray, space: Space) -> np.ndarray:
+    """Turn images in the user's layout into (N, H, W, C) bytes; real values are stretched over the whole range."""
+    images = np.asarray(images, np.float64)
+    images = images[..., None] if len(space.outside) == 2 else images
+    if space.kind is Kind.REAL:
+        low, high = images.min(), images.max()
+    elif space.kind is Kind.BINARY and images.max() <= 1:
+        low, high = 0.0, 1.0
+    else:
+        low, high = space.low, space.low + space.step * (space.levels - 1)
+    grey = (images - low) / ((high - low) or 1.0)
+    return np.asarray(np.rint(255 * np.clip(grey, 0, 1)), np.uint8)

@@ -1,0 +1,557 @@
+"""The training loop, as an iterator of steps: no callbacks, and nothing hidden.
+
+    for step in training(model, objective, data, epochs=20): ...
+
+One step is the six-step recipe: encode; draw noise and form z = mean + std * noise; decode and score; the KL; add;
+differentiate. Around it: AdamW on a one-cycle learning rate, clipping by norm, an exponential average of the weights,
+and validation of that average by the unweighted bound, whose best weights are kept. When the iterator ends, the model
+holds the kept weights.
+
+What a step does is a function of (seed, step), so that a resumed run equals an uninterrupted one bit for bit; with
+several processes each takes its rows of the same global batch with the same noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from vaestro.data import Data, Rows
+from vaestro.densities import Batch, mean_over_ranks
+from vaestro.model import LatentModel
+from vaestro.objectives import Loss, Objective
+from vaestro.optimizers import Optimizer, one_cycle
+from vaestro.parts import find
+from vaestro.randomness import Order, torch_generator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+AVERAGE_EVERY = 8  # steps between updates of the average: the same average, for an eighth of the memory traffic
+VALIDATION_ROWS = 10_000
+FIT_ROWS = 10_000
+CHUNK = 512
+CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
+GIVE_UP_AFTER = 20
+AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
+
+
+class Diverged(RuntimeError):
+    """Report that loss or gradient were not finite for many steps in a row."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
+    for the ELBO, whatever the weights."""
+
+    split: str
+    step: int
+    epoch: float
+    bound: float
+    rate: float
+    distortion: float
+    loss: float
+    beta: float
+    lr: float
+    grad_norm: float | None
+    examples_per_second: float | None
+    seconds: float
+    skipped: int = 0
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as JSON takes it: numbers that are not finite become null."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Hold one step: its number from 1 (0 is the validation before training), its loss, and what was logged with it."""
+
+    index: int
+    epoch: float
+    loss: Loss | None
+    records: tuple[Record, ...]
+    last: bool
+
+
+class _Core(nn.Module):
+    """Hold model and objective: the one forward() that data parallelism, autocast and compilation wrap."""
+
+    def __init__(self, model: LatentModel, objective: Objective, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.autocast = (device.type, torch.bfloat16) if precision == "bf16" else None
+
+    def forward(self, batch: Batch, step: Tensor, noise: Tensor) -> Loss:
+        if self.autocast is None:
+            return self.objective(self.model, batch, step, noise)
+        with torch.autocast(*self.autocast):
+            return self.objective(self.model, batch, step, noise)
+
+
+def training(
+    model: LatentModel,
+    objective: Objective,
+    data: Data,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    optimizer: str | Callable[..., Optimizer] = "adamw",
+    clip: float | None = None,
+    ema: float | None = None,
+    seed: int = 0,
+    patience: int | None = None,
+    device: str = "auto",
+    precision: str = "32",
+    compile: str = "auto",
+) -> Training:
+    """Train a model, a step at a time.
+
+    Args:
+        model, objective, data: what is trained, by what, on what.
+        epochs, steps, minutes: how long, in at most one of three ways; by default 20 epochs or 4,000 steps, whichever
+            is more. Minutes become a number of steps before the first one, by timing some.
+        batch: data in a global batch; by default 128, or less where there are few.
+        lr: peak learning rate; 2e-3 by default.
+        optimizer: a name of the table, or a function of the parameters.
+        clip: the gradient's norm is clipped to this; by default 10 times the root of the number of cells.
+        ema: decay of the average of the weights, for each step; by default its horizon is a hundredth of the run.
+        seed: of everything that is drawn.
+        patience: validations without a better bound after which to stop; by default never.
+        device: auto, cpu, cuda or mps.
+        precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
+        compile: on, off or auto; the whole step, optimiser included, as one graph.
+
+    Raises:
+        ValueError: an option has no meaning here.
+        Diverged: (from the iterator) loss or gradient were not finite for many steps in a row.
+    """
+    return Training(
+        model,
+        objective,
+        data,
+        epochs=epochs,
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        lr=lr,
+        optimizer=find("optimizer", optimizer) if isinstance(optimizer, str) else optimizer,
+        clip=clip,
+        ema=ema,
+        seed=seed,
+        patience=patience,
+        device=device,
+        precision=precision,
+        compile=compile,
+    )
+
+
+class Training(Iterator[Step]):
+    """Iterate over the steps of a run; `state()` and `load()` make it resumable. Made by `training`."""
+
+    def __init__(
+        self,
+        model: LatentModel,
+        objective: Objective,
+        data: Data,
+        *,
+        epochs: float | None,
+        steps: int | None,
+        minutes: float | None,
+        batch: int | None,
+        lr: float | None,
+        optimizer: Callable[..., Optimizer],
+        clip: float | None,
+        ema: float | None,
+        seed: int,
+        patience: int | None,
+        device: str,
+        precision: str,
+        compile: str,
+    ) -> None:
+        self._started = time.perf_counter()
+        rows = len(data.train)
+        self.batch = min(128, max(8, rows // 16)) if batch is None else batch
+        self.lr = 2e-3 if lr is None else lr
+        self.clip = 10 * math.sqrt(data.space.cells) if clip is None else clip
+        _check(
+            (self.batch >= 1, "a batch of 1 or more", self.batch),
+            (0 < self.lr < math.inf, "a learning rate above 0", self.lr),
+            (self.clip > 0, "a clip above 0", self.clip),
+            (ema is None or 0 <= ema < 1, "an ema in [0, 1)", ema),
+            (epochs is None or 0 < epochs < math.inf, "epochs above 0", epochs),
+            (steps is None or steps >= 1, "1 or more steps", steps),
+            (minutes is None or 0 < minutes < math.inf, "minutes above 0", minutes),
+            (sum(x is not None for x in (epochs, steps, minutes)) <= 1, "one of epochs, steps and minutes", "several"),
+            (patience is None or patience >= 1, "a patience of 1 or more", patience),
+            (precision in ("32", "bf16"), "precision 32 or bf16", precision),
+            (compile in ("auto", "on", "off"), "compile auto, on or off", compile),
+        )
+        self.model, self.objective, self.data, self.seed, self.patience = model, objective, data, seed, patience
+        self.accelerator = accelerator_for(device)
+        self.device = self.accelerator.device
+        self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.batch % self.processes:
+            raise ValueError(f"expected a batch that {self.processes} processes can share; got {self.batch}")
+        self.share = self.batch // self.processes
+        self.steps_per_epoch = rows / self.batch
+        model.to(self.device).train()
+        objective.to(self.device)
+        self.precision = precision
+        self.core = _Core(model, objective, self.device, precision)
+        self.parameters = [p for p in self.core.parameters() if p.requires_grad]
+        self.optimizer = optimizer(self.parameters)
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        averaged = dict(self.average.named_parameters())
+        self._averaged = [(averaged[name], p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+        self.order = Order(rows, self.batch, seed)
+        self.valid = data.valid.spread(VALIDATION_ROWS)
+        self._fit_rows = data.train.spread(FIT_ROWS)
+        self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
+        bytes_a_step = self.batch * (data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1).numel())
+        self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
+        self._made: tuple[int, Tensor, Tensor, Tensor] | None = None
+        self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self._one_more = torch.ones((), device=self.device)
+        self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
+        self.index, self.seconds, self._clock = 0, 0.0, 0.0
+        self.best: dict[str, Tensor] | None = None
+        self.best_bound, self.best_step, self._validations_since = -math.inf, 0, 0
+        self._begun = self._finished = self.stopped_early = False
+        self.timing: dict[str, float] = {"train": 0.0, "valid": 0.0}
+        self._lr_tensor = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.compiled = self._decide_to_compile(compile, epochs, steps, minutes)
+        self._whole: Callable[..., Loss] | None = torch.compile(self._whole_step, fullgraph=True, dynamic=False) if self.compiled else None
+        if minutes is not None:
+            self.steps = self._steps_in(minutes)
+        elif steps is not None:
+            self.steps = steps
+        else:
+            wanted = epochs if epochs is not None else max(20.0, 4000 / self.steps_per_epoch)
+            self.steps = max(1, round(wanted * self.steps_per_epoch))
+        self.ema = math.exp(-1 / max(1.0, 0.01 * self.steps)) if ema is None else ema
+        objective.beta.plan(self.steps, self.steps_per_epoch)
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    def _inputs(self, step: int) -> tuple[Batch, Tensor, Tensor]:
+        """Return a step's rows, noise and number. Some steps are made at once, since many small calls cost more than one."""
+        block, at = divmod(step, self._ahead)
+        if self._made is None or self._made[0] != block:
+            first = self.rank * self.share
+            steps = range(block * self._ahead, (block + 1) * self._ahead)
+            index = np.stack([self.order(s)[first : first + self.share] for s in steps])
+            x = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
+            noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
+            noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
+            numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
+            self._made = (block, x, noise, numbers)
+        _, x, noise, numbers = self._made
+        return Batch(x[at]), noise[at], numbers[at]
+
+    def _one(self, step: int) -> Loss:
+        batch, noise, number = self._inputs(step)
+        lr = self.lr * one_cycle(step, self.steps)
+        if self._whole is not None:
+            self._lr_tensor.fill_(lr)
+            with torch._dynamo.config.patch(trace_autograd_ops=True):
+                return self._whole(batch.x, batch.observed, batch.given, noise, number, self._lr_tensor)
+        loss = self._prepared(batch, number, noise)
+        for p in self.parameters:
+            p.grad = None
+        self.accelerator.backward(loss.loss)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return self._update(loss, grads, lr)
+
+    def _whole_step(self, x: Tensor, observed: Tensor | None, given: Tensor | None, noise: Tensor, number: Tensor, lr: Tensor) -> Loss:
+        loss = self.core(Batch(x, observed, given), number, noise)
+        grads = torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
+        return self._update(loss, grads, lr)
+
+    @torch.no_grad()
+    def _update(self, loss: Loss, grads: Any, lr: float | Tensor) -> Loss:
+        """Clip, skip what is not finite, step, and add to the sums."""
+        value = loss.loss.detach()
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(list(grads)))))
+        row = torch.stack([value, loss.bound, loss.rate, loss.distortion, norm, self._one_more])
+        if self.device.type == "cpu" and self.processes == 1 and not torch.compiler.is_compiling():
+            # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
+            numbers = row.tolist()
+            if math.isfinite(numbers[0] + numbers[4]):
+                self.optimizer.step(grads, lr, norm / self.clip if numbers[4] > self.clip else None)
+                self.sums.add_(row)
+                self.bad[1] = 0
+            else:
+                self.bad.add_(1)
+        else:
+            # Nothing is read back from the device, and every process decides alike.
+            skip = (~torch.isfinite(norm + value)).float()
+            if self.processes > 1:
+                skip = mean_over_ranks(skip).ceil()
+            self.optimizer.step(grads, lr, (norm / self.clip).clamp_min(1.0), skip)
+            self.sums.add_(torch.where(skip > 0, 0.0, row))
+            self.bad.copy_(torch.stack([self.bad[0] + skip, (self.bad[1] + 1) * skip]))
+        return Loss(value, loss.bound, loss.rate, loss.distortion)
+
+    # -- the iterator -------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Training:
+        return self
+
+    def __next__(self) -> Step:
+        if not self._begun:
+            self._begun = True
+            self._clock = time.perf_counter()
+            if self.index == 0:
+                return Step(0, 0.0, None, self._validation(), False)
+        if self.index >= self.steps or self.stopped_early:
+            self._finish()
+            raise StopIteration
+        loss = self._one(self.index)
+        self.index += 1
+        if self.index % AVERAGE_EVERY == 0:
+            self._average()
+        if self.index % CHECK_EVERY == 0 or self.index == self.steps:
+            self._give_up_if_diverged()
+        epoch = self.index / self.steps_per_epoch
+        records: tuple[Record, ...] = ()
+        if self.index == self.steps or int(epoch) > int((self.index - 1) / self.steps_per_epoch):
+            records = (self._train_record(), *self._validation())
+        return Step(self.index, epoch, loss, records, self.index >= self.steps or self.stopped_early)
+
+    def _finish(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self.model.load_state_dict(self.kept())
+            self.model.eval()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # At first the average forgets faster, so that it does not remember the initial weights.
+        decay = min(self.ema, self.index / (self.index + 10)) ** AVERAGE_EVERY
+        torch._foreach_lerp_([a for a, _ in self._averaged], [p for _, p in self._averaged], 1 - decay)
+
+    def _give_up_if_diverged(self) -> None:
+        in_a_row = float(self.bad[1])
+        if in_a_row >= GIVE_UP_AFTER:
+            raise Diverged(
+                f"loss or gradient were not finite in {int(in_a_row)} steps in a row, up to step {self.index}; "
+                f"the weights from before are kept (try a lower --lr than {self.lr:g})"
+            )
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the weights in use: the average's, at the best validation; the latest where there is no validation."""
+        return self.average.state_dict() if self.best is None else self.best
+
+    # -- what is logged -----------------------------------------------------------------------------------------------
+
+    def _beta(self) -> float:
+        return float(self.objective.beta(torch.tensor(max(0, self.index - 1), dtype=torch.float64)))
+
+    def _lr(self) -> float:
+        return self.lr * one_cycle(max(0, self.index - 1), self.steps)
+
+    def _train_record(self) -> Record:
+        sums = mean_over_ranks(self.sums).tolist()
+        self.sums.zero_()
+        loss, bound, rate, distortion, norm = (s / sums[5] if sums[5] else math.nan for s in sums[:5])
+        elapsed = self._lap("train")
+        steps = self.index - self._last_logged
+        self._last_logged = self.index
+        speed = steps * self.batch / elapsed if elapsed > 0 else None
+        return Record(
+            "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
+            norm, speed, self.seconds, int(self.bad[0]),
+        )  # fmt: skip
+
+    _last_logged = 0
+
+    def _lap(self, what: str) -> float:
+        now = time.perf_counter()
+        elapsed, self._clock = now - self._clock, now
+        self.seconds += elapsed
+        self.timing[what] += elapsed
+        return elapsed
+
+    def _validation(self) -> tuple[Record, ...]:
+        """Score the averaged weights on validation data by the unweighted bound; keep them where they are the best."""
+        self._fit_to_data()
+        if not len(self.valid):
+            self._lap("valid")
+            return ()
+        bound, rate, distortion = validate(self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank)
+        if math.isfinite(bound) and bound > self.best_bound:
+            self.best_bound, self.best_step, self._validations_since = bound, self.index, 0
+            state = self.average.state_dict()
+            if self.best is None:
+                self.best = {k: v.clone() for k, v in state.items()}
+            else:
+                for k, v in state.items():
+                    self.best[k].copy_(v)
+        else:
+            self._validations_since += 1
+            self.stopped_early = self.patience is not None and self._validations_since >= self.patience
+        elapsed = self._lap("valid")
+        beta = self._beta()
+        return (
+            Record(
+                "valid", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, distortion + beta * rate,
+                beta, self._lr(), None, len(self.valid) / elapsed if elapsed > 0 else None, self.seconds, int(self.bad[0]),
+            ),
+        )  # fmt: skip
+
+    def _fit_to_data(self) -> None:
+        fit_to_data(self.average, self._fit_rows, self.seed, self.device)
+        with torch.no_grad():
+            for mine, theirs in zip(self.model.buffers(), self.average.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    # -- resuming -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and numbers from which `load` continues as if nothing had happened."""
+        tensors = {f"model.{k}": v for k, v in self.core.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state().items()}
+        tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
+        tensors |= {"sums": self.sums, "bad": self.bad}
+        numbers = {
+            "index": self.index,
+            "seconds": self.seconds + (time.perf_counter() - self._clock if self._begun else 0.0),
+            "last_logged": self._last_logged,
+            "best_bound": self.best_bound if math.isfinite(self.best_bound) else None,
+            "best_step": self.best_step,
+            "validations_since": self._validations_since,
+            "stopped_early": self.stopped_early,
+        }
+        return {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, numbers
+
+    def load(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+        self.core.model.load_state_dict(part("model"))
+        self.average.load_state_dict(part("average"))
+        self.objective.load_state_dict(part("objective"))
+        self.optimizer.load(part("optimizer"))
+        self.best = {k: v.to(self.device) for k, v in part("best").items()} or None
+        self.sums.copy_(tensors["sums"])
+        self.bad.copy_(tensors["bad"])
+        self.index, self.seconds, self._last_logged = numbers["index"], numbers["seconds"], numbers["last_logged"]
+        self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
+        self.best_step, self._validations_since = numbers["best_step"], numbers["validations_since"]
+        self.stopped_early = numbers["stopped_early"] and self.index >= self.steps
+
+    # -- before the first step ----------------------------------------------------------------------------------------
+
+    def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
+        possible = self.processes == 1 and self.precision == "32"
+        if self.device.type == "cpu":
+            possible = possible and any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+        if asked == "on" and not possible:
+            raise ValueError(
+                "expected one process, precision 32 and, on a CPU, a C++ compiler for --compile on; "
+                f"got {self.processes} process(es) and precision {self.precision} on {self.device.type}"
+            )
+        if asked != "auto":
+            return asked == "on"
+        # Compiling takes about half a minute and saves about a fifth: it pays in runs of several minutes.
+        if minutes is not None:
+            return possible and minutes >= 4
+        planned = steps if steps is not None else (epochs or 20) * self.steps_per_epoch
+        work = planned * self.batch * self.objective.k * sum(p.numel() for p in self.parameters) * 6
+        return possible and work > (4e13 if self.device.type == "cpu" else 4e15)
+
+    def _steps_in(self, minutes: float) -> int:
+        """Time some steps and a validation on the run's own objects, put everything back, and say how many fit."""
+        self.steps, self.ema = 1_000_000, 0.999
+        tensors, numbers = self.state()
+        self._clock = time.perf_counter()
+        for step in range(5):
+            self._one(step)
+        self._wait()
+        start, done = time.perf_counter(), 0
+        while done < 20 or time.perf_counter() - start < min(4.0, 60 * minutes / 50):
+            self._one(5 + done)
+            done += 1
+        self._wait()
+        each = (time.perf_counter() - start) / done
+        start = time.perf_counter()
+        self._validation()
+        validation = time.perf_counter() - start
+        self.load(tensors, numbers)
+        self.timing = dict.fromkeys(self.timing, 0.0)
+        left = 60 * minutes - (time.perf_counter() - self._started) - 2 * validation
+        steps = max(1, int(0.98 * left / (each + validation / self.steps_per_epoch)))
+        agreed = mean_over_ranks(torch.tensor(float(steps), device=self.device))
+        return max(1, int(agreed))
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _check(*rules: tuple[bool, str, Any]) -> None:
+    for holds, expected, got in rules:
+        if not holds:
+            raise ValueError(f"expected {expected}; got {got}")
+
+
+def accelerator_for(device: str) -> Accelerator:
+    """Return an Accelerator for a device by name; in a single process each call starts afresh.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"expected a device: auto, cpu, cuda or mps; got {device!r}")
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device in there and not there[device]():
+        raise ValueError(f"expected a device that is here; got {device}, and this machine has none")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # Accelerate keeps one device for a process; runs of one process may differ in theirs.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    return Accelerator(cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values())), kwargs_handlers=handlers)
+
+
+def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device | str) -> None:
+    """Refresh what a model derives from training data in closed form (an optimal variance), where it does."""
+    batches = list(rows.chunks(CHUNK, device))
+    model.fit_to_data(batches, [model.noise(1, len(b), torch_generator(device, seed, "fit", i)) for i, b in enumerate(batches)])
+
+
+@torch.inference_mode()
+def validate(
+    model: LatentModel, objective: Objective, rows: Rows, seed: int, device: torch.device | str, processes: int = 1, rank: int = 0
+) -> tuple[float, float, float]:
+    """Return the means of bound, rate and distortion over rows, in nats, with noise that is the same at every call."""
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    for i, batch in enumerate(rows.chunks(CHUNK, device)):
+        if i % processes == rank:
+            noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
+            draws = model.draw(batch, objective.k, noise=noise)
+            sums += torch.stack([objective.bound(draws).sum(), draws.total_rate.sum(), draws.distortion.sum()])
+    bound, rate, distortion = (mean_over_ranks(sums) * processes / len(rows)).tolist()
+    return bound, rate, distortion

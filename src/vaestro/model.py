@@ -1,0 +1,235 @@
+"""A latent-variable model and the record of what it drew.
+
+`draw` is the only place where posterior, prior and likelihood meet. What it returns, `Draws`, is all that a bound, a
+gradient estimator, a diagnosis or a report ever reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import NamedTuple, final
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from vaestro import densities
+from vaestro.densities import Batch, Density, Space, closed_form_kl
+from vaestro.gradients import Gradient, Pathwise
+from vaestro.likelihoods import Likelihood
+from vaestro.posteriors import Posterior
+from vaestro.priors import Prior
+
+
+def _once(compute: Callable[[Draws], Tensor]) -> property:
+    """Make a property that computes its value once. (The lock in functools.cached_property cannot be compiled.)"""
+    name = f"_{compute.__name__}"
+
+    @wraps(compute)
+    def get(self: Draws) -> Tensor:
+        value: Tensor | None = getattr(self, name, None)
+        if value is None:
+            value = compute(self)
+            object.__setattr__(self, name, value)
+        return value
+
+    return property(get)
+
+
+def _mean_of_draws(x: Tensor) -> Tensor:
+    return x.squeeze(0) if len(x) == 1 else x.mean(0)
+
+
+class Code(NamedTuple):
+    """Hold what `encode` writes: mean and logvar of q, each (B, *Z); logvar is None for families without one."""
+
+    mean: Tensor
+    logvar: Tensor | None
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Record K draws for each of B data and the log-densities there, in nats.
+
+    Args:
+        z: (K, B, *Z).
+        log_px: log p(x | z), (K, B), in the user's units.
+        rate: the KL of each unit, (1, B, *Z) in closed form, or (K, B, 1) as log q - log p at the draws.
+        q, p, px: the densities.
+        trained_log_px: what training optimises in place of log_px, (K, B); None when it is log_px itself.
+    """
+
+    z: Tensor
+    log_px: Tensor
+    rate: Tensor
+    q: Density
+    p: Density
+    px: Density
+    trained_log_px: Tensor | None = None
+
+    @_once
+    def log_pz(self) -> Tensor:
+        """Return log p(z), (K, B)."""
+        return self.p.log_prob(self.z)
+
+    @_once
+    def log_qz(self) -> Tensor:
+        """Return log q(z | x), (K, B)."""
+        return self.q.log_prob(self.z)
+
+    @property
+    def log_w(self) -> Tensor:
+        """Return the log importance weights log p(x, z) - log q(z | x), (K, B)."""
+        return self.log_px + self.log_pz - self.log_qz
+
+    @_once
+    def total_rate(self) -> Tensor:
+        """Return the rate of each datum, summed over units and averaged over draws, (B,)."""
+        return _mean_of_draws(self.rate.flatten(2).sum(-1))
+
+    @_once
+    def mean_log_px(self) -> Tensor:
+        """Return log p(x | z) of each datum, averaged over draws, (B,)."""
+        return _mean_of_draws(self.log_px)
+
+    @property
+    def distortion(self) -> Tensor:
+        """Return -log p(x | z) of each datum, averaged over draws, (B,)."""
+        return -self.mean_log_px
+
+    def sampled(self) -> Draws:
+        """Return the same draws with the sampled rate log q - log p in place of the closed form."""
+        return replace(self, rate=(self.log_qz - self.log_pz).unsqueeze(-1))
+
+    def trained(self) -> Draws:
+        """Return the draws as training optimises them; itself where that is what is reported."""
+        return self if self.trained_log_px is None else replace(self, log_px=self.trained_log_px, trained_log_px=None)
+
+
+class LatentModel(nn.Module, ABC):
+    """Describe a model of data x with latents z: whatever produces `Draws` can be trained, bounded and diagnosed."""
+
+    space: Space
+    units: tuple[int, ...]
+
+    @abstractmethod
+    def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
+        """Draw z K times for each datum and record every log-density there."""
+
+    @abstractmethod
+    def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
+
+    @abstractmethod
+    def log_terms(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z)."""
+
+    @abstractmethod
+    def code(self, batch: Batch) -> Code:
+        """Return the code of each datum."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
+        """Return p(x | z) for latents (B, *Z); its parameters have a leading dimension of one."""
+
+    @abstractmethod
+    def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
+        """Draw n latents from the prior and return p(x | z) there; its parameters have a leading dimension of one."""
+
+    @abstractmethod
+    def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
+        """Refresh parameters that have a closed form on the training split; does nothing where there are none."""
+
+
+@final
+class VAE(LatentModel):
+    """Put a posterior, a likelihood and a prior together (Kingma and Welling 2014).
+
+    With a diagonal-normal posterior and the standard normal prior, the loss of one example is one expression,
+
+        loss = -log p(x | z) + sum_i (std_i^2 + mean_i^2 - 1 - log std_i^2) / 2,    z = mean + std * noise
+
+    and its derivative by hand, with g = d(-log p(x | z))/dz, is
+
+        d loss / d mean_i   = g_i + mean_i
+        d loss / d logvar_i = g_i * noise_i * std_i / 2 + (std_i^2 - 1) / 2
+
+    A test holds autograd to these and to finite differences.
+
+    Args:
+        posterior, likelihood, prior: the three parts.
+
+    Raises:
+        ValueError: the parts were made for different latents.
+    """
+
+    def __init__(self, posterior: Posterior, likelihood: Likelihood, prior: Prior) -> None:
+        super().__init__()
+        if posterior.units != prior.units:
+            raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
+        self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
+        self.space, self.units = likelihood.space, posterior.units
+
+    def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
+        gradient = gradient or Pathwise()
+        q = self.posterior(batch)
+        p = self.prior(self.posterior, batch.given)
+        if noise is None:
+            noise = self.noise(k, len(batch))
+        z = q.from_noise(noise)
+        if not gradient.pathwise:
+            z = z.detach()
+        px = self.likelihood(z, batch.given)
+        log_px = self._log_px(px, batch)
+        trained = self.likelihood.training_density(px, batch.x, batch.observed) if self.training else px
+        rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
+        draws = Draws(
+            z=z,
+            log_px=log_px,
+            rate=log_px if rate is None else rate,
+            q=q.detach() if gradient.stop_q else q,
+            p=p,
+            px=px,
+            trained_log_px=None if trained is px else self._log_px(trained, batch),
+        )
+        return draws.sampled() if rate is None else draws
+
+    def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.posterior.noise(k, rows, generator)
+
+    def log_terms(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.prior(self.posterior, batch.given)
+        return self._log_px(self.likelihood(z, batch.given), batch), p.log_prob(z)
+
+    def code(self, batch: Batch) -> Code:
+        q = self.posterior(batch)
+        return Code(q.mean, getattr(q, "logvar", None), "mean and log-variance of q(z | x)")
+
+    def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
+        return self.likelihood(z.unsqueeze(0), given)
+
+    def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
+        p = self.prior(self.posterior, given)
+        return self.decode(temperature * p.sample(n, generator), given)
+
+    @torch.no_grad()
+    def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
+        if not self.likelihood.fitted_to_data:
+            return
+        sums = [
+            self.likelihood.accumulate(self.likelihood(self.posterior(batch).from_noise(noise), batch.given), batch.x, batch.observed)
+            for batch, noise in zip(batches, noises, strict=True)
+        ]
+        self.likelihood.store(torch.stack(sums).double().sum(0))
+
+    def _log_px(self, px: Density, batch: Batch) -> Tensor:
+        log_px = px.log_prob(batch.x, batch.observed) if isinstance(px, _OURS) else px.log_prob(batch.x)
+        log_det = self.space.log_det(batch.observed)
+        return log_px if isinstance(log_det, float) and log_det == 0 else log_px + log_det
+
+
+_OURS = (densities.Normal, densities.Bernoulli, densities.Categorical)

@@ -1,0 +1,79 @@
+"""Randomness as a function of (seed, purpose, step, place in the global batch).
+
+Never of rank, clock or history: a resumed run draws what the uninterrupted one would have drawn, and N processes draw
+together what one would. Every consumer names its purpose ("order", "noise", "binarise", ...), so adding one never
+shifts another. Nothing here touches a global generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(seed: int, *path: str | int) -> int:
+    """Return a 63-bit seed for one purpose: equal paths give equal seeds, different ones independent seeds."""
+    text = "/".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def torch_generator(device: torch.device | str, seed: int, *path: str | int) -> torch.Generator:
+    """Return a fresh generator on `device` for one purpose."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(derive(seed, *path))
+
+
+def numpy_generator(seed: int, *path: str | int) -> np.random.Generator:
+    """Return a fresh NumPy generator for one purpose."""
+    return np.random.Generator(np.random.PCG64(derive(seed, *path)))
+
+
+def uniform_levels(shape: tuple[int, ...], seed: int, *path: str | int) -> np.ndarray:
+    """Draw uint8 integers uniform on 0..254, of the given shape.
+
+    `uniform_levels(...) < v` is then 1 with probability v / 255 exactly, for every level v, without a float for each
+    pixel. Raw bytes are used eight to a 64-bit draw; the value 255 is rejected and drawn again, which keeps the law
+    exact. The raw bits of PCG64 do not change between NumPy versions, so a binarisation keeps its hash.
+    """
+    bits = np.random.PCG64(derive(seed, *path))
+    count = int(np.prod(shape))
+    draws = np.ascontiguousarray(bits.random_raw((count + 7) // 8), dtype="<u8").view(np.uint8)[:count]
+    rejected = np.flatnonzero(draws == 255)
+    while rejected.size:
+        draws[rejected] = np.ascontiguousarray(bits.random_raw(rejected.size), dtype="<u8").view(np.uint8)[::8]
+        rejected = rejected[draws[rejected] == 255]
+    return draws.reshape(shape)
+
+
+class Order:
+    """Name the rows of every step: an endless row of permutations, cut into batches of equal size.
+
+    Step s holds places s * batch .. (s + 1) * batch of the concatenated permutations, one permutation an epoch, so
+    every datum is seen once an epoch, no batch is short, and a step's rows follow from (seed, step) alone.
+    """
+
+    def __init__(self, rows: int, batch: int, seed: int) -> None:
+        self.rows, self.batch, self.seed = rows, batch, seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            self._epochs = {e: p for e, p in self._epochs.items() if e == epoch - 1}
+            self._epochs[epoch] = numpy_generator(self.seed, "order", epoch).permutation(self.rows)
+        return self._epochs[epoch]
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return the (batch,) row numbers of a step."""
+        start, parts, left = step * self.batch, [], self.batch
+        while left:
+            epoch, place = divmod(start, self.rows)
+            part = self._permutation(epoch)[place : place + left]
+            parts.append(part)
+            start, left = start + len(part), left - len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

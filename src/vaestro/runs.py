@@ -1,0 +1,607 @@
+"""A run's folder: what was asked, what was logged, the weights, and the results.
+
+    RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml` repeats the run
+    RUN/metrics.jsonl          a line each time something is logged
+    RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
+    RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
+    RUN/evaluation.json, .npz  bounds on held-out data
+
+Weights are tensors only, and nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import vaestro
+from vaestro.data import Data, Rows, load
+from vaestro.data.readers import parse_source
+from vaestro.densities import Space
+from vaestro.evaluation import Estimate, Evaluation, evaluate
+from vaestro.loop import Diverged, Step, Training, training
+from vaestro.model import LatentModel
+from vaestro.objectives import Objective, Schedule
+from vaestro.parts import DEFAULT_LIKELIHOOD, build, find, nearest
+from vaestro.randomness import derive
+
+CHECKPOINT_SECONDS = 20.0
+MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network")
+DEFAULTS: dict[str, Any] = {
+    "source": "mnist",
+    "latent": 32,
+    "likelihood": None,
+    "posterior": "normal",
+    "prior": "normal",
+    "network": "residual",
+    "objective": "elbo",
+    "gradient": "pathwise",
+    "beta": 1.0,
+    "optimizer": "adamw",
+    "epochs": None,
+    "steps": None,
+    "minutes": None,
+    "batch": None,
+    "lr": None,
+    "seed": 0,
+    "ema": None,
+    "clip": None,
+    "patience": None,
+    "device": "auto",
+    "precision": "32",
+    "compile": "auto",
+    "init": None,
+}
+FILES = ("config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "evaluation.json", "evaluation.npz", "samples.png")
+
+
+class Run:
+    """Open a run's folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: it is not a run's folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ValueError(f"expected a run's folder; got {self.path}, which does not exist")
+        if not (self.path / "config.yaml").exists():
+            raise ValueError(f"expected a run's folder; got {self.path}, which has no config.yaml")
+
+    @classmethod
+    def newest(cls, folder: str | Path = "runs") -> Run:
+        """Open the newest run under a folder.
+
+        Raises:
+            ValueError: there is none.
+        """
+        configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        if not configs:
+            raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
+        return cls(configs[-1].parent)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return every option of the run, as config.yaml has them."""
+        return read_config(self.path / "config.yaml")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
+        lines = []
+        file = self.path / "metrics.jsonl"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the run went to its end."""
+        last = self.metrics()[-1:]
+        numbers = _newest_numbers(self.path)
+        return bool(last and numbers and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"]))
+
+    def model(self, device: str = "cpu") -> LatentModel:
+        """Build the model with the weights in use.
+
+        Raises:
+            ValueError: the run has no weights yet, or they are damaged.
+        """
+        return load_model(self.path, device)
+
+    def data(self) -> Data:
+        """Read the data that the run was trained on."""
+        return load(self.config["source"])
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """Return evaluation.json, or None."""
+        file = self.path / "evaluation.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str) -> None:
+        """Write evaluation.json and evaluation.npz."""
+        rows = rows.take(len(evaluation.estimates[0].nats))
+        result = {
+            "split": rows.name,
+            "n": len(rows),
+            "data_sha256": rows.sha256(),
+            "source": source,
+            "unit": "nats",
+            "space": str(rows.space),
+            "estimates": [_estimate_line(e) for e in evaluation.estimates],
+            "rate": evaluation.rate,
+            "distortion": evaluation.distortion,
+            "vaestro": vaestro.__version__,
+        }
+        arrays = {e.method: e.nats for e in evaluation.estimates} | {"index": np.arange(len(rows))}
+        arrays |= {f"{e.method}_ess": e.ess for e in evaluation.estimates if e.ess is not None}
+        part = self.path / "evaluation.npz.part"
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        os.replace(part, self.path / "evaluation.npz")
+        _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+
+
+def _estimate_line(estimate: Estimate) -> dict[str, Any]:
+    mean, error = estimate.mean()
+    line = {
+        "method": estimate.method,
+        "side": estimate.side,
+        "measure": estimate.measure,
+        "k": estimate.k,
+        "mean": mean,
+        "stderr": None if math.isnan(error) else error,
+        "bits_per_dim": estimate.bits_per_dim,
+        "seconds": round(estimate.seconds, 3),
+    }
+    return line if estimate.ess is None else line | {"ess_median": float(np.median(estimate.ess))}
+
+
+def train(source: str | Path | np.ndarray | None = None, *, run: str | Path | None = None, force: bool = False, **options: Any) -> Run:
+    """Train a model and write a run's folder: what `vaestro train` calls.
+
+    Args:
+        source: `mnist` (the default), a path with options, or an array (N, ...), which is stored with the run.
+        run: the folder; by default runs/SOURCE-DATE-TIME.
+        force: overwrite an existing run.
+        options: as on the command line: latent, likelihood, posterior, prior, network, objective, beta, optimizer, epochs,
+            steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, init, config.
+
+    Raises:
+        ValueError: something that was asked for is impossible; nothing was written.
+        Diverged: training failed; the weights from before are kept.
+        KeyboardInterrupt: after the state has been saved.
+    """
+    job = Job.new(source, run=run, force=force, **options)
+    for _ in job:
+        pass
+    return job.run
+
+
+def resume(run: str | Path, **options: Any) -> Run:
+    """Go on with a stopped run as if it had not stopped; epochs, steps and device may be changed."""
+    job = Job.resumed(run, **options)
+    for _ in job:
+        pass
+    return job.run
+
+
+class Job(Iterator[Step]):
+    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`."""
+
+    def __init__(self, training: Training, data: Data, config: dict[str, Any], path: Path, notes: tuple[str, ...]) -> None:
+        self.training, self.data, self.config, self.path, self.notes = training, data, config, path, notes
+        self.writes = training.rank == 0
+        self._saved_at = time.monotonic()
+        self._interrupted = False
+
+    # -- making one ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def new(
+        cls,
+        source: str | Path | np.ndarray | None = None,
+        *,
+        run: str | Path | None = None,
+        force: bool = False,
+        config: str | Path | None = None,
+        dry: bool = False,
+        **options: Any,
+    ) -> Job:
+        """Prepare a run; unless `dry`, make its folder. Options given here win over those of the file `config`.
+
+        Raises:
+            ValueError: something that was asked for is impossible; nothing was written.
+        """
+        asked = {} if config is None else read_config(config)
+        given = {k: v for k, v in options.items() if v is not None}
+        if any(k in given for k in ("epochs", "steps", "minutes")):
+            asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
+        asked |= given
+        if source is not None and not isinstance(source, np.ndarray):
+            asked["source"] = str(source)
+        _refuse_unknown(asked)
+        asked = DEFAULTS | asked
+        data = load(source if isinstance(source, np.ndarray) else asked["source"])
+        path = Path(run) if run is not None else _fresh_name(data.source)
+        if not dry and os.environ.get("RANK", "0") == "0":
+            _refuse_existing(path, force)
+        training, resolved = _prepare(data, asked)
+        job = cls(training, data, resolved, path, data.notes)
+        if not dry and job.writes:
+            _clear(path)
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            if isinstance(source, np.ndarray):
+                np.save(path / "data.npy", source, allow_pickle=False)
+                resolved["source"] = str(path / "data.npy")
+            _write_text(path / "config.yaml", dump_config(resolved))
+            _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
+            (path / "metrics.jsonl").touch()
+        return job
+
+    @classmethod
+    def resumed(cls, run: str | Path, **options: Any) -> Job:
+        """Prepare to go on with a run, from its last whole checkpoint, or from its beginning if it has none yet.
+
+        Raises:
+            ValueError: it is not a run, or an option other than epochs, steps and device was given.
+        """
+        opened = Run(run)
+        options = {k: v for k, v in options.items() if v is not None}
+        other = [k for k in options if k not in ("epochs", "steps", "device")]
+        if other:
+            raise ValueError(f"expected only epochs, steps or device beside resume; got {', '.join(other)}")
+        asked = opened.config
+        _refuse_unknown(asked)
+        if "epochs" in options or "steps" in options:
+            asked |= {"epochs": None, "steps": None, "minutes": None}
+        asked = DEFAULTS | asked | options
+        data = load(asked["source"])
+        training, resolved = _prepare(data, asked | {"init": None})
+        resolved["init"] = asked["init"]
+        notes = list(data.notes)
+        state = None
+        for checkpoint in sorted((opened.path / "checkpoints").glob("*.safetensors"), reverse=True):
+            try:
+                state = read_checkpoint(checkpoint)
+                break
+            except ValueError as error:
+                notes.append(f"{checkpoint.name} is damaged ({error}); going on from the one before it")
+        job = cls(training, data, resolved, opened.path, tuple(notes))
+        metrics, size = opened.path / "metrics.jsonl", 0
+        if state is not None:
+            tensors, numbers = state
+            training.load(tensors, numbers)
+            size = numbers["metrics_bytes"]
+            job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
+        else:
+            if asked["init"]:
+                _initialise(training, asked["init"])
+            job.notes = (*notes, "no checkpoint yet: starting from the beginning")
+        if job.writes:
+            (opened.path / "checkpoints").mkdir(exist_ok=True)
+            metrics.touch()
+            with metrics.open("r+b") as file:
+                file.truncate(min(size, metrics.stat().st_size))
+            _write_text(opened.path / "config.yaml", dump_config(resolved))
+        return job
+
+    @property
+    def run(self) -> Run:
+        """Return the run."""
+        return Run(self.path)
+
+    def __next__(self) -> Step:
+        with _noting_signals(self):
+            try:
+                step = next(self.training)
+            except StopIteration:
+                self._save_weights()
+                raise
+            except Diverged:
+                self._save_weights()
+                raise
+            if self.writes:
+                for record in step.records:
+                    with (self.path / "metrics.jsonl").open("a") as file:
+                        file.write(json.dumps(record.line()) + "\n")
+                if step.last or self._interrupted or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+                    self.checkpoint()
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return step
+
+    def checkpoint(self) -> None:
+        """Save the complete state and the weights in use."""
+        tensors, numbers = self.training.state()
+        numbers["metrics_bytes"] = (self.path / "metrics.jsonl").stat().st_size
+        folder = self.path / "checkpoints"
+        name = folder / f"step-{self.training.index:010d}.safetensors"
+        _save_tensors(name, tensors, {"numbers": json.dumps(numbers)})
+        for old in sorted(folder.glob("step-*.safetensors"))[:-2]:
+            old.unlink()
+        self._save_weights()
+        self._saved_at = time.monotonic()
+
+    def _save_weights(self) -> None:
+        if self.writes:
+            space = self.data.space
+            tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()}
+            tensors |= {f"space.{k}": torch.from_numpy(np.array(v)) for k, v in space.arrays().items()}
+            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
+
+
+def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
+    """Build everything that a run needs; returns the training and every option, resolved."""
+    seed = asked["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
+    objective = make_objective(asked)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        model = build(data.space, **{k: asked[k] for k in MODEL_OPTIONS})
+    made = training(
+        model,
+        objective,
+        data,
+        **{
+            k: asked[k]
+            for k in (
+                "epochs",
+                "steps",
+                "minutes",
+                "batch",
+                "lr",
+                "optimizer",
+                "clip",
+                "ema",
+                "seed",
+                "patience",
+                "device",
+                "precision",
+                "compile",
+            )
+        },
+    )
+    if asked["init"]:
+        _initialise(made, asked["init"])
+    resolved = dict(asked) | {
+        "source": data.source,
+        "likelihood": asked["likelihood"] or DEFAULT_LIKELIHOOD[data.space.kind],
+        "epochs": None,
+        "steps": made.steps,
+        "minutes": None,
+        "batch": made.batch,
+        "lr": made.lr,
+        "clip": made.clip,
+        "ema": made.ema,
+        "compile": "on" if made.compiled else "off",
+    }
+    return made, resolved
+
+
+def _initialise(training: Training, run: str) -> None:
+    """Start from another run's weights, the average too."""
+    weights = Run(run).model().state_dict()
+    mine = training.model.state_dict()
+    differing = [k for k in mine if k not in weights or weights[k].shape != mine[k].shape]
+    if differing:
+        raise ValueError(f"expected a model of the same parts in {run}; got one that differs in {differing[0]}")
+    training.model.load_state_dict(weights)
+    training.average.load_state_dict(weights)
+
+
+def make_objective(asked: Mapping[str, Any]) -> Objective:
+    """Make the objective that options name.
+
+    Raises:
+        ValueError: the weight of the KL or a part is not one.
+    """
+    objective: Objective = find("objective", asked["objective"])()
+    objective.gradient = find("gradient", asked["gradient"])()
+    beta = asked["beta"]
+    try:
+        objective.beta = Schedule(float(beta))
+    except ValueError as error:
+        if not isinstance(beta, str) or "expected" in str(error):
+            raise ValueError(f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got {beta}") from error
+        objective.beta = find("schedule", beta)()
+    return objective
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _fresh_name(source: str) -> Path:
+    name = Path(parse_source(source)[0]).stem or "run"
+    base = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, n = base, 2
+    while path.exists():
+        path, n = base.with_name(f"{base.name}-{n}"), n + 1
+    return path
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not force:
+            raise ValueError(f"expected a new run folder; got {path}, which exists (--force overwrites it, --resume goes on with it)")
+        if not (path / "config.yaml").exists():
+            raise ValueError(f"expected a run to overwrite; got {path}, which is something else")
+
+
+def _clear(path: Path) -> None:
+    """Remove what an overwritten run has written, and nothing else."""
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    for key in options:
+        if key not in DEFAULTS:
+            raise ValueError(f"expected an option of training: {nearest(key, DEFAULTS)}; got {key!r}")
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML of options.
+
+    Raises:
+        ValueError: there is no such file, or it is not a YAML of options.
+    """
+    path = Path(path)
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
+        raise ValueError(f"expected a YAML file of options; got {path}, which {reason}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"expected a YAML file of options; got {path}, which holds {type(config).__name__}")
+    return {str(k).replace("-", "_"): v for k, v in config.items() if v is not None and k != "vaestro"}
+
+
+def dump_config(config: Mapping[str, Any]) -> str:
+    """Return options as YAML; what was left open is left out."""
+    shown = {k: v for k, v in config.items() if v is not None}
+    return yaml.safe_dump(shown | {"vaestro": vaestro.__version__}, sort_keys=False, default_flow_style=False)
+
+
+def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "vaestro": vaestro.__version__,
+        "model": {k: config[k] for k in MODEL_OPTIONS},
+        "space": model.space.scalars(),
+    }
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
+    """Build the model that config.json and model.safetensors of a folder describe.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise ValueError(f"expected trained weights in {folder}; got none yet ({Path(str(error.filename)).name} is missing)") from error
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
+    arrays = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
+    model = build(Space.restore(config["space"], arrays), **config["model"])
+    model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
+    return model.to(device).eval()
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.chmod(0o644)
+    os.replace(part, path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a complete state.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads(file.metadata()["numbers"])
+            return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def _newest_numbers(path: Path) -> dict[str, Any] | None:
+    for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
+        try:
+            with safe_open(checkpoint, framework="pt") as file:
+                numbers: dict[str, Any] = json.loads(file.metadata()["numbers"])
+                return numbers
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+@contextmanager
+def _noting_signals(job: Job) -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the step in hand is whole; a second one goes through."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        if job._interrupted:
+            raise KeyboardInterrupt
+        job._interrupted = True
+
+    for s in before:
+        signal.signal(s, note)
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def result(run: Run, model: LatentModel, rows: Rows, *, k: int = 100, limit: int = 1000) -> str:
+    """Say in a sentence how good a model is, from a quick evaluation."""
+    limit = min(limit, len(rows))
+    evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
+    return evaluation["iwae"].sentence(describe(rows, limit))
+
+
+def describe(rows: Rows, n: int) -> str:
+    """Name data in words: "10,000 test images", "the first 1,000 of 10,000 test images"."""
+    what = "images" if rows.space.image else "data"
+    return f"{n:,} {rows.name} {what}" if n == len(rows) else f"the first {n:,} of {len(rows):,} {rows.name} {what}"
+
+
+def machine() -> dict[str, str]:
+    """Say what this machine and its versions are."""
+    return {
+        "vaestro": vaestro.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
