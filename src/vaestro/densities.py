@@ -367,7 +367,7 @@ class Bernoulli:
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return log-probabilities in nats, (...): x * logit - log(1 + exp(logit)), stable for any logit."""
         value = value.to(self.logits.dtype)
-        if observed is None:
+        if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             return _BernoulliLogProb.apply(self.logits.flatten(-self.dims), value.flatten(-self.dims))  # type: ignore[no-any-return, no-untyped-call]
         return _sum_cells(value * self.logits - F.softplus(self.logits, threshold=SOFTPLUS_EXACT), self.dims, observed)
 
@@ -401,8 +401,10 @@ class Categorical:
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return log-probabilities in nats, (...)."""
         codes = value.long().unsqueeze(value.ndim - self.dims)
-        codes = codes.expand(*self.logits.shape[: self._codes], 1, *codes.shape[codes.ndim - self.dims :])
-        chosen = self.logits.gather(self._codes, codes).squeeze(self._codes)
+        lead = torch.broadcast_shapes(self.logits.shape[: self._codes], codes.shape[: codes.ndim - self.dims - 1])
+        codes = codes.expand(*lead, 1, *codes.shape[codes.ndim - self.dims :])
+        logits = self.logits.expand(*lead, *self.logits.shape[self._codes :])
+        chosen = logits.gather(len(lead), codes).squeeze(len(lead))
         return _sum_cells(chosen - torch.logsumexp(self.logits, self._codes), self.dims, observed)
 
 

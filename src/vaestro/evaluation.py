@@ -69,7 +69,8 @@ class Estimate:
         mean, error = self.mean()
         sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
         density = "" if self.measure == "counting" else ", a density in the data's own units"
-        return f"log p(x) {sign} {mean:.2f} +- {error:.2f} nats ({self.how}, {data}{density})"
+        plus = "" if math.isnan(error) else f" +- {error:.2f}"
+        return f"log p(x) {sign} {mean:.2f}{plus} nats ({self.how}, {data}{density})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ several processes each takes its rows of the same global batch with the same noi
 
 from __future__ import annotations
 
+import atexit
 import copy
 import math
 import os
@@ -218,7 +219,7 @@ class Training(Iterator[Step]):
         self.optimizer = optimizer(self.parameters)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.average.named_parameters())
-        self._averaged = [(averaged[name], p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+        self._averaged = [(averaged[name], p) for name, p in model.named_parameters() if p.requires_grad]
         self.order = Order(rows, self.batch, seed)
         self.valid = data.valid.spread(VALIDATION_ROWS)
         self._fit_rows = data.train.spread(FIT_ROWS)
@@ -330,20 +331,27 @@ class Training(Iterator[Step]):
             self._give_up_if_diverged()
         epoch = self.index / self.steps_per_epoch
         records: tuple[Record, ...] = ()
-        if self.index == self.steps or int(epoch) > int((self.index - 1) / self.steps_per_epoch):
+        rows = len(self.data.train)
+        if self.index == self.steps or self.index * self.batch // rows > (self.index - 1) * self.batch // rows:
+            self._average()
             records = (self._train_record(), *self._validation())
         return Step(self.index, epoch, loss, records, self.index >= self.steps or self.stopped_early)
 
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
+            if self.processes > 1:
+                # A process that leaves while others still talk to it takes them down.
+                self.accelerator.wait_for_everyone()
+                atexit.register(self.accelerator.end_training)
             self.model.load_state_dict(self.kept())
             self.model.eval()
 
     @torch.no_grad()
     def _average(self) -> None:
         # At first the average forgets faster, so that it does not remember the initial weights.
-        decay = min(self.ema, self.index / (self.index + 10)) ** AVERAGE_EVERY
+        decay = min(self.ema, self.index / (self.index + 10)) ** (self.index - self._averaged_at)
+        self._averaged_at = self.index
         torch._foreach_lerp_([a for a, _ in self._averaged], [p for _, p in self._averaged], 1 - decay)
 
     def _give_up_if_diverged(self) -> None:
@@ -379,7 +387,7 @@ class Training(Iterator[Step]):
             norm, speed, self.seconds, int(self.bad[0]),
         )  # fmt: skip
 
-    _last_logged = 0
+    _last_logged = _averaged_at = 0
 
     def _lap(self, what: str) -> float:
         now = time.perf_counter()
@@ -435,6 +443,7 @@ class Training(Iterator[Step]):
             "index": self.index,
             "seconds": self.seconds + (time.perf_counter() - self._clock if self._begun else 0.0),
             "last_logged": self._last_logged,
+            "averaged_at": self._averaged_at,
             "best_bound": self.best_bound if math.isfinite(self.best_bound) else None,
             "best_step": self.best_step,
             "validations_since": self._validations_since,
@@ -455,7 +464,8 @@ class Training(Iterator[Step]):
         self.best = {k: v.to(self.device) for k, v in part("best").items()} or None
         self.sums.copy_(tensors["sums"])
         self.bad.copy_(tensors["bad"])
-        self.index, self.seconds, self._last_logged = numbers["index"], numbers["seconds"], numbers["last_logged"]
+        self.index, self.seconds = numbers["index"], numbers["seconds"]
+        self._last_logged, self._averaged_at = numbers["last_logged"], numbers["averaged_at"]
         self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
         self.best_step, self._validations_since = numbers["best_step"], numbers["validations_since"]
         self.stopped_early = numbers["stopped_early"] and self.index >= self.steps
@@ -521,7 +531,7 @@ def accelerator_for(device: str) -> Accelerator:
     Raises:
         ValueError: there is no such device here.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     if device not in ("auto", "cpu", "cuda", "mps"):
@@ -532,8 +542,7 @@ def accelerator_for(device: str) -> Accelerator:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         # Accelerate keeps one device for a process; runs of one process may differ in theirs.
         AcceleratorState._reset_state(reset_partial_state=True)
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values())), kwargs_handlers=handlers)
+    return Accelerator(cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values())))
 
 
 def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device | str) -> None:

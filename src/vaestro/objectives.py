@@ -63,7 +63,7 @@ class Schedule:
         return float(self.value)
 
 
-def constant(value: float = 1.0) -> Schedule:
+def constant(*, value: float = 1.0) -> Schedule:
     """Keep one weight through the run."""
     return Schedule(value)
 

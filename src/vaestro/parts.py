@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -103,7 +102,7 @@ def find(kind: str, spec: str) -> Part:
         ValueError: there is no such part, or it has no such option, or an option's value is of another type.
     """
     if not isinstance(spec, str) or not spec:
-        raise ValueError(f"expected the name of a {kind}; got {spec!r}")
+        raise ValueError(f"expected the name of {_a(kind)}; got {spec!r}")
     name, _, rest = spec.partition(":")
     table = TABLE[kind]
     if name in table:
@@ -112,24 +111,31 @@ def find(kind: str, spec: str) -> Part:
         attribute, _, rest = rest.partition(":")
         name, constructor = f"{name}:{attribute}", _imported(name, attribute)
     else:
-        raise ValueError(f"expected a {kind}: {nearest(name, table)}, or module:Class; got {name!r}")
+        raise ValueError(f"expected {_a(kind)}: {nearest(name, table)}, or module:Class; got {name!r}")
     options = parse_options(rest)
     known = options_of(constructor)
     for key, value in options.items():
         if key not in known:
             offer = nearest(key, known) if known else "none"
             raise ValueError(f"expected an option of {name}: {offer}; got {key!r}")
-        options[key] = _checked(f"{name}:{key}", value, known[key][0])
+        options[key] = checked(f"{name}:{key}", value, known[key][0])
     return Part(kind, name, constructor, options)
 
 
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
+
+
 def _imported(module: str, attribute: str) -> Callable[..., Any]:
+    if not all(piece.isidentifier() for piece in module.split(".")):
+        raise ValueError(f"expected module:Class; got {module!r} as the module")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"expected an importable module; got {module!r} ({error})") from error
-    except AttributeError as error:
-        raise ValueError(f"expected {module} to have {attribute}; got a module without it") from error
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        first = (str(error) or "no reason given").splitlines()[0]
+        raise ValueError(f"expected a module that can be imported; got {module!r} ({type(error).__name__}: {first})") from error
+    if found is None:
+        raise ValueError(f"expected {module} to have {attribute}; got a module without it")
     if not callable(found):
         raise ValueError(f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}")
     return typing.cast("Callable[..., Any]", found)
@@ -146,7 +152,7 @@ def options_of(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _checked(name: str, value: Any, hint: Any) -> Any:
+def checked(name: str, value: Any, hint: Any) -> Any:
     """Return the value as the type that the signature asks for."""
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     words = []
@@ -157,18 +163,18 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
             words += [repr(word) for word in typing.get_args(choice)]
         elif choice is bool and isinstance(value, bool):
             return value
-        elif choice is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == math.floor(value):
+        elif choice is int and isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer():
             return int(value)
         elif choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-        elif choice is str:
+        elif choice is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value)
         elif choice is type(None) and value in (None, "none"):
             return None
         elif choice is Any:
             return value
-        if choice in (bool, int, float):
-            words.append({bool: "true or false", int: "a whole number", float: "a number"}[choice])
+        if choice in (bool, int, float, str):
+            words.append({bool: "true or false", int: "a whole number", float: "a number", str: "text"}[choice])
     raise ValueError(f"expected {name} to be {' or '.join(words)}; got {value!r}")
 
 

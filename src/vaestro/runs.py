@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,13 @@ from torch import Tensor
 import vaestro
 from vaestro.data import Data, Rows, load
 from vaestro.data.readers import parse_source
+from vaestro.data.writers import write_arrays, writing
 from vaestro.densities import Space
 from vaestro.evaluation import Estimate, Evaluation, evaluate
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.parts import DEFAULT_LIKELIHOOD, build, find, nearest
+from vaestro.parts import DEFAULT_LIKELIHOOD, build, checked, find, nearest
 from vaestro.randomness import derive
 
 CHECKPOINT_SECONDS = 20.0
@@ -70,7 +71,24 @@ DEFAULTS: dict[str, Any] = {
     "compile": "auto",
     "init": None,
 }
-FILES = ("config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "evaluation.json", "evaluation.npz", "samples.png")
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("latent", "steps", "batch", "seed", "patience"), int),
+    **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
+    **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "objective", "gradient", "optimizer"), str),
+    **dict.fromkeys(("device", "precision", "compile", "init"), str),
+    "beta": float | str,
+}
+ALIASES = {"batch_size": "batch", "latent_dim": "latent"}
+FILES = (
+    "config.yaml",
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "evaluation*.json",
+    "evaluation*.npz",
+    "samples.png",
+    "data.npy",
+)
 
 
 class Run:
@@ -147,7 +165,13 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else None
 
     def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str) -> None:
-        """Write evaluation.json and evaluation.npz."""
+        """Write evaluation.json and evaluation.npz; an earlier evaluation keeps its files under a name with its split and k."""
+        old = self.evaluation
+        if old is not None:
+            name = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
+            for suffix in (".json", ".npz"):
+                if (self.path / f"evaluation{suffix}").exists():
+                    os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
         rows = rows.take(len(evaluation.estimates[0].nats))
         result = {
             "split": rows.name,
@@ -163,10 +187,7 @@ class Run:
         }
         arrays = {e.method: e.nats for e in evaluation.estimates} | {"index": np.arange(len(rows))}
         arrays |= {f"{e.method}_ess": e.ess for e in evaluation.estimates if e.ess is not None}
-        part = self.path / "evaluation.npz.part"
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(part, self.path / "evaluation.npz")
+        write_arrays(self.path / "evaluation.npz", arrays)
         _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
 
 
@@ -200,28 +221,33 @@ def train(source: str | Path | np.ndarray | None = None, *, run: str | Path | No
         Diverged: training failed; the weights from before are kept.
         KeyboardInterrupt: after the state has been saved.
     """
-    job = Job.new(source, run=run, force=force, **options)
-    for _ in job:
-        pass
-    return job.run
+    return _run_through(Job.new(source, run=run, force=force, **options))
 
 
 def resume(run: str | Path, **options: Any) -> Run:
     """Go on with a stopped run as if it had not stopped; epochs, steps and device may be changed."""
-    job = Job.resumed(run, **options)
-    for _ in job:
-        pass
+    return _run_through(Job.resumed(run, **options))
+
+
+def _run_through(job: Job) -> Run:
+    with job:
+        for _ in job:
+            pass
     return job.run
 
 
 class Job(Iterator[Step]):
-    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`."""
+    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
+
+    `with job:` holds Ctrl-C back until the state is saved; the next step then raises KeyboardInterrupt.
+    """
 
     def __init__(self, training: Training, data: Data, config: dict[str, Any], path: Path, notes: tuple[str, ...]) -> None:
         self.training, self.data, self.config, self.path, self.notes = training, data, config, path, notes
         self.writes = training.rank == 0
         self._saved_at = time.monotonic()
         self._interrupted = False
+        self._handlers: dict[int, Any] = {}
 
     # -- making one ---------------------------------------------------------------------------------------------------
 
@@ -246,9 +272,9 @@ class Job(Iterator[Step]):
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= given
+        asked = normalised(asked)
         if source is not None and not isinstance(source, np.ndarray):
             asked["source"] = str(source)
-        _refuse_unknown(asked)
         asked = DEFAULTS | asked
         data = load(source if isinstance(source, np.ndarray) else asked["source"])
         path = Path(run) if run is not None else _fresh_name(data.source)
@@ -279,11 +305,10 @@ class Job(Iterator[Step]):
         other = [k for k in options if k not in ("epochs", "steps", "device")]
         if other:
             raise ValueError(f"expected only epochs, steps or device beside resume; got {', '.join(other)}")
-        asked = opened.config
-        _refuse_unknown(asked)
+        asked = normalised(opened.config)
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
-        asked = DEFAULTS | asked | options
+        asked = DEFAULTS | asked | normalised(options)
         data = load(asked["source"])
         training, resolved = _prepare(data, asked | {"init": None})
         resolved["init"] = asked["init"]
@@ -319,24 +344,35 @@ class Job(Iterator[Step]):
         """Return the run."""
         return Run(self.path)
 
-    def __next__(self) -> Step:
-        with _noting_signals(self):
-            try:
-                step = next(self.training)
-            except StopIteration:
-                self._save_weights()
-                raise
-            except Diverged:
-                self._save_weights()
-                raise
-            if self.writes:
-                for record in step.records:
-                    with (self.path / "metrics.jsonl").open("a") as file:
-                        file.write(json.dumps(record.line()) + "\n")
-                if step.last or self._interrupted or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
-                    self.checkpoint()
+    def __enter__(self) -> Job:
+        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes through."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
+        self._interrupted = True
+
+    def __next__(self) -> Step:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        try:
+            step = next(self.training)
+        except (StopIteration, Diverged):
+            self._save_weights()
+            raise
+        if self.writes:
+            for record in step.records:
+                with (self.path / "metrics.jsonl").open("a") as file:
+                    file.write(json.dumps(record.line()) + "\n")
+            if step.last or self._interrupted or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+                self.checkpoint()
         return step
 
     def checkpoint(self) -> None:
@@ -355,14 +391,14 @@ class Job(Iterator[Step]):
         if self.writes:
             space = self.data.space
             tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()}
-            tensors |= {f"space.{k}": torch.from_numpy(np.array(v)) for k, v in space.arrays().items()}
+            tensors |= {f"space.{k}": torch.from_numpy(np.array(v, order="C")) for k, v in space.arrays().items()}
             _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
 
 
 def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
     """Build everything that a run needs; returns the training and every option, resolved."""
     seed = asked["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+    if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
     with torch.random.fork_rng(devices=[]):
@@ -428,12 +464,11 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     objective: Objective = find("objective", asked["objective"])()
     objective.gradient = find("gradient", asked["gradient"])()
     beta = asked["beta"]
-    try:
-        objective.beta = Schedule(float(beta))
-    except ValueError as error:
-        if not isinstance(beta, str) or "expected" in str(error):
-            raise ValueError(f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got {beta}") from error
-        objective.beta = find("schedule", beta)()
+    with suppress(ValueError):
+        beta = float(beta)
+    if isinstance(beta, float) and not 0 <= beta < math.inf:
+        raise ValueError(f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got {beta}")
+    objective.beta = find("schedule", beta)() if isinstance(beta, str) else Schedule(beta)
     return objective
 
 
@@ -450,7 +485,10 @@ def _fresh_name(source: str) -> Path:
 
 
 def _refuse_existing(path: Path, force: bool) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
+    if path.exists() and any(path.iterdir()):
         if not force:
             raise ValueError(f"expected a new run folder; got {path}, which exists (--force overwrites it, --resume goes on with it)")
         if not (path / "config.yaml").exists():
@@ -460,14 +498,30 @@ def _refuse_existing(path: Path, force: bool) -> None:
 def _clear(path: Path) -> None:
     """Remove what an overwritten run has written, and nothing else."""
     for name in FILES:
-        (path / name).unlink(missing_ok=True)
+        for file in path.glob(name):
+            file.unlink()
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
 
 
-def _refuse_unknown(options: Mapping[str, Any]) -> None:
-    for key in options:
-        if key not in DEFAULTS:
-            raise ValueError(f"expected an option of training: {nearest(key, DEFAULTS)}; got {key!r}")
+def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by their own names and of their own types, as a person writes them in YAML or Python.
+
+    Raises:
+        ValueError: an option is unknown, or of another type.
+    """
+    found = {}
+    for key, value in options.items():
+        key = ALIASES.get(key, key)
+        if key not in TYPES:
+            raise ValueError(f"expected an option of training: {nearest(key, TYPES)}; got {key!r}")
+        hint = TYPES[key]
+        if key == "compile" and isinstance(value, bool):
+            value = "on" if value else "off"  # YAML reads on and off as truth values
+        if isinstance(value, str) and hint in (int, float):
+            with suppress(ValueError):
+                value = float(value)  # YAML reads 1e-3 as text
+        found[key] = checked(key, value, hint)
+    return found
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -515,25 +569,26 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
         raise ValueError(f"expected trained weights in {folder}; got none yet ({Path(str(error.filename)).name} is missing)") from error
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
-    arrays = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
-    model = build(Space.restore(config["space"], arrays), **config["model"])
-    model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
+    try:
+        arrays = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
+        model = build(Space.restore(config["space"], arrays), **config["model"])
+        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error
     return model.to(device).eval()
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    with writing(path) as part:
+        part.write_text(text)
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.chmod(0o644)
-    os.replace(part, path)
+    with writing(path) as part:
+        save_file(tensors, part, metadata)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -559,28 +614,6 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
     return None
-
-
-@contextmanager
-def _noting_signals(job: Job) -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the step in hand is whole; a second one goes through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: Any) -> None:
-        if job._interrupted:
-            raise KeyboardInterrupt
-        job._interrupted = True
-
-    for s in before:
-        signal.signal(s, note)
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
 
 
 def result(run: Run, model: LatentModel, rows: Rows, *, k: int = 100, limit: int = 1000) -> str:

@@ -95,7 +95,8 @@ def train(
         print(dump_config(job.config), end="")
         return
     try:
-        console.watch(job)
+        with job:
+            console.watch(job)
     except KeyboardInterrupt:
         if writes:
             console.say(f"stopped at step {training.index:,} of {training.steps:,}; go on with: vaestro train --resume {job.path}")
@@ -120,7 +121,6 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    force: Force = False,
 ) -> None:
     """Bound log p(x) of held-out data from below, and write RUN/evaluation.json and .npz.
 
@@ -131,9 +131,6 @@ def evaluate(
     from vaestro.runs import describe
 
     opened = _open(run)
-    if opened.evaluation is not None and not force:
-        old = opened.evaluation
-        console.say(f"replacing the evaluation on {old['n']:,} {old['split']} data (k {old['estimates'][0]['k']})")
     model = opened.model(_device(device))
     source = data or opened.config["source"]
     rows = load_rows(source, model.space, split) if data else opened.data().split(split)
@@ -174,7 +171,7 @@ def sample(
 
     opened = _open(run)
     model = opened.model()
-    path = check_output(output or opened.path / ("samples.png" if model.space.image else "samples.npz"), force=force or output is None)
+    path = check_output(output or opened.path / ("samples.png" if model.space.image else "samples.npz"), force=force)
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
     drawn = latents.sample(model, n, temperature=temperature, seed=seed, mean=mean)
@@ -211,10 +208,10 @@ def encode(
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split)
     codes = latents.encode(model, rows, draws=sample, seed=seed)
-    if sample and path.suffix != ".npz":
+    if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
     write_arrays(path, codes)
-    kept = "mean" if path.suffix == ".npy" else " and ".join(codes)
+    kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
     console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
 
 

@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vaestro.cli.commands import app
 
     try:
-        typer.main.get_command(app).main(arguments or ["--help"], "vaestro", standalone_mode=False)
-        return 0
+        code = typer.main.get_command(app).main(arguments or ["--help"], "vaestro", standalone_mode=False)
+        if code == 130:
+            return _say("stopped", 130)
+        return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _say("stopped", 130)
     except BrokenPipeError:
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say("stopped", 130)
         if "UsageError" in names:
             return _say(_usage(error, names), 2)
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and str(error).startswith("expected"):
             return _say(str(error), 2)
         return _say(_failure(error), 1)
 

@@ -138,8 +138,9 @@ def _npz(path: Path, wanted: str | None) -> Raw:
 def _attributes(archive: Any, prefix: str, rows: int, path: Path) -> dict[str, np.ndarray]:
     found = {n[len(prefix) :]: archive[n] for n in archive.files if n.startswith(prefix)}
     for name, values in found.items():
-        if len(values) != rows:
-            raise ValueError(f"expected {prefix}{name} in {path} to have {rows} rows; got {len(values)}")
+        if values.ndim == 0 or len(values) != rows:
+            got = len(values) if values.ndim else "a single value"
+            raise ValueError(f"expected {prefix}{name} in {path} to have {rows} rows; got {got}")
     return found
 
 
@@ -217,7 +218,8 @@ def load(source: str | np.ndarray = "mnist") -> Data:
         made = Rows(values, fitted, split, dynamic=binarise != "none", attributes=dict(attributes.get(split, {})))
         rows[split] = made if binarise == "dynamic" and split == "train" else made.fixed()
     notes.insert(0, f"{fitted}, {len(rows['train']):,} / {len(rows['valid']):,} / {len(rows['test']):,} for training, validation and test")
-    full = name + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
+    where = name if name in (*NAMED, "array") else str(Path(name).expanduser().resolve())
+    full = where + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
     return Data(rows["train"], rows["valid"], rows["test"], fitted, full, tuple(notes))
 
 
@@ -275,13 +277,21 @@ def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, n
     splits = dict(raw.splits)
     attributes = {s: dict(raw.attributes.get(s, {})) for s in splits}
     missing = ["train", "valid", "test"] if "all" in splits else [s for s in ("valid", "test") if s not in splits]
+    fixed = [k for k in ("valid", "test", "seed") if k in options and ((k == "seed" and not missing) or k in splits) and name != "mnist"]
+    if name == "mnist":
+        fixed = [k for k in ("test", "seed") if k in options]
+    if fixed:
+        raise ValueError(f"expected no {fixed[0]}= for {name}, which brings its own splits; got {fixed[0]}={options[fixed[0]]}")
     if not missing:
         return splits, attributes, []
     base = "all" if "all" in splits else "train"
     whole, whole_attributes = splits.pop(base), attributes.pop(base)
     n = len(whole)
     sizes: dict[str, int] = {s: options.get(s, max(1, round(0.05 * n))) for s in ("valid", "test") if s in missing}
-    if n < 10 or n - sum(sizes.values()) < 1:
+    if n >= 10 and n - sum(sizes.values()) < 1:
+        held = " and ".join(map(str, sizes.values()))
+        raise ValueError(f"expected valid and test to leave data for training; got {held} of {n} in {name}")
+    if n < 10:
         raise ValueError(f"expected at least 10 data to split into training, validation and test; got {n} in {name}")
     order = numpy_generator(options.get("seed", 0), "split").permutation(n)
     start = n
@@ -370,8 +380,10 @@ def _fit(space: Space, train: np.ndarray, standardise: str | None, grey: bool) -
         how = standardise or ("feature" if len(space.shape) == 1 else "global")
         if how == "none":
             return values, 0
-        offset = inside.mean(0)
-        spread = inside.std(0)
+        with np.errstate(all="ignore"):
+            offset, spread = inside.mean(0), inside.std(0)
+        if not (np.isfinite(offset).all() and np.isfinite(spread).all() and float(np.abs(inside).max()) < 1e30):
+            raise ValueError(f"expected values below 1e30 in size; got some up to {np.abs(inside).max():g}")
         constant = int((spread == 0).sum())
         scale = np.where(spread > 0, spread, 1.0) if how == "feature" else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
         return replace(space, offset=offset, scale=scale), constant
@@ -381,13 +393,18 @@ def _fit(space: Space, train: np.ndarray, standardise: str | None, grey: bool) -
     if space.kind is Kind.BINARY:
         return replace(space, marginal=np.asarray(codes.mean(0), np.float32)), 0
     if space.levels * space.cells <= 1_000_000:
-        counts = np.stack([(codes == code).sum(0) for code in range(space.levels)])
+        # One count over (cell, code) pairs, not a pass over the data for each code.
+        counts = np.zeros(space.cells * space.levels, np.int64)
+        for start in range(0, len(codes), 8192):
+            pairs = codes[start : start + 8192].reshape(-1, space.cells) + space.levels * np.arange(space.cells)
+            counts += np.bincount(pairs.ravel(), minlength=len(counts))
+        counts = np.moveaxis(counts.reshape(*space.shape, space.levels), -1, 0)
         # One in a hundred is spread by the pooled frequencies: a level unseen at a cell is not impossible there.
         pooled = counts.reshape(space.levels, -1).mean(1).reshape(-1, *[1] * len(space.shape))
         frequencies = (counts + 0.01 * pooled) / (1.01 * len(codes))
     else:
         frequencies = np.bincount(codes.ravel(), minlength=space.levels).reshape(-1, *[1] * len(space.shape)) / codes.size
-    return replace(space, marginal=np.asarray(frequencies, np.float32)), 0
+    return replace(space, marginal=np.ascontiguousarray(frequencies, np.float32)), 0
 
 
 def read_latents(path: str) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[st
         raise ValueError(f"expected a file ending in {', '.join(suffixes)}; got {path}")
     if not path.parent.is_dir():
         raise ValueError(f"expected a folder to write into; got {path.parent}, which does not exist")
+    if path.is_dir():
+        raise ValueError(f"expected a file to write; got {path}, which is a folder")
     if path.exists() and not force:
         raise ValueError(f"expected a new file; got {path}, which exists (--force overwrites)")
     return path
@@ -32,21 +35,29 @@ def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[st
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays with a row for each datum. A .npy file takes the first alone; tables take columns."""
     suffix = path.suffix.lower()
-    part = path.with_name(path.name + ".part")
-    if suffix == ".npz":
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    elif suffix == ".npy":
-        with part.open("wb") as file:
-            np.save(file, next(iter(arrays.values())), allow_pickle=False)
-    else:
-        columns = _columns(arrays)
-        if suffix == ".txt":
-            table = np.stack(list(columns.values()), 1)
+    with writing(path) as part:
+        if suffix == ".npz":
+            with part.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        elif suffix == ".npy":
+            with part.open("wb") as file:
+                np.save(file, next(iter(arrays.values())), allow_pickle=False)
+        elif suffix == ".txt":
+            table = np.stack(list(_columns(arrays).values()), 1)
             np.savetxt(part, table, fmt="%d" if table.dtype.kind in "iu" else "%.8g")
         else:
-            _write_table(part, columns, suffix)
-    os.replace(part, path)
+            _write_table(part, _columns(arrays), suffix)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write to; it takes the place of `path` only once it is whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -112,9 +123,8 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
             canvas.paste(picture.resize((w, h), Image.Resampling.NEAREST), (x, y))
             if labelled and i % columns == 0:
                 draw.text((8, y + h // 2 - 8), label, fill="black", font=font)
-    part = path.with_name(path.name + ".part")
-    canvas.save(part, format="PNG")
-    os.replace(part, path)
+    with writing(path) as part:
+        canvas.save(part, format="PNG")
 
 
 def pixels(images: np.ndarray, space: Space) -> np.ndarray:

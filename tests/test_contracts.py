@@ -1,0 +1,288 @@
+"""Contracts over every row of the table of parts: a new row is tested without a test being edited."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vaestro as vs
+from tests.conftest import make_data, make_space, make_values
+from vaestro.densities import Batch, Kind, closed_form_kl
+from vaestro.parts import TABLE, catalogue, find, options_of
+
+KINDS = (Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.REAL)
+LIKELIHOOD_OPTIONS = {"gaussian": ["", ":variance=0.5", ":variance=optimal", ":variance=pixel"]}
+LIKELIHOODS = [
+    (f"{name}{options}", kind)
+    for name, constructor in TABLE["likelihood"].items()
+    for options in LIKELIHOOD_OPTIONS.get(name, [""])
+    for kind in sorted(constructor.accepts)
+]
+OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
+SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8"}
+
+
+def small_model(kind: Kind = Kind.BINARY, latent: int = 3, **parts: str) -> vs.VAE:
+    torch.manual_seed(0)
+    parts = {"network": "mlp:width=8"} | parts
+    parts["network"] = SMALL.get(parts["network"], parts["network"])
+    return vs.build(make_space(kind), latent=latent, **parts)
+
+
+def batch_for(model: vs.VAE, rows: int = 5) -> Batch:
+    return Batch(torch.from_numpy(make_values(model.space, rows)))
+
+
+MODELS: list[tuple[Kind, dict[str, str]]] = [(kind, {"likelihood": name}) for name, kind in LIKELIHOODS] + [
+    (Kind.BINARY, {kind: name}) for kind, name in OTHERS
+]
+
+
+@pytest.fixture(params=MODELS, ids=lambda m: f"{m[0]}-{'-'.join(m[1].values())}")
+def model(request: pytest.FixtureRequest) -> vs.VAE:
+    kind, parts = request.param
+    return small_model(kind, **parts)
+
+
+@pytest.mark.parametrize(("k", "rows"), [(1, 1), (1, 5), (3, 1), (4, 5)])
+def test_shapes(model: vs.VAE, k: int, rows: int) -> None:
+    draws = model.draw(batch_for(model, rows), k)
+    assert draws.z.shape == (k, rows, *model.units)
+    for terms in (draws.log_px, draws.log_pz, draws.log_qz, draws.log_w):
+        assert terms.shape == (k, rows)
+        assert torch.isfinite(terms).all()
+    assert draws.rate.shape[0] in (1, k)
+    assert draws.rate.shape[1] == rows
+    assert draws.total_rate.shape == draws.distortion.shape == (rows,)
+    for bound in (vs.elbo(draws), vs.iwae(draws)):
+        assert bound.shape == (rows,)
+    torch.testing.assert_close(vs.elbo(draws), -(draws.total_rate + draws.distortion))
+
+
+def test_a_batch_is_scored_row_by_row(model: vs.VAE) -> None:
+    model.eval()
+    batch = batch_for(model, 4)
+    noise = model.noise(2, 4)
+    together = model.draw(batch, 2, noise=noise).log_w
+    alone = torch.cat([model.draw(Batch(batch.x[i : i + 1]), 2, noise=noise[:, i : i + 1]).log_w for i in range(4)], 1)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_noise_gives_the_same_latents_and_gradients(model: vs.VAE) -> None:
+    batch, noise = batch_for(model), model.noise(2, 5)
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        draws = model.draw(batch, 2, noise=noise)
+        gradients = torch.autograd.grad(-vs.elbo(draws).mean(), list(model.parameters()), materialize_grads=True)
+        return draws.z.detach(), list(gradients)
+
+    state = torch.random.get_rng_state()
+    first, second = run(), run()
+    assert torch.equal(state, torch.random.get_rng_state()), "draw() must not touch the global generator when noise is given"
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+
+
+def test_gradient_reaches_every_parameter(model: vs.VAE) -> None:
+    # Mistake 12: a log-variance that no optimiser was given.
+    data = make_data(model.space, make_values(model.space, 40))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training = vs.training(model, vs.Objective(), data, steps=3, batch=20, device="cpu")
+    for step in training:
+        if step.last:  # when the iterator ends, the model holds the kept weights
+            raw = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert [name for name, p in raw.items() if torch.equal(p, before[name])] == []
+
+
+def test_saved_equals_loaded(model: vs.VAE, tmp_path: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    torch.manual_seed(1)
+    other = type(model)(model.posterior, model.likelihood, model.prior)
+    state = load_file(tmp_path / "m.safetensors")
+    other.load_state_dict(state)
+    batch, noise = batch_for(model), model.noise(2, 5)
+    assert torch.equal(model.draw(batch, 2, noise=noise).log_w, other.draw(batch, 2, noise=noise).log_w)
+
+
+def test_closed_form_rate_equals_monte_carlo(model: vs.VAE) -> None:
+    draws = model.draw(batch_for(model), 20_000)
+    if closed_form_kl(draws.q, draws.p) is None:
+        pytest.skip("no closed form: the rate is the sampled one")
+    sampled = draws.sampled().rate.squeeze(-1)
+    error = sampled.std(0) / 20_000**0.5
+    assert ((sampled.mean(0) - draws.total_rate).abs() < 4.5 * error + 1e-4).all()
+
+
+def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.VAE) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, *model.units, generator=generator)
+    px = model.decode(z)
+    drawn = torch.stack([px.sample(generator)[0] for _ in range(4000)])  # (4000, 1, *X)
+    scores = model.decode(z.expand(4000, *model.units)).log_prob(drawn[:, 0])
+    assert torch.isfinite(scores).all()
+    if model.space.kind in (Kind.LEVELS, Kind.CATEGORY) or type(model.likelihood).__name__ == "Categorical":
+        codes = torch.nn.functional.one_hot(drawn.long(), model.space.levels).float().mean((0, 1))
+        torch.testing.assert_close(codes.movedim(-1, 0), px.mean[0, 0], atol=0.04, rtol=0)
+    else:
+        error = drawn.float().std(0) / 4000**0.5
+        assert ((drawn.float().mean(0) - px.mean[0]).abs() < 5 * error + 1e-6).all()
+
+
+def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:
+    batch = batch_for(model, 3)
+    px = model.likelihood(torch.randn(2, 3, *model.units))
+    mask = torch.rand(3, *model.space.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen, unseen, all_of_it = (px.log_prob(batch.x, m) for m in (mask, ~mask, torch.ones_like(mask)))
+    torch.testing.assert_close(seen + unseen, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(all_of_it, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
+    changed = torch.where(mask, batch.x, 1 - batch.x if model.space.kind is Kind.BINARY else torch.zeros_like(batch.x))
+    torch.testing.assert_close(px.log_prob(changed, mask), seen)
+
+
+def test_a_decoder_starts_at_the_mean_of_the_data() -> None:
+    for source, name in ((np.array([[0, 1, 1, 0]] * 9 + [[1, 1, 1, 0]] * 11, np.uint8), "bernoulli"), (None, "gaussian")):
+        values = np.random.default_rng(0).normal(3, 2, (40, 4)) if source is None else source
+        data = vs.load(values)
+        model = vs.build(data.space, latent=2, likelihood=name)
+        with torch.no_grad():
+            for p in model.likelihood.decoder.last.parameters():
+                if p.ndim > 1:
+                    p.zero_()
+        mean = data.space.outward(model.decode(torch.zeros(1, 2)).mean[0].detach().numpy(), exact=False)[0]
+        np.testing.assert_allclose(mean, np.clip(data.train.outward().mean(0), 1e-3 if source is not None else None, None), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TABLE["likelihood"])
+def test_likelihoods_refuse_what_they_are_not_true_for(name: str, kind: Kind) -> None:
+    if kind in TABLE["likelihood"][name].accepts:  # type: ignore[attr-defined]
+        small_model(kind, likelihood=name)
+    else:
+        with pytest.raises(ValueError, match=r"expected .* data .*; got"):
+            small_model(kind, likelihood=name)
+
+
+@pytest.mark.parametrize("name", TABLE["objective"])
+def test_objectives_report_the_unweighted_bound(name: str) -> None:
+    # Mistakes 1, 3 and 4: what is optimised is not what is reported.
+    model, batch = small_model(), batch_for(small_model(), 6)
+    make: Callable[..., vs.Objective] = TABLE["objective"][name]
+    for k in (1, 4):
+        noise = model.noise(k, 6)
+        plain = make(k=k)(model, batch, torch.tensor(0.0), noise)
+        weighted = make(k=k)
+        weighted.beta = vs.objectives.Schedule(3.0)
+        heavy = weighted(model, batch, torch.tensor(0.0), noise)
+        for a, b in (
+            (plain.bound, heavy.bound),
+            (plain.rate, heavy.rate),
+            (plain.distortion, heavy.distortion),
+            (plain.bound, -plain.loss),
+        ):
+            assert float(a) == pytest.approx(float(b), abs=1e-4)
+        assert float(heavy.loss) != pytest.approx(float(plain.loss))
+        if name == "elbo":
+            assert float(heavy.loss) == pytest.approx(float(plain.distortion + 3 * plain.rate), abs=1e-3)
+            assert float(plain.bound) == pytest.approx(-float(plain.rate + plain.distortion), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", TABLE["gradient"])
+def test_gradient_estimators_agree_with_finite_differences_of_the_bound(name: str) -> None:
+    estimator = TABLE["gradient"][name]()
+    model, batch = small_model(), batch_for(small_model(), 2)
+    noise = torch.randn(20_000, 2, 3, generator=torch.Generator().manual_seed(0))
+    bias = model.posterior.encoder.last.bias
+    draws = model.draw(batch, 20_000, gradient=estimator, noise=noise)
+    (gradient,) = torch.autograd.grad(estimator.surrogate(draws, vs.elbo).mean(), bias)
+    for i in (0, 4):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                bias[i] += sign * 0.05
+                ends.append(float(vs.elbo(model.draw(batch, 20_000, noise=noise)).mean()))
+                bias[i] -= sign * 0.05
+        assert (ends[0] - ends[1]) / 0.1 == pytest.approx(float(gradient[i]), abs=2e-3)
+
+
+# AdamW has a second way of taking its step, the formula that a compiled graph takes; here it runs without being compiled.
+STEPS = [(name, way) for name, constructor in TABLE["optimizer"].items() for way in ("step", "_step_in_graph") if hasattr(constructor, way)]
+
+
+@pytest.mark.parametrize(("name", "way"), STEPS)
+def test_optimisers_reach_a_minimum_and_skip_when_told(name: str, way: str) -> None:
+    target = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    p = torch.zeros(2, 2)
+    optimizer = TABLE["optimizer"][name]([p], weight_decay=0.0)
+    step = getattr(optimizer, way)
+    for i in range(600):
+        step([2 * (p - target)], 0.05 * (1 - i / 600), torch.tensor(2.0), torch.tensor(0.0))
+    torch.testing.assert_close(p, target, atol=0.02, rtol=0)
+    before = [p.clone(), *(t.clone() for t in optimizer.state().values())]
+    step([torch.full_like(p, float("nan"))], 0.05, torch.tensor(float("nan")), torch.tensor(1.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, [p, *optimizer.state().values()], strict=True))
+
+
+@pytest.mark.parametrize("way", ["step", "_step_in_graph"])
+def test_adamw_equals_torchs(way: str) -> None:
+    start = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    mine, theirs = start.clone(), start.clone().requires_grad_()
+    ours = vs.optimizers.AdamW([mine], weight_decay=0.1)
+    torchs = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
+    for i in range(20):
+        gradient = torch.sin(torch.arange(12.0).reshape(3, 4) + i)
+        getattr(ours, way)([gradient], 0.01, torch.tensor(1.0), torch.tensor(0.0))
+        theirs.grad = gradient.clone()
+        torchs.step()
+    torch.testing.assert_close(mine, theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TABLE["schedule"])
+def test_schedules_are_planned_and_end_at_their_value(name: str) -> None:
+    schedule = TABLE["schedule"][name]()
+    schedule.plan(1000, 100.0)
+    assert float(schedule(torch.tensor(1000.0))) == 1.0
+    assert 0 <= float(schedule(torch.tensor(0.0))) <= 1
+
+
+def test_a_warm_up_longer_than_the_run_is_refused() -> None:
+    # Mistake 16.
+    for schedule in (vs.Ramp(0, 1, steps=1001), vs.Ramp(0, 1, epochs=11), vs.Ramp(0, 1, share=1.1)):
+        with pytest.raises(ValueError, match="expected a warm-up within the run"):
+            schedule.plan(1000, 100.0)
+    ramp = vs.Ramp(0.5, 2, epochs=5)
+    ramp.plan(1000, 100.0)
+    assert [float(ramp(torch.tensor(float(s)))) for s in (0, 250, 500, 900)] == [0.5, 1.25, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k, table in TABLE.items() for n in table])
+def test_rows_are_documented_and_reached_by_name(kind: str, name: str) -> None:
+    part = find(kind, name)
+    assert part.constructor is TABLE[kind][name]
+    summary = next(row["summary"] for row in catalogue()[kind] if row["name"] == name)
+    assert len(summary) > 20
+    for option, (hint, default) in options_of(part.constructor).items():
+        assert hint is not inspect.Parameter.empty
+        if default is not None:
+            assert find(kind, f"{name}:{option}={default}").options[option] == default
+
+
+def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_parts.py").write_text(
+        "from vaestro.networks import _Body\n"
+        "class Wide(_Body):\n"
+        "    def __init__(self, inputs, outputs, *, factor: int = 2):\n"
+        "        import math\n"
+        "        super().__init__(inputs, outputs, math.prod(inputs) * factor)\n"
+        "        self.factor = factor\n"
+        "    def forward(self, x):\n"
+        "        return self.finish(x.flatten(1).repeat(1, self.factor))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = small_model(network="my_parts:Wide:factor=3")
+    assert model.draw(batch_for(model), 2).log_w.shape == (2, 5)
+    assert str(find("network", "my_parts:Wide:factor=3")) == "my_parts:Wide:factor=3"

@@ -1,0 +1,344 @@
+"""The training loop: resumption bit for bit, several processes, bad steps, averaging, compilation."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vaestro as vs
+from tests.conftest import make_data, make_space, make_values
+from vaestro.data import Data
+from vaestro.densities import Kind
+from vaestro.loop import Diverged, Training, validate
+from vaestro.runs import Job, resume
+
+NETWORK = "mlp:width=12"
+
+
+def start(data: Data, objective: vs.Objective | None = None, **options: Any) -> Training:
+    torch.manual_seed(0)
+    model = vs.build(data.space, latent=3, network=NETWORK)
+    return vs.training(model, objective or vs.Objective(), data, **{"steps": 40, "batch": 32, "device": "cpu", **options})
+
+
+def parameters(training: Training) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in training.core.model.parameters()]
+
+
+def test_records_are_consistent(binary_data: Data) -> None:
+    training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, share=0.5)), steps=50)
+    records = [r for step in training for r in step.records]
+    assert records[0].split == "valid"
+    assert records[0].step == 0
+    assert [r.split for r in records[1:]] == ["train", "valid"] * ((len(records) - 1) // 2)
+    assert {r.step for r in records if r.split == "train"} == {13, 25, 38, 50}  # ceil of 12.5 steps an epoch, and the end
+    for r in records:
+        assert r.bound == pytest.approx(-(r.rate + r.distortion), abs=1e-3)
+    first = records[1]
+    assert first.beta == pytest.approx(12 / 25)
+    assert first.loss < first.rate + first.distortion
+    assert records[-1].beta == 1
+
+
+def test_training_improves_the_bound_and_the_model_ends_with_the_kept_weights(binary_data: Data) -> None:
+    training = start(binary_data, steps=400, lr=5e-3)
+    records = [r for step in training for r in step.records if r.split == "valid"]
+    best = max(records, key=lambda r: r.bound)
+    assert best.bound > records[0].bound + 0.5
+    assert training.best_step == best.step
+    again = validate(training.model, training.objective, training.valid, 0, "cpu")
+    assert again[0] == pytest.approx(best.bound, abs=1e-6)
+
+
+def test_weights_are_kept_by_the_unweighted_bound(binary_data: Data) -> None:
+    # Mistake 17. Without a weight on the rate the loss goes on falling while the bound gets worse.
+    training = start(binary_data, vs.Objective(beta=0.0), steps=300, lr=1e-2)
+    records = [r for step in training for r in step.records if r.split == "valid"]
+    by_loss, by_bound = min(records, key=lambda r: r.loss), max(records, key=lambda r: r.bound)
+    assert by_loss.step != by_bound.step
+    assert training.best_step == by_bound.step
+
+
+def test_validation_averages_over_data_and_not_over_batches() -> None:
+    # Mistake 20. 700 rows make chunks of 512 and 188.
+    space = make_space(Kind.BINARY, (6,))
+    data = make_data(space, make_values(space, 700))
+    training = start(data)
+    bound, rate, distortion = validate(training.average, training.objective, data.valid, 0, "cpu")
+    pieces = [validate(training.average, training.objective, data.valid.take(n), 0, "cpu") for n in (512, 700)]
+    assert bound == pytest.approx(pieces[1][0])
+    assert bound != pytest.approx(pieces[0][0], abs=1e-6)
+    assert bound == pytest.approx(-(rate + distortion), abs=1e-5)
+
+
+def test_the_average_is_the_exponential_average(binary_data: Data) -> None:
+    training = start(binary_data, steps=30, ema=0.9)
+    expected, index = parameters(training), 0
+    for step in training:
+        if step.loss is not None and (step.index % 8 == 0 or step.records):
+            decay = min(0.9, step.index / (step.index + 10)) ** (step.index - index)
+            expected = [decay * e + (1 - decay) * p for e, p in zip(expected, parameters(training), strict=True)]
+            index = step.index
+            for a, e in zip(training.average.parameters(), expected, strict=True):
+                torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
+    assert index == 30
+
+
+@pytest.mark.parametrize("stop", [1, 7, 8, 13, 20])
+def test_a_state_continues_as_if_nothing_had_happened(binary_data: Data, stop: int) -> None:
+    def objective() -> vs.Objective:
+        return vs.Objective("iwae", k=2, beta=vs.Ramp(0, 1, steps=20))
+
+    whole = start(binary_data, objective())
+    lines = [r.line() for step in whole for r in step.records]
+    first = start(binary_data, objective())
+    got = []
+    for step in first:
+        got += [r.line() for r in step.records]
+        if step.index == stop:
+            break
+    state = first.state()
+    second = start(binary_data, objective())
+    second.load(*state)
+    got += [r.line() for step in second for r in step.records]
+    for line in (*lines, *got):
+        for clock in ("seconds", "examples_per_second"):
+            line.pop(clock)
+    assert got == lines
+    final, other = whole.state()[0], second.state()[0]
+    assert final.keys() == other.keys()
+    assert all(torch.equal(final[k], other[k]) for k in final)
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) -> None:
+    r = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", (r.random((400, 8, 8)) < r.random((1, 8, 8))).astype(np.uint8))
+    arguments = [
+        str(tmp_path / "x.npy"),
+        "--latent",
+        "2",
+        "--network",
+        "mlp:width=8",
+        "--steps",
+        "3000",
+        "--batch",
+        "32",
+        "--device",
+        "cpu",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "vaestro", "train"]
+    subprocess.run([*command, *arguments, "--run", str(whole)], check=True, env=environment, capture_output=True)
+    process = subprocess.Popen([*command, *arguments, "--run", str(killed)], env=environment, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        (killed / "metrics.jsonl").exists() and (killed / "metrics.jsonl").read_text().count("\n") > 5
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # saves, and says how to go on
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"vaestro train --resume" in out
+    (checkpoint,) = (killed / "checkpoints").iterdir()
+    # A kill -9 later on: lines after the checkpoint and a half-written file are there.
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "train", "step": 99')
+    (killed / "checkpoints" / "step-0000002999.safetensors.part").write_bytes(b"half")
+    process = subprocess.Popen([*command, "--resume", str(killed)], env=environment, stdout=subprocess.PIPE)
+    size = (killed / "metrics.jsonl").stat().st_size
+    while time.monotonic() < deadline and process.poll() is None and (killed / "metrics.jsonl").stat().st_size <= size + 1500:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists()
+    subprocess.run([*command, "--resume", str(killed)], check=True, env=environment, capture_output=True)
+
+    def lines(run: Path) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in found]
+
+    assert lines(whole) == lines(killed)
+    for name in ("model.safetensors", "checkpoints/step-0000003000.safetensors"):
+        a, b = load_file(whole / name), load_file(killed / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_resuming_before_the_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    values = make_values(make_space(Kind.BINARY, (6,)), 60)
+    options: dict[str, Any] = {"latent": 2, "network": NETWORK, "steps": 12, "batch": 16, "device": "cpu"}
+    whole = vs.train(values, run=tmp_path / "a", **options)
+    job = Job.new(values, run=tmp_path / "b", **options)
+    for _ in range(5):
+        next(job)
+    assert not list((tmp_path / "b" / "checkpoints").iterdir())
+    again = resume(tmp_path / "b")
+    a, b = load_file(whole.path / "model.safetensors"), load_file(again.path / "model.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert len(whole.metrics()) == len(again.metrics())
+    longer = resume(tmp_path / "b", steps=20)
+    assert longer.metrics()[-1]["step"] == 20
+    assert longer.finished
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = start(binary_data, steps=25)
+    real = vs.Objective.forward
+
+    def sometimes(self: vs.Objective, model: Any, batch: Any, step: torch.Tensor, noise: Any) -> Any:
+        loss = real(self, model, batch, step, noise)
+        return loss._replace(loss=loss.loss * math.nan) if int(step) in (3, 4, 11) else loss
+
+    monkeypatch.setattr(vs.Objective, "forward", sometimes)
+    seen = {}
+    for step in training:
+        seen[step.index] = parameters(training)
+    assert all(torch.equal(a, b) for a, b in zip(seen[3], seen[5], strict=True))  # steps 3 and 4, counted from 0
+    assert not torch.equal(seen[5][0], seen[6][0])
+    assert training.bad.tolist() == [3, 0]
+    assert all(torch.isfinite(p).all() for p in training.model.parameters())
+
+
+def test_many_bad_steps_end_the_run_with_the_last_good_weights(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = start(binary_data, steps=200)
+    real = vs.Objective.forward
+    monkeypatch.setattr(
+        vs.Objective,
+        "forward",
+        lambda self, m, b, step, n: (
+            real(self, m, b, step, n)._replace(loss=sum(p.sum() for p in m.parameters()) * math.inf)
+            if int(step) >= 30
+            else real(self, m, b, step, n)
+        ),
+    )
+    with pytest.raises(Diverged, match=r"not finite in .* steps in a row"):
+        for _ in training:
+            pass
+    assert training.index < 60
+    assert all(torch.isfinite(v).all() for v in training.kept().values() if v.is_floating_point())
+    assert 0 < training.best_step <= 38
+
+
+def test_gradients_are_clipped_by_norm(binary_data: Data) -> None:
+    a, b = (
+        start(binary_data, steps=1, clip=1e-3, optimizer="sgd:momentum=0", lr=1.0),
+        start(binary_data, steps=1, clip=1e9, optimizer="sgd:momentum=0", lr=1.0),
+    )
+    moves = []
+    for training in (a, b):
+        before = parameters(training)
+        next(training)
+        next(training)
+        moves.append(math.sqrt(sum(float((p - q).square().sum()) for p, q in zip(parameters(training), before, strict=True))))
+    assert moves[0] == pytest.approx(1e-3 / 2, rel=1e-3)  # the one-cycle factor of the first of one step is 1/2
+    assert moves[1] > 100 * moves[0]
+
+
+def test_patience_stops_a_run(binary_data: Data) -> None:
+    training = start(binary_data, steps=5000, patience=2, lr=0.05)
+    steps = sum(1 for _ in training)
+    assert steps < 5000
+    assert training.stopped_early
+
+
+def test_minutes_become_steps_before_the_first(binary_data: Data) -> None:
+    training = start(binary_data, steps=None, minutes=0.05)
+    fresh = start(binary_data, steps=training.steps)
+    assert training.steps > 20
+    # Timing leaves no trace: weights, optimiser and counters are as they were.
+    assert all(torch.equal(a, b) for a, b in zip(training.state()[0].values(), fresh.state()[0].values(), strict=True))
+    begun = time.perf_counter()
+    for _ in training:
+        pass
+    assert time.perf_counter() - begun < 12  # 3 seconds were asked for; a noisy machine may take longer
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_step_equals_an_eager_one(binary_data: Data) -> None:
+    results = []
+    for how in ("off", "on"):
+        training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, steps=20)), compile=how, clip=1.0)
+        records = [r for step in training for r in step.records]
+        results.append((records, parameters(training)))
+    (eager, p), (compiled, q) = results
+    for a, b in zip(eager, compiled, strict=True):
+        assert (a.bound, a.rate, a.loss, a.grad_norm or 0) == pytest.approx((b.bound, b.rate, b.loss, b.grad_norm or 0), rel=1e-3, abs=1e-3)
+    for a, b in zip(p, q, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_bf16_keeps_weights_and_densities_in_single_precision(binary_data: Data) -> None:
+    # Mistake 23: weights updated in half precision.
+    training = start(binary_data, steps=300, precision="bf16", lr=1e-4)
+    dtypes = set()
+    for step in training:
+        if step.loss is not None:
+            dtypes.add(step.loss.bound.dtype)
+    assert dtypes == {torch.float32}
+    assert {p.dtype for p in training.model.parameters()} == {torch.float32}
+
+
+def test_data_without_validation_train_to_the_latest_average(binary_data: Data) -> None:
+    empty = binary_data.valid.take(0)
+    data = vs.Data(binary_data.train, empty, empty, binary_data.space, "test")
+    training = start(data)
+    records = [r for step in training for r in step.records]
+    assert {r.split for r in records} == {"train"}
+    for a, b in zip(training.model.parameters(), training.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import vaestro as vs
+from vaestro.runs import Job
+job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, network="mlp:width=16", likelihood=sys.argv[3] or None, steps=40, batch=32,
+              device="cpu", beta="warmup:steps=10", clip=2.0)
+for _ in job:
+    pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "real"])
+def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> None:
+    r = np.random.default_rng(0)
+    if kind == "dynamic":
+        np.save(tmp_path / "x.npy", r.integers(0, 256, (300, 6, 6)).astype(np.uint8))
+        source, likelihood = f"{tmp_path / 'x.npy'}:binarise=dynamic", ""
+    else:
+        np.save(tmp_path / "x.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
+        source, likelihood = str(tmp_path / "x.npy"), "gaussian:variance=optimal"
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    runs = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        launch = (
+            [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        )
+        done = subprocess.run(
+            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        runs[processes] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(runs[1]) == len(runs[2]) > 4
+    for one, two in zip(runs[1], runs[2], strict=True):
+        assert (one["split"], one["step"]) == (two["split"], two["step"])
+        for name in ("bound", "rate", "distortion", "loss"):
+            assert one[name] == pytest.approx(two[name], rel=2e-4, abs=2e-4), (name, one["step"])
+    a, b = (load_file(tmp_path / n / "model.safetensors") for n in "12")
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=2e-3, atol=2e-4)
