@@ -235,9 +235,13 @@ class Training(Iterator[Step]):
         self.best_bound, self.best_step, self._validations_since = -math.inf, 0, 0
         self._begun = self._finished = self.stopped_early = False
         self.timing: dict[str, float] = {"train": 0.0, "valid": 0.0}
-        self._lr_tensor = torch.zeros((), dtype=torch.float64, device=self.device)
         self.compiled = self._decide_to_compile(compile, epochs, steps, minutes)
-        self._whole: Callable[..., Loss] | None = torch.compile(self._whole_step, fullgraph=True, dynamic=False) if self.compiled else None
+        self._whole: Callable[..., Loss] | None = None
+        self._traced = False
+        if self.compiled:
+            # Shapes and objects stay the same for the whole run, and looking whether they do costs a twentieth of a step.
+            options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
+            self._whole = torch.compile(self._whole_step, fullgraph=True, dynamic=False, options=options)
         if minutes is not None:
             self.steps = self._steps_in(minutes)
         elif steps is not None:
@@ -269,9 +273,12 @@ class Training(Iterator[Step]):
         batch, noise, number = self._inputs(step)
         lr = self.lr * one_cycle(step, self.steps)
         if self._whole is not None:
-            self._lr_tensor.fill_(lr)
+            inputs = batch.x, batch.observed, batch.given, noise, number, self.optimizer.constants(lr)
+            if self._traced:
+                return self._whole(*inputs)
             with torch._dynamo.config.patch(trace_autograd_ops=True):
-                return self._whole(batch.x, batch.observed, batch.given, noise, number, self._lr_tensor)
+                self._traced = True
+                return self._whole(*inputs)
         loss = self._prepared(batch, number, noise)
         for p in self.parameters:
             p.grad = None
@@ -279,18 +286,24 @@ class Training(Iterator[Step]):
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return self._update(loss, grads, lr)
 
-    def _whole_step(self, x: Tensor, observed: Tensor | None, given: Tensor | None, noise: Tensor, number: Tensor, lr: Tensor) -> Loss:
+    def _whole_step(
+        self, x: Tensor, observed: Tensor | None, given: Tensor | None, noise: Tensor, number: Tensor, constants: tuple[Tensor, ...]
+    ) -> Loss:
+        """Take one step in a form that compiles to one graph, optimiser included."""
         loss = self.core(Batch(x, observed, given), number, noise)
         grads = torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
-        return self._update(loss, grads, lr)
+        with torch.no_grad():
+            norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+            row = self._row(loss, norm)
+            self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, constants, divisor, skip))
+            return loss._replace(loss=loss.loss.detach())
 
     @torch.no_grad()
-    def _update(self, loss: Loss, grads: Any, lr: float | Tensor) -> Loss:
+    def _update(self, loss: Loss, grads: list[Tensor], lr: float) -> Loss:
         """Clip, skip what is not finite, step, and add to the sums."""
-        value = loss.loss.detach()
-        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(list(grads)))))
-        row = torch.stack([value, loss.bound, loss.rate, loss.distortion, norm, self._one_more])
-        if self.device.type == "cpu" and self.processes == 1 and not torch.compiler.is_compiling():
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(grads))))
+        row = self._row(loss, norm)
+        if self.device.type == "cpu" and self.processes == 1:
             # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
             numbers = row.tolist()
             if math.isfinite(numbers[0] + numbers[4]):
@@ -300,14 +313,20 @@ class Training(Iterator[Step]):
             else:
                 self.bad.add_(1)
         else:
-            # Nothing is read back from the device, and every process decides alike.
-            skip = (~torch.isfinite(norm + value)).float()
-            if self.processes > 1:
-                skip = mean_over_ranks(skip).ceil()
-            self.optimizer.step(grads, lr, (norm / self.clip).clamp_min(1.0), skip)
-            self.sums.add_(torch.where(skip > 0, 0.0, row))
-            self.bad.copy_(torch.stack([self.bad[0] + skip, (self.bad[1] + 1) * skip]))
-        return Loss(value, loss.bound, loss.rate, loss.distortion)
+            self._settle(row, lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip))
+        return loss._replace(loss=loss.loss.detach())
+
+    def _row(self, loss: Loss, norm: Tensor) -> Tensor:
+        return torch.stack([loss.loss.detach(), loss.bound, loss.rate, loss.distortion, norm, self._one_more])
+
+    def _settle(self, row: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
+        """Step without reading anything back from the device; every process decides alike."""
+        skip = (~torch.isfinite(row[0] + row[4])).float()
+        if self.processes > 1:
+            skip = mean_over_ranks(skip).ceil()
+        step((row[4] / self.clip).clamp_min(1.0), skip)
+        self.sums.add_(torch.where(skip > 0, 0.0, row))
+        self.bad.copy_(torch.stack([self.bad[0] + skip, (self.bad[1] + 1) * skip]))
 
     # -- the iterator -------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,14 @@ class Optimizer(ABC):
     def step(self, grads: Sequence[Tensor], lr: float | Tensor, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
         """Take one step with gradients / divisor, or none where `skip` is 1."""
 
+    def constants(self, lr: float) -> tuple[Tensor, ...]:
+        """Return what `step_in_graph` needs of numbers, as tensors, so that one compiled graph serves every step."""
+        return (torch.tensor(lr, device=self.parameters[0].device),)
+
+    def step_in_graph(self, grads: Sequence[Tensor], constants: tuple[Tensor, ...], divisor: Tensor, skip: Tensor) -> None:
+        """Take the same step as `step` in a form that can be compiled."""
+        self.step(grads, constants[0], divisor, skip)
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Return every tensor that a resumed run needs."""
@@ -76,9 +84,6 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], lr: float | Tensor, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
-        if torch.compiler.is_compiling():
-            self._step_in_graph(grads, lr, divisor, skip)
-            return
         torch._foreach_add_(self.taken, 1)
         if skip is not None:
             torch._foreach_sub_(self.taken, [skip] * len(self.taken))
@@ -102,24 +107,32 @@ class AdamW(Optimizer):
                 found_inf=skip,
             )
 
-    def _step_in_graph(self, grads: Sequence[Tensor], lr: float | Tensor, divisor: Tensor | None, skip: Tensor | None) -> None:
+    @torch.no_grad()
+    def constants(self, lr: float) -> tuple[Tensor, ...]:
+        # Powers are taken here: within the graph the compiler would take them again for every weight.
+        taken = self.taken[0] + 1
+        if taken.device.type == "cpu":
+            t = float(taken)
+            return (torch.tensor([lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay]),)
+        shrink = torch.full_like(taken, 1 - lr * self.weight_decay)
+        return (torch.stack([lr / (1 - self.beta1**taken), (1 - self.beta2**taken).rsqrt(), shrink]),)
+
+    @torch.no_grad()
+    def step_in_graph(self, grads: Sequence[Tensor], constants: tuple[Tensor, ...], divisor: Tensor, skip: Tensor) -> None:
         """Take the same step by formula: the fused kernel cannot be traced, and the compiler fuses this one as well."""
-        keep = None if skip is None else skip > 0
-        # One counter moves for all, so that the bias corrections are computed once.
-        taken = self.taken[0] + 1 if keep is None else self.taken[0] + torch.where(keep, 0.0, 1.0)
-        for t in self.taken:
-            t.copy_(taken)
-        step_size = lr / (1 - self.beta1**taken)
-        root = (1 - self.beta2**taken).sqrt()
+        step_size, root, shrink = constants[0].unbind()
+        bad, scale = skip > 0, divisor.reciprocal()
         for group, decay in self.groups:
             for i in group:
                 p, m, v = self.parameters[i], self.first[i], self.second[i]
-                g = grads[i] if divisor is None else grads[i] / divisor
+                g = grads[i] * scale
                 new_m = m + (g - m) * (1 - self.beta1)
                 new_v = v * self.beta2 + g * g * (1 - self.beta2)
-                new_p = p * (1 - lr * decay) - step_size * new_m / (new_v.sqrt() / root + self.eps)
+                new_p = (p * shrink if decay else p) - step_size * new_m / (new_v.sqrt() * root + self.eps)
                 for old, new in ((m, new_m), (v, new_v), (p, new_p)):
-                    old.copy_(new if keep is None else torch.where(keep, old, new))
+                    old.copy_(torch.where(bad, old, new))
+        for t in self.taken:
+            t.copy_(t + 1 - skip)
 
     def state(self) -> dict[str, Tensor]:
         lists = {"first": self.first, "second": self.second, "taken": self.taken}
