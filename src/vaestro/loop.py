@@ -309,8 +309,10 @@ class Training(Iterator[Step]):
             if math.isfinite(numbers[0] + numbers[4]):
                 self.optimizer.step(grads, lr, norm / self.clip if numbers[4] > self.clip else None)
                 self.sums.add_(row)
-                self.bad[1] = 0
+                if self._in_a_row:
+                    self._in_a_row = self.bad[1] = 0
             else:
+                self._in_a_row += 1
                 self.bad.add_(1)
         else:
             self._settle(row, lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip))
@@ -406,7 +408,7 @@ class Training(Iterator[Step]):
             norm, speed, self.seconds, int(self.bad[0]),
         )  # fmt: skip
 
-    _last_logged = _averaged_at = 0
+    _last_logged = _averaged_at = _in_a_row = 0
 
     def _lap(self, what: str) -> float:
         now = time.perf_counter()
@@ -483,11 +485,12 @@ class Training(Iterator[Step]):
         self.best = {k: v.to(self.device) for k, v in part("best").items()} or None
         self.sums.copy_(tensors["sums"])
         self.bad.copy_(tensors["bad"])
+        self._in_a_row = int(self.bad[1])
         self.index, self.seconds = numbers["index"], numbers["seconds"]
         self._last_logged, self._averaged_at = numbers["last_logged"], numbers["averaged_at"]
         self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
         self.best_step, self._validations_since = numbers["best_step"], numbers["validations_since"]
-        self.stopped_early = numbers["stopped_early"] and self.index >= self.steps
+        self.stopped_early = numbers["stopped_early"]
 
     # -- before the first step ----------------------------------------------------------------------------------------
 

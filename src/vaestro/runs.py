@@ -325,6 +325,8 @@ class Job(Iterator[Step]):
         if state is not None:
             tensors, numbers = state
             training.load(tensors, numbers)
+            if "epochs" in options or "steps" in options:
+                training.stopped_early = False  # more steps were asked for than patience allowed
             size = numbers["metrics_bytes"]
             job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
         else:
@@ -616,9 +618,10 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def result(run: Run, model: LatentModel, rows: Rows, *, k: int = 100, limit: int = 1000) -> str:
-    """Say in a sentence how good a model is, from a quick evaluation."""
-    limit = min(limit, len(rows))
+def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
+    """Say in a sentence how good a model is, from an evaluation on as many data as take a second or two (20 .. 1,000)."""
+    weights = sum(p.numel() for p in model.parameters())
+    limit = min(len(rows), int(min(1000, max(20, 2e11 / (weights * k)))))
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
 

@@ -106,7 +106,7 @@ def train(
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
     rows = job.data.test if len(job.data.test) else job.data.valid
     if len(rows):
-        console.say(result_of(job.run, training.model, rows))
+        console.say(result_of(training.model, rows))
     else:
         console.say(f"no held-out data to evaluate on: {describe(job.data.train, len(job.data.train))} only")
 

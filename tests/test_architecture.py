@@ -1,0 +1,65 @@
+"""The layout is the one that docs/architecture.md tells: imports point upwards in its list only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import vaestro
+
+ROOT = Path(vaestro.__file__).parent
+ORDER = [
+    "randomness", "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
+    "parts", "data", "loop", "evaluation", "latents", "runs", "cli",
+]  # fmt: skip
+
+
+def imported(file: Path) -> set[str]:
+    """Return the modules of the package that a file imports, leaving out those imported for types alone."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vaestro":
+            pieces = node.module.split(".")
+            found |= {pieces[1]} if len(pieces) > 1 else {name.name for name in node.names}
+    return found & set(ORDER)
+
+
+def test_imports_point_upwards() -> None:
+    files = [f for f in ROOT.rglob("*.py") if f.name not in ("__init__.py", "__main__.py") or f.parent != ROOT]
+    assert len(files) > 20
+    for file in files:
+        own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        below = [name for name in imported(file) if ORDER.index(name) > ORDER.index(own)]
+        assert not below, f"{file.relative_to(ROOT)} imports {below}"
+
+
+def test_the_list_is_complete() -> None:
+    there = {p.name.removesuffix(".py") for p in ROOT.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
+    assert there - {"__init__", "__main__"} == set(ORDER)
+
+
+def test_every_class_is_abstract_or_final() -> None:
+    for module in ("networks", "posteriors", "priors", "likelihoods", "gradients", "model", "optimizers"):
+        for node in ast.parse((ROOT / f"{module}.py").read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(b) for b in node.bases}
+                marks = {ast.unparse(d) for d in node.decorator_list}
+                abstract = "ABC" in bases or node.name.startswith("_")
+                record = "NamedTuple" in bases or any("dataclass" in m for m in marks)
+                assert abstract or record or "final" in marks, f"{module}.{node.name}"
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, vaestro; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_is_unpickled() -> None:
+    for file in ROOT.rglob("*.py"):
+        text = file.read_text()
+        for word in ("import pickle", "torch.load(", "allow_pickle=True", "joblib", "save_state("):
+            assert word not in text, f"{file.name}: {word}"
