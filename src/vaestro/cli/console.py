@@ -41,15 +41,19 @@ class Console:
                     self.say(line(record, job.training.steps))
 
     def progress(self, items: Iterable[tuple[int, Item]], total: int, what: str) -> Iterator[tuple[int, Item]]:
-        """Pass (done, item) pairs on; say after the first how long all will take, and show progress on a terminal."""
-        start, told = time.perf_counter(), False
+        """Pass (done, item) pairs on; say after a second how long all will take, and show progress on a terminal."""
+        start, first, told = time.perf_counter(), 0, False
         for done, item in items:
+            if not first:
+                # The first chunk pays for what is loaded and warmed up, and says nothing about the others.
+                start, first = time.perf_counter(), done
             elapsed = time.perf_counter() - start
-            if not told and done < total:
-                self.say(f"{what}: about {duration(elapsed * total / done)}")
+            left = elapsed * (total - done) / max(1, done - first)
+            if not told and elapsed > 1 and done < total:
+                self.say(f"{what}: about {duration(elapsed + left)}")
                 told = True
-            if self.live:
-                print(f"\r{done:,} / {total:,}  {duration(elapsed * (total - done) / max(1, done))} left   ", end="", flush=True)
+            if self.live and told:
+                print(f"\r{done:,} / {total:,}  {duration(left)} left   ", end="", flush=True)
             yield done, item
         if self.live:
             print("\r" + " " * 60 + "\r", end="", flush=True)
