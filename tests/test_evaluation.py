@@ -32,7 +32,7 @@ def test_the_bound_is_that_of_exactly_k_draws(k: int) -> None:
         batch = Batch(torch.from_numpy(rows.values[first : first + data_chunk]))
         noise = torch.cat(
             [
-                model.noise(min(draw_chunk, k - done), len(batch), torch_generator("cpu", 3, "evaluate", first, done))
+                model.noise(min(draw_chunk, k - done), data_chunk, torch_generator("cpu", 3, "evaluate", first, done))[:, : len(batch)]
                 for done in range(0, k, draw_chunk)
             ]
         )
@@ -123,3 +123,23 @@ def test_an_exact_check_by_numpy_from_what_encode_and_decode_write() -> None:
     log_w = log_px - 0.5 * (z**2).sum(-1) + (0.5 * noise**2 + np.log(std)).sum(-1)
     iwae = np.log(np.exp(log_w).mean(0))
     np.testing.assert_allclose(iwae, vs.evaluate(model, rows, k=3000)["iwae"].nats, atol=0.05)
+
+
+def test_a_limit_does_not_change_a_datums_digits() -> None:
+    rows, model = rows_and_model()
+    few, many = (vs.evaluate(model, rows, k=20, limit=n)["iwae"].nats for n in (10, 23))
+    np.testing.assert_allclose(few, many[:10], atol=1e-5)
+
+
+def test_rows_read_with_another_standardisation_are_scored_in_the_models_units() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    torch.manual_seed(0)
+    own, other = vs.load(x), vs.load(1000 * x + 500)
+    model = vs.build(own.space, latent=2, network="mlp:width=8").eval()
+    mine = vs.evaluate(model, own.train, k=5)["iwae"].nats
+    theirs = vs.evaluate(model, other.train, k=5)["iwae"].nats
+    assert (theirs < mine - 1000).all()  # far outside of what the model knows
+    again = vs.load(np.concatenate([x, x]))
+    assert not np.array_equal(again.space.scale, own.space.scale)
+    same = vs.evaluate(model, vs.data.Rows(again.space.inward(own.train.outward()), again.space, "test"), k=5)["iwae"].nats
+    np.testing.assert_allclose(same, mine, atol=1e-3)

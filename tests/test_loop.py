@@ -75,7 +75,7 @@ def test_validation_averages_over_data_and_not_over_batches() -> None:
     space = make_space(Kind.BINARY, (6,))
     data = make_data(space, make_values(space, 700))
     training = start(data)
-    bound, rate, distortion = validate(training.average, training.objective, data.valid, 0, "cpu")
+    bound, rate, distortion, _ = validate(training.average, training.objective, data.valid, 0, "cpu")
     pieces = [validate(training.average, training.objective, data.valid.take(n), 0, "cpu") for n in (512, 700)]
     assert bound == pytest.approx(pieces[1][0])
     assert bound != pytest.approx(pieces[0][0], abs=1e-6)
@@ -342,3 +342,38 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> Non
     a, b = (load_file(tmp_path / n / "model.safetensors") for n in "12")
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=2e-3, atol=2e-4)
+
+
+def test_a_signal_between_two_steps_is_saved_too(tmp_path: Path) -> None:
+    values = make_values(make_space(Kind.BINARY, (6,)), 60)
+    job = Job.new(values, run=tmp_path / "r", latent=2, network=NETWORK, steps=50, batch=16, device="cpu")
+    for _ in range(8):
+        next(job)
+    job._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        next(job)
+    assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == ["step-0000000007.safetensors"]
+
+
+def test_minutes_go_with_a_schedule_in_shares(binary_data: Data) -> None:
+    training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, share=0.5)), steps=None, minutes=0.02)
+    assert float(training.objective.beta(torch.tensor(training.steps / 4))) == pytest.approx(0.5)
+
+
+def test_the_validation_loss_is_the_objectives(binary_data: Data) -> None:
+    training = start(binary_data, vs.Objective("iwae", k=3), steps=13)
+    records = [r for step in training for r in step.records if r.split == "valid"]
+    for r in records:
+        assert r.loss == pytest.approx(-r.bound, abs=1e-9)
+        assert r.bound > -(r.rate + r.distortion)
+    training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, steps=13)), steps=13)
+    last = [r for step in training for r in step.records if r.split == "valid"][-1]
+    assert last.loss == pytest.approx(last.distortion + 12 / 13 * last.rate, abs=1e-4)
+
+
+def test_an_optimal_variance_is_refused_with_iwae() -> None:
+    space = make_space(Kind.REAL, (6,))
+    data = make_data(space, make_values(space, 40))
+    model = vs.build(space, latent=2, network=NETWORK, likelihood="gaussian:variance=optimal")
+    with pytest.raises(ValueError, match=r"expected the ELBO with an optimal variance.*; got iwae"):
+        vs.training(model, vs.Objective("iwae", k=5), data, steps=3)

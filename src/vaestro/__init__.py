@@ -28,6 +28,7 @@ _HOMES = {
     "Estimate": "evaluation",
     "Run": "runs",
     "train": "runs",
+    "resume": "runs",
 }
 _MODULES = (
     "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from vaestro.model import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
-    from vaestro.runs import Run, train
+    from vaestro.runs import Run, resume, train
 
 
 def __getattr__(name: str) -> Any:

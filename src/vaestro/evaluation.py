@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def evaluating(
         raise ValueError(f"expected methods among {', '.join(METHODS)}; got {', '.join(unknown) or 'none'}")
     if (rows.space.kind, rows.space.shape) != (model.space.kind, model.space.shape):
         raise ValueError(f"expected {model.space} data; got {rows.space}")
-    rows = rows.fixed() if limit is None else rows.fixed().take(limit)
+    rows = in_space(rows.fixed() if limit is None else rows.fixed().take(limit), model.space)
     if not len(rows):
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
     device = next(model.parameters()).device if device is None else torch.device(device)
@@ -149,7 +149,7 @@ def evaluating(
     columns = []
     try:
         for i, batch in enumerate(rows.chunks(data_chunk, device)):
-            columns.append(_bounds(model, batch, k, draw_chunk, seed, i * data_chunk).cpu())
+            columns.append(_bounds(model, batch, k, draw_chunk, seed, i * data_chunk, data_chunk).cpu())
             yield min(len(rows), (i + 1) * data_chunk), None
     finally:
         model.train(training)
@@ -163,6 +163,19 @@ def evaluating(
     yield len(rows), Evaluation(tuple(made[m] for m in METHODS if m in methods), float(rates.mean()), float(distortions.mean()))
 
 
+def in_space(rows: Rows, space: Space) -> Rows:
+    """Return rows as codes or values of a model's own space: two readings of data may differ in levels or standardisation.
+
+    Raises:
+        ValueError: a value is not one of the space's.
+    """
+    mine, theirs = space.arrays(), rows.space.arrays()
+    same = all(np.array_equal(mine.get(a, 0.0), theirs.get(a, 0.0)) for a in ("offset", "scale"))
+    if same and space.scalars() == rows.space.scalars():
+        return rows
+    return replace(rows, values=space.inward(rows.space.outward(rows.values)), space=space)
+
+
 def chunks(space: Space, k: int) -> tuple[int, int]:
     """Return how many data, and how many draws of each, go through the decoder at once: some 2,000 rows, which stay in
     the cache; a function of k and the data's size alone, because the digits depend on it."""
@@ -173,13 +186,14 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def _bounds(model: LatentModel, batch: Batch, k: int, draw_chunk: int, seed: int, first: int) -> Tensor:
+def _bounds(model: LatentModel, batch: Batch, k: int, draw_chunk: int, seed: int, first: int, rows: int) -> Tensor:
     """Return ELBO, IWAE, log of the effective number of draws, rate and distortion of each datum, (5, B), float64."""
     sums = torch.zeros(3, len(batch), dtype=torch.float64, device=batch.x.device)
     log_w = torch.full((2, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     for done in range(0, k, draw_chunk):
         n = min(draw_chunk, k - done)
-        noise = model.noise(n, len(batch), torch_generator(batch.x.device, seed, "evaluate", first, done))
+        # Drawn for a whole chunk also where the data end within it, so that a limit does not change a datum's digits.
+        noise = model.noise(n, rows, torch_generator(batch.x.device, seed, "evaluate", first, done))[:, : len(batch)]
         draws = model.draw(batch, n, noise=noise)
         sums += n * torch.stack([elbo(draws), draws.total_rate, draws.distortion])
         # iwae is the log of a mean: log n makes it the log of a sum, which chunks share.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vaestro.data import Rows
-from vaestro.densities import Categorical, Density, Space
+from vaestro.densities import Categorical, Density, Kind, Space
 from vaestro.model import LatentModel
 from vaestro.randomness import torch_generator
 
@@ -40,7 +40,7 @@ def encode(model: LatentModel, rows: Rows, *, draws: int = 0, seed: int = 0) -> 
 def decode(model: LatentModel, z: np.ndarray, *, sample: bool = False, seed: int = 0) -> np.ndarray:
     """Return the likelihood's mean at latents (N, *Z), or a draw from it, in the user's layout and units.
 
-    For binary data the mean is a probability; for categories and levels it is the most probable value.
+    For binary data the mean is a probability, for levels an expected level; for categories it is the most probable value.
 
     Raises:
         ValueError: the latents are of another shape, or not finite.
@@ -95,6 +95,9 @@ def values(density: Density, space: Space, *, sample: bool, generator: torch.Gen
     """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean."""
     if sample:
         return space.outward(density.sample(generator)[0].cpu().numpy())  # type: ignore[attr-defined]
+    if isinstance(density, Categorical) and space.kind is Kind.LEVELS:
+        levels = torch.arange(space.levels, dtype=density.logits.dtype, device=density.logits.device)
+        return space.outward(torch.tensordot(density.mean[0], levels, ([1], [0])).cpu().numpy(), exact=False)
     if isinstance(density, Categorical):
         return space.outward(density.mode[0].cpu().numpy())
     return space.outward(density.mean[0].cpu().numpy(), exact=False)

@@ -31,7 +31,7 @@ from torch import Tensor
 from vaestro.data import Data, Rows
 from vaestro.densities import Batch, mean_over_ranks
 from vaestro.model import LatentModel
-from vaestro.objectives import Loss, Objective
+from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
 from vaestro.randomness import Order, torch_generator
@@ -211,6 +211,8 @@ class Training(Iterator[Step]):
             raise ValueError(f"expected a batch that {self.processes} processes can share; got {self.batch}")
         self.share = self.batch // self.processes
         self.steps_per_epoch = rows / self.batch
+        if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
+            raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
         model.to(self.device).train()
         objective.to(self.device)
         self.precision = precision
@@ -423,7 +425,9 @@ class Training(Iterator[Step]):
         if not len(self.valid):
             self._lap("valid")
             return ()
-        bound, rate, distortion = validate(self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank)
+        bound, rate, distortion, loss = validate(
+            self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank, step=max(0, self.index - 1)
+        )
         if math.isfinite(bound) and bound > self.best_bound:
             self.best_bound, self.best_step, self._validations_since = bound, self.index, 0
             state = self.average.state_dict()
@@ -439,7 +443,7 @@ class Training(Iterator[Step]):
         beta = self._beta()
         return (
             Record(
-                "valid", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, distortion + beta * rate,
+                "valid", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss,
                 beta, self._lr(), None, len(self.valid) / elapsed if elapsed > 0 else None, self.seconds, int(self.bad[0]),
             ),
         )  # fmt: skip
@@ -514,7 +518,8 @@ class Training(Iterator[Step]):
 
     def _steps_in(self, minutes: float) -> int:
         """Time some steps and a validation on the run's own objects, put everything back, and say how many fit."""
-        self.steps, self.ema = 1_000_000, 0.999
+        self.steps, self.ema = 10**9, 0.999
+        self.objective.beta.plan(self.steps, self.steps_per_epoch)
         tensors, numbers = self.state()
         self._clock = time.perf_counter()
         for step in range(5):
@@ -575,14 +580,23 @@ def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device 
 
 @torch.inference_mode()
 def validate(
-    model: LatentModel, objective: Objective, rows: Rows, seed: int, device: torch.device | str, processes: int = 1, rank: int = 0
-) -> tuple[float, float, float]:
-    """Return the means of bound, rate and distortion over rows, in nats, with noise that is the same at every call."""
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    model: LatentModel,
+    objective: Objective,
+    rows: Rows,
+    seed: int,
+    device: torch.device | str,
+    processes: int = 1,
+    rank: int = 0,
+    step: int = 0,
+) -> tuple[float, float, float, float]:
+    """Return the means of bound, rate, distortion and (at the weight of a step) loss over rows, with the same noise at every call."""
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    beta = objective.beta(torch.tensor(step, dtype=torch.float64, device=device))
     for i, batch in enumerate(rows.chunks(CHUNK, device)):
         if i % processes == rank:
             noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
             draws = model.draw(batch, objective.k, noise=noise)
-            sums += torch.stack([objective.bound(draws).sum(), draws.total_rate.sum(), draws.distortion.sum()])
-    bound, rate, distortion = (mean_over_ranks(sums) * processes / len(rows)).tolist()
-    return bound, rate, distortion
+            terms = (objective.bound(draws), draws.total_rate, draws.distortion, -objective.bound(draws, beta))
+            sums += torch.stack([t.sum() for t in terms])
+    bound, rate, distortion, loss = (mean_over_ranks(sums) * processes / len(rows)).tolist()
+    return bound, rate, distortion, loss

@@ -74,7 +74,8 @@ class Ramp(Schedule):
 
     Args:
         start, end: weights.
-        steps, epochs, share: the length, in exactly one of the three ways.
+        steps, epochs, share: the length, in exactly one of the three ways; `plan` makes steps of the latter two, and without
+            it the weight is NaN.
     """
 
     def __init__(
@@ -86,21 +87,21 @@ class Ramp(Schedule):
         if len(lengths) != 1 or not 0 < lengths[0] < float("inf"):
             raise ValueError(f"expected one length above 0 (steps, epochs or share); got {steps=}, {epochs=}, {share=}")
         self.start, self.steps, self.epochs, self.share = start, steps, epochs, share
-        self.length: float | None = steps
+        # A tensor, so that a compiled step reads the length that is planned last.
+        self._length = torch.full((), float("nan"), dtype=torch.float64)
+        if steps is not None:
+            self._length.fill_(steps)
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:
         if self.epochs is not None:
-            self.length = self.epochs * steps_per_epoch
+            self._length.fill_(self.epochs * steps_per_epoch)
         elif self.share is not None:
-            self.length = self.share * steps
-        assert self.length is not None
-        if self.length > steps:
-            raise ValueError(f"expected a warm-up within the run of {steps} steps; got one of {self.length:.0f}")
+            self._length.fill_(self.share * steps)
+        if float(self._length) > steps:
+            raise ValueError(f"expected a warm-up within the run of {steps} steps; got one of {float(self._length):.0f}")
 
     def __call__(self, step: Tensor) -> Beta:
-        if self.length is None:
-            raise ValueError("expected plan(steps, steps_per_epoch) to be called first for a length in epochs or a share; got none")
-        return self.start + (self.value - self.start) * (step / self.length).clamp(0, 1)
+        return self.start + (self.value - self.start) * (step / self._length).clamp(0, 1)
 
 
 def warmup(*, to: float = 1.0, share: float | None = None, epochs: float | None = None, steps: int | None = None) -> Ramp:

@@ -86,7 +86,7 @@ FILES = (
     "model.safetensors",
     "evaluation*.json",
     "evaluation*.npz",
-    "samples.png",
+    "samples.*",
     "data.npy",
 )
 
@@ -248,6 +248,7 @@ class Job(Iterator[Step]):
         self._saved_at = time.monotonic()
         self._interrupted = False
         self._handlers: dict[int, Any] = {}
+        self._saved_step = -1
 
     # -- making one ---------------------------------------------------------------------------------------------------
 
@@ -363,6 +364,8 @@ class Job(Iterator[Step]):
 
     def __next__(self) -> Step:
         if self._interrupted:
+            if self.writes and self._saved_step != self.training.index:
+                self.checkpoint()  # the signal came between two steps
             raise KeyboardInterrupt
         try:
             step = next(self.training)
@@ -387,7 +390,7 @@ class Job(Iterator[Step]):
         for old in sorted(folder.glob("step-*.safetensors"))[:-2]:
             old.unlink()
         self._save_weights()
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), self.training.index
 
     def _save_weights(self) -> None:
         if self.writes:

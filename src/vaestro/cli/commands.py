@@ -100,6 +100,7 @@ def train(
     except KeyboardInterrupt:
         if writes:
             console.say(f"stopped at step {training.index:,} of {training.steps:,}; go on with: vaestro train --resume {job.path}")
+            raise typer.Exit(130) from None
         raise
     if not writes:
         return
@@ -224,7 +225,7 @@ def decode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for codes.
+    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for categories.
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """

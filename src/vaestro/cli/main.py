@@ -32,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code = typer.main.get_command(app).main(arguments or ["--help"], "vaestro", standalone_mode=False)
-        if code == 130:
-            return _say("stopped", 130)
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _say("stopped", 130)

@@ -210,6 +210,8 @@ def load(source: str | np.ndarray = "mnist") -> Data:
         space = replace(space, kind=Kind.BINARY, levels=2, step=255.0)
         notes.append(f"{binarise} binarisation with P(1) = level / 255" + (", anew at every access" if binarise == "dynamic" else ""))
     fitted, constant = _fit(space, train, options.get("standardise"), binarise != "none")
+    if space.kind is Kind.REAL and train.dtype.kind in "iu":
+        notes.append("whole numbers read as real values: bounds are densities, and draws are rounded and may leave the range")
     if constant:
         notes.append(f"{constant} of {space.cells} columns are constant in the training split")
     rows = {}
@@ -399,11 +401,12 @@ def _fit(space: Space, train: np.ndarray, standardise: str | None, grey: bool) -
             pairs = codes[start : start + 8192].reshape(-1, space.cells) + space.levels * np.arange(space.cells)
             counts += np.bincount(pairs.ravel(), minlength=len(counts))
         counts = np.moveaxis(counts.reshape(*space.shape, space.levels), -1, 0)
-        # One in a hundred is spread by the pooled frequencies: a level unseen at a cell is not impossible there.
-        pooled = counts.reshape(space.levels, -1).mean(1).reshape(-1, *[1] * len(space.shape))
-        frequencies = (counts + 0.01 * pooled) / (1.01 * len(codes))
+        # A level unseen at a cell is not impossible there: each cell sees the pooled frequencies `levels` times as well.
+        pooled = (counts.reshape(space.levels, -1).sum(1) + 1) / (counts.sum() + space.levels)
+        frequencies = (counts + space.levels * pooled.reshape(-1, *[1] * len(space.shape))) / (len(codes) + space.levels)
     else:
-        frequencies = np.bincount(codes.ravel(), minlength=space.levels).reshape(-1, *[1] * len(space.shape)) / codes.size
+        pooled = (np.bincount(codes.ravel(), minlength=space.levels) + 1) / (codes.size + space.levels)
+        frequencies = pooled.reshape(-1, *[1] * len(space.shape))
     return replace(space, marginal=np.ascontiguousarray(frequencies, np.float32)), 0
 
 
