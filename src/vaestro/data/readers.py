@@ -189,12 +189,7 @@ def load(source: str | np.ndarray = "mnist") -> Data:
     Raises:
         ValueError: the source cannot be read, or is too small to split.
     """
-    if isinstance(source, np.ndarray):
-        options: dict[str, Any] = {}
-        name, raw = "array", Raw({"all": _plain(source, Path("the array"))})
-    else:
-        name, options = parse_source(source)
-        raw = read(name, options)
+    name, options, raw = _opened(source)
     if name == "mnist":
         options = {"binarise": "dynamic", **options}
     splits, attributes, notes = _split(raw, options, name)
@@ -236,12 +231,7 @@ def load_rows(source: str | np.ndarray, space: Space, split: str | None = None) 
     Raises:
         ValueError: the data are of another shape or kind.
     """
-    if isinstance(source, np.ndarray):
-        options: dict[str, Any] = {}
-        name, raw = "array", Raw({"all": _plain(source, Path("the array"))})
-    else:
-        name, options = parse_source(source)
-        raw = read(name, options)
+    name, options, raw = _opened(source)
     binarise = options.get("binarise", "dynamic" if name == "mnist" and space.kind is Kind.BINARY else "none")
     if split not in (None, "all", "train", "valid", "test"):
         raise ValueError(f"expected train, valid, test or all; got {split!r}")
@@ -266,6 +256,14 @@ def load_rows(source: str | np.ndarray, space: Space, split: str | None = None) 
         parts.append(Rows(values, space, s, dynamic=binarise != "none").fixed().values)
     attributes = {k: np.concatenate([raw.attributes[s][k] for s in chosen]) for k in raw.attributes.get(chosen[0], {})}
     return Rows(np.concatenate(parts), space, split, attributes=attributes)
+
+
+def _opened(source: str | np.ndarray) -> tuple[str, dict[str, Any], Raw]:
+    """Return a source's name, options and arrays."""
+    if isinstance(source, np.ndarray):
+        return "array", {}, Raw({"all": _plain(source, Path("the array"))})
+    name, options = parse_source(source)
+    return name, options, read(name, options)
 
 
 def _refuse_not_finite(array: np.ndarray, name: str) -> None:
