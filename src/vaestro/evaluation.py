@@ -146,14 +146,16 @@ def evaluating(
     training, start = model.training, time.perf_counter()
     model.eval()
     data_chunk, draw_chunk = chunks(model.space, k)
-    columns = []
+    # One array from the start: small results kept between large buffers would break up the memory that those reuse.
+    table = np.empty((5, len(rows)))
     try:
         for i, batch in enumerate(rows.chunks(data_chunk, device)):
-            columns.append(_bounds(model, batch, k, draw_chunk, seed, i * data_chunk, data_chunk).cpu())
+            first = i * data_chunk
+            table[:, first : first + len(batch)] = _bounds(model, batch, k, draw_chunk, seed, first, data_chunk).cpu().numpy()
             yield min(len(rows), (i + 1) * data_chunk), None
     finally:
         model.train(training)
-    elbos, iwaes, log_ess, rates, distortions = torch.cat(columns, 1).numpy()
+    elbos, iwaes, log_ess, rates, distortions = table
     seconds, measure = time.perf_counter() - start, model.space.measure
     draws = f"{k} draw{'s' if k > 1 else ''}"
     made = {
