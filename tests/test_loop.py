@@ -267,16 +267,20 @@ def test_minutes_become_steps_before_the_first(binary_data: Data) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_compiled_step_equals_an_eager_one(binary_data: Data) -> None:
-    results = []
-    for how in ("off", "on"):
-        training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, steps=20)), compile=how, clip=1.0)
-        records = [r for step in training for r in step.records]
-        results.append((records, parameters(training)))
-    (eager, p), (compiled, q) = results
-    for a, b in zip(eager, compiled, strict=True):
-        assert (a.bound, a.rate, a.loss, a.grad_norm or 0) == pytest.approx((b.bound, b.rate, b.loss, b.grad_norm or 0), rel=1e-3, abs=1e-3)
-    for a, b in zip(p, q, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    # Two runs in one process, of other sizes: compiled graphs are kept by code object, and a run must not get another's.
+    for batch in (32, 16):
+        results = []
+        for how in ("off", "on"):
+            training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, steps=20)), compile=how, clip=1.0, batch=batch)
+            records = [r for step in training for r in step.records]
+            results.append((records, parameters(training)))
+        (eager, p), (compiled, q) = results
+        for a, b in zip(eager, compiled, strict=True):
+            assert (a.bound, a.rate, a.loss, a.grad_norm or 0) == pytest.approx(
+                (b.bound, b.rate, b.loss, b.grad_norm or 0), rel=1e-3, abs=1e-3
+            )
+        for a, b in zip(p, q, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_bf16_keeps_weights_and_densities_in_single_precision(binary_data: Data) -> None:

@@ -19,6 +19,7 @@ import math
 import os
 import shutil
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -241,9 +242,13 @@ class Training(Iterator[Step]):
         self._whole: Callable[..., Loss] | None = None
         self._traced = False
         if self.compiled:
-            # Shapes and objects stay the same for the whole run, and looking whether they do costs a twentieth of a step.
+            # Shapes and objects stay the same for the whole run, and looking whether they do costs a twentieth of a step. But compiled
+            # graphs are kept by code object: without guards this run must have one of its own, or it would run another's graph.
             options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
-            self._whole = torch.compile(self._whole_step, fullgraph=True, dynamic=False, options=options)
+            whole = Training._whole_step
+            code = whole.__code__.replace(co_name=f"_whole_step_{id(self)}")
+            own = types.FunctionType(code, whole.__globals__, code.co_name, whole.__defaults__, whole.__closure__)
+            self._whole = torch.compile(types.MethodType(own, self), fullgraph=True, dynamic=False, options=options)
         if minutes is not None:
             self.steps = self._steps_in(minutes)
         elif steps is not None:
