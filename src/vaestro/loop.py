@@ -237,7 +237,6 @@ class Training(Iterator[Step]):
         self.best: dict[str, Tensor] | None = None
         self.best_bound, self.best_step, self._validations_since = -math.inf, 0, 0
         self._begun = self._finished = self.stopped_early = False
-        self.timing: dict[str, float] = {"train": 0.0, "valid": 0.0}
         self.compiled = self._decide_to_compile(compile, epochs, steps, minutes)
         self._whole: Callable[..., Loss] | None = None
         self._traced = False
@@ -406,7 +405,7 @@ class Training(Iterator[Step]):
         sums = mean_over_ranks(self.sums).tolist()
         self.sums.zero_()
         loss, bound, rate, distortion, norm = (s / sums[5] if sums[5] else math.nan for s in sums[:5])
-        elapsed = self._lap("train")
+        elapsed = self._lap()
         steps = self.index - self._last_logged
         self._last_logged = self.index
         speed = steps * self.batch / elapsed if elapsed > 0 else None
@@ -417,18 +416,17 @@ class Training(Iterator[Step]):
 
     _last_logged = _averaged_at = _in_a_row = 0
 
-    def _lap(self, what: str) -> float:
+    def _lap(self) -> float:
         now = time.perf_counter()
         elapsed, self._clock = now - self._clock, now
         self.seconds += elapsed
-        self.timing[what] += elapsed
         return elapsed
 
     def _validation(self) -> tuple[Record, ...]:
         """Score the averaged weights on validation data by the unweighted bound; keep them where they are the best."""
         self._fit_to_data()
         if not len(self.valid):
-            self._lap("valid")
+            self._lap()
             return ()
         bound, rate, distortion, loss = validate(
             self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank, step=max(0, self.index - 1)
@@ -444,7 +442,7 @@ class Training(Iterator[Step]):
         else:
             self._validations_since += 1
             self.stopped_early = self.patience is not None and self._validations_since >= self.patience
-        elapsed = self._lap("valid")
+        elapsed = self._lap()
         beta = self._beta()
         return (
             Record(
@@ -540,7 +538,6 @@ class Training(Iterator[Step]):
         self._validation()
         validation = time.perf_counter() - start
         self.load(tensors, numbers)
-        self.timing = dict.fromkeys(self.timing, 0.0)
         left = 60 * minutes - (time.perf_counter() - self._started) - 2 * validation
         steps = max(1, int(0.98 * left / (each + validation / self.steps_per_epoch)))
         agreed = mean_over_ranks(torch.tensor(float(steps), device=self.device))
