@@ -1,11 +1,12 @@
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from vaestro.data import Data, Rows
-from vaestro.densities import Kind, Space
+from vaestro.spaces import Column, Kind, Space
 
 
 @pytest.fixture
@@ -16,16 +17,37 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def make_space(kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0) -> Space:
+COLUMNS = [
+    Column("size", Kind.REAL, "float64", offset=10.0, scale=4.0),
+    Column("colour", Kind.CATEGORY, "str", ("blue", "green", "red"), start=(0.2, 0.3, 0.5)),
+    Column("age", Kind.REAL, "int64", offset=40.0, scale=20.0, resolution=1.0),
+    Column("visits", Kind.COUNT, "int64", offset=1.0, scale=0.7, start=(3.0,)),
+    Column("member", Kind.BINARY, "bool", (False, True), start=(0.6, 0.4)),
+    Column("same", Kind.CATEGORY, "int64", (7,), start=(1.0,)),
+]
+
+
+def make_space(kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missing: bool = False) -> Space:
+    if kind is Kind.TABLE:
+        return replace(Space.table(COLUMNS), missing=missing)
     levels = levels or {Kind.BINARY: 2, Kind.LEVELS: 5, Kind.CATEGORY: 4}.get(kind, 0)
-    fitted = {"offset": np.zeros(shape), "scale": np.ones(shape)} if kind is Kind.REAL else {}
-    return Space(kind, shape, shape if len(shape) != 3 else (*shape[1:], shape[0]), levels=levels, **fitted)
+    fitted = {"offset": np.zeros(shape), "scale": np.ones(shape)} if kind in (Kind.REAL, Kind.UNIT) else {}
+    outside = shape if len(shape) != 3 else (*shape[1:], shape[0])
+    return Space(kind, shape, outside, levels=levels, missing=missing, **fitted)
 
 
 def make_values(space: Space, n: int, seed: int = 0) -> np.ndarray:
     r = np.random.default_rng(seed)
+    if space.kind is Kind.TABLE:
+        makers = {Kind.REAL: r.normal, Kind.COUNT: lambda size: r.poisson(3, size), Kind.BINARY: lambda size: r.integers(0, 2, size)}
+        columns = [makers[c.kind](size=n) if c.kind in makers else r.integers(0, len(c.values), n) for c in space.columns]
+        return np.stack(columns, 1).astype(np.float32)
     if space.kind is Kind.REAL:
         return r.normal(size=(n, *space.shape)).astype(np.float32)
+    if space.kind is Kind.UNIT:
+        return r.uniform(0.01, 0.99, size=(n, *space.shape)).astype(np.float32)
+    if space.kind is Kind.COUNT:
+        return r.poisson(3, size=(n, *space.shape)).astype(np.int32)
     return r.integers(0, space.levels, size=(n, *space.shape)).astype(np.uint8)
 
 

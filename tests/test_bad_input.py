@@ -142,7 +142,7 @@ def flipped(content, at):
 
 BAD_DATA = {
     "no such file": (write_nothing, "does not exist"),
-    "a folder": (lambda: "run", "the folder"),
+    "a folder": (lambda: "run", "images in run; got none"),
     "an empty name": (lambda: "", "got"),
     "an empty array": (write("x.npy", np.zeros((0, 4, 4))), "empty array of shape (0, 4, 4)"),
     "no columns": (write("x.npy", np.zeros((20, 0))), "empty array"),
@@ -234,7 +234,7 @@ SOURCES = [
     ("grey.npy:kind=levels,levels=70000", "got 70000"),
     ("binary.npy:binarise=dynamic", "8-bit levels"),
     ("real.npy:binarise=static", "8-bit levels"),
-    ("grey.npy:kind=colour", "expected kind to be binary, levels, real or category; got 'colour'"),
+    ("grey.npy:kind=colour", "expected kind to be binary, levels, real, unit, count or category; got 'colour'"),
     ("grey.npy:binarise=maybe", "expected binarise to be dynamic, static or none; got 'maybe'"),
     ("real.npy:standardise=all", "expected standardise to be"),
     ("grey.npy:knd=real", "'kind' (one of"),
@@ -342,7 +342,7 @@ OPTIONS = [
     (["--objective", "iwae:k=0"], "k of 1 or more draws; got 0"),
     (["--optimizer", "sgd:momentum=1"], "momentum"),
     (["--posterior", "normal:limit=0"], "a limit of the log-variance"),
-    (["--likelihood", "gaussian"], "expected real data for the likelihood Gaussian; got binary (4, 4)"),
+    (["--likelihood", "gaussian"], "or unit data for the likelihood Gaussian; got binary (4, 4)"),
     (["--likelihood", "nosuch.module:Class"], "a module that can be imported; got 'nosuch.module'"),
     (["--likelihood", "vaestro:Nosuch"], "expected vaestro to have Nosuch"),
     (["--network", "os:sep"], "a class or function"),
@@ -393,7 +393,7 @@ def test_a_bernoulli_of_grey_images_says_how_to_binarise(refused):
     refused("train", "mnist:binarise=none,valid=59980", "--run", "new", *TINY, "--likelihood", "bernoulli")
 
 
-@pytest.mark.parametrize(("source", "likelihood"), [("grey.npy", "gaussian"), ("real.npy", "categorical"), ("real.npy", "bernoulli")])
+@pytest.mark.parametrize(("source", "likelihood"), [("grey.npy", "poisson"), ("real.npy", "categorical"), ("real.npy", "bernoulli")])
 def test_a_likelihood_of_another_kind(refused, source, likelihood):
     refused("train", source, "--run", "new", *TINY, "--likelihood", likelihood)
 
@@ -445,7 +445,7 @@ def test_a_run_inside_a_file(refused):
         ("latent: [3]\n", "latent"),
         ("latent: true\n", "True"),
         ("network: 5\n", "network"),
-        ("source: 5\n", "a file or one of mnist; got '5'"),
+        ("source: 5\n", "a folder of images or mnist, shapes, digits; got '5'"),
         ("lr: fast\n", "fast"),
         ("batch: many\n", "many"),
         ("batch: 2.5\n", "2.5"),
@@ -806,6 +806,6 @@ def test_a_training_that_diverges_keeps_the_weights_from_before(here, capsys, ho
 @pytest.mark.parametrize(("name", "code", "says"), [("zero", "1 / 0", "ZeroDivisionError"), ("value", "int('x')", "invalid literal")])
 def test_a_part_that_fails_gives_one_line(here, capsys, name, code, says):
     (here / f"failing_{name}.py").write_text(FRAGILE.replace('out * float("nan")', code).replace("> 9", "> -1"))
-    assert main(["train", "binary.npy", "--run", "new", *TINY, "--network", f"failing_{name}:Fragile"]) == 1
+    assert main(["train", "binary.npy", "--run", "new", *TINY, "--network", f"failing_{name}:Fragile"]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and err.startswith("vaestro: ") and says in err

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,19 @@ import torch
 
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
-from vaestro.densities import Batch, Kind, closed_form_kl
+from vaestro import densities
+from vaestro.densities import closed_form_kl
 from vaestro.parts import TABLE, catalogue, find, options_of
+from vaestro.spaces import Batch, Column, Kind, Space
 
-KINDS = (Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.REAL)
-LIKELIHOOD_OPTIONS = {"gaussian": ["", ":variance=0.5", ":variance=optimal", ":variance=pixel"]}
+KINDS = tuple(k for k in Kind if k is not Kind.TOKENS)
+LIKELIHOOD_OPTIONS = {
+    "gaussian": ["", ":variance=0.5", ":variance=optimal", ":variance=pixel"],
+    "laplace": ["", ":scale=0.5", ":scale=pixel"],
+    "discretized-logistic": ["", ":scale=shared"],
+    "negative-binomial": ["", ":dispersion=cell"],
+    "table": ["", ":scale=cell", ":real=student-t,count=poisson", ":real=laplace,scale=cell,count=poisson"],
+}
 LIKELIHOODS = [
     (f"{name}{options}", kind)
     for name, constructor in TABLE["likelihood"].items()
@@ -22,26 +31,60 @@ LIKELIHOODS = [
     for kind in sorted(constructor.accepts)
 ]
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
-SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8"}
+SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8", "conv": "conv:width=8,blocks=1"}
+SHAPES = {"conv": (1, 8, 8)}  # what a network is made for, where it is not made for vectors
+GIVEN = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")])
 
 
-def small_model(kind: Kind = Kind.BINARY, latent: int = 3, **parts: str) -> vs.VAE:
+def small_model(
+    kind: Kind = Kind.BINARY,
+    latent: int = 3,
+    shape: tuple[int, ...] = (6,),
+    missing: bool = False,
+    given: Space | None = None,
+    **parts: str,
+) -> vs.VAE:
     torch.manual_seed(0)
     parts = {"network": "mlp:width=8"} | parts
+    shape = SHAPES.get(parts["network"], shape)
     parts["network"] = SMALL.get(parts["network"], parts["network"])
-    return vs.build(make_space(kind), latent=latent, **parts)
+    if parts.get("prior") == "conditional":
+        given = GIVEN
+    return vs.build(make_space(kind, shape, missing=missing), latent=latent, given=given, **parts)
 
 
 def batch_for(model: vs.VAE, rows: int = 5) -> Batch:
-    return Batch(torch.from_numpy(make_values(model.space, rows)))
+    """Make a batch; where cells may be missing, some are, and where there are conditions, they are given."""
+    r = np.random.default_rng(1)
+    observed = torch.from_numpy(r.random((rows, *model.space.shape)) < 0.7) if model.space.missing else None
+    given = torch.from_numpy(r.normal(size=(rows, *model.given.feature_shape)).astype(np.float32)) if model.given else None
+    return Batch(torch.from_numpy(make_values(model.space, rows)), observed, given)
 
 
-MODELS: list[tuple[Kind, dict[str, str]]] = [(kind, {"likelihood": name}) for name, kind in LIKELIHOODS] + [
-    (Kind.BINARY, {kind: name}) for kind, name in OTHERS
-]
+def data_for(model: vs.VAE, rows: int) -> vs.Data:
+    data = make_data(model.space, make_values(model.space, rows))
+    r = np.random.default_rng(1)
+    more: dict[str, Any] = {}
+    if model.space.missing:
+        more["observed"] = r.random((rows, *model.space.shape)) < 0.7
+    if model.given:
+        more |= {"given": np.stack([r.normal(size=rows), r.integers(0, 3, rows)], 1).astype(np.float32), "given_space": model.given}
+    splits = {s: replace(getattr(data, s), **more) for s in ("train", "valid", "test")}
+    return replace(data, **splits, given=model.given)
 
 
-@pytest.fixture(params=MODELS, ids=lambda m: f"{m[0]}-{'-'.join(m[1].values())}")
+MODELS: list[tuple[Kind, dict[str, Any]]] = (
+    [(kind, {"likelihood": name}) for name, kind in LIKELIHOODS]
+    + [(Kind.BINARY, {kind: name}) for kind, name in OTHERS]
+    + [(Kind.BINARY, {"network": name, "given": GIVEN}) for name in TABLE["network"]]
+    + [(kind, {"missing": True}) for kind in KINDS]
+    + [(Kind.LEVELS, {"likelihood": f"logistic-mixture{o}", "shape": (3, 2, 2)}) for o in ("", ":channels=independent")]
+    + [(Kind.LEVELS, {"likelihood": "logistic-mixture:channels=independent", "shape": (3, 2, 2), "missing": True})]
+    + [(Kind.TABLE, {"missing": True, "given": GIVEN, "prior": "conditional"})]
+)
+
+
+@pytest.fixture(params=MODELS, ids=lambda m: f"{m[0]}-{'-'.join(v if isinstance(v, str) else k for k, v in m[1].items())}")
 def model(request: pytest.FixtureRequest) -> vs.VAE:
     kind, parts = request.param
     return small_model(kind, **parts)
@@ -67,7 +110,7 @@ def test_a_batch_is_scored_row_by_row(model: vs.VAE) -> None:
     batch = batch_for(model, 4)
     noise = model.noise(2, 4)
     together = model.draw(batch, 2, noise=noise).log_w
-    alone = torch.cat([model.draw(Batch(batch.x[i : i + 1]), 2, noise=noise[:, i : i + 1]).log_w for i in range(4)], 1)
+    alone = torch.cat([model.draw(batch[i : i + 1], 2, noise=noise[:, i : i + 1]).log_w for i in range(4)], 1)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -88,7 +131,7 @@ def test_the_same_noise_gives_the_same_latents_and_gradients(model: vs.VAE) -> N
 
 def test_gradient_reaches_every_parameter(model: vs.VAE) -> None:
     # Mistake 12: a log-variance that no optimiser was given.
-    data = make_data(model.space, make_values(model.space, 40))
+    data = data_for(model, 40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     training = vs.training(model, vs.Objective(), data, steps=3, batch=20, device="cpu")
     for step in training:
@@ -102,7 +145,7 @@ def test_saved_equals_loaded(model: vs.VAE, tmp_path: Any) -> None:
 
     save_file(model.state_dict(), tmp_path / "m.safetensors")
     torch.manual_seed(1)
-    other = type(model)(model.posterior, model.likelihood, model.prior)
+    other = type(model)(model.posterior, model.likelihood, model.prior, model.given)
     state = load_file(tmp_path / "m.safetensors")
     other.load_state_dict(state)
     batch, noise = batch_for(model), model.noise(2, 5)
@@ -118,30 +161,77 @@ def test_closed_form_rate_equals_monte_carlo(model: vs.VAE) -> None:
     assert ((sampled.mean(0) - draws.total_rate).abs() < 4.5 * error + 1e-4).all()
 
 
+def frequencies(density: Any, drawn: torch.Tensor, levels: int) -> None:
+    """Hold probabilities of codes to how often they are drawn, (4000, 1, B, *X), and to a sum of one."""
+    codes = torch.arange(levels).reshape(-1, *[1] * (drawn.ndim - 1)).expand(levels, *drawn.shape[1:])
+    probabilities = torch.stack([torch.exp(density.cells(code)) for code in codes])
+    torch.testing.assert_close(probabilities.sum(0), torch.ones_like(probabilities[0]))
+    found = torch.nn.functional.one_hot(drawn.long(), levels).float().mean(0).movedim(-1, 0)
+    torch.testing.assert_close(found, probabilities, atol=0.04, rtol=0)
+
+
+def moments(density: Any, drawn: torch.Tensor) -> None:
+    error = drawn.float().std(0) / 4000**0.5
+    assert ((drawn.float().mean(0) - density.mean).abs() < 5 * error + 1e-6).all()
+
+
 def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.VAE) -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1, *model.units, generator=generator)
-    px = model.decode(z)
-    drawn = torch.stack([px.sample(generator)[0] for _ in range(4000)])  # (4000, 1, *X)
-    scores = model.decode(z.expand(4000, *model.units)).log_prob(drawn[:, 0])
+    batch = batch_for(model, 1)
+    px = model.decode(z, batch.given)
+    drawn = torch.stack([px.sample(generator) for _ in range(4000)])  # (4000, 1, 1, *X)
+    scores = px.log_prob(drawn[:, 0, 0])
     assert torch.isfinite(scores).all()
-    if model.space.kind in (Kind.LEVELS, Kind.CATEGORY) or type(model.likelihood).__name__ == "Categorical":
-        codes = torch.nn.functional.one_hot(drawn.long(), model.space.levels).float().mean((0, 1))
-        torch.testing.assert_close(codes.movedim(-1, 0), px.mean[0, 0], atol=0.04, rtol=0)
+    if isinstance(px, densities.Product):
+        for (_, part), values in zip(px.parts, drawn.split([n for n, _ in px.parts], -1), strict=True):
+            if isinstance(part, densities.Categorical):
+                frequencies(part, values, part.logits.shape[-2])
+            else:
+                moments(part, values)
+    elif isinstance(px, (densities.Categorical, densities.DiscretizedLogistic)):
+        frequencies(px, drawn, model.space.levels)
+    elif isinstance(px, densities.LogisticMixture):
+        # The mean is that of the logistics before they are rounded.
+        assert ((drawn.mean(0) - px.mean).abs() < 0.5 + 5 * drawn.std(0) / 4000**0.5).all()
     else:
-        error = drawn.float().std(0) / 4000**0.5
-        assert ((drawn.float().mean(0) - px.mean[0]).abs() < 5 * error + 1e-6).all()
+        moments(px, drawn)
 
 
 def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:
     batch = batch_for(model, 3)
-    px = model.likelihood(torch.randn(2, 3, *model.units))
+    px = model.likelihood(torch.randn(2, 3, *model.units), batch.given)
     mask = torch.rand(3, *model.space.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    if isinstance(px, densities.LogisticMixture) and px.coefficients is not None:
+        with pytest.raises(ValueError, match="expected every cell observed"):
+            px.log_prob(batch.x, mask)
+        return
     seen, unseen, all_of_it = (px.log_prob(batch.x, m) for m in (mask, ~mask, torch.ones_like(mask)))
-    torch.testing.assert_close(seen + unseen, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(all_of_it, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
+    if not isinstance(px, densities.LogisticMixture):  # there, cells of a pixel depend on each other
+        torch.testing.assert_close(seen + unseen, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
     changed = torch.where(mask, batch.x, 1 - batch.x if model.space.kind is Kind.BINARY else torch.zeros_like(batch.x))
     torch.testing.assert_close(px.log_prob(changed, mask), seen)
+
+
+def test_what_is_not_observed_does_not_matter(model: vs.VAE) -> None:
+    if not model.space.missing:
+        pytest.skip("made for complete data")
+    batch, noise = batch_for(model), model.noise(2, 5)
+    other = torch.from_numpy(make_values(model.space, 5, seed=9))
+    changed = replace(batch, x=torch.where(batch.observed, batch.x, other))
+    model.eval()
+    torch.testing.assert_close(model.draw(batch, 2, noise=noise).log_w, model.draw(changed, 2, noise=noise).log_w)
+
+
+def test_conditions_reach_both_sides() -> None:
+    for name in TABLE["network"]:
+        model = small_model(network=name, given=GIVEN)
+        batch, noise = batch_for(model), model.noise(1, 5)
+        other = replace(batch, given=batch.given + 1)
+        assert not torch.allclose(model.posterior(batch).mean, model.posterior(other).mean)
+        z = model.draw(batch, noise=noise).z
+        assert not torch.allclose(model.log_terms(batch, z)[0], model.log_terms(other, z)[0])
 
 
 def test_a_decoder_starts_at_the_mean_of_the_data() -> None:
@@ -276,16 +366,25 @@ def test_rows_are_documented_and_reached_by_name(kind: str, name: str) -> None:
 
 def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_parts.py").write_text(
-        "from vaestro.networks import _Body\n"
-        "class Wide(_Body):\n"
-        "    def __init__(self, inputs, outputs, *, factor: int = 2):\n"
-        "        import math\n"
-        "        super().__init__(inputs, outputs, math.prod(inputs) * factor)\n"
-        "        self.factor = factor\n"
+        "import math\n"
+        "from torch import nn\n"
+        "class Wide(nn.Module):\n"
+        "    def __init__(self, inputs, outputs, given=0, *, width: int = 20):\n"
+        "        super().__init__()\n"
+        "        self.outputs = outputs\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(inputs), width), nn.Tanh(), nn.Linear(width, math.prod(outputs)))\n"
         "    def forward(self, x):\n"
-        "        return self.finish(x.flatten(1).repeat(1, self.factor))\n"
+        "        return self.net(x).unflatten(-1, self.outputs)\n"
+        "class Wrong(Wide):\n"
+        "    def forward(self, x):\n"
+        "        return self.net(x)[:, :1]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    model = small_model(network="my_parts:Wide:factor=3")
+    model = small_model(network="my_parts:Wide:width=30")
     assert model.draw(batch_for(model), 2).log_w.shape == (2, 5)
-    assert str(find("network", "my_parts:Wide:factor=3")) == "my_parts:Wide:factor=3"
+    assert str(find("network", "my_parts:Wide:width=30")) == "my_parts:Wide:width=30"
+    one_side = small_model(encoder="my_parts:Wide")
+    assert type(one_side.posterior.encoder).__name__ == "Wide" and type(one_side.likelihood.decoder).__name__ == "MLP"
+    for wrong in ({"encoder": "my_parts:Wrong"}, {"decoder": "my_parts:Wrong"}, {"encoder": "my_parts:Wide", "given": GIVEN}):
+        with pytest.raises(ValueError, match="expected my_parts:W.* to t"):
+            small_model(**wrong)

@@ -10,9 +10,9 @@ import vaestro as vs
 from tests.conftest import make_space, make_values
 from vaestro import latents
 from vaestro.data import Rows
-from vaestro.densities import Batch, Kind
 from vaestro.evaluation import Estimate, chunks
 from vaestro.randomness import torch_generator
+from vaestro.spaces import Batch, Kind
 
 
 def rows_and_model(kind: Kind = Kind.BINARY, n: int = 23) -> tuple[Rows, vs.VAE]:

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro.data import Data
-from vaestro.densities import Kind
 from vaestro.loop import Diverged, Training, validate
 from vaestro.runs import Job, resume
+from vaestro.spaces import Kind
 
 NETWORK = "mlp:width=12"
 

@@ -9,8 +9,9 @@ import torch
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities
-from vaestro.densities import Batch, Kind, closed_form_kl, log_mean_exp, soft_limit
+from vaestro.densities import closed_form_kl, log_mean_exp, soft_limit
 from vaestro.objectives import elbo, iwae
+from vaestro.spaces import Batch, Kind
 
 LOG_LIKELIHOOD = -24.661856914615
 MEAN_KL = 10.302762433818

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Batch": "densities",
-    "Space": "densities",
+    "Batch": "spaces",
+    "Space": "spaces",
     "VAE": "model",
     "Draws": "model",
     "LatentModel": "model",
@@ -31,20 +31,20 @@ _HOMES = {
     "resume": "runs",
 }
 _MODULES = (
-    "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
+    "spaces", "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
 )  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from vaestro.data import Data, load
-    from vaestro.densities import Batch, Space
     from vaestro.evaluation import Estimate, evaluate
     from vaestro.loop import training
     from vaestro.model import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
     from vaestro.runs import Run, resume, train
+    from vaestro.spaces import Batch, Space
 
 
 def __getattr__(name: str) -> Any:

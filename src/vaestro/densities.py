@@ -1,4 +1,4 @@
-"""Densities over data and latents, their closed-form KL, and the description of what the data are.
+"""Densities over data and latents, and their closed-form KL.
 
 Everything ever computed about a VAE is a function of three log-densities at K draws for each of B data:
 
@@ -17,12 +17,10 @@ The KL of a normal to the standard normal, for each latent unit (Kingma and Well
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,6 +44,10 @@ def soft_limit(x: Tensor, limit: float) -> Tensor:
     return x / (1 + x.abs() / limit)
 
 
+def _softplus(x: Tensor) -> Tensor:
+    return F.softplus(x, threshold=SOFTPLUS_EXACT)
+
+
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Average a detached tensor over processes that hold equal shares; returns it unchanged in a single process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -53,206 +55,6 @@ def mean_over_ranks(x: Tensor) -> Tensor:
         torch.distributed.all_reduce(x)
         x = x / torch.distributed.get_world_size()
     return x
-
-
-# -- what the data are ------------------------------------------------------------------------------------------------
-
-
-class Kind(StrEnum):
-    """Name what one cell of the data can be."""
-
-    BINARY = "binary"
-    LEVELS = "levels"
-    REAL = "real"
-    CATEGORY = "category"
-    COUNT = "count"
-    TOKENS = "tokens"
-    TABLE = "table"
-
-
-DISCRETE = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.COUNT, Kind.TOKENS})
-
-
-@dataclass(frozen=True, eq=False)
-class Space:
-    """Describe the data: their shape, their kind, and the transform to and from the user's units.
-
-    Inside, discrete data are codes 0 .. levels - 1 and real data are (value - offset) / scale. `offset`, `scale` and
-    `marginal` come from the training split and are stored with the weights. The log-determinant of the scale is part
-    of every bound, so that numbers do not depend on preprocessing.
-
-    Args:
-        kind: what one cell is.
-        shape: the shape of one datum inside, *X; images are (C, H, W).
-        outside: the shape of one datum in the user's layout; images are (H, W) or (H, W, C).
-        dtype: the user's NumPy dtype, which samples are written in.
-        low: the user's value of code 0.
-        step: the user's distance between two codes (255 for black-and-white images stored as 0 and 255).
-        levels: how many values a discrete cell can take; 0 for real data.
-        offset, scale: float64 arrays that broadcast to *X; real data only.
-        marginal: the training split's probability of a one (binary, *X) or frequencies of the codes (levels and
-            categories, (levels, *X) or (levels, 1, ..)); where a decoder's last bias starts.
-    """
-
-    kind: Kind
-    shape: tuple[int, ...]
-    outside: tuple[int, ...]
-    dtype: str = "float32"
-    low: float = 0.0
-    step: float = 1.0
-    levels: int = 0
-    offset: np.ndarray | None = field(default=None, repr=False)
-    scale: np.ndarray | None = field(default=None, repr=False)
-    marginal: np.ndarray | None = field(default=None, repr=False)
-
-    SCALARS = ("kind", "shape", "outside", "dtype", "low", "step", "levels")
-    ARRAYS = ("offset", "scale", "marginal")
-
-    def __str__(self) -> str:
-        size = f" of {self.levels}" if self.kind in (Kind.LEVELS, Kind.CATEGORY) else ""
-        return f"{self.kind}{size} {self.outside}"
-
-    @property
-    def discrete(self) -> bool:
-        """Tell whether p(x) is a probability (counting measure) and not a density (Lebesgue measure)."""
-        return self.kind in DISCRETE
-
-    @property
-    def measure(self) -> str:
-        """Name the measure that p(x) is taken against."""
-        return "counting" if self.discrete else "lebesgue"
-
-    @property
-    def cells(self) -> int:
-        """Count the cells of one datum."""
-        return math.prod(self.shape)
-
-    @property
-    def image(self) -> bool:
-        """Tell whether a datum can be shown as a picture."""
-        return len(self.shape) == 3 and self.shape[0] in (1, 3, 4)
-
-    @property
-    def feature_shape(self) -> tuple[int, ...]:
-        """Give the shape of what an encoder sees of one datum."""
-        return (*self.shape, self.levels) if self.kind is Kind.CATEGORY else self.shape
-
-    def features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Turn codes or values (B, *X) into what an encoder sees, (B, *feature_shape)."""
-        if self.kind is Kind.CATEGORY:
-            return F.one_hot(x.long(), self.levels).to(dtype)
-        x = x.to(dtype)
-        return x * (2 / (self.levels - 1)) - 1 if self.kind is Kind.LEVELS else x
-
-    def log_det(self, observed: Tensor | None = None) -> Tensor | float:
-        """Return the log-determinant of user's units -> inside: a number, or (B,) under a mask of observed cells."""
-        if self.scale is None:
-            return 0.0
-        cells = -np.log(np.broadcast_to(self.scale, self.shape))
-        if observed is None:
-            return float(cells.sum())
-        return (torch.from_numpy(cells.copy()).to(observed.device) * observed).flatten(1).sum(1)
-
-    def inward(self, values: np.ndarray) -> np.ndarray:
-        """Turn the user's array (N, *outside) into codes or values (N, *shape).
-
-        Raises:
-            ValueError: the shape is another, or a value is not one of this space's.
-        """
-        values = np.asarray(values)
-        if values.shape[1:] != self.outside:
-            raise ValueError(f"expected data of shape (N, {_commas(self.outside)}); got {values.shape}")
-        if len(self.outside) == 3:
-            values = np.moveaxis(values, -1, 1)
-        values = values.reshape(len(values), *self.shape)
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"expected numbers; got an array of {values.dtype}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ValueError(f"expected finite values; got {np.count_nonzero(~np.isfinite(values))} that are NaN or infinite")
-        if self.kind is Kind.REAL:
-            assert self.offset is not None and self.scale is not None
-            return np.asarray((values - self.offset) / self.scale, np.float32)
-        if self.step == 1 and values.dtype == np.uint8 and self.low == 0:
-            codes = values
-        else:
-            codes = (values.astype(np.float64) - self.low) / self.step
-        if len(values) and (
-            codes.min() < 0 or codes.max() > self.levels - 1 or (codes.dtype.kind == "f" and (codes != np.rint(codes)).any())
-        ):
-            raise ValueError(f"expected {self.kind} values {self._values()}; got {_strangers(codes, self)}")
-        return codes.astype(np.uint8 if self.levels <= 256 else np.int32)
-
-    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
-        """Turn codes or values inside (..., *shape) into the user's layout and units, (..., *outside).
-
-        With `exact`, also into the user's dtype; without it (means, probabilities) float32, and binary data stay
-        probabilities in 0 .. 1.
-        """
-        lead = x.shape[: x.ndim - len(self.shape)]
-        if self.kind is Kind.REAL:
-            assert self.offset is not None and self.scale is not None
-            x = x * self.scale + self.offset
-        elif exact or self.kind is not Kind.BINARY:
-            x = x * self.step + self.low
-        x = x.reshape(*lead, *self.shape)
-        if len(self.outside) == 3:
-            x = np.moveaxis(x, -3, -1)
-        x = x.reshape(*lead, *self.outside)
-        if not exact:
-            return x.astype(np.float32)
-        kind = np.dtype(self.dtype)
-        return np.rint(x).astype(kind) if kind.kind in "iu" else x.astype(kind)
-
-    def _values(self) -> str:
-        shown = [f"{self.low + self.step * code:g}" for code in range(min(self.levels, 2))]
-        return (
-            f"{shown[0]} and {shown[-1]}" if self.levels == 2 else f"{shown[0]}, {shown[1]} .. {self.low + self.step * (self.levels - 1):g}"
-        )
-
-    def scalars(self) -> dict[str, Any]:
-        """Return the fields that are not arrays, as JSON takes them."""
-        out = {name: getattr(self, name) for name in self.SCALARS}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in out.items()} | {"kind": str(self.kind)}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the fitted arrays by name."""
-        return {name: getattr(self, name) for name in self.ARRAYS if getattr(self, name) is not None}
-
-    @classmethod
-    def restore(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Space:
-        """Make a space again from `scalars()` and `arrays()`."""
-        fields = {**scalars, "kind": Kind(scalars["kind"]), "shape": tuple(scalars["shape"]), "outside": tuple(scalars["outside"])}
-        return cls(**fields, **dict(arrays))  # type: ignore[arg-type]
-
-
-def _commas(shape: Sequence[int]) -> str:
-    return ", ".join(map(str, shape))
-
-
-def _strangers(codes: np.ndarray, space: Space) -> str:
-    wrong = codes[(codes < 0) | (codes > space.levels - 1) | (codes != np.rint(codes))]
-    return ", ".join(f"{space.low + space.step * v:g}" for v in np.unique(wrong)[:3]) + (" .." if wrong.size > 3 else "")
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Hold some data: values, which of them are observed, and what is given.
-
-    Args:
-        x: codes or values, (B, *X).
-        observed: True where a cell was seen, (B, *X); None when all were.
-        given: conditions, (B, G); None without.
-    """
-
-    x: Tensor
-    observed: Tensor | None = None
-    given: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-# -- densities --------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -267,13 +69,67 @@ class Density(Protocol):
         """Return log-densities in nats, one for each datum."""
 
 
+class DataDensity(ABC):
+    """Describe p(x | z): what is asked of a density over data beside `Density`."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """Return the mean of each cell, or for categories the probabilities."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one value for each set of parameters."""
+
+    @abstractmethod
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return log-densities in nats, (...), of the cells that were observed."""
+
+    def conditioned(self, value: Tensor, observed: Tensor) -> DataDensity:
+        """Return the density of what was not observed given what was; itself where cells are independent."""
+        return self
+
+    def point(self, weights: Tensor | None = None) -> Tensor:
+        """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights (K, B) that sum to 1 over K.
+
+        The mean, or where a mean says nothing (categories) the most probable value.
+        """
+        return _mixed(self.mean, weights)
+
+
+def _mixed(x: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return x.mean(0)
+    return (weights.reshape(*weights.shape, *[1] * (x.ndim - 2)) * x).sum(0)
+
+
+class Cells(DataDensity):
+    """Describe independent cells; `dims` trailing dimensions make one datum."""
+
+    dims: int
+
+    @abstractmethod
+    def cells(self, value: Tensor) -> Tensor:
+        """Return the log-density of each cell in nats, (..., *X)."""
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return log-densities in nats, (...), every constant included, summed over the cells that were observed."""
+        return _sum_cells(self.cells(value), self.dims, observed)
+
+
 def _sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
     if observed is not None:
         log_prob = torch.where(observed, log_prob, 0.0)
     return log_prob.flatten(-dims).sum(-1) if dims > 1 else log_prob.sum(-1)
 
 
-class Normal:
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw from the open interval (0, 1)."""
+    tiny = torch.finfo(like.dtype).eps / 2
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp_(tiny, 1 - tiny)
+
+
+class Normal(Cells):
     """Represent a normal with diagonal covariance; `dims` trailing dimensions make one datum.
 
     Args:
@@ -282,7 +138,11 @@ class Normal:
     """
 
     def __init__(self, mean: Tensor, logvar: Tensor, dims: int = 1) -> None:
-        self.mean, self.logvar, self.dims = mean, logvar, dims
+        self._mean, self.logvar, self.dims = mean, logvar, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
 
     @property
     def std(self) -> Tensor:
@@ -299,10 +159,9 @@ class Normal:
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + self.std.detach() * noise
 
-    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), every constant included."""
+    def cells(self, value: Tensor) -> Tensor:
         squared = (value - self.mean).square() * torch.exp(-self.logvar)
-        return _sum_cells(-0.5 * (squared + self.logvar + LOG_2PI), self.dims, observed)
+        return -0.5 * (squared + self.logvar + LOG_2PI)
 
     def detach(self) -> Normal:
         """Return the same density, cut from the graph (what sticking-the-landing scores under)."""
@@ -344,7 +203,7 @@ class _BernoulliLogProb(torch.autograd.Function):
         return torch.sigmoid(logits).neg_().add_(value).mul_(gradient.unsqueeze(-1)), None
 
 
-class Bernoulli:
+class Bernoulli(Cells):
     """Represent independent coins by their logits, (..., *X)."""
 
     def __init__(self, logits: Tensor, dims: int) -> None:
@@ -355,11 +214,6 @@ class Bernoulli:
         """Return the probabilities of a one."""
         return torch.sigmoid(self.logits)
 
-    @property
-    def mode(self) -> Tensor:
-        """Return the most probable value of each cell."""
-        return (self.logits > 0).to(self.logits.dtype)
-
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draw zeros and ones."""
         return torch.bernoulli(self.mean, generator=generator)
@@ -369,14 +223,23 @@ class Bernoulli:
         value = value.to(self.logits.dtype)
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             return _BernoulliLogProb.apply(self.logits.flatten(-self.dims), value.flatten(-self.dims))  # type: ignore[no-any-return, no-untyped-call]
-        return _sum_cells(value * self.logits - F.softplus(self.logits, threshold=SOFTPLUS_EXACT), self.dims, observed)
+        return super().log_prob(value, observed)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return value * self.logits - F.softplus(self.logits, threshold=SOFTPLUS_EXACT)
 
 
-class Categorical:
-    """Represent independent choices among L codes by their logits, (..., L, *X)."""
+class Categorical(Cells):
+    """Represent independent choices among L codes by their logits, (..., L, *X).
 
-    def __init__(self, logits: Tensor, dims: int) -> None:
-        self.logits, self.dims = logits, dims
+    Args:
+        logits: (..., L, *X).
+        dims: number of dimensions of one datum.
+        ordered: whether codes are levels, which have a mean.
+    """
+
+    def __init__(self, logits: Tensor, dims: int, ordered: bool = False) -> None:
+        self.logits, self.dims, self.ordered = logits, dims, ordered
 
     @property
     def _codes(self) -> int:
@@ -387,10 +250,13 @@ class Categorical:
         """Return the probabilities of the codes, (..., L, *X)."""
         return torch.softmax(self.logits, self._codes)
 
-    @property
-    def mode(self) -> Tensor:
-        """Return the most probable code of each cell, (..., *X)."""
-        return self.logits.argmax(self._codes)
+    def point(self, weights: Tensor | None = None) -> Tensor:
+        mixed = _mixed(self.mean, weights)
+        codes = mixed.ndim - self.dims - 1
+        if not self.ordered:
+            return mixed.argmax(codes)
+        levels = torch.arange(mixed.shape[codes], dtype=mixed.dtype, device=mixed.device)
+        return torch.tensordot(mixed, levels, ([codes], [0]))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes, (..., *X)."""
@@ -398,14 +264,353 @@ class Categorical:
         flat = p.reshape(-1, p.shape[-1])
         return torch.multinomial(flat, 1, generator=generator).reshape(p.shape[:-1])
 
-    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-probabilities in nats, (...)."""
+    def cells(self, value: Tensor) -> Tensor:
         codes = value.long().unsqueeze(value.ndim - self.dims)
         lead = torch.broadcast_shapes(self.logits.shape[: self._codes], codes.shape[: codes.ndim - self.dims - 1])
         codes = codes.expand(*lead, 1, *codes.shape[codes.ndim - self.dims :])
         logits = self.logits.expand(*lead, *self.logits.shape[self._codes :])
         chosen = logits.gather(len(lead), codes).squeeze(len(lead))
-        return _sum_cells(chosen - torch.logsumexp(self.logits, self._codes), self.dims, observed)
+        return chosen - torch.logsumexp(self.logits, self._codes)
+
+
+class _LocationScale(Cells):
+    """Hold what families x = loc + scale * noise share; loc and log_scale broadcast to (..., *X)."""
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, dims: int = 1) -> None:
+        self.loc, self.log_scale, self.dims = loc, log_scale, dims
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the location."""
+        return self.loc
+
+    @abstractmethod
+    def standard(self, y: Tensor) -> Tensor:
+        """Return the log-density of the standard member at y."""
+
+    @abstractmethod
+    def noise(self, generator: torch.Generator | None) -> Tensor:
+        """Draw from the standard member, in the shape of loc."""
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.loc + torch.exp(self.log_scale) * self.noise(generator)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return self.standard((value - self.loc) * torch.exp(-self.log_scale)) - self.log_scale
+
+
+class Laplace(_LocationScale):
+    """Represent independent Laplace cells: density exp(-|y|) / (2 scale), y = (x - loc) / scale."""
+
+    def standard(self, y: Tensor) -> Tensor:
+        return -y.abs() - math.log(2)
+
+    def noise(self, generator: torch.Generator | None) -> Tensor:
+        u = _uniform(self.loc, generator) - 0.5
+        return -u.sign() * torch.log1p(-2 * u.abs())
+
+
+class Logistic(_LocationScale):
+    """Represent independent logistic cells: the density whose distribution function is a sigmoid."""
+
+    def standard(self, y: Tensor) -> Tensor:
+        size = y.abs()
+        return -size - 2 * F.softplus(-size)
+
+    def noise(self, generator: torch.Generator | None) -> Tensor:
+        return torch.logit(_uniform(self.loc, generator))
+
+
+class StudentT(_LocationScale):
+    """Represent independent cells of Student's t with `df` > 1 degrees of freedom, a tensor that broadcasts."""
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, df: Tensor, dims: int = 1) -> None:
+        super().__init__(loc, log_scale, dims)
+        self.df = df
+
+    def standard(self, y: Tensor) -> Tensor:
+        half = (self.df + 1) / 2
+        constant = torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * torch.log(self.df * math.pi)
+        return constant - half * torch.log1p(y.square() / self.df)
+
+    def noise(self, generator: torch.Generator | None) -> Tensor:
+        loc = self.loc
+        normal = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+        half = (self.df / 2).expand(loc.shape).contiguous()
+        return normal * torch.sqrt(half / torch._standard_gamma(half, generator=generator))
+
+
+class ContinuousBernoulli(Cells):
+    """Represent values inside (0, 1) with density exp(l x) l / (exp(l) - 1) (Loaiza-Ganem and Cunningham 2019).
+
+    Args:
+        logits: l, (..., *X).
+        dims: number of dimensions of one datum.
+    """
+
+    def __init__(self, logits: Tensor, dims: int = 1) -> None:
+        self.logits, self.dims = logits, dims
+
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """Return where |l| is too small for the formulas, and |l| with those replaced, so that no branch can make a NaN."""
+        size = self.logits.abs()
+        small = size < 0.05
+        return small, torch.where(small, 1.0, size)
+
+    @property
+    def mean(self) -> Tensor:
+        """Return 1 / (1 - exp(-l)) - 1 / l."""
+        small, size = self._apart()
+        far = -1 / torch.expm1(-size) - 1 / size
+        far = torch.where(self.logits > 0, far, 1 - far)
+        return torch.where(small, 0.5 + self.logits / 12 - self.logits**3 / 720, far)
+
+    def cells(self, value: Tensor) -> Tensor:
+        # log of the integral of exp(l x): l / 2 + log(sinh(l / 2) / (l / 2)).
+        small, size = self._apart()
+        squared = self.logits.square()
+        near = squared / 24 - squared.square() / 2880
+        far = size / 2 + torch.log(-torch.expm1(-size) / size)
+        return self.logits * (value - 0.5) - torch.where(small, near, far)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        size = self.logits.abs().clamp_min(1e-6)  # nothing cancels here, so that only zero is kept away
+        u = _uniform(self.logits, generator)
+        falling = -torch.log1p(u * torch.expm1(-size)) / size
+        x = torch.where(self.logits > 0, 1 - falling, falling)
+        tiny = torch.finfo(x.dtype).eps
+        return x.clamp(tiny, 1 - tiny)
+
+
+def _log_of_level(code: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Return the log-probability that a logistic falls into the unit interval around a code; the outer ones are open.
+
+    With a and b the standardised ends, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which neither
+    cancels nor underflows in logarithms, so that no clamp is needed.
+    """
+    inverse = torch.exp(-log_scale)
+    upper, lower = (code + 0.5 - loc) * inverse, (code - 0.5 - loc) * inverse
+    below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+    inside = below + above + torch.log(-torch.expm1(-inverse))
+    return torch.where(code == 0, below, torch.where(code == levels - 1, above, inside))
+
+
+def _clipped_mean(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Return the mean of a logistic clipped to 0 .. levels - 1."""
+    scale = torch.exp(log_scale)
+    return scale * (F.softplus(loc / scale) - F.softplus((loc - (levels - 1)) / scale))
+
+
+class DiscretizedLogistic(Cells):
+    """Represent levels by a logistic rounded to the nearest one, in units of levels (Kingma et al. 2016; Salimans et al. 2017).
+
+    `mean` is that of the logistic before it is rounded, clipped to the levels: within half a level of the rounded one's.
+
+    Args:
+        loc, log_scale: tensors that broadcast to (..., *X).
+        levels: how many.
+        dims: number of dimensions of one datum.
+    """
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int, dims: int = 1) -> None:
+        self.loc, self.log_scale, self.levels, self.dims = loc, log_scale, levels, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return _clipped_mean(self.loc, self.log_scale, self.levels)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return _log_of_level(value.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        drawn = self.loc + torch.exp(self.log_scale) * torch.logit(_uniform(self.loc, generator))
+        return drawn.round().clamp(0, self.levels - 1)
+
+
+class LogisticMixture(DataDensity):
+    """Represent the levels of each pixel by a mixture of M discretized logistics over its channels (Salimans et al. 2017).
+
+    All C channels of a pixel come from one component. With coefficients, the location of a channel moves linearly with the
+    channels before it, so that colours are not independent given z; such channels cannot be scored when some are missing.
+
+    Args:
+        logits: of the components, (..., M, *R), where *R are the dimensions of a datum without channels.
+        loc, log_scale: in units of levels, (..., M, C, *R).
+        coefficients: (..., M, C (C - 1) / 2, *R), ordered (1 on 0), (2 on 0), (2 on 1); None for independent channels.
+        levels: how many.
+        channelled: whether a datum is (C, *R); otherwise it is (*R) and C is 1.
+    """
+
+    def __init__(
+        self, logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor | None, levels: int, dims: int, channelled: bool
+    ) -> None:
+        self.logits, self.loc, self.log_scale, self.coefficients = logits, loc, log_scale, coefficients
+        self.levels, self.dims, self.channelled = levels, dims, channelled
+        self.rest = dims - 1 if channelled else dims  # dimensions of *R
+
+    def _moved(self, channel: int, before: Sequence[Tensor]) -> Tensor:
+        """Return the locations (..., M, *R) of a channel given those before it, in levels."""
+        loc = self.loc.select(-1 - self.rest, channel)
+        if self.coefficients is None:
+            return loc
+        first = channel * (channel - 1) // 2
+        middle = (self.levels - 1) / 2  # as in the paper, channels enter as values around zero
+        for i, x in enumerate(before):
+            loc = loc + self.coefficients.select(-1 - self.rest, first + i) * (x - middle)
+        return loc
+
+    def _stacked(self, channels: list[Tensor]) -> Tensor:
+        return torch.stack(channels, -1 - self.rest) if self.channelled else channels[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mixture's mean, channel by channel, each given the means of those before it; (..., *X)."""
+        weights = torch.softmax(self.logits, -1 - self.rest)
+        channels: list[Tensor] = []
+        for c in range(self.loc.shape[-1 - self.rest]):
+            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels])
+            means = _clipped_mean(loc, self.log_scale.select(-1 - self.rest, c), self.levels)
+            channels.append((weights * means).sum(-1 - self.rest))
+        return self._stacked(channels)
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        if observed is not None and self.coefficients is not None:
+            raise ValueError("expected every cell observed where channels are conditioned on each other; got missing ones")
+        total = self._components(value, observed)
+        return _sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
+
+    def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
+        """Return the density of missing channels given the observed ones, which say from which component a pixel comes."""
+        if self.coefficients is not None:
+            raise ValueError("expected every cell observed where channels are conditioned on each other; got missing ones")
+        logits = self._components(value, observed)
+        return LogisticMixture(logits, self.loc, self.log_scale, None, self.levels, self.dims, self.channelled)
+
+    def _components(self, value: Tensor, observed: Tensor | None) -> Tensor:
+        """Return the log-probability of each component and of what was observed of a pixel, (..., M, *R)."""
+        value = value.to(self.loc.dtype)
+        channels = list(value.unbind(value.ndim - self.dims)) if self.channelled else [value]
+        channels = [x.unsqueeze(x.ndim - self.rest) for x in channels]  # (B, 1, *R): a place for the components
+        total = torch.log_softmax(self.logits, -1 - self.rest)
+        for c, x in enumerate(channels):
+            loc, log_scale = self._moved(c, channels[:c]), self.log_scale.select(-1 - self.rest, c)
+            log_prob = _log_of_level(x, loc, log_scale, self.levels)
+            if observed is not None:
+                mask = observed.select(observed.ndim - self.dims, c) if self.channelled else observed
+                log_prob = torch.where(mask.unsqueeze(mask.ndim - self.rest), log_prob, 0.0)
+            total = total + log_prob
+        return total
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        gumbel = -torch.log(-torch.log(_uniform(self.logits, generator)))
+        chosen = (self.logits + gumbel).argmax(-1 - self.rest, keepdim=True)
+        channels: list[Tensor] = []
+        for c in range(self.loc.shape[-1 - self.rest]):
+            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(-1 - self.rest, chosen)
+            log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, chosen)
+            drawn = loc + torch.exp(log_scale) * torch.logit(_uniform(loc, generator))
+            channels.append(drawn.round().clamp(0, self.levels - 1).squeeze(-1 - self.rest))
+        return self._stacked(channels)
+
+
+def _beyond_power(y: Tensor) -> Tensor:
+    """Return log(y!) - y log y + y for y >= 0, some log(2 pi y) / 2, without the large numbers that cancel in it.
+
+    In float32 the parts are rounded by a nat at counts of a million.
+    """
+    small = y < 16
+    near = torch.where(small, y, 1.0).clamp_min(1e-30)
+    far = torch.where(small, 16.0, y)
+    square = far**-2
+    series = 0.5 * (LOG_2PI + torch.log(far)) + (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / far
+    return torch.where(small, torch.lgamma(near + 1) - near * torch.log(near) + near, series)
+
+
+class Poisson(Cells):
+    """Represent independent counts by the logarithm of their mean, (..., *X)."""
+
+    def __init__(self, log_rate: Tensor, dims: int = 1) -> None:
+        self.log_rate, self.dims = log_rate, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.exp(self.log_rate)
+
+    def cells(self, value: Tensor) -> Tensor:
+        value = value.to(self.log_rate.dtype)
+        apart = self.log_rate - torch.log(value.clamp_min(1))
+        body = torch.where(value > 0, value * (apart - torch.expm1(apart)), -torch.exp(self.log_rate))
+        return body - _beyond_power(value)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.poisson(self.mean, generator=generator)
+
+
+class NegativeBinomial(Cells):
+    """Represent independent counts by mean and inverse dispersion: a Poisson whose rate is Gamma-distributed.
+
+    The variance is mean + mean^2 / exp(log_inverse); as the inverse dispersion grows it becomes the Poisson.
+
+    Args:
+        log_mean, log_inverse: tensors that broadcast to (..., *X).
+        dims: number of dimensions of one datum.
+    """
+
+    def __init__(self, log_mean: Tensor, log_inverse: Tensor, dims: int = 1) -> None:
+        self.log_mean, self.log_inverse, self.dims = log_mean, log_inverse, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.exp(self.log_mean)
+
+    def cells(self, value: Tensor) -> Tensor:
+        value = value.to(self.log_mean.dtype)
+        # lgamma(x + r) - lgamma(r) - lgamma(x + 1) - r log(1 + mean / r) - x log(1 + r / mean), each large part as a difference
+        r = torch.exp(self.log_inverse)
+        odds = self.log_mean - self.log_inverse
+        own = torch.log(value.clamp_min(1e-30)) - self.log_inverse  # the odds at which the mean would be the value
+        constant = _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - _softplus(own)
+        return constant + r * (_softplus(own) - _softplus(odds)) + value * (_softplus(-own) - _softplus(-odds))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        r = torch.exp(self.log_inverse).expand(self.log_mean.shape).contiguous()
+        rate = torch._standard_gamma(r, generator=generator) * torch.exp(self.log_mean - self.log_inverse)
+        return torch.poisson(rate, generator=generator)
+
+
+class Product(DataDensity):
+    """Represent the columns of a table by densities over consecutive runs of them.
+
+    Args:
+        parts: (number of columns, density over them) in the order in which they lie, together (..., columns).
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, Cells]]) -> None:
+        self.parts = tuple(parts)
+
+    def _pieces(self, x: Tensor) -> Sequence[Tensor]:
+        return x.split([n for n, _ in self.parts], -1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the means of columns that have one and the most probable codes of the others, (..., columns)."""
+        return torch.cat([d.logits.argmax(-2).to(d.logits.dtype) if isinstance(d, Categorical) else d.mean for _, d in self.parts], -1)
+
+    def point(self, weights: Tensor | None = None) -> Tensor:
+        return torch.cat([_as_code(density, weights) for _, density in self.parts], -1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.cat([density.sample(generator).to(torch.get_default_dtype()) for _, density in self.parts], -1)
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
+        pieces = zip(self.parts, self._pieces(value), masks, strict=True)
+        return torch.stack([density.log_prob(x, mask) for (_, density), x, mask in pieces]).sum(0)
+
+
+def _as_code(density: Cells, weights: Tensor | None) -> Tensor:
+    point = density.point(weights)
+    return point.round() if isinstance(density, Bernoulli) else point.to(torch.get_default_dtype())
 
 
 def closed_form_kl(q: Density, p: Density) -> Tensor | None:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.densities import Batch, Space
 from vaestro.model import LatentModel
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
+from vaestro.spaces import Batch, Space
 
 METHODS = ("elbo", "iwae")
 
@@ -39,9 +39,10 @@ class Estimate:
         measure: "counting" for probabilities, "lebesgue" for densities in the user's units.
         k: draws for each datum.
         how: the method in words.
-        cells: cells of one datum.
+        cells: cells of one datum, or the mean number of those that were observed.
         ess: effective number of draws of each datum (N,), 1 .. k; None where it has no meaning.
         seconds: what it took.
+        given: what p(x) is conditioned on.
     """
 
     method: str
@@ -50,9 +51,10 @@ class Estimate:
     measure: str
     k: int
     how: str
-    cells: int
+    cells: float
     ess: np.ndarray | None = None
     seconds: float = 0.0
+    given: tuple[str, ...] = ()
 
     def mean(self) -> tuple[float, float]:
         """Return the mean over data and its standard error, in nats."""
@@ -67,10 +69,12 @@ class Estimate:
     def sentence(self, data: str) -> str:
         """Say the result with its side, error, method and data."""
         mean, error = self.mean()
+        of = f" | {', '.join(self.given)}" if self.given else ""
         sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
-        density = "" if self.measure == "counting" else ", a density in the data's own units"
+        partly = {"counting": "", "mixed": ", partly"}.get(self.measure, ",")
+        density = f"{partly} a density in the data's own units" if partly else ""
         plus = "" if math.isnan(error) else f" +- {error:.2f}"
-        return f"log p(x) {sign} {mean:.2f}{plus} nats ({self.how}, {data}{density})"
+        return f"log p(x{of}) {sign} {mean:.2f}{plus} nats ({self.how}, {data}{density})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +141,10 @@ def evaluating(
     unknown = [m for m in methods if m not in METHODS]
     if unknown or not methods:
         raise ValueError(f"expected methods among {', '.join(METHODS)}; got {', '.join(unknown) or 'none'}")
-    if (rows.space.kind, rows.space.shape) != (model.space.kind, model.space.shape):
+    if (rows.space.kind, rows.space.shape, rows.space.names) != (model.space.kind, model.space.shape, model.space.names):
         raise ValueError(f"expected {model.space} data; got {rows.space}")
+    if model.given is not None and rows.given is None:
+        raise ValueError(f"expected data with the conditions {', '.join(model.given.names)}; got none")
     rows = in_space(rows.fixed() if limit is None else rows.fixed().take(limit), model.space)
     if not len(rows):
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
@@ -158,9 +164,13 @@ def evaluating(
     elbos, iwaes, log_ess, rates, distortions = table
     seconds, measure = time.perf_counter() - start, model.space.measure
     draws = f"{k} draw{'s' if k > 1 else ''}"
+    if rows.observed is not None:
+        draws += ", of the observed cells"
+    given = () if model.given is None else model.given.names
+    cells = model.space.cells if rows.observed is None else rows.observed_cells()
     made = {
-        "elbo": Estimate("elbo", elbos, "lower", measure, k, f"ELBO with {draws}", model.space.cells, None, seconds),
-        "iwae": Estimate("iwae", iwaes, "lower", measure, k, f"IWAE with {draws}", model.space.cells, np.exp(log_ess), seconds),
+        "elbo": Estimate("elbo", elbos, "lower", measure, k, f"ELBO with {draws}", cells, None, seconds, given),
+        "iwae": Estimate("iwae", iwaes, "lower", measure, k, f"IWAE with {draws}", cells, np.exp(log_ess), seconds, given),
     }
     yield len(rows), Evaluation(tuple(made[m] for m in METHODS if m in methods), float(rates.mean()), float(distortions.mean()))
 
@@ -175,7 +185,10 @@ def in_space(rows: Rows, space: Space) -> Rows:
     same = all(np.array_equal(mine.get(a, 0.0), theirs.get(a, 0.0)) for a in ("offset", "scale"))
     if same and space.scalars() == rows.space.scalars():
         return rows
-    return replace(rows, values=space.inward(rows.space.outward(rows.values)), space=space)
+    rows = rows.fixed()
+    outside = rows.outward()
+    values = (space if rows.observed is None else replace(space, missing=True)).inward(outside)
+    return replace(rows, values=values, space=space, index=None, observed=replace(space, missing=True).seen(outside), channels_last=False)
 
 
 def chunks(space: Space, k: int) -> tuple[int, int]:

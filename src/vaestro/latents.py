@@ -1,16 +1,21 @@
-"""Put the latent space to work: encode a set, decode, reconstruct, sample."""
+"""Put the latent space to work: encode a set, decode, reconstruct, sample, impute."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.densities import Categorical, Density, Kind, Space
+from vaestro.data.tables import frame_of
+from vaestro.densities import Categorical, DataDensity, Density
 from vaestro.model import LatentModel
+from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
-
-CHUNK = 512
+from vaestro.spaces import Column, Frame, Kind, Space
 
 
 @torch.inference_mode()
@@ -21,7 +26,7 @@ def encode(model: LatentModel, rows: Rows, *, draws: int = 0, seed: int = 0) -> 
     """
     means, logvars, zs = [], [], []
     device = next(model.parameters()).device
-    for i, batch in enumerate(rows.fixed().chunks(CHUNK, device)):
+    for i, batch in enumerate(rows.fixed().chunks(model.space.chunk, device)):
         code = model.code(batch)
         means.append(code.mean.cpu())
         if code.logvar is not None:
@@ -37,67 +42,177 @@ def encode(model: LatentModel, rows: Rows, *, draws: int = 0, seed: int = 0) -> 
 
 
 @torch.inference_mode()
-def decode(model: LatentModel, z: np.ndarray, *, sample: bool = False, seed: int = 0) -> np.ndarray:
+def decode(model: LatentModel, z: np.ndarray, *, given: Tensor | None = None, sample: bool = False, seed: int = 0) -> Any:
     """Return the likelihood's mean at latents (N, *Z), or a draw from it, in the user's layout and units.
 
     For binary data the mean is a probability, for levels an expected level; for categories it is the most probable value.
+    A conditional model needs `given`, (N, G), as `conditions` makes it.
 
     Raises:
-        ValueError: the latents are of another shape, or not finite.
+        ValueError: the latents are of another shape, or not finite, or conditions are missing.
     """
     z = np.asarray(z)
     if z.dtype.kind not in "iuf" or z.shape[1:] != tuple(model.units):
         raise ValueError(f"expected latents of shape (N, {', '.join(map(str, model.units))}); got {z.dtype} {z.shape}")
     if not len(z) or not np.isfinite(z).all():
         raise ValueError(f"expected finite latents; got {'none' if not len(z) else 'NaN or infinite values'}")
-    parameter = next(model.parameters())
+    _check_given(model, given)
+    parameter, size = next(model.parameters()), model.space.chunk
     out = []
-    for i in range(0, len(z), CHUNK):
-        chunk = torch.from_numpy(np.ascontiguousarray(z[i : i + CHUNK])).to(parameter)
+    for i in range(0, len(z), size):
+        chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
         generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
-        out.append(values(model.decode(chunk), model.space, sample=sample, generator=generator))
-    return np.concatenate(out)
+        density = model.decode(chunk, None if given is None else given[i : i + size].to(parameter.device))
+        out.append(values(density, model.space, sample=sample, generator=generator))
+    return joined(out)
 
 
-def reconstruct(model: LatentModel, rows: Rows) -> np.ndarray:
+def reconstruct(model: LatentModel, rows: Rows) -> Any:
     """Return the likelihood's mean at each datum's code, in the user's layout and units."""
-    return decode(model, encode(model, rows)["mean"])
+    return decode(model, encode(model, rows)["mean"], given=given_of(rows))
 
 
 @torch.inference_mode()
-def sample(model: LatentModel, n: int, *, temperature: float = 1.0, seed: int = 0, mean: bool = False) -> np.ndarray:
-    """Draw n data from the model, (n, *outside), in the user's layout, units and dtype.
+def sample(model: LatentModel, n: int, *, given: Tensor | None = None, temperature: float = 1.0, seed: int = 0, mean: bool = False) -> Any:
+    """Draw n data from the model, (n, *outside) or a table, in the user's layout, units and dtype.
 
     Args:
         model: a trained model.
         n: how many.
+        given: conditions of a conditional model, (n, G), as `conditions` makes them.
         temperature: the prior's standard deviation is multiplied by this.
         seed: of the draws.
         mean: return the mean of p(x | z) at each drawn z in place of a draw from it.
 
     Raises:
-        ValueError: n below 1, or a temperature that is not 0 or more.
+        ValueError: n below 1, a temperature that is not 0 or more, or conditions that are missing.
     """
     if n < 1:
         raise ValueError(f"expected 1 or more samples; got {n}")
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"expected a temperature of 0 or more; got {temperature}")
-    device = next(model.parameters()).device
+    _check_given(model, given)
+    device, size = next(model.parameters()).device, model.space.chunk
     out = []
-    for i in range(0, n, CHUNK):
+    for i in range(0, n, size):
         generator = torch_generator(device, seed, "sample", i)
-        density = model.sample(min(CHUNK, n - i), temperature=temperature, generator=generator)
+        part = None if given is None else given[i : i + size].to(device)
+        density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
         out.append(values(density, model.space, sample=not mean, generator=generator))
-    return np.concatenate(out)
+    return joined(out)
 
 
-def values(density: Density, space: Space, *, sample: bool, generator: torch.Generator | None = None) -> np.ndarray:
-    """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean."""
+@torch.inference_mode()
+def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False, seed: int = 0) -> Any:
+    """Fill in the cells that are missing, in the user's layout, units and dtype; observed cells stay as they are.
+
+    Draws from q(z | x) are weighted by w = p(x observed, z) / q(z | x), so that what is filled in follows p(missing | observed) and
+    not q alone (Rezende, Mohamed and Wierstra 2014; Mattei and Frellsen 2019). Cells are assumed to be missing at random.
+
+    Args:
+        model: a trained model.
+        rows: data with missing cells.
+        k: draws for each datum.
+        sample: fill in a draw from p(missing | observed), by resampling one z by its weight, in place of the weighted mean
+            (for categories the most probable value).
+        seed: of the draws.
+
+    Raises:
+        ValueError: k below 1.
+    """
+    if k < 1:
+        raise ValueError(f"expected k of 1 or more draws; got {k}")
+    rows = rows.fixed()
+    device, space = next(model.parameters()).device, model.space
+    size = max(1, space.chunk // min(k, 32))
+    filled = []
+    for i, batch in enumerate(rows.chunks(size, device)):
+        draws = model.draw(batch, k, noise=model.noise(k, len(batch), torch_generator(device, seed, "impute", i)))
+        weights = torch.softmax(draws.log_w, 0)
+        assert isinstance(draws.px, DataDensity)
+        if sample:
+            generator = torch_generator(device, seed, "impute draw", i)
+            chosen = torch.multinomial(weights.T, 1, generator=generator).T  # (1, B)
+            z = draws.z.gather(0, chosen.view(1, -1, *[1] * (draws.z.ndim - 2)).expand(1, *draws.z.shape[1:]))
+            px = model.decode(z[0], batch.given)
+            assert isinstance(px, DataDensity)
+            x = (px if batch.observed is None else px.conditioned(batch.x, batch.observed)).sample(generator)[0]
+        else:
+            px = draws.px if batch.observed is None else draws.px.conditioned(batch.x, batch.observed)
+            x = px.point(weights)
+        if batch.observed is not None:
+            x = torch.where(batch.observed, batch.x.to(x.dtype), x)
+        filled.append(x.cpu().numpy())
+    return space.outward(np.concatenate(filled))
+
+
+def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor | None:
+    """Turn one value for each condition into what a model is given, (n, G); None for a model without conditions.
+
+    Args:
+        model: a conditional model.
+        values: {name: value}, the value as the user's data have it, or as text.
+        n: for how many rows.
+
+    Raises:
+        ValueError: a condition is missing or unknown, or has no such value.
+    """
+    if model.given is None:
+        if values:
+            raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
+        return None
+    unknown = [name for name in values if name not in model.given.names]
+    if unknown:
+        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], model.given.names)}; got {unknown[0]!r}")
+    absent = [name for name in model.given.names if name not in values]
+    if absent:
+        raise ValueError(f"expected a value for each condition, such as {absent[0]}=VALUE; got none for {', '.join(absent)}")
+    columns = {c.name: np.repeat(_typed(c, values[c.name]), n) for c in model.given.columns}
+    codes = torch.from_numpy(model.given.inward(frame_of(columns)))
+    return model.given.features(codes, None, torch.get_default_dtype())
+
+
+def _typed(column: Column, value: Any) -> np.ndarray:
+    """Return a value as its column has it, also where it was written as text."""
+    if column.kind in (Kind.BINARY, Kind.CATEGORY):
+        for known in column.values:
+            if value == known or str(value).lower() == str(known).lower():
+                return np.array([known])
+        shown = ", ".join(map(str, column.values[:12])) + (" .." if len(column.values) > 12 else "")
+        raise ValueError(f"expected {column.name} to be one of {shown}; got {value}")
+    date = column.dtype.startswith("datetime64")
+    try:
+        return np.array([value]).astype(column.dtype if date else float)
+    except ValueError:
+        raise ValueError(f"expected a {'date' if date else 'number'} for {column.name}; got {value!r}") from None
+
+
+def given_of(rows: Rows) -> Tensor | None:
+    """Return the conditions of rows as a network sees them, (N, G); None without."""
+    if rows.given is None or rows.given_space is None:
+        return None
+    return rows.given_space.features(torch.from_numpy(rows.given), None, torch.get_default_dtype())
+
+
+def _check_given(model: LatentModel, given: Tensor | None) -> None:
+    if model.given is not None and given is None:
+        raise ValueError(f"expected conditions ({', '.join(model.given.names)}) for a conditional model; got none")
+
+
+def joined(parts: list[Any]) -> Any:
+    """Put arrays or tables one below the other."""
+    if isinstance(parts[0], Frame):
+        return Frame({name: np.ma.concatenate([p.columns[name] for p in parts]) for name in parts[0].columns})
+    return np.concatenate(parts)
+
+
+def values(density: Density, space: Space, *, sample: bool, generator: torch.Generator | None = None) -> Any:
+    """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean.
+
+    Where a mean says nothing, as for categories, it is the most probable value.
+    """
     if sample:
         return space.outward(density.sample(generator)[0].cpu().numpy())  # type: ignore[attr-defined]
-    if isinstance(density, Categorical) and space.kind is Kind.LEVELS:
-        levels = torch.arange(space.levels, dtype=density.logits.dtype, device=density.logits.device)
-        return space.outward(torch.tensordot(density.mean[0], levels, ([1], [0])).cpu().numpy(), exact=False)
-    if isinstance(density, Categorical):
-        return space.outward(density.mode[0].cpu().numpy())
-    return space.outward(density.mean[0].cpu().numpy(), exact=False)
+    point = density.point() if isinstance(density, DataDensity) else density.mean[0]
+    exact = isinstance(density, Categorical) and not density.ordered
+    return space.outward(point.cpu().numpy(), exact=exact)

@@ -17,7 +17,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro import densities
-from vaestro.densities import Density, Kind, Space, mean_over_ranks, soft_limit
+from vaestro.densities import Density, mean_over_ranks, soft_limit
+from vaestro.spaces import Kind, Space
 
 
 class Likelihood(nn.Module, ABC):
@@ -34,6 +35,7 @@ class Likelihood(nn.Module, ABC):
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
+    jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
 
     def __init__(self, space: Space, decoder: nn.Module) -> None:
         super().__init__()
@@ -67,6 +69,10 @@ class Likelihood(nn.Module, ABC):
         flat = z.flatten(0, 1)
         out = self.decoder(flat) if given is None else self.decoder(flat, given.expand(k, rows, -1).flatten(0, 1))
         return out.to(z.dtype).unflatten(0, (k, rows))  # densities are computed in full precision, also under autocast
+
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2): (K, B, *X)."""
+        raise NotImplementedError
 
     # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
 
@@ -111,7 +117,10 @@ class Bernoulli(Likelihood):
 
 @final
 class Categorical(Likelihood):
-    """Represent codes (categories, levels, or binary data) by a softmax over L logits for each cell."""
+    """Represent each cell by a softmax over its codes: levels or categories, one logit for each.
+
+    Nothing ties neighbouring levels together, so any distribution over them can be represented, for as many outputs.
+    """
 
     accepts = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY})
 
@@ -128,12 +137,76 @@ class Categorical(Likelihood):
         return torch.log(p.clamp_min(1e-4))
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Categorical:
-        return densities.Categorical(self.decode(z, given), self.dims)
+        return densities.Categorical(self.decode(z, given), self.dims, self.space.kind is Kind.LEVELS)
+
+
+# -- densities of real values; of levels that are spread by one -------------------------------------------------------
+
+
+class _Continuous(Likelihood):
+    """Hold what densities over real values share.
+
+    Data on a grid, 8-bit levels among them, are spread uniformly over its cells by noise that comes from outside; the
+    bound is then one for the discrete data (Theis, van den Oord and Bethge 2016). Levels are standardised here.
+    """
+
+    accepts = frozenset({Kind.REAL, Kind.UNIT, Kind.LEVELS})
+    advice = "; it is a density over real values (read integers as real with SOURCE:kind=real), discrete data have probabilities"
+    centre: Tensor
+    stretch: Tensor
+    grid: Tensor
+
+    def __init__(self, space: Space, decoder: nn.Module, limit: float) -> None:
+        super().__init__(space, decoder)
+        if not 0 < limit <= 80:
+            raise ValueError(f"expected a limit of the log-variance in (0, 80]; got {limit}")
+        self.limit = limit
+        centre, stretch = _levels_moments(space)
+        dtype = torch.get_default_dtype()
+        grid = space.grid()
+        self.jitter = None if grid is None else space.shape
+        self.register_buffer("centre", torch.tensor(centre, dtype=dtype), persistent=False)
+        self.register_buffer("stretch", torch.tensor(stretch, dtype=dtype), persistent=False)
+        self.register_buffer("grid", torch.from_numpy(np.zeros(()) if grid is None else grid.copy()).to(dtype), persistent=False)
+
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        return x + self.grid * noise
+
+    def _decoded(self, z: Tensor, given: Tensor | None, per_cell: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the location, and where each cell has its own the raw log-scale or log-variance, in standardised units."""
+        out = self.decode(z, given)
+        if per_cell:
+            loc, own = out.unbind(2)
+            return self.centre + self.stretch * loc, own
+        return self.centre + self.stretch * out, None
+
+    @classmethod
+    def _start(cls, space: Space) -> Tensor:
+        if space.kind is Kind.UNIT and space.marginal is not None:
+            return torch.from_numpy(space.marginal)
+        if space.kind is not Kind.LEVELS or space.marginal is None:
+            return torch.zeros(())  # the mean of standardised data
+        centre, stretch = _levels_moments(space)
+        levels = np.tensordot(np.arange(space.levels), space.marginal, (0, 0))
+        return torch.from_numpy(np.asarray((levels - centre) / stretch, np.float32))
+
+
+def _levels_moments(space: Space) -> tuple[float, float]:
+    """Return mean and standard deviation of levels over all cells of the training split; 0 and 1 for standardised data."""
+    if space.kind is not Kind.LEVELS:
+        return 0.0, 1.0
+    codes = np.arange(space.levels)
+    if space.marginal is None:
+        return float(codes.mean()), float(codes.std())
+    p = space.marginal.reshape(space.levels, -1).mean(1).astype(np.float64)
+    p /= p.sum()
+    mean = float(codes @ p)
+    return mean, math.sqrt(float((codes - mean) ** 2 @ p) + 1 / 12)
 
 
 @final
-class Gaussian(Likelihood):
-    """Represent real data by a normal on each cell, all constants included.
+class Gaussian(_Continuous):
+    """Represent real data by a normal on each cell, all constants included; levels by one on uniformly dequantized values.
 
     The variance is a part of the model and not a weight: without it bounds of two runs cannot be compared.
 
@@ -146,9 +219,6 @@ class Gaussian(Likelihood):
         limit: a learned log-variance lies in (-limit, limit), by `soft_limit`.
     """
 
-    accepts = frozenset({Kind.REAL})
-    advice = "; Gaussian is a density for real values (read integers as real with SOURCE:kind=real), discrete data have probabilities"
-
     def __init__(
         self,
         space: Space,
@@ -157,19 +227,17 @@ class Gaussian(Likelihood):
         variance: float | Literal["shared", "optimal", "pixel"] = "shared",
         limit: float = 20.0,
     ) -> None:
-        super().__init__(space, decoder)
-        self.variance, self.limit = variance, limit
-        if not 0 < limit <= 80:
-            raise ValueError(f"expected a limit of the log-variance in (0, 80]; got {limit}")
+        super().__init__(space, decoder, limit)
+        self.variance = variance
         if not isinstance(variance, str):
             if not (math.isfinite(variance) and variance > 0):
                 raise ValueError(f"expected a variance above 0; got {variance}")
-            scale = np.ones(()) if space.scale is None else np.asarray(space.scale)
+            scale = np.asarray(space.step) if space.kind is Kind.LEVELS else np.ones(()) if space.scale is None else np.asarray(space.scale)
             self.register_buffer("log_variance", torch.tensor(math.log(variance) - 2 * np.log(scale), dtype=torch.get_default_dtype()))
         elif variance == "shared":
             self.log_variance = nn.Parameter(torch.zeros(()))
         elif variance == "optimal":
-            self.register_buffer("log_variance", torch.zeros(()))
+            self.register_buffer("log_variance", 2 * torch.log(self.stretch))
 
     @property
     def fitted_to_data(self) -> bool:  # type: ignore[override]
@@ -182,15 +250,16 @@ class Gaussian(Likelihood):
 
     @classmethod
     def start(cls, space: Space, *, variance: float | str = "shared", **_: object) -> Tensor:
-        return torch.zeros(())  # the mean of standardised data
+        loc = cls._start(space)
+        return torch.stack([loc, torch.zeros_like(loc)]) if variance == "pixel" and loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Normal:
-        out = self.decode(z, given)
-        if self.variance == "pixel":
-            mean, logvar = out.unbind(2)
-            return densities.Normal(mean, soft_limit(logvar, self.limit), self.dims)
-        learned = self.variance == "shared"
-        return densities.Normal(out, soft_limit(self.log_variance, self.limit) if learned else self.log_variance, self.dims)
+        mean, own = self._decoded(z, given, self.variance == "pixel")
+        if own is not None:
+            return densities.Normal(mean, soft_limit(own, self.limit) + 2 * torch.log(self.stretch), self.dims)
+        if self.variance == "shared":
+            return densities.Normal(mean, soft_limit(self.log_variance, self.limit) + 2 * torch.log(self.stretch), self.dims)
+        return densities.Normal(mean, self.log_variance, self.dims)
 
     def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
         if self.variance != "optimal":
@@ -210,3 +279,414 @@ class Gaussian(Likelihood):
 
     def _log_of(self, variance: Tensor) -> Tensor:
         return variance.clamp_min(math.exp(-self.limit)).log()
+
+
+class _Scaled(_Continuous):
+    """Hold what location-scale families beside the normal share; see Laplace for the arguments."""
+
+    def __init__(
+        self, space: Space, decoder: nn.Module, *, scale: float | Literal["shared", "pixel"] = "shared", limit: float = 10.0
+    ) -> None:
+        super().__init__(space, decoder, limit)
+        self.scale = scale
+        if not isinstance(scale, str):
+            if not (math.isfinite(scale) and scale > 0):
+                raise ValueError(f"expected a scale above 0; got {scale}")
+            unit = np.asarray(space.step) if space.kind is Kind.LEVELS else np.ones(()) if space.scale is None else np.asarray(space.scale)
+            self.register_buffer("log_scale", torch.tensor(math.log(scale) - np.log(unit), dtype=torch.get_default_dtype()))
+        elif scale == "shared":
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def outputs(cls, space: Space, *, scale: float | str = "shared", **_: object) -> tuple[int, ...]:
+        return (2, *space.shape) if scale == "pixel" else space.shape
+
+    @classmethod
+    def start(cls, space: Space, *, scale: float | str = "shared", **_: object) -> Tensor:
+        loc = cls._start(space)
+        return torch.stack([loc, torch.zeros_like(loc)]) if scale == "pixel" and loc.ndim else loc
+
+    def _located(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        loc, own = self._decoded(z, given, self.scale == "pixel")
+        if own is None:
+            own = self.log_scale
+        return loc, own if not isinstance(self.scale, str) else soft_limit(own, self.limit) + torch.log(self.stretch)
+
+
+@final
+class Laplace(_Scaled):
+    """Represent real data (levels dequantized) by a Laplace density on each cell: absolute and not squared residuals.
+
+    Args:
+        space, decoder: see Likelihood.
+        scale: a number (in the user's units); "shared", one learned for all cells in standardised units; "pixel", predicted
+            by the decoder as a log-scale for each cell.
+        limit: a learned log-scale lies in (-limit, limit), by `soft_limit`.
+    """
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Laplace:
+        return densities.Laplace(*self._located(z, given), self.dims)
+
+
+@final
+class Logistic(_Scaled):
+    """Represent real data (levels dequantized) by a logistic density on each cell.
+
+    Args:
+        space, decoder, scale, limit: as for Laplace.
+    """
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Logistic:
+        return densities.Logistic(*self._located(z, given), self.dims)
+
+
+@final
+class StudentT(_Scaled):
+    """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not pull.
+
+    Args:
+        space, decoder, scale, limit: as for Laplace.
+        df: degrees of freedom, above 1, so that there is a mean.
+    """
+
+    df: Tensor
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        df: float = 4.0,
+        scale: float | Literal["shared", "pixel"] = "shared",
+        limit: float = 10.0,
+    ) -> None:
+        super().__init__(space, decoder, scale=scale, limit=limit)
+        if not 1 < df < math.inf:
+            raise ValueError(f"expected df above 1; got {df}")
+        self.register_buffer("df", torch.tensor(df, dtype=torch.get_default_dtype()), persistent=False)
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.StudentT:
+        return densities.StudentT(*self._located(z, given), self.df, self.dims)
+
+
+@final
+class ContinuousBernoulli(Likelihood):
+    """Represent values inside (0, 1) by a continuous Bernoulli on each cell: a Bernoulli's formula with its missing constant
+    (Loaiza-Ganem and Cunningham 2019). Data are read as such with SOURCE:kind=unit."""
+
+    accepts = frozenset({Kind.UNIT})
+    advice = "; values inside (0, 1) are read as such with SOURCE:kind=unit"
+
+    @classmethod
+    def outputs(cls, space: Space) -> tuple[int, ...]:
+        return space.shape
+
+    @classmethod
+    def start(cls, space: Space) -> Tensor:
+        if space.marginal is None:
+            return torch.zeros(())
+        target = torch.from_numpy(np.clip(space.marginal, 0.01, 0.99)).double()
+        low, high = torch.full_like(target, -200.0), torch.full_like(target, 200.0)
+        for _ in range(60):  # the mean rises with the logit but has no inverse in closed form
+            middle = (low + high) / 2
+            above = densities.ContinuousBernoulli(middle).mean > target
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return low.float()
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ContinuousBernoulli:
+        return densities.ContinuousBernoulli(self.decode(z, given), self.dims)
+
+
+# -- levels -----------------------------------------------------------------------------------------------------------
+
+
+@final
+class DiscretizedLogistic(Likelihood):
+    """Represent each level by a logistic rounded to levels: ordered, two numbers a cell (Kingma et al. 2016).
+
+    Args:
+        space, decoder: see Likelihood.
+        scale: "pixel", predicted for each cell; "shared", one learned for all.
+        limit: the log-scale lies within this of that of the whole range, by `soft_limit`.
+    """
+
+    accepts = frozenset({Kind.LEVELS})
+
+    def __init__(self, space: Space, decoder: nn.Module, *, scale: Literal["shared", "pixel"] = "pixel", limit: float = 10.0) -> None:
+        super().__init__(space, decoder)
+        self.scale, self.limit = scale, limit
+        if scale == "shared":
+            self.log_scale = nn.Parameter(torch.full((), -2.0))
+
+    @classmethod
+    def outputs(cls, space: Space, *, scale: str = "pixel", **_: object) -> tuple[int, ...]:
+        return (2, *space.shape) if scale == "pixel" else space.shape
+
+    @classmethod
+    def start(cls, space: Space, *, scale: str = "pixel", **_: object) -> Tensor:
+        loc = _centred_levels(space)
+        return torch.stack([loc, torch.full_like(loc, -2.0)]) if scale == "pixel" and loc.ndim else loc
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DiscretizedLogistic:
+        out = self.decode(z, given)
+        loc, own = out.unbind(2) if self.scale == "pixel" else (out, self.log_scale)
+        half = (self.space.levels - 1) / 2
+        log_scale = soft_limit(own, self.limit) + math.log(half)
+        return densities.DiscretizedLogistic(half * (1 + loc), log_scale, self.space.levels, self.dims)
+
+
+def _centred_levels(space: Space) -> Tensor:
+    """Return the training split's mean level of each cell on -1 .. 1."""
+    if space.marginal is None:
+        return torch.zeros(())
+    mean = np.tensordot(np.arange(space.levels), space.marginal, (0, 0))
+    return torch.from_numpy(np.asarray(mean * 2 / (space.levels - 1) - 1, np.float32))
+
+
+@final
+class LogisticMixture(Likelihood):
+    """Represent each pixel by a mixture of discretized logistics, its channels conditioned on each other (PixelCNN++'s output,
+    Salimans et al. 2017).
+
+    Args:
+        space, decoder: see Likelihood.
+        components: of the mixture, shared by the channels of a pixel.
+        channels: "conditioned", each channel's location moves with the ones before it, so that no pixel may miss a channel;
+            "independent" given the component, which can be masked.
+        limit: log-scales lie within this of that of the whole range, by `soft_limit`.
+    """
+
+    accepts = frozenset({Kind.LEVELS})
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        components: int = 10,
+        channels: Literal["conditioned", "independent"] = "conditioned",
+        limit: float = 10.0,
+    ) -> None:
+        super().__init__(space, decoder)
+        if components < 1:
+            raise ValueError(f"expected 1 or more components; got {components}")
+        self.components, self.limit = components, limit
+        self.channelled = len(space.shape) == 3
+        self.channels = space.shape[0] if self.channelled else 1
+        self.conditioned = channels == "conditioned" and self.channels > 1
+        if space.missing and self.conditioned:
+            raise ValueError(
+                "expected complete images for channels conditioned on each other; got missing cells (logistic-mixture:channels=independent)"
+            )
+
+    @staticmethod
+    def _sizes(space: Space, components: int, channels: str) -> tuple[int, int, int, tuple[int, ...]]:
+        """Return the numbers of channels, pairs of channels and outputs of each place, and the shape of the places."""
+        count = space.shape[0] if len(space.shape) == 3 else 1
+        pairs = count * (count - 1) // 2 if channels == "conditioned" else 0
+        return count, pairs, components * (1 + 2 * count + pairs), space.shape[1:] if len(space.shape) == 3 else space.shape
+
+    @classmethod
+    def outputs(cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object) -> tuple[int, ...]:
+        _count, _pairs, size, places = cls._sizes(space, components, channels)
+        return (size, *places)
+
+    @classmethod
+    def start(cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object) -> Tensor:
+        count, pairs, _size, places = cls._sizes(space, components, channels)
+        mean = _centred_levels(space).expand(space.shape).reshape(count, *places)
+        # Components start apart from each other, or they would all receive the same gradient.
+        apart = torch.linspace(-0.5, 0.5, components) if components > 1 else torch.zeros(1)
+        loc = mean + apart.view(-1, *[1] * (1 + len(places)))
+        pieces = [torch.zeros(components, *places), loc.flatten(0, 1), torch.full((components * count, *places), -2.0)]
+        return torch.cat([*pieces, torch.zeros(components * pairs, *places)])
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.LogisticMixture:
+        m, c = self.components, self.channels
+        out = self.decode(z, given)
+        sizes = [m, m * c, m * c, out.shape[2] - m * (1 + 2 * c)]
+        logits, loc, own, pairs = out.split(sizes, 2)
+        half = (self.space.levels - 1) / 2
+        return densities.LogisticMixture(
+            logits,
+            half * (1 + loc.unflatten(2, (m, c))),
+            soft_limit(own.unflatten(2, (m, c)), self.limit) + math.log(half),
+            torch.tanh(pairs.unflatten(2, (m, -1))) if self.conditioned else None,
+            self.space.levels,
+            self.dims,
+            self.channelled,
+        )
+
+
+# -- counts and tables ------------------------------------------------------------------------------------------------
+
+
+@final
+class Poisson(Likelihood):
+    """Represent counts by a Poisson on each cell, from the logarithm of its mean.
+
+    Args:
+        space, decoder: see Likelihood.
+        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+    """
+
+    accepts = frozenset({Kind.COUNT})
+    advice = "; whole numbers are read as counts with SOURCE:kind=count"
+
+    def __init__(self, space: Space, decoder: nn.Module, *, limit: float = 20.0) -> None:
+        super().__init__(space, decoder)
+        self.limit = limit
+
+    @classmethod
+    def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
+        return space.shape
+
+    @classmethod
+    def start(cls, space: Space, *, limit: float = 20.0, **_: object) -> Tensor:
+        return torch.zeros(()) if space.marginal is None else _raw_log_mean(torch.from_numpy(space.marginal), limit)
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
+        return densities.Poisson(soft_limit(self.decode(z, given), self.limit), self.dims)
+
+
+@final
+class NegativeBinomial(Likelihood):
+    """Represent counts by a negative binomial on each cell: a Poisson with more variance than its mean.
+
+    Args:
+        space, decoder: see Likelihood.
+        dispersion: "shared", one learned for each cell of a datum and the same for all data; "cell", predicted by the decoder.
+        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+    """
+
+    accepts = frozenset({Kind.COUNT})
+    advice = Poisson.advice
+
+    def __init__(self, space: Space, decoder: nn.Module, *, dispersion: Literal["shared", "cell"] = "shared", limit: float = 20.0) -> None:
+        super().__init__(space, decoder)
+        self.dispersion, self.limit = dispersion, limit
+        if dispersion == "shared":
+            self.log_inverse = nn.Parameter(torch.zeros(space.shape))
+
+    @classmethod
+    def outputs(cls, space: Space, *, dispersion: str = "shared", **_: object) -> tuple[int, ...]:
+        return (2, *space.shape) if dispersion == "cell" else space.shape
+
+    @classmethod
+    def start(cls, space: Space, *, dispersion: str = "shared", limit: float = 20.0, **_: object) -> Tensor:
+        loc = Poisson.start(space, limit=limit)
+        return torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.NegativeBinomial:
+        out = self.decode(z, given)
+        log_mean, own = out.unbind(2) if self.dispersion == "cell" else (out, self.log_inverse)
+        return densities.NegativeBinomial(soft_limit(log_mean, self.limit), soft_limit(own, INVERSE_LIMIT), self.dims)
+
+
+INVERSE_LIMIT = 8.0  # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
+
+
+def _raw_log_mean(mean: Tensor, limit: float) -> Tensor:
+    """Return what `soft_limit` turns into log(mean), as far as the limit lets it."""
+    log_mean = torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit)
+    return log_mean / (1 - log_mean.abs() / limit)
+
+
+@final
+class Table(Likelihood):
+    """Represent a row of a table by a product over its columns, each by its kind: real, count, binary, category.
+
+    Args:
+        space, decoder: see Likelihood.
+        real: the density of real columns and dates; those that lie on a grid are spread over its cells.
+        count: the probability of count columns.
+        scale: "column", one learned for each column; "cell", predicted by the decoder for each cell.
+        df: degrees of freedom of student-t.
+        limit: log-scales and log-means lie in (-limit, limit), by `soft_limit`.
+    """
+
+    accepts = frozenset({Kind.TABLE})
+    grid: Tensor
+    df: Tensor
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        real: Literal["gaussian", "laplace", "logistic", "student-t"] = "gaussian",
+        count: Literal["negative-binomial", "poisson"] = "negative-binomial",
+        scale: Literal["column", "cell"] = "column",
+        df: float = 4.0,
+        limit: float = 20.0,
+    ) -> None:
+        super().__init__(space, decoder)
+        if not 0 < limit <= 40 or not 1 < df < math.inf:
+            raise ValueError(f"expected a limit in (0, 40] and df above 1; got {limit} and {df}")
+        self.real, self.count, self.scale, self.limit = real, count, scale, limit
+        self.reals, self.counts, self.binaries = (space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY))
+        self.sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
+        if scale == "column":
+            self.log_scale = nn.Parameter(torch.zeros(self.reals))
+            if count == "negative-binomial":
+                self.log_inverse = nn.Parameter(torch.zeros(self.counts))
+        grid = space.grid()
+        self.jitter = None if grid is None else (self.reals,)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("grid", torch.zeros(self.reals) if grid is None else torch.from_numpy(grid).to(dtype), persistent=False)
+        self.register_buffer("df", torch.tensor(df, dtype=dtype), persistent=False)
+
+    @staticmethod
+    def _widths(space: Space, count: str, scale: str) -> list[int]:
+        """Return how many outputs each run of columns takes: real, count, binary, then each category."""
+        own = 2 if scale == "cell" else 1
+        of_counts = own if count == "negative-binomial" else 1
+        sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
+        return [own * space.count(Kind.REAL), of_counts * space.count(Kind.COUNT), space.count(Kind.BINARY), *sizes]
+
+    @classmethod
+    def outputs(cls, space: Space, *, count: str = "negative-binomial", scale: str = "column", **_: object) -> tuple[int, ...]:
+        return (sum(cls._widths(space, count, scale)),)
+
+    @classmethod
+    def start(cls, space: Space, *, count: str = "negative-binomial", scale: str = "column", limit: float = 20.0, **_: object) -> Tensor:
+        widths = cls._widths(space, count, scale)
+        pieces = [torch.zeros(widths[0])]
+        counts = _raw_log_mean(torch.tensor([c.start[0] if c.start else 1.0 for c in space.columns if c.kind is Kind.COUNT]), limit)
+        pieces.append(torch.cat([counts, torch.zeros(widths[1] - len(counts))]))
+        for c in space.columns:
+            p = torch.tensor(c.start or [1 / max(1, len(c.values))] * len(c.values)).clamp(1e-4, 1 - 1e-4)
+            if c.kind is Kind.BINARY:
+                pieces.append(torch.logit(p[1:2]))
+            elif c.kind is Kind.CATEGORY:
+                pieces.append(torch.log(p))
+        return torch.cat(pieces)
+
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        real, rest = x[..., : self.reals] + self.grid * noise, x[..., self.reals :]
+        return torch.cat([real, rest.expand(*real.shape[:-1], -1)], -1)
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Product:
+        pieces = self.decode(z, given).split(self._widths(self.space, self.count, self.scale), -1)
+        parts: list[tuple[int, densities.Cells]] = []
+        if self.reals:
+            loc, own = pieces[0].chunk(2, -1) if self.scale == "cell" else (pieces[0], self.log_scale)
+            parts.append((self.reals, self._real(loc, soft_limit(own, self.limit))))
+        if self.counts:
+            if self.count == "poisson":
+                parts.append((self.counts, densities.Poisson(soft_limit(pieces[1], self.limit))))
+            else:
+                log_mean, own = pieces[1].chunk(2, -1) if self.scale == "cell" else (pieces[1], self.log_inverse)
+                density = densities.NegativeBinomial(soft_limit(log_mean, self.limit), soft_limit(own, INVERSE_LIMIT))
+                parts.append((self.counts, density))
+        if self.binaries:
+            parts.append((self.binaries, densities.Bernoulli(pieces[2], 1)))
+        parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in pieces[3:]]
+        return densities.Product(parts)
+
+    def _real(self, loc: Tensor, log_scale: Tensor) -> densities.Cells:
+        if self.real == "gaussian":
+            return densities.Normal(loc, 2 * log_scale)
+        if self.real == "student-t":
+            return densities.StudentT(loc, log_scale, self.df)
+        return (densities.Laplace if self.real == "laplace" else densities.Logistic)(loc, log_scale)

@@ -30,12 +30,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.data import Data, Rows
-from vaestro.densities import Batch, mean_over_ranks
+from vaestro.densities import mean_over_ranks
 from vaestro.model import LatentModel
 from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
 from vaestro.randomness import Order, torch_generator
+from vaestro.spaces import Batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 AVERAGE_EVERY = 8  # steps between updates of the average: the same average, for an eighth of the memory traffic
 VALIDATION_ROWS = 10_000
 FIT_ROWS = 10_000
-CHUNK = 512
 CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
 GIVE_UP_AFTER = 20
 AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
@@ -229,7 +229,7 @@ class Training(Iterator[Step]):
         self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
         bytes_a_step = self.batch * (data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1).numel())
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
-        self._made: tuple[int, Tensor, Tensor, Tensor] | None = None
+        self._made: tuple[int, Batch, Tensor, Tensor] | None = None
         self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
         self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
@@ -267,13 +267,13 @@ class Training(Iterator[Step]):
             first = self.rank * self.share
             steps = range(block * self._ahead, (block + 1) * self._ahead)
             index = np.stack([self.order(s)[first : first + self.share] for s in steps])
-            x = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
+            made = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
             noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
             noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
             numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
-            self._made = (block, x, noise, numbers)
-        _, x, noise, numbers = self._made
-        return Batch(x[at]), noise[at], numbers[at]
+            self._made = (block, made, noise, numbers)
+        _, made, noise, numbers = self._made
+        return made[at], noise[at], numbers[at]
 
     def _one(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
@@ -576,7 +576,7 @@ def accelerator_for(device: str) -> Accelerator:
 
 def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device | str) -> None:
     """Refresh what a model derives from training data in closed form (an optimal variance), where it does."""
-    batches = list(rows.chunks(CHUNK, device))
+    batches = list(rows.chunks(rows.space.chunk, device))
     model.fit_to_data(batches, [model.noise(1, len(b), torch_generator(device, seed, "fit", i)) for i, b in enumerate(batches)])
 
 
@@ -594,7 +594,7 @@ def validate(
     """Return the means of bound, rate, distortion and (at the weight of a step) loss over rows, with the same noise at every call."""
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     beta = objective.beta(torch.tensor(step, dtype=torch.float64, device=device))
-    for i, batch in enumerate(rows.chunks(CHUNK, device)):
+    for i, batch in enumerate(rows.chunks(rows.space.chunk, device)):
         if i % processes == rank:
             noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
             draws = model.draw(batch, objective.k, noise=noise)

@@ -6,6 +6,7 @@ gradient estimator, a diagnosis or a report ever reads.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +17,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro import densities
-from vaestro.densities import Batch, Density, Space, closed_form_kl
+from vaestro.densities import DataDensity, Density, closed_form_kl
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
+from vaestro.spaces import Batch, Space
 
 
 def _once(compute: Callable[[Draws], Tensor]) -> property:
@@ -115,6 +116,7 @@ class LatentModel(nn.Module, ABC):
 
     space: Space
     units: tuple[int, ...]
+    given: Space | None = None  # what the model is conditioned on: the space of a table of attributes
 
     @abstractmethod
     def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
@@ -125,8 +127,11 @@ class LatentModel(nn.Module, ABC):
         """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
 
     @abstractmethod
-    def log_terms(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z)."""
+    def log_terms(self, batch: Batch, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z).
+
+        Data on a grid are spread over its cells by that part of `noise` (as `noise` draws it), or else by fresh noise.
+        """
 
     @abstractmethod
     def code(self, batch: Batch) -> Code:
@@ -160,32 +165,42 @@ class VAE(LatentModel):
 
     A test holds autograd to these and to finite differences.
 
+    Where data lie on a grid (8-bit levels under a density, rounded numbers), noise has a second part that spreads them over
+    the grid's cells; it is one more latent, drawn from its own prior, so that every bound stays one.
+
     Args:
         posterior, likelihood, prior: the three parts.
+        given: the space of the conditions, for a conditional model (Sohn, Lee and Yan 2015).
 
     Raises:
         ValueError: the parts were made for different latents.
     """
 
-    def __init__(self, posterior: Posterior, likelihood: Likelihood, prior: Prior) -> None:
+    log_dets: Tensor | None
+
+    def __init__(self, posterior: Posterior, likelihood: Likelihood, prior: Prior, given: Space | None = None) -> None:
         super().__init__()
+        self.given = given
         if posterior.units != prior.units:
             raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
         self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
         self.space, self.units = likelihood.space, posterior.units
+        log_dets = self.space.log_dets()
+        made = None if log_dets is None else torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
+        self.register_buffer("log_dets", made, persistent=False)
 
     def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
         gradient = gradient or Pathwise()
         q = self.posterior(batch)
         p = self.prior(self.posterior, batch.given)
-        if noise is None:
-            noise = self.noise(k, len(batch))
-        z = q.from_noise(noise)
+        z_noise, jitter = self._parts(self.noise(k, len(batch)) if noise is None else noise)
+        z = q.from_noise(z_noise)
         if not gradient.pathwise:
             z = z.detach()
         px = self.likelihood(z, batch.given)
-        log_px = self._log_px(px, batch)
-        trained = self.likelihood.training_density(px, batch.x, batch.observed) if self.training else px
+        x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+        log_px = self._log_px(px, x, batch.observed)
+        trained = self.likelihood.training_density(px, x, batch.observed) if self.training else px
         rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
         draws = Draws(
             z=z,
@@ -194,16 +209,32 @@ class VAE(LatentModel):
             q=q.detach() if gradient.stop_q else q,
             p=p,
             px=px,
-            trained_log_px=None if trained is px else self._log_px(trained, batch),
+            trained_log_px=None if trained is px else self._log_px(trained, x, batch.observed),
         )
         return draws.sampled() if rate is None else draws
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.posterior.noise(k, rows, generator)
+        z_noise = self.posterior.noise(k, rows, generator)
+        if self.likelihood.jitter is None:
+            return z_noise
+        uniform = torch.rand((k, rows, *self.likelihood.jitter), generator=generator, dtype=z_noise.dtype, device=z_noise.device) - 0.5
+        return torch.cat([z_noise.flatten(2), uniform.flatten(2)], -1)
 
-    def log_terms(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split noise into the latent's and what spreads the data over their grid."""
+        if self.likelihood.jitter is None:
+            return noise, None
+        z_noise, jitter = noise.split([noise.shape[-1] - math.prod(self.likelihood.jitter), math.prod(self.likelihood.jitter)], -1)
+        return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.likelihood.jitter)
+
+    def log_terms(self, batch: Batch, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         p = self.prior(self.posterior, batch.given)
-        return self._log_px(self.likelihood(z, batch.given), batch), p.log_prob(z)
+        x = batch.x
+        if self.likelihood.jitter is not None:
+            jitter = self._parts(self.noise(len(z), len(batch)) if noise is None else noise)[1]
+            assert jitter is not None
+            x = self.likelihood.spread(x, jitter)
+        return self._log_px(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
@@ -213,23 +244,29 @@ class VAE(LatentModel):
         return self.likelihood(z.unsqueeze(0), given)
 
     def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
-        p = self.prior(self.posterior, given)
-        return self.decode(temperature * p.sample(n, generator), given)
+        z = self.prior.draw(self.posterior, given, n, generator)
+        centre = self.prior(self.posterior, given).mean
+        return self.decode(centre + temperature * (z - centre), given)
 
     @torch.no_grad()
     def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
         if not self.likelihood.fitted_to_data:
             return
-        sums = [
-            self.likelihood.accumulate(self.likelihood(self.posterior(batch).from_noise(noise), batch.given), batch.x, batch.observed)
-            for batch, noise in zip(batches, noises, strict=True)
-        ]
+        sums = []
+        for batch, noise in zip(batches, noises, strict=True):
+            z_noise, jitter = self._parts(noise)
+            x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+            px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)
+            sums.append(self.likelihood.accumulate(px, x, batch.observed))
         self.likelihood.store(torch.stack(sums).double().sum(0))
 
-    def _log_px(self, px: Density, batch: Batch) -> Tensor:
-        log_px = px.log_prob(batch.x, batch.observed) if isinstance(px, _OURS) else px.log_prob(batch.x)
-        log_det = self.space.log_det(batch.observed)
-        return log_px if isinstance(log_det, float) and log_det == 0 else log_px + log_det
-
-
-_OURS = (densities.Normal, densities.Bernoulli, densities.Categorical)
+    def _log_px(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
+        if isinstance(px, DataDensity):
+            log_px = px.log_prob(x, observed)
+        elif observed is None:
+            log_px = px.log_prob(x)
+        else:
+            raise ValueError(f"expected complete data for {type(px).__name__}, which cannot be masked; got missing cells")
+        if self.log_dets is None:
+            return log_px
+        return log_px + (self.log_dets.sum() if observed is None else (self.log_dets * observed).flatten(1).sum(1))

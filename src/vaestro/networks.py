@@ -1,14 +1,14 @@
 """Bodies for encoders and decoders: modules from one shape to another, which know nothing of densities.
 
-Each takes (N, *inputs) and returns (N, *outputs). `start_at(values)` sets the last bias, so that a decoder begins at
-the mean of the data and not at its own random guess.
+Each takes (N, *inputs), with conditions (N, given) where it was made for some, and returns (N, *outputs).
+`start_at(values)` sets the last bias, so that a decoder begins at the mean of the data and not at its own random guess.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 import torch.nn as nn
@@ -20,17 +20,34 @@ Activation = Literal["relu", "tanh", "silu", "gelu"]
 
 
 class _Body(nn.Module):
-    """Hold what the bodies share: shapes, flattening, and the last linear layer."""
+    """Hold what the bodies share: shapes, conditions, and the last layer."""
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], last: int) -> None:
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, last: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-        self.last = nn.Linear(last, math.prod(outputs))
+        self.inputs, self.outputs, self.given = inputs, outputs, given
+        self.last = last
+
+    @classmethod
+    def latent_shape(cls, latent: int, shape: tuple[int, ...], **_: Any) -> tuple[int, ...]:
+        """Return the shape of the latent for data of a shape (C, H, W), or of any other; the options are the constructor's."""
+        return (latent,)
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it."""
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it; a convolution takes each channel's average."""
+        values = values.broadcast_to(self.outputs)
+        assert self.last.bias is not None
         with torch.no_grad():
-            self.last.bias.copy_(values.broadcast_to(self.outputs).flatten())
+            self.last.bias.copy_((values.mean((-2, -1)) if isinstance(self.last, nn.Conv2d) else values).flatten())
+
+    def check(self, given: Tensor | None) -> None:
+        """Raise ValueError unless there are as many conditions as the body was made for."""
+        if (size := 0 if given is None else given.shape[-1]) != self.given:
+            raise ValueError(f"expected {self.given} conditions for each row; got {size}")
+
+    def join(self, x: Tensor, given: Tensor | None) -> Tensor:
+        """Flatten the input and put the conditions beside it: (N, inputs + given)."""
+        self.check(given)
+        return x.flatten(1) if given is None else torch.cat([x.flatten(1), given.to(x.dtype)], 1)
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.last(hidden).unflatten(-1, self.outputs) if len(self.outputs) > 1 else self.last(hidden)
@@ -52,23 +69,31 @@ class Residual(_Body):
 
     Args:
         inputs, outputs: shapes of one datum on either side.
+        given: conditions, which are put beside the input.
         width: units in each layer.
         blocks: residual blocks of two layers each.
         dropout: share of hidden units dropped in training.
     """
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, width: int = 512, blocks: int = 1, dropout: float = 0.0
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int = 0,
+        *,
+        width: int = 512,
+        blocks: int = 1,
+        dropout: float = 0.0,
     ) -> None:
         if width < 1 or blocks < 0 or not 0 <= dropout < 1:
             raise ValueError(f"expected width >= 1, blocks >= 0 and 0 <= dropout < 1; got {width}, {blocks} and {dropout}")
-        super().__init__(inputs, outputs, width)
-        self.first = nn.Linear(math.prod(inputs), width)
+        super().__init__(inputs, outputs, given, nn.Linear(width, math.prod(outputs)))
+        self.first = nn.Linear(math.prod(inputs) + given, width)
         self.blocks = nn.Sequential(*[_Block(width, dropout) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.finish(F.silu(self.norm(self.blocks(self.first(x.flatten(1))))))
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        return self.finish(F.silu(self.norm(self.blocks(self.first(self.join(x, given))))))
 
 
 @final
@@ -77,6 +102,7 @@ class MLP(_Body):
 
     Args:
         inputs, outputs: shapes of one datum on either side.
+        given: conditions, which are put beside the input.
         width: units in each hidden layer.
         depth: hidden layers; 0 makes a linear map.
         activation: relu, tanh, silu or gelu.
@@ -86,6 +112,7 @@ class MLP(_Body):
         self,
         inputs: tuple[int, ...],
         outputs: tuple[int, ...],
+        given: int = 0,
         *,
         width: int = 400,
         depth: int = 1,
@@ -93,18 +120,150 @@ class MLP(_Body):
     ) -> None:
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0; got {width} and {depth}")
-        size = math.prod(inputs)
-        super().__init__(inputs, outputs, width if depth else size)
+        size = math.prod(inputs) + given
+        super().__init__(inputs, outputs, given, nn.Linear(width if depth else size, math.prod(outputs)))
         self.hidden = nn.ModuleList([nn.Linear(width if i else size, width) for i in range(depth)])
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        x = self.join(x, given)
         for layer in self.hidden:
             x = self.activation(layer(x))
         return self.finish(x)
 
 
-def linear(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> MLP:
+def linear(inputs: tuple[int, ...], outputs: tuple[int, ...], given: int = 0) -> MLP:
     """Make a linear map: with a Gaussian likelihood the model is probabilistic PCA (Tipping and Bishop 1999)."""
-    return MLP(inputs, outputs, depth=0)
+    return MLP(inputs, outputs, given, depth=0)
+
+
+class _ConvBlock(nn.Module):
+    """Add to an image what 1x1, 3x3 and 1x1 convolutions make of it, the middle one at half the width."""
+
+    def __init__(self, channels: int, given: int, dropout: float) -> None:
+        super().__init__()
+        half = max(1, channels // 2)
+        self.norm = _norm(channels)
+        self.first, self.second, self.third = nn.Conv2d(channels, half, 1), nn.Conv2d(half, half, 3, 1, 1), nn.Conv2d(half, channels, 1)
+        self.condition = nn.Linear(given, half) if given else None
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor, given: Tensor | None) -> Tensor:
+        hidden = self.first(F.silu(self.norm(x)))
+        if self.condition is not None:
+            hidden = hidden + self.condition(given)[:, :, None, None]
+        return x + self.third(self.dropout(F.silu(self.second(F.silu(hidden)))))
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 4), channels)
+
+
+@final
+class Convolutional(_Body):
+    """Map images to latents, or latents to images, through residual blocks of convolutions (He et al. 2016, pre-activation bottleneck).
+
+    Which way is told by the shapes. The encoder halves the sides, rounding up, until they are at most 7 (a vector latent) or
+    1/factor of the image (a spatial latent), and doubles the channels up to 8 times the width; the decoder takes the same
+    sides in the opposite order, by nearest neighbours and then a convolution (Odena et al. 2016). At full resolution, where
+    they would cost most and carry least, there are no blocks. Groups of channels are normalised (Wu and He 2018), never
+    a batch: data do not mix. Conditions are a bias of every block's channels.
+
+    Args:
+        inputs, outputs: (C, H, W), or (C, H, W, L) for cells that are one of L, and (P, Z) or (P, Z, h, w) in an encoder;
+            (Z,) or (Z, h, w), and (..., H, W) in a decoder. An image has any sides.
+        given: conditions.
+        width: channels at full resolution.
+        blocks: residual blocks at each resolution.
+        factor: 0 for a vector latent; 8 for a spatial latent of 1/8 of the sides, rounded up; a power of two.
+        dropout: share of hidden channels' cells dropped in training.
+
+    Raises:
+        ValueError: an option is out of its range, neither side or both are images, or the latent's sides are not those of the factor.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int = 0,
+        *,
+        width: int = 16,
+        blocks: int = 1,
+        factor: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        if width < 1 or blocks < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"expected width >= 1, blocks >= 1 and 0 <= dropout < 1; got {width}, {blocks} and {dropout}")
+        encodes, sides = self._sides(inputs, outputs, factor)
+        finest = min(1, len(sides) - 1)
+        widths = [width * min(2**level, 8) for level in range(len(sides))]
+        flat = widths[-1] * math.prod(sides[-1])
+        if encodes and len(outputs) < 3:
+            super().__init__(inputs, outputs, given, nn.Linear(flat, math.prod(outputs)))
+        else:
+            super().__init__(inputs, outputs, given, nn.Conv2d(widths[-1 if encodes else 0], math.prod(outputs[:-2]), 3, 1, 1))
+        self.first: nn.Module
+        if encodes:
+            self.first = nn.Conv2d(inputs[0] * math.prod(inputs[3:]), widths[finest], 5, 1 + finest, 2)
+        elif len(inputs) == 3:
+            self.first = nn.Conv2d(inputs[0], widths[-1], 3, 1, 1)
+        else:
+            self.first = nn.Sequential(nn.Linear(inputs[0], flat), nn.Unflatten(1, (widths[-1], *sides[-1])))
+        layers: list[nn.Module] = []
+        for level in range(finest, len(sides)) if encodes else range(len(sides) - 1, finest - 1, -1):
+            layers += [_ConvBlock(widths[level], given, dropout) for _ in range(blocks)]
+            if encodes and level + 1 < len(sides):
+                layers.append(nn.Conv2d(widths[level], widths[level + 1], 3, 2, 1))
+            elif level and not encodes:
+                layers += [nn.Conv2d(widths[level], widths[level - 1], 1), nn.Upsample(sides[level - 1])]
+        self.layers = nn.ModuleList(layers)
+        self.norm = _norm(widths[-1 if encodes else 0])
+        if not encodes:
+            with torch.no_grad():
+                self.last.weight.mul_(0.1)  # a decoder starts near its last bias
+
+    @classmethod
+    def latent_shape(cls, latent: int, shape: tuple[int, ...], *, factor: int = 0, **_: Any) -> tuple[int, ...]:
+        """Return the shape of the latent for images of shape (C, H, W): (latent,), or (latent, H / factor, W / factor) rounded up.
+
+        Raises:
+            ValueError: the data are no images, or the factor is no power of two, or larger than the image.
+        """
+        if len(shape) != 3:
+            raise ValueError(f"expected images for a convolutional network; got data of shape {shape}")
+        if factor and (factor < 2 or factor & (factor - 1) or factor > max(shape[1:])):
+            raise ValueError(f"expected factor=0, or a power of two from 2 to the image's side; got {factor} for {shape[1]} x {shape[2]}")
+        return (latent, *(-(-side // factor) for side in shape[1:])) if factor else (latent,)
+
+    @classmethod
+    def _sides(cls, inputs: tuple[int, ...], outputs: tuple[int, ...], factor: int) -> tuple[bool, list[tuple[int, ...]]]:
+        """Tell whether images come in (an encoder) or go out, and the sides at each resolution, the image's own first."""
+        before = math.prod(inputs[1:3]) if len(inputs) in (3, 4) else 0
+        after = math.prod(outputs[-2:]) if len(outputs) > 2 else 0
+        encodes = before > after
+        if before == after or (not encodes and len(inputs) not in (1, 3)):
+            raise ValueError(f"expected images on one side of a convolutional network; got {inputs} and {outputs}")
+        image, latent = (inputs[1:3], outputs) if encodes else (outputs[-2:], inputs)
+        grid = latent[-2:] if len(latent) > 2 else ()
+        sides = [image]
+        while sides[-1] != grid and max(sides[-1]) > (1 if grid else 7):
+            sides.append(tuple((side + 1) // 2 for side in sides[-1]))
+        asked = cls.latent_shape(1, (1, *image), factor=factor)[1:] if factor else sides[-1] if grid else ()
+        if grid != asked:
+            raise ValueError(f"expected a latent with sides {asked} for images of {image} and factor={factor}; got {latent}")
+        return encodes, sides
+
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        self.check(given)
+        given = None if given is None else given.to(x.dtype)
+        if x.ndim == 5:
+            x = x.movedim(-1, 1).flatten(1, 2)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.first(x).contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            x = layer(x, given) if isinstance(layer, _ConvBlock) else layer(x)
+        x = F.silu(self.norm(x))
+        out = self.last(x.flatten(1) if isinstance(self.last, nn.Linear) else x)
+        return out.reshape(out.shape[0], *self.outputs)

@@ -20,9 +20,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Batch, log_mean_exp
+from vaestro.densities import log_mean_exp
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.model import Draws, LatentModel
+from vaestro.spaces import Batch
 
 Beta = float | Tensor
 

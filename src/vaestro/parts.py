@@ -16,29 +16,67 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn as nn
 import yaml
 
 from vaestro import gradients, likelihoods, networks, objectives, optimizers, posteriors, priors
-from vaestro.densities import Kind, Space
 from vaestro.model import VAE
+from vaestro.spaces import Kind, Space
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "likelihood": {
         "bernoulli": likelihoods.Bernoulli,
-        "gaussian": likelihoods.Gaussian,
         "categorical": likelihoods.Categorical,
+        "gaussian": likelihoods.Gaussian,
+        "laplace": likelihoods.Laplace,
+        "logistic": likelihoods.Logistic,
+        "student-t": likelihoods.StudentT,
+        "continuous-bernoulli": likelihoods.ContinuousBernoulli,
+        "discretized-logistic": likelihoods.DiscretizedLogistic,
+        "logistic-mixture": likelihoods.LogisticMixture,
+        "poisson": likelihoods.Poisson,
+        "negative-binomial": likelihoods.NegativeBinomial,
+        "table": likelihoods.Table,
     },
     "posterior": {"normal": posteriors.Normal},
-    "prior": {"normal": priors.Normal},
-    "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear},
+    "prior": {"normal": priors.Normal, "conditional": priors.Conditional},
+    "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear, "conv": networks.Convolutional},
     "objective": {"elbo": objectives.elbo_objective, "iwae": objectives.iwae_objective},
     "gradient": {"pathwise": gradients.Pathwise},
     "schedule": {"constant": objectives.constant, "warmup": objectives.warmup},
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
 
-DEFAULT_LIKELIHOOD = {Kind.BINARY: "bernoulli", Kind.LEVELS: "categorical", Kind.CATEGORY: "categorical", Kind.REAL: "gaussian"}
+MANY_LEVELS = 32  # from here on neighbouring levels are alike, and a logit for each is wasted
+
+
+def default_likelihood(space: Space) -> str:
+    """Name the likelihood that data of a space get when none is asked for.
+
+    Raises:
+        ValueError: there is none for this kind.
+    """
+    if space.kind is Kind.LEVELS:
+        independent = ":channels=independent" if space.missing and len(space.shape) == 3 and space.shape[0] > 1 else ""
+        return "logistic-mixture" + independent if space.levels >= MANY_LEVELS else "categorical"
+    names = {
+        Kind.BINARY: "bernoulli",
+        Kind.CATEGORY: "categorical",
+        Kind.REAL: "gaussian",
+        Kind.UNIT: "continuous-bernoulli",
+        Kind.COUNT: "negative-binomial",
+        Kind.TABLE: "table",
+    }
+    if space.kind not in names:
+        raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
+    return names[space.kind]
+
+
+def default_network(space: Space) -> str:
+    """Name the networks that data of a space get when none are asked for: convolutions for photographs and larger images."""
+    image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
+    return "conv" if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32) else "residual"
 
 
 @dataclass(frozen=True)
@@ -200,34 +238,83 @@ def build(
     likelihood: str | None = None,
     posterior: str = "normal",
     prior: str = "normal",
-    network: str = "residual",
+    network: str | None = None,
+    encoder: str | None = None,
+    decoder: str | None = None,
+    given: Space | None = None,
 ) -> VAE:
     """Build a VAE for data of a space from names of the table.
 
     Args:
         space: what the data are (`load(...).space`).
-        latent: latent units.
-        likelihood: by default bernoulli for binary data, gaussian for real, categorical for levels and categories.
-        posterior, prior, network: names, with options, such as "residual:width=256,blocks=2".
+        latent: latent units; with a spatial latent (conv:factor=8) its channels.
+        likelihood: by default by the kind of data: bernoulli for binary, logistic-mixture for many levels, gaussian for real ...
+        posterior, prior: names, with options, such as "normal:limit=10".
+        network: encoder and decoder, such as "residual:width=256,blocks=2"; by default conv for larger images, else residual.
+        encoder, decoder: one side alone, such as "my_module:MyEncoder", called with the shapes (inputs, outputs), and with
+            the number of conditions as a third argument where there are any.
+        given: the space of the conditions (`load(..., condition=...).given`).
 
     Raises:
-        ValueError: a part is unknown, or not true for such data.
+        ValueError: a part is unknown, not true for such data, or a user's module gives another shape.
     """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
-    if likelihood is None:
-        if space.kind not in DEFAULT_LIKELIHOOD:
-            raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
-        likelihood = DEFAULT_LIKELIHOOD[space.kind]
-    parts = {k: find(k, v) for k, v in (("likelihood", likelihood), ("posterior", posterior), ("prior", prior), ("network", network))}
-    units = (latent,)
-    body, chosen = parts["network"], parts["likelihood"]
-    likelihood_class = typing.cast("type[likelihoods.Likelihood]", chosen.constructor)
-    likelihood_class.check(space)
-    decoder: nn.Module = body(units, likelihood_class.outputs(space, **chosen.options))
-    start_at = getattr(decoder, "start_at", None)
-    if callable(start_at):
-        start_at(likelihood_class.start(space, **chosen.options))
+    network = default_network(space) if network is None else network
+    likelihood = default_likelihood(space) if likelihood is None else likelihood
+    named = {"likelihood": likelihood, "posterior": posterior, "prior": prior}
+    parts = {kind: find(kind, spec) for kind, spec in named.items()}
+    sides = {
+        "encoder": find("network", network if encoder is None else encoder),
+        "decoder": find("network", network if decoder is None else decoder),
+    }
+    likelihood_class = typing.cast("type[likelihoods.Likelihood]", parts["likelihood"].constructor)
     posterior_class = typing.cast("type[posteriors.Posterior]", parts["posterior"].constructor)
-    encoder: nn.Module = body(space.feature_shape, posterior_class.outputs(units))
-    return VAE(parts["posterior"](space, encoder, units), chosen(space, decoder), parts["prior"](units))
+    likelihood_class.check(space)
+    conditions = given.feature_shape[0] if given is not None else 0
+    extra = (conditions,) if conditions else ()
+    shapes = {getattr(side.constructor, "latent_shape", _vector)(latent, space.shape, **side.options) for side in sides.values()}
+    if len(shapes) > 1:
+        shapes.discard((latent,))  # a user's own module on one side follows the other
+    if len(shapes) > 1:
+        raise ValueError(f"expected one latent shape; got {' and '.join(map(str, sorted(shapes)))}")
+    units = shapes.pop()
+    options = parts["likelihood"].options
+    outputs = likelihood_class.outputs(space, **options)
+    decoding: nn.Module = sides["decoder"](units, outputs, *extra)
+    _check_module(decoding, sides["decoder"], units, outputs, conditions)
+    start_at = getattr(decoding, "start_at", None)
+    if callable(start_at):
+        start_at(likelihood_class.start(space, **options))
+    encoding: nn.Module = sides["encoder"](space.feature_shape, posterior_class.outputs(units), *extra)
+    _check_module(encoding, sides["encoder"], space.feature_shape, posterior_class.outputs(units), conditions)
+    return VAE(parts["posterior"](space, encoding, units), parts["likelihood"](space, decoding), parts["prior"](units, *extra), given)
+
+
+def _vector(latent: int, shape: tuple[int, ...], **_: object) -> tuple[int, ...]:
+    return (latent,)
+
+
+def _check_module(module: nn.Module, part: Part, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int) -> None:
+    """Try a user's own module on two rows: a wrong shape is a mistake to be told before anything is trained."""
+    if ":" not in part.name:
+        return
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"expected {part.name} to make a torch module; got {type(module).__name__}")
+    module.eval()
+    arguments = [torch.zeros(2, *inputs)] + ([torch.zeros(2, given)] if given else [])
+    try:
+        with torch.no_grad():
+            got = tuple(module(*arguments).shape)
+    except Exception as error:  # a user's module may raise anything
+        shapes = " and ".join(str(tuple(a.shape)) for a in arguments)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"expected {part.name} to take {shapes}; got {reason}") from error
+    finally:
+        module.train()
+    if got != (2, *outputs):
+        raise ValueError(f"expected {part.name} to turn (N, {_commas(inputs)}) into (N, {_commas(outputs)}); got {got} for two rows")
+
+
+def _commas(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

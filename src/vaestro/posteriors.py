@@ -14,7 +14,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro import densities
-from vaestro.densities import Batch, Density, Space, soft_limit
+from vaestro.densities import Density, soft_limit
+from vaestro.spaces import Batch, Space
 
 
 class Posterior(nn.Module, ABC):
@@ -43,17 +44,19 @@ class Posterior(nn.Module, ABC):
         """Return q(z | x) for each datum of the batch."""
 
     def features(self, batch: Batch) -> Tensor:
-        """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros."""
-        x = self.space.features(batch.x, self.like.dtype)
-        if batch.observed is not None:
-            mask = batch.observed
-            x = torch.where(mask.unsqueeze(-1) if x.ndim > mask.ndim else mask, x, 0.0)
-        out = self.encoder(x) if batch.given is None else self.encoder(x, batch.given)
+        """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros, with the mask beside them."""
+        x = self.space.features(batch.x, batch.observed, self.like.dtype)
+        out = self.encoder(x) if batch.given is None else self.encoder(x, batch.given.to(x.dtype))
         return out.to(x.dtype)  # densities are computed in full precision, also where the network is autocast
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Return the shape of the noise of one draw for one datum."""
+        return self.units
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw the standard noise that `from_noise` of the density takes: (k, rows, *Z), standard normal here."""
-        return torch.randn((k, rows, *self.units), generator=generator, dtype=self.like.dtype, device=self.like.device)
+        return torch.randn((k, rows, *self.noise_shape), generator=generator, dtype=self.like.dtype, device=self.like.device)
 
 
 @final

@@ -33,26 +33,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vaestro
-from vaestro.data import Data, Rows, load
-from vaestro.data.readers import parse_source
+from vaestro.data import Data, Rows, load, tables
+from vaestro.data.readers import Progress, parse_source
 from vaestro.data.writers import write_arrays, writing
-from vaestro.densities import Space
 from vaestro.evaluation import Estimate, Evaluation, evaluate
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.parts import DEFAULT_LIKELIHOOD, build, checked, find, nearest
+from vaestro.parts import build, checked, default_likelihood, default_network, find, nearest
 from vaestro.randomness import derive
+from vaestro.spaces import Frame, Space
 
 CHECKPOINT_SECONDS = 20.0
-MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network")
+MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
 DEFAULTS: dict[str, Any] = {
     "source": "mnist",
     "latent": 32,
     "likelihood": None,
     "posterior": "normal",
     "prior": "normal",
-    "network": "residual",
+    "network": None,
+    "encoder": None,
+    "decoder": None,
+    "condition": None,
     "objective": "elbo",
     "gradient": "pathwise",
     "beta": 1.0,
@@ -74,7 +77,9 @@ DEFAULTS: dict[str, Any] = {
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("latent", "steps", "batch", "seed", "patience"), int),
     **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
-    **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "objective", "gradient", "optimizer"), str),
+    **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "encoder", "decoder", "objective"), str),
+    **dict.fromkeys(("gradient", "optimizer"), str),
+    "condition": list,
     **dict.fromkeys(("device", "precision", "compile", "init"), str),
     "beta": float | str,
 }
@@ -88,6 +93,7 @@ FILES = (
     "evaluation*.npz",
     "samples.*",
     "data.npy",
+    "data.parquet",
 )
 
 
@@ -156,7 +162,7 @@ class Run:
 
     def data(self) -> Data:
         """Read the data that the run was trained on."""
-        return load(self.config["source"])
+        return load(self.config["source"], condition=self.config.get("condition") or ())
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -206,15 +212,15 @@ def _estimate_line(estimate: Estimate) -> dict[str, Any]:
     return line if estimate.ess is None else line | {"ess_median": float(np.median(estimate.ess))}
 
 
-def train(source: str | Path | np.ndarray | None = None, *, run: str | Path | None = None, force: bool = False, **options: Any) -> Run:
+def train(source: Any = None, *, run: str | Path | None = None, force: bool = False, **options: Any) -> Run:
     """Train a model and write a run's folder: what `vaestro train` calls.
 
     Args:
-        source: `mnist` (the default), a path with options, or an array (N, ...), which is stored with the run.
+        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is stored with the run.
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
-        options: as on the command line: latent, likelihood, posterior, prior, network, objective, beta, optimizer, epochs,
-            steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, init, config.
+        options: as on the command line: latent, likelihood, posterior, prior, network, encoder, decoder, condition, objective, beta,
+            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, init, config.
 
     Raises:
         ValueError: something that was asked for is impossible; nothing was written.
@@ -255,12 +261,13 @@ class Job(Iterator[Step]):
     @classmethod
     def new(
         cls,
-        source: str | Path | np.ndarray | None = None,
+        source: Any = None,
         *,
         run: str | Path | None = None,
         force: bool = False,
         config: str | Path | None = None,
         dry: bool = False,
+        progress: Progress | None = None,
         **options: Any,
     ) -> Job:
         """Prepare a run; unless `dry`, make its folder. Options given here win over those of the file `config`.
@@ -274,10 +281,11 @@ class Job(Iterator[Step]):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= given
         asked = normalised(asked)
-        if source is not None and not isinstance(source, np.ndarray):
+        held = source is not None and not isinstance(source, (str, Path))
+        if source is not None and not held:
             asked["source"] = str(source)
         asked = DEFAULTS | asked
-        data = load(source if isinstance(source, np.ndarray) else asked["source"])
+        data = load(source if held else asked["source"], condition=asked["condition"] or (), progress=progress)
         path = Path(run) if run is not None else _fresh_name(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
             _refuse_existing(path, force)
@@ -289,6 +297,9 @@ class Job(Iterator[Step]):
             if isinstance(source, np.ndarray):
                 np.save(path / "data.npy", source, allow_pickle=False)
                 resolved["source"] = str(path / "data.npy")
+            elif held:
+                tables.write_frame(path / "data.parquet", source if isinstance(source, Frame) else tables.frame_of(source))
+                resolved["source"] = str(path / "data.parquet")
             _write_text(path / "config.yaml", dump_config(resolved))
             _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
             (path / "metrics.jsonl").touch()
@@ -310,7 +321,7 @@ class Job(Iterator[Step]):
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
         asked = DEFAULTS | asked | normalised(options)
-        data = load(asked["source"])
+        data = load(asked["source"], condition=asked["condition"] or ())
         training, resolved = _prepare(data, asked | {"init": None})
         resolved["init"] = asked["init"]
         notes = list(data.notes)
@@ -408,7 +419,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     objective = make_objective(asked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        model = build(data.space, **{k: asked[k] for k in MODEL_OPTIONS})
+        model = build(data.space, given=data.given, **{k: asked[k] for k in MODEL_OPTIONS})
     made = training(
         model,
         objective,
@@ -436,7 +447,8 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
         _initialise(made, asked["init"])
     resolved = dict(asked) | {
         "source": data.source,
-        "likelihood": asked["likelihood"] or DEFAULT_LIKELIHOOD[data.space.kind],
+        "likelihood": default_likelihood(data.space) if asked["likelihood"] is None else asked["likelihood"],
+        "network": default_network(data.space) if asked["network"] is None else asked["network"],
         "epochs": None,
         "steps": made.steps,
         "minutes": None,
@@ -520,6 +532,9 @@ def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
         if key not in TYPES:
             raise ValueError(f"expected an option of training: {nearest(key, TYPES)}; got {key!r}")
         hint = TYPES[key]
+        if hint is list:
+            found[key] = _names(key, value)
+            continue
         if key == "compile" and isinstance(value, bool):
             value = "on" if value else "off"  # YAML reads on and off as truth values
         if isinstance(value, str) and hint in (int, float):
@@ -527,6 +542,14 @@ def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
                 value = float(value)  # YAML reads 1e-3 as text
         found[key] = checked(key, value, hint)
     return found
+
+
+def _names(key: str, value: Any) -> list[str] | None:
+    """Return names that were given as one text or as a list."""
+    names = [value] if isinstance(value, str) else value
+    if names is not None and (not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names)):
+        raise ValueError(f"expected {key} to be a name or a list of names; got {value!r}")
+    return list(names) if names else None
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -555,8 +578,9 @@ def dump_config(config: Mapping[str, Any]) -> str:
 def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "vaestro": vaestro.__version__,
-        "model": {k: config[k] for k in MODEL_OPTIONS},
+        "model": {k: config[k] for k in MODEL_OPTIONS if config[k] is not None},
         "space": model.space.scalars(),
+        "given": None if model.given is None else model.given.scalars(),
     }
 
 
@@ -576,7 +600,8 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
         raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
     try:
         arrays = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
-        model = build(Space.restore(config["space"], arrays), **config["model"])
+        given = config.get("given")
+        model = build(Space.restore(config["space"], arrays), given=None if given is None else Space.restore(given, {}), **config["model"])
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error

@@ -22,23 +22,38 @@ app = typer.Typer(
     "Where a command takes RUN, leaving it out means the newest run under runs/.",
 )
 
+EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn"}
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
 Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by default a file's every row, or else test.")]
+Condition = Annotated[
+    list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @app.command()
 def train(
-    source: Annotated[str | None, typer.Argument(help="mnist, or a path to .npy, .npz or IDX, with options after a colon.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="mnist, shapes, digits, a folder of images, a path to .npy, .npz, IDX, .csv, .parquet or .json, or hf:OWNER/NAME; "
+            "with options after a colon."
+        ),
+    ] = None,
     run: Annotated[str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")] = None,
     latent: Annotated[int | None, typer.Option("--latent", "--latent-dim", help="Latent units.  [default: 32]")] = None,
     likelihood: Annotated[str | None, typer.Option(help="p(x|z).  [default: by the kind of data]")] = None,
     posterior: Annotated[str | None, typer.Option(help="q(z|x).  [default: normal]")] = None,
     prior: Annotated[str | None, typer.Option(help="p(z).  [default: normal]")] = None,
-    network: Annotated[str | None, typer.Option(help="Encoder and decoder.  [default: residual]")] = None,
+    network: Annotated[str | None, typer.Option(help="Encoder and decoder.  [default: conv for larger images, else residual]")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The encoder alone, such as my_module:MyEncoder.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="The decoder alone.")] = None,
+    condition: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Attribute or column to condition on; may be repeated.")
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="elbo, or iwae:k=5.  [default: elbo]")] = None,
     gradient: Annotated[str | None, typer.Option(help="Gradient estimator.  [default: pathwise]")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Optimiser.  [default: adamw]")] = None,
@@ -71,7 +86,8 @@ def train(
     from vaestro.runs import result as result_of
 
     options: dict[str, Any] = {
-        "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "objective": objective,
+        "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
+        "decoder": decoder, "condition": condition or None, "objective": objective,
         "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
         "compile": compile, "init": init,
@@ -81,7 +97,7 @@ def train(
             raise ValueError("expected --resume RUN with at most --epochs, --steps or --device; got more")
         job = Job.resumed(resume, **options)
     else:
-        job = Job.new(source, run=run, force=force, config=config, dry=dry_run, **options)
+        job = Job.new(source, run=run, force=force, config=config, dry=dry_run, progress=console.reading, **options)
     training = job.training
     writes = job.writes
     if not writes:
@@ -134,7 +150,7 @@ def evaluate(
     opened = _open(run)
     model = opened.model(_device(device))
     source = data or opened.config["source"]
-    rows = load_rows(source, model.space, split) if data else opened.data().split(split)
+    rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split)
     n = len(rows) if limit is None else limit
     steps = evaluating(model, rows, k=k, methods=[m.strip() for m in methods.split(",") if m.strip()], limit=limit, seed=seed)
     evaluation = None
@@ -160,6 +176,7 @@ def sample(
     mean: Annotated[
         bool | None, typer.Option("--mean/--draws", help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]")
     ] = None,
+    condition: Condition = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -168,19 +185,22 @@ def sample(
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
     from vaestro import latents
-    from vaestro.data.writers import check_output, write_arrays, write_grid
+    from vaestro.data.writers import check_output, write_data, write_grid
 
     opened = _open(run)
     model = opened.model()
-    path = check_output(output or opened.path / ("samples.png" if model.space.image else "samples.npz"), force=force)
+    default = "samples.csv" if model.space.columns else "samples.png" if model.space.image else "samples.npz"
+    path = check_output(output or opened.path / default, force=force)
+    given = latents.conditions(model, _pairs(condition), n)
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
-    drawn = latents.sample(model, n, temperature=temperature, seed=seed, mean=mean)
+    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean)
     what = "means of p(x|z) at draws of z" if mean else "draws"
     if picture:
-        write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}, temperature {temperature:g}")
+        of = f" with {', '.join(condition)}" if condition else ""
+        write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
     else:
-        write_arrays(path, {"x": drawn})
+        write_data(path, drawn)
     console.say(f"wrote {n} {what} to {path}")
 
 
@@ -207,7 +227,7 @@ def encode(
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
@@ -222,6 +242,7 @@ def decode(
     file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
     output: Output,
     sample: Annotated[bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")] = False,
+    condition: Condition = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -231,16 +252,17 @@ def decode(
     """
     from vaestro import latents
     from vaestro.data.readers import read_latents
-    from vaestro.data.writers import check_output, write_arrays, write_grid
+    from vaestro.data.writers import check_output, write_data, write_grid
 
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    x = latents.decode(model, read_latents(file), sample=sample, seed=seed)
+    z = read_latents(file)
+    x = latents.decode(model, z, given=latents.conditions(model, _pairs(condition), len(z)), sample=sample, seed=seed)
     if path.suffix.lower() == ".png":
         write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
     else:
-        write_arrays(path, {"x": x})
+        write_data(path, x)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
@@ -259,13 +281,13 @@ def reconstruct(
     """
     from vaestro import latents
     from vaestro.data import load_rows
-    from vaestro.data.writers import check_output, write_arrays, write_grid
+    from vaestro.data.writers import check_output, write_data, write_grid
 
     opened = _open(run)
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
     if n is not None and not 1 <= n <= len(rows):
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
@@ -278,8 +300,43 @@ def reconstruct(
             f"{len(rows)} of {source} and their reconstructions by {opened.path}",
         )
     else:
-        write_arrays(path, {"x": means})
+        write_data(path, means)
     console.say(f"wrote {len(rows):,} reconstructions to {path}")
+
+
+@app.command()
+def impute(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(help="Data with missing cells, of the kind that the run was trained on.")],
+    output: Output,
+    k: Annotated[int, typer.Option(help="Draws of z for each datum, weighted by importance.")] = 100,
+    sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
+    split: Split = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Fill in what is missing, given what is there; cells that are there stay as they are.
+
+    Cells are assumed to be missing at random: whether a cell is missing may depend on what is observed, not on its own value.
+
+    Example: vaestro impute runs/mine customers.csv -o complete.csv
+    """
+    from vaestro import latents
+    from vaestro.data import load_rows
+    from vaestro.data.writers import check_output, write_data, write_grid
+
+    opened = _open(run)
+    path = check_output(output, force=force)
+    model = opened.model()
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
+    cells = 0 if rows.observed is None else round(len(rows) * (model.space.cells - rows.observed_cells()))
+    if path.suffix.lower() == ".png":
+        write_grid(path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}")
+    else:
+        write_data(path, filled)
+    how = "draws from p(missing | observed)" if sample else "weighted means and most probable values"
+    console.say(f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of z) to {path}")
 
 
 @app.command()
@@ -315,11 +372,16 @@ def parts(
 def info(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; without it, versions, devices and extras.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="List the decoded data that are kept for a quick start.")] = False,
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Remove them.")] = False,
 ) -> None:
-    """Say what is installed, or what a run is and how it went.
+    """Say what is installed, or what a run is and how it went; show or clear the cache of decoded data.
 
     Example: vaestro info runs/mine
     """
+    if cache or clear_cache:
+        _show_cache(clear_cache, json)
+        return
     if run is None:
         facts = _installation()
     else:
@@ -334,21 +396,40 @@ def info(
         console.say(f"{name:{width}}  {shown}")
 
 
+def _show_cache(clear: bool, json: bool) -> None:
+    from vaestro.data import cache
+
+    entries, freed = cache.entries(), 0
+    if clear:
+        freed = cache.clear()
+    if json:
+        listed = [{"source": e.source, "bytes": e.bytes, "made": e.when.isoformat()} for e in entries]
+        print(json_module.dumps({"folder": str(cache.folder()), "entries": listed, "freed": freed}, indent=1))
+        return
+    for entry in entries:
+        console.say(f"{entry.bytes / 1e6:10,.1f} MB  {entry.source}")
+    total = f"{sum(e.bytes for e in entries) / 1e6:,.1f} MB in {len(entries)} entries under {cache.folder()}"
+    console.say(f"removed {freed / 1e6:,.1f} MB from {cache.folder()}" if clear else total)
+
+
 def _installation() -> dict[str, Any]:
     from importlib import metadata
     from importlib.util import find_spec
 
     import torch
 
+    from vaestro.data import cache
     from vaestro.runs import machine
 
+    held = cache.entries()
     versions = {n: metadata.version(n) for n in ("numpy", "accelerate", "safetensors", "typer", "rich", "pillow")}
     return {
         **machine(),
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "libraries": versions,
-        "extras": {"tables": "installed" if find_spec("pyarrow") else "not installed"},
+        "extras": {extra: "installed" if find_spec(module) else "not installed" for extra, module in EXTRAS.items()},
+        "cache": f"{sum(e.bytes for e in held) / 1e6:,.1f} MB in {len(held)} entries under {cache.folder()}",
     }
 
 
@@ -373,6 +454,17 @@ def _of_run(run: Run) -> dict[str, Any]:
         error = estimate["stderr"] or 0.0
         facts[estimate["method"]] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws"
     return facts
+
+
+def _pairs(conditions: list[str] | None) -> dict[str, str]:
+    """Read NAME=VALUE pairs."""
+    pairs: dict[str, str] = {}
+    for text in conditions or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in pairs:
+            raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
+        pairs[name] = value
+    return pairs
 
 
 def _open(run: str | None) -> Run:

@@ -40,6 +40,12 @@ class Console:
                 for record in step.records:
                     self.say(line(record, job.training.steps))
 
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Show how far the reading of data is, on a terminal."""
+        if self.live:
+            end = "\n" if done >= total else ""
+            print(f"\r{what} {done:,} / {total:,}   ", end=end, flush=True)
+
     def progress(self, items: Iterable[tuple[int, Item]], total: int, what: str) -> Iterator[tuple[int, Item]]:
         """Pass (done, item) pairs on; say after a second how long all will take, and show progress on a terminal."""
         start, first, told = time.perf_counter(), 0, False

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from vaestro.densities import Batch, Space
 from vaestro.randomness import uniform_levels
+from vaestro.spaces import Batch, Frame, Space
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Hold what a source has, in the user's own layout and units: by split, or all of it under "all".
+
+    Args:
+        splits: arrays (N, ...), possibly memory-mapped and read-only, or tables, by the name of the split.
+        attributes: for each split, what else is known of each row, by name, each (N,).
+        notes: what was decided while reading, a line each.
+    """
+
+    splits: Mapping[str, Any]
+    attributes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Hold one split.
+    """Hold one split: which rows of the values, which of their cells were observed, and what is given with them.
 
     Args:
-        values: codes or values inside, (N, *X); where `dynamic`, 8-bit grey levels that are binarised at every access.
+        values: codes or values inside, (M, *X), possibly memory-mapped, or (M, H, W, C) where `channels_last`; where
+            `dynamic`, 8-bit grey levels that are binarised at every access.
         space: what a batch of them is.
         name: which split, which names the stream of a fixed binarisation.
         dynamic: binarise anew at every access, with P(1) = level / 255 exactly.
         attributes: what else is known of each row, by name, each (N,).
+        index: which rows of `values`, (N,); None for all. Splits of large data share one array.
+        observed: which cells were observed, (M, *X); None for all.
+        given: codes of the conditions, (N, columns of `given_space`); None without.
+        given_space: the space of the conditions.
+        channels_last: whether images lie as (H, W, C) and are turned when gathered.
     """
 
     values: np.ndarray
@@ -30,9 +52,31 @@ class Rows:
     name: str
     dynamic: bool = False
     attributes: dict[str, np.ndarray] = field(default_factory=dict)
+    index: np.ndarray | None = None
+    observed: np.ndarray | None = None
+    given: np.ndarray | None = None
+    given_space: Space | None = None
+    channels_last: bool = False
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.values) if self.index is None else len(self.index)
+
+    def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+        return array[rows if self.index is None else self.index[rows]]
+
+    def _values(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Return rows as they are held, (..., *X)."""
+        values = self._take(self.values, rows)
+        return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
+
+    def _batch(self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str) -> Batch:
+        observed = None if self.observed is None else _tensor(self._take(self.observed, rows), device)
+        given = None
+        if self.given is not None and self.given_space is not None:
+            codes = _tensor(self.given[rows], device)
+            features = self.given_space.features(codes.flatten(0, -2), None, torch.get_default_dtype())
+            given = features.unflatten(0, codes.shape[:-1])
+        return Batch(_tensor(values, device), observed, given)
 
     def gather(
         self,
@@ -42,52 +86,88 @@ class Rows:
         seed: int = 0,
         stream: int = 0,
         place: tuple[int, int] | None = None,
-    ) -> torch.Tensor:
+    ) -> Batch:
         """Gather the batches of several steps at once: row numbers (S, B) -> codes or values (S, B, *X).
 
         `place` is where each batch stands in its step's global batch (first row, rows); `stream` names the steps.
         """
-        values = self.values[index]
+        values = self._values(index)
         if self.dynamic:
             start, rows = place or (0, index.shape[1])
             draws = uniform_levels((len(index), rows, *values.shape[2:]), seed, "binarise", self.name, stream)
             values = (draws[:, start : start + index.shape[1]] < values).view(np.uint8)
-        return torch.from_numpy(values).to(device, non_blocking=True)
+        return self._batch(values, index, device)
 
     def fixed(self) -> Rows:
         """Return the rows with one binarisation for good: the one that every evaluation sees, whatever the run's seed."""
         if not self.dynamic:
             return self
-        draws = uniform_levels(self.values.shape, 0, "binarise", self.name)
-        return replace(self, values=(draws < self.values).view(np.uint8), dynamic=False)
+        values = self._values(slice(None))
+        draws = uniform_levels(values.shape, 0, "binarise", self.name)
+        return replace(self, values=(draws < values).view(np.uint8), dynamic=False, index=None, channels_last=False)
 
     def chunks(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yield the rows in order, `size` at a time."""
-        values = torch.from_numpy(self.fixed().values)
-        for start in range(0, len(self), size):
-            yield Batch(values[start : start + size].to(device))
+        rows = self.fixed()
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            yield rows._batch(rows._values(part), part, device)
+
+    def pick(self, rows: np.ndarray | slice) -> Rows:
+        """Return some of the rows."""
+        index = np.arange(len(self.values))[rows] if self.index is None else self.index[rows]
+        given = None if self.given is None else self.given[rows]
+        return replace(self, index=index, given=given, attributes={k: v[rows] for k, v in self.attributes.items()})
 
     def take(self, n: int) -> Rows:
         """Return the first n rows."""
-        return replace(self, values=self.values[:n], attributes={k: v[:n] for k, v in self.attributes.items()})
+        return self if n >= len(self) else self.pick(slice(n))
 
     def spread(self, n: int) -> Rows:
         """Return n rows at equal distances, or all if there are fewer."""
-        if n >= len(self):
-            return self
-        index = np.linspace(0, len(self) - 1, n).astype(np.int64)
-        return replace(self, values=self.values[index], attributes={k: v[index] for k, v in self.attributes.items()})
+        return self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
+
+    def observed_cells(self) -> float:
+        """Return the mean number of cells of a row that were observed."""
+        if self.observed is None:
+            return float(self.space.cells)
+        return float(self._take(self.observed, slice(None)).sum() / len(self))
 
     def sha256(self) -> str:
-        """Hash what an evaluation sees: shape, type and every value."""
-        values = np.ascontiguousarray(self.fixed().values)
-        digest = hashlib.sha256(f"{values.shape} {values.dtype.str}".encode())
-        digest.update(values.data)
+        """Hash what an evaluation sees: shape, type, every value, and which were observed and given."""
+        rows = self.fixed()
+        shape = (len(rows), *rows.space.shape)
+        digest = hashlib.sha256(f"{shape} {rows.values.dtype.str}".encode())
+        held = [(rows.observed, True), (rows.given, False)]
+        for part in _slices(len(rows)):
+            digest.update(np.ascontiguousarray(rows._values(part)).data)
+        for array, shared in held:
+            if array is not None:
+                digest.update(np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data)
         return digest.hexdigest()
 
-    def outward(self) -> np.ndarray:
-        """Return the rows in the user's layout and units."""
-        return self.space.outward(self.fixed().values)
+    def outward(self) -> Any:
+        """Return the rows in the user's layout and units: an array or a Frame, with missing cells as NaN or masked."""
+        rows = self.fixed()
+        out = rows.space.outward(rows._values(slice(None)))
+        if rows.observed is None:
+            return out
+        observed = rows._take(rows.observed, slice(None))
+        if isinstance(out, Frame):
+            masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
+            return Frame({name: np.ma.MaskedArray(column.data, masks[name]) for name, column in out.columns.items()})
+        return np.where(rows.space.outward_mask(observed), out, np.nan)
+
+
+def _tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    if not array.flags.writeable:
+        array = array.copy()  # a slice of a read-only memory map
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _slices(rows: int, size: int = 4096) -> Iterator[slice]:
+    for start in range(0, rows, size):
+        yield slice(start, min(rows, start + size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +179,7 @@ class Data:
         space: what the data are; what it holds of statistics is the training split's.
         source: where they came from, with every option resolved.
         notes: what was inferred, a line each.
+        given: the space of the conditions; None without.
     """
 
     train: Rows
@@ -107,6 +188,7 @@ class Data:
     space: Space
     source: str
     notes: tuple[str, ...] = ()
+    given: Space | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:

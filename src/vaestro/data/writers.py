@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vaestro.densities import Kind, Space
+from vaestro.data import tables
+from vaestro.spaces import Frame, Kind, Space
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".txt", ".png")
+SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
 
 
 def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES) -> Path:
@@ -47,6 +49,17 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             np.savetxt(part, table, fmt="%d" if table.dtype.kind in "iu" else "%.8g")
         else:
             _write_table(part, _columns(arrays), suffix)
+
+
+def write_data(path: Path, data: Any) -> None:
+    """Write data in the user's layout: an array under the name x, or a table with its columns."""
+    if not isinstance(data, Frame):
+        write_arrays(path, {"x": data})
+    elif path.suffix.lower() == ".npy" or path.suffix.lower() == ".txt":
+        raise ValueError(f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got {path}")
+    else:
+        with writing(path) as part:
+            tables.write_frame(part, data, path.suffix.lower())
 
 
 @contextmanager

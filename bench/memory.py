@@ -1,0 +1,105 @@
+"""Measure what data on the disk cost.
+
+    python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
+
+decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
+anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
+90, cut at random from samples of scikit-learn and scikit-image. They have just been written: no disk is waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vaestro.data.images import read_images
+
+
+def anonymous() -> float:
+    """Return this process's anonymous memory in MB: what it holds that is no file on the disk."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+
+def machine() -> float:
+    """Return the seconds that all processors have worked so far, for this process and for others."""
+    user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def photographs(folder: Path, count: int) -> None:
+    """Write photographs into ten class folders."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    samples = [*load_sample_images().images, data.astronaut(), data.coffee(), data.rocket(), data.stereo_motorcycle()[0]]
+    rng = np.random.default_rng(0)
+    draws = [(rng.integers(len(samples)), rng.random(), rng.random(), rng.integers(2)) for _ in range(count)]
+
+    def write(i: int) -> None:
+        which, down, across, mirrored = draws[i]
+        sample = samples[which]
+        top, left = int(down * (sample.shape[0] - 374)), int(across * (sample.shape[1] - 499))
+        picture = sample[top : top + 375, left : left + 500]
+        Image.fromarray(picture[:, ::-1] if mirrored else picture).save(folder / str(i % 10) / f"{i:06}.jpg", quality=90)
+
+    for name in range(10):
+        (folder / str(name)).mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(count)))
+
+
+def decoding(options: argparse.Namespace) -> None:
+    processors = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "photographs"
+        photographs(folder, options.images)
+        files = [p.stat().st_size for p in folder.rglob("*.jpg")]
+        each = sum(files) / len(files) / 1024
+        print(f"{len(files):,} photographs of 500x375, {each:.0f} KB each, size={options.size}, {processors} processors")
+        for round in range(options.rounds):
+            os.environ["VAESTRO_CACHE"] = str(Path(place) / f"cache{round}")
+            before, peak = anonymous(), 0.0
+
+            def watch(what: str, done: int, total: int) -> None:
+                nonlocal peak
+                peak = max(peak, anonymous())
+
+            wall, cpu, used = time.perf_counter(), time.process_time(), machine()
+            read_images(folder, {"size": options.size}, watch)
+            wall, cpu, used = time.perf_counter() - wall, time.process_time() - cpu, machine() - used
+            again = time.perf_counter()
+            read_images(folder, {"size": options.size})
+            again = time.perf_counter() - again
+            own, others = cpu / wall / processors, max(0.0, used - cpu) / wall / processors
+            print(
+                f"{len(files) / wall:,.0f} images/s, {wall:.2f} s, processors {own:.0%} busy with it and {others:.0%} with others' work, "
+                f"anonymous memory +{peak - before:.0f} MB; from the cache {again:.3f} s"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+
+    def command(run: Callable[[argparse.Namespace], None], **defaults: int) -> None:
+        added = commands.add_parser(run.__name__)
+        for name, value in defaults.items():
+            added.add_argument(f"--{name}", type=int, default=value)
+        added.set_defaults(run=run)
+
+    command(decoding, images=5000, size=64, rounds=1)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The data sets that have names: each a function that returns `Raw`, its keyword-only arguments the options of a source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import resources
+from typing import Literal
+
+import numpy as np
+
+from vaestro.data.sets import Raw
+from vaestro.randomness import derive
+
+
+def _whole(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise ValueError unless the value is a whole number of that range."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        wanted = f"from {low} to {high}" if high is not None else f"of {low} or more"
+        raise ValueError(f"expected {name} to be a whole number {wanted}; got {value!r}")
+
+
+# -- MNIST, with what can be measured of a stroke ---------------------------------------------------------------------
+
+
+def mnist(*, valid: int = 5000) -> Raw:
+    """Read MNIST (LeCun, Cortes and Burges), which the package ships: uint8 (N, 28, 28), of which the last training images are valid.
+
+    Attributes: `digit`, and those of `measure`.
+
+    Raises:
+        ValueError: valid leaves nothing to train on.
+    """
+    _whole("valid", valid, 0, 59999)
+    with resources.files("vaestro.data").joinpath("mnist.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        x, test = archive["train"], archive["test"]
+        known = {"digit": archive["train_digit"], **measure(x)}
+        known_of_test = {"digit": archive["test_digit"], **measure(test)}
+    cut = len(x) - valid
+    return Raw(
+        {"train": x[:cut], "valid": x[cut:], "test": test},
+        {"train": {k: v[:cut] for k, v in known.items()}, "valid": {k: v[cut:] for k, v in known.items()}, "test": known_of_test},
+    )
+
+
+def measure(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure strokes of ink 0 .. 255 on empty ground, uint8 (N, H, W) -> {name: float32 (N,)}, after Morpho-MNIST (Castro et al. 2019).
+
+    slant: degrees by which upright strokes lean to the right, from the second moments.
+    thickness: pixels across a stroke.
+    width: pixels that hold the middle 98 % of the ink once it has been sheared upright.
+
+    An image without ink measures 0 in all three.
+    """
+    shear, thickness = np.zeros((2, len(images)))
+    for start in range(0, len(images), 512):
+        rows = slice(start, start + 512)
+        shear[rows], thickness[rows] = _shear(images[rows]), _thickness(images[rows])
+    measured = {"slant": np.degrees(np.arctan(shear)), "thickness": thickness, "width": _width(images, shear)}
+    return {name: values.astype(np.float32) for name, values in measured.items()}
+
+
+def _shear(images: np.ndarray) -> np.ndarray:
+    """Return how many pixels upright strokes move to the right for each pixel up: (N, H, W) -> (N,)."""
+    y, x = (place.ravel() - place.max() // 2 for place in np.indices(images.shape[1:]))
+    # Whole numbers below 2**24, of which float32 makes no errors: the same bytes on every machine.
+    moments = images.reshape(len(images), -1).astype(np.float32) @ np.stack([x**0, x, y, x * y, y * y], 1).astype(np.float32)
+    ink, mx, my, mxy, myy = moments.astype(np.float64).T
+    ink = np.maximum(ink, 1)
+    spread = myy - my * my / ink
+    return (mx * my / ink - mxy) / np.where(spread > 0, spread, np.inf)
+
+
+def _thickness(images: np.ndarray) -> np.ndarray:
+    """Return twice the radius r of the pen: (N, H, W) -> (N,).
+
+    By Steiner's formula a pen of radius r that draws curves with Euler characteristic e (strokes less loops) leaves the area A and
+    the perimeter P with A = r P - pi e r^2. Each of A, P and e is a sum over pixels and pairs of pixels, averaged over the levels of
+    grey: P counts the steps of grey along four directions (Crofton), e counts corners less edges plus faces.
+    """
+    n, row = len(images), images.shape[2] + 2
+    ink = np.pad(images, ((0, 0), (1, 1), (1, 1))).ravel()  # flat: a neighbour is an offset, and rows are kept apart by empty pixels
+
+    def total(*offsets: int) -> np.ndarray:
+        """Sum over each image the most of the pixels at these offsets."""
+        most = ink.copy()
+        for offset in offsets:
+            np.maximum(most[:-offset], ink[offset:], out=most[:-offset])
+        return most.reshape(n, -1).sum(1, np.uint32) / 255
+
+    area, across, down, corners = total(), total(1), total(row), total(1, row, row + 1)
+    perimeter = math.pi / 4 * (across + down - 2 * area + (total(row + 1) + total(row - 1) - 2 * area) / math.sqrt(2))
+    euler = corners - across - down + area
+    root = np.sqrt(np.maximum(perimeter**2 - 4 * math.pi * euler * area, 0))
+    return 4 * area / np.where(area > 0, perimeter + root, 1)
+
+
+def _width(images: np.ndarray, shear: np.ndarray) -> np.ndarray:
+    """Return the width of the ink without its shear: (N, H, W), (N,) -> (N,)."""
+    height, width = images.shape[1:]
+    y, x = (place.ravel() for place in np.indices((height, width)))
+    edges = np.arange(-height, width + height + 1)
+    found = np.zeros(len(images))
+    # Images of nearly one shear share one linear map onto the ink left of each edge.
+    steps = np.rint(np.clip(shear, -2, 2) * 32).astype(np.int64)
+    order = np.argsort(steps, kind="stable")
+    for rows in filter(len, np.split(order, np.flatnonzero(np.diff(steps[order])) + 1)):
+        place = x + steps[rows[0]] / 32 * (y - height // 2)
+        below = np.clip(edges - place[:, None], 0, 1).astype(np.float32)
+        for part in np.array_split(rows, -(-len(rows) // 512)):
+            ink = images[part].reshape(len(part), -1).astype(np.float32) @ below
+            ends = []
+            for share in (0.01, 0.99):
+                wanted = share * ink[:, -1:]
+                right = np.maximum((ink < wanted).sum(1), 1)[:, None]
+                low, high = np.take_along_axis(ink, right - 1, 1), np.take_along_axis(ink, right, 1)
+                ends.append((right + (wanted - high) / np.maximum(high - low, 1e-6))[:, 0])
+            found[part] = np.where(ink[:, -1] > 0, ends[1] - ends[0], 0)
+    return found
+
+
+# -- digits of scikit-learn -------------------------------------------------------------------------------------------
+
+
+def digits() -> Raw:
+    """Read the 1,797 digits that come with scikit-learn: uint8 (1797, 8, 8), levels 0 .. 16, with the attribute `digit`.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError("expected the extra vaestro[sklearn] for digits; got an installation without it") from error
+    found = load_digits()
+    return Raw({"all": found.images.astype(np.uint8)}, {"all": {"digit": found.target.astype(np.uint8)}})
+
+
+# -- shapes -----------------------------------------------------------------------------------------------------------
+
+SYMMETRY = {"square": 90, "ellipse": 180, "heart": 360}
+COLOURS = {
+    "red": (229, 57, 53),
+    "yellow": (253, 216, 53),
+    "green": (67, 160, 71),
+    "cyan": (38, 198, 218),
+    "blue": (57, 93, 229),
+    "violet": (171, 71, 188),
+}
+SCALE = (0.18, 0.36)
+REACH = SCALE[1] * math.sqrt(2 / math.pi)  # from the centre to the end of the longest ellipse, in sides of the image
+HEART = 0.5 + math.pi / 8  # a square of side sqrt(1/2) with half a disc on two of its sides
+HEART_CENTRE = (1 / 4 + 3 * math.pi / 32 + 1 / 24) / HEART  # above its tip
+
+
+def shapes(*, size: int = 64, n: int = 10_000, seed: int = 0, channels: Literal["colour", "grey"] = "colour") -> Raw:
+    """Render one shape an image on black, all factors drawn independently and uniformly: uint8 (n, size, size, 3), or (n, size, size).
+
+    A row follows from seed and row number, so fewer rows are the first of more; and from arithmetic that is the same on every machine.
+    Of another size the same rows show the same scenes.
+
+    Attributes:
+        shape: square, ellipse (twice as long as wide) or heart.
+        scale: the root of the shape's area, .18 to .36 of the image's side.
+        rotation: degrees anticlockwise, from 0 to where the shape looks the same again: 90, 180 or 360.
+        x, y: where the centre of mass is, from 0 (as far left, or up, as every shape fits) to 1.
+        colour: red, yellow, green, cyan, blue or violet; grey images have none, and white shapes.
+
+    Args:
+        size: pixels of a side, 16 to 256.
+        n: images.
+        seed: of the factors.
+        channels: colour or grey.
+
+    Raises:
+        ValueError: an argument is out of range, or the images do not fit into memory.
+    """
+    _whole("size", size, 16, 256)
+    _whole("n", n, 1)
+    _whole("seed", seed, 0)
+    if channels not in ("colour", "grey"):
+        raise ValueError(f"expected channels to be colour or grey; got {channels!r}")
+    layout = (n, size, size, 3) if channels == "colour" else (n, size, size)
+    try:
+        images = np.zeros(layout, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise ValueError(f"expected images that fit into memory; got {math.prod(layout):,} bytes of them") from error
+
+    def uniform(factor: str) -> np.ndarray:
+        """Draw (n,) numbers of 24 bits on [0, 1) from raw bits, which do not change between NumPy versions."""
+        return (np.random.PCG64(derive(seed, "shapes", factor)).random_raw(n) >> 40) / 2**24
+
+    names = np.array(list(SYMMETRY))
+    kind = (uniform("shape") * len(names)).astype(np.int64)
+    rotation = uniform("rotation") * np.array(list(SYMMETRY.values()))[kind]
+    scale = SCALE[0] + (SCALE[1] - SCALE[0]) * uniform("scale")
+    x, y = uniform("x"), uniform("y")
+    known = {"shape": names[kind], **{k: v.astype(np.float32) for k, v in (("scale", scale), ("rotation", rotation), ("x", x), ("y", y))}}
+    if channels == "colour":
+        colour = (uniform("colour") * len(COLOURS)).astype(np.int64)
+        known["colour"] = np.array(list(COLOURS))[colour]
+        paint = np.array(list(COLOURS.values()), np.float32)[colour]
+    else:
+        paint = np.full((n, 1), 255, np.float32)
+        images = images[..., None]
+
+    cosine, sine = _turn(rotation)
+    margin = REACH * size + 1
+    patch = math.ceil(2 * margin) + 1
+    windows = np.lib.stride_tricks.sliding_window_view(images, (patch, patch), (1, 2), writeable=True)
+    across, down = (margin + place * (size - 2 * margin) for place in (x, y))
+    left, top = (np.clip(np.floor(centre - margin).astype(np.int64), 0, size - patch) for centre in (across, down))
+    pixels = np.arange(patch) + 0.5
+    for k, cover in enumerate((_square, _ellipse, _heart)):
+        every = np.flatnonzero(kind == k)
+        for rows in filter(len, np.array_split(every, len(every) * patch**2 // 2**17 + 1)):
+            right = (left[rows, None] + pixels - across[rows, None]).astype(np.float32)[:, None, :]
+            up = (down[rows, None] - top[rows, None] - pixels).astype(np.float32)[:, :, None]
+            c, s, side = (values[rows, None, None].astype(np.float32) for values in (cosine, sine, scale * size))
+            covered = np.clip(cover(c * right + s * up, c * up - s * right, side), 0, 1)
+            windows[rows, top[rows], left[rows]] = covered[:, None] * paint[rows, :, None, None] + np.float32(0.5)
+    return Raw({"all": images.reshape(layout)}, {"all": known})
+
+
+def _turn(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosines and sines from sums and products alone: those of mathematical libraries differ in the last bit."""
+    angle = degrees * (math.pi / 180 / 64)
+    square = angle * angle
+    c = 1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))
+    s = angle * (1 - square / 6 * (1 - square / 20 * (1 - square / 42)))
+    for _ in range(6):
+        c, s = c * c - s * s, 2 * c * s
+    return c, s
+
+
+# Each shape has the area side^2 and its centre of mass at 0. From pixels (u, v) of a frame that turns with it, v upwards, follows how much
+# of the pixel it covers: half a pixel less the distance to the edge, yet to be limited to [0, 1].
+
+
+def _square(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:
+    half = side / 2 + np.float32(0.5)
+    return np.clip(half - np.abs(u), 0, 1) * np.clip(half - np.abs(v), 0, 1)
+
+
+def _ellipse(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:
+    short = side * np.float32(1 / math.sqrt(2 * math.pi))
+    u, v = u / (2 * short), v / short
+    level, slope = u * u + v * v, u * u / (2 * short) ** 2 + (v / short) ** 2
+    return np.float32(0.5) - (np.sqrt(level) - 1) * np.sqrt((level + np.float32(1e-9)) / (slope + np.float32(1e-9)))
+
+
+def _heart(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:
+    unit = side * np.float32(1 / math.sqrt(HEART))
+    u, v = np.abs(u) / unit, v / unit + np.float32(HEART_CENTRE)
+    lobe = np.sqrt((u - 0.25) ** 2 + (v - 0.75) ** 2) - np.float32(math.sqrt(1 / 8))
+    along = np.maximum(u + v, 0) / 2
+    edge = np.sqrt(np.minimum(u * u + (v - 1) ** 2, (u - along) ** 2 + (v - along) ** 2))
+    return np.float32(0.5) - unit * np.where(u + v > 1, lobe, np.copysign(edge, u - v))
+
+
+NAMED: dict[str, Callable[..., Raw]] = {"mnist": mnist, "shapes": shapes, "digits": digits}

@@ -1,0 +1,744 @@
+"""Read tables, say what each column is, and write them.
+
+Every format becomes an Arrow table first and a Frame then, so that a column means the same wherever it came from: NaN,
+null and empty text are empty cells. What a column is follows from all rows; what is fitted, from the training rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+import json
+import math
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaestro.data.sets import Raw
+from vaestro.parts import nearest
+from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
+EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
+SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
+KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that say what columns are
+MOST_CATEGORIES = 1000
+FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
+FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 carries
+LARGEST_TEXT = 2**30  # bytes of one column
+CHUNK = 65536  # rows
+REMARKS = {  # of one column, and of several
+    "grid": ("lies on a grid: spread over its cells", "lie on a grid: spread over its cells"),
+    "repeats": ("repeats values: spread over small cells", "repeat values: spread over small cells"),
+    "few": ("has few values: read as categories (count= overrules)", "have few values: read as categories (count= overrules)"),
+    "constant": ("is constant: it costs nothing, and samples carry it", "are constant: they cost nothing, and samples carry them"),
+    "numbers": ("numbers the rows {}", "number the rows {}"),
+}
+
+
+def _arrow(what: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"expected the extra vaestro[tables] to {what}; got an installation without it") from error
+    return pyarrow
+
+
+# -- files -> frames --------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[str] | None = None, text: Collection[str] = ()) -> Raw:
+    """Read a .csv, .tsv, .parquet, .json or .jsonl file into a Frame.
+
+    Args:
+        path: the file; its suffix says the format.
+        options: `ignore` names columns to leave out, joined by +; `split` names the column that says which rows are
+            train, valid and test, which then are the splits, and not "all".
+        columns: read only these, as far as there are such; by default all.
+        text: columns that a CSV file holds as text, whatever they look like.
+
+    Raises:
+        ValueError: the file is damaged or no table, a column cannot be data, or an option names no column.
+    """
+    suffix = path.suffix.lower()
+    pa = _arrow(f"read {suffix}")
+    notes: list[str] = []
+    if columns is not None and "split" in options:
+        columns = {*columns, str(options["split"])}
+    try:
+        if suffix in (".csv", ".tsv"):
+            table = _read_csv(pa, path, options, columns, text, notes)
+        elif suffix == ".parquet":
+            with pa.parquet.ParquetFile(path) as file:
+                wanted = _wanted(file.schema_arrow.names, options, columns, path.name)
+                table = file.read(columns=wanted).select(wanted)  # asked for a, it gives a.b too
+        else:
+            table = _read_json(pa, path)
+            table = _dated(pa, table.select(_wanted(table.column_names, options, columns, path.name)))
+        frame = _frame(pa, table, path.name, notes)
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        if str(error).startswith("expected"):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise ValueError(f"expected a readable {suffix} file; got {path}, which is damaged or cut short ({reason})") from error
+    if "split" not in options:
+        return Raw({"all": frame}, {"all": {}}, tuple(notes))
+    splits = _splits(frame, str(options["split"]), path.name)
+    return Raw(splits, {name: {} for name in splits}, tuple(notes))
+
+
+def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
+    """Return the columns that an option names, joined by + or as a list.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    value = options.get(key, ())
+    if isinstance(value, bool):
+        value = str(value).lower()  # a column named true
+    pieces = [str(value)] if str(value) in names else [str(v) for v in value] if isinstance(value, (list, tuple)) else str(value).split("+")
+    for name in pieces:
+        if name not in names:
+            raise ValueError(f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got {name!r}")
+    return pieces
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    return nearest(name, names if len(names) <= 12 else difflib.get_close_matches(name, names, 5, 0.0))
+
+
+def _wanted(names: Sequence[str], options: Mapping[str, Any], columns: Collection[str] | None, where: str) -> list[str]:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
+    if columns is not None:
+        found = [name for name in names if name in columns]
+        if not found:
+            raise ValueError(f"expected columns {_listed(list(columns))} in {where}; got {_listed(names, 9)}")
+        return found
+    ignored = named(options, "ignore", names, where) if "ignore" in options else []
+    if len(ignored) == len(names):
+        raise ValueError(f"expected ignore= to leave a column of {where}; got {', '.join(ignored)}")
+    return [name for name in names if name not in ignored]
+
+
+def _splits(frame: Frame, column: str, where: str) -> dict[str, Frame]:
+    (column,) = named({"split": [column]}, "split", frame.columns, where)
+    values = np.ma.getdata(frame.columns[column]).astype(str)
+    rest = Frame({name: cells for name, cells in frame.columns.items() if name != column})
+    words, codes = np.unique(values, return_inverse=True)
+    strange = ["empty cells"] if np.ma.is_masked(frame.columns[column]) else []
+    strange += [repr(str(word)) for word in words if word.strip().lower() not in SPLITS]
+    if strange:
+        raise ValueError(f"expected train, valid or test in column {column!r} of {where}; got {strange[0]}")
+    splits = np.array([SPLITS[word.strip().lower()] for word in words])[codes.ravel()]
+    if not (splits == "train").any() or not rest.columns:
+        raise ValueError(f"expected rows for training and other columns beside {column!r} in {where}; got none")
+    return {name: rest[splits == name] for name in ("train", "valid", "test") if (splits == name).any()}
+
+
+# -- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(
+    pa: Any, path: Path, options: Mapping[str, Any], columns: Collection[str] | None, text: Collection[str], notes: list[str]
+) -> Any:
+    quotes = _check_text(path)
+    delimiter, header, blank = _header(path)
+    names = [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
+    numbers = [cell for cell in header if _number(cell)]
+    if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:  # 0, 1, .. are names that pandas gives
+        raise ValueError(f"expected a first line of column names in {path.name}; got numbers, {', '.join(numbers[:3])} (add such a line)")
+    if numbers:
+        notes.append(f"the first line is read as names of columns: {_listed([cell for cell in header if cell])}")
+    wanted = _wanted(names, options, columns, path.name)
+    whole = {name for kind in ("real", "count") if kind in options for name in named(options, kind, names, path.name)}
+    if quotes % 2:
+        _refuse_lines(path, delimiter, len(names))
+
+    def read(of: list[str], types: Mapping[str, Any], **how: Any) -> Any:
+        return pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=blank, skip_rows_after_names=1, block_size=2**23),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=of,
+                column_types=dict(types),
+                null_values=[*EMPTY, *(" " + word for word in EMPTY)],
+                strings_can_be_null=True,
+                **{"quoted_strings_can_be_null": False, **how},
+            ),
+        )
+
+    def replaced(table: Any, of: list[str], types: Mapping[str, Any], keep: Any, **how: Any) -> Any:
+        """Read some columns again in another way, and take those that `keep` likes better."""
+        again = read(of, types, **how) if of else table
+        for name in of:
+            if keep(again[name]):
+                table = table.set_column(table.column_names.index(name), name, again[name])
+        return table
+
+    words = pa.string()
+    try:
+        table = read(wanted, {name: words for name in text if name in wanted})
+    except pa.ArrowInvalid:
+        _refuse_lines(path, delimiter, len(names))
+        raise
+    if not table.num_rows:
+        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
+    # A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it is an empty cell among numbers.
+    free = [n for n in wanted if table[n].type == words and n not in text]
+    doubtful = [n for n in free if pa.compute.any(pa.compute.is_in(table[n], pa.array(EMPTY))).as_py()]
+    table = replaced(table, doubtful, {}, lambda c: c.type != words, quoted_strings_can_be_null=True)
+    if delimiter == ";":
+        commas = [n for n in free if table[n].type == words and _all(pa, table[n], r"^\s*[+-]?\d+(,\d+)?\s*$")]
+        commas = [n for n in commas if not _all(pa, table[n], r"^[^,]*(,\d{3})?$")]  # 1,234 could be a thousand
+        table = replaced(table, commas, {}, lambda c: c.type != words, decimal_point=",", quoted_strings_can_be_null=True)
+        if commas:
+            notes.append(f"commas are decimal points in {_listed(commas)}")
+    # A code such as 01234 is no number, and a time of day is text as it was written.
+    codes = [n for n in wanted if (table[n].type == pa.int64() and n not in whole) or pa.types.is_time(table[n].type)]
+    types = dict.fromkeys(codes, words)
+    table = replaced(table, codes, types, lambda c: _any(pa, c, r"^\s*[+-]?0\d|:"), quoted_strings_can_be_null=True)
+    for i, name in enumerate(names):
+        if not header[i] and name in table.column_names:
+            column = table[name]
+            if column.type == pa.null() or (column.type == pa.int64() and not column.null_count and (np.diff(column) == 1).all()):
+                table = table.drop_columns([name])
+                notes.append(f"left out the column without a name, which {'is empty' if column.type == pa.null() else 'numbers the rows'}")
+    return table
+
+
+def _any(pa: Any, column: Any, pattern: str) -> bool:
+    return bool(pa.compute.any(pa.compute.match_substring_regex(column, pattern)).as_py())
+
+
+def _all(pa: Any, column: Any, pattern: str) -> bool:
+    return bool(pa.compute.all(pa.compute.match_substring_regex(column, pattern)).as_py())
+
+
+def _number(cell: str) -> bool:
+    try:
+        return bool(float(cell)) or True
+    except ValueError:
+        return False
+
+
+def _check_text(path: Path) -> int:
+    """Return how many quotes there are in a file; raise ValueError unless it is text in UTF-8."""
+    decoder, at, quotes = codecs.getincrementaldecoder("utf-8")(), 0, 0
+    with path.open("rb") as file:
+        while piece := file.read(2**22):
+            at += len(piece)
+            quotes += piece.count(b'"')
+            bad = piece.find(b"\0")
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                bad, piece = error.start, error.object
+            if bad >= 0:
+                got = f"byte 0x{piece[bad]:02x} at {at - len(piece) + bad:,}"
+                raise ValueError(f"expected text in UTF-8 in {path.name}; got {got} (save it again as UTF-8)")
+    return quotes
+
+
+def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        last = 0
+        try:
+            for row in reader:
+                yield last + 1, row
+                last = reader.line_num
+        except csv.Error as error:
+            raise ValueError(f"expected closed quotes in {path.name}; got {error} after line {last:,}") from error
+
+
+def _header(path: Path) -> tuple[str, list[str], int]:
+    """Return a CSV file's delimiter, its first line's cells, and how many lines are empty before that."""
+    best: tuple[tuple[bool, int], str, list[str], int] | None = None
+    for delimiter in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
+        head = []
+        with suppress(ValueError):  # of a quote that is not closed, which another delimiter may explain, or _refuse_lines tells
+            for line in _lines(path, delimiter):
+                head += [line] if line[1] else []
+                if len(head) == 2:
+                    break
+        if head:
+            (at, cells), (_, second) = head[0], head[-1]
+            score = (len(cells) == len(second) and len(cells) > 1, len(cells))
+            if best is None or score > best[0]:
+                best = score, delimiter, [cell.strip() for cell in cells], at - 1
+    if best is None:
+        raise ValueError(f"expected a first line of column names in {path.name}; got none")
+    return best[1:]
+
+
+def _refuse_lines(path: Path, delimiter: str, width: int) -> None:
+    """Raise ValueError if a line has more or fewer cells than there are names, a quote is not closed, or there are no lines."""
+    lines = 0
+    for at, row in _lines(path, delimiter):
+        lines += bool(row)
+        if row and len(row) != width:
+            raise ValueError(f"expected {width} cells in every line of {path.name}; got {len(row)} in line {at:,}")
+    if lines < 2:
+        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _read_json(pa: Any, path: Path) -> Any:
+    """Read an array of objects, or one object after the other, as JSON lines are."""
+    _check_text(path)
+    text = path.read_text("utf-8-sig")
+    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
+    start = gap.match(text).end()  # type: ignore[union-attr]
+    array = text[start : start + 1] == "["
+    at, chunk, tables = start + array, [], []
+    kind = "records, [{name: value, ..}, ..] or one a line"
+    while True:
+        at = gap.match(text, at).end()  # type: ignore[union-attr]
+        ends = at == len(text) or (array and text[at] == "]")
+        if not ends:
+            record, at = decode(text, at)
+            if not isinstance(record, dict):
+                raise ValueError(f"expected {kind}, in {path.name}; got {type(record).__name__} {str(record)[:30]!r}")
+            chunk.append(record)
+        if chunk and (ends or len(chunk) == CHUNK):
+            tables.append(_records(pa, chunk, path.name))
+            chunk = []
+        if ends:
+            break
+    if array and text[at:].strip() != "]":
+        raise ValueError(f"expected {kind}, in {path.name}; got {'no end' if at == len(text) else 'more after the array'}")
+    if not tables:
+        raise ValueError(f"expected {kind}, in {path.name}; got none")
+    if len(tables) == 1 and tables[0].num_rows == 1 and all(pa.types.is_nested(c.type) for c in tables[0].columns):
+        raise ValueError(f"expected {kind}, in {path.name}; got one object of columns")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ValueError(f"expected values of one type in each column of {path.name}; got others ({str(error)[:100]})") from error
+
+
+def _records(pa: Any, rows: list[dict[str, Any]], where: str) -> Any:
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowException, OverflowError) as error:
+            raise ValueError(f"expected values of one type in column {name!r} of {where}; got others ({str(error)[:80]})") from error
+    return pa.table(columns)
+
+
+def _dated(pa: Any, table: Any) -> Any:
+    """Turn text columns of ISO dates into dates, as a CSV file's are."""
+    for i, name in enumerate(table.column_names):
+        if table[name].type == pa.string() and _all(pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"):
+            for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+                try:
+                    table = table.set_column(i, name, table[name].cast(kind))
+                    break
+                except pa.ArrowInvalid:
+                    continue
+    return table
+
+
+# -- Arrow and Python -> frames ---------------------------------------------------------------------------------------
+
+
+def _frame(pa: Any, table: Any, where: str, notes: list[str]) -> Frame:
+    """Turn an Arrow table into a Frame, column by column."""
+    names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]  # where pandas keeps row labels
+    if not names or not table.num_rows:
+        raise ValueError(f"expected rows of data in {where}; got none")
+    t = pa.types
+    wrong = [n for n in names if t.is_nested(table[n].type)]
+    if wrong:
+        raise ValueError(f"expected plain cells in {where}; got lists or structures in {_listed(wrong, 9)} {_leave_out(where, wrong)}")
+    columns = {}
+    for name in names:
+        column = table[name]
+        if t.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        kind, empty = column.type, column.is_null().to_numpy()
+        if t.is_timestamp(kind) and kind.tz is not None:
+            notes.append(f"the times in {name} are in UTC")
+        if t.is_null(kind):
+            data = np.zeros(len(column))
+        elif t.is_boolean(kind):
+            data = column.fill_null(False).to_numpy()
+        elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
+            data = column.fill_null(0).to_numpy()
+        elif t.is_float16(kind) or t.is_decimal(kind):
+            data = column.cast(pa.float64()).fill_null(0).to_numpy()
+            data = data.astype(np.float16) if t.is_float16(kind) else data
+        elif t.is_date(kind) or t.is_timestamp(kind):
+            data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
+        elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
+            data = _words(pa, column.cast(pa.large_string()), name, where)
+        else:
+            hint = _leave_out(where, [name])
+            raise ValueError(f"expected numbers, text, truth values or dates in {where}; got {kind} in {name!r} {hint}")
+        columns[name] = _masked(data, empty, name, where)
+    return Frame(columns)
+
+
+def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
+    """Turn an Arrow column of text into an array of str; each word is turned once."""
+    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
+    if 4 * longest * len(column) > LARGEST_TEXT:
+        hint = _leave_out(where, [name])
+        raise ValueError(f"expected names of categories in column {name!r} of {where}; got text of up to {longest:,} letters {hint}")
+    words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
+    return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+
+
+def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.MaskedArray:
+    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days unless some are not midnight."""
+    kind = data.dtype.kind
+    if kind == "f":
+        empty = empty | np.isnan(data)
+        infinite = int((np.isinf(data) & ~empty).sum())
+        if infinite:
+            raise ValueError(f"expected finite numbers in column {name!r} of {where}; got {infinite:,} infinite")
+    elif kind == "M":
+        empty = empty | np.isnat(data)
+        days = data.astype("datetime64[D]")
+        data = days if (empty | (days == data)).all() else data.astype("datetime64[us]")
+    elif kind == "U":
+        empty = empty | (data == "")
+    if not empty.any():
+        return np.ma.MaskedArray(data)
+    data = data.copy()
+    data[empty] = np.zeros((), data.dtype)
+    return np.ma.MaskedArray(data, empty)
+
+
+def frame_of(columns: Any, where: str = "the table") -> Frame:
+    """Make a Frame from {name: array or list}, a DataFrame or an Arrow table; None, NaN and empty text are empty cells.
+
+    Args:
+        columns: arrays, masked arrays or lists (N,) by name; or what gives Arrow data, as DataFrames do.
+        where: what to call it in errors.
+
+    Raises:
+        ValueError: columns are of different lengths, have more than one dimension, or hold what is no data.
+    """
+    if hasattr(columns, "__arrow_c_stream__") or hasattr(columns, "columns"):
+        pa = _arrow("take a DataFrame")
+        try:
+            table = pa.table(columns)
+        except pa.ArrowException as error:
+            raise ValueError(f"expected values of one type in each column of {where}; got others ({str(error.args[0])[:100]})") from error
+        _wanted(table.column_names, {}, None, where)
+        return _frame(pa, table, where, [])
+    if not isinstance(columns, Mapping) or not columns:
+        raise ValueError(f"expected columns as {{name: values}}; got {'none' if isinstance(columns, Mapping) else type(columns).__name__}")
+    made = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
+    sizes = {len(values) for values in made.values()}
+    if len(sizes) > 1 or 0 in sizes:
+        raise ValueError(f"expected columns of one length, not 0, in {where}; got {', '.join(map(str, sorted(sizes)))}")
+    return Frame(made)
+
+
+def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"expected an array or a list in column {name!r} of {where}; got {type(values).__name__}")
+    # Beside None, lists of lists stay objects.
+    array = np.asanyarray(values) if hasattr(values, "__array__") else np.array([*values, None], object)[:-1]
+    empty = np.ma.getmaskarray(array)
+    array = np.ma.getdata(array)
+    if array.dtype.kind == "O" and array.ndim == 1:
+        gone = [v is None or type(v).__name__ in ("NAType", "NaTType") or (isinstance(v, float) and v != v) for v in array]
+        empty = empty | np.array(gone, bool)
+        there = _typed(array[~empty].tolist())
+        array = np.zeros(len(array), there.dtype) if there.ndim == 1 else there
+        if there.ndim == 1:
+            array[~empty] = there
+    if array.ndim != 1 or array.dtype.kind not in "biufUM":
+        what = f"shape {array.shape}" if array.ndim > 1 else f"values of type {array.dtype}" if array.ndim else "mixed or other values"
+        raise ValueError(f"expected numbers, text, truth values or dates (N,) in column {name!r} of {where}; got {what}")
+    return _masked(array, empty, name, where)
+
+
+def _typed(values: list[Any]) -> np.ndarray:
+    """Turn Python values of one type into an array (N,); others into an array without dimensions."""
+    kinds = {np.array(v, None if np.isscalar(v) else object).dtype.kind for v in {type(v): v for v in values}.values()}
+    try:
+        if kinds == {"O"}:
+            return np.array(values, "datetime64[us]")
+        return np.array(values) if len(kinds) == 1 or kinds <= set("iuf") else np.array(None)
+    except (ValueError, TypeError, OverflowError):
+        return np.array(None)
+
+
+# -- frames -> space --------------------------------------------------------------------------------------------------
+
+
+def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: str) -> tuple[Space, list[str]]:
+    """Say what each column is, and fit it on the training rows.
+
+    Args:
+        whole: every row of every split, which says which categories there are, and what grid real values lie on.
+        train: the training rows.
+        options: `real`, `count`, `category` and `binary` name columns, joined by +, that are of that kind; `categories`
+            is the largest number of them in a column.
+        name: where the table came from, for errors.
+
+    Returns:
+        The space, and notes on what was decided, a line each.
+
+    Raises:
+        ValueError: a column cannot be data of any kind, or not of the kind that was asked for.
+    """
+    asked: dict[str, Kind] = {}
+    for key, kind in KINDS.items():
+        for column in named(options, key, whole.columns, name) if key in options else []:
+            if asked.setdefault(column, kind) is not kind:
+                raise ValueError(f"expected one kind for column {column!r}; got {asked[column]}= and {key}=")
+    limit = options.get("categories", MOST_CATEGORIES)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
+        raise ValueError(f"expected categories to be a whole number of 2 or more; got {limit!r}")
+    empty = [n for n in whole.columns if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())]
+    if empty:
+        raise ValueError(f"expected values in {_columns(empty)}; got empty cells alone {_leave_out(name, empty)}")
+    made, crowded, remarks = [], {}, {}
+    for column, cells in whole.columns.items():
+        seen = cells.compressed()
+        values, times = np.unique(seen, return_counts=True)
+        if values.dtype.kind == "f" and (largest := max(-float(values[0]), float(values[-1]))) > 1e30:
+            raise ValueError(f"expected values below 1e30 in size in column {column!r}; got some up to {largest:g}")
+        kind = asked.get(column) or _kind(values, times, train.columns[column].compressed())
+        if len(values) == 1:
+            kind = Kind.CATEGORY
+            remarks[column] = "constant"
+        if kind is Kind.CATEGORY:
+            most = min(limit, len(seen) // 2) if len(seen) > 100 and column not in asked else limit
+            if len(values) > most:
+                crowded[column] = most, len(values)
+                continue
+            if seen.dtype.kind in "iuf" and column not in asked and len(values) > 1:
+                remarks[column] = "few"
+        elif kind is not Kind.BINARY and seen.dtype.kind in "iu" and np.ptp(values) == len(values) - 1 and 20 < len(values) == len(cells):
+            remarks[column] = "numbers"
+        one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
+        if one.kind is Kind.REAL and one.resolution:
+            remarks.setdefault(column, "grid" if _grid(values)[0] else "repeats")
+        made.append(one)
+    if crowded:
+        most = min(m for m, _ in crowded.values())
+        got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9)) + (" .." if len(crowded) > 9 else "")
+        raise ValueError(f"expected at most {most:,} categories in {_columns(list(crowded))}; got {got} {_leave_out(name, list(crowded))}")
+    space = Space.table(made)
+    return space, _notes(space, whole, remarks, name)
+
+
+def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> Kind:
+    """Choose a kind from a column's distinct values and how often each comes, and from the training rows' values."""
+    if values.dtype.kind == "M":
+        return Kind.REAL
+    if values.dtype.kind == "U":
+        return Kind.BINARY if len(values) == 2 else Kind.CATEGORY
+    often = times.sum() >= FEW * len(values)
+    if len(values) == 2 and (often or set(values.tolist()) == {0, 1}):
+        return Kind.BINARY
+    if (values != np.rint(values)).any():
+        return Kind.REAL
+    if len(values) <= FEW and often:
+        return Kind.CATEGORY
+    mean = known.mean(dtype=np.float64)
+    # Counts begin near zero, vary at least as a Poisson does, and take every whole number: prices in hundreds do not.
+    spread = known.var(dtype=np.float64) >= 0.8 * mean and values[0] <= mean / 2
+    return Kind.COUNT if values[0] >= 0 and int(values[-1]) < LARGEST_COUNT and spread and _grid(values)[0] == 1 else Kind.REAL
+
+
+def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known: np.ndarray, missing: bool) -> Column:
+    """Describe a column of a kind, from its distinct values and how often each comes, and the training rows' values."""
+    dtype = "str" if values.dtype.kind == "U" else values.dtype.name
+    if kind in (Kind.BINARY, Kind.CATEGORY):
+        if kind is Kind.BINARY and len(values) != 2:
+            raise ValueError(f"expected two values in column {name!r} for binary=; got {len(values):,}")
+        shares = (np.bincount(np.searchsorted(values, known), minlength=len(values)) + 1) / (len(known) + len(values))
+        codes = values.astype(str) if values.dtype.kind == "M" else values
+        return Column(name, kind, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing)
+    if dtype == "str":
+        raise ValueError(f"expected numbers in column {name!r} for {kind}=; got text, such as {values[0][:30]!r}")
+    if kind is Kind.COUNT:
+        wrong = values[(values < 0) | (values > LARGEST_COUNT) | (values != np.rint(values))] if values.dtype.kind != "M" else values
+        if len(wrong):
+            raise ValueError(f"expected whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=; got {wrong[0]}")
+        seen = np.log1p(known.astype(np.float64))
+        offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(known.mean(dtype=np.float64))
+        return Column(name, kind, dtype, offset=offset, scale=scale, start=(mean,), missing=missing)
+    day = 1.0  # dates are whole days or microseconds here, and days in the column
+    if values.dtype.kind == "M":
+        unit, day = ("datetime64[D]", 1.0) if dtype == "datetime64[D]" else ("datetime64[us]", 86400e6)
+        values, known = values.astype(unit).astype(np.int64), known.astype(unit).astype(np.int64)
+    offset, scale = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64)) or 1.0
+    step, origin = lattice(values, times, scale)
+    offset, scale, step, origin = (float(number) / day for number in (offset, scale, step, origin))
+    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin)
+
+
+def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float]:
+    """Return step and a point of the grid that numbers lie on, so that a density over them cannot grow without end.
+
+    Where there is no grid but many rows share a number, there are small cells around the numbers.
+
+    Args:
+        values: the distinct numbers, sorted, of which there are two or more.
+        times: how often each comes.
+        scale: their standard deviation, of which no step is less than a tiny part.
+
+    Returns:
+        (step, point); (0, 0) where the numbers are on no grid and few are shared.
+    """
+    units, parts = _grid(values)
+    often = int(times.argmax())
+    if units:
+        units *= max(1, math.ceil(FINEST * scale * parts / units))
+        return units / parts, round(values[often].item() * parts) % units / parts
+    if times[times >= 10].sum() > 0.01 * times.sum() or times[times >= 2].sum() > 0.5 * times.sum():
+        return max(_small_step(values, 1e-3 * scale), FINEST * scale), values[often].item()
+    return 0.0, 0.0
+
+
+def _grid(values: np.ndarray) -> tuple[int, int]:
+    """Return the step of the grid that sorted distinct numbers lie on as a fraction, over 1, 10 .. 10**8; (0, 1) where there is none."""
+    if values.dtype.kind != "f":
+        return int(np.gcd.reduce(np.diff(values.astype(np.int64)))), 1
+    eps, values = 4 * np.finfo(values.dtype).eps, values.astype(np.float64)
+    size = np.abs(values)
+    for parts in (10**digits for digits in range(9)):
+        points = np.rint(values * parts)
+        if (np.abs(values - points / parts) <= eps * size).all():
+            # Where a step is hardly above the rounding of floats, numbers on no grid look as if they were: these are the odds.
+            odds = np.log10(np.clip(2 * eps * size * parts, 1e-6, 1)).sum()
+            found = odds < -9 and np.abs(points).max() < 2**53
+            return (int(np.gcd.reduce(np.diff(points.astype(np.int64)))), parts) if found else (0, 1)
+    return 0, 1
+
+
+def _small_step(values: np.ndarray, most: float) -> float:
+    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255; else the smallest gap, or `most`."""
+    gaps = np.diff(values.astype(np.float64))
+    gaps = gaps[gaps > 16 * np.finfo(values.dtype).eps * np.abs(values).max()]  # others are one number, computed in two ways
+    for parts in range(1, 13) if len(gaps) else ():
+        steps = np.rint(gaps * parts / gaps.min())
+        if np.abs(gaps * parts / gaps.min() - steps).max() < 0.01:
+            return float(gaps.sum() / steps.sum())
+    return float(gaps.min(initial=most))
+
+
+def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str) -> list[str]:
+    by_kind = {kind: [c.name for c in space.columns if c.kind is kind] for kind in COLUMN_ORDER}
+    shown = max(1, 8 // sum(map(bool, by_kind.values())))
+    lines = [", ".join(f"{len(names)} {kind} ({_listed(names, shown)})" for kind, names in by_kind.items() if names)]
+    empty = {column: int(np.ma.getmaskarray(cells).sum()) for column, cells in whole.columns.items() if np.ma.is_masked(cells)}
+    if empty:
+        share = 100 * sum(empty.values()) / (len(whole) * len(whole.columns))
+        most = sorted(empty, key=lambda column: -empty[column])
+        cells = f"{share:.1f} % of cells are" if share >= 0.1 else f"{sum(empty.values()):,} cells are"
+        lines.append(f"{cells} empty, in {_listed(most)}: bounds are of what is observed, and missing at random is assumed")
+    said: dict[str, list[str]] = {}
+    for column, remark in remarks.items():
+        said.setdefault(remark, []).append(column)
+    for remark, names in said.items():
+        one = len(names) == 1
+        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(_leave_out(name, names)))
+    return lines
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    shown = [n if len(n) <= 24 else n[:22] + ".." for n in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
+
+
+def _leave_out(where: str, names: Sequence[str]) -> str:
+    how = f" with {where}:ignore={'+'.join(names)}" if Path(where).suffix else ""
+    return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
+    """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array for each column).
+
+    Empty cells stay empty. An .npz file has NaN there (whole numbers become float64), NaT among dates and "" among text.
+
+    Args:
+        path: the file, which is overwritten.
+        frame: the table.
+        suffix: the format; by default the path's.
+
+    Raises:
+        ValueError: the suffix names no format of a table.
+    """
+    suffix = suffix or path.suffix.lower()
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, values in frame.columns.items():
+                part = io.BytesIO()
+                np.save(part, _unmasked(values), allow_pickle=False)
+                archive.writestr(f"{name}.npy", part.getvalue())
+        return
+    if suffix not in SUFFIXES:
+        raise ValueError(f"expected a file of a table, {', '.join((*SUFFIXES, '.npz'))}; got {path}")
+    pa = _arrow(f"write {suffix}")
+    if suffix in (".json", ".jsonl"):
+        with path.open("w", encoding="utf-8") as file:
+            file.write("[\n" if suffix == ".json" else "")
+            for at, record in enumerate(_as_records(frame)):
+                file.write((",\n" if suffix == ".json" else "\n") * (at > 0) + record)
+            file.write("\n]\n" if suffix == ".json" else "\n")
+        return
+    table = pa.table({name: pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values)) for name, values in frame.columns.items()})
+    if suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+        return
+    if table.num_columns == 1 and table.column(0).null_count:  # an empty line would be none: "" is an empty cell
+        table = table.set_column(0, table.column_names[0], table.column(0).cast(pa.string()).fill_null(""))
+    pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def _unmasked(values: np.ma.MaskedArray) -> np.ndarray:
+    data, empty = np.ma.getdata(values), np.ma.getmaskarray(values)
+    if not empty.any() or data.dtype.kind == "U":
+        return data
+    data = data.astype(data.dtype if data.dtype.kind in "fM" else np.float64)
+    data[empty] = np.datetime64("NaT") if data.dtype.kind == "M" else np.nan
+    return data
+
+
+def _as_records(frame: Frame) -> Iterator[str]:
+    for start in range(0, len(frame), CHUNK):
+        cells = []
+        for values in frame[start : start + CHUNK].columns.values():
+            data = np.ma.getdata(values)
+            if data.dtype.kind == "M" or data.dtype.name in ("float16", "float32"):
+                data = data.astype(str)  # dates as ISO text, and 0.1 of float32 with its own few digits
+            written = (data if values.dtype.kind != "f" else data.astype(np.float64)).astype(object)
+            written[np.ma.getmaskarray(values)] = None
+            cells.append(written.tolist())
+        for row in zip(*cells, strict=True):
+            yield json.dumps(dict(zip(frame.columns, row, strict=True)), ensure_ascii=False)
