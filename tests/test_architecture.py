@@ -9,7 +9,8 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "randomness", "spaces", "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
+    "randomness", "spaces",
+    "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
     "parts", "data", "loop", "evaluation", "latents", "runs", "cli",
 ]  # fmt: skip
 

@@ -372,7 +372,8 @@ def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest
         "    def __init__(self, inputs, outputs, given=0, *, width: int = 20):\n"
         "        super().__init__()\n"
         "        self.outputs = outputs\n"
-        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(inputs), width), nn.Tanh(), nn.Linear(width, math.prod(outputs)))\n"
+        "        layers = nn.Linear(math.prod(inputs), width), nn.Tanh(), nn.Linear(width, math.prod(outputs))\n"
+        "        self.net = nn.Sequential(nn.Flatten(), *layers)\n"
         "    def forward(self, x):\n"
         "        return self.net(x).unflatten(-1, self.outputs)\n"
         "class Wrong(Wide):\n"
@@ -386,5 +387,5 @@ def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest
     one_side = small_model(encoder="my_parts:Wide")
     assert type(one_side.posterior.encoder).__name__ == "Wide" and type(one_side.likelihood.decoder).__name__ == "MLP"
     for wrong in ({"encoder": "my_parts:Wrong"}, {"decoder": "my_parts:Wrong"}, {"encoder": "my_parts:Wide", "given": GIVEN}):
-        with pytest.raises(ValueError, match="expected my_parts:W.* to t"):
+        with pytest.raises(ValueError, match=r"expected my_parts:W.* to t"):
             small_model(**wrong)

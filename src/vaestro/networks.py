@@ -166,7 +166,7 @@ class Convolutional(_Body):
     Which way is told by the shapes. The encoder halves the sides, rounding up, until they are at most 7 (a vector latent) or
     1/factor of the image (a spatial latent), and doubles the channels up to 8 times the width; the decoder takes the same
     sides in the opposite order, by nearest neighbours and then a convolution (Odena et al. 2016). At full resolution, where
-    they would cost most and carry least, there are no blocks. Groups of channels are normalised (Wu and He 2018), never
+    they would cost most, there are no blocks. Groups of channels are normalised (Wu and He 2018), never
     a batch: data do not mix. Conditions are a bias of every block's channels.
 
     Args:

@@ -481,5 +481,7 @@ def _device(name: str) -> str:
 
 def _like(source: str, run: Run) -> str:
     """Return the source with the run's own options where it names the run's data without any."""
+    from pathlib import Path
+
     own = run.config["source"]
-    return own if own.partition(":")[0] == source else source
+    return own if own.partition(":")[0] in (source, str(Path(source).expanduser().resolve())) else source

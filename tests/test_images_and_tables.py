@@ -1,0 +1,240 @@
+"""Images and tables end to end, as a user meets them on the command line."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vaestro as vs
+from vaestro import latents
+from vaestro.cli import main
+from vaestro.data import loading
+from vaestro.data.tables import read_table
+from vaestro.randomness import Order
+
+TINY = ["--latent", "3", "--steps", "6", "--batch", "16", "--device", "cpu", "--compile", "off", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and err.startswith("vaestro: expected"), err
+    return err
+
+
+def photographs(folder: Path, count: int, side: int) -> None:
+    from PIL import Image
+
+    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    r = np.random.default_rng(0)
+    for i in range(count):
+        which = int(r.integers(2))
+        top, left = r.integers(0, 427 - side), r.integers(0, 640 - side)
+        (folder / ("china", "flower")[which]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures[which][top : top + side, left : left + side]).save(folder / ("china", "flower")[which] / f"{i:03}.png")
+
+
+def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photographs(place / "photos", 60, 40)
+    assert main(["train", "photos:size=16", "--run", "run", *TINY, "--condition", "class"]) == 0
+    assert main(["evaluate", "run", "--k", "3", "--quiet"]) == 0
+    result = json.loads(Path("run/evaluation.json").read_text())
+    assert result["space"] == "levels of 256 (16, 16, 3)"
+    for estimate in result["estimates"]:
+        assert estimate["measure"] == "counting" and 4 < estimate["bits_per_dim"] < 12
+    assert main(["sample", "run", "-n", "5", "-o", "s.npz", "--condition", "class=flower", "--quiet"]) == 0
+    drawn = np.load("s.npz")["x"]
+    assert drawn.shape == (5, 16, 16, 3) and drawn.dtype == np.uint8
+    for command in (["reconstruct", "run", "photos"], ["encode", "run", "photos"]):
+        assert main([*command, "-o", f"{command[0]}.npz", "--quiet"]) == 0, "a folder is brought to the run's size"
+    assert np.load("reconstruct.npz")["x"].shape == (60, 16, 16, 3)
+    assert "one of china, flower; got tree" in refused(capsys, "sample", "run", "--condition", "class=tree")
+    assert "'class'" in refused(capsys, "train", "photos:size=16", "--run", "new", *TINY, "--condition", "clas")
+    assert main(["info", "--cache", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["entries"]) == 1
+    assert main(["info", "--clear-cache"]) == 0 and not list(Path("cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("likelihood", ["discretized-logistic", "logistic-mixture", "categorical", "gaussian", "laplace:scale=pixel"])
+def test_every_likelihood_of_levels_reports_bits(likelihood: str) -> None:
+    run = vs.train("digits", run="run", likelihood=likelihood, latent=3, steps=4, batch=16, device="cpu", compile="off")
+    bits = vs.evaluate(run.model(), run.data().test, k=4)["iwae"].bits_per_dim
+    assert bits is not None and 2 < bits < 12
+
+
+def mixed(path: Path, rows: int = 3000) -> dict[str, np.ndarray]:
+    """Write a table whose columns depend on each other through a hidden group, with strings, dates and empty cells."""
+    r = np.random.default_rng(0)
+    group = r.integers(0, 3, rows)
+    columns: dict[str, np.ndarray] = {
+        "city": np.array(["Lima", "Oslo", "Rome"])[np.where(r.random(rows) < 0.9, group, r.integers(0, 3, rows))],
+        "income": np.round(np.array([20.0, 40.0, 80.0])[group] * np.exp(0.2 * r.normal(size=rows)), 2),
+        "visits": r.poisson(np.array([1, 6, 20])[group]),
+        "member": r.random(rows) < np.array([0.05, 0.5, 0.95])[group],
+        "since": np.datetime64("2020-01-01") + (300 * group + r.integers(0, 100, rows)).astype("timedelta64[D]"),
+    }
+    empty = r.random((rows, 5)) < 0.05
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for i in range(rows):
+            writer.writerow(["" if empty[i, j] else values[i] for j, values in enumerate(columns.values())])
+    return columns
+
+
+def association(city: np.ndarray, income: np.ndarray, member: np.ndarray, since: np.ndarray) -> np.ndarray:
+    """Return numbers that say how columns hang together: means by city, and the correlation of income and date."""
+    days = since.astype("datetime64[D]").astype(float)
+    by_city = [[np.log(income[city == c]).mean(), member[city == c].mean()] for c in ("Lima", "Oslo", "Rome")]
+    return np.array([*np.ravel(by_city), np.corrcoef(np.log(income), days)[0, 1]])
+
+
+def test_a_mixed_table_keeps_its_dependence_in_samples_and_imputations(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    true = mixed(place / "people.csv")
+    train = ["train", "people.csv", "--run", "run", "--latent", "4", "--steps", "1200", "--network", "residual:width=64", "--quiet"]
+    assert main([*train, "--device", "cpu", "--compile", "off", "--batch", "128"]) == 0
+    assert main(["sample", "run", "-n", "3000", "-o", "s.csv", "--quiet"]) == 0
+    drawn = read_table(place / "s.csv", {}).splits["all"].columns
+    assert list(drawn) == list(true)
+    assert drawn["since"].dtype.kind == "M" and set(drawn["city"].tolist()) <= {"Lima", "Oslo", "Rome"} and drawn["visits"].min() >= 0
+    names = ("city", "income", "member", "since")
+    wanted = association(*(true[n] for n in names))
+    kept = drawn["income"].data > 1
+    found = association(*(drawn[n].data[kept] for n in names))
+    np.testing.assert_allclose(found, wanted, atol=0.2)
+    for options in ([], ["--sample"]):
+        assert main(["impute", "run", "people.csv", "-o", "full.csv", "--force", "--quiet", *options]) == 0
+        full = read_table(place / "full.csv", {}).splits["all"].columns
+        before = read_table(place / "people.csv", {}).splits["all"].columns
+        assert not any(np.ma.is_masked(c) for c in full.values())
+        hole = np.ma.getmaskarray(before["city"])
+        assert hole.sum() > 100
+        assert all((full[n].data == before[n].data)[~np.ma.getmaskarray(before[n])].all() for n in true), "what is there stays"
+        assert (full["city"].data[hole] == true["city"][hole]).mean() > (0.8 if not options else 0.7), "chance is a third"
+    assert main(["evaluate", "run", "--k", "5"]) == 0
+    said = capsys.readouterr().out
+    assert "of the observed cells" in said and "partly a density" in said and "bits/dim" not in said
+    (place / "new.csv").write_text("city,income,visits,member,since\nParis,30.5,3,true,2020-03-01\n")
+    assert "column 'city'" in refused(capsys, "encode", "run", "new.csv", "-o", "z.npz")
+
+
+def test_tables_of_scikit_learn(place: Path) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    for name in ("wine", "iris", "breast_cancer"):
+        loaded = getattr(datasets, f"load_{name}")()
+        header = ",".join(n.replace(",", "") for n in loaded.feature_names) + ",kind"
+        table = np.column_stack([loaded.data, loaded.target])
+        np.savetxt(f"{name}.csv", table, delimiter=",", header=header, comments="", fmt="%.6g")
+        assert main(["train", f"{name}.csv", "--run", name, *TINY]) == 0
+        assert main(["sample", name, "-n", "4", "-o", f"{name}-samples.csv", "--quiet"]) == 0
+        assert Path(f"{name}-samples.csv").read_text().splitlines()[0].replace('"', "") == header
+
+
+def test_a_table_from_python_is_kept_with_the_run(place: Path) -> None:
+    r = np.random.default_rng(0)
+    table = {"a": r.normal(size=60), "b": [["x", "y", None][i % 3] for i in range(60)]}
+    run = vs.train(table, run="run", latent=2, steps=3, batch=16, device="cpu", compile="off")
+    assert run.data().space.names == ("a", "b") and run.data().train.observed is not None
+    again = vs.train(config="run/config.yaml", run="again")
+    assert all(torch.equal(a, b) for a, b in zip(run.model().parameters(), again.model().parameters(), strict=True))
+
+
+def test_nan_in_an_array_is_missing_where_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    x = r.normal(size=(200, 1)) * np.ones((1, 6)) + 0.1 * r.normal(size=(200, 6))
+    holed = np.where(r.random(x.shape) < 0.2, np.nan, x)
+    np.save("x.npy", holed)
+    assert "missing=nan" in refused(capsys, "train", "x.npy", "--run", "run", *TINY)
+    assert main(["train", "x.npy:missing=nan", "--run", "run", *TINY]) == 0
+    assert main(["impute", "run", "x.npy", "-o", "full.npy", "--quiet"]) == 0
+    full = np.load("full.npy")
+    assert np.isfinite(full).all() and np.allclose(full[~np.isnan(holed)], x[~np.isnan(holed)], atol=1e-5)
+
+
+def test_a_conditional_model_needs_its_conditions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--run", "run", *TINY, "--condition", "digit", "--prior", "conditional"]) == 0
+    assert main(["sample", "run", "-n", "3", "-o", "s.png", "--condition", "digit=3", "--quiet"]) == 0
+    assert "digit=VALUE" in refused(capsys, "sample", "run", "-n", "3", "-o", "t.png")
+    assert "a condition of the model" in refused(capsys, "sample", "run", "--condition", "digt=3")
+    assert main(["evaluate", "run", "--k", "2"]) == 0
+    assert "log p(x | digit) >=" in capsys.readouterr().out
+    np.save("x.npy", np.zeros((12, 8, 8), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None])
+    assert "there are no attributes" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    assert "--condition COLUMN" in refused(capsys, "train", "digits", "--run", "new", *TINY, "--prior", "conditional")
+    assert "no conditions" in refused(capsys, "sample", *plain_run(), "--condition", "digit=3")
+
+
+def plain_run() -> list[str]:
+    assert main(["train", "digits", "--run", "plain", *TINY]) == 0
+    return ["plain"]
+
+
+def test_negative_counts_and_values_outside_the_unit_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    np.save("x.npy", r.integers(-1, 9, (40, 5)))
+    assert "counts of 0 or more; got -1" in refused(capsys, "train", "x.npy:kind=count", "--run", "run", *TINY)
+    np.save("u.npy", r.random((40, 5)) + 0.5)
+    assert "inside (0, 1)" in refused(capsys, "train", "u.npy:kind=unit", "--run", "run", *TINY)
+    np.save("c.npy", r.poisson(4, (40, 5)))
+    assert main(["train", "c.npy:kind=count", "--run", "run", *TINY]) == 0
+    assert "size=" in refused(capsys, "train", "c.npy:size=64", "--run", "new", *TINY)
+
+
+def test_large_arrays_are_laid_out_on_the_disk_and_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(0)
+    arrays = {"real": r.normal(size=(300, 8)), "grey": r.integers(0, 256, (300, 6, 6)), "colour": r.integers(0, 256, (300, 6, 6, 3))}
+    for name, array in arrays.items():
+        np.save(f"{name}.npy", array if name == "real" else array.astype(np.uint8))
+        small = vs.load(f"{name}.npy")
+        with monkeypatch.context() as m:
+            m.setattr(loading, "IN_MEMORY", 100)
+            m.setattr(loading, "PIECE", 2000)
+            large = vs.load(f"{name}.npy")
+            rows = loading.load_rows(f"{name}.npy", large.space)
+        assert isinstance(large.train.values, np.memmap) or isinstance(large.train.values.base, np.memmap)
+        assert str(large.space) == str(small.space) and large.test.sha256() == small.test.sha256()
+        order = Order(len(small.train), 16, 0)(3)[None]
+        torch.testing.assert_close(large.train.gather(order).x, small.train.gather(order).x)
+        np.testing.assert_allclose(rows.outward(), np.load(f"{name}.npy"), atol=1e-5)
+
+
+def test_twins_across_splits_are_said() -> None:
+    r = np.random.default_rng(0)
+    x = r.integers(0, 256, (400, 6, 6)).astype(np.uint8)
+    assert not [n for n in vs.load(x).notes if "training row" in n]
+    near = np.clip(x[:200].astype(int) + r.integers(-2, 3, (200, 6, 6)), 0, 255).astype(np.uint8)
+    notes = vs.load(np.concatenate([x, near, x[200:]])).notes
+    assert [n for n in notes if "valid rows each equals or nearly equals a training row" in n], notes
+
+
+def test_imputation_of_a_grid_of_colours_uses_the_other_channels() -> None:
+    space = vs.load("shapes:n=100,size=16").space
+    model = vs.build(space, latent=2, likelihood="logistic-mixture:channels=independent,components=2", network="mlp:width=8")
+    rows = vs.load("shapes:n=100,size=16").test
+    observed = np.random.default_rng(0).random((len(rows.values), *space.shape)) < 0.5
+    filled: Any = latents.impute(model, replace(rows, observed=observed), k=3)
+    assert filled.shape == (len(rows), 16, 16, 3) and filled.dtype == np.uint8
+
+
+def test_data_of_another_table_are_refused(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    mixed(place / "people.csv", 100)
+    assert main(["train", "people.csv", "--run", "run", *TINY]) == 0
+    (place / "other.csv").write_text("a,b\n" + "".join(f"{i},{i / 7}\n" for i in range(20)))
+    assert "expected columns income, since, visits and 2 more" in refused(capsys, "encode", "run", "other.csv", "-o", "z.npz")
+    np.save("x.npy", np.zeros((20, 5)) + np.arange(5))
+    assert "expected a table" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    assert "a table" in refused(capsys, "train", "people.csv:kind=real", "--run", "new", *TINY)
+    assert "'city'" in refused(capsys, "train", "people.csv:real=ctiy", "--run", "new", *TINY)
