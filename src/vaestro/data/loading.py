@@ -165,6 +165,8 @@ def _fitting(source: str, space: Space) -> str:
     folder = name.startswith("hf:") or Path(name).expanduser().is_dir()
     if not (folder and space.image and space.kind in (Kind.LEVELS, Kind.BINARY)):
         return source
+    if "size" in options:
+        return source
     size = f"{space.shape[1]}x{space.shape[2]}"
     options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
     return f"{name}:" + ",".join(f"{k}={_written(v)}" for k, v in options.items())
