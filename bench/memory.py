@@ -1,16 +1,22 @@
 """Measure what data on the disk cost.
 
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
+    python bench/memory.py training [--small 500] [--large 5000] [--steps 300]
 
 decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
 anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
 90, cut at random from samples of scikit-learn and scikit-image. They have just been written: no disk is waited for.
+
+training: anonymous memory at its highest and data a second, reading and training on arrays of 64x64 colour images of so many
+megabytes on the disk, each in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,17 +92,56 @@ def decoding(options: argparse.Namespace) -> None:
             )
 
 
+def training(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["VAESTRO_CACHE"] = str(Path(place) / "cache")
+        for megabytes in (options.small, options.large):
+            path = Path(place) / f"{megabytes}.npy"
+            rows = megabytes * 10**6 // 12288
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 64, 64, 3))
+            rng = np.random.default_rng(0)
+            for start in range(0, rows, 2048):
+                levels = rng.integers(0, 200, (len(array[start : start + 2048]), 8, 8, 3), dtype=np.uint8)
+                array[start : start + 2048] = levels.repeat(8, 1).repeat(8, 2) + rng.integers(0, 50, (64, 64, 3), dtype=np.uint8)
+            array.flush()
+            del array
+            subprocess.run([sys.executable, __file__, "once", "--steps", str(options.steps), "--path", str(path)], check=True)
+            path.unlink()
+
+
+def once(options: argparse.Namespace) -> None:
+    import vaestro as vs
+
+    before, peak, start = anonymous(), 0.0, time.perf_counter()
+    data = vs.load(options.path)
+    loaded, peak = time.perf_counter() - start, anonymous()
+    model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood="discretized-logistic")
+    run = vs.training(model, vs.Objective(), data, steps=options.steps, batch=128, device="cpu", compile="off")
+    next(run)
+    start = time.perf_counter()
+    for _ in range(options.steps - 1):
+        next(run)
+        peak = max(peak, anonymous())
+    speed = 128 * (options.steps - 1) / (time.perf_counter() - start)
+    size = Path(options.path).stat().st_size / 1e6
+    print(
+        f"{size:,.0f} MB on the disk: anonymous memory +{peak - before:.0f} MB, {speed:,.0f} images/s, read in {loaded:.1f} s", flush=True
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
 
-    def command(run: Callable[[argparse.Namespace], None], **defaults: int) -> None:
+    def command(run: Callable[[argparse.Namespace], None], **defaults: int | str) -> None:
         added = commands.add_parser(run.__name__)
         for name, value in defaults.items():
-            added.add_argument(f"--{name}", type=int, default=value)
+            added.add_argument(f"--{name}", type=type(value), default=value)
         added.set_defaults(run=run)
 
     command(decoding, images=5000, size=64, rounds=1)
+    command(training, small=500, large=5000, steps=300)
+    command(once, path="", steps=300)
     options = parser.parse_args()
     options.run(options)
 

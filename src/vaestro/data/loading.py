@@ -22,6 +22,7 @@ from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
 
 PIECE = 2**24  # bytes that are looked at together
+COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
 SPLITS = ("train", "valid", "test")
 REPEATED = 0.01  # share of one value from which a density could grow without end there
@@ -37,6 +38,14 @@ class _Part:
 
     def __len__(self) -> int:
         return len(self.whole) if self.index is None else len(self.index)
+
+    def some(self, cells: int) -> _Part:
+        """Return the part, or rows of it at equal distances, with no more cells than that."""
+        rows = max(1000, cells // max(1, self.whole[:1].size))
+        if rows >= len(self):
+            return self
+        at = np.linspace(0, len(self) - 1, rows).astype(np.int64)
+        return _Part(self.whole, at if self.index is None else self.index[at])
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield the rows, some megabytes at a time."""
@@ -389,6 +398,7 @@ def _fit(space: Space, train: _Part, standardise: str | None, grey: bool) -> tup
     """Fit what is derived from data on the training split; returns what there is to say too."""
     if space.kind in (Kind.REAL, Kind.UNIT):
         return _fit_real(space, train, standardise)
+    train = train.some(COUNTED)  # frequencies are where a decoder starts, and need no more
     if grey:
         total = sum(_grey(piece, space).sum(0, dtype=np.float64) for piece in train.pieces())
         return replace(space, marginal=np.asarray(total / (255 * len(train)), np.float32)), []
