@@ -172,7 +172,7 @@ def test_a_conditional_model_needs_its_conditions(capsys: pytest.CaptureFixture[
     assert main(["evaluate", "run", "--k", "2"]) == 0
     assert "log p(x | digit) >=" in capsys.readouterr().out
     np.save("x.npy", np.zeros((12, 8, 8), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None])
-    assert "there are no attributes" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    assert "'digit', which the model is conditioned on" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
     assert "--condition COLUMN" in refused(capsys, "train", "digits", "--run", "new", *TINY, "--prior", "conditional")
     assert "no conditions" in refused(capsys, "sample", *plain_run(), "--condition", "digit=3")
 
@@ -238,3 +238,27 @@ def test_data_of_another_table_are_refused(capsys: pytest.CaptureFixture[str], p
     assert "expected a table" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
     assert "a table" in refused(capsys, "train", "people.csv:kind=real", "--run", "new", *TINY)
     assert "'city'" in refused(capsys, "train", "people.csv:real=ctiy", "--run", "new", *TINY)
+
+
+def test_a_completed_table_keeps_every_column_and_codes_go_through_csv(place: Path) -> None:
+    r = np.random.default_rng(0)
+    lines = [f"{'' if i % 7 == 0 else i % 3},{r.normal():.4f},row {i},{'ab'[i % 2]}" for i in range(60)]
+    (place / "t.csv").write_text("a,b,id,kind\n" + "\n".join(lines) + "\n")
+    assert main(["train", "t.csv:ignore=id", "--run", "run", *TINY, "--condition", "kind"]) == 0
+    assert main(["impute", "run", "t.csv", "-o", "full.csv", "--quiet"]) == 0
+    before, after = (read_table(place / f, {}).splits["all"].columns for f in ("t.csv", "full.csv"))
+    assert list(after) == ["a", "b", "id", "kind"] and not any(np.ma.is_masked(c) for c in after.values())
+    for name in ("b", "id", "kind"):
+        assert (after[name] == before[name]).all()
+    assert main(["sample", "run", "-n", "3", "-o", "s.csv", "--condition", "kind=b", "--quiet"]) == 0
+    assert read_table(place / "s.csv", {}).splits["all"].columns["kind"].tolist() == ["b"] * 3
+    assert main(["encode", "run", "t.csv", "-o", "z.csv", "--quiet"]) == 0
+    assert main(["encode", "run", "t.csv", "-o", "z.npz", "--quiet"]) == 0
+    for codes in ("z.csv", "z.npz"):
+        assert main(["decode", "run", codes, "-o", f"{codes}.parquet", "--condition", "kind=a", "--quiet"]) == 0
+    first, second = (read_table(place / f"z.{s}.parquet", {}).splits["all"].columns for s in ("csv", "npz"))
+    assert all(np.array_equal(first[n], second[n]) for n in first)
+    reconstructed = place / "r.csv"
+    assert main(["reconstruct", "run", "t.csv", "-o", str(reconstructed), "--quiet"]) == 0
+    on_grid = read_table(reconstructed, {}).splits["all"].columns["b"].data * 1e4
+    assert np.allclose(on_grid, np.rint(on_grid), atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def decode(model: LatentModel, z: np.ndarray, *, given: Tensor | None = None, sa
         ValueError: the latents are of another shape, or not finite, or conditions are missing.
     """
     z = np.asarray(z)
+    if z.ndim == 2 and z.dtype.kind in "iuf" and z.shape[1] == math.prod(model.units):
+        z = z.reshape(len(z), *model.units)  # a table of codes holds grids flat
     if z.dtype.kind not in "iuf" or z.shape[1:] != tuple(model.units):
         raise ValueError(f"expected latents of shape (N, {', '.join(map(str, model.units))}); got {z.dtype} {z.shape}")
     if not len(z) or not np.isfinite(z).all():
@@ -187,6 +190,17 @@ def _typed(column: Column, value: Any) -> np.ndarray:
         raise ValueError(f"expected a {'date' if date else 'number'} for {column.name}; got {value!r}") from None
 
 
+def _as_column(column: Column, value: Any) -> np.ndarray:
+    typed = _typed(column, value)
+    return typed if column.dtype == "str" else typed.astype(column.dtype)
+
+
+def condition_columns(model: LatentModel, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
+    """Return one value for each condition as columns of a table, each (n,)."""
+    columns = () if model.given is None else model.given.columns
+    return {c.name: np.ma.MaskedArray(np.repeat(_as_column(c, values[c.name]), n)) for c in columns}
+
+
 def given_of(rows: Rows) -> Tensor | None:
     """Return the conditions of rows as a network sees them, (N, G); None without."""
     if rows.given is None or rows.given_space is None:
@@ -214,5 +228,5 @@ def values(density: Density, space: Space, *, sample: bool, generator: torch.Gen
     if sample:
         return space.outward(density.sample(generator)[0].cpu().numpy())  # type: ignore[attr-defined]
     point = density.point() if isinstance(density, DataDensity) else density.mean[0]
-    exact = isinstance(density, Categorical) and not density.ordered
+    exact = space.kind is Kind.TABLE or (isinstance(density, Categorical) and not density.ordered)
     return space.outward(point.cpu().numpy(), exact=exact)

@@ -428,6 +428,8 @@ class Space:
         elif self.kind is not Kind.COUNT:
             if exact:
                 x = np.clip(np.rint(x), 0, self.levels - 1)  # a density over spread levels may fall outside them
+            elif self.kind is Kind.LEVELS:
+                x = np.clip(x, 0, self.levels - 1)
             if exact or self.kind is not Kind.BINARY:
                 x = x * self.step + self.low
         x = x.reshape(*lead, *self.shape)

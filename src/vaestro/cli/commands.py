@@ -133,7 +133,7 @@ def evaluate(
     run: RunArgument = None,
     methods: Annotated[str, typer.Option(help="elbo,iwae or one of them.")] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
-    split: Annotated[str, typer.Option(help="test, valid or train.")] = "test",
+    split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
     seed: Seed = 0,
@@ -150,20 +150,20 @@ def evaluate(
     opened = _open(run)
     model = opened.model(_device(device))
     source = data or opened.config["source"]
-    rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split)
+    rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split or "test")
     n = len(rows) if limit is None else limit
     steps = evaluating(model, rows, k=k, methods=[m.strip() for m in methods.split(",") if m.strip()], limit=limit, seed=seed)
     evaluation = None
     for _, evaluation in console.progress(steps, n, f"{n:,} data, {k:,} draws each"):
         pass
     assert evaluation is not None
+    opened.save_evaluation(evaluation, rows, source)
     for estimate in evaluation.estimates:
         bits = estimate.bits_per_dim
         console.say(estimate.sentence(describe(rows, n)) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
     console.say(
         f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats; {duration(evaluation.estimates[0].seconds)}"
     )
-    opened.save_evaluation(evaluation, rows, source)
     console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz")
 
 
@@ -186,6 +186,7 @@ def sample(
     """
     from vaestro import latents
     from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.spaces import Frame
 
     opened = _open(run)
     model = opened.model()
@@ -200,6 +201,8 @@ def sample(
         of = f" with {', '.join(condition)}" if condition else ""
         write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
     else:
+        if isinstance(drawn, Frame):
+            drawn = Frame({**drawn.columns, **latents.condition_columns(model, _pairs(condition), n)})
         write_data(path, drawn)
     console.say(f"wrote {n} {what} to {path}")
 
@@ -323,13 +326,17 @@ def impute(
     """
     from vaestro import latents
     from vaestro.data import load_rows
+    from vaestro.data.loading import completed
     from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.spaces import Frame
 
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split, given=model.given)
     filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
+    if isinstance(filled, Frame) and rows.name == "all":
+        filled = completed(_like(source, opened), filled)
     cells = 0 if rows.observed is None else round(len(rows) * (model.space.cells - rows.observed_cells()))
     if path.suffix.lower() == ".png":
         write_grid(path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}")

@@ -168,6 +168,29 @@ def load_rows(source: Any, space: Space, split: str | None = None, *, given: Spa
     )
 
 
+def completed(source: Any, filled: Frame) -> Frame:
+    """Return a source's own table with its empty cells taken from `filled`; columns that are not modelled stay as they are."""
+    if isinstance(source, (str, Path)):
+        name, options = parse_source(source)
+        text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
+        suffix = Path(name).suffix.lower()
+        whole = tables.read_table(Path(name), {}, text=text) if suffix in tables.SUFFIXES else read(name, options)
+        frame = whole.splits.get("all")
+    else:
+        frame = _opened(source, None)[2].splits.get("all")
+    if not isinstance(frame, Frame) or len(frame) != len(filled):
+        return filled
+    columns = {}
+    for name, own in frame.columns.items():
+        made = filled.columns.get(name)
+        if made is None:
+            columns[name] = own
+        else:
+            hole = np.ma.getmaskarray(own)
+            columns[name] = np.ma.MaskedArray(np.where(hole, made.data, own.data)) if own.dtype.kind == made.dtype.kind else made
+    return Frame(columns)
+
+
 def _fitting(source: str, space: Space) -> str:
     """Bring a folder of images to the space's size and channels, unless its options say otherwise."""
     name, options = parse_source(source)
@@ -261,6 +284,8 @@ def _given(
         if isinstance(whole, Frame):
             whole = Frame({k: v for k, v in whole.columns.items() if k not in names})
         absent = [name for name in names if name not in attributes]
+        if absent and space is not None:
+            raise ValueError(f"expected {source} to have {absent[0]!r}, which the model is conditioned on; got no such column or attribute")
         if absent:
             known = [*attributes, *(whole.columns if isinstance(whole, Frame) else ())]
             offer = nearest(absent[0], known) if known else "none, since there are no attributes"
@@ -479,9 +504,7 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
         steps = np.unique(resolution[(resolution > 0) & ~np.broadcast_to(constant, resolution.shape)] if resolution.ndim else resolution)
         if len(steps):
             shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
-            notes.append(
-                f"values lie on a grid (steps of {shown}): they are spread over its cells, so that no density can grow without end"
-            )
+            notes.append(f"values lie on a grid, or many share one (cells of {shown}): spread over those, no density can grow without end")
     return fitted, notes
 
 

@@ -226,6 +226,14 @@ def read_latents(path: str) -> np.ndarray:
         ValueError: they cannot be read.
     """
     name, options = parse_source(path)
+    if not Path(name).is_file():
+        raise ValueError(f"expected a file of latents (.npy, .npz, or a table that encode wrote); got {name!r}, which is no file")
+    if Path(name).suffix.lower() in TABLES:
+        columns = tables.read_table(Path(name), options).splits["all"].columns
+        chosen = next((c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c), list(columns))
+        if any(columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]) for n in chosen):
+            raise ValueError(f"expected numbers in every cell of the latents in {name}; got others")
+        return np.stack([columns[n].data for n in chosen], 1).astype(np.float32)
     if "array" not in options and Path(name).suffix.lower() == ".npz" and Path(name).exists():
         try:
             with np.load(name, allow_pickle=False) as archive:
