@@ -25,7 +25,6 @@ PIECE = 2**24  # bytes that are looked at together
 COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
 SPLITS = ("train", "valid", "test")
-REPEATED = 0.01  # share of one value from which a density could grow without end there
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +34,7 @@ class _Part:
     whole: Any
     index: np.ndarray | None = None
     attributes: dict[str, np.ndarray] = field(default_factory=dict)
+    given: np.ndarray | None = None  # codes of the conditions of each row
 
     def __len__(self) -> int:
         return len(self.whole) if self.index is None else len(self.index)
@@ -98,7 +98,7 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
             notes.append(f"{binarise} binarisation with P(1) = level / 255" + (", anew at every access" if binarise == "dynamic" else ""))
         space, made = _fit(space, parts["train"], options.get("standardise"), binarise != "none")
         notes += made
-    rows = _rows(parts, space, binarise, name, options, given_space, progress)
+    rows = _rows(parts, space, binarise, given_space, progress)
     notes += given_notes + duplicates.between(rows, name in NAMED)
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
@@ -151,7 +151,7 @@ def load_rows(source: Any, space: Space, split: str | None = None, *, given: Spa
         if not isinstance(part.whole, Frame) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
             raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
-    made = [r.fixed() for r in _rows(chosen, space, binarise, name, options, given, progress).values()]
+    made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress).values()]
     if len(made) == 1:
         return replace(made[0], name=split)
     joined = {k: np.concatenate([r.attributes[k] for r in made]) for k in made[0].attributes}
@@ -194,14 +194,16 @@ def completed(source: Any, filled: Frame) -> Frame:
 def _fitting(source: str, space: Space) -> str:
     """Bring a folder of images to the space's size and channels, unless its options say otherwise."""
     name, options = parse_source(source)
-    folder = name.startswith("hf:") or Path(name).expanduser().is_dir()
-    if not (folder and space.image and space.kind in (Kind.LEVELS, Kind.BINARY)):
-        return source
-    if "size" in options:
+    if "size" in options or not (_folder(name) and space.image and space.kind in (Kind.LEVELS, Kind.BINARY)):
         return source
     size = f"{space.shape[1]}x{space.shape[2]}"
     options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
     return f"{name}:" + ",".join(f"{k}={_written(v)}" for k, v in options.items())
+
+
+def _folder(name: str) -> bool:
+    """Tell whether a source may hold images that are brought to a size."""
+    return name.startswith("hf:") or Path(name).expanduser().is_dir()
 
 
 def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | None = None) -> tuple[str, dict[str, Any], Raw]:
@@ -214,7 +216,7 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     raw = read(name, options, progress, columns)
     first = next(iter(raw.splits.values()))
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
-    folder = name.startswith("hf:") or Path(name).expanduser().is_dir()
+    folder = _folder(name)
     if not isinstance(first, Frame) and not folder and name not in NAMED:
         unfit += [k for k in options if k in IMAGE]
     if folder and not is_images(name):
@@ -275,6 +277,7 @@ def _given(
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
     found: dict[str, _Part] = {}
+    left: dict[int, Frame] = {}  # splits that are rows of one table stay rows of one
     for s, part in parts.items():
         attributes, whole = dict(part.attributes), part.whole
         for name in names:
@@ -282,7 +285,8 @@ def _given(
                 column = whole.columns[name]
                 attributes[name] = column if part.index is None else column[part.index]
         if isinstance(whole, Frame):
-            whole = Frame({k: v for k, v in whole.columns.items() if k not in names})
+            rest = {k: v for k, v in whole.columns.items() if k not in names}
+            whole = left.setdefault(id(part.whole), Frame(rest))
         absent = [name for name in names if name not in attributes]
         if absent and space is not None:
             raise ValueError(f"expected {source} to have {absent[0]!r}, which the model is conditioned on; got no such column or attribute")
@@ -304,7 +308,7 @@ def _given(
         space, _ = tables.infer_space(Frame(joined), frames["train"], {}, source)
         notes = [f"conditioned on {', '.join(names)}: bounds are of log p(x | {', '.join(names)})"]
     codes = {s: space.inward(f) for s, f in frames.items()}
-    return {s: replace(p, attributes={**p.attributes, "": codes[s]}) for s, p in found.items()}, space, notes
+    return {s: replace(p, given=codes[s]) for s, p in found.items()}, space, notes
 
 
 # -- what the cells are -----------------------------------------------------------------------------------------------
@@ -343,11 +347,11 @@ def _infer(arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> S
         raise ValueError(f"expected values in {name}; got nothing but NaN")
     if low == high:
         raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
-    two = integral_two = _only(arrays, low, high)
+    two = _only(arrays, low, high)
     base = Space(Kind.REAL, inside, shape, dtype.name, missing=seen.nan > 0)
     asked = options.get("kind")
     if asked is None:
-        asked = "binary" if integral_two else "levels" if integral and low >= 0 and high <= 255 else "real"
+        asked = "binary" if two else "levels" if integral and low >= 0 and high <= 255 else "real"
         if asked == "real" and dtype.kind in "iu":
             raise ValueError(f"expected kind= for integers from {low:g} to {high:g}; got none: try {name}:kind=real")
         if asked == "real" and len(shape) in (2, 3) and low >= 0 and high <= 1 and seen.bytes:
@@ -536,34 +540,23 @@ def _grey(array: np.ndarray, space: Space) -> np.ndarray:
     return replace(space, kind=Kind.LEVELS, levels=256, low=0.0, step=1.0).inward(array)
 
 
-def _rows(
-    parts: Mapping[str, _Part],
-    space: Space,
-    binarise: str,
-    name: str,
-    options: Mapping[str, Any],
-    given: Space | None,
-    progress: Progress | None,
-) -> dict[str, Rows]:
+def _rows(parts: Mapping[str, _Part], space: Space, binarise: str, given: Space | None, progress: Progress | None) -> dict[str, Rows]:
     """Lay the splits out; those that are rows of one array share what is made of it."""
     made: dict[int, tuple[np.ndarray, np.ndarray | None, bool]] = {}
     rows = {}
     for split, part in parts.items():
         if id(part.whole) not in made:
-            made[id(part.whole)] = _laid_out(part.whole, space, binarise != "none", f"{name} {split}", options, progress)
+            made[id(part.whole)] = _laid_out(part.whole, space, binarise != "none", progress)
         values, observed, channels_last = made[id(part.whole)]
-        attributes = dict(part.attributes)
         row = Rows(
             values, space, split, dynamic=binarise != "none", index=part.index, observed=observed,
-            given=attributes.pop("", None), given_space=given, channels_last=channels_last, attributes=attributes,
+            given=part.given, given_space=given, channels_last=channels_last, attributes=dict(part.attributes),
         )  # fmt: skip
         rows[split] = row if binarise == "dynamic" and split == "train" else row.fixed()
     return rows
 
 
-def _laid_out(
-    whole: Any, space: Space, grey: bool, name: str, options: Mapping[str, Any], progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Return an array or table as codes or values inside, the mask of what was observed, and whether channels are last.
 
     Large arrays of bytes that need no change are used as they lie; other large arrays are laid out in the cache.
@@ -582,9 +575,7 @@ def _laid_out(
     if space.missing:
         observed = np.concatenate([_all(space.seen(whole[part]), whole[part], space) for part in _pieces(whole)])
         observed = None if observed.all() else observed
-    if not large:
-        return np.concatenate([inward(whole[part]) for part in _pieces(whole)]), observed, False
-    if not isinstance(whole, np.memmap):
+    if not large or not isinstance(whole, np.memmap):
         return np.concatenate([inward(whole[part]) for part in _pieces(whole)]), observed, False
 
     def make(folder: Path) -> dict[str, Any]:
@@ -599,7 +590,7 @@ def _laid_out(
 
     source = Path(str(whole.filename))
     fitted = {k: v.tolist() for k, v in space.arrays().items() if k in ("offset", "scale")}
-    settings = {"name": name, "space": space.scalars(), "fitted": fitted, "offset": int(whole.offset), "grey": grey}
+    settings = {"space": space.scalars(), "fitted": fitted, "offset": int(whole.offset), "grey": grey}
     key = cache.key("array-1", [source], settings, source.parent)
     folder, _ = cache.entry(key, make, source)
     return cache.open_array(folder / "values.npy"), observed, False
