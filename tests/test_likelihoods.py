@@ -432,7 +432,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
     draws, z = 150_000, torch.zeros(1, 1, 2)
     noise = model.noise(draws, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        log_px = model.log_terms(Batch(x), z.expand(draws, 2, 2), noise)[0]
+        log_px = model.log_terms(Batch(x), z.expand(draws, 2, 2), model._parts(noise)[1])[0]
         where = offset + unit * model.likelihood(z).mean[0, :, :3]
     exact = log_cells(family, user.double(), where, scale, step)
     if how == "table":
@@ -455,7 +455,7 @@ def test_no_small_variance_makes_a_density_of_spread_data_grow(step: float) -> N
             model.likelihood.decoder = Constant(torch.zeros(1))  # the mean lies exactly on the datum
             noise = model.noise(20_000, 1, torch.Generator().manual_seed(0))
             with torch.no_grad():
-                log_px = model.log_terms(Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), noise)[0]
+                log_px = model.log_terms(Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), model._parts(noise)[1])[0]
             bounds[resolution, variance] = float(log_px.mean())
     spread = {v: b for (r, v), b in bounds.items() if r}
     assert max(spread.values()) < -math.log(step)

@@ -74,6 +74,16 @@ class Likelihood(nn.Module, ABC):
         """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2): (K, B, *X)."""
         raise NotImplementedError
 
+    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Undo `spread` for draws x (B, *X) of p(x | z): return the middle of the cell that holds each, and the noise (B, *jitter).
+
+        Where nothing is on a grid, the noise is a fresh draw: its posterior is its prior.
+
+        Raises:
+            ValueError: a draw lies outside of the data's levels.
+        """
+        raise NotImplementedError
+
     # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
 
     def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
@@ -172,6 +182,12 @@ class _Continuous(Likelihood):
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
         return x + self.grid * noise
 
+    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        x, noise = _settled(x, self.grid, generator)
+        if self.space.kind is Kind.LEVELS and bool(((x < 0) | (x > self.space.levels - 1)).any()):
+            raise ValueError(f"expected draws within {self.space.levels} levels; got mass outside of them, which {type(self).__name__} has")
+        return x, noise
+
     def _decoded(self, z: Tensor, given: Tensor | None, per_cell: bool) -> tuple[Tensor, Tensor | None]:
         """Return the location, and where each cell has its own the raw log-scale or log-variance, in standardised units."""
         out = self.decode(z, given)
@@ -189,6 +205,13 @@ class _Continuous(Likelihood):
         centre, stretch = _levels_moments(space)
         levels = np.tensordot(np.arange(space.levels), space.marginal, (0, 0))
         return torch.from_numpy(np.asarray((levels - centre) / stretch, np.float32))
+
+
+def _settled(x: Tensor, grid: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    step = torch.where(grid > 0, grid, 1.0)
+    centre = torch.where(grid > 0, torch.round(x / step) * step, x)
+    fresh = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 0.5
+    return centre, torch.where(grid > 0, (x - centre) / step, fresh)
 
 
 def _levels_moments(space: Space) -> tuple[float, float]:
@@ -665,6 +688,10 @@ class Table(Likelihood):
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
         real, rest = x[..., : self.reals] + self.grid * noise, x[..., self.reals :]
         return torch.cat([real, rest.expand(*real.shape[:-1], -1)], -1)
+
+    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        real, noise = _settled(x[..., : self.reals], self.grid, generator)
+        return torch.cat([real, x[..., self.reals :]], -1), noise
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Product:
         pieces = self.decode(z, given).split(self._widths(self.space, self.count, self.scale), -1)

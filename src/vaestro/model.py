@@ -117,20 +117,43 @@ class LatentModel(nn.Module, ABC):
     space: Space
     units: tuple[int, ...]
     given: Space | None = None  # what the model is conditioned on: the space of a table of attributes
+    jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on
 
     @abstractmethod
-    def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
-        """Draw z K times for each datum and record every log-density there."""
+    def draw(
+        self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None, features: Tensor | None = None
+    ) -> Draws:
+        """Draw z K times for each datum and record every log-density there.
+
+        `features` stand in for what `features` makes of the batch: the encoder then does not run, or q is another one.
+        """
+
+    @abstractmethod
+    def features(self, batch: Batch) -> Tensor:
+        """Return what determines q(z | x) of each datum, (B, ...): the encoder's outputs."""
 
     @abstractmethod
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
 
     @abstractmethod
-    def log_terms(self, batch: Batch, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def log_terms(self, batch: Batch, z: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z).
 
-        Data on a grid are spread over its cells by that part of `noise` (as `noise` draws it), or else by fresh noise.
+        Data on a grid are spread over its cells by `jitter`, (K, B, *jitter) on (-1/2, 1/2), or else by fresh noise.
+        """
+
+    @abstractmethod
+    def simulate(
+        self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Batch, Tensor, Tensor | None]:
+        """Draw n data with the latents (n, *Z) that made them, and the jitter (n, *jitter) where data lie on a grid.
+
+        Latents and jitter are then one exact draw from the posterior of each datum. Cells that `observed` leaves out are
+        drawn and then masked.
+
+        Raises:
+            ValueError: the likelihood puts mass outside of the data's levels, where no datum can lie.
         """
 
     @abstractmethod
@@ -184,14 +207,19 @@ class VAE(LatentModel):
         if posterior.units != prior.units:
             raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
         self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
-        self.space, self.units = likelihood.space, posterior.units
+        self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         log_dets = self.space.log_dets()
         made = None if log_dets is None else torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
         self.register_buffer("log_dets", made, persistent=False)
 
-    def draw(self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None) -> Draws:
+    def features(self, batch: Batch) -> Tensor:
+        return self.posterior.features(batch)
+
+    def draw(
+        self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None, features: Tensor | None = None
+    ) -> Draws:
         gradient = gradient or Pathwise()
-        q = self.posterior(batch)
+        q = self.posterior(batch) if features is None else self.posterior.density(features)
         p = self.prior(self.posterior, batch.given)
         z_noise, jitter = self._parts(self.noise(k, len(batch)) if noise is None else noise)
         z = q.from_noise(z_noise)
@@ -215,26 +243,37 @@ class VAE(LatentModel):
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         z_noise = self.posterior.noise(k, rows, generator)
-        if self.likelihood.jitter is None:
+        if self.jitter is None:
             return z_noise
-        uniform = torch.rand((k, rows, *self.likelihood.jitter), generator=generator, dtype=z_noise.dtype, device=z_noise.device) - 0.5
-        return torch.cat([z_noise.flatten(2), uniform.flatten(2)], -1)
+        return torch.cat([z_noise.flatten(2), self._jitter(k, rows, z_noise, generator).flatten(2)], -1)
+
+    def _jitter(self, k: int, rows: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        assert self.jitter is not None
+        return torch.rand((k, rows, *self.jitter), generator=generator, dtype=like.dtype, device=like.device) - 0.5
 
     def _parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split noise into the latent's and what spreads the data over their grid."""
-        if self.likelihood.jitter is None:
+        if self.jitter is None:
             return noise, None
-        z_noise, jitter = noise.split([noise.shape[-1] - math.prod(self.likelihood.jitter), math.prod(self.likelihood.jitter)], -1)
-        return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.likelihood.jitter)
+        z_noise, jitter = noise.split([noise.shape[-1] - math.prod(self.jitter), math.prod(self.jitter)], -1)
+        return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.jitter)
 
-    def log_terms(self, batch: Batch, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def log_terms(self, batch: Batch, z: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
         p = self.prior(self.posterior, batch.given)
         x = batch.x
-        if self.likelihood.jitter is not None:
-            jitter = self._parts(self.noise(len(z), len(batch)) if noise is None else noise)[1]
-            assert jitter is not None
-            x = self.likelihood.spread(x, jitter)
+        if self.jitter is not None:
+            x = self.likelihood.spread(x, self._jitter(len(z), len(batch), z) if jitter is None else jitter)
         return self._log_px(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
+
+    def simulate(
+        self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Batch, Tensor, Tensor | None]:
+        z = self.prior.draw(self.posterior, given, n, generator)
+        x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[attr-defined]
+        jitter = None
+        if self.jitter is not None:
+            x, jitter = self.likelihood.settle(x, generator)
+        return Batch(x if observed is None else torch.where(observed, x, 0), observed, given), z, jitter
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)

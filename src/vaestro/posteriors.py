@@ -40,8 +40,12 @@ class Posterior(nn.Module, ABC):
         """Return what the encoder must produce for one datum."""
 
     @abstractmethod
+    def density(self, features: Tensor) -> Density:
+        """Return q(z | x) from what the encoder made of each datum, (B, *outputs(units))."""
+
     def forward(self, batch: Batch) -> Density:
         """Return q(z | x) for each datum of the batch."""
+        return self.density(self.features(batch))
 
     def features(self, batch: Batch) -> Tensor:
         """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros, with the mask beside them."""
@@ -83,6 +87,6 @@ class Normal(Posterior):
     def outputs(cls, units: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *units)
 
-    def forward(self, batch: Batch) -> densities.Normal:
-        mean, logvar = self.features(batch).unbind(1)
+    def density(self, features: Tensor) -> densities.Normal:
+        mean, logvar = features.unbind(1)
         return densities.Normal(mean, soft_limit(logvar, self.limit), len(self.units))
