@@ -133,8 +133,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"{close[0]!r} (one of {', '.join(known)})" if close else f"one of {', '.join(known)}"
 
 
-def find(kind: str, spec: str) -> Part:
-    """Find the part that `spec` names.
+def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = None) -> Part:
+    """Find the part that `spec` names, in the table's rows of a kind or in other rows.
 
     Raises:
         ValueError: there is no such part, or it has no such option, or an option's value is of another type.
@@ -142,7 +142,7 @@ def find(kind: str, spec: str) -> Part:
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"expected the name of {_a(kind)}; got {spec!r}")
     name, _, rest = spec.partition(":")
-    table = TABLE[kind]
+    table = TABLE[kind] if table is None else table
     if name in table:
         constructor = table[name]
     elif rest and "=" not in rest.split(":")[0]:

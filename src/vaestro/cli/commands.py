@@ -145,19 +145,29 @@ def evaluate(
     """
     from vaestro.data import load_rows
     from vaestro.evaluation import evaluating
+    from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
     opened = _open(run)
-    model = opened.model(_device(device))
+    accelerator = accelerator_for(device)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    console.quiet |= rank > 0
+    model = opened.model(str(accelerator.device))
     source = data or opened.config["source"]
     rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split or "test")
     n = len(rows) if limit is None else limit
-    steps = evaluating(model, rows, k=k, methods=[m.strip() for m in methods.split(",") if m.strip()], limit=limit, seed=seed)
+    folder = opened.path / "evaluating"
+    steps = evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, folder=folder, rank=rank, processes=processes)
     evaluation = None
-    for _, evaluation in console.progress(steps, n, f"{n:,} data, {k:,} draws each"):
-        pass
+    try:
+        for _, evaluation in console.progress(steps, f"{n:,} data, {k:,} draws each"):
+            pass
+    except KeyboardInterrupt:
+        console.say("stopped; the same command goes on where it was")
+        raise typer.Exit(130) from None
     assert evaluation is not None
-    opened.save_evaluation(evaluation, rows, source)
+    if rank == 0:
+        opened.save_evaluation(evaluation, rows, source)
     for estimate in evaluation.estimates:
         bits = estimate.bits_per_dim
         console.say(estimate.sentence(describe(rows, n)) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))

@@ -46,20 +46,20 @@ class Console:
             end = "\n" if done >= total else ""
             print(f"\r{what} {done:,} / {total:,}   ", end=end, flush=True)
 
-    def progress(self, items: Iterable[tuple[int, Item]], total: int, what: str) -> Iterator[tuple[int, Item]]:
-        """Pass (done, item) pairs on; say after a second how long all will take, and show progress on a terminal."""
-        start, first, told = time.perf_counter(), 0, False
+    def progress(self, items: Iterable[tuple[float, Item]], what: str) -> Iterator[tuple[float, Item]]:
+        """Pass (share done, item) pairs on; say after a second how long all will take, and show progress on a terminal."""
+        start, first, told = time.perf_counter(), 0.0, False
         for done, item in items:
             if not first:
-                # The first chunk pays for what is loaded and warmed up, and says nothing about the others.
+                # The first piece pays for what is loaded and warmed up, and says nothing about the others.
                 start, first = time.perf_counter(), done
             elapsed = time.perf_counter() - start
-            left = elapsed * (total - done) / max(1, done - first)
-            if not told and elapsed > 1 and done < total:
+            left = elapsed * (1 - done) / max(1e-9, done - first)
+            if not told and elapsed > 1 and done < 1:
                 self.say(f"{what}: about {duration(elapsed + left)}")
                 told = True
             if self.live and told:
-                print(f"\r{done:,} / {total:,}  {duration(left)} left   ", end="", flush=True)
+                print(f"\r{done:4.0%}  {duration(left)} left   ", end="", flush=True)
             yield done, item
         if self.live:
             print("\r" + " " * 60 + "\r", end="", flush=True)

@@ -110,8 +110,11 @@ class Rows:
         """Yield the rows in order, `size` at a time."""
         rows = self.fixed()
         for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            yield rows._batch(rows._values(part), part, device)
+            yield rows.batch(slice(start, start + size), device)
+
+    def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
+        """Return rows as a batch; binarised data must be `fixed` before."""
+        return self._batch(self._values(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
         """Return some of the rows."""

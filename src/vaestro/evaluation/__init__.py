@@ -1,0 +1,9 @@
+"""Estimates of log p(x), each with its side, its measure and its standard error; what lies between them; what codes hold."""
+
+from vaestro.evaluation.bounds import chunks, in_space
+from vaestro.evaluation.methods import METHODS, evaluate, evaluating, split_methods
+from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information
+
+__all__ = [
+    "METHODS", "SIMULATED", "Estimate", "Evaluation", "Gap", "Information", "chunks", "evaluate", "evaluating", "in_space", "split_methods",
+]  # fmt: skip

@@ -1,0 +1,144 @@
+"""ELBO and IWAE of each datum, streamed.
+
+Both are lower bounds in expectation; IWAE with k draws is tighter and rises to log p(x) with k. Draws are streamed in
+chunks that stay in the cache, so that memory does not grow with k:
+
+    log mean_k w = log sum over chunks of exp(chunk's log-sum) - log k
+
+for exactly the k that was asked for. Noise is a function of (seed, datum, chunk), so the same call gives the same digits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestro.data import Rows
+from vaestro.evaluation.records import Estimate, Evaluation
+from vaestro.evaluation.work import Job, Work
+from vaestro.model import LatentModel
+from vaestro.objectives import elbo, iwae
+from vaestro.randomness import torch_generator
+from vaestro.spaces import Batch, Space
+
+PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
+FEW = 5.0  # effective draws below which one draw or two carry the bound
+
+
+class Bounds(Work):
+    """Estimate the ELBO and IWAE of each datum from the same k draws (Kingma and Welling 2014; Burda et al. 2016)."""
+
+    name = "bounds"
+    columns = 6
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.chunk, self.draws = chunks(job.model.space, job.k)
+        self.cost = float(job.k)
+
+    def compute(self, first: int) -> np.ndarray:
+        job = self.job
+        table = bounds(job.model, job.batch(first, self.chunk), job.k, self.draws, (job.seed, "evaluate", first), self.chunk)
+        return table.cpu().numpy()
+
+    def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
+        made = estimates(self.job, table, self.seconds)
+        elbos, _, _, _, rates, distortions = table
+        del elbos
+        few = float((made[1].ess < FEW).mean()) if made[1].ess is not None and self.job.k >= 2 * FEW else 0.0
+        warnings = done.warnings
+        if few > 0.1:
+            warnings += (
+                f"IWAE rests on fewer than {FEW:.0f} effective draws for {few:.0%} of the data: it lies well below log p(x) there",
+            )
+        return replace(
+            done, estimates=(*done.estimates, *made), rate=float(rates.mean()), distortion=float(distortions.mean()), warnings=warnings
+        )
+
+
+def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> tuple[Estimate, Estimate]:
+    """Turn the numbers that `bounds` returned into estimates."""
+    elbos, iwaes, tenths, log_ess, _, _ = table
+    space, rows, k = job.model.space, job.rows, job.k
+    draws = f"{k} draw{'s' if k > 1 else ''}"
+    if rows.observed is not None:
+        draws += ", of the observed cells"
+    cells = space.cells if rows.observed is None else rows.observed_cells()
+    details = {"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {}
+    shared = (space.measure, k)
+    return (
+        Estimate("elbo", elbos, "lower", *shared, f"ELBO with {draws}", cells, None, seconds, job.given, on),
+        Estimate("iwae", iwaes, "lower", *shared, f"IWAE with {draws}", cells, np.exp(log_ess), seconds, job.given, on, details),
+    )
+
+
+def in_space(rows: Rows, space: Space) -> Rows:
+    """Return rows as codes or values of a model's own space: two readings of data may differ in levels or standardisation.
+
+    Raises:
+        ValueError: a value is not one of the space's.
+    """
+    mine, theirs = space.arrays(), rows.space.arrays()
+    same = all(np.array_equal(mine.get(a, 0.0), theirs.get(a, 0.0)) for a in ("offset", "scale"))
+    if same and space.scalars() == rows.space.scalars():
+        return rows
+    rows = rows.fixed()
+    outside = rows.outward()
+    values = (space if rows.observed is None else replace(space, missing=True)).inward(outside)
+    return replace(rows, values=values, space=space, index=None, observed=replace(space, missing=True).seen(outside), channels_last=False)
+
+
+def chunks(space: Space, k: int) -> tuple[int, int]:
+    """Return how many data, and how many draws of each, go through the decoder at once: some 2,000 rows, which stay in
+    the cache; a function of k and the data's size alone, because the digits depend on it."""
+    outputs = space.cells * max(1, space.levels if space.levels > 2 else 1)
+    decoded = int(min(2048, max(32, 2**22 // outputs)))
+    draw_chunk = min(k, decoded, 256)
+    return max(1, decoded // draw_chunk), draw_chunk
+
+
+@torch.inference_mode()
+def bounds(model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tuple[int, str, int], rows: int) -> Tensor:
+    """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate and distortion of each datum.
+
+    Args:
+        model: the model.
+        batch: B data.
+        k: draws for each.
+        draw_chunk: draws at once.
+        path: seed, purpose and place of the draws.
+        rows: data for which noise is drawn, B or more: so a limit on the data does not change a datum's digits.
+
+    Returns:
+        (6, B), float64.
+    """
+    seed, purpose, first = path
+    features = model.features(batch)
+    sums = torch.zeros(3, len(batch), dtype=torch.float64, device=batch.x.device)
+    log_w = torch.full((2, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
+    parts = torch.full((PARTS, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
+    for done in range(0, k, draw_chunk):
+        n = min(draw_chunk, k - done)
+        noise = model.noise(n, rows, torch_generator(batch.x.device, seed, purpose, first, done))[:, : len(batch)]
+        draws = model.draw(batch, n, noise=noise, features=features)
+        sums += n * torch.stack([elbo(draws), draws.total_rate, draws.distortion])
+        # iwae is the log of a mean: log n makes it the log of a sum, which chunks share.
+        chunk = torch.stack([iwae(draws) + math.log(n), torch.logsumexp(2 * draws.log_w, 0)])
+        log_w = torch.logaddexp(log_w, chunk.double())
+        if k >= PARTS:
+            parts = torch.logaddexp(parts, _by_parts(draws.log_w, done))
+    sizes = torch.tensor([len(range(part, k, PARTS)) for part in range(PARTS)], dtype=torch.float64, device=batch.x.device)
+    tenths = (parts - sizes.log().unsqueeze(1)).mean(0)
+    return torch.stack([sums[0] / k, log_w[0] - math.log(k), tenths, 2 * log_w[0] - log_w[1], sums[1] / k, sums[2] / k])
+
+
+def _by_parts(log_w: Tensor, done: int) -> Tensor:
+    """Return the log-sums of every tenth draw, (10, B), counted from the first of all draws."""
+    n = len(log_w)
+    before, after = done % PARTS, -(done + n) % PARTS
+    padded = torch.nn.functional.pad(log_w, (0, 0, before, after), value=-math.inf)
+    return torch.logsumexp(padded.unflatten(0, (-1, PARTS)), 0).double()

@@ -1,0 +1,127 @@
+"""evaluate: the methods that were asked for, one after the other, as one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from vaestro.data import Rows
+from vaestro.evaluation.bounds import Bounds, in_space
+from vaestro.evaluation.records import Evaluation
+from vaestro.evaluation.work import Job, Store, Work, key_of, perform
+from vaestro.model import LatentModel
+from vaestro.parts import find
+
+METHODS: dict[str, Callable[..., Work]] = {"elbo": Bounds, "iwae": Bounds}
+
+
+def evaluate(
+    model: LatentModel,
+    rows: Rows,
+    *,
+    k: int = 500,
+    methods: str | Sequence[str] = ("elbo", "iwae"),
+    limit: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Evaluation:
+    """Estimate log p(x) of each datum, and what else the methods say.
+
+    Args:
+        model: a trained model.
+        rows: data of the model's space, such as `data.test`.
+        k: draws for each datum.
+        methods: elbo and iwae (from the same k draws), ais, gap, information, each with options: "ais:chains=16,temperatures=500".
+        limit: take the first so many data.
+        seed: of the draws.
+        device: where; by default where the model is.
+
+    Raises:
+        ValueError: k or limit below 1, more data asked than there are, an unknown method or option, or other data.
+    """
+    done: Evaluation | None = None
+    for _, done in evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, device=device):
+        pass
+    assert done is not None
+    return done
+
+
+def evaluating(
+    model: LatentModel,
+    rows: Rows,
+    *,
+    k: int = 500,
+    methods: str | Sequence[str] = ("elbo", "iwae"),
+    limit: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    folder: Path | None = None,
+    rank: int = 0,
+    processes: int = 1,
+) -> Iterator[tuple[float, Evaluation | None]]:
+    """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end (1, Evaluation).
+
+    Args:
+        model, rows, k, methods, limit, seed, device: see `evaluate`.
+        folder: keep finished pieces there, and go on with those of the same evaluation.
+        rank, processes: share the pieces out over processes of one torch.distributed group.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"expected k of 1 or more draws; got {k}")
+    if limit is not None and not 1 <= limit <= len(rows):
+        raise ValueError(f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got {limit}")
+    parts = [find("method", spec, METHODS) for spec in split_methods(methods)]
+    names = [part.name for part in parts]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"expected each method once, among {', '.join(METHODS)}; got {', '.join(names) or 'none'}")
+    if (rows.space.kind, rows.space.shape, rows.space.names) != (model.space.kind, model.space.shape, model.space.names):
+        raise ValueError(f"expected {model.space} data; got {rows.space}")
+    if model.given is not None and rows.given is None:
+        raise ValueError(f"expected data with the conditions {', '.join(model.given.names)}; got none")
+    rows = in_space(rows.fixed() if limit is None else rows.fixed().take(limit), model.space)
+    if not len(rows):
+        raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    bounded = {"elbo", "iwae"} & set(names)
+    job = Job(model, rows, k if bounded else 1, seed, device)
+    works: list[Work] = [Bounds(job)]
+    # In the table's order: what is taken apart needs the bounds that stand before it.
+    for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
+        if part.name not in bounded:
+            works.append(part(job))
+    store = Store(folder, key_of(job, parts) if folder else "", rank)
+    training = model.training
+    model.eval()
+    try:
+        for share, tables in perform(works, store, rank, processes):
+            if tables is None:
+                yield share, None
+        assert tables is not None
+        done = Evaluation((), 0.0, 0.0)
+        for work, table in zip(works, tables, strict=True):
+            done = work.finish(table, done)
+    finally:
+        model.train(training)
+    dropped = {"elbo", "iwae"} - bounded
+    kept = tuple(e for e in done.estimates if e.method not in dropped)
+    if rank == 0:
+        store.clear()
+    yield 1.0, Evaluation(kept, done.rate, done.distortion, done.gap, done.information, done.warnings)
+
+
+def split_methods(methods: str | Sequence[str]) -> list[str]:
+    """Read "elbo,iwae,ais:chains=16,temperatures=100" as three methods: what has an = and no colon belongs to the one before it."""
+    if not isinstance(methods, str):
+        return list(methods)
+    found: list[str] = []
+    for piece in filter(None, (p.strip() for p in methods.split(","))):
+        if "=" in piece.partition(":")[0] and found:
+            found[-1] += ("," if ":" in found[-1] else ":") + piece
+        else:
+            found.append(piece)
+    return found

@@ -1,0 +1,158 @@
+"""What an evaluation returns: estimates with their side, measure and error, and never a bare number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+SIMULATED = "simulated data"
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Hold an estimate of log p(x) for each datum.
+
+    Args:
+        method: elbo, iwae or ais.
+        nats: (N,), float64.
+        side: "lower", "upper" or "exact".
+        measure: "counting" for probabilities, "lebesgue" for densities in the user's units, "mixed" for tables of both.
+        k: draws for each datum; chains for ais.
+        how: the method in words.
+        cells: cells of one datum, or the mean number of those that were observed.
+        ess: effective number of draws of each datum (N,), 1 .. k; None where it has no meaning.
+        seconds: what it took.
+        given: what p(x) is conditioned on.
+        on: "data", or "simulated data" drawn from the model itself.
+        details: what else is worth quoting, such as the number of temperatures, by name.
+    """
+
+    method: str
+    nats: np.ndarray
+    side: str
+    measure: str
+    k: int
+    how: str
+    cells: float
+    ess: np.ndarray | None = None
+    seconds: float = 0.0
+    given: tuple[str, ...] = ()
+    on: str = "data"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def mean(self) -> tuple[float, float]:
+        """Return the mean over data and its standard error, in nats."""
+        return mean_and_error(self.nats)
+
+    @property
+    def bits_per_dim(self) -> float | None:
+        """Return -mean / (cells ln 2) for probabilities; None for densities, which have no such number."""
+        return -self.mean()[0] / (self.cells * math.log(2)) if self.measure == "counting" else None
+
+    def sentence(self, data: str) -> str:
+        """Say the result with its side, error, method and data."""
+        mean, error = self.mean()
+        of = f" | {', '.join(self.given)}" if self.given else ""
+        sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
+        partly = {"counting": "", "mixed": ", partly"}.get(self.measure, ",")
+        density = f"{partly} a density in the data's own units" if partly else ""
+        plus = "" if math.isnan(error) else f" +- {error:.2f}"
+        where = f"{len(self.nats):,} data drawn from the model" if self.on == SIMULATED else data
+        return f"log p(x{of}) {sign} {mean:.2f}{plus} nats ({self.how}, {where}{density})"
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """Hold what lies between log p(x) and the ELBO, taken apart (Cremer, Li and Duvenaud 2018), in nats for each datum.
+
+    Args:
+        elbo: the ELBO with the encoder's q, (N,).
+        optimised: the ELBO with the best q of the same family found for each datum, (N,).
+        reference: the tightest lower bound on log p(x) there is, (N,); None where none was asked for.
+        how: in words.
+        reference_how: which bound the reference is.
+        details: what else is worth quoting.
+    """
+
+    elbo: np.ndarray
+    optimised: np.ndarray
+    reference: np.ndarray | None
+    how: str
+    reference_how: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def amortization(self) -> tuple[float, float]:
+        """Return what the encoder loses against the best q of its family, and its standard error (paired), in nats."""
+        return mean_and_error(self.optimised - self.elbo)
+
+    def approximation(self) -> tuple[float, float] | None:
+        """Return what the family loses against the posterior, at least, and its standard error (paired), in nats."""
+        return None if self.reference is None else mean_and_error(self.reference - self.optimised)
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """Hold what the codes of N data say of them (Hoffman and Johnson 2016), in nats.
+
+    rate = mutual information + total correlation + sum of unit-wise KL, each under the aggregate posterior of the N data.
+
+    Args:
+        n: data whose codes make up the aggregate posterior.
+        rate: mean KL(q(z | x) || p(z)).
+        mutual_information: index-code mutual information and its standard error: never above ln n, and at most the true one.
+        marginal_kl: KL(q(z) || p(z)) and its standard error.
+        total_correlation: KL(q(z) || prod_j q(z_j)) and its standard error; None for families or priors that do not factorise.
+        unit_kl: KL(q(z_j) || p(z_j)) of each unit, (*Z); None likewise.
+    """
+
+    n: int
+    rate: float
+    mutual_information: tuple[float, float]
+    marginal_kl: tuple[float, float]
+    total_correlation: tuple[float, float] | None
+    unit_kl: np.ndarray | None
+
+    @property
+    def ceiling(self) -> float:
+        """Return ln n, which no estimate of the mutual information from n data can exceed."""
+        return math.log(self.n)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Hold the estimates of one evaluation, with the rate and distortion of the ELBO, and what else was asked for.
+
+    Args:
+        estimates: of log p(x).
+        rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
+        gap, information: where they were asked for.
+        warnings: what a reader of the numbers must know, a sentence each.
+    """
+
+    estimates: tuple[Estimate, ...]
+    rate: float
+    distortion: float
+    gap: Gap | None = None
+    information: Information | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, method: str) -> Estimate:
+        """Return the lower bound by a method on the data."""
+        for estimate in self.estimates:
+            if (estimate.method, estimate.side, estimate.on) == (method, "lower", "data"):
+                return estimate
+        raise KeyError(method)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return how far log p(x) of simulated data can lie above the lower bound of AIS, and its standard error; None without."""
+        simulated = {e.side: e for e in self.estimates if e.on == SIMULATED and e.method == "ais"}
+        return mean_and_error(simulated["upper"].nats - simulated["lower"].nats) if len(simulated) == 2 else None
+
+
+def mean_and_error(x: np.ndarray) -> tuple[float, float]:
+    """Return the mean and its standard error; NaN for an error from one number."""
+    return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan
