@@ -102,7 +102,9 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def bounds(model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tuple[int, str, int], rows: int) -> Tensor:
+def bounds(
+    model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tuple[int, str, int], rows: int, features: Tensor | None = None
+) -> Tensor:
     """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate and distortion of each datum.
 
     Args:
@@ -112,12 +114,13 @@ def bounds(model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tupl
         draw_chunk: draws at once.
         path: seed, purpose and place of the draws.
         rows: data for which noise is drawn, B or more: so a limit on the data does not change a datum's digits.
+        features: determine q in place of the encoder's outputs, (B, ...).
 
     Returns:
         (6, B), float64.
     """
     seed, purpose, first = path
-    features = model.features(batch)
+    features = model.features(batch) if features is None else features
     sums = torch.zeros(3, len(batch), dtype=torch.float64, device=batch.x.device)
     log_w = torch.full((2, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     parts = torch.full((PARTS, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)

@@ -72,10 +72,11 @@ class Gap:
     Args:
         elbo: the ELBO with the encoder's q, (N,).
         optimised: the ELBO with the best q of the same family found for each datum, (N,).
-        reference: the tightest lower bound on log p(x) there is, (N,); None where none was asked for.
+        reference: the tightest lower bound on log p(x) there is, of the first M <= N data, (M,); None where there is none.
         how: in words.
         reference_how: which bound the reference is.
-        details: what else is worth quoting.
+        details: what else is worth quoting: by how much the search still rose from its second to its last quarter ("rise"), and for how
+            many data the encoder's q was kept because the one found was no better ("kept").
     """
 
     elbo: np.ndarray
@@ -86,40 +87,106 @@ class Gap:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def amortization(self) -> tuple[float, float]:
-        """Return what the encoder loses against the best q of its family, and its standard error (paired), in nats."""
+        """Return what the encoder loses against the best q of its family, at least, and its standard error (paired), in nats."""
         return mean_and_error(self.optimised - self.elbo)
 
     def approximation(self) -> tuple[float, float] | None:
-        """Return what the family loses against the posterior, at least, and its standard error (paired), in nats."""
-        return None if self.reference is None else mean_and_error(self.reference - self.optimised)
+        """Return the reference less the ELBO with the best q found, and its standard error (paired), in nats; None without a reference.
+
+        The family loses at least that, if the q found is its best: what the search has missed would have to be taken off.
+        """
+        return None if self.reference is None else mean_and_error(self.reference - self.optimised[: len(self.reference)])
+
+    def sentence(self, data: str) -> str:
+        """Say the gaps with their errors, what they rest on, and on which data."""
+        what = f"ELBO {self.elbo.mean():.2f}, with the best q found for each datum {self.optimised.mean():.2f}"
+        gaps = f"amortization gap at least {_plus(self.amortization())}"
+        if (approximation := self.approximation()) is None or self.reference is None:
+            gaps += " nats; no tighter bound tells the approximation gap"
+        else:
+            fewer = f", the first {len(self.reference):,} of them" if len(self.reference) < len(self.elbo) else ""
+            gaps += f", approximation gap at least {_plus(approximation)} nats if that q is the best (against {self.reference_how}{fewer})"
+        kept = self.details.get("kept", 0)
+        kept = f"; for {kept:,} data the encoder's q stayed the best" if kept else ""
+        return f"{what}: {gaps} ({self.how}{kept}; {data})"
+
+    def line(self) -> dict[str, Any]:
+        """Return what evaluation.json holds."""
+        approximation = self.approximation()
+        return {
+            "n": len(self.elbo),
+            "elbo": float(self.elbo.mean()),
+            "optimised": float(self.optimised.mean()),
+            "amortization": _mean_line(self.amortization()),
+            "approximation": None if approximation is None else _mean_line(approximation),
+            "reference": self.reference_how or None,
+            "reference_n": None if self.reference is None else len(self.reference),
+            **self.details,
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class Information:
-    """Hold what the codes of N data say of them (Hoffman and Johnson 2016), in nats.
+    """Hold what the codes of N data say of them (Hoffman and Johnson 2016; Chen et al. 2018), in nats.
 
     rate = mutual information + total correlation + sum of unit-wise KL, each under the aggregate posterior of the N data.
 
     Args:
         n: data whose codes make up the aggregate posterior.
-        rate: mean KL(q(z | x) || p(z)).
+        rate: mean KL(q(z | x) || p(z)) of these data.
         mutual_information: index-code mutual information and its standard error: never above ln n, and at most the true one.
-        marginal_kl: KL(q(z) || p(z)) and its standard error.
+        marginal_kl: KL(q(z) || p(z)) and its standard error; None where the prior differs by the datum.
         total_correlation: KL(q(z) || prod_j q(z_j)) and its standard error; None for families or priors that do not factorise.
         unit_kl: KL(q(z_j) || p(z_j)) of each unit, (*Z); None likewise.
+        unit_kl_sum: their sum and its standard error; None likewise.
+        how: in words.
     """
 
     n: int
     rate: float
     mutual_information: tuple[float, float]
-    marginal_kl: tuple[float, float]
+    marginal_kl: tuple[float, float] | None
     total_correlation: tuple[float, float] | None
     unit_kl: np.ndarray | None
+    unit_kl_sum: tuple[float, float] | None = None
+    how: str = ""
 
     @property
     def ceiling(self) -> float:
         """Return ln n, which no estimate of the mutual information from n data can exceed."""
         return math.log(self.n)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return between what the mutual information lies: its estimate and the rate; None where the prior differs by the datum."""
+        return None if self.marginal_kl is None else (self.mutual_information[0], self.rate)
+
+    def sentence(self, data: str) -> str:
+        """Say what the rate is made of, with errors, and on which data."""
+        held = f"mutual information {_plus(self.mutual_information)}"
+        at_most = f"at most ln {self.n:,} = {self.ceiling:.2f}"
+        if self.marginal_kl is None:
+            return (
+                f"{held} nats of codes with data and conditions ({at_most}); the rate, {self.rate:.2f}, neither bounds it nor "
+                f"is taken apart: the prior depends on the conditions ({self.how}; {data})"
+            )
+        parts = f"KL of the aggregate posterior to the prior {_plus(self.marginal_kl)}"
+        if self.total_correlation is not None and self.unit_kl_sum is not None:
+            parts = f"total correlation {_plus(self.total_correlation)} + unit-wise KL {_plus(self.unit_kl_sum)}"
+        return f"rate {self.rate:.2f} = {held} ({at_most}; the true one lies between this and the rate) + {parts} nats ({self.how}; {data})"
+
+    def line(self) -> dict[str, Any]:
+        """Return what evaluation.json holds."""
+        parts = {"marginal_kl": self.marginal_kl, "total_correlation": self.total_correlation, "unit_kl_sum": self.unit_kl_sum}
+        return {
+            "n": self.n,
+            "rate": self.rate,
+            "mutual_information": _mean_line(self.mutual_information),
+            "mutual_information_interval": self.interval(),
+            "mutual_information_ceiling": self.ceiling,
+            **{name: None if value is None else _mean_line(value) for name, value in parts.items()},
+            "unit_kl": None if self.unit_kl is None else self.unit_kl.tolist(),
+            "how": self.how,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +218,17 @@ class Evaluation:
         """Return how far log p(x) of simulated data can lie above the lower bound of AIS, and its standard error; None without."""
         simulated = {e.side: e for e in self.estimates if e.on == SIMULATED and e.method == "ais"}
         return mean_and_error(simulated["upper"].nats - simulated["lower"].nats) if len(simulated) == 2 else None
+
+
+def _plus(value: tuple[float, float]) -> str:
+    """Write a mean and its standard error."""
+    mean, error = value
+    return f"{mean:.2f}" + ("" if math.isnan(error) else f" +- {error:.2f}")
+
+
+def _mean_line(value: tuple[float, float]) -> dict[str, float | None]:
+    mean, error = value
+    return {"mean": mean, "stderr": None if math.isnan(error) else error}
 
 
 def mean_and_error(x: np.ndarray) -> tuple[float, float]:

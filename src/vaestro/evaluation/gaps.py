@@ -1,0 +1,182 @@
+"""What lies between the ELBO and log p(x), taken apart (Cremer, Li and Duvenaud 2018).
+
+    log p(x) - ELBO[q] = (log p(x) - ELBO[q*]) + (ELBO[q*] - ELBO[q])
+                         approximation gap       amortization gap
+
+q is the encoder's, and q* the best member of its family for the datum: what `LatentModel.features` returns is optimised for each
+datum, from the encoder's output, with the model held as it is. So any family will do. (What spreads gridded data over their cells
+keeps its prior: what that loses is part of the approximation gap.)
+
+Three streams of noise keep the numbers honest. The first is fresh at every step and only optimises; a second one decides, for each
+datum, whether the average of the steps, that of the last of them or the encoder's output makes the best q, and whether the search
+had come to rest; both ELBOs are then reported from the same draws of a third, so that the choice does not bias them and their
+difference is paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestro.evaluation.bounds import bounds, chunks
+from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error
+from vaestro.evaluation.work import Job, Work
+from vaestro.gradients import Gradient, Pathwise
+from vaestro.model import Draws, LatentModel
+from vaestro.objectives import elbo
+from vaestro.randomness import torch_generator
+from vaestro.spaces import Batch
+
+ROWS = 1024  # data times draws of a step
+JUDGING = 100  # draws that decide which q of a datum to keep
+VISIBLE = 0.01  # nats: less than what is printed
+
+
+@final
+class Gaps(Work):
+    """Optimise q for each datum, and so take the gap apart (Cremer, Li and Duvenaud 2018).
+
+    Args:
+        job: model and data.
+        n: how many of the data, from the first on; all if there are fewer.
+        steps: of Adam (Kingma and Ba 2015); q is averaged over all but the first quarter of them.
+        draws: of each step.
+        lr: the learning rate.
+        k: draws for the ELBOs that are reported, and for IWAE from the q found.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    name = "gap"
+    columns = 5
+
+    def __init__(self, job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500) -> None:
+        super().__init__(job)
+        if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
+            raise ValueError(f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, {k} and {lr}")
+        self.rows = min(n, self.rows)
+        self.steps, self.draws, self.lr, self.k = steps, draws, lr, k
+        self.decoded = math.prod(chunks(job.model.space, 2048))
+        self.chunk = max(1, min(ROWS, self.decoded) // draws)
+        self.cost = 3.0 * steps * draws + 2 * k + 4 * JUDGING  # a step goes through the decoder and back
+
+    def compute(self, first: int) -> np.ndarray:
+        job = self.job
+        batch = job.batch(first, min(self.chunk, self.rows - first))
+        with torch.no_grad():
+            encoded = job.model.features(batch)
+        second, last, average = optimised(job.model, batch, encoded, self.steps, self.draws, self.lr, (job.seed, "gap", first), self.chunk)
+        judged = torch.stack([self._bounds(batch, q, JUDGING, "gap judged", first)[0] for q in (encoded, second, last, average)])
+        chosen = judged[[0, 2, 3]].nan_to_num(-math.inf).argmax(0)
+        best = torch.stack([encoded, last, average])[chosen, torch.arange(len(chosen), device=chosen.device)]
+        with_encoder, with_best = (self._bounds(batch, q, self.k, "gap reported", first) for q in (encoded, best))
+        table = torch.stack([with_encoder[0], with_best[0], with_best[1], judged[2] - judged[1], (chosen == 0).double()])
+        return table.cpu().numpy()
+
+    def _bounds(self, batch: Batch, features: Tensor, k: int, purpose: str, first: int) -> Tensor:
+        """Return ELBO, IWAE and more of each datum with the q of some features; the same noise for all features."""
+        at_once = min(k, max(1, self.decoded // self.chunk))
+        return bounds(self.job.model, batch, k, at_once, (self.job.seed, purpose, first), self.chunk, features)
+
+    def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
+        with_encoder, with_best, iwae, rises, worse = table
+        finite = np.isfinite(rises)
+        rise, error = mean_and_error(rises[finite]) if finite.any() else (0.0, math.nan)
+        own = [(iwae, f"IWAE with {self.k:,} draws from that q")] if self.k > 1 else []
+        reference, how = tightest([*own, *_others(done.estimates, len(iwae))])
+        gap = Gap(
+            with_encoder,
+            with_best,
+            reference,
+            f"q from the encoder's by {self.steps:,} steps of Adam; ELBOs with {self.k:,} draws",
+            how,
+            {"k": self.k, "steps": self.steps, "draws": self.draws, "lr": self.lr, "rise": rise, "kept": int(worse.sum())},
+        )
+        warnings = done.warnings
+        if not finite.all():
+            warnings += (
+                f"the search for the best q diverged for {(~finite).sum():,} data, for which the encoder's is kept (gap:lr= less)",
+            )
+        if rise > max(VISIBLE, 0.0 if math.isnan(error) else 2 * error):
+            warnings += (
+                f"the search for the best q had not come to rest: it rose by {rise:.2f} nats from its second quarter to its last; "
+                "the amortization gap is larger and the approximation gap smaller than what is said (gap:steps= more, or another lr=)",
+            )
+        return replace(done, gap=gap, warnings=warnings)
+
+
+def optimised(
+    model: LatentModel, batch: Batch, start: Tensor, steps: int, draws: int, lr: float, path: tuple[int, str, int], rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Raise the ELBO of each datum over q's own parameters; the model is not touched, nor any gradient that it holds.
+
+    Args:
+        model: in evaluation mode.
+        batch: B data.
+        start: features to start from, (B, ...).
+        steps, draws, lr: see `Gaps`.
+        path: seed, purpose and place of the noise.
+        rows: data for which noise is drawn, B or more.
+
+    Returns:
+        the features' averages over the second, the last, and all quarters of the steps but the first, each (B, ...).
+    """
+    seed, purpose, first = path
+    # Fresh tensors: those made in inference mode cannot be differentiated.
+    with torch.inference_mode(False), torch.enable_grad():
+        features = start.detach().clone().requires_grad_()
+        with torch.no_grad():
+            q = model.draw(
+                batch, noise=model.noise(1, len(batch), torch_generator(start.device, seed, purpose, first)), features=features
+            ).q
+        gradient_of_z = _Held() if hasattr(q, "detach") else Pathwise()
+        adam = torch.optim.Adam([features], lr)
+        quarters, lengths = [torch.zeros_like(features, requires_grad=False) for _ in range(4)], [0] * 4
+        for step in range(steps):
+            noise = model.noise(draws, rows, torch_generator(start.device, seed, purpose, first, step))[:, : len(batch)]
+            # Each datum has parameters of its own, and Adam goes number by number: data do not mix.
+            total = elbo(model.draw(batch, draws, gradient=gradient_of_z, noise=noise, features=features)).sum()
+            (features.grad,) = torch.autograd.grad(-total, features)
+            adam.step()
+            # With fewer than four steps the last ones count for those that are missing.
+            quarter = min(3, 4 * step // steps) if steps > 3 else 3
+            quarters[quarter] += features.detach()
+            lengths[quarter] += 1
+    last = quarters[3] / lengths[3]
+    second = quarters[1] / lengths[1] if lengths[1] else start
+    return second, last, sum(quarters[1:], torch.zeros_like(last)) / sum(lengths[1:])
+
+
+@final
+class _Held(Gradient):
+    """Score q with its parameters held: the gradient's noise vanishes as q nears the posterior (Roeder, Wu and Duvenaud 2017)."""
+
+    pathwise = True
+    stop_q = True
+
+    def surrogate(self, draws: Draws, bound: Callable[[Draws], Tensor]) -> Tensor:
+        return bound(draws)
+
+
+def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray | None, str]:
+    """Return the lower bound with the highest mean over the data that all of them cover, the first ones, and its name.
+
+    One is taken for all data: the highest for each datum would be chosen by its noise, and lie above log p(x).
+    """
+    if not candidates:
+        return None, ""
+    shared = min(len(nats) for nats, _ in candidates)
+    return max(candidates, key=lambda c: float(c[0][:shared].mean()))
+
+
+def _others(estimates: Sequence[Estimate], n: int) -> list[tuple[np.ndarray, str]]:
+    """Return the lower bounds on the same data, up to n of them; an ELBO, or IWAE with one draw, is no reference."""
+    below = [e for e in estimates if e.on == "data" and e.side != "upper" and e.method != "elbo" and (e.k > 1 or e.method != "iwae")]
+    return [(e.nats[:n], e.how) for e in below]
