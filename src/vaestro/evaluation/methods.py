@@ -10,12 +10,13 @@ import torch
 from vaestro.data import Rows
 from vaestro.evaluation.bounds import Bounds, in_space
 from vaestro.evaluation.gaps import Gaps
+from vaestro.evaluation.information import Codes
 from vaestro.evaluation.records import Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
 from vaestro.model import LatentModel
 from vaestro.parts import find
 
-METHODS: dict[str, Callable[..., Work]] = {"elbo": Bounds, "iwae": Bounds, "gap": Gaps}
+METHODS: dict[str, Callable[..., Work]] = {"elbo": Bounds, "iwae": Bounds, "gap": Gaps, "information": Codes}
 
 
 def evaluate(

@@ -64,7 +64,7 @@ class Work(ABC):
     """
 
     name: ClassVar[str]
-    columns: ClassVar[int]  # numbers for each datum
+    columns: int  # numbers for each datum
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -1,0 +1,171 @@
+"""The rate taken apart by the aggregate posterior of N data (Hoffman and Johnson 2016; Chen et al. 2018).
+
+    q(z) = mean_n q(z | x_n)
+    mean rate = I(n; z) + KL(q(z) || p(z))                  I(n; z) = E[log q(z | x_n) - log q(z)], the index-code mutual information
+    KL(q(z) || p(z)) = TC + sum_j KL(q(z_j) || p(z_j))      TC = E[log q(z) - sum_j log q(z_j)], the total correlation
+
+with z ~ q(z | x_n). log q(z) is a log-sum over all N data, their own included, and never over a batch, whose ln B would cap it. What
+is averaged is log q(z | x_n) - log q(z), whose noise largely cancels; the KLs are the rate, in closed form where it has one,
+less what is found of the information, so that the parts add up to the rate, and no datum's own term is lost.
+
+The estimate of I(n; z) is unbiased for the index of these N data, and so at most ln N. The true mutual information between data and codes
+lies between it and the rate, but for Monte Carlo error: near ln N it says little, and the KL to the prior comes out too large.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestro import densities
+from vaestro.densities import Density
+from vaestro.evaluation.bounds import chunks
+from vaestro.evaluation.records import Evaluation, Information, mean_and_error
+from vaestro.evaluation.work import Job, Work
+from vaestro.model import Draws
+from vaestro.randomness import torch_generator
+
+AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two cores
+MOST = 10_000
+EACH = 256  # draws in a piece, and data whose q are held as one density
+BLOCK = 2**18  # log-densities of one unit at once, which stay in the cache
+NEAR = 1.0  # nats below ln N at which the mutual information is called its ceiling
+
+
+@final
+class Codes(Work):
+    """Estimate what the codes of N data say of them, and how far their aggregate is from the prior (Hoffman and Johnson 2016).
+
+    Where the prior differs by the datum (`conditional`), codes may share with the conditions what the rate does not count: then
+    the information is estimated alone, and neither bounded by the rate nor taken off it.
+
+    Args:
+        job: model and data.
+        n: how many of the data, from the first on, make up the aggregate posterior; all if there are fewer. By default 10,000, or
+            fewer where n * n * draws * units would exceed 5e9.
+        draws: for each datum.
+
+    Raises:
+        ValueError: n below 2, or draws below 1.
+    """
+
+    name = "information"
+
+    def __init__(self, job: Job, *, n: int | None = None, draws: int = 1) -> None:
+        super().__init__(job)
+        if draws < 1 or (n is not None and n < 2):
+            raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
+        self.units = math.prod(job.model.units)
+        most = min(MOST, max(2, math.isqrt(AFFORDABLE // (draws * self.units)))) if n is None else n
+        self.rows = min(most, self.rows)
+        self.lowered = n is None and self.rows < min(MOST, len(job.rows))
+        self.draws = draws
+        self.each = min(EACH, math.prod(chunks(job.model.space, 2048)))  # also what the decoder takes, which draws pass through
+        self.chunk = max(1, self.each // draws)
+        self.columns = 3 + self.units
+        self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000  # a pass takes as long as some 10,000 log-densities
+        self._each: list[Density] = []
+
+    @torch.inference_mode()
+    def compute(self, first: int) -> np.ndarray:
+        """Return rate, information, total correlation and the unit-wise KLs of a piece; NaN for what the families do not have."""
+        size = min(self.chunk, self.rows - first)
+        drawn = self._draw(first, size)
+        alone = _factorised(drawn)
+        index = torch.arange(first, first + size, device=drawn.z.device).repeat(self.draws)
+        held = self._held(drawn.z.flatten(0, 1), index, alone).unflatten(0, (self.draws, size)).mean(0)  # (size, 1 + units)
+        table = torch.full((self.columns, size), math.nan, dtype=torch.float64, device=held.device)
+        table[0], table[1] = drawn.total_rate, held[:, 0]
+        if alone:
+            table[2] = held[:, 1:].sum(1) - held[:, 0]
+            table[3:] = (drawn.rate[0].flatten(1) - held[:, 1:]).T
+        return table.cpu().numpy()
+
+    def _draw(self, first: int, size: int) -> Draws:
+        """Draw codes of some data; how many follow does not change a datum's."""
+        model = self.job.model
+        noise = model.noise(self.draws, self.chunk, torch_generator(self.job.device, self.job.seed, "information", first))
+        return model.draw(self.job.batch(first, size), self.draws, noise=noise[:, :size])
+
+    def _held(self, z: Tensor, index: Tensor, alone: bool) -> Tensor:
+        """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each unit alone: (R, 1 + units)."""
+        own = torch.zeros(len(z), 1 + self.units * alone, dtype=torch.float64, device=z.device)
+        total = torch.full_like(own, -math.inf)
+        rows = max(1, BLOCK // (self.each * self.units))
+        for start in range(0, len(z), rows):
+            part = slice(start, start + rows)
+            first = 0
+            for q in self._posteriors():
+                logs = _log_densities(q, z[part].unsqueeze(1), alone)
+                sums = torch.cat([torch.logsumexp(each, 1) for each in logs], -1)
+                total[part] = torch.logaddexp(total[part], sums.double())
+                # A datum's own term is the very number that stands in the sum: so nothing exceeds ln N.
+                at, size = index[part] - first, logs[0].shape[1]
+                here = (at >= 0) & (at < size)
+                own[part][here] = torch.cat([each[here, at[here]] for each in logs], -1).double()
+                first += size
+        return own - total + math.log(self.rows)
+
+    def _posteriors(self) -> list[Density]:
+        """Return q(z | x) of all N data, some at a time."""
+        if not self._each:
+            model = self.job.model
+            generator = torch_generator(self.job.device, self.job.seed, "information", "unused")
+            for first in range(0, self.rows, self.each):
+                batch = self.job.batch(first, min(self.each, self.rows - first))
+                self._each.append(model.draw(batch, 1, noise=model.noise(1, len(batch), generator)).q)
+        return self._each
+
+    @torch.inference_mode()
+    def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
+        rates, held, correlation, units = table[0], table[1], table[2], table[3:]
+        one = self._draw(0, 1)
+        shared, alone = _shared(one), _factorised(one)
+        draws = f"{self.draws} draw{'s' if self.draws > 1 else ''} of each"
+        lowered = f"; no more than {self.rows:,} of them, for N x N x units to stay below {AFFORDABLE:.0e}" if self.lowered else ""
+        found = Information(
+            n=self.rows,
+            rate=float(rates.mean()),
+            mutual_information=mean_and_error(held),
+            marginal_kl=mean_and_error(rates - held) if shared else None,
+            total_correlation=mean_and_error(correlation) if alone else None,
+            unit_kl=units.mean(1).reshape(self.job.model.units) if alone else None,
+            unit_kl_sum=mean_and_error(units.sum(0)) if alone else None,
+            how=draws + lowered,
+        )
+        warnings = done.warnings
+        if found.mutual_information[0] > found.ceiling - min(NEAR, found.ceiling / 2):
+            held_found = found.mutual_information[0]
+            too_large = "; the KL of the aggregate posterior to the prior is then too large, an upper estimate" if shared else ""
+            warnings += (
+                f"the mutual information of {held_found:.2f} nats is at its ceiling, ln {self.rows:,} = {found.ceiling:.2f}: "
+                f"the true one may be larger by far{too_large}",
+            )
+        return replace(done, information=found, warnings=warnings)
+
+
+def _shared(drawn: Draws) -> bool:
+    """Tell whether all data have one prior."""
+    return drawn.p.mean.ndim <= drawn.z.ndim - 2
+
+
+def _factorised(drawn: Draws) -> bool:
+    """Tell whether each unit stands alone in q and in the one prior, with its rate in closed form."""
+    return _shared(drawn) and isinstance(drawn.q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+
+
+def _log_densities(q: Density, z: Tensor, alone: bool) -> list[Tensor]:
+    """Return log q of M data at draws (R, 1, *Z): (R, M, 1), and with `alone` also those of each unit, (R, M, units).
+
+    In the model's own precision: what decides a log-sum are the data near z, whose terms are small numbers.
+    """
+    if not alone:
+        return [q.log_prob(z).unsqueeze(-1)]
+    assert isinstance(q, densities.Normal)
+    cells = q.cells(z).flatten(2)
+    return [cells.sum(-1, keepdim=True), cells]
