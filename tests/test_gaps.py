@@ -145,6 +145,7 @@ def test_the_draws_that_choose_between_two_posteriors_are_not_those_that_report_
         return start + away, start + away, start + away
 
     monkeypatch.setattr(gaps, "optimised", mirrored)
+    monkeypatch.setattr(gaps, "JUDGING", 1)
     gap = vs.evaluate(model, pca_rows(model), methods="gap:n=1000,k=1").gap
     assert gap is not None
     assert 300 < gap.details["kept"] < 700

@@ -65,7 +65,7 @@ class Gaps(Work):
         self.steps, self.draws, self.lr, self.k = steps, draws, lr, k
         self.decoded = math.prod(chunks(job.model.space, 2048))
         self.chunk = max(1, min(ROWS, self.decoded) // draws)
-        self.cost = 3.0 * steps * draws + 2 * k + 4 * JUDGING  # a step goes through the decoder and back
+        self.cost = 2.5 * steps * draws + 2 * k + 4 * JUDGING  # a step goes through the decoder and back
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
