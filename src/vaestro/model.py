@@ -219,7 +219,7 @@ class VAE(LatentModel):
         self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None, features: Tensor | None = None
     ) -> Draws:
         gradient = gradient or Pathwise()
-        q = self.posterior(batch) if features is None else self.posterior.density(features)
+        q = self.posterior.density(self.features(batch) if features is None else features)
         p = self.prior(self.posterior, batch.given)
         z_noise, jitter = self._parts(self.noise(k, len(batch)) if noise is None else noise)
         z = q.from_noise(z_noise)
