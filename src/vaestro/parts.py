@@ -216,8 +216,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"expected {name} to be {' or '.join(words)}; got {value!r}")
 
 
-def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Return the whole table for programs: {kind: [{name, options, summary}]}."""
+def catalogue(tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE) -> dict[str, list[dict[str, Any]]]:
+    """Return the whole table, or others like it, for programs: {kind: [{name, options, summary}]}."""
     return {
         kind: [
             {
@@ -227,7 +227,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
             }
             for name, constructor in table.items()
         ]
-        for kind, table in TABLE.items()
+        for kind, table in tables.items()
     }
 
 

@@ -340,6 +340,17 @@ class Space:
             steps = np.asarray(self.resolution / self.scale)
         return steps if steps.any() else None
 
+    def log_cells(self) -> np.ndarray | None:
+        """Return the log-volume, in the user's units, of the grid's cell around each value, (*shape,); 0 where there is no
+        grid, None where there is none at all. A density, plus this, is the probability of what is on the grid."""
+        if self.kind is Kind.LEVELS:
+            return np.full(self.shape, math.log(self.step))
+        if self.kind is Kind.TABLE:
+            steps = np.array([c.resolution if c.kind is Kind.REAL else 0.0 for c in self.columns])
+        else:
+            steps = np.broadcast_to(0.0 if self.resolution is None else self.resolution, self.shape)
+        return np.log(np.where(steps > 0, steps, 1.0)) if steps.any() else None
+
     def seen(self, values: np.ndarray | Frame) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None when all were."""
         if isinstance(values, Frame):

@@ -131,7 +131,10 @@ def train(
 @app.command()
 def evaluate(
     run: RunArgument = None,
-    methods: Annotated[str, typer.Option(help="elbo,iwae or one of them.")] = "elbo,iwae",
+    methods: Annotated[
+        str,
+        typer.Option(help="Some of elbo, iwae, ais, with options: elbo,iwae,ais:temperatures=500,chains=16,n=100 (vaestro parts method)."),
+    ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
@@ -139,10 +142,15 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Bound log p(x) of held-out data from below, and write RUN/evaluation.json and .npz.
+    """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
 
-    Example: vaestro evaluate runs/mine --k 5000
+    ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model how far above it log p(x)
+    can lie. A stopped evaluation goes on where it was when the same command is given again.
+
+    Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
+    from dataclasses import replace
+
     from vaestro.data import load_rows
     from vaestro.evaluation import evaluating
     from vaestro.loop import accelerator_for
@@ -154,27 +162,43 @@ def evaluate(
     console.quiet |= rank > 0
     model = opened.model(str(accelerator.device))
     source = data or opened.config["source"]
-    rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split or "test")
-    n = len(rows) if limit is None else limit
+    if data:
+        rows, changed = load_rows(source, model.space, split, given=model.given), []
+    else:
+        own = opened.data()
+        rows, changed = own.split(split or "test"), opened.changed(own, split or "test")
+    for line in changed:
+        console.say(line)
+    rows = rows.fixed()
+    every = len(rows)
     folder = opened.path / "evaluating"
     steps = evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, folder=folder, rank=rank, processes=processes)
     evaluation = None
     try:
-        for _, evaluation in console.progress(steps, f"{n:,} data, {k:,} draws each"):
+        for _, evaluation in console.progress(steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"):
             pass
     except KeyboardInterrupt:
-        console.say("stopped; the same command goes on where it was")
+        console.say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     assert evaluation is not None
+    evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
     if rank == 0:
-        opened.save_evaluation(evaluation, rows, source)
+        opened.save_evaluation(evaluation, rows.take(limit or every), source)
     for estimate in evaluation.estimates:
         bits = estimate.bits_per_dim
-        console.say(estimate.sentence(describe(rows, n)) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
-    console.say(
-        f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats; {duration(evaluation.estimates[0].seconds)}"
-    )
-    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz")
+        console.say(estimate.sentence(describe(rows, len(estimate.nats))) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
+        for note in estimate.notes():
+            console.say(f"    {note}")
+    interval = evaluation.interval()
+    if interval is not None:
+        console.say(
+            f"on data drawn from the model, log p(x) lies within {interval[0]:.2f} +- {interval[1]:.2f} nats above AIS's lower bound"
+        )
+    console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
+    for warning in evaluation.warnings[len(changed) :]:
+        console.say(f"note: {warning}")
+    seconds = sum({e.method + e.on: e.seconds for e in evaluation.estimates}.values())
+    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(seconds)}")
 
 
 @app.command()
@@ -359,7 +383,7 @@ def impute(
 @app.command()
 def parts(
     kind: Annotated[
-        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule or optimizer.")
+        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule, optimizer or method.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
 ) -> None:
@@ -367,9 +391,10 @@ def parts(
 
     Example: vaestro parts likelihood
     """
-    from vaestro.parts import catalogue, nearest
+    from vaestro.evaluation import METHODS
+    from vaestro.parts import TABLE, catalogue, nearest
 
-    table = catalogue()
+    table = catalogue({**TABLE, "method": METHODS})
     if kind is not None:
         if kind not in table:
             raise ValueError(f"expected a kind of part: {nearest(kind, table)}; got {kind!r}")
@@ -468,8 +493,10 @@ def _of_run(run: Run) -> dict[str, Any]:
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
     for estimate in (run.evaluation or {}).get("estimates", []):
-        error = estimate["stderr"] or 0.0
-        facts[estimate["method"]] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws"
+        error, name = estimate["stderr"] or 0.0, estimate["method"]
+        if estimate.get("on", "data") == "data":
+            of = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}, {estimate.get('n', 0) or run.evaluation['n']:,} data"  # type: ignore[index]
+            facts[name] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {of}"
     return facts
 
 

@@ -257,8 +257,8 @@ def annealing(
     temperatures: int = 500,
     chains: int = 16,
     schedule: Literal["sigmoid", "linear"] = "sigmoid",
-    start: Literal["prior", "posterior"] = "prior",
-    leapfrog: int = 4,
+    start: Literal["prior", "posterior"] = "posterior",
+    leapfrog: int = 2,
     n: int = 100,
     simulated: int | None = None,
 ) -> list[Work]:
@@ -269,7 +269,7 @@ def annealing(
         temperatures: steps from the start to p(x, z).
         chains: for each datum.
         schedule: of the temperatures.
-        start: of the chains: the prior, or the encoder's q(z | x), which is nearer where q is good.
+        start: of the chains: the encoder's q(z | x), which is nearer where q is good, or the prior.
         leapfrog: leapfrog steps in a transition.
         n: take the first so many data, or all if there are fewer.
         simulated: data to draw from the model for the upper bound; by default as many as n; 0 for none.

@@ -72,11 +72,28 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
         draws += ", of the observed cells"
     cells = space.cells if rows.observed is None else rows.observed_cells()
     details = {"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {}
+    details |= correction(job)
     shared = (space.measure, k)
     return (
-        Estimate("elbo", elbos, "lower", *shared, f"ELBO with {draws}", cells, None, seconds, job.given, on),
+        Estimate("elbo", elbos, "lower", *shared, f"ELBO with {draws}", cells, None, seconds, job.given, on, correction(job)),
         Estimate("iwae", iwaes, "lower", *shared, f"IWAE with {draws}", cells, np.exp(log_ess), seconds, job.given, on, details),
     )
+
+
+def correction(job: Job) -> dict[str, float]:
+    """Return what lies between a density of spread data and the probability of those on the grid, in nats for a datum; or nothing.
+
+    Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is on a density, and with
+    this added on a probability.
+    """
+    log_cells = job.model.space.log_cells()
+    if job.model.jitter is None or log_cells is None:
+        return {}
+    rows = job.rows
+    if rows.observed is None:
+        return {"log_cells": float(log_cells.sum())}
+    sums = [float((log_cells * job.batch(i, 4096).observed.numpy(force=True)).sum()) for i in range(0, len(rows), 4096)]  # type: ignore[union-attr]
+    return {"log_cells": sum(sums) / len(rows)}
 
 
 def in_space(rows: Rows, space: Space) -> Rows:

@@ -64,6 +64,23 @@ class Estimate:
         where = f"{len(self.nats):,} data drawn from the model" if self.on == SIMULATED else data
         return f"log p(x{of}) {sign} {mean:.2f}{plus} nats ({self.how}, {where}{density})"
 
+    def notes(self) -> list[str]:
+        """Say what a reader of the number should know beside it, a sentence each."""
+        notes = []
+        if self.ess is not None and self.k > 1:
+            low, middle = np.quantile(self.ess, [0.05, 0.5])
+            of = f"{self.k:,} {'chains' if self.method == 'ais' else 'draws'}"
+            notes.append(f"effectively {middle:.1f} of {of} for half of the data, fewer than {low:.1f} for one in 20")
+        if "rise" in self.details:
+            notes.append(f"it rose by {self.details['rise']:.2f} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
+        if "log_cells" in self.details and self.method == "iwae":
+            cells, mean = self.details["log_cells"], self.mean()[0]
+            if self.measure == "counting":
+                notes.append(f"of the data spread over their cells the density is {mean - cells:.2f}; the cells' volume adds {cells:.2f}")
+            else:
+                notes.append(f"of the values on their grid the probability is {mean + cells:.2f}; the cells' volume adds {cells:.2f}")
+        return notes
+
 
 @dataclass(frozen=True, eq=False)
 class Gap:
