@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -61,7 +61,7 @@ def evaluating(
     folder: Path | None = None,
     rank: int = 0,
     processes: int = 1,
-) -> Iterator[tuple[float, Evaluation | None]]:
+) -> Generator[tuple[float, Evaluation | None]]:
     """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end (1, Evaluation).
 
     Args:

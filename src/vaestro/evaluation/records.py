@@ -164,10 +164,11 @@ class Evaluation:
                 return estimate
         raise KeyError(method)
 
-    def interval(self) -> tuple[float, float] | None:
-        """Return how far log p(x) of simulated data can lie above the lower bound of AIS, and its standard error; None without."""
-        simulated = {e.side: e for e in self.estimates if e.on == SIMULATED and e.method == "ais"}
-        return mean_and_error(simulated["upper"].nats - simulated["lower"].nats) if len(simulated) == 2 else None
+    def simulated_gaps(self) -> dict[str, tuple[float, float]]:
+        """Return how far log p(x) of data drawn from the model can lie above each method's lower bound, and the standard error (paired)."""
+        simulated = [e for e in self.estimates if e.on == SIMULATED]
+        upper = [e.nats for e in simulated if e.side == "upper"]
+        return {e.method: mean_and_error(upper[0] - e.nats) for e in simulated if upper and e.side == "lower"}
 
 
 def mean_and_error(x: np.ndarray) -> tuple[float, float]:
