@@ -185,19 +185,13 @@ class Run:
         return found
 
     def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str) -> None:
-        """Write evaluation.json and evaluation.npz; an earlier evaluation keeps its files under a name with its split and k.
+        """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a name with its split and k.
 
         Args:
             evaluation: what was found.
             rows: the data it was found on.
             source: where they came from.
         """
-        old = self.evaluation
-        if old is not None:
-            name = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
-            for suffix in (".json", ".npz"):
-                if (self.path / f"evaluation{suffix}").exists():
-                    os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
         given = () if rows.given_space is None else rows.given_space.names
         result = {
             "split": rows.name,
@@ -224,8 +218,27 @@ class Run:
                 arrays[f"{name}_ess"] = _padded(e.ess, size)
         if rows.space.measure != "counting":
             arrays["datum"] = rows.projection()
+        self._keep_evaluation(result)
         write_arrays(self.path / "evaluation.npz", arrays)
         _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+
+    def _keep_evaluation(self, new: dict[str, Any]) -> None:
+        """Move the evaluation that is there to a name of its own, unless the new one only repeats it."""
+        old = self.evaluation
+        if old is None or _timeless(old) == _timeless(new):
+            return
+        name = stem = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
+        number = 2
+        while (self.path / f"{name}.json").exists():
+            name, number = f"{stem}-{number}", number + 1
+        for suffix in (".npz", ".json"):
+            if (self.path / f"evaluation{suffix}").exists():
+                os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
+
+
+def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+    estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
+    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
 
 
 def _padded(x: np.ndarray, size: int | None) -> np.ndarray:
