@@ -12,6 +12,7 @@ from PIL import Image
 
 import vaestro as vs
 from vaestro.cli import main
+from vaestro.comparison.evidence import interval
 from vaestro.comparison.words import extent, number, report, shortened, tick_labels, ticks
 
 N = 400
@@ -47,9 +48,8 @@ def write(path, bounds, *, sha=SHA, measure="counting", k=500, gaps=None, side="
         upper = np.linspace(-120, -60, 64)
         wiggle = np.tile([1.0, -1.0], 32) * error * math.sqrt(63)
         arrays |= {"simulated_ais_upper": upper, f"simulated_{method}": upper - mean - wiggle}
-        estimates.append(
-            {"method": "ais", "side": "upper", "measure": measure, "k": 1, "mean": -90.0, "stderr": 1.0, "on": "simulated data"}
-        )
+        on = {"measure": measure, "k": 1, "stderr": 1.0, "on": "simulated data"}
+        estimates += [{"method": method, "side": "lower", "mean": -91.0} | on, {"method": "ais", "side": "upper", "mean": -90.0} | on]
     result = {"split": "test", "n": n, "data_sha256": sha, "source": "mnist", "unit": "nats", "space": "binary (28, 28)"}
     (path / "evaluation.json").write_text(json.dumps(result | {"estimates": estimates, "rate": 1.0, "distortion": 2.0} | keys))
     np.savez(path / "evaluation.npz", **arrays)
@@ -485,6 +485,7 @@ def test_the_interval_is_the_bound_and_the_bound_with_its_gap(here):
     row = vs.compare(["a"]).rows[0]
     mean, error = row.headline.mean()
     assert row.headline.gap == pytest.approx((0.3, 0.02, 64))
+    assert interval(row.headline) == pytest.approx((mean, mean + 0.3, math.hypot(error, 0.02)), rel=1e-12)
     assert (
         f"in [{mean:.2f}, {mean + 0.3:.2f} +- {math.hypot(error, 0.02):.2f}] by AIS both ways, gap measured on 64 simulated data"
         in "\n".join(report(vs.compare(["a"])))
@@ -624,7 +625,24 @@ def test_damaged_arrays(here, refused):
         assert "damaged or cut short; vaestro evaluate a writes it anew" in refused("compare", "a")
 
 
-@pytest.mark.parametrize("arrays", [{}, {"iwae": near(0)[:-1]}, {"iwae": near(1)}, {"iwae": np.full(N, np.nan)}, {"iwae": np.arange(N)}])
+def test_estimates_of_something_else_are_left_out(here):
+    write("a", {"iwae": near(0)}, measure="lebesgue")
+    result = json.loads(Path("a/evaluation.json").read_text())
+    other = result["estimates"][0] | {"method": "elbo", "measure": "counting", "mean": near(50).mean()}
+    without = result["estimates"][0] | {"method": "sampled"}
+    result["estimates"] += [other, without]
+    Path("a/evaluation.json").write_text(json.dumps(result))
+    np.savez("a/evaluation.npz", iwae=near(0), elbo=near(50))
+    assert [b.method for b in vs.compare("a").rows[0].bounds] == ["iwae"]
+
+
+def test_no_estimates_of_each_datum(here, refused):
+    write("a", {"iwae": near(0)})
+    np.savez("a/evaluation.npz", index=np.arange(N))
+    assert "estimates of each datum in a/evaluation.npz; got none (vaestro evaluate a writes them)" in refused("compare", "a")
+
+
+@pytest.mark.parametrize("arrays", [{"iwae": near(0)[:-1]}, {"iwae": near(1)}, {"iwae": np.full(N, np.nan)}, {"iwae": np.arange(N)}])
 def test_arrays_of_another_evaluation(here, refused, arrays):
     write("a", {"iwae": near(0)})
     np.savez("a/evaluation.npz", **arrays)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def read_run(opened: Run, name: str) -> Row:
     Raises:
         ValueError: there is none, or its files are damaged or not of one evaluation.
     """
-    command = f"vaestro evaluate {opened.path}"
+    command = f"vaestro evaluate {shlex.quote(str(opened.path))}"
     file, arrays_file = opened.path / "evaluation.json", opened.path / "evaluation.npz"
     if not file.exists():
         raise ValueError(f"expected a run that was evaluated ({command}); got {opened.path}, which has no evaluation.json")
@@ -165,7 +166,9 @@ def read_run(opened: Run, name: str) -> Row:
         n, sha256 = int(result["n"]), str(result["data_sha256"])
         lines = [e for e in result["estimates"] if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")]
         measure = str(lines[0]["measure"])
-        means = [float(e["mean"]) for e in lines]
+        # Only what bounds the same thing: a density's evaluation may carry the bound for the discrete data beside it.
+        announced = [_announced(e) for e in lines if e["measure"] == measure]
+        means = [float(e["mean"]) for e in lines if e["measure"] == measure]
         split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
         masked = result.get("masked")
     except (*DAMAGE, IndexError, json.JSONDecodeError) as error:
@@ -174,18 +177,21 @@ def read_run(opened: Run, name: str) -> Row:
     given = _given(result, lines[0], opened)
     arrays = _arrays(arrays_file, f"; {command} writes it anew")
     bounds = []
-    for line, mean in zip(lines, means, strict=True):
-        nats = arrays.get(line["method"])
-        if nats is None or nats.shape != (n,) or nats.dtype.kind != "f" or not _agrees(nats, mean):
-            raise ValueError(f"expected {file} and evaluation.npz of one evaluation; got others for {line['method']} ({command})")
-        k, temperatures = (None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures"))
-        method, nats = line["method"], nats.astype(np.float64)
-        bounds.append(Bound(method, line["side"], nats, k, temperatures, line.get("bits_per_dim"), _gap(arrays, method)))
+    for bound, mean in zip(announced, means, strict=True):
+        nats = arrays.get(bound.method)
+        if nats is None:
+            continue
+        if nats.shape != (n,) or nats.dtype.kind != "f" or not _agrees(nats, mean):
+            raise ValueError(f"expected {file} and evaluation.npz of one evaluation; got others for {bound.method} ({command})")
+        bounds.append(replace(bound, nats=nats.astype(np.float64), gap=_gap(arrays, bound.method)))
+    if not bounds:
+        raise ValueError(f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)")
     datum = arrays.get("datum")
     source = str(result.get("source", ""))
     return Row(
         name, opened.path, tuple(bounds), split, n, sha256, source, str(result.get("space", "")), measure, given,
-        None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) else None, warnings,
+        None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
+        warnings,
     )  # fmt: skip
 
 
@@ -256,6 +262,12 @@ def names(paths: list[Path]) -> list[str]:
         return str(Path(*own))
 
     return [name(p) for p in parts]
+
+
+def _announced(line: Mapping[str, Any]) -> Bound:
+    k, temperatures = (None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures"))
+    bits = line.get("bits_per_dim")
+    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, None if bits is None else float(bits))
 
 
 def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> tuple[str, ...]:

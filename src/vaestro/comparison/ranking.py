@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -329,7 +330,7 @@ def _pair(a: Row, b: Row) -> Pair:
             f"({how})",
         )
     if gap is None:
-        knowledge = f"{b.name}'s gap is not known: vaestro evaluate {b.path} --methods elbo,iwae,ais measures it"
+        knowledge = f"{b.name}'s gap is not known: vaestro evaluate {shlex.quote(str(b.path))} --methods elbo,iwae,ais measures it"
     else:
         knowledge = f"{b.name}'s gap, measured on simulated data: at most {number(*gap[:2])}"
     threshold = f"{difference:.{decimals(error)}f}"
