@@ -281,6 +281,8 @@ def _group(rows: list[Row]) -> Group:
     pairs = [_pair(a, b) for a, b in combinations(rows, 2)]
     wins = {r.name: sum(p.higher == r.name for p in pairs) for r in rows}
     ordered = sorted(rows, key=lambda r: (-wins[r.name], -r.headline.mean()[0]))
+    place = {r.name: i for i, r in enumerate(ordered)}
+    pairs.sort(key=lambda p: sorted((place[p.higher], place[p.lower])))
     group = Group(tuple(ordered), tuple(pairs), None, "")
     if len(rows) == 1:
         return group

@@ -138,7 +138,9 @@ def extent(bounds: Sequence[Bound]) -> tuple[float, float] | None:
 
 def chart(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
     """Draw a group's bounds over an axis in nats, in plain characters."""
-    left = min(24, max(len(r.name) for r in rows)) + 2
+    # A mean over a part of the data stands beside means over all, and must not be taken for one.
+    parts = ["" if r.headline.n == r.n else f" ({r.headline.n:,} data)" for r in rows]
+    left = min(24, max(len(r.name) + len(part) for r, part in zip(rows, parts, strict=True))) + 2
     across = width - left
     span = extent([r.headline for r in rows])
     if span is None:
@@ -149,7 +151,7 @@ def chart(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
         return min(across - 1, max(0, round((value - low) / (high - low) * (across - 1))))
 
     out = []
-    for row in rows:
+    for row, part in zip(rows, parts, strict=True):
         bound, line = row.headline, [" "] * across
         mean, error = bound.mean()
         ends = interval(bound)
@@ -174,9 +176,9 @@ def chart(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
                 _fill(line, max(stop, at) + 1, tip, "-")
                 _fill(line, tip, tip, ">")
                 _fill(line, at, at, "o")
-        out.append((f"{shortened(row.name, left - 2):{left}}" + "".join(line)).rstrip())
+        out.append((f"{shortened(row.name, left - 2 - len(part)) + part:{left}}" + "".join(line)).rstrip())
     axis, labels = [" "] * across, [" "] * across
-    marks = ticks(low, high, max(2, across // 14))
+    marks = ticks(low, high, max(2, across // 12))
     for value, text in zip(marks, tick_labels(marks), strict=True):
         axis[place(value)] = "+"
         start = min(across - len(text), max(0, place(value) - len(text) // 2))
