@@ -198,9 +198,15 @@ def test_two_lower_bounds_do_not_order_two_models(here):
     assert got.sentence == (
         f"a's bound is higher than b's by {number(0.8, got.stderr)} nats (IWAE_500, paired over 400 data); "
         "a is the better model if b's gap is below "
-        "0.80 (b's gap is not known: vaestro evaluate b --methods elbo,iwae,ais measures it)"
+        "0.80 (b's gap is not known: vaestro evaluate b --methods elbo,iwae,ais --limit 400 measures it)"
     )
     assert vs.compare(["a", "b"]).groups[0].ranking is None
+
+
+def test_the_command_that_measures_a_gap_keeps_data_and_draws(here):
+    for name, shift in (("a a", 1), ("b b", 0)):
+        write(name, {"iwae": near(shift)[:90]}, k=50, split="valid")
+    assert "vaestro evaluate 'b b' --methods elbo,iwae,ais --k 50 --split valid --limit 90 measures it" in pair(["a a", "b b"]).sentence
 
 
 @pytest.mark.parametrize("gap", [(0.9, 0.05), (0.65, 0.05), (0.3, 0.3)])

@@ -332,7 +332,7 @@ def _pair(a: Row, b: Row) -> Pair:
             f"({how})",
         )
     if gap is None:
-        knowledge = f"{b.name}'s gap is not known: vaestro evaluate {shlex.quote(str(b.path))} --methods elbo,iwae,ais measures it"
+        knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
     else:
         knowledge = f"{b.name}'s gap, measured on simulated data: at most {number(*gap[:2])}"
     threshold = f"{difference:.{decimals(error)}f}"
@@ -347,6 +347,14 @@ def _pair(a: Row, b: Row) -> Pair:
         f"{a.name}'s bound is higher than {b.name}'s by {said} nats ({how}); {a.name} is the better model if {b.name}'s gap is below "
         f"{threshold} ({knowledge})",
     )
+
+
+def _again(row: Row) -> str:
+    """Write the command that measures a run's gap, on the same data and with the same draws, so that it stays in its group."""
+    k = next((b.k for b in row.bounds if b.method == "iwae" and b.k != 500), None)
+    options = f" --k {k}" if k else ""
+    options += f" --split {row.split}" if row.split != "test" else ""
+    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}"
 
 
 def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
