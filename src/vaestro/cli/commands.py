@@ -203,6 +203,43 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated.")] = None,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE.npz",
+            help="Exact log p(x) of each datum, an array log_px, with options after a colon: unit=bits|nats (of the whole datum), "
+            "measure=counting|lebesgue, given=CONDITION; may be repeated.",
+        ),
+    ] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Also write .png (a picture), .json (all of it) or .csv.")] = None,
+    force: Force = False,
+) -> None:
+    """Say which runs' numbers may be compared, which may not, and what follows: a table, sentences, and a chart of intervals.
+
+    Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o comparison.png
+    """
+    from vaestro.comparison import compare
+    from vaestro.comparison.words import report
+    from vaestro.data.writers import check_output
+
+    path = None if output is None else check_output(output, force=force, suffixes=(".png", ".json", ".csv"))
+    files: dict[str, str] = {}
+    for text in exact or []:
+        name, equals, file = text.partition("=")
+        if not equals or not name or ":" in name or not file or name in files:
+            raise ValueError(f"expected each --exact once, as NAME=FILE.npz; got {text!r}")
+        files[name] = file
+    comparison = compare(runs or [_open(None).path], files)
+    for line in report(comparison):
+        console.say(line)
+    if path is not None:
+        comparison.save(path)
+        console.say(f"wrote {path}")
+
+
+@app.command()
 def sample(
     run: RunArgument = None,
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
