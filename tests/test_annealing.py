@@ -238,7 +238,8 @@ def test_evaluate_gives_both_sides_with_the_numbers_of_the_exact_model() -> None
     assert upper.sentence("40 data").startswith("log p(x) <= ")
     assert "40 data drawn from the model" in upper.sentence("40 data")
     assert upper.details["temperatures"] == 60
-    assert 0.2 < upper.details["alike"]["bound"] < 0.8
+    assert upper.details["alike"]
+    assert 0.25 < upper.details["alike_chances"]["bound"] < 0.75
 
 
 @pytest.mark.usefixtures("float64")
@@ -248,6 +249,7 @@ def test_data_unlike_the_models_own_are_said_to_be() -> None:
     rows = replace(rows, values=3 * rows.values)
     result = vs.evaluate(linear.model, rows, k=5, methods="ais:temperatures=10,chains=4,n=30")
     assert any("unlike" in warning for warning in result.warnings)
+    assert result.estimates[-1].details["alike"] is False
 
 
 @pytest.mark.usefixtures("float64")

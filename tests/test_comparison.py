@@ -229,6 +229,14 @@ def test_a_gap_below_the_difference_decides_as_far_as_simulated_data_speak(here)
     assert group.summary == "ranking, best first: a, b (as far as simulated data speak for the real)"
 
 
+def test_a_gap_on_simulated_data_that_are_unlike_the_data_decides_nothing(here):
+    write("a", {"iwae": near(0.8, seed=1)})
+    write("b", {"iwae": near(0, seed=2)}, gaps={"iwae": (0.3, 0.05)}, options={"alike": False})
+    got = pair(["a", "b"])
+    assert got.relation == "higher"
+    assert "if b's gap is below 0.80 (b's gap, measured on simulated data, which are unlike the data: at most 0.30" in got.sentence
+
+
 def test_the_gap_is_that_of_the_method_compared(here):
     write("a", {"elbo": near(0.8, seed=1)})
     write("b", {"elbo": near(0, seed=2), "iwae": near(1, seed=3)}, gaps={"iwae": (0.1, 0.01), "elbo": (4.0, 0.1)})

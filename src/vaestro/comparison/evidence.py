@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vaestro.evaluation.records import mean_and_error
 from vaestro.parts import nearest, parse_options
 from vaestro.runs import Run
 
@@ -92,6 +93,7 @@ class Row:
         datum: (N,) a projection of each datum in the user's units, or None.
         warnings: of the evaluation.
         exact: whether it is a file of exact values that was brought along.
+        alike: whether the simulated data that gaps were measured on are like the data.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Row:
     datum: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
     exact: bool = False
+    alike: bool = True
 
     @property
     def headline(self) -> Bound:
@@ -142,13 +145,6 @@ def interval(bound: Bound) -> tuple[float, float, float] | None:
     return mean, mean + bound.gap[0], math.hypot(error, bound.gap[1])
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean of (N,) numbers and its standard error, which is NaN for a single one."""
-    n = len(values)
-    with np.errstate(invalid="ignore"):
-        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-
-
 def read_run(opened: Run, name: str) -> Row:
     """Read a run's evaluation.
 
@@ -171,6 +167,7 @@ def read_run(opened: Run, name: str) -> Row:
         means = [float(e["mean"]) for e in lines if e["measure"] == measure]
         split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
         masked = result.get("masked")
+        alike = all(e.get("alike", True) for e in result["estimates"])
     except (*DAMAGE, IndexError, json.JSONDecodeError) as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}") from error
@@ -191,7 +188,7 @@ def read_run(opened: Run, name: str) -> Row:
     return Row(
         name, opened.path, tuple(bounds), split, n, sha256, source, str(result.get("space", "")), measure, given,
         None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
-        warnings,
+        warnings, alike=alike,
     )  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.comparison.evidence import Bound, Row, interval, mean_and_error, names, read_exact, read_run
+from vaestro.comparison.evidence import Bound, Row, interval, names, read_exact, read_run
 from vaestro.comparison.words import decimals, group_title, listing, number
 from vaestro.data.writers import writing
+from vaestro.evaluation.records import mean_and_error
 from vaestro.runs import Run
 
 # How far projections of one datum may lie apart, in standard deviations over data: float32 values standardised twice.
@@ -324,7 +325,7 @@ def _pair(a: Row, b: Row) -> Pair:
     if sides == ("lower", "exact"):
         return made("better", f"{a.name} is better than {b.name}: its lower bound lies {said} nats above {b.name}'s exact value ({how})")
     gap = of_b.gap
-    if gap is not None and gap[0] + 2 * gap[1] < difference - 2 * error:
+    if gap is not None and b.alike and gap[0] + 2 * gap[1] < difference - 2 * error:
         return made(
             "better on simulated data",
             f"{a.name}'s {'value' if of_a.side == 'exact' else 'bound'} is higher than {b.name}'s by {said} nats, more than {b.name}'s gap "
@@ -334,7 +335,8 @@ def _pair(a: Row, b: Row) -> Pair:
     if gap is None:
         knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
     else:
-        knowledge = f"{b.name}'s gap, measured on simulated data: at most {number(*gap[:2])}"
+        unlike = "" if b.alike else ", which are unlike the data"
+        knowledge = f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
     threshold = f"{difference:.{decimals(error)}f}"
     if of_a.side == "exact":
         return made(

@@ -407,15 +407,17 @@ class Bidirectional(_Annealed):
         ]
         real = done["ais"]
         assert real.ess is not None
-        alike = {"bound": _chance(lower, real.nats), "ess": _chance(np.exp(log_ess), real.ess)}
+        chances = {"bound": _chance(lower, real.nats), "ess": _chance(np.exp(log_ess), real.ess)}
+        alike = all(abs(chance - 0.5) <= ALIKE for chance in chances.values())
         warnings = done.warnings
-        if max(abs(chance - 0.5) for chance in alike.values()) > ALIKE:
-            told = [(mean_and_error(a)[0], b) for a, b in ((lower, real.mean()[0]), (np.exp(log_ess), mean_and_error(real.ess)[0]))]
+        if not alike:
+            here, there = (mean_and_error(a)[0] for a in (lower, np.exp(log_ess)))
             warnings += (
-                f"data drawn from the model are unlike the data (lower bounds {told[0][0]:.1f} and {told[0][1]:.1f} nats, effective chains "
-                f"{told[1][0]:.1f} and {told[1][1]:.1f}): the gap measured on them says little about the gap on the data",
+                f"data drawn from the model are unlike the data (lower bounds {here:.1f} and {real.mean()[0]:.1f} nats, effective chains "
+                f"{there:.1f} and {mean_and_error(real.ess)[0]:.1f}): the gap measured on them says little about the gap on the data",
             )
-        made[-1] = replace(made[-1], details={**made[-1].details, "alike": {k: round(v, 3) for k, v in alike.items()}})
+        told = {"alike": alike, "alike_chances": {name: round(chance, 3) for name, chance in chances.items()}}
+        made[-1] = replace(made[-1], details={**made[-1].details, **told})
         return replace(done, estimates=(*done.estimates, *made), warnings=warnings)
 
 
