@@ -211,6 +211,20 @@ def test_large_arrays_are_laid_out_on_the_disk_and_train_alike(monkeypatch: pyte
         np.testing.assert_allclose(rows.outward(), np.load(f"{name}.npy"), atol=1e-5)
 
 
+def test_arrays_of_large_images_are_taken_where_size_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (12, 30, 260)).astype(np.uint8)
+    np.save("x.npy", x)
+    assert "30x260 (12): scale them (x.npy:size=30x260 takes" in refused(capsys, "train", "x.npy", "--run", "run", *TINY)
+    assert vs.load("x.npy:size=30x260").space.outside == (30, 260)
+    assert "options for arrays" in refused(capsys, "train", "x.npy:size=64", "--run", "run", *TINY), "arrays are not scaled"
+    data = vs.load(x)
+    assert data.source == "array:size=30x260" and any("at most 256" in note for note in data.notes)
+    run = vs.train(x, run="run", latent=2, steps=1, batch=2, network="mlp:width=4", likelihood="gaussian", device="cpu", compile="off")
+    assert run.data().space.outside == (30, 260), "its copy is read again"
+    np.save("y.npy", np.random.default_rng(0).random((12, 10, 300)))
+    assert vs.load("y.npy").space.outside == (10, 300), "rows of numbers, and no images"
+
+
 def test_twins_across_splits_are_said() -> None:
     r = np.random.default_rng(0)
     x = r.integers(0, 256, (400, 6, 6)).astype(np.uint8)

@@ -296,7 +296,7 @@ class Job(Iterator[Step]):
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             if isinstance(source, np.ndarray):
                 np.save(path / "data.npy", source, allow_pickle=False)
-                resolved["source"] = str(path / "data.npy")
+                resolved["source"] = f"{path / 'data.npy'}{data.source.removeprefix('array')}"
             elif held:
                 tables.write_frame(path / "data.parquet", source if isinstance(source, Frame) else tables.frame_of(source))
                 resolved["source"] = str(path / "data.parquet")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, tables
+from vaestro.data import cache, duplicates, images, tables
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.parts import nearest
@@ -76,7 +76,8 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         progress: called with (what, done, total) while something takes long.
 
     Raises:
-        ValueError: the source cannot be read, is too small to split, or has no such attribute.
+        ValueError: the source cannot be read, is too small to split, holds images with sides above 256 without `size`, or has no such
+            attribute.
     """
     name, options, raw = _opened(source, progress)
     if name == "mnist":
@@ -91,6 +92,8 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         notes += made
     else:
         space = _infer(_distinct(parts), options, name)
+        options, made = _large(space, options, name, len(_distinct(parts)[0]))
+        notes += made
         if binarise != "none":
             if space.kind is not Kind.LEVELS or space.levels != 256 or space.low != 0 or space.step != 1:
                 raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
@@ -218,7 +221,8 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
     folder = _folder(name)
     if not isinstance(first, Frame) and not folder and name not in NAMED:
-        unfit += [k for k in options if k in IMAGE]
+        own = first.ndim in (3, 4) and "size" in options and images._target(options).size == first.shape[1:3]
+        unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
     if isinstance(first, Frame):
@@ -323,6 +327,20 @@ def _infer_table(parts: Mapping[str, _Part], options: Mapping[str, Any], name: s
             raise ValueError(f"expected splits with the same columns in {name}; got {differing[0]!r} in some only")
     whole = Frame({n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in frames["train"].columns})
     return tables.infer_space(whole, frames["train"], options, name)
+
+
+def _large(space: Space, options: dict[str, Any], name: str, count: int) -> tuple[dict[str, Any], list[str]]:
+    """Refuse images that are larger than the networks are made for, unless size= says that they may be; returns the options, and notes.
+
+    An array in Python has no options: it is taken with a note, and size= among its options keeps it readable later.
+    """
+    height, width = space.shape[1:] if len(space.shape) == 3 else (0, 0)
+    if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
+        return options, []
+    if name != "array":
+        raise ValueError(images.too_large(height, width, name, count))
+    made = f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
+    return {**options, "size": f"{height}x{width}"}, [made]
 
 
 def _infer(arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:
