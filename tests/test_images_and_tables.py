@@ -177,6 +177,15 @@ def test_a_conditional_model_needs_its_conditions(capsys: pytest.CaptureFixture[
     assert "no conditions" in refused(capsys, "sample", *plain_run(), "--condition", "digit=3")
 
 
+def test_a_whole_number_given_as_a_fraction_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    (place / "t.csv").write_text("year,b\n" + "".join(f"{r.integers(1900, 2000)},{r.normal():.3f}\n" for _ in range(60)))
+    assert main(["train", "t.csv", "--run", "run", *TINY, "--condition", "year"]) == 0
+    assert "a whole number for year" in refused(capsys, "sample", "run", "--condition", "year=1950.5", "-o", "s.csv")
+    assert main(["sample", "run", "-n", "2", "--condition", "year=1950", "-o", "s.csv", "--quiet"]) == 0
+    assert read_table(place / "s.csv", {}).splits["all"].columns["year"].tolist() == [1950, 1950]
+
+
 def plain_run() -> list[str]:
     assert main(["train", "digits", "--run", "plain", *TINY]) == 0
     return ["plain"]

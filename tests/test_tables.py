@@ -597,6 +597,34 @@ def test_cells_of_another_file_fit(read):
 # -- Python objects and writing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("cells", "value", "typed"),
+    [
+        (np.arange(100) * 7, "21", 21),
+        (np.arange(100) * 7, "21.5", "whole number for x, as its column holds; got '21.5'"),
+        (np.arange(100, dtype=np.uint8), 300, "whole number"),
+        (np.arange(100) * 7, "many", "whole number"),
+        (np.arange(100) * 7, float("nan"), "whole number"),
+        (np.arange(100) / 7, "21.5", 21.5),
+        (np.arange(100) / 7, "inf", "a number"),
+        (np.arange(100) / 7, None, "a number"),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05", np.datetime64("2020-03-05")),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05T12:00", "a day"),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "NaT", "a day"),
+        (np.array([3, 5] * 50), "5", 5),
+        (np.array([3, 5] * 50), "5.5", "one of 3, 5"),
+    ],
+)
+def test_one_value_is_of_the_column_s_type_or_refused(cells, value, typed):
+    (found,) = infer(frame_of({"x": cells}))[0].columns
+    if isinstance(typed, str):
+        with pytest.raises(ValueError, match=typed):
+            found.typed(value)
+    else:
+        made = found.typed(value)
+        assert made.shape == (1,) and made.dtype == cells.dtype and made[0] == typed
+
+
 def test_frames_of_python_objects():
     day = datetime.date(2020, 1, 1)
     frame = frame_of(

@@ -16,7 +16,7 @@ from vaestro.densities import Categorical, DataDensity, Density
 from vaestro.model import LatentModel
 from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.spaces import Frame, Kind, Space
 
 
 @torch.inference_mode()
@@ -170,35 +170,15 @@ def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor 
     absent = [name for name in model.given.names if name not in values]
     if absent:
         raise ValueError(f"expected a value for each condition, such as {absent[0]}=VALUE; got none for {', '.join(absent)}")
-    columns = {c.name: np.repeat(_typed(c, values[c.name]), n) for c in model.given.columns}
+    columns = {c.name: np.repeat(c.typed(values[c.name]), n) for c in model.given.columns}
     codes = torch.from_numpy(model.given.inward(frame_of(columns)))
     return model.given.features(codes, None, torch.get_default_dtype())
-
-
-def _typed(column: Column, value: Any) -> np.ndarray:
-    """Return a value as its column has it, also where it was written as text."""
-    if column.kind in (Kind.BINARY, Kind.CATEGORY):
-        for known in column.values:
-            if value == known or str(value).lower() == str(known).lower():
-                return np.array([known])
-        shown = ", ".join(map(str, column.values[:12])) + (" .." if len(column.values) > 12 else "")
-        raise ValueError(f"expected {column.name} to be one of {shown}; got {value}")
-    date = column.dtype.startswith("datetime64")
-    try:
-        return np.array([value]).astype(column.dtype if date else float)
-    except ValueError:
-        raise ValueError(f"expected a {'date' if date else 'number'} for {column.name}; got {value!r}") from None
-
-
-def _as_column(column: Column, value: Any) -> np.ndarray:
-    typed = _typed(column, value)
-    return typed if column.dtype == "str" else typed.astype(column.dtype)
 
 
 def condition_columns(model: LatentModel, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
     """Return one value for each condition as columns of a table, each (n,)."""
     columns = () if model.given is None else model.given.columns
-    return {c.name: np.ma.MaskedArray(np.repeat(_as_column(c, values[c.name]), n)) for c in columns}
+    return {c.name: np.ma.MaskedArray(np.repeat(c.typed(values[c.name]), n)) for c in columns}
 
 
 def given_of(rows: Rows) -> Tensor | None:

@@ -141,6 +141,33 @@ class Column:
         out[~mask] = codes[inverse.ravel()]
         return out
 
+    def typed(self, value: Any) -> np.ndarray:
+        """Return one value, (1,), as the user's column has it, also where it was written as text.
+
+        Raises:
+            ValueError: the column can hold no such value: an unknown category, no number or date, a part of a whole number or of a day.
+        """
+        if self.kind in (Kind.BINARY, Kind.CATEGORY):
+            for known in self.values:
+                if value == known or str(value).lower() == str(known).lower():
+                    return np.array([known], None if self.dtype == "str" else self.dtype)
+            shown = ", ".join(map(str, self.values[:12])) + (" .." if len(self.values) > 12 else "")
+            raise ValueError(f"expected {self.name} to be one of {shown}; got {value}")
+        dtype = np.dtype(self.dtype)
+        wanted = {"M": "a day" if dtype == "datetime64[D]" else "a date", "i": "a whole number", "u": "a whole number"}
+        try:
+            given = np.array([value]).astype("datetime64[us]" if dtype.kind == "M" else np.float64)
+        except (TypeError, ValueError):
+            given = np.array([np.nan])
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            held = bool((given == np.rint(given)) & (given >= limits.min) & (given <= limits.max))
+        else:
+            held = bool(np.isfinite(given)) and (dtype.kind != "M" or bool(given.astype(dtype) == given))
+        if not held:
+            raise ValueError(f"expected {wanted.get(dtype.kind, 'a number')} for {self.name}, as its column holds; got {value!r}")
+        return given.astype(dtype)
+
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         """Turn codes or standardised values (...) into the user's values and dtype; real ones back onto their grid.
 
