@@ -172,9 +172,45 @@ def test_a_conditional_model_needs_its_conditions(capsys: pytest.CaptureFixture[
     assert main(["evaluate", "run", "--k", "2"]) == 0
     assert "log p(x | digit) >=" in capsys.readouterr().out
     np.save("x.npy", np.zeros((12, 8, 8), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None])
-    assert "'digit', which the model is conditioned on" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    line = refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    assert "'digit', which the model is conditioned on" in line and "--condition digit=VALUE" in line
     assert "--condition COLUMN" in refused(capsys, "train", "digits", "--run", "new", *TINY, "--prior", "conditional")
     assert "no conditions" in refused(capsys, "sample", *plain_run(), "--condition", "digit=3")
+
+
+def test_rows_without_conditions_are_given_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    lines = [f"{i % 3},{'' if i % 9 == 5 else r.normal()},{'ab'[i % 2]},{2000 + r.integers(40)}" for i in range(60)]
+    (place / "t.csv").write_text("a,b,kind,year\n" + "\n".join(lines) + "\n")
+    (place / "bare.csv").write_text("a,b\n" + "\n".join(",".join(x.split(",")[:2]) for x in lines) + "\n")
+    (place / "half.csv").write_text("a,b,year\n" + "\n".join(",".join(x.split(",")[i] for i in (0, 1, 3)) for x in lines) + "\n")
+    (place / "all_b.csv").write_text("a,b,kind,year\n" + "\n".join(x.replace(",a,", ",b,") for x in lines) + "\n")
+    assert main(["train", "t.csv", "--run", "run", *TINY, "--condition", "kind", "--condition", "year"]) == 0
+    both = ["--condition", "kind=b", "--condition", "year=2003"]
+    for command, file in (("encode", "z.npz"), ("reconstruct", "r.csv"), ("impute", "full.csv")):
+        assert "'kind', which the model is conditioned on" in refused(capsys, command, "run", "bare.csv", "-o", file)
+        assert main([command, "run", "bare.csv", "-o", file, *both, "--quiet"]) == 0
+        assert "got '2003.5'" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", *both[:3], "year=2003.5")
+        assert "'year'" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", *both[:2])
+        assert "a condition of the model" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", "--condition", "knd=b")
+    full = read_table(place / "full.csv", {}).splits["all"].columns
+    assert list(full) == ["a", "b"] and not np.ma.is_masked(full["b"])
+
+    def mean(source: str, *options: str) -> np.ndarray:
+        assert main(["encode", "run", source, "-o", "m.npy", "--force", "--quiet", *options]) == 0
+        return np.load("m.npy")
+
+    # The weights of so short a training tell 'a' from 'b' all the same.
+    np.testing.assert_array_equal(mean("half.csv", *both[:2]), mean("all_b.csv"))
+    np.testing.assert_array_equal(mean("t.csv", *both[:2]), mean("all_b.csv"), "what is given wins over the source's own")
+    assert (mean("half.csv", "--condition", "kind=a") != mean("all_b.csv")).any()
+    (place / "gap.csv").write_text("a,b,kind,year\n" + "\n".join(x[:-4] if i in (7, 31) else x for i, x in enumerate(lines)) + "\n")
+    assert "'year' in every row of gap.csv; got 2 empty cells, the first in row 8\n" in refused(
+        capsys, "encode", "run", "gap.csv", "-o", "n.npz"
+    )
+    assert "2 empty cells, the first in row 8\n" in refused(capsys, "train", "gap.csv", "--run", "new", *TINY, "--condition", "year")
+    assert mean("gap.csv", *both).shape == (60, 3)
+    assert "no conditions" in refused(capsys, "encode", *plain_run(), "digits", "-o", "n.npz", "--condition", "digit=3")
 
 
 def test_a_whole_number_given_as_a_fraction_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

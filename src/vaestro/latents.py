@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaestro.data import Rows
-from vaestro.data.tables import frame_of
+from vaestro.data import Rows, tables
 from vaestro.densities import Categorical, DataDensity, Density
 from vaestro.model import LatentModel
-from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
 
@@ -160,25 +158,14 @@ def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor 
     Raises:
         ValueError: a condition is missing or unknown, or has no such value.
     """
+    columns = tables.condition_columns(model.given, values, n)
     if model.given is None:
-        if values:
-            raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
         return None
-    unknown = [name for name in values if name not in model.given.names]
-    if unknown:
-        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], model.given.names)}; got {unknown[0]!r}")
     absent = [name for name in model.given.names if name not in values]
     if absent:
         raise ValueError(f"expected a value for each condition, such as {absent[0]}=VALUE; got none for {', '.join(absent)}")
-    columns = {c.name: np.repeat(c.typed(values[c.name]), n) for c in model.given.columns}
-    codes = torch.from_numpy(model.given.inward(frame_of(columns)))
+    codes = torch.from_numpy(model.given.inward(Frame(columns)))
     return model.given.features(codes, None, torch.get_default_dtype())
-
-
-def condition_columns(model: LatentModel, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
-    """Return one value for each condition as columns of a table, each (n,)."""
-    columns = () if model.given is None else model.given.columns
-    return {c.name: np.ma.MaskedArray(np.repeat(c.typed(values[c.name]), n)) for c in columns}
 
 
 def given_of(rows: Rows) -> Tensor | None:

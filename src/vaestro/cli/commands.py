@@ -31,6 +31,10 @@ Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by d
 Condition = Annotated[
     list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
 ]
+ConditionOfAll = Annotated[
+    list[str] | None,
+    typer.Option("--condition", metavar="NAME=VALUE", help="What is given to all rows in place of the source's own; may be repeated."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -185,6 +189,7 @@ def sample(
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
     from vaestro import latents
+    from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_data, write_grid
     from vaestro.spaces import Frame
 
@@ -202,7 +207,7 @@ def sample(
         write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
     else:
         if isinstance(drawn, Frame):
-            drawn = Frame({**drawn.columns, **latents.condition_columns(model, _pairs(condition), n)})
+            drawn = Frame({**drawn.columns, **condition_columns(model.given, _pairs(condition), n)})
         write_data(path, drawn)
     console.say(f"wrote {n} {what} to {path}")
 
@@ -214,6 +219,7 @@ def encode(
     output: Output,
     sample: Annotated[int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")] = 0,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -230,7 +236,7 @@ def encode(
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
@@ -275,6 +281,7 @@ def reconstruct(
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
     output: Output,
     split: Split = None,
+    condition: ConditionOfAll = None,
     n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
     force: Force = False,
 ) -> None:
@@ -290,7 +297,7 @@ def reconstruct(
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     if n is not None and not 1 <= n <= len(rows):
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
@@ -315,6 +322,7 @@ def impute(
     k: Annotated[int, typer.Option(help="Draws of z for each datum, weighted by importance.")] = 100,
     sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -333,7 +341,7 @@ def impute(
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
     if isinstance(filled, Frame) and rows.name == "all":
         filled = completed(_like(source, opened), filled)

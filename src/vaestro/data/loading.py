@@ -117,19 +117,29 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def load_rows(source: Any, space: Space, split: str | None = None, *, given: Space | None = None, progress: Progress | None = None) -> Rows:
+def load_rows(
+    source: Any,
+    space: Space,
+    split: str | None = None,
+    *,
+    given: Space | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Rows:
     """Read a source as data of a known space: what `encode` and its kin do.
 
     Args:
         source: as for `load`. A folder of images is brought to the space's size.
         space: what the data must be.
         split: train, valid, test, or all; by default all rows of a source without splits of its own, and else test.
-        given: the space of the conditions, which must be among the source's attributes or columns.
+        given: the space of the conditions, which must be among the source's attributes or columns, or in `conditions`.
+        conditions: {name: value}, what is given to all rows in place of the source's own.
         progress: as for `load`.
 
     Raises:
-        ValueError: the data are of another shape or kind.
+        ValueError: the data are of another shape or kind, or lack a condition.
     """
+    fixed = tables.condition_columns(given, conditions or {}, 1)
     if isinstance(source, (str, Path)):
         source = _fitting(str(source), space)
     columns = (*space.columns, *(given.columns if given is not None else ()))
@@ -149,7 +159,7 @@ def load_rows(source: Any, space: Space, split: str | None = None, *, given: Spa
     if not chosen:
         raise ValueError(f"expected a {split} split in {name}; got {', '.join(raw.splits)}")
     if given is not None:
-        chosen, _, _ = _given(chosen, given.names, name, given)
+        chosen, _, _ = _given(chosen, given.names, name, given, fixed)
     for part in chosen.values():
         if not isinstance(part.whole, Frame) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
@@ -273,9 +283,13 @@ def _distinct(parts: Mapping[str, _Part]) -> list[Any]:
 
 
 def _given(
-    parts: dict[str, _Part], names: Sequence[str], source: str, space: Space | None = None
+    parts: dict[str, _Part],
+    names: Sequence[str],
+    source: str,
+    space: Space | None = None,
+    fixed: Mapping[str, np.ma.MaskedArray] | None = None,
 ) -> tuple[dict[str, _Part], Space | None, list[str]]:
-    """Take the conditions out of attributes, or out of a table, whose columns they then no longer are."""
+    """Take the conditions out of attributes, or out of a table, whose columns they then no longer are; `fixed` ones win over both."""
     if not names:
         return parts, None, []
     if len(set(names)) < len(names):
@@ -288,12 +302,16 @@ def _given(
             if isinstance(whole, Frame) and name in whole.columns:
                 column = whole.columns[name]
                 attributes[name] = column if part.index is None else column[part.index]
+            if fixed and name in fixed:
+                attributes[name] = np.ma.MaskedArray(np.repeat(fixed[name].data, len(part)))
         if isinstance(whole, Frame):
             rest = {k: v for k, v in whole.columns.items() if k not in names}
             whole = left.setdefault(id(part.whole), Frame(rest))
         absent = [name for name in names if name not in attributes]
         if absent and space is not None:
-            raise ValueError(f"expected {source} to have {absent[0]!r}, which the model is conditioned on; got no such column or attribute")
+            remedy = f"--condition {absent[0]}=VALUE gives one to all rows"
+            wanted = f"{source} to have {absent[0]!r}, which the model is conditioned on"
+            raise ValueError(f"expected {wanted}; got no such column or attribute ({remedy})")
         if absent:
             known = [*attributes, *(whole.columns if isinstance(whole, Frame) else ())]
             offer = nearest(absent[0], known) if known else "none, since there are no attributes"
@@ -303,9 +321,14 @@ def _given(
         found[s] = _Part(whole, part.index, attributes)
     frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in found.items()}
     for name in names:
-        empty = sum(int(np.ma.getmaskarray(f.columns[name]).sum()) for f in frames.values())
-        if empty:
-            raise ValueError(f"expected a value of the condition {name!r} in every row of {source}; got {empty} empty cells")
+        empty = {s: np.flatnonzero(np.ma.getmaskarray(f.columns[name])) for s, f in frames.items()}
+        count = sum(map(len, empty.values()))
+        if count:
+            first = {s: int(at[0]) if (index := found[s].index) is None else int(index[at[0]]) for s, at in empty.items() if len(at)}
+            s = next(iter(first))
+            row = f"{min(first.values()) + 1:,}" if len(_distinct(found)) == 1 else f"{first[s] + 1:,} of {s}"
+            got = f"{count:,} empty cells, the first in row {row}" if count > 1 else f"an empty cell in row {row}"
+            raise ValueError(f"expected a value of the condition {name!r} in every row of {source}; got {got}")
     notes = []
     if space is None:
         joined = {n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in names}

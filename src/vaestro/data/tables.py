@@ -678,6 +678,29 @@ def _leave_out(where: str, names: Sequence[str]) -> str:
     return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
 
 
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+def condition_columns(given: Space | None, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
+    """Return one value for each of some conditions as columns of a table, each (n,).
+
+    Args:
+        given: the space of a model's conditions; None without.
+        values: {name: value}, the value as the user's data have it, or as text.
+        n: for how many rows.
+
+    Raises:
+        ValueError: there is no such condition, or its column can hold no such value.
+    """
+    if given is None and values:
+        raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
+    known = {} if given is None else {c.name: c for c in given.columns}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}")
+    return {name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n)) for name, c in known.items() if name in values}
+
+
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
