@@ -16,6 +16,7 @@ from vaestro.cli import main
 from vaestro.data import loading
 from vaestro.data.tables import read_table
 from vaestro.randomness import Order
+from vaestro.spaces import Kind
 
 TINY = ["--latent", "3", "--steps", "6", "--batch", "16", "--device", "cpu", "--compile", "off", "--quiet"]
 
@@ -211,6 +212,33 @@ def test_rows_without_conditions_are_given_one(place: Path, capsys: pytest.Captu
     assert "2 empty cells, the first in row 8\n" in refused(capsys, "train", "gap.csv", "--run", "new", *TINY, "--condition", "year")
     assert mean("gap.csv", *both).shape == (60, 3)
     assert "no conditions" in refused(capsys, "encode", *plain_run(), "digits", "-o", "n.npz", "--condition", "digit=3")
+
+
+def test_names_of_columns_with_commas_and_other_signs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    names = ["price, EUR", "a+b", "time: utc", 'say "hi"', "x=y", "plain"]
+    cells = [[r.integers(0, 30), i % 2, r.integers(0, 9), r.normal(), r.integers(0, 3), i] for i in range(60)]
+    with (place / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *cells])
+    options = 'ignore=plain+"say ""hi""",binary="a+b",seed=3,real="time: utc"'
+    space = vs.load(f't.csv:{options}+"price, EUR"', condition=["x=y"]).space
+    assert space.names == ("price, EUR", "a+b", "time: utc") and space.count(Kind.REAL) == 2
+    given = ["--condition", "price, EUR", "--condition", '"x=y"']
+    assert main(["train", f"t.csv:{options}", "--run", "run", *TINY, *given]) == 0
+    run = vs.Run("run")
+    assert run.config["condition"] == ["price, EUR", "x=y"]
+    assert run.data().space.names == ("a+b", "time: utc"), "the resolved source is read"
+    values = ["--condition", '"price, EUR"=7', "--condition", '"x=y"=2']
+    assert main(["sample", "run", "-n", "3", "-o", "s.csv", "--quiet", *values]) == 0
+    drawn = read_table(place / "s.csv", {}).splits["all"].columns
+    assert drawn["price, EUR"].tolist() == [7] * 3 and drawn["x=y"].tolist() == [2] * 3
+    assert main(["sample", "run", "-n", "3", "-o", "t.npz", "--quiet", "--condition", "price, EUR=7", *values[2:]]) == 0
+    assert main(["encode", "run", "t.csv", "-o", "z.npz", "--quiet"]) == 0
+    assert "closed quotes" in refused(capsys, "train", 't.csv:ignore="plain', "--run", "new", *TINY)
+    with (place / "bad.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a, b", "c"], *[["", i] for i in range(60)]])
+    assert "with 'bad.csv:ignore=\"a, b\"')" in refused(capsys, "train", "bad.csv", "--run", "new", *TINY), "as a shell takes it"
+    assert vs.load('bad.csv:ignore="a, b"').space.names == ("c",)
 
 
 def test_a_whole_number_given_as_a_fraction_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

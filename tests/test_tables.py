@@ -158,6 +158,7 @@ def test_columns_can_be_left_out(read):
     text = "a,b,c+d,1\n1,2,3,4\n5,6,7,8\n"
     assert list(read(text, {"ignore": "a+b"}).splits["all"].columns) == ["c+d", "1"]
     assert list(read(text, {"ignore": "c+d"}).splits["all"].columns) == ["a", "b", "1"]
+    assert list(read(text, {"ignore": '"c+d"+a'}).splits["all"].columns) == ["b", "1"]
     assert list(read(text, {"ignore": 1}).splits["all"].columns) == ["a", "b", "c+d"]
     assert list(read(text, columns=["1", "a", "z"]).splits["all"].columns) == ["a", "1"]
     assert read(text, text=["a"]).splits["all"].columns["a"].tolist() == ["1", "5"]
@@ -174,6 +175,7 @@ def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     splits = read_table(tmp_path / f"s{suffix}", {"split": "part"}).splits
     assert {name: frame.columns["a"].tolist() for name, frame in splits.items()} == {"train": [0, 4], "valid": [1, 3, 5], "test": [2]}
     assert all(list(frame.columns) == ["a"] for frame in splits.values())
+    assert list(read_table(tmp_path / f"s{suffix}", {"split": '"part"'}).splits) == list(splits)
 
 
 @pytest.mark.parametrize("part", ["train,1\nother,2\n", "train,1\n,2\n", "test,1\nvalid,2\n"])

@@ -86,12 +86,13 @@ def train(
 
     Example: vaestro train mnist --latent 40 --epochs 20 --run runs/mine
     """
+    from vaestro.parts import unquoted
     from vaestro.runs import Job, describe, dump_config
     from vaestro.runs import result as result_of
 
     options: dict[str, Any] = {
         "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
-        "decoder": decoder, "condition": condition or None, "objective": objective,
+        "decoder": decoder, "condition": [unquoted(name) for name in condition or []] or None, "objective": objective,
         "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
         "compile": compile, "init": init,
@@ -472,10 +473,16 @@ def _of_run(run: Run) -> dict[str, Any]:
 
 
 def _pairs(conditions: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE pairs."""
+    """Read NAME=VALUE pairs; a name may stand in double quotes."""
+    import re
+
+    from vaestro.parts import unquoted
+
     pairs: dict[str, str] = {}
     for text in conditions or []:
-        name, equals, value = text.partition("=")
+        held = re.match(r'"(?:[^"]|"")*"(?==)', text)
+        name, equals, value = (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
+        name = unquoted(name)
         if not equals or not name or name in pairs:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import re
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.data.sets import Raw
-from vaestro.parts import nearest
+from vaestro.parts import nearest, quoted, split_names, unquoted
 from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -76,7 +77,7 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
     pa = _arrow(f"read {suffix}")
     notes: list[str] = []
     if columns is not None and "split" in options:
-        columns = {*columns, str(options["split"])}
+        columns = {*columns, unquoted(str(options["split"]))}
     try:
         if suffix in (".csv", ".tsv"):
             table = _read_csv(pa, path, options, columns, text, notes)
@@ -100,15 +101,14 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
 
 
 def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
-    """Return the columns that an option names, joined by + or as a list.
+    """Return the columns that an option names, joined by + and in quotes where they need them, or as a list.
 
     Raises:
         ValueError: there is no such column.
     """
     value = options.get(key, ())
-    if isinstance(value, bool):
-        value = str(value).lower()  # a column named true
-    pieces = [str(value)] if str(value) in names else [str(v) for v in value] if isinstance(value, (list, tuple)) else str(value).split("+")
+    text = str(value)
+    pieces = [str(v) for v in value] if isinstance(value, (list, tuple)) else [text] if text in names else split_names(text)
     for name in pieces:
         if name not in names:
             raise ValueError(f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got {name!r}")
@@ -135,7 +135,7 @@ def _wanted(names: Sequence[str], options: Mapping[str, Any], columns: Collectio
 
 
 def _splits(frame: Frame, column: str, where: str) -> dict[str, Frame]:
-    (column,) = named({"split": [column]}, "split", frame.columns, where)
+    (column,) = named({"split": [unquoted(column)]}, "split", frame.columns, where)
     values = np.ma.getdata(frame.columns[column]).astype(str)
     rest = Frame({name: cells for name, cells in frame.columns.items() if name != column})
     words, codes = np.unique(values, return_inverse=True)
@@ -674,7 +674,7 @@ def _columns(names: Sequence[str]) -> str:
 
 
 def _leave_out(where: str, names: Sequence[str]) -> str:
-    how = f" with {where}:ignore={'+'.join(names)}" if Path(where).suffix else ""
+    how = " with " + shlex.quote(f"{where}:ignore={'+'.join(map(quoted, names))}") if Path(where).suffix else ""
     return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
 
 
