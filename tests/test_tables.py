@@ -250,7 +250,7 @@ def test_parquet_types(read):
         (b"a,b\nM\xfcller,2\n", "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)"),
         ("a,b\nx,2\n".encode("utf-16"), "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)"),
         (b"\x00\x01\x02", "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)"),
-        ("a,b\n1,inf\n2,3\n", "expected finite numbers in column 'b' of t.csv; got 1 infinite"),
+        ("a,b\n1,inf\n2,3\n", "expected finite numbers in column 'b' of t.csv; got 1 infinite (leave it out with t.csv:ignore=b)"),
     ],
 )
 def test_a_bad_csv_is_refused(read, content, message):
@@ -461,6 +461,32 @@ def test_empty_columns_are_refused(rng):
     message = r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with t.csv:ignore=b\+c\)"
     with pytest.raises(ValueError, match=message):
         infer(frame, train=frame[:40])
+
+
+def test_all_obstacles_are_said_in_one_line(rng, read):
+    n = 3000
+    frame = frame_of(
+        {
+            "void": [None] * n,
+            "id": [f"row {i}" for i in range(n)],
+            "x": rng.normal(size=n),
+            "name, first": [f"N{i}" for i in range(n)],
+            "huge": np.r_[1e200, rng.normal(size=n - 1)],
+            "city": ["Rome", "Oslo", "Lima"] * (n // 3),
+        }
+    )
+    with pytest.raises(ValueError) as error:
+        infer(frame, {"ignore": "old", "count": "city"})
+    said = str(error.value)
+    assert "values in column 'void', and " in said and "at most 1,000 categories in columns 'id', 'name, first'" in said
+    assert "values below 1e30 in size in column 'huge'" in said and "numbers in column 'city' for count=" in said
+    assert "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, 3,000 (leave them out with " in said
+    assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
+    infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
+    with pytest.raises(
+        ValueError, match=r"got lists or structures in a, and 1 infinite, and 2 infinite \(leave them out with t.json:ignore=a\+b\+c"
+    ):
+        read('[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json")
 
 
 def test_row_numbers_are_pointed_out(rng):

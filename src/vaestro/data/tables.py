@@ -46,6 +46,22 @@ REMARKS = {  # of one column, and of several
 }
 
 
+class _Unfit(ValueError):
+    """Say that one column cannot be data. Those of all columns are said in one line."""
+
+    def __init__(self, wanted: str, got: str) -> None:
+        super().__init__(f"expected {wanted}; got {got}")
+        self.wanted, self.got = wanted, got
+
+
+def _refuse(unfit: Sequence[tuple[_Unfit, Sequence[str]]], where: str, ignored: Any = None) -> None:
+    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be left out, beside what is `ignored`."""
+    if unfit:
+        wanted, got = (", and ".join(said) for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit]))
+        names = [name for _, names in unfit for name in names]
+        raise ValueError(f"expected {wanted}; got {got}" + (f" {_leave_out(where, names, ignored)}" if names else ""))
+
+
 def _arrow(what: str) -> Any:
     try:
         import pyarrow
@@ -88,7 +104,7 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
         else:
             table = _read_json(pa, path)
             table = _dated(pa, table.select(_wanted(table.column_names, options, columns, path.name)))
-        frame = _frame(pa, table, path.name, notes)
+        frame = _frame(pa, table, path.name, notes, options.get("ignore"))
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if str(error).startswith("expected"):
             raise
@@ -360,41 +376,51 @@ def _dated(pa: Any, table: Any) -> Any:
 # -- Arrow and Python -> frames ---------------------------------------------------------------------------------------
 
 
-def _frame(pa: Any, table: Any, where: str, notes: list[str]) -> Frame:
+def _frame(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
     """Turn an Arrow table into a Frame, column by column."""
     names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]  # where pandas keeps row labels
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
-    t = pa.types
-    wrong = [n for n in names if t.is_nested(table[n].type)]
+    wrong = [n for n in names if pa.types.is_nested(table[n].type)]
+    unfit: list[tuple[_Unfit, Sequence[str]]] = []
     if wrong:
-        raise ValueError(f"expected plain cells in {where}; got lists or structures in {_listed(wrong, 9)} {_leave_out(where, wrong)}")
+        unfit.append((_Unfit(f"plain cells in {where}", f"lists or structures in {_listed(wrong, 9)}"), wrong))
     columns = {}
     for name in names:
-        column = table[name]
-        if t.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind, empty = column.type, column.is_null().to_numpy()
-        if t.is_timestamp(kind) and kind.tz is not None:
-            notes.append(f"the times in {name} are in UTC")
-        if t.is_null(kind):
-            data = np.zeros(len(column))
-        elif t.is_boolean(kind):
-            data = column.fill_null(False).to_numpy()
-        elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
-            data = column.fill_null(0).to_numpy()
-        elif t.is_float16(kind) or t.is_decimal(kind):
-            data = column.cast(pa.float64()).fill_null(0).to_numpy()
-            data = data.astype(np.float16) if t.is_float16(kind) else data
-        elif t.is_date(kind) or t.is_timestamp(kind):
-            data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
-        elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
-            data = _words(pa, column.cast(pa.large_string()), name, where)
-        else:
-            hint = _leave_out(where, [name])
-            raise ValueError(f"expected numbers, text, truth values or dates in {where}; got {kind} in {name!r} {hint}")
-        columns[name] = _masked(data, empty, name, where)
+        if name in wrong:
+            continue
+        try:
+            columns[name] = _cells(pa, table[name], name, where, notes)
+        except _Unfit as error:
+            unfit.append((error, [name]))
+    _refuse(unfit, where, ignored)
     return Frame(columns)
+
+
+def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:
+    """Turn an Arrow column into one of a Frame."""
+    t = pa.types
+    if t.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind, empty = column.type, column.is_null().to_numpy()
+    if t.is_timestamp(kind) and kind.tz is not None:
+        notes.append(f"the times in {name} are in UTC")
+    if t.is_null(kind):
+        data = np.zeros(len(column))
+    elif t.is_boolean(kind):
+        data = column.fill_null(False).to_numpy()
+    elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
+        data = column.fill_null(0).to_numpy()
+    elif t.is_float16(kind) or t.is_decimal(kind):
+        data = column.cast(pa.float64()).fill_null(0).to_numpy()
+        data = data.astype(np.float16) if t.is_float16(kind) else data
+    elif t.is_date(kind) or t.is_timestamp(kind):
+        data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
+    elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
+        data = _words(pa, column.cast(pa.large_string()), name, where)
+    else:
+        raise _Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+    return _masked(data, empty, name, where)
 
 
 def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
@@ -402,8 +428,7 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
-        hint = _leave_out(where, [name])
-        raise ValueError(f"expected names of categories in column {name!r} of {where}; got text of up to {longest:,} letters {hint}")
+        raise _Unfit(f"names of categories in column {name!r} of {where}", f"text of up to {longest:,} letters")
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
 
@@ -415,7 +440,7 @@ def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma
         empty = empty | np.isnan(data)
         infinite = int((np.isinf(data) & ~empty).sum())
         if infinite:
-            raise ValueError(f"expected finite numbers in column {name!r} of {where}; got {infinite:,} infinite")
+            raise _Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
     elif kind == "M":
         empty = empty | np.isnat(data)
         days = data.astype("datetime64[D]")
@@ -515,14 +540,18 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
         raise ValueError(f"expected categories to be a whole number of 2 or more; got {limit!r}")
     empty = [n for n in whole.columns if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())]
+    unfit: list[tuple[_Unfit, Sequence[str]]] = []
     if empty:
-        raise ValueError(f"expected values in {_columns(empty)}; got empty cells alone {_leave_out(name, empty)}")
+        unfit.append((_Unfit(f"values in {_columns(empty)}", "empty cells alone"), empty))
     made, crowded, remarks = [], {}, {}
     for column, cells in whole.columns.items():
+        if column in empty:
+            continue
         seen = cells.compressed()
         values, times = np.unique(seen, return_counts=True)
         if values.dtype.kind == "f" and (largest := max(-float(values[0]), float(values[-1]))) > 1e30:
-            raise ValueError(f"expected values below 1e30 in size in column {column!r}; got some up to {largest:g}")
+            unfit.append((_Unfit(f"values below 1e30 in size in column {column!r}", f"some up to {largest:g}"), [column]))
+            continue
         kind = asked.get(column) or _kind(values, times, train.columns[column].compressed())
         if len(values) == 1:
             kind = Kind.CATEGORY
@@ -536,16 +565,21 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
                 remarks[column] = "few"
         elif kind is not Kind.BINARY and seen.dtype.kind in "iu" and np.ptp(values) == len(values) - 1 and 20 < len(values) == len(cells):
             remarks[column] = "numbers"
-        one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
+        try:
+            one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
+        except _Unfit as error:
+            unfit.append((error, []))
+            continue
         if one.kind is Kind.REAL and one.resolution:
             remarks.setdefault(column, "grid" if _grid(values)[0] else "repeats")
         made.append(one)
     if crowded:
         most = min(m for m, _ in crowded.values())
         got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9)) + (" .." if len(crowded) > 9 else "")
-        raise ValueError(f"expected at most {most:,} categories in {_columns(list(crowded))}; got {got} {_leave_out(name, list(crowded))}")
+        unfit.append((_Unfit(f"at most {most:,} categories in {_columns(list(crowded))}", got), list(crowded)))
+    _refuse(unfit, name, options.get("ignore"))
     space = Space.table(made)
-    return space, _notes(space, whole, remarks, name)
+    return space, _notes(space, whole, remarks, name, options.get("ignore"))
 
 
 def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> Kind:
@@ -572,16 +606,16 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
     dtype = "str" if values.dtype.kind == "U" else values.dtype.name
     if kind in (Kind.BINARY, Kind.CATEGORY):
         if kind is Kind.BINARY and len(values) != 2:
-            raise ValueError(f"expected two values in column {name!r} for binary=; got {len(values):,}")
+            raise _Unfit(f"two values in column {name!r} for binary=", f"{len(values):,}")
         shares = (np.bincount(np.searchsorted(values, known), minlength=len(values)) + 1) / (len(known) + len(values))
         codes = values.astype(str) if values.dtype.kind == "M" else values
         return Column(name, kind, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing)
     if dtype == "str":
-        raise ValueError(f"expected numbers in column {name!r} for {kind}=; got text, such as {values[0][:30]!r}")
+        raise _Unfit(f"numbers in column {name!r} for {kind}=", f"text, such as {values[0][:30]!r}")
     if kind is Kind.COUNT:
         wrong = values[(values < 0) | (values > LARGEST_COUNT) | (values != np.rint(values))] if values.dtype.kind != "M" else values
         if len(wrong):
-            raise ValueError(f"expected whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=; got {wrong[0]}")
+            raise _Unfit(f"whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=", f"{wrong[0]}")
         seen = np.log1p(known.astype(np.float64))
         offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(known.mean(dtype=np.float64))
         return Column(name, kind, dtype, offset=offset, scale=scale, start=(mean,), missing=missing)
@@ -645,7 +679,7 @@ def _small_step(values: np.ndarray, most: float) -> float:
     return float(gaps.min(initial=most))
 
 
-def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str) -> list[str]:
+def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str, ignored: Any) -> list[str]:
     by_kind = {kind: [c.name for c in space.columns if c.kind is kind] for kind in COLUMN_ORDER}
     shown = max(1, 8 // sum(map(bool, by_kind.values())))
     lines = [", ".join(f"{len(names)} {kind} ({_listed(names, shown)})" for kind, names in by_kind.items() if names)]
@@ -660,7 +694,7 @@ def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str) ->
         said.setdefault(remark, []).append(column)
     for remark, names in said.items():
         one = len(names) == 1
-        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(_leave_out(name, names)))
+        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(_leave_out(name, names, ignored)))
     return lines
 
 
@@ -673,8 +707,9 @@ def _columns(names: Sequence[str]) -> str:
     return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
 
 
-def _leave_out(where: str, names: Sequence[str]) -> str:
-    how = " with " + shlex.quote(f"{where}:ignore={'+'.join(map(quoted, names))}") if Path(where).suffix else ""
+def _leave_out(where: str, names: Sequence[str], ignored: Any = None) -> str:
+    before = [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
+    how = " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}") if Path(where).suffix else ""
     return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
 
 
