@@ -395,9 +395,23 @@ def test_continuous_numbers_have_no_grid_unless_a_value_repeats(rng):
     rain = np.where(rng.random(1000) < 0.4, 0, rng.lognormal(0, 1, 1000))
     space, notes = infer(frame_of({"rain": rain}))
     found = column(space, "rain")
-    assert 0 < found.resolution < 1e-5 * rain.std() and found.origin == 0
-    assert "rain repeats values: spread over small cells" in notes
-    assert (space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"][rain == 0] == 0).all()
+    gap = np.median(np.diff(np.unique(rain)))
+    assert found.atoms and found.resolution == pytest.approx(min(gap, 1e-3 * found.scale)) and found.origin == 0
+    assert [
+        n for n in notes if n.startswith(f"rain repeats values on no grid: spread over cells of {found.resolution:.2g}, which its bound")
+    ]
+    back = space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"]
+    assert (back[rain == 0] == 0).all()
+    np.testing.assert_allclose(back, rain, rtol=1e-6, atol=1e-6 * rain.std(), err_msg="the others stay where they are")
+    # What came in twice by chance changes nothing; few rows that share a number, of a few rows, do.
+    for zeros, rows, atoms in ((2, 1000, False), (4, 1000, False), (12, 1000, True), (12, 100_000, True), (3, 20, True)):
+        x = np.where(np.arange(rows) < zeros, 0, rng.lognormal(0, 1, rows))
+        assert column(infer(frame_of({"x": x}))[0], "x").atoms == atoms, (zeros, rows)
+    # The cell does not shrink with a chance neighbour, nor grow with the tail.
+    near = np.r_[rain, rain[rain > 0][:5] * (1 + 1e-9)]
+    far = np.r_[rain, 1e4]
+    for x in (near, far):
+        assert column(infer(frame_of({"x": x}))[0], "x").resolution == pytest.approx(min(gap, 1e-3 * x.std()), rel=0.1)
 
 
 def test_a_grid_that_float32_cannot_carry_is_made_coarser(rng):

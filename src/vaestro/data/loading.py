@@ -532,9 +532,9 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
     constant = spread == 0
     if constant.any():
         notes.append(f"{int(constant.sum())} of {space.cells} columns are constant in the training split")
-    resolution, origin = _resolution(space, train, how == "feature")
+    resolution, origin, atoms = _resolution(space, train, how == "feature")
     if how == "none":
-        fitted = replace(plain, resolution=resolution, origin=origin)
+        fitted = replace(plain, resolution=resolution, origin=origin, atoms=atoms)
     else:
         # A constant cell has no scale of its own, and its density could grow without end: it is spread over its own size.
         own = np.where(offset == 0, 1.0, np.abs(offset))
@@ -542,7 +542,7 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
         if how == "feature" and constant.any():
             resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
             origin = np.where(constant, offset, 0.0 if origin is None else origin)
-        fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin)
+        fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms)
     if space.kind is Kind.UNIT:
         fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
     if resolution is not None and train.whole.dtype.kind not in "iu":
@@ -550,25 +550,27 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
         if len(steps):
             shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
             notes.append(f"values lie on a grid, or many share one (cells of {shown}): spread over those, no density can grow without end")
+            if atoms is not None:
+                notes[-1] += "; where they repeat on no grid, bounds depend on the cells (rounding the data chooses others)"
     return fitted, notes
 
 
-def _resolution(space: Space, train: _Part, by_feature: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return step and origin of the grid that real values lie on, for each feature or for all cells; None where there is none."""
+def _resolution(space: Space, train: _Part, by_feature: bool) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return what `tables.lattice` says of real values, for each feature or for all cells; None where there is no grid."""
     if train.whole.dtype.kind in "iu":
-        return np.ones(()), np.zeros(())
+        return np.ones(()), np.zeros(()), None
     rows = min(len(train), max(100, 2_000_000 // space.cells))
     at = np.linspace(0, len(train) - 1, rows).astype(np.int64)
     sample = space._inside(np.asarray(train.whole[at if train.index is None else train.index[at]])).reshape(rows, -1)
     found = np.array([_step(column) for column in sample.T] if by_feature else _step(sample.ravel()))
-    steps, origins = found[..., 0], found[..., 1]
-    return (steps, origins) if steps.any() else (None, None)
+    steps, origins, atoms = found[..., 0], found[..., 1], np.asarray(found[..., 2] > 0)
+    return (steps, origins, atoms if atoms.any() else None) if steps.any() else (None, None, None)
 
 
-def _step(values: np.ndarray) -> tuple[float, float]:
+def _step(values: np.ndarray) -> tuple[float, float, bool]:
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(distinct) < 2:
-        return 0.0, 0.0
+        return 0.0, 0.0, False
     spread = float(np.sqrt(np.average((distinct - np.average(distinct, weights=times)) ** 2, weights=times)))
     return tables.lattice(distinct, times, spread)
 

@@ -39,7 +39,10 @@ LARGEST_TEXT = 2**30  # bytes of one column
 CHUNK = 65536  # rows
 REMARKS = {  # of one column, and of several
     "grid": ("lies on a grid: spread over its cells", "lie on a grid: spread over its cells"),
-    "repeats": ("repeats values: spread over small cells", "repeat values: spread over small cells"),
+    "repeats": (
+        "repeats values on no grid: spread over cells of {}, which its bound depends on (rounding it chooses others)",
+        "repeat values on no grid: spread over cells of {}, which bounds depend on (rounding chooses others)",
+    ),
     "few": ("has few values: read as categories (count= overrules)", "have few values: read as categories (count= overrules)"),
     "constant": ("is constant: it costs nothing, and samples carry it", "are constant: they cost nothing, and samples carry them"),
     "numbers": ("numbers the rows {}", "number the rows {}"),
@@ -571,7 +574,7 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
             unfit.append((error, []))
             continue
         if one.kind is Kind.REAL and one.resolution:
-            remarks.setdefault(column, "grid" if _grid(values)[0] else "repeats")
+            remarks.setdefault(column, "repeats" if one.atoms else "grid")
         made.append(one)
     if crowded:
         most = min(m for m, _ in crowded.values())
@@ -624,15 +627,17 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
         unit, day = ("datetime64[D]", 1.0) if dtype == "datetime64[D]" else ("datetime64[us]", 86400e6)
         values, known = values.astype(unit).astype(np.int64), known.astype(unit).astype(np.int64)
     offset, scale = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64)) or 1.0
-    step, origin = lattice(values, times, scale)
+    step, origin, atoms = lattice(values, times, scale)
     offset, scale, step, origin = (float(number) / day for number in (offset, scale, step, origin))
-    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin)
+    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin, atoms=atoms)
 
 
-def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float]:
+def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float, bool]:
     """Return step and a point of the grid that numbers lie on, so that a density over them cannot grow without end.
 
-    Where there is no grid but many rows share a number, there are small cells around the numbers.
+    Where there is no grid but rows share a number, as rain is 0 on many days, that number has a probability and the others a
+    density, which no step makes comparable. The step is what the data can tell apart: the median distance between
+    neighbouring numbers, so that a cell holds about one of the others, and no more than a thousandth of the deviation.
 
     Args:
         values: the distinct numbers, sorted, of which there are two or more.
@@ -640,16 +645,18 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float,
         scale: their standard deviation, of which no step is less than a tiny part.
 
     Returns:
-        (step, point); (0, 0) where the numbers are on no grid and few are shared.
+        (step, point, whether only that point is shared and there is no grid); (0, 0, False) where numbers on no grid are not shared.
     """
     units, parts = _grid(values)
     often = int(times.argmax())
     if units:
         units *= max(1, math.ceil(FINEST * scale * parts / units))
-        return units / parts, round(values[often].item() * parts) % units / parts
-    if times[times >= 10].sum() > 0.01 * times.sum() or times[times >= 2].sum() > 0.5 * times.sum():
-        return max(_small_step(values, 1e-3 * scale), FINEST * scale), values[often].item()
-    return 0.0, 0.0
+        return units / parts, round(values[often].item() * parts) % units / parts, False
+    total = times.sum()
+    if times[often] >= 10 or times[times >= 3].sum() > 0.01 * total or times[times >= 2].sum() > 0.5 * total:
+        step, atoms = _small_step(values, 1e-3 * scale)
+        return max(step, FINEST * scale), values[often].item(), atoms
+    return 0.0, 0.0, False
 
 
 def _grid(values: np.ndarray) -> tuple[int, int]:
@@ -668,15 +675,15 @@ def _grid(values: np.ndarray) -> tuple[int, int]:
     return 0, 1
 
 
-def _small_step(values: np.ndarray, most: float) -> float:
-    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255; else the smallest gap, or `most`."""
+def _small_step(values: np.ndarray, most: float) -> tuple[float, bool]:
+    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255, and False; else the median gap and True."""
     gaps = np.diff(values.astype(np.float64))
     gaps = gaps[gaps > 16 * np.finfo(values.dtype).eps * np.abs(values).max()]  # others are one number, computed in two ways
     for parts in range(1, 13) if len(gaps) else ():
         steps = np.rint(gaps * parts / gaps.min())
         if np.abs(gaps * parts / gaps.min() - steps).max() < 0.01:
-            return float(gaps.sum() / steps.sum())
-    return float(gaps.min(initial=most))
+            return float(gaps.sum() / steps.sum()), False
+    return min(most, float(np.median(gaps))) if len(gaps) else most, True
 
 
 def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str, ignored: Any) -> list[str]:
@@ -694,7 +701,9 @@ def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str, ig
         said.setdefault(remark, []).append(column)
     for remark, names in said.items():
         one = len(names) == 1
-        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(_leave_out(name, names, ignored)))
+        steps = [f"{c.resolution:.2g}" for n in names for c in space.columns if c.name == n]
+        more = _listed(steps) if remark == "repeats" else _leave_out(name, names, ignored)
+        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(more))
     return lines
 
 
