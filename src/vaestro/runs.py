@@ -11,6 +11,7 @@ Weights are tensors only, and nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -160,6 +161,11 @@ class Run:
         """
         return load_model(self.path, device)
 
+    def weights_sha256(self) -> str:
+        """Hash the file of the weights in use."""
+        with (self.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         return load(self.config["source"], condition=self.config.get("condition") or ())
@@ -189,6 +195,7 @@ class Run:
             "estimates": [_estimate_line(e) for e in evaluation.estimates],
             "rate": evaluation.rate,
             "distortion": evaluation.distortion,
+            "weights_sha256": self.weights_sha256(),
             "vaestro": vaestro.__version__,
         }
         arrays = {e.method: e.nats for e in evaluation.estimates} | {"index": np.arange(len(rows))}

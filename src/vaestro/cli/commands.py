@@ -466,9 +466,13 @@ def _of_run(run: Run) -> dict[str, Any]:
         facts["best validation bound"] = (
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
-    for estimate in (run.evaluation or {}).get("estimates", []):
+    evaluation = run.evaluation or {}
+    stale = evaluation.get("weights_sha256") not in (None, run.weights_sha256()) if evaluation else False
+    for estimate in evaluation.get("estimates", []):
         error = estimate["stderr"] or 0.0
-        facts[estimate["method"]] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws"
+        facts[estimate["method"]] = (
+            f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws" + ", of earlier weights" * stale
+        )
     return facts
 
 
