@@ -37,15 +37,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def photographs(folder: Path, count: int, side: int) -> None:
+    """Write squares cut from the photographs that scikit-learn and scikit-image carry, a folder for each photograph."""
     from PIL import Image
 
-    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    pictures = dict(zip(("china", "flower"), pytest.importorskip("sklearn.datasets").load_sample_images().images, strict=True))
+    data = pytest.importorskip("skimage.data")
+    pictures |= {name: getattr(data, name)() for name in ("astronaut", "coffee", "rocket")}
     r = np.random.default_rng(0)
     for i in range(count):
-        which = int(r.integers(2))
-        top, left = r.integers(0, 427 - side), r.integers(0, 640 - side)
-        (folder / ("china", "flower")[which]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pictures[which][top : top + side, left : left + side]).save(folder / ("china", "flower")[which] / f"{i:03}.png")
+        name = list(pictures)[i % len(pictures)]
+        top, left = (r.integers(0, length - side) for length in pictures[name].shape[:2])
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        suffix = "jpg" if i % 3 else "png"
+        Image.fromarray(pictures[name][top : top + side, left : left + side]).save(folder / name / f"{i:03}.{suffix}")
 
 
 def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +66,7 @@ def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]
     for command in (["reconstruct", "run", "photos"], ["encode", "run", "photos"]):
         assert main([*command, "-o", f"{command[0]}.npz", "--quiet"]) == 0, "a folder is brought to the run's size"
     assert np.load("reconstruct.npz")["x"].shape == (60, 16, 16, 3)
-    assert "one of china, flower; got tree" in refused(capsys, "sample", "run", "--condition", "class=tree")
+    assert "one of astronaut, china, coffee, flower, rocket; got tree" in refused(capsys, "sample", "run", "--condition", "class=tree")
     assert "'class'" in refused(capsys, "train", "photos:size=16", "--run", "new", *TINY, "--condition", "clas")
     assert main(["info", "--cache", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["entries"]) == 1
