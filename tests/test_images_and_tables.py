@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vaestro as vs
-from vaestro import latents
+from vaestro import latents, runs
 from vaestro.cli import main
 from vaestro.data import loading
 from vaestro.data.tables import read_table
@@ -71,6 +71,52 @@ def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]
     assert main(["info", "--cache", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["entries"]) == 1
     assert main(["info", "--clear-cache"]) == 0 and not list(Path("cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("side", [28, 45, 64, 128, 256])
+def test_colour_images_of_every_side_train_by_convolutions(side: int) -> None:
+    r = np.random.default_rng(0)
+    x = r.integers(0, 256, (12, 4, 4, 3)).astype(np.uint8).repeat(side // 4 + 1, 1).repeat(side // 4 + 1, 2)[:, :side, :side]
+    np.save("x.npy", x)
+    options = [
+        "--network",
+        "conv:width=2",
+        "--latent",
+        "2",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--device",
+        "cpu",
+        "--compile",
+        "off",
+        "--quiet",
+    ]
+    assert main(["train", "x.npy", "--run", "run", *options]) == 0
+    assert main(["sample", "run", "-n", "2", "-o", "s.npy", "--quiet"]) == 0
+    assert main(["reconstruct", "run", "x.npy", "-o", "r.npy", "-n", "2", "--quiet"]) == 0
+    drawn = np.load("s.npy")
+    assert drawn.shape == (2, side, side, 3) and drawn.dtype == np.uint8 and np.load("r.npy").shape == (2, side, side, 3)
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2 and np.isfinite(last["bound"])
+    assert vs.Run("run").config["likelihood"] == "logistic-mixture"
+
+
+def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def evaluate(model: Any, rows: Any, **options: Any) -> Any:
+        asked.append(options)
+        return vs.evaluate(model, rows, k=1, limit=1)
+
+    monkeypatch.setattr(runs, "evaluate", evaluate)
+    for side in (8, 128, 256):
+        data = vs.load(np.random.default_rng(0).integers(0, 256, (60, side, side, 3)).astype(np.uint8))
+        model = vs.build(data.space, latent=2, network="conv:width=2" if side > 8 else "mlp:width=8")
+        runs.result(model, data.train)
+    small, large, largest = (options["k"] * options["limit"] for options in asked)
+    assert small == 100 * 54 and 20 <= largest < large < 100
 
 
 @pytest.mark.parametrize("likelihood", ["discretized-logistic", "logistic-mixture", "categorical", "gaussian", "laplace:scale=pixel"])

@@ -127,6 +127,8 @@ def train(
         return
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
     rows = job.data.test if len(job.data.test) else job.data.valid
+    if console.quiet:
+        return
     if len(rows):
         console.say(result_of(training.model, rows))
     else:
