@@ -533,6 +533,17 @@ def test_info_of_a_run(capsys, run, x, evaluated):
     assert "finished" in out and "best validation bound" in out and "log p(x) >= " in out
 
 
+def test_info_says_that_an_evaluation_is_of_earlier_weights(capsys, tmp_path, x):
+    assert main(["train", x, "--run", str(tmp_path / "run"), *TINY, "--batch", "20", "--steps", "4", "--quiet"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "earlier weights" not in say(capsys, "info", tmp_path / "run"), "nothing was left to do"
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "40", "--quiet"]) == 0
+    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, of earlier weights") == 2
+    assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
+    assert "earlier weights" not in say(capsys, "info", tmp_path / "run")
+
+
 def test_parts(capsys):
     table = json.loads(say(capsys, "parts", "--json"))
     assert table.keys() >= {"likelihood", "posterior", "prior", "network", "objective", "gradient", "schedule", "optimizer"}

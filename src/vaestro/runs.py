@@ -12,6 +12,7 @@ Weights are tensors only, and nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -162,6 +163,11 @@ class Run:
         """
         return load_model(self.path, device)
 
+    def weights_sha256(self) -> str:
+        """Hash the file of the weights in use."""
+        with (self.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         return load(self.config["source"], condition=self.config.get("condition") or ())
@@ -206,6 +212,7 @@ class Run:
             "rate": evaluation.rate,
             "distortion": evaluation.distortion,
             "warnings": list(evaluation.warnings),
+            "weights_sha256": self.weights_sha256(),
             "vaestro": vaestro.__version__,
         }
         arrays: dict[str, np.ndarray] = {"index": np.arange(len(rows))}
@@ -348,7 +355,7 @@ class Job(Iterator[Step]):
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             if isinstance(source, np.ndarray):
                 np.save(path / "data.npy", source, allow_pickle=False)
-                resolved["source"] = str(path / "data.npy")
+                resolved["source"] = f"{path / 'data.npy'}{data.source.removeprefix('array')}"
             elif held:
                 tables.write_frame(path / "data.parquet", source if isinstance(source, Frame) else tables.frame_of(source))
                 resolved["source"] = str(path / "data.parquet")
@@ -702,9 +709,12 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation on as many data as take a second or two (20 .. 1,000)."""
+    """Say in a sentence how good a model is, from an evaluation of seconds: 20 .. 1,000 data, k draws or for large data fewer."""
     weights = sum(p.numel() for p in model.parameters())
-    limit = min(len(rows), int(min(1000, max(20, 2e11 / (weights * k)))))
+    outputs = model.space.cells * max(1, model.space.levels if model.space.levels > 2 else 1)
+    draws = 2e11 / max(weights, 250 * outputs)  # of large images the density costs more than the products
+    limit = min(len(rows), int(min(1000, max(20, draws / k))))
+    k = int(min(k, max(1, draws / limit)))
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
 

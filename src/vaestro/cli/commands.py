@@ -31,6 +31,10 @@ Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by d
 Condition = Annotated[
     list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
 ]
+ConditionOfAll = Annotated[
+    list[str] | None,
+    typer.Option("--condition", metavar="NAME=VALUE", help="What is given to all rows in place of the source's own; may be repeated."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -82,12 +86,13 @@ def train(
 
     Example: vaestro train mnist --latent 40 --epochs 20 --run runs/mine
     """
+    from vaestro.parts import unquoted
     from vaestro.runs import Job, describe, dump_config
     from vaestro.runs import result as result_of
 
     options: dict[str, Any] = {
         "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
-        "decoder": decoder, "condition": condition or None, "objective": objective,
+        "decoder": decoder, "condition": [unquoted(name) for name in condition or []] or None, "objective": objective,
         "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
         "compile": compile, "init": init,
@@ -122,6 +127,8 @@ def train(
         return
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
     rows = job.data.test if len(job.data.test) else job.data.valid
+    if console.quiet:
+        return
     if len(rows):
         console.say(result_of(training.model, rows))
     else:
@@ -139,6 +146,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -164,7 +172,9 @@ def evaluate(
     model = opened.model(str(accelerator.device))
     source = data or opened.config["source"]
     if data:
-        rows, changed = load_rows(source, model.space, split, given=model.given), []
+        rows, changed = load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)), []
+    elif condition:
+        raise ValueError("expected --condition with --data, for data that do not say theirs; got it for the run's own data")
     else:
         own = opened.data()
         rows, changed = own.split(split or "test"), opened.changed(own, split or "test")
@@ -257,6 +267,7 @@ def sample(
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
     from vaestro import latents
+    from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_data, write_grid
     from vaestro.spaces import Frame
 
@@ -274,7 +285,7 @@ def sample(
         write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
     else:
         if isinstance(drawn, Frame):
-            drawn = Frame({**drawn.columns, **latents.condition_columns(model, _pairs(condition), n)})
+            drawn = Frame({**drawn.columns, **condition_columns(model.given, _pairs(condition), n)})
         write_data(path, drawn)
     console.say(f"wrote {n} {what} to {path}")
 
@@ -286,6 +297,7 @@ def encode(
     output: Output,
     sample: Annotated[int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")] = 0,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -302,7 +314,7 @@ def encode(
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
@@ -347,6 +359,7 @@ def reconstruct(
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
     output: Output,
     split: Split = None,
+    condition: ConditionOfAll = None,
     n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
     force: Force = False,
 ) -> None:
@@ -362,7 +375,7 @@ def reconstruct(
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     if n is not None and not 1 <= n <= len(rows):
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
@@ -387,6 +400,7 @@ def impute(
     k: Annotated[int, typer.Option(help="Draws of z for each datum, weighted by importance.")] = 100,
     sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -405,7 +419,7 @@ def impute(
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
     if isinstance(filled, Frame) and rows.name == "all":
         filled = completed(_like(source, opened), filled)
@@ -530,19 +544,27 @@ def _of_run(run: Run) -> dict[str, Any]:
         facts["best validation bound"] = (
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
-    for estimate in (run.evaluation or {}).get("estimates", []):
+    evaluation = run.evaluation or {}
+    stale = evaluation.get("weights_sha256") not in (None, run.weights_sha256()) if evaluation else False
+    for estimate in evaluation.get("estimates", []):
         error, name = estimate["stderr"] or 0.0, estimate["method"]
         if estimate.get("on", "data") == "data":
-            of = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}, {estimate.get('n', 0) or run.evaluation['n']:,} data"  # type: ignore[index]
-            facts[name] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {of}"
+            of = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}, {estimate.get('n', evaluation['n']):,} data"
+            facts[name] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {of}" + ", of earlier weights" * stale
     return facts
 
 
 def _pairs(conditions: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE pairs."""
+    """Read NAME=VALUE pairs; a name may stand in double quotes."""
+    import re
+
+    from vaestro.parts import unquoted
+
     pairs: dict[str, str] = {}
     for text in conditions or []:
-        name, equals, value = text.partition("=")
+        held = re.match(r'"(?:[^"]|"")*"(?==)', text)
+        name, equals, value = (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
+        name = unquoted(name)
         if not equals or not name or name in pairs:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value
