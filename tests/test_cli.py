@@ -75,7 +75,14 @@ def metrics(run):
 
 
 def test_train_writes_a_run(run):
-    assert {p.name for p in Path(run).iterdir()} == {"config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "checkpoints"}
+    assert {p.name for p in Path(run).iterdir()} == {
+        "config.yaml",
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "checkpoints",
+        "data.json",
+    }
     assert not list(Path(run).rglob("*.part"))
     config = json.loads((Path(run) / "config.json").read_text())
     assert config["vaestro"] == vs.__version__
@@ -306,6 +313,73 @@ def test_one_datum_has_no_standard_error(capsys, copy):
     assert "nan" not in out
 
 
+def test_evaluate_by_annealing_says_both_sides_and_writes_each_datum(capsys, copy):
+    out = say(capsys, "evaluate", copy, "--k", "5", "--limit", "9", "--methods", "elbo,iwae,ais:temperatures=4,chains=3,n=6")
+    assert "log p(x) >= " in out and "log p(x) <= " in out
+    assert "AIS with 4 temperatures, 3 chains from the posterior, HMC accepting" in out and "the first 6 of 10 test images" in out
+    assert "AIS in reverse" in out and "6 data drawn from the model" in out
+    assert "lies above the lower bounds by at most: ELBO by " in out
+    result = vs.Run(copy).evaluation
+    sides = [(e["method"], e["side"], e["on"], e["n"]) for e in result["estimates"]]
+    simulated = [(m, s, "simulated data", 6) for m, s in (("elbo", "lower"), ("iwae", "lower"), ("ais", "lower"), ("ais", "upper"))]
+    assert sides == [("elbo", "lower", "data", 9), ("iwae", "lower", "data", 9), ("ais", "lower", "data", 6), *simulated]
+    arrays = dict(np.load(Path(copy) / "evaluation.npz"))
+    assert np.isnan(arrays["ais"][6:]).all() and np.isfinite(arrays["ais"][:6]).all() and len(arrays["ais"]) == 9
+    assert len(arrays["simulated_ais_upper"]) == len(arrays["simulated_iwae"]) == 6
+    info = say(capsys, "info", copy)
+    assert "<=" not in info and "3 chains, 6 data" in info
+
+
+def test_an_evaluation_of_another_kind_is_kept(copy):
+    for k in (3, 4, 4, 3, 4):
+        assert main(["evaluate", copy, "--k", str(k), "--quiet"]) == 0
+    there = sorted(p.name for p in Path(copy).glob("evaluation*.json"))
+    assert there == ["evaluation-test-k3-2.json", "evaluation-test-k3.json", "evaluation-test-k4.json", "evaluation.json"]
+    assert all(Path(copy, name.replace("json", "npz")).exists() for name in there)
+
+
+def test_data_that_changed_since_training_are_said_to_have(capsys, tmp_path):
+    x, run = tmp_path / "x.npy", str(tmp_path / "run")
+    np.save(x, images())
+    assert main(["train", str(x), "--run", run, *TINY, "--steps", "4", "--quiet"]) == 0
+    assert "not those" not in say(capsys, "evaluate", run, "--k", "2")
+    then = vs.Run(run).evaluation["data_sha256"][:12]
+    np.save(x, images()[::-1])
+    out = say(capsys, "evaluate", run, "--k", "2")
+    now = vs.Run(run).evaluation["data_sha256"][:12]
+    assert f"the test data are not those of the training: 10 with hash {then} then, 10 with hash {now} now" in out
+    assert "the train data are not those of the training: 180 with hash" in out
+    assert any(now in warning for warning in vs.Run(run).evaluation["warnings"])
+
+
+def test_two_processes_evaluate_as_one_does(copy):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+        "vaestro",
+        "evaluate",
+        copy,
+    ]
+    options = ["--k", "300", "--methods", "elbo,iwae,ais:temperatures=3,chains=200,n=8", "--device", "cpu"]
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("log p(x) >= ") == 4
+    both = dict(np.load(Path(copy) / "evaluation.npz"))
+    assert main(["evaluate", copy, *options, "--quiet"]) == 0
+    one = dict(np.load(Path(copy) / "evaluation.npz"))
+    assert both.keys() == one.keys()
+    for name in one:
+        np.testing.assert_allclose(both[name], one[name], rtol=1e-4, atol=1e-3)
+    assert not (Path(copy) / "evaluating").exists()
+
+
 # -- sample, encode, decode, reconstruct ------------------------------------------------------------------------------
 
 
@@ -457,6 +531,17 @@ def test_info_of_a_run(capsys, run, x, evaluated):
     assert facts["options"]["latent"] == 2
     out = say(capsys, "info", run)
     assert "finished" in out and "best validation bound" in out and "log p(x) >= " in out
+
+
+def test_info_says_that_an_evaluation_is_of_earlier_weights(capsys, tmp_path, x):
+    assert main(["train", x, "--run", str(tmp_path / "run"), *TINY, "--batch", "20", "--steps", "4", "--quiet"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "earlier weights" not in say(capsys, "info", tmp_path / "run"), "nothing was left to do"
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "40", "--quiet"]) == 0
+    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, of earlier weights") == 2
+    assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
+    assert "earlier weights" not in say(capsys, "info", tmp_path / "run")
 
 
 def test_parts(capsys):

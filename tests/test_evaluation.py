@@ -1,6 +1,9 @@
 """Evaluation: exactly the k that was asked for, chunks that change nothing, errors and units."""
 
 import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ import vaestro as vs
 from tests.conftest import make_space, make_values
 from vaestro import latents
 from vaestro.data import Rows
-from vaestro.evaluation import Estimate, chunks
+from vaestro.evaluation import Estimate, chunks, evaluating, split_methods
+from vaestro.evaluation.bounds import Bounds
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Kind
 
@@ -143,3 +147,180 @@ def test_rows_read_with_another_standardisation_are_scored_in_the_models_units()
     assert not np.array_equal(again.space.scale, own.space.scale)
     same = vs.evaluate(model, vs.data.Rows(again.space.inward(own.train.outward()), again.space, "test"), k=5)["iwae"].nats
     np.testing.assert_allclose(same, mine, atol=1e-3)
+
+
+# -- what stands beside a number ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [10, 25, 300, 517])
+def test_the_rise_is_from_the_mean_bound_of_ten_parts_of_the_draws(k: int) -> None:
+    rows, model = rows_and_model(n=3)
+    data_chunk, draw_chunk = chunks(rows.space, k)
+    got = vs.evaluate(model, rows, k=k)["iwae"]
+    noise = torch.cat(
+        [
+            model.noise(min(draw_chunk, k - done), data_chunk, torch_generator("cpu", 0, "evaluate", 0, done))[:, :3]
+            for done in range(0, k, draw_chunk)
+        ]
+    )
+    with torch.no_grad():
+        w = np.exp(model.draw(Batch(torch.from_numpy(rows.values)), k, noise=noise).log_w.double().numpy())
+    tenths = np.mean([np.log(w[part::10].mean(0)) for part in range(10)], 0)
+    assert got.details["rise"] == pytest.approx(float((np.log(w.mean(0)) - tenths).mean()), abs=1e-5)
+    assert got.details["rise"] > 0
+    assert got.details["rise_from_k"] == k // 10
+    np.testing.assert_allclose(got.ess, w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-4)
+
+
+def test_few_effective_draws_are_warned_of() -> None:
+    rows, model = rows_and_model()
+    assert not vs.evaluate(model, rows, k=100).warnings
+    with torch.no_grad():
+        model.likelihood.decoder.last.weight.mul_(60)
+    result = vs.evaluate(model, rows, k=100)
+    assert float(np.median(result["iwae"].ess)) < 5
+    assert any("effective draws" in warning for warning in result.warnings)
+    assert any(note.startswith("effectively ") and "of 100 draws" in note for note in result["iwae"].notes())
+
+
+def test_numbers_cannot_be_averages_of_batch_averages() -> None:
+    # Mistake 20: the last piece is smaller, and its data are unlike the others.
+    rows, model = rows_and_model(n=21)
+    data_chunk, _ = chunks(rows.space, 500)
+    assert 21 % data_chunk
+    values = rows.values.copy()
+    values[-(21 % data_chunk) :] = 1
+    rows = replace(rows, values=values)
+    result = vs.evaluate(model, rows, k=500)
+    each = [vs.evaluate(model, rows.pick(slice(i, i + 1)), k=500).rate for i in range(21)]
+    assert result.rate == pytest.approx(np.mean(each), rel=1e-6)
+    batches = [np.mean(each[i : i + data_chunk]) for i in range(0, 21, data_chunk)]
+    assert abs(np.mean(batches) - np.mean(each)) > 1e-4
+    assert result["elbo"].mean()[0] == pytest.approx(-(result.rate + result.distortion), rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [1.0, 4.0])
+def test_levels_under_a_density_state_the_volume_of_their_cells(step: float) -> None:
+    space = replace(make_space(Kind.LEVELS, (6,), levels=8), step=step)
+    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=9").eval()
+    result = vs.evaluate(model, Rows(make_values(space, 9), space, "test"), k=4)["iwae"]
+    assert result.measure == "counting"
+    assert result.details["log_cells"] == pytest.approx(6 * math.log(step))
+    assert any("cells" in note for note in result.notes())
+
+
+def test_values_on_a_grid_state_what_makes_a_probability_of_the_density() -> None:
+    # One number on a grid, a decoder that ignores z: P(cell) = density of the spread value, averaged over the cell, times the cell.
+    scale, step = 3.0, 0.5
+    space = replace(make_space(Kind.REAL, (1,)), scale=np.full(1, scale), resolution=np.full(1, step), missing=True, outside=(1,))
+    model = vs.build(space, latent=1, network="linear", likelihood="gaussian:variance=4").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    x = np.array([[2 * step], [0.0]], np.float32)
+    rows = Rows(x / np.float32(scale), space, "test")
+    result = vs.evaluate(model, rows, k=20_000)["iwae"]
+    cell = torch.special.ndtr(torch.from_numpy(np.stack([x + step / 2, x - step / 2]) / 2)).numpy()
+    np.testing.assert_allclose(result.nats + result.details["log_cells"], np.log(cell[0] - cell[1])[:, 0], atol=1e-3)
+    assert result.details["log_cells"] == pytest.approx(math.log(step))
+    half = replace(rows, observed=np.array([[True], [False]]))
+    assert vs.evaluate(model, half, k=5)["iwae"].details["log_cells"] == pytest.approx(math.log(step) / 2)
+
+
+def test_a_projection_tells_the_same_data_whatever_they_were_standardised_by() -> None:
+    r = np.random.default_rng(0)
+    test = r.normal(size=(40, 5)) * 100 + 30
+    projections = []
+    for seed in (1, 2):
+        data = vs.load({f"c{i}": np.concatenate([np.random.default_rng(seed).normal(size=60) * seed, test[:, i]]) for i in range(5)})
+        assert data.space.kind is Kind.TABLE
+        own = data.space.inward(vs.data.tables.frame_of({f"c{i}": test[:, i] for i in range(5)}))
+        projections.append(Rows(own, data.space, "test").projection())
+    spread = projections[0].std()
+    np.testing.assert_allclose(projections[0], projections[1], atol=1e-5 * spread)
+    assert spread > 0.1
+    arrays = []
+    for shift in (0, 50):
+        data = vs.load(np.concatenate([r.normal(size=(100, 5)) + shift, test]))
+        arrays.append(Rows(data.space.inward(test), data.space, "test").projection())
+    np.testing.assert_allclose(*arrays, atol=1e-5 * arrays[0].std())
+
+
+# -- in pieces ------------------------------------------------------------------------------------------------------------
+
+
+class Counted(Bounds):
+    calls = 0
+
+    def compute(self, first: int) -> np.ndarray:
+        type(self).calls += 1
+        return super().compute(first)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
+    monkeypatch.setattr("vaestro.evaluation.methods.bounding", lambda job: [Counted(job)])
+    Counted.calls = 0
+    return Counted
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path, counted: type[Counted]) -> None:
+    rows, model = rows_and_model(n=60)
+    whole = vs.evaluate(model, rows, k=500)
+    pieces, counted.calls = counted.calls, 0
+    folder = tmp_path / "evaluating"
+    steps = evaluating(model, rows, k=500, folder=folder)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    done = counted.calls
+    assert 3 <= done < pieces
+    (kept,) = folder.iterdir()
+    counted.calls = 0
+    *_, (share, again) = evaluating(model, rows, k=500, folder=folder)
+    assert counted.calls == pieces - done
+    assert share == 1
+    np.testing.assert_array_equal(again["iwae"].nats, whole["iwae"].nats)
+    assert not folder.exists()
+    # Another seed, other weights and a damaged file are not gone on with.
+    for change in ("seed", "weights", "damage"):
+        steps = evaluating(model, rows, k=500, folder=folder)
+        next(steps)
+        steps.close()
+        (kept,) = folder.iterdir()
+        if change == "damage":
+            kept.write_bytes(kept.read_bytes()[:100])
+        if change == "weights":
+            with torch.no_grad():
+                model.likelihood.decoder.last.bias.add_(0.1)
+        counted.calls = 0
+        *_, _ = evaluating(model, rows, k=500, seed=1 if change == "seed" else 0, folder=folder)
+        assert counted.calls == pieces
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_pieces_shared_over_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, model = rows_and_model(n=60)
+    whole = vs.evaluate(model, rows, k=500)["iwae"].nats
+    tables = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda shared: tables.append(shared.clone()))
+    with np.errstate(invalid="ignore"):
+        for rank in (0, 1):
+            for _ in evaluating(model, rows, k=500, rank=rank, processes=2):
+                pass
+    assert len(tables) == 2
+    shares = [t[-1].numpy() for t in tables]
+    assert ((shares[0] + shares[1]) == 1).all()
+    assert min(s.sum() for s in shares) > 20
+    np.testing.assert_array_equal((tables[0] + tables[1])[1].numpy(), whole)
+
+
+def test_methods_are_read_with_their_options() -> None:
+    assert split_methods("elbo,iwae,ais:chains=16,temperatures=500,gap") == ["elbo", "iwae", "ais:chains=16,temperatures=500", "gap"]
+    assert split_methods("ais, elbo") == ["ais", "elbo"]
+    rows, model = rows_and_model()
+    for wrong in ("", "elbo,elbo", "magic", "iwae:k=3"):
+        with pytest.raises(ValueError, match="expected"):
+            vs.evaluate(model, rows, methods=wrong)
+    with pytest.raises(KeyError):
+        vs.evaluate(model, rows, k=2, methods="elbo")["iwae"]

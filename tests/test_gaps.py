@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_neither_a_limit_nor_a_repetition_changes_a_datums_digits() -> None:
         assert (other.optimised != whole.optimised).any()
 
 
+@pytest.mark.parametrize("method", ["gap:steps=20,draws=128,k=30", "information:draws=16"])
+def test_an_interrupted_evaluation_goes_on_to_the_same_digits(method: str, tmp_path: Path) -> None:
+    model = small_model()
+    rows = data_for(model, 40).test
+    whole = vs.evaluate(model, rows, methods=method)
+    steps = vs.evaluation.evaluating(model, rows, methods=method, folder=tmp_path / "kept")
+    for _, (share, _) in zip(range(3), steps, strict=False):
+        assert share < 1
+    steps.close()
+    assert list((tmp_path / "kept").iterdir())
+    resumed = list(vs.evaluation.evaluating(model, rows, methods=method, folder=tmp_path / "kept"))
+    assert len(resumed) < 40 // 8
+    again = resumed[-1][1]
+    assert again is not None
+    if whole.gap is not None and again.gap is not None:
+        assert (whole.gap.optimised == again.gap.optimised).all()
+    else:
+        assert again.information is not None and whole.information is not None
+        assert again.information.line() == whole.information.line()
+
+
 PARTS = [
     (Kind.BINARY, {"network": "conv"}),
     (Kind.BINARY, {"network": "conv:width=8,factor=2", "shape": (1, 4, 4)}),
@@ -276,7 +298,7 @@ def test_a_search_that_fails_keeps_the_encoders_posterior() -> None:
 def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> None:
     model = small_model()
     rows = data_for(model, 6).test
-    work = gaps.Gaps(Job(model, rows, 50, 0, torch.device("cpu")), k=20)
+    (work,) = gaps.searching(Job(model, rows, 50, 0, torch.device("cpu")), k=20)
     table = np.stack([np.full(6, -10.0), np.full(6, -9.0), np.full(6, -8.0), np.zeros(6), np.zeros(6)])
 
     def estimate(method: str, nats: list[float], k: int = 50, side: str = "lower", on: str = "data") -> Estimate:

@@ -363,6 +363,8 @@ def test_the_hub_s_own_reader(tmp_path, monkeypatch):
 def test_size_is_offered_as_an_option_of_the_source(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name: pictures([picture(8, 8), picture(9, 9)]))
     refused(lambda: read_hub("some/pictures", {}), "try hf:some/pictures:size=8")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: pictures([picture(300, 280), picture(300, 280)]))
+    refused(lambda: read_hub("some/pictures", {}), "300x280 (2): try hf:some/pictures:size=64,crop=center (hf:some/pictures:size=300x280 ")
 
 
 def test_the_author_s_code_is_not_run(tmp_path, monkeypatch):

@@ -305,6 +305,23 @@ def test_mixed_sizes_need_a_size(folder):
     refused(folder, text)
 
 
+@pytest.mark.parametrize(("height", "width"), [(257, 257), (300, 40), (20, 400)])
+def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, height, width):
+    for i in range(3):
+        save(folder / f"{i}.png", smooth(height, width))
+    with monkeypatch.context() as m:
+        m.setattr(images, "_decoded", lambda *_: pytest.fail("decoded"))
+        text = rf"sides of at most 256.*; got height x width {height}x{width} \(3\): try {folder}/:size=64,crop=center \("
+        refused(folder, text)
+    assert read_images(folder, {"size": f"{height}x{width}"}).splits["all"].shape == (3, height, width, 3)
+    assert read_images(folder, {"size": 8}).splits["all"].shape == (3, 8, 8, 3)
+
+
+def test_images_up_to_256_need_none(folder):
+    save(folder / "a.png", smooth(256, 256))
+    assert only(folder)[0].shape == (256, 256, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import vaestro as vs
-from vaestro import latents
+from vaestro import latents, runs
 from vaestro.cli import main
 from vaestro.data import loading
 from vaestro.data.tables import read_table
 from vaestro.randomness import Order
+from vaestro.spaces import Kind
 
 TINY = ["--latent", "3", "--steps", "6", "--batch", "16", "--device", "cpu", "--compile", "off", "--quiet"]
 
@@ -36,15 +37,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def photographs(folder: Path, count: int, side: int) -> None:
+    """Write squares cut from the photographs that scikit-learn and scikit-image carry, a folder for each photograph."""
     from PIL import Image
 
-    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    pictures = dict(zip(("china", "flower"), pytest.importorskip("sklearn.datasets").load_sample_images().images, strict=True))
+    data = pytest.importorskip("skimage.data")
+    pictures |= {name: getattr(data, name)() for name in ("astronaut", "coffee", "rocket")}
     r = np.random.default_rng(0)
     for i in range(count):
-        which = int(r.integers(2))
-        top, left = r.integers(0, 427 - side), r.integers(0, 640 - side)
-        (folder / ("china", "flower")[which]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pictures[which][top : top + side, left : left + side]).save(folder / ("china", "flower")[which] / f"{i:03}.png")
+        name = list(pictures)[i % len(pictures)]
+        top, left = (r.integers(0, length - side) for length in pictures[name].shape[:2])
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        suffix = "jpg" if i % 3 else "png"
+        Image.fromarray(pictures[name][top : top + side, left : left + side]).save(folder / name / f"{i:03}.{suffix}")
 
 
 def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,11 +66,57 @@ def test_a_folder_of_photographs(place: Path, capsys: pytest.CaptureFixture[str]
     for command in (["reconstruct", "run", "photos"], ["encode", "run", "photos"]):
         assert main([*command, "-o", f"{command[0]}.npz", "--quiet"]) == 0, "a folder is brought to the run's size"
     assert np.load("reconstruct.npz")["x"].shape == (60, 16, 16, 3)
-    assert "one of china, flower; got tree" in refused(capsys, "sample", "run", "--condition", "class=tree")
+    assert "one of astronaut, china, coffee, flower, rocket; got tree" in refused(capsys, "sample", "run", "--condition", "class=tree")
     assert "'class'" in refused(capsys, "train", "photos:size=16", "--run", "new", *TINY, "--condition", "clas")
     assert main(["info", "--cache", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["entries"]) == 1
     assert main(["info", "--clear-cache"]) == 0 and not list(Path("cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("side", [28, 45, 64, 128, 256])
+def test_colour_images_of_every_side_train_by_convolutions(side: int) -> None:
+    r = np.random.default_rng(0)
+    x = r.integers(0, 256, (12, 4, 4, 3)).astype(np.uint8).repeat(side // 4 + 1, 1).repeat(side // 4 + 1, 2)[:, :side, :side]
+    np.save("x.npy", x)
+    options = [
+        "--network",
+        "conv:width=2",
+        "--latent",
+        "2",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--device",
+        "cpu",
+        "--compile",
+        "off",
+        "--quiet",
+    ]
+    assert main(["train", "x.npy", "--run", "run", *options]) == 0
+    assert main(["sample", "run", "-n", "2", "-o", "s.npy", "--quiet"]) == 0
+    assert main(["reconstruct", "run", "x.npy", "-o", "r.npy", "-n", "2", "--quiet"]) == 0
+    drawn = np.load("s.npy")
+    assert drawn.shape == (2, side, side, 3) and drawn.dtype == np.uint8 and np.load("r.npy").shape == (2, side, side, 3)
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2 and np.isfinite(last["bound"])
+    assert vs.Run("run").config["likelihood"] == "logistic-mixture"
+
+
+def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def evaluate(model: Any, rows: Any, **options: Any) -> Any:
+        asked.append(options)
+        return vs.evaluate(model, rows, k=1, limit=1)
+
+    monkeypatch.setattr(runs, "evaluate", evaluate)
+    for side in (8, 128, 256):
+        data = vs.load(np.random.default_rng(0).integers(0, 256, (60, side, side, 3)).astype(np.uint8))
+        model = vs.build(data.space, latent=2, network="conv:width=2" if side > 8 else "mlp:width=8")
+        runs.result(model, data.train)
+    small, large, largest = (options["k"] * options["limit"] for options in asked)
+    assert small == 100 * 54 and 20 <= largest < large < 100
 
 
 @pytest.mark.parametrize("likelihood", ["discretized-logistic", "logistic-mixture", "categorical", "gaussian", "laplace:scale=pixel"])
@@ -172,9 +223,81 @@ def test_a_conditional_model_needs_its_conditions(capsys: pytest.CaptureFixture[
     assert main(["evaluate", "run", "--k", "2"]) == 0
     assert "log p(x | digit) >=" in capsys.readouterr().out
     np.save("x.npy", np.zeros((12, 8, 8), np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None])
-    assert "'digit', which the model is conditioned on" in refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    line = refused(capsys, "encode", "run", "x.npy", "-o", "z.npz")
+    assert "'digit', which the model is conditioned on" in line and "--condition digit=VALUE" in line
     assert "--condition COLUMN" in refused(capsys, "train", "digits", "--run", "new", *TINY, "--prior", "conditional")
     assert "no conditions" in refused(capsys, "sample", *plain_run(), "--condition", "digit=3")
+
+
+def test_rows_without_conditions_are_given_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    lines = [f"{i % 3},{'' if i % 9 == 5 else r.normal()},{'ab'[i % 2]},{2000 + r.integers(40)}" for i in range(60)]
+    (place / "t.csv").write_text("a,b,kind,year\n" + "\n".join(lines) + "\n")
+    (place / "bare.csv").write_text("a,b\n" + "\n".join(",".join(x.split(",")[:2]) for x in lines) + "\n")
+    (place / "half.csv").write_text("a,b,year\n" + "\n".join(",".join(x.split(",")[i] for i in (0, 1, 3)) for x in lines) + "\n")
+    (place / "all_b.csv").write_text("a,b,kind,year\n" + "\n".join(x.replace(",a,", ",b,") for x in lines) + "\n")
+    assert main(["train", "t.csv", "--run", "run", *TINY, "--condition", "kind", "--condition", "year"]) == 0
+    both = ["--condition", "kind=b", "--condition", "year=2003"]
+    for command, file in (("encode", "z.npz"), ("reconstruct", "r.csv"), ("impute", "full.csv")):
+        assert "'kind', which the model is conditioned on" in refused(capsys, command, "run", "bare.csv", "-o", file)
+        assert main([command, "run", "bare.csv", "-o", file, *both, "--quiet"]) == 0
+        assert "got '2003.5'" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", *both[:3], "year=2003.5")
+        assert "'year'" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", *both[:2])
+        assert "a condition of the model" in refused(capsys, command, "run", "bare.csv", "-o", f"new-{file}", "--condition", "knd=b")
+    full = read_table(place / "full.csv", {}).splits["all"].columns
+    assert list(full) == ["a", "b"] and not np.ma.is_masked(full["b"])
+
+    def mean(source: str, *options: str) -> np.ndarray:
+        assert main(["encode", "run", source, "-o", "m.npy", "--force", "--quiet", *options]) == 0
+        return np.load("m.npy")
+
+    # The weights of so short a training tell 'a' from 'b' all the same.
+    np.testing.assert_array_equal(mean("half.csv", *both[:2]), mean("all_b.csv"))
+    np.testing.assert_array_equal(mean("t.csv", *both[:2]), mean("all_b.csv"), "what is given wins over the source's own")
+    assert (mean("half.csv", "--condition", "kind=a") != mean("all_b.csv")).any()
+    (place / "gap.csv").write_text("a,b,kind,year\n" + "\n".join(x[:-4] if i in (7, 31) else x for i, x in enumerate(lines)) + "\n")
+    assert "'year' in every row of gap.csv; got 2 empty cells, the first in row 8\n" in refused(
+        capsys, "encode", "run", "gap.csv", "-o", "n.npz"
+    )
+    assert "2 empty cells, the first in row 8\n" in refused(capsys, "train", "gap.csv", "--run", "new", *TINY, "--condition", "year")
+    assert mean("gap.csv", *both).shape == (60, 3)
+    assert "no conditions" in refused(capsys, "encode", *plain_run(), "digits", "-o", "n.npz", "--condition", "digit=3")
+
+
+def test_names_of_columns_with_commas_and_other_signs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    names = ["price, EUR", "a+b", "time: utc", 'say "hi"', "x=y", "plain"]
+    cells = [[r.integers(0, 30), i % 2, r.integers(0, 9), r.normal(), r.integers(0, 3), i] for i in range(60)]
+    with (place / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *cells])
+    options = 'ignore=plain+"say ""hi""",binary="a+b",seed=3,real="time: utc"'
+    space = vs.load(f't.csv:{options}+"price, EUR"', condition=["x=y"]).space
+    assert space.names == ("price, EUR", "a+b", "time: utc") and space.count(Kind.REAL) == 2
+    given = ["--condition", "price, EUR", "--condition", '"x=y"']
+    assert main(["train", f"t.csv:{options}", "--run", "run", *TINY, *given]) == 0
+    run = vs.Run("run")
+    assert run.config["condition"] == ["price, EUR", "x=y"]
+    assert run.data().space.names == ("a+b", "time: utc"), "the resolved source is read"
+    values = ["--condition", '"price, EUR"=7', "--condition", '"x=y"=2']
+    assert main(["sample", "run", "-n", "3", "-o", "s.csv", "--quiet", *values]) == 0
+    drawn = read_table(place / "s.csv", {}).splits["all"].columns
+    assert drawn["price, EUR"].tolist() == [7] * 3 and drawn["x=y"].tolist() == [2] * 3
+    assert main(["sample", "run", "-n", "3", "-o", "t.npz", "--quiet", "--condition", "price, EUR=7", *values[2:]]) == 0
+    assert main(["encode", "run", "t.csv", "-o", "z.npz", "--quiet"]) == 0
+    assert "closed quotes" in refused(capsys, "train", 't.csv:ignore="plain', "--run", "new", *TINY)
+    with (place / "bad.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a, b", "c"], *[["", i] for i in range(60)]])
+    assert "with 'bad.csv:ignore=\"a, b\"')" in refused(capsys, "train", "bad.csv", "--run", "new", *TINY), "as a shell takes it"
+    assert vs.load('bad.csv:ignore="a, b"').space.names == ("c",)
+
+
+def test_a_whole_number_given_as_a_fraction_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = np.random.default_rng(0)
+    (place / "t.csv").write_text("year,b\n" + "".join(f"{r.integers(1900, 2000)},{r.normal():.3f}\n" for _ in range(60)))
+    assert main(["train", "t.csv", "--run", "run", *TINY, "--condition", "year"]) == 0
+    assert "a whole number for year" in refused(capsys, "sample", "run", "--condition", "year=1950.5", "-o", "s.csv")
+    assert main(["sample", "run", "-n", "2", "--condition", "year=1950", "-o", "s.csv", "--quiet"]) == 0
+    assert read_table(place / "s.csv", {}).splits["all"].columns["year"].tolist() == [1950, 1950]
 
 
 def plain_run() -> list[str]:
@@ -209,6 +332,20 @@ def test_large_arrays_are_laid_out_on_the_disk_and_train_alike(monkeypatch: pyte
         order = Order(len(small.train), 16, 0)(3)[None]
         torch.testing.assert_close(large.train.gather(order).x, small.train.gather(order).x)
         np.testing.assert_allclose(rows.outward(), np.load(f"{name}.npy"), atol=1e-5)
+
+
+def test_arrays_of_large_images_are_taken_where_size_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (12, 30, 260)).astype(np.uint8)
+    np.save("x.npy", x)
+    assert "30x260 (12): scale them (x.npy:size=30x260 takes" in refused(capsys, "train", "x.npy", "--run", "run", *TINY)
+    assert vs.load("x.npy:size=30x260").space.outside == (30, 260)
+    assert "options for arrays" in refused(capsys, "train", "x.npy:size=64", "--run", "run", *TINY), "arrays are not scaled"
+    data = vs.load(x)
+    assert data.source == "array:size=30x260" and any("at most 256" in note for note in data.notes)
+    run = vs.train(x, run="run", latent=2, steps=1, batch=2, network="mlp:width=4", likelihood="gaussian", device="cpu", compile="off")
+    assert run.data().space.outside == (30, 260), "its copy is read again"
+    np.save("y.npy", np.random.default_rng(0).random((12, 10, 300)))
+    assert vs.load("y.npy").space.outside == (10, 300), "rows of numbers, and no images"
 
 
 def test_twins_across_splits_are_said() -> None:

@@ -15,7 +15,7 @@ from tests.test_contracts import GIVEN, LIKELIHOODS, small_model
 from tests.test_oracles import set_linear
 from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
-from vaestro.spaces import Batch, Column, Kind, Space
+from vaestro.spaces import Batch, Column, Frame, Kind, Space
 
 # Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges spectrally there, kinks and heavy tails or not.
 STEP = 0.1
@@ -463,6 +463,31 @@ def test_no_small_variance_makes_a_density_of_spread_data_grow(step: float) -> N
     assert max(spread.values()) == pytest.approx(-math.log(step) - 0.5 * math.log(2 * math.pi * math.e / 12), abs=0.01)
     assert max(spread, key=lambda v: spread[v]) == pytest.approx(step**2 / 12, rel=0.7)
     assert max(b for (r, _), b in bounds.items() if not r) > -math.log(step) + 5  # what goes wrong without
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian:variance=pixel", "laplace:scale=pixel", "logistic:scale=pixel", "student-t:scale=pixel", "table"]
+)
+def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likelihood: str) -> None:
+    r = np.random.default_rng(0)
+    rain = np.where(r.random(2000) < 0.3, 0.0, r.lognormal(0, 1, 2000))
+    likelihoods = [f"table:scale=cell,real={real}" for real in ("gaussian", "student-t")] if likelihood == "table" else [likelihood]
+    data = vs.load({"rain": rain} if likelihood == "table" else rain[:, None])
+    space = data.space
+    cell = space.columns[0].resolution if likelihood == "table" else float(np.max(space.resolution))
+    assert cell == pytest.approx(1e-3 * rain.std(), rel=0.5), "the data's own resolution, and no chance distance of two of them"
+    zero = space.inward(Frame({"rain": np.ma.zeros(1)}) if likelihood == "table" else np.zeros((1, 1)))
+    for name in likelihoods:
+        model = vs.build(space, latent=1, network="mlp:width=8", likelihood=name)
+        noise = model.noise(5000, 1, torch.Generator().manual_seed(0))
+        bounds, outputs = [], model.likelihood.decoder.outputs
+        for log_scale in np.linspace(2, -400, 200):
+            # The decoder knows the number exactly, and says so ever more loudly.
+            model.likelihood.decoder = Constant(torch.tensor([float(zero.item()), log_scale]).view(outputs))
+            with torch.no_grad():
+                bounds.append(float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), noise)[0].mean()))
+        assert np.isfinite(bounds).all() and max(bounds) < -math.log(cell)
+        assert bounds[-1] < max(bounds) - 0.5, "beyond the cell's own width nothing is to be gained"
 
 
 @pytest.mark.parametrize(

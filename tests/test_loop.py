@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
-from vaestro.data import Data
+from vaestro.data import Data, Rows
 from vaestro.loop import Diverged, Training, validate
+from vaestro.randomness import torch_generator
 from vaestro.runs import Job, resume
 from vaestro.spaces import Kind
 
@@ -381,3 +382,32 @@ def test_an_optimal_variance_is_refused_with_iwae() -> None:
     model = vs.build(space, latent=2, network=NETWORK, likelihood="gaussian:variance=optimal")
     with pytest.raises(ValueError, match=r"expected the ELBO with an optimal variance.*; got iwae"):
         vs.training(model, vs.Objective("iwae", k=5), data, steps=3)
+
+
+def test_validation_is_over_all_data_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Mistakes 15 and 20: what one process saw, or an average of averages, in place of the mean over data.
+    space = make_space(Kind.BINARY, (6,))
+    rows = Rows(make_values(space, 2 * space.chunk + 40), space, "valid")
+    rows.values[-40:] = 1
+    torch.manual_seed(0)
+    model = vs.build(space, latent=2, network=NETWORK).eval()
+    whole = validate(model, vs.Objective(), rows, 0, "cpu")
+    each = []
+    for i, batch in enumerate(rows.chunks(space.chunk)):
+        noise = model.noise(1, len(batch), torch_generator("cpu", 0, "valid", i))
+        with torch.inference_mode():
+            each.append(vs.elbo(model.draw(batch, 1, noise=noise)))
+    assert whole[0] == pytest.approx(float(torch.cat(each).mean()), abs=1e-5)
+    assert abs(whole[0] - float(torch.stack([e.mean() for e in each]).mean())) > 0.01
+    shares: list[torch.Tensor] = []
+
+    def kept(x: torch.Tensor) -> torch.Tensor:
+        shares.append(x.clone())
+        return x
+
+    monkeypatch.setattr("vaestro.loop.mean_over_ranks", kept)
+    for rank in (0, 1):
+        validate(model, vs.Objective(), rows, 0, "cpu", 2, rank)
+    monkeypatch.setattr("vaestro.loop.mean_over_ranks", lambda x: torch.stack(shares).mean(0))
+    assert min(float(s.abs().sum()) for s in shares) > 0
+    assert validate(model, vs.Objective(), rows, 0, "cpu", 2, 0) == pytest.approx(whole, rel=1e-12)

@@ -8,7 +8,7 @@ import pytest
 
 import vaestro as vs
 from vaestro.data.loading import load_rows
-from vaestro.data.readers import read
+from vaestro.data.readers import parse_source, read
 from vaestro.data.sets import Rows
 from vaestro.randomness import Order, uniform_levels
 from vaestro.spaces import Batch, Kind, Space
@@ -185,6 +185,7 @@ def test_rows_of_a_known_space(tmp_path, rng):
     for split, wanted in [(None, "test"), ("valid", "valid"), ("train", "train")]:
         assert np.array_equal(load_rows(str(tmp_path / "x.npz"), space, split).values, arrays[wanted])
     assert len(load_rows(str(tmp_path / "x.npz"), space, "all")) == 39
+    assert parse_source('x.npz:array="a, b"') == ("x.npz", {"array": '"a, b"'})
     assert np.array_equal(load_rows(str(tmp_path / "x.npy"), space).values, arrays["train"])
     test = vs.load(str(tmp_path / "x.npy")).test
     assert np.array_equal(load_rows(str(tmp_path / "x.npy"), space, "test").values, test.values)

@@ -158,6 +158,7 @@ def test_columns_can_be_left_out(read):
     text = "a,b,c+d,1\n1,2,3,4\n5,6,7,8\n"
     assert list(read(text, {"ignore": "a+b"}).splits["all"].columns) == ["c+d", "1"]
     assert list(read(text, {"ignore": "c+d"}).splits["all"].columns) == ["a", "b", "1"]
+    assert list(read(text, {"ignore": '"c+d"+a'}).splits["all"].columns) == ["b", "1"]
     assert list(read(text, {"ignore": 1}).splits["all"].columns) == ["a", "b", "c+d"]
     assert list(read(text, columns=["1", "a", "z"]).splits["all"].columns) == ["a", "1"]
     assert read(text, text=["a"]).splits["all"].columns["a"].tolist() == ["1", "5"]
@@ -174,6 +175,7 @@ def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     splits = read_table(tmp_path / f"s{suffix}", {"split": "part"}).splits
     assert {name: frame.columns["a"].tolist() for name, frame in splits.items()} == {"train": [0, 4], "valid": [1, 3, 5], "test": [2]}
     assert all(list(frame.columns) == ["a"] for frame in splits.values())
+    assert list(read_table(tmp_path / f"s{suffix}", {"split": '"part"'}).splits) == list(splits)
 
 
 @pytest.mark.parametrize("part", ["train,1\nother,2\n", "train,1\n,2\n", "test,1\nvalid,2\n"])
@@ -248,7 +250,7 @@ def test_parquet_types(read):
         (b"a,b\nM\xfcller,2\n", "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)"),
         ("a,b\nx,2\n".encode("utf-16"), "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)"),
         (b"\x00\x01\x02", "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)"),
-        ("a,b\n1,inf\n2,3\n", "expected finite numbers in column 'b' of t.csv; got 1 infinite"),
+        ("a,b\n1,inf\n2,3\n", "expected finite numbers in column 'b' of t.csv; got 1 infinite (leave it out with t.csv:ignore=b)"),
     ],
 )
 def test_a_bad_csv_is_refused(read, content, message):
@@ -393,9 +395,23 @@ def test_continuous_numbers_have_no_grid_unless_a_value_repeats(rng):
     rain = np.where(rng.random(1000) < 0.4, 0, rng.lognormal(0, 1, 1000))
     space, notes = infer(frame_of({"rain": rain}))
     found = column(space, "rain")
-    assert 0 < found.resolution < 1e-5 * rain.std() and found.origin == 0
-    assert "rain repeats values: spread over small cells" in notes
-    assert (space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"][rain == 0] == 0).all()
+    gap = np.median(np.diff(np.unique(rain)))
+    assert found.atoms and found.resolution == pytest.approx(min(gap, 1e-3 * found.scale)) and found.origin == 0
+    assert [
+        n for n in notes if n.startswith(f"rain repeats values on no grid: spread over cells of {found.resolution:.2g}, which its bound")
+    ]
+    back = space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"]
+    assert (back[rain == 0] == 0).all()
+    np.testing.assert_allclose(back, rain, rtol=1e-6, atol=1e-6 * rain.std(), err_msg="the others stay where they are")
+    # What came in twice by chance changes nothing; few rows that share a number, of a few rows, do.
+    for zeros, rows, atoms in ((2, 1000, False), (4, 1000, False), (12, 1000, True), (12, 100_000, True), (3, 20, True)):
+        x = np.where(np.arange(rows) < zeros, 0, rng.lognormal(0, 1, rows))
+        assert column(infer(frame_of({"x": x}))[0], "x").atoms == atoms, (zeros, rows)
+    # The cell does not shrink with a chance neighbour, nor grow with the tail.
+    near = np.r_[rain, rain[rain > 0][:5] * (1 + 1e-9)]
+    far = np.r_[rain, 1e4]
+    for x in (near, far):
+        assert column(infer(frame_of({"x": x}))[0], "x").resolution == pytest.approx(min(gap, 1e-3 * x.std()), rel=0.1)
 
 
 def test_a_grid_that_float32_cannot_carry_is_made_coarser(rng):
@@ -459,6 +475,32 @@ def test_empty_columns_are_refused(rng):
     message = r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with t.csv:ignore=b\+c\)"
     with pytest.raises(ValueError, match=message):
         infer(frame, train=frame[:40])
+
+
+def test_all_obstacles_are_said_in_one_line(rng, read):
+    n = 3000
+    frame = frame_of(
+        {
+            "void": [None] * n,
+            "id": [f"row {i}" for i in range(n)],
+            "x": rng.normal(size=n),
+            "name, first": [f"N{i}" for i in range(n)],
+            "huge": np.r_[1e200, rng.normal(size=n - 1)],
+            "city": ["Rome", "Oslo", "Lima"] * (n // 3),
+        }
+    )
+    with pytest.raises(ValueError) as error:
+        infer(frame, {"ignore": "old", "count": "city"})
+    said = str(error.value)
+    assert "values in column 'void', and " in said and "at most 1,000 categories in columns 'id', 'name, first'" in said
+    assert "values below 1e30 in size in column 'huge'" in said and "numbers in column 'city' for count=" in said
+    assert "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, 3,000 (leave them out with " in said
+    assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
+    infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
+    with pytest.raises(
+        ValueError, match=r"got lists or structures in a, and 1 infinite, and 2 infinite \(leave them out with t.json:ignore=a\+b\+c"
+    ):
+        read('[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json")
 
 
 def test_row_numbers_are_pointed_out(rng):
@@ -595,6 +637,34 @@ def test_cells_of_another_file_fit(read):
 
 
 # -- Python objects and writing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "value", "typed"),
+    [
+        (np.arange(100) * 7, "21", 21),
+        (np.arange(100) * 7, "21.5", "whole number for x, as its column holds; got '21.5'"),
+        (np.arange(100, dtype=np.uint8), 300, "whole number"),
+        (np.arange(100) * 7, "many", "whole number"),
+        (np.arange(100) * 7, float("nan"), "whole number"),
+        (np.arange(100) / 7, "21.5", 21.5),
+        (np.arange(100) / 7, "inf", "a number"),
+        (np.arange(100) / 7, None, "a number"),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05", np.datetime64("2020-03-05")),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05T12:00", "a day"),
+        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "NaT", "a day"),
+        (np.array([3, 5] * 50), "5", 5),
+        (np.array([3, 5] * 50), "5.5", "one of 3, 5"),
+    ],
+)
+def test_one_value_is_of_the_column_s_type_or_refused(cells, value, typed):
+    (found,) = infer(frame_of({"x": cells}))[0].columns
+    if isinstance(typed, str):
+        with pytest.raises(ValueError, match=typed):
+            found.typed(value)
+    else:
+        made = found.typed(value)
+        assert made.shape == (1,) and made.dtype == cells.dtype and made[0] == typed
 
 
 def test_frames_of_python_objects():

@@ -29,6 +29,8 @@ _HOMES = {
     "Run": "runs",
     "train": "runs",
     "resume": "runs",
+    "compare": "comparison",
+    "Comparison": "comparison",
 }
 _MODULES = (
     "spaces", "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
@@ -37,6 +39,7 @@ _MODULES = (
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from vaestro.comparison import Comparison, compare
     from vaestro.data import Data, load
     from vaestro.evaluation import Estimate, evaluate
     from vaestro.loop import training

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaestro.data import Rows
-from vaestro.data.tables import frame_of
+from vaestro.data import Rows, tables
 from vaestro.densities import Categorical, DataDensity, Density
 from vaestro.model import LatentModel
-from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.spaces import Frame, Kind, Space
 
 
 @torch.inference_mode()
@@ -160,45 +158,14 @@ def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor 
     Raises:
         ValueError: a condition is missing or unknown, or has no such value.
     """
+    columns = tables.condition_columns(model.given, values, n)
     if model.given is None:
-        if values:
-            raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
         return None
-    unknown = [name for name in values if name not in model.given.names]
-    if unknown:
-        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], model.given.names)}; got {unknown[0]!r}")
     absent = [name for name in model.given.names if name not in values]
     if absent:
         raise ValueError(f"expected a value for each condition, such as {absent[0]}=VALUE; got none for {', '.join(absent)}")
-    columns = {c.name: np.repeat(_typed(c, values[c.name]), n) for c in model.given.columns}
-    codes = torch.from_numpy(model.given.inward(frame_of(columns)))
+    codes = torch.from_numpy(model.given.inward(Frame(columns)))
     return model.given.features(codes, None, torch.get_default_dtype())
-
-
-def _typed(column: Column, value: Any) -> np.ndarray:
-    """Return a value as its column has it, also where it was written as text."""
-    if column.kind in (Kind.BINARY, Kind.CATEGORY):
-        for known in column.values:
-            if value == known or str(value).lower() == str(known).lower():
-                return np.array([known])
-        shown = ", ".join(map(str, column.values[:12])) + (" .." if len(column.values) > 12 else "")
-        raise ValueError(f"expected {column.name} to be one of {shown}; got {value}")
-    date = column.dtype.startswith("datetime64")
-    try:
-        return np.array([value]).astype(column.dtype if date else float)
-    except ValueError:
-        raise ValueError(f"expected a {'date' if date else 'number'} for {column.name}; got {value!r}") from None
-
-
-def _as_column(column: Column, value: Any) -> np.ndarray:
-    typed = _typed(column, value)
-    return typed if column.dtype == "str" else typed.astype(column.dtype)
-
-
-def condition_columns(model: LatentModel, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
-    """Return one value for each condition as columns of a table, each (n,)."""
-    columns = () if model.given is None else model.given.columns
-    return {c.name: np.ma.MaskedArray(np.repeat(_as_column(c, values[c.name]), n)) for c in columns}
 
 
 def given_of(rows: Rows) -> Tensor | None:

@@ -144,6 +144,10 @@ class LatentModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def draw_prior(self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n latents from the prior, (n, *Z), one for each row of `given` where there are conditions."""
+
+    @abstractmethod
     def simulate(
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor, Tensor | None]:
@@ -219,7 +223,7 @@ class VAE(LatentModel):
         self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None, features: Tensor | None = None
     ) -> Draws:
         gradient = gradient or Pathwise()
-        q = self.posterior(batch) if features is None else self.posterior.density(features)
+        q = self.posterior.density(self.features(batch) if features is None else features)
         p = self.prior(self.posterior, batch.given)
         z_noise, jitter = self._parts(self.noise(k, len(batch)) if noise is None else noise)
         z = q.from_noise(z_noise)
@@ -265,10 +269,13 @@ class VAE(LatentModel):
             x = self.likelihood.spread(x, self._jitter(len(z), len(batch), z) if jitter is None else jitter)
         return self._log_px(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
 
+    def draw_prior(self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return self.prior.draw(self.posterior, given, n, generator)
+
     def simulate(
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor, Tensor | None]:
-        z = self.prior.draw(self.posterior, given, n, generator)
+        z = self.draw_prior(n, given, generator)
         x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[attr-defined]
         jitter = None
         if self.jitter is not None:
@@ -283,7 +290,7 @@ class VAE(LatentModel):
         return self.likelihood(z.unsqueeze(0), given)
 
     def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
-        z = self.prior.draw(self.posterior, given, n, generator)
+        z = self.draw_prior(n, given, generator)
         centre = self.prior(self.posterior, given).mean
         return self.decode(centre + temperature * (z - centre), given)
 

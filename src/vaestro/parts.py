@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,20 +101,29 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def parse_options(text: str) -> dict[str, Any]:
-    """Read `key=value,key=value` with values as in YAML.
+def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:
+    """Read `key=value,key=value` with values as in YAML. Between double quotes a comma is a letter.
+
+    Args:
+        text: the options.
+        names: keys whose values are names, which are kept as they are written: `split_names` reads them.
 
     Raises:
-        ValueError: a piece is not key=value, or a key stands twice.
+        ValueError: a piece is not key=value, a key stands twice, or a quote is not closed.
     """
     options: dict[str, Any] = {}
-    for piece in filter(None, text.split(",")):
+    if text.count('"') % 2:
+        raise ValueError(f"expected closed quotes in options; got {text!r}")
+    for piece in filter(None, _split(text, ",")):
         key, equals, value = piece.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key.isidentifier():
             raise ValueError(f"expected options as key=value,key=value; got {piece!r}")
         if key in options:
             raise ValueError(f"expected each option once; got {key} twice")
+        if key in names:
+            options[key] = value.strip()
+            continue
         try:
             # YAML reads 1e-3 as text; Python's float knows better.
             options[key] = yaml.safe_load(value) if value else ""
@@ -124,6 +134,26 @@ def parse_options(text: str) -> dict[str, Any]:
         except yaml.YAMLError:
             options[key] = value
     return options
+
+
+def _split(text: str, at: str) -> list[str]:
+    """Split a text at a letter, but not between double quotes."""
+    return [piece.replace("\0", at) for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)]
+
+
+def split_names(text: str) -> list[str]:
+    """Read names joined by +, each as it is or in double quotes, within which "" is one: `a+"b, c"` -> a and b, c."""
+    return [unquoted(piece) for piece in _split(text, "+")]
+
+
+def unquoted(name: str) -> str:
+    """Return a name without the double quotes that it may stand in."""
+    return name[1:-1].replace('""', '"') if re.fullmatch(r'"([^"]|"")*"', name) else name
+
+
+def quoted(name: str) -> str:
+    """Return a name as options take it, in double quotes where it needs them."""
+    return name if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name) else '"' + name.replace('"', '""') + '"'
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -216,8 +246,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"expected {name} to be {' or '.join(words)}; got {value!r}")
 
 
-def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Return the whole table for programs: {kind: [{name, options, summary}]}."""
+def catalogue(tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE) -> dict[str, list[dict[str, Any]]]:
+    """Return the whole table, or others like it, for programs: {kind: [{name, options, summary}]}."""
     return {
         kind: [
             {
@@ -227,7 +257,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
             }
             for name, constructor in table.items()
         ]
-        for kind, table in TABLE.items()
+        for kind, table in tables.items()
     }
 
 

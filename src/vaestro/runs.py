@@ -2,6 +2,7 @@
 
     RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml` repeats the run
     RUN/metrics.jsonl          a line each time something is logged
+    RUN/data.json              how many data of each split there were, and hashes of them
     RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
     RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
@@ -11,6 +12,7 @@ Weights are tensors only, and nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -36,7 +38,7 @@ import vaestro
 from vaestro.data import Data, Rows, load, tables
 from vaestro.data.readers import Progress, parse_source
 from vaestro.data.writers import write_arrays, writing
-from vaestro.evaluation import Estimate, Evaluation, evaluate
+from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
@@ -94,6 +96,7 @@ FILES = (
     "samples.*",
     "data.npy",
     "data.parquet",
+    "data.json",
 )
 
 
@@ -160,6 +163,11 @@ class Run:
         """
         return load_model(self.path, device)
 
+    def weights_sha256(self) -> str:
+        """Hash the file of the weights in use."""
+        with (self.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         return load(self.config["source"], condition=self.config.get("condition") or ())
@@ -170,15 +178,27 @@ class Run:
         file = self.path / "evaluation.json"
         return json.loads(file.read_text()) if file.exists() else None
 
+    def changed(self, data: Data, split: str) -> list[str]:
+        """Say whether the training data, or those of a split, are others than when the run was made, with both hashes."""
+        file = self.path / "data.json"
+        then = json.loads(file.read_text()) if file.exists() else {}
+        found = []
+        for name in dict.fromkeys(("train", split)):
+            now = getattr(data, name).fingerprint()
+            if name in then and then[name] != now:
+                before, after = (f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now))
+                found.append(f"the {name} data are not those of the training: {before} then, {after} now")
+        return found
+
     def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str) -> None:
-        """Write evaluation.json and evaluation.npz; an earlier evaluation keeps its files under a name with its split and k."""
-        old = self.evaluation
-        if old is not None:
-            name = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
-            for suffix in (".json", ".npz"):
-                if (self.path / f"evaluation{suffix}").exists():
-                    os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
-        rows = rows.take(len(evaluation.estimates[0].nats))
+        """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a name with its split and k.
+
+        Args:
+            evaluation: what was found.
+            rows: the data it was found on.
+            source: where they came from.
+        """
+        given = () if rows.given_space is None else rows.given_space.names
         result = {
             "split": rows.name,
             "n": len(rows),
@@ -186,15 +206,51 @@ class Run:
             "source": source,
             "unit": "nats",
             "space": str(rows.space),
+            "given": list(given),
+            "masked": rows.observed is not None,
             "estimates": [_estimate_line(e) for e in evaluation.estimates],
             "rate": evaluation.rate,
             "distortion": evaluation.distortion,
+            "warnings": list(evaluation.warnings),
+            "weights_sha256": self.weights_sha256(),
             "vaestro": vaestro.__version__,
         }
-        arrays = {e.method: e.nats for e in evaluation.estimates} | {"index": np.arange(len(rows))}
-        arrays |= {f"{e.method}_ess": e.ess for e in evaluation.estimates if e.ess is not None}
+        arrays: dict[str, np.ndarray] = {"index": np.arange(len(rows))}
+        for e in evaluation.estimates:
+            simulated = e.on == SIMULATED
+            name = ("simulated_" if simulated else "") + e.method + ("_upper" if e.side == "upper" else "")
+            size = None if simulated else len(rows)
+            arrays[name] = _padded(e.nats, size)
+            if e.ess is not None:
+                arrays[f"{name}_ess"] = _padded(e.ess, size)
+        if rows.space.measure != "counting":
+            arrays["datum"] = rows.projection()
+        self._keep_evaluation(result)
         write_arrays(self.path / "evaluation.npz", arrays)
         _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+
+    def _keep_evaluation(self, new: dict[str, Any]) -> None:
+        """Move the evaluation that is there to a name of its own, unless the new one only repeats it."""
+        old = self.evaluation
+        if old is None or _timeless(old) == _timeless(new):
+            return
+        name = stem = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
+        number = 2
+        while (self.path / f"{name}.json").exists():
+            name, number = f"{stem}-{number}", number + 1
+        for suffix in (".npz", ".json"):
+            if (self.path / f"evaluation{suffix}").exists():
+                os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
+
+
+def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+    estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
+    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
+
+
+def _padded(x: np.ndarray, size: int | None) -> np.ndarray:
+    """Return (size,) numbers: NaN for data that an estimate did not reach."""
+    return x if size is None else np.concatenate([x, np.full(size - len(x), np.nan)])
 
 
 def _estimate_line(estimate: Estimate) -> dict[str, Any]:
@@ -204,12 +260,15 @@ def _estimate_line(estimate: Estimate) -> dict[str, Any]:
         "side": estimate.side,
         "measure": estimate.measure,
         "k": estimate.k,
+        "n": len(estimate.nats),
+        "on": estimate.on,
         "mean": mean,
         "stderr": None if math.isnan(error) else error,
         "bits_per_dim": estimate.bits_per_dim,
         "seconds": round(estimate.seconds, 3),
     }
-    return line if estimate.ess is None else line | {"ess_median": float(np.median(estimate.ess))}
+    ess = {} if estimate.ess is None else {"ess_median": float(np.median(estimate.ess)), "ess_min": float(estimate.ess.min())}
+    return {**line, **ess, **estimate.details}
 
 
 def train(source: Any = None, *, run: str | Path | None = None, force: bool = False, **options: Any) -> Run:
@@ -296,12 +355,14 @@ class Job(Iterator[Step]):
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             if isinstance(source, np.ndarray):
                 np.save(path / "data.npy", source, allow_pickle=False)
-                resolved["source"] = str(path / "data.npy")
+                resolved["source"] = f"{path / 'data.npy'}{data.source.removeprefix('array')}"
             elif held:
                 tables.write_frame(path / "data.parquet", source if isinstance(source, Frame) else tables.frame_of(source))
                 resolved["source"] = str(path / "data.parquet")
             _write_text(path / "config.yaml", dump_config(resolved))
             _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
+            prints = {name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")}
+            _write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
             (path / "metrics.jsonl").touch()
         return job
 
@@ -517,7 +578,8 @@ def _clear(path: Path) -> None:
     for name in FILES:
         for file in path.glob(name):
             file.unlink()
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "evaluating"):
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -647,9 +709,12 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation on as many data as take a second or two (20 .. 1,000)."""
+    """Say in a sentence how good a model is, from an evaluation of seconds: 20 .. 1,000 data, k draws or for large data fewer."""
     weights = sum(p.numel() for p in model.parameters())
-    limit = min(len(rows), int(min(1000, max(20, 2e11 / (weights * k)))))
+    outputs = model.space.cells * max(1, model.space.levels if model.space.levels > 2 else 1)
+    draws = 2e11 / max(weights, 250 * outputs)  # of large images the density costs more than the products
+    limit = min(len(rows), int(min(1000, max(20, draws / k))))
+    k = int(min(k, max(1, draws / limit)))
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
 

@@ -7,7 +7,8 @@ from the training split and are stored with the weights.
 Real data on a grid (rounded to cents, whole numbers read as real) have a density that can grow without end: put all
 mass on one grid point and let the variance go to zero. Such data are spread uniformly over the grid's cells, value +
 resolution * u with u on (-1/2, 1/2), and no density of the spread data can exceed what a cell holds (Theis, van den Oord
-and Bethge 2016).
+and Bethge 2016). The same holds where values repeat on no grid, as exact zeros among positive numbers do: the width of
+their cells is a convention, which `data.tables.lattice` takes from the data and every bound depends on.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Column:
         start: frequencies of the codes, or the mean count, in the training split.
         missing: whether it has empty cells.
         origin: a point of that grid.
+        atoms: whether there is no grid, but rows share numbers, `origin` more than any: `resolution` is the width of their cells.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Column:
     start: tuple[float, ...] = ()
     missing: bool = False
     origin: float = 0.0
+    atoms: bool = False
 
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
         """Turn the user's column (N,) into codes or standardised values (N,), float32; empty cells become 0.
@@ -141,6 +144,33 @@ class Column:
         out[~mask] = codes[inverse.ravel()]
         return out
 
+    def typed(self, value: Any) -> np.ndarray:
+        """Return one value, (1,), as the user's column has it, also where it was written as text.
+
+        Raises:
+            ValueError: the column can hold no such value: an unknown category, no number or date, a part of a whole number or of a day.
+        """
+        if self.kind in (Kind.BINARY, Kind.CATEGORY):
+            for known in self.values:
+                if value == known or str(value).lower() == str(known).lower():
+                    return np.array([known], None if self.dtype == "str" else self.dtype)
+            shown = ", ".join(map(str, self.values[:12])) + (" .." if len(self.values) > 12 else "")
+            raise ValueError(f"expected {self.name} to be one of {shown}; got {value}")
+        dtype = np.dtype(self.dtype)
+        wanted = {"M": "a day" if dtype == "datetime64[D]" else "a date", "i": "a whole number", "u": "a whole number"}
+        try:
+            given = np.array([value]).astype("datetime64[us]" if dtype.kind == "M" else np.float64)
+        except (TypeError, ValueError):
+            given = np.array([np.nan])
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            held = bool((given == np.rint(given)) & (given >= limits.min) & (given <= limits.max))
+        else:
+            held = bool(np.isfinite(given)) and (dtype.kind != "M" or bool(given.astype(dtype) == given))
+        if not held:
+            raise ValueError(f"expected {wanted.get(dtype.kind, 'a number')} for {self.name}, as its column holds; got {value!r}")
+        return given.astype(dtype)
+
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         """Turn codes or standardised values (...) into the user's values and dtype; real ones back onto their grid.
 
@@ -152,7 +182,7 @@ class Column:
         numbers = x.astype(np.float64) * self.scale + self.offset if self.kind is Kind.REAL else x.astype(np.float64)
         dates = np.dtype(self.dtype).kind == "M"
         if self.resolution and (exact or dates):
-            numbers = np.rint((numbers - self.origin) / self.resolution) * self.resolution + self.origin
+            numbers = _on_grid(numbers, self.resolution, self.origin, self.atoms)
         if dates:
             return (np.datetime64(0, "us") + np.rint(numbers * 86400e6).astype("timedelta64[us]")).astype(self.dtype)
         if not exact:
@@ -161,12 +191,18 @@ class Column:
             limits = np.iinfo(self.dtype)
             highest = min(limits.max, 2**63 - 1024)  # the largest number below 2**63 that float64 holds
             return np.clip(np.rint(numbers), limits.min, highest).astype(self.dtype)
-        if self.resolution:  # 29 * 0.01 is 0.29000000000000004
+        if self.resolution and not self.atoms:  # 29 * 0.01 is 0.29000000000000004
             steps = self.resolution * 10.0 ** np.arange(9)
             points = np.stack([steps, self.origin * 10.0 ** np.arange(9)])
             whole = (np.abs(points - np.rint(points)) < 1e-9 * steps).all(0)
             numbers = np.round(numbers, int(whole.argmax())) if whole.any() else numbers
         return numbers.astype(self.dtype)
+
+
+def _on_grid(numbers: np.ndarray, step: Any, origin: Any, atoms: Any) -> np.ndarray:
+    """Put numbers onto a grid; where there are only atoms, those in the cell of the largest onto that."""
+    cells = np.rint((numbers - origin) / step)
+    return np.where(np.asarray(atoms) & (cells != 0), numbers, cells * step + origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +223,7 @@ class Space:
         offset, scale: float64 arrays that broadcast to *X; real data only.
         resolution, origin: the step of the grid that real data lie on, and a point of it, float64 that broadcast to *X; a
             step of 0 where there is none.
+        atoms: where there is no grid, but values repeat, as in a Column; bools that broadcast to *X.
         marginal: the training split's probability of a one (binary, *X), frequencies of the codes (levels and
             categories, (levels, *X) or (levels, 1, ..)) or mean (counts, *X); where a decoder's last bias starts.
     """
@@ -205,10 +242,11 @@ class Space:
     scale: np.ndarray | None = field(default=None, repr=False)
     resolution: np.ndarray | None = field(default=None, repr=False)
     origin: np.ndarray | None = field(default=None, repr=False)
+    atoms: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
 
     SCALARS = ("kind", "shape", "outside", "dtype", "low", "step", "levels", "missing", "names")
-    ARRAYS = ("offset", "scale", "resolution", "origin", "marginal")
+    ARRAYS = ("offset", "scale", "resolution", "origin", "atoms", "marginal")
 
     @classmethod
     def table(cls, columns: Sequence[Column]) -> Space:
@@ -340,6 +378,17 @@ class Space:
             steps = np.asarray(self.resolution / self.scale)
         return steps if steps.any() else None
 
+    def log_cells(self) -> np.ndarray | None:
+        """Return the log-volume, in the user's units, of the grid's cell around each value, (*shape,); 0 where there is no
+        grid, None where there is none at all. A density, plus this, is the probability of what is on the grid."""
+        if self.kind is Kind.LEVELS:
+            return np.full(self.shape, math.log(self.step))
+        if self.kind is Kind.TABLE:
+            steps = np.array([c.resolution if c.kind is Kind.REAL else 0.0 for c in self.columns])
+        else:
+            steps = np.broadcast_to(0.0 if self.resolution is None else self.resolution, self.shape)
+        return np.log(np.where(steps > 0, steps, 1.0)) if steps.any() else None
+
     def seen(self, values: np.ndarray | Frame) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None when all were."""
         if isinstance(values, Frame):
@@ -424,7 +473,7 @@ class Space:
             if exact and self.resolution is not None:
                 step = np.where(self.resolution > 0, self.resolution, 1.0)
                 origin = 0.0 if self.origin is None else self.origin
-                x = np.where(self.resolution > 0, np.rint((x - origin) / step) * step + origin, x)
+                x = np.where(self.resolution > 0, _on_grid(x, step, origin, self.atoms is not None and self.atoms), x)
         elif self.kind is not Kind.COUNT:
             if exact:
                 x = np.clip(np.rint(x), 0, self.levels - 1)  # a density over spread levels may fall outside them

@@ -31,6 +31,10 @@ Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by d
 Condition = Annotated[
     list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
 ]
+ConditionOfAll = Annotated[
+    list[str] | None,
+    typer.Option("--condition", metavar="NAME=VALUE", help="What is given to all rows in place of the source's own; may be repeated."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -82,12 +86,13 @@ def train(
 
     Example: vaestro train mnist --latent 40 --epochs 20 --run runs/mine
     """
+    from vaestro.parts import unquoted
     from vaestro.runs import Job, describe, dump_config
     from vaestro.runs import result as result_of
 
     options: dict[str, Any] = {
         "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
-        "decoder": decoder, "condition": condition or None, "objective": objective,
+        "decoder": decoder, "condition": [unquoted(name) for name in condition or []] or None, "objective": objective,
         "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
         "compile": compile, "init": init,
@@ -122,6 +127,8 @@ def train(
         return
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
     rows = job.data.test if len(job.data.test) else job.data.valid
+    if console.quiet:
+        return
     if len(rows):
         console.say(result_of(training.model, rows))
     else:
@@ -131,50 +138,115 @@ def train(
 @app.command()
 def evaluate(
     run: RunArgument = None,
-    methods: Annotated[str, typer.Option(help="elbo,iwae or one of them.")] = "elbo,iwae",
+    methods: Annotated[
+        str,
+        typer.Option(help="Some of elbo, iwae, ais, with options: elbo,iwae,ais:temperatures=500,chains=16,n=100 (vaestro parts method)."),
+    ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Bound log p(x) of held-out data from below, and write RUN/evaluation.json and .npz.
+    """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
 
-    Example: vaestro evaluate runs/mine --k 5000
+    ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model how far above it log p(x)
+    can lie. A stopped evaluation goes on where it was when the same command is given again.
+
+    Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
+    import time
+    from dataclasses import replace
+
     from vaestro.data import load_rows
-    from vaestro.evaluation import evaluating
+    from vaestro.evaluation import SIMULATED, evaluating
     from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
-    opened = _open(run)
+    start, opened = time.perf_counter(), _open(run)
     accelerator = accelerator_for(device)
     rank, processes = accelerator.process_index, accelerator.num_processes
     console.quiet |= rank > 0
     model = opened.model(str(accelerator.device))
     source = data or opened.config["source"]
-    rows = load_rows(source, model.space, split, given=model.given) if data else opened.data().split(split or "test")
-    n = len(rows) if limit is None else limit
+    if data:
+        rows, changed = load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)), []
+    elif condition:
+        raise ValueError("expected --condition with --data, for data that do not say theirs; got it for the run's own data")
+    else:
+        own = opened.data()
+        rows, changed = own.split(split or "test"), opened.changed(own, split or "test")
+    for line in changed:
+        console.say(line)
+    rows = rows.fixed()
+    every = len(rows)
     folder = opened.path / "evaluating"
     steps = evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, folder=folder, rank=rank, processes=processes)
     evaluation = None
     try:
-        for _, evaluation in console.progress(steps, f"{n:,} data, {k:,} draws each"):
+        for _, evaluation in console.progress(steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"):
             pass
     except KeyboardInterrupt:
-        console.say("stopped; the same command goes on where it was")
+        steps.close()  # keeps the pieces in hand
+        console.say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     assert evaluation is not None
+    evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
     if rank == 0:
-        opened.save_evaluation(evaluation, rows, source)
+        opened.save_evaluation(evaluation, rows.take(limit or every), source)
     for estimate in evaluation.estimates:
+        if estimate.on == SIMULATED and estimate.method != "ais":
+            continue
         bits = estimate.bits_per_dim
-        console.say(estimate.sentence(describe(rows, n)) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
-    console.say(
-        f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats; {duration(evaluation.estimates[0].seconds)}"
-    )
-    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz")
+        console.say(estimate.sentence(describe(rows, len(estimate.nats))) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
+        for note in estimate.notes():
+            console.say(f"    {note}")
+    gaps = ", ".join(f"{m.upper()} by {gap:.2f} +- {error:.2f}" for m, (gap, error) in evaluation.simulated_gaps().items())
+    if gaps:
+        console.say(f"on data drawn from the model, log p(x) lies above the lower bounds by at most: {gaps} nats")
+    console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
+    for warning in evaluation.warnings[len(changed) :]:
+        console.say(f"note: {warning}")
+    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(time.perf_counter() - start)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated.")] = None,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE.npz",
+            help="Exact log p(x) of each datum, an array log_px, with options after a colon: unit=bits|nats (of the whole datum), "
+            "measure=counting|lebesgue, given=CONDITION; may be repeated.",
+        ),
+    ] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Also write .png (a picture), .json (all of it) or .csv.")] = None,
+    force: Force = False,
+) -> None:
+    """Say which runs' numbers may be compared, which may not, and what follows: a table, sentences, and a chart of intervals.
+
+    Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o comparison.png
+    """
+    from vaestro.comparison import compare
+    from vaestro.comparison.words import report
+    from vaestro.data.writers import check_output
+
+    path = None if output is None else check_output(output, force=force, suffixes=(".png", ".json", ".csv"))
+    files: dict[str, str] = {}
+    for text in exact or []:
+        name, equals, file = text.partition("=")
+        if not equals or not name or ":" in name or not file or name in files:
+            raise ValueError(f"expected each --exact once, as NAME=FILE.npz; got {text!r}")
+        files[name] = file
+    comparison = compare(runs or [_open(None).path], files)
+    for line in report(comparison):
+        console.say(line)
+    if path is not None:
+        comparison.save(path)
+        console.say(f"wrote {path}")
 
 
 @app.command()
@@ -195,6 +267,7 @@ def sample(
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
     from vaestro import latents
+    from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_data, write_grid
     from vaestro.spaces import Frame
 
@@ -212,7 +285,7 @@ def sample(
         write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
     else:
         if isinstance(drawn, Frame):
-            drawn = Frame({**drawn.columns, **latents.condition_columns(model, _pairs(condition), n)})
+            drawn = Frame({**drawn.columns, **condition_columns(model.given, _pairs(condition), n)})
         write_data(path, drawn)
     console.say(f"wrote {n} {what} to {path}")
 
@@ -224,6 +297,7 @@ def encode(
     output: Output,
     sample: Annotated[int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")] = 0,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -240,7 +314,7 @@ def encode(
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
@@ -285,6 +359,7 @@ def reconstruct(
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
     output: Output,
     split: Split = None,
+    condition: ConditionOfAll = None,
     n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
     force: Force = False,
 ) -> None:
@@ -300,7 +375,7 @@ def reconstruct(
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     if n is not None and not 1 <= n <= len(rows):
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
@@ -325,6 +400,7 @@ def impute(
     k: Annotated[int, typer.Option(help="Draws of z for each datum, weighted by importance.")] = 100,
     sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
     split: Split = None,
+    condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -343,7 +419,7 @@ def impute(
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given)
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
     if isinstance(filled, Frame) and rows.name == "all":
         filled = completed(_like(source, opened), filled)
@@ -359,7 +435,7 @@ def impute(
 @app.command()
 def parts(
     kind: Annotated[
-        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule or optimizer.")
+        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule, optimizer or method.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
 ) -> None:
@@ -367,9 +443,10 @@ def parts(
 
     Example: vaestro parts likelihood
     """
-    from vaestro.parts import catalogue, nearest
+    from vaestro.evaluation import METHODS
+    from vaestro.parts import TABLE, catalogue, nearest
 
-    table = catalogue()
+    table = catalogue({**TABLE, "method": METHODS})
     if kind is not None:
         if kind not in table:
             raise ValueError(f"expected a kind of part: {nearest(kind, table)}; got {kind!r}")
@@ -467,17 +544,27 @@ def _of_run(run: Run) -> dict[str, Any]:
         facts["best validation bound"] = (
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
-    for estimate in (run.evaluation or {}).get("estimates", []):
-        error = estimate["stderr"] or 0.0
-        facts[estimate["method"]] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {estimate['k']} draws"
+    evaluation = run.evaluation or {}
+    stale = evaluation.get("weights_sha256") not in (None, run.weights_sha256()) if evaluation else False
+    for estimate in evaluation.get("estimates", []):
+        error, name = estimate["stderr"] or 0.0, estimate["method"]
+        if estimate.get("on", "data") == "data":
+            of = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}, {estimate.get('n', evaluation['n']):,} data"
+            facts[name] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {of}" + ", of earlier weights" * stale
     return facts
 
 
 def _pairs(conditions: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE pairs."""
+    """Read NAME=VALUE pairs; a name may stand in double quotes."""
+    import re
+
+    from vaestro.parts import unquoted
+
     pairs: dict[str, str] = {}
     for text in conditions or []:
-        name, equals, value = text.partition("=")
+        held = re.match(r'"(?:[^"]|"")*"(?==)', text)
+        name, equals, value = (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
+        name = unquoted(name)
         if not equals or not name or name in pairs:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value

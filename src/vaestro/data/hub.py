@@ -21,6 +21,7 @@ import numpy as np
 
 from vaestro.data import cache, images, tables
 from vaestro.data.sets import Raw
+from vaestro.parts import quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
 KIND = f"{images.KIND}-hub-1"
@@ -154,7 +155,7 @@ def _read(
         if not kinds:
             raise ValueError(f"expected ignore= to leave a column of {source}; got {', '.join(ignored)}")
     if column is None and "array" in options:
-        column = str(options["array"])
+        column = unquoted(options["array"])
     column = _chosen(column, kinds, features, source, "array=" if folder else "")
     singles = [name for name, kind in kinds.items() if kind in (SINGLE, TEXT)]
     columns = singles if column is None else [column]
@@ -234,7 +235,9 @@ def _chosen(column: str | None, kinds: Mapping[str, str], features: Mapping[str,
             return found[0]
     if wrong := [name for name, kind in kinds.items() if not kind]:
         got = f"{_short(features[wrong[0]])} in {wrong[0]!r}"
-        raise ValueError(f"expected columns of images, arrays or single values; got {got}: try {source}:ignore={'+'.join(wrong)}")
+        raise ValueError(
+            f"expected columns of images, arrays or single values; got {got}: try {source}:ignore={'+'.join(map(quoted, wrong))}"
+        )
     return None
 
 
@@ -300,13 +303,15 @@ def _stacked(column: Any, name: str, source: str) -> np.ndarray:
             sizes = compute.min_max(compute.list_value_length(cells)).as_py()
             if cells.null_count or sizes["min"] != sizes["max"]:
                 got = "empty cells" if cells.null_count else f"{sizes['min']} to {sizes['max']} values"
-                raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {got}: try {source}:ignore={name}")
+                raise ValueError(
+                    f"expected arrays of one shape in column {name!r} of {source}; got {got}: try {source}:ignore={quoted(name)}"
+                )
             cells = cells.flatten()
             shape.append(sizes["min"] or 0)
         parts.append(cells.to_numpy(zero_copy_only=False).reshape(shape))
     if len({part.shape[1:] for part in parts}) > 1 or not parts[0].size:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
-        raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={name}")
+        raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={quoted(name)}")
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

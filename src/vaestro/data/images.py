@@ -21,7 +21,7 @@ from PIL import Image
 from vaestro.data import cache
 from vaestro.data.sets import Raw
 
-KIND = "images-1"
+KIND = "images-2"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what a file holds is asked of these alone, whatever its name
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -29,6 +29,7 @@ SPELLINGS = {"centre": "center", "gray": "grey", "color": "colour"}
 GREY = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
 PIXELS = 89_478_485  # a quarter of a gibibyte in colour, which is also where Pillow warns of decompression bombs
 SIDES = (4, 8192)
+LARGEST = 256  # side that the networks are made for; beyond it only where asked
 
 DAMAGED = "are damaged or unreadable"
 HUGE = f"have more than {PIXELS // 10**6} million pixels"
@@ -73,7 +74,7 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
         progress: called now and then with what is done, how many are done, and of how many.
 
     Raises:
-        ValueError: there are no images, they differ in size without `size`, or an option is not as above.
+        ValueError: there are no images, without `size` they differ in size or have a side above 256, or an option is not as above.
         OSError: the folder cannot be read, or the cache cannot be written.
     """
     folder = Path(folder)
@@ -319,8 +320,18 @@ def _one_size(sides: np.ndarray, folder: Path) -> tuple[int, int]:
         text = ", ".join(f"{h}x{w} ({k:,})" for (h, w), k in sizes[:3]) + (f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else "")
         fits = min(64, 1 << (int(sides.min()).bit_length() - 1))
         raise ValueError(f"expected images of one size, or size=; got height x width {text}: try {folder}/:size={fits}")
-    (height, width), _ = sizes[0]
+    (height, width), count = sizes[0]
+    if max(height, width) > LARGEST:
+        raise ValueError(too_large(height, width, f"{folder}/", count))
     return height, width
+
+
+def too_large(height: int, width: int, source: str, count: int) -> str:
+    """Say what to do about images that the networks are not made for."""
+    wanted = f"images with sides of at most {LARGEST}, which the networks are made for, or size="
+    remedy = f"try {source}:size=64,crop=center" if source.endswith("/") else "scale them"
+    keep = f"{source}:size={height}x{width} takes them as they are"
+    return f"expected {wanted}; got height x width {height}x{width} ({count:,}): {remedy} ({keep})"
 
 
 def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) -> list[str]:

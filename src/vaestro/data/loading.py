@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, tables
+from vaestro.data import cache, duplicates, images, tables
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.parts import nearest
@@ -76,7 +76,8 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         progress: called with (what, done, total) while something takes long.
 
     Raises:
-        ValueError: the source cannot be read, is too small to split, or has no such attribute.
+        ValueError: the source cannot be read, is too small to split, holds images with sides above 256 without `size`, or has no such
+            attribute.
     """
     name, options, raw = _opened(source, progress)
     if name == "mnist":
@@ -91,6 +92,8 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         notes += made
     else:
         space = _infer(_distinct(parts), options, name)
+        options, made = _large(space, options, name, len(_distinct(parts)[0]))
+        notes += made
         if binarise != "none":
             if space.kind is not Kind.LEVELS or space.levels != 256 or space.low != 0 or space.step != 1:
                 raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
@@ -114,19 +117,29 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def load_rows(source: Any, space: Space, split: str | None = None, *, given: Space | None = None, progress: Progress | None = None) -> Rows:
+def load_rows(
+    source: Any,
+    space: Space,
+    split: str | None = None,
+    *,
+    given: Space | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Rows:
     """Read a source as data of a known space: what `encode` and its kin do.
 
     Args:
         source: as for `load`. A folder of images is brought to the space's size.
         space: what the data must be.
         split: train, valid, test, or all; by default all rows of a source without splits of its own, and else test.
-        given: the space of the conditions, which must be among the source's attributes or columns.
+        given: the space of the conditions, which must be among the source's attributes or columns, or in `conditions`.
+        conditions: {name: value}, what is given to all rows in place of the source's own.
         progress: as for `load`.
 
     Raises:
-        ValueError: the data are of another shape or kind.
+        ValueError: the data are of another shape or kind, or lack a condition.
     """
+    fixed = tables.condition_columns(given, conditions or {}, 1)
     if isinstance(source, (str, Path)):
         source = _fitting(str(source), space)
     columns = (*space.columns, *(given.columns if given is not None else ()))
@@ -146,7 +159,7 @@ def load_rows(source: Any, space: Space, split: str | None = None, *, given: Spa
     if not chosen:
         raise ValueError(f"expected a {split} split in {name}; got {', '.join(raw.splits)}")
     if given is not None:
-        chosen, _, _ = _given(chosen, given.names, name, given)
+        chosen, _, _ = _given(chosen, given.names, name, given, fixed)
     for part in chosen.values():
         if not isinstance(part.whole, Frame) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
@@ -218,7 +231,8 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
     folder = _folder(name)
     if not isinstance(first, Frame) and not folder and name not in NAMED:
-        unfit += [k for k in options if k in IMAGE]
+        own = first.ndim in (3, 4) and "size" in options and images._target(options).size == first.shape[1:3]
+        unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
     if isinstance(first, Frame):
@@ -269,9 +283,13 @@ def _distinct(parts: Mapping[str, _Part]) -> list[Any]:
 
 
 def _given(
-    parts: dict[str, _Part], names: Sequence[str], source: str, space: Space | None = None
+    parts: dict[str, _Part],
+    names: Sequence[str],
+    source: str,
+    space: Space | None = None,
+    fixed: Mapping[str, np.ma.MaskedArray] | None = None,
 ) -> tuple[dict[str, _Part], Space | None, list[str]]:
-    """Take the conditions out of attributes, or out of a table, whose columns they then no longer are."""
+    """Take the conditions out of attributes, or out of a table, whose columns they then no longer are; `fixed` ones win over both."""
     if not names:
         return parts, None, []
     if len(set(names)) < len(names):
@@ -284,12 +302,16 @@ def _given(
             if isinstance(whole, Frame) and name in whole.columns:
                 column = whole.columns[name]
                 attributes[name] = column if part.index is None else column[part.index]
+            if fixed and name in fixed:
+                attributes[name] = np.ma.MaskedArray(np.repeat(fixed[name].data, len(part)))
         if isinstance(whole, Frame):
             rest = {k: v for k, v in whole.columns.items() if k not in names}
             whole = left.setdefault(id(part.whole), Frame(rest))
         absent = [name for name in names if name not in attributes]
         if absent and space is not None:
-            raise ValueError(f"expected {source} to have {absent[0]!r}, which the model is conditioned on; got no such column or attribute")
+            remedy = f"--condition {absent[0]}=VALUE gives one to all rows"
+            wanted = f"{source} to have {absent[0]!r}, which the model is conditioned on"
+            raise ValueError(f"expected {wanted}; got no such column or attribute ({remedy})")
         if absent:
             known = [*attributes, *(whole.columns if isinstance(whole, Frame) else ())]
             offer = nearest(absent[0], known) if known else "none, since there are no attributes"
@@ -299,9 +321,14 @@ def _given(
         found[s] = _Part(whole, part.index, attributes)
     frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in found.items()}
     for name in names:
-        empty = sum(int(np.ma.getmaskarray(f.columns[name]).sum()) for f in frames.values())
-        if empty:
-            raise ValueError(f"expected a value of the condition {name!r} in every row of {source}; got {empty} empty cells")
+        empty = {s: np.flatnonzero(np.ma.getmaskarray(f.columns[name])) for s, f in frames.items()}
+        count = sum(map(len, empty.values()))
+        if count:
+            first = {s: int(at[0]) if (index := found[s].index) is None else int(index[at[0]]) for s, at in empty.items() if len(at)}
+            s = next(iter(first))
+            row = f"{min(first.values()) + 1:,}" if len(_distinct(found)) == 1 else f"{first[s] + 1:,} of {s}"
+            got = f"{count:,} empty cells, the first in row {row}" if count > 1 else f"an empty cell in row {row}"
+            raise ValueError(f"expected a value of the condition {name!r} in every row of {source}; got {got}")
     notes = []
     if space is None:
         joined = {n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in names}
@@ -323,6 +350,20 @@ def _infer_table(parts: Mapping[str, _Part], options: Mapping[str, Any], name: s
             raise ValueError(f"expected splits with the same columns in {name}; got {differing[0]!r} in some only")
     whole = Frame({n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in frames["train"].columns})
     return tables.infer_space(whole, frames["train"], options, name)
+
+
+def _large(space: Space, options: dict[str, Any], name: str, count: int) -> tuple[dict[str, Any], list[str]]:
+    """Refuse images that are larger than the networks are made for, unless size= says that they may be; returns the options, and notes.
+
+    An array in Python has no options: it is taken with a note, and size= among its options keeps it readable later.
+    """
+    height, width = space.shape[1:] if len(space.shape) == 3 else (0, 0)
+    if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
+        return options, []
+    if name != "array":
+        raise ValueError(images.too_large(height, width, name, count))
+    made = f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
+    return {**options, "size": f"{height}x{width}"}, [made]
 
 
 def _infer(arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:
@@ -491,9 +532,9 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
     constant = spread == 0
     if constant.any():
         notes.append(f"{int(constant.sum())} of {space.cells} columns are constant in the training split")
-    resolution, origin = _resolution(space, train, how == "feature")
+    resolution, origin, atoms = _resolution(space, train, how == "feature")
     if how == "none":
-        fitted = replace(plain, resolution=resolution, origin=origin)
+        fitted = replace(plain, resolution=resolution, origin=origin, atoms=atoms)
     else:
         # A constant cell has no scale of its own, and its density could grow without end: it is spread over its own size.
         own = np.where(offset == 0, 1.0, np.abs(offset))
@@ -501,7 +542,7 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
         if how == "feature" and constant.any():
             resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
             origin = np.where(constant, offset, 0.0 if origin is None else origin)
-        fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin)
+        fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms)
     if space.kind is Kind.UNIT:
         fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
     if resolution is not None and train.whole.dtype.kind not in "iu":
@@ -509,25 +550,27 @@ def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Spac
         if len(steps):
             shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
             notes.append(f"values lie on a grid, or many share one (cells of {shown}): spread over those, no density can grow without end")
+            if atoms is not None:
+                notes[-1] += "; where they repeat on no grid, bounds depend on the cells (rounding the data chooses others)"
     return fitted, notes
 
 
-def _resolution(space: Space, train: _Part, by_feature: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return step and origin of the grid that real values lie on, for each feature or for all cells; None where there is none."""
+def _resolution(space: Space, train: _Part, by_feature: bool) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return what `tables.lattice` says of real values, for each feature or for all cells; None where there is no grid."""
     if train.whole.dtype.kind in "iu":
-        return np.ones(()), np.zeros(())
+        return np.ones(()), np.zeros(()), None
     rows = min(len(train), max(100, 2_000_000 // space.cells))
     at = np.linspace(0, len(train) - 1, rows).astype(np.int64)
     sample = space._inside(np.asarray(train.whole[at if train.index is None else train.index[at]])).reshape(rows, -1)
     found = np.array([_step(column) for column in sample.T] if by_feature else _step(sample.ravel()))
-    steps, origins = found[..., 0], found[..., 1]
-    return (steps, origins) if steps.any() else (None, None)
+    steps, origins, atoms = found[..., 0], found[..., 1], np.asarray(found[..., 2] > 0)
+    return (steps, origins, atoms if atoms.any() else None) if steps.any() else (None, None, None)
 
 
-def _step(values: np.ndarray) -> tuple[float, float]:
+def _step(values: np.ndarray) -> tuple[float, float, bool]:
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(distinct) < 2:
-        return 0.0, 0.0
+        return 0.0, 0.0, False
     spread = float(np.sqrt(np.average((distinct - np.average(distinct, weights=times)) ** 2, weights=times)))
     return tables.lattice(distinct, times, spread)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from vaestro.data import images, tables
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
-from vaestro.parts import checked, nearest, options_of, parse_options
+from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
 from vaestro.spaces import Column
 
 Progress = Callable[[str, int, int], None]
@@ -51,23 +52,25 @@ OPTIONS = {
     "categories": "a number",
 }
 WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels")
+NAMES = ("array", "ignore", "split", "real", "count", "category", "binary")
 NUMBERS = ("levels", "valid", "test", "seed", "n", "categories")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
 
 def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Split a source into its name or path and its options.
+    """Split a source into its name or path and its options; names of columns stay as they are written, quotes included.
 
     Raises:
-        ValueError: an option is unknown.
+        ValueError: an option is unknown, or a quote is not closed.
     """
     if not isinstance(source, (str, Path)):
         raise ValueError(f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}")
     source = str(source)
-    name, colon, rest = source.rpartition(":")
+    found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)  # a colon between quotes is part of a name
+    name, colon, rest = (found[1], ":", found[2]) if found else source.rpartition(":")
     if not colon or "=" not in rest or Path(source).exists():
         name, rest = source, ""
-    options = parse_options(rest)
+    options = parse_options(rest, NAMES)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(f"expected an option of a source: {nearest(key, OPTIONS)}; got {key!r}")
@@ -138,7 +141,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         if head == b"\x93NUM":
             return Raw({"all": plain(np.load(path, mmap_mode="r", allow_pickle=False), path)})
         if head[:2] == b"PK":
-            return _npz(path, options.get("array"))
+            return _npz(path, unquoted(options["array"]) if "array" in options else None)
         if head[:2] == b"\x1f\x8b" or (head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES):
             return Raw({"all": _idx(path)})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaestro.randomness import uniform_levels
-from vaestro.spaces import Batch, Frame, Space
+from vaestro.randomness import derive, uniform_levels
+from vaestro.spaces import Batch, Frame, Kind, Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +151,35 @@ class Rows:
                 digest.update(np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the number of rows and a hash of as many as are read in no time: what changes with the data."""
+        size = self.values[:1].nbytes or 1
+        return {"n": len(self), "sha256": self.spread(max(100, 2**25 // size)).sha256() if len(self) else ""}
+
+    def projection(self) -> np.ndarray:
+        """Return one number for each row, (N,) float64: a fixed random projection of its values in the user's units.
+
+        It agrees to rounding between two readings of the same data that were standardised differently. Missing cells count as 0.
+        """
+        rng = np.random.Generator(np.random.PCG64(derive(0, "projection")))
+        columns: list[np.ndarray] = []
+        if self.space.kind is Kind.TABLE:
+            for column in self.outward().columns.values():
+                data, absent = np.asarray(column.data), np.ma.getmaskarray(column)
+                if data.dtype.kind == "M":
+                    data = data.astype("datetime64[us]").astype(np.int64)
+                elif data.dtype.kind not in "biuf":
+                    data = np.array([zlib.crc32(str(v).encode()) / 2**32 for v in data])
+                columns.append(np.where(absent, 0.0, data.astype(np.float64)))
+            table = np.stack(columns, 1)
+            table = (table - table.mean(0)) / np.where(table.std(0) > 0, table.std(0), 1.0)
+            return np.asarray(table @ rng.normal(size=table.shape[1]))
+        weights = rng.normal(size=math.prod(self.space.outside)) / math.sqrt(math.prod(self.space.outside))
+        parts = [
+            np.nan_to_num(np.asarray(self.pick(p).outward(), np.float64)).reshape(-1, len(weights)) @ weights for p in _slices(len(self))
+        ]
+        return np.concatenate(parts)
+
     def outward(self) -> Any:
         """Return the rows in the user's layout and units: an array or a Frame, with missing cells as NaN or masked."""
         rows = self.fixed()
@@ -208,5 +239,6 @@ class Data:
             raise ValueError(f"expected train, valid or test; got {name!r}")
         rows: Rows = getattr(self, name)
         if not len(rows):
-            raise ValueError(f"expected data in the {name} split of {self.source}; got none")
+            there = [s for s in ("train", "valid", "test") if len(getattr(self, s))]
+            raise ValueError(f"expected data in the {name} split of {self.source}; got none (there are {' and '.join(there)})")
         return rows

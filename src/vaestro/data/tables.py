@@ -13,6 +13,7 @@ import io
 import json
 import math
 import re
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.data.sets import Raw
-from vaestro.parts import nearest
+from vaestro.parts import nearest, quoted, split_names, unquoted
 from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -38,11 +39,30 @@ LARGEST_TEXT = 2**30  # bytes of one column
 CHUNK = 65536  # rows
 REMARKS = {  # of one column, and of several
     "grid": ("lies on a grid: spread over its cells", "lie on a grid: spread over its cells"),
-    "repeats": ("repeats values: spread over small cells", "repeat values: spread over small cells"),
+    "repeats": (
+        "repeats values on no grid: spread over cells of {}, which its bound depends on (rounding it chooses others)",
+        "repeat values on no grid: spread over cells of {}, which bounds depend on (rounding chooses others)",
+    ),
     "few": ("has few values: read as categories (count= overrules)", "have few values: read as categories (count= overrules)"),
     "constant": ("is constant: it costs nothing, and samples carry it", "are constant: they cost nothing, and samples carry them"),
     "numbers": ("numbers the rows {}", "number the rows {}"),
 }
+
+
+class _Unfit(ValueError):
+    """Say that one column cannot be data. Those of all columns are said in one line."""
+
+    def __init__(self, wanted: str, got: str) -> None:
+        super().__init__(f"expected {wanted}; got {got}")
+        self.wanted, self.got = wanted, got
+
+
+def _refuse(unfit: Sequence[tuple[_Unfit, Sequence[str]]], where: str, ignored: Any = None) -> None:
+    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be left out, beside what is `ignored`."""
+    if unfit:
+        wanted, got = (", and ".join(said) for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit]))
+        names = [name for _, names in unfit for name in names]
+        raise ValueError(f"expected {wanted}; got {got}" + (f" {_leave_out(where, names, ignored)}" if names else ""))
 
 
 def _arrow(what: str) -> Any:
@@ -76,7 +96,7 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
     pa = _arrow(f"read {suffix}")
     notes: list[str] = []
     if columns is not None and "split" in options:
-        columns = {*columns, str(options["split"])}
+        columns = {*columns, unquoted(str(options["split"]))}
     try:
         if suffix in (".csv", ".tsv"):
             table = _read_csv(pa, path, options, columns, text, notes)
@@ -87,7 +107,7 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
         else:
             table = _read_json(pa, path)
             table = _dated(pa, table.select(_wanted(table.column_names, options, columns, path.name)))
-        frame = _frame(pa, table, path.name, notes)
+        frame = _frame(pa, table, path.name, notes, options.get("ignore"))
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if str(error).startswith("expected"):
             raise
@@ -100,15 +120,14 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
 
 
 def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
-    """Return the columns that an option names, joined by + or as a list.
+    """Return the columns that an option names, joined by + and in quotes where they need them, or as a list.
 
     Raises:
         ValueError: there is no such column.
     """
     value = options.get(key, ())
-    if isinstance(value, bool):
-        value = str(value).lower()  # a column named true
-    pieces = [str(value)] if str(value) in names else [str(v) for v in value] if isinstance(value, (list, tuple)) else str(value).split("+")
+    text = str(value)
+    pieces = [str(v) for v in value] if isinstance(value, (list, tuple)) else [text] if text in names else split_names(text)
     for name in pieces:
         if name not in names:
             raise ValueError(f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got {name!r}")
@@ -135,7 +154,7 @@ def _wanted(names: Sequence[str], options: Mapping[str, Any], columns: Collectio
 
 
 def _splits(frame: Frame, column: str, where: str) -> dict[str, Frame]:
-    (column,) = named({"split": [column]}, "split", frame.columns, where)
+    (column,) = named({"split": [unquoted(column)]}, "split", frame.columns, where)
     values = np.ma.getdata(frame.columns[column]).astype(str)
     rest = Frame({name: cells for name, cells in frame.columns.items() if name != column})
     words, codes = np.unique(values, return_inverse=True)
@@ -360,41 +379,51 @@ def _dated(pa: Any, table: Any) -> Any:
 # -- Arrow and Python -> frames ---------------------------------------------------------------------------------------
 
 
-def _frame(pa: Any, table: Any, where: str, notes: list[str]) -> Frame:
+def _frame(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
     """Turn an Arrow table into a Frame, column by column."""
     names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]  # where pandas keeps row labels
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
-    t = pa.types
-    wrong = [n for n in names if t.is_nested(table[n].type)]
+    wrong = [n for n in names if pa.types.is_nested(table[n].type)]
+    unfit: list[tuple[_Unfit, Sequence[str]]] = []
     if wrong:
-        raise ValueError(f"expected plain cells in {where}; got lists or structures in {_listed(wrong, 9)} {_leave_out(where, wrong)}")
+        unfit.append((_Unfit(f"plain cells in {where}", f"lists or structures in {_listed(wrong, 9)}"), wrong))
     columns = {}
     for name in names:
-        column = table[name]
-        if t.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind, empty = column.type, column.is_null().to_numpy()
-        if t.is_timestamp(kind) and kind.tz is not None:
-            notes.append(f"the times in {name} are in UTC")
-        if t.is_null(kind):
-            data = np.zeros(len(column))
-        elif t.is_boolean(kind):
-            data = column.fill_null(False).to_numpy()
-        elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
-            data = column.fill_null(0).to_numpy()
-        elif t.is_float16(kind) or t.is_decimal(kind):
-            data = column.cast(pa.float64()).fill_null(0).to_numpy()
-            data = data.astype(np.float16) if t.is_float16(kind) else data
-        elif t.is_date(kind) or t.is_timestamp(kind):
-            data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
-        elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
-            data = _words(pa, column.cast(pa.large_string()), name, where)
-        else:
-            hint = _leave_out(where, [name])
-            raise ValueError(f"expected numbers, text, truth values or dates in {where}; got {kind} in {name!r} {hint}")
-        columns[name] = _masked(data, empty, name, where)
+        if name in wrong:
+            continue
+        try:
+            columns[name] = _cells(pa, table[name], name, where, notes)
+        except _Unfit as error:
+            unfit.append((error, [name]))
+    _refuse(unfit, where, ignored)
     return Frame(columns)
+
+
+def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:
+    """Turn an Arrow column into one of a Frame."""
+    t = pa.types
+    if t.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind, empty = column.type, column.is_null().to_numpy()
+    if t.is_timestamp(kind) and kind.tz is not None:
+        notes.append(f"the times in {name} are in UTC")
+    if t.is_null(kind):
+        data = np.zeros(len(column))
+    elif t.is_boolean(kind):
+        data = column.fill_null(False).to_numpy()
+    elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
+        data = column.fill_null(0).to_numpy()
+    elif t.is_float16(kind) or t.is_decimal(kind):
+        data = column.cast(pa.float64()).fill_null(0).to_numpy()
+        data = data.astype(np.float16) if t.is_float16(kind) else data
+    elif t.is_date(kind) or t.is_timestamp(kind):
+        data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
+    elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
+        data = _words(pa, column.cast(pa.large_string()), name, where)
+    else:
+        raise _Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+    return _masked(data, empty, name, where)
 
 
 def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
@@ -402,8 +431,7 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
-        hint = _leave_out(where, [name])
-        raise ValueError(f"expected names of categories in column {name!r} of {where}; got text of up to {longest:,} letters {hint}")
+        raise _Unfit(f"names of categories in column {name!r} of {where}", f"text of up to {longest:,} letters")
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
 
@@ -415,7 +443,7 @@ def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma
         empty = empty | np.isnan(data)
         infinite = int((np.isinf(data) & ~empty).sum())
         if infinite:
-            raise ValueError(f"expected finite numbers in column {name!r} of {where}; got {infinite:,} infinite")
+            raise _Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
     elif kind == "M":
         empty = empty | np.isnat(data)
         days = data.astype("datetime64[D]")
@@ -515,14 +543,18 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
         raise ValueError(f"expected categories to be a whole number of 2 or more; got {limit!r}")
     empty = [n for n in whole.columns if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())]
+    unfit: list[tuple[_Unfit, Sequence[str]]] = []
     if empty:
-        raise ValueError(f"expected values in {_columns(empty)}; got empty cells alone {_leave_out(name, empty)}")
+        unfit.append((_Unfit(f"values in {_columns(empty)}", "empty cells alone"), empty))
     made, crowded, remarks = [], {}, {}
     for column, cells in whole.columns.items():
+        if column in empty:
+            continue
         seen = cells.compressed()
         values, times = np.unique(seen, return_counts=True)
         if values.dtype.kind == "f" and (largest := max(-float(values[0]), float(values[-1]))) > 1e30:
-            raise ValueError(f"expected values below 1e30 in size in column {column!r}; got some up to {largest:g}")
+            unfit.append((_Unfit(f"values below 1e30 in size in column {column!r}", f"some up to {largest:g}"), [column]))
+            continue
         kind = asked.get(column) or _kind(values, times, train.columns[column].compressed())
         if len(values) == 1:
             kind = Kind.CATEGORY
@@ -536,16 +568,21 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
                 remarks[column] = "few"
         elif kind is not Kind.BINARY and seen.dtype.kind in "iu" and np.ptp(values) == len(values) - 1 and 20 < len(values) == len(cells):
             remarks[column] = "numbers"
-        one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
+        try:
+            one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
+        except _Unfit as error:
+            unfit.append((error, []))
+            continue
         if one.kind is Kind.REAL and one.resolution:
-            remarks.setdefault(column, "grid" if _grid(values)[0] else "repeats")
+            remarks.setdefault(column, "repeats" if one.atoms else "grid")
         made.append(one)
     if crowded:
         most = min(m for m, _ in crowded.values())
         got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9)) + (" .." if len(crowded) > 9 else "")
-        raise ValueError(f"expected at most {most:,} categories in {_columns(list(crowded))}; got {got} {_leave_out(name, list(crowded))}")
+        unfit.append((_Unfit(f"at most {most:,} categories in {_columns(list(crowded))}", got), list(crowded)))
+    _refuse(unfit, name, options.get("ignore"))
     space = Space.table(made)
-    return space, _notes(space, whole, remarks, name)
+    return space, _notes(space, whole, remarks, name, options.get("ignore"))
 
 
 def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> Kind:
@@ -572,16 +609,16 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
     dtype = "str" if values.dtype.kind == "U" else values.dtype.name
     if kind in (Kind.BINARY, Kind.CATEGORY):
         if kind is Kind.BINARY and len(values) != 2:
-            raise ValueError(f"expected two values in column {name!r} for binary=; got {len(values):,}")
+            raise _Unfit(f"two values in column {name!r} for binary=", f"{len(values):,}")
         shares = (np.bincount(np.searchsorted(values, known), minlength=len(values)) + 1) / (len(known) + len(values))
         codes = values.astype(str) if values.dtype.kind == "M" else values
         return Column(name, kind, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing)
     if dtype == "str":
-        raise ValueError(f"expected numbers in column {name!r} for {kind}=; got text, such as {values[0][:30]!r}")
+        raise _Unfit(f"numbers in column {name!r} for {kind}=", f"text, such as {values[0][:30]!r}")
     if kind is Kind.COUNT:
         wrong = values[(values < 0) | (values > LARGEST_COUNT) | (values != np.rint(values))] if values.dtype.kind != "M" else values
         if len(wrong):
-            raise ValueError(f"expected whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=; got {wrong[0]}")
+            raise _Unfit(f"whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=", f"{wrong[0]}")
         seen = np.log1p(known.astype(np.float64))
         offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(known.mean(dtype=np.float64))
         return Column(name, kind, dtype, offset=offset, scale=scale, start=(mean,), missing=missing)
@@ -590,15 +627,17 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
         unit, day = ("datetime64[D]", 1.0) if dtype == "datetime64[D]" else ("datetime64[us]", 86400e6)
         values, known = values.astype(unit).astype(np.int64), known.astype(unit).astype(np.int64)
     offset, scale = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64)) or 1.0
-    step, origin = lattice(values, times, scale)
+    step, origin, atoms = lattice(values, times, scale)
     offset, scale, step, origin = (float(number) / day for number in (offset, scale, step, origin))
-    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin)
+    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin, atoms=atoms)
 
 
-def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float]:
+def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float, bool]:
     """Return step and a point of the grid that numbers lie on, so that a density over them cannot grow without end.
 
-    Where there is no grid but many rows share a number, there are small cells around the numbers.
+    Where there is no grid but rows share a number, as rain is 0 on many days, that number has a probability and the others a
+    density, which no step makes comparable. The step is what the data can tell apart: the median distance between
+    neighbouring numbers, so that a cell holds about one of the others, and no more than a thousandth of the deviation.
 
     Args:
         values: the distinct numbers, sorted, of which there are two or more.
@@ -606,16 +645,18 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float,
         scale: their standard deviation, of which no step is less than a tiny part.
 
     Returns:
-        (step, point); (0, 0) where the numbers are on no grid and few are shared.
+        (step, point, whether only that point is shared and there is no grid); (0, 0, False) where numbers on no grid are not shared.
     """
     units, parts = _grid(values)
     often = int(times.argmax())
     if units:
         units *= max(1, math.ceil(FINEST * scale * parts / units))
-        return units / parts, round(values[often].item() * parts) % units / parts
-    if times[times >= 10].sum() > 0.01 * times.sum() or times[times >= 2].sum() > 0.5 * times.sum():
-        return max(_small_step(values, 1e-3 * scale), FINEST * scale), values[often].item()
-    return 0.0, 0.0
+        return units / parts, round(values[often].item() * parts) % units / parts, False
+    total = times.sum()
+    if times[often] >= 10 or times[times >= 3].sum() > 0.01 * total or times[times >= 2].sum() > 0.5 * total:
+        step, atoms = _small_step(values, 1e-3 * scale)
+        return max(step, FINEST * scale), values[often].item(), atoms
+    return 0.0, 0.0, False
 
 
 def _grid(values: np.ndarray) -> tuple[int, int]:
@@ -634,18 +675,18 @@ def _grid(values: np.ndarray) -> tuple[int, int]:
     return 0, 1
 
 
-def _small_step(values: np.ndarray, most: float) -> float:
-    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255; else the smallest gap, or `most`."""
+def _small_step(values: np.ndarray, most: float) -> tuple[float, bool]:
+    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255, and False; else the median gap and True."""
     gaps = np.diff(values.astype(np.float64))
     gaps = gaps[gaps > 16 * np.finfo(values.dtype).eps * np.abs(values).max()]  # others are one number, computed in two ways
     for parts in range(1, 13) if len(gaps) else ():
         steps = np.rint(gaps * parts / gaps.min())
         if np.abs(gaps * parts / gaps.min() - steps).max() < 0.01:
-            return float(gaps.sum() / steps.sum())
-    return float(gaps.min(initial=most))
+            return float(gaps.sum() / steps.sum()), False
+    return min(most, float(np.median(gaps))) if len(gaps) else most, True
 
 
-def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str) -> list[str]:
+def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str, ignored: Any) -> list[str]:
     by_kind = {kind: [c.name for c in space.columns if c.kind is kind] for kind in COLUMN_ORDER}
     shown = max(1, 8 // sum(map(bool, by_kind.values())))
     lines = [", ".join(f"{len(names)} {kind} ({_listed(names, shown)})" for kind, names in by_kind.items() if names)]
@@ -660,7 +701,9 @@ def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str) ->
         said.setdefault(remark, []).append(column)
     for remark, names in said.items():
         one = len(names) == 1
-        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(_leave_out(name, names)))
+        steps = [f"{c.resolution:.2g}" for n in names for c in space.columns if c.name == n]
+        more = _listed(steps) if remark == "repeats" else _leave_out(name, names, ignored)
+        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(more))
     return lines
 
 
@@ -673,9 +716,33 @@ def _columns(names: Sequence[str]) -> str:
     return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
 
 
-def _leave_out(where: str, names: Sequence[str]) -> str:
-    how = f" with {where}:ignore={'+'.join(names)}" if Path(where).suffix else ""
+def _leave_out(where: str, names: Sequence[str], ignored: Any = None) -> str:
+    before = [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
+    how = " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}") if Path(where).suffix else ""
     return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+def condition_columns(given: Space | None, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
+    """Return one value for each of some conditions as columns of a table, each (n,).
+
+    Args:
+        given: the space of a model's conditions; None without.
+        values: {name: value}, the value as the user's data have it, or as text.
+        n: for how many rows.
+
+    Raises:
+        ValueError: there is no such condition, or its column can hold no such value.
+    """
+    if given is None and values:
+        raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
+    known = {} if given is None else {c.name: c for c in given.columns}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}")
+    return {name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n)) for name, c in known.items() if name in values}
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -38,9 +38,8 @@ JUDGING = 100  # draws that decide which q of a datum to keep
 VISIBLE = 0.01  # nats: less than what is printed
 
 
-@final
-class Gaps(Work):
-    """Optimise q for each datum, and so take the gap apart (Cremer, Li and Duvenaud 2018).
+def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500) -> list[Work]:
+    """Take the gap apart: optimise q for each datum, from the encoder's output (Cremer, Li and Duvenaud 2018).
 
     Args:
         job: model and data.
@@ -53,14 +52,20 @@ class Gaps(Work):
     Raises:
         ValueError: an option is out of its range.
     """
+    if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
+        raise ValueError(f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, {k} and {lr}")
+    return [Gaps(job, n, steps, draws, lr, k)]
+
+
+@final
+class Gaps(Work):
+    """Optimise q for each datum."""
 
     name = "gap"
     columns = 5
 
-    def __init__(self, job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500) -> None:
+    def __init__(self, job: Job, n: int, steps: int, draws: int, lr: float, k: int) -> None:
         super().__init__(job)
-        if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
-            raise ValueError(f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, {k} and {lr}")
         self.rows = min(n, self.rows)
         self.steps, self.draws, self.lr, self.k = steps, draws, lr, k
         self.decoded = math.prod(chunks(job.model.space, 2048))
@@ -121,7 +126,7 @@ def optimised(
         model: in evaluation mode.
         batch: B data.
         start: features to start from, (B, ...).
-        steps, draws, lr: see `Gaps`.
+        steps, draws, lr: see `searching`.
         path: seed, purpose and place of the noise.
         rows: data for which noise is drawn, B or more.
 

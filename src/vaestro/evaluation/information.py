@@ -37,9 +37,8 @@ BLOCK = 2**18  # log-densities of one unit at once, which stay in the cache
 NEAR = 1.0  # nats below ln N at which the mutual information is called its ceiling
 
 
-@final
-class Codes(Work):
-    """Estimate what the codes of N data say of them, and how far their aggregate is from the prior (Hoffman and Johnson 2016).
+def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
+    """Take the rate apart by the aggregate posterior of the data (Hoffman and Johnson 2016; Chen et al. 2018).
 
     Where the prior differs by the datum (`conditional`), codes may share with the conditions what the rate does not count: then
     the information is estimated alone, and neither bounded by the rate nor taken off it.
@@ -53,13 +52,19 @@ class Codes(Work):
     Raises:
         ValueError: n below 2, or draws below 1.
     """
+    if draws < 1 or (n is not None and n < 2):
+        raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
+    return [Codes(job, n, draws)]
+
+
+@final
+class Codes(Work):
+    """Score a draw from the q of each datum under the q of all of them."""
 
     name = "information"
 
-    def __init__(self, job: Job, *, n: int | None = None, draws: int = 1) -> None:
+    def __init__(self, job: Job, n: int | None, draws: int) -> None:
         super().__init__(job)
-        if draws < 1 or (n is not None and n < 2):
-            raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
         self.units = math.prod(job.model.units)
         most = min(MOST, max(2, math.isqrt(AFFORDABLE // (draws * self.units)))) if n is None else n
         self.rows = min(most, self.rows)

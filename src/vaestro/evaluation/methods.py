@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
 
 from vaestro.data import Rows
-from vaestro.evaluation.bounds import Bounds, in_space
-from vaestro.evaluation.gaps import Gaps
-from vaestro.evaluation.information import Codes
+from vaestro.evaluation.annealing import annealing
+from vaestro.evaluation.bounds import bounding, in_space
+from vaestro.evaluation.gaps import searching
+from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
 from vaestro.model import LatentModel
 from vaestro.parts import find
 
-METHODS: dict[str, Callable[..., Work]] = {"elbo": Bounds, "iwae": Bounds, "gap": Gaps, "information": Codes}
+METHODS: dict[str, Callable[..., Sequence[Work]]] = {
+    "elbo": bounding,
+    "iwae": bounding,
+    "ais": annealing,
+    "gap": searching,
+    "information": informing,
+}
 
 
 def evaluate(
@@ -62,7 +69,7 @@ def evaluating(
     folder: Path | None = None,
     rank: int = 0,
     processes: int = 1,
-) -> Iterator[tuple[float, Evaluation | None]]:
+) -> Generator[tuple[float, Evaluation | None]]:
     """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end (1, Evaluation).
 
     Args:
@@ -91,11 +98,11 @@ def evaluating(
     device = next(model.parameters()).device if device is None else torch.device(device)
     bounded = {"elbo", "iwae"} & set(names)
     job = Job(model, rows, k if bounded else 1, seed, device)
-    works: list[Work] = [Bounds(job)]
+    works: list[Work] = [*bounding(job)]
     # In the table's order: what is taken apart needs the bounds that stand before it.
     for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
         if part.name not in bounded:
-            works.append(part(job))
+            works += part(job)
     store = Store(folder, key_of(job, parts) if folder else "", rank)
     training = model.training
     model.eval()

@@ -64,6 +64,23 @@ class Estimate:
         where = f"{len(self.nats):,} data drawn from the model" if self.on == SIMULATED else data
         return f"log p(x{of}) {sign} {mean:.2f}{plus} nats ({self.how}, {where}{density})"
 
+    def notes(self) -> list[str]:
+        """Say what a reader of the number should know beside it, a sentence each."""
+        notes = []
+        if self.ess is not None and self.k > 1:
+            low, middle = np.quantile(self.ess, [0.05, 0.5])
+            of = f"{self.k:,} {'chains' if self.method == 'ais' else 'draws'}"
+            notes.append(f"effectively {middle:.1f} of {of} for half of the data, fewer than {low:.1f} for one in 20")
+        if "rise" in self.details:
+            notes.append(f"it rose by {self.details['rise']:.2f} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
+        if "log_cells" in self.details and self.method == "iwae":
+            cells, mean = self.details["log_cells"], self.mean()[0]
+            if self.measure == "counting":
+                notes.append(f"of the data spread over their cells the density is {mean - cells:.2f}; the cells' volume adds {cells:.2f}")
+            else:
+                notes.append(f"of the values on their grid the probability is {mean + cells:.2f}; the cells' volume adds {cells:.2f}")
+        return notes
+
 
 @dataclass(frozen=True, eq=False)
 class Gap:
@@ -214,10 +231,11 @@ class Evaluation:
                 return estimate
         raise KeyError(method)
 
-    def interval(self) -> tuple[float, float] | None:
-        """Return how far log p(x) of simulated data can lie above the lower bound of AIS, and its standard error; None without."""
-        simulated = {e.side: e for e in self.estimates if e.on == SIMULATED and e.method == "ais"}
-        return mean_and_error(simulated["upper"].nats - simulated["lower"].nats) if len(simulated) == 2 else None
+    def simulated_gaps(self) -> dict[str, tuple[float, float]]:
+        """Return how far log p(x) of data drawn from the model can lie above each method's lower bound, and the standard error (paired)."""
+        simulated = [e for e in self.estimates if e.on == SIMULATED]
+        upper = [e.nats for e in simulated if e.side == "upper"]
+        return {e.method: mean_and_error(upper[0] - e.nats) for e in simulated if upper and e.side == "lower"}
 
 
 def _plus(value: tuple[float, float]) -> str:

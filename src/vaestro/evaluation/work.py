@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class Store:
         """Return the pieces that any process finished, by their first datum; files that are damaged are passed over."""
         found: dict[int, np.ndarray] = {}
         for file in self._files(work.name):
-            with suppress(OSError, ValueError, KeyError, EOFError), np.load(file, allow_pickle=False) as held:
+            with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(file, allow_pickle=False) as held:
                 pieces = {int(f): held["table"][:, i : i + n] for f, i, n in held["places"]}
                 found |= {f: p for f, p in pieces.items() if p.shape == (work.columns, min(work.chunk, work.rows - f))}
         return found

@@ -1,0 +1,112 @@
+"""Compare IWAE's speed with its matrix products alone, its memory from k to k, and time annealed importance sampling.
+
+    python bench/evaluation.py [--images 32] [--rounds 9] [--k 5000]    # time against products, memory at k/50, k and 10 k
+    python bench/evaluation.py --full                                   # L_5000 of all 10,000 test images besides
+    python bench/evaluation.py --ais [--run runs/demo]                  # AIS of 100 images: 500 temperatures, 16 chains, both sides
+
+The network is that of Burda et al. (2016), x-200-200-50-200-200-x with tanh, at random weights, which cost what trained ones do.
+The products are those of the decoder, without biases, on 2,048 rows; the two take turns, and the ratio is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import vaestro as vs
+
+ROWS = 2048
+
+
+def burda() -> tuple[vs.VAE, vs.Data]:
+    data = vs.load("mnist")
+    torch.manual_seed(0)
+    return vs.build(data.space, latent=50, network="mlp:width=200,depth=2,activation=tanh").eval(), data
+
+
+def products(model: vs.VAE) -> tuple[Callable[[int], None], float]:
+    """Return a function that multiplies as `rows` passes through the decoder do, and the floating-point operations of a row."""
+    decoder = model.likelihood.decoder
+    weights = [layer.weight.detach().t() for layer in [*decoder.hidden, decoder.last]]
+    inputs = [torch.randn(ROWS, w.shape[0]) for w in weights]
+
+    def run(rows: int) -> None:
+        for _ in range(rows // ROWS):
+            for x, w in zip(inputs, weights, strict=True):
+                x @ w
+
+    return run, sum(2.0 * w.numel() for w in weights)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def speed(images: int, rounds: int, k: int) -> None:
+    model, data = burda()
+    multiply, flops = products(model)
+    passes = images * k
+    times = []
+    with torch.inference_mode():
+        multiply(ROWS)
+        vs.evaluate(model, data.test, k=k, limit=8)
+        for _ in range(rounds):
+            times.append((seconds(lambda: vs.evaluate(model, data.test, k=k, limit=images)), seconds(lambda: multiply(passes))))
+    whole, alone = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    print(f"IWAE_{k} of {images} images: {whole:.2f} s; its products alone {alone:.2f} s at {passes * flops / alone / 1e9:.0f} GFLOP/s")
+    print(f"share of the products' time: {ratio:.0%} (median of {rounds} rounds); 10,000 images would take {whole / images * 1e4:.0f} s")
+
+
+def memory(k: int) -> None:
+    for draws in (max(1, k // 50), k, 10 * k):
+        command = [sys.executable, __file__, "--peak", "--k", str(draws), "--images", "8"]
+        print(f"peak memory with k = {draws:6,}: {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()} MB")
+
+
+def ais(run: str | None) -> None:
+    model, data = burda()
+    if run is not None:
+        opened = vs.Run(run)
+        model, data = opened.model(), opened.data()
+    start = time.perf_counter()
+    result = vs.evaluate(model, data.test, k=500, limit=100, methods="elbo,iwae,ais:temperatures=500,chains=16,n=100")
+    for estimate in result.estimates:
+        print(f"{estimate.seconds:6.1f} s  {estimate.sentence('the first 100 test images')}")
+    print(f"{time.perf_counter() - start:.0f} s in all; gaps on simulated data: {result.simulated_gaps()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--k", type=int, default=5000)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--ais", action="store_true")
+    parser.add_argument("--run")
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        model, data = burda()
+        vs.evaluate(model, data.test, k=options.k, limit=options.images)
+        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}")
+    elif options.ais:
+        ais(options.run)
+    else:
+        speed(options.images, options.rounds, options.k)
+        if options.full:
+            speed(10_000, 1, options.k)
+        memory(options.k)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,437 @@
+"""Group what may stand in one ranking, take paired differences, and say what follows from each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaestro.comparison.evidence import Bound, Row, interval, names, read_exact, read_run
+from vaestro.comparison.words import decimals, group_title, listing, number
+from vaestro.data.writers import writing
+from vaestro.evaluation.records import mean_and_error
+from vaestro.runs import Run
+
+# How far projections of one datum may lie apart, in standard deviations over data: float32 values standardised twice.
+SAME_DATUM = 1e-4
+SPOKEN_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Hold what follows from two rows of a group.
+
+    Args:
+        higher: the name of the row whose number is higher.
+        lower: the other's.
+        relation: "better" (the higher is the better model for certain, up to error), "better on simulated data" (it is, as far as
+            simulated data speak for the real), "higher" (it is if the lower's gap is below the difference), "equal" (they
+            cannot be told apart).
+        difference: the mean over data of the higher's number minus the lower's, in nats.
+        stderr: its standard error, paired over data; NaN for a single datum.
+        n: data that it is over.
+        methods: of the higher and of the lower.
+        sentence: all of this in words.
+    """
+
+    higher: str
+    lower: str
+    relation: str
+    difference: float
+    stderr: float
+    n: int
+    methods: tuple[str, str]
+    sentence: str
+
+    @property
+    def decided(self) -> bool:
+        """Tell whether the models are ordered without an if."""
+        return self.relation.startswith("better")
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Hold rows that may be compared, the highest first, and what follows for each pair of them.
+
+    Args:
+        rows: the rows.
+        pairs: one for each two rows.
+        ranking: names, the best first, if every neighbouring pair is decided; else None.
+        summary: the ranking in words, or what there is of one; empty for a single row.
+    """
+
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    ranking: tuple[str, ...] | None
+    summary: str
+
+    def pair(self, a: str, b: str) -> Pair:
+        """Return what follows for two names, in any order."""
+        return next(p for p in self.pairs if {p.higher, p.lower} == {a, b})
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Hold what can be said about some runs together.
+
+    Args:
+        rows: one for each run and each exact set, in the order asked.
+        groups: rows that may stand in one ranking.
+        refusals: why each two groups may not, in words.
+        notes: what else must be known to read the numbers.
+    """
+
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+    refusals: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Return every refusal, note, pair and ranking as a sentence."""
+        said = [s for g in self.groups for s in (*(p.sentence for p in g.pairs), g.summary) if s]
+        return (*self.refusals, *said, *self.notes)
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """Return the statements, but of a large group's pairs the neighbouring ones only."""
+        said: list[str] = []
+        for group in self.groups:
+            pairs = group.pairs
+            if len(pairs) > SPOKEN_PAIRS:
+                order = [r.name for r in group.rows]
+                pairs = tuple(group.pair(a, b) for a, b in pairwise(order))
+            said += [p.sentence for p in pairs]
+            if len(pairs) < len(group.pairs):
+                said.append(f"{len(group.pairs) - len(pairs)} more pairs, not next to each other, are in -o FILE.json")
+            said += [group.summary] if group.summary else []
+        return (*self.refusals, *said, *self.notes)
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it as plain values, for JSON; what is not finite is None."""
+        return {
+            "rows": [_row_record(r) for r in self.rows],
+            "groups": [
+                {
+                    "title": group_title(g.rows),
+                    "names": [r.name for r in g.rows],
+                    "ranking": None if g.ranking is None else list(g.ranking),
+                    "summary": g.summary,
+                    "pairs": [{k: _plain(getattr(p, k)) for k in Pair.__dataclass_fields__} | {"decided": p.decided} for p in g.pairs],
+                }
+                for g in self.groups
+            ],
+            "refusals": list(self.refusals),
+            "notes": list(self.notes),
+            "statements": list(self.statements),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write a picture (.png), everything (.json), or the rows (.csv); what is not known is empty there.
+
+        Raises:
+            ValueError: the suffix is another.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            from vaestro.comparison.picture import draw
+
+            draw(self, path)
+        elif suffix == ".json":
+            with writing(path) as part:
+                part.write_text(json.dumps(self.record(), indent=1) + "\n")
+        elif suffix == ".csv":
+            lines = self._flat()
+            with writing(path) as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, lines[0])
+                writer.writeheader()
+                writer.writerows(lines)
+        else:
+            raise ValueError(f"expected a file ending in .png, .json, .csv; got {path}")
+
+    def _flat(self) -> list[dict[str, Any]]:
+        flat = []
+        for row in self.rows:
+            line = _row_record(row)
+            line |= {"given": "+".join(row.given), "group": next(i for i, g in enumerate(self.groups) if row in g.rows)}
+            del line["bounds"], line["warnings"]
+            flat.append({k: "" if v is None else v for k, v in line.items()})
+        return flat
+
+
+def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | None = None) -> Comparison:
+    """Compare runs that were evaluated, and exact values of log p(x), from their files alone.
+
+    Args:
+        runs: folders, or runs.
+        exact: {name: FILE.npz, with options such as :unit=bits,measure=counting}; see `read_exact`.
+
+    Raises:
+        ValueError: a run has no evaluation or stands twice, files are damaged, or an exact set has another length than every run.
+    """
+    runs = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
+    opened = [r if isinstance(r, Run) else Run(r) for r in runs]
+    if not opened:
+        raise ValueError("expected one run or more; got none")
+    folders = [r.path.resolve() for r in opened]
+    twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
+    if twice is not None:
+        raise ValueError(f"expected each run once; got {twice} twice")
+    rows = [read_run(run, name) for run, name in zip(opened, names(folders), strict=True)]
+    groups: list[list[Row]] = []
+    for row in rows:
+        _place(row, groups)
+    notes = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
+    for name, file in (exact or {}).items():
+        if not name or name in [r.name for r in rows]:
+            raise ValueError(f"expected a name for {file} that no other has; got {name!r}")
+        row = read_exact(name, file)
+        lengths = sorted({r.n for r in rows if not r.exact})
+        if row.n not in lengths:
+            were = " or ".join(f"{n:,}" for n in lengths)
+            raise ValueError(f"expected log_px of the {were} data that the runs were evaluated on in {row.path}; got {row.n:,}")
+        if not row.sha256:
+            row = _on_word(row, groups)
+            notes.append(f"{name} is taken to be of the same data on your word: {row.path} has no data_sha256")
+        rows.append(_place(row, groups))
+    refusals = []
+    for other, one in combinations(groups, 2):
+        verb = "is" if len(one) == 1 else "are"
+        apart = f"{listing([r.name for r in one])} {verb} not ranked with {listing([r.name for r in other])}"
+        refusals.append(f"{apart}: {refusal(one[0], other[0])}")
+    return Comparison(tuple(rows), tuple(_group(g) for g in groups), tuple(refusals), tuple(notes))
+
+
+def refusal(a: Row, b: Row) -> str | None:
+    """Say why two rows may not stand in one ranking, by the most basic reason; None if they may."""
+    splits = "" != a.split != b.split != ""
+    hashes = " and ".join(f"{r.split} {r.short_hash}" if splits else r.short_hash for r in (a, b))
+    kinds = f"{a.measure} and {b.measure} measure"
+    known = [(x, y) for x, y in ((a.space, b.space), (a.split, b.split)) if x and y and x != y]
+    same = _same_values(a, b)
+    if a.n != b.n:
+        if known or same is False:
+            return f"different data ({' and '.join(known[0]) if known else hashes}), and {a.n:,} and {b.n:,} of them"
+        advice = "" if a.exact or b.exact else f": evaluate both with --limit {min(a.n, b.n)}"
+        return f"measured on {a.n:,} and on {b.n:,} data{advice}"
+    different = f"different data or binarisation ({hashes})"
+    density = f"a density and a probability, or densities of different measure, have no common scale ({kinds})"
+    conditions = f"different conditions: {a.of} and {b.of}"
+    if a.sha256 == b.sha256:
+        return density if a.measure != b.measure else conditions if set(a.given) != set(b.given) else None
+    # The hash covers conditions and masks too: where they differ, they alone explain that it does.
+    if same is not False and set(a.given) != set(b.given):
+        return conditions
+    if None not in (a.masked, b.masked) and a.masked != b.masked:
+        holed, whole = (a, b) if a.masked else (b, a)
+        return f"different masks: {holed.name} is measured on data with missing cells, {whole.name} on complete data ({hashes})"
+    if a.measure != b.measure:
+        return density if same or (same is None and not known and a.source == b.source) else different
+    return None if same and a.measure != "counting" else different
+
+
+def _same_values(a: Row, b: Row) -> bool | None:
+    """Tell whether two rows are of the same values as far as both go, by hash or by projections; None if unknown."""
+    if a.sha256 == b.sha256:
+        return True
+    if a.datum is None or b.datum is None:
+        return None
+    n = min(a.n, b.n)
+    one, other = a.datum[:n], b.datum[:n]
+    near = SAME_DATUM * (float(one.std()) or float(np.abs(one).max()))
+    return bool((np.abs(one - other) <= near).all())
+
+
+def _place(row: Row, groups: list[list[Row]]) -> Row:
+    """Put a row into the group that it can be compared with, or into one of its own; exact values learn their bits/dim there."""
+    home = next((g for g in groups if refusal(g[0], row) is None), None)
+    if home is None:
+        groups.append([row])
+        return row
+    scales = [b.bits_per_dim / b.mean()[0] for r in home for b in r.bounds if b.bits_per_dim]
+    if row.exact and scales:
+        row = replace(row, bounds=tuple(replace(b, bits_per_dim=scales[0] * b.mean()[0]) for b in row.bounds))
+    home.append(row)
+    return row
+
+
+def _on_word(row: Row, groups: list[list[Row]]) -> Row:
+    """Give an exact set without a hash the hash of the runs that it must be meant for.
+
+    Raises:
+        ValueError: it could be meant for several.
+    """
+    homes = [g[0] for g in groups if g[0].n == row.n]
+    fits = [h for h in homes if (h.measure, set(h.given)) == (row.measure, set(row.given))]
+    if len(fits) > 1:
+        hashes = " or ".join(h.sha256 for h in fits)
+        raise ValueError(f"expected an array data_sha256 in {row.path}, because the runs differ in their data ({hashes}); got none")
+    return replace(row, sha256=(fits or homes)[0].sha256)
+
+
+def _group(rows: list[Row]) -> Group:
+    pairs = [_pair(a, b) for a, b in combinations(rows, 2)]
+    wins = {r.name: sum(p.higher == r.name for p in pairs) for r in rows}
+    ordered = sorted(rows, key=lambda r: (-wins[r.name], -r.headline.mean()[0]))
+    place = {r.name: i for i, r in enumerate(ordered)}
+    pairs.sort(key=lambda p: sorted((place[p.higher], place[p.lower])))
+    group = Group(tuple(ordered), tuple(pairs), None, "")
+    if len(rows) == 1:
+        return group
+    steps = [(a.name, b.name, group.pair(a.name, b.name)) for a, b in pairwise(ordered)]
+    decided = [p.decided and p.higher == a for a, _, p in steps]
+    if all(decided):
+        ranking = tuple(r.name for r in ordered)
+        hedge = " (as far as simulated data speak for the real)" if any(p.relation != "better" for *_, p in steps) else ""
+        return replace(group, ranking=ranking, summary=f"ranking, best first: {', '.join(ranking)}{hedge}")
+    if not any(decided):
+        return replace(group, summary=f"no ranking of {listing(list(wins))} follows from these numbers" if len(rows) > 2 else "")
+    chain = ordered[0].name + "".join(f" {'>' if yes else '?'} {b}" for yes, (_, b, _) in zip(decided, steps, strict=True))
+    return replace(group, summary=f"the ranking is partial: {chain} (> is better than; ? is not decided)")
+
+
+def _pair(a: Row, b: Row) -> Pair:
+    """Say what follows from two rows of a group; swapping them gives the mirrored statement."""
+    of_a, of_b = _choose(a, b)
+    difference, error, n = _difference(of_a, of_b)
+    if difference < 0 or (not abs(difference) > 0 and b.name < a.name):
+        a, b, of_a, of_b, difference = b, a, of_b, of_a, abs(difference)
+    said = number(difference, error)
+    how = f"{_how(of_a, of_b)}, {'paired over ' if n > 1 else 'on '}{n:,} {'data' if n > 1 else 'datum'}"
+    if n < a.n:
+        how += f" of {a.n:,}"
+    how += _also(a, b, of_a, of_b)
+    sides = (of_a.side, of_b.side)
+
+    def made(relation: str, sentence: str) -> Pair:
+        return Pair(a.name, b.name, relation, difference, error, n, (of_a.label, of_b.label), sentence)
+
+    if not math.isfinite(difference):
+        return made("equal", f"{a.name} and {b.name} cannot be compared: their difference is not finite ({how})")
+    # Not "<": twins differ by 0 +- 0, and one datum has no error.
+    if not abs(difference) > 2 * error:
+        return made("equal", f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({how})")
+    if sides == ("exact", "exact"):
+        return made("better", f"{a.name} is better than {b.name} by {said} nats; both values are exact ({how})")
+    if sides == ("lower", "exact"):
+        return made("better", f"{a.name} is better than {b.name}: its lower bound lies {said} nats above {b.name}'s exact value ({how})")
+    gap = of_b.gap
+    if gap is not None and b.alike and gap[0] + 2 * gap[1] < difference - 2 * error:
+        return made(
+            "better on simulated data",
+            f"{a.name}'s {'value' if of_a.side == 'exact' else 'bound'} is higher than {b.name}'s by {said} nats, more than {b.name}'s gap "
+            f"(measured on simulated data: at most {number(*gap[:2])}): {a.name} is better, as far as simulated data speak for the real "
+            f"({how})",
+        )
+    if gap is None:
+        knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
+    else:
+        unlike = "" if b.alike else ", which are unlike the data"
+        knowledge = f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
+    threshold = f"{difference:.{decimals(error)}f}"
+    if of_a.side == "exact":
+        return made(
+            "higher",
+            f"{a.name}'s exact value is higher than {b.name}'s lower bound by {said} nats ({how}); that {a.name} is better does not "
+            f"follow: {a.name} is better than {b.name} only if {b.name}'s gap is below {threshold} ({knowledge})",
+        )
+    return made(
+        "higher",
+        f"{a.name}'s bound is higher than {b.name}'s by {said} nats ({how}); {a.name} is the better model if {b.name}'s gap is below "
+        f"{threshold} ({knowledge})",
+    )
+
+
+def _again(row: Row) -> str:
+    """Write the command that measures a run's gap, on the same data and with the same draws, so that it stays in its group."""
+    k = next((b.k for b in row.bounds if b.method == "iwae" and b.k != 500), None)
+    options = f" --k {k}" if k else ""
+    options += f" --split {row.split}" if row.split != "test" else ""
+    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}"
+
+
+def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
+    """Choose what a pair is judged by: a method of both, then the most data, then the tightest."""
+    every = [(x, y) for x in a.bounds for y in b.bounds if (x.there & y.there).any()]
+    return max([(x, y) for x, y in every if _alike(x, y)] or every, key=_worth)
+
+
+def _alike(a: Bound, b: Bound) -> bool:
+    """Tell whether two bounds are like with like: of one method, or one of them exact, which is never the looser."""
+    return a.method == b.method or "exact" in (a.side, b.side)
+
+
+def _worth(pair: tuple[Bound, Bound]) -> tuple[int, int, float]:
+    both = pair[0].there & pair[1].there
+    exact = sum(bound.side == "exact" for bound in pair)
+    return int(both.sum()), exact, float(pair[0].nats[both].mean() + pair[1].nats[both].mean())
+
+
+def _difference(a: Bound, b: Bound) -> tuple[float, float, int]:
+    both = a.there & b.there
+    with np.errstate(invalid="ignore"):
+        difference, error = mean_and_error(a.nats[both] - b.nats[both])
+    return difference, error, int(both.sum())
+
+
+def _how(a: Bound, b: Bound) -> str:
+    if a.side == b.side == "exact":
+        return "exact"
+    if "exact" in (a.side, b.side):
+        return a.label if b.side == "exact" else b.label
+    if a.tightness == b.tightness:
+        return a.label
+    return f"{a.label} against {b.label}, bounds of different tightness"
+
+
+def _also(a: Row, b: Row, of_a: Bound, of_b: Bound) -> str:
+    """Add the difference by a method that is tighter in both but covers fewer data."""
+    tops = [(x, y) for x in a.bounds for y in b.bounds if _alike(x, y)]
+    there = (of_a.there & of_b.there).sum()
+    better = []
+    for x, y in tops:
+        both = x.there & y.there
+        fewer = 0 < both.sum() < there
+        if fewer and all(new is old or new.nats[both].mean() > old.nats[both].mean() for new, old in ((x, of_a), (y, of_b))):
+            better.append((x, y))
+    if not better:
+        return ""
+    x, y = max(better, key=_worth)
+    difference, error, n = _difference(x, y)
+    return f"; {a.name} minus {b.name} by {_how(x, y)}, on the first {n:,} of them: {number(difference, error, '+')}"
+
+
+def _row_record(row: Row) -> dict[str, Any]:
+    bound = row.headline
+    ends = interval(bound) or (None, None, None)
+    mean, error = bound.mean()
+    record: dict[str, Any] = {
+        "name": row.name, "path": str(row.path), "exact": row.exact, "method": bound.label, "side": bound.side, "log_px": mean,
+        "stderr": error, "interval_low": ends[0], "interval_high": ends[1], "interval_high_stderr": ends[2],
+        "bits_per_dim": bound.bits_per_dim, "n": bound.n, "of_n": row.n, "split": row.split, "data_sha256": row.sha256,
+        "source": row.source, "measure": row.measure, "given": list(row.given), "masked": row.masked, "warnings": list(row.warnings),
+    }  # fmt: skip
+    record = {key: _plain(value) for key, value in record.items()}
+    bounds = []
+    for each in row.bounds:
+        value, deviation = each.mean()
+        gap = None if each.gap is None else dict(zip(("at_most", "stderr", "simulated"), each.gap, strict=True))
+        bounds.append(
+            {"method": each.label, "side": each.side, "log_px": _plain(value), "stderr": _plain(deviation), "n": each.n, "gap": gap}
+        )
+    return record | {"bounds": bounds}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,333 @@
+"""Annealed importance sampling against exact answers: linear-Gaussian models, quadrature, and the laws that both directions obey."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import vaestro as vs
+from tests.conftest import make_space, make_values
+from tests.test_contracts import GIVEN, data_for, small_model
+from tests.test_oracles import set_linear
+from vaestro.data import Rows
+from vaestro.densities import log_mean_exp
+from vaestro.evaluation import SIMULATED
+from vaestro.evaluation.annealing import Hmc, Path, State, Transition, anneal, temperatures, tuned
+from vaestro.parts import TABLE
+from vaestro.spaces import Batch, Kind
+
+# log weight minus log p(x), forwards and in reverse, with exact transitions, computed from Gaussian integrals alone.
+TABLE_OF_BIAS = {
+    ("linear", 10): (-22.771, 4.895),
+    ("linear", 100): (-1.6185, 1.1482),
+    ("linear", 1000): (-0.14096, 0.13571),
+    ("sigmoid", 10): (-6.662, 3.565),
+    ("sigmoid", 100): (-0.4932, 0.4625),
+    ("sigmoid", 1000): (-0.0479, 0.0476),
+}
+
+
+class Linear:
+    """A linear-Gaussian model with one datum, and everything about it that is known exactly."""
+
+    def __init__(self, cells: int = 20, units: int = 5, sigma2: float = 0.25, seed: int = 0, widen: float = 1.0) -> None:
+        r = np.random.default_rng(seed)
+        self.weights = r.normal(size=(cells, units))
+        self.x = self.weights @ r.normal(size=units) + math.sqrt(sigma2) * r.normal(size=cells)
+        self.sigma2, self.units = sigma2, units
+        inner = self.weights.T @ self.weights + sigma2 * np.eye(units)
+        self.encoder = np.linalg.solve(inner, self.weights.T)
+        self.model = vs.build(
+            make_space(Kind.REAL, (cells,)), latent=units, network="linear", likelihood=f"gaussian:variance={sigma2!r}"
+        ).eval()
+        set_linear(self.model, self.weights, np.zeros(cells), self.encoder, np.zeros(units), widen * sigma2 / np.diag(inner))
+        self.covariance = self.weights @ self.weights.T + sigma2 * np.eye(cells)
+        self.exact = float(self.log_p(self.x[None])[0])
+        self.batch = Batch(torch.from_numpy(self.x)[None])
+
+    def log_p(self, x: np.ndarray) -> np.ndarray:
+        quadratic = np.einsum("ni,ni->n", x, np.linalg.solve(self.covariance, x.T).T)
+        return -0.5 * (x.shape[1] * math.log(2 * math.pi) + np.linalg.slogdet(self.covariance)[1] + quadratic)
+
+    def moments(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and covariance of p(z) p(x | z)^t, normalised."""
+        covariance = np.linalg.inv(np.eye(self.units) + t * self.weights.T @ self.weights / self.sigma2)
+        return covariance @ self.weights.T @ self.x * t / self.sigma2, covariance
+
+    def expected_log_px(self, t: float) -> float:
+        mean, covariance = self.moments(t)
+        residual = self.x - self.weights @ mean
+        spread = np.trace(self.weights @ covariance @ self.weights.T)
+        return -0.5 * (len(self.x) * math.log(2 * math.pi * self.sigma2) + (residual @ residual + spread) / self.sigma2)
+
+    def exact_draws(self, t: float, chains: int, generator: torch.Generator) -> torch.Tensor:
+        mean, covariance = (torch.from_numpy(a) for a in self.moments(t))
+        noise = torch.randn(chains, 1, self.units, generator=generator)
+        return mean + noise @ torch.linalg.cholesky(covariance).T
+
+    def gibbs(self, path: Path, chains: int, generator: torch.Generator) -> Transition:
+        def transition(state: State, t: float, share: float) -> State:
+            return path.at(self.exact_draws(t, chains, generator))
+
+        return transition
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("schedule", "count"), list(TABLE_OF_BIAS))
+def test_with_exact_transitions_both_directions_meet_the_riemann_sums(schedule: str, count: int) -> None:
+    linear = Linear()
+    path = Path(linear.model, linear.batch, "prior", 1)
+    ts = temperatures(count, schedule)
+    curve = [linear.expected_log_px(t) for t in ts]
+    left, right = ((np.diff(ts) * c).sum() - linear.exact for c in (curve[:-1], curve[1:]))
+    for value, known in zip((left, right), TABLE_OF_BIAS[schedule, count], strict=True):
+        assert value == pytest.approx(known, rel=2e-3)
+    chains = 1000 if count <= 100 else 200
+    generator = torch.Generator().manual_seed(1)
+    gibbs = linear.gibbs(path, chains, generator)
+    forward = anneal(path, path.at(path.draw(chains, generator)), ts, gibbs) - linear.exact
+    back = anneal(path, path.at(linear.exact_draws(1.0, chains, generator)), ts, gibbs, reverse=True) - linear.exact
+    for got, expected in ((forward, left), (back, right)):
+        assert float((got.mean() - expected).abs() / (got.std() / math.sqrt(chains))) < 4
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_with_hmc_the_interval_holds_the_truth_and_narrows(start: str) -> None:
+    linear, chains = Linear(widen=12.0), 100
+    path = Path(linear.model, linear.batch, start, 1)
+    width = {}
+    for count in (60, 600):
+        ts = temperatures(count, "sigmoid")
+        sizes, spreads = tuned(path, ts, 2, (0, "test", 0))
+        frozen = sizes.clone()
+        generator = torch.Generator().manual_seed(2)
+        hmc = Hmc(path, 2, generator, sizes, spreads)
+        forward = anneal(path, path.at(path.draw(chains, generator)), ts, hmc) - linear.exact
+        back = anneal(path, path.at(linear.exact_draws(1.0, chains, generator)), ts, hmc, reverse=True) - linear.exact
+        error = 4 / math.sqrt(chains)
+        assert float(forward.mean()) < error * float(forward.std())
+        assert float(back.mean()) > -error * float(back.std())
+        assert float(log_mean_exp(forward)) == pytest.approx(0, abs=5 * float(forward.std()) / math.sqrt(chains) + 0.02)
+        assert 0.5 < float(torch.stack(hmc.accepted).mean()) < 1
+        assert torch.equal(hmc.sizes, frozen), "steps are tuned before and not while weights are collected"
+        width[count] = float(back.mean() - forward.mean())
+    assert 4 < width[60] / width[600] < 25  # 10 in the limit
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.parametrize("leapfrog", [1, 3])
+def test_weights_are_unbiased_however_few_the_temperatures(start: str, leapfrog: int) -> None:
+    # E[w] = p(x) forwards and E[1 / w] = 1 / p(x) in reverse hold exactly, so any error in a transition shows.
+    linear, chains = Linear(3, 2, 1.0, widen=1.5), 40_000
+    path = Path(linear.model, linear.batch, start, 1)
+    ts = temperatures(4, "linear")
+    generator = torch.Generator().manual_seed(3)
+    spreads = (torch.ones(1, 2), torch.full((1, 2), 0.6))
+    hmc = Hmc(path, leapfrog, generator, torch.tensor([[0.9], [0.7]]), spreads)
+    forward = torch.exp(anneal(path, path.at(path.draw(chains, generator)), ts, hmc) - linear.exact)
+    back = torch.exp(linear.exact - anneal(path, path.at(linear.exact_draws(1.0, chains, generator)), ts, hmc, reverse=True))
+    for weights in (forward, back):
+        assert float(weights.std()) > 0.02
+        assert float((weights.mean() - 1).abs() / (weights.std() / math.sqrt(chains))) < 4.5
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_reverse_chain_that_does_not_start_at_the_latents_of_its_datum_is_no_upper_bound() -> None:
+    linear, chains = Linear(), 200
+    path = Path(linear.model, linear.batch, "prior", 1)
+    ts = temperatures(5, "linear")
+    generator = torch.Generator().manual_seed(4)
+    hmc = Hmc(path, 2, generator, *tuned(path, ts, 2, (0, "test", 0)))
+    wrong = anneal(path, path.at(path.draw(chains, generator)), ts, hmc, reverse=True) - linear.exact
+    right = anneal(path, path.at(linear.exact_draws(1.0, chains, generator)), ts, hmc, reverse=True) - linear.exact
+    assert float(wrong.mean()) < -10
+    assert float(right.mean()) > 1
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    return np.asarray(torch.special.ndtr(torch.from_numpy(np.asarray(x, np.float64))))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_what_spreads_data_over_their_grid_is_annealed_too(start: str) -> None:
+    # One rounded number: x = round((w z + noise) / step) step, whose probability is a difference of two normal integrals.
+    step, weight, sigma2 = 0.8, 1.3, 0.1
+    space = replace(make_space(Kind.REAL, (1,)), resolution=np.full(1, step))
+    model = vs.build(space, latent=1, network="linear", likelihood=f"gaussian:variance={sigma2}").eval()
+    set_linear(model, np.array([[weight]]), np.zeros(1), np.array([[0.6]]), np.zeros(1), np.array([0.15]))
+    x = 2 * step
+    wide = math.sqrt(weight**2 + sigma2)
+    cell = normal_cdf(np.array([(x + step / 2) / wide])) - normal_cdf(np.array([(x - step / 2) / wide]))
+    exact = math.log(float(cell[0]) / step)  # in the user's units the bound is a density
+    chains = 30_000
+    path = Path(model, Batch(torch.tensor([[x]])), start, 1)
+    assert path.size == 2
+    generator = torch.Generator().manual_seed(5)
+    ts = temperatures(6, "linear")
+    hmc = Hmc(path, 2, generator, torch.tensor([[0.5]]), (torch.ones(1, 2), torch.tensor([[0.3, 1.5]])))
+    forward = torch.exp(anneal(path, path.at(path.draw(chains, generator)), ts, hmc) - exact)
+    assert float((forward.mean() - 1).abs() / (forward.std() / math.sqrt(chains))) < 4.5
+    # In reverse, from latents and places within the cell of draws that were rounded to this very datum.
+    batch, z, jitter = model.simulate(400_000, generator=generator)
+    mine = (batch.x - x).abs()[:, 0] < 1e-9
+    assert int(mine.sum()) / 400_000 == pytest.approx(float(cell[0]), abs=0.003)
+    assert jitter is not None
+    s = path.join(z[mine], jitter[mine]).unsqueeze(1)
+    back = torch.exp(exact - anneal(path, path.at(s), ts, hmc, reverse=True))
+    assert float((back.mean() - 1).abs() / (back.std() / math.sqrt(len(back)))) < 4.5
+
+
+@pytest.mark.usefixtures("float64")
+def test_in_two_dimensions_iwae_ais_and_quadrature_agree_for_every_pattern() -> None:
+    torch.manual_seed(3)
+    space = make_space(Kind.BINARY, (4,))
+    model = vs.build(space, latent=2, network="mlp:width=16,activation=tanh").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.5)
+    patterns = torch.cartesian_prod(*[torch.arange(2)] * 4)
+    axis = torch.linspace(-8, 8, 201)
+    z = torch.cartesian_prod(axis, axis).unsqueeze(1).expand(-1, 16, -1)
+    with torch.no_grad():
+        log_px, log_pz = model.log_terms(Batch(patterns), z)
+    exact = (torch.logsumexp(log_px + log_pz, 0) + 2 * math.log(16 / 200)).numpy()
+    assert np.exp(exact).sum() == pytest.approx(1, abs=1e-9)
+    rows = Rows(patterns.numpy().astype(np.uint8), space, "test")
+    got = vs.evaluate(model, rows, k=20_000, methods="iwae,ais:temperatures=100,chains=64,n=16,simulated=0")
+    assert got["iwae"].ess is not None
+    assert got["ais"].ess is not None
+    for name, draws in (("iwae", 20_000), ("ais", 64)):
+        error = np.sqrt(1 / got[name].ess - 1 / draws)  # relative error of the mean weight
+        assert (np.abs(got[name].nats - exact) < 4.5 * error + 1e-6).all(), name
+        total, of_total = np.exp(got[name].nats).sum(), math.sqrt(((np.exp(exact) * error) ** 2).sum())
+        assert total == pytest.approx(1, abs=4.5 * of_total + 1e-6)
+    assert (got["ais"].ess > 32).all()
+
+
+def linear_rows(linear: Linear, n: int, seed: int = 0) -> Rows:
+    r = np.random.default_rng(seed)
+    x = r.normal(size=(n, linear.units)) @ linear.weights.T + math.sqrt(linear.sigma2) * r.normal(size=(n, len(linear.x)))
+    return Rows(x, linear.model.space, "test")
+
+
+@pytest.mark.usefixtures("float64")
+def test_evaluate_gives_both_sides_with_the_numbers_of_the_exact_model() -> None:
+    linear = Linear(widen=4.0)
+    rows = linear_rows(linear, 40)
+    exact = linear.log_p(rows.values).mean()
+    result = vs.evaluate(linear.model, rows, k=10, methods="elbo,iwae,ais:temperatures=60,chains=8,n=40")
+    by = {(e.method, e.side, e.on): e for e in result.estimates}
+    assert set(by) == {
+        ("elbo", "lower", "data"), ("iwae", "lower", "data"), ("ais", "lower", "data"),
+        ("elbo", "lower", SIMULATED), ("iwae", "lower", SIMULATED), ("ais", "lower", SIMULATED), ("ais", "upper", SIMULATED),
+    }  # fmt: skip
+    assert result["elbo"].mean()[0] < result["ais"].mean()[0] < exact + 0.05
+    # The rows are drawn from the model too, so what is measured on simulated data must hold for them.
+    gaps = result.simulated_gaps()
+    for name, (gap, error) in gaps.items():
+        assert gap > -3 * error
+        assert exact - result[name].mean()[0] < gap + 4 * error + 0.05
+    assert gaps["elbo"][0] > gaps["iwae"][0] > gaps["ais"][0]
+    assert not any("unlike" in warning for warning in result.warnings)
+    upper = by["ais", "upper", SIMULATED]
+    assert upper.sentence("40 data").startswith("log p(x) <= ")
+    assert "40 data drawn from the model" in upper.sentence("40 data")
+    assert upper.details["temperatures"] == 60
+    assert upper.details["alike"]
+    assert 0.25 < upper.details["alike_chances"]["bound"] < 0.75
+
+
+@pytest.mark.usefixtures("float64")
+def test_data_unlike_the_models_own_are_said_to_be() -> None:
+    linear = Linear()
+    rows = linear_rows(linear, 30)
+    rows = replace(rows, values=3 * rows.values)
+    result = vs.evaluate(linear.model, rows, k=5, methods="ais:temperatures=10,chains=4,n=30")
+    assert any("unlike" in warning for warning in result.warnings)
+    assert result.estimates[-1].details["alike"] is False
+
+
+@pytest.mark.usefixtures("float64")
+def test_at_the_exact_posterior_every_chain_has_the_weight_of_the_likelihood() -> None:
+    x = np.diag([2.0, 1.0, 0.5])[:, :2]
+    linear = Linear()
+    linear.weights, linear.sigma2, linear.units = x, 0.3, 2
+    inner = x.T @ x + 0.3 * np.eye(2)
+    model = vs.build(make_space(Kind.REAL, (3,)), latent=2, network="linear", likelihood="gaussian:variance=0.3").eval()
+    set_linear(model, x, np.zeros(3), np.linalg.solve(inner, x.T), np.zeros(2), 0.3 / np.diag(inner))
+    linear.model, linear.covariance, linear.x = model, x @ x.T + 0.3 * np.eye(3), np.zeros(3)
+    rows = linear_rows(linear, 12)
+    result = vs.evaluate(model, rows, k=3, methods="ais:temperatures=5,chains=3,n=12")
+    np.testing.assert_allclose(result["ais"].nats, linear.log_p(rows.values), atol=1e-9)
+    gap, error = result.simulated_gaps()["ais"]
+    assert abs(gap) < 1e-9
+    assert error < 1e-9
+
+
+SETTINGS = "ais:temperatures=3,chains=2,leapfrog=1,n=5"
+CASES = [(kind, {"likelihood": name}) for name, row in TABLE["likelihood"].items() for kind in sorted(row.accepts)]
+CASES += [(Kind.BINARY, {"network": name}) for name in TABLE["network"]]
+CASES += [(Kind.BINARY, {"given": GIVEN, "prior": prior}) for prior in TABLE["prior"]]
+CASES += [(Kind.TABLE, {"missing": True}), (Kind.BINARY, {"missing": True})]
+
+
+@pytest.mark.parametrize(("kind", "parts"), CASES)
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_every_part_can_be_annealed(kind: Kind, parts: dict, start: str) -> None:
+    model = small_model(kind=kind, **parts)
+    rows = data_for(model, 7).test
+    result = vs.evaluate(model, rows, k=2, methods=f"elbo,{SETTINGS},start={start}")
+    assert len(result["ais"].nats) == min(5, len(rows))
+    assert np.isfinite(result["ais"].nats).all()
+    upper = [e for e in result.estimates if e.side == "upper"]
+    levelled = any("no upper bound" in warning for warning in result.warnings)
+    assert bool(upper) != levelled
+    assert not levelled or (kind is Kind.LEVELS and model.jitter is not None)
+    assert not upper or np.isfinite(upper[0].nats).all()
+
+
+def test_a_limit_does_not_change_a_datums_digits() -> None:
+    torch.manual_seed(0)
+    space = make_space(Kind.BINARY)
+    model = vs.build(space, latent=2, network="mlp:width=8").eval()
+    rows = Rows(make_values(space, 300), space, "test")
+    many, few = (vs.evaluate(model, rows, k=2, methods=SETTINGS.replace("n=5", f"n={n},simulated=0"))["ais"].nats for n in (290, 7))
+    np.testing.assert_allclose(few, many[:7], atol=1e-5)
+
+
+def test_options_out_of_range_are_refused() -> None:
+    model = small_model()
+    rows = data_for(model, 7).test
+    for option in ("temperatures=0", "chains=0", "leapfrog=0", "n=0", "simulated=-1", "simulated=100000"):
+        with pytest.raises(ValueError, match=option.split("=", maxsplit=1)[0]):
+            vs.evaluate(model, rows, methods=f"ais:{option}")
+    for option in ("schedule=cosine", "start=middle", "temps=3"):
+        with pytest.raises(ValueError, match="expected"):
+            vs.evaluate(model, rows, methods=f"ais:{option}")
+
+
+def test_draws_outside_of_the_levels_leave_no_upper_bound() -> None:
+    space = make_space(Kind.LEVELS, (6,), levels=8)
+    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=4").eval()
+    rows = Rows(make_values(space, 10), space, "test")
+    result = vs.evaluate(model, rows, k=2, methods=SETTINGS)
+    assert any("no upper bound" in warning and "outside" in warning for warning in result.warnings)
+    with pytest.raises(ValueError, match="outside"):
+        vs.evaluate(model, rows, k=2, methods=f"{SETTINGS},simulated=5")
+
+
+def test_simulated_data_are_drawn_with_the_conditions_and_masks_of_the_data() -> None:
+    model = small_model(given=GIVEN, prior="conditional", missing=True)
+    given = torch.randn(6, *model.given.feature_shape)
+    observed = torch.rand(6, *model.space.shape) < 0.5
+    batch, z, jitter = model.simulate(6, given, observed, torch.Generator().manual_seed(0))
+    assert jitter is None
+    assert z.shape == (6, *model.units)
+    assert torch.equal(batch.given, given)
+    assert torch.equal(batch.observed, observed)
+    assert (batch.x[~observed] == 0).all()
