@@ -485,7 +485,9 @@ def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likel
             # The decoder knows the number exactly, and says so ever more loudly.
             model.likelihood.decoder = Constant(torch.tensor([float(zero.item()), log_scale]).view(outputs))
             with torch.no_grad():
-                bounds.append(float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), model._parts(noise)[1])[0].mean()))
+                bounds.append(
+                    float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), model._parts(noise)[1])[0].mean())
+                )
         assert np.isfinite(bounds).all() and max(bounds) < -math.log(cell)
         assert bounds[-1] < max(bounds) - 0.5, "beyond the cell's own width nothing is to be gained"
 

@@ -211,6 +211,8 @@ class Run:
             "estimates": [_estimate_line(e) for e in evaluation.estimates],
             "rate": evaluation.rate,
             "distortion": evaluation.distortion,
+            "gap": None if evaluation.gap is None else evaluation.gap.line(),
+            "information": None if evaluation.information is None else evaluation.information.line(),
             "warnings": list(evaluation.warnings),
             "weights_sha256": self.weights_sha256(),
             "vaestro": vaestro.__version__,
@@ -223,6 +225,9 @@ class Run:
             arrays[name] = _padded(e.nats, size)
             if e.ess is not None:
                 arrays[f"{name}_ess"] = _padded(e.ess, size)
+        if evaluation.gap is not None:
+            parts = {"elbo": evaluation.gap.elbo, "optimised": evaluation.gap.optimised, "reference": evaluation.gap.reference}
+            arrays |= {f"gap_{name}": _padded(x, len(rows)) for name, x in parts.items() if x is not None}
         if rows.space.measure != "counting":
             arrays["datum"] = rows.projection()
         self._keep_evaluation(result)
@@ -234,7 +239,8 @@ class Run:
         old = self.evaluation
         if old is None or _timeless(old) == _timeless(new):
             return
-        name = stem = f"evaluation-{old['split']}-k{old['estimates'][0]['k']}"
+        k = old["estimates"][0]["k"] if old["estimates"] else 0
+        name = stem = f"evaluation-{old['split']}-k{k}"
         number = 2
         while (self.path / f"{name}.json").exists():
             name, number = f"{stem}-{number}", number + 1

@@ -140,7 +140,7 @@ def evaluate(
     run: RunArgument = None,
     methods: Annotated[
         str,
-        typer.Option(help="Some of elbo, iwae, ais, with options: elbo,iwae,ais:temperatures=500,chains=16,n=100 (vaestro parts method)."),
+        typer.Option(help="Some of elbo, iwae, ais, gap, information, with options: elbo,ais:chains=16,n=100 (vaestro parts method)."),
     ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
@@ -153,7 +153,8 @@ def evaluate(
     """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
 
     ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model how far above it log p(x)
-    can lie. A stopped evaluation goes on where it was when the same command is given again.
+    can lie. gap takes apart what lies between the ELBO and log p(x), information what the rate is made of. A stopped
+    evaluation goes on where it was when the same command is given again.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
@@ -206,6 +207,10 @@ def evaluate(
     gaps = ", ".join(f"{m.upper()} by {gap:.2f} +- {error:.2f}" for m, (gap, error) in evaluation.simulated_gaps().items())
     if gaps:
         console.say(f"on data drawn from the model, log p(x) lies above the lower bounds by at most: {gaps} nats")
+    if evaluation.gap is not None:
+        console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
+    if evaluation.information is not None:
+        console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
     for warning in evaluation.warnings[len(changed) :]:
         console.say(f"note: {warning}")
