@@ -330,6 +330,41 @@ def test_evaluate_by_annealing_says_both_sides_and_writes_each_datum(capsys, cop
     assert "<=" not in info and "3 chains, 6 data" in info
 
 
+def test_evaluate_takes_the_gap_and_the_rate_apart(capsys, copy):
+    out = say(capsys, "evaluate", copy, "--k", "5", "--methods", "elbo,iwae,gap:steps=5,n=8,k=20,information:n=9")
+    assert "amortization gap at least" in out and "(the first 8 of 10 test images)" in out
+    assert "the approximation gap is against" in out
+    assert "= mutual information " in out and "at most ln 9 = 2.20" in out
+    result = vs.Run(copy).evaluation
+    arrays = dict(np.load(Path(copy) / "evaluation.npz"))
+    assert result["gap"]["n"] == 8 and result["information"]["n"] == 9
+    assert result["gap"]["amortization"]["mean"] == pytest.approx(np.nanmean(arrays["gap_optimised"] - arrays["gap_elbo"]))
+    assert np.isnan(arrays["gap_elbo"][8:]).all() and len(arrays["gap_reference"]) == 10
+    # An evaluation without a bound is one too, and the next one keeps it.
+    out = say(capsys, "evaluate", copy, "--methods", "information")
+    assert "log p(x)" not in out and vs.Run(copy).evaluation["estimates"] == []
+    say(capsys, "evaluate", copy, "--k", "2")
+    assert (Path(copy) / "evaluation-test-k0.json").exists() and (Path(copy) / "evaluation-test-k5.npz").exists()
+
+
+def test_conditions_of_data_that_do_not_say_theirs(capsys, tmp_path):
+    r = np.random.default_rng(0)
+    y = r.integers(0, 2, 200)
+    np.savez(tmp_path / "x.npz", train=images(), train_y=y, valid=images(20), valid_y=y[:20], test=images(10), test_y=y[:10])
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "x.npz"), "--condition", "y", "--run", str(run), *TINY, "--steps", "30", "--quiet"]) == 0
+    np.save(tmp_path / "plain.npy", images(10))
+    means = []
+    for value in (0, 1):
+        out = say(capsys, "evaluate", run, "--k", "3", "--data", tmp_path / "plain.npy", "--split", "all", "--condition", f"y={value}")
+        assert "log p(x | y) >= " in out
+        means.append(vs.Run(run).evaluation["estimates"][0]["mean"])
+        assert vs.Run(run).evaluation["given"] == ["y"]
+    assert means[0] != means[1]
+    assert main(["evaluate", str(run), "--k", "3", "--condition", "y=1"]) == 2
+    assert "--condition with --data" in capsys.readouterr().err
+
+
 def test_an_evaluation_of_another_kind_is_kept(copy):
     for k in (3, 4, 4, 3, 4):
         assert main(["evaluate", copy, "--k", str(k), "--quiet"]) == 0

@@ -209,6 +209,8 @@ def evaluate(
         console.say(f"on data drawn from the model, log p(x) lies above the lower bounds by at most: {gaps} nats")
     if evaluation.gap is not None:
         console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
+        for note in evaluation.gap.notes():
+            console.say(f"    {note}")
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")

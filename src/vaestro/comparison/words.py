@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vaestro.comparison.evidence import Bound, Row, interval, mean_and_error
+from vaestro.comparison.evidence import Bound, Row, interval
+from vaestro.evaluation.records import mean_and_error
 
 if TYPE_CHECKING:
     from vaestro.comparison.ranking import Comparison
@@ -83,7 +84,8 @@ def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
         said = f"{SIGN[bound.side]} {number(*bound.mean())}"
         cells.append((row.name, said, bound.label, bits, data_words(row, bound), row.measure, ", ".join(row.given)))
         ends = interval_words(bound)
-        lines = [f"in {ends} by AIS both ways, gap measured on {bound.gap[2]:,} simulated data"] if ends and bound.gap else []
+        unlike = "" if row.alike else ", which are unlike the data"
+        lines = [f"in {ends} by AIS both ways, gap measured on {bound.gap[2]:,} simulated data{unlike}"] if ends and bound.gap else []
         also = row.tighter
         if also is not None:
             above = number(*mean_and_error((also.nats - bound.nats)[also.there]))

@@ -408,6 +408,8 @@ class Bidirectional(_Annealed):
         real = done["ais"]
         assert real.ess is not None
         chances = {"bound": _chance(lower, real.nats), "ess": _chance(np.exp(log_ess), real.ess)}
+        if self.job.k >= 10:
+            chances["gap"] = _chance(lower - table[1], real.nats - done["iwae"].nats[: len(real.nats)])
         alike = all(abs(chance - 0.5) <= ALIKE for chance in chances.values())
         warnings = done.warnings
         if not alike:

@@ -116,16 +116,19 @@ class Gap:
 
     def sentence(self, data: str) -> str:
         """Say the gaps with their errors, what they rest on, and on which data."""
-        what = f"ELBO {self.elbo.mean():.2f}, with the best q found for each datum {self.optimised.mean():.2f}"
         gaps = f"amortization gap at least {_plus(self.amortization())}"
-        if (approximation := self.approximation()) is None or self.reference is None:
-            gaps += " nats; no tighter bound tells the approximation gap"
-        else:
-            fewer = f", the first {len(self.reference):,} of them" if len(self.reference) < len(self.elbo) else ""
-            gaps += f", approximation gap at least {_plus(approximation)} nats if that q is the best (against {self.reference_how}{fewer})"
+        approximation = self.approximation()
+        gaps += " nats" if approximation is None else f", approximation gap at least {_plus(approximation)} nats if that q is the best"
+        return f"ELBO {self.elbo.mean():.2f}, with the best q found for each datum {self.optimised.mean():.2f}: {gaps} ({data})"
+
+    def notes(self) -> list[str]:
+        """Say what the gaps rest on."""
+        against = "no tighter bound tells the approximation gap"
+        if self.reference is not None:
+            fewer = f" on the first {len(self.reference):,} of them" if len(self.reference) < len(self.elbo) else ""
+            against = f"the approximation gap is against {self.reference_how}{fewer}"
         kept = self.details.get("kept", 0)
-        kept = f"; for {kept:,} data the encoder's q stayed the best" if kept else ""
-        return f"{what}: {gaps} ({self.how}{kept}; {data})"
+        return [against, self.how + (f"; for {kept:,} data the encoder's q stayed the best" if kept else "")]
 
     def line(self) -> dict[str, Any]:
         """Return what evaluation.json holds."""
