@@ -183,6 +183,38 @@ def test_what_spreads_data_over_their_grid_is_annealed_too(start: str) -> None:
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("how", ["masked", "levels"])
+def test_the_reverse_chain_starts_at_the_posterior_under_masks_and_within_levels(how: str) -> None:
+    # A second number that is not seen leaves its place within the cell unknown; draws outside of four levels are drawn again.
+    weight, sigma2, step = np.array([[0.9], [1.1]]), 0.3, 1.0
+    if how == "masked":
+        space = replace(make_space(Kind.REAL, (2,)), resolution=np.full(2, step), missing=True)
+        observed = torch.tensor([[True, False]])
+    else:
+        space, observed, weight = make_space(Kind.LEVELS, (1,), levels=4), None, weight[:1]
+    model = vs.build(space, latent=1, network="linear", likelihood=f"gaussian:variance={sigma2}").eval()
+    cells = len(weight)
+    encoder = np.zeros((1, model.posterior.encoder.last.weight.shape[1]))
+    centre = float(model.likelihood.centre)
+    set_linear(model, weight / float(model.likelihood.stretch), np.zeros(cells), encoder, np.zeros(1), np.array([0.5]))
+    x, wide = 1.0, math.sqrt(weight[0, 0] ** 2 + sigma2)
+    low, high = normal_cdf(np.array([x - step / 2 - centre, x + step / 2 - centre]) / wide)
+    exact, n = math.log(float(high - low)), 200_000
+    generator = torch.Generator().manual_seed(6)
+    batch, z, jitter = model.simulate(n, observed=None if observed is None else observed.expand(n, -1), generator=generator)
+    assert how == "masked" or 0 <= float(batch.x.min()) < float(batch.x.max()) <= 3
+    mine = (batch.x[:, 0] - x).abs() < 1e-9
+    one = Batch(torch.tensor([[x, 0.0][:cells]]), observed)
+    path = Path(model, one, "prior", 1)
+    assert jitter is not None
+    s = path.join(z[mine], jitter[mine]).unsqueeze(1)
+    hmc = Hmc(path, 1, generator, torch.tensor([[1.3]]), (torch.ones(1, path.size), torch.full((1, path.size), 0.8)))
+    back = torch.exp(exact - anneal(path, path.at(s), temperatures(4, "linear"), hmc, reverse=True))
+    assert len(back) > 10_000
+    assert float((back.mean() - 1).abs() / (back.std() / math.sqrt(len(back)))) < 4.5
+
+
+@pytest.mark.usefixtures("float64")
 def test_in_two_dimensions_iwae_ais_and_quadrature_agree_for_every_pattern() -> None:
     torch.manual_seed(3)
     space = make_space(Kind.BINARY, (4,))
@@ -276,6 +308,22 @@ CASES += [(Kind.BINARY, {"given": GIVEN, "prior": prior}) for prior in TABLE["pr
 CASES += [(Kind.TABLE, {"missing": True}), (Kind.BINARY, {"missing": True})]
 
 
+def test_nothing_is_drawn_from_the_global_generator_and_numbers_of_cells_are_those_scored() -> None:
+    model = small_model(missing=True)
+    rows = data_for(model, 9).test
+    mask = np.zeros((9, *model.space.shape), bool)
+    mask[:, 0] = True
+    mask[3:] = True
+    state = torch.get_rng_state()
+    result = vs.evaluate(model, replace(rows, observed=mask), k=12, methods="elbo,iwae,ais:temperatures=3,chains=2,n=3")
+    assert torch.equal(state, torch.get_rng_state())
+    for estimate in result.estimates:
+        few = estimate.method == "ais" or estimate.on == SIMULATED
+        assert estimate.cells == pytest.approx(1 if few else mask.mean(0).sum())
+    assert any("too few to tell" in warning for warning in result.warnings)
+    assert result.estimates[-1].details["alike"] is None
+
+
 @pytest.mark.parametrize(("kind", "parts"), CASES)
 @pytest.mark.parametrize("start", ["prior", "posterior"])
 def test_every_part_can_be_annealed(kind: Kind, parts: dict, start: str) -> None:
@@ -313,10 +361,14 @@ def test_options_out_of_range_are_refused() -> None:
 
 def test_draws_outside_of_the_levels_leave_no_upper_bound() -> None:
     space = make_space(Kind.LEVELS, (6,), levels=8)
-    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=4").eval()
+    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=4000").eval()
     rows = Rows(make_values(space, 10), space, "test")
     result = vs.evaluate(model, rows, k=2, methods=SETTINGS)
     assert any("no upper bound" in warning and "outside" in warning for warning in result.warnings)
+    # Where some draws lie outside, they are drawn again, with the latents that make them.
+    narrow = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=4").eval()
+    batch, _, _ = narrow.simulate(300, generator=torch.Generator().manual_seed(0))
+    assert 0 <= float(batch.x.min()) < float(batch.x.max()) <= 7
     with pytest.raises(ValueError, match="outside"):
         vs.evaluate(model, rows, k=2, methods=f"{SETTINGS},simulated=5")
 

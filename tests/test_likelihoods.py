@@ -432,7 +432,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
     draws, z = 150_000, torch.zeros(1, 1, 2)
     noise = model.noise(draws, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        log_px = model.log_terms(Batch(x), z.expand(draws, 2, 2), model._parts(noise)[1])[0]
+        log_px = model.log_terms(Batch(x), z.expand(draws, 2, 2), model.parts(noise)[1])[0]
         where = offset + unit * model.likelihood(z).mean[0, :, :3]
     exact = log_cells(family, user.double(), where, scale, step)
     if how == "table":
@@ -455,7 +455,7 @@ def test_no_small_variance_makes_a_density_of_spread_data_grow(step: float) -> N
             model.likelihood.decoder = Constant(torch.zeros(1))  # the mean lies exactly on the datum
             noise = model.noise(20_000, 1, torch.Generator().manual_seed(0))
             with torch.no_grad():
-                log_px = model.log_terms(Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), model._parts(noise)[1])[0]
+                log_px = model.log_terms(Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), model.parts(noise)[1])[0]
             bounds[resolution, variance] = float(log_px.mean())
     spread = {v: b for (r, v), b in bounds.items() if r}
     assert max(spread.values()) < -math.log(step)
@@ -486,7 +486,7 @@ def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likel
             model.likelihood.decoder = Constant(torch.tensor([float(zero.item()), log_scale]).view(outputs))
             with torch.no_grad():
                 bounds.append(
-                    float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), model._parts(noise)[1])[0].mean())
+                    float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), model.parts(noise)[1])[0].mean())
                 )
         assert np.isfinite(bounds).all() and max(bounds) < -math.log(cell)
         assert bounds[-1] < max(bounds) - 0.5, "beyond the cell's own width nothing is to be gained"
@@ -510,7 +510,7 @@ def test_noise_has_a_part_for_the_latent_and_one_for_the_grid(
         space = replace(space, resolution=np.full(space.shape, resolution))
     model = vs.build(space, latent=5, network="mlp:width=8", likelihood=likelihood)
     noise = model.noise(400, 4, torch.Generator().manual_seed(0))
-    z_noise, spread = model._parts(noise)
+    z_noise, spread = model.parts(noise)
     assert z_noise.shape == (400, 4, 5)
     assert model.likelihood.jitter == jitter
     assert float(z_noise.std()) == pytest.approx(1, abs=0.06)

@@ -74,14 +74,17 @@ class Likelihood(nn.Module, ABC):
         """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2): (K, B, *X)."""
         raise NotImplementedError
 
-    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Undo `spread` for draws x (B, *X) of p(x | z): return the middle of the cell that holds each, and the noise (B, *jitter).
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Undo `spread` for draws x (B, *X) of p(x | z).
 
-        Where nothing is on a grid, the noise is a fresh draw: its posterior is its prior.
-
-        Raises:
-            ValueError: a draw lies outside of the data's levels.
+        Returns:
+            the middle of the cell that holds each value, (B, *X); the noise, (B, *jitter), 0 where there is no grid; and whether
+            all values of a draw lie within the data's levels, (B,).
         """
+        raise NotImplementedError
+
+    def on_grid(self) -> Tensor:
+        """Tell which values lie on a grid, (prod(jitter),)."""
         raise NotImplementedError
 
     # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
@@ -182,11 +185,13 @@ class _Continuous(Likelihood):
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
         return x + self.grid * noise
 
-    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        x, noise = _settled(x, self.grid, generator)
-        if self.space.kind is Kind.LEVELS and bool(((x < 0) | (x > self.space.levels - 1)).any()):
-            raise ValueError(f"expected draws within {self.space.levels} levels; got mass outside of them, which {type(self).__name__} has")
-        return x, noise
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, noise = _settled(x, self.grid)
+        outside = (x < 0) | (x > self.space.levels - 1) if self.space.kind is Kind.LEVELS else torch.zeros_like(x, dtype=torch.bool)
+        return x, noise, ~outside.flatten(1).any(1)
+
+    def on_grid(self) -> Tensor:
+        return (self.grid > 0).expand(self.space.shape).flatten()
 
     def _decoded(self, z: Tensor, given: Tensor | None, per_cell: bool) -> tuple[Tensor, Tensor | None]:
         """Return the location, and where each cell has its own the raw log-scale or log-variance, in standardised units."""
@@ -207,11 +212,10 @@ class _Continuous(Likelihood):
         return torch.from_numpy(np.asarray((levels - centre) / stretch, np.float32))
 
 
-def _settled(x: Tensor, grid: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def _settled(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     step = torch.where(grid > 0, grid, 1.0)
     centre = torch.where(grid > 0, torch.round(x / step) * step, x)
-    fresh = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 0.5
-    return centre, torch.where(grid > 0, (x - centre) / step, fresh)
+    return centre, (x - centre) / step
 
 
 def _levels_moments(space: Space) -> tuple[float, float]:
@@ -689,9 +693,12 @@ class Table(Likelihood):
         real, rest = x[..., : self.reals] + self.grid * noise, x[..., self.reals :]
         return torch.cat([real, rest.expand(*real.shape[:-1], -1)], -1)
 
-    def settle(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        real, noise = _settled(x[..., : self.reals], self.grid, generator)
-        return torch.cat([real, x[..., self.reals :]], -1), noise
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        real, noise = _settled(x[..., : self.reals], self.grid)
+        return torch.cat([real, x[..., self.reals :]], -1), noise, torch.ones_like(x[:, 0], dtype=torch.bool)
+
+    def on_grid(self) -> Tensor:
+        return self.grid > 0
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Product:
         pieces = self.decode(z, given).split(self._widths(self.space, self.count, self.scale), -1)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 import torch.nn as nn
@@ -38,6 +38,14 @@ def _once(compute: Callable[[Draws], Tensor]) -> property:
         return value
 
     return property(get)
+
+
+REDRAWS = 20  # for draws outside of the levels
+
+
+def _rows(keep: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return rows of a where `keep` (B,) holds, and else those of b."""
+    return torch.where(keep.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
 def _mean_of_draws(x: Tensor) -> Tensor:
@@ -133,8 +141,16 @@ class LatentModel(nn.Module, ABC):
         """Return what determines q(z | x) of each datum, (B, ...): the encoder's outputs."""
 
     @abstractmethod
+    def q(self, features: Tensor) -> Any:
+        """Return q(z | x) from what determines it, as `features` makes it, without running the encoder or the decoder."""
+
+    @abstractmethod
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
+
+    @abstractmethod
+    def parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split noise into what `q(features).from_noise` takes and what spreads the data over their grid, (K, B, *jitter) or None."""
 
     @abstractmethod
     def log_terms(self, batch: Batch, z: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -157,7 +173,7 @@ class LatentModel(nn.Module, ABC):
         drawn and then masked.
 
         Raises:
-            ValueError: the likelihood puts mass outside of the data's levels, where no datum can lie.
+            ValueError: the likelihood puts so much mass outside of the data's levels that no datum was found within.
         """
 
     @abstractmethod
@@ -219,13 +235,16 @@ class VAE(LatentModel):
     def features(self, batch: Batch) -> Tensor:
         return self.posterior.features(batch)
 
+    def q(self, features: Tensor) -> Any:
+        return self.posterior.density(features)
+
     def draw(
         self, batch: Batch, k: int = 1, *, gradient: Gradient | None = None, noise: Tensor | None = None, features: Tensor | None = None
     ) -> Draws:
         gradient = gradient or Pathwise()
-        q = self.posterior.density(self.features(batch) if features is None else features)
+        q = self.q(self.features(batch) if features is None else features)
         p = self.prior(self.posterior, batch.given)
-        z_noise, jitter = self._parts(self.noise(k, len(batch)) if noise is None else noise)
+        z_noise, jitter = self.parts(self.noise(k, len(batch)) if noise is None else noise)
         z = q.from_noise(z_noise)
         if not gradient.pathwise:
             z = z.detach()
@@ -255,8 +274,7 @@ class VAE(LatentModel):
         assert self.jitter is not None
         return torch.rand((k, rows, *self.jitter), generator=generator, dtype=like.dtype, device=like.device) - 0.5
 
-    def _parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split noise into the latent's and what spreads the data over their grid."""
+    def parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.jitter is None:
             return noise, None
         z_noise, jitter = noise.split([noise.shape[-1] - math.prod(self.jitter), math.prod(self.jitter)], -1)
@@ -276,11 +294,34 @@ class VAE(LatentModel):
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor, Tensor | None]:
         z = self.draw_prior(n, given, generator)
-        x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[attr-defined]
+        x = self._drawn(z, given, generator)
         jitter = None
         if self.jitter is not None:
-            x, jitter = self.likelihood.settle(x, generator)
+            x, jitter, inside = self.likelihood.settle(x)
+            for _ in range(REDRAWS):
+                if bool(inside.all()):
+                    break
+                # Latents and data are drawn together, so that those within the levels still belong to each other.
+                z_new = self.draw_prior(n, given, generator)
+                x_new, jitter_new, inside_new = self.likelihood.settle(self._drawn(z_new, given, generator))
+                z, x, jitter = (_rows(inside, old, new) for old, new in ((z, z_new), (x, x_new), (jitter, jitter_new)))
+                inside = inside | inside_new
+            if not bool(inside.all()):
+                raise ValueError(
+                    f"expected draws within the data's levels; got {int((~inside).sum())} of {n} outside of them {REDRAWS + 1} times"
+                )
+            # Where nothing was seen, or nothing is on a grid, the jitter's posterior is its prior.
+            own = (
+                self.likelihood.on_grid()
+                if observed is None
+                else self.likelihood.on_grid() & observed.flatten(1)[:, : math.prod(self.jitter)]
+            )
+            fresh = self._jitter(1, n, z, generator)[0]
+            jitter = torch.where(own.reshape(-1, *self.jitter), jitter, fresh)
         return Batch(x if observed is None else torch.where(observed, x, 0), observed, given), z, jitter
+
+    def _drawn(self, z: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[no-any-return,attr-defined]
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
@@ -300,7 +341,7 @@ class VAE(LatentModel):
             return
         sums = []
         for batch, noise in zip(batches, noises, strict=True):
-            z_noise, jitter = self._parts(noise)
+            z_noise, jitter = self.parts(noise)
             x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
             px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)
             sums.append(self.likelihood.accumulate(px, x, batch.observed))

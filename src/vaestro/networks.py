@@ -28,12 +28,15 @@ def dense(layer: nn.Linear, x: Tensor, activation: Literal["", "relu", "tanh", "
     """
     fused = (
         not torch.is_grad_enabled()
+        and type(layer) is nn.Linear
+        and not (layer._forward_hooks or layer._forward_pre_hooks)  # which a call of the layer would run
         and x.device.type == "cpu"
         and x.dtype == layer.weight.dtype == torch.float32
         and x.ndim == 2
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
     )
     if fused:
         name, algorithm = _FUSED[activation]

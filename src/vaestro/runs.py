@@ -174,29 +174,44 @@ class Run:
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """Return evaluation.json, or None."""
+        """Return evaluation.json, or None.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         file = self.path / "evaluation.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            result: dict[str, Any] = json.loads(file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"expected a readable {file} (vaestro evaluate {self.path} writes it anew); got a damaged one") from error
+        return result
 
     def changed(self, data: Data, split: str) -> list[str]:
         """Say whether the training data, or those of a split, are others than when the run was made, with both hashes."""
-        file = self.path / "data.json"
-        then = json.loads(file.read_text()) if file.exists() else {}
-        found = []
+        try:
+            then = json.loads((self.path / "data.json").read_text())
+        except (OSError, ValueError):
+            return []
+        found: list[str] = []
         for name in dict.fromkeys(("train", split)):
             now = getattr(data, name).fingerprint()
             if name in then and then[name] != now:
                 before, after = (f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now))
-                found.append(f"the {name} data are not those of the training: {before} then, {after} now")
+                # Values are hashed with their standardisation, which the training data give.
+                or_units = ", or stand in other units" if found and data.space.measure != "counting" else ""
+                found.append(f"the {name} data are not those of the training{or_units}: {before} then, {after} now")
         return found
 
-    def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str) -> None:
+    def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None) -> None:
         """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a name with its split and k.
 
         Args:
             evaluation: what was found.
             rows: the data it was found on.
             source: where they came from.
+            weights: the hash of the weights that were evaluated; by default of those there are now.
         """
         given = () if rows.given_space is None else rows.given_space.names
         result = {
@@ -214,7 +229,7 @@ class Run:
             "gap": None if evaluation.gap is None else evaluation.gap.line(),
             "information": None if evaluation.information is None else evaluation.information.line(),
             "warnings": list(evaluation.warnings),
-            "weights_sha256": self.weights_sha256(),
+            "weights_sha256": self.weights_sha256() if weights is None else weights,
             "vaestro": vaestro.__version__,
         }
         arrays: dict[str, np.ndarray] = {"index": np.arange(len(rows))}
@@ -236,7 +251,11 @@ class Run:
 
     def _keep_evaluation(self, new: dict[str, Any]) -> None:
         """Move the evaluation that is there to a name of its own, unless the new one only repeats it."""
-        old = self.evaluation
+        try:
+            old = self.evaluation
+        except ValueError:
+            os.replace(self.path / "evaluation.json", self.path / "evaluation-damaged.json")
+            return
         if old is None or _timeless(old) == _timeless(new):
             return
         k = old["estimates"][0]["k"] if old["estimates"] else 0

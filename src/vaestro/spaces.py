@@ -378,6 +378,12 @@ class Space:
             steps = np.asarray(self.resolution / self.scale)
         return steps if steps.any() else None
 
+    def transform(self) -> bytes:
+        """Return what leads from values inside to the user's units, as bytes for a hash."""
+        if self.kind is Kind.TABLE:
+            return repr([(c.name, c.kind, c.dtype, c.values, c.offset, c.scale) for c in self.columns]).encode()
+        return b"".join(np.asarray(a, np.float64).tobytes() for a in (self.offset, self.scale) if a is not None)
+
     def log_cells(self) -> np.ndarray | None:
         """Return the log-volume, in the user's units, of the grid's cell around each value, (*shape,); 0 where there is no
         grid, None where there is none at all. A density, plus this, is the probability of what is on the grid."""

@@ -162,7 +162,7 @@ def evaluate(
     from dataclasses import replace
 
     from vaestro.data import load_rows
-    from vaestro.evaluation import SIMULATED, evaluating
+    from vaestro.evaluation import SIMULATED, evaluating, plus_minus
     from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
@@ -171,6 +171,7 @@ def evaluate(
     rank, processes = accelerator.process_index, accelerator.num_processes
     console.quiet |= rank > 0
     model = opened.model(str(accelerator.device))
+    weights = opened.weights_sha256()
     source = data or opened.config["source"]
     if data:
         rows, changed = load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)), []
@@ -188,15 +189,14 @@ def evaluate(
     evaluation = None
     try:
         for _, evaluation in console.progress(steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"):
-            pass
+            if evaluation is not None and rank == 0:
+                evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
+                opened.save_evaluation(evaluation, rows.take(limit or every), source, weights)
     except KeyboardInterrupt:
         steps.close()  # keeps the pieces in hand
         console.say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     assert evaluation is not None
-    evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
-    if rank == 0:
-        opened.save_evaluation(evaluation, rows.take(limit or every), source)
     for estimate in evaluation.estimates:
         if estimate.on == SIMULATED and estimate.method != "ais":
             continue
@@ -204,7 +204,7 @@ def evaluate(
         console.say(estimate.sentence(describe(rows, len(estimate.nats))) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
         for note in estimate.notes():
             console.say(f"    {note}")
-    gaps = ", ".join(f"{m.upper()} by {gap:.2f} +- {error:.2f}" for m, (gap, error) in evaluation.simulated_gaps().items())
+    gaps = ", ".join(f"{m.upper()} by {plus_minus(gap)}" for m, gap in evaluation.simulated_gaps().items())
     if gaps:
         console.say(f"on data drawn from the model, log p(x) lies above the lower bounds by at most: {gaps} nats")
     if evaluation.gap is not None:
@@ -535,6 +535,10 @@ def _installation() -> dict[str, Any]:
 
 
 def _of_run(run: Run) -> dict[str, Any]:
+    import math
+
+    from vaestro.evaluation import plus_minus
+
     config, metrics = run.config, run.metrics()
     valid = [m for m in metrics if m["split"] == "valid" and m["bound"] is not None]
     facts: dict[str, Any] = {
@@ -552,12 +556,16 @@ def _of_run(run: Run) -> dict[str, Any]:
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
     evaluation = run.evaluation or {}
-    stale = evaluation.get("weights_sha256") not in (None, run.weights_sha256()) if evaluation else False
+    there = (run.path / "model.safetensors").exists()
+    stale = bool(evaluation) and there and evaluation.get("weights_sha256") not in (None, run.weights_sha256())
     for estimate in evaluation.get("estimates", []):
-        error, name = estimate["stderr"] or 0.0, estimate["method"]
+        name, given = estimate["method"], evaluation.get("given")
         if estimate.get("on", "data") == "data":
-            of = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}, {estimate.get('n', evaluation['n']):,} data"
-            facts[name] = f"log p(x) >= {estimate['mean']:.2f} +- {error:.2f} nats with {of}" + ", of earlier weights" * stale
+            error = math.nan if estimate["stderr"] is None else estimate["stderr"]
+            draws = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}"
+            of = f"{draws}, {estimate.get('n', evaluation['n']):,} {evaluation['split']} data"
+            px = f"p(x | {', '.join(given)})" if given else "p(x)"
+            facts[name] = f"log {px} >= {plus_minus((estimate['mean'], error))} nats with {of}" + ", of earlier weights" * stale
     return facts
 
 

@@ -139,10 +139,12 @@ class Rows:
         return float(self._take(self.observed, slice(None)).sum() / len(self))
 
     def sha256(self) -> str:
-        """Hash what an evaluation sees: shape, type, every value, and which were observed and given."""
+        """Hash what an evaluation sees: shape, type, every value and its units, and which were observed and given."""
         rows = self.fixed()
         shape = (len(rows), *rows.space.shape)
         digest = hashlib.sha256(f"{shape} {rows.values.dtype.str}".encode())
+        if rows.space.measure != "counting":
+            digest.update(rows.space.transform())
         held = [(rows.observed, True), (rows.given, False)]
         for part in _slices(len(rows)):
             digest.update(np.ascontiguousarray(rows._values(part)).data)
@@ -159,7 +161,8 @@ class Rows:
     def projection(self) -> np.ndarray:
         """Return one number for each row, (N,) float64: a fixed random projection of its values in the user's units.
 
-        It agrees to rounding between two readings of the same data that were standardised differently. Missing cells count as 0.
+        It agrees to rounding between two readings of the same data that were standardised differently. Missing cells count as 0;
+        numbers of a table enter by their logarithm, so that no column drowns the others.
         """
         rng = np.random.Generator(np.random.PCG64(derive(0, "projection")))
         columns: list[np.ndarray] = []
@@ -170,10 +173,9 @@ class Rows:
                     data = data.astype("datetime64[us]").astype(np.int64)
                 elif data.dtype.kind not in "biuf":
                     data = np.array([zlib.crc32(str(v).encode()) / 2**32 for v in data])
-                columns.append(np.where(absent, 0.0, data.astype(np.float64)))
-            table = np.stack(columns, 1)
-            table = (table - table.mean(0)) / np.where(table.std(0) > 0, table.std(0), 1.0)
-            return np.asarray(table @ rng.normal(size=table.shape[1]))
+                numbers = np.where(absent, 0.0, data.astype(np.float64))
+                columns.append(np.sign(numbers) * np.log1p(np.abs(numbers)))
+            return np.asarray(np.stack(columns, 1) @ rng.normal(size=len(columns)))
         weights = rng.normal(size=math.prod(self.space.outside)) / math.sqrt(math.prod(self.space.outside))
         parts = [
             np.nan_to_num(np.asarray(self.pick(p).outward(), np.float64)).reshape(-1, len(weights)) @ weights for p in _slices(len(self))

@@ -2,8 +2,9 @@
 
 from vaestro.evaluation.bounds import chunks, in_space
 from vaestro.evaluation.methods import METHODS, evaluate, evaluating, split_methods
-from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information
+from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information, plus_minus
 
 __all__ = [
-    "METHODS", "SIMULATED", "Estimate", "Evaluation", "Gap", "Information", "chunks", "evaluate", "evaluating", "in_space", "split_methods",
+    "METHODS", "SIMULATED", "Estimate", "Evaluation", "Gap", "Information", "chunks", "evaluate", "evaluating", "in_space", "plus_minus",
+    "split_methods",
 ]  # fmt: skip

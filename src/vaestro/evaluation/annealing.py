@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities import log_mean_exp
-from vaestro.evaluation.bounds import bounds, chunks, estimates
+from vaestro.evaluation.bounds import COLUMNS, bounds, cells_of, chunks, correction, estimates
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.model import LatentModel
@@ -41,6 +41,8 @@ from vaestro.spaces import Batch
 ROWS = 512  # chains that move together
 PILOT = 100  # temperatures of the pilot chains
 ACCEPTANCE = 0.7
+VARIED = 0.2  # by how much a leapfrog step differs from transition to transition
+SHARPNESS = 4.0  # of the sigmoid
 ALIKE = 0.25  # how far from an even chance of being larger a number of simulated data may lie
 
 
@@ -83,7 +85,7 @@ class Path:
         self.size = self.units + math.prod(model.jitter or (0,))
         with torch.no_grad():
             self.features = model.features(batch)
-            self.q = model.draw(batch, 1, features=self.features).q
+            self.q = model.q(self.features)
 
     def draw(self, k: int, generator: torch.Generator, start: str | None = None) -> Tensor:
         """Draw k states for each datum from the start, (k, B, S)."""
@@ -95,7 +97,8 @@ class Path:
                     given = torch.cat([given, given.new_zeros(self.rows - n, given.shape[-1])]).repeat(k, 1)
                 z = model.draw_prior(k * self.rows, given, generator).unflatten(0, (k, self.rows))[:, :n]
             else:
-                z = model.draw(batch, k, noise=model.noise(k, self.rows, generator)[:, :n], features=self.features).z
+                noise = model.noise(k, self.rows, generator)[:, :n]
+                z = self.q.from_noise(noise if model.jitter is None else model.parts(noise)[0])
             jitter = None
             if model.jitter is not None:
                 jitter = torch.rand((k, self.rows, *model.jitter), generator=generator, dtype=z.dtype, device=z.device)[:, :n] - 0.5
@@ -138,15 +141,15 @@ class Path:
 Transition = Callable[[State, float, float], State]  # (state, t, share of the way) -> state; leaves f_t invariant
 
 
-def temperatures(count: int, schedule: str, sharpness: float = 4.0) -> np.ndarray:
+def temperatures(count: int, schedule: str) -> np.ndarray:
     """Return t_0 = 0 .. t_count = 1, (count + 1,): evenly spaced, or by a sigmoid, which takes smaller steps at both ends.
 
-    The sigmoid is 1 / (1 + exp(-sharpness (2 s - 1))) for s from 0 to 1, rescaled to run from 0 to 1.
+    The sigmoid is 1 / (1 + exp(-4 (2 s - 1))) for s from 0 to 1, rescaled to run from 0 to 1.
     """
     s = np.linspace(0, 1, count + 1)
     if schedule == "linear":
         return s
-    g = 1 / (1 + np.exp(-sharpness * (2 * s - 1)))
+    g = 1 / (1 + np.exp(-SHARPNESS * (2 * s - 1)))
     return np.asarray((g - g[0]) / (g[-1] - g[0]))
 
 
@@ -182,10 +185,8 @@ class Hmc:
         spreads: standard deviations at the start and at the end of the way, each (B, S).
     """
 
-    def __init__(
-        self, path: Path, leapfrog: int, generator: torch.Generator, sizes: Tensor, spreads: tuple[Tensor, Tensor], *, vary: float = 0.2
-    ) -> None:
-        self.path, self.leapfrog, self.generator, self.sizes, self.vary = path, leapfrog, generator, sizes, vary
+    def __init__(self, path: Path, leapfrog: int, generator: torch.Generator, sizes: Tensor, spreads: tuple[Tensor, Tensor]) -> None:
+        self.path, self.leapfrog, self.generator, self.sizes = path, leapfrog, generator, sizes
         self.precisions = tuple(spread**-2 for spread in spreads)
         self.accepted: list[Tensor] = []
 
@@ -204,7 +205,7 @@ class Hmc:
         uniform, varied = torch.rand((2, *wide), generator=self.generator, dtype=like.dtype, device=like.device)[:, :, :n]
         scale = torch.rsqrt(torch.lerp(self.precisions[0], self.precisions[1], t))
         # Drawn anew for each transition, so that no trajectory keeps returning to where it began.
-        step = (self.size(share) * (1 + self.vary * (2 * varied - 1))).unsqueeze(-1) * scale
+        step = (self.size(share) * (1 + VARIED * (2 * varied - 1))).unsqueeze(-1) * scale
 
         def gradient(at: State) -> Tensor:
             return torch.add(at.base_gradient, at.slope_gradient, alpha=t)
@@ -305,7 +306,8 @@ class _Annealed(Work):
         self.temperatures, self.chains, self.schedule, self.start, self.leapfrog = options
         self.note: tuple[str, ...] = ()
         self.ts = temperatures(self.temperatures, self.schedule)
-        self.chunk = max(1, ROWS // self.chains)
+        self.decoded = math.prod(chunks(job.model.space, 2048))
+        self.chunk = max(1, min(ROWS, self.decoded) // self.chains)
         self.cost = 3.0 * self.chains * self.temperatures * self.leapfrog
 
     def _forward(self, batch: Batch, first: int) -> tuple[Tensor, Hmc]:
@@ -317,27 +319,29 @@ class _Annealed(Work):
         hmc = Hmc(path, self.leapfrog, generator, sizes, spreads)
         return anneal(path, path.at(path.draw(self.chains, generator)), self.ts, hmc), hmc
 
-    def _how(self) -> str:
+    def _how(self, acceptance: np.ndarray) -> str:
+        plural = "s" if self.temperatures > 1 else ""
+        moves = f", HMC accepting {acceptance.mean():.0%}" if self.temperatures > 1 else ""
         chains = f"{self.chains} chain{'s' if self.chains > 1 else ''}"
-        return f"{self.temperatures:,} temperatures, {chains} from the {self.start}"
+        return f"{self.temperatures:,} temperature{plural}, {chains} from the {self.start}{moves}"
 
     def _estimate(self, side: str, nats: np.ndarray, how: str, ess: np.ndarray | None, on: str, acceptance: np.ndarray) -> Estimate:
         job, space = self.job, self.job.model.space
-        cells = space.cells if job.rows.observed is None else job.rows.observed_cells()
-        details = {
+        details = correction(job, self.rows) | {
             "temperatures": self.temperatures,
             "schedule": self.schedule,
             "start": self.start,
             "leapfrog": self.leapfrog,
             "acceptance": round(float(acceptance.mean()), 4),
         }
-        return Estimate("ais", nats, side, space.measure, self.chains, how, cells, ess, self.seconds, job.given, on, details)
+        return Estimate(
+            "ais", nats, side, space.measure, self.chains, how, cells_of(job, self.rows), ess, self.seconds, job.given, on, details
+        )
 
 
 def _numbers(log_w: Tensor) -> list[Tensor]:
-    """Return the lower bound, log of the effective number of chains and standard deviation of the log weights, each (B,)."""
-    log_ess = 2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)
-    return [log_mean_exp(log_w), log_ess, log_w.std(0) if len(log_w) > 1 else torch.zeros_like(log_w[0])]
+    """Return the lower bound and the log of the effective number of chains, each (B,)."""
+    return [log_mean_exp(log_w), 2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)]
 
 
 @final
@@ -345,7 +349,7 @@ class Annealing(_Annealed):
     """Bound log p(x) of data from below."""
 
     name = "ais"
-    columns = 4
+    columns = 3
 
     def compute(self, first: int) -> np.ndarray:
         batch = self.job.batch(first, min(self.chunk, self.rows - first))
@@ -354,10 +358,9 @@ class Annealing(_Annealed):
         return torch.stack([*_numbers(log_w), accepted.double()]).cpu().numpy()
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        lower, log_ess, spread, accepted = table
-        how = f"AIS with {self._how()}, HMC accepting {accepted.mean():.0%}"
+        lower, log_ess, accepted = table
+        how = f"AIS with {self._how(accepted)}"
         made = self._estimate("lower", lower, how, np.exp(log_ess), "data", accepted)
-        made = replace(made, details={**made.details, "spread": float(spread.mean())})
         warnings = done.warnings + self.note
         if accepted.mean() < 0.3:
             warnings += (f"AIS: HMC accepts only {accepted.mean():.0%} of its moves: the bound is looser than it could be",)
@@ -369,7 +372,7 @@ class Bidirectional(_Annealed):
     """Bound log p(x) from both sides on data drawn from the model."""
 
     name = "ais-simulated"
-    columns = 11
+    columns = COLUMNS + 4
 
     def __init__(self, job: Job, rows: int, options: tuple[int, int, str, str, int]) -> None:
         super().__init__(job, rows, options)
@@ -387,7 +390,8 @@ class Bidirectional(_Annealed):
     def compute(self, first: int) -> np.ndarray:
         job = self.job
         batch, z, jitter = self.simulated(first)
-        bounded = bounds(job.model, batch, job.k, chunks(job.model.space, job.k)[1], (job.seed, "simulated", first), self.chunk)
+        at_once = min(job.k, max(1, self.decoded // self.chunk))
+        bounded = bounds(job.model, batch, job.k, at_once, (job.seed, "simulated", first), self.chunk)
         log_w, hmc = self._forward(batch, first)
         generator = torch_generator(job.device, job.seed, self.name, "reverse", first)
         back = Hmc(hmc.path, self.leapfrog, generator, hmc.sizes, tuple(p**-0.5 for p in hmc.precisions))  # type: ignore[arg-type]
@@ -398,10 +402,10 @@ class Bidirectional(_Annealed):
         return torch.cat([bounded, torch.stack([*_numbers(log_w), upper, accepted.double()])]).cpu().numpy()
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        lower, log_ess, _, upper, accepted = table[6:]
-        how = f"AIS with {self._how()}, HMC accepting {accepted.mean():.0%}"
+        bounded, (lower, log_ess, upper, accepted) = table[:COLUMNS], table[COLUMNS:]
+        how = f"AIS with {self._how(accepted)}"
         made = [
-            *estimates(self.job, table[:6], self.seconds, SIMULATED),
+            *estimates(self.job, bounded, self.seconds, SIMULATED),
             self._estimate("lower", lower, how, np.exp(log_ess), SIMULATED, accepted),
             self._estimate("upper", upper, how.replace("AIS", "AIS in reverse", 1), None, SIMULATED, accepted),
         ]
@@ -409,14 +413,22 @@ class Bidirectional(_Annealed):
         assert real.ess is not None
         chances = {"bound": _chance(lower, real.nats), "ess": _chance(np.exp(log_ess), real.ess)}
         if self.job.k >= 10:
-            chances["gap"] = _chance(lower - table[1], real.nats - done["iwae"].nats[: len(real.nats)])
-        alike = all(abs(chance - 0.5) <= ALIKE for chance in chances.values())
+            chances["gap"] = _chance(lower - bounded[1], real.nats - done["iwae"].nats[: len(real.nats)])
+        m, n = len(lower), len(real.nats)
+        error = math.sqrt((m + n + 1) / (12 * m * n))  # of a chance, for data of one law
+        off = max(abs(chance - 0.5) for chance in chances.values())
+        # None: the data are too few to tell.
+        alike = False if off > max(ALIKE, 3 * error) else None if 3 * error > ALIKE else off <= ALIKE
         warnings = done.warnings
-        if not alike:
+        if alike is False:
             here, there = (mean_and_error(a)[0] for a in (lower, np.exp(log_ess)))
             warnings += (
                 f"data drawn from the model are unlike the data (lower bounds {here:.1f} and {real.mean()[0]:.1f} nats, effective chains "
                 f"{there:.1f} and {mean_and_error(real.ess)[0]:.1f}): the gap measured on them says little about the gap on the data",
+            )
+        elif alike is None:
+            warnings += (
+                f"{min(m, n)} data are too few to tell whether those drawn from the model are like them, and so whether their gap is",
             )
         told = {"alike": alike, "alike_chances": {name: round(chance, 3) for name, chance in chances.items()}}
         made[-1] = replace(made[-1], details={**made[-1].details, **told})

@@ -28,6 +28,7 @@ from vaestro.spaces import Batch, Space
 
 PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
 FEW = 5.0  # effective draws below which one draw or two carry the bound
+COLUMNS = 7  # ELBO by the closed-form rate, IWAE, IWAE with k/10 draws, log of the effective draws, rate, distortion, ELBO by log w
 
 
 def bounding(job: Job) -> list[Work]:
@@ -40,7 +41,7 @@ class Bounds(Work):
     """Estimate the ELBO and IWAE of each datum."""
 
     name = "bounds"
-    columns = 6
+    columns = COLUMNS
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -58,42 +59,62 @@ class Bounds(Work):
         few = float((made[1].ess < FEW).mean()) if made[1].ess is not None and self.job.k >= 2 * FEW else 0.0
         if few > 0.1:
             where = f"for {few:.0%} of the data"
-            warnings += (f"IWAE rests on fewer than {FEW:.0f} effective draws {where}: it lies well below log p(x) there",)
+            warnings += (f"IWAE rests on fewer than {FEW:.0f} effective draws {where}: it may lie well below log p(x) there",)
         rate, distortion = float(table[4].mean()), float(table[5].mean())
         return replace(done, estimates=(*done.estimates, *made), rate=rate, distortion=distortion, warnings=warnings)
 
 
 def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> tuple[Estimate, Estimate]:
     """Turn the numbers that `bounds` returned into estimates."""
-    elbos, iwaes, tenths, log_ess, _, _ = table
+    elbos, iwaes, tenths, log_ess, _, _, sampled = table
     space, rows, k = job.model.space, job.rows, job.k
+    count = len(elbos)
     draws = f"{k} draw{'s' if k > 1 else ''}"
     if rows.observed is not None:
         draws += ", of the observed cells"
-    cells = space.cells if rows.observed is None else rows.observed_cells()
-    details = {"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {}
-    details |= correction(job)
+    cells, spread = cells_of(job, count), correction(job, count)
+    details = spread | ({"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {})
     shared = (space.measure, k)
     return (
-        Estimate("elbo", elbos, "lower", *shared, f"ELBO with {draws}", cells, None, seconds, job.given, on, correction(job)),
+        Estimate(
+            "elbo",
+            elbos,
+            "lower",
+            *shared,
+            f"ELBO with {draws}",
+            cells,
+            None,
+            seconds,
+            job.given,
+            on,
+            spread | {"sampled": float(sampled.mean())},
+        ),
         Estimate("iwae", iwaes, "lower", *shared, f"IWAE with {draws}", cells, np.exp(log_ess), seconds, job.given, on, details),
     )
 
 
-def correction(job: Job) -> dict[str, float]:
+def cells_of(job: Job, count: int) -> float:
+    """Return the mean number of cells of a datum that are scored, over the first data."""
+    return float(job.model.space.cells) if job.rows.observed is None else job.rows.take(count).observed_cells()
+
+
+def correction(job: Job, count: int) -> dict[str, float]:
     """Return what lies between a density of spread data and the probability of those on the grid, in nats for a datum; or nothing.
 
     Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is on a density, and with
-    this added on a probability.
+    this added on a probability. Over the first `count` data, of their observed cells.
     """
     log_cells = job.model.space.log_cells()
     if job.model.jitter is None or log_cells is None:
         return {}
-    rows = job.rows
-    if rows.observed is None:
+    if job.rows.observed is None:
         return {"log_cells": float(log_cells.sum())}
-    sums = [float((log_cells * job.batch(i, 4096).observed.numpy(force=True)).sum()) for i in range(0, len(rows), 4096)]  # type: ignore[union-attr]
-    return {"log_cells": sum(sums) / len(rows)}
+    total = 0.0
+    for first in range(0, count, 4096):
+        observed = job.batch(first, min(4096, count - first)).observed
+        assert observed is not None
+        total += float((log_cells * observed.numpy(force=True)).sum())
+    return {"log_cells": total / count}
 
 
 def in_space(rows: Rows, space: Space) -> Rows:
@@ -125,7 +146,7 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
 def bounds(
     model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tuple[int, str, int], rows: int, features: Tensor | None = None
 ) -> Tensor:
-    """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate and distortion of each datum.
+    """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate, distortion and mean log w of each datum.
 
     Args:
         model: the model.
@@ -137,18 +158,18 @@ def bounds(
         features: determine q in place of the encoder's outputs, (B, ...).
 
     Returns:
-        (6, B), float64.
+        (7, B), float64.
     """
     seed, purpose, first = path
     features = model.features(batch) if features is None else features
-    sums = torch.zeros(3, len(batch), dtype=torch.float64, device=batch.x.device)
+    sums = torch.zeros(4, len(batch), dtype=torch.float64, device=batch.x.device)
     log_w = torch.full((2, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     parts = torch.full((PARTS, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     for done in range(0, k, draw_chunk):
         n = min(draw_chunk, k - done)
         noise = model.noise(n, rows, torch_generator(batch.x.device, seed, purpose, first, done))[:, : len(batch)]
         draws = model.draw(batch, n, noise=noise, features=features)
-        sums += n * torch.stack([elbo(draws), draws.total_rate, draws.distortion])
+        sums += n * torch.stack([elbo(draws), draws.total_rate, draws.distortion, draws.log_w.mean(0)])
         # iwae is the log of a mean: log n makes it the log of a sum, which chunks share.
         chunk = torch.stack([iwae(draws) + math.log(n), torch.logsumexp(2 * draws.log_w, 0)])
         log_w = torch.logaddexp(log_w, chunk.double())
@@ -156,7 +177,7 @@ def bounds(
             parts = torch.logaddexp(parts, _by_parts(draws.log_w, done))
     sizes = torch.tensor([len(range(part, k, PARTS)) for part in range(PARTS)], dtype=torch.float64, device=batch.x.device)
     tenths = (parts - sizes.log().unsqueeze(1)).mean(0)
-    return torch.stack([sums[0] / k, log_w[0] - math.log(k), tenths, 2 * log_w[0] - log_w[1], sums[1] / k, sums[2] / k])
+    return torch.stack([sums[0] / k, log_w[0] - math.log(k), tenths, 2 * log_w[0] - log_w[1], sums[1] / k, sums[2] / k, sums[3] / k])
 
 
 def _by_parts(log_w: Tensor, done: int) -> Tensor:

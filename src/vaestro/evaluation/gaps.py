@@ -138,9 +138,7 @@ def optimised(
     with torch.inference_mode(False), torch.enable_grad():
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
-            q = model.draw(
-                batch, noise=model.noise(1, len(batch), torch_generator(start.device, seed, purpose, first)), features=features
-            ).q
+            q = model.q(features)
         gradient_of_z = _Held() if hasattr(q, "detach") else Pathwise()
         adam = torch.optim.Adam([features], lr)
         quarters, lengths = [torch.zeros_like(features, requires_grad=False) for _ in range(4)], [0] * 4

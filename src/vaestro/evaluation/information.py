@@ -120,10 +120,8 @@ class Codes(Work):
         """Return q(z | x) of all N data, some at a time."""
         if not self._each:
             model = self.job.model
-            generator = torch_generator(self.job.device, self.job.seed, "information", "unused")
             for first in range(0, self.rows, self.each):
-                batch = self.job.batch(first, min(self.each, self.rows - first))
-                self._each.append(model.draw(batch, 1, noise=model.noise(1, len(batch), generator)).q)
+                self._each.append(model.q(model.features(self.job.batch(first, min(self.each, self.rows - first)))))
         return self._each
 
     @torch.inference_mode()
@@ -144,6 +142,8 @@ class Codes(Work):
             how=draws + lowered,
         )
         warnings = done.warnings
+        if self.rows == 1:
+            warnings += ("one datum alone has no index for its code to tell: the mutual information of one is 0",)
         if found.mutual_information[0] > found.ceiling - min(NEAR, found.ceiling / 2):
             held_found = found.mutual_information[0]
             too_large = "; the KL of the aggregate posterior to the prior is then too large, an upper estimate" if shared else ""

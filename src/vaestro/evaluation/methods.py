@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vaestro.data import Rows
@@ -12,7 +14,7 @@ from vaestro.evaluation.annealing import annealing
 from vaestro.evaluation.bounds import bounding, in_space
 from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
-from vaestro.evaluation.records import Evaluation
+from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
 from vaestro.model import LatentModel
 from vaestro.parts import find
@@ -80,13 +82,13 @@ def evaluating(
     Raises:
         ValueError: see `evaluate`.
     """
-    if not isinstance(k, int) or k < 1:
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     if limit is not None and not 1 <= limit <= len(rows):
         raise ValueError(f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got {limit}")
     parts = [find("method", spec, METHODS) for spec in split_methods(methods)]
     names = [part.name for part in parts]
-    if not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
         raise ValueError(f"expected each method once, among {', '.join(METHODS)}; got {', '.join(names) or 'none'}")
     if (rows.space.kind, rows.space.shape, rows.space.names) != (model.space.kind, model.space.shape, model.space.names):
         raise ValueError(f"expected {model.space} data; got {rows.space}")
@@ -97,16 +99,16 @@ def evaluating(
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
     device = next(model.parameters()).device if device is None else torch.device(device)
     bounded = {"elbo", "iwae"} & set(names)
-    job = Job(model, rows, k if bounded else 1, seed, device)
-    works: list[Work] = [*bounding(job)]
-    # In the table's order: what is taken apart needs the bounds that stand before it.
-    for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
-        if part.name not in bounded:
-            works += part(job)
-    store = Store(folder, key_of(job, parts) if folder else "", rank)
+    job = Job(model, rows, int(k) if bounded else 1, seed, device)
     training = model.training
     model.eval()
     try:
+        works: list[Work] = [*bounding(job)]
+        # In the table's order: what is taken apart needs the bounds that stand before it.
+        for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
+            if part.name not in bounded:
+                works += part(job)
+        store = Store(folder, key_of(job, parts) if folder else "", rank)
         for share, tables in perform(works, store, rank, processes):
             if tables is None:
                 yield share, None
@@ -116,11 +118,10 @@ def evaluating(
             done = work.finish(table, done)
     finally:
         model.train(training)
-    dropped = {"elbo", "iwae"} - bounded
-    kept = tuple(e for e in done.estimates if e.method not in dropped)
+    kept = tuple(e for e in done.estimates if e.method in names or (e.on == SIMULATED and e.method in {"elbo", "iwae"} and bounded))
+    yield 1.0, replace(done, estimates=kept)
     if rank == 0:
-        store.clear()
-    yield 1.0, Evaluation(kept, done.rate, done.distortion, done.gap, done.information, done.warnings)
+        store.clear()  # only now: whoever took the evaluation has had the chance to keep it
 
 
 def split_methods(methods: str | Sequence[str]) -> list[str]:

@@ -60,9 +60,8 @@ class Estimate:
         sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
         partly = {"counting": "", "mixed": ", partly"}.get(self.measure, ",")
         density = f"{partly} a density in the data's own units" if partly else ""
-        plus = "" if math.isnan(error) else f" +- {error:.2f}"
         where = f"{len(self.nats):,} data drawn from the model" if self.on == SIMULATED else data
-        return f"log p(x{of}) {sign} {mean:.2f}{plus} nats ({self.how}, {where}{density})"
+        return f"log p(x{of}) {sign} {plus_minus((mean, error))} nats ({self.how}, {where}{density})"
 
     def notes(self) -> list[str]:
         """Say what a reader of the number should know beside it, a sentence each."""
@@ -73,7 +72,9 @@ class Estimate:
             notes.append(f"effectively {middle:.1f} of {of} for half of the data, fewer than {low:.1f} for one in 20")
         if "rise" in self.details:
             notes.append(f"it rose by {self.details['rise']:.2f} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
-        if "log_cells" in self.details and self.method == "iwae":
+        if "sampled" in self.details and not math.isclose(self.details["sampled"], self.mean()[0], abs_tol=5e-3):
+            notes.append(f"with log q - log p at the draws in place of the rate in closed form: {self.details['sampled']:.2f}")
+        if "log_cells" in self.details and self.side == "lower" and self.on == "data":
             cells, mean = self.details["log_cells"], self.mean()[0]
             if self.measure == "counting":
                 notes.append(f"of the data spread over their cells the density is {mean - cells:.2f}; the cells' volume adds {cells:.2f}")
@@ -116,9 +117,9 @@ class Gap:
 
     def sentence(self, data: str) -> str:
         """Say the gaps with their errors, what they rest on, and on which data."""
-        gaps = f"amortization gap at least {_plus(self.amortization())}"
+        gaps = f"amortization gap at least {plus_minus(self.amortization())}"
         approximation = self.approximation()
-        gaps += " nats" if approximation is None else f", approximation gap at least {_plus(approximation)} nats if that q is the best"
+        gaps += " nats" if approximation is None else f", approximation gap at least {plus_minus(approximation)} nats if that q is the best"
         return f"ELBO {self.elbo.mean():.2f}, with the best q found for each datum {self.optimised.mean():.2f}: {gaps} ({data})"
 
     def notes(self) -> list[str]:
@@ -182,16 +183,16 @@ class Information:
 
     def sentence(self, data: str) -> str:
         """Say what the rate is made of, with errors, and on which data."""
-        held = f"mutual information {_plus(self.mutual_information)}"
+        held = f"mutual information {plus_minus(self.mutual_information)}"
         at_most = f"at most ln {self.n:,} = {self.ceiling:.2f}"
         if self.marginal_kl is None:
             return (
                 f"{held} nats of codes with data and conditions ({at_most}); the rate, {self.rate:.2f}, neither bounds it nor "
                 f"is taken apart: the prior depends on the conditions ({self.how}; {data})"
             )
-        parts = f"KL of the aggregate posterior to the prior {_plus(self.marginal_kl)}"
+        parts = f"KL of the aggregate posterior to the prior {plus_minus(self.marginal_kl)}"
         if self.total_correlation is not None and self.unit_kl_sum is not None:
-            parts = f"total correlation {_plus(self.total_correlation)} + unit-wise KL {_plus(self.unit_kl_sum)}"
+            parts = f"total correlation {plus_minus(self.total_correlation)} + unit-wise KL {plus_minus(self.unit_kl_sum)}"
         return f"rate {self.rate:.2f} = {held} ({at_most}; the true one lies between this and the rate) + {parts} nats ({self.how}; {data})"
 
     def line(self) -> dict[str, Any]:
@@ -241,8 +242,8 @@ class Evaluation:
         return {e.method: mean_and_error(upper[0] - e.nats) for e in simulated if upper and e.side == "lower"}
 
 
-def _plus(value: tuple[float, float]) -> str:
-    """Write a mean and its standard error."""
+def plus_minus(value: tuple[float, float]) -> str:
+    """Write a mean and its standard error, if there is one: -95.10 +- 0.20."""
     mean, error = value
     return f"{mean:.2f}" + ("" if math.isnan(error) else f" +- {error:.2f}")
 

@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
@@ -112,7 +113,7 @@ class Store:
         self.folder.mkdir(exist_ok=True)
         ends = np.cumsum([p.shape[1] for p in pieces.values()])
         places = [(f, end - p.shape[1], p.shape[1]) for (f, p), end in zip(pieces.items(), ends, strict=True)]
-        with writing(self.folder / f"{self.key}-{work.name}-{self.rank}.npz") as part, part.open("wb") as file:
+        with writing(self.folder / f"{self.key}.{work.name}.{self.rank}.npz") as part, part.open("wb") as file:
             np.savez(file, table=np.concatenate(list(pieces.values()), 1), places=np.array(places, np.int64))
         self._saved = time.monotonic()
 
@@ -125,12 +126,14 @@ class Store:
                 self.folder.rmdir()  # unless another evaluation keeps its own there
 
     def _files(self, name: str) -> list[Path]:
-        return [] if self.folder is None else sorted(self.folder.glob(f"{self.key}-{name}-*.npz"))
+        return [] if self.folder is None else sorted(self.folder.glob(f"{self.key}.{name}.*.npz"))
 
 
 def key_of(job: Job, methods: Sequence[Any]) -> str:
     """Name an evaluation by whatever its digits depend on: weights, data, methods with their options, draws and seed."""
-    digest = hashlib.sha256(json.dumps([job.rows.sha256(), [str(m) for m in methods], job.k, job.seed, str(job.device.type)]).encode())
+    digest = hashlib.sha256(
+        json.dumps([vaestro.__version__, job.rows.sha256(), [str(m) for m in methods], job.k, job.seed, str(job.device.type)]).encode()
+    )
     for name, tensor in sorted(job.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
