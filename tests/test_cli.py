@@ -327,7 +327,7 @@ def test_evaluate_by_annealing_says_both_sides_and_writes_each_datum(capsys, cop
     assert np.isnan(arrays["ais"][6:]).all() and np.isfinite(arrays["ais"][:6]).all() and len(arrays["ais"]) == 9
     assert len(arrays["simulated_ais_upper"]) == len(arrays["simulated_iwae"]) == 6
     info = say(capsys, "info", copy)
-    assert "<=" not in info and "3 chains, 6 data" in info
+    assert "<=" not in info and "3 chains, 6 test data" in info
 
 
 def test_evaluate_takes_the_gap_and_the_rate_apart(capsys, copy):
@@ -385,6 +385,47 @@ def test_data_that_changed_since_training_are_said_to_have(capsys, tmp_path):
     assert f"the test data are not those of the training: 10 with hash {then} then, 10 with hash {now} now" in out
     assert "the train data are not those of the training: 180 with hash" in out
     assert any(now in warning for warning in vs.Run(run).evaluation["warnings"])
+
+
+def test_data_in_other_units_are_other_data(capsys, tmp_path):
+    # The values inside are the same: what is hashed must hold their units.
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    table = {f"c{i}": x[:, i] for i in range(4)}
+    for name, factor in (("one", 1.0), ("thousand", 1000.0)):
+        vs.train(factor * x, run=tmp_path / name, latent=2, network="mlp:width=8", steps=4, device="cpu")
+        vs.train(
+            {k: factor * v for k, v in table.items()}, run=tmp_path / f"t{name}", latent=2, network="mlp:width=8", steps=4, device="cpu"
+        )
+        for run in (name, f"t{name}"):
+            say(capsys, "evaluate", tmp_path / run, "--k", "3")
+    for a, b in (("one", "thousand"), ("tone", "tthousand")):
+        comparison = vs.compare([tmp_path / a, tmp_path / b])
+        assert len(comparison.groups) == 2
+        assert "different data" in comparison.refusals[0]
+    np.save(tmp_path / "one" / "data.npy", 1000 * x)
+    assert "the train data are not those of the training: 270 with hash" in say(capsys, "evaluate", tmp_path / "one", "--k", "3")
+
+
+def test_an_evaluation_goes_beside_a_damaged_one(capsys, copy):
+    file = Path(copy) / "evaluation.json"
+    file.write_text('{"split": "te')
+    assert main(["info", copy]) == 2
+    assert "damaged" in capsys.readouterr().err
+    say(capsys, "evaluate", copy, "--k", "3")
+    assert vs.Run(copy).evaluation["n"] == 10
+    assert (Path(copy) / "evaluation-damaged.json").exists()
+
+
+def test_what_was_computed_is_kept_where_it_cannot_be_written(capsys, copy, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vaestro.runs.write_arrays", full)
+        assert main(["evaluate", copy, "--k", "3"]) == 1
+    assert list((Path(copy) / "evaluating").iterdir())
+    say(capsys, "evaluate", copy, "--k", "3")
+    assert not (Path(copy) / "evaluating").exists()
 
 
 def test_two_processes_evaluate_as_one_does(copy):
@@ -574,7 +615,7 @@ def test_info_says_that_an_evaluation_is_of_earlier_weights(capsys, tmp_path, x)
     assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
     assert "earlier weights" not in say(capsys, "info", tmp_path / "run"), "nothing was left to do"
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "40", "--quiet"]) == 0
-    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, 10 data, of earlier weights") == 2
+    assert say(capsys, "info", tmp_path / "run").count("with 2 draws, 10 test data, of earlier weights") == 2
     assert main(["evaluate", str(tmp_path / "run"), "--k", "2", "--quiet"]) == 0
     assert "earlier weights" not in say(capsys, "info", tmp_path / "run")
 
