@@ -164,6 +164,24 @@ def test_densities_of_one_data_set_standardised_twice_are_ranked(here):
     assert "different conditions" in alone("a", write("g", {"iwae": near(5)}, sha=OTHER, datum=datum, given=["y"], **keys))
 
 
+def test_densities_of_equal_hash_are_not_ranked_where_their_data_differ(here):
+    datum = 50 + 10 * np.random.default_rng(2).normal(size=N)
+    keys = {"measure": "lebesgue"}
+    write("none", {"iwae": near(1)}, **keys)
+    write("a", {"iwae": near(0)}, datum=datum, **keys)
+    write("b", {"iwae": near(5)}, datum=datum + 1e-5, **keys)
+    assert vs.compare(["a", "b"]).groups[0].pairs and vs.compare(["a", "none"]).groups[0].pairs
+    write("c", {"iwae": near(5)}, datum=2 * datum, **keys)
+    assert alone("a", "c") == "c is not ranked with a: different data: equal as standardised (aaaaaaaa), but not in their own units"
+    # One whose data are not known belongs with either, but not with both.
+    comparison = vs.compare(["none", "a", "c"])
+    assert [{r.name for r in g.rows} for g in comparison.groups] == [{"a", "none"}, {"c"}]
+    assert "different data: equal as standardised" in comparison.refusals[0]
+    # The hash of probabilities says it all.
+    write("d", {"iwae": near(0)}, datum=datum)
+    assert vs.compare([write("e", {"iwae": near(5)}, datum=2 * datum), "d"]).groups[0].pairs
+
+
 def test_probabilities_need_equal_hashes(here):
     datum = np.random.default_rng(2).normal(size=N)
     write("a", {"iwae": near(0)}, datum=datum)
@@ -207,6 +225,14 @@ def test_the_command_that_measures_a_gap_keeps_data_and_draws(here):
     for name, shift in (("a a", 1), ("b b", 0)):
         write(name, {"iwae": near(shift)[:90]}, k=50, split="valid")
     assert "vaestro evaluate 'b b' --methods elbo,iwae,ais --k 50 --split valid --limit 90 measures it" in pair(["a a", "b b"]).sentence
+
+
+@pytest.mark.parametrize("split", ["all", "test", "valid"])
+def test_the_command_that_measures_a_gap_takes_the_data_that_were_given(here, split):
+    for name, shift in (("a", 1), ("b", 0)):
+        write(name, {"iwae": near(shift)[:90]}, source="my data.npz", split=split)
+    said = pair(["a", "b"]).sentence
+    assert f"vaestro evaluate b --methods elbo,iwae,ais --data 'my data.npz' --split {split} --limit 90 measures it" in said
 
 
 @pytest.mark.parametrize("gap", [(0.9, 0.05), (0.65, 0.05), (0.3, 0.3)])
@@ -260,8 +286,70 @@ def test_twins_and_single_data_cannot_be_told_apart(here):
     write("c", {"iwae": np.array([-3.0])})
     write("d", {"iwae": np.array([-1.0])})
     got = pair(["c", "d"])
-    assert got.relation == "equal" and "they differ by 2.00 nats (IWAE_500, on 1 datum)" in got.sentence
+    assert got.relation == "equal" and "differ by 2.00 nats (IWAE_500), from 1 datum, too few for" in got.sentence
     assert report(vs.compare(["c", "d"]))
+
+
+@pytest.mark.parametrize("n", [2, 9, 10])
+def test_few_data_do_not_decide(here, n):
+    r = np.random.default_rng(3)
+    wiggle = r.normal(0, 0.01, n)
+    for name, shift in (("a", 5), ("b", 0)):
+        write(name, {"iwae": BASE[:n] + shift + wiggle * shift}, gaps={"iwae": (0.1, 0.01)})
+    np.savez("p.npz", log_px=BASE[:n] - 1 - wiggle)
+    for got in (pair(["a", "b"]), pair(["a"], {"p": "p.npz:measure=counting"})):
+        assert got.decided == (n == 10)
+        if n < 10:
+            assert got.relation == "equal" and f"from {n} data, too few for the error of their difference" in got.sentence
+
+
+def test_annealing_on_few_of_many_data_does_not_decide(here):
+    write("a", {"iwae": near(0, seed=1)})
+    write("b", {"ais": first(near(50, seed=3), 5)}, options={"temperatures": 100})
+    got = pair(["a", "b"])
+    assert got.relation == "equal" and "from 5 data of 400, too few for the error of their difference" in got.sentence
+
+
+def test_a_gap_with_an_infinite_difference_is_not_known(here):
+    write("a", {"iwae": near(5, seed=1)})
+    write("b", {"iwae": near(0, seed=2)}, gaps={"iwae": (1.0, 0.01)})
+    assert pair(["a", "b"]).decided
+    arrays = dict(np.load("b/evaluation.npz"))
+    for low, high in ((-np.inf, -80.0), (-np.inf, -np.inf), (np.nan, -80.0)):
+        arrays["simulated_iwae"][5], arrays["simulated_ais_upper"][5] = low, high
+        np.savez("b/evaluation.npz", **arrays)
+        got = pair(["a", "b"])
+        assert got.relation == "higher" and "b's gap is not known" in got.sentence
+        assert vs.compare(["b"]).rows[0].headline.gap is None
+
+
+@pytest.mark.parametrize("stale", ["a", "b", "ab"])
+def test_an_evaluation_of_earlier_weights_decides_nothing(here, stale):
+    write("a", {"iwae": near(0.8, seed=1)}, weights_sha256="0" * 64)
+    write("b", {"iwae": near(0, seed=2)}, gaps={"iwae": (0.3, 0.05)}, weights_sha256="0" * 64)
+    assert pair(["a", "b"]).decided, "without the file of the weights there is nothing to say"
+    for name in "ab":
+        weights = Path(name, "model.safetensors")
+        weights.write_bytes(name.encode())
+        if name not in stale:
+            result = json.loads(Path(name, "evaluation.json").read_text())
+            Path(name, "evaluation.json").write_text(json.dumps(result | {"weights_sha256": vs.Run(name).weights_sha256()}))
+    comparison = vs.compare(["a", "b"])
+    assert comparison.notes == tuple(f"{s}: its evaluation is of earlier weights (vaestro evaluate {s} measures these)" for s in stale)
+    (got,) = comparison.groups[0].pairs
+    whose = "the evaluations of a and b are" if stale == "ab" else f"{stale}'s evaluation is"
+    assert got.relation == "higher" and comparison.groups[0].ranking is None
+    assert got.sentence.endswith(f", but nothing follows for the models as they are now: {whose} of earlier weights")
+    # Nor does a bound above an exact value.
+    np.savez("p.npz", log_px=near(-5))
+    for name in stale:
+        assert pair([name], {"p": "p.npz:measure=counting"}).relation == "higher"
+
+
+def test_evaluations_that_do_not_name_their_weights_are_taken_as_they_are(here):
+    write("a", {"iwae": near(0.8, seed=1)})
+    Path("a/model.safetensors").write_bytes(b"a")
+    assert vs.compare("a").notes == () and not vs.compare("a").rows[0].stale
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.05, 0.8])
@@ -291,6 +379,16 @@ def test_bounds_of_different_tightness_are_said_to_be(here):
     for runs, label in ((["a", "b"], "ELBO against IWAE_50,"), (["b", "c"], "IWAE_50 against IWAE_5000,"), (["e", "f"], "AIS_100 against")):
         assert f"({label}" in pair(runs).sentence and "bounds of different tightness" in pair(runs).sentence
     assert "(ELBO, paired" in pair(["a", "d"]).sentence, "more draws do not tighten an ELBO"
+
+
+@pytest.mark.parametrize("key", ["schedule", "start", "leapfrog"])
+def test_annealing_of_another_kind_is_of_another_tightness(here, key):
+    options = {"temperatures": 100, "schedule": "sigmoid", "start": "posterior", "leapfrog": 2}
+    write("a", {"ais": near(0, seed=1)}, options=options)
+    write("b", {"ais": near(5, seed=2)}, options=options)
+    write("c", {"ais": near(9, seed=3)}, options=options | {key: {"schedule": "linear", "start": "prior", "leapfrog": 4}[key]})
+    assert "bounds of different tightness" not in pair(["a", "b"]).sentence
+    assert "bounds of different tightness" in pair(["a", "c"]).sentence
 
 
 def test_like_is_compared_with_like(here):
@@ -630,6 +728,13 @@ def test_a_damaged_evaluation(here, refused, text):
     write("a", {"iwae": near(0)})
     Path("a/evaluation.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert "a readable a/evaluation.json; got a damaged one" in refused("compare", "a")
+
+
+def test_an_evaluation_without_a_bound(here, refused):
+    write("a", {"iwae": near(0)})
+    result = json.loads(Path("a/evaluation.json").read_text())
+    Path("a/evaluation.json").write_text(json.dumps(result | {"estimates": []}))
+    assert "expected a run with a bound (vaestro evaluate a); got a, whose evaluation has none" in refused("compare", "a")
 
 
 def test_damaged_arrays(here, refused):

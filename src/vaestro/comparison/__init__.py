@@ -10,6 +10,7 @@ differences: much of the error of each mean is the data's, and is common to both
   log p(x) from above: g_m <= mean (upper - L_m) (bidirectional Monte Carlo; Wu, Burda, Salakhutdinov and Grosse, 2017).
   It is the gap on simulated data, and counts for real ones as far as the two are alike.
 - An exact value beside a bound: a bound above it decides; a bound below it decides nothing.
+- Fewer than ten paired data decide nothing, nor does an evaluation of earlier weights than the run has now.
 
 Which bound is used. Of a run, the one that covers most data, and of those the highest. Of a pair, a method that both
 have (like with like; an exact value is like any), of those the one that covers most data, and of those the tightest, that

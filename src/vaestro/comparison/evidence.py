@@ -37,6 +37,7 @@ class Bound:
         temperatures: of annealing, if known.
         bits_per_dim: None for densities, or where the number of cells is not known.
         gap: an upper bound on the method's mean gap in nats, its standard error, and the number of simulated data.
+        annealing: its schedule, start and leapfrog steps, each None if unknown.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Bound:
     temperatures: int | None = None
     bits_per_dim: float | None = None
     gap: tuple[float, float, int] | None = None
+    annealing: tuple[Any, ...] = ()
 
     @property
     def label(self) -> str:
@@ -55,9 +57,9 @@ class Bound:
         return name if number is None else f"{name}_{number}"
 
     @property
-    def tightness(self) -> tuple[str, int | None, int | None]:
+    def tightness(self) -> tuple[Any, ...]:
         """Return what two bounds must share to be equally tight by construction; draws do not tighten an ELBO."""
-        return self.method, None if self.method == "elbo" else self.k, self.temperatures
+        return self.method, None if self.method == "elbo" else self.k, self.temperatures, *self.annealing
 
     @property
     def there(self) -> np.ndarray:
@@ -94,6 +96,8 @@ class Row:
         warnings: of the evaluation.
         exact: whether it is a file of exact values that was brought along.
         alike: whether the simulated data that gaps were measured on are like the data.
+        own: whether the data are of the run's own source.
+        stale: whether the evaluation is of earlier weights than the run has now.
     """
 
     name: str
@@ -111,6 +115,8 @@ class Row:
     warnings: tuple[str, ...] = ()
     exact: bool = False
     alike: bool = True
+    own: bool = True
+    stale: bool = False
 
     @property
     def headline(self) -> Bound:
@@ -149,7 +155,7 @@ def read_run(opened: Run, name: str) -> Row:
     """Read a run's evaluation.
 
     Raises:
-        ValueError: there is none, or its files are damaged or not of one evaluation.
+        ValueError: there is none or none with a bound, or its files are damaged or not of one evaluation.
     """
     command = f"vaestro evaluate {shlex.quote(str(opened.path))}"
     file, arrays_file = opened.path / "evaluation.json", opened.path / "evaluation.npz"
@@ -161,16 +167,22 @@ def read_run(opened: Run, name: str) -> Row:
         result: Any = opened.evaluation
         n, sha256 = int(result["n"]), str(result["data_sha256"])
         lines = [e for e in result["estimates"] if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")]
-        measure = str(lines[0]["measure"])
+        measure = str(lines[0]["measure"]) if lines else ""
         # Only what bounds the same thing: a density's evaluation may carry the bound for the discrete data beside it.
         announced = [_announced(e) for e in lines if e["measure"] == measure]
         means = [float(e["mean"]) for e in lines if e["measure"] == measure]
         split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
         masked = result.get("masked")
         alike = all(e.get("alike", True) for e in result["estimates"])
-    except (*DAMAGE, IndexError, json.JSONDecodeError) as error:
+        hashed = result.get("weights_sha256")
+    except (*DAMAGE, json.JSONDecodeError) as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}") from error
+    if not lines:
+        raise ValueError(f"expected a run with a bound ({command}); got {opened.path}, whose evaluation has none")
+    stale = hashed is not None and (opened.path / "model.safetensors").exists() and hashed != opened.weights_sha256()
+    if stale:
+        warnings += (f"its evaluation is of earlier weights ({command} measures these)",)
     given = _given(result, lines[0], opened)
     arrays = _arrays(arrays_file, f"; {command} writes it anew")
     bounds = []
@@ -185,10 +197,11 @@ def read_run(opened: Run, name: str) -> Row:
         raise ValueError(f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)")
     datum = arrays.get("datum")
     source = str(result.get("source", ""))
+    own = source in ("", str(opened.config.get("source", "")))
     return Row(
         name, opened.path, tuple(bounds), split, n, sha256, source, str(result.get("space", "")), measure, given,
         None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
-        warnings, alike=alike,
+        warnings, alike=alike, own=own, stale=stale,
     )  # fmt: skip
 
 
@@ -263,8 +276,9 @@ def names(paths: list[Path]) -> list[str]:
 
 def _announced(line: Mapping[str, Any]) -> Bound:
     k, temperatures = (None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures"))
-    bits = line.get("bits_per_dim")
-    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, None if bits is None else float(bits))
+    bits = None if line.get("bits_per_dim") is None else float(line["bits_per_dim"])
+    annealing = tuple(line.get(key) for key in ("schedule", "start", "leapfrog"))
+    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, bits, annealing=annealing)
 
 
 def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> tuple[str, ...]:
@@ -292,6 +306,9 @@ def _gap(arrays: Mapping[str, np.ndarray], method: str) -> tuple[float, float, i
     upper, lower = arrays.get("simulated_ais_upper"), arrays.get(f"simulated_{method}")
     if upper is None or lower is None or upper.shape != lower.shape:
         return None
-    differences = upper.astype(np.float64) - lower.astype(np.float64)
-    differences = differences[np.isfinite(differences)]
-    return (*mean_and_error(differences), len(differences)) if len(differences) > 1 else None
+    with np.errstate(invalid="ignore"):
+        differences = upper.astype(np.float64) - lower.astype(np.float64)
+    # Without those that are not finite, the rest would bound the gap of the rest alone.
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        return None
+    return *mean_and_error(differences), len(differences)

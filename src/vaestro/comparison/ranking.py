@@ -23,6 +23,8 @@ from vaestro.runs import Run
 # How far projections of one datum may lie apart, in standard deviations over data: float32 values standardised twice.
 SAME_DATUM = 1e-4
 SPOKEN_PAIRS = 10
+# Fewer paired data do not decide: two standard errors that are themselves estimated from so few hold too rarely.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Pair:
         higher: the name of the row whose number is higher.
         lower: the other's.
         relation: "better" (the higher is the better model for certain, up to error), "better on simulated data" (it is, as far as
-            simulated data speak for the real), "higher" (it is if the lower's gap is below the difference), "equal" (they
-            cannot be told apart).
+            simulated data speak for the real), "higher" (it is if the lower's gap is below the difference, and if both numbers
+            are of the weights that the runs have now), "equal" (they cannot be told apart).
         difference: the mean over data of the higher's number minus the lower's, in nats.
         stderr: its standard error, paired over data; NaN for a single datum.
         n: data that it is over.
@@ -207,7 +209,7 @@ def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | 
     for other, one in combinations(groups, 2):
         verb = "is" if len(one) == 1 else "are"
         apart = f"{listing([r.name for r in one])} {verb} not ranked with {listing([r.name for r in other])}"
-        refusals.append(f"{apart}: {refusal(one[0], other[0])}")
+        refusals.append(f"{apart}: {next(filter(None, (refusal(x, y) for x in one for y in other)))}")
     return Comparison(tuple(rows), tuple(_group(g) for g in groups), tuple(refusals), tuple(notes))
 
 
@@ -224,10 +226,14 @@ def refusal(a: Row, b: Row) -> str | None:
         advice = "" if a.exact or b.exact else f": evaluate both with --limit {min(a.n, b.n)}"
         return f"measured on {a.n:,} and on {b.n:,} data{advice}"
     different = f"different data or binarisation ({hashes})"
+    scaled = f"different data: equal as standardised ({a.short_hash}), but not in their own units"
     density = f"a density and a probability, or densities of different measure, have no common scale ({kinds})"
     conditions = f"different conditions: {a.of} and {b.of}"
     if a.sha256 == b.sha256:
-        return density if a.measure != b.measure else conditions if set(a.given) != set(b.given) else None
+        if a.measure != b.measure:
+            return density
+        # Hashes once left the standardisation out.
+        return scaled if same is False else conditions if set(a.given) != set(b.given) else None
     # The hash covers conditions and masks too: where they differ, they alone explain that it does.
     if same is not False and set(a.given) != set(b.given):
         return conditions
@@ -240,11 +246,10 @@ def refusal(a: Row, b: Row) -> str | None:
 
 
 def _same_values(a: Row, b: Row) -> bool | None:
-    """Tell whether two rows are of the same values as far as both go, by hash or by projections; None if unknown."""
-    if a.sha256 == b.sha256:
-        return True
-    if a.datum is None or b.datum is None:
-        return None
+    """Tell whether two rows are of the same values as far as both go, by projections or by hash; None if unknown."""
+    equal = a.sha256 == b.sha256
+    if a.datum is None or b.datum is None or (equal and "counting" in (a.measure, b.measure)):
+        return equal or None
     n = min(a.n, b.n)
     one, other = a.datum[:n], b.datum[:n]
     near = SAME_DATUM * (float(one.std()) or float(np.abs(one).max()))
@@ -253,7 +258,7 @@ def _same_values(a: Row, b: Row) -> bool | None:
 
 def _place(row: Row, groups: list[list[Row]]) -> Row:
     """Put a row into the group that it can be compared with, or into one of its own; exact values learn their bits/dim there."""
-    home = next((g for g in groups if refusal(g[0], row) is None), None)
+    home = next((g for g in groups if all(refusal(r, row) is None for r in g)), None)
     if home is None:
         groups.append([row])
         return row
@@ -306,10 +311,9 @@ def _pair(a: Row, b: Row) -> Pair:
     if difference < 0 or (not abs(difference) > 0 and b.name < a.name):
         a, b, of_a, of_b, difference = b, a, of_b, of_a, abs(difference)
     said = number(difference, error)
-    how = f"{_how(of_a, of_b)}, {'paired over ' if n > 1 else 'on '}{n:,} {'data' if n > 1 else 'datum'}"
-    if n < a.n:
-        how += f" of {a.n:,}"
-    how += _also(a, b, of_a, of_b)
+    count = f"{n:,} {'data' if n > 1 else 'datum'}" + (f" of {a.n:,}" if n < a.n else "")
+    method, also = _how(of_a, of_b), _also(a, b, of_a, of_b)
+    how = f"{method}, {'paired over ' if n > 1 else 'on '}{count}{also}"
     sides = (of_a.side, of_b.side)
 
     def made(relation: str, sentence: str) -> Pair:
@@ -317,9 +321,24 @@ def _pair(a: Row, b: Row) -> Pair:
 
     if not math.isfinite(difference):
         return made("equal", f"{a.name} and {b.name} cannot be compared: their difference is not finite ({how})")
-    # Not "<": twins differ by 0 +- 0, and one datum has no error.
+    if n < FEWEST:
+        return made(
+            "equal",
+            f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({method}{also}), from {count}, too few for the "
+            "error of their difference",
+        )
+    # Not "<": twins differ by 0 +- 0.
     if not abs(difference) > 2 * error:
         return made("equal", f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({how})")
+    stale = [r.name for r in (a, b) if r.stale]
+    if stale:
+        of = f"{stale[0]}'s evaluation is" if len(stale) == 1 else f"the evaluations of {listing(sorted(stale))} are"
+        noun = "value" if of_a.side == "exact" else "bound"
+        return made(
+            "higher",
+            f"{a.name}'s {noun} is higher than {b.name}'s by {said} nats ({how}), but nothing follows for the models as they are now: "
+            f"{of} of earlier weights",
+        )
     if sides == ("exact", "exact"):
         return made("better", f"{a.name} is better than {b.name} by {said} nats; both values are exact ({how})")
     if sides == ("lower", "exact"):
@@ -355,7 +374,10 @@ def _again(row: Row) -> str:
     """Write the command that measures a run's gap, on the same data and with the same draws, so that it stays in its group."""
     k = next((b.k for b in row.bounds if b.method == "iwae" and b.k != 500), None)
     options = f" --k {k}" if k else ""
-    options += f" --split {row.split}" if row.split != "test" else ""
+    if not row.own:  # which rows are taken by default depends on the source
+        options += f" --data {shlex.quote(row.source)} --split {row.split}"
+    elif row.split != "test":
+        options += f" --split {row.split}"
     return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}"
 
 
