@@ -185,11 +185,11 @@ def test_what_spreads_data_over_their_grid_is_annealed_too(start: str) -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("how", ["masked", "levels"])
 def test_the_reverse_chain_starts_at_the_posterior_under_masks_and_within_levels(how: str) -> None:
-    # A second number that is not seen leaves its place within the cell unknown; draws outside of four levels are drawn again.
-    weight, sigma2, step = np.array([[0.9], [1.1]]), 0.3, 1.0
+    # Numbers that are not seen leave their places within their cells unknown; draws outside of four levels are drawn again.
+    weight, sigma2, step = np.array([[1.0], *[[0.0]] * 12]), 2.0, 1.0
     if how == "masked":
-        space = replace(make_space(Kind.REAL, (2,)), resolution=np.full(2, step), missing=True)
-        observed = torch.tensor([[True, False]])
+        space = replace(make_space(Kind.REAL, (13,)), resolution=np.array([step, *[200.0] * 12]), missing=True)
+        observed = torch.arange(13).unsqueeze(0) == 0
     else:
         space, observed, weight = make_space(Kind.LEVELS, (1,), levels=4), None, weight[:1]
     model = vs.build(space, latent=1, network="linear", likelihood=f"gaussian:variance={sigma2}").eval()
@@ -204,12 +204,12 @@ def test_the_reverse_chain_starts_at_the_posterior_under_masks_and_within_levels
     batch, z, jitter = model.simulate(n, observed=None if observed is None else observed.expand(n, -1), generator=generator)
     assert how == "masked" or 0 <= float(batch.x.min()) < float(batch.x.max()) <= 3
     mine = (batch.x[:, 0] - x).abs() < 1e-9
-    one = Batch(torch.tensor([[x, 0.0][:cells]]), observed)
+    one = Batch(torch.tensor([[x, *[0.0] * (cells - 1)]]), observed)
     path = Path(model, one, "prior", 1)
     assert jitter is not None
     s = path.join(z[mine], jitter[mine]).unsqueeze(1)
-    hmc = Hmc(path, 1, generator, torch.tensor([[1.3]]), (torch.ones(1, path.size), torch.full((1, path.size), 0.8)))
-    back = torch.exp(exact - anneal(path, path.at(s), temperatures(4, "linear"), hmc, reverse=True))
+    hmc = Hmc(path, 3, generator, torch.tensor([[1.3]]), (torch.ones(1, path.size), torch.ones(1, path.size)))
+    back = torch.exp(exact - anneal(path, path.at(s), temperatures(5, "linear"), hmc, reverse=True))
     assert len(back) > 10_000
     assert float((back.mean() - 1).abs() / (back.std() / math.sqrt(len(back)))) < 4.5
 

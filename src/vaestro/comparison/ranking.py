@@ -354,7 +354,7 @@ def _pair(a: Row, b: Row) -> Pair:
     if gap is None:
         knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
     else:
-        unlike = "" if b.alike else ", which are unlike the data"
+        unlike = "" if b.alike else ", which may be unlike the data"
         knowledge = f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
     threshold = f"{difference:.{decimals(error)}f}"
     if of_a.side == "exact":

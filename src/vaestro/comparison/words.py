@@ -84,7 +84,7 @@ def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
         said = f"{SIGN[bound.side]} {number(*bound.mean())}"
         cells.append((row.name, said, bound.label, bits, data_words(row, bound), row.measure, ", ".join(row.given)))
         ends = interval_words(bound)
-        unlike = "" if row.alike else ", which are unlike the data"
+        unlike = "" if row.alike else ", which may be unlike the data"
         lines = [f"in {ends} by AIS both ways, gap measured on {bound.gap[2]:,} simulated data{unlike}"] if ends and bound.gap else []
         also = row.tighter
         if also is not None:
