@@ -379,10 +379,17 @@ class Space:
         return steps if steps.any() else None
 
     def transform(self) -> bytes:
-        """Return what leads from values inside to the user's units, as bytes for a hash."""
+        """Return what leads from values inside to the user's units, as bytes for a hash: to six digits, beyond which lies rounding."""
         if self.kind is Kind.TABLE:
-            return repr([(c.name, c.kind, c.dtype, c.values, c.offset, c.scale) for c in self.columns]).encode()
-        return b"".join(np.asarray(a, np.float64).tobytes() for a in (self.offset, self.scale) if a is not None)
+            offset, scale = np.array([[c.offset, c.scale] for c in self.columns]).T
+            words = repr([(c.name, c.kind, c.dtype, c.values) for c in self.columns]).encode()
+        else:
+            offset, scale, words = (
+                np.asarray(0.0 if self.offset is None else self.offset),
+                np.asarray(1.0 if self.scale is None else self.scale),
+                b"",
+            )
+        return words + b"".join((np.round(a, 6) + 0.0).tobytes() for a in (offset / scale, np.log(scale)))
 
     def log_cells(self) -> np.ndarray | None:
         """Return the log-volume, in the user's units, of the grid's cell around each value, (*shape,); 0 where there is no
