@@ -736,8 +736,7 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
     """Say in a sentence how good a model is, from an evaluation of seconds: 20 .. 1,000 data, k draws or for large data fewer."""
     weights = sum(p.numel() for p in model.parameters())
-    outputs = model.space.cells * max(1, model.space.levels if model.space.levels > 2 else 1)
-    draws = 2e11 / max(weights, 250 * outputs)  # of large images the density costs more than the products
+    draws = 2e11 / max(weights, 250 * model.space.decoded)  # of large images the density costs more than the products
     limit = min(len(rows), int(min(1000, max(20, draws / k))))
     k = int(min(k, max(1, draws / limit)))
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)

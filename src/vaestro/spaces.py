@@ -286,10 +286,14 @@ class Space:
         return len(self.shape) == 3 and self.shape[0] in (1, 3, 4)
 
     @property
+    def decoded(self) -> int:
+        """Count the numbers that a decoder makes for one datum, but for scales beside means."""
+        return self.cells * (self.levels if self.levels > 2 else 1)
+
+    @property
     def chunk(self) -> int:
         """Return how many rows go through a decoder at once outside of training: 32 .. 512, fewer for larger outputs."""
-        outputs = self.cells * max(1, self.levels if self.levels > 2 else 1)
-        return int(min(512, max(32, 2**22 // outputs)))
+        return int(min(512, max(32, 2**22 // self.decoded)))
 
     # -- what an encoder sees -----------------------------------------------------------------------------------------
 

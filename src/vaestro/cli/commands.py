@@ -10,6 +10,8 @@ import typer
 from vaestro.cli.console import console, duration
 
 if TYPE_CHECKING:
+    from vaestro.data import Rows
+    from vaestro.evaluation import Evaluation
     from vaestro.runs import Run
 
 app = typer.Typer(
@@ -162,7 +164,7 @@ def evaluate(
     from dataclasses import replace
 
     from vaestro.data import load_rows
-    from vaestro.evaluation import SIMULATED, evaluating, plus_minus
+    from vaestro.evaluation import evaluating
     from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
@@ -197,6 +199,17 @@ def evaluate(
         console.say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     assert evaluation is not None
+    _say_evaluation(evaluation, rows)
+    for warning in evaluation.warnings[len(changed) :]:
+        console.say(f"note: {warning}")
+    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(time.perf_counter() - start)}")
+
+
+def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
+    """Say what was found, a line each."""
+    from vaestro.evaluation import SIMULATED, plus_minus
+    from vaestro.runs import describe
+
     for estimate in evaluation.estimates:
         if estimate.on == SIMULATED and estimate.method != "ais":
             continue
@@ -214,9 +227,6 @@ def evaluate(
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
-    for warning in evaluation.warnings[len(changed) :]:
-        console.say(f"note: {warning}")
-    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(time.perf_counter() - start)}")
 
 
 @app.command()

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities import log_mean_exp
-from vaestro.evaluation.bounds import COLUMNS, bounds, cells_of, chunks, correction, estimates
+from vaestro.evaluation.bounds import COLUMNS, at_once, bounds, cells_of, correction, estimates
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.model import LatentModel
@@ -84,8 +84,7 @@ class Path:
         self.units = math.prod(model.units)
         self.size = self.units + math.prod(model.jitter or (0,))
         with torch.no_grad():
-            self.features = model.features(batch)
-            self.q = model.q(self.features)
+            self.q = model.q(model.features(batch))
 
     def draw(self, k: int, generator: torch.Generator, start: str | None = None) -> Tensor:
         """Draw k states for each datum from the start, (k, B, S)."""
@@ -97,8 +96,7 @@ class Path:
                     given = torch.cat([given, given.new_zeros(self.rows - n, given.shape[-1])]).repeat(k, 1)
                 z = model.draw_prior(k * self.rows, given, generator).unflatten(0, (k, self.rows))[:, :n]
             else:
-                noise = model.noise(k, self.rows, generator)[:, :n]
-                z = self.q.from_noise(noise if model.jitter is None else model.parts(noise)[0])
+                z = self.q.from_noise(model.parts(model.noise(k, self.rows, generator)[:, :n])[0])
             jitter = None
             if model.jitter is not None:
                 jitter = torch.rand((k, self.rows, *model.jitter), generator=generator, dtype=z.dtype, device=z.device)[:, :n] - 0.5
@@ -186,7 +184,7 @@ class Hmc:
     """
 
     def __init__(self, path: Path, leapfrog: int, generator: torch.Generator, sizes: Tensor, spreads: tuple[Tensor, Tensor]) -> None:
-        self.path, self.leapfrog, self.generator, self.sizes = path, leapfrog, generator, sizes
+        self.path, self.leapfrog, self.generator, self.sizes, self.spreads = path, leapfrog, generator, sizes, spreads
         self.precisions = tuple(spread**-2 for spread in spreads)
         self.accepted: list[Tensor] = []
 
@@ -306,7 +304,7 @@ class _Annealed(Work):
         self.temperatures, self.chains, self.schedule, self.start, self.leapfrog = options
         self.note: tuple[str, ...] = ()
         self.ts = temperatures(self.temperatures, self.schedule)
-        self.decoded = math.prod(chunks(job.model.space, 2048))
+        self.decoded = at_once(job.model.space)
         self.chunk = max(1, min(ROWS, self.decoded) // self.chains)
         self.cost = 3.0 * self.chains * self.temperatures * self.leapfrog
 
@@ -390,11 +388,11 @@ class Bidirectional(_Annealed):
     def compute(self, first: int) -> np.ndarray:
         job = self.job
         batch, z, jitter = self.simulated(first)
-        at_once = min(job.k, max(1, self.decoded // self.chunk))
-        bounded = bounds(job.model, batch, job.k, at_once, (job.seed, "simulated", first), self.chunk)
+        draws = min(job.k, max(1, self.decoded // self.chunk))
+        bounded = bounds(job.model, batch, job.k, draws, (job.seed, "simulated", first), self.chunk)
         log_w, hmc = self._forward(batch, first)
         generator = torch_generator(job.device, job.seed, self.name, "reverse", first)
-        back = Hmc(hmc.path, self.leapfrog, generator, hmc.sizes, tuple(p**-0.5 for p in hmc.precisions))  # type: ignore[arg-type]
+        back = Hmc(hmc.path, self.leapfrog, generator, hmc.sizes, hmc.spreads)
         s = hmc.path.join(z, jitter).expand(self.chains, -1, -1)
         upper = -log_mean_exp(-anneal(hmc.path, hmc.path.at(s), self.ts, back, reverse=True))
         every = hmc.accepted + back.accepted

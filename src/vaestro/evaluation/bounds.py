@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -74,22 +74,19 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
         draws += ", of the observed cells"
     cells, spread = cells_of(job, count), correction(job, count)
     details = spread | ({"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {})
-    shared = (space.measure, k)
+    closed = spread | {"sampled": float(sampled.mean())}
+    shared: dict[str, Any] = {
+        "side": "lower",
+        "measure": space.measure,
+        "k": k,
+        "cells": cells,
+        "seconds": seconds,
+        "given": job.given,
+        "on": on,
+    }
     return (
-        Estimate(
-            "elbo",
-            elbos,
-            "lower",
-            *shared,
-            f"ELBO with {draws}",
-            cells,
-            None,
-            seconds,
-            job.given,
-            on,
-            spread | {"sampled": float(sampled.mean())},
-        ),
-        Estimate("iwae", iwaes, "lower", *shared, f"IWAE with {draws}", cells, np.exp(log_ess), seconds, job.given, on, details),
+        Estimate("elbo", elbos, how=f"ELBO with {draws}", details=closed, **shared),
+        Estimate("iwae", iwaes, how=f"IWAE with {draws}", ess=np.exp(log_ess), details=details, **shared),
     )
 
 
@@ -136,10 +133,14 @@ def in_space(rows: Rows, space: Space) -> Rows:
 def chunks(space: Space, k: int) -> tuple[int, int]:
     """Return how many data, and how many draws of each, go through the decoder at once: some 2,000 rows, which stay in
     the cache; a function of k and the data's size alone, because the digits depend on it."""
-    outputs = space.cells * max(1, space.levels if space.levels > 2 else 1)
-    decoded = int(min(2048, max(32, 2**22 // outputs)))
+    decoded = int(min(2048, max(32, 2**22 // space.decoded)))
     draw_chunk = min(k, decoded, 256)
     return max(1, decoded // draw_chunk), draw_chunk
+
+
+def at_once(space: Space) -> int:
+    """Return how many rows go through the decoder at once, where data and draws are shared out otherwise than by `chunks`."""
+    return math.prod(chunks(space, 2048))
 
 
 @torch.inference_mode()

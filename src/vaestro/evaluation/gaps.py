@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaestro.evaluation.bounds import bounds, chunks
+from vaestro.evaluation.bounds import at_once, bounds
 from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.gradients import Gradient, Pathwise
@@ -68,7 +68,7 @@ class Gaps(Work):
         super().__init__(job)
         self.rows = min(n, self.rows)
         self.steps, self.draws, self.lr, self.k = steps, draws, lr, k
-        self.decoded = math.prod(chunks(job.model.space, 2048))
+        self.decoded = at_once(job.model.space)
         self.chunk = max(1, min(ROWS, self.decoded) // draws)
         self.cost = 2.5 * steps * draws + 2 * k + 4 * JUDGING  # a step goes through the decoder and back
 
@@ -87,8 +87,8 @@ class Gaps(Work):
 
     def _bounds(self, batch: Batch, features: Tensor, k: int, purpose: str, first: int) -> Tensor:
         """Return ELBO, IWAE and more of each datum with the q of some features; the same noise for all features."""
-        at_once = min(k, max(1, self.decoded // self.chunk))
-        return bounds(self.job.model, batch, k, at_once, (self.job.seed, purpose, first), self.chunk, features)
+        draws = min(k, max(1, self.decoded // self.chunk))
+        return bounds(self.job.model, batch, k, draws, (self.job.seed, purpose, first), self.chunk, features)
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         with_encoder, with_best, iwae, rises, worse = table

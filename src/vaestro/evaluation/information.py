@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import Density
-from vaestro.evaluation.bounds import chunks
+from vaestro.evaluation.bounds import at_once
 from vaestro.evaluation.records import Evaluation, Information, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.model import Draws
@@ -70,7 +70,7 @@ class Codes(Work):
         self.rows = min(most, self.rows)
         self.lowered = n is None and self.rows < min(MOST, len(job.rows))
         self.draws = draws
-        self.each = min(EACH, math.prod(chunks(job.model.space, 2048)))  # also what the decoder takes, which draws pass through
+        self.each = min(EACH, at_once(job.model.space))  # also what the decoder takes, which draws pass through
         self.chunk = max(1, self.each // draws)
         self.columns = 3 + self.units
         self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000  # a pass takes as long as some 10,000 log-densities

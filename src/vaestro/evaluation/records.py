@@ -193,7 +193,8 @@ class Information:
         parts = f"KL of the aggregate posterior to the prior {plus_minus(self.marginal_kl)}"
         if self.total_correlation is not None and self.unit_kl_sum is not None:
             parts = f"total correlation {plus_minus(self.total_correlation)} + unit-wise KL {plus_minus(self.unit_kl_sum)}"
-        return f"rate {self.rate:.2f} = {held} ({at_most}; the true one lies between this and the rate) + {parts} nats ({self.how}; {data})"
+        where = "the true one lies between this and the rate, but for sampling error"
+        return f"rate {self.rate:.2f} = {held} ({at_most}; {where}) + {parts} nats ({self.how}; {data})"
 
     def line(self) -> dict[str, Any]:
         """Return what evaluation.json holds."""
