@@ -628,11 +628,12 @@ def validate(
                 mean = draws.q.mean.double().flatten(1)
                 codes += torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
     n = len(rows)
-    bound, rate, distortion, loss, squared = (mean_over_ranks(sums) * processes / n).tolist()
+    means = mean_over_ranks(torch.cat([sums, codes.flatten()])) * processes / n
+    bound, rate, distortion, loss, squared = means[:5].tolist()
     error = math.sqrt(max(0.0, squared - bound**2) / (n - 1)) if n > 1 else math.nan
     if not known:
         return Validation(bound, rate, distortion, loss, error, None, None)
-    mean, square, variance = mean_over_ranks(codes) * processes / n
+    mean, square, variance = means[5:].unflatten(0, (3, -1))
     moved = (square - mean.square()).clamp_min(0.0)
     active, said = int((moved > ACTIVE).sum()), float(signal(moved, variance).sum())
     return Validation(bound, rate, distortion, loss, error, active, said)

@@ -111,12 +111,12 @@ def train(
         console.quiet = True
     for note in job.notes:
         console.say(f"{'# ' if dry_run else ''}{note}")
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
-    parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
-    console.say(f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on {training.device}")
     for finding in job.lint():
         for text in finding.lines():
             console.say(f"{'# ' if dry_run else ''}{text}")
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
+    parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
+    console.say(f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on {training.device}")
     if dry_run:
         print(dump_config(job.config), end="")
         return

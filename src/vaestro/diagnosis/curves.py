@@ -68,7 +68,7 @@ class Curves:
         at = [step for step, beta in betas if not math.isclose(beta, betas[-1][1], rel_tol=1e-6, abs_tol=1e-9)]
         if not at:
             return 0
-        later = [step for step, _ in betas if step > at[-1]]
+        later = sorted({step for step, _ in betas if step > at[-1]})
         return later[0] if len(later) > 1 else None
 
     def silent_from(self) -> int | None:

@@ -46,7 +46,7 @@ class Case:
     Args:
         remedy: command lines for the run, and its options.
         curves: what was logged.
-        measures: what was measured; None where there are no finite weights to measure.
+        measures: what was measured; None where the weights are not finite.
         units: the shape of one latent, *Z.
         beta: the weight of the KL at the end.
         failure: why the run ended, where it did not end by itself.
@@ -92,7 +92,8 @@ def diagnosed(case: Case) -> Diagnosis:
 
 
 def _divergence(case: Case) -> Finding | None:
-    return read.divergence(case.curves, case.remedy, case.failure)
+    broken = "the weights in use are not finite numbers" if case.measures is None else None
+    return read.divergence(case.curves, case.remedy, case.failure or broken)
 
 
 def _not_converged(case: Case) -> Finding | None:
@@ -123,7 +124,8 @@ def _collapse(case: Case) -> Finding | None:
     told = "" if m.signal is None else f"; together the units tell {m.signal:.2g} nats"
     depends = "does not depend" if largest <= ACTIVE else "hardly depends"
     said = (
-        f"the encoder's output {depends} on its input: over {m.n:,} {m.split} data the variance of E[z | x] is at most {largest:.2g} in each of {len(m.activity)} units (active: above {ACTIVE}){told}; another datum's z in "
+        f"the encoder's output {depends} on its input: over {m.n:,} {m.split} data the variance of E[z | x] is at most "
+        f"{largest:.2g} in each of {len(m.activity)} units (active: above {ACTIVE}){told}; another datum's z in "
         f"place of a datum's own changes reconstruction by {plus_minus(m.gain)} nats"
     )
     if m.rate > SMALL_RATE:
