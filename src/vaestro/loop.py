@@ -232,7 +232,8 @@ class Training(Iterator[Step]):
         if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
             raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
         model.to(self.device).train()
-        objective.to(self.device)
+        objective.gradient.prepare(model)
+        objective.to(self.device).train()
         self.precision = precision
         self.core = _Core(model, objective, self.device, precision)
         self.parameters = [p for p in self.core.parameters() if p.requires_grad]
@@ -520,13 +521,13 @@ class Training(Iterator[Step]):
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
-        possible = self.processes == 1 and self.precision == "32"
+        possible = self.processes == 1 and self.precision == "32" and self.objective.gradient.in_graph
         if self.device.type == "cpu":
             possible = possible and any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         if asked == "on" and not possible:
             raise ValueError(
-                "expected one process, precision 32 and, on a CPU, a C++ compiler for --compile on; "
-                f"got {self.processes} process(es) and precision {self.precision} on {self.device.type}"
+                "expected one process, precision 32, a gradient that compiles and, on a CPU, a C++ compiler for --compile on; got "
+                f"{self.processes} process(es), precision {self.precision}, {type(self.objective.gradient).__name__} on {self.device.type}"
             )
         if asked != "auto":
             return asked == "on"
@@ -619,7 +620,7 @@ def validate(
             noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
             draws = model.draw(batch, objective.k, noise=noise)
             bound = objective.bound(draws)
-            terms = (bound, draws.total_rate, draws.distortion, -objective.bound(draws, beta), bound.double().square())
+            terms = (bound, draws.total_rate, draws.distortion, -objective.bound(draws.weighted(beta)), bound.double().square())
             sums += torch.stack([t.double().sum() for t in terms])
             variance = variance_of(draws.q)
             if variance is None:

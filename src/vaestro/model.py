@@ -70,6 +70,7 @@ class Draws:
         rate: the KL of each unit, (1, B, *Z) in closed form, or (K, B, 1) as log q - log p at the draws.
         q, p, px: the densities.
         trained_log_px: what training optimises in place of log_px, (K, B); None when it is log_px itself.
+        weight: of log q - log p in log_w, and of the rate in the ELBO: beta in a loss; 1 wherever a bound is reported.
     """
 
     z: Tensor
@@ -79,6 +80,7 @@ class Draws:
     p: Density
     px: Density
     trained_log_px: Tensor | None = None
+    weight: float | Tensor = 1.0
 
     @_once
     def log_pz(self) -> Tensor:
@@ -92,8 +94,10 @@ class Draws:
 
     @property
     def log_w(self) -> Tensor:
-        """Return the log importance weights log p(x, z) - log q(z | x), (K, B)."""
-        return self.log_px + self.log_pz - self.log_qz
+        """Return the log importance weights log p(x, z) - log q(z | x), (K, B); with a weight, of log p(z) - log q(z | x)."""
+        if isinstance(self.weight, float) and self.weight in (0, 1):
+            return self.log_px + self.log_pz - self.log_qz if self.weight else self.log_px
+        return self.log_px + self.weight * (self.log_pz - self.log_qz)
 
     @_once
     def total_rate(self) -> Tensor:
@@ -110,9 +114,22 @@ class Draws:
         """Return -log p(x | z) of each datum, averaged over draws, (B,)."""
         return -self.mean_log_px
 
+    @property
+    def unweighted(self) -> bool:
+        """Tell whether the weight is 1 for certain."""
+        return isinstance(self.weight, float) and self.weight == 1
+
+    def weighted(self, weight: float | Tensor) -> Draws:
+        """Return the same draws with another weight of the rate."""
+        return self if isinstance(weight, float) and weight == self.weight else replace(self, weight=weight)
+
     def sampled(self) -> Draws:
         """Return the same draws with the sampled rate log q - log p in place of the closed form."""
         return replace(self, rate=(self.log_qz - self.log_pz).unsqueeze(-1))
+
+    def of_weights(self, log_w: Tensor) -> Draws:
+        """Return draws whose log weights are these, (K, M), and which have no rate: what a bound makes of other weights."""
+        return replace(self, log_px=log_w, rate=log_w.new_zeros(1, log_w.shape[1], 1), trained_log_px=None, weight=0.0)
 
     def trained(self) -> Draws:
         """Return the draws as training optimises them; itself where that is what is reported."""

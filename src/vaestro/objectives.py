@@ -12,8 +12,6 @@ log w = log p(x | z) + beta (log p(z) - log q(z | x)). What is reported is alway
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -21,27 +19,26 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import log_mean_exp
-from vaestro.gradients import Gradient, Pathwise
+from vaestro.gradients import Bound, Gradient, Pathwise
 from vaestro.model import Draws, LatentModel
 from vaestro.spaces import Batch
 
 Beta = float | Tensor
 
 
-def elbo(draws: Draws, beta: Beta = 1.0) -> Tensor:
-    """Return the evidence lower bound of each datum, (B,), in nats."""
-    rate = draws.total_rate
-    return draws.mean_log_px - (rate if isinstance(beta, float) and beta == 1 else beta * rate)
+def elbo(draws: Draws) -> Tensor:
+    """Return the evidence lower bound of each datum, (B,), in nats; of weighted draws the weighted one."""
+    if draws.unweighted:
+        return draws.mean_log_px - draws.total_rate
+    return draws.mean_log_px - draws.weight * draws.total_rate
 
 
-def iwae(draws: Draws, beta: Beta = 1.0) -> Tensor:
-    """Return the importance-weighted bound of each datum, (B,), in nats."""
-    if isinstance(beta, float) and beta == 1:
-        return log_mean_exp(draws.log_w)
-    return log_mean_exp(draws.log_px + beta * (draws.log_pz - draws.log_qz))
+def iwae(draws: Draws) -> Tensor:
+    """Return the importance-weighted bound of each datum, (B,), in nats; of weighted draws the weighted one."""
+    return log_mean_exp(draws.log_w)
 
 
-BOUNDS: dict[str, Callable[..., Tensor]] = {"elbo": elbo, "iwae": iwae}
+BOUNDS: dict[str, Bound] = {"elbo": elbo, "iwae": iwae}
 
 
 class Schedule:
@@ -141,25 +138,24 @@ class Objective(nn.Module):
         self.bound, self.k = BOUNDS[bound], k
         self.beta = beta if isinstance(beta, Schedule) else Schedule(beta)
         self.gradient = gradient or Pathwise()
+        self.gradient.check(bound, k)
 
     def forward(self, model: LatentModel, batch: Batch, step: Tensor, noise: Tensor | None = None) -> Loss:
         """Return the loss of a batch at a step (a tensor that holds its number), and what is reported beside it."""
         draws = model.draw(batch, self.k, gradient=self.gradient, noise=noise)
-        beta = self.beta(step)
-        weighted = partial(self.bound, beta=beta)
-        surrogate = self.gradient.surrogate(draws.trained(), weighted)
-        loss = -surrogate.mean()
+        trained = draws.trained().weighted(self.beta(step))
+        loss = -self.gradient.surrogate(trained, self.bound).mean()
         with torch.no_grad():
-            same = draws.trained_log_px is None and isinstance(beta, float) and beta == 1
+            same = draws.trained_log_px is None and trained.unweighted
             bound = -loss.detach() if same else self.bound(draws).mean()
             return Loss(loss, bound, draws.total_rate.mean(), draws.distortion.mean())
 
 
-def elbo_objective(*, k: int = 1) -> Objective:
+def elbo_objective(gradient: Gradient | None = None, *, k: int = 1) -> Objective:
     """Maximise the evidence lower bound, with a closed-form KL where there is one (Kingma and Welling 2014)."""
-    return Objective("elbo", k=k)
+    return Objective("elbo", k=k, gradient=gradient)
 
 
-def iwae_objective(*, k: int = 5) -> Objective:
+def iwae_objective(gradient: Gradient | None = None, *, k: int = 5) -> Objective:
     """Maximise the importance-weighted bound with k draws (Burda et al. 2016)."""
-    return Objective("iwae", k=k)
+    return Objective("iwae", k=k, gradient=gradient)

@@ -44,7 +44,12 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "prior": {"normal": priors.Normal, "conditional": priors.Conditional},
     "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear, "conv": networks.Convolutional},
     "objective": {"elbo": objectives.elbo_objective, "iwae": objectives.iwae_objective},
-    "gradient": {"pathwise": gradients.Pathwise},
+    "gradient": {
+        "pathwise": gradients.Pathwise,
+        "stl": gradients.StickingTheLanding,
+        "dreg": gradients.DoublyReparameterized,
+        "score": gradients.Score,
+    },
     "schedule": {"constant": objectives.constant, "warmup": objectives.warmup},
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }

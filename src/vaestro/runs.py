@@ -650,8 +650,7 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     Raises:
         ValueError: the weight of the KL or a part is not one.
     """
-    objective: Objective = find("objective", asked["objective"])()
-    objective.gradient = find("gradient", asked["gradient"])()
+    objective: Objective = find("objective", asked["objective"])(find("gradient", asked["gradient"])())
     beta = asked["beta"]
     with suppress(ValueError):
         beta = float(beta)

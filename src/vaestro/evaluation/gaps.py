@@ -16,7 +16,7 @@ difference is paired.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
@@ -27,8 +27,8 @@ from torch import Tensor
 from vaestro.evaluation.bounds import at_once, bounds
 from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error
 from vaestro.evaluation.work import Job, Work
-from vaestro.gradients import Gradient, Pathwise
-from vaestro.model import Draws, LatentModel
+from vaestro.gradients import Pathwise, StickingTheLanding
+from vaestro.model import LatentModel
 from vaestro.objectives import elbo
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
@@ -139,7 +139,7 @@ def optimised(
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
             q = model.q(features)
-        gradient_of_z = _Held() if hasattr(q, "detach") else Pathwise()
+        gradient_of_z = StickingTheLanding() if hasattr(q, "detach") else Pathwise()
         adam = torch.optim.Adam([features], lr)
         quarters, lengths = [torch.zeros_like(features, requires_grad=False) for _ in range(4)], [0] * 4
         for step in range(steps):
@@ -155,17 +155,6 @@ def optimised(
     last = quarters[3] / lengths[3]
     second = quarters[1] / lengths[1] if lengths[1] else start
     return second, last, sum(quarters[1:], torch.zeros_like(last)) / sum(lengths[1:])
-
-
-@final
-class _Held(Gradient):
-    """Score q with its parameters held: the gradient's noise vanishes as q nears the posterior (Roeder, Wu and Duvenaud 2017)."""
-
-    pathwise = True
-    stop_q = True
-
-    def surrogate(self, draws: Draws, bound: Callable[[Draws], Tensor]) -> Tensor:
-        return bound(draws)
 
 
 def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray | None, str]:
