@@ -71,7 +71,7 @@ def curves(runs: Sequence[tuple[str, Folder]]) -> Figure | None:
     single = len(runs) == 1
     data: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
-    domains = [(0.74, 0.97), (0.46, 0.69), (0.20, 0.41), (0.105, 0.165), (0.0, 0.06)] if single else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
+    domains = [(0.75, 0.97), (0.485, 0.705), (0.235, 0.44), (0.12, 0.18), (0.0, 0.06)] if single else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
     panels = (*PANELS, *SETTINGS) if single else PANELS
     seen: dict[str, list[float]] = {name: [] for name, _ in panels}
     colours = cycle(SERIES)
@@ -210,7 +210,7 @@ def bounds(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -
             }
         )  # fmt: skip
         annotations.append(
-            {"text": f"{text(label)}  <b>{number(value, error)}</b>", "x": 0, "xref": "paper", "y": -i + 0.34, "yref": "y", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": "--ink"}}
+            {"text": f"<b>{number(value, error)}</b><br>{text(label)}", "align": "left", "x": 0, "xref": "paper", "y": -i + 0.42, "yref": "y", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": "--ink"}}
         )  # fmt: skip
         if gap is not None:
             shapes.append({"type": "rect", "x0": value, "x1": value + gap, "y0": -i - 0.1, "y1": -i + 0.1, "fillcolor": colour, "opacity": 0.35, "line": {"width": 0, "color": colour}})
@@ -222,10 +222,10 @@ def bounds(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -
                     "showarrow": True, "arrowhead": 2, "arrowsize": 1.1, "arrowwidth": 1.4, "arrowcolor": colour, "text": "",
                 }
             )  # fmt: skip
-    made = layout(70 + 58 * len(rows), shapes=shapes, annotations=annotations)
+    made = layout(72 + 72 * len(rows), shapes=shapes, annotations=annotations)
     made["margin"] = {"l": 14, "r": 14, "t": 10, "b": 44}
     made["xaxis"] = axis(range=[low - 0.08 * room, high + 0.2 * room], title={"text": "log p(x), nats for each datum", "font": {"size": 12, "color": "--muted"}}, nticks=8)
-    made["yaxis"] = axis(visible=False, range=[-len(rows) + 0.5, 0.6], fixedrange=True)
+    made["yaxis"] = axis(visible=False, range=[-len(rows) + 0.7, 0.75], fixedrange=True)
     return {"data": data, "layout": made}
 
 

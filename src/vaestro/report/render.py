@@ -21,6 +21,7 @@ import vaestro
 from vaestro.report import figures, pictures, sketches
 from vaestro.report.reading import Folder, read_folder
 from vaestro.report.words import (
+    SPLITS,
     Result,
     bounds_of,
     data_words,
@@ -189,7 +190,7 @@ def _run_context(folder: Folder, notes: list[str]) -> dict[str, Any]:
     mapped = build.part("the map", lambda: _map(build), None)
     aggregates = build.part("the aggregate posterior", lambda: _aggregates(folder), [])
     moves = build.part("traversals", lambda: _moves(folder, images), None)
-    split = str((folder.showcase or {}).get("split", "held-out"))
+    split = SPLITS.get(split := str((folder.showcase or {}).get("split", "held-out")), split)
     given = ", ".join(map(str, (folder.showcase or {}).get("given") or []))
     no_showcase = "There are no pictures: " + ("the run has no weights yet." if not (folder.path / "model.safetensors").exists() else "showcase.json is not in the run’s folder.")
     value, _, spread = number(result.value, result.error).partition(" ± ") if result else ("", "", "")
@@ -243,10 +244,10 @@ def _facts(folder: Folder, result: Result | None) -> list[dict[str, str]]:
     information, ceiling = diagnosis.get("mutual_information"), real(diagnosis.get("mutual_information_ceiling"))
     if information:
         low, high = information
-        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {diagnosis.get('n', 0):,} data show no more than {short(ceiling)}"
-        add("Information in a code", f"{short(low)} – {short(high)}", f"nats about its datum{limit}")
+        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {diagnosis.get('n', 0):,} data can show {ceiling:.1f}"
+        add("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}")
     if result and result.bits:
-        add("Bits/dim", result.bits, "")
+        add("Bits/dim", result.bits, "the same bound")
     return found
 
 
@@ -377,7 +378,7 @@ def _aggregates(folder: Folder) -> list[dict[str, Any]]:
     for j in ranked[:AGGREGATES]:
         facts = known.get(j, {})
         apart, mean, std = (real(facts.get(k)) for k in ("kl_to_prior", "aggregate_mean", "aggregate_std"))
-        note = "" if apart is None else f"{short(apart)} nats apart"
+        note = "" if apart is None else f"KL {short(apart)}"
         spread = "" if mean is None or std is None else f", mean {short(mean)}, standard deviation {short(std)}"
         low, high = (f"{e:.3g}".replace("-", "−") for e in (edges[0], edges[-1]))
         sketch = sketches.overlay(ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64)
@@ -391,8 +392,9 @@ def _latent_lead(folder: Folder) -> str:
     rates = sorted((r for u in units if (r := real(u.get("rate"))) is not None), reverse=True)
     if not rates or sum(rates) <= 0:
         return ""
+    split = SPLITS.get(split := str(diagnosis.get("split", "")), split)
     half = int(np.searchsorted(np.cumsum(rates), 0.9 * sum(rates))) + 1
-    return f"{half:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats that a code costs ({diagnosis.get('n', 0):,} {diagnosis.get('split', '')} data)."
+    return f"{half:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats that a code costs ({diagnosis.get('n', 0):,} {split} data)."
 
 
 def _units_caption(folder: Folder) -> str:
@@ -456,7 +458,7 @@ def _bound_sentences(folder: Folder) -> list[str]:
             of = "chains" if e.get("method") == "ais" else "draws"
             lines.append(f"{method(e)}: effectively {median:.1f} of {e['k']:,} {of} for the median datum" + (f", {lowest:.1f} for the worst." if lowest is not None else "."))
         if real(e.get("rise")) is not None:
-            lines.append(f"{method(e)} rose by {number(e['rise'])} nats from {e.get('rise_from_k', 0):,} draws: where it still rises, the truth lies higher.")
+            lines.append(f"{method(e)} rose by {number(e['rise'])} nats from {e.get('rise_from_k', 0):,} draws: a bound that still rises has not arrived.")
     lines += figures.gap_words(folder)
     gap = evaluation.get("gap")
     if gap:

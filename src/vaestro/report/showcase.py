@@ -66,7 +66,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         seed: of the samples.
     """
     made = Showcase()
-    name = next((s for s in ("test", "valid", "train") if len(data.split(s) if len(getattr(data, s)) else ())), "train")
+    name = next((s for s in ("test", "valid") if len(getattr(data, s))), "train")
     rows = data.split(name).fixed()
     mapped = rows.spread(MAPPED)
     place = np.arange(len(rows)) if mapped is rows else np.linspace(0, len(rows) - 1, MAPPED).astype(np.int64)
@@ -96,9 +96,9 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         sets |= {"hardest": hardest.outward(), "hardest_reconstructions": latents.reconstruct(model, hardest)}
     sets |= {"samples": samples, "traversals": traversed, "mapped": mapped.outward()}
     if model.space.image:
-        _pictures(made, sets, model.space, len(units))
+        _pictures(made, sets, model.space)
     else:
-        _rows(made, sets, model.space, rows.spread(COUNTED), len(units))
+        _rows(made, sets, model.space, rows.spread(COUNTED))
     _map(made, code, mapped, None if bounds is None else bounds[place], sets["mapped"])
     return made
 
@@ -142,14 +142,15 @@ def _most_active(run: Run, code: np.ndarray) -> tuple[list[int], list[float]]:
 # -- images -----------------------------------------------------------------------------------------------------------
 
 
-def _pictures(made: Showcase, sets: Mapping[str, np.ndarray], space: Space, units: int) -> None:
+def _pictures(made: Showcase, sets: Mapping[str, np.ndarray], space: Space) -> None:
     """Turn all sets into bytes on one scale, no larger than is shown."""
-    counts = [len(s) for s in sets.values()]
-    every = pixels(np.concatenate([np.asarray(s, np.float32) for s in sets.values()]), space)
-    parts = dict(zip(sets, np.split(every, np.cumsum(counts)[:-1]), strict=True))
+    if space.levels:
+        parts = {name: pixels(images, space) for name, images in sets.items()}
+    else:  # what is stretched over its range must be stretched alike
+        every = pixels(np.concatenate([np.asarray(s, np.float32) for s in sets.values()]), space)
+        parts = dict(zip(sets, np.split(every, np.cumsum([len(s) for s in sets.values()])[:-1]), strict=True))
     for name, images in parts.items():
         made.arrays["thumbnails" if name == "mapped" else name] = shrunk(images, THUMBNAIL if name == "mapped" else SIDE)
-    made.facts["traversed"]["units"] = made.facts["traversed"]["units"][:units]
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
@@ -181,7 +182,7 @@ def columns_of(values: Any, space: Space, keep: Sequence[int] | None = None) -> 
     return {f"[{names[i]}]": np.ma.MaskedArray(flat[:, i], absent[:, i]) for i in chosen}
 
 
-def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows, units: int) -> None:
+def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows) -> None:
     """Write rows as text, and how each column of the data and of the samples is spread."""
     data = counted.outward()
     keep: list[int] | None = None
@@ -195,8 +196,7 @@ def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows, uni
     for name, values in sets.items():
         columns = columns_of(values, space, keep)
         tables[name] = [[cell(columns[c], i) for c in names] for i in range(len(values) if name != "samples" else min(12, len(values)))]
-    made.facts["rows"] = {k: v for k, v in tables.items() if k != "mapped"}
-    made.facts["rows"]["mapped"] = tables["mapped"]
+    made.facts["rows"] = tables
     ours, theirs = columns_of(data, space, keep), columns_of(sets["samples"], space, keep)
     made.facts["histograms"] = [histogram(c, ours[c], theirs[c]) for c in names]
     moved = columns_of(sets["traversals"], space, keep)

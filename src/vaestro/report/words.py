@@ -11,6 +11,7 @@ from vaestro.report.reading import Folder
 
 SIGNS = {"lower": "≥", "upper": "≤", "exact": "="}
 SIDES = {"lower": "a lower bound: the truth is at least this", "upper": "an upper bound", "exact": "exact"}
+SPLITS = {"train": "training", "valid": "validation"}
 LABELS = {"elbo": "ELBO", "iwae": "IWAE", "ais": "AIS"}
 # tone, and what to say where a diagnosis has no summary of its own
 VERDICTS = {
@@ -51,7 +52,7 @@ def short(value: Any) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    return plain(value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 4)
+    return plain(value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3)
 
 
 def method(line: Mapping[str, Any]) -> str:
@@ -99,7 +100,7 @@ def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     what = "images" if space.count(",") and "table" not in space else "data"
     total, split = evaluation.get("n"), evaluation.get("split", "")
     part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
-    return " ".join(filter(None, (part, str(split), what)))
+    return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
 
 
 def density_words(measure: str) -> str:

@@ -19,6 +19,8 @@
     const layout = coloured(figure.layout, "", css);
     layout.font = Object.assign({}, layout.font, { family: css.getPropertyValue("--sans").trim() });
     layout.template = {};
+    const ticks = layout.xaxis && layout.xaxis.tickvals;
+    if (ticks && narrow.matches) { const keep = (_, i) => i % Math.ceil(ticks.length / 9) === 0; layout.xaxis.ticktext = layout.xaxis.ticktext.filter(keep); layout.xaxis.tickvals = ticks.filter(keep); }
     if (width) layout.width = width; else layout.autosize = true;
     return Plotly.react(element, coloured(figure.data, "", css), layout, config);
   };
