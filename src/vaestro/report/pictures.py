@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-SMALL = 4000  # bytes: a PNG below this stays one, whatever a JPEG would take
-SHEET = 500_000
+TILE = 8_000  # bytes of one image, at most: what a report shows of 96-pixel images then stays below 8 MB, even of noise
+SHEET = 600_000
+QUALITIES = (92, 80, 60, 40, 20)
 PIXELATED = 48  # images up to this side are enlarged with hard edges
 
 
@@ -32,23 +33,23 @@ class Sheet:
     height: int
 
 
-def uri(image: np.ndarray, small: int = SMALL, quality: int = 90) -> str:
-    """Encode an image (H, W, C) as a PNG, or where that is large and the JPEG smaller, as that."""
+def uri(image: np.ndarray, most: int = TILE) -> str:
+    """Encode an image (H, W, C) as a PNG, or where that takes more bytes than it may, as a WebP of the highest quality that fits."""
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    png = io.BytesIO()
-    picture.save(png, "PNG", optimize=True)
-    data, kind = png.getvalue(), "png"
-    if len(data) > small and image.shape[-1] in (1, 3):
-        jpeg = io.BytesIO()
-        picture.save(jpeg, "JPEG", quality=quality, subsampling=0)
-        if len(jpeg.getvalue()) < len(data):
-            data, kind = jpeg.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    held = io.BytesIO()
+    picture.save(held, "PNG", optimize=True)
+    kind = "png"
+    for quality in QUALITIES:
+        if len(held.getvalue()) * 4 / 3 <= most:
+            break
+        held, kind = io.BytesIO(), "webp"
+        picture.save(held, "WEBP", quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-def uris(images: np.ndarray | None, n: int | None = None) -> list[str]:
-    """Encode the first n images, each for itself."""
-    return [] if images is None else [uri(image) for image in images[:n]]
+def uris(images: np.ndarray | None) -> list[str]:
+    """Encode images, each for itself."""
+    return [] if images is None else [uri(image) for image in images]
 
 
 def sheet(images: np.ndarray) -> Sheet:
@@ -59,4 +60,4 @@ def sheet(images: np.ndarray) -> Sheet:
     canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
     canvas[:n] = images
     tiled = canvas.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, columns * width, channels)
-    return Sheet(uri(tiled, SHEET, 80), columns, rows, width, height)
+    return Sheet(uri(tiled, SHEET), columns, rows, width, height)

@@ -226,7 +226,8 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
     """Return how a column of the data and of the samples is spread, on one scale: shares in bins, or of the most frequent values."""
     ours, theirs = numbers_of(data), numbers_of(samples)
     found: dict[str, Any] = {"name": name, "missing": float(np.ma.getmaskarray(data).mean())}
-    if ours is not None and theirs is not None and len(np.unique(ours)) > 12:
+    several = 2 if np.asarray(data.data).dtype.kind in "fM" else COLUMNS
+    if ours is not None and theirs is not None and len(np.unique(ours)) > several:
         low, high = np.quantile(ours, [0.005, 0.995])
         whole = np.asarray(data.data).dtype.kind in "iu" and high - low < 2 * BINS
         edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5 if whole else np.linspace(low, high, BINS + 1)
