@@ -66,7 +66,7 @@ PANELS = (
 SETTINGS = (("beta", "Weight of the KL"), ("lr", "Learning rate"))
 
 
-def curves(runs: Sequence[tuple[str, Folder]]) -> Figure | None:
+def curves(runs: Mapping[str, Folder]) -> Figure | None:
     """Draw bound, reconstruction and KL apart, with the KL's weight and the learning rate beneath; of several runs validation alone."""
     single = len(runs) == 1
     data: list[dict[str, Any]] = []
@@ -75,7 +75,7 @@ def curves(runs: Sequence[tuple[str, Folder]]) -> Figure | None:
     panels = (*PANELS, *SETTINGS) if single else PANELS
     seen: dict[str, list[float]] = {name: [] for name, _ in panels}
     colours = cycle(SERIES)
-    for label, folder in runs:
+    for label, folder in runs.items():
         colour = next(colours)
         for split in ("train", "valid") if single else ("valid",):
             lines = _thinned([m for m in folder.lines(split) if split == "valid" or m["step"] > 0])
@@ -102,7 +102,7 @@ def curves(runs: Sequence[tuple[str, Folder]]) -> Figure | None:
                     data[-1]["line"] |= {"color": "--muted", "width": 1.4}
     if not data:
         return None
-    kept = runs[0][1].kept if single else None
+    kept = next(iter(runs.values())).kept if single else None
     if kept is not None:
         shapes.append(
             {"type": "line", "xref": "x", "yref": "paper", "x0": kept["step"], "x1": kept["step"], "y0": 0, "y1": 0.97, "line": {"color": "--accent", "width": 1, "dash": "dash"}}
