@@ -20,9 +20,14 @@ from vaestro.runs import Run
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
-]  # fmt: skip
+]
 EVIL = "<script>window.hacked=1</script>"
 IMAGE = "<img src=x onerror=window.hacked=2>"
 CLOSE = '"></script><script>window.hacked=3</script>'
@@ -36,7 +41,7 @@ def make_source(kind: str, folder: Path) -> str:
         for i in range(300):
             amount = "" if i % 2 == 0 else f"{r.normal(50, 9):.3f}"
             day = f"2024-0{1 + i % 9}-1{i % 10}"
-            rows.append(f'{("a", EVIL, CLOSE.replace(chr(34), ""))[i % 3]},{("x", "y")[i % 2]},{day},{r.poisson(4)},{amount}')
+            rows.append(f"{('a', EVIL, CLOSE.replace(chr(34), ''))[i % 3]},{('x', 'y')[i % 2]},{day},{r.poisson(4)},{amount}")
         (folder / "t.csv").write_text("\n".join(rows) + "\n")
         return str(folder / "t.csv")
     if kind == "vector":
@@ -63,28 +68,75 @@ def diagnose(run: Run, verdict: str = "partly collapsed") -> None:
     r = np.random.default_rng(1)
     edges = np.linspace(-4, 4, 33)
     facts: dict[str, Any] = {
-        "verdict": verdict, "summary": "Two of four units carry nothing.", "active_units": 2, "mutual_information": [1.5, 3.0],
-        "mutual_information_ceiling": 3.9, "split": "valid", "n": 50, "rate": 3.0, "distortion": 20.0,
-        "scores": {"train": {"mean": -20.0, "stderr": 0.3, "n": 50}, "valid": {"mean": -21.0, "stderr": 0.4, "n": 50}, "gap": {"mean": 1.0, "stderr": 0.5}},
-        "dependence": {"own": 20.0, "other": 31.0, "gain": {"mean": 11.0, "stderr": 0.4}}, "thresholds": {"activity": 0.01},
+        "verdict": verdict,
+        "summary": "Two of four units carry nothing.",
+        "active_units": 2,
+        "mutual_information": [1.5, 3.0],
+        "mutual_information_ceiling": 3.9,
+        "split": "valid",
+        "n": 50,
+        "rate": 3.0,
+        "distortion": 20.0,
+        "scores": {
+            "train": {"mean": -20.0, "stderr": 0.3, "n": 50},
+            "valid": {"mean": -21.0, "stderr": 0.4, "n": 50},
+            "gap": {"mean": 1.0, "stderr": 0.5},
+        },
+        "dependence": {"own": 20.0, "other": 31.0, "gain": {"mean": 11.0, "stderr": 0.4}},
+        "thresholds": {"activity": 0.01},
         "units": [
-            {"unit": j, "place": [j], "rate": [2.0, 1.0, 0.0, 0.0][j], "activity": [0.9, 0.5, 0.0, 0.0][j], "active": j < 2, "share": 0.9,
-             "posterior_variance": 0.1, "effect": None, "effect_stderr": None, "aggregate_mean": 0.0, "aggregate_std": 1.0,
-             "kl_to_prior": 0.1 * j, "role": ("informative", "noise", "off", "off")[j]}
+            {
+                "unit": j,
+                "place": [j],
+                "rate": [2.0, 1.0, 0.0, 0.0][j],
+                "activity": [0.9, 0.5, 0.0, 0.0][j],
+                "active": j < 2,
+                "share": 0.9,
+                "posterior_variance": 0.1,
+                "effect": None,
+                "effect_stderr": None,
+                "aggregate_mean": 0.0,
+                "aggregate_std": 1.0,
+                "kl_to_prior": 0.1 * j,
+                "role": ("informative", "noise", "off", "off")[j],
+            }
             for j in range(units)
         ],
         "findings": [
-            {"name": "units switched off", "severity": "note", "evidence": f"2 of 4 units are off {EVIL}", "remedy": "", "figure": "units", "numbers": {}},
-            {"name": "overfitting", "severity": "error", "evidence": "The gap is 1.0 +- 0.5 nats.", "remedy": f"vaestro train {CLOSE}", "figure": "scores", "numbers": {}},
-            *({"name": f, "severity": "warning", "evidence": "e", "remedy": "", "figure": f, "numbers": {}} for f in ("curves", "aggregate", "bounds", "dependence", "logvar")),
+            {
+                "name": "units switched off",
+                "severity": "note",
+                "evidence": f"2 of 4 units are off {EVIL}",
+                "remedy": "",
+                "figure": "units",
+                "numbers": {},
+            },
+            {
+                "name": "overfitting",
+                "severity": "error",
+                "evidence": "The gap is 1.0 +- 0.5 nats.",
+                "remedy": f"vaestro train {CLOSE}",
+                "figure": "scores",
+                "numbers": {},
+            },
+            *(
+                {"name": f, "severity": "warning", "evidence": "e", "remedy": "", "figure": f, "numbers": {}}
+                for f in ("curves", "aggregate", "bounds", "dependence", "logvar")
+            ),
         ],
-        "weights_sha256": run.weights_sha256(), "vaestro": "0.1.0",
-    }  # fmt: skip
+        "weights_sha256": run.weights_sha256(),
+        "vaestro": "0.1.0",
+    }
     (run.path / "diagnosis.json").write_text(json.dumps(facts))
     np.savez(
-        run.path / "diagnosis.npz", rate=r.random((50, units)), mean=r.normal(size=(50, units)), logvar=r.normal(size=(50, units)),
-        histogram=r.random((units, 32)), prior_histogram=r.random((units, 32)), edges=edges,
-    )  # fmt: skip
+        run.path / "diagnosis.npz",
+        rate=r.random((50, units)),
+        mean=r.normal(size=(50, units)),
+        logvar=r.normal(size=(50, units)),
+        histogram=r.random((units, 32)),
+        prior_histogram=r.random((units, 32)),
+        edges=edges,
+    )
 
 
 def train(kind: str, folder: Path, name: str = "run", **options: Any) -> Run:
@@ -119,7 +171,9 @@ def html(path: Path) -> str:
 def text_of(page: str) -> str:
     """Return what a page says, without its scripts, styles and tags."""
     bare = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
-    return " ".join(re.sub(r"<[^>]+>", " ", bare).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">").split())
+    return " ".join(
+        re.sub(r"<[^>]+>", " ", bare).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">").split()
+    )
 
 
 # -- in a browser -----------------------------------------------------------------------------------------------------
@@ -153,7 +207,9 @@ def drawn(page: Any, selector: str = ".plot") -> int:
     """Return how many figures there are, all of which must be drawn, with marks in them."""
     count: int = page.locator(selector).count()
     assert page.locator(f"{selector}.js-plotly-plot svg.main-svg").count() >= count
-    bare = page.evaluate(f"[...document.querySelectorAll('{selector}')].filter(e => !e.querySelector('.trace, .bars, .points')).map(e => e.dataset.figure || e.id)")
+    bare = page.evaluate(
+        f"[...document.querySelectorAll('{selector}')].filter(e => !e.querySelector('.trace, .bars, .points')).map(e => e.dataset.figure || e.id)"
+    )
     assert bare == []
     return count
 
@@ -165,7 +221,8 @@ def test_a_browser_shows_the_report(runs: dict[str, Run], browser: Any, kind: st
     assert page.evaluate("window.hacked") is None
     broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
     assert (wrong, broken) == ([], 0)
-    names = page.evaluate("[...document.querySelectorAll('figure, .plot, svg.sketch')].map(f => f.getAttribute('aria-label') || f.querySelector('[aria-label]')?.getAttribute('aria-label'))")
+    label = "f.getAttribute('aria-label') || f.querySelector('[aria-label]')?.getAttribute('aria-label')"
+    names = page.evaluate(f"[...document.querySelectorAll('figure, .plot, svg.sketch')].map(f => {label})")
     assert len(names) > 5 and all(names)
     assert all(page.evaluate("[...document.querySelectorAll('figure')].map(f => !!f.querySelector('figcaption'))"))
     page.context.close()
@@ -181,7 +238,9 @@ def test_the_map_can_be_read(runs: dict[str, Run], browser: Any) -> None:
     page.locator("#map-projection").select_option("0")
     assert "PCA" in page.locator("#map-note").inner_text()
     page.locator("#map-plot").scroll_into_view_if_needed()
-    page.evaluate("document.querySelector('#map-plot').emit('plotly_hover', {points: [{customdata: 3}], event: {clientX: 500, clientY: 300}})")
+    page.evaluate(
+        "document.querySelector('#map-plot').emit('plotly_hover', {points: [{customdata: 3}], event: {clientX: 500, clientY: 300}})"
+    )
     card = page.locator("#map-card")
     assert card.is_visible() and "data:image/png" in card.locator("i").evaluate("e => e.style.backgroundImage")
     assert EVIL in card.inner_text()
@@ -255,7 +314,12 @@ def test_what_repeats_the_run_is_there(runs: dict[str, Run]) -> None:
     said = text_of(html(run.path / "report.html"))
     environment = json.loads((run.path / "environment.json").read_text())
     assert f"vaestro train --config '{run.path / 'config.yaml'}' --run" in said and "--k 100" in said
-    for word in (environment["torch"], environment["begun"], str(run.config["lr"]), json.loads((run.path / "data.json").read_text())["train"]["sha256"][:16]):
+    for word in (
+        environment["torch"],
+        environment["begun"],
+        str(run.config["lr"]),
+        json.loads((run.path / "data.json").read_text())["train"]["sha256"][:16],
+    ):
         assert word in said
     assert run.weights_sha256()[:16] in said
 
@@ -286,7 +350,7 @@ def test_names_and_values_are_text(runs: dict[str, Run]) -> None:
 
 def test_tables_show_rows_histograms_and_missing_cells(runs: dict[str, Run]) -> None:
     page = html(runs["table"].path / "report.html")
-    assert page.count("<th scope=\"row\">sample</th>") == 5 and "<td class=empty></td>" in page and "% missing" in page
+    assert page.count('<th scope="row">sample</th>') == 5 and "<td class=empty></td>" in page and "% missing" in page
     facts = json.loads((runs["table"].path / "showcase.json").read_text())
     kinds = {h["name"]: h["kind"] for h in facts["histograms"]}
     assert kinds == {EVIL: "category", IMAGE: "category", "day": "date", "count": "category", "amount": "number"}
@@ -443,14 +507,19 @@ def test_ten_thousand_classes() -> None:
     assert facts is not None and facts["classes"][-1] == "9,989 others" and len(facts["classes"]) == 12
     assert {"class 7", "class 9"} <= set(facts["classes"]) and (codes == facts["classes"].index("class 7")).sum() == 31
     arrays = {"map_pca": np.zeros((len(names), 2)), "a": codes}
-    made = figures.latent_map({"map": {"projections": [{"key": "pca", "name": "PCA", "note": ""}], "attributes": [{"key": "a", "name": "n", **facts}]}}, arrays)
+    made = figures.latent_map(
+        {"map": {"projections": [{"key": "pca", "name": "PCA", "note": ""}], "attributes": [{"key": "a", "name": "n", **facts}]}}, arrays
+    )
     assert made is not None and len(made["attributes"][0]["colors"]) == 12 and made["attributes"][0]["colors"][-1] == "--faint"
     digits, codes = showcase.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
     assert digits is not None and digits["classes"] == ["2", "10", "33"] and codes.tolist() == [1, 0, 0, 2]
 
 
 def test_thousands_of_units_show_the_top_ones() -> None:
-    lines = [{"unit": j, "place": [j // 64, j % 64], "rate": float(j), "activity": 0.5, "active": True, "role": "informative"} for j in range(4096)]
+    lines = [
+        {"unit": j, "place": [j // 64, j % 64], "rate": float(j), "activity": 0.5, "active": True, "role": "informative"}
+        for j in range(4096)
+    ]
     figure = figures.units({"units": lines})
     assert figure is not None and len(figure["data"][0]["x"]) == figures.SHOWN_UNITS and figure["data"][0]["y"][0] == 4095
     assert "unit 4095 at (63, 63)" in figure["data"][0]["text"][0]

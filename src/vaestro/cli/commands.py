@@ -269,11 +269,14 @@ def compare(
 @app.command()
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN ...]", help="Folders of runs; by default the newest under runs/. Several are compared.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN ...]", help="Folders of runs; by default the newest under runs/. Several are compared."),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="The .html to write.  [default: report.html in the run's folder, or in the one that holds all]"),
+        typer.Option(
+            "-o", "--output", help="The .html to write.  [default: report.html in the run's folder, or in the one that holds all]"
+        ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,

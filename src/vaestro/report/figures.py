@@ -32,28 +32,43 @@ def text(value: Any) -> str:
 def axis(**options: Any) -> dict[str, Any]:
     """Return an axis in the page's style."""
     base = {
-        "gridcolor": "--rule", "linecolor": "--rule", "zeroline": False, "tickfont": {"size": 11, "color": "--muted"},
-        "automargin": True, "fixedrange": False,
-    }  # fmt: skip
+        "gridcolor": "--rule",
+        "linecolor": "--rule",
+        "zeroline": False,
+        "tickfont": {"size": 11, "color": "--muted"},
+        "automargin": True,
+        "fixedrange": False,
+    }
     return base | options
 
 
 def layout(height: int, **options: Any) -> dict[str, Any]:
     """Return a layout in the page's style; the page sets its font and its colours."""
     base = {
-        "height": height, "margin": {"l": 52, "r": 14, "t": 14, "b": 40}, "paper_bgcolor": "--none", "plot_bgcolor": "--none",
-        "font": {"size": 12, "color": "--ink"}, "hoverlabel": {"bgcolor": "--card", "bordercolor": "--rule", "font": {"color": "--ink"}},
+        "height": height,
+        "margin": {"l": 52, "r": 14, "t": 14, "b": 40},
+        "paper_bgcolor": "--none",
+        "plot_bgcolor": "--none",
+        "font": {"size": 12, "color": "--ink"},
+        "hoverlabel": {"bgcolor": "--card", "bordercolor": "--rule", "font": {"color": "--ink"}},
         "showlegend": False,
-    }  # fmt: skip
+    }
     return base | options
 
 
 def title(words: str, y: float, x: float = 0.0) -> dict[str, Any]:
     """Return a panel's title, above its top left corner."""
     return {
-        "text": words, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "text": words,
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "showarrow": False,
         "font": {"size": 12, "color": "--muted"},
-    }  # fmt: skip
+    }
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
@@ -71,7 +86,9 @@ def curves(runs: Mapping[str, Folder]) -> Figure | None:
     single = len(runs) == 1
     data: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
-    domains = [(0.75, 0.97), (0.485, 0.705), (0.235, 0.44), (0.12, 0.18), (0.0, 0.06)] if single else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
+    domains = (
+        [(0.75, 0.97), (0.485, 0.705), (0.235, 0.44), (0.12, 0.18), (0.0, 0.06)] if single else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
+    )
     panels = (*PANELS, *SETTINGS) if single else PANELS
     seen: dict[str, list[float]] = {name: [] for name, _ in panels}
     colours = cycle(SERIES)
@@ -91,13 +108,24 @@ def curves(runs: Mapping[str, Folder]) -> Figure | None:
                 shown = {"train": "training", "valid": "validation"}[split] if single else text(label)
                 data.append(
                     {
-                        "type": "scatter", "mode": "lines+markers" if len(lines) < 60 and i < len(PANELS) else "lines", "x": steps, "y": values,
-                        "yaxis": "y" if i == 0 else f"y{i + 1}", "xaxis": "x", "name": shown, "legendgroup": shown,
-                        "showlegend": i == 0, "hovertemplate": f"%{{y:.5~g}} {'' if single else text(label)}<extra>{shown if single else ''}</extra>",
-                        "line": {"color": "--c2" if split == "train" else colour, "width": 1.8, "dash": "dot" if split == "train" and i < len(PANELS) else "solid"},
+                        "type": "scatter",
+                        "mode": "lines+markers" if len(lines) < 60 and i < len(PANELS) else "lines",
+                        "x": steps,
+                        "y": values,
+                        "yaxis": "y" if i == 0 else f"y{i + 1}",
+                        "xaxis": "x",
+                        "name": shown,
+                        "legendgroup": shown,
+                        "showlegend": i == 0,
+                        "hovertemplate": f"%{{y:.5~g}} {'' if single else text(label)}<extra>{shown if single else ''}</extra>",
+                        "line": {
+                            "color": "--c2" if split == "train" else colour,
+                            "width": 1.8,
+                            "dash": "dot" if split == "train" and i < len(PANELS) else "solid",
+                        },
                         "marker": {"size": 4, "color": "--c2" if split == "train" else colour},
                     }
-                )  # fmt: skip
+                )
                 if i >= len(PANELS):
                     data[-1]["line"] |= {"color": "--muted", "width": 1.4}
     if not data:
@@ -105,15 +133,33 @@ def curves(runs: Mapping[str, Folder]) -> Figure | None:
     kept = next(iter(runs.values())).kept if single else None
     if kept is not None:
         shapes.append(
-            {"type": "line", "xref": "x", "yref": "paper", "x0": kept["step"], "x1": kept["step"], "y0": 0, "y1": 0.97, "line": {"color": "--accent", "width": 1, "dash": "dash"}}
-        )  # fmt: skip
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": kept["step"],
+                "x1": kept["step"],
+                "y0": 0,
+                "y1": 0.97,
+                "line": {"color": "--accent", "width": 1, "dash": "dash"},
+            }
+        )
     made = layout(720 if single else 620, hovermode="x unified", hoversubplots="axis", shapes=shapes)
     made |= {
-        "margin": {"l": 52, "r": 14, "t": 34, "b": 40}, "showlegend": True,
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "font": {"size": 12, "color": "--ink"}, "bgcolor": "--none"},
+        "margin": {"l": 52, "r": 14, "t": 34, "b": 40},
+        "showlegend": True,
+        "legend": {
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 12, "color": "--ink"},
+            "bgcolor": "--none",
+        },
         "annotations": [title(words, top + 0.004) for (_, words), (_, top) in zip(panels, domains, strict=True)],
         "xaxis": axis(title={"text": "step", "font": {"size": 12, "color": "--muted"}}, anchor=f"y{len(panels)}", hoverformat=",d"),
-    }  # fmt: skip
+    }
     for i, ((name, _), domain) in enumerate(zip(panels, domains, strict=True)):
         options: dict[str, Any] = {"domain": list(domain), "nticks": 5 if i < len(PANELS) else 3}
         if seen[name]:
@@ -143,29 +189,55 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
         return None
     panels = [
         (key, words)
-        for key, words in (("rate", "Rate, nats"), ("activity", "Activity: variance over data of the code’s mean"), ("effect", "Effect: nats of reconstruction lost without the unit"))
+        for key, words in (
+            ("rate", "Rate, nats"),
+            ("activity", "Activity: variance over data of the code’s mean"),
+            ("effect", "Effect: nats of reconstruction lost without the unit"),
+        )
         if any(real(u.get(key)) is not None for u in ranked)
-    ]  # fmt: skip
-    domains = {1: [(0, 0.95)], 2: [(0.5, 0.95), (0, 0.38)], 3: [(0.66, 0.96), (0.33, 0.57), (0, 0.24)]}[len(panels)]
+    ]
+    stacks: dict[int, list[tuple[float, float]]] = {
+        1: [(0, 0.95)],
+        2: [(0.5, 0.95), (0, 0.38)],
+        3: [(0.66, 0.96), (0.33, 0.57), (0, 0.24)],
+    }
+    domains = stacks[len(panels)]
     names = [f"unit {u['unit']}" + (f" at {tuple(u['place'])}" if len(u.get("place") or ()) > 1 else "") for u in ranked]
     colours = [ROLES.get(str(u.get("role")), "--c1" if u.get("active") else "--faint") for u in ranked]
     data = []
     for i, (key, words) in enumerate(panels):
         bar: dict[str, Any] = {
-            "type": "bar", "x": list(range(len(ranked))), "y": [real(u.get(key)) for u in ranked], "yaxis": "y" if i == 0 else f"y{i + 1}",
-            "marker": {"color": colours, "line": {"width": 0}}, "text": names, "textposition": "none",
+            "type": "bar",
+            "x": list(range(len(ranked))),
+            "y": [real(u.get(key)) for u in ranked],
+            "yaxis": "y" if i == 0 else f"y{i + 1}",
+            "marker": {"color": colours, "line": {"width": 0}},
+            "text": names,
+            "textposition": "none",
             "customdata": [str(u.get("role", "")) for u in ranked],
             "hovertemplate": f"<b>%{{text}}</b> %{{customdata}}<br>{words.split(':')[0].split(',')[0].lower()} %{{y:.3~g}}<extra></extra>",
-        }  # fmt: skip
+        }
         if key == "effect":
-            bar["error_y"] = {"type": "data", "array": [real(u.get("effect_stderr")) or 0 for u in ranked], "color": "--muted", "thickness": 1, "width": 0}
+            bar["error_y"] = {
+                "type": "data",
+                "array": [real(u.get("effect_stderr")) or 0 for u in ranked],
+                "color": "--muted",
+                "thickness": 1,
+                "width": 0,
+            }
         data.append(bar)
     shown = list(range(len(ranked))) if len(ranked) <= 24 else list(range(0, len(ranked), math.ceil(len(ranked) / 20)))
-    made = layout(150 + 150 * len(panels), bargap=0.25, annotations=[title(w, top + 0.008) for (_, w), (_, top) in zip(panels, domains, strict=True)])
+    made = layout(
+        150 + 150 * len(panels), bargap=0.25, annotations=[title(w, top + 0.008) for (_, w), (_, top) in zip(panels, domains, strict=True)]
+    )
     made["xaxis"] = axis(
-        tickvals=shown, ticktext=[str(ranked[i]["unit"]) for i in shown], anchor=f"y{len(panels)}" if len(panels) > 1 else "y", showgrid=False,
-        title={"text": f"unit, by {by}", "font": {"size": 12, "color": "--muted"}}, tickangle=0,
-    )  # fmt: skip
+        tickvals=shown,
+        ticktext=[str(ranked[i]["unit"]) for i in shown],
+        anchor=f"y{len(panels)}" if len(panels) > 1 else "y",
+        showgrid=False,
+        title={"text": f"unit, by {by}", "font": {"size": 12, "color": "--muted"}},
+        tickangle=0,
+    )
     for i, domain in enumerate(domains):
         made["yaxis" if i == 0 else f"yaxis{i + 1}"] = axis(domain=list(domain), nticks=5, rangemode="tozero")
     return {"data": data, "layout": made}
@@ -174,7 +246,7 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def gaps(estimates: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float | None]]:
+def gaps(estimates: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Return by how much log p(x) of data drawn from the model can lie above each method's bound there, and the standard error."""
     upper = arrays.get("simulated_ais_upper")
     found = {}
@@ -204,27 +276,69 @@ def bounds(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -
         colour = "--c6" if side == "exact" else "--c1"
         data.append(
             {
-                "type": "scatter", "mode": "markers", "x": [value], "y": [-i], "marker": {"size": 10, "color": colour, "symbol": "diamond" if side == "exact" else "circle"},
+                "type": "scatter",
+                "mode": "markers",
+                "x": [value],
+                "y": [-i],
+                "marker": {"size": 10, "color": colour, "symbol": "diamond" if side == "exact" else "circle"},
                 "error_x": {"type": "data", "array": [spread], "color": colour, "thickness": 3, "width": 0},
-                "hovertemplate": f"{text(label)}<br>{number(value, error)} nats<extra></extra>", "showlegend": False,
+                "hovertemplate": f"{text(label)}<br>{number(value, error)} nats<extra></extra>",
+                "showlegend": False,
             }
-        )  # fmt: skip
+        )
         annotations.append(
-            {"text": f"<b>{number(value, error)}</b><br>{text(label)}", "align": "left", "x": 0, "xref": "paper", "y": -i + 0.42, "yref": "y", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": "--ink"}}
-        )  # fmt: skip
+            {
+                "text": f"<b>{number(value, error)}</b><br>{text(label)}",
+                "align": "left",
+                "x": 0,
+                "xref": "paper",
+                "y": -i + 0.42,
+                "yref": "y",
+                "xanchor": "left",
+                "showarrow": False,
+                "font": {"size": 12, "color": "--ink"},
+            }
+        )
         if gap is not None:
-            shapes.append({"type": "rect", "x0": value, "x1": value + gap, "y0": -i - 0.1, "y1": -i + 0.1, "fillcolor": colour, "opacity": 0.35, "line": {"width": 0, "color": colour}})
+            shapes.append(
+                {
+                    "type": "rect",
+                    "x0": value,
+                    "x1": value + gap,
+                    "y0": -i - 0.1,
+                    "y1": -i + 0.1,
+                    "fillcolor": colour,
+                    "opacity": 0.35,
+                    "line": {"width": 0, "color": colour},
+                }
+            )
         elif side in ("lower", "upper"):
             sign = 1 if side == "lower" else -1
             annotations.append(
                 {
-                    "x": value + sign * (spread + 0.14 * room), "y": -i, "ax": value + sign * spread, "ay": -i, "xref": "x", "yref": "y", "axref": "x", "ayref": "y",
-                    "showarrow": True, "arrowhead": 2, "arrowsize": 1.1, "arrowwidth": 1.4, "arrowcolor": colour, "text": "",
+                    "x": value + sign * (spread + 0.14 * room),
+                    "y": -i,
+                    "ax": value + sign * spread,
+                    "ay": -i,
+                    "xref": "x",
+                    "yref": "y",
+                    "axref": "x",
+                    "ayref": "y",
+                    "showarrow": True,
+                    "arrowhead": 2,
+                    "arrowsize": 1.1,
+                    "arrowwidth": 1.4,
+                    "arrowcolor": colour,
+                    "text": "",
                 }
-            )  # fmt: skip
+            )
     made = layout(72 + 72 * len(rows), shapes=shapes, annotations=annotations)
     made["margin"] = {"l": 14, "r": 14, "t": 10, "b": 44}
-    made["xaxis"] = axis(range=[low - 0.08 * room, high + 0.2 * room], title={"text": "log p(x), nats for each datum", "font": {"size": 12, "color": "--muted"}}, nticks=8)
+    made["xaxis"] = axis(
+        range=[low - 0.08 * room, high + 0.2 * room],
+        title={"text": "log p(x), nats for each datum", "font": {"size": 12, "color": "--muted"}},
+        nticks=8,
+    )
     made["yaxis"] = axis(visible=False, range=[-len(rows) + 0.7, 0.75], fixedrange=True)
     return {"data": data, "layout": made}
 
@@ -262,7 +376,12 @@ def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     if not facts:
         return None
     projections = [
-        {"name": p["name"], "note": p["note"], "x": _rounded(arrays[f"map_{p['key']}"][:, 0]), "y": _rounded(arrays[f"map_{p['key']}"][:, 1])}
+        {
+            "name": p["name"],
+            "note": p["note"],
+            "x": _rounded(arrays[f"map_{p['key']}"][:, 0]),
+            "y": _rounded(arrays[f"map_{p['key']}"][:, 1]),
+        }
         for p in facts["projections"]
         if f"map_{p['key']}" in arrays
     ]
@@ -290,7 +409,15 @@ def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         return None
     made_layout = layout(460, hovermode="closest", dragmode="pan")
     made_layout["margin"] = {"l": 8, "r": 8, "t": 8, "b": 8}
-    made_layout["legend"] = {"orientation": "h", "x": 0, "y": -0.02, "yanchor": "top", "font": {"size": 12, "color": "--ink"}, "bgcolor": "--none", "itemsizing": "constant"}
+    made_layout["legend"] = {
+        "orientation": "h",
+        "x": 0,
+        "y": -0.02,
+        "yanchor": "top",
+        "font": {"size": 12, "color": "--ink"},
+        "bgcolor": "--none",
+        "itemsizing": "constant",
+    }
     blank = {"showgrid": False, "showticklabels": False, "zeroline": False, "showline": False}
     made_layout["xaxis"], made_layout["yaxis"] = axis(**blank), axis(**blank)
     return {"projections": projections, "attributes": attributes, "layout": made_layout, "columns": names, "cards": cards}
@@ -298,5 +425,3 @@ def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
 
 def _rounded(values: np.ndarray) -> list[float | None]:
     return [None if not math.isfinite(v) else float(f"{v:.4g}") for v in values.tolist()]
-
-

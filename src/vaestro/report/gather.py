@@ -52,7 +52,9 @@ def write_report(
     identity = render.identity(folders)
     own = folders[0] if len(folders) == 1 else Path(os.path.commonpath([f.parent for f in folders]))
     path = Path(output) if output is not None else (opened[0].path if len(opened) == 1 else own) / "report.html"
-    check_output(path, force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1), suffixes=(".html", ".htm"))
+    check_output(
+        path, force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1), suffixes=(".html", ".htm")
+    )
     notes = {run.path: gather(run, say) for run in opened}
     if len(opened) == 1:
         page = render.run_page(opened[0].path, notes[opened[0].path])
@@ -62,7 +64,9 @@ def write_report(
             found = compare(opened).record()
         except ValueError as error:
             notes[opened[0].path].append(f"the runs are not compared: {error}")
-        page = render.runs_page([r.path for r in opened], names(folders), found, [n for lines in notes.values() for n in lines], path.parent)
+        page = render.runs_page(
+            [r.path for r in opened], names(folders), found, [n for lines in notes.values() for n in lines], path.parent
+        )
     with writing(path) as part:
         part.write_text(page, encoding="utf-8")
     return path

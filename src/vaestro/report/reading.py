@@ -71,7 +71,9 @@ def read_folder(path: Path) -> Folder:
     version = str((yaml.safe_load((path / "config.yaml").read_text()) or {}).get("vaestro", ""))
     notes: list[str] = []
     if _newer(version, vaestro.__version__):
-        notes.append(f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what this version does not know is not shown")
+        notes.append(
+            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what this version does not know is not shown"
+        )
     weights = path / "model.safetensors"
     now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
     found: dict[str, dict[str, Any] | None] = {}
@@ -89,9 +91,19 @@ def read_folder(path: Path) -> Folder:
     others = tuple(e for e in kept if e is not None and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now))
     arrays = {name: _arrays(path / f"{name}.npz", notes) for name in ("evaluation", "diagnosis", "showcase")}
     return Folder(
-        path, config, version, read_lines(path / "metrics.jsonl"), found["evaluation"], others, found["diagnosis"], found["showcase"],
-        found["environment"], found["data"], arrays, tuple(notes),
-    )  # fmt: skip
+        path,
+        config,
+        version,
+        read_lines(path / "metrics.jsonl"),
+        found["evaluation"],
+        others,
+        found["diagnosis"],
+        found["showcase"],
+        found["environment"],
+        found["data"],
+        arrays,
+        tuple(notes),
+    )
 
 
 def _arrays(path: Path, notes: list[str]) -> dict[str, np.ndarray]:

@@ -206,7 +206,7 @@ def moves(folder: Folder) -> Values | None:
 
 
 def _tint(deviations: float | None) -> float | None:
-    """Return −1 .. 1, full at two standard deviations from the mean."""
+    """Return -1 .. 1, full at two standard deviations from the mean."""
     return None if deviations is None else round(max(-1.0, min(1.0, deviations / 2)), 2)
 
 

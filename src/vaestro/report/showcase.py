@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,5 +343,3 @@ def attribute(column: np.ma.MaskedArray) -> tuple[dict[str, Any] | None, np.ndar
         codes[~absent] = rank[codes[~absent]]
         names = [names[i] for i in order]
     return {"kind": "category", "classes": [n[:TEXT] for n in names], "others": False, "distinct": len(classes)}, codes
-
-

@@ -54,7 +54,8 @@ def paired_bars(first: Sequence[float], second: Sequence[float], label: str, wid
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         for j, (value, kind) in enumerate(((a, "bar"), (b, "bar second"))):
             tall = value / top * (height - 6)
-            body += f'<rect class="{kind}" x="{(i + 0.1 + 0.4 * j) * each:.1f}" y="{height - 2 - tall:.1f}" width="{0.38 * each:.1f}" height="{tall:.1f}"/>'
+            x, y = (i + 0.1 + 0.4 * j) * each, height - 2 - tall
+            body += f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{0.38 * each:.1f}" height="{tall:.1f}"/>'
     return svg(body, label, width, height)
 
 
@@ -75,9 +76,14 @@ def points(lines: Sequence[tuple[str, float, float | None]], label: str) -> Mark
 def sketch(name: str | None, folder: Folder) -> Markup | None:
     """Draw the picture that a finding names, or None where its numbers are not there."""
     drawers = {
-        "curves": _curves, "units": _units, "aggregate": _aggregate, "bounds": _bounds, "scores": _scores, "dependence": _dependence,
+        "curves": _curves,
+        "units": _units,
+        "aggregate": _aggregate,
+        "bounds": _bounds,
+        "scores": _scores,
+        "dependence": _dependence,
         "logvar": _logvar,
-    }  # fmt: skip
+    }
     if name not in drawers:
         return None
     try:

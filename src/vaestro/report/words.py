@@ -38,7 +38,7 @@ def plain(value: float, decimals: int = 2) -> str:
 
 
 def number(value: Any, error: Any = None, least: int = 2) -> str:
-    """Write a number with its standard error, with as many decimals as that deserves: −95.10 ± 0.20."""
+    """Write a number with its standard error, with as many decimals as that deserves."""
     value, error = real(value), real(error)
     if value is None:
         return "not finite"
