@@ -253,10 +253,8 @@ def test_themes_phones_and_paper(runs: dict[str, Run], browser: Any) -> None:
 
     def colours() -> tuple[str, str]:
         page.wait_for_timeout(100)
-        found: list[str] = page.evaluate(
-            "[document.body, document.querySelector('[data-figure=figure-curves] .xtick text')].map((e, i) => getComputedStyle(e)[i ? 'fill' : 'backgroundColor'])"
-        )
-        return found[0], found[1]
+        tick = "document.querySelector('[data-figure=figure-curves] .xtick text')"
+        return page.evaluate("getComputedStyle(document.body).backgroundColor"), page.evaluate(f"getComputedStyle({tick}).fill")
 
     dark = colours()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -282,7 +280,7 @@ def test_several_runs_in_a_browser(runs: dict[str, Run], browser: Any, tmp_path:
     diagnose(other, "healthy")
     path = write_report([runs["binary"], other, runs["table"]], tmp_path / "all.html")
     page, wrong = opened(browser, path)
-    assert drawn(page) == 3, "curves, and intervals of two groups"
+    assert drawn(page) == 3, "curves of two groups, and intervals of the one that has two runs"
     said = page.locator("main").inner_text()
     assert "not ranked with" in said and "partly collapsed" in said and "healthy" in said
     assert page.evaluate("window.hacked") is None and wrong == []

@@ -81,9 +81,9 @@ PANELS = (
 SETTINGS = (("beta", "Weight of the KL"), ("lr", "Learning rate"))
 
 
-def curves(runs: Mapping[str, Folder]) -> Figure | None:
+def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | None:
     """Draw bound, reconstruction and KL apart, with the KL's weight and the learning rate beneath; of several runs validation alone."""
-    single = len(runs) == 1
+    single = not several
     data: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     domains = (
@@ -214,7 +214,7 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
             "marker": {"color": colours, "line": {"width": 0}},
             "text": names,
             "textposition": "none",
-            "customdata": [str(u.get("role", "")) for u in ranked],
+            "customdata": [text(u.get("role", "")) for u in ranked],
             "hovertemplate": f"<b>%{{text}}</b> %{{customdata}}<br>{words.split(':')[0].split(',')[0].lower()} %{{y:.3~g}}<extra></extra>",
         }
         if key == "effect":

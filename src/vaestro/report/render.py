@@ -248,13 +248,18 @@ def runs_values(
     """Return what the template of several runs shows; folders by name."""
     shared = _Builder(next(iter(folders.values())), list(notes))
     by_name = {r["name"]: r for r in comparison.get("rows", [])}
-    intervals = []
-    for i, group in enumerate(comparison.get("groups", [])):
-        lines = [by_name[name] for name in group["names"] if real(by_name[name]["log_px"]) is not None]
+    groups = comparison.get("groups") or [{"names": list(folders), "title": ""}]
+    intervals, curves = [], []
+    for i, group in enumerate(groups):
+        lines = [by_name[name] for name in group["names"] if name in by_name and real(by_name[name]["log_px"]) is not None]
         drawn = [(f"{r['name']}, {r['method']}", r["log_px"], r["stderr"], _gap(r), r["side"]) for r in lines]
-        made = shared.figure(f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", lambda _, drawn=drawn: figures.bounds(drawn))  # type: ignore[misc]
-        if made:
-            intervals.append({**made, "title": sections.typeset(str(group["title"]))})
+        if len(drawn) > 1:
+            made = shared.figure(f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", lambda _, drawn=drawn: figures.bounds(drawn))  # type: ignore[misc]
+            intervals += [{**made, "title": sections.typeset(str(group["title"]))}] if made else []
+        own = {name: folders[name] for name in group["names"] if name in folders}
+        label = f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of training"
+        made = shared.figure(f"curves-{i}", label, lambda _, own=own: figures.curves(own, several=True))  # type: ignore[misc]
+        curves += [{**made, "title": ", ".join(own)}] if made else []
     ranking = next((g["summary"] for g in comparison.get("groups", []) if g.get("ranking")), "")
     return {
         "title": f"{len(folders)} runs compared",
@@ -265,9 +270,7 @@ def runs_values(
         "runs": [_one_of_several(name, folder, beside) for name, folder in folders.items()],
         "sentences": [sections.typeset(str(s)) for s in comparison.get("statements", [])],
         "interval_figures": intervals,
-        "curves_figure": shared.figure(
-            "curves", "Validation bound, reconstruction and KL of each run over the steps of training", lambda _: figures.curves(folders)
-        ),
+        "curves_figures": curves,
         "notes": shared.notes,
         "blobs": shared.blobs,
     }

@@ -195,11 +195,12 @@ def moves(folder: Folder) -> Values | None:
     if texts is None:
         return None
     names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
+    found["offsets"] = found["offsets"][::2]  # text takes more room than images
     for i, label in enumerate(labels[:TABLES]):
-        part = slice(i * n, (i + 1) * n)
+        part = slice(i * n, (i + 1) * n, 2)
         lines = []
         for c, name in enumerate(names):
-            tints = [None] * n if moved.get(name) is None else [_tint(p) for p in moved[name][part]]
+            tints = [None] * len(found["offsets"]) if moved.get(name) is None else [_tint(p) for p in moved[name][part]]
             lines.append((name, list(zip([row[c] for row in texts[part]], tints, strict=True))))
         tables.append({**label, "rows": lines})
     return found | {"tables": tables}

@@ -28,6 +28,7 @@ PAIRS = 24  # data shown beside their reconstructions
 HARDEST = 12
 SAMPLES = 48
 UNITS = 8  # traversed
+TRIFLE = 0.02  # of the most active unit's rate: less is not worth a line
 STEPS = 9
 RANGE = 3.0
 SIDE = 96  # the longest side that images are shown with
@@ -135,6 +136,7 @@ def _most_active(run: Run, code: np.ndarray) -> tuple[list[int], list[float]]:
     known = _diagnosed(run, code.shape[1])
     size = {u["unit"]: float(u["rate"]) for u in known} or dict(enumerate(code.var(0).tolist()))
     best = sorted(size, key=lambda u: -size[u])[:UNITS]
+    best = [u for u in best if size[u] > TRIFLE * size[best[0]]] or best[:1]
     return best, [size[u] for u in best]
 
 
@@ -228,8 +230,9 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
     several = 2 if np.asarray(data.data).dtype.kind in "fM" else COLUMNS
     if ours is not None and theirs is not None and len(np.unique(ours)) > several:
         low, high = np.quantile(ours, [0.005, 0.995])
-        whole = np.asarray(data.data).dtype.kind in "iu" and high - low < 2 * BINS
-        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5 if whole else np.linspace(low, high, BINS + 1)
+        bins = min(BINS, max(8, round(2 * len(ours) ** (1 / 3))))
+        whole = np.asarray(data.data).dtype.kind in "iu" and high - low < bins
+        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5 if whole else np.linspace(low, high, bins + 1)
         counts = [np.histogram(v, edges)[0] / max(1, len(v)) for v in (ours, theirs)]
         outside = [1 - float(c.sum()) if len(v) else 0.0 for c, v in zip(counts, (ours, theirs), strict=True)]
         kind = "date" if np.asarray(data.data).dtype.kind == "M" else "number"
