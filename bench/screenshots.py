@@ -9,7 +9,14 @@ from playwright.sync_api import sync_playwright
 
 from vaestro import write_report
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 # name -> (width, height, theme, what to scroll to)
 SHOTS = {
     "report-light": (1180, 780, "light", None),

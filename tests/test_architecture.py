@@ -11,7 +11,7 @@ ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "files", "randomness", "spaces",
     "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
-    "parts", "data", "loop", "evaluation", "latents", "runs", "comparison", "report", "cli",
+    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "report", "cli",
 ]  # fmt: skip
 
 

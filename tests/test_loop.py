@@ -76,7 +76,7 @@ def test_validation_averages_over_data_and_not_over_batches() -> None:
     space = make_space(Kind.BINARY, (6,))
     data = make_data(space, make_values(space, 700))
     training = start(data)
-    bound, rate, distortion, _ = validate(training.average, training.objective, data.valid, 0, "cpu")
+    bound, rate, distortion, *_ = validate(training.average, training.objective, data.valid, 0, "cpu")
     pieces = [validate(training.average, training.objective, data.valid.take(n), 0, "cpu") for n in (512, 700)]
     assert bound == pytest.approx(pieces[1][0])
     assert bound != pytest.approx(pieces[0][0], abs=1e-6)

@@ -393,7 +393,7 @@ def test_what_is_there_is_not_computed_again(run: Run, monkeypatch: pytest.Monke
 
 def test_what_is_of_earlier_weights_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(Run, "diagnose", lambda self: calls.append(self.path), raising=False)
+    monkeypatch.setattr(Run, "diagnose", lambda self: calls.append(self.path))
     for name in ("evaluation", "diagnosis", "showcase"):
         file = run.path / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"weights_sha256": "0" * 64}))
@@ -433,7 +433,7 @@ def test_a_run_without_metrics(run: Run) -> None:
 
 
 def test_a_run_of_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "diagnose", lambda self: None, raising=False)
+    monkeypatch.setattr(Run, "diagnose", lambda self: None)
     said = said_after(train("binary", tmp_path, steps=1))
     assert "1 steps" in said or "1 step" in said
 

@@ -26,6 +26,8 @@ _HOMES = {
     "training": "loop",
     "evaluate": "evaluation",
     "Estimate": "evaluation",
+    "Diagnosis": "diagnosis",
+    "Finding": "diagnosis",
     "Run": "runs",
     "train": "runs",
     "resume": "runs",
@@ -42,6 +44,7 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from vaestro.comparison import Comparison, compare
     from vaestro.data import Data, load
+    from vaestro.diagnosis import Diagnosis, Finding
     from vaestro.evaluation import Estimate, evaluate
     from vaestro.loop import training
     from vaestro.model import VAE, Draws, LatentModel

@@ -69,6 +69,14 @@ class Density(Protocol):
         """Return log-densities in nats, one for each datum."""
 
 
+def variance_of(q: Density) -> Tensor | None:
+    """Return the variance of each unit; None for families that do not offer it in closed form."""
+    try:
+        return q.variance  # type: ignore[attr-defined,no-any-return]
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 class DataDensity(ABC):
     """Describe p(x | z): what is asked of a density over data beside `Density`."""
 
@@ -148,6 +156,11 @@ class Normal(Cells):
     def std(self) -> Tensor:
         """Return the standard deviation, exp(logvar / 2)."""
         return torch.exp(0.5 * self.logvar)
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the variance, exp(logvar)."""
+        return torch.exp(self.logvar)
 
     def from_noise(self, noise: Tensor) -> Tensor:
         """Return mean + std * noise: the reparameterization (Kingma and Welling 2014; Rezende et al. 2014)."""

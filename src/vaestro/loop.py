@@ -22,7 +22,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.data import Data, Rows
-from vaestro.densities import mean_over_ranks
+from vaestro.densities import mean_over_ranks, variance_of
 from vaestro.model import LatentModel
 from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
@@ -46,6 +46,7 @@ VALIDATION_ROWS = 10_000
 FIT_ROWS = 10_000
 CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
 GIVE_UP_AFTER = 20
+ACTIVE = 0.01  # variance over data of q's mean above which a unit is called active (Burda, Grosse and Salakhutdinov 2016)
 AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
 
 
@@ -56,7 +57,7 @@ class Diverged(RuntimeError):
 @dataclass(frozen=True)
 class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
-    for the ELBO, whatever the weights."""
+    for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code."""
 
     split: str
     step: int
@@ -71,6 +72,9 @@ class Record:
     examples_per_second: float | None
     seconds: float
     skipped: int = 0
+    stderr: float | None = None
+    active_units: int | None = None
+    signal: float | None = None
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON takes it: numbers that are not finite become null."""
@@ -86,6 +90,19 @@ class Step:
     loss: Loss | None
     records: tuple[Record, ...]
     last: bool
+
+
+class Validation(NamedTuple):
+    """Hold means over validation data, in nats: bound, rate, distortion, the loss at a step's weight, the bound's standard error,
+    and of the code the number of active units and its `signal`; None for families without a variance (see `signal`)."""
+
+    bound: float
+    rate: float
+    distortion: float
+    loss: float
+    stderr: float
+    active_units: int | None
+    signal: float | None
 
 
 class _Core(nn.Module):
@@ -428,11 +445,11 @@ class Training(Iterator[Step]):
         if not len(self.valid):
             self._lap()
             return ()
-        bound, rate, distortion, loss = validate(
+        found = validate(
             self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank, step=max(0, self.index - 1)
         )
-        if math.isfinite(bound) and bound > self.best_bound:
-            self.best_bound, self.best_step, self._validations_since = bound, self.index, 0
+        if math.isfinite(found.bound) and found.bound > self.best_bound:
+            self.best_bound, self.best_step, self._validations_since = found.bound, self.index, 0
             state = self.average.state_dict()
             if self.best is None:
                 self.best = {k: v.clone() for k, v in state.items()}
@@ -446,8 +463,9 @@ class Training(Iterator[Step]):
         beta = self._beta()
         return (
             Record(
-                "valid", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss,
+                "valid", self.index, round(self.index / self.steps_per_epoch, 4), found.bound, found.rate, found.distortion, found.loss,
                 beta, self._lr(), None, len(self.valid) / elapsed if elapsed > 0 else None, self.seconds, int(self.bad[0]),
+                found.stderr, found.active_units, found.signal,
             ),
         )  # fmt: skip
 
@@ -590,15 +608,44 @@ def validate(
     processes: int = 1,
     rank: int = 0,
     step: int = 0,
-) -> tuple[float, float, float, float]:
-    """Return the means of bound, rate, distortion and (at the weight of a step) loss over rows, with the same noise at every call."""
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
+) -> Validation:
+    """Return means over rows, the loss at the weight of a step, with the same noise at every call."""
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    codes = torch.zeros(3, math.prod(model.units), dtype=torch.float64, device=device)
     beta = objective.beta(torch.tensor(step, dtype=torch.float64, device=device))
+    known = True
     for i, batch in enumerate(rows.chunks(rows.space.chunk, device)):
         if i % processes == rank:
             noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
             draws = model.draw(batch, objective.k, noise=noise)
-            terms = (objective.bound(draws), draws.total_rate, draws.distortion, -objective.bound(draws, beta))
-            sums += torch.stack([t.sum() for t in terms])
-    bound, rate, distortion, loss = (mean_over_ranks(sums) * processes / len(rows)).tolist()
-    return bound, rate, distortion, loss
+            bound = objective.bound(draws)
+            terms = (bound, draws.total_rate, draws.distortion, -objective.bound(draws, beta), bound.double().square())
+            sums += torch.stack([t.double().sum() for t in terms])
+            variance = variance_of(draws.q)
+            if variance is None:
+                known = False
+            else:
+                mean = draws.q.mean.double().flatten(1)
+                codes += torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
+    n = len(rows)
+    means = mean_over_ranks(torch.cat([sums, codes.flatten()])) * processes / n
+    bound, rate, distortion, loss, squared = means[:5].tolist()
+    error = math.sqrt(max(0.0, squared - bound**2) / (n - 1)) if n > 1 else math.nan
+    if not known:
+        return Validation(bound, rate, distortion, loss, error, None, None)
+    mean, square, variance = means[5:].unflatten(0, (3, -1))
+    moved = (square - mean.square()).clamp_min(0.0)
+    active, said = int((moved > ACTIVE).sum()), float(signal(moved, variance).sum())
+    return Validation(bound, rate, distortion, loss, error, active, said)
+
+
+def signal(moved: Tensor, variance: Tensor) -> Tensor:
+    """Return what each unit's mean tells of the data, in nats, were codes and their noise normal: ln(1 + moved / variance) / 2.
+
+    Zero if and only if the encoder's mean does not depend on its input. For a linear model it is the mutual information.
+
+    Args:
+        moved: variance over data of q's mean, (units,).
+        variance: mean over data of q's variance, (units,).
+    """
+    return 0.5 * torch.log1p(moved / variance)

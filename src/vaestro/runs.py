@@ -7,6 +7,8 @@
     RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
     RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
+    RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
+    RUN/failure.json           why training ended, where it did not end by itself
     RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals and codes; RUN/report.html
 
 Weights are tensors only, and nothing here is ever unpickled.
@@ -40,7 +42,9 @@ import vaestro
 from vaestro.data import Data, Rows, load, tables
 from vaestro.data.readers import Progress, parse_source
 from vaestro.data.writers import write_arrays, writing
-from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate
+from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
+from vaestro.diagnosis.lint import Plan
+from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
 from vaestro.files import read_config, read_lines
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -100,6 +104,9 @@ FILES = (
     "data.npy",
     "data.parquet",
     "data.json",
+    "failure.json",
+    "diagnosis.json",
+    "diagnosis.npz",
     "environment.json",
     "showcase.*",
     "report.html",
@@ -178,14 +185,74 @@ class Run:
         Raises:
             ValueError: it is damaged.
         """
-        file = self.path / "evaluation.json"
+        return self._result("evaluation.json", "evaluate")
+
+    @property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Return diagnosis.json, or None.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        return self._result("diagnosis.json", "diagnose")
+
+    def _result(self, name: str, command: str) -> dict[str, Any] | None:
+        file = self.path / name
         if not file.exists():
             return None
         try:
             result: dict[str, Any] = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"expected a readable {file} (vaestro evaluate {self.path} writes it anew); got a damaged one") from error
+            raise ValueError(f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got a damaged one") from error
         return result
+
+    @property
+    def failure(self) -> str | None:
+        """Return why training ended where it did not end by itself, or None."""
+        try:
+            return str(json.loads((self.path / "failure.json").read_text())["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def diagnose(self, *, seed: int = 0, device: str = "cpu") -> Diagnosis:
+        """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.
+
+        Args:
+            seed: of the draws.
+            device: where.
+
+        Raises:
+            ValueError: the run has no weights yet.
+        """
+        model, config, data = self.model(device), self.config, self.data()
+        remedy = Remedies(str(self.path), config)
+        steps = int(config["steps"])
+        objective = make_objective(DEFAULTS | normalised(config))
+        objective.beta.plan(max(steps, 1), len(data.train) / config["batch"])
+        held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
+        finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
+        log_dets = model.space.log_dets()
+        measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed) if finite else None
+        case = Case(
+            remedy=remedy,
+            curves=Curves(self.metrics(), steps, self.finished, measures.valid[1] if measures else 0.0),
+            measures=measures,
+            units=model.units,
+            beta=objective.beta.value,
+            failure=self.failure,
+            notes=(
+                *(("duplicates between splits", sentence) for sentence in data.shared),
+                *(("data changed", sentence) for sentence in self.changed(data, (held_out if len(held_out) else data.train).name)),
+            ),
+            log_det=0.0 if log_dets is None else float(log_dets.sum()),
+            cells=float(model.space.cells),
+            discrete=model.space.discrete,
+            known={"weights_sha256": self.weights_sha256(), "vaestro": vaestro.__version__},
+        )
+        found = diagnosed(case)
+        write_arrays(self.path / "diagnosis.npz", found.arrays)
+        _write_text(self.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
+        return found
 
     def changed(self, data: Data, split: str) -> list[str]:
         """Say whether the training data, or those of a split, are others than when the run was made, with both hashes."""
@@ -433,6 +500,7 @@ class Job(Iterator[Step]):
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         if job.writes:
             (opened.path / "checkpoints").mkdir(exist_ok=True)
+            (opened.path / "failure.json").unlink(missing_ok=True)
             metrics.touch()
             with metrics.open("r+b") as file:
                 file.truncate(min(size, metrics.stat().st_size))
@@ -443,6 +511,19 @@ class Job(Iterator[Step]):
     def run(self) -> Run:
         """Return the run."""
         return Run(self.path)
+
+    def lint(self) -> list[Finding]:
+        """Say what options and data show before the first step."""
+        training = self.training
+        parameters, units = sum(p.numel() for p in training.model.parameters()), math.prod(training.model.units)
+        return lint(Plan(self._remedies(), self.data, parameters, units, training.objective.beta, training.steps, training.batch))
+
+    def watcher(self) -> Watcher:
+        """Return what says at each validation what the curves show."""
+        return Watcher(self.training.steps, self._remedies())
+
+    def _remedies(self) -> Remedies:
+        return Remedies(str(self.path), self.config)
 
     def __enter__(self) -> Job:
         """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes through."""
@@ -466,8 +547,13 @@ class Job(Iterator[Step]):
             raise KeyboardInterrupt
         try:
             step = next(self.training)
-        except (StopIteration, Diverged):
+        except StopIteration:
             self._save_weights()
+            raise
+        except Diverged as error:
+            self._save_weights()
+            if self.writes:
+                _write_text(self.path / "failure.json", json.dumps({"step": self.training.index, "reason": str(error)}) + "\n")
             raise
         if self.writes:
             for record in step.records:
@@ -725,8 +811,7 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
 
 def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
     """Return how many draws for how many data make an evaluation of seconds: k or fewer, 20 .. 1,000."""
-    weights = sum(p.numel() for p in model.parameters())
-    draws = 2e11 / max(weights, 250 * model.space.decoded)  # of large images the density costs more than the products
+    draws = affordable(model)
     limit = min(len(rows), int(min(1000, max(20, draws / k))))
     return int(min(k, max(1, draws / limit))), limit
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaestro.cli.console import console, duration
+from vaestro.cli.console import console, duration, unit_lines
 
 if TYPE_CHECKING:
     from vaestro.data import Rows
@@ -111,6 +111,9 @@ def train(
         console.quiet = True
     for note in job.notes:
         console.say(f"{'# ' if dry_run else ''}{note}")
+    for finding in job.lint():
+        for text in finding.lines():
+            console.say(f"{'# ' if dry_run else ''}{text}")
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
     parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
     console.say(f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on {training.device}")
@@ -227,6 +230,39 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
+
+
+@app.command()
+def diagnose(
+    run: RunArgument = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Print nothing but the command that mends the worst finding.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what diagnosis.json holds.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Say what is wrong with a run, in words, with the evidence and the remedy, and write RUN/diagnosis.json and .npz.
+
+    Posterior collapse is judged by whether the encoder's output depends on its input, never by a small KL alone.
+
+    Example: vaestro diagnose runs/mine
+    """
+    opened = _open(run)
+    found = opened.diagnose(seed=seed, device=_device(device))
+    if fix:
+        remedies = [f.remedy for f in found.findings if f.remedy and f.severity != "note"]
+        print(remedies[0] if remedies else f"# nothing to mend: {found.verdict}")
+        return
+    if json:
+        print(json_module.dumps(found.line(), indent=1))
+        return
+    console.say(f"{opened.path}: {found.verdict}")
+    console.say(f"    {found.summary}")
+    for text in unit_lines(found.units):
+        console.say(f"    {text}")
+    for finding in found.findings:
+        for text in finding.lines():
+            console.say(text)
+    console.say(f"wrote {opened.path}/diagnosis.json and diagnosis.npz")
 
 
 @app.command()
@@ -596,6 +632,9 @@ def _of_run(run: Run) -> dict[str, Any]:
         facts["best validation bound"] = (
             f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
         )
+    diagnosis = run.diagnosis
+    if diagnosis is not None:
+        facts["diagnosis"] = f"{diagnosis.get('verdict')}: {diagnosis.get('summary')}"
     evaluation = run.evaluation or {}
     there = (run.path / "model.safetensors").exists()
     stale = bool(evaluation) and there and evaluation.get("weights_sha256") not in (None, run.weights_sha256())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from vaestro.diagnosis import Unit
     from vaestro.loop import Record
     from vaestro.runs import Job
 
@@ -36,9 +37,13 @@ class Console:
         if self.live:
             _watch_live(job)
         else:
+            watcher = job.watcher()
             for step in job:
                 for record in step.records:
                     self.say(line(record, job.training.steps))
+                for finding in watcher.see([record.line() for record in step.records]):
+                    for text in finding.lines():
+                        self.say(text)
 
     def reading(self, what: str, done: int, total: int) -> None:
         """Show how far the reading of data is, on a terminal."""
@@ -88,6 +93,21 @@ def line(record: Record, steps: int) -> str:
     )
 
 
+def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
+    """Say what latent units carry: how many of each role, and those with the largest rate."""
+    if not units:
+        return
+    roles = {role: sum(u.role == role for u in units) for role in ("informative", "noise", "off")}
+    yield f"{len(units)} units: " + ", ".join(f"{count} {role}" for role, count in roles.items() if count)
+    ranked = sorted(units, key=lambda u: u.activity if u.rate is None else u.rate, reverse=True)
+    yield f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (nats, but for the activity; effect: reconstruction without the unit)"
+    for u in ranked[:most]:
+        rate, effect = ("-" if x is None else f"{x:.2f}" for x in (u.rate, u.effect))
+        yield f"{u.unit:>6} {rate:>7} {u.activity:>9.2g} {effect:>8}   {u.role}"
+    if len(ranked) > most:
+        yield f"{'..':>6}"
+
+
 def trend(values: Iterable[float]) -> str:
     """Draw numbers as a line of small bars, the lowest empty and the highest full."""
     numbers = [v for v in values if v == v and abs(v) != float("inf")]
@@ -108,6 +128,7 @@ def _watch_live(job: Job) -> None:
     }
     latest: dict[str, Record] = {}
     start, first, shown = time.monotonic(), training.index, 0.0
+    watcher = job.watcher()
 
     def picture() -> Any:
         done = training.index
@@ -134,6 +155,9 @@ def _watch_live(job: Job) -> None:
                 latest[record.split] = record
                 for name, values in history[record.split].items():
                     values.append(getattr(record, name))
+            for finding in watcher.see([record.line() for record in step.records]):
+                for text in finding.lines():
+                    live.console.print(text, markup=False, highlight=False, soft_wrap=True)
             if step.records or time.monotonic() - shown > 0.25:
                 shown = time.monotonic()
                 live.update(picture(), refresh=True)

@@ -102,11 +102,12 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         space, made = _fit(space, parts["train"], options.get("standardise"), binarise != "none")
         notes += made
     rows = _rows(parts, space, binarise, given_space, progress)
-    notes += given_notes + duplicates.between(rows, name in NAMED)
+    shared = duplicates.between(rows, name in NAMED)
+    notes += given_notes + shared
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
     full = _resolved(name) + (":" + ",".join(f"{k}={_written(v)}" for k, v in options.items()) if options else "")
-    return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space)
+    return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space, tuple(shared))
 
 
 def _resolved(name: str) -> str:

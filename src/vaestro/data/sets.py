@@ -215,6 +215,7 @@ class Data:
         space: what the data are; what it holds of statistics is the training split's.
         source: where they came from, with every option resolved.
         notes: what was inferred, a line each.
+        shared: of them, those that say which held-out rows also stand in the training data.
         given: the space of the conditions; None without.
     """
 
@@ -225,6 +226,7 @@ class Data:
     source: str
     notes: tuple[str, ...] = ()
     given: Space | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def attributes(self) -> tuple[str, ...]:

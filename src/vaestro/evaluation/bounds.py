@@ -138,6 +138,12 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
     return max(1, decoded // draw_chunk), draw_chunk
 
 
+def affordable(model: LatentModel) -> int:
+    """Return how many latents can pass through the decoder and be scored in some ten seconds on two cores."""
+    weights = sum(p.numel() for p in model.parameters())
+    return int(2e11 / max(weights, 250 * model.space.decoded))  # of large images the density costs more than the products
+
+
 def at_once(space: Space) -> int:
     """Return how many rows go through the decoder at once, where data and draws are shared out otherwise than by `chunks`."""
     return math.prod(chunks(space, 2048))

@@ -129,12 +129,12 @@ def _evaluate(run: Run, data: Data, say: Say) -> None:
 
 
 def _diagnosed(run: Run) -> bool:
-    return not hasattr(run, "diagnose") or _of_these_weights(run, read_object(run.path / "diagnosis.json"))
+    return _of_these_weights(run, read_object(run.path / "diagnosis.json"))
 
 
 def _diagnose(run: Run, say: Say) -> None:
     say("diagnosing")
-    run.diagnose()  # type: ignore[attr-defined]
+    run.diagnose()
 
 
 def _shown(run: Run) -> bool:

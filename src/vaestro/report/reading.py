@@ -85,6 +85,9 @@ def read_folder(path: Path) -> Folder:
         hashed = (found[name] or {}).get("weights_sha256")
         if hashed is not None and now is not None and hashed != now:
             notes.append(f"{file.name} is of earlier weights than the run has now")
+    failure = (read_object(path / "failure.json") or {}).get("reason")
+    if failure:
+        notes.append(f"training did not end by itself: {failure}")
     if not read_lines(path / "metrics.jsonl"):
         notes.append("metrics.jsonl has no lines: there are no curves")
     kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]

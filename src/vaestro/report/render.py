@@ -254,7 +254,9 @@ def runs_values(
         lines = [by_name[name] for name in group["names"] if name in by_name and real(by_name[name]["log_px"]) is not None]
         drawn = [(f"{r['name']}, {r['method']}", r["log_px"], r["stderr"], _gap(r), r["side"]) for r in lines]
         if len(drawn) > 1:
-            made = shared.figure(f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", lambda _, drawn=drawn: figures.bounds(drawn))  # type: ignore[misc]
+            made = shared.figure(
+                f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", lambda _, drawn=drawn: figures.bounds(drawn)
+            )  # type: ignore[misc]
             intervals += [{**made, "title": sections.typeset(str(group["title"]))}] if made else []
         own = {name: folders[name] for name in group["names"] if name in folders}
         label = f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of training"

@@ -1,0 +1,237 @@
+"""What is read off the curves of a run: reconstruction and KL apart, and the weight of the KL beneath.
+
+The training line is of the weights as they move, averaged over an epoch, and validation is of their average: the two are never
+compared. Rules here see what `metrics.jsonl` holds and nothing else, so that they also run at each validation while a run is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from vaestro.diagnosis.records import Finding
+from vaestro.diagnosis.remedies import Remedies
+
+ENOUGH = 3  # validations after the first step
+SMALL_SIGNAL = 0.05  # nats that the means of all units tell of the data, below which they are said to tell nothing
+SMALL_RATE = 0.1  # nats
+
+
+@final
+class Curves:
+    """Hold the lines of metrics.jsonl as arrays.
+
+    Args:
+        lines: as `Run.metrics` returns them.
+        steps: planned steps of the run.
+        finished: whether it went to its end.
+        stderr: of a validation bound, for lines that do not say theirs.
+    """
+
+    def __init__(self, lines: Sequence[Mapping[str, Any]], steps: int, finished: bool = True, stderr: float = 0.0) -> None:
+        self.steps, self.finished, self.stderr = steps, finished, stderr
+        self.lines = [line for line in lines if isinstance(line.get("step"), int)]
+        self.valid = [line for line in self.lines if line.get("split") == "valid"]
+        self.train = [line for line in self.lines if line.get("split") == "train"]
+
+    @property
+    def last(self) -> int:
+        """Return the last step that was logged."""
+        return max((int(line["step"]) for line in self.lines), default=0)
+
+    @property
+    def beta(self) -> float:
+        """Return the last weight of the KL."""
+        return _number(self.lines[-1], "beta") if self.lines else math.nan
+
+    def after_start(self) -> list[Mapping[str, Any]]:
+        """Return the validations after the first step."""
+        return [line for line in self.valid if line["step"] > 0]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return numbers of the validations after the first step; NaN for what is not there."""
+        return np.array([_number(line, name) for line in self.after_start()])
+
+    def error(self) -> float:
+        """Return the standard error of the last validation bound."""
+        logged = self.column("stderr")
+        return float(logged[-1]) if len(logged) and math.isfinite(logged[-1]) else self.stderr
+
+    def settled_from(self) -> int | None:
+        """Return the first logged step from which the weight of the KL was what it is at the end; None where it still moved."""
+        betas = [(int(line["step"]), _number(line, "beta")) for line in self.lines]
+        if not betas:
+            return None
+        at = [step for step, beta in betas if not math.isclose(beta, betas[-1][1], rel_tol=1e-6, abs_tol=1e-9)]
+        if not at:
+            return 0
+        later = sorted({step for step, _ in betas if step > at[-1]})
+        return later[0] if len(later) > 1 else None
+
+    def silent_from(self) -> int | None:
+        """Return the step from which the KL was below a tenth of a nat up to the end; None where it is not."""
+        steps, rates = [int(line["step"]) for line in self.after_start()], self.column("rate")
+        loud = np.flatnonzero(~(rates < SMALL_RATE))
+        first = int(loud[-1]) + 1 if len(loud) else 0
+        return steps[first] if first < len(steps) else None
+
+
+def _number(line: Mapping[str, Any], name: str) -> float:
+    value = line.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def divergence(curves: Curves, remedy: Remedies, failure: str | None = None) -> Finding | None:
+    """Find a run that ended in numbers that are not finite, or whose loss is larger at the end than at the start."""
+    slower = remedy.slower(3)
+    if failure:
+        return Finding("divergence", "error", failure.partition(" (try")[0], slower, "curves")
+    if curves.valid and not math.isfinite(_number(curves.valid[-1], "bound")):
+        return Finding("divergence", "error", f"the validation bound at step {curves.last:,} is not a finite number", slower, "curves")
+    if not curves.valid or not curves.train or remedy.config.get("init"):
+        return None
+    first, last = curves.valid[0], curves.train[-1]
+    beta = _number(last, "beta")
+    start = _number(first, "distortion") + beta * _number(first, "rate")
+    end = _number(last, "distortion") + beta * _number(last, "rate")
+    if first["step"] == 0 and end > start + 3 * max(_number(first, "stderr"), 0.0) and end > start:
+        said = f"at the same weight of the KL the training loss is {end:.2f} nats at the end and was {start:.2f} before the first step"
+        return Finding("divergence", "error", said, slower, "curves", {"start": start, "end": end})
+    return None
+
+
+def skipped_steps(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find steps that were skipped because loss or gradient were not finite."""
+    skipped = max((int(line.get("skipped") or 0) for line in curves.lines), default=0)
+    if not skipped:
+        return None
+    said = f"loss or gradient were not finite in {skipped:,} of {curves.last:,} steps, which were skipped"
+    return Finding("steps skipped", "warning", said, remedy.slower(2), "curves", {"skipped": skipped, "steps": curves.last})
+
+
+def not_converged(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a run that was too short: it stopped before its end, the validation bound still rose by more than its error over the last
+    tenth, or hardly any validations were made."""
+    bounds, name, said = curves.column("bound"), "not converged", []
+    numbers: dict[str, Any] = {"step": curves.last, "steps": curves.steps}
+    if not curves.finished:
+        lr = _number(curves.lines[-1], "lr") if curves.lines else math.nan
+        said.append(f"the run stopped at step {curves.last:,} of {curves.steps:,}, before its learning rate ({lr:.2g}) had come down")
+    if curves.valid and len(bounds) < ENOUGH:
+        many = f"{len(bounds)} validation{'s' if len(bounds) != 1 else ''}"
+        said.append(f"{many} after the first step, fewer than {ENOUGH}, say nothing of convergence")
+    elif curves.valid:
+        steps = np.array([line["step"] for line in curves.after_start()], float)
+        rise, error = float(bounds[-1] - np.interp(0.9 * steps[-1], steps, bounds)), curves.error()
+        numbers |= {"rise": rise, "error": error}
+        if rise > error:
+            said.append(
+                f"over the last tenth of the run the validation bound still rose by {rise:.2f} nats, more than its error of {error:.2f}"
+            )
+    return Finding(name, "warning", "; ".join(said), remedy.longer(curves.last), "curves", numbers) if said else None
+
+
+def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a weight of the KL that was still moving in the last tenth of the run."""
+    settled = curves.settled_from()
+    if settled is not None and settled <= 0.9 * curves.last:
+        return None
+    when = "was still moving at the end" if settled is None else f"reached its last value only at step {settled:,}"
+    said = f"the weight of the KL {when} (step {curves.last:,}: {curves.beta:.3g}): the model had no time to settle at it"
+    return Finding("schedule too long", "warning", said, remedy.shorter_schedule(curves.beta), "curves", {"settled": settled})
+
+
+def stagnation(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a KL that falls at a constant weight while reconstruction does not improve: the decoder is giving the latent up."""
+    settled = curves.settled_from()
+    after = [line for line in curves.after_start() if settled is not None and line["step"] >= settled]
+    if len(after) < 2 * ENOUGH:
+        return None
+    half = after[len(after) // 2 :]
+    rate, distortion = (np.array([_number(line, name) for line in half]) for name in ("rate", "distortion"))
+    fell, improved = float(rate[0] - rate[-1]), float(distortion[0] - distortion[-1])
+    if not (fell > max(0.5, 0.1 * rate[0]) and improved < 0.1 * fell):
+        return None
+    said = (
+        f"since step {half[0]['step']:,} the KL fell from {rate[0]:.2f} to {rate[-1]:.2f} nats, and reconstruction went from "
+        f"{distortion[0]:.2f} to {distortion[-1]:.2f}"
+    )
+    return Finding(
+        "reconstruction stagnates while the KL falls", "warning", said, remedy.warm_up(), "curves", {"fell": fell, "improved": improved}
+    )
+
+
+def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a validation bound that has been falling since its best: from there on the run only learned its training data by heart."""
+    bounds, error = curves.column("bound"), curves.error()
+    # With another weight than 1 it is not the bound that training raises.
+    if len(bounds) < ENOUGH + 1 or not np.isfinite(bounds).any() or not math.isclose(curves.beta, 1, rel_tol=1e-6):
+        return None
+    best = int(np.nanargmax(bounds))
+    fell = float(bounds[best] - bounds[-1])
+    if best > len(bounds) - ENOUGH or not fell > 2 * error:
+        return None
+    step = curves.after_start()[best]["step"]
+    said = f"it was best at step {step:,}, whose weights are in use, and is {fell:.2f} nats lower at step {curves.last:,}"
+    return Finding("validation bound falls", "warning", said, remedy.patient(), "curves", {"best_step": step, "fell": fell})
+
+
+def silent_code(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find an encoder whose output does not depend on its input, by what validation logs of it; never by the KL alone."""
+    after, told = curves.after_start(), curves.column("signal")
+    if len(after) < 2 or not (told[-2:] < SMALL_SIGNAL).all():
+        return None
+    rate, silent = _number(after[-1], "rate"), curves.silent_from()
+    kl = (
+        f"the KL has been below {SMALL_RATE} nats since step {silent:,}"
+        if silent is not None
+        else f"the KL of {rate:.2f} nats tells nothing of the data"
+    )
+    said = f"the encoder's output does not depend on its input: the means of all units tell {told[-1]:.2g} nats of validation data; {kl}"
+    return Finding("posterior collapse", "error", said, remedy.for_collapse(curves.beta), "curves")
+
+
+def weight_of_kl(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a weight of the KL that is not 1 at the end."""
+    beta = curves.beta
+    if not math.isfinite(beta) or math.isclose(beta, 1, rel_tol=1e-6):
+        return None
+    said = (
+        f"the loss weights the KL by {beta:.4g} at the end: what is reported is the unweighted bound, which this training did not maximise"
+    )
+    return Finding("weight of the KL", "note", said, remedy.with_beta(1.0), "curves", {"beta": beta})
+
+
+LIVE = (silent_code, stagnation, falling_bound)
+
+
+@final
+class Watcher:
+    """Watch a run at each validation: say each thing once, when it is first seen.
+
+    Args:
+        steps: planned steps.
+        remedy: command lines for this run.
+        settle: the share of a run in which nothing is said of its code, since a healthy KL often rises from near zero.
+    """
+
+    def __init__(self, steps: int, remedy: Remedies, settle: float = 0.2) -> None:
+        self.steps, self.remedy, self.settle = steps, remedy, settle
+        self._lines: list[Mapping[str, Any]] = []
+        self._said: set[str] = set()
+
+    def see(self, lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        """Take what was logged with a step, and return what is new."""
+        self._lines += lines
+        if not any(line["split"] == "valid" for line in lines) or lines[-1]["step"] < self.settle * self.steps:
+            return []
+        curves = Curves(self._lines, self.steps)
+        found = [f for f in (rule(curves, self.remedy) for rule in LIVE) if f is not None and f.name not in self._said]
+        skipped = skipped_steps(curves, self.remedy)
+        if skipped is not None and skipped.name not in self._said:
+            found.append(skipped)
+        self._said |= {f.name for f in found}
+        return found

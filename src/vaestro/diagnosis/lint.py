@@ -1,0 +1,142 @@
+"""What options and data show before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vaestro.data import Data
+from vaestro.diagnosis.curves import ENOUGH
+from vaestro.diagnosis.records import SEVERITIES, Finding
+from vaestro.diagnosis.remedies import HIGH_LR, Remedies
+from vaestro.objectives import Schedule
+from vaestro.spaces import Kind
+
+FEW_ROWS, WEIGHTS_EACH = 2000, 500  # training data, and weights for each, from which overfitting is to be expected
+FEW_VALID = 30
+LEFT = 0.5  # share of the data's variance that a fixed variance may take
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Hold what is known before training.
+
+    Args:
+        remedy: command lines, and the options.
+        data: the data.
+        parameters: weights of the model.
+        units: latent units.
+        beta: the weight of the KL by step.
+        steps, batch: of the run.
+    """
+
+    remedy: Remedies
+    data: Data
+    parameters: int
+    units: int
+    beta: Schedule
+    steps: int
+    batch: int
+
+    @property
+    def epochs(self) -> float:
+        """Return the passes over the training data."""
+        return self.steps * self.batch / len(self.data.train)
+
+
+def lint(plan: Plan) -> list[Finding]:
+    """Read options and data before the first step: what can already be seen to go wrong, the worst first."""
+    found = [f for f in (rule(plan) for rule in RULES) if f is not None]
+    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _weight(plan: Plan) -> Finding | None:
+    last = plan.beta.value
+    if last == 0:
+        said = "beta 0: nothing ties the code to the prior, so samples start where no code lies, and the bound may be far below log p(x)"
+        return Finding("weight of the KL", "warning", said, plan.remedy.with_beta(1.0))
+    if last > 1:
+        said = f"beta {last:g}: units switch off that the bound would pay for; the bound that is reported is unweighted"
+        return Finding("weight of the KL", "note", said, plan.remedy.with_beta(1.0))
+    return None
+
+
+def _schedule(plan: Plan) -> Finding | None:
+    import torch
+
+    last = plan.beta.value
+    late = float(plan.beta(torch.tensor(0.9 * plan.steps, dtype=torch.float64)))
+    if math.isclose(late, last, rel_tol=1e-6, abs_tol=1e-9):
+        return None
+    said = f"the weight of the KL is still moving in the last tenth of the run ({late:.3g} of {last:g})"
+    return Finding("schedule too long", "warning", said, plan.remedy.shorter_schedule(last))
+
+
+def _length(plan: Plan) -> Finding | None:
+    if plan.epochs < 1:
+        said = f"{plan.steps:,} steps of {plan.batch} see {plan.epochs:.0%} of the {len(plan.data.train):,} training data once"
+        return Finding("short run", "warning", said)
+    if plan.epochs < ENOUGH:
+        said = f"{plan.epochs:.1f} epochs: with fewer than {ENOUGH} validations nothing can be said of convergence"
+        return Finding("short run", "note", said)
+    return None
+
+
+def _few_data(plan: Plan) -> Finding | None:
+    rows = len(plan.data.train)
+    if rows >= FEW_ROWS or plan.parameters < WEIGHTS_EACH * rows:
+        return None
+    said = f"{rows:,} training data for {plan.parameters:,} weights: they can be learnt by heart (the best weights by validation are kept)"
+    return Finding("few data", "note", said, plan.remedy.smaller())
+
+
+def _validation(plan: Plan) -> Finding | None:
+    rows = len(plan.data.valid)
+    if rows >= FEW_VALID:
+        return None
+    said = f"{rows} validation data: " + (
+        "nothing tells when to stop, or which weights are best" if not rows else "their bound has a large error"
+    )
+    return Finding("little validation", "warning" if not rows else "note", said)
+
+
+def _fixed_variance(plan: Plan) -> Finding | None:
+    fixed, space = plan.remedy.fixed_variance, plan.data.space
+    if fixed is None or space.kind not in (Kind.REAL, Kind.UNIT, Kind.LEVELS):
+        return None
+    try:
+        variance = float(fixed)
+    except ValueError:
+        return None
+    values = np.asarray(plan.data.train.spread(2000).outward(), np.float64)
+    there = float(np.nanmean(np.nanvar(values, 0)))
+    if not there > 0 or variance < LEFT * there:
+        return None
+    said = f"a fixed variance of {variance:g}, where a cell of the data has {there:.3g}: little is left to explain, and units will be off"
+    return Finding("variance that does not fit", "warning", said, plan.remedy.learned_variance())
+
+
+def _many_units(plan: Plan) -> Finding | None:
+    cells = plan.data.space.cells
+    if plan.units <= cells:
+        return None
+    said = f"{plan.units:,} latent units for {cells:,} cells of a datum: more than a copy of the data needs"
+    return Finding("many units", "note", said)
+
+
+def _rate(plan: Plan) -> Finding | None:
+    lr: Any = plan.remedy.config.get("lr")
+    if not isinstance(lr, float) or lr <= HIGH_LR or not str(plan.remedy.config.get("optimizer")).startswith("adam"):
+        return None
+    return Finding(
+        "high learning rate", "warning", f"a learning rate of {lr:g} is high for AdamW (default 0.002)", plan.remedy.again("lr", lr=0.002)
+    )
+
+
+RULES: tuple[Callable[[Plan], Finding | None], ...] = (
+    _weight, _schedule, _length, _few_data, _validation, _fixed_variance, _many_units, _rate,
+)  # fmt: skip
