@@ -207,9 +207,8 @@ def drawn(page: Any, selector: str = ".plot") -> int:
     """Return how many figures there are, all of which must be drawn, with marks in them."""
     count: int = page.locator(selector).count()
     assert page.locator(f"{selector}.js-plotly-plot svg.main-svg").count() >= count
-    bare = page.evaluate(
-        f"[...document.querySelectorAll('{selector}')].filter(e => !e.querySelector('.trace, .bars, .points')).map(e => e.dataset.figure || e.id)"
-    )
+    marks = "e.querySelector('.trace, .bars, .points')"
+    bare = page.evaluate(f"[...document.querySelectorAll('{selector}')].filter(e => !{marks}).map(e => e.dataset.figure || e.id)")
     assert bare == []
     return count
 

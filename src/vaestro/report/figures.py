@@ -18,6 +18,7 @@ from vaestro.report.reading import Folder
 from vaestro.report.words import LABELS, bounds_of, data_words, method, number, real
 
 Figure = dict[str, Any]
+Interval = tuple[str, float, float | None, float | None, str]  # label, value, standard error, gap or None, side
 SERIES = ("--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8", "--c9", "--c10", "--c11")
 ROLES = {"informative": "--c1", "noise": "--c2", "off": "--faint"}
 SHOWN_UNITS = 120
@@ -259,7 +260,7 @@ def gaps(estimates: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray
     return found
 
 
-def bounds(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -> Figure | None:
+def bounds(rows: Sequence[Interval]) -> Figure | None:
     """Draw bounds as intervals: a dot with two standard errors, and an arrow to where the truth can lie, or a bar over the gap.
 
     Args:
@@ -345,7 +346,7 @@ def bounds(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -
 
 def bounds_of_folder(folder: Folder) -> Figure | None:
     """Draw the bounds that a run's evaluations hold, of the weights that it has now."""
-    rows: list[tuple[str, float, float | None, float | None, str]] = []
+    rows: list[Interval] = []
     for evaluation in filter(None, (folder.evaluation, *folder.others)):
         estimates = bounds_of(evaluation)
         measured = gaps(evaluation.get("estimates", []), folder.arrays["evaluation"]) if evaluation is folder.evaluation else {}

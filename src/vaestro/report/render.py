@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -254,13 +254,11 @@ def runs_values(
         lines = [by_name[name] for name in group["names"] if name in by_name and real(by_name[name]["log_px"]) is not None]
         drawn = [(f"{r['name']}, {r['method']}", r["log_px"], r["stderr"], _gap(r), r["side"]) for r in lines]
         if len(drawn) > 1:
-            made = shared.figure(
-                f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", lambda _, drawn=drawn: figures.bounds(drawn)
-            )  # type: ignore[misc]
+            made = shared.figure(f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", partial(_intervals, drawn))
             intervals += [{**made, "title": sections.typeset(str(group["title"]))}] if made else []
         own = {name: folders[name] for name in group["names"] if name in folders}
         label = f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of training"
-        made = shared.figure(f"curves-{i}", label, lambda _, own=own: figures.curves(own, several=True))  # type: ignore[misc]
+        made = shared.figure(f"curves-{i}", label, partial(_curves, own))
         curves += [{**made, "title": ", ".join(own)}] if made else []
     ranking = next((g["summary"] for g in comparison.get("groups", []) if g.get("ranking")), "")
     return {
@@ -276,6 +274,14 @@ def runs_values(
         "notes": shared.notes,
         "blobs": shared.blobs,
     }
+
+
+def _intervals(rows: Sequence[figures.Interval], _: Folder) -> figures.Figure | None:
+    return figures.bounds(rows)
+
+
+def _curves(folders: Mapping[str, Folder], _: Folder) -> figures.Figure | None:
+    return figures.curves(folders, several=True)
 
 
 def _gap(row: Mapping[str, Any]) -> float | None:

@@ -44,7 +44,8 @@ def numbers(folder: Folder) -> list[Values]:
     information, ceiling = diagnosis.get("mutual_information"), real(diagnosis.get("mutual_information_ceiling"))
     if information:
         low, high = information
-        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {diagnosis.get('n', 0):,} data can show {ceiling:.1f}"
+        seen = diagnosis.get("mutual_information_n", diagnosis.get("n", 0))
+        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {seen:,} data can show {ceiling:.1f}"
         found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}"))
     result = result_of(folder)
     if result is not None and result.bits:

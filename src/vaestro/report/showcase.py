@@ -37,6 +37,7 @@ COLUMNS = 12
 COUNTED = 2000  # rows of data, and of samples, that histograms are made of
 BINS = 32
 CLASSES = 11  # of an attribute that are told apart
+TSNE_STEPS = 500
 TEXT = 60  # characters of a cell
 
 
@@ -298,8 +299,11 @@ def projected(code: np.ndarray, notes: list[str]) -> list[tuple[str, str, str, n
     if code.shape[1] > 2 and len(code) >= 30:
         try:
             from sklearn.manifold import TSNE
+            from threadpoolctl import threadpool_limits
 
-            made = TSNE(perplexity=min(30, len(code) // 4), init="pca", random_state=0).fit_transform(leading)
+            # Its threads wait for each other at every step: on a busy machine several take many times as long as one.
+            with threadpool_limits(1):
+                made = TSNE(perplexity=min(30, len(code) // 4), init="pca", max_iter=TSNE_STEPS, random_state=0).fit_transform(leading)
             found.append(("tsne", "t-SNE", "neighbours stay neighbours; distances between clusters, and their sizes, mean nothing", made))
         except ImportError:
             notes.append("no t-SNE on the map: scikit-learn is not installed (the extra vaestro[sklearn])")
