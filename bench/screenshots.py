@@ -17,6 +17,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
+POINT = 730  # of the map, whose datum is shown
 # name -> (width, height, theme, what to scroll to)
 SHOTS = {
     "report-light": (1180, 780, "light", None),
@@ -37,6 +38,8 @@ def main() -> None:
             page.wait_for_selector("html[data-ready]")
             if target:
                 page.locator(target).evaluate("e => scrollTo({top: e.offsetTop - 70, behavior: 'instant'})")
+                box = page.locator("#map-plot .point").nth(POINT).bounding_box()
+                page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
             page.wait_for_timeout(500)
             file = folder / f"{name}.png"
             page.screenshot(path=file)

@@ -237,12 +237,12 @@ def test_the_map_can_be_read(runs: dict[str, Run], browser: Any) -> None:
     page.locator("#map-projection").select_option("0")
     assert "PCA" in page.locator("#map-note").inner_text()
     page.locator("#map-plot").scroll_into_view_if_needed()
-    page.evaluate(
-        "document.querySelector('#map-plot').emit('plotly_hover', {points: [{customdata: 3}], event: {clientX: 500, clientY: 300}})"
-    )
+    point = page.locator("#map-plot .point").first.bounding_box()
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    page.wait_for_selector("#map-card dl", timeout=5000)
     card = page.locator("#map-card")
     assert card.is_visible() and "data:image/png" in card.locator("i").evaluate("e => e.style.backgroundImage")
-    assert EVIL in card.inner_text()
+    assert EVIL in card.inner_text() and "bound on log p(x)" in card.inner_text()
     assert page.evaluate("window.hacked") is None and wrong == []
     page.context.close()
 

@@ -170,7 +170,7 @@ class _Builder:
         return {
             "verdict": verdict,
             "tone": tone,
-            "summary": sections.typeset(summary),
+            "summary": sections.sentence(summary),
             "result": self.part("the bound", result_of),
             "findings": self.part("findings", sections.findings) or [],
             "images": self.part("pictures", sections.images),
@@ -268,7 +268,7 @@ def runs_values(
         "sections": [("follows", "What follows"), ("curves", "Training"), *((f"run-{i}", name) for i, name in enumerate(folders, 1))],
         "ranking": ranking[:1].upper() + ranking[1:],
         "runs": [_one_of_several(name, folder, beside) for name, folder in folders.items()],
-        "sentences": [sections.typeset(str(s)) for s in comparison.get("statements", [])],
+        "sentences": [sections.sentence(str(s)) for s in comparison.get("statements", [])],
         "interval_figures": intervals,
         "curves_figures": curves,
         "notes": shared.notes,

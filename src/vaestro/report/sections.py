@@ -74,7 +74,7 @@ def findings(folder: Folder) -> list[Values]:
                 "name": str(found.get("name", "")),
                 "severity": severity,
                 "word": SEVERITIES[str(severity)],
-                "evidence": typeset(str(found.get("evidence", ""))),
+                "evidence": sentence(str(found.get("evidence", ""))),
                 "remedy": str(found.get("remedy") or ""),
                 "sketch": sketches.sketch(figure, folder),
                 "anchor": ANCHORS.get(str(figure), "latent"),
@@ -86,6 +86,12 @@ def findings(folder: Folder) -> list[Values]:
 def typeset(words: str) -> str:
     """Write plus-minus and bounds as signs."""
     return words.replace(" +- ", " ± ").replace(">=", "≥").replace("<=", "≤")
+
+
+def sentence(words: str) -> str:
+    """Write words as a sentence: with a capital, a full stop, and typeset signs."""
+    words = typeset(words.strip())
+    return f"{words[:1].upper()}{words[1:]}" + ("" if not words or words[-1] in ".!?:" else ".")
 
 
 # -- data, reconstructions, samples -----------------------------------------------------------------------------------
@@ -271,7 +277,7 @@ def bound_sentences(folder: Folder) -> list[str]:
         ceiling = short(information["mutual_information_ceiling"])
         held = f"A code holds at least {_mean(information['mutual_information'])} nats about its datum"
         lines.append(f"{held}, as {information['n']:,} data tell (they can tell {ceiling} at most).")
-    return lines + [f"{str(w)[:1].upper()}{str(w)[1:]}." for w in evaluation.get("warnings") or []]
+    return lines + [sentence(str(w)) for w in evaluation.get("warnings") or []]
 
 
 def _mean(line: Mapping[str, Any]) -> str:
