@@ -218,6 +218,8 @@ def test_a_browser_shows_the_report(runs: dict[str, Run], browser: Any, kind: st
     page, wrong = opened(browser, runs[kind].path / "report.html")
     assert drawn(page) == 4
     assert page.evaluate("window.hacked") is None
+    buttons = set(page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"))
+    assert buttons == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}, "and none that sends a figure away"
     broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
     assert (wrong, broken) == ([], 0)
     label = "f.getAttribute('aria-label') || f.querySelector('[aria-label]')?.getAttribute('aria-label')"

@@ -12,13 +12,15 @@
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, k, css)]));
     return value;
   };
-  const config = { displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  // Plotly offers by default to send a figure to its makers' server.
+  const config = { showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   const makers = new Map();
   const draw = (element, width) => {
     const css = getComputedStyle(root), figure = makers.get(element)();
     const layout = coloured(figure.layout, "", css);
     layout.font = Object.assign({}, layout.font, { family: css.getPropertyValue("--sans").trim() });
     layout.template = {};
+    layout.modebar = coloured({ bgcolor: "--none", color: "--muted", activecolor: "--ink" }, "", css);
     const ticks = layout.xaxis && layout.xaxis.tickvals;
     if (ticks && narrow.matches) { const keep = (_, i) => i % Math.ceil(ticks.length / 9) === 0; layout.xaxis.ticktext = layout.xaxis.ticktext.filter(keep); layout.xaxis.tickvals = ticks.filter(keep); }
     if (width) layout.width = width; else layout.autosize = true;
