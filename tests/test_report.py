@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import vaestro as vs
 from vaestro.cli import main
@@ -144,6 +145,15 @@ def train(kind: str, folder: Path, name: str = "run", **options: Any) -> Run:
         options |= {"condition": ["shape"], "prior": "conditional"}
     given = {"latent": 4, "steps": 60, "batch": 32, "network": "mlp:width=16", "device": "cpu"} | options
     return vs.train(make_source(kind, folder), run=folder / name, **given)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: several wait for each other on a busy machine, and these models are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -268,7 +268,7 @@ def runs_values(
         "sections": [("follows", "What follows"), ("curves", "Training"), *((f"run-{i}", name) for i, name in enumerate(folders, 1))],
         "ranking": ranking[:1].upper() + ranking[1:],
         "runs": [_one_of_several(name, folder, beside) for name, folder in folders.items()],
-        "sentences": [sections.sentence(str(s)) for s in comparison.get("statements", [])],
+        "sentences": [sections.typeset(str(s)) for s in comparison.get("statements", [])],
         "interval_figures": intervals,
         "curves_figures": curves,
         "notes": shared.notes,
