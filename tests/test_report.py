@@ -278,7 +278,7 @@ def test_themes_phones_and_paper(runs: dict[str, Run], browser: Any) -> None:
     assert colours() == dark, "the reader's choice stays"
     page.emulate_media(media="print", color_scheme="dark")
     assert colours() == ("rgb(255, 255, 255)", light[1])
-    assert not page.locator("header.bar").is_visible()
+    assert not page.locator("header.top").is_visible() and page.locator(".sketch .bar").first.is_visible()
     page.emulate_media(media="screen", color_scheme="dark")
     assert colours() == dark and wrong == []
     page.goto((runs["table"].path / "report.html").resolve().as_uri())

@@ -266,7 +266,7 @@ def bound_sentences(folder: Folder) -> list[str]:
             lines.append(f"{method(e)}: effectively {median:.1f} of {of} for the median datum{worst}.")
         if real(e.get("rise")) is not None:
             rose = f"{method(e)} rose by {number(e['rise'])} nats from {e.get('rise_from_k', 0):,} draws"
-            lines.append(f"{rose}: a bound that still rises has not arrived.")
+            lines.append(f"{rose}: a bound that still rises has not arrived." if e["rise"] >= 0.1 else f"{rose}.")
     lines += figures.gap_words(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:
