@@ -9,7 +9,7 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "randomness", "spaces",
+    "randomness", "ahead", "spaces",
     "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
     "parts", "data", "loop", "evaluation", "latents", "runs", "comparison", "cli",
 ]  # fmt: skip
