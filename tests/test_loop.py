@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import os
 import shutil
 import signal
@@ -192,6 +193,27 @@ def test_no_thread_outlives_a_training(binary_data: Data) -> None:
         thread.join(10)
     assert not makers()
     assert gone() is None
+
+
+def test_rows_of_a_memory_map_are_asked_for_before_they_are_read(tmp_path: Path) -> None:
+    size, page = 3 * mmap.PAGESIZE // 2, mmap.PAGESIZE
+    asked: list[tuple[int, int, int]] = []
+
+    class Told(mmap.mmap):
+        def madvise(self, *advice: int) -> None:
+            asked.append(advice)  # type: ignore[arg-type]
+
+    values = np.random.default_rng(0).integers(0, 2, (8, size), dtype=np.uint8)
+    (tmp_path / "values").write_bytes(bytes(128) + values.tobytes())
+    with (tmp_path / "values").open("rb") as file:
+        mapped: np.ndarray = np.ndarray(values.shape, np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ), 128)
+    rows = Rows(mapped, make_space(Kind.BINARY, (size,)), "train", index=np.array([6, 1, 5]))
+    assert np.array_equal(rows.gather(np.array([[2, 1]])).x[0], values[[5, 1]])
+    assert [advice for advice, _, _ in asked] == [mmap.MADV_WILLNEED] * 2
+    for (_, start, length), row in zip(asked, (5, 1), strict=True):
+        assert start % page == 0
+        assert start <= 128 + row * size < start + page
+        assert start + length == 128 + (row + 1) * size
 
 
 def test_a_program_that_leaves_a_training_ends() -> None:
