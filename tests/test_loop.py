@@ -8,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -125,74 +123,25 @@ def test_a_state_continues_as_if_nothing_had_happened(binary_data: Data, stop: i
     assert all(torch.equal(final[k], other[k]) for k in final)
 
 
-def makers() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("vaestro-ahead")]
-
-
-def test_a_steps_inputs_follow_from_seed_and_step_alone(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_steps_inputs_follow_from_seed_and_step_alone(binary_data: Data) -> None:
     training = start(binary_data, vs.Objective(k=2), steps=40, seed=3)
     seen: list[tuple[torch.Tensor, ...]] = []
-    threads = set()
-    forward, gather = training._prepared, Rows.gather
+    forward = training._prepared
 
     def watched(batch: Any, number: torch.Tensor, noise: torch.Tensor) -> Any:
         seen.append((batch.x.clone(), noise.clone(), number.clone()))
         return forward(batch, number, noise)
 
-    def gathering(self: Rows, *args: Any, **options: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return gather(self, *args, **options)
-
     training._prepared = watched
-    monkeypatch.setattr(Rows, "gather", gathering)
     list(training)
     order, ahead = Order(len(binary_data.train), 32, 3), training._ahead
     assert 1 < ahead < 40
-    assert len(threads) == len(range(0, 40, ahead))  # the first block is made where it is needed, and no more than are needed
     for step in range(40):
         block, at = divmod(step, ahead)
         noise = training.model.noise(ahead * 2, 32, torch_generator("cpu", 3, "noise", block)).unflatten(0, (ahead, 2))
         assert torch.equal(seen[step][0], torch.from_numpy(binary_data.train.values[order(step)]))
         assert torch.equal(seen[step][1], noise[at])
         assert seen[step][2] == step
-
-
-@pytest.mark.parametrize("error", [KeyError("gone"), KeyboardInterrupt()])
-def test_an_error_in_reading_ahead_is_raised_where_its_rows_are_needed(
-    binary_data: Data, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    gather = Rows.gather
-
-    def failing(self: Rows, *args: Any, **options: Any) -> Any:
-        if options["stream"] == 1:
-            raise error
-        return gather(self, *args, **options)
-
-    monkeypatch.setattr(Rows, "gather", failing)
-    training = start(binary_data)
-    assert [next(training).index for _ in range(training._ahead + 1)][-1] == training._ahead
-    with pytest.raises(type(error)) as raised:
-        next(training)
-    assert raised.value is error
-    monkeypatch.undo()
-    assert [step.index for step in training] == list(range(training._ahead + 1, 41))  # and nothing was lost
-
-
-def test_no_thread_outlives_a_training(binary_data: Data) -> None:
-    training = start(binary_data)
-    list(training)
-    assert not makers()
-
-    def left(training: Training) -> weakref.ref[Training]:
-        next(training)
-        next(training)
-        return weakref.ref(training)
-
-    gone = left(start(binary_data))
-    for thread in makers():
-        thread.join(10)
-    assert not makers()
-    assert gone() is None
 
 
 def test_rows_of_a_memory_map_are_asked_for_before_they_are_read(tmp_path: Path) -> None:
@@ -214,29 +163,6 @@ def test_rows_of_a_memory_map_are_asked_for_before_they_are_read(tmp_path: Path)
         assert start % page == 0
         assert start <= 128 + row * size < start + page
         assert start + length == 128 + (row + 1) * size
-
-
-def test_a_program_that_leaves_a_training_ends() -> None:
-    code = """
-import time
-import numpy as np
-import vaestro as vs
-from vaestro.data import Rows
-
-data = vs.load(np.random.default_rng(0).integers(0, 2, (500, 6), dtype=np.uint8))
-gather = Rows.gather
-def slow(self, *args, **options):
-    made = gather(self, *args, **options)
-    time.sleep(0.5 * (options["stream"] > 0))
-    return made
-Rows.gather = slow
-run = vs.training(vs.build(data.space, latent=2, network="mlp:width=4"), vs.Objective(), data, steps=100, device="cpu")
-next(run), next(run)
-raise SystemExit(3)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3
-    assert done.stderr == ""
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) -> None:

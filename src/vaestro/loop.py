@@ -29,7 +29,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.ahead import Ahead
 from vaestro.data import Data, Rows
 from vaestro.densities import mean_over_ranks, variance_of
 from vaestro.model import LatentModel
@@ -248,7 +247,6 @@ class Training(Iterator[Step]):
         bytes_a_step = self.batch * (data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1).numel())
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
         self._made: tuple[int, Batch, Tensor, Tensor] | None = None
-        self._reader: Ahead[tuple[Batch, Tensor, Tensor]] = Ahead()
         self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
         self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
@@ -280,23 +278,19 @@ class Training(Iterator[Step]):
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def _inputs(self, step: int) -> tuple[Batch, Tensor, Tensor]:
-        """Return a step's rows, noise and number. Some steps are made at once, and the next ones meanwhile."""
+        """Return a step's rows, noise and number. Some steps are made at once, since many small calls cost more than one."""
         block, at = divmod(step, self._ahead)
         if self._made is None or self._made[0] != block:
-            self._made = (block, *self._reader(self._block, block, more=(block + 1) * self._ahead < self.steps))
+            first = self.rank * self.share
+            steps = range(block * self._ahead, (block + 1) * self._ahead)
+            index = np.stack([self.order(s)[first : first + self.share] for s in steps])
+            made = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
+            noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
+            noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
+            numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
+            self._made = (block, made, noise, numbers)
         _, made, noise, numbers = self._made
         return made[at], noise[at], numbers[at]
-
-    def _block(self, block: int) -> tuple[Batch, Tensor, Tensor]:
-        """Make rows, noise and numbers of some steps at once, since many small calls cost more than one; runs on a thread of its own."""
-        device = self.sums.device  # with its index: a thread's current device is the first one
-        first = self.rank * self.share
-        steps = range(block * self._ahead, (block + 1) * self._ahead)
-        index = np.stack([self.order(s)[first : first + self.share] for s in steps])
-        made = self.data.train.gather(index, device, seed=self.seed, stream=block, place=(first, self.batch))
-        noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(device, self.seed, "noise", block))
-        noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
-        return made, noise, torch.arange(steps.start, steps.stop, dtype=torch.float64, device=device)
 
     def _one(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
@@ -390,7 +384,6 @@ class Training(Iterator[Step]):
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
-            self._reader.close()
             if self.processes > 1:
                 # A process that leaves while others still talk to it takes them down.
                 self.accelerator.wait_for_everyone()

@@ -69,7 +69,7 @@ class Rows:
         if isinstance(chosen, slice):
             return array[chosen]
         _expect(array, chosen)
-        return np.asarray(array).take(chosen, 0)  # indexing would keep other threads waiting while the disk is read
+        return array[chosen]
 
     def _values(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return rows as they are held, (..., *X)."""
