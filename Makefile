@@ -32,7 +32,7 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) pytest scikit-image mypy ruff types-PyYAML
+	$(PIP) pytest scikit-image playwright mypy ruff types-PyYAML
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-# What `make demo` runs: train on MNIST, bound the test images' log-likelihood, draw samples; or show the finished run.
+# What `make demo` runs: train on MNIST, bound the test images' log-likelihood, draw samples, write the report; or show the finished run.
 set -eu
 run=runs/demo
 vaestro="$BIN/vaestro"
@@ -12,6 +12,7 @@ else
     echo "showing the finished run (make demo FORCE=1 trains again)"
     "$vaestro" info $run
 fi
+"$vaestro" report $run
 echo
-echo "look at $run/samples.png and $run/reconstructions.png; bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
+echo "open $run/report.html in a browser; samples.png and reconstructions.png lie beside it, bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
 echo "next: $vaestro evaluate $run --k 5000, or $vaestro --help"

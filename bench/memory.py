@@ -2,6 +2,7 @@
 
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
     python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
+    python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
 
 decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
 anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
@@ -10,11 +11,15 @@ anonymous memory is added; then a second call, which finds the result in the cac
 training: anonymous memory at its highest and data a second, reading and training on arrays of 64x64 colour images of so many
 megabytes on the disk, each in a process of its own; then the ratio of their speeds, in one process that trains on both in
 turns, 32 steps at a time after as many to warm up, so that what else the machine does falls on both alike.
+
+cold: the same training on an array whose pages are dropped from memory before every turn, as they are where data do not fit, in turns
+with the same rows held in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import subprocess
 import sys
@@ -22,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +100,63 @@ def decoding(options: argparse.Namespace) -> None:
             )
 
 
+def write_images(path: Path, megabytes: int) -> None:
+    """Write an array of 64x64 colour images."""
+    rows = megabytes * 10**6 // 12288
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 64, 64, 3))
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, 2048):
+        levels = rng.integers(0, 200, (len(array[start : start + 2048]), 8, 8, 3), dtype=np.uint8)
+        array[start : start + 2048] = levels.repeat(8, 1).repeat(8, 2) + rng.integers(0, 50, (64, 64, 3), dtype=np.uint8)
+    array.flush()
+
+
 def training(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ["VAESTRO_CACHE"] = str(Path(place) / "cache")
         paths = [Path(place) / f"{megabytes}.npy" for megabytes in (options.small, options.large)]
         for path, megabytes in zip(paths, (options.small, options.large), strict=True):
-            rows = megabytes * 10**6 // 12288
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 64, 64, 3))
-            rng = np.random.default_rng(0)
-            for start in range(0, rows, 2048):
-                levels = rng.integers(0, 200, (len(array[start : start + 2048]), 8, 8, 3), dtype=np.uint8)
-                array[start : start + 2048] = levels.repeat(8, 1).repeat(8, 2) + rng.integers(0, 50, (64, 64, 3), dtype=np.uint8)
-            array.flush()
-            del array
+            write_images(path, megabytes)
             subprocess.run([sys.executable, __file__, "once", "--steps", str(options.steps), "--path", str(path)], check=True)
         if options.rounds:
             alternating(paths, options.rounds)
 
 
-def started(path: str | Path, steps: int) -> Iterator[Any]:
-    """Read an array and begin to train on it."""
+def cold(options: argparse.Namespace) -> None:
     import vaestro as vs
 
-    data = vs.load(str(path))
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["VAESTRO_CACHE"] = str(Path(place) / "cache")
+        path = Path(place) / "x.npy"
+        write_images(path, options.megabytes)
+        os.sync()  # only what is on the disk can be dropped
+        data = vs.load(str(path))
+        data = replace(data, valid=data.valid.take(0))
+        mapped = data.train.values
+        held = replace(data, train=replace(data.train, values=np.array(mapped)))
+        runs = [started(d, 10**6) for d in (held, data)]
+        seconds = np.empty((options.rounds + 1, 2))
+        for round in range(options.rounds + 1):
+            for i in (0, 1):
+                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                start = time.perf_counter()
+                for _ in range(options.steps):
+                    next(runs[i])
+                seconds[round, i] = time.perf_counter() - start
+    ratios = seconds[1:, 0] / seconds[1:, 1]
+    print(
+        f"{options.megabytes:,} MB, {options.rounds} rounds of {options.steps} steps in turns; speed from the disk / from memory: "
+        f"median {np.median(ratios):.3f}, quartiles {np.quantile(ratios, 0.25):.3f} and {np.quantile(ratios, 0.75):.3f}"
+    )
+
+
+def started(source: Any, steps: int) -> Iterator[Any]:
+    """Read an array, unless it is data already, and begin to train on it."""
+    import vaestro as vs
+
+    data = vs.load(str(source)) if isinstance(source, (str, Path)) else source
     model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood="discretized-logistic")
     run: Iterator[Any] = vs.training(model, vs.Objective(), data, steps=steps, batch=128, device="cpu", compile="off")
     next(run)
@@ -171,6 +211,7 @@ def main() -> None:
 
     command(decoding, images=5000, size=64, rounds=1)
     command(training, small=500, large=5000, steps=300, rounds=10)
+    command(cold, megabytes=1000, steps=8, rounds=10)
     command(once, path="", steps=300)
     options = parser.parse_args()
     options.run(options)

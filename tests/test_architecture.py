@@ -9,9 +9,9 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "randomness", "spaces",
+    "files", "randomness", "spaces",
     "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
-    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "cli",
+    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "report", "cli",
 ]  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def test_train_writes_a_run(run):
         "model.safetensors",
         "checkpoints",
         "data.json",
+        "environment.json",
     }
     assert not list(Path(run).rglob("*.part"))
     config = json.loads((Path(run) / "config.json").read_text())

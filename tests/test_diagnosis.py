@@ -30,7 +30,8 @@ from vaestro.diagnosis.curves import (
     weight_of_kl,
 )
 from vaestro.diagnosis.measure import _derangement
-from vaestro.loop import ACTIVE
+from vaestro.evaluation import Information
+from vaestro.loop import ACTIVE, validate
 from vaestro.spaces import Kind
 
 
@@ -64,6 +65,8 @@ def test_runs_made_ill_are_diagnosed_rightly(case: Ill, made: Any) -> None:
     assert [f.severity for f in found.findings] == sorted((f.severity for f in found.findings), key=SEVERITIES.index)
     if case.verdict == "healthy":
         assert set(severities.values()) <= {"note"}
+    else:
+        assert found.findings[0].name in case.findings
     assert run.diagnosis == json.loads(json.dumps(found.line()))
 
 
@@ -141,6 +144,18 @@ def test_units_of_a_linear_model_tell_what_its_eigenvalues_say() -> None:
 def measured(model: vs.VAE, x: np.ndarray, **options: Any) -> Measures:
     rows = Rows(x.astype(np.float64), model.space, "valid")
     return measure(model, replace(rows, name="train"), rows, vs.Objective(), **options)
+
+
+def test_the_residual_of_gridded_data_is_that_of_the_spread_data() -> None:
+    # Bits under a Gaussian that stands in the middle of its cell: what is left of a constant is the spread's variance, 1 / 12.
+    space = make_space(Kind.LEVELS, (8,), levels=3)
+    model = vs.build(space, latent=1, network="linear", likelihood="gaussian:variance=1.0")
+    x = np.ones((400, 8), np.uint8)
+    with torch.no_grad():
+        model.likelihood.decoder.last.weight.zero_()
+        model.likelihood.decoder.last.bias.copy_((1 - model.likelihood.centre) / model.likelihood.stretch)
+    rows = Rows(x, space, "valid")
+    assert measure(model, rows, rows, vs.Objective()).residual == pytest.approx(1 / 12, rel=0.1)
 
 
 @pytest.mark.usefixtures("float64")
@@ -275,6 +290,31 @@ def test_rules_one_by_one() -> None:
         assert [u.role for u in diagnosed(case).units] == ["informative", "off"]
 
 
+def test_the_information_lies_between_zero_and_the_rate() -> None:
+    for estimate, expected in ((-0.01, [0.0, 1.5]), (1.7, [1.5, 1.5]), (1.2, [1.2, 1.5])):
+        information = Information(500, 1.5, (estimate, 0.1), (1.5 - estimate, 0.1), None, None)
+        case = Case(Remedies("run", {}), healthy_curves(), simple(information=information), (1,))
+        assert diagnosed(case).line()["mutual_information"] == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "beta", "wanted"),
+    [
+        ({}, 4.0, "--beta 1"),
+        ({"likelihood": "gaussian:variance=3"}, 4.0, "--beta 1"),
+        ({"likelihood": "gaussian:variance=3"}, 1.0, "--likelihood gaussian:variance=optimal"),
+        ({"likelihood": "gaussian:variance=pixel"}, 1.0, "--beta warmup:share=0.5"),
+        ({"encoder": "mine:Own"}, 1.0, "--encoder residual"),
+        ({"encoder": "mlp:width=3"}, 1.0, "--beta warmup:share=0.5"),
+        ({"beta": "warmup:share=0.3"}, 1.0, "--lr 0.0005"),
+    ],
+)
+def test_the_remedy_of_collapse_is_its_likely_cause(config: dict[str, Any], beta: float, wanted: str) -> None:
+    m = simple(mean=np.zeros((500, 1)))
+    case = Case(Remedies("run", {"lr": 1e-3, **config}), healthy_curves(), m, (1,), beta=beta)
+    assert f" {wanted} --run" in diagnosed(case)["posterior collapse"].remedy
+
+
 def test_the_verdict_is_the_first_that_holds() -> None:
     everything = simple(train=(-1.0, 0.1, 500), gain=(0.0, 0.1), rate=0.5)
     case = Case(Remedies("run", {"lr": 0.1}), healthy_curves(), everything, (1,))
@@ -363,7 +403,9 @@ def test_divergence() -> None:
     assert worse.numbers == {"start": 200.0, "end": 500.0}
     assert "--lr 0.000333333" in worse.remedy
     # A weight of the KL that rises makes the loss rise too, and a run that starts from another's weights may start better.
-    rising = lines([-200.0, -150.0, -140.0], [100.0, 30.0, 20.0], beta=[0.0, 0.5, 4.0])
+    rising = lines([-200.0, -150.0, -140.0], [100.0, 30.0, 70.0], beta=[0.0, 0.5, 4.0])
+    rising[0]["loss"] = 100.0  # at its own weight of 0, which the last loss of 350 must not be compared with
+    assert rising[-2]["distortion"] + 4 * rising[-2]["rate"] > rising[0]["loss"]
     assert divergence(Curves(rising, 20), Remedies("run", {})) is None
     assert divergence(Curves(lines([-100.0, -101.0]), 10), Remedies("run", {"init": "other"})) is None
 
@@ -408,6 +450,9 @@ def test_collapse_is_said_live_once_after_the_start_and_not_by_the_kl_alone() ->
     watcher = Watcher(100, remedy)
     said = [(line["step"], f.name) for line in silent for f in watcher.see([line])]
     assert said == [(20, "posterior collapse")]
+    early = lines([-200.0] * 3, [0.001] * 3, signal=[0.001] * 3, active_units=[0] * 3)
+    long = Watcher(1000, remedy)
+    assert [f for line in early for f in long.see([line])] == []  # a healthy code may be silent so early
     faint = lines([-200.0] * 11, [0.09] * 11, signal=[0.09] * 11, active_units=[2] * 11)
     assert all(Watcher(100, remedy).see(faint[:n]) == [] for n in range(1, len(faint)))
     shifted = lines([-200.0] * 11, [5.0] * 11, signal=[0.0] * 11, active_units=[0] * 11)
@@ -420,6 +465,20 @@ def test_curves_stand_lines_that_say_less() -> None:
         curves = Curves(made, 10)
         for rule in (skipped_steps, not_converged, rising_schedule, stagnation, falling_bound, silent_code, weight_of_kl, divergence):
             rule(curves, Remedies("run", {}))
+
+
+def test_the_signal_of_a_validation_does_not_know_where_codes_lie() -> None:
+    space = make_space(Kind.BINARY, (6,))
+    rows = Rows(make_values(space, 900), space, "valid")
+    torch.manual_seed(0)
+    model = vs.build(space, latent=2, network="linear").eval()
+    before = validate(model, vs.Objective(), rows, 0, "cpu")
+    with torch.no_grad():
+        model.posterior.encoder.last.bias[:2] += 3.0
+    after = validate(model, vs.Objective(), rows, 0, "cpu")
+    assert before.signal == pytest.approx(after.signal, rel=1e-4) and before.active_units == after.active_units
+    mean = model.q(model.features(rows.batch(slice(None)))).mean.detach().double().numpy()
+    assert after.active_units == (mean.var(0) > ACTIVE).sum()
 
 
 def test_validation_logs_what_the_code_tells(made: Any) -> None:

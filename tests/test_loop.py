@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro.data import Data, Rows
 from vaestro.loop import Diverged, Training, validate
-from vaestro.randomness import torch_generator
+from vaestro.randomness import Order, torch_generator
 from vaestro.runs import Job, resume
 from vaestro.spaces import Kind
 
@@ -120,6 +121,48 @@ def test_a_state_continues_as_if_nothing_had_happened(binary_data: Data, stop: i
     final, other = whole.state()[0], second.state()[0]
     assert final.keys() == other.keys()
     assert all(torch.equal(final[k], other[k]) for k in final)
+
+
+def test_a_steps_inputs_follow_from_seed_and_step_alone(binary_data: Data) -> None:
+    training = start(binary_data, vs.Objective(k=2), steps=40, seed=3)
+    seen: list[tuple[torch.Tensor, ...]] = []
+    forward = training._prepared
+
+    def watched(batch: Any, number: torch.Tensor, noise: torch.Tensor) -> Any:
+        seen.append((batch.x.clone(), noise.clone(), number.clone()))
+        return forward(batch, number, noise)
+
+    training._prepared = watched
+    list(training)
+    order, ahead = Order(len(binary_data.train), 32, 3), training._ahead
+    assert 1 < ahead < 40
+    for step in range(40):
+        block, at = divmod(step, ahead)
+        noise = training.model.noise(ahead * 2, 32, torch_generator("cpu", 3, "noise", block)).unflatten(0, (ahead, 2))
+        assert torch.equal(seen[step][0], torch.from_numpy(binary_data.train.values[order(step)]))
+        assert torch.equal(seen[step][1], noise[at])
+        assert seen[step][2] == step
+
+
+def test_rows_of_a_memory_map_are_asked_for_before_they_are_read(tmp_path: Path) -> None:
+    size, page = 3 * mmap.PAGESIZE // 2, mmap.PAGESIZE
+    asked: list[tuple[int, int, int]] = []
+
+    class Told(mmap.mmap):
+        def madvise(self, *advice: int) -> None:
+            asked.append(advice)  # type: ignore[arg-type]
+
+    values = np.random.default_rng(0).integers(0, 2, (8, size), dtype=np.uint8)
+    (tmp_path / "values").write_bytes(bytes(128) + values.tobytes())
+    with (tmp_path / "values").open("rb") as file:
+        mapped: np.ndarray = np.ndarray(values.shape, np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ), 128)
+    rows = Rows(mapped, make_space(Kind.BINARY, (size,)), "train", index=np.array([6, 1, 5]))
+    assert np.array_equal(rows.gather(np.array([[2, 1]])).x[0], values[[5, 1]])
+    assert [advice for advice, _, _ in asked] == [mmap.MADV_WILLNEED] * 2
+    for (_, start, length), row in zip(asked, (5, 1), strict=True):
+        assert start % page == 0
+        assert start <= 128 + row * size < start + page
+        assert start + length == 128 + (row + 1) * size
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _HOMES = {
     "resume": "runs",
     "compare": "comparison",
     "Comparison": "comparison",
+    "write_report": "report",
 }
 _MODULES = (
     "spaces", "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from vaestro.model import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
+    from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
     from vaestro.spaces import Batch, Space
 

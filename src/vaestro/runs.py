@@ -3,11 +3,13 @@
     RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml` repeats the run
     RUN/metrics.jsonl          a line each time something is logged
     RUN/data.json              how many data of each split there were, and hashes of them
+    RUN/environment.json       the machine and the versions that the run was made with
     RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
     RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
     RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
     RUN/failure.json           why training ended, where it did not end by itself
+    RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals and codes; RUN/report.html
 
 Weights are tensors only, and nothing here is ever unpickled.
 """
@@ -43,6 +45,7 @@ from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
 from vaestro.diagnosis.lint import Plan
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
+from vaestro.files import read_config, read_lines
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
@@ -104,6 +107,9 @@ FILES = (
     "failure.json",
     "diagnosis.json",
     "diagnosis.npz",
+    "environment.json",
+    "showcase.*",
+    "report.html",
 )
 
 
@@ -146,14 +152,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
-        lines = []
-        file = self.path / "metrics.jsonl"
-        for line in file.read_text().splitlines() if file.exists() else []:
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return lines
+        return read_lines(self.path / "metrics.jsonl")
 
     @property
     def finished(self) -> bool:
@@ -455,6 +454,7 @@ class Job(Iterator[Step]):
             _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
             prints = {name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")}
             _write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
+            _write_text(path / "environment.json", json.dumps(_environment(training), indent=1) + "\n")
             (path / "metrics.jsonl").touch()
         return job
 
@@ -724,23 +724,6 @@ def _names(key: str, value: Any) -> list[str] | None:
     return list(names) if names else None
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML of options.
-
-    Raises:
-        ValueError: there is no such file, or it is not a YAML of options.
-    """
-    path = Path(path)
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
-        raise ValueError(f"expected a YAML file of options; got {path}, which {reason}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"expected a YAML file of options; got {path}, which holds {type(config).__name__}")
-    return {str(k).replace("-", "_"): v for k, v in config.items() if v is not None and k != "vaestro"}
-
-
 def dump_config(config: Mapping[str, Any]) -> str:
     """Return options as YAML; what was left open is left out."""
     shown = {k: v for k, v in config.items() if v is not None}
@@ -820,17 +803,34 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
     """Say in a sentence how good a model is, from an evaluation of seconds: 20 .. 1,000 data, k draws or for large data fewer."""
-    draws = affordable(model)
-    limit = min(len(rows), int(min(1000, max(20, draws / k))))
-    k = int(min(k, max(1, draws / limit)))
+    k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
+
+
+def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
+    """Return how many draws for how many data make an evaluation of seconds: k or fewer, 20 .. 1,000."""
+    draws = affordable(model)
+    limit = min(len(rows), int(min(1000, max(20, draws / k))))
+    return int(min(k, max(1, draws / limit))), limit
 
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "the first 1,000 of 10,000 test images"."""
     what = "images" if rows.space.image else "data"
     return f"{n:,} {rows.name} {what}" if n == len(rows) else f"the first {n:,} of {len(rows):,} {rows.name} {what}"
+
+
+def _environment(training: Training) -> dict[str, Any]:
+    """Say on what a run is made, and when."""
+    return {
+        **machine(),
+        "numpy": np.__version__,
+        "trained_on": str(training.device),
+        "cores": os.cpu_count(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
 
 
 def machine() -> dict[str, str]:

@@ -24,7 +24,7 @@ app = typer.Typer(
     "Where a command takes RUN, leaving it out means the newest run under runs/.",
 )
 
-EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn"}
+EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn", "report": "plotly"}
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
@@ -300,6 +300,37 @@ def compare(
     if path is not None:
         comparison.save(path)
         console.say(f"wrote {path}")
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN ...]", help="Folders of runs; by default the newest under runs/. Several are compared."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", help="The .html to write.  [default: report.html in the run's folder, or in the one that holds all]"
+        ),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    force: Force = False,
+) -> None:
+    """Write a report as one HTML file that stands for itself: the result, findings, curves, pictures, and what repeats the run.
+
+    What is missing or of earlier weights is made first: evaluation, diagnosis, pictures. A report of the same runs is written anew.
+
+    Example: vaestro report runs/mine --open
+    """
+    from vaestro.report.gather import write_report
+
+    path = write_report(runs or [_open(None).path], output, force=force, say=console.say)
+    console.say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if open_it:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
 
 
 @app.command()

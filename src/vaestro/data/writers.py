@@ -141,14 +141,14 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
 
 
 def pixels(images: np.ndarray, space: Space) -> np.ndarray:
-    """Turn images in the user's layout into (N, H, W, C) bytes; real values are stretched over the whole range."""
+    """Turn images in the user's layout into (N, H, W, C) bytes; what has no levels is stretched over the whole range; NaN is black."""
     images = np.asarray(images, np.float64)
     images = images[..., None] if len(space.outside) == 2 else images
-    if space.kind is Kind.REAL:
-        low, high = images.min(), images.max()
-    elif space.kind is Kind.BINARY and images.max() <= 1:
+    if not space.levels:
+        low, high = np.nanmin(images), np.nanmax(images)
+    elif space.kind is Kind.BINARY and np.nanmax(images) <= 1:
         low, high = 0.0, 1.0
     else:
         low, high = space.low, space.low + space.step * (space.levels - 1)
     grey = (images - low) / ((high - low) or 1.0)
-    return np.asarray(np.rint(255 * np.clip(grey, 0, 1)), np.uint8)
+    return np.asarray(np.rint(255 * np.nan_to_num(np.clip(grey, 0, 1))), np.uint8)

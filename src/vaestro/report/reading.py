@@ -1,0 +1,128 @@
+"""Read a run's folder as it is: nothing is computed, and what is absent or damaged is None with a note."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import vaestro
+from vaestro.files import read_config, read_lines, read_object
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Hold what a run's folder says.
+
+    Args:
+        path: the folder, as it was named.
+        config: every option.
+        version: of Vaestro, that the run was made with; empty if unknown.
+        metrics: lines of metrics.jsonl.
+        evaluation: evaluation.json; `others` are those that were kept beside it, of the same weights.
+        diagnosis, showcase, environment, data: the files of these names.
+        arrays: of evaluation.npz, diagnosis.npz and showcase.npz, by the file's stem.
+        notes: what is absent, damaged, or of earlier weights.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    version: str
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    others: tuple[dict[str, Any], ...]
+    diagnosis: dict[str, Any] | None
+    showcase: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    data: dict[str, Any] | None
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the folder's own name."""
+        return self.path.resolve().name
+
+    def lines(self, split: str) -> list[dict[str, Any]]:
+        """Return the metrics of a split that say at which step they are."""
+        return [m for m in self.metrics if m.get("split") == split and isinstance(m.get("step"), (int, float))]
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """Return the validation whose weights are in use: the best by the unweighted bound."""
+        valid = [m for m in self.lines("valid") if isinstance(m.get("bound"), (int, float))]
+        return max(valid, key=lambda m: m["bound"], default=None)
+
+
+def read_folder(path: Path) -> Folder:
+    """Read a run's folder.
+
+    Raises:
+        ValueError: it has no config.yaml that can be read.
+    """
+    config = read_config(path / "config.yaml")
+    version = str((yaml.safe_load((path / "config.yaml").read_text()) or {}).get("vaestro", ""))
+    notes: list[str] = []
+    if _newer(version, vaestro.__version__):
+        notes.append(
+            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what this version does not know is not shown"
+        )
+    weights = path / "model.safetensors"
+    now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
+    found: dict[str, dict[str, Any] | None] = {}
+    for name in ("evaluation", "diagnosis", "showcase", "environment", "data"):
+        file = path / f"{name}.json"
+        found[name] = read_object(file)
+        if found[name] is None and file.exists():
+            notes.append(f"{file.name} is damaged and left out")
+        hashed = (found[name] or {}).get("weights_sha256")
+        if hashed is not None and now is not None and hashed != now:
+            notes.append(f"{file.name} is of earlier weights than the run has now")
+    failure = (read_object(path / "failure.json") or {}).get("reason")
+    if failure:
+        notes.append(f"training did not end by itself: {failure}")
+    if not read_lines(path / "metrics.jsonl"):
+        notes.append("metrics.jsonl has no lines: there are no curves")
+    kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]
+    others = tuple(e for e in kept if e is not None and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now))
+    arrays = {name: _arrays(path / f"{name}.npz", notes) for name in ("evaluation", "diagnosis", "showcase")}
+    return Folder(
+        path,
+        config,
+        version,
+        read_lines(path / "metrics.jsonl"),
+        found["evaluation"],
+        others,
+        found["diagnosis"],
+        found["showcase"],
+        found["environment"],
+        found["data"],
+        arrays,
+        tuple(notes),
+    )
+
+
+def _arrays(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        notes.append(f"{path.name} is damaged and left out")
+        return {}
+
+
+def _newer(version: str, than: str) -> bool:
+    return _numbers(version) > _numbers(than)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])

@@ -1,0 +1,325 @@
+"""Say what each section of a page shows, from a run's files: values for the templates."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vaestro.report import figures, pictures, sketches
+from vaestro.report.reading import Folder
+from vaestro.report.words import SPLITS, bounds_of, data_words, duration, method, number, plain, real, result_of, short
+
+Values = dict[str, Any]
+SEVERITIES = {"error": "needs mending", "warning": "worth mending", "note": "good to know"}
+ANCHORS = {"curves": "curves", "bounds": "bounds"}  # other figures stand in the section on the latent space
+ROWS = 5  # of data and of samples
+AGGREGATES = 8
+TABLES = 4  # traversals of tables shown
+
+
+# -- the first screen -------------------------------------------------------------------------------------------------
+
+
+def eyebrow(folder: Folder) -> str:
+    """Say what a run was trained on, and where it lies."""
+    space = (folder.showcase or folder.evaluation or {}).get("space")
+    return " · ".join(str(p) for p in (folder.config.get("source", ""), space, str(folder.path)) if p)
+
+
+def numbers(folder: Folder) -> list[Values]:
+    """Return the few numbers that stand beneath the result."""
+    diagnosis, evaluation = folder.diagnosis or {}, folder.evaluation or {}
+    sources = (evaluation, diagnosis, folder.kept or {})
+    rate, distortion = (next((v for s in sources if (v := real(s.get(name))) is not None), None) for name in ("rate", "distortion"))
+    found = []
+    if distortion is not None:
+        found.append(("Reconstruction", short(distortion), "nats lost, given the code"))
+    if rate is not None:
+        found.append(("KL", short(rate), "nats that the code costs"))
+    if real(diagnosis.get("active_units")) is not None:
+        found.append(("Active units", active_units(folder), "depend on the data"))
+    information, ceiling = diagnosis.get("mutual_information"), real(diagnosis.get("mutual_information_ceiling"))
+    if information:
+        low, high = information
+        seen = diagnosis.get("mutual_information_n", diagnosis.get("n", 0))
+        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {seen:,} data can show {ceiling:.1f}"
+        found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}"))
+    result = result_of(folder)
+    if result is not None and result.bits:
+        found.append(("Bits/dim", result.bits, "the same bound"))
+    return [{"name": name, "value": value, "note": note} for name, value, note in found]
+
+
+def active_units(folder: Folder) -> str:
+    """Say how many units are active: 20 of 40."""
+    diagnosis = folder.diagnosis or {}
+    active, units = real(diagnosis.get("active_units")), diagnosis.get("units") or []
+    if active is None:
+        return "–"
+    return f"{active:,.0f} of {len(units):,}" if units else f"{active:,.0f}"
+
+
+def findings(folder: Folder) -> list[Values]:
+    """Return the findings of the diagnosis, worst first, with their pictures."""
+    order = list(SEVERITIES)
+    cards = []
+    for found in (folder.diagnosis or {}).get("findings") or []:
+        severity = found.get("severity") if found.get("severity") in SEVERITIES else "note"
+        figure = found.get("figure")
+        cards.append(
+            {
+                "name": str(found.get("name", "")),
+                "severity": severity,
+                "word": SEVERITIES[str(severity)],
+                "evidence": sentence(str(found.get("evidence", ""))),
+                "remedy": str(found.get("remedy") or ""),
+                "sketch": sketches.sketch(figure, folder),
+                "anchor": ANCHORS.get(str(figure), "latent"),
+            }
+        )
+    return sorted(cards, key=lambda card: order.index(str(card["severity"])))
+
+
+def typeset(words: str) -> str:
+    """Write plus-minus and bounds as signs."""
+    return words.replace(" +- ", " ± ").replace(">=", "≥").replace("<=", "≤")
+
+
+def sentence(words: str) -> str:
+    """Write words as a sentence: with a capital, a full stop, and typeset signs."""
+    words = typeset(words.strip())
+    return f"{words[:1].upper()}{words[1:]}" + ("" if not words or words[-1] in ".!?:" else ".")
+
+
+# -- data, reconstructions, samples -----------------------------------------------------------------------------------
+
+
+def split(folder: Folder) -> str:
+    """Name the split that is shown."""
+    name = str((folder.showcase or {}).get("split", "held-out"))
+    return SPLITS.get(name, name)
+
+
+def images(folder: Folder) -> Values | None:
+    """Return images by what they are, and how large they are shown."""
+    arrays = folder.arrays.get("showcase", {})
+    if (folder.showcase or {}).get("kind") != "images" or "data" not in arrays:
+        return None
+    height, width = arrays["data"].shape[1:3]
+    small = max(height, width) <= pictures.PIXELATED
+    names = ("data", "reconstructions", "samples", "hardest", "hardest_reconstructions")
+    size = {"hard": small, "tile": 44 if small else 84, "ratio": f"{width}/{height}"}
+    return {name: pictures.uris(arrays.get(name)) for name in names} | {"size": size}
+
+
+def rows(folder: Folder) -> Values | None:
+    """Return rows of data with their reconstructions, samples, and how each column is spread."""
+    showcase = folder.showcase or {}
+    texts = showcase.get("rows")
+    if not texts:
+        return None
+    names, total, by = (showcase["columns"][key] for key in ("names", "of", "by"))
+    which = "that vary most" if by == "varying most" else "first"
+    return {
+        "names": names,
+        "pairs": list(zip(texts["data"], texts["reconstructions"], strict=True))[:ROWS],
+        "samples": texts["samples"][:ROWS],
+        "cut": "" if len(names) == total else f" Of {total:,} columns the {len(names)} {which} are shown.",
+        "histograms": [histogram(h) for h in showcase["histograms"]],
+    }
+
+
+def histogram(spread: Mapping[str, Any]) -> Values:
+    """Draw how one column is spread in data and samples."""
+    ours, theirs = spread["shares"]
+    label = f"how {spread['name']} is spread in data and samples"
+    notes = [f"{spread['missing']:.0%} missing"] if spread["missing"] >= 0.005 else []
+    if spread["kind"] == "category":
+        values = spread["values"]
+        ends = [f"{values[0]} …", f"… {values[-1]}"] if len(values) > 2 else values
+        if len(values) > 2:
+            notes.append(f"{len(values)} values" + (" shown" if spread["outside"][0] > 0.001 else ""))
+        sketch = sketches.paired_bars(ours, theirs, label, 190, 64)
+    else:
+        edges = spread["edges"]
+        ends = [_date(e) if spread["kind"] == "date" else f"{e:.4g}".replace("-", "−") for e in (edges[0], edges[-1])]
+        if spread["outside"][1] - spread["outside"][0] > 0.015:
+            notes.append(f"{spread['outside'][1]:.0%} of samples beyond")
+        sketch = sketches.overlay(np.array(ours), np.array(theirs), label, 190, 64)
+    return {"name": spread["name"], "note": ", ".join(notes), "sketch": sketch, "ends": ends}
+
+
+def _date(days: float) -> str:
+    return str(np.datetime64(0, "D") + np.timedelta64(round(days), "D"))
+
+
+# -- the latent space -------------------------------------------------------------------------------------------------
+
+
+def latent_lead(folder: Folder) -> str:
+    """Say how many units carry most of the rate."""
+    diagnosis = folder.diagnosis or {}
+    units, name = diagnosis.get("units") or [], str(diagnosis.get("split", ""))
+    rates = sorted((r for u in units if (r := real(u.get("rate"))) is not None), reverse=True)
+    if not rates or sum(rates) <= 0:
+        return ""
+    most = int(np.searchsorted(np.cumsum(rates), 0.9 * sum(rates))) + 1
+    data = f"{diagnosis.get('n', 0):,} {SPLITS.get(name, name)} data"
+    return f"{most:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats that a code costs ({data})."
+
+
+def checks(folder: Folder) -> list[str]:
+    """Say what the diagnosis measured, whether it found fault or not."""
+    diagnosis, lines = folder.diagnosis or {}, []
+    gain = (diagnosis.get("dependence") or {}).get("gain") or {}
+    if real(gain.get("mean")) is not None:
+        costs, uses = number(gain["mean"], gain.get("stderr")), gain["mean"] > 2 * (real(gain.get("stderr")) or 0)
+        verb = "uses" if uses else "does not use"
+        lines.append(f"The decoder {verb} the code: another datum’s code in place of the own one costs {costs} nats of reconstruction.")
+    scores = diagnosis.get("scores") or {}
+    if scores.get("gap"):
+        train, valid, gap = (number(scores[k]["mean"], scores[k].get("stderr")) for k in ("train", "valid", "gap"))
+        lines.append(f"The same weights score {train} on training data and {valid} on validation data: a difference of {gap} nats.")
+    return lines
+
+
+def moves(folder: Folder) -> Values | None:
+    """Return what decoding makes of one code while one unit at a time moves: images, or cells with a tint."""
+    showcase, arrays = folder.showcase or {}, folder.arrays.get("showcase", {})
+    facts = showcase.get("traversed")
+    if not facts or not facts["units"]:
+        return None
+    n, unit = len(facts["offsets"]), "nats" if facts["by"] == "rate" else "variance"
+    found: Values = {"offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]], "by": facts["by"]}
+    labels = [{"unit": f"unit {u}", "note": f"{short(s)} {unit}"} for u, s in zip(facts["units"], facts["spread"], strict=True)]
+    if "traversals" in arrays:
+        made = pictures.uris(arrays["traversals"])
+        return found | {"images": [{**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)]}
+    texts = (showcase.get("rows") or {}).get("traversals")
+    if texts is None:
+        return None
+    names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
+    found["offsets"] = found["offsets"][::2]  # text takes more room than images
+    for i, label in enumerate(labels[:TABLES]):
+        part = slice(i * n, (i + 1) * n, 2)
+        lines = []
+        for c, name in enumerate(names):
+            tints = [None] * len(found["offsets"]) if moved.get(name) is None else [_tint(p) for p in moved[name][part]]
+            lines.append((name, list(zip([row[c] for row in texts[part]], tints, strict=True))))
+        tables.append({**label, "rows": lines})
+    return found | {"tables": tables}
+
+
+def _tint(deviations: float | None) -> float | None:
+    """Return -1 .. 1, full at two standard deviations from the mean."""
+    return None if deviations is None else round(max(-1.0, min(1.0, deviations / 2)), 2)
+
+
+def aggregates(folder: Folder) -> list[Values]:
+    """Draw the aggregate posterior against the prior for the units where they differ most."""
+    arrays = folder.arrays.get("diagnosis", {})
+    if any(name not in arrays for name in ("histogram", "prior_histogram", "edges")):
+        return []
+    ours, prior, edges = (arrays[name] for name in ("histogram", "prior_histogram", "edges"))
+    known = {u["unit"]: u for u in (folder.diagnosis or {}).get("units") or []}
+    ranked = sorted(range(len(ours)), key=lambda j: -(real(known.get(j, {}).get("kl_to_prior")) or 0.0))
+    low, high = (f"{e:.3g}".replace("-", "−") for e in (edges[0], edges[-1]))
+    made = []
+    for j in ranked[:AGGREGATES]:
+        apart, mean, std = (real(known.get(j, {}).get(k)) for k in ("kl_to_prior", "aggregate_mean", "aggregate_std"))
+        spread = "" if mean is None or std is None else f", mean {short(mean)}, standard deviation {short(std)}"
+        sketch = sketches.overlay(ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64)
+        made.append({"name": f"unit {j}", "note": "" if apart is None else f"KL {short(apart)}", "sketch": sketch, "ends": [low, high]})
+    return made
+
+
+# -- training and bounds ----------------------------------------------------------------------------------------------
+
+
+def curves_lead(folder: Folder) -> str:
+    """Say how far training went, how long it took, and which weights are in use."""
+    if not folder.metrics:
+        return ""
+    last, kept, total = folder.metrics[-1], folder.kept, folder.config.get("steps")
+    step, seconds = last.get("step", 0), real(last.get("seconds"))
+    of = f" of {total:,}" if isinstance(total, int) and total != step else ""
+    said = f"{step:,}{of} {'step' if step == 1 else 'steps'}{f' in {duration(seconds)}' if seconds else ''}."
+    if kept is not None:
+        best = f"the best by the validation bound ({number(kept['bound'])} nats)"
+        said += f" The weights in use are those of step {kept['step']:,}, {best}."
+    skipped = sum(int(real(m.get("skipped")) or 0) for m in folder.lines("train"))
+    return said + (f" {skipped:,} steps were not finite and skipped." if skipped else "")
+
+
+def bound_sentences(folder: Folder) -> list[str]:
+    """Say what a reader of the bounds should know beside them."""
+    evaluation = folder.evaluation or {}
+    lines = []
+    for e in bounds_of(evaluation):
+        median, lowest = real(e.get("ess_median")), real(e.get("ess_min"))
+        if median is not None and isinstance(e.get("k"), int) and e["k"] > 1:
+            of = f"{e['k']:,} {'chains' if e.get('method') == 'ais' else 'draws'}"
+            worst = "" if lowest is None else f", {lowest:.1f} for the worst"
+            lines.append(f"{method(e)}: effectively {median:.1f} of {of} for the median datum{worst}.")
+        if real(e.get("rise")) is not None:
+            rose = f"{method(e)} rose by {number(e['rise'])} nats from {e.get('rise_from_k', 0):,} draws"
+            lines.append(f"{rose}: a bound that still rises has not arrived." if e["rise"] >= 0.1 else f"{rose}.")
+    lines += figures.gap_words(folder)
+    gap, information = evaluation.get("gap"), evaluation.get("information")
+    if gap:
+        family = f", and the family at least {_mean(gap['approximation'])}" if gap.get("approximation") else ""
+        loses = f"the encoder loses at least {_mean(gap['amortization'])} nats against the best q of its family"
+        lines.append(f"Of the gap, {loses}{family}.")
+    if information:
+        ceiling = short(information["mutual_information_ceiling"])
+        held = f"A code holds at least {_mean(information['mutual_information'])} nats about its datum"
+        lines.append(f"{held}, as {information['n']:,} data tell (they can tell {ceiling} at most).")
+    return lines + [sentence(str(w)) for w in evaluation.get("warnings") or []]
+
+
+def _mean(line: Mapping[str, Any]) -> str:
+    return number(line["mean"], line.get("stderr"))
+
+
+def tighter(folder: Folder) -> str:
+    """Write the command that measures tighter bounds, and the gap."""
+    return f"vaestro evaluate {shlex.quote(str(folder.path))} --k 5000 --methods elbo,iwae,ais,gap,information"
+
+
+# -- how to repeat it -------------------------------------------------------------------------------------------------
+
+
+def commands(folder: Folder) -> list[str]:
+    """Write the commands that repeat the run and its evaluation."""
+    again = shlex.quote(f"{str(folder.path).rstrip('/')}-again")
+    found = [f"vaestro train --config {shlex.quote(str(folder.path / 'config.yaml'))} --run {again}"]
+    evaluation = folder.evaluation or {}
+    drawn = [e["k"] for e in bounds_of(evaluation) if e.get("method") in ("elbo", "iwae") and isinstance(e.get("k"), int)]
+    if drawn:
+        name, n = evaluation.get("split"), evaluation.get("n")
+        every = ((folder.data or {}).get(str(name)) or {}).get("n")
+        options = f" --split {name}" if name in ("train", "valid") else ""
+        options += f" --limit {n}" if every and every != n else ""
+        found.append(f"vaestro evaluate {again} --k {drawn[0]}{options}")
+    return found
+
+
+def settings(folder: Folder) -> list[tuple[str, list[tuple[str, str]]]]:
+    """List options, machine and versions, and hashes."""
+    absent = {"vaestro": folder.version or "unknown", "machine": "not recorded: the run has no environment.json"}
+    machine = [(k.replace("_", " "), str(v)) for k, v in (folder.environment or absent).items()]
+    groups = [("Options", [(k, str(v)) for k, v in folder.config.items()]), ("Machine and versions", machine)]
+    evaluation = folder.evaluation or {}
+    hashes = []
+    for name, facts in (folder.data or {}).items():
+        if isinstance(facts, dict):
+            hashes.append((f"{SPLITS.get(name, name)} data", f"{facts.get('n', 0):,}, sha256 {str(facts.get('sha256', ''))[:16]}"))
+    if evaluation.get("data_sha256"):
+        data = data_words(evaluation, evaluation.get("n", 0))
+        hashes.append(("evaluated on", f"{data}, sha256 {str(evaluation['data_sha256'])[:16]}"))
+    if evaluation.get("weights_sha256"):
+        hashes.append(("weights", f"sha256 {str(evaluation['weights_sha256'])[:16]}"))
+    return [*groups, ("Data and weights", hashes)] if hashes else groups

@@ -1,0 +1,154 @@
+"""Say numbers and results in words, with the typography of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vaestro.report.reading import Folder
+
+SIGNS = {"lower": "≥", "upper": "≤", "exact": "="}
+SIDES = {"lower": "a lower bound: the truth is at least this", "upper": "an upper bound", "exact": "exact"}
+SPLITS = {"train": "training", "valid": "validation"}
+LABELS = {"elbo": "ELBO", "iwae": "IWAE", "ais": "AIS"}
+# tone, and what to say where a diagnosis has no summary of its own
+VERDICTS = {
+    "healthy": ("good", "Nothing is wrong that these checks can see."),
+    "small rate but informative": ("good", "The codes carry little, but what they carry is of the data."),
+    "partly collapsed": ("warning", "Some latent units carry nothing although they are asked to."),
+    "overfitted": ("warning", "The model scores its training data clearly better than held-out data."),
+    "not converged": ("warning", "The validation bound was still rising at the end."),
+    "latent unused by the decoder": ("error", "The decoder makes the same whatever the code says."),
+    "collapsed": ("error", "The codes do not depend on the data."),
+    "diverged": ("error", "Training failed: loss or gradient were not finite."),
+}
+
+
+def real(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def plain(value: float, decimals: int = 2) -> str:
+    """Write a number with a true minus sign."""
+    text = f"{value:,.{decimals}f}"
+    return "−" + text[1:] if text.startswith("-") else text
+
+
+def number(value: Any, error: Any = None, least: int = 2) -> str:
+    """Write a number with its standard error, with as many decimals as that deserves."""
+    value, error = real(value), real(error)
+    if value is None:
+        return "not finite"
+    decimals = least if not error or error >= 0.01 else min(6, 1 - math.floor(math.log10(error)))
+    return plain(value, decimals) + ("" if error is None else f" ± {plain(error, decimals)}")
+
+
+def short(value: Any) -> str:
+    """Write a number to three digits or so."""
+    value = real(value)
+    if value is None:
+        return "–"
+    size = abs(value)
+    return plain(value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3)
+
+
+def method(line: Mapping[str, Any]) -> str:
+    """Name a method with what makes it tight: IWAE with 100 draws."""
+    name = str(line.get("method", ""))
+    label, k = LABELS.get(name, name), line.get("k")
+    if name == "iwae":
+        return f"{label} with {k:,} draws" if isinstance(k, int) else label
+    if name == "ais" and isinstance(line.get("temperatures"), int):
+        return f"{label} with {line['temperatures']:,} temperatures"
+    return label
+
+
+@dataclass(frozen=True)
+class Result:
+    """Hold the number that a report opens with, and how it is said.
+
+    Args:
+        of: the probability that is bounded, such as p(x | digit).
+        side: lower, upper or exact.
+        value, error: mean over data and its standard error, in nats.
+        how: method, data, side, in words.
+        sentence: all of it.
+        bits: bits per dimension in words; empty for densities.
+    """
+
+    of: str
+    side: str
+    value: float
+    error: float | None
+    how: str
+    sentence: str
+    bits: str
+    method: str = ""
+
+    @property
+    def sign(self) -> str:
+        """Return ≥, ≤ or =."""
+        return SIGNS.get(self.side, "=")
+
+
+def data_words(evaluation: Mapping[str, Any], n: int) -> str:
+    """Name what was evaluated on: 10,000 test images; the first 100 of 10,000 test data."""
+    space = str(evaluation.get("space", ""))
+    what = "images" if space.count(",") and "table" not in space else "data"
+    total, split = evaluation.get("n"), evaluation.get("split", "")
+    part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
+    return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
+
+
+def density_words(measure: str) -> str:
+    """Say that a number is of a density where it is one."""
+    return {"lebesgue": "a density in the data’s own units", "mixed": "partly a density in the data’s own units"}.get(measure, "")
+
+
+def bounds_of(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the estimates on the data themselves, of the measure that the first one has."""
+    lines = [e for e in (evaluation or {}).get("estimates", []) if e.get("on", "data") == "data" and real(e.get("mean")) is not None]
+    return [e for e in lines if e.get("measure") == lines[0].get("measure")]
+
+
+def result_of(folder: Folder) -> Result | None:
+    """Return the bound that covers most data, and of those the tightest; None without one."""
+    evaluation = folder.evaluation
+    lines = [e for e in bounds_of(evaluation) if e.get("side") in ("lower", "exact")]
+    if evaluation is None or not lines:
+        return None
+    best = max(lines, key=lambda e: (e.get("n", evaluation.get("n", 0)), e["mean"]))
+    given = evaluation.get("given") or []
+    of = f"p(x | {', '.join(map(str, given))})" if given else "p(x)"
+    side, value, error = str(best.get("side")), float(best["mean"]), real(best.get("stderr"))
+    data = data_words(evaluation, best.get("n", evaluation.get("n", 0)))
+    density = density_words(str(best.get("measure")))
+    extra = f"; {density}" if density else ""
+    bits = real(best.get("bits_per_dim"))
+    sign = SIGNS.get(side, "=")
+    sentence = f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
+    how = f"{method(best)}, mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
+    turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
+    return Result(of, side, value, error, how, sentence, "" if bits is None else f"{turned} {bits:.4f}", method(best))
+
+
+def verdict_of(folder: Folder) -> tuple[str, str, str]:
+    """Return the verdict, its tone (good, warning, error or none) and a sentence."""
+    if folder.diagnosis is None:
+        if not folder.metrics:
+            return "not trained", "none", "There is nothing to judge yet: the run has logged nothing."
+        return "not diagnosed", "none", "Whether something is wrong with this model was not measured."
+    verdict = str(folder.diagnosis.get("verdict", "unknown"))
+    tone, sentence = VERDICTS.get(verdict, ("none", "This version of Vaestro does not know the verdict."))
+    return verdict, tone, str(folder.diagnosis.get("summary") or sentence)
+
+
+def duration(seconds: float) -> str:
+    """Say a time: 42 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds < 5400 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
