@@ -5,6 +5,7 @@
 The runs are those of tests/ill_runs.py, which a test holds to their verdicts. Needs playwright and chromium for the pictures.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from screenshots import FLAGS
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.ill_runs import CASES, Ill
 from vaestro import write_report
 from vaestro.diagnosis import Diagnosis
@@ -39,16 +40,18 @@ def section(case: Ill, found: Diagnosis) -> str:
 
 
 def main() -> None:
-    docs = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    docs = Path(sys.argv[1] if len(sys.argv) > 1 else "docs").resolve()
     images = docs / "images" / "gallery"
     images.mkdir(parents=True, exist_ok=True)
     page_text = HEAD
     with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        os.chdir(place)  # so that paths on the pages are short
+        Path("runs").mkdir()
         for case in CASES:
-            run = case.train(Path(place))
+            run = case.train(Path("runs"))
             found = run.diagnose()
-            page_text += section(case, found).replace(f"{place}/", "runs/")
+            page_text += section(case, found)
             page = browser.new_context(viewport={"width": 1100, "height": 720}).new_page()
             page.goto(write_report(run.path).resolve().as_uri())
             page.wait_for_selector("html[data-ready]")

@@ -318,6 +318,17 @@ def test_the_first_screen_answers(runs: dict[str, Run]) -> None:
     assert "likelihood is" not in said
 
 
+@pytest.mark.parametrize(
+    ("space", "what"),
+    [("binary (28, 28)", "images"), ("levels of 256 (32, 32, 3)", "images"), ("real (6,)", "data"), ("category of 5 (64,)", "data"),
+     ("table of 4 columns (2 real, 1 count, 1 binary)", "data"), ("", "data")],
+)  # fmt: skip
+def test_only_images_are_called_so(space: str, what: str) -> None:
+    from vaestro.report.words import data_words
+
+    assert data_words({"space": space, "n": 300, "split": "test"}, 300) == f"300 test {what}"
+
+
 def test_what_repeats_the_run_is_there(runs: dict[str, Run]) -> None:
     run = runs["colour"]
     said = text_of(html(run.path / "report.html"))

@@ -25,6 +25,7 @@ from vaestro.objectives import Objective, elbo
 from vaestro.randomness import numpy_generator, torch_generator
 
 ROWS = 5000  # data of each split that are scored
+HELD = 10_000_000  # numbers of codes that are held, and written
 ABLATED = 64  # units whose effect is measured, those with the largest rate first
 TOGETHER = 8  # units at a time
 PAIRS = 200_000_000  # log-densities of one unit that the mutual information may take
@@ -108,7 +109,8 @@ def measure(
     """
     model.eval()
     passes = affordable(model)
-    limit = min(rows, max(100, passes // 10))
+    units = math.prod(model.units)
+    limit = min(rows, max(100, passes // 10), max(100, HELD // units))
     trained = in_space(train.spread(limit).fixed(), model.space)
     alone = not len(held_out)
     scored = trained if alone else in_space(held_out.spread(limit).fixed(), model.space)
@@ -116,7 +118,6 @@ def measure(
     if not alone:
         found.train = (*mean_and_error(_scores(model, trained, seed)), len(trained))
     found.effects = _effects(model, scored, found, passes // 2, seed)
-    units = math.prod(model.units)
     if len(scored) > 2:
         n = min(len(scored), max(2, math.isqrt(PAIRS // units)))
         found.information = evaluate(model, scored, k=1, methods=f"information:n={n}", seed=seed).information

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,8 @@ class Result:
 
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     """Name what was evaluated on: 10,000 test images; the first 100 of 10,000 test data."""
-    space = str(evaluation.get("space", ""))
-    what = "images" if space.count(",") and "table" not in space else "data"
+    shape = re.search(r"\(([\d, ]+)\)$", str(evaluation.get("space", "")))  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
+    what = "images" if shape and len(re.findall(r"\d+", shape[1])) > 1 else "data"
     total, split = evaluation.get("n"), evaluation.get("split", "")
     part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
     return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
