@@ -112,7 +112,7 @@ def train(
     for note in job.notes:
         console.say(f"{'# ' if dry_run else ''}{note}")
     for finding in job.lint():
-        for text in finding.lines():
+        for text in list(finding.lines())[: 1 if dry_run else None]:  # a remedy starts from the run's files, which a dry run has not
             console.say(f"{'# ' if dry_run else ''}{text}")
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
     parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"

@@ -395,5 +395,5 @@ def _summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding |
         "overfitted": "The model knows its training data by heart: held-out data score far worse.",
         "partly collapsed": f"Some of the latent is switched off by the weight of the KL; {carrying}.",
         "small rate but informative": f"The code tells little, but what it tells is used; {carrying}.",
-        "healthy": f"The code depends on the data, the decoder uses it, and the bound has stopped rising; {carrying}.",
+        "healthy": f"The code depends on the data, the decoder uses it, and the bound no longer rises beyond its error; {carrying}.",
     }[verdict]
