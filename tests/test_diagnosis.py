@@ -304,6 +304,7 @@ def test_the_information_lies_between_zero_and_the_rate() -> None:
         ({"likelihood": "gaussian:variance=3"}, 4.0, "--beta 1"),
         ({"likelihood": "gaussian:variance=3"}, 1.0, "--likelihood gaussian:variance=optimal"),
         ({"likelihood": "gaussian:variance=pixel"}, 1.0, "--beta warmup:share=0.5"),
+        ({"likelihood": "gaussian:limit=9,variance=3", "objective": "iwae:k=5"}, 1.0, "--likelihood gaussian:variance=shared,limit=9"),
         ({"encoder": "mine:Own"}, 1.0, "--encoder residual"),
         ({"encoder": "mlp:width=3"}, 1.0, "--beta warmup:share=0.5"),
         ({"beta": "warmup:share=0.3"}, 1.0, "--lr 0.0005"),
@@ -534,6 +535,43 @@ KINDS: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
     "iwae": (array(lambda r: r.integers(0, 2, (300, 9)).astype(np.uint8)), {"objective": "iwae:k=3"}),
     "one unit": (array(lambda r: r.normal(size=(300, 5))), {"latent": 1}),
 }
+
+
+def test_a_code_that_only_repeats_its_condition_is_collapsed(tmp_path: Path) -> None:
+    # With q(z | x, c) = p(z | c) the mean moves with c, and tells nothing of x.
+    source = table(tmp_path)
+    options = {"condition": "group", "prior": "conditional", "network": "mlp:width=8", "latent": 2, "steps": 4, "device": "cpu"}
+    run = vs.train(source, run=tmp_path / "run", **options)
+    model, data = run.model(), run.data()
+    with torch.no_grad():
+        model.posterior.encoder.last.weight.zero_()  # type: ignore[union-attr]
+        model.posterior.encoder.last.bias.zero_()  # type: ignore[union-attr]
+        model.prior.network[-1].bias.zero_()  # type: ignore[union-attr,index]
+        model.prior.network[-1].weight.zero_()  # type: ignore[union-attr,index]
+    silent = measure(model, data.train, data.valid, vs.Objective())
+    assert silent.signal == 0
+    with torch.no_grad():
+        model.prior.network[-1].weight[:2] = 3.0  # type: ignore[union-attr,index]
+    moved = measure(model, data.train, data.valid, vs.Objective())
+    assert moved.signal is not None and moved.signal > 0.05  # the prior moves and q does not: that is told beyond the condition
+
+
+def test_one_datum_tells_of_no_dependence() -> None:
+    case = Case(Remedies("run", {}), healthy_curves(), simple(n=1, mean=np.zeros((1, 1)), gain=(5.0, math.nan)), (1,))
+    assert diagnosed(case).verdict != "collapsed"
+
+
+def test_codes_on_a_small_scale_are_not_off() -> None:
+    small = {"mean": simple().mean * 0.05, "variance": np.full((500, 1), 1e-5)}
+    case = Case(Remedies("run", {}), healthy_curves(), simple(**small), (1,), beta=0.01)
+    assert diagnosed(case).units[0].role == "informative" and not diagnosed(case).units[0].active
+    assert {f.name for f in diagnosed(case).findings} == set()
+
+
+def test_a_run_without_validation_is_said_to_be_one() -> None:
+    curves = Curves([line for line in lines(RISING) if line["split"] == "train"], 100)
+    found = diagnosed(Case(Remedies("run", {}), curves, simple(), (1,)))
+    assert found.verdict == "healthy" and found["no validation"].severity == "warning" and "rises" not in found.summary
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -173,13 +173,13 @@ def wrong(seed: int = 0) -> tuple[vs.VAE, vs.Batch, Tensor]:
     return model, batch, features
 
 
-def gradients_of(estimator: Gradient, bound: str, k: int, repeats: int, seed: int = 0) -> np.ndarray:
+def gradients_of(estimator: Gradient, bound: str, k: int, repeats: int, seed: int = 0, weight: float = 1.0) -> np.ndarray:
     """Return the gradients of one datum's bound for q's parameters, (repeats, 6)."""
     model, batch, features = wrong()
     many = vs.Batch(batch.x.expand(repeats, -1))
     own = features.expand(repeats, -1, -1).clone().requires_grad_()
     noise = torch.randn(k, repeats, 3, generator=torch.Generator().manual_seed(seed))
-    draws = model.draw(many, k, gradient=estimator, noise=noise, features=own)
+    draws = model.draw(many, k, gradient=estimator, noise=noise, features=own).weighted(weight)
     (gradient,) = torch.autograd.grad(estimator.surrogate(draws, BOUNDS[bound]).sum(), own)
     return np.asarray(gradient.flatten(1))
 
@@ -212,6 +212,13 @@ def test_every_row_of_the_table_agrees_with_the_pathwise_estimator(name: str) ->
         agree(gradients_of(Pathwise(), bound, 3, 60_000, 1), gradients_of(estimator, bound, 3, 120_000, 2))
         return
     raise AssertionError("no bound is accepted")
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize(("bound", "name"), [("iwae", "dreg"), ("elbo", "stl")])
+def test_estimators_agree_at_other_weights_of_the_rate(bound: str, name: str, weight: float) -> None:
+    one = gradients_of(Pathwise(), bound, 4, 60_000, 1, weight)
+    agree(one, gradients_of(find("gradient", name)(), bound, 4, 120_000, 2, weight))
 
 
 def test_sticking_the_landing_is_biased_for_iwae_and_is_refused_there() -> None:

@@ -104,9 +104,10 @@ class DoublyReparameterized(Gradient):
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         if draws.z.requires_grad:
-            weights = torch.softmax(draws.log_w.detach(), 0)
-            # What flows into z is w~ d log w / dz already, since IWAE's own derivative is w~.
-            draws.z.register_hook(lambda gradient: gradient * weights.reshape(*weights.shape, *[1] * (gradient.ndim - 2)))
+            # What flows into z is w~ d log w / dz already, since IWAE's own derivative is w~. With a weight b on log p(z) - log q, what
+            # is dropped is b sum_k w~ d log q, whose mean is that of b sum_k (w~ - w~^2) d log w / dz.
+            factor = 1 - draws.weight + draws.weight * torch.softmax(draws.log_w.detach(), 0)
+            draws.z.register_hook(lambda gradient: gradient * factor.reshape(*factor.shape, *[1] * (gradient.ndim - 2)))
         return bound(draws)
 
 

@@ -31,11 +31,11 @@ from torch import Tensor
 
 from vaestro.data import Data, Rows
 from vaestro.densities import mean_over_ranks, variance_of
-from vaestro.model import LatentModel
+from vaestro.model import Draws, LatentModel
 from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
-from vaestro.randomness import Order, torch_generator
+from vaestro.randomness import Order, derive, torch_generator
 from vaestro.spaces import Batch
 
 if TYPE_CHECKING:
@@ -232,7 +232,9 @@ class Training(Iterator[Step]):
         if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
             raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
         model.to(self.device).train()
-        objective.gradient.prepare(model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "gradient"))
+            objective.gradient.prepare(model)
         objective.to(self.device).train()
         self.precision = precision
         self.core = _Core(model, objective, self.device, precision)
@@ -614,7 +616,7 @@ def validate(
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     codes = torch.zeros(3, math.prod(model.units), dtype=torch.float64, device=device)
     beta = objective.beta(torch.tensor(step, dtype=torch.float64, device=device))
-    known = True
+    known = len(rows) > 1  # one datum tells of no dependence
     for i, batch in enumerate(rows.chunks(rows.space.chunk, device)):
         if i % processes == rank:
             noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
@@ -626,7 +628,7 @@ def validate(
             if variance is None:
                 known = False
             else:
-                mean = draws.q.mean.double().flatten(1)
+                mean = told(draws).double().flatten(1)
                 codes += torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
     n = len(rows)
     means = mean_over_ranks(torch.cat([sums, codes.flatten()])) * processes / n
@@ -638,6 +640,12 @@ def validate(
     moved = (square - mean.square()).clamp_min(0.0)
     active, said = int((moved > ACTIVE).sum()), float(signal(moved, variance).sum())
     return Validation(bound, rate, distortion, loss, error, active, said)
+
+
+def told(draws: Draws) -> Tensor:
+    """Return what q's mean tells beyond what is given, (B, *Z): less the prior's mean where that differs by the datum."""
+    differs = draws.p.mean.ndim > draws.z.ndim - 2
+    return draws.q.mean - draws.p.mean if differs else draws.q.mean
 
 
 def signal(moved: Tensor, variance: Tensor) -> Tensor:

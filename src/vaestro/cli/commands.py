@@ -249,8 +249,9 @@ def diagnose(
     opened = _open(run)
     found = opened.diagnose(seed=seed, device=_device(device))
     if fix:
-        remedies = [f.remedy for f in found.findings if f.remedy and f.severity != "note"]
-        print(remedies[0] if remedies else f"# nothing to mend: {found.verdict}")
+        worst = next((f for f in found.findings if f.severity != "note"), None)
+        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command mends the worst finding ({worst.name})"
+        print((worst and worst.remedy) or nothing)
         return
     if json:
         print(json_module.dumps(found.line(), indent=1))

@@ -85,7 +85,10 @@ def _number(line: Mapping[str, Any], name: str) -> float:
 
 
 def divergence(curves: Curves, remedy: Remedies, failure: str | None = None) -> Finding | None:
-    """Find a run that ended in numbers that are not finite, or whose loss is larger at the end than at the start."""
+    """Find a run that ended in numbers that are not finite, or whose training loss is larger than the loss before the first step.
+
+    There is no training line before the first step: here alone, validation stands in for it, since neither has been learnt from.
+    """
     slower = remedy.slower(3)
     if failure:
         return Finding("divergence", "error", failure.partition(" (try")[0], slower, "curves")
@@ -97,7 +100,8 @@ def divergence(curves: Curves, remedy: Remedies, failure: str | None = None) -> 
     beta = _number(last, "beta")
     start = _number(first, "distortion") + beta * _number(first, "rate")
     end = _number(last, "distortion") + beta * _number(last, "rate")
-    if first["step"] == 0 and end > start + 3 * max(_number(first, "stderr"), 0.0) and end > start:
+    error = _number(first, "stderr")
+    if first["step"] == 0 and end > start + 3 * (error if math.isfinite(error) else 0.0):
         said = f"at the same weight of the KL the training loss is {end:.2f} nats at the end and was {start:.2f} before the first step"
         return Finding("divergence", "error", said, slower, "curves", {"start": start, "end": end})
     return None
@@ -134,10 +138,18 @@ def not_converged(curves: Curves, remedy: Remedies) -> Finding | None:
     return Finding(name, "warning", "; ".join(said), remedy.longer(curves.last), "curves", numbers) if said else None
 
 
+def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find a run without validation."""
+    if curves.valid or not curves.train:
+        return None
+    return Finding("no validation", "warning", "nothing was held out: neither convergence nor overfitting can be judged", "", "curves")
+
+
 def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
     """Find a weight of the KL that was still moving in the last tenth of the run."""
     settled = curves.settled_from()
-    if settled is not None and settled <= 0.9 * curves.last:
+    enough = curves.finished and math.isfinite(curves.beta) and len({line["step"] for line in curves.lines}) > ENOUGH
+    if not enough or (settled is not None and settled <= 0.9 * curves.last):
         return None
     when = "was still moving at the end" if settled is None else f"reached its last value only at step {settled:,}"
     said = f"the weight of the KL {when} (step {curves.last:,}: {curves.beta:.3g}): the model had no time to settle at it"

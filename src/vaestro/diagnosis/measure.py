@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from vaestro.data import Rows
 from vaestro.densities import variance_of
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
-from vaestro.loop import signal
+from vaestro.loop import signal, told
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, elbo
 from vaestro.randomness import numpy_generator, torch_generator
@@ -45,7 +46,8 @@ class Measures:
         mean, variance, rates: of q for each datum, (N, units); variance and rates None for families without.
         z_mean, z_std: of draws of the aggregate posterior; histogram and prior_histogram (units, bins) over edges.
         effects: {unit: (effect, standard error)}, of the prior's draw in a unit's place.
-        own, other, gain: distortion with a datum's own z, with another's, and the difference with its paired error.
+        own, other, gain: distortion with a datum's own z, with another's (or its prior's, where that depends on what is given), and
+            the difference with its paired error.
         valid, train: ELBO of data held out and of training data with the same weights, each (mean, standard error, n); train is None
             where nothing is held out.
         information: of the aggregate posterior.
@@ -81,12 +83,12 @@ class Measures:
     gradient_noise: float | None = None
     structure: float | None = None
 
-    @property
+    @cached_property
     def activity(self) -> np.ndarray:
         """Return Var_x(E[z | x]) of each unit (Burda, Grosse and Salakhutdinov 2016)."""
         return np.asarray(self.mean.astype(np.float64).var(0))
 
-    @property
+    @cached_property
     def signal(self) -> float | None:
         """Return what the means of all units tell of the data (see `loop.signal`), which is zero if none depends on them."""
         if self.variance is None:
@@ -131,12 +133,14 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
     device = next(model.parameters()).device
     kept: dict[str, list[Tensor]] = {name: [] for name in ("mean", "variance", "rates", "z", "prior", "own", "elbo", "total")}
     squares = cells = near = every = 0.0
+    shared = True
     limit = getattr(getattr(model, "posterior", None), "limit", None)
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
         noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i))
         draws = model.draw(batch, 1, noise=noise)
         variance = variance_of(draws.q)
-        kept["mean"].append(draws.q.mean.flatten(1))
+        kept["mean"].append(told(draws).flatten(1))
+        shared = shared and draws.p.mean.ndim <= draws.z.ndim - 2
         if variance is not None:
             kept["variance"].append(variance.flatten(1))
             logvar = variance.log()
@@ -158,9 +162,9 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
             cells += float(seen.sum())
     z, prior = torch.cat(kept["z"]), torch.cat(kept["prior"])
     own = _double(kept["own"])
-    # Another datum's z: any but its own, the same for every call.
+    # Another datum's z: any but its own, the same for every call; under a prior of the conditions, a draw of that.
     away = torch.from_numpy(_derangement(len(z), seed)).to(device)
-    other = _distortions(model, rows, z[away], seed)
+    other = _distortions(model, rows, z[away] if shared else prior, seed)
     flat, flat_prior = z.flatten(1).cpu().numpy(), prior.flatten(1).cpu().numpy()
     reach = max(4.0, float(np.quantile(np.abs(flat), 0.999)), float(np.quantile(np.abs(flat_prior), 0.999)))
     edges = np.linspace(-reach, reach, BINS + 1)
@@ -259,7 +263,7 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
 def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int) -> float | None:
     """Compare the variance of the encoder's gradient over draws of z, for one batch, with that over batches and draws."""
     encoder = getattr(model, "posterior", None)
-    parameters = [] if encoder is None else [p for p in encoder.parameters() if p.requires_grad]
+    parameters = [] if encoder is None or not objective.gradient.pathwise else [p for p in encoder.parameters() if p.requires_grad]
     size = min(batch, len(train) // REPEATS)
     if size < 1 or not parameters:
         return None
@@ -293,10 +297,10 @@ def _structure(rows: Rows, seed: int) -> float | None:
         return None
     batch = rows.batch(slice(0, len(rows)))
     x = rows.space.features(batch.x, None, torch.float32).flatten(1).numpy().astype(np.float64)
-    x = x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)]
     if rows.space.columns:
         single = len(rows.space.columns) - sum(len(c.values) > 0 for c in rows.space.columns if c.kind == "category")
         x = x[:, :single]  # one-hot codes of one column depend on each other
+    x = x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)] if x.shape[1] else x
     x = x[:, x.std(0) > 0]
     if x.shape[1] < 2:
         return None

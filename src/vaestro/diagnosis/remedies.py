@@ -93,8 +93,10 @@ class Remedies:
         return variance if name == "gaussian" and variance not in ("shared", "optimal", "pixel") else None
 
     def learned_variance(self) -> str:
-        """Let the variance of a Gaussian likelihood be its optimum."""
-        return self.again("optimal", likelihood="gaussian:variance=optimal")
+        """Let the variance of a Gaussian likelihood be its optimum; for iwae, which has none in closed form, learn it."""
+        how = "shared" if str(self.config.get("objective")).startswith("iwae") else "optimal"
+        others = [o for o in str(self.config.get("likelihood")).partition(":")[2].split(",") if o and not o.startswith("variance=")]
+        return self.again(how, likelihood="gaussian:" + ",".join([f"variance={how}", *others]))
 
     def smaller(self) -> str:
         """Train a smaller network with more weight decay."""

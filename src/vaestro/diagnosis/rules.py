@@ -1,4 +1,4 @@
-"""The rules: from what was measured to findings and a verdict. Every threshold stands here, once, and is written into diagnosis.json.
+"""The rules: from what was measured to findings and a verdict. Thresholds of measures stand here, those of the log in curves.py.
 
 Posterior collapse is judged by whether the encoder's output depends on its input, and never by a small KL: an encoder that puts all
 data into one shifted place has a large KL and is collapsed, and one whose few faint units tell the little there is to tell is not.
@@ -72,8 +72,8 @@ class Case:
 
     @property
     def inactive(self) -> int:
-        """Count the units that are not active."""
-        return 0 if self.measures is None else int((self.measures.activity <= ACTIVE).sum())
+        """Count the units that are off: not active, and telling next to nothing on their own scale either."""
+        return 0 if self.measures is None else int((~_moving(self.measures)).sum())
 
 
 def diagnosed(case: Case) -> Diagnosis:
@@ -101,7 +101,16 @@ def _not_converged(case: Case) -> Finding | None:
 
 
 def _collapsed(m: Measures) -> bool:
+    if m.n < 2:
+        return False  # one datum tells of no dependence
     return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
+
+
+def _moving(m: Measures) -> np.ndarray:
+    """Tell which units' means depend on the data, (units,): active, or on a smaller scale telling more than noise."""
+    if m.variance is None:
+        return m.activity > ACTIVE
+    return (m.activity > ACTIVE) | (0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL)
 
 
 def _unused(m: Measures) -> bool:
@@ -203,7 +212,7 @@ def _switched_off(case: Case) -> Finding | None:
         if math.isclose(case.beta, 1, rel_tol=1e-6)
         else f", although the KL is weighted by {case.beta:g}: the decoder has no use for them"
     )
-    remedy = "" if len(case.units) > 1 else case.remedy.fewer_units(total - case.inactive)
+    remedy = "" if len(case.units) > 1 or case.inactive == total else case.remedy.fewer_units(total - case.inactive)
     return Finding("units switched off", "note", said, remedy, "units", {"inactive": case.inactive, "units": total})
 
 
@@ -275,7 +284,8 @@ def _of_curves(rule: Callable[[Curves, Remedies], Finding | None]) -> Callable[[
 
 RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _divergence, _not_converged, _collapse, _decoder_ignores, _overfitting, _partly_collapsed, _small_rate,
-    _of_curves(read.stagnation), _of_curves(read.falling_bound), _of_curves(read.rising_schedule), _of_curves(read.skipped_steps),
+    _of_curves(read.no_validation), _of_curves(read.stagnation), _of_curves(read.falling_bound), _of_curves(read.rising_schedule),
+    _of_curves(read.skipped_steps),
     _aggregate, _misfit, _saturated, _noisy_gradient, _noise_units, _switched_off, _of_curves(read.weight_of_kl),
 )  # fmt: skip
 
@@ -313,7 +323,7 @@ def _units(case: Case) -> tuple[Unit, ...]:
     m = case.measures
     if m is None:
         return ()
-    activity = m.activity
+    activity, moving = m.activity, _moving(m)
     variance = None if m.variance is None else m.variance.mean(0, dtype=np.float64)
     rates = None if m.rates is None else m.rates.mean(0, dtype=np.float64)
     kl = None if m.information is None or m.information.unit_kl is None else np.asarray(m.information.unit_kl).ravel()
@@ -324,7 +334,7 @@ def _units(case: Case) -> tuple[Unit, ...]:
         active = moved > ACTIVE
         # Whoever uses a unit saves at least what it pays; less than half of that, surely, is no use.
         surely = math.inf if effect is None or error is None or math.isnan(error) else effect + CERTAIN * error
-        used = active and surely >= max(SMALL, 0.5 * (rate or 0.0))
+        used = bool(moving[j]) and surely >= max(SMALL, 0.5 * (rate or 0.0))
         paid = active or (rate is not None and rate > UNIT_RATE)
         units.append(
             Unit(
@@ -387,6 +397,7 @@ def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | None) -> str:
     informative = sum(u.role == "informative" for u in units)
     carrying = f"{informative} of {len(units)} units carry information"
+    rest = ", and the bound no longer rises beyond its error" if case.curves.valid else ""
     return {
         "diverged": "Training diverged: its numbers are of no use.",
         "not converged": "The run was too short: with more steps its bound would be higher.",
@@ -395,5 +406,5 @@ def _summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding |
         "overfitted": "The model knows its training data by heart: held-out data score far worse.",
         "partly collapsed": f"Some of the latent is switched off by the weight of the KL; {carrying}.",
         "small rate but informative": f"The code tells little, but what it tells is used; {carrying}.",
-        "healthy": f"The code depends on the data, the decoder uses it, and the bound no longer rises beyond its error; {carrying}.",
+        "healthy": f"The code depends on the data, the decoder uses it{rest}; {carrying}.",
     }[verdict]
