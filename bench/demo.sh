@@ -7,12 +7,11 @@ if [ -n "${FORCE:-}" ] || [ ! -f $run/evaluation.json ] || [ ! -f $run/samples.p
         --latent 40 --network residual:width=512,blocks=1 --batch 256 --lr 0.003 --optimizer adamw:weight_decay=0.05 --epochs 28
     "$vaestro" evaluate $run --k 100
     "$vaestro" sample $run -n 64
-    "$vaestro" reconstruct $run mnist -o $run/reconstructions.png --force
 else
     echo "showing the finished run (make demo FORCE=1 trains again)"
     "$vaestro" info $run
 fi
 "$vaestro" report $run
 echo
-echo "open $run/report.html in a browser; samples.png and reconstructions.png lie beside it, bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
+echo "open $run/report.html in a browser; samples.png lies beside it, bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
 echo "next: $vaestro evaluate $run --k 5000, or $vaestro --help"

@@ -25,7 +25,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -142,6 +142,23 @@ class Run:
             raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
         return cls(configs[-1].parent)
 
+    @classmethod
+    def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
+        """Open one run or more.
+
+        Raises:
+            ValueError: there is none, a folder is no run's, or one stands twice.
+        """
+        named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
+        opened = [r if isinstance(r, Run) else cls(r) for r in named]
+        if not opened:
+            raise ValueError("expected one run or more; got none")
+        folders = [r.path.resolve() for r in opened]
+        twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
+        if twice is not None:
+            raise ValueError(f"expected each run once; got {twice} twice")
+        return opened
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
@@ -214,17 +231,19 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def diagnose(self, *, seed: int = 0, device: str = "cpu") -> Diagnosis:
+    def diagnose(self, *, seed: int = 0, device: str = "cpu", data: Data | None = None) -> Diagnosis:
         """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.
 
         Args:
             seed: of the draws.
             device: where.
+            data: the run's own, where they are read already.
 
         Raises:
             ValueError: the run has no weights yet.
         """
-        model, config, data = self.model(device), self.config, self.data()
+        model, config = self.model(device), self.config
+        data = self.data() if data is None else data
         remedy = Remedies(str(self.path), config)
         steps = int(config["steps"])
         objective = make_objective(DEFAULTS | normalised(config))

@@ -180,14 +180,8 @@ def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | 
     Raises:
         ValueError: a run has no evaluation or stands twice, files are damaged, or an exact set has another length than every run.
     """
-    runs = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
-    opened = [r if isinstance(r, Run) else Run(r) for r in runs]
-    if not opened:
-        raise ValueError("expected one run or more; got none")
+    opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
-    twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
-    if twice is not None:
-        raise ValueError(f"expected each run once; got {twice} twice")
     rows = [read_run(run, name) for run, name in zip(opened, names(folders), strict=True)]
     groups: list[list[Row]] = []
     for row in rows:

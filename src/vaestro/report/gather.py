@@ -41,14 +41,8 @@ def write_report(
         ValueError: a folder is no run's, a run stands twice, or the output may not be written.
     """
     render = _renderer()
-    several = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
-    opened = [r if isinstance(r, Run) else Run(r) for r in several]
-    if not opened:
-        raise ValueError("expected one run or more; got none")
+    opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
-    twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
-    if twice is not None:
-        raise ValueError(f"expected each run once; got {twice} twice")
     identity = render.identity(folders)
     own = folders[0] if len(folders) == 1 else Path(os.path.commonpath([f.parent for f in folders]))
     path = Path(output) if output is not None else (opened[0].path if len(opened) == 1 else own) / "report.html"
@@ -97,7 +91,7 @@ def gather(run: Run, say: Say = lambda line: None) -> list[str]:
 
     for what, is_there, make in (
         ("evaluation", _evaluated, lambda: _evaluate(run, data(), say)),
-        ("diagnosis", _diagnosed, lambda: _diagnose(run, say)),
+        ("diagnosis", _diagnosed, lambda: _diagnose(run, data(), say)),
         ("showcase", _shown, lambda: _show(run, data(), say)),
     ):
         if not is_there(run):
@@ -132,9 +126,9 @@ def _diagnosed(run: Run) -> bool:
     return _of_these_weights(run, read_object(run.path / "diagnosis.json"))
 
 
-def _diagnose(run: Run, say: Say) -> None:
+def _diagnose(run: Run, data: Data, say: Say) -> None:
     say("diagnosing")
-    run.diagnose()
+    run.diagnose(data=data)
 
 
 def _shown(run: Run) -> bool:
