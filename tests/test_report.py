@@ -408,14 +408,14 @@ def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_what_is_there_is_not_computed_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "data", lambda self: pytest.fail("the data were read"))
-    monkeypatch.setattr(Run, "model", lambda self: pytest.fail("the model was built"))
+    monkeypatch.setattr(Run, "data", lambda self, **_: pytest.fail("the data were read"))
+    monkeypatch.setattr(Run, "model", lambda self, **_: pytest.fail("the model was built"))
     assert gather(run) == []
 
 
 def test_what_is_of_earlier_weights_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(Run, "diagnose", lambda self: calls.append(self.path))
+    monkeypatch.setattr(Run, "diagnose", lambda self, **_: calls.append(self.path))
     for name in ("evaluation", "diagnosis", "showcase"):
         file = run.path / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"weights_sha256": "0" * 64}))
@@ -455,7 +455,7 @@ def test_a_run_without_metrics(run: Run) -> None:
 
 
 def test_a_run_of_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "diagnose", lambda self: None)
+    monkeypatch.setattr(Run, "diagnose", lambda self, **_: None)
     said = said_after(train("binary", tmp_path, steps=1))
     assert "1 steps" in said or "1 step" in said
 
