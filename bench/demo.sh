@@ -5,8 +5,9 @@ vaestro="$BIN/vaestro"
 if [ -n "${FORCE:-}" ] || [ ! -f $run/evaluation.json ] || [ ! -f $run/samples.png ]; then
     "$vaestro" train mnist --run $run --force \
         --latent 40 --network residual:width=512,blocks=1 --batch 256 --lr 0.003 --optimizer adamw:weight_decay=0.05 --epochs 28
+    "$vaestro" sample $run -n 64 &
     "$vaestro" evaluate $run --k 100
-    "$vaestro" sample $run -n 64
+    wait $!
 else
     echo "showing the finished run (make demo FORCE=1 trains again)"
     "$vaestro" info $run
