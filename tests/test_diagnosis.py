@@ -158,7 +158,6 @@ def test_the_residual_of_gridded_data_is_that_of_the_spread_data() -> None:
     assert measure(model, rows, rows, vs.Objective()).residual == pytest.approx(1 / 12, rel=0.1)
 
 
-@pytest.mark.usefixtures("float64")
 def test_active_units_are_the_eigenvalues_above_the_variance(made: Any) -> None:
     _, found = made("switched-off")
     informative = [u for u in found.units if u.role == "informative" and (u.rate or 0) > 0.05]

@@ -644,8 +644,7 @@ def validate(
 
 def told(draws: Draws) -> Tensor:
     """Return what q's mean tells beyond what is given, (B, *Z): less the prior's mean where that differs by the datum."""
-    differs = draws.p.mean.ndim > draws.z.ndim - 2
-    return draws.q.mean - draws.p.mean if differs else draws.q.mean
+    return draws.q.mean if draws.shared_prior else draws.q.mean - draws.p.mean
 
 
 def signal(moved: Tensor, variance: Tensor) -> Tensor:

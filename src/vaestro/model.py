@@ -115,6 +115,11 @@ class Draws:
         return -self.mean_log_px
 
     @property
+    def shared_prior(self) -> bool:
+        """Tell whether all data have one prior, and none of its own by what is given."""
+        return self.p.mean.ndim <= self.z.ndim - 2
+
+    @property
     def unweighted(self) -> bool:
         """Tell whether the weight is 1 for certain."""
         return isinstance(self.weight, float) and self.weight == 1

@@ -45,7 +45,7 @@ from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
 from vaestro.diagnosis.lint import Plan
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
-from vaestro.files import read_config, read_lines
+from vaestro.files import read_config, read_lines, read_object
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
@@ -226,10 +226,8 @@ class Run:
     @property
     def failure(self) -> str | None:
         """Return why training ended where it did not end by itself, or None."""
-        try:
-            return str(json.loads((self.path / "failure.json").read_text())["reason"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        reason = (read_object(self.path / "failure.json") or {}).get("reason")
+        return None if reason is None else str(reason)
 
     def diagnose(self, *, seed: int = 0, device: str = "cpu", data: Data | None = None) -> Diagnosis:
         """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.

@@ -140,7 +140,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
         draws = model.draw(batch, 1, noise=noise)
         variance = variance_of(draws.q)
         kept["mean"].append(told(draws).flatten(1))
-        shared = shared and draws.p.mean.ndim <= draws.z.ndim - 2
+        shared = shared and draws.shared_prior
         if variance is not None:
             kept["variance"].append(variance.flatten(1))
             logvar = variance.log()

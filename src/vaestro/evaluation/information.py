@@ -128,7 +128,7 @@ class Codes(Work):
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         rates, held, correlation, units = table[0], table[1], table[2], table[3:]
         one = self._draw(0, 1)
-        shared, alone = _shared(one), _factorised(one)
+        shared, alone = one.shared_prior, _factorised(one)
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''} of each"
         lowered = f"; no more than {self.rows:,} of them, for N x N x units to stay below {AFFORDABLE:.0e}" if self.lowered else ""
         found = Information(
@@ -154,14 +154,9 @@ class Codes(Work):
         return replace(done, information=found, warnings=warnings)
 
 
-def _shared(drawn: Draws) -> bool:
-    """Tell whether all data have one prior."""
-    return drawn.p.mean.ndim <= drawn.z.ndim - 2
-
-
 def _factorised(drawn: Draws) -> bool:
     """Tell whether each unit stands alone in q and in the one prior, with its rate in closed form."""
-    return _shared(drawn) and isinstance(drawn.q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+    return drawn.shared_prior and isinstance(drawn.q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
 
 
 def _log_densities(q: Density, z: Tensor, alone: bool) -> list[Tensor]:

@@ -5,6 +5,7 @@
     reading.py      the folder's files, as they are; without torch, as all below
     figures.py      Plotly figures as plain values; sketches.py: small pictures drawn as SVG; pictures.py: sheets of images
     words.py        numbers and results in words
+    sections.py     what each part of the page holds
     render.py       files -> HTML
 
 `render` needs no torch, and no data: a folder that was copied elsewhere renders the same.

@@ -88,7 +88,8 @@ def read_folder(path: Path) -> Folder:
     failure = (read_object(path / "failure.json") or {}).get("reason")
     if failure:
         notes.append(f"training did not end by itself: {failure}")
-    if not read_lines(path / "metrics.jsonl"):
+    metrics = read_lines(path / "metrics.jsonl")
+    if not metrics:
         notes.append("metrics.jsonl has no lines: there are no curves")
     kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]
     others = tuple(e for e in kept if e is not None and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now))
@@ -97,7 +98,7 @@ def read_folder(path: Path) -> Folder:
         path,
         config,
         version,
-        read_lines(path / "metrics.jsonl"),
+        metrics,
         found["evaluation"],
         others,
         found["diagnosis"],
