@@ -11,7 +11,7 @@ import torch
 
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
-from vaestro import densities
+from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
 from vaestro.parts import TABLE, catalogue, find, options_of
 from vaestro.spaces import Batch, Column, Kind, Space
@@ -50,6 +50,8 @@ def small_model(
     parts["network"] = SMALL.get(parts["network"], parts["network"])
     if parts.get("prior") == "conditional":
         given = GIVEN
+    if "posterior" not in parts and TABLE["prior"][parts.get("prior", "normal")].discrete:  # type: ignore[attr-defined]
+        parts["posterior"] = "bernoulli" if parts["prior"] == "bernoulli" else "categorical:codes=3"
     return vs.build(make_space(kind, shape, missing=missing), latent=latent, given=given, **parts)
 
 
@@ -119,8 +121,8 @@ def test_the_same_noise_gives_the_same_latents_and_gradients(model: vs.VAE) -> N
 
     def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
         draws = model.draw(batch, 2, noise=noise)
-        gradients = torch.autograd.grad(-vs.elbo(draws).mean(), list(model.parameters()), materialize_grads=True)
-        return draws.z.detach(), list(gradients)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return draws.z.detach(), list(torch.autograd.grad(-vs.elbo(draws).mean(), parameters, materialize_grads=True))
 
     state = torch.random.get_rng_state()
     first, second = run(), run()
@@ -129,14 +131,19 @@ def test_the_same_noise_gives_the_same_latents_and_gradients(model: vs.VAE) -> N
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
 
 
+def objective_for(model: vs.VAE, **options: Any) -> vs.Objective:
+    """Make an ELBO with the gradient estimator that the model's latents get by default."""
+    return vs.Objective(gradient=gradients.GumbelSoftmax() if model.alphabet else None, **options)
+
+
 def test_gradient_reaches_every_parameter(model: vs.VAE) -> None:
     # Mistake 12: a log-variance that no optimiser was given.
     data = data_for(model, 40)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    training = vs.training(model, vs.Objective(), data, steps=3, batch=20, device="cpu")
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    training = vs.training(model, objective_for(model), data, steps=3, batch=20, device="cpu")
     for step in training:
         if step.last:  # when the iterator ends, the model holds the kept weights
-            raw = {name: p.detach().clone() for name, p in model.named_parameters()}
+            raw = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     assert [name for name, p in raw.items() if torch.equal(p, before[name])] == []
 
 

@@ -201,7 +201,7 @@ def test_estimators_agree_with_the_pathwise_one(bound: str, k: int, name: str) -
     agree(gradients_of(Pathwise(), bound, k, 60_000, 1), gradients_of(estimator.eval(), bound, k, 120_000, 2))
 
 
-@pytest.mark.parametrize("name", TABLE["gradient"])
+@pytest.mark.parametrize("name", [name for name, made in TABLE["gradient"].items() if not made.relaxed])  # type: ignore[attr-defined]
 def test_every_row_of_the_table_agrees_with_the_pathwise_estimator(name: str) -> None:
     estimator = TABLE["gradient"][name]().eval()
     for bound in BOUNDS:
@@ -320,9 +320,9 @@ def test_dreg_is_not_compiled(tmp_path: Any) -> None:
 def test_the_surrogate_has_the_bounds_value(name: str) -> None:
     space = make_space(Kind.BINARY, (6,))
     torch.manual_seed(0)
-    model = vs.build(space, latent=2, network="linear")
-    batch = vs.Batch(torch.from_numpy(make_values(space, 5)))
     estimator = TABLE["gradient"][name]()
+    model = vs.build(space, latent=2, network="linear", posterior="bernoulli" if estimator.relaxed else "normal")
+    batch = vs.Batch(torch.from_numpy(make_values(space, 5)))
     for bound in BOUNDS.values():
         draws = model.draw(batch, 3, gradient=estimator).weighted(0.7)
         torch.testing.assert_close(estimator.surrogate(draws, bound), bound(draws))

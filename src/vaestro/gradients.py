@@ -9,6 +9,8 @@ whose value is the bound's and whose gradient is an estimate of the right one. W
     dreg              for IWAE: as stl, with the path of draw k weighted once more by its normalised weight w~_k
     score             z held, sum_k (bound - bound with log w_k replaced by a baseline) d log q(z_k | x) / d phi: for any q that can be
                       sampled and scored, discrete ones too, and with far more noise
+    gumbel-softmax    discrete z replaced by softmax((logits + noise) / temperature): biased, with little noise
+    straight-through  discrete z in the decoder, and the gradient of the softmax
 
 The baseline of draw k may depend on anything but z_k: the mean of the other log w (leave-one-out: RLOO for the ELBO, Kool, van Hoof and
 Welling 2019; VIMCO for IWAE, Mnih and Rezende 2016), a running mean, a function of x that is learned, or nothing.
@@ -17,9 +19,10 @@ Welling 2019; VIMCO for IWAE, Mnih and Rezende 2016), a running mean, a function
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
 import torch.nn as nn
@@ -34,10 +37,12 @@ Bound = Callable[["Draws"], Tensor]
 
 
 class Gradient(nn.Module, ABC):
-    """Describe an estimator: whether z carries gradient, whether q is scored with its parameters held, and the surrogate."""
+    """Describe an estimator: how z is made of noise and whether it carries gradient, whether q is scored with its parameters held,
+    and the surrogate."""
 
     pathwise: ClassVar[bool]
     stop_q: ClassVar[bool]
+    relaxed: ClassVar[bool] = False  # whether it is for discrete latents alone, which it trains through continuous ones
 
     @property
     def in_graph(self) -> bool:
@@ -48,11 +53,30 @@ class Gradient(nn.Module, ABC):
         """Raise ValueError where the estimator has no meaning for a bound with k draws, with the nearest one that has."""
 
     def prepare(self, model: LatentModel) -> None:
-        """Make what is learned beside the model, before the optimiser is given its parameters."""
+        """Make what is learned beside the model, before the optimiser is given its parameters.
+
+        Raises:
+            ValueError: the estimator has no meaning for the model's latents.
+        """
+        if model.alphabet and self.pathwise and not self.relaxed:
+            raise ValueError(f"expected gradient gumbel-softmax, straight-through or score for discrete latents; got {_named(self)}")
+        if self.relaxed and not model.alphabet:
+            raise ValueError(f"expected gradient pathwise for real latents, which need no relaxing; got {_named(self)}")
+
+    def latents(self, q: Any, noise: Tensor) -> Tensor:
+        """Return z of noise, (K, B, *Z), as the decoder sees it in training."""
+        z: Tensor = q.from_noise(noise)
+        return z if self.pathwise else z.detach()
 
     @abstractmethod
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         """Return (B,) values of the bound, with this estimator's gradient."""
+
+
+def _named(gradient: Gradient) -> str:
+    """Return the name that the table gives an estimator."""
+    words = re.findall("[A-Z][a-z]*", type(gradient).__name__)
+    return {"sticking-the-landing": "stl", "doubly-reparameterized": "dreg"}.get(name := "-".join(words).lower(), name)
 
 
 @final
@@ -111,6 +135,67 @@ class DoublyReparameterized(Gradient):
         return bound(draws)
 
 
+class _Relaxed(Gradient):
+    """Describe estimators that let the gradient of discrete latents pass through continuous ones.
+
+    Args:
+        temperature: of the relaxation: the lower, the nearer to discrete, and the noisier.
+    """
+
+    pathwise = True
+    stop_q = False
+    relaxed = True
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"expected a temperature above 0; got {temperature}")
+        self.temperature = temperature
+
+    def check(self, bound: str, k: int) -> None:
+        if bound != "elbo":
+            raise ValueError(
+                f"expected objective elbo with {_named(self)}, whose log-weights are not those of its draws, or score; got {bound}"
+            )
+
+    def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
+        return bound(draws)
+
+
+@final
+class GumbelSoftmax(_Relaxed):
+    """Train on latents between the discrete ones: softmax((logits + noise) / temperature) (Jang, Gu and Poole 2017; Maddison et al. 2017).
+
+    The gradient is that of the relaxed objective, whose KL is that of the discrete latents; what is reported comes from hard draws of the
+    same noise, which cost one more pass of the decoder.
+
+    Args:
+        temperature: see above.
+    """
+
+    def __init__(self, *, temperature: float = 0.67) -> None:
+        super().__init__(temperature)
+
+    def latents(self, q: Any, noise: Tensor) -> Tensor:
+        return q.relaxed(noise, self.temperature)  # type: ignore[no-any-return]
+
+
+@final
+class StraightThrough(_Relaxed):
+    """Decode hard draws, and differentiate as if they were softmax((logits + noise) / temperature) (Bengio et al. 2013; Jang et al. 2017).
+
+    Args:
+        temperature: see above.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__(temperature)
+
+    def latents(self, q: Any, noise: Tensor) -> Tensor:
+        soft = q.relaxed(noise, self.temperature)
+        return soft + (q.from_noise(noise) - soft).detach()  # type: ignore[no-any-return]
+
+
 @final
 class Score(Gradient):
     """Score each draw by its log-density under q, without a path through z (Williams 1992; Mnih and Gregor 2014).
@@ -142,6 +227,7 @@ class Score(Gradient):
             raise ValueError(f"expected k of 2 or more draws for the baseline leave-one-out, or score:baseline=average; got k={k}")
 
     def prepare(self, model: LatentModel) -> None:
+        super().prepare(model)
         if self.baseline == "learned" and self.network is None:
             size = math.prod(model.units)
             self.network = nn.Sequential(nn.Linear(size, 64), nn.SiLU(), nn.Linear(64, 1)).to(next(model.parameters()))

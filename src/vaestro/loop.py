@@ -523,13 +523,15 @@ class Training(Iterator[Step]):
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
-        possible = self.processes == 1 and self.precision == "32" and self.objective.gradient.in_graph
+        parts = (self.objective.gradient, getattr(self.model, "posterior", None), getattr(self.model, "prior", None))
+        outside = [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
+        possible = self.processes == 1 and self.precision == "32" and not outside
         if self.device.type == "cpu":
             possible = possible and any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         if asked == "on" and not possible:
             raise ValueError(
-                "expected one process, precision 32, a gradient that compiles and, on a CPU, a C++ compiler for --compile on; got "
-                f"{self.processes} process(es), precision {self.precision}, {type(self.objective.gradient).__name__} on {self.device.type}"
+                "expected one process, precision 32, parts that compile and, on a CPU, a C++ compiler for --compile on; got "
+                f"{self.processes} process(es), precision {self.precision}, {', '.join(outside) or 'such parts'} on {self.device.type}"
             )
         if asked != "auto":
             return asked == "on"

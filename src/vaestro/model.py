@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import DataDensity, Density, closed_form_kl
+from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, is_shared, variance_of
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
@@ -69,7 +69,7 @@ class Draws:
         log_px: log p(x | z), (K, B), in the user's units.
         rate: the KL of each unit, (1, B, *Z) in closed form, or (K, B, 1) as log q - log p at the draws.
         q, p, px: the densities.
-        trained_log_px: what training optimises in place of log_px, (K, B); None when it is log_px itself.
+        optimised: the draws that training optimises; None where they are these.
         weight: of log q - log p in log_w, and of the rate in the ELBO: beta in a loss; 1 wherever a bound is reported.
     """
 
@@ -79,7 +79,7 @@ class Draws:
     q: Density
     p: Density
     px: Density
-    trained_log_px: Tensor | None = None
+    optimised: Draws | None = None
     weight: float | Tensor = 1.0
 
     @_once
@@ -117,7 +117,7 @@ class Draws:
     @property
     def shared_prior(self) -> bool:
         """Tell whether all data have one prior, and none of its own by what is given."""
-        return self.p.mean.ndim <= self.z.ndim - 2
+        return is_shared(self.p, self.z.ndim - 2)
 
     @property
     def unweighted(self) -> bool:
@@ -134,11 +134,11 @@ class Draws:
 
     def of_weights(self, log_w: Tensor) -> Draws:
         """Return draws whose log weights are these, (K, M), and which have no rate: what a bound makes of other weights."""
-        return replace(self, log_px=log_w, rate=log_w.new_zeros(1, log_w.shape[1], 1), trained_log_px=None, weight=0.0)
+        return replace(self, log_px=log_w, rate=log_w.new_zeros(1, log_w.shape[1], 1), optimised=None, weight=0.0)
 
     def trained(self) -> Draws:
         """Return the draws as training optimises them; itself where that is what is reported."""
-        return self if self.trained_log_px is None else replace(self, log_px=self.trained_log_px, trained_log_px=None)
+        return self if self.optimised is None else self.optimised
 
 
 class LatentModel(nn.Module, ABC):
@@ -147,6 +147,7 @@ class LatentModel(nn.Module, ABC):
     space: Space
     units: tuple[int, ...]
     given: Space | None = None  # what the model is conditioned on: the space of a table of attributes
+    alphabet: int = 0  # values of a discrete unit, as `Posterior.alphabet` counts them; 0 for real units
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on
 
     @abstractmethod
@@ -182,8 +183,13 @@ class LatentModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def draw_prior(self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Draw n latents from the prior, (n, *Z), one for each row of `given` where there are conditions."""
+    def draw_prior(
+        self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Draw n latents from the prior, (n, *Z), one for each row of `given` where there are conditions.
+
+        The noise that the prior draws is multiplied by the temperature.
+        """
 
     @abstractmethod
     def simulate(
@@ -248,7 +254,11 @@ class VAE(LatentModel):
         self.given = given
         if posterior.units != prior.units:
             raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
-        self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
+        if posterior.discrete != prior.discrete:
+            raise ValueError(
+                f"expected posterior and prior over latents of one kind; got {type(posterior).__name__} and {type(prior).__name__}"
+            )
+        self.posterior, self.likelihood, self.prior, self.alphabet = posterior, likelihood, prior, prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         log_dets = self.space.log_dets()
         made = None if log_dets is None else torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
@@ -267,24 +277,24 @@ class VAE(LatentModel):
         q = self.q(self.features(batch) if features is None else features)
         p = self.prior(self.posterior, batch.given)
         z_noise, jitter = self.parts(self.noise(k, len(batch)) if noise is None else noise)
-        z = q.from_noise(z_noise)
-        if not gradient.pathwise:
-            z = z.detach()
+        draws = self._draws(batch, q, p, gradient.latents(q, z_noise), jitter, gradient)
+        if not gradient.relaxed:
+            return draws
+        with torch.no_grad():  # what is reported is of hard draws
+            return replace(self._draws(batch, q, p, q.from_noise(z_noise), jitter, Pathwise()), optimised=draws.trained())
+
+    def _draws(self, batch: Batch, q: Any, p: Any, z: Tensor, jitter: Tensor | None, gradient: Gradient) -> Draws:
         px = self.likelihood(z, batch.given)
         x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
         log_px = self._log_px(px, x, batch.observed)
-        trained = self.likelihood.training_density(px, x, batch.observed) if self.training else px
         rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
-        draws = Draws(
-            z=z,
-            log_px=log_px,
-            rate=log_px if rate is None else rate,
-            q=q.detach() if gradient.stop_q else q,
-            p=p,
-            px=px,
-            trained_log_px=None if trained is px else self._log_px(trained, x, batch.observed),
-        )
-        return draws.sampled() if rate is None else draws
+        draws = Draws(z=z, log_px=log_px, rate=log_px if rate is None else rate, q=q.detach() if gradient.stop_q else q, p=p, px=px)
+        if rate is None:
+            entropy = entropy_of(q) if gradient.relaxed else None
+            # Relaxed latents have no density under q: its entropy stands for them.
+            draws = draws.sampled() if entropy is None else replace(draws, rate=-(entropy.flatten(1).sum(1) + draws.log_pz).unsqueeze(-1))
+        trained = self.likelihood.training_density(px, x, batch.observed) if self.training else px
+        return draws if trained is px else replace(draws, optimised=replace(draws, log_px=self._log_px(trained, x, batch.observed)))
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         z_noise = self.posterior.noise(k, rows, generator)
@@ -309,8 +319,10 @@ class VAE(LatentModel):
             x = self.likelihood.spread(x, self._jitter(len(z), len(batch), z) if jitter is None else jitter)
         return self._log_px(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
 
-    def draw_prior(self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return self.prior.draw(self.posterior, given, n, generator)
+    def draw_prior(
+        self, n: int, given: Tensor | None = None, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        return self.prior.draw(self.posterior, given, n, generator, temperature=temperature)
 
     def simulate(
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
@@ -347,15 +359,17 @@ class VAE(LatentModel):
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
-        return Code(q.mean, getattr(q, "logvar", None), "mean and log-variance of q(z | x)")
+        logvar = getattr(q, "logvar", None)
+        if logvar is None:
+            variance = variance_of(q)
+            logvar = None if variance is None else variance.log()
+        return Code(q.mean, logvar, "mean and log-variance of q(z | x)")
 
     def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
         return self.likelihood(z.unsqueeze(0), given)
 
     def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
-        z = self.draw_prior(n, given, generator)
-        centre = self.prior(self.posterior, given).mean
-        return self.decode(centre + temperature * (z - centre), given)
+        return self.decode(self.draw_prior(n, given, generator, temperature=temperature), given)
 
     @torch.no_grad()
     def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:

@@ -146,7 +146,7 @@ class Objective(nn.Module):
         trained = draws.trained().weighted(self.beta(step))
         loss = -self.gradient.surrogate(trained, self.bound).mean()
         with torch.no_grad():
-            same = draws.trained_log_px is None and trained.unweighted
+            same = draws.optimised is None and trained.unweighted
             bound = -loss.detach() if same else self.bound(draws).mean()
             return Loss(loss, bound, draws.total_rate.mean(), draws.distortion.mean())
 

@@ -40,8 +40,23 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "negative-binomial": likelihoods.NegativeBinomial,
         "table": likelihoods.Table,
     },
-    "posterior": {"normal": posteriors.Normal},
-    "prior": {"normal": priors.Normal, "conditional": priors.Conditional},
+    "posterior": {
+        "normal": posteriors.Normal,
+        "full-normal": posteriors.FullNormal,
+        "low-rank-normal": posteriors.LowRankNormal,
+        "laplace": posteriors.Laplace,
+        "logistic": posteriors.Logistic,
+        "student-t": posteriors.StudentT,
+        "gumbel": posteriors.Gumbel,
+        "bernoulli": posteriors.Bernoulli,
+        "categorical": posteriors.Categorical,
+    },
+    "prior": {
+        "normal": priors.Normal,
+        "conditional": priors.Conditional,
+        "bernoulli": priors.Bernoulli,
+        "categorical": priors.Categorical,
+    },
     "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear, "conv": networks.Convolutional},
     "objective": {"elbo": objectives.elbo_objective, "iwae": objectives.iwae_objective},
     "gradient": {
@@ -49,6 +64,8 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "stl": gradients.StickingTheLanding,
         "dreg": gradients.DoublyReparameterized,
         "score": gradients.Score,
+        "gumbel-softmax": gradients.GumbelSoftmax,
+        "straight-through": gradients.StraightThrough,
     },
     "schedule": {"constant": objectives.constant, "warmup": objectives.warmup},
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
@@ -77,6 +94,23 @@ def default_likelihood(space: Space) -> str:
     if space.kind not in names:
         raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
     return names[space.kind]
+
+
+def _posterior(spec: str) -> tuple[type[posteriors.Posterior], Mapping[str, Any]]:
+    part = find("posterior", spec)
+    return typing.cast("type[posteriors.Posterior]", part.constructor), part.options
+
+
+def default_prior(posterior: str) -> str:
+    """Name the prior that a posterior gets when none is asked for."""
+    kind, options = _posterior(posterior)
+    alphabet = kind.alphabet(**options)
+    return "normal" if not alphabet else "bernoulli" if kind is posteriors.Bernoulli else "categorical"
+
+
+def default_gradient(posterior: str) -> str:
+    """Name the gradient estimator that a posterior gets when none is asked for."""
+    return "gumbel-softmax" if _posterior(posterior)[0].discrete else "pathwise"
 
 
 def default_network(space: Space) -> str:
@@ -272,7 +306,7 @@ def build(
     latent: int = 32,
     likelihood: str | None = None,
     posterior: str = "normal",
-    prior: str = "normal",
+    prior: str | None = None,
     network: str | None = None,
     encoder: str | None = None,
     decoder: str | None = None,
@@ -284,7 +318,8 @@ def build(
         space: what the data are (`load(...).space`).
         latent: latent units; with a spatial latent (conv:factor=8) its channels.
         likelihood: by default by the kind of data: bernoulli for binary, logistic-mixture for many levels, gaussian for real ...
-        posterior, prior: names, with options, such as "normal:limit=10".
+        posterior: a name, with options, such as "normal:limit=10".
+        prior: likewise; by default the standard normal for real latents, and for discrete ones the uniform of their kind.
         network: encoder and decoder, such as "residual:width=256,blocks=2"; by default conv for larger images, else residual.
         encoder, decoder: one side alone, such as "my_module:MyEncoder", called with the shapes (inputs, outputs), and with
             the number of conditions as a third argument where there are any.
@@ -297,7 +332,7 @@ def build(
         raise ValueError(f"expected 1 or more latent units; got {latent}")
     network = default_network(space) if network is None else network
     likelihood = default_likelihood(space) if likelihood is None else likelihood
-    named = {"likelihood": likelihood, "posterior": posterior, "prior": prior}
+    named = {"likelihood": likelihood, "posterior": posterior, "prior": default_prior(posterior) if prior is None else prior}
     parts = {kind: find(kind, spec) for kind, spec in named.items()}
     sides = {
         "encoder": find("network", network if encoder is None else encoder),
@@ -313,7 +348,8 @@ def build(
         shapes.discard((latent,))  # a user's own module on one side follows the other
     if len(shapes) > 1:
         raise ValueError(f"expected one latent shape; got {' and '.join(map(str, sorted(shapes)))}")
-    units = shapes.pop()
+    of_posterior = parts["posterior"].options
+    units = posterior_class.latents(shapes.pop(), **of_posterior)
     options = parts["likelihood"].options
     outputs = likelihood_class.outputs(space, **options)
     decoding: nn.Module = sides["decoder"](units, outputs, *extra)
@@ -321,9 +357,11 @@ def build(
     start_at = getattr(decoding, "start_at", None)
     if callable(start_at):
         start_at(likelihood_class.start(space, **options))
-    encoding: nn.Module = sides["encoder"](space.feature_shape, posterior_class.outputs(units), *extra)
-    _check_module(encoding, sides["encoder"], space.feature_shape, posterior_class.outputs(units), conditions)
-    return VAE(parts["posterior"](space, encoding, units), parts["likelihood"](space, decoding), parts["prior"](units, *extra), given)
+    wanted = posterior_class.outputs(units, **of_posterior)
+    encoding: nn.Module = sides["encoder"](space.feature_shape, wanted, *extra)
+    _check_module(encoding, sides["encoder"], space.feature_shape, wanted, conditions)
+    over = parts["prior"](units, conditions, posterior_class.alphabet(**of_posterior))
+    return VAE(parts["posterior"](space, encoding, units), parts["likelihood"](space, decoding), over, given)
 
 
 def _vector(latent: int, shape: tuple[int, ...], **_: object) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ from vaestro.files import read_config, read_lines, read_object
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.parts import build, checked, default_likelihood, default_network, find, nearest
+from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
 from vaestro.randomness import derive
 from vaestro.spaces import Frame, Space
 
@@ -60,13 +60,13 @@ DEFAULTS: dict[str, Any] = {
     "latent": 32,
     "likelihood": None,
     "posterior": "normal",
-    "prior": "normal",
+    "prior": None,
     "network": None,
     "encoder": None,
     "decoder": None,
     "condition": None,
     "objective": "elbo",
-    "gradient": "pathwise",
+    "gradient": None,
     "beta": 1.0,
     "optimizer": "adamw",
     "epochs": None,
@@ -638,6 +638,8 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
         "source": data.source,
         "likelihood": default_likelihood(data.space) if asked["likelihood"] is None else asked["likelihood"],
         "network": default_network(data.space) if asked["network"] is None else asked["network"],
+        "prior": default_prior(asked["posterior"]) if asked["prior"] is None else asked["prior"],
+        "gradient": default_gradient(asked["posterior"]) if asked["gradient"] is None else asked["gradient"],
         "epochs": None,
         "steps": made.steps,
         "minutes": None,
@@ -667,7 +669,9 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     Raises:
         ValueError: the weight of the KL or a part is not one.
     """
-    objective: Objective = find("objective", asked["objective"])(find("gradient", asked["gradient"])())
+    objective: Objective = find("objective", asked["objective"])(
+        find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+    )
     beta = asked["beta"]
     with suppress(ValueError):
         beta = float(beta)

@@ -61,7 +61,9 @@ def train(
         list[str] | None, typer.Option(metavar="COLUMN", help="Attribute or column to condition on; may be repeated.")
     ] = None,
     objective: Annotated[str | None, typer.Option(help="elbo, or iwae:k=5.  [default: elbo]")] = None,
-    gradient: Annotated[str | None, typer.Option(help="Gradient estimator.  [default: pathwise]")] = None,
+    gradient: Annotated[
+        str | None, typer.Option(help="Gradient estimator.  [default: pathwise; gumbel-softmax for discrete latents]")
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="Optimiser.  [default: adamw]")] = None,
     beta: Annotated[str | None, typer.Option(help="Weight of the KL: a number, or warmup:share=0.1.  [default: 1]")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more]")] = None,

@@ -1,140 +1,20 @@
-"""Densities over data and latents, and their closed-form KL.
-
-Everything ever computed about a VAE is a function of three log-densities at K draws for each of B data:
-
-    z_k ~ q(z | x)        log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x)        each (K, B), in nats
-
-A density here offers what torch.distributions offers (`sample`, `log_prob`, `mean`), with two additions: latents are
-made from noise that is drawn outside (`from_noise`), and data densities take a mask of the cells that were observed.
-Trailing dimensions of one datum are summed; leading ones broadcast, so that values (B, *X) are scored under
-parameters (K, B, *X) without being copied K times.
-
-The KL of a normal to the standard normal, for each latent unit (Kingma and Welling 2014, appendix B):
-
-    KL(N(mean, std^2) || N(0, 1)) = (std^2 + mean^2 - 1 - log std^2) / 2
-"""
+"""Densities of independent or jointly modelled cells; the continuous ones with a location and a scale also serve as q(z | x)."""
 
 from __future__ import annotations
 
+import copy
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOG_2PI = math.log(2 * math.pi)
-SOFTPLUS_EXACT = 50  # torch's default threshold of 20 costs 2e-9 a pixel in float64; at 50 it is exact in both precisions
+from vaestro.densities.core import LOG_2PI, SOFTPLUS_EXACT, Cells, DataDensity, mixed_over, softplus, sum_cells, uniform
 
-
-def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
-    """Return log(mean(exp(x))) along `dim`, without overflow; all -inf gives -inf."""
-    return torch.logsumexp(x, dim) - math.log(x.shape[dim])
-
-
-def soft_limit(x: Tensor, limit: float) -> Tensor:
-    """Map any real number smoothly and strictly increasingly into (-limit, limit): x / (1 + |x| / limit).
-
-    Near zero it is the identity. A network may ask for a log-variance of -1e9 or 1e9: the variance stays finite and
-    positive, and the derivative 1 / (1 + |x| / limit)^2, unlike that of a clamp, is never zero, so that gradient
-    descent can lead back. (In float32 it is lost to rounding only beyond |x| of some 1e7 times the limit.)
-    """
-    return x / (1 + x.abs() / limit)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    return F.softplus(x, threshold=SOFTPLUS_EXACT)
-
-
-def mean_over_ranks(x: Tensor) -> Tensor:
-    """Average a detached tensor over processes that hold equal shares; returns it unchanged in a single process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        x = x.detach().clone()
-        torch.distributed.all_reduce(x)
-        x = x / torch.distributed.get_world_size()
-    return x
-
-
-@runtime_checkable
-class Density(Protocol):
-    """Name what is asked of a density; any torch.distributions.Distribution has it."""
-
-    @property
-    def mean(self) -> Tensor:
-        """Return the mean, or for categories the probabilities."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log-densities in nats, one for each datum."""
-
-
-def variance_of(q: Density) -> Tensor | None:
-    """Return the variance of each unit; None for families that do not offer it in closed form."""
-    try:
-        return q.variance  # type: ignore[attr-defined,no-any-return]
-    except (AttributeError, NotImplementedError):
-        return None
-
-
-class DataDensity(ABC):
-    """Describe p(x | z): what is asked of a density over data beside `Density`."""
-
-    @property
-    @abstractmethod
-    def mean(self) -> Tensor:
-        """Return the mean of each cell, or for categories the probabilities."""
-
-    @abstractmethod
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one value for each set of parameters."""
-
-    @abstractmethod
-    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), of the cells that were observed."""
-
-    def conditioned(self, value: Tensor, observed: Tensor) -> DataDensity:
-        """Return the density of what was not observed given what was; itself where cells are independent."""
-        return self
-
-    def point(self, weights: Tensor | None = None) -> Tensor:
-        """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights (K, B) that sum to 1 over K.
-
-        The mean, or where a mean says nothing (categories) the most probable value.
-        """
-        return _mixed(self.mean, weights)
-
-
-def _mixed(x: Tensor, weights: Tensor | None) -> Tensor:
-    if weights is None:
-        return x.mean(0)
-    return (weights.reshape(*weights.shape, *[1] * (x.ndim - 2)) * x).sum(0)
-
-
-class Cells(DataDensity):
-    """Describe independent cells; `dims` trailing dimensions make one datum."""
-
-    dims: int
-
-    @abstractmethod
-    def cells(self, value: Tensor) -> Tensor:
-        """Return the log-density of each cell in nats, (..., *X)."""
-
-    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), every constant included, summed over the cells that were observed."""
-        return _sum_cells(self.cells(value), self.dims, observed)
-
-
-def _sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
-    if observed is not None:
-        log_prob = torch.where(observed, log_prob, 0.0)
-    return log_prob.flatten(-dims).sum(-1) if dims > 1 else log_prob.sum(-1)
-
-
-def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw from the open interval (0, 1)."""
-    tiny = torch.finfo(like.dtype).eps / 2
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp_(tiny, 1 - tiny)
+EULER = 0.5772156649015329
 
 
 class Normal(Cells):
@@ -179,26 +59,6 @@ class Normal(Cells):
     def detach(self) -> Normal:
         """Return the same density, cut from the graph (what sticking-the-landing scores under)."""
         return Normal(self.mean.detach(), self.logvar.detach(), self.dims)
-
-
-class StandardNormal:
-    """Represent N(0, 1) on every unit of a latent of shape *Z."""
-
-    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
-        self.shape, self._like = shape, like
-
-    @property
-    def mean(self) -> Tensor:
-        """Return zeros, (*Z,)."""
-        return self._like.new_zeros(self.shape)
-
-    def sample(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw (rows, *Z)."""
-        return torch.randn((rows, *self.shape), generator=generator, dtype=self._like.dtype, device=self._like.device)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log-densities in nats, (...)."""
-        return _sum_cells(-0.5 * (value.square() + LOG_2PI), len(self.shape), None)
 
 
 class _BernoulliLogProb(torch.autograd.Function):
@@ -264,7 +124,7 @@ class Categorical(Cells):
         return torch.softmax(self.logits, self._codes)
 
     def point(self, weights: Tensor | None = None) -> Tensor:
-        mixed = _mixed(self.mean, weights)
+        mixed = mixed_over(self.mean, weights)
         codes = mixed.ndim - self.dims - 1
         if not self.ordered:
             return mixed.argmax(codes)
@@ -286,16 +146,42 @@ class Categorical(Cells):
         return chosen - torch.logsumexp(self.logits, self._codes)
 
 
-class _LocationScale(Cells):
+class LocationScale(Cells):
     """Hold what families x = loc + scale * noise share; loc and log_scale broadcast to (..., *X)."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor, dims: int = 1) -> None:
         self.loc, self.log_scale, self.dims = loc, log_scale, dims
 
     @property
+    @abstractmethod
+    def moments(self) -> tuple[float, float | Tensor, float | Tensor]:
+        """Return mean, variance and entropy in nats of the standard member; an infinite variance where there is none."""
+
+    @property
     def mean(self) -> Tensor:
-        """Return the location."""
-        return self.loc
+        """Return the mean; the location where the standard member's is zero."""
+        centre = self.moments[0]
+        return self.loc if centre == 0 else self.loc + centre * torch.exp(self.log_scale)
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the variance of each cell."""
+        return torch.exp(2 * self.log_scale) * self.moments[1]
+
+    @property
+    def entropy(self) -> Tensor:
+        """Return the entropy of each cell in nats."""
+        return self.log_scale + self.moments[2]
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return loc + scale * noise, the reparameterization of any location-scale family (Kingma and Welling 2014)."""
+        return torch.addcmul(self.loc, torch.exp(self.log_scale), noise)
+
+    def detach(self) -> Self:
+        """Return the same density, cut from the graph."""
+        cut = copy.copy(self)
+        cut.loc, cut.log_scale = self.loc.detach(), self.log_scale.detach()
+        return cut
 
     @abstractmethod
     def standard(self, y: Tensor) -> Tensor:
@@ -312,34 +198,46 @@ class _LocationScale(Cells):
         return self.standard((value - self.loc) * torch.exp(-self.log_scale)) - self.log_scale
 
 
-class Laplace(_LocationScale):
+class Laplace(LocationScale):
     """Represent independent Laplace cells: density exp(-|y|) / (2 scale), y = (x - loc) / scale."""
+
+    moments = (0.0, 2.0, 1 + math.log(2))
 
     def standard(self, y: Tensor) -> Tensor:
         return -y.abs() - math.log(2)
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
-        u = _uniform(self.loc, generator) - 0.5
+        u = uniform(self.loc, generator) - 0.5
         return -u.sign() * torch.log1p(-2 * u.abs())
 
 
-class Logistic(_LocationScale):
+class Logistic(LocationScale):
     """Represent independent logistic cells: the density whose distribution function is a sigmoid."""
+
+    moments = (0.0, math.pi**2 / 3, 2.0)
 
     def standard(self, y: Tensor) -> Tensor:
         size = y.abs()
         return -size - 2 * F.softplus(-size)
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
-        return torch.logit(_uniform(self.loc, generator))
+        return torch.logit(uniform(self.loc, generator))
 
 
-class StudentT(_LocationScale):
+class StudentT(LocationScale):
     """Represent independent cells of Student's t with `df` > 1 degrees of freedom, a tensor that broadcasts."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor, df: Tensor, dims: int = 1) -> None:
         super().__init__(loc, log_scale, dims)
         self.df = df
+
+    @property
+    def moments(self) -> tuple[float, Tensor, Tensor]:
+        df, half = self.df, (self.df + 1) / 2
+        variance = torch.where(df > 2, df / (df - 2).clamp_min(1e-6), math.inf)
+        beta = torch.lgamma(df / 2) + math.lgamma(0.5) - torch.lgamma(half)
+        entropy = half * (torch.digamma(half) - torch.digamma(df / 2)) + 0.5 * torch.log(df) + beta
+        return 0.0, variance, entropy
 
     def standard(self, y: Tensor) -> Tensor:
         half = (self.df + 1) / 2
@@ -351,6 +249,23 @@ class StudentT(_LocationScale):
         normal = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
         half = (self.df / 2).expand(loc.shape).contiguous()
         return normal * torch.sqrt(half / torch._standard_gamma(half, generator=generator))
+
+
+class Gumbel(LocationScale):
+    """Represent independent Gumbel cells, of which the largest of many draws tend to be one: density exp(-y - exp(-y)) / scale."""
+
+    moments = (EULER, math.pi**2 / 6, EULER + 1)
+
+    def standard(self, y: Tensor) -> Tensor:
+        return -y - torch.exp(-y)
+
+    def noise(self, generator: torch.Generator | None) -> Tensor:
+        return gumbel_noise(self.loc, generator)
+
+
+def gumbel_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw standard Gumbel noise in the shape of a tensor."""
+    return -torch.log(-torch.log(uniform(like, generator)))
 
 
 class ContinuousBernoulli(Cells):
@@ -388,7 +303,7 @@ class ContinuousBernoulli(Cells):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         size = self.logits.abs().clamp_min(1e-6)  # nothing cancels here, so that only zero is kept away
-        u = _uniform(self.logits, generator)
+        u = uniform(self.logits, generator)
         falling = -torch.log1p(u * torch.expm1(-size)) / size
         x = torch.where(self.logits > 0, 1 - falling, falling)
         tiny = torch.finfo(x.dtype).eps
@@ -436,7 +351,7 @@ class DiscretizedLogistic(Cells):
         return _log_of_level(value.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        drawn = self.loc + torch.exp(self.log_scale) * torch.logit(_uniform(self.loc, generator))
+        drawn = self.loc + torch.exp(self.log_scale) * torch.logit(uniform(self.loc, generator))
         return drawn.round().clamp(0, self.levels - 1)
 
 
@@ -490,7 +405,7 @@ class LogisticMixture(DataDensity):
         if observed is not None and self.coefficients is not None:
             raise ValueError("expected every cell observed where channels are conditioned on each other; got missing ones")
         total = self._components(value, observed)
-        return _sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
+        return sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
 
     def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
         """Return the density of missing channels given the observed ones, which say from which component a pixel comes."""
@@ -515,13 +430,12 @@ class LogisticMixture(DataDensity):
         return total
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        gumbel = -torch.log(-torch.log(_uniform(self.logits, generator)))
-        chosen = (self.logits + gumbel).argmax(-1 - self.rest, keepdim=True)
+        chosen = (self.logits + gumbel_noise(self.logits, generator)).argmax(-1 - self.rest, keepdim=True)
         channels: list[Tensor] = []
         for c in range(self.loc.shape[-1 - self.rest]):
             loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(-1 - self.rest, chosen)
             log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, chosen)
-            drawn = loc + torch.exp(log_scale) * torch.logit(_uniform(loc, generator))
+            drawn = loc + torch.exp(log_scale) * torch.logit(uniform(loc, generator))
             channels.append(drawn.round().clamp(0, self.levels - 1).squeeze(-1 - self.rest))
         return self._stacked(channels)
 
@@ -582,8 +496,8 @@ class NegativeBinomial(Cells):
         r = torch.exp(self.log_inverse)
         odds = self.log_mean - self.log_inverse
         own = torch.log(value.clamp_min(1e-30)) - self.log_inverse  # the odds at which the mean would be the value
-        constant = _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - _softplus(own)
-        return constant + r * (_softplus(own) - _softplus(odds)) + value * (_softplus(-own) - _softplus(-odds))
+        constant = _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - softplus(own)
+        return constant + r * (softplus(own) - softplus(odds)) + value * (softplus(-own) - softplus(-odds))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         r = torch.exp(self.log_inverse).expand(self.log_mean.shape).contiguous()
@@ -624,13 +538,3 @@ class Product(DataDensity):
 def _as_code(density: Cells, weights: Tensor | None) -> Tensor:
     point = density.point(weights)
     return point.round() if isinstance(density, Bernoulli) else point.to(torch.get_default_dtype())
-
-
-def closed_form_kl(q: Density, p: Density) -> Tensor | None:
-    """Return KL(q || p) in nats for each latent unit, (1, B, *Z); None where no closed form is known here."""
-    if isinstance(q, Normal) and isinstance(p, StandardNormal):
-        return (0.5 * (q.mean.square() + torch.expm1(q.logvar) - q.logvar)).unsqueeze(0)
-    if isinstance(q, Normal) and isinstance(p, Normal):
-        ratio = q.logvar - p.logvar
-        return 0.5 * ((q.mean - p.mean).square() * torch.exp(-p.logvar) + torch.expm1(ratio) - ratio).unsqueeze(0)
-    return None

@@ -1,0 +1,332 @@
+"""Densities over latents, and the closed form of their KL where there is one.
+
+What serves as q(z | x) makes draws of noise from outside (`from_noise`) and can be cut from the graph (`detach`). What serves as p(z)
+draws rows (`sample`), at a temperature by which its own noise is multiplied: at 0 the most likely of what it would draw.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaestro.densities.core import LOG_2PI, Density, sum_cells, uniform
+from vaestro.densities.values import LocationScale, Normal, gumbel_noise
+
+
+class StandardNormal:
+    """Represent N(0, 1) on every unit of a latent of shape *Z."""
+
+    shared = True
+
+    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
+        self.shape, self._like = shape, like
+
+    @property
+    def mean(self) -> Tensor:
+        """Return zeros, (*Z,)."""
+        return self._like.new_zeros(self.shape)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z)."""
+        noise = torch.randn((rows, *self.shape), generator=generator, dtype=self._like.dtype, device=self._like.device)
+        return noise if temperature == 1 else temperature * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities in nats, (...)."""
+        return sum_cells(-0.5 * (value.square() + LOG_2PI), len(self.shape), None)
+
+
+class FullNormal:
+    """Represent a normal with any covariance: z = mean + std * (noise + T noise), with T strictly lower triangular.
+
+    Given the units before it, unit i is N(mean_i + std_i (T noise)_i, std_i^2), so that by the chain rule the density and its KL to
+    independent normals are sums over units.
+
+    Args:
+        mean, logvar: (B, *Z); of the conditional variance std^2.
+        lower: T, (B, n, n), n the number of units.
+        dims: number of dimensions of one latent.
+    """
+
+    def __init__(self, mean: Tensor, logvar: Tensor, lower: Tensor, dims: int = 1) -> None:
+        self.mean, self.conditional_logvar, self.lower, self.dims = mean, logvar, lower, dims
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the marginal variance of each unit, (B, *Z)."""
+        return torch.exp(self.conditional_logvar) * (1 + self.lower.square().sum(-1).reshape(self.mean.shape))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return z (K, B, *Z) from standard normal noise in the same shape."""
+        flat = noise.flatten(noise.ndim - self.dims)
+        mixed = torch.einsum("bij,kbj->kbi", self.lower, flat).reshape(noise.shape)
+        z = torch.addcmul(self.mean, torch.exp(0.5 * self.conditional_logvar), noise + mixed)
+        self._made = z, noise
+        return z
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities in nats, (...); of its own draws from the noise that made them."""
+        noise = self._made[1] if self._made is not None and value is self._made[0] else self._noise_of(value)
+        return sum_cells(-0.5 * (noise.square() + self.conditional_logvar + LOG_2PI), self.dims, None)
+
+    def _noise_of(self, value: Tensor) -> Tensor:
+        scaled = ((value - self.mean) * torch.exp(-0.5 * self.conditional_logvar)).flatten(value.ndim - self.dims)
+        unit = self.lower + torch.eye(self.lower.shape[-1], dtype=scaled.dtype, device=scaled.device)
+        # Leading dimensions of the values stand beside each other as columns, where the matrices have none of them.
+        lead, rows = scaled.shape[:-2], scaled.shape[-2]
+        columns = scaled.reshape(-1, rows, scaled.shape[-1]).permute(1, 2, 0)
+        solved = torch.linalg.solve_triangular(unit, columns, upper=False, unitriangular=True)
+        return solved.permute(2, 0, 1).reshape(*lead, rows, *self.mean.shape[self.mean.ndim - self.dims :])
+
+    def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
+        """Return KL to N(mean, exp(logvar)) on each unit, given the units before it, (B, *Z)."""
+        ratio = self.conditional_logvar - logvar
+        own = torch.exp(ratio)
+        moved = (self.mean - mean).square() * (torch.exp(-logvar) if isinstance(logvar, Tensor) else math.exp(-logvar))
+        return 0.5 * (moved + own * self.lower.square().sum(-1).reshape(self.mean.shape) + torch.expm1(ratio) - ratio)
+
+    def detach(self) -> FullNormal:
+        """Return the same density, cut from the graph."""
+        return FullNormal(self.mean.detach(), self.conditional_logvar.detach(), self.lower.detach(), self.dims)
+
+
+class LowRankNormal:
+    """Represent a normal with covariance S (I + V V') S, S = diag(std): independent noise and a few directions shared by all units.
+
+    Args:
+        mean, logvar: (B, *Z); of std^2.
+        factors: V, (B, n, R), n the number of units.
+        dims: number of dimensions of one latent.
+    """
+
+    def __init__(self, mean: Tensor, logvar: Tensor, factors: Tensor, dims: int = 1) -> None:
+        self.mean, self.own_logvar, self.factors, self.dims = mean, logvar, factors, dims
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the marginal variance of each unit, (B, *Z)."""
+        return torch.exp(self.own_logvar) * (1 + self.factors.square().sum(-1).reshape(self.mean.shape))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return z (K, B, *Z) from standard normal noise (K, B, n + R)."""
+        n = self.factors.shape[-2]
+        mixed = noise[..., :n] + torch.einsum("bir,kbr->kbi", self.factors, noise[..., n:])
+        return torch.addcmul(self.mean, torch.exp(0.5 * self.own_logvar), mixed.reshape(*noise.shape[:2], *self.mean.shape[1:]))
+
+    def _capacitance(self) -> Tensor:
+        """Return the Cholesky factor of I + V'V, (B, R, R)."""
+        rank = self.factors.shape[-1]
+        eye = torch.eye(rank, dtype=self.factors.dtype, device=self.factors.device)
+        return torch.linalg.cholesky(eye + self.factors.mT @ self.factors)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities in nats, (...), by Woodbury's identity."""
+        scaled = ((value - self.mean) * torch.exp(-0.5 * self.own_logvar)).flatten(value.ndim - self.dims)
+        factor = self._capacitance()
+        seen = torch.einsum("bir,...bi->...br", self.factors, scaled)
+        lead, rows = seen.shape[:-2], seen.shape[-2]
+        columns = seen.reshape(-1, rows, seen.shape[-1]).permute(1, 2, 0)
+        shared = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum(1).T.reshape(*lead, rows)
+        return -0.5 * (scaled.square().sum(-1) - shared + self._log_det(factor) + scaled.shape[-1] * LOG_2PI)
+
+    def _log_det(self, factor: Tensor) -> Tensor:
+        return self.own_logvar.flatten(1).sum(-1) + 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
+        """Return KL to N(mean, exp(logvar)) of all units together, (B, 1): they share noise, so that none has a part of its own."""
+        logvar = torch.as_tensor(logvar, dtype=self.mean.dtype, device=self.mean.device)
+        precision = torch.exp(-logvar)
+        parts = ((self.mean - mean).square() + self.variance) * precision - 1 + logvar
+        return 0.5 * (parts.expand(self.mean.shape).flatten(1).sum(-1) - self._log_det(self._capacitance())).unsqueeze(-1)
+
+    def detach(self) -> LowRankNormal:
+        """Return the same density, cut from the graph."""
+        return LowRankNormal(self.mean.detach(), self.own_logvar.detach(), self.factors.detach(), self.dims)
+
+
+class Binary:
+    """Represent independent units that are zero or one, by their logits.
+
+    Args:
+        logits: (..., *Z).
+        dims: number of dimensions of one latent.
+    """
+
+    def __init__(self, logits: Tensor, dims: int = 1) -> None:
+        self.logits, self.dims = logits, dims
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether one density serves all data."""
+        return self.logits.ndim == self.dims
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the probability of a one."""
+        return torch.sigmoid(self.logits)
+
+    @property
+    def variance(self) -> Tensor:
+        """Return p (1 - p)."""
+        return torch.sigmoid(self.logits) * torch.sigmoid(-self.logits)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Return the entropy of each unit in nats."""
+        return F.softplus(self.logits) - self.logits * torch.sigmoid(self.logits)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """Draw what `from_noise` takes: standard logistic noise."""
+        return torch.logit(uniform(self.logits.detach().new_empty(shape), generator))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return one where logit + noise is above zero, else zero."""
+        return (self.logits.detach() + noise > 0).to(self.logits.dtype)
+
+    def relaxed(self, noise: Tensor, temperature: float) -> Tensor:
+        """Return sigmoid((logit + noise) / temperature), the binary Concrete (Maddison, Mnih and Teh 2017)."""
+        return torch.sigmoid((self.logits + noise) / temperature)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-probabilities in nats, (...)."""
+        return sum_cells(value * self.logits - F.softplus(self.logits), self.dims, None)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z) from one density for all."""
+        noise = self.noise((rows, *self.logits.shape[self.logits.ndim - self.dims :]), generator)
+        return (self.logits.detach() + temperature * noise > 0).to(self.logits.dtype)
+
+    def rate_to(self, p: Binary) -> Tensor:
+        """Return KL to p on each unit, (..., *Z)."""
+        return torch.sigmoid(self.logits) * (self.logits - p.logits) - F.softplus(self.logits) + F.softplus(p.logits)
+
+    def detach(self) -> Binary:
+        """Return the same density, cut from the graph."""
+        return Binary(self.logits.detach(), self.dims)
+
+
+class OneHot:
+    """Represent groups of units of which one is one and the others zero, by logits; the units of a group lie together, first.
+
+    Args:
+        logits: (..., G * codes, *R).
+        codes: units of a group.
+        dims: number of dimensions of one latent.
+    """
+
+    def __init__(self, logits: Tensor, codes: int, dims: int = 1) -> None:
+        self.logits, self.codes, self.dims = logits, codes, dims
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Return (..., G, codes, *R) of (..., G * codes, *R)."""
+        return x.unflatten(x.ndim - self.dims, (-1, self.codes))
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.flatten(x.ndim - self.dims - 1, x.ndim - self.dims)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Return log-probabilities, (..., G, codes, *R)."""
+        return torch.log_softmax(self.grouped(self.logits), -self.dims)
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether one density serves all data."""
+        return self.logits.ndim == self.dims
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the probabilities, (..., G * codes, *R)."""
+        return self._flat(torch.softmax(self.grouped(self.logits), -self.dims))
+
+    @property
+    def variance(self) -> Tensor:
+        """Return p (1 - p) of each unit."""
+        mean = self.mean
+        return mean * (1 - mean)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Return the entropy of each group in nats, (..., G, *R)."""
+        log_probs = self.log_probs
+        return -(log_probs.exp() * log_probs).sum(-self.dims)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """Draw what `from_noise` takes: standard Gumbel noise."""
+        return gumbel_noise(self.logits.detach().new_empty(shape), generator)
+
+    def _hard(self, scores: Tensor) -> Tensor:
+        grouped = self.grouped(scores)
+        chosen = grouped.argmax(-self.dims, keepdim=True)
+        return self._flat(torch.zeros_like(grouped).scatter_(-self.dims, chosen, 1.0))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return one for the largest logit + noise of each group, zero for the others (the Gumbel-max trick)."""
+        return self._hard(self.logits.detach() + noise)
+
+    def relaxed(self, noise: Tensor, temperature: float) -> Tensor:
+        """Return softmax((logit + noise) / temperature) (Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017)."""
+        return self._flat(torch.softmax(self.grouped((self.logits + noise) / temperature), -self.dims))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-probabilities in nats, (...)."""
+        return sum_cells(value * self._flat(self.log_probs), self.dims, None)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z) from one density for all."""
+        noise = self.noise((rows, *self.logits.shape[self.logits.ndim - self.dims :]), generator)
+        return self._hard(self.logits.detach() + temperature * noise)
+
+    def rate_to(self, p: OneHot) -> Tensor:
+        """Return KL to p on each group, (..., G, *R)."""
+        log_probs = self.log_probs
+        return (log_probs.exp() * (log_probs - p.log_probs)).sum(-self.dims)
+
+    def detach(self) -> OneHot:
+        """Return the same density, cut from the graph."""
+        return OneHot(self.logits.detach(), self.codes, self.dims)
+
+
+def is_shared(p: Density, units: int) -> bool:
+    """Tell whether one density serves all data, and none of its own by what is given.
+
+    Args:
+        p: the prior of a batch.
+        units: number of dimensions of one latent.
+    """
+    found = getattr(p, "shared", None)
+    return bool(found) if found is not None else p.mean.ndim <= units
+
+
+def closed_form_kl(q: Any, p: Any) -> Tensor | None:
+    """Return KL(q || p) in nats, (1, B, ...); None where no closed form is known here.
+
+    For each latent unit, (1, B, *Z); for a normal with full covariance for each unit given those before it, for one of low rank
+    for all together, (1, B, 1), for one-hot latents for each group.
+    """
+    if isinstance(p, StandardNormal):
+        mean: Tensor | float = 0.0
+        logvar: Tensor | float = 0.0
+    elif isinstance(p, Normal):
+        mean, logvar = p.mean, p.logvar
+    elif (isinstance(q, Binary) and isinstance(p, Binary)) or (isinstance(q, OneHot) and isinstance(p, OneHot) and p.codes == q.codes):
+        return q.rate_to(p).unsqueeze(0)  # type: ignore[arg-type]
+    else:
+        return None
+    if isinstance(q, Normal):
+        if isinstance(p, StandardNormal):
+            return (0.5 * (q.mean.square() + torch.expm1(q.logvar) - q.logvar)).unsqueeze(0)
+        ratio = q.logvar - p.logvar
+        return 0.5 * ((q.mean - p.mean).square() * torch.exp(-p.logvar) + torch.expm1(ratio) - ratio).unsqueeze(0)
+    if isinstance(q, (FullNormal, LowRankNormal)):
+        return q.rate_to(mean, logvar).unsqueeze(0)
+    if isinstance(q, LocationScale):
+        precision = torch.exp(-logvar) if isinstance(logvar, Tensor) else 1.0
+        crossed = 0.5 * (LOG_2PI + logvar + ((q.mean - mean).square() + q.variance) * precision)
+        return (crossed - q.entropy).unsqueeze(0)
+    return None
