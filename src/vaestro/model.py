@@ -21,6 +21,7 @@ from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, 
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
+from vaestro.priors import Normal as NormalPrior
 from vaestro.priors import Prior
 from vaestro.spaces import Batch, Space
 
@@ -254,6 +255,8 @@ class VAE(LatentModel):
         self.given = given
         if posterior.units != prior.units:
             raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
+        if getattr(posterior, "min_rate", 0) and not isinstance(prior, NormalPrior):
+            raise ValueError(f"expected prior normal for a minimum rate, which is a KL to it; got {type(prior).__name__}")
         if posterior.discrete != prior.discrete:
             raise ValueError(
                 f"expected posterior and prior over latents of one kind; got {type(posterior).__name__} and {type(prior).__name__}"

@@ -274,8 +274,10 @@ def annealing(
         simulated: data to draw from the model for the upper bound; by default as many as n; 0 for none.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: an option is out of its range, or latents are discrete.
     """
+    if job.model.alphabet:
+        raise ValueError("expected real latents for ais, whose chains move by a gradient; got discrete ones (iwae with more draws)")
     for name, value in {"temperatures": temperatures, "chains": chains, "leapfrog": leapfrog, "n": n}.items():
         if value < 1:
             raise ValueError(f"expected ais:{name} of 1 or more; got {value}")
