@@ -237,6 +237,7 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
     weight = found.activity if found.rates is None else found.rates.mean(0)
     chosen = np.argsort(-weight, kind="stable")[:ABLATED]
     rows = rows.spread(min(len(rows), int(min(500, max(32, passes // len(chosen))))))
+    groups = _groups(model).to(device)
     repeats = max(1, min(8, 200 // len(rows)))  # few data get several draws each
     total = np.zeros((len(chosen), len(rows)))
     for repeat in range(repeats):
@@ -250,14 +251,23 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
             changes = []
             for start in range(0, len(chosen), TOGETHER):
                 units = torch.from_numpy(chosen[start : start + TOGETHER].copy()).to(device)
-                changed = z.expand(len(units), -1, -1).clone()
-                changed[torch.arange(len(units), device=device), :, units] = fresh[:, units].T
+                taken = (groups[units].unsqueeze(1) == groups).unsqueeze(1)  # (units, 1, Z): a unit of a one-hot group with the others
+                changed = torch.where(taken, fresh, z.expand(len(units), -1, -1))
                 spread = None if jitter is None else jitter.expand(len(units), *jitter.shape[1:])
                 log_px, _ = model.log_terms(batch, changed.unflatten(2, model.units), spread)
                 changes.append(draws.log_px - log_px)
             total[:, first : first + len(batch)] += torch.cat(changes).double().cpu().numpy()
             first += len(batch)
     return {int(unit): mean_and_error(row / repeats) for unit, row in zip(chosen, total, strict=True)}
+
+
+def _groups(model: LatentModel) -> Tensor:
+    """Return to which group each unit belongs, (units,): each to its own, but those of one-hot latents."""
+    index = torch.arange(math.prod(model.units))
+    if model.alphabet <= 2:
+        return index
+    rest = math.prod(model.units[1:])
+    return index // (model.alphabet * rest) * rest + index % rest
 
 
 def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int) -> float | None:

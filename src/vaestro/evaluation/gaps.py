@@ -53,7 +53,7 @@ def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: f
         ValueError: an option is out of its range, or latents are discrete.
     """
     if job.model.alphabet:
-        raise ValueError("expected real latents for gap, whose search follows a gradient through z; got discrete ones (iwae with more draws)")
+        raise ValueError("expected real latents for gap, which follows a gradient through z; got discrete ones (iwae with more draws)")
     if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
         raise ValueError(f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, {k} and {lr}")
     return [Gaps(job, n, steps, draws, lr, k)]

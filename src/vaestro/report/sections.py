@@ -194,7 +194,10 @@ def moves(folder: Folder) -> Values | None:
         return None
     n, unit = len(facts["offsets"]), "nats" if facts["by"] == "rate" else "variance"
     found: Values = {"offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]], "by": facts["by"]}
-    labels = [{"unit": f"unit {u}", "note": f"{short(s)} {unit}"} for u, s in zip(facts["units"], facts["spread"], strict=True)]
+    labels = [
+        {"unit": f"{facts.get('what', 'unit')} {u}", "note": f"{short(s)} {unit}"}
+        for u, s in zip(facts["units"], facts["spread"], strict=True)
+    ]
     if "traversals" in arrays:
         made = pictures.uris(arrays["traversals"])
         return found | {"images": [{**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)]}
@@ -202,9 +205,10 @@ def moves(folder: Folder) -> Values | None:
     if texts is None:
         return None
     names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
-    found["offsets"] = found["offsets"][::2]  # text takes more room than images
+    every = 2 if n > 4 else 1  # text takes more room than images
+    found["offsets"] = found["offsets"][::every]
     for i, label in enumerate(labels[:TABLES]):
-        part = slice(i * n, (i + 1) * n, 2)
+        part = slice(i * n, (i + 1) * n, every)
         lines = []
         for c, name in enumerate(names):
             tints = [None] * len(found["offsets"]) if moved.get(name) is None else [_tint(p) for p in moved[name][part]]

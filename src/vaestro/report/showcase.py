@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 import vaestro
@@ -19,10 +20,12 @@ from vaestro import latents
 from vaestro.data import Data, Rows
 from vaestro.data.writers import pixels, write_arrays, writing
 from vaestro.model import LatentModel
+from vaestro.priors import Normal as StandardPrior
+from vaestro.randomness import torch_generator
 from vaestro.runs import Run
 from vaestro.spaces import Frame, Space
 
-FORMAT = 1
+FORMAT = 2
 MAPPED = 1000  # codes on the map
 PAIRS = 24  # data shown beside their reconstructions
 HARDEST = 12
@@ -78,18 +81,16 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     n = min(COUNTED, len(rows)) if not model.space.image else SAMPLES
     given = latents.given_of(rows.spread(n))
     samples = latents.sample(model, n if given is None else len(given), given=given, seed=seed, mean=model.space.image)
-    units, spread = _most_active(run, code)
+    moved = _moves(run, model, code, seed)
     made.facts |= {
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
         "split": name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
-        "traversed": {"units": units, "spread": spread, "by": _ranked_by(run), "offsets": np.linspace(-RANGE, RANGE, STEPS).tolist()},
+        "traversed": moved,
     }
-    z = np.repeat(latents.encode(model, shown.take(1))["mean"], len(units) * STEPS, 0).reshape(len(units) * STEPS, -1)
-    for i, unit in enumerate(units):
-        z[i * STEPS : (i + 1) * STEPS, unit] = np.linspace(-RANGE, RANGE, STEPS)
+    z = _moved(model, latents.encode(model, shown.take(1))["mean"].reshape(-1), moved)
     fixed = _repeated(latents.given_of(shown.take(1)), len(z))
     traversed = latents.decode(model, z, given=fixed)
     sets: dict[str, Any] = {"data": shown.outward(), "reconstructions": latents.reconstruct(model, shown)}
@@ -128,17 +129,52 @@ def _diagnosed(run: Run, units: int) -> list[dict[str, Any]]:
     return [u for u in lines if isinstance(u.get("rate"), (int, float)) and 0 <= u.get("unit", -1) < units]
 
 
-def _ranked_by(run: Run) -> str:
-    return "rate" if _diagnosed(run, 10**9) else "activity"
-
-
-def _most_active(run: Run, code: np.ndarray) -> tuple[list[int], list[float]]:
-    """Return the units to traverse, the most active first, and what they were ranked by."""
+def _moves(run: Run, model: LatentModel, code: np.ndarray, seed: int) -> dict[str, Any]:
+    """Say which units move, the most active first, what they were ranked by, and through which values: for one-hot latents, which
+    groups through which codes."""
+    if model.alphabet > 2:
+        varied = _groups(model, code.var(0)).sum(1)
+        offsets = np.arange(min(model.alphabet, STEPS), dtype=float)
+        ranked = np.argsort(-varied.reshape(-1), kind="stable")[:UNITS]
+        return {"units": ranked.tolist(), "what": "group", "spread": varied.reshape(-1)[ranked].tolist(), "by": "activity",
+                "offsets": offsets.tolist()}  # fmt: skip
     known = _diagnosed(run, code.shape[1])
     size = {u["unit"]: float(u["rate"]) for u in known} or dict(enumerate(code.var(0).tolist()))
     best = sorted(size, key=lambda u: -size[u])[:UNITS]
     best = [u for u in best if size[u] > TRIFLE * size[best[0]]] or best[:1]
-    return best, [size[u] for u in best]
+    offsets = np.array([0.0, 1.0]) if model.alphabet else _span(model, best, seed)
+    return {"units": best, "what": "unit", "spread": [size[u] for u in best], "by": "rate" if known else "activity",
+            "offsets": offsets.tolist()}  # fmt: skip
+
+
+def _span(model: LatentModel, units: list[int], seed: int) -> np.ndarray:
+    """Return the values that real units move through: three standard deviations each way, or what another prior draws."""
+    if model.given is not None or isinstance(getattr(model, "prior", None), StandardPrior):
+        return np.linspace(-RANGE, RANGE, STEPS)
+    with torch.no_grad():
+        drawn = model.draw_prior(1000, None, torch_generator(next(model.parameters()).device, seed, "span")).flatten(1)[:, units]
+    low, high = np.quantile(drawn.cpu().numpy(), [0.002, 0.998]).tolist()
+    return np.linspace(low, high, STEPS)
+
+
+def _groups(model: LatentModel, x: np.ndarray) -> np.ndarray:
+    """Return numbers of one-hot units as (G, codes, rest)."""
+    return x.reshape(model.units[0] // model.alphabet, model.alphabet, -1)
+
+
+def _moved(model: LatentModel, code: np.ndarray, moved: dict[str, Any]) -> np.ndarray:
+    """Return the code as often as units move, each time with one unit (or one-hot group) at another value."""
+    n = len(moved["offsets"])
+    z = np.repeat(code[None], len(moved["units"]) * n, 0)
+    for i, unit in enumerate(moved["units"]):
+        for j, offset in enumerate(moved["offsets"]):
+            if moved["what"] == "group":
+                groups = _groups(model, z[i * n + j])
+                group, place = divmod(unit, groups.shape[2])
+                groups[group, :, place] = np.arange(model.alphabet) == offset
+            else:
+                z[i * n + j, unit] = offset
+    return z
 
 
 # -- images -----------------------------------------------------------------------------------------------------------
