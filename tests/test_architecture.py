@@ -9,7 +9,7 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "files", "randomness", "spaces",
+    "files", "drawing", "randomness", "spaces",
     "densities", "networks", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
     "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "report", "cli",
 ]  # fmt: skip

@@ -8,6 +8,7 @@
     RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
     RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
+    RUN/gradients.json, .png   how noisy each gradient estimator is on its model and data
     RUN/failure.json           why training ended, where it did not end by itself
     RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals and codes; RUN/report.html
 
@@ -25,7 +26,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,8 @@ from vaestro.data.readers import Progress, parse_source
 from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
 from vaestro.diagnosis.lint import Plan
+from vaestro.diagnosis.noise import Noises, gradient_noise
+from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
 from vaestro.files import read_config, read_lines, read_object
 from vaestro.loop import Diverged, Step, Training, training
@@ -108,6 +111,8 @@ FILES = (
     "diagnosis.json",
     "diagnosis.npz",
     "environment.json",
+    "gradients.json",
+    "gradients.png",
     "showcase.*",
     "report.html",
 )
@@ -270,6 +275,54 @@ class Run:
         write_arrays(self.path / "diagnosis.npz", found.arrays)
         _write_text(self.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
         return found
+
+    def gradients(
+        self,
+        *,
+        k: Sequence[int] | None = None,
+        estimators: Sequence[str] | None = None,
+        bound: str | None = None,
+        repeats: int = 40,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Iterator[tuple[float, Noises | None]]:
+        """Measure how noisy each gradient estimator is on the run's model and a batch of its training data.
+
+        Yields (share of the work done, None), and at the end (1, Noises), when gradients.json and gradients.png are written.
+
+        Args:
+            k: numbers of draws; by default the run's own, and 8.
+            estimators: names with options; by default every one that has a meaning.
+            bound: "elbo" or "iwae"; by default the run's own.
+            repeats: independent draws of the noise.
+            seed: of batch and noise.
+            device: where.
+
+        Raises:
+            ValueError: the run has no weights yet, or what was asked for has no meaning.
+        """
+        config = DEFAULTS | normalised(self.config)
+        objective = make_objective(config)
+        bound = ("elbo" if config["objective"].partition(":")[0] == "elbo" else "iwae") if bound is None else bound
+        draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
+        data, model = self.data(), self.model(device)
+        found = None
+        for share, found in gradient_noise(
+            model,
+            data.train,
+            bound=bound,
+            k=draws,
+            beta=objective.beta.value,
+            estimators=estimators,
+            batch=config["batch"],
+            repeats=repeats,
+            seed=seed,
+        ):
+            if found is not None:
+                known = {"weights_sha256": self.weights_sha256(), "vaestro": vaestro.__version__}
+                _write_text(self.path / "gradients.json", json.dumps(found.line() | known, indent=1) + "\n")
+                draw_noise(found, self.path / "gradients.png")
+            yield share, found
 
     def changed(self, data: Data, split: str) -> list[str]:
         """Say whether the training data, or those of a split, are others than when the run was made, with both hashes."""

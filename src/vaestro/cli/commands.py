@@ -269,6 +269,54 @@ def diagnose(
 
 
 @app.command()
+def gradients(
+    run: RunArgument = None,
+    k: Annotated[str | None, typer.Option(help="Numbers of draws, such as 1,8,64.  [default: the run's own, and 8]")] = None,
+    estimator: Annotated[
+        list[str] | None, typer.Option(help="An estimator with its options; may be repeated.  [default: every one that has a meaning]")
+    ] = None,
+    bound: Annotated[str | None, typer.Option(help="elbo or iwae.  [default: the run's own]")] = None,
+    repeats: Annotated[int, typer.Option(help="Independent draws of the noise.")] = 40,
+    json: Annotated[bool, typer.Option("--json", help="Print what gradients.json holds.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure variance and signal-to-noise of every gradient estimator on a run's model and data: RUN/gradients.json and .png.
+
+    Example: vaestro gradients runs/mine --k 1,8,64
+    """
+    from vaestro.diagnosis.noise_picture import sentence, title, told
+
+    opened = _open(run)
+    try:
+        draws = None if k is None else [int(piece) for piece in k.split(",")]
+    except ValueError:
+        raise ValueError(f"expected numbers of draws as 1,8,64; got {k!r}") from None
+    if json:
+        console.quiet = True
+    steps = opened.gradients(k=draws, estimators=estimator, bound=bound, repeats=repeats, seed=seed, device=_device(device))
+    found = None
+    for _, found in console.progress(steps, f"{repeats} gradients of each estimator"):
+        pass
+    assert found is not None
+    if json:
+        print((opened.path / "gradients.json").read_text(), end="")
+        return
+    for group in dict.fromkeys(r.group for r in found.rows):
+        for draws_of in dict.fromkeys(r.k for r in found.rows):
+            lines = told(found.of(group, draws_of))
+            if lines:
+                console.say(title(found, lines[0][1]))
+                width = max(len(name) for name, _ in lines)
+                for name, row in lines:
+                    console.say(f"    {name:<{width}}  variance {row.variance:9.3g}  {sentence(row, lines[0][1])}")
+                over = lines[0][1].batches
+                if over is not None:
+                    console.say(f"    {'over batches':<{width}}  variance {over:9.3g}  for scale: with other data at each step")
+    console.say(f"wrote {opened.path}/gradients.json and gradients.png")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated.")] = None,
     exact: Annotated[

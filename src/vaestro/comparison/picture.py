@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vaestro.comparison.evidence import Row, interval
 from vaestro.comparison.ranking import Comparison
 from vaestro.comparison.words import SIGN, extent, group_title, number, tick_labels, ticks
 from vaestro.data.writers import writing
+from vaestro.drawing import PALE, RULE, Pen, picture
 
-SCALE = 2  # drawn so many times larger and shrunk, for smooth lines
 WIDTH, LEFT, RIGHT, MARGIN, LINE, HEAD, AXIS = 1200, 250, 290, 24, 38, 40, 42
-INK, PALE, RULE = "#222222", "#777777", "#e4e4e4"
 COLOURS = {"lower": "#1f5fa8", "interval": "#1f5fa8", "exact": "#b3541e"}
 LEGEND = (
     ("lower", "a lower bound: the truth lies to its right"),
@@ -26,80 +24,55 @@ WHISKER = "+- one standard error of each mean over data. Differences are paired 
 
 def draw(comparison: Comparison, path: Path) -> None:
     """Write a comparison as a .png, 1,200 pixels wide: names, intervals over an axis in nats, numbers, and a legend in words."""
-    from PIL import Image, ImageDraw, ImageFont
-
     panels = [(g, extent([r.headline for r in g.rows])) for g in comparison.groups]
     height = MARGIN + sum(HEAD + LINE * len(g.rows) + AXIS + MARGIN for g, _ in panels) + 26 * (len(LEGEND) + 1) + MARGIN
-    canvas = Image.new("RGB", (WIDTH * SCALE, height * SCALE), "white")
-    pen = _Pen(ImageDraw.Draw(canvas), {s: ImageFont.load_default(size=s * SCALE) for s in (13, 15, 17)})
-    top = MARGIN
-    for group, span in panels:
-        pen.text(MARGIN, top, pen.fitting(group_title(group.rows), 17, WIDTH - 2 * MARGIN), 17)
-        _panel(pen, group.rows, span, top + HEAD)
-        top += HEAD + LINE * len(group.rows) + AXIS + MARGIN
-    for kind, text in LEGEND:
-        at = {"exact": 22, "interval": 8}.get(kind, 5)
-        pen.mark(kind, MARGIN + at, MARGIN + 38, top + 11)
-        pen.text(MARGIN + 68, top + 3, text, 13, PALE)
-        top += 26
-    pen.whisker(MARGIN + 8, MARGIN + 38, top + 11)
-    pen.text(MARGIN + 68, top + 3, WHISKER, 13, PALE)
+
+    def everything(pen: Pen) -> None:
+        top = MARGIN
+        for group, span in panels:
+            pen.text(MARGIN, top, pen.fitting(group_title(group.rows), 17, WIDTH - 2 * MARGIN), 17)
+            _panel(pen, group.rows, span, top + HEAD)
+            top += HEAD + LINE * len(group.rows) + AXIS + MARGIN
+        for kind, text in LEGEND:
+            at = {"exact": 22, "interval": 8}.get(kind, 5)
+            _mark(pen, kind, MARGIN + at, MARGIN + 38, top + 11)
+            pen.text(MARGIN + 68, top + 3, text, 13, PALE)
+            top += 26
+        _whisker(pen, MARGIN + 8, MARGIN + 38, top + 11)
+        pen.text(MARGIN + 68, top + 3, WHISKER, 13, PALE)
+
     with writing(path) as part:
-        canvas.resize((WIDTH, height), Image.Resampling.LANCZOS).save(part, format="PNG")
+        picture(part, WIDTH, height, everything)
 
 
-class _Pen:
-    """Draw in pixels of the finished picture."""
-
-    def __init__(self, canvas: Any, fonts: dict[int, Any]) -> None:
-        self.canvas, self.fonts = canvas, fonts
-
-    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1) -> None:
-        self.canvas.line([(x * SCALE, y * SCALE) for x, y in points], fill=colour, width=round(width * SCALE), joint="curve")
-
-    def length(self, text: str, size: int) -> float:
-        return float(self.fonts[size].getlength(text)) / SCALE
-
-    def text(self, x: float, y: float, text: str, size: int, colour: str = INK) -> None:
-        self.canvas.text((x * SCALE, y * SCALE), text, fill=colour, font=self.fonts[size])
-
-    def fitting(self, text: str, size: int, width: float) -> str:
-        """Leave out the middle of a text that is longer than a width."""
-        keep = len(text)
-        short = text
-        while self.length(short, size) > width and keep > 4:
-            keep -= 1
-            tail = keep * 2 // 3
-            short = text[: keep - tail] + "..." + text[len(text) - tail :]
-        return short
-
-    def mark(self, kind: str, low: float, high: float, y: float) -> None:
-        """Draw a bound from low on: a point with an open arrow, brackets from low to high, or a diamond at low."""
-        colour = COLOURS[kind]
-        if kind == "exact":
-            corners = [(low, y - 7), (low + 7, y), (low, y + 7), (low - 7, y)]
-            self.canvas.polygon([(a * SCALE, b * SCALE) for a, b in corners], fill=colour)
-        elif kind == "interval":
-            high = max(high, low + 2)
-            foot = min(4.0, (high - low) / 2)
-            self.line([(low, y), (high, y)], colour, 2)
-            self.line([(low + foot, y - 8), (low, y - 8), (low, y + 8), (low + foot, y + 8)], colour, 2)
-            self.line([(high - foot, y - 8), (high, y - 8), (high, y + 8), (high - foot, y + 8)], colour, 2)
-        else:
-            tip = low + 44
-            self.line([(low, y), (tip - 1, y)], colour, 1.5)
-            self.line([(tip - 8, y - 5), (tip, y), (tip - 8, y + 5)], colour, 1.5)
-            self.canvas.ellipse([(low - 5) * SCALE, (y - 5) * SCALE, (low + 5) * SCALE, (y + 5) * SCALE], fill=colour)
-
-    def whisker(self, low: float, high: float, y: float) -> None:
-        """Draw a standard error."""
-        if high - low > 1:
-            self.line([(low, y), (high, y)], PALE, 1)
-            for x in (low, high):
-                self.line([(x, y - 4), (x, y + 4)], PALE, 1)
+def _mark(pen: Pen, kind: str, low: float, high: float, y: float) -> None:
+    """Draw a bound from low on: a point with an open arrow, brackets from low to high, or a diamond at low."""
+    colour = COLOURS[kind]
+    if kind == "exact":
+        corners = [(low, y - 7), (low + 7, y), (low, y + 7), (low - 7, y)]
+        pen.polygon(corners, colour)
+    elif kind == "interval":
+        high = max(high, low + 2)
+        foot = min(4.0, (high - low) / 2)
+        pen.line([(low, y), (high, y)], colour, 2)
+        pen.line([(low + foot, y - 8), (low, y - 8), (low, y + 8), (low + foot, y + 8)], colour, 2)
+        pen.line([(high - foot, y - 8), (high, y - 8), (high, y + 8), (high - foot, y + 8)], colour, 2)
+    else:
+        tip = low + 44
+        pen.line([(low, y), (tip - 1, y)], colour, 1.5)
+        pen.line([(tip - 8, y - 5), (tip, y), (tip - 8, y + 5)], colour, 1.5)
+        pen.dot(low, y, 5, colour)
 
 
-def _panel(pen: _Pen, rows: Sequence[Row], span: tuple[float, float] | None, top: float) -> None:
+def _whisker(pen: Pen, low: float, high: float, y: float) -> None:
+    """Draw a standard error."""
+    if high - low > 1:
+        pen.line([(low, y), (high, y)], PALE, 1)
+        for x in (low, high):
+            pen.line([(x, y - 4), (x, y + 4)], PALE, 1)
+
+
+def _panel(pen: Pen, rows: Sequence[Row], span: tuple[float, float] | None, top: float) -> None:
     first, last = LEFT, WIDTH - RIGHT
     bottom = top + LINE * len(rows)
     if span is not None:
@@ -129,7 +102,7 @@ def _panel(pen: _Pen, rows: Sequence[Row], span: tuple[float, float] | None, top
         end = mean if ends is None else ends[1]
         kind = bound.side if ends is None else "interval"
         # Beside the line, so that neither an arrow nor an interval hides it.
-        pen.whisker(across(mean - error), across(mean + error), y + 10)
+        _whisker(pen, across(mean - error), across(mean + error), y + 10)
         if ends is not None:
-            pen.whisker(across(end - ends[2]), across(end + ends[2]), y - 10)
-        pen.mark(kind, across(mean), across(end), y)
+            _whisker(pen, across(end - ends[2]), across(end + ends[2]), y - 10)
+        _mark(pen, kind, across(mean), across(end), y)
