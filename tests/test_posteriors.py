@@ -330,9 +330,16 @@ def test_what_has_no_meaning_for_discrete_latents_is_refused() -> None:
             vs.training(model, vs.Objective(gradient=estimator), data, steps=2, device="cpu")
     with pytest.raises(ValueError, match="expected objective elbo with gumbel-softmax"):
         vs.Objective("iwae", k=3, gradient=GumbelSoftmax())
-    for posterior, prior in (("bernoulli", "normal"), ("normal", "bernoulli"), ("categorical", "bernoulli"), ("bernoulli", "conditional")):
-        with pytest.raises(ValueError, match="expected"):
-            built(posterior, prior=prior)
+    for posterior, priors in {
+        "bernoulli": ("normal", "categorical", "conditional", "mixture"),
+        "categorical:codes=2": ("normal", "bernoulli", "vamp"),
+        "normal": ("bernoulli", "autoregressive"),
+        "iaf": ("vamp",),
+        "spline": ("vamp",),
+    }.items():
+        for prior in priors:
+            with pytest.raises(ValueError, match="expected"):
+                built(posterior, prior=prior)
     for methods in ("ais", "gap"):
         with pytest.raises(ValueError, match="expected real latents"):
             vs.evaluate(hard, data.test, k=2, methods=methods)

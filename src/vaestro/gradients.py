@@ -60,6 +60,9 @@ class Gradient(nn.Module, ABC):
         """
         if model.alphabet and self.pathwise and not self.relaxed:
             raise ValueError(f"expected gradient gumbel-softmax, straight-through or score for discrete latents; got {_named(self)}")
+        held = getattr(getattr(model, "posterior", None), "scored_held", True)
+        if not held and (self.stop_q or not self.pathwise):
+            raise ValueError(f"expected gradient pathwise for a posterior that is scored at its own draws alone; got {_named(self)}")
         if self.relaxed and not model.alphabet:
             raise ValueError(f"expected gradient pathwise for real latents, which need no relaxing; got {_named(self)}")
 

@@ -35,7 +35,7 @@ from vaestro.model import Draws, LatentModel
 from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
-from vaestro.randomness import Order, derive, torch_generator
+from vaestro.randomness import Order, derive, numpy_generator, torch_generator
 from vaestro.spaces import Batch
 
 if TYPE_CHECKING:
@@ -236,6 +236,9 @@ class Training(Iterator[Step]):
             torch.manual_seed(derive(seed, "gradient"))
             objective.gradient.prepare(model)
         objective.to(self.device).train()
+        if model.start_rows:
+            chosen = numpy_generator(seed, "start").permutation(rows)[: model.start_rows]
+            model.start(data.train.pick(np.sort(chosen)).fixed().batch(slice(0, len(chosen)), self.device))
         self.precision = precision
         self.core = _Core(model, objective, self.device, precision)
         self.parameters = [p for p in self.core.parameters() if p.requires_grad]

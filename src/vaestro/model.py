@@ -21,7 +21,6 @@ from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, 
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
-from vaestro.priors import Normal as NormalPrior
 from vaestro.priors import Prior
 from vaestro.spaces import Batch, Space
 
@@ -148,7 +147,7 @@ class LatentModel(nn.Module, ABC):
     space: Space
     units: tuple[int, ...]
     given: Space | None = None  # what the model is conditioned on: the space of a table of attributes
-    alphabet: int = 0  # values of a discrete unit, as `Posterior.alphabet` counts them; 0 for real units
+    alphabet: int = 0  # what the latents are, as `Posterior.alphabet` says
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on
 
     @abstractmethod
@@ -217,6 +216,14 @@ class LatentModel(nn.Module, ABC):
     def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
         """Draw n latents from the prior and return p(x | z) there; its parameters have a leading dimension of one."""
 
+    @property
+    def start_rows(self) -> int:
+        """Return how many training data `start` wants; 0 where it needs none, and once it has had them."""
+        return 0
+
+    def start(self, batch: Batch) -> None:
+        """Begin at training data, before the first step."""
+
     @abstractmethod
     def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
         """Refresh parameters that have a closed form on the training split; does nothing where there are none."""
@@ -245,7 +252,7 @@ class VAE(LatentModel):
         given: the space of the conditions, for a conditional model (Sohn, Lee and Yan 2015).
 
     Raises:
-        ValueError: the parts were made for different latents.
+        ValueError: the parts have no meaning together.
     """
 
     log_dets: Tensor | None
@@ -253,14 +260,7 @@ class VAE(LatentModel):
     def __init__(self, posterior: Posterior, likelihood: Likelihood, prior: Prior, given: Space | None = None) -> None:
         super().__init__()
         self.given = given
-        if posterior.units != prior.units:
-            raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {prior.units} (prior)")
-        if getattr(posterior, "min_rate", 0) and not isinstance(prior, NormalPrior):
-            raise ValueError(f"expected prior normal for a minimum rate, which is a KL to it; got {type(prior).__name__}")
-        if posterior.discrete != prior.discrete:
-            raise ValueError(
-                f"expected posterior and prior over latents of one kind; got {type(posterior).__name__} and {type(prior).__name__}"
-            )
+        prior.join(posterior)
         self.posterior, self.likelihood, self.prior, self.alphabet = posterior, likelihood, prior, prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         log_dets = self.space.log_dets()
@@ -366,13 +366,20 @@ class VAE(LatentModel):
         if logvar is None:
             variance = variance_of(q)
             logvar = None if variance is None else variance.log()
-        return Code(q.mean, logvar, "mean and log-variance of q(z | x)")
+        return Code(q.mean, logvar, self.posterior.how)
 
     def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
         return self.likelihood(z.unsqueeze(0), given)
 
     def sample(self, n: int, given: Tensor | None = None, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Density:
         return self.decode(self.draw_prior(n, given, generator, temperature=temperature), given)
+
+    @property
+    def start_rows(self) -> int:
+        return self.prior.start_rows
+
+    def start(self, batch: Batch) -> None:
+        self.prior.start(self.posterior, batch)
 
     @torch.no_grad()
     def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:

@@ -294,3 +294,29 @@ class Convolutional(_Body):
         x = F.silu(self.norm(x))
         out = self.last(x.flatten(1) if isinstance(self.last, nn.Linear) else x)
         return out.reshape(out.shape[0], *self.outputs)
+
+
+@final
+class MaskedNetwork(nn.Module):
+    """Map values (..., n) to as many numbers, those of a group of units depending on the groups before it alone (Germain et al. 2015).
+
+    Args:
+        groups: to which group each unit belongs, (n,), from 0 on.
+        width: units of each of the two hidden layers.
+    """
+
+    def __init__(self, groups: Tensor, width: int) -> None:
+        super().__init__()
+        n, count = len(groups), int(groups.max()) + 1
+        hidden = torch.arange(width) % max(1, count - 1)  # a hidden unit of degree d sees groups 0 .. d, and speaks to those beyond
+        self.layers = nn.ModuleList([nn.Linear(n, width), nn.Linear(width, width), nn.Linear(width, n)])
+        seen = (hidden.unsqueeze(1) >= groups, hidden.unsqueeze(1) >= hidden, groups.unsqueeze(1) > hidden)
+        for i, mask in enumerate(seen):
+            self.register_buffer(f"mask{i}", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            x = F.linear(x, layer.weight * getattr(self, f"mask{i}"), layer.bias)
+            x = F.silu(x) if i < 2 else x
+        return x

@@ -48,12 +48,20 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "logistic": posteriors.Logistic,
         "student-t": posteriors.StudentT,
         "gumbel": posteriors.Gumbel,
+        "planar": posteriors.Planar,
+        "iaf": posteriors.InverseAutoregressive,
+        "spline": posteriors.Spline,
         "bernoulli": posteriors.Bernoulli,
         "categorical": posteriors.Categorical,
     },
     "prior": {
         "normal": priors.Normal,
         "conditional": priors.Conditional,
+        "mixture": priors.Mixture,
+        "vamp": priors.Vamp,
+        "maf": priors.MaskedAutoregressive,
+        "coupling": priors.Coupling,
+        "autoregressive": priors.Autoregressive,
         "bernoulli": priors.Bernoulli,
         "categorical": priors.Categorical,
     },
@@ -104,8 +112,7 @@ def _posterior(spec: str) -> tuple[type[posteriors.Posterior], Mapping[str, Any]
 def default_prior(posterior: str) -> str:
     """Name the prior that a posterior gets when none is asked for."""
     kind, options = _posterior(posterior)
-    alphabet = kind.alphabet(**options)
-    return "normal" if not alphabet else "bernoulli" if kind is posteriors.Bernoulli else "categorical"
+    return {0: "normal", 1: "bernoulli"}.get(kind.alphabet(**options), "categorical")
 
 
 def default_gradient(posterior: str) -> str:

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import soft_limit
+from vaestro.flows import FlowPrior, autoregressive, coupling
+from vaestro.networks import MaskedNetwork
 from vaestro.posteriors import Posterior
+from vaestro.spaces import Batch, Kind
 
 
 class Prior(nn.Module, ABC):
@@ -21,7 +24,7 @@ class Prior(nn.Module, ABC):
     Args:
         units: the shape of one latent, *Z.
         given: how many numbers describe the conditions of one datum; 0 without.
-        alphabet: values of a discrete unit, as `Posterior.alphabet` counts them; 0 for real units.
+        alphabet: what the latents are, as `Posterior.alphabet` says.
 
     Raises:
         ValueError: the prior is over latents of another kind.
@@ -38,6 +41,28 @@ class Prior(nn.Module, ABC):
             raise ValueError(
                 f"expected a prior over {kinds[bool(alphabet)]} latents; got {type(self).__name__}, over {kinds[self.discrete]} ones"
             )
+
+    def join(self, posterior: Posterior) -> None:
+        """Make what depends on the posterior, once.
+
+        Raises:
+            ValueError: the two have no meaning together.
+        """
+        if posterior.units != self.units:
+            raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {self.units} (prior)")
+        names = f"{type(posterior).__name__} and {type(self).__name__}"
+        if posterior.discrete != self.discrete:
+            raise ValueError(f"expected posterior and prior over latents of one kind; got {names}")
+        if posterior.min_rate and not isinstance(self, Normal):
+            raise ValueError(f"expected prior normal for a minimum rate, which is a KL to it; got {type(self).__name__}")
+
+    @property
+    def start_rows(self) -> int:
+        """Return how many data `start` wants; 0 for none, and once it has had them."""
+        return 0
+
+    def start(self, posterior: Posterior, batch: Batch) -> None:
+        """Begin at training data, before the first step."""
 
     @abstractmethod
     def forward(self, posterior: Posterior, given: Tensor | None) -> Any:
@@ -98,6 +123,164 @@ class Conditional(Prior):
         return z if temperature == 1 else p.mean + temperature * (z - p.mean)
 
 
+class _Unconditional(Prior, ABC):
+    """Describe priors that serve all data alike."""
+
+    def __init__(self, units: tuple[int, ...], given: int, alphabet: int) -> None:
+        super().__init__(units, given, alphabet)
+        if given:
+            raise ValueError(f"expected prior normal or conditional for a model with conditions; got {type(self).__name__}")
+
+
+@final
+class Mixture(_Unconditional):
+    """Represent p(z) = sum_k weight_k N(mean_k, diag(exp(logvar_k))), all of it learned: clusters, and any shape they cover together.
+
+    Scoring z costs two matrix products of as many columns as there are components. The KL has no closed form.
+
+    Args:
+        units, given, alphabet: see Prior.
+        components: how many.
+    """
+
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, components: int = 32) -> None:
+        super().__init__(units, given, alphabet)
+        if components < 1:
+            raise ValueError(f"expected 1 or more components; got {components}")
+        n = math.prod(units)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(torch.randn(components, n))
+        self.logvars = nn.Parameter(torch.zeros(components, n))
+
+    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture:
+        return densities.NormalMixture(self.logits, self.means, soft_limit(self.logvars, 20.0), self.units)
+
+
+@final
+class Vamp(_Unconditional):
+    """Represent p(z) = sum_k weight_k q(z | u_k), q of pseudo-inputs u_k that are learned: the VampPrior (Tomczak and Welling 2018).
+
+    It follows the aggregate posterior, since it is made of posteriors. The pseudo-inputs lie in the space that the encoder sees, start at
+    training data, and go through the encoder at every step: that costs as much as so many data more in the encoder's batch.
+
+    Args:
+        units, given, alphabet: see Prior.
+        inputs: pseudo-inputs.
+    """
+
+    started: Tensor
+
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, inputs: int = 100) -> None:
+        super().__init__(units, given, alphabet)
+        if inputs < 1:
+            raise ValueError(f"expected 1 or more pseudo-inputs; got {inputs}")
+        self.count = inputs
+        self.logits = nn.Parameter(torch.zeros(inputs))
+        self.inputs: nn.Parameter | None = None
+        self.register_buffer("started", torch.zeros(()))
+
+    def join(self, posterior: Posterior) -> None:
+        super().join(posterior)
+        if not posterior.scored_anywhere:
+            raise ValueError(f"expected a posterior without a flow for the prior vamp, such as normal; got {type(posterior).__name__}")
+        if posterior.space.kind is Kind.TOKENS:
+            raise ValueError("expected data with a continuous encoder input for the prior vamp, or prior mixture; got tokens")
+        if self.inputs is None:
+            self.inputs = nn.Parameter(torch.randn(self.count, *posterior.space.feature_shape) * 0.1)
+
+    @property
+    def start_rows(self) -> int:
+        return 0 if bool(self.started) else self.count
+
+    @torch.no_grad()
+    def start(self, posterior: Posterior, batch: Batch) -> None:
+        assert self.inputs is not None
+        x = posterior.space.features(batch.x, batch.observed, self.inputs.dtype)
+        self.inputs.copy_(x[torch.arange(self.count, device=x.device) % len(x)])
+        self.started.fill_(1.0)
+
+    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture | densities.Mixture:
+        q = posterior.density(posterior.encoded(self.inputs))  # type: ignore[arg-type]
+        if isinstance(q, densities.Normal):
+            return densities.NormalMixture(self.logits, q.mean.flatten(1), q.logvar.flatten(1), self.units)
+        noise = lambda rows, generator: posterior.noise(1, rows, generator)  # noqa: E731
+        return densities.Mixture(self.logits, q, noise, self.units)
+
+
+class _FlowPrior(_Unconditional, ABC):
+    """Describe p(z) by a map from latents to the standard normal."""
+
+    in_graph = False
+    maps: nn.Module
+
+    def forward(self, posterior: Posterior, given: Tensor | None) -> FlowPrior:
+        return FlowPrior(self.maps(None), self.units, posterior.like)
+
+
+def _checked(layers: int, width: int) -> None:
+    if layers < 1 or width < 1:
+        raise ValueError(f"expected 1 or more layers and a width of 1 or more; got {layers} and {width}")
+
+
+@final
+class MaskedAutoregressive(_FlowPrior):
+    """Represent p(z) by a masked autoregressive flow: each unit given the ones before it (Papamakarios, Pavlakou and Murray 2017).
+
+    Scoring takes one pass of each layer's network, drawing as many as there are units.
+
+    Args:
+        units, given, alphabet: see Prior.
+        layers: maps, the order of the units reversed from one to the next.
+        width: of the two hidden layers of each map's network.
+    """
+
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 3, width: int = 64) -> None:
+        super().__init__(units, given, alphabet)
+        _checked(layers, width)
+        self.maps = autoregressive(math.prod(units), 0, layers, width)
+
+
+@final
+class Coupling(_FlowPrior):
+    """Represent p(z) by affine couplings, each moving half of the units by what the other half says (Dinh, Sohl-Dickstein and Bengio 2017).
+
+    Scoring and drawing both take one pass of each layer's network; it takes more layers than an autoregressive flow for the same density.
+
+    Args:
+        units, given, alphabet: see Prior.
+        layers: couplings, the halves taking turns.
+        width: of the two hidden layers of each coupling's network.
+    """
+
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 6, width: int = 64) -> None:
+        super().__init__(units, given, alphabet)
+        _checked(layers, width)
+        self.maps = coupling(math.prod(units), layers, width)
+
+
+@final
+class Autoregressive(_Unconditional):
+    """Represent p(z) over discrete latents by the product of each unit (or one-hot group) given the ones before it.
+
+    (By one masked network: Germain, Gregor, Murray and Larochelle 2015.) Scoring takes one pass, drawing as many as there are groups.
+
+    Args:
+        units, given, alphabet: see Prior.
+        width: of the two hidden layers.
+    """
+
+    discrete = True
+
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, width: int = 128) -> None:
+        super().__init__(units, given, alphabet)
+        if width < 1:
+            raise ValueError(f"expected a width of 1 or more; got {width}")
+        self.network = MaskedNetwork(densities.groups_of(units, alphabet), width)
+
+    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Autoregressive:
+        return densities.Autoregressive(self.network, self.units, self.alphabet, posterior.like)
+
+
 @final
 class Bernoulli(Prior):
     """Represent independent zeros and ones: fair coins that are fixed, or with `learned` probabilities of their own.
@@ -109,10 +292,10 @@ class Bernoulli(Prior):
 
     discrete = True
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 2, *, learned: bool = False) -> None:
+    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, learned: bool = False) -> None:
         super().__init__(units, given, alphabet)
-        if alphabet != 2:
-            raise ValueError(f"expected latents of zeros and ones for the prior bernoulli, or prior categorical; got {alphabet} values")
+        if alphabet != 1:
+            raise ValueError(f"expected latents of zeros and ones for the prior bernoulli, or prior categorical; got groups of {alphabet}")
         self.logits = nn.Parameter(torch.zeros(units), requires_grad=learned)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Binary:
@@ -132,10 +315,8 @@ class Categorical(Prior):
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 10, *, learned: bool = False) -> None:
         super().__init__(units, given, alphabet)
-        if units[0] % alphabet:
-            raise ValueError(
-                f"expected one-hot latents for the prior categorical, or prior bernoulli; got units {units} of {alphabet} values"
-            )
+        if alphabet == 1:
+            raise ValueError("expected one-hot latents for the prior categorical, or prior bernoulli; got zeros and ones")
         self.logits = nn.Parameter(torch.zeros(units), requires_grad=learned)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.OneHot:

@@ -25,7 +25,19 @@ from vaestro.densities.core import (
     soft_limit,
     variance_of,
 )
-from vaestro.densities.latent import Binary, FullNormal, LowRankNormal, OneHot, StandardNormal, closed_form_kl, is_shared
+from vaestro.densities.latent import (
+    Autoregressive,
+    Binary,
+    FullNormal,
+    LowRankNormal,
+    Mixture,
+    NormalMixture,
+    OneHot,
+    StandardNormal,
+    closed_form_kl,
+    groups_of,
+    is_shared,
+)
 from vaestro.densities.values import (
     Bernoulli,
     Categorical,
@@ -44,6 +56,7 @@ from vaestro.densities.values import (
 )
 
 __all__ = [
+    "Autoregressive",
     "Bernoulli",
     "Binary",
     "Categorical",
@@ -59,8 +72,10 @@ __all__ = [
     "Logistic",
     "LogisticMixture",
     "LowRankNormal",
+    "Mixture",
     "NegativeBinomial",
     "Normal",
+    "NormalMixture",
     "OneHot",
     "Poisson",
     "Product",
@@ -68,6 +83,7 @@ __all__ = [
     "StudentT",
     "closed_form_kl",
     "entropy_of",
+    "groups_of",
     "is_shared",
     "log_mean_exp",
     "mean_over_ranks",

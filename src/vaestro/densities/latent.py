@@ -7,6 +7,7 @@ draws rows (`sample`), at a temperature by which its own noise is multiplied: at
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from vaestro.densities.core import LOG_2PI, Density, sum_cells, uniform
 from vaestro.densities.values import LocationScale, Normal, gumbel_noise
+
+BLOCK = 2**24  # numbers held at once
 
 
 class StandardNormal:
@@ -290,6 +293,128 @@ class OneHot:
     def detach(self) -> OneHot:
         """Return the same density, cut from the graph."""
         return OneHot(self.logits.detach(), self.codes, self.dims)
+
+
+class NormalMixture:
+    """Represent sum_k weight_k N(mean_k, diag(exp(logvar_k))) over latents laid flat.
+
+    It is scored by two matrix products, in double precision where the device has it: the squares that they expand nearly cancel.
+
+    Args:
+        logits: of the weights, (C,).
+        means, logvars: (C, n).
+        shape: of one latent, *Z.
+    """
+
+    shared = True
+
+    def __init__(self, logits: Tensor, means: Tensor, logvars: Tensor, shape: tuple[int, ...]) -> None:
+        self.logits, self.means, self.logvars, self.shape = logits, means, logvars, shape
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mean, (*Z,)."""
+        return (torch.softmax(self.logits, 0).unsqueeze(-1) * self.means).sum(0).reshape(self.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities in nats, (...)."""
+        dtype = torch.float64 if value.device.type != "mps" else value.dtype
+        z = value.flatten(value.ndim - len(self.shape)).to(dtype)
+        means, logvars = self.means.to(dtype), self.logvars.to(dtype)
+        precision = torch.exp(-logvars)
+        constant = torch.log_softmax(self.logits.to(dtype), 0)
+        constant = constant - 0.5 * (logvars + means.square() * precision + LOG_2PI).sum(-1)
+        logs = constant + z @ (means * precision).T - 0.5 * (z.square() @ precision.T)
+        return torch.logsumexp(logs, -1).to(value.dtype)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z); the temperature is that within a component."""
+        chosen = _chosen(self.logits, rows, generator)
+        means, std = self.means.detach()[chosen], torch.exp(0.5 * self.logvars.detach()[chosen])
+        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        return (means + temperature * std * noise).reshape(rows, *self.shape)
+
+
+def _chosen(logits: Tensor, rows: int, generator: torch.Generator | None) -> Tensor:
+    return torch.multinomial(torch.softmax(logits.detach(), 0), rows, replacement=True, generator=generator)
+
+
+class Mixture:
+    """Represent sum_k weight_k q_k for the C densities of a batch, of any family.
+
+    Args:
+        logits: of the weights, (C,).
+        q: the densities, with draws from noise (1, C, ...).
+        noise: makes noise for so many rows of each of them, (rows, C, ...).
+        shape: of one latent, *Z.
+    """
+
+    shared = True
+
+    def __init__(self, logits: Tensor, q: Any, noise: Callable[[int, torch.Generator | None], Tensor], shape: tuple[int, ...]) -> None:
+        self.logits, self.q, self._noise, self.shape = logits, q, noise, shape
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mean, (*Z,)."""
+        return torch.tensordot(torch.softmax(self.logits, 0), self.q.mean, 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities in nats, (...), some values at a time."""
+        lead = value.shape[: value.ndim - len(self.shape)]
+        weights = torch.log_softmax(self.logits, 0)
+        size = max(1, BLOCK // (len(weights) * math.prod(self.shape)))
+        parts = value.reshape(-1, *self.shape).split(size)
+        return torch.cat([torch.logsumexp(weights + self.q.log_prob(part.unsqueeze(1)), -1) for part in parts]).reshape(lead)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z); the temperature is that within a component."""
+        chosen = _chosen(self.logits, rows, generator)
+        with torch.no_grad():
+            z = torch.cat([self.q.from_noise(self._noise(1, generator))[0, k : k + 1] for k in chosen.tolist()])
+            centre = self.q.mean[chosen]
+        return z if temperature == 1 else centre + temperature * (z - centre)
+
+
+def groups_of(units: tuple[int, ...], alphabet: int) -> Tensor:
+    """Return to which group each unit belongs, of latents laid flat, (n,): each to its own, but those of one-hot latents."""
+    codes, rest = max(1, alphabet), math.prod(units[1:])
+    index = torch.arange(math.prod(units))
+    return index // (codes * rest) * rest + index % rest
+
+
+class Autoregressive:
+    """Represent discrete latents by the product of each group of units given the groups before it.
+
+    Args:
+        logits: a function from latents laid flat, (..., n), to logits, those of a group depending on earlier groups alone.
+        shape: of one latent, *Z.
+        alphabet: 1 for units that are zero or one, n for one-hot groups of n.
+        like: tells dtype and device.
+    """
+
+    shared = True
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], shape: tuple[int, ...], alphabet: int, like: Tensor) -> None:
+        self._logits, self.shape, self.alphabet, self._like = logits, shape, alphabet, like
+
+    def _given(self, value: Tensor) -> Binary | OneHot:
+        logits = self._logits(value.flatten(value.ndim - len(self.shape))).reshape(value.shape)
+        return Binary(logits, len(self.shape)) if self.alphabet == 1 else OneHot(logits, self.alphabet, len(self.shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-probabilities in nats, (...)."""
+        return self._given(value).log_prob(value)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw (rows, *Z), a group after the other."""
+        z = self._like.new_zeros((rows, *self.shape))
+        groups = groups_of(self.shape, self.alphabet).to(z.device).reshape(self.shape)
+        with torch.no_grad():
+            for group in range(int(groups.max()) + 1):
+                given = self._given(z)
+                z = torch.where(groups == group, given.from_noise(temperature * given.noise(tuple(z.shape), generator)), z)
+        return z
 
 
 def is_shared(p: Density, units: int) -> bool:

@@ -120,7 +120,7 @@ def measure(
     if not alone:
         found.train = (*mean_and_error(_scores(model, trained, seed)), len(trained))
     found.effects = _effects(model, scored, found, passes // 2, seed)
-    if len(scored) > 2:
+    if len(scored) > 2 and getattr(getattr(model, "posterior", None), "scored_anywhere", True):
         n = min(len(scored), max(2, math.isqrt(PAIRS // units)))
         found.information = evaluate(model, scored, k=1, methods=f"information:n={n}", seed=seed).information
     found.gradient_noise = _gradient_noise(model, train, objective, batch, seed)
@@ -237,7 +237,7 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
     weight = found.activity if found.rates is None else found.rates.mean(0)
     chosen = np.argsort(-weight, kind="stable")[:ABLATED]
     rows = rows.spread(min(len(rows), int(min(500, max(32, passes // len(chosen))))))
-    groups = _groups(model).to(device)
+    groups = densities.groups_of(model.units, model.alphabet).to(device)
     repeats = max(1, min(8, 200 // len(rows)))  # few data get several draws each
     total = np.zeros((len(chosen), len(rows)))
     for repeat in range(repeats):
@@ -259,15 +259,6 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
             total[:, first : first + len(batch)] += torch.cat(changes).double().cpu().numpy()
             first += len(batch)
     return {int(unit): mean_and_error(row / repeats) for unit, row in zip(chosen, total, strict=True)}
-
-
-def _groups(model: LatentModel) -> Tensor:
-    """Return to which group each unit belongs, (units,): each to its own, but those of one-hot latents."""
-    index = torch.arange(math.prod(model.units))
-    if model.alphabet <= 2:
-        return index
-    rest = math.prod(model.units[1:])
-    return index // (model.alphabet * rest) * rest + index % rest
 
 
 def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int) -> float | None:

@@ -278,6 +278,8 @@ def annealing(
     """
     if job.model.alphabet:
         raise ValueError("expected real latents for ais, whose chains move by a gradient; got discrete ones (iwae with more draws)")
+    if start == "posterior" and not getattr(getattr(job.model, "posterior", None), "scored_anywhere", True):
+        raise ValueError("expected ais:start=prior for a flow posterior, which is not scored where chains go; got start=posterior")
     for name, value in {"temperatures": temperatures, "chains": chains, "leapfrog": leapfrog, "n": n}.items():
         if value < 1:
             raise ValueError(f"expected ais:{name} of 1 or more; got {value}")

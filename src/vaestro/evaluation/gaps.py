@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaestro.densities import scored_anywhere
 from vaestro.evaluation.bounds import at_once, bounds
 from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error
 from vaestro.evaluation.work import Job, Work
@@ -141,7 +142,7 @@ def optimised(
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
             q = model.q(features)
-        gradient_of_z = StickingTheLanding() if hasattr(q, "detach") else Pathwise()
+        gradient_of_z = StickingTheLanding() if hasattr(q, "detach") and scored_anywhere(q) else Pathwise()
         adam = torch.optim.Adam([features], lr)
         quarters, lengths = [torch.zeros_like(features, requires_grad=False) for _ in range(4)], [0] * 4
         for step in range(steps):

@@ -54,6 +54,8 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
     """
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
+    if not getattr(getattr(job.model, "posterior", None), "scored_anywhere", True):
+        raise ValueError("expected a posterior without a flow for information, which scores each code under the q of all data; got one")
     return [Codes(job, n, draws)]
 
 

@@ -132,7 +132,7 @@ def _diagnosed(run: Run, units: int) -> list[dict[str, Any]]:
 def _moves(run: Run, model: LatentModel, code: np.ndarray, seed: int) -> dict[str, Any]:
     """Say which units move, the most active first, what they were ranked by, and through which values: for one-hot latents, which
     groups through which codes."""
-    if model.alphabet > 2:
+    if model.alphabet > 1:
         varied = _groups(model, code.var(0)).sum(1)
         offsets = np.arange(min(model.alphabet, STEPS), dtype=float)
         ranked = np.argsort(-varied.reshape(-1), kind="stable")[:UNITS]

@@ -1,0 +1,354 @@
+"""Learned priors and normalizing flows: against torch's densities, their own Jacobians, integrals and laws."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vaestro as vs
+from tests.conftest import make_data, make_space, make_values
+from vaestro import densities, latents
+from vaestro.cli.main import main
+from vaestro.gradients import DoublyReparameterized, GumbelSoftmax, Pathwise, Score, StickingTheLanding
+from vaestro.spaces import Batch, Kind
+
+D = torch.distributions
+LEARNED = ["mixture:components=3", "vamp:inputs=5", "maf:layers=2,width=16", "coupling:layers=3,width=16"]
+
+
+def built(latent: int = 2, shape: tuple[int, ...] = (6,), **parts: Any) -> vs.VAE:
+    torch.manual_seed(0)
+    model = vs.build(make_space(Kind.BINARY, shape), latent=latent, **({"network": "mlp:width=8"} | parts)).double()
+    with torch.no_grad():
+        for p in model.prior.parameters():
+            p.add_((0.08 if "maf" in str(parts.get("prior")) else 0.3) * torch.randn_like(p))
+    return model
+
+
+def prior_of(model: vs.VAE) -> Any:
+    return model.prior(model.posterior, None)
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_densities_integrate_to_one(prior: str) -> None:
+    p = prior_of(built(prior=prior))
+    side = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)  # (601, 601, 2)
+    with torch.no_grad():
+        total = torch.trapezoid(torch.trapezoid(torch.exp(p.log_prob(grid)), side), side)
+    assert float(total) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_draws_follow_the_density(prior: str) -> None:
+    model = built(prior=prior)
+    p = prior_of(model)
+    side = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)
+    with torch.no_grad():
+        weight = torch.exp(p.log_prob(grid))
+        weight = weight / weight.sum()
+        z = model.draw_prior(40_000, None, torch.Generator().manual_seed(0))
+    mean = (weight.unsqueeze(-1) * grid).sum((0, 1))
+    second = (weight.unsqueeze(-1) * grid.square()).sum((0, 1))
+    for found, expected in ((z.mean(0), mean), (z.square().mean(0), second)):
+        assert ((found - expected).abs() < 5 * z.square().std(0) / 200 + 0.01).all()
+    cold = model.draw_prior(2000, None, torch.Generator().manual_seed(0), temperature=0.0)
+    assert float(p.log_prob(cold).mean()) > float(p.log_prob(z).mean())
+
+
+def test_a_mixture_is_the_one_of_torch_and_of_direct_logsumexp() -> None:
+    p = prior_of(built(latent=3, prior="mixture:components=4"))
+    z = torch.randn(5, 7, 3, dtype=torch.float64)
+    components = D.Independent(D.Normal(p.means, torch.exp(0.5 * p.logvars)), 1)
+    torch.testing.assert_close(p.log_prob(z), D.MixtureSameFamily(D.Categorical(logits=p.logits), components).log_prob(z))
+    # In single precision, narrow components far from the origin: where squares that nearly cancel would be lost.
+    means, logvars = 30 + torch.randn(4, 3), torch.full((4, 3), -8.0)
+    narrow = densities.NormalMixture(torch.zeros(4), means, logvars, (3,))
+    z = means[:1] + 0.02 * torch.randn(50, 3)
+    direct = D.MixtureSameFamily(D.Categorical(logits=torch.zeros(4)), D.Independent(D.Normal(means, torch.exp(0.5 * logvars)), 1))
+    torch.testing.assert_close(narrow.log_prob(z), direct.log_prob(z), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("posterior", ["normal", "full-normal", "student-t"])
+def test_the_vampprior_is_the_mixture_of_encoded_pseudo_inputs(posterior: str) -> None:
+    # Mistake 21: pseudo-inputs without a gradient, or a product of mixtures in place of a mixture.
+    model = built(posterior=posterior, prior="vamp:inputs=5")
+    assert isinstance(model.prior, vs.priors.Vamp) and model.prior.inputs is not None
+    z = torch.randn(2, 3, 2, dtype=torch.float64)
+    q = model.posterior.density(model.posterior.encoded(model.prior.inputs))
+    each = torch.stack([q.log_prob(z.unsqueeze(2))[..., k] for k in range(5)], -1)
+    expected = torch.logsumexp(torch.log_softmax(model.prior.logits, 0) + each, -1)
+    torch.testing.assert_close(prior_of(model).log_prob(z), expected)
+    if posterior == "normal":
+        same = D.MixtureSameFamily(D.Categorical(logits=model.prior.logits), D.Independent(D.Normal(q.mean, q.std), 1))
+        torch.testing.assert_close(prior_of(model).log_prob(z), same.log_prob(z))
+    batch = Batch(torch.from_numpy(make_values(model.space, 4)))
+    vs.elbo(model.draw(batch, 2)).mean().backward()
+    assert model.prior.inputs.grad is not None and (model.prior.inputs.grad.abs().sum(1) > 0).all()
+    assert model.prior.logits.grad is not None and (model.prior.logits.grad != 0).all()
+    assert not [name for name in model.prior.state_dict() if "encoder" in name], "the posterior is stored once"
+
+
+def test_pseudo_inputs_start_at_training_data_once() -> None:
+    data = make_data(make_space(Kind.BINARY, (6,)), make_values(make_space(Kind.BINARY, (6,)), 60))
+    torch.manual_seed(0)
+    model = vs.build(data.space, latent=2, network="mlp:width=8", prior="vamp:inputs=10")
+    steps = vs.training(model, vs.Objective(), data, steps=3, batch=16, device="cpu")
+    features = data.space.features(torch.from_numpy(data.train.values), None, torch.float32)
+    inputs = model.prior.inputs.detach().clone()  # type: ignore[union-attr]
+    assert ((inputs.unsqueeze(1) == features.unsqueeze(0)).flatten(2).all(-1)).any(1).all()
+    assert len(inputs.unique(dim=0)) > 5
+    for _ in steps:
+        pass
+    trained = model.prior.inputs.detach().clone()  # type: ignore[union-attr]
+    assert not torch.equal(trained, inputs)
+    vs.training(model, vs.Objective(), data, steps=3, batch=16, device="cpu")
+    assert torch.equal(model.prior.inputs.detach(), trained), "a trained prior is not started again"  # type: ignore[union-attr]
+
+
+# -- flows ------------------------------------------------------------------------------------------------------------
+
+FLOWS = ["planar:layers=3", "iaf", "spline:bins=4"]
+
+
+def flowed(posterior: str, latent: int = 3) -> tuple[vs.VAE, torch.Tensor]:
+    model = built(latent=latent, posterior=posterior)
+    n = model.posterior.encoder.outputs[0]  # type: ignore[union-attr,index]
+    features = torch.randn(2, n, dtype=torch.float64, generator=torch.Generator().manual_seed(2))  # type: ignore[arg-type]
+    return model, features
+
+
+@pytest.mark.parametrize("posterior", FLOWS)
+def test_a_flows_density_is_that_of_its_jacobian(posterior: str) -> None:
+    model, features = flowed(posterior)
+    noise = torch.randn(1, 2, 3, dtype=torch.float64)
+    for i in range(2):
+        one = features[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(
+            lambda e, f=one: model.q(f).from_noise(e.view(1, 1, 3)).flatten(), noise[0, i], create_graph=False
+        )
+        q = model.q(one)
+        z = q.from_noise(noise[:, i : i + 1])
+        standard = -0.5 * (noise[0, i].square() + math.log(2 * math.pi)).sum()
+        assert float(q.log_prob(z)) == pytest.approx(float(standard - torch.linalg.slogdet(jacobian)[1]), abs=1e-8)
+
+
+@pytest.mark.parametrize("posterior", FLOWS[1:])
+def test_a_flow_is_scored_at_other_points_by_its_inverse(posterior: str) -> None:
+    model, features = flowed(posterior)
+    q = model.q(features)
+    z = q.from_noise(torch.randn(4, 2, 3, dtype=torch.float64))
+    torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()), rtol=1e-6, atol=1e-6)
+    cut = q.detach()
+    found = cut.log_prob(z.detach().requires_grad_())
+    assert found.requires_grad, "the path through z stays"
+    assert not cut.log_prob(z.detach()).requires_grad, "but nothing of q's own parameters"
+    torch.testing.assert_close(found, q.log_prob(z), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", LEARNED[2:])
+def test_a_flow_priors_density_is_that_of_its_jacobian(prior: str) -> None:
+    p = prior_of(built(latent=3, prior=prior))
+    z = torch.randn(3, dtype=torch.float64)
+    start, _ = p.transform.call_and_ladj(z)
+    jacobian = torch.autograd.functional.jacobian(lambda x: p.transform.call_and_ladj(x)[0], z)
+    standard = -0.5 * (start.square() + math.log(2 * math.pi)).sum()
+    assert float(p.log_prob(z)) == pytest.approx(float(standard + torch.linalg.slogdet(jacobian)[1]), abs=1e-8)
+    torch.testing.assert_close(p.transform.inv(start), z)
+
+
+def test_planar_layers_are_invertible_however_they_are_asked_for() -> None:
+    from vaestro.flows import Planar
+
+    u, w, b = 20 * torch.randn(500, 2, 3), 20 * torch.randn(500, 2, 3), 5 * torch.randn(500, 2)
+    bent = Planar(u.double(), w.double(), b.double())
+    assert ((bent.u * bent.w).sum(-1) >= -1 - 1e-9).all()
+    assert ((u * w).sum(-1) < -1).any()
+
+
+def test_estimators_of_flow_posteriors() -> None:
+    batch = Batch(torch.from_numpy(make_values(make_space(Kind.BINARY, (6,)), 3)))
+    model = built(latent=2, posterior="iaf:layers=1,width=8,context=4")
+    means = {}
+    for estimator in (Pathwise(), StickingTheLanding()):
+        draws = model.draw(batch, 4000, gradient=estimator, noise=model.noise(4000, 3, torch.Generator().manual_seed(0)))
+        value = estimator.surrogate(draws, vs.elbo).mean()
+        means[type(estimator).__name__] = torch.autograd.grad(value, model.posterior.encoder.last.bias)[0]
+    a, b = means.values()
+    assert float((a - b).norm() / a.norm()) < 0.1
+    data = make_data(model.space, make_values(model.space, 40))
+    for bad in (StickingTheLanding(), Score(baseline="average")):
+        with pytest.raises(ValueError, match="expected gradient pathwise for a posterior that is scored at its own draws alone"):
+            vs.training(built(posterior="planar").float(), vs.Objective(gradient=bad), data, steps=2, device="cpu")
+    with pytest.raises(ValueError, match="expected gradient pathwise"):
+        vs.training(built(posterior="planar").float(), vs.Objective("iwae", k=2, gradient=DoublyReparameterized()), data, steps=2)
+
+
+def test_what_needs_a_density_elsewhere_says_so() -> None:
+    model = built(posterior="planar").float()
+    data = make_data(model.space, make_values(model.space, 40))
+    with pytest.raises(ValueError, match="expected ais:start=prior for a flow posterior"):
+        vs.evaluate(model, data.test, k=2, methods="ais")
+    with pytest.raises(ValueError, match="expected a posterior without a flow for information"):
+        vs.evaluate(model, data.test, k=2, methods="information")
+    found = vs.evaluate(model, data.test, k=5, methods="elbo,iwae,ais:start=prior,temperatures=5,chains=2,gap:steps=5")
+    assert found.gap is not None
+
+
+# -- the gap of the rotated linear model (oracle 2): 0.4598 nats for a diagonal q, at every x ---------------------------
+
+
+def rotated(posterior: str) -> tuple[vs.VAE, Batch, torch.Tensor]:
+    """Return probabilistic PCA with rotated factors, its decoder frozen, some data, and their exact log p(x)."""
+    r = np.random.default_rng(0)
+    loadings = r.normal(size=(20, 5))
+    x = r.normal(size=(1000, 5)) @ loadings.T + 0.5 * r.normal(size=(1000, 20))
+    mean = x.mean(0)
+    values, vectors = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    noise = values[5:].mean()
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
+    w = vectors[:, :5] * np.sqrt(values[:5] - noise) @ turn
+    space = make_space(Kind.REAL, (20,))
+    torch.manual_seed(0)
+    model = vs.build(
+        space, latent=5, posterior=posterior, likelihood=f"gaussian:variance={noise}", network="linear", encoder="linear"
+    ).double()
+    decoder = model.likelihood.decoder.last  # type: ignore[union-attr]
+    with torch.no_grad():
+        decoder.weight.copy_(torch.from_numpy(w))
+        decoder.bias.copy_(torch.from_numpy(mean))
+        # The encoder begins with the exact mean, and the variances of the best factorised q: what is left to learn is q's shape.
+        inverse = w.T @ w / noise + np.eye(5)
+        encoder = model.posterior.encoder.last  # type: ignore[union-attr]
+        encoder.weight.mul_(0.01)
+        encoder.weight[:5] = torch.from_numpy(np.linalg.solve(inverse, w.T) / noise)
+        encoder.bias[:5] = -encoder.weight[:5] @ torch.from_numpy(mean)
+        encoder.weight[5:10] = 0.0
+        logvar = -np.log(np.diag(inverse))
+        encoder.bias[5:10] = torch.from_numpy(logvar / (1 - np.abs(logvar) / 20))  # before the soft limit
+        encoder.weight[10:] = 0.0
+        encoder.weight.requires_grad_(False)  # the posterior's shape is the same at every x
+    model.likelihood.requires_grad_(False)
+    exact = D.MultivariateNormal(torch.from_numpy(mean), torch.from_numpy(w @ w.T + noise * np.eye(20))).log_prob(torch.from_numpy(x))
+    return model, Batch(torch.from_numpy(x)), exact
+
+
+@pytest.mark.parametrize(
+    ("posterior", "steps", "low", "high"),
+    [
+        ("normal", 50, 0.4598 - 0.006, 0.4598 + 0.006),
+        ("full-normal", 500, -1e-6, 0.002),
+        ("low-rank-normal:rank=4", 600, -1e-6, 0.002),
+        ("iaf:layers=2", 300, -1e-3, 0.02),
+        ("spline:layers=2,bins=8", 200, -1e-3, 0.02),
+        ("planar:layers=16", 400, -1e-3, 0.02),
+    ],
+)
+def test_flows_and_covariances_close_the_approximation_gap(posterior: str, steps: int, low: float, high: float) -> None:
+    model, batch, exact = rotated(posterior)
+    held = model.posterior.scored_anywhere  # then the gradient's noise vanishes with the gap
+    estimator = StickingTheLanding() if held else Pathwise()
+    peak = 3e-2 if held and posterior != "normal" else 1e-2 if not held else 1e-3
+    optimizer = torch.optim.Adam([p for p in model.posterior.parameters() if p.requires_grad], peak)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        draws = model.draw(batch, 1, gradient=estimator, noise=model.noise(1, 1000, generator))
+        optimizer.zero_grad()
+        (-estimator.surrogate(draws, vs.elbo).mean()).backward()
+        optimizer.step()
+        schedule.step()
+    k = 400 if held else 50
+    with torch.no_grad():
+        gap = float((exact - model.draw(batch, k, noise=model.noise(k, 1000, generator)).log_w.mean(0)).mean())
+    assert low < gap < high, gap
+
+
+# -- discrete ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("posterior", "latent"), [("bernoulli", 4), ("categorical:codes=3", 3)])
+def test_an_autoregressive_prior_sums_to_one_and_draws_what_it_says(posterior: str, latent: int) -> None:
+    model = built(latent=latent, posterior=posterior, prior="autoregressive:width=16")
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            parameter.mul_(3)
+    p = prior_of(model)
+    if posterior == "bernoulli":
+        states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=latent)), dtype=torch.float64)
+    else:
+        eye = torch.eye(3, dtype=torch.float64)
+        states = torch.stack([torch.cat([eye[i] for i in chosen]) for chosen in itertools.product(range(3), repeat=latent)])
+    probabilities = torch.exp(p.log_prob(states))
+    assert float(probabilities.sum()) == pytest.approx(1)
+    alone = torch.stack([probabilities[states[:, i] == 1].sum() for i in range(states.shape[1])])
+    independent = torch.stack(
+        [torch.where(s == 1, alone, 1 - alone if posterior == "bernoulli" else torch.ones(())).prod() for s in states]
+    )
+    assert float((independent - probabilities).abs().sum()) > 0.05, "it has dependence to tell"
+    z = model.draw_prior(40_000, None, torch.Generator().manual_seed(0))
+    found = (z.unsqueeze(1) == states).all(-1).double().mean(0)
+    torch.testing.assert_close(found, probabilities.detach(), atol=0.012, rtol=0)
+
+
+def test_a_masked_network_sees_earlier_groups_alone() -> None:
+    groups = densities.groups_of((6, 2), 3)  # two one-hot groups of three at each of two places
+    assert groups.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]
+    network = vs.networks.MaskedNetwork(groups, 16)
+    jacobian = torch.autograd.functional.jacobian(network, torch.randn(12))
+    allowed = groups.unsqueeze(1) > groups
+    assert (jacobian[~allowed] == 0).all()
+    assert (jacobian[allowed] != 0).float().mean() > 0.9
+
+
+def test_an_autoregressive_prior_trains_through_relaxed_latents() -> None:
+    data = make_data(make_space(Kind.BINARY, (6,)), make_values(make_space(Kind.BINARY, (6,)), 200))
+    torch.manual_seed(0)
+    model = vs.build(data.space, latent=3, network="mlp:width=16", posterior="bernoulli", prior="autoregressive:width=16")
+    before = {k: v.clone() for k, v in model.prior.state_dict().items()}
+    bounds = [r.bound for s in vs.training(model, vs.Objective(gradient=GumbelSoftmax()), data, steps=150, batch=32, device="cpu")
+              for r in s.records if r.split == "valid"]  # fmt: skip
+    assert bounds[-1] > bounds[0]
+    assert all(not torch.equal(v, model.prior.state_dict()[k]) for k, v in before.items())
+
+
+# -- refusals and the whole way -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["mixture:components=0", "vamp:inputs=0", "maf:layers=0", "coupling:width=0"])
+def test_options_out_of_range_are_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected .*; got"):
+        built(prior=spec)
+
+
+def test_learned_priors_do_not_serve_conditions() -> None:
+    given = vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")])
+    for prior in ("mixture", "vamp", "maf", "coupling"):
+        with pytest.raises(ValueError, match="expected prior normal or conditional for a model with conditions"):
+            built(prior=prior, given=given)
+
+
+@pytest.mark.parametrize("options", [["--prior", "vamp:inputs=8"], ["--posterior", "iaf", "--prior", "mixture:components=4"],
+                                     ["--posterior", "planar"], ["--prior", "maf"],
+                                     ["--posterior", "categorical:codes=3", "--prior", "autoregressive"]])  # fmt: skip
+def test_every_command_takes_such_runs(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    train = ["train", "digits", "--run", run, "--steps", "20", "--latent", "3", "--network", "mlp:width=16", "--quiet", *options]
+    assert main(train) == 0, capsys.readouterr().err
+    for command in (
+        ["evaluate", run, "--k", "5", "--limit", "20"],
+        ["diagnose", run],
+        ["sample", run, "-n", "4", "-o", str(tmp_path / "s.png"), "--temperature", "0.5"],
+        ["encode", run, "digits", "-o", str(tmp_path / "c.npz")],
+        ["reconstruct", run, "digits", "-o", str(tmp_path / "r.npy")],
+        ["report", run],
+    ):
+        assert main([*command, "--quiet"]) == 0, (command, capsys.readouterr().err)
+    first, again = (latents.encode(vs.Run(run).model(), vs.load("digits").test)["mean"] for _ in range(2))
+    assert np.array_equal(first, again), "mistake 18: a code is no draw"
