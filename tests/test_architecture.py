@@ -10,7 +10,8 @@ import vaestro
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "files", "drawing", "randomness", "spaces",
-    "densities", "networks", "flows", "posteriors", "priors", "likelihoods", "gradients", "model", "objectives", "optimizers",
+    "densities", "networks", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
+    "objectives", "recipes", "optimizers",
     "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "report", "cli",
 ]  # fmt: skip
 

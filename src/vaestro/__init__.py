@@ -37,6 +37,7 @@ _HOMES = {
 }
 _MODULES = (
     "spaces", "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
+    "schedules", "penalties", "recipes", "flows", "latents",
 )  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]

@@ -104,8 +104,9 @@ class StickingTheLanding(Gradient):
     stop_q = True
 
     def check(self, bound: str, k: int) -> None:
-        if bound == "iwae" and k > 1:
-            raise ValueError(f"expected gradient dreg for iwae with k > 1, for which stl is biased; got stl with k={k}")
+        if bound != "elbo" and k > 1:
+            nearest = "dreg" if bound == "iwae" else "pathwise"
+            raise ValueError(f"expected gradient {nearest} for {bound} with k > 1, for which stl is biased; got stl with k={k}")
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         return bound(draws)
@@ -127,7 +128,8 @@ class DoublyReparameterized(Gradient):
 
     def check(self, bound: str, k: int) -> None:
         if bound != "iwae":
-            raise ValueError(f"expected gradient stl for {bound}, of which dreg is the form for iwae; got dreg")
+            nearest = "stl" if bound == "elbo" else "pathwise"
+            raise ValueError(f"expected gradient {nearest} for {bound}, as dreg is for iwae; got dreg")
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         if draws.z.requires_grad:

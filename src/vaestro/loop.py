@@ -20,9 +20,9 @@ import os
 import shutil
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ FIT_ROWS = 10_000
 CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
 GIVE_UP_AFTER = 20
 ACTIVE = 0.01  # variance over data of q's mean above which a unit is called active (Burda, Grosse and Salakhutdinov 2016)
+INNER, TOLD, INFORMED = 100, 10, 500  # at most so many updates of a lagging encoder, judged in tens; data whose codes are told apart
 AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
 
 
@@ -57,7 +58,8 @@ class Diverged(RuntimeError):
 @dataclass(frozen=True)
 class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
-    for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code."""
+    for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code; with
+    aggressive updates how often the encoder alone was updated since the last line."""
 
     split: str
     step: int
@@ -75,10 +77,14 @@ class Record:
     stderr: float | None = None
     active_units: int | None = None
     signal: float | None = None
+    encoder_updates: int | None = None
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON takes it: numbers that are not finite become null."""
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        found = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        if self.encoder_updates is None:
+            del found["encoder_updates"]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +144,7 @@ def training(
     device: str = "auto",
     precision: str = "32",
     compile: str = "auto",
+    freeze: Sequence[str] = (),
 ) -> Training:
     """Train a model, a step at a time.
 
@@ -155,6 +162,7 @@ def training(
         device: auto, cpu, cuda or mps.
         precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
         compile: on, off or auto; the whole step, optimiser included, as one graph.
+        freeze: parts of the model that stay as they are: posterior, likelihood, prior.
 
     Raises:
         ValueError: an option has no meaning here.
@@ -177,6 +185,7 @@ def training(
         device=device,
         precision=precision,
         compile=compile,
+        freeze=freeze,
     )
 
 
@@ -202,6 +211,7 @@ class Training(Iterator[Step]):
         device: str,
         precision: str,
         compile: str,
+        freeze: Sequence[str],
     ) -> None:
         self._started = time.perf_counter()
         rows = len(data.train)
@@ -232,9 +242,13 @@ class Training(Iterator[Step]):
         if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
             raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
         model.to(self.device).train()
+        self.frozen = tuple(freeze)
+        self._held = [p for name in self.frozen for p in _part(model, name).parameters() if p.requires_grad]
+        for p in self._held:
+            p.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "gradient"))
-            objective.gradient.prepare(model)
+            objective.prepare(model, data.train.take(min(rows, 2)).fixed().batch(slice(0, 2), self.device), rows, self.batch, seed)
         objective.to(self.device).train()
         if model.start_rows:
             chosen = numpy_generator(seed, "start").permutation(rows)[: model.start_rows]
@@ -242,6 +256,9 @@ class Training(Iterator[Step]):
         self.precision = precision
         self.core = _Core(model, objective, self.device, precision)
         self.parameters = [p for p in self.core.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("expected something to train; got a model whose every parameter is fixed or frozen")
+        self.encoder = _Lagging(self, optimizer) if objective.aggressive else None
         self.optimizer = optimizer(self.parameters)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.average.named_parameters())
@@ -279,7 +296,7 @@ class Training(Iterator[Step]):
             wanted = epochs if epochs is not None else max(20.0, 4000 / self.steps_per_epoch)
             self.steps = max(1, round(wanted * self.steps_per_epoch))
         self.ema = math.exp(-1 / max(1.0, 0.01 * self.steps)) if ema is None else ema
-        objective.beta.plan(self.steps, self.steps_per_epoch)
+        objective.plan(self.steps, self.steps_per_epoch)
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
@@ -297,6 +314,11 @@ class Training(Iterator[Step]):
             self._made = (block, made, noise, numbers)
         _, made, noise, numbers = self._made
         return made[at], noise[at], numbers[at]
+
+    def _advance(self, step: int) -> Loss:
+        if self.encoder is not None:
+            self.encoder.catch_up(step)
+        return self._one(step)
 
     def _one(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
@@ -373,7 +395,7 @@ class Training(Iterator[Step]):
         if self.index >= self.steps or self.stopped_early:
             self._finish()
             raise StopIteration
-        loss = self._one(self.index)
+        loss = self._advance(self.index)
         self.index += 1
         if self.index % AVERAGE_EVERY == 0:
             self._average()
@@ -396,6 +418,8 @@ class Training(Iterator[Step]):
                 atexit.register(self.accelerator.end_training)
             self.model.load_state_dict(self.kept())
             self.model.eval()
+            for p in self._held:
+                p.requires_grad_(True)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -434,7 +458,7 @@ class Training(Iterator[Step]):
         speed = steps * self.batch / elapsed if elapsed > 0 else None
         return Record(
             "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
-            norm, speed, self.seconds, int(self.bad[0]),
+            norm, speed, self.seconds, int(self.bad[0]), encoder_updates=None if self.encoder is None else self.encoder.counted(),
         )  # fmt: skip
 
     _last_logged = _averaged_at = _in_a_row = 0
@@ -465,6 +489,8 @@ class Training(Iterator[Step]):
         else:
             self._validations_since += 1
             self.stopped_early = self.patience is not None and self._validations_since >= self.patience
+        if self.encoder is not None:
+            self.encoder.judge()
         elapsed = self._lap()
         beta = self._beta()
         return (
@@ -476,6 +502,8 @@ class Training(Iterator[Step]):
         )  # fmt: skip
 
     def _fit_to_data(self) -> None:
+        if "likelihood" in self.frozen:
+            return
         fit_to_data(self.average, self._fit_rows, self.seed, self.device)
         with torch.no_grad():
             for mine, theirs in zip(self.model.buffers(), self.average.buffers(), strict=True):
@@ -491,6 +519,8 @@ class Training(Iterator[Step]):
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state().items()}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         tensors |= {"sums": self.sums, "bad": self.bad}
+        if self.encoder is not None:
+            tensors |= {f"encoder.{k}": v for k, v in self.encoder.state().items()}
         numbers = {
             "index": self.index,
             "seconds": self.seconds + (time.perf_counter() - self._clock if self._begun else 0.0),
@@ -514,6 +544,8 @@ class Training(Iterator[Step]):
         self.objective.load_state_dict(part("objective"))
         self.optimizer.load(part("optimizer"))
         self.best = {k: v.to(self.device) for k, v in part("best").items()} or None
+        if self.encoder is not None:
+            self.encoder.load(part("encoder"))
         self.sums.copy_(tensors["sums"])
         self.bad.copy_(tensors["bad"])
         self._in_a_row = int(self.bad[1])
@@ -526,8 +558,8 @@ class Training(Iterator[Step]):
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
-        parts = (self.objective.gradient, getattr(self.model, "posterior", None), getattr(self.model, "prior", None))
-        outside = [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
+        parts = (getattr(self.model, "posterior", None), getattr(self.model, "prior", None))
+        outside = self.objective.outside_graph + [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
         possible = self.processes == 1 and self.precision == "32" and not outside
         if self.device.type == "cpu":
             possible = possible and any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
@@ -548,15 +580,15 @@ class Training(Iterator[Step]):
     def _steps_in(self, minutes: float) -> int:
         """Time some steps and a validation on the run's own objects, put everything back, and say how many fit."""
         self.steps, self.ema = 10**9, 0.999
-        self.objective.beta.plan(self.steps, self.steps_per_epoch)
+        self.objective.plan(self.steps, self.steps_per_epoch)
         tensors, numbers = self.state()
         self._clock = time.perf_counter()
         for step in range(5):
-            self._one(step)
+            self._advance(step)
         self._wait()
         start, done = time.perf_counter(), 0
         while done < 20 or time.perf_counter() - start < min(4.0, 60 * minutes / 50):
-            self._one(5 + done)
+            self._advance(5 + done)
             done += 1
         self._wait()
         each = (time.perf_counter() - start) / done
@@ -572,6 +604,86 @@ class Training(Iterator[Step]):
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+@final
+class _Lagging:
+    """Update the encoder alone until its bound stops rising, before each step, for as long as the code's information rises.
+
+    (He, Spokoyny, Neubig and Berg-Kirkpatrick 2019: an encoder that lags behind the decoder is what lets the posterior collapse.)
+    """
+
+    def __init__(self, run: Training, optimizer: Callable[..., Optimizer]) -> None:
+        posterior = getattr(run.model, "posterior", None)
+        self.parameters = [] if posterior is None else [p for p in posterior.parameters() if p.requires_grad]
+        if not self.parameters or run.processes > 1 or not getattr(posterior, "scored_anywhere", True):
+            reason = "several processes" if run.processes > 1 else "a posterior that is frozen or a flow"
+            raise ValueError(f"expected one process and an encoder whose q is scored anywhere for aggressive updates; got {reason}")
+        self.run, self.optimizer = run, optimizer(self.parameters)
+        self.numbers = torch.tensor([1.0, -math.inf, 0.0], dtype=torch.float64)  # still lagging, information so far, updates since told
+
+    def catch_up(self, step: int) -> None:
+        """Update until ten updates lose no less than the ten before them."""
+        if not self.numbers[0]:
+            return
+        run, before, now = self.run, math.inf, 0.0
+        lr = run.lr * one_cycle(step, run.steps)
+        for i in range(INNER):
+            stream = step * INNER + i
+            index = numpy_generator(run.seed, "encoder", step, i).integers(len(run.data.train), size=(1, run.batch))
+            batch = run.data.train.gather(index, run.device, seed=run.seed, stream=stream, place=(0, run.batch))[0]
+            noise = run.model.noise(run.objective.k, run.batch, torch_generator(run.device, run.seed, "encoder noise", step, i))
+            number = torch.tensor(float(step), dtype=torch.float64, device=run.device)
+            run.objective.eval()  # what follows the steps does not follow these
+            loss = run.core(batch, number, noise).loss
+            run.objective.train()
+            grads = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
+            norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(grads))))
+            if bool(torch.isfinite(loss + norm)):
+                self.optimizer.step(grads, lr, norm / run.clip if float(norm) > run.clip else None)
+            self.numbers[2] += 1
+            now += float(loss.detach())
+            if (i + 1) % TOLD == 0:
+                if not now < before:
+                    return
+                before, now = now, 0.0
+
+    @torch.no_grad()
+    def judge(self) -> None:
+        """End it where the information of codes of validation data about their index no longer rises."""
+        run = self.run
+        rows = run.valid.take(min(len(run.valid), INFORMED))
+        if not self.numbers[0] or not run.index or len(rows) < 2:
+            return
+        batch = rows.batch(slice(0, len(rows)), run.device)
+        draws = run.model.draw(batch, 1, noise=run.model.noise(1, len(rows), torch_generator(run.device, run.seed, "information")))
+        held = draws.q.log_prob(draws.z[0].unsqueeze(1))  # (B, B): each draw under the q of each datum
+        information = float((held.diagonal() - torch.logsumexp(held, 1) + math.log(len(rows))).mean())
+        if information <= float(self.numbers[1]):
+            self.numbers[0] = 0.0
+        self.numbers[1] = information
+
+    def counted(self) -> int:
+        """Return the updates since this was last asked."""
+        found = int(self.numbers[2])
+        self.numbers[2] = 0
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `load` goes on from."""
+        return {"numbers": self.numbers, **{f"optimizer.{k}": v for k, v in self.optimizer.state().items()}}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.numbers.copy_(state["numbers"])
+        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in state.items() if k != "numbers"})
+
+
+def _part(model: LatentModel, name: str) -> nn.Module:
+    parts = dict(model.named_children())
+    if name not in parts:
+        raise ValueError(f"expected parts of the model to freeze: {', '.join(parts)}; got {name!r}")
+    return parts[name]
 
 
 def _check(*rules: tuple[bool, str, Any]) -> None:

@@ -21,7 +21,7 @@ import torch
 import torch.nn as nn
 import yaml
 
-from vaestro import gradients, likelihoods, networks, objectives, optimizers, posteriors, priors
+from vaestro import gradients, likelihoods, networks, objectives, optimizers, penalties, posteriors, priors, recipes, schedules
 from vaestro.model import VAE
 from vaestro.spaces import Kind, Space
 
@@ -66,7 +66,12 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "categorical": priors.Categorical,
     },
     "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear, "conv": networks.Convolutional},
-    "objective": {"elbo": objectives.elbo_objective, "iwae": objectives.iwae_objective},
+    "objective": {
+        "elbo": objectives.elbo_objective,
+        "iwae": objectives.iwae_objective,
+        "miwae": objectives.miwae_objective,
+        "ciwae": objectives.ciwae_objective,
+    },
     "gradient": {
         "pathwise": gradients.Pathwise,
         "stl": gradients.StickingTheLanding,
@@ -75,7 +80,15 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "gumbel-softmax": gradients.GumbelSoftmax,
         "straight-through": gradients.StraightThrough,
     },
-    "schedule": {"constant": objectives.constant, "warmup": objectives.warmup},
+    "schedule": {
+        "constant": schedules.constant,
+        "warmup": schedules.warmup,
+        "sigmoid": schedules.Sigmoid,
+        "cyclical": schedules.Cyclical,
+        "geco": schedules.Geco,
+    },
+    "penalty": {"total-correlation": penalties.TotalCorrelation, "dip": penalties.Dip, "mmd": penalties.Mmd},
+    "recipe": recipes.RECIPES,
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
 
@@ -136,7 +149,14 @@ class Part:
     options: Mapping[str, Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the constructor with the options."""
+        """Call the constructor with the options.
+
+        Raises:
+            ValueError: one that it needs was not given.
+        """
+        needed = _needed(self.constructor) - set(self.options) - set(kwargs)
+        if needed:
+            raise ValueError(f"expected {self.name}:{'=..., '.join(sorted(needed))}=...; got {self.name} without it")
         return self.constructor(*args, **{**self.options, **kwargs})
 
     def __str__(self) -> str:
@@ -253,6 +273,12 @@ def _imported(module: str, attribute: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}")
     return typing.cast("Callable[..., Any]", found)
+
+
+def _needed(constructor: Callable[..., Any]) -> set[str]:
+    """Return the keyword-only arguments that have no default."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
 
 
 def options_of(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:

@@ -49,10 +49,12 @@ from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
 from vaestro.files import read_config, read_lines, read_object
+from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
 from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
+from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive
 from vaestro.spaces import Frame, Space
 
@@ -71,6 +73,11 @@ DEFAULTS: dict[str, Any] = {
     "objective": "elbo",
     "gradient": None,
     "beta": 1.0,
+    "free_bits": None,
+    "capacity": None,
+    "penalty": None,
+    "aggressive": False,
+    "freeze": None,
     "optimizer": "adamw",
     "epochs": None,
     "steps": None,
@@ -91,7 +98,10 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
     **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "encoder", "decoder", "objective"), str),
     **dict.fromkeys(("gradient", "optimizer"), str),
-    "condition": list,
+    **dict.fromkeys(("condition", "penalty", "freeze"), list),
+    "free_bits": float | str,
+    "capacity": str,
+    "aggressive": bool,
     **dict.fromkeys(("device", "precision", "compile", "init"), str),
     "beta": float | str,
 }
@@ -250,7 +260,10 @@ class Run:
         remedy = Remedies(str(self.path), config)
         steps = int(config["steps"])
         objective = make_objective(DEFAULTS | normalised(config))
-        objective.beta.plan(max(steps, 1), len(data.train) / config["batch"])
+        objective.plan(max(steps, 1), len(data.train) / config["batch"])
+        some = data.train.take(min(len(data.train), 2)).fixed().batch(slice(0, 2), device)
+        objective.prepare(model, some, len(data.train), config["batch"], config["seed"])
+        objective.to(device).eval()
         held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
         finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
         log_dets = model.space.log_dets()
@@ -499,6 +512,8 @@ class Job(Iterator[Step]):
         given = {k: v for k, v in options.items() if v is not None}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
+        recipe = given.pop("recipe", None)
+        asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
         asked = normalised(asked)
         held = source is not None and not isinstance(source, (str, Path))
@@ -684,6 +699,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
                 "compile",
             )
         },
+        freeze=asked["freeze"] or (),
     )
     if asked["init"]:
         _initialise(made, asked["init"])
@@ -710,10 +726,12 @@ def _initialise(training: Training, run: str) -> None:
     weights = Run(run).model().state_dict()
     mine = training.model.state_dict()
     differing = [k for k in mine if k not in weights or weights[k].shape != mine[k].shape]
-    if differing:
-        raise ValueError(f"expected a model of the same parts in {run}; got one that differs in {differing[0]}")
-    training.model.load_state_dict(weights)
-    training.average.load_state_dict(weights)
+    other_prior = [k for k in differing if k.startswith("prior.")]
+    if len(differing) > len(other_prior) or ("prior" in training.frozen and differing):
+        raise ValueError(f"expected a model of the same parts in {run}, but for the prior; got one that differs in {differing[0]}")
+    kept = {k: v for k, v in weights.items() if k in mine and not (other_prior and k.startswith("prior."))}
+    for model in (training.model, training.average):
+        model.load_state_dict(model.state_dict() | kept)
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:
@@ -722,16 +740,37 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     Raises:
         ValueError: the weight of the KL or a part is not one.
     """
-    objective: Objective = find("objective", asked["objective"])(
-        find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
-    )
     beta = asked["beta"]
     with suppress(ValueError):
         beta = float(beta)
     if isinstance(beta, float) and not 0 <= beta < math.inf:
         raise ValueError(f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got {beta}")
-    objective.beta = find("schedule", beta)() if isinstance(beta, str) else Schedule(beta)
-    return objective
+    gradient: Gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+    made: Objective = find("objective", asked["objective"])(
+        gradient,
+        beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
+        rate=_rate_term(asked),
+        penalties=[find("penalty", spec)() for spec in asked["penalty"] or ()],
+        aggressive=asked["aggressive"],
+    )
+    return made
+
+
+def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
+    """Make what stands in place of the rate in the loss: free bits ("0.5:group=all,smooth=0.1") or a capacity ("to=25,share=0.5")."""
+    bits, most = asked["free_bits"], asked["capacity"]
+    if bits is not None and most is not None:
+        raise ValueError("expected free bits or a capacity; got both")
+    if most is not None:
+        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()  # type: ignore[no-any-return]
+    if bits is None:
+        return None
+    number, _, options = str(bits).partition(":")
+    try:
+        nats = float(number)
+    except ValueError:
+        raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}") from None
+    return find("free bits", f"free-bits:{options}", {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -53,19 +53,37 @@ def train(
     latent: Annotated[int | None, typer.Option("--latent", "--latent-dim", help="Latent units.  [default: 32]")] = None,
     likelihood: Annotated[str | None, typer.Option(help="p(x|z).  [default: by the kind of data]")] = None,
     posterior: Annotated[str | None, typer.Option(help="q(z|x).  [default: normal]")] = None,
-    prior: Annotated[str | None, typer.Option(help="p(z).  [default: normal]")] = None,
+    prior: Annotated[str | None, typer.Option(help="p(z).  [default: normal; uniform for discrete latents]")] = None,
     network: Annotated[str | None, typer.Option(help="Encoder and decoder.  [default: conv for larger images, else residual]")] = None,
     encoder: Annotated[str | None, typer.Option(help="The encoder alone, such as my_module:MyEncoder.")] = None,
     decoder: Annotated[str | None, typer.Option(help="The decoder alone.")] = None,
     condition: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="Attribute or column to condition on; may be repeated.")
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="elbo, or iwae:k=5.  [default: elbo]")] = None,
+    objective: Annotated[str | None, typer.Option(help="elbo, iwae:k=5, miwae, ciwae.  [default: elbo]")] = None,
     gradient: Annotated[
         str | None, typer.Option(help="Gradient estimator.  [default: pathwise; gumbel-softmax for discrete latents]")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="Optimiser.  [default: adamw]")] = None,
     beta: Annotated[str | None, typer.Option(help="Weight of the KL: a number, or warmup:share=0.1.  [default: 1]")] = None,
+    free_bits: Annotated[
+        str | None, typer.Option(metavar="NATS", help="Rate of each unit that costs nothing, or 5:group=all,smooth=0.5 of all units.")
+    ] = None,
+    capacity: Annotated[
+        str | None, typer.Option(metavar="OPTIONS", help="Press the rate to a capacity that grows, such as to=25,share=0.5,gamma=100.")
+    ] = None,
+    penalty: Annotated[
+        list[str] | None, typer.Option(help="On the aggregate posterior, such as total-correlation:weight=5; may be repeated.")
+    ] = None,
+    aggressive: Annotated[
+        bool | None, typer.Option("--aggressive", help="Let the encoder catch up before each step, while the code's information rises.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Options known under a name, such as beta-tcvae:beta=6 (vaestro parts recipe); others given win.")
+    ] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(metavar="PART", help="posterior, likelihood or prior: stays as it is; may be repeated.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more]")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time, in place of epochs; made into steps before the first.")] = None,
@@ -97,7 +115,9 @@ def train(
     options: dict[str, Any] = {
         "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
         "decoder": decoder, "condition": [unquoted(name) for name in condition or []] or None, "objective": objective,
-        "gradient": gradient, "optimizer": optimizer, "beta": beta, "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
+        "gradient": gradient, "optimizer": optimizer, "beta": beta, "free_bits": free_bits, "capacity": capacity,
+        "penalty": penalty or None, "aggressive": aggressive, "recipe": recipe, "freeze": freeze or None,
+        "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
         "compile": compile, "init": init,
     }  # fmt: skip
