@@ -12,7 +12,7 @@ ORDER = [
     "files", "drawing", "randomness", "spaces",
     "densities", "networks", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
     "objectives", "recipes", "optimizers",
-    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "comparison", "report", "cli",
+    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
 ]  # fmt: skip
 
 

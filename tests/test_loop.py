@@ -354,13 +354,21 @@ import numpy as np
 import vaestro as vs
 from vaestro.runs import Job
 job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, network="mlp:width=16", likelihood=sys.argv[3] or None, steps=40, batch=32,
-              device="cpu", beta="warmup:steps=10", clip=2.0)
+              device="cpu", clip=2.0, **({"beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
 for _ in job:
     pass
 """
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "real"])
+PENALISED = {
+    "penalty": ["total-correlation:weight=2", "dip", "mmd:weight=3"],
+    "free_bits": "0.2:group=all",
+    "beta": "geco:target=11",
+    "prior": "vamp:inputs=5",
+}
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "real", "penalised"])
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> None:
     r = np.random.default_rng(0)
     if kind == "dynamic":
@@ -368,7 +376,8 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> Non
         source, likelihood = f"{tmp_path / 'x.npy'}:binarise=dynamic", ""
     else:
         np.save(tmp_path / "x.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
-        source, likelihood = str(tmp_path / "x.npy"), "gaussian:variance=optimal"
+        source, likelihood = str(tmp_path / "x.npy"), "gaussian:variance=optimal" if kind == "real" else "gaussian"
+    options = json.dumps(PENALISED if kind == "penalised" else {})
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     runs = {}
@@ -378,7 +387,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> Non
             [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         )
         done = subprocess.run(
-            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood], env=environment, capture_output=True, text=True
+            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood, options], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
         runs[processes] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -352,3 +352,54 @@ def test_every_command_takes_such_runs(options: list[str], tmp_path: Path, capsy
         assert main([*command, "--quiet"]) == 0, (command, capsys.readouterr().err)
     first, again = (latents.encode(vs.Run(run).model(), vs.load("digits").test)["mean"] for _ in range(2))
     assert np.array_equal(first, again), "mistake 18: a code is no draw"
+
+
+# -- fitted after training ------------------------------------------------------------------------------------------------
+
+
+def clustered(path: Path) -> str:
+    """Write data from four templates: their codes lie in clusters, which N(0, 1) does not."""
+    r = np.random.default_rng(0)
+    templates = r.integers(0, 2, (4, 12))
+    np.save(path, (templates[r.integers(0, 4, 1500)] ^ (r.random((1500, 12)) < 0.02)).astype(np.uint8))
+    return str(path)
+
+
+@pytest.mark.parametrize("prior", ["mixture:components=8", "maf:layers=2,width=16", "vamp:inputs=20"])
+def test_a_fitted_prior_raises_the_bound_and_leaves_the_rest_as_it_is(prior: str, tmp_path: Path) -> None:
+    source = clustered(tmp_path / "x.npy")
+    run = vs.train(source, run=tmp_path / "run", latent=2, network="mlp:width=32", steps=600, batch=64, lr=5e-3, device="cpu")
+    found = vs.fit_prior(run, prior, steps=400, lr=1e-2)
+    assert found.run.path == tmp_path / f"run-{prior.partition(':')[0]}"
+    assert found.gain[0] > 3.5 * found.gain[1] > 0
+    assert found.after[0] - found.before[0] == pytest.approx(found.gain[0], abs=1e-6)
+    old, new = run.model().state_dict(), found.run.model().state_dict()
+    for name, value in old.items():
+        assert torch.equal(value, new[name]), name
+    assert all(file.exists() for file in found.samples)
+    config = found.run.config
+    assert config["prior"] == prior and config["freeze"] == ["posterior", "likelihood"] and config["init"] == str(run.path)
+    again = vs.train(config=found.run.path / "config.yaml", run=tmp_path / "again")
+    assert all(torch.equal(v, again.model().state_dict()[k]) for k, v in new.items()), "its config.yaml repeats it"
+
+
+def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, run = clustered(tmp_path / "x.npy"), str(tmp_path / "run")
+    assert main(["train", source, "--run", run, "--latent", "2", "--network", "mlp:width=8", "--steps", "20", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["fit-prior", run, "--prior", "mixture:components=4", "--steps", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "before: log p(x) >=" in said and "after:  log p(x) >=" in said and "all else is frozen" in said
+    assert main(["evaluate", run + "-mixture", "--k", "5", "--limit", "20", "--quiet"]) == 0
+    for options, message in (
+        (["--prior", "mixture"], "expected a new run folder"),
+        (["--prior", "autoregressive", "--run", str(tmp_path / "b")], "expected a prior over real latents"),
+        (["--prior", "normal", "--run", str(tmp_path / "c")], "expected something to train"),
+        (["--prior", "mixtur", "--run", str(tmp_path / "d")], "expected a prior: 'mixture'"),
+    ):
+        assert main(["fit-prior", run, *options]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error, error
+    assert not any((tmp_path / name).exists() for name in "bcd")
+    assert main(["train", source, "--run", str(tmp_path / "e"), "--init", run, "--latent", "3", "--steps", "3"]) == 2
+    assert "expected a model of the same parts" in capsys.readouterr().err

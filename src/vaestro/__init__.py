@@ -31,6 +31,7 @@ _HOMES = {
     "Run": "runs",
     "train": "runs",
     "resume": "runs",
+    "fit_prior": "prior_fitting",
     "compare": "comparison",
     "Comparison": "comparison",
     "write_report": "report",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from vaestro.model import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
+    from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
     from vaestro.spaces import Batch, Space

@@ -114,6 +114,8 @@ FILES = (
     "evaluation*.json",
     "evaluation*.npz",
     "samples.*",
+    "samples-before.*",
+    "samples-after.*",
     "data.npy",
     "data.parquet",
     "data.json",

@@ -445,6 +445,41 @@ def sample(
     console.say(f"wrote {n} {what} to {path}")
 
 
+@app.command("fit-prior")
+def fit_prior(
+    run: RunArgument = None,
+    prior: Annotated[str, typer.Option(help="The prior to fit: mixture, vamp, maf, coupling, autoregressive, with options.")] = "mixture",
+    output: Annotated[str | None, typer.Option("--run", metavar="DIR", help="The new run's folder.  [default: RUN-PRIOR]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 5]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.002]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
+    force: Force = False,
+) -> None:
+    """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with samples before and after.
+
+    Example: vaestro fit-prior runs/mine --prior mixture:components=64
+    """
+    from vaestro.evaluation import plus_minus
+    from vaestro.prior_fitting import finish, prepare
+
+    opened = _open(run)
+    job = prepare(opened, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
+    count = sum(p.numel() for p in job.training.parameters)
+    console.say(f"{count:,} parameters of the prior {prior}, {job.training.steps:,} steps of {job.training.batch}; all else is frozen")
+    try:
+        with job:
+            console.watch(job)
+    except KeyboardInterrupt:
+        console.say(f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: vaestro train --resume {job.path}")
+        raise typer.Exit(130) from None
+    found = finish(opened, job)
+    on = f"{found.n:,} {found.split} data"
+    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {on}), samples in {found.samples[0]}")
+    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats, samples in {found.samples[1]}")
+    console.say(f"the fitted prior raises the bound by {plus_minus(found.gain)} nats; wrote {job.path}/")
+
+
 @app.command()
 def encode(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],

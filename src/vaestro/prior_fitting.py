@@ -1,0 +1,114 @@
+"""A prior fitted after training to the aggregate posterior, encoder and decoder left as they are (ex-post; Ghosh et al. 2020).
+
+The ELBO with everything but the prior frozen is, up to a constant, E_q(z|x) log p(z): its maximum is the prior nearest to the aggregate
+posterior mean_n q(z | x_n). What results is a run like any other, whose samples start where codes lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaestro import latents
+from vaestro.data.writers import write_data, write_grid
+from vaestro.evaluation import evaluate
+from vaestro.evaluation.records import mean_and_error
+from vaestro.model import LatentModel
+from vaestro.parts import find
+from vaestro.runs import Job, Run
+
+ROWS, DRAWS = 2000, 20  # data and draws that before and after are compared by
+SHOWN = 64
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Hold what fitting a prior did.
+
+    Args:
+        run: the new run.
+        before, after: ELBO of the same held-out data, (mean, standard error), in nats; n data of a split.
+        gain: after less before, paired over data and draws, (mean, standard error).
+        samples: the pictures or tables of samples, before and after.
+    """
+
+    run: Run
+    split: str
+    n: int
+    before: tuple[float, float]
+    after: tuple[float, float]
+    gain: tuple[float, float]
+    samples: tuple[Path, Path]
+
+
+def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Any) -> Job:
+    """Prepare a run that fits a prior to another run's aggregate posterior.
+
+    Args:
+        run: a trained run.
+        prior: a name of the table, with options.
+        path: the new folder; by default RUN-PRIOR.
+        force: overwrite an existing run.
+        options: of training, such as epochs, lr, seed; other parts than the prior stay as they are.
+
+    Raises:
+        ValueError: the run has no weights, or the prior has no meaning for it.
+    """
+    run.model()  # says what is wrong before anything is written
+    name = find("prior", prior).name.replace(":", "-")
+    kept = ("source", "condition", "latent", "likelihood", "posterior", "network", "encoder", "decoder", "gradient", "batch", "device")
+    config = {key: run.config[key] for key in kept if run.config.get(key) is not None}
+    if config.get("gradient") in ("dreg", "stl") or str(config.get("gradient")).startswith("score"):
+        del config["gradient"]
+    source = config.pop("source")
+    asked = {"epochs": 5.0} if not {"steps", "epochs", "minutes"} & {k for k, v in options.items() if v is not None} else {}
+    given = {k: v for k, v in options.items() if v is not None}
+    fixed = {"prior": prior, "init": str(run.path), "freeze": ["posterior", "likelihood"], "objective": "elbo"}
+    where = Path(f"{str(run.path).rstrip('/')}-{name}") if path is None else Path(path)
+    return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
+
+
+def finish(run: Run, job: Job, seed: int = 0) -> Fitted:
+    """Compare before and after on held-out data, and write samples of both into the new run's folder."""
+    data = job.data
+    rows = next((r for r in (data.valid, data.test, data.train) if len(r)), data.train).spread(ROWS).fixed()
+    before, after = run.model(), job.run.model()
+    scores = [evaluate(m, rows, k=DRAWS, methods="elbo", seed=seed)["elbo"].nats for m in (before, after)]
+    files = tuple(_samples(m, job.path, when, rows, seed) for m, when in ((before, "before"), (after, "after")))
+    found = [mean_and_error(s.astype(np.float64)) for s in (*scores, scores[1] - scores[0])]
+    return Fitted(job.run, rows.name, len(rows), found[0], found[1], found[2], (files[0], files[1]))
+
+
+def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
+    given = latents.given_of(rows.spread(SHOWN))
+    drawn = latents.sample(model, SHOWN if given is None else len(given), given=given, seed=seed, mean=model.space.image)
+    if model.space.image:
+        path = folder / f"samples-{when}.png"
+        write_grid(path, {"": drawn}, model.space, f"means of p(x|z) at draws of z, {when} the prior was fitted")
+    else:
+        path = folder / f"samples-{when}.{'csv' if model.space.columns else 'npz'}"
+        write_data(path, drawn)
+    return path
+
+
+def fit_prior(
+    run: str | Path | Run, prior: str = "mixture", path: str | Path | None = None, *, force: bool = False, **options: Any
+) -> Fitted:
+    """Fit a prior to a run's aggregate posterior, encoder and decoder frozen, and write a new run: what `vaestro fit-prior` calls.
+
+    Args:
+        run: a trained run.
+        prior, path, force, options: see `prepare`.
+
+    Raises:
+        ValueError: the run has no weights, or the prior has no meaning for it; nothing was written.
+    """
+    opened = run if isinstance(run, Run) else Run(run)
+    job = prepare(opened, prior, path, force=force, **options)
+    with job:
+        for _ in job:
+            pass
+    return finish(opened, job)
