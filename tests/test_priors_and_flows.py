@@ -403,3 +403,23 @@ def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not any((tmp_path / name).exists() for name in "bcd")
     assert main(["train", source, "--run", str(tmp_path / "e"), "--init", run, "--latent", "3", "--steps", "3"]) == 2
     assert "expected a model of the same parts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("posterior", ["full-normal", "low-rank-normal", "iaf", "normal"])
+def test_densities_keep_their_precision_under_autocast(posterior: str) -> None:
+    model = built(latent=3, posterior=posterior, prior="maf" if posterior == "normal" else "normal").float()
+    features = torch.randn(2, *type(model.posterior).outputs(model.units, **({"rank": 4} if "rank" in posterior else {})))
+    noise = model.noise(5, 2, torch.Generator().manual_seed(0))
+
+    def scored() -> list[torch.Tensor]:
+        q = model.q(features)
+        z = q.from_noise(noise)
+        return [z, q.log_prob(z), prior_of(model).log_prob(z), q.log_prob(z.clone())]
+
+    plain = scored()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = scored()
+        assert torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1)).dtype == torch.bfloat16
+    for a, b in zip(plain, cast, strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

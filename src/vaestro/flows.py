@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities import Normal
+from vaestro.densities import Normal, full_precision
 
 MOMENTS = 64  # draws that mean and variance are taken from
 
@@ -140,6 +140,7 @@ class Flowed:
         scale = 0.5 * self.outer.logvar.flatten(1).sum(-1)
         return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) - log_det - scale
 
+    @full_precision
     def _pushed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         start = self._flat(noise)
         moved, log_det = self.transform.call_and_ladj(start)
@@ -150,6 +151,7 @@ class Flowed:
         self._made = self._pushed(noise)
         return self._made[0]
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...): of its own draws from the noise that made them, elsewhere through the inverse.
 
@@ -201,11 +203,13 @@ class FlowPrior:
     def __init__(self, transform: Transform, shape: tuple[int, ...], like: Tensor) -> None:
         self.transform, self.shape, self._like = transform, shape, like
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...)."""
         start, log_det = self.transform.call_and_ladj(value.flatten(value.ndim - len(self.shape)))
         return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) + log_det
 
+    @full_precision
     def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw (rows, *Z)."""
         noise = torch.randn((rows, math.prod(self.shape)), generator=generator, dtype=self._like.dtype, device=self._like.device)

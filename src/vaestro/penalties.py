@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Binary, Cells, LocationScale, Normal, mean_over_ranks
+from vaestro.densities import Binary, Cells, LocationScale, Normal, full_precision, mean_over_ranks
 from vaestro.model import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
@@ -208,6 +208,7 @@ class TotalCorrelation(Penalty):
                 f"expected a posterior of independent units for total-correlation, such as normal; got {type(draws.q).__name__}"
             )
 
+    @full_precision
     def forward(self, draws: Draws, step: Tensor) -> Tensor:
         together, alone = log_aggregate(draws.q, draws.z[0], self.rows)
         return (together - alone.sum(-1)).mean()
@@ -229,6 +230,7 @@ class Dip(Penalty):
             raise ValueError(f"expected weights of 0 or more; got off={off} and diagonal={diagonal}")
         self.kind, self.off, self.diagonal = kind, off, diagonal
 
+    @full_precision
     def forward(self, draws: Draws, step: Tensor) -> Tensor:
         mean = gathered(draws.q.mean.flatten(1))
         centred = mean - mean.mean(0)
@@ -265,6 +267,7 @@ class Mmd(Penalty):
         if not draws.shared_prior:
             raise ValueError("expected one prior of all data for the penalty mmd; got one of what is given")
 
+    @full_precision
     def forward(self, draws: Draws, step: Tensor) -> Tensor:
         z = gathered(draws.z[0].flatten(1))
         generator = torch_generator(z.device, self.seed, "mmd", int(step))

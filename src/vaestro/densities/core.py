@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,23 @@ def soft_limit(x: Tensor, limit: float) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """Return log(1 + exp(x)), exact in both precisions."""
     return F.softplus(x, threshold=SOFTPLUS_EXACT)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def full_precision(method: Method) -> Method:
+    """Keep a method out of autocast: networks may run in half precision, densities may not."""
+
+    @wraps(method)
+    def held(*args: Any, **kwargs: Any) -> Any:
+        kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not kinds:
+            return method(*args, **kwargs)
+        with torch.autocast(kinds[0], enabled=False):
+            return method(*args, **kwargs)
+
+    return cast("Method", held)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities.core import LOG_2PI, Density, sum_cells, uniform
+from vaestro.densities.core import LOG_2PI, Density, full_precision, sum_cells, uniform
 from vaestro.densities.values import LocationScale, Normal, gumbel_noise
 
 BLOCK = 2**24  # numbers held at once
@@ -64,6 +64,7 @@ class FullNormal:
         """Return the marginal variance of each unit, (B, *Z)."""
         return torch.exp(self.conditional_logvar) * (1 + self.lower.square().sum(-1).reshape(self.mean.shape))
 
+    @full_precision
     def from_noise(self, noise: Tensor) -> Tensor:
         """Return z (K, B, *Z) from standard normal noise in the same shape."""
         flat = noise.flatten(noise.ndim - self.dims)
@@ -72,6 +73,7 @@ class FullNormal:
         self._made = z, noise
         return z
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...); of its own draws from the noise that made them."""
         noise = self._made[1] if self._made is not None and value is self._made[0] else self._noise_of(value)
@@ -86,6 +88,7 @@ class FullNormal:
         solved = torch.linalg.solve_triangular(unit, columns, upper=False, unitriangular=True)
         return solved.permute(2, 0, 1).reshape(*lead, rows, *self.mean.shape[self.mean.ndim - self.dims :])
 
+    @full_precision
     def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
         """Return KL to N(mean, exp(logvar)) on each unit, given the units before it, (B, *Z)."""
         ratio = self.conditional_logvar - logvar
@@ -115,6 +118,7 @@ class LowRankNormal:
         """Return the marginal variance of each unit, (B, *Z)."""
         return torch.exp(self.own_logvar) * (1 + self.factors.square().sum(-1).reshape(self.mean.shape))
 
+    @full_precision
     def from_noise(self, noise: Tensor) -> Tensor:
         """Return z (K, B, *Z) from standard normal noise (K, B, n + R)."""
         n = self.factors.shape[-2]
@@ -127,6 +131,7 @@ class LowRankNormal:
         eye = torch.eye(rank, dtype=self.factors.dtype, device=self.factors.device)
         return torch.linalg.cholesky(eye + self.factors.mT @ self.factors)
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...), by Woodbury's identity."""
         scaled = ((value - self.mean) * torch.exp(-0.5 * self.own_logvar)).flatten(value.ndim - self.dims)
@@ -140,6 +145,7 @@ class LowRankNormal:
     def _log_det(self, factor: Tensor) -> Tensor:
         return self.own_logvar.flatten(1).sum(-1) + 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
+    @full_precision
     def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
         """Return KL to N(mean, exp(logvar)) of all units together, (B, 1): they share noise, so that none has a part of its own."""
         logvar = torch.as_tensor(logvar, dtype=self.mean.dtype, device=self.mean.device)
@@ -316,6 +322,7 @@ class NormalMixture:
         """Return the mean, (*Z,)."""
         return (torch.softmax(self.logits, 0).unsqueeze(-1) * self.means).sum(0).reshape(self.shape)
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...)."""
         dtype = torch.float64 if value.device.type != "mps" else value.dtype
@@ -327,6 +334,7 @@ class NormalMixture:
         logs = constant + z @ (means * precision).T - 0.5 * (z.square() @ precision.T)
         return torch.logsumexp(logs, -1).to(value.dtype)
 
+    @full_precision
     def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw (rows, *Z); the temperature is that within a component."""
         chosen = _chosen(self.logits, rows, generator)
@@ -359,6 +367,7 @@ class Mixture:
         """Return the mean, (*Z,)."""
         return torch.tensordot(torch.softmax(self.logits, 0), self.q.mean, 1)
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...), some values at a time."""
         lead = value.shape[: value.ndim - len(self.shape)]
@@ -367,6 +376,7 @@ class Mixture:
         parts = value.reshape(-1, *self.shape).split(size)
         return torch.cat([torch.logsumexp(weights + self.q.log_prob(part.unsqueeze(1)), -1) for part in parts]).reshape(lead)
 
+    @full_precision
     def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw (rows, *Z); the temperature is that within a component."""
         chosen = _chosen(self.logits, rows, generator)
@@ -402,10 +412,12 @@ class Autoregressive:
         logits = self._logits(value.flatten(value.ndim - len(self.shape))).reshape(value.shape)
         return Binary(logits, len(self.shape)) if self.alphabet == 1 else OneHot(logits, self.alphabet, len(self.shape))
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-probabilities in nats, (...)."""
         return self._given(value).log_prob(value)
 
+    @full_precision
     def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw (rows, *Z), a group after the other."""
         z = self._like.new_zeros((rows, *self.shape))

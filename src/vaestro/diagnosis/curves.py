@@ -148,6 +148,8 @@ def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:
 def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
     """Find a weight of the KL that was still moving in the last tenth of the run."""
     settled = curves.settled_from()
+    if str(remedy.config.get("beta")).startswith("geco"):
+        return None  # it follows the distortion for as long as there is training
     enough = curves.finished and math.isfinite(curves.beta) and len({line["step"] for line in curves.lines}) > ENOUGH
     if not enough or (settled is not None and settled <= 0.9 * curves.last):
         return None
