@@ -223,7 +223,9 @@ class LocationScale(Posterior, ABC):
         limit: of twice the log-scale.
     """
 
-    def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], limit: float) -> None:
+    made: ClassVar[type[densities.LocationScale]]
+
+    def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, limit: float = 20.0) -> None:
         super().__init__(space, encoder, units)
         self.limit = _limited(limit)
 
@@ -231,9 +233,9 @@ class LocationScale(Posterior, ABC):
     def outputs(cls, units: tuple[int, ...], **options: Any) -> tuple[int, ...]:
         return (2, *units)
 
-    @abstractmethod
     def family(self, loc: Tensor, log_scale: Tensor) -> densities.LocationScale:
         """Return the member of the family at a location and a log-scale."""
+        return type(self).made(loc, log_scale, len(self.units))
 
     def density(self, features: Tensor) -> densities.LocationScale:
         loc, raw = features.unbind(1)
@@ -253,11 +255,7 @@ class Laplace(LocationScale):
         space, encoder, units, limit: see LocationScale.
     """
 
-    def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, limit: float = 20.0) -> None:
-        super().__init__(space, encoder, units, limit)
-
-    def family(self, loc: Tensor, log_scale: Tensor) -> densities.Laplace:
-        return densities.Laplace(loc, log_scale, len(self.units))
+    made = densities.Laplace
 
 
 @final
@@ -268,11 +266,18 @@ class Logistic(LocationScale):
         space, encoder, units, limit: see LocationScale.
     """
 
-    def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, limit: float = 20.0) -> None:
-        super().__init__(space, encoder, units, limit)
+    made = densities.Logistic
 
-    def family(self, loc: Tensor, log_scale: Tensor) -> densities.Logistic:
-        return densities.Logistic(loc, log_scale, len(self.units))
+
+@final
+class Gumbel(LocationScale):
+    """Represent independent Gumbel units, which are skewed: a short tail below and a long one above, which no symmetric family has.
+
+    Args:
+        space, encoder, units, limit: see LocationScale.
+    """
+
+    made = densities.Gumbel
 
 
 @final
@@ -290,26 +295,11 @@ class StudentT(LocationScale):
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, df: float = 5.0, limit: float = 20.0) -> None:
         if not 2 < df < math.inf:
             raise ValueError(f"expected more than 2 degrees of freedom; got {df}")
-        super().__init__(space, encoder, units, limit)
+        super().__init__(space, encoder, units, limit=limit)
         self.register_buffer("df", torch.tensor(df), persistent=False)
 
     def family(self, loc: Tensor, log_scale: Tensor) -> densities.StudentT:
         return densities.StudentT(loc, log_scale, self.df.to(loc.dtype), len(self.units))
-
-
-@final
-class Gumbel(LocationScale):
-    """Represent independent Gumbel units, which are skewed: a short tail below and a long one above, which no symmetric family has.
-
-    Args:
-        space, encoder, units, limit: see LocationScale.
-    """
-
-    def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, limit: float = 20.0) -> None:
-        super().__init__(space, encoder, units, limit)
-
-    def family(self, loc: Tensor, log_scale: Tensor) -> densities.Gumbel:
-        return densities.Gumbel(loc, log_scale, len(self.units))
 
 
 class _Flow(Posterior, ABC):
