@@ -10,7 +10,7 @@ import torch
 
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
-from vaestro import densities
+from vaestro import densities, latents
 from vaestro.densities import closed_form_kl
 from vaestro.gradients import Gradient, GumbelSoftmax, Pathwise, Score, StraightThrough
 from vaestro.parts import TABLE, find
@@ -364,3 +364,24 @@ def test_entropies_of_the_standard_members() -> None:
         assert float(q.entropy) == pytest.approx(expected, abs=1e-9)
     q = built("student-t:df=7", 1).q(torch.zeros(1, 2, 1, dtype=torch.float64))
     assert float(q.entropy) == pytest.approx(float(D.StudentT(7.0).entropy()), abs=1e-6)
+
+
+def test_discrete_codes_are_probabilities_and_reconstructions_come_from_the_most_probable_values() -> None:
+    for posterior in ("bernoulli", "categorical:codes=3"):
+        model = built(posterior, 2).float()
+        data = make_data(model.space, make_values(model.space, 30))
+        codes = latents.encode(model, data.test)
+        assert set(codes) == {"mean"}, "a discrete unit has no log-variance"
+        z = latents.settled(model, codes["mean"])
+        assert set(np.unique(z)) <= {0.0, 1.0}
+        if model.alphabet > 1:
+            grouped, means = (a.reshape(len(z), 2, 3) for a in (z, codes["mean"]))
+            assert (grouped.sum(2) == 1).all()
+            assert (grouped.argmax(2) == means.argmax(2)).all()
+        np.testing.assert_array_equal(latents.reconstruct(model, data.test), latents.decode(model, z))
+    # A grid of one-hot groups, the groups along its first dimension.
+    grid = built("categorical:codes=3", 2, network="linear")
+    means = np.random.default_rng(0).random((4, 6, 2, 2))
+    z = latents.settled(grid, means)
+    assert (z.reshape(4, 2, 3, 2, 2).sum(2) == 1).all()
+    assert (z.reshape(4, 2, 3, 2, 2).argmax(2) == means.reshape(4, 2, 3, 2, 2).argmax(2)).all()

@@ -68,9 +68,20 @@ def decode(model: LatentModel, z: np.ndarray, *, given: Tensor | None = None, sa
     return joined(out)
 
 
+def settled(model: LatentModel, mean: np.ndarray) -> np.ndarray:
+    """Return the latents that codes stand for, (N, *Z): the means themselves, or for discrete latents the most probable values."""
+    if not model.alphabet:
+        return mean
+    if model.alphabet == 1:
+        return (mean > 0.5).astype(mean.dtype)
+    groups = mean.reshape(len(mean), -1, model.alphabet, *mean.shape[2:])
+    chosen = groups.argmax(2, keepdims=True) == np.arange(model.alphabet).reshape(1, 1, -1, *[1] * (mean.ndim - 2))
+    return chosen.astype(mean.dtype).reshape(mean.shape)
+
+
 def reconstruct(model: LatentModel, rows: Rows) -> Any:
-    """Return the likelihood's mean at each datum's code, in the user's layout and units."""
-    return decode(model, encode(model, rows)["mean"], given=given_of(rows))
+    """Return the likelihood's mean at each datum's code, in the user's layout and units; for discrete latents at its most probable one."""
+    return decode(model, settled(model, encode(model, rows)["mean"]), given=given_of(rows))
 
 
 @torch.inference_mode()

@@ -773,4 +773,4 @@ def signal(moved: Tensor, variance: Tensor) -> Tensor:
         moved: variance over data of q's mean, (units,).
         variance: mean over data of q's variance, (units,).
     """
-    return 0.5 * torch.log1p(moved / variance)
+    return 0.5 * torch.log1p(moved / variance.clamp_min(1e-12))  # a discrete unit may be certain

@@ -363,7 +363,7 @@ class VAE(LatentModel):
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
         logvar = getattr(q, "logvar", None)
-        if logvar is None:
+        if logvar is None and not self.alphabet:
             variance = variance_of(q)
             logvar = None if variance is None else variance.log()
         return Code(q.mean, logvar, self.posterior.how)

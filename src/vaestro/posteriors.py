@@ -452,6 +452,7 @@ class Bernoulli(Posterior):
     """
 
     discrete = True
+    how = "probabilities of q(z | x)"
 
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...]) -> None:
         super().__init__(space, encoder, units)
@@ -485,6 +486,7 @@ class Categorical(Posterior):
     """
 
     discrete = True
+    how = "probabilities of q(z | x)"
 
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, codes: int = 10) -> None:
         super().__init__(space, encoder, units)

@@ -90,7 +90,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         "given": [] if model.given is None else list(model.given.names),
         "traversed": moved,
     }
-    z = _moved(model, latents.encode(model, shown.take(1))["mean"].reshape(-1), moved)
+    z = _moved(model, latents.settled(model, latents.encode(model, shown.take(1))["mean"]).reshape(-1), moved)
     fixed = _repeated(latents.given_of(shown.take(1)), len(z))
     traversed = latents.decode(model, z, given=fixed)
     sets: dict[str, Any] = {"data": shown.outward(), "reconstructions": latents.reconstruct(model, shown)}
