@@ -1,5 +1,9 @@
-"""What is found in arrays, in as few passes as it takes, is what straightforward code finds."""
+"""What is found in arrays, in as few passes as it takes, is what straightforward code finds, and is kept for the next start."""
 
+import hashlib
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vaestro as vs
-from vaestro.data import arrays, loading, passes
+from vaestro.data import Data, arrays, cache, duplicates, loading, passes
 from vaestro.data.passes import Part, Picked, once
 from vaestro.spaces import Kind
 
@@ -41,6 +45,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(passes, "pieces", pieces)
     return listed
+
+
+def told(data: Data) -> Any:
+    """Return all there is to know of data."""
+    hashes = {k: (a.dtype.str, a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for k, a in data.space.arrays().items()}
+    splits = [(rows.sha256(), rows.observed_cells(), rows.dynamic) for rows in (data.train, data.valid, data.test)]
+    return json.loads(json.dumps([data.space.scalars(), hashes, data.notes, data.shared, data.source, splits]))
 
 
 # -- one pass, and straightforwardly ----------------------------------------------------------------------------------
@@ -130,6 +141,18 @@ def test_every_twin_is_found_and_no_other(dtype: str) -> None:
     assert min(twins.values()) > 10 and data.shared == tuple(f"{n} of 150 {s} {how}" for s, n in twins.items())
 
 
+def test_sketches_lose_no_near_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(0)
+    x = r.normal(size=(1000, 60))
+    near = x[:500] + r.normal(size=(500, 60)) * r.uniform(0.05, 0.3, (500, 1))  # on both sides of the limit, a deviation of 0.2
+    x = np.concatenate([x, near])[r.permutation(1500)]
+    shared = vs.load(x).shared
+    monkeypatch.setattr(duplicates, "SURE", np.inf)
+    assert shared == vs.load(x).shared and len(shared) == 2
+    monkeypatch.setattr(duplicates, "NEAR", 0.1)
+    assert shared != vs.load(x).shared, "there are rows beyond the limit"
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])
 def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(600).reshape(300, 2)
@@ -142,6 +165,17 @@ def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(size: int, mon
                 once([x, x[:100]], Picked(Part(x, index), size, keep, made).look)
                 wanted = times * (x if index is None else x[index])
                 assert groups == [wanted[i : i + size].tolist() for i in range(0, len(wanted), size)]
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_a_guess_that_nothing_speaks_against_until_the_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "GUESSED", 10)
+    x = CASES["real"][0].copy()
+    x[333, 2] = np.nan
+    np.save("x.npy", x)
+    data = vs.load("x.npy:missing=nan,seed=5")
+    assert data.space.missing and any("missing at random" in note for note in data.notes)
+    assert data.train.observed is not None and data.train.observed.sum() == x.size - 1
 
 
 # -- passes and memory ------------------------------------------------------------------------------------------------
@@ -207,3 +241,99 @@ def test_a_level_beyond_the_last_of_a_known_space_is_refused() -> None:
     assert len(loading.load_rows("x.npy", space)) == N
     with pytest.raises(ValueError, match=r"expected levels values 0, 1 \.\. 16; got \d"):
         loading.load_rows("y.npy", space)
+
+
+# -- the second start -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("on_disk")
+def test_the_second_start_is_the_first_and_reads_nothing_through(name: str, read: list[str]) -> None:
+    x, options, _, _ = CASES[name]
+    np.save("x.npy", np.concatenate([x, x[:30]]))
+    source = f"x.npy:{options}" if options else "x.npy"
+    first = vs.load(source)
+    assert "x.npy" in read and first.shared
+    read.clear()
+    again = vs.load(source)
+    assert read == []
+    assert told(again) == told(first)
+
+
+@pytest.mark.parametrize("source", ["x.npy:seed=1", "x.npy:valid=9", "x.npy:kind=category", "x.npy:levels=30", "x.npy", "y.npy"])
+@pytest.mark.usefixtures("on_disk")
+def test_other_content_options_and_files_are_looked_at_anew(source: str, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = CASES["levels"][0]
+    np.save("x.npy", x)
+    np.save("y.npy", x // 2)
+    first = told(vs.load("x.npy"))
+    if source == "x.npy":
+        time = os.stat("x.npy").st_mtime_ns
+        np.save("x.npy", x[::-1] // 3)
+        os.utime("x.npy", ns=(time + 1, time + 1))
+    read.clear()
+    made = told(vs.load(source))
+    assert Path(source.partition(":")[0]).name in read and made[:4] + made[5:] != first[:4] + first[5:]
+    monkeypatch.setenv("VAESTRO_CACHE", "another")
+    assert told(vs.load(source)) == made
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_an_array_in_memory_or_of_one_piece_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = CASES["levels"][0]
+    np.save("x.npy", x)
+    mapped = np.load("x.npy", mmap_mode="r+")
+    vs.load(mapped)
+    monkeypatch.setattr(passes, "PIECE", x.nbytes)
+    vs.load("x.npy")
+    assert cache.entries() == []
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def meddle(path: Path) -> None:
+    path.write_text(path.read_text().replace('"levels": 17', '"levels": 16').replace('"levels": 0', '"levels": 1'))
+
+
+def renamed(path: Path) -> None:
+    path.write_text(path.read_text().replace('"found"', '"lost"'))
+
+
+def nothing(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"found": 3}))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("marginal.npy", flip), ("marginal.npy", Path.unlink), ("marginal.npy", lambda path: path.write_bytes(b"")),
+        ("marginal.npy", lambda path: path.write_bytes(b"x" * path.stat().st_size)),
+        ("meta.json", meddle), ("meta.json", renamed), ("meta.json", nothing), ("meta.json", lambda path: path.write_text("{")),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("on_disk")
+def test_a_damaged_record_is_made_again(file: str, damage: Callable[[Path], Any], place: Path, read: list[str]) -> None:
+    np.save("x.npy", CASES["levels"][0])
+    first = told(vs.load("x.npy"))
+    [entry] = cache.entries()
+    damaged = place / "cache" / entry.key / file
+    before = damaged.read_bytes()
+    damage(damaged)
+    assert not damaged.exists() or damaged.read_bytes() != before
+    read.clear()
+    assert told(vs.load("x.npy")) == first and read == ["x.npy"]
+    read.clear()
+    assert told(vs.load("x.npy")) == first and read == []
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_where_the_cache_cannot_be_written_data_are_read_all_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save("x.npy", CASES["levels"][0])
+    first = told(vs.load("x.npy"))
+    (place / "file").write_text("mine")
+    monkeypatch.setenv("VAESTRO_CACHE", str(place / "file"))
+    assert told(vs.load("x.npy")) == first

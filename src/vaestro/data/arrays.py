@@ -7,9 +7,12 @@ more, since they are taken from the mean.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -31,6 +34,35 @@ class Inferred(NamedTuple):
     options: dict[str, Any]
     notes: list[str]
     shared: list[str] | None
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the fitted arrays into a folder, and return the rest as JSON takes it."""
+        for name, array in self.space.arrays().items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        return {"found": self._words(), "hash": self._hash()}
+
+    @classmethod
+    def restore(cls, folder: Path, meta: Mapping[str, Any]) -> Inferred:
+        """Return what `save` wrote.
+
+        Raises:
+            ValueError: it is not what was written; KeyError, TypeError and others where it makes no sense.
+        """
+        found = meta["found"]
+        arrays = {file.stem: np.load(file, allow_pickle=False) for file in folder.glob("*.npy")}
+        inferred = cls(Space.restore(found["space"], arrays), found["options"], found["notes"], found["shared"])
+        if inferred._hash() != meta["hash"]:
+            raise ValueError(f"expected what was written into {folder}; got something else")
+        return inferred
+
+    def _words(self) -> dict[str, Any]:
+        return {"space": self.space.scalars(), "options": self.options, "notes": self.notes, "shared": self.shared}
+
+    def _hash(self) -> str:
+        digest = hashlib.blake2b(json.dumps(self._words(), sort_keys=True).encode(), digest_size=16)
+        for name, array in sorted(self.space.arrays().items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 def infer_space(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Inferred:

@@ -8,6 +8,7 @@ large, in memory-mapped files in the cache, so that data larger than memory can 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.data import cache, duplicates, images, tables
-from vaestro.data.arrays import as_it_lies, grey_levels, infer_space, large
-from vaestro.data.passes import Part, distinct, once, place
+from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
+from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.parts import nearest
@@ -53,14 +54,21 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     notes = [*raw.notes, *notes]
     parts, given_space, given_notes = _given(parts, condition, name)
     binarise = options.get("binarise", "none")
+    key = known = None
     if isinstance(parts["train"].whole, Frame):
         space, made = _infer_table(parts, options, name)
-        shared = None
+        inferred = Inferred(space, options, made, None)
     else:
-        space, options, made, shared = infer_space(parts, options, name)
+        key = _key(parts, options, name)
+        known = None if key is None else _recalled(key)
+        inferred = known or infer_space(parts, options, name)
+    space, options, made, shared = inferred
     rows = _rows(parts, space, binarise, given_space, progress, inferred=True)
     if shared is None:
         shared = duplicates.between(rows, name in NAMED)
+    if key is not None and known is None:
+        with suppress(OSError):  # where nothing can be written, the next start takes as long as this one
+            cache.entry(key, inferred._replace(shared=shared).save, _resolved(name))
     notes += made + given_notes + shared
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
@@ -68,9 +76,32 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space, tuple(shared))
 
 
+def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> str | None:
+    """Return the key under which is kept what is found in arrays; None where they are small, or no files that only others change."""
+    arrays = distinct(parts.values())
+    places = [lies for a in arrays if (lies := place(a)) is not None]
+    if name == "array" or len(places) < len(arrays) or all(len(a) <= piece(a) for a in arrays):
+        return None
+    splits = {s: [[a is p.whole for a in arrays].index(True), len(p)] for s, p in parts.items() if len(p)}
+    settings = {"options": options, "trusted": name in NAMED, "arrays": [_lie(a) for a in arrays], "splits": splits}
+    return cache.key("found-1", [file for file, _ in places], settings, Path(places[0][0]).parent)
+
+
 def _lie(array: np.ndarray) -> list[Any]:
     """Say how an array lies in its file."""
     return [place(array), array.shape, array.strides, array.dtype.str]
+
+
+def _recalled(key: str) -> Inferred | None:
+    """Return what was found in the same arrays before; None where nothing was kept, or it is damaged."""
+    kept = cache.find(key)
+    if kept is not None:
+        try:
+            return Inferred.restore(*kept)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+            with suppress(OSError):
+                cache.remove(key)
+    return None
 
 
 def _resolved(name: str) -> str:
