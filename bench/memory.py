@@ -4,6 +4,7 @@
     python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
     python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
     python bench/memory.py start [--megabytes 2000] [--rounds 3]
+    python bench/memory.py starved [--megabytes 2000]
 
 decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
 anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
@@ -19,6 +20,9 @@ with the same rows held in memory.
 start: seconds in which `load` returns, when a file is new and when it was read before, and then those to the first step of training,
 beside a plain read of the file from end to end: of 64x64 colour images of bytes, and as float32 with noise; with no page of them in
 memory before each, and with all.
+
+starved: seconds and bytes that come from the disk when `load` reads a new file of 64x64 colour images and pages are dropped from memory
+every half second meanwhile, as they are where data are larger than memory.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,8 +152,7 @@ def cold(options: argparse.Namespace) -> None:
         for round in range(options.rounds + 1):
             for i in (0, 1):
                 mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-                with path.open("rb") as file:
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                drop(path)
                 start = time.perf_counter()
                 for _ in range(options.steps):
                     next(runs[i])
@@ -160,11 +164,10 @@ def cold(options: argparse.Namespace) -> None:
     )
 
 
-def drop(folder: Path) -> None:
-    """Drop the pages of all files below a folder from memory; those that are mapped stay."""
-    os.sync()  # only what is on the disk can be dropped
-    for path in filter(Path.is_file, folder.rglob("*")):
-        with path.open("rb") as file:
+def drop(path: Path) -> None:
+    """Drop the pages of a file, or of all below a folder, from memory; those that are mapped stay."""
+    for each in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
+        with each.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -197,6 +200,7 @@ def start(options: argparse.Namespace) -> None:
                     for i, work in enumerate(works):
                         gc.collect()
                         if cold:
+                            os.sync()  # only what is on the disk can be dropped
                             drop(folder)
                         begun = time.perf_counter()
                         work()
@@ -209,6 +213,45 @@ def start(options: argparse.Namespace) -> None:
                     f"again {times[2]} ({again:.3f} reads); again, and to the first step {times[3]}",
                     flush=True,
                 )
+
+
+def starved(options: argparse.Namespace) -> None:
+    import vaestro as vs
+
+    def came() -> int:
+        line = next(x for x in Path("/proc/self/io").read_text().splitlines() if x.startswith("read_bytes"))
+        return int(line.split()[1])
+
+    with tempfile.TemporaryDirectory() as place:
+        path, loaded = Path(place) / "x.npy", threading.Event()
+        os.environ["VAESTRO_CACHE"] = str(Path(place) / "cache")
+        write_images(path, options.megabytes)
+        open_memmap = np.memmap.__new__
+        mapped: list[mmap.mmap] = []
+
+        def opened(*args: Any, **named: Any) -> np.memmap:
+            array = open_memmap(*args, **named)
+            mapped.append(array._mmap)
+            return array
+
+        def starve() -> None:
+            while not loaded.wait(0.5):
+                for pages in mapped:
+                    pages.madvise(mmap.MADV_DONTNEED)  # what is mapped cannot be dropped
+                drop(path)
+
+        np.memmap.__new__ = staticmethod(opened)  # type: ignore[method-assign,assignment]
+        os.sync()
+        drop(path)
+        thread = threading.Thread(target=starve)
+        thread.start()
+        begun, before = time.perf_counter(), came()
+        vs.load(str(path))
+        seconds, read = time.perf_counter() - begun, came() - before
+        loaded.set()
+        thread.join()
+        size = path.stat().st_size
+        print(f"{size / 1e6:,.0f} MB: load {seconds:.1f} s, {read / 1e6:,.0f} MB from the disk ({read / size:.2f} times the file)")
 
 
 def started(source: Any, steps: int, likelihood: str = "discretized-logistic") -> Iterator[Any]:
@@ -272,6 +315,7 @@ def main() -> None:
     command(training, small=500, large=5000, steps=300, rounds=10)
     command(cold, megabytes=1000, steps=8, rounds=10)
     command(start, megabytes=2000, rounds=3)
+    command(starved, megabytes=2000)
     command(once, path="", steps=300)
     options = parser.parse_args()
     options.run(options)
