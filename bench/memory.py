@@ -3,6 +3,7 @@
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
     python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
     python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
+    python bench/memory.py start [--megabytes 2000] [--rounds 3]
 
 decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
 anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
@@ -14,13 +15,19 @@ turns, 32 steps at a time after as many to warm up, so that what else the machin
 
 cold: the same training on an array whose pages are dropped from memory before every turn, as they are where data do not fit, in turns
 with the same rows held in memory.
+
+start: seconds in which `load` returns, when a file is new and when it was read before, and then those to the first step of training,
+beside a plain read of the file from end to end: of 64x64 colour images of bytes, and as float32 with noise; with no page of them in
+memory before each, and with all.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +160,63 @@ def cold(options: argparse.Namespace) -> None:
     )
 
 
-def started(source: Any, steps: int) -> Iterator[Any]:
+def drop(folder: Path) -> None:
+    """Drop the pages of all files below a folder from memory; those that are mapped stay."""
+    os.sync()  # only what is on the disk can be dropped
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def start(options: argparse.Namespace) -> None:
+    import vaestro as vs
+
+    with tempfile.TemporaryDirectory() as place:
+        folder, path = Path(place), Path(place) / "x.npy"
+        os.environ["VAESTRO_CACHE"] = str(folder / "cache")
+        write_images(folder / "small.npy", 20)
+        started(folder / "small.npy", 8)  # what the first run of a process takes is not measured
+
+        def read() -> None:
+            buffer = bytearray(2**24)
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+        for kind, likelihood in (("bytes", "discretized-logistic"), ("float32", "gaussian")):
+            write_images(path, options.megabytes if kind == "bytes" else options.megabytes // 4)
+            if kind == "float32":
+                array = np.load(path)
+                np.save(path, array.astype(np.float32) + np.random.default_rng(0).random(array.shape, np.float32))
+                del array
+            works = (read, partial(vs.load, str(path)), partial(vs.load, str(path)), partial(started, path, 8, likelihood))
+            for cold in (True, False):
+                seconds = np.empty((options.rounds, len(works)))
+                for round in range(options.rounds):
+                    shutil.rmtree(folder / "cache", ignore_errors=True)
+                    for i, work in enumerate(works):
+                        gc.collect()
+                        if cold:
+                            drop(folder)
+                        begun = time.perf_counter()
+                        work()
+                        seconds[round, i] = time.perf_counter() - begun
+                first, again = np.median(seconds[:, 1:3] / seconds[:, :1], 0)
+                times = [f"{t:.2f} s" for t in np.median(seconds, 0)]
+                where = "on the disk" if cold else "in memory"
+                print(
+                    f"{path.stat().st_size / 1e6:,.0f} MB of {kind} {where}: a plain read {times[0]}; load {times[1]} ({first:.2f} reads), "
+                    f"again {times[2]} ({again:.3f} reads); again, and to the first step {times[3]}",
+                    flush=True,
+                )
+
+
+def started(source: Any, steps: int, likelihood: str = "discretized-logistic") -> Iterator[Any]:
     """Read an array, unless it is data already, and begin to train on it."""
     import vaestro as vs
 
     data = vs.load(str(source)) if isinstance(source, (str, Path)) else source
-    model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood="discretized-logistic")
+    model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood=likelihood)
     run: Iterator[Any] = vs.training(model, vs.Objective(), data, steps=steps, batch=128, device="cpu", compile="off")
     next(run)
     return run
@@ -212,6 +271,7 @@ def main() -> None:
     command(decoding, images=5000, size=64, rounds=1)
     command(training, small=500, large=5000, steps=300, rounds=10)
     command(cold, megabytes=1000, steps=8, rounds=10)
+    command(start, megabytes=2000, rounds=3)
     command(once, path="", steps=300)
     options = parser.parse_args()
     options.run(options)

@@ -304,7 +304,9 @@ def test_at_the_exact_posterior_every_chain_has_the_weight_of_the_likelihood() -
 SETTINGS = "ais:temperatures=3,chains=2,leapfrog=1,n=5"
 CASES = [(kind, {"likelihood": name}) for name, row in TABLE["likelihood"].items() for kind in sorted(row.accepts)]
 CASES += [(Kind.BINARY, {"network": name}) for name in TABLE["network"]]
-CASES += [(Kind.BINARY, {"given": GIVEN, "prior": prior}) for prior in TABLE["prior"]]
+CASES += [(Kind.BINARY, {"given": GIVEN, "prior": prior}) for prior in ("normal", "conditional")]
+CASES += [(Kind.BINARY, {"prior": name}) for name, row in TABLE["prior"].items() if not row.discrete and name != "conditional"]
+CASES += [(Kind.BINARY, {"posterior": name}) for name, row in TABLE["posterior"].items() if not row.discrete]
 CASES += [(Kind.TABLE, {"missing": True}), (Kind.BINARY, {"missing": True})]
 
 
@@ -329,6 +331,10 @@ def test_nothing_is_drawn_from_the_global_generator_and_numbers_of_cells_are_tho
 def test_every_part_can_be_annealed(kind: Kind, parts: dict, start: str) -> None:
     model = small_model(kind=kind, **parts)
     rows = data_for(model, 7).test
+    if start == "posterior" and not model.posterior.scored_anywhere:
+        with pytest.raises(ValueError, match="expected ais:start=prior for a flow posterior"):
+            vs.evaluate(model, rows, k=2, methods=f"elbo,{SETTINGS},start={start}")
+        return
     result = vs.evaluate(model, rows, k=2, methods=f"elbo,{SETTINGS},start={start}")
     assert len(result["ais"].nats) == min(5, len(rows))
     assert np.isfinite(result["ais"].nats).all()

@@ -270,3 +270,13 @@ def test_room_is_asked_for_where_it_cannot_be_reserved(home, monkeypatch):
 def test_all_of_an_array_is_on_the_disk_before_it_is_written(tmp_path):
     cache.create_array(tmp_path / "x.npy", np.uint8, (1_000_000,))
     assert (tmp_path / "x.npy").stat().st_blocks * 512 >= 1_000_000
+
+
+def test_an_entry_is_found_only_while_it_is_whole(home):
+    assert cache.find(NAME) is None
+    place, meta = cache.entry(NAME, making())
+    assert cache.find(NAME) == (place, meta)
+    (place / "x.npy").write_bytes(b"")
+    assert cache.find(NAME) is None
+    cache.remove(NAME)
+    assert not place.exists() and list(home.iterdir()) == []

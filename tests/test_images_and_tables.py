@@ -13,7 +13,8 @@ import torch
 import vaestro as vs
 from vaestro import latents, runs
 from vaestro.cli import main
-from vaestro.data import loading
+from vaestro.data import arrays as inferring
+from vaestro.data import loading, passes
 from vaestro.data.tables import read_table
 from vaestro.randomness import Order
 from vaestro.spaces import Kind
@@ -323,8 +324,8 @@ def test_large_arrays_are_laid_out_on_the_disk_and_train_alike(monkeypatch: pyte
         np.save(f"{name}.npy", array if name == "real" else array.astype(np.uint8))
         small = vs.load(f"{name}.npy")
         with monkeypatch.context() as m:
-            m.setattr(loading, "IN_MEMORY", 100)
-            m.setattr(loading, "PIECE", 2000)
+            m.setattr(inferring, "IN_MEMORY", 100)
+            m.setattr(passes, "PIECE", 2000)
             large = vs.load(f"{name}.npy")
             rows = loading.load_rows(f"{name}.npy", large.space)
         assert isinstance(large.train.values, np.memmap) or isinstance(large.train.values.base, np.memmap)

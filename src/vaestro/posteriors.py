@@ -114,10 +114,11 @@ class Normal(Posterior):
     """
 
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], *, limit: float = 20.0, min_rate: float = 0.0) -> None:
+        limit = _limited(limit)
         if not 0 <= min_rate < limit / 4:
             raise ValueError(f"expected min_rate of 0 or more nats, and below {limit / 4:g}, a quarter of the limit; got {min_rate}")
         super().__init__(space, encoder, units)
-        self.limit, self.min_rate = _limited(limit), min_rate
+        self.limit, self.min_rate = limit, min_rate
         self.most = _logvar_of_rate(min_rate)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Keep what was decoded: each entry is a folder of .npy files, made once and then memory-mapped.
+"""Keep what was decoded and what was found in it: each entry is a folder of .npy files, made once and then memory-mapped.
 
     $VAESTRO_CACHE, else $XDG_CACHE_HOME/vaestro, else ~/.cache/vaestro
     ├── KEY/                 an entry: its arrays and meta.json
@@ -97,6 +97,21 @@ def entry(key: str, make: Callable[[Path], dict[str, Any]], source: str | Path =
             with _locked(home, key) as held:
                 meta = _whole(place) or _made(place, make, str(source), key if held else "")
     return place, meta
+
+
+def find(key: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return an entry as `entry` does if it is there and whole; nothing is made."""
+    meta = _whole(folder() / key)
+    return None if meta is None else (folder() / key, meta)
+
+
+def remove(key: str) -> None:
+    """Remove an entry, such as one whose files are not what they were.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    _discard(folder() / key)
 
 
 def open_array(path: Path) -> np.memmap:

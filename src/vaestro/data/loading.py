@@ -7,57 +7,25 @@ large, in memory-mapped files in the cache, so that data larger than memory can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vaestro.data import cache, duplicates, images, tables
+from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
+from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.parts import nearest
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
 
-PIECE = 2**24  # bytes that are looked at together
-COUNTED = 200_000_000  # cells from which frequencies are counted
-IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
 SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Hold one split before it is laid out: some rows of an array or table."""
-
-    whole: Any
-    index: np.ndarray | None = None
-    attributes: dict[str, np.ndarray] = field(default_factory=dict)
-    given: np.ndarray | None = None  # codes of the conditions of each row
-
-    def __len__(self) -> int:
-        return len(self.whole) if self.index is None else len(self.index)
-
-    def some(self, cells: int) -> _Part:
-        """Return the part, or rows of it at equal distances, with no more cells than that."""
-        rows = max(1000, cells // max(1, self.whole[:1].size))
-        if rows >= len(self):
-            return self
-        at = np.linspace(0, len(self) - 1, rows).astype(np.int64)
-        return _Part(self.whole, at if self.index is None else self.index[at])
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """Yield the rows, some megabytes at a time."""
-        for part in _pieces(self.whole, len(self)):
-            yield self.whole[part] if self.index is None else self.whole[self.index[part]]
-
-
-def _pieces(array: Any, rows: int | None = None) -> Iterator[slice]:
-    rows = len(array) if rows is None else rows
-    size = max(1, PIECE // max(1, array[:1].nbytes)) if isinstance(array, np.ndarray) else max(1, rows)
-    for start in range(0, max(1, rows), size):
-        yield slice(start, min(rows, start + size))
 
 
 # -- load -------------------------------------------------------------------------------------------------------------
@@ -85,29 +53,55 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     parts, notes = _split(raw, options, name)
     notes = [*raw.notes, *notes]
     parts, given_space, given_notes = _given(parts, condition, name)
-    table = isinstance(parts["train"].whole, Frame)
     binarise = options.get("binarise", "none")
-    if table:
+    key = known = None
+    if isinstance(parts["train"].whole, Frame):
         space, made = _infer_table(parts, options, name)
-        notes += made
+        inferred = Inferred(space, options, made, None)
     else:
-        space = _infer(_distinct(parts), options, name)
-        options, made = _large(space, options, name, len(_distinct(parts)[0]))
-        notes += made
-        if binarise != "none":
-            if space.kind is not Kind.LEVELS or space.levels != 256 or space.low != 0 or space.step != 1:
-                raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
-            space = replace(space, kind=Kind.BINARY, levels=2, step=255.0)
-            notes.append(f"{binarise} binarisation with P(1) = level / 255" + (", anew at every access" if binarise == "dynamic" else ""))
-        space, made = _fit(space, parts["train"], options.get("standardise"), binarise != "none")
-        notes += made
-    rows = _rows(parts, space, binarise, given_space, progress)
-    shared = duplicates.between(rows, name in NAMED)
-    notes += given_notes + shared
+        key = _key(parts, options, name)
+        known = None if key is None else _recalled(key)
+        inferred = known or infer_space(parts, options, name)
+    space, options, made, shared = inferred
+    rows = _rows(parts, space, binarise, given_space, progress, inferred=True)
+    if shared is None:
+        shared = duplicates.between(rows, name in NAMED)
+    if key is not None and known is None:
+        with suppress(OSError):  # where nothing can be written, the next start takes as long as this one
+            cache.entry(key, inferred._replace(shared=shared).save, _resolved(name))
+    notes += made + given_notes + shared
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
     full = _resolved(name) + (":" + ",".join(f"{k}={_written(v)}" for k, v in options.items()) if options else "")
     return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space, tuple(shared))
+
+
+def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> str | None:
+    """Return the key under which is kept what is found in arrays; None where they are small, or no files that only others change."""
+    arrays = distinct(parts.values())
+    places = [lies for a in arrays if (lies := place(a)) is not None]
+    if name == "array" or len(places) < len(arrays) or all(len(a) <= piece(a) for a in arrays):
+        return None
+    splits = {s: [[a is p.whole for a in arrays].index(True), len(p)] for s, p in parts.items() if len(p)}
+    settings = {"options": options, "trusted": name in NAMED, "arrays": [_lie(a) for a in arrays], "splits": splits}
+    return cache.key("found-1", [file for file, _ in places], settings, Path(places[0][0]).parent)
+
+
+def _lie(array: np.ndarray) -> list[Any]:
+    """Say how an array lies in its file."""
+    return [place(array), array.shape, array.strides, array.dtype.str]
+
+
+def _recalled(key: str) -> Inferred | None:
+    """Return what was found in the same arrays before; None where nothing was kept, or it is damaged."""
+    kept = cache.find(key)
+    if kept is not None:
+        try:
+            return Inferred.restore(*kept)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+            with suppress(OSError):
+                cache.remove(key)
+    return None
 
 
 def _resolved(name: str) -> str:
@@ -152,9 +146,9 @@ def load_rows(
         if split not in (None, "all"):
             parts, _ = _split(raw, options, name)
         else:
-            parts, split = {"all": _Part(raw.splits["all"], None, dict(raw.attributes.get("all", {})))}, "all"
+            parts, split = {"all": Part(raw.splits["all"], None, dict(raw.attributes.get("all", {})))}, "all"
     else:
-        parts = {s: _Part(a, None, dict(raw.attributes.get(s, {}))) for s, a in raw.splits.items()}
+        parts = {s: Part(a, None, dict(raw.attributes.get(s, {}))) for s, a in raw.splits.items()}
     split = split or "test"
     chosen = {s: p for s, p in parts.items() if split in (s, "all") and len(p)}
     if not chosen:
@@ -247,9 +241,9 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
 # -- splits and conditions --------------------------------------------------------------------------------------------
 
 
-def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, _Part], list[str]]:
+def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, Part], list[str]]:
     """Return the three splits, with what was done in words."""
-    parts = {s: _Part(a, None, dict(raw.attributes.get(s, {}))) for s, a in raw.splits.items()}
+    parts = {s: Part(a, None, dict(raw.attributes.get(s, {}))) for s, a in raw.splits.items()}
     missing = list(SPLITS) if "all" in parts else [s for s in ("valid", "test") if s not in parts]
     fixed = [k for k in ("valid", "test", "seed") if k in options and ((k == "seed" and not missing) or k in parts) and name != "mnist"]
     if name == "mnist":
@@ -274,28 +268,23 @@ def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, _
     chosen["train"] = order[:start]
     for s, index in chosen.items():
         index = np.sort(index)
-        parts[s] = _Part(whole.whole, index, {k: v[index] for k, v in whole.attributes.items()})
+        parts[s] = Part(whole.whole, index, {k: v[index] for k, v in whole.attributes.items()})
     return {s: parts[s] for s in SPLITS}, [f"split by seed {options.get('seed', 0)}"]
 
 
-def _distinct(parts: Mapping[str, _Part]) -> list[Any]:
-    """Return the arrays or tables that the splits are rows of, each once."""
-    return list({id(p.whole): p.whole for p in parts.values() if len(p.whole)}.values())
-
-
 def _given(
-    parts: dict[str, _Part],
+    parts: dict[str, Part],
     names: Sequence[str],
     source: str,
     space: Space | None = None,
     fixed: Mapping[str, np.ma.MaskedArray] | None = None,
-) -> tuple[dict[str, _Part], Space | None, list[str]]:
+) -> tuple[dict[str, Part], Space | None, list[str]]:
     """Take the conditions out of attributes, or out of a table, whose columns they then no longer are; `fixed` ones win over both."""
     if not names:
         return parts, None, []
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
-    found: dict[str, _Part] = {}
+    found: dict[str, Part] = {}
     left: dict[int, Frame] = {}  # splits that are rows of one table stay rows of one
     for s, part in parts.items():
         attributes, whole = dict(part.attributes), part.whole
@@ -319,7 +308,7 @@ def _given(
             raise ValueError(f"expected a condition that {source} has: {offer}; got {absent[0]!r}")
         if isinstance(whole, Frame) and not whole.columns:
             raise ValueError(f"expected columns to model beside the conditions in {source}; got none")
-        found[s] = _Part(whole, part.index, attributes)
+        found[s] = Part(whole, part.index, attributes)
     frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in found.items()}
     for name in names:
         empty = {s: np.flatnonzero(np.ma.getmaskarray(f.columns[name])) for s, f in frames.items()}
@@ -327,7 +316,7 @@ def _given(
         if count:
             first = {s: int(at[0]) if (index := found[s].index) is None else int(index[at[0]]) for s, at in empty.items() if len(at)}
             s = next(iter(first))
-            row = f"{min(first.values()) + 1:,}" if len(_distinct(found)) == 1 else f"{first[s] + 1:,} of {s}"
+            row = f"{min(first.values()) + 1:,}" if len(distinct(found.values())) == 1 else f"{first[s] + 1:,} of {s}"
             got = f"{count:,} empty cells, the first in row {row}" if count > 1 else f"an empty cell in row {row}"
             raise ValueError(f"expected a value of the condition {name!r} in every row of {source}; got {got}")
     notes = []
@@ -342,7 +331,7 @@ def _given(
 # -- what the cells are -----------------------------------------------------------------------------------------------
 
 
-def _infer_table(parts: Mapping[str, _Part], options: Mapping[str, Any], name: str) -> tuple[Space, list[str]]:
+def _infer_table(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> tuple[Space, list[str]]:
     frames = {s: p.whole if p.index is None else p.whole[p.index] for s, p in parts.items()}
     columns = set(frames["train"].columns)
     for frame in frames.values():
@@ -353,244 +342,24 @@ def _infer_table(parts: Mapping[str, _Part], options: Mapping[str, Any], name: s
     return tables.infer_space(whole, frames["train"], options, name)
 
 
-def _large(space: Space, options: dict[str, Any], name: str, count: int) -> tuple[dict[str, Any], list[str]]:
-    """Refuse images that are larger than the networks are made for, unless size= says that they may be; returns the options, and notes.
-
-    An array in Python has no options: it is taken with a note, and size= among its options keeps it readable later.
-    """
-    height, width = space.shape[1:] if len(space.shape) == 3 else (0, 0)
-    if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
-        return options, []
-    if name != "array":
-        raise ValueError(images.too_large(height, width, name, count))
-    made = f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
-    return {**options, "size": f"{height}x{width}"}, [made]
-
-
-def _infer(arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:
-    """Say what the values are: binary, levels, counts, categories or real."""
-    shape = arrays[0].shape[1:]
-    for array in arrays:
-        if array.shape[1:] != shape:
-            raise ValueError(f"expected splits of one shape; got {shape} and {array.shape[1:]} in {name}")
-    inside = {0: (1,), 2: (1, *shape)}.get(len(shape), shape)
-    if len(shape) == 3:
-        inside = (shape[2], *shape[:2])
-    dtype = arrays[0].dtype
-    seen = _Seen()
-    for array in arrays:
-        for part in _pieces(array):
-            seen.look(array[part])
-    if seen.infinite or (seen.nan and options.get("missing") != "nan"):
-        advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
-        raise ValueError(f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} infinite{advice}")
-    low, high, integral = seen.low, seen.high, seen.integral
-    if seen.nan == sum(a.size for a in arrays):
-        raise ValueError(f"expected values in {name}; got nothing but NaN")
-    if low == high:
-        raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
-    two = _only(arrays, low, high)
-    base = Space(Kind.REAL, inside, shape, dtype.name, missing=seen.nan > 0)
-    asked = options.get("kind")
-    if asked is None:
-        asked = "binary" if two else "levels" if integral and low >= 0 and high <= 255 else "real"
-        if asked == "real" and dtype.kind in "iu":
-            raise ValueError(f"expected kind= for integers from {low:g} to {high:g}; got none: try {name}:kind=real")
-        if asked == "real" and len(shape) in (2, 3) and low >= 0 and high <= 1 and seen.bytes:
-            return replace(base, kind=Kind.LEVELS, step=1 / 255, levels=256)
-    if asked in ("real", "unit"):
-        if asked == "unit" and (low <= 0 or high >= 1):
-            raise ValueError(f"expected values inside (0, 1) for kind=unit; got some from {low:g} to {high:g} in {name}")
-        return replace(base, kind=Kind(asked))
-    if asked == "binary":
-        if not two:
-            raise ValueError(f"expected two values in binary data; got more, from {low:g} to {high:g}, in {name}")
-        return replace(base, kind=Kind.BINARY, low=low, step=high - low, levels=2)
-    if not integral:
-        raise ValueError(f"expected whole numbers in {asked} data; got fractions in {name}")
-    if asked == "count":
-        if low < 0:
-            raise ValueError(f"expected counts of 0 or more; got {low:g} in {name}")
-        return replace(base, kind=Kind.COUNT)
-    if asked == "levels":
-        if low < 0:
-            raise ValueError(f"expected levels of 0 or more; got {low:g} in {name}")
-        levels = options.get("levels", 256 if high > 127 and high <= 255 else int(high) + 1)
-        low = 0.0
-    else:
-        levels = options.get("levels", int(high - low) + 1)
-    if levels < 2 or levels > 65536 or high - low > levels - 1:
-        raise ValueError(f"expected levels between {max(2, int(high - low) + 1)} and 65536; got {levels} in {name}")
-    return replace(base, kind=Kind(asked), low=low, levels=levels)
-
-
-class _Seen:
-    """Gather, piece by piece, what the values of arrays are like."""
-
-    def __init__(self) -> None:
-        self.low, self.high = np.inf, -np.inf
-        self.integral = self.bytes = True  # bytes: multiples of 1 / 255
-        self.nan = self.infinite = 0
-
-    def look(self, values: np.ndarray) -> None:
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values)
-            if not finite.all():
-                self.nan += int(np.isnan(values).sum())
-                self.infinite += int(np.isinf(values).sum())
-                values = values[finite]
-            if self.integral and values.size:
-                head = values.ravel()[:1000]  # most data are told apart by a few values
-                self.integral = bool((head == np.rint(head)).all() and (values == np.rint(values)).all())
-            if self.bytes and values.size:
-                head = values.ravel()[:1000].astype(np.float64) * 255
-                self.bytes = bool((np.abs(head - np.rint(head)) < 1e-3).all())
-                if self.bytes:
-                    scaled = values.astype(np.float64) * 255
-                    self.bytes = bool((np.abs(scaled - np.rint(scaled)) < 1e-3).all())
-        if values.size:
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-
-
-def _only(arrays: Sequence[np.ndarray], low: float, high: float) -> bool:
-    """Tell whether the values are `low` and `high` (or NaN) alone."""
-    for array in arrays:
-        for part in (slice(0, 100), *_pieces(array)):
-            values = array[part]
-            if not ((values == low) | (values == high) | (values != values)).all():
-                return False
-    return True
-
-
-# -- what is derived from the training split --------------------------------------------------------------------------
-
-
-def _fit(space: Space, train: _Part, standardise: str | None, grey: bool) -> tuple[Space, list[str]]:
-    """Fit what is derived from data on the training split; returns what there is to say too."""
-    if space.kind in (Kind.REAL, Kind.UNIT):
-        return _fit_real(space, train, standardise)
-    train = train.some(COUNTED)  # frequencies are where a decoder starts, and need no more
-    if grey:
-        total = sum(_grey(piece, space).sum(0, dtype=np.float64) for piece in train.pieces())
-        return replace(space, marginal=np.asarray(total / (255 * len(train)), np.float32)), []
-    if space.kind in (Kind.BINARY, Kind.COUNT):
-        total, count = np.zeros(space.shape), np.zeros(space.shape)
-        for piece in train.pieces():
-            observed = space.seen(piece)
-            total += (space.inward(piece) * (1 if observed is None else observed)).sum(0, dtype=np.float64)
-            count += len(piece) if observed is None else observed.sum(0)
-        return replace(space, marginal=np.asarray(total / np.maximum(count, 1), np.float32)), _missing_note(space)
-    small = space.levels * space.cells <= 1_000_000
-    counts = np.zeros(space.cells * space.levels if small else space.levels, np.int64)
-    offsets = space.levels * np.arange(space.cells) if small else np.zeros(1, np.int64)
-    for piece in train.pieces():
-        codes, observed = space.inward(piece).reshape(-1, space.cells), space.seen(piece)
-        for start in range(0, len(codes), max(1, 2**23 // space.cells)):
-            # One count over (cell, code) pairs, not a pass over the data for each code.
-            part = slice(start, start + max(1, 2**23 // space.cells))
-            pairs = codes[part] + offsets
-            kept = pairs.ravel() if observed is None else pairs[observed.reshape(-1, space.cells)[part]]
-            counts += np.bincount(kept, minlength=len(counts))
-    if small:
-        counts = np.moveaxis(counts.reshape(*space.shape, space.levels), -1, 0)
-        # A level unseen at a cell is not impossible there: each cell sees the pooled frequencies `levels` times as well.
-        pooled = (counts.reshape(space.levels, -1).sum(1) + 1) / (counts.sum() + space.levels)
-        seen = counts + space.levels * pooled.reshape(-1, *[1] * len(space.shape))
-        frequencies = seen / seen.sum(0)
-    else:
-        frequencies = ((counts + 1) / (counts.sum() + space.levels)).reshape(-1, *[1] * len(space.shape))
-    return replace(space, marginal=np.ascontiguousarray(frequencies, np.float32)), _missing_note(space)
-
-
-def _missing_note(space: Space) -> list[str]:
-    return ["some cells are missing: bounds are of what is observed, and missing at random is assumed"] if space.missing else []
-
-
-def _fit_real(space: Space, train: _Part, standardise: str | None) -> tuple[Space, list[str]]:
-    how = "none" if space.kind is Kind.UNIT else standardise or ("feature" if len(space.shape) == 1 else "global")
-    notes = _missing_note(space)
-    if train.whole.dtype.kind in "iu":
-        notes.append("whole numbers read as real values: bounds are densities of values spread by one, and draws are rounded")
-    plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
-    sums, count, largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
-    for piece in train.pieces():
-        inside = plain._inside(np.asarray(piece, np.float64))
-        with np.errstate(all="ignore"):
-            sums += np.nansum(inside, 0)
-            count += (~np.isnan(inside)).sum(0)
-            largest = max(largest, float(np.nanmax(np.abs(inside), initial=0.0)))
-    if not largest < 1e30:
-        raise ValueError(f"expected values below 1e30 in size; got some up to {largest:g}")
-    empty = int((count == 0).sum())
-    if empty:
-        raise ValueError(f"expected a value in every cell of some training row; got {empty} of {space.cells} cells that are always missing")
-    offset = sums / count
-    squares = np.zeros(space.shape)
-    for piece in train.pieces():
-        squares += np.nansum((plain._inside(np.asarray(piece, np.float64)) - offset) ** 2, 0)
-    spread = np.sqrt(squares / count)
-    spread = np.where(spread > 1e-12 * np.maximum(np.abs(offset), 1e-300), spread, 0.0)
-    constant = spread == 0
-    if constant.any():
-        notes.append(f"{int(constant.sum())} of {space.cells} columns are constant in the training split")
-    resolution, origin, atoms = _resolution(space, train, how == "feature")
-    if how == "none":
-        fitted = replace(plain, resolution=resolution, origin=origin, atoms=atoms)
-    else:
-        # A constant cell has no scale of its own, and its density could grow without end: it is spread over its own size.
-        own = np.where(offset == 0, 1.0, np.abs(offset))
-        scale = np.where(constant, own, spread) if how == "feature" else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
-        if how == "feature" and constant.any():
-            resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
-            origin = np.where(constant, offset, 0.0 if origin is None else origin)
-        fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms)
-    if space.kind is Kind.UNIT:
-        fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
-    if resolution is not None and train.whole.dtype.kind not in "iu":
-        steps = np.unique(resolution[(resolution > 0) & ~np.broadcast_to(constant, resolution.shape)] if resolution.ndim else resolution)
-        if len(steps):
-            shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
-            notes.append(f"values lie on a grid, or many share one (cells of {shown}): spread over those, no density can grow without end")
-            if atoms is not None:
-                notes[-1] += "; where they repeat on no grid, bounds depend on the cells (rounding the data chooses others)"
-    return fitted, notes
-
-
-def _resolution(space: Space, train: _Part, by_feature: bool) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Return what `tables.lattice` says of real values, for each feature or for all cells; None where there is no grid."""
-    if train.whole.dtype.kind in "iu":
-        return np.ones(()), np.zeros(()), None
-    rows = min(len(train), max(100, 2_000_000 // space.cells))
-    at = np.linspace(0, len(train) - 1, rows).astype(np.int64)
-    sample = space._inside(np.asarray(train.whole[at if train.index is None else train.index[at]])).reshape(rows, -1)
-    found = np.array([_step(column) for column in sample.T] if by_feature else _step(sample.ravel()))
-    steps, origins, atoms = found[..., 0], found[..., 1], np.asarray(found[..., 2] > 0)
-    return (steps, origins, atoms if atoms.any() else None) if steps.any() else (None, None, None)
-
-
-def _step(values: np.ndarray) -> tuple[float, float, bool]:
-    distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
-    if len(distinct) < 2:
-        return 0.0, 0.0, False
-    spread = float(np.sqrt(np.average((distinct - np.average(distinct, weights=times)) ** 2, weights=times)))
-    return tables.lattice(distinct, times, spread)
-
-
 # -- laying it out ----------------------------------------------------------------------------------------------------
 
 
-def _grey(array: np.ndarray, space: Space) -> np.ndarray:
-    """Return 8-bit grey levels inside, to be binarised."""
-    return replace(space, kind=Kind.LEVELS, levels=256, low=0.0, step=1.0).inward(array)
-
-
-def _rows(parts: Mapping[str, _Part], space: Space, binarise: str, given: Space | None, progress: Progress | None) -> dict[str, Rows]:
-    """Lay the splits out; those that are rows of one array share what is made of it."""
+def _rows(
+    parts: Mapping[str, Part],
+    space: Space,
+    binarise: str,
+    given: Space | None,
+    progress: Progress | None,
+    *,
+    inferred: bool = False,
+) -> dict[str, Rows]:
+    """Lay the splits out; those that are rows of one array share what is made of it. Data that the space was `inferred` from fit it."""
     made: dict[int, tuple[np.ndarray, np.ndarray | None, bool]] = {}
     rows = {}
     for split, part in parts.items():
         if id(part.whole) not in made:
-            made[id(part.whole)] = _laid_out(part.whole, space, binarise != "none", progress)
+            made[id(part.whole)] = _laid_out(part.whole, space, binarise != "none", progress, inferred)
         values, observed, channels_last = made[id(part.whole)]
         row = Rows(
             values, space, split, dynamic=binarise != "none", index=part.index, observed=observed,
@@ -600,45 +369,56 @@ def _rows(parts: Mapping[str, _Part], space: Space, binarise: str, given: Space 
     return rows
 
 
-def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def _laid_out(
+    whole: Any, space: Space, grey: bool, progress: Progress | None, inferred: bool
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Return an array or table as codes or values inside, the mask of what was observed, and whether channels are last.
 
     Large arrays of bytes that need no change are used as they lie; other large arrays are laid out in the cache.
     """
     if isinstance(whole, Frame):
         return space.inward(whole), space.seen(whole), False
-    inward = (lambda piece: _grey(piece, space)) if grey else space.inward
-    large = whole.size * (1 if space.levels and space.levels <= 256 else 4) > IN_MEMORY
-    as_bytes = whole.dtype == np.uint8 and (grey or (space.kind in (Kind.LEVELS, Kind.BINARY) and space.low == 0 and space.step == 1))
-    if large and as_bytes:
-        if not grey and space.levels < 256:
-            for part in _pieces(whole):
-                space.inward(whole[part])  # raises where a level is beyond the last
+    inward = partial(grey_levels, space=space) if grey else space.inward
+    if as_it_lies(whole, space, grey):
+        if not (inferred or grey or space.levels == 256):
+            once([whole], lambda array, start, rows: inward(rows))  # raises where a level is beyond the last
         return whole if len(space.outside) == 3 else whole.reshape(len(whole), *space.shape), None, len(space.outside) == 3
-    observed = None
-    if space.missing:
-        observed = np.concatenate([_all(space.seen(whole[part]), whole[part], space) for part in _pieces(whole)])
-        observed = None if observed.all() else observed
-    if not large or not isinstance(whole, np.memmap):
-        return np.concatenate([inward(whole[part]) for part in _pieces(whole)]), observed, False
+    dtype, shape, lies = inward(whole[:0]).dtype, (len(whole), *space.shape), place(whole)
+
+    def lay(values: np.ndarray, observed: np.ndarray | None, progress: Progress | None) -> bool:
+        """Fill the arrays; returns whether some cell is missing."""
+        some = False
+
+        def look(array: Any, start: int, rows: np.ndarray) -> None:
+            nonlocal some
+            values[start : start + len(rows)] = inward(rows)
+            if observed is not None:
+                mask = space.seen(rows)
+                observed[start : start + len(rows)] = True if mask is None else mask
+                some |= mask is not None
+            if progress is not None:
+                progress("laying out", start + len(rows), len(whole))
+
+        once([whole], look)
+        return some
+
+    if not large(whole, space) or lies is None:
+        values, observed = np.empty(shape, dtype), np.empty(shape, bool) if space.missing else None
+        return values, observed if lay(values, observed, None) else None, False
 
     def make(folder: Path) -> dict[str, Any]:
-        first = inward(whole[:1])
-        out = cache.create_array(folder / "values.npy", first.dtype, (len(whole), *space.shape))
-        for part in _pieces(whole):
-            out[part] = inward(whole[part])
-            if progress is not None:
-                progress("laying out", part.stop, len(whole))
-        out.flush()
-        return {}
+        values = cache.create_array(folder / "values.npy", dtype, shape)
+        observed = cache.create_array(folder / "observed.npy", bool, shape) if space.missing else None
+        some = lay(values, observed, progress)
+        values.flush()
+        if observed is not None and some:
+            observed.flush()
+        elif observed is not None:
+            (folder / "observed.npy").unlink()
+        return {"observed": some}
 
-    source = Path(str(whole.filename))
+    source = Path(lies[0])
     fitted = {k: v.tolist() for k, v in space.arrays().items() if k in ("offset", "scale")}
-    settings = {"space": space.scalars(), "fitted": fitted, "offset": int(whole.offset), "grey": grey}
-    key = cache.key("array-1", [source], settings, source.parent)
-    folder, _ = cache.entry(key, make, source)
-    return cache.open_array(folder / "values.npy"), observed, False
-
-
-def _all(mask: np.ndarray | None, piece: np.ndarray, space: Space) -> np.ndarray:
-    return np.ones((len(piece), *space.shape), bool) if mask is None else mask
+    settings = {"space": space.scalars(), "fitted": fitted, "array": _lie(whole), "grey": grey}
+    folder, meta = cache.entry(cache.key("array-2", [source], settings, source.parent), make, source)
+    return cache.open_array(folder / "values.npy"), cache.open_array(folder / "observed.npy") if meta["observed"] else None, False

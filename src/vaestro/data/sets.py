@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vaestro.data.passes import expect
 from vaestro.randomness import derive, uniform_levels
 from vaestro.spaces import Batch, Frame, Kind, Space
 
@@ -68,12 +68,15 @@ class Rows:
         chosen = rows if self.index is None else self.index[rows]
         if isinstance(chosen, slice):
             return array[chosen]
-        _expect(array, chosen)
+        expect(array, chosen)
         return array[chosen]
 
     def _values(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return rows as they are held, (..., *X)."""
-        values = self._take(self.values, rows)
+        return self.turned(self._take(self.values, rows))
+
+    def turned(self, values: np.ndarray) -> np.ndarray:
+        """Return values as they are held, (..., *X) or with channels last, as (..., *X)."""
         return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
 
     def _batch(self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str) -> Batch:
@@ -198,22 +201,6 @@ class Rows:
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
             return Frame({name: np.ma.MaskedArray(column.data, masks[name]) for name, column in out.columns.items()})
         return np.where(rows.space.outward_mask(observed), out, np.nan)
-
-
-def _expect(array: np.ndarray, rows: np.ndarray) -> None:
-    """Have the disk read rows of a memory map all at once: touched one by one, each is waited for, with needless pages around it."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    advice = getattr(mmap, "MADV_WILLNEED", None)  # absent on Windows
-    if advice is None or not isinstance(base, mmap.mmap) or not array.flags.c_contiguous:
-        return
-    start = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
-    size = array[:1].nbytes
-    for row in rows.ravel().tolist():
-        first = start + row % len(array) * size
-        page = first - first % mmap.PAGESIZE
-        base.madvise(advice, page, first + size - page)
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
