@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, latents
 from vaestro.cli.main import main
 from vaestro.gradients import DoublyReparameterized, GumbelSoftmax, Pathwise, Score, StickingTheLanding
+from vaestro.parts import find
+from vaestro.runs import Job
 from vaestro.spaces import Batch, Kind
 
 D = torch.distributions
@@ -43,9 +47,12 @@ def test_densities_integrate_to_one(prior: str) -> None:
     assert float(total) == pytest.approx(1, abs=2e-3)
 
 
-@pytest.mark.parametrize("prior", LEARNED)
-def test_draws_follow_the_density(prior: str) -> None:
-    model = built(prior=prior)
+@pytest.mark.parametrize(
+    ("prior", "posterior"),
+    [(prior, "normal") for prior in LEARNED] + [("vamp:inputs=5", q) for q in ("full-normal", "low-rank-normal:rank=2", "laplace")],
+)
+def test_draws_follow_the_density(prior: str, posterior: str) -> None:
+    model = built(prior=prior, posterior=posterior)
     p = prior_of(model)
     side = torch.linspace(-12, 12, 601, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)
@@ -59,6 +66,22 @@ def test_draws_follow_the_density(prior: str) -> None:
         assert ((found - expected).abs() < 5 * z.square().std(0) / 200 + 0.01).all()
     cold = model.draw_prior(2000, None, torch.Generator().manual_seed(0), temperature=0.0)
     assert float(p.log_prob(cold).mean()) > float(p.log_prob(z).mean())
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_the_sampled_rate_is_the_kl(prior: str) -> None:
+    model = built(prior=prior)
+    batch = Batch(torch.from_numpy(make_values(model.space, 1)))
+    side = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)
+    with torch.no_grad():
+        draws = model.draw(batch, 20_000, noise=model.noise(20_000, 1, torch.Generator().manual_seed(0)))
+        ratio = draws.q.log_prob(grid.unsqueeze(-2))[..., 0] - draws.p.log_prob(grid)
+        weight = torch.exp(draws.q.log_prob(grid.unsqueeze(-2))[..., 0])
+        exact = torch.trapezoid(torch.trapezoid(weight * ratio, side), side)
+    each = draws.rate[:, 0].sum(-1)
+    assert float(exact) > 0.01
+    assert abs(float(each.mean() - exact)) < 4.5 * float(each.std()) / 20_000**0.5
 
 
 def test_a_mixture_is_the_one_of_torch_and_of_direct_logsumexp() -> None:
@@ -149,6 +172,49 @@ def test_a_flow_is_scored_at_other_points_by_its_inverse(posterior: str) -> None
     assert found.requires_grad, "the path through z stays"
     assert not cut.log_prob(z.detach()).requires_grad, "but nothing of q's own parameters"
     torch.testing.assert_close(found, q.log_prob(z), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("posterior", FLOWS[1:])
+def test_a_flows_density_integrates_to_one(posterior: str) -> None:
+    model, features = flowed(posterior, latent=2)
+    side = torch.linspace(-16, 16, 201, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 1, 2)
+    with torch.no_grad():
+        density = torch.exp(model.q(features).log_prob(grid.expand(-1, 2, -1))).reshape(201, 201, 2)
+    for total in torch.trapezoid(torch.trapezoid(density, side, dim=0), side, dim=0):
+        assert float(total) == pytest.approx(1, abs=2e-3)
+
+
+GRIDS = [{"posterior": q} for q in ("planar:layers=2", "iaf", "spline:bins=4", "full-normal", "low-rank-normal:rank=2")]
+GRIDS += [{"prior": p} for p in (*LEARNED, "vamp:inputs=5")] + [{"posterior": "full-normal", "prior": "vamp:inputs=5"}]
+
+
+@pytest.mark.parametrize("parts", GRIDS, ids=lambda parts: "-".join(parts.values()))
+def test_latents_that_are_grids(parts: dict[str, str]) -> None:
+    model = built(latent=2, shape=(1, 16, 16), network="conv:width=4,blocks=1,factor=8", **parts)
+    assert model.units == (2, 2, 2)
+    draws = model.draw(Batch(torch.from_numpy(make_values(model.space, 3))), 4)
+    assert draws.z.shape == (4, 3, 2, 2, 2) and draws.log_w.shape == (4, 3) and bool(draws.log_w.isfinite().all())
+    assert model.draw_prior(5).shape == (5, 2, 2, 2)
+    # A datum's density is that of the datum alone, wherever the leading dimensions lie.
+    torch.testing.assert_close(draws.p.log_prob(draws.z[1, 2]), draws.log_pz[1, 2])
+
+
+def test_planar_runs_as_one_graph() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    space = make_space(Kind.BINARY, (6,))
+    data = make_data(space, make_values(space, 60))
+    losses = []
+    for how in ("off", "on"):
+        torch.manual_seed(0)
+        model = vs.build(space, latent=2, network="mlp:width=8", posterior="planar:layers=2", prior="mixture:components=3")
+        steps = vs.training(model, vs.Objective(), data, steps=4, batch=16, device="cpu", compile=how)
+        losses.append([float(step.loss.loss) for step in steps if step.loss is not None])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    iaf = vs.build(space, latent=2, network="mlp:width=8", posterior="iaf")
+    with pytest.raises(ValueError, match="expected"):
+        vs.training(iaf, vs.Objective(), data, steps=4, batch=16, device="cpu", compile="on")
 
 
 @pytest.mark.parametrize("prior", LEARNED[2:])
@@ -327,6 +393,33 @@ def test_options_out_of_range_are_refused(spec: str) -> None:
         built(prior=spec)
 
 
+@pytest.mark.parametrize("spec", ["planar:layers=0", "iaf:context=-1", "iaf:width=0", "spline:bins=1", "spline:context=-1"])
+def test_options_of_flows_out_of_range_are_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected .*; got"):
+        built(posterior=spec)
+    assert built(posterior="iaf:context=0").draw(Batch(torch.from_numpy(make_values(make_space(Kind.BINARY, (6,)), 2)))).z.shape == (
+        1,
+        2,
+        2,
+    )
+
+
+@pytest.mark.parametrize("prior", ["maf", "coupling"])
+def test_a_flow_prior_over_one_unit_is_refused(prior: str) -> None:
+    with pytest.raises(ValueError, match="expected 2 or more units for a flow prior, or prior mixture; got 1"):
+        built(latent=1, prior=prior)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "message"),
+    [(q, "expected a posterior without a flow for the prior vamp, such as normal") for q in FLOWS]
+    + [(q, "expected a prior over discrete latents; got Vamp") for q in ("bernoulli", "categorical")],
+)
+def test_a_vampprior_refuses_posteriors_that_are_not_scored_elsewhere(posterior: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        built(posterior=posterior, prior="vamp")
+
+
 def test_learned_priors_do_not_serve_conditions() -> None:
     given = vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")])
     for prior in ("mixture", "vamp", "maf", "coupling"):
@@ -383,6 +476,56 @@ def test_a_fitted_prior_raises_the_bound_and_leaves_the_rest_as_it_is(prior: str
     assert all(torch.equal(v, again.model().state_dict()[k]) for k, v in new.items()), "its config.yaml repeats it"
 
 
+def test_a_prior_over_discrete_codes_is_fitted_to_hard_draws(tmp_path: Path) -> None:
+    run = vs.train(
+        clustered(tmp_path / "x.npy"), run=tmp_path / "run", latent=3, posterior="bernoulli", network="mlp:width=32",
+        steps=600, batch=64, lr=5e-3, device="cpu",
+    )  # fmt: skip
+    fitted = vs.fit_prior(run, "autoregressive:width=32", steps=400).run
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
+
+    def aggregate(model: Any, batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.exp(model.q(model.features(batch)).log_prob(states.unsqueeze(1))).mean(1)
+
+    rows = run.data().train.fixed()
+    everything = rows.batch(slice(0, len(rows)), "cpu")
+    before, after = (
+        float((weight * (weight.log() - prior_of(model).log_prob(states).detach())).sum())
+        for model in (run.model(), fitted.model())
+        for weight in [aggregate(model, everything)]
+    )
+    assert after < 0.1 * before, "KL from the aggregate posterior, by enumeration"
+    # The gradient is that of E_q log p(z), by enumeration; relaxed draws have another, and fit another prior.
+    model, batch = fitted.model(), rows.batch(slice(0, 10), "cpu")
+    parameters = list(model.prior.parameters())  # type: ignore[union-attr,operator]
+    exact = torch.autograd.grad((aggregate(model, batch) * prior_of(model).log_prob(states)).sum(), parameters)
+    chosen = find("gradient", fitted.config["gradient"])()
+    worst = {}
+    for name, estimator in (("fitted", chosen), ("relaxed", GumbelSoftmax())):
+        each = []
+        for i in range(40):
+            draws = model.draw(batch, 500, gradient=estimator, noise=model.noise(500, 10, torch.Generator().manual_seed(i)))
+            each.append(torch.cat([g.flatten() for g in torch.autograd.grad(
+                estimator.surrogate(draws.trained(), vs.elbo).mean(), parameters)]))  # fmt: skip
+        found = torch.stack(each)
+        off = (found.mean(0) - torch.cat([g.flatten() for g in exact])).abs()
+        worst[name] = float((off / (found.std(0) / 40**0.5 + 1e-6)).max())
+    assert worst["fitted"] < 5.5 < worst["relaxed"], worst  # the largest of some thousand parameters
+
+
+def test_another_prior_of_the_same_kind_starts_afresh(tmp_path: Path) -> None:
+    source = clustered(tmp_path / "x.npy")
+    options: dict[str, Any] = {"latent": 2, "network": "mlp:width=8", "steps": 3, "device": "cpu"}
+    first = vs.train(source, run=tmp_path / "a", prior="maf:layers=3,width=8", **options)
+    with pytest.raises(ValueError, match="expected a model of the same parts"):
+        vs.train(source, run=tmp_path / "b", prior="maf:layers=2,width=8", init=str(first.path), freeze=["prior"], **options)
+    job = Job.new(source, run=tmp_path / "c", prior="maf:layers=2,width=8", init=str(first.path), **options)
+    old, new = first.model().state_dict(), job.training.model.state_dict()
+    assert all(torch.equal(new[k], v) for k, v in old.items() if not k.startswith("prior."))
+    assert not any(torch.equal(new[k], old[k]) for k in new if k.startswith("prior.") and k.endswith("0.weight"))
+
+
 def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, run = clustered(tmp_path / "x.npy"), str(tmp_path / "run")
     assert main(["train", source, "--run", run, "--latent", "2", "--network", "mlp:width=8", "--steps", "20", "--quiet"]) == 0
@@ -390,7 +533,12 @@ def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["fit-prior", run, "--prior", "mixture:components=4", "--steps", "10"]) == 0
     said = capsys.readouterr().out
     assert "before: log p(x) >=" in said and "after:  log p(x) >=" in said and "all else is frozen" in said
+    assert re.search(r"the fitted prior (raises|lowers) the bound by \d+\.\d+ \+- \d", said), said
     assert main(["evaluate", run + "-mixture", "--k", "5", "--limit", "20", "--quiet"]) == 0
+    images = str(tmp_path / "images")
+    assert main(["train", "digits", "--run", images, "--latent", "2", "--network", "mlp:width=8", "--steps", "5", "--quiet"]) == 0
+    assert main(["fit-prior", images, "--prior", "vamp:inputs=4", "--steps", "5", "--run", str(tmp_path / "fitted")]) == 0
+    assert {f"samples-{when}.png" for when in ("before", "after")} <= {f.name for f in (tmp_path / "fitted").iterdir()}
     for options, message in (
         (["--prior", "mixture"], "expected a new run folder"),
         (["--prior", "autoregressive", "--run", str(tmp_path / "b")], "expected a prior over real latents"),

@@ -276,7 +276,8 @@ class Convolutional(_Body):
         sides = [image]
         while sides[-1] != grid and max(sides[-1]) > (1 if grid else 7):
             sides.append(tuple((side + 1) // 2 for side in sides[-1]))
-        asked = cls.latent_shape(1, (1, *image), factor=factor)[1:] if factor else sides[-1] if grid else ()
+        flat = encodes and len(latent) == 1  # what makes a density over a grid of numbers that do not lie on it
+        asked = cls.latent_shape(1, (1, *image), factor=factor)[1:] if factor and not flat else sides[-1] if grid else ()
         if grid != asked:
             raise ValueError(f"expected a latent with sides {asked} for images of {image} and factor={factor}; got {latent}")
         return encodes, sides

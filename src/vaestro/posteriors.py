@@ -306,7 +306,6 @@ class StudentT(LocationScale):
 class _Flow(Posterior, ABC):
     """Describe q(z | x) by z = mean + std * f(noise): mean and log-variance from the encoder, and f told by it."""
 
-    in_graph = False
     scored_anywhere = False
     how = "mean and log-variance of 64 draws of q(z | x), of the same noise for every datum"
 
@@ -328,9 +327,12 @@ class _Flow(Posterior, ABC):
         return Flowed(outer, self.transform(soft_limit(context, CONTEXT_LIMIT), held), lambda: self._density(features.detach(), True))
 
 
-def _sized(layers: int, width: int = 1, bins: int = 2) -> None:
-    if layers < 1 or width < 1 or bins < 2:
-        raise ValueError(f"expected 1 or more layers, a width of 1 or more and 2 or more bins; got {layers}, {width} and {bins}")
+def _sized(layers: int, width: int = 1, bins: int = 2, context: int = 0) -> None:
+    if layers < 1 or width < 1 or bins < 2 or context < 0:
+        raise ValueError(
+            f"expected 1 or more layers, a width of 1 or more, 2 or more bins and a context of 0 or more; "
+            f"got {layers}, {width}, {bins} and {context}"
+        )
 
 
 @final
@@ -366,6 +368,8 @@ class Planar(_Flow):
 
 class _Autoregressive(_Flow, ABC):
     """Describe flows of masked autoregressive maps that see a context from the encoder."""
+
+    in_graph = False  # zuko makes its maps anew at every call
 
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], context: int, limit: float, maps: nn.Module) -> None:
         super().__init__(space, encoder, units, limit)
@@ -406,7 +410,7 @@ class InverseAutoregressive(_Autoregressive):
         context: int = 32,
         limit: float = 20.0,
     ) -> None:
-        _sized(layers, width)
+        _sized(layers, width, context=context)
         super().__init__(space, encoder, units, context, limit, autoregressive(math.prod(units), context, layers, width))
 
 
@@ -438,7 +442,7 @@ class Spline(_Autoregressive):
         context: int = 32,
         limit: float = 20.0,
     ) -> None:
-        _sized(layers, width, bins)
+        _sized(layers, width, bins, context)
         super().__init__(space, encoder, units, context, limit, autoregressive(math.prod(units), context, layers, width, bins))
 
 

@@ -20,6 +20,7 @@ from vaestro.model import LatentModel
 from vaestro.parts import find
 from vaestro.runs import Job, Run
 
+EPOCHS, LR = 5.0, 1e-2  # a prior alone learns at a higher rate than a whole model
 ROWS, DRAWS = 2000, 20  # data and draws that before and after are compared by
 SHOWN = 64
 
@@ -57,16 +58,16 @@ def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool
     Raises:
         ValueError: the run has no weights, or the prior has no meaning for it.
     """
-    run.model()  # says what is wrong before anything is written
+    model = run.model()  # says what is wrong before anything is written
     name = find("prior", prior).name.replace(":", "-")
-    kept = ("source", "condition", "latent", "likelihood", "posterior", "network", "encoder", "decoder", "gradient", "batch", "device")
+    kept = ("source", "condition", "latent", "likelihood", "posterior", "network", "encoder", "decoder", "batch", "device")
     config = {key: run.config[key] for key in kept if run.config.get(key) is not None}
-    if config.get("gradient") in ("dreg", "stl") or str(config.get("gradient")).startswith("score"):
-        del config["gradient"]
     source = config.pop("source")
-    asked = {"epochs": 5.0} if not {"steps", "epochs", "minutes"} & {k for k, v in options.items() if v is not None} else {}
     given = {k: v for k, v in options.items() if v is not None}
-    fixed = {"prior": prior, "init": str(run.path), "freeze": ["posterior", "likelihood"], "objective": "elbo"}
+    asked: dict[str, Any] = {"lr": LR} if {"steps", "epochs", "minutes"} & given.keys() else {"lr": LR, "epochs": EPOCHS}
+    # Nothing goes through z to a frozen encoder: hard draws of discrete latents are what the prior is for.
+    gradient = "score:baseline=none" if model.alphabet else "pathwise"
+    fixed = {"prior": prior, "init": str(run.path), "freeze": ["posterior", "likelihood"], "objective": "elbo", "gradient": gradient}
     where = Path(f"{str(run.path).rstrip('/')}-{name}") if path is None else Path(path)
     return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
 

@@ -161,7 +161,8 @@ class Vamp(_Unconditional):
     """Represent p(z) = sum_k weight_k q(z | u_k), q of pseudo-inputs u_k that are learned: the VampPrior (Tomczak and Welling 2018).
 
     It follows the aggregate posterior, since it is made of posteriors. The pseudo-inputs lie in the space that the encoder sees, start at
-    training data, and go through the encoder at every step: that costs as much as so many data more in the encoder's batch.
+    training data, and go through the encoder at every step: that costs as much as so many data more in the encoder's batch. Scoring z
+    costs as in a mixture where q is normal; for other families each of its units is compared with those of each pseudo-input.
 
     Args:
         units, given, alphabet: see Prior.
@@ -200,11 +201,16 @@ class Vamp(_Unconditional):
         self.started.fill_(1.0)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture | densities.Mixture:
-        q = posterior.density(posterior.encoded(self.inputs))  # type: ignore[arg-type]
+        features = posterior.encoded(self.inputs)  # type: ignore[arg-type]
+        q = posterior.density(features)
         if isinstance(q, densities.Normal):
             return densities.NormalMixture(self.logits, q.mean.flatten(1), q.logvar.flatten(1), self.units)
-        noise = lambda rows, generator: posterior.noise(1, rows, generator)  # noqa: E731
-        return densities.Mixture(self.logits, q, noise, self.units)
+
+        def draw(chosen: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+            own = posterior.density(features[chosen])
+            return own.from_noise(posterior.noise(1, len(chosen), generator))[0], own.mean
+
+        return densities.Mixture(self.logits, q, draw, self.units)
 
 
 class _FlowPrior(_Unconditional, ABC):
@@ -213,13 +219,15 @@ class _FlowPrior(_Unconditional, ABC):
     in_graph = False
     maps: nn.Module
 
+    def __init__(self, units: tuple[int, ...], given: int, alphabet: int, layers: int, width: int) -> None:
+        super().__init__(units, given, alphabet)
+        if layers < 1 or width < 1:
+            raise ValueError(f"expected 1 or more layers and a width of 1 or more; got {layers} and {width}")
+        if math.prod(units) < 2:
+            raise ValueError("expected 2 or more units for a flow prior, or prior mixture; got 1")
+
     def forward(self, posterior: Posterior, given: Tensor | None) -> FlowPrior:
         return FlowPrior(self.maps(None), self.units, posterior.like)
-
-
-def _checked(layers: int, width: int) -> None:
-    if layers < 1 or width < 1:
-        raise ValueError(f"expected 1 or more layers and a width of 1 or more; got {layers} and {width}")
 
 
 @final
@@ -235,8 +243,7 @@ class MaskedAutoregressive(_FlowPrior):
     """
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 3, width: int = 64) -> None:
-        super().__init__(units, given, alphabet)
-        _checked(layers, width)
+        super().__init__(units, given, alphabet, layers, width)
         self.maps = autoregressive(math.prod(units), 0, layers, width)
 
 
@@ -253,8 +260,7 @@ class Coupling(_FlowPrior):
     """
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 6, width: int = 64) -> None:
-        super().__init__(units, given, alphabet)
-        _checked(layers, width)
+        super().__init__(units, given, alphabet, layers, width)
         self.maps = coupling(math.prod(units), layers, width)
 
 

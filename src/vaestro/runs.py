@@ -727,11 +727,11 @@ def _initialise(training: Training, run: str) -> None:
     """Start from another run's weights, the average too."""
     weights = Run(run).model().state_dict()
     mine = training.model.state_dict()
-    differing = [k for k in mine if k not in weights or weights[k].shape != mine[k].shape]
+    differing = sorted(k for k in weights.keys() | mine.keys() if k not in weights or k not in mine or weights[k].shape != mine[k].shape)
     other_prior = [k for k in differing if k.startswith("prior.")]
     if len(differing) > len(other_prior) or ("prior" in training.frozen and differing):
         raise ValueError(f"expected a model of the same parts in {run}, but for the prior; got one that differs in {differing[0]}")
-    kept = {k: v for k, v in weights.items() if k in mine and not (other_prior and k.startswith("prior."))}
+    kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
     for model in (training.model, training.average):
         model.load_state_dict(model.state_dict() | kept)
 

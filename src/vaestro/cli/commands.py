@@ -452,7 +452,7 @@ def fit_prior(
     output: Annotated[str | None, typer.Option("--run", metavar="DIR", help="The new run's folder.  [default: RUN-PRIOR]")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 5]")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.002]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.01]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
     force: Force = False,
 ) -> None:
@@ -477,7 +477,9 @@ def fit_prior(
     on = f"{found.n:,} {found.split} data"
     console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {on}), samples in {found.samples[0]}")
     console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats, samples in {found.samples[1]}")
-    console.say(f"the fitted prior raises the bound by {plus_minus(found.gain)} nats; wrote {job.path}/")
+    moved, error = found.gain
+    verb = "raises" if moved >= 0 else "lowers"
+    console.say(f"the fitted prior {verb} the bound by {plus_minus((abs(moved), error))} nats; wrote {job.path}/")
 
 
 @app.command()

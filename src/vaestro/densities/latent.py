@@ -17,7 +17,7 @@ from torch import Tensor
 from vaestro.densities.core import LOG_2PI, Density, full_precision, sum_cells, uniform
 from vaestro.densities.values import LocationScale, Normal, gumbel_noise
 
-BLOCK = 2**24  # numbers held at once
+BLOCK = 2**20  # numbers at once, which stay in the cache
 
 
 class StandardNormal:
@@ -352,15 +352,17 @@ class Mixture:
 
     Args:
         logits: of the weights, (C,).
-        q: the densities, with draws from noise (1, C, ...).
-        noise: makes noise for so many rows of each of them, (rows, C, ...).
+        q: the densities.
+        draw: makes a draw of each of the components that are named, (n, *Z), and their means.
         shape: of one latent, *Z.
     """
 
     shared = True
 
-    def __init__(self, logits: Tensor, q: Any, noise: Callable[[int, torch.Generator | None], Tensor], shape: tuple[int, ...]) -> None:
-        self.logits, self.q, self._noise, self.shape = logits, q, noise, shape
+    def __init__(
+        self, logits: Tensor, q: Any, draw: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]], shape: tuple[int, ...]
+    ) -> None:
+        self.logits, self.q, self._draw, self.shape = logits, q, draw, shape
 
     @property
     def mean(self) -> Tensor:
@@ -379,10 +381,8 @@ class Mixture:
     @full_precision
     def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw (rows, *Z); the temperature is that within a component."""
-        chosen = _chosen(self.logits, rows, generator)
         with torch.no_grad():
-            z = torch.cat([self.q.from_noise(self._noise(1, generator))[0, k : k + 1] for k in chosen.tolist()])
-            centre = self.q.mean[chosen]
+            z, centre = self._draw(_chosen(self.logits, rows, generator), generator)
         return z if temperature == 1 else centre + temperature * (z - centre)
 
 
