@@ -9,8 +9,10 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "files", "drawing", "randomness", "spaces",
-    "densities", "networks", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
+    "files", "drawing", "randomness", "tokens",
+    "spaces",
+    "densities", "networks",
+    "sequences", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
     "objectives", "recipes", "optimizers",
     "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from vaestro.densities import Categorical, DataDensity, Density
 from vaestro.model import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
+from vaestro.tokens import Texts
 
 
 @torch.inference_mode()
@@ -193,6 +194,8 @@ def _check_given(model: LatentModel, given: Tensor | None) -> None:
 
 def joined(parts: list[Any]) -> Any:
     """Put arrays or tables one below the other."""
+    if isinstance(parts[0], Texts):
+        return Texts(np.concatenate([p.lines for p in parts]))
     if isinstance(parts[0], Frame):
         return Frame({name: np.ma.concatenate([p.columns[name] for p in parts]) for name in parts[0].columns})
     return np.concatenate(parts)

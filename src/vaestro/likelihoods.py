@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import Density, mean_over_ranks, soft_limit
+from vaestro.sequences import SequenceDecoder
 from vaestro.spaces import Kind, Space
 
 
@@ -35,6 +36,8 @@ class Likelihood(nn.Module, ABC):
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
+    in_graph: ClassVar[bool] = True  # whether a step with it compiles to one graph
+    altered: str = ""  # in which way the model in training is another one than the one that is reported
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
 
     def __init__(self, space: Space, decoder: nn.Module) -> None:
@@ -132,10 +135,11 @@ class Bernoulli(Likelihood):
 class Categorical(Likelihood):
     """Represent each cell by a softmax over its codes: levels or categories, one logit for each.
 
-    Nothing ties neighbouring levels together, so any distribution over them can be represented, for as many outputs.
+    Nothing ties neighbouring levels together, so any distribution over them can be represented, for as many outputs. Tokens
+    of a text are then independent of each other given the latent, which must hold all that ties them.
     """
 
-    accepts = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY})
+    accepts = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.TOKENS})
 
     @classmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
@@ -146,11 +150,67 @@ class Categorical(Likelihood):
         if space.marginal is None:
             return torch.zeros(())
         p = torch.from_numpy(space.marginal)
+        if space.kind is Kind.TOKENS:
+            return torch.log(p).unsqueeze(-1)
         p = torch.stack([1 - p, p]) if space.kind is Kind.BINARY else p
         return torch.log(p.clamp_min(1e-4))
 
-    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Categorical:
-        return densities.Categorical(self.decode(z, given), self.dims, self.space.kind is Kind.LEVELS)
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DataDensity:
+        logits = self.decode(z, given)
+        if self.space.kind is Kind.TOKENS:
+            return densities.Positions(logits)
+        return densities.Categorical(logits, self.dims, self.space.kind is Kind.LEVELS)
+
+
+@final
+class Autoregressive(Likelihood):
+    """Represent a text by a softmax over each next token, given the latent and the tokens before it (Bowman et al. 2016).
+
+    Such a decoder can do without the latent, and then the posterior collapses: see the weight of the KL, free bits, `min_rate` of the
+    posterior, aggressive updates, and word dropout, which makes what stands before a worse guide. A model in training that drops words is
+    another one than the one that is reported: its bound in training is not the model's, and lies below it as a rule.
+
+    Args:
+        space: what the data are.
+        decoder: a network for sequences, gru or transformer.
+        word_dropout: share of the tokens before each one that training hides.
+        latent: whether the decoder sees the latent; false makes it a plain language model, whose log p(x) is exact where the rate is 0.
+    """
+
+    accepts = frozenset({Kind.TOKENS})
+    in_graph = False
+
+    def __init__(self, space: Space, decoder: nn.Module, *, word_dropout: float = 0.0, latent: bool = True) -> None:
+        if not 0 <= word_dropout < 1:
+            raise ValueError(f"expected a word_dropout in [0, 1); got {word_dropout}")
+        if not isinstance(decoder, SequenceDecoder):
+            raise ValueError(
+                f"expected a network for sequences (gru, transformer) for the likelihood autoregressive; got {type(decoder).__name__}"
+            )
+        super().__init__(space, decoder)
+        self.latent, self.word_dropout = latent, nn.Dropout(word_dropout)
+        if word_dropout:
+            self.altered = f"word dropout {word_dropout:g}"
+
+    @classmethod
+    def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
+        return (*space.shape, space.levels)
+
+    @classmethod
+    def start(cls, space: Space, **_: object) -> Tensor:
+        return torch.zeros(space.levels) if space.marginal is None else torch.log(torch.from_numpy(space.marginal))
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Sentences:
+        source = z if self.latent else torch.zeros_like(z)
+        if given is not None:
+            source = torch.cat([source, given.to(z.dtype).expand(len(z), *given.shape)], -1)
+        return densities.Sentences(self.decoder, source, self._drop if self.training and self.altered else None)
+
+    def _drop(self, before: Tensor) -> Tensor:
+        """Hide some tokens, but not the start."""
+        kept = self.word_dropout(torch.ones_like(before, dtype=self.decoder.last.weight.dtype)) > 0  # type: ignore[union-attr]
+        kept[:, 0] = True
+        return torch.where(kept, before, self.decoder.codes)
 
 
 # -- densities of real values; of levels that are spread by one -------------------------------------------------------

@@ -59,7 +59,8 @@ class Diverged(RuntimeError):
 class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
     for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code; with
-    aggressive updates how often the encoder alone was updated since the last line."""
+    aggressive updates how often the encoder alone was updated since the last line; of training, in which way the model that was trained is
+    another one than the one that is reported (word dropout), whose bound then is not the model's."""
 
     split: str
     step: int
@@ -78,12 +79,15 @@ class Record:
     active_units: int | None = None
     signal: float | None = None
     encoder_updates: int | None = None
+    altered: str = ""
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON takes it: numbers that are not finite become null."""
         found = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
         if self.encoder_updates is None:
             del found["encoder_updates"]
+        if not self.altered:
+            del found["altered"]
         return found
 
 
@@ -263,7 +267,9 @@ class Training(Iterator[Step]):
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.average.named_parameters())
         self._averaged = [(averaged[name], p) for name, p in model.named_parameters() if p.requires_grad]
-        self.order = Order(rows, self.batch, seed)
+        self.order = Order(rows, self.batch, seed, data.train.sizes())
+        self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.core.modules())
+        self._altered = getattr(getattr(model, "likelihood", None), "altered", "")
         self.valid = data.valid.spread(VALIDATION_ROWS)
         self._fit_rows = data.train.spread(FIT_ROWS)
         self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
@@ -321,6 +327,14 @@ class Training(Iterator[Step]):
         return self._one(step)
 
     def _one(self, step: int) -> Loss:
+        if not self._drops:
+            return self._taken(step)
+        # Dropout draws from torch's global generator, whose state is given back.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "dropout", step, self.rank))
+            return self._taken(step)
+
+    def _taken(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
         lr = self.lr * one_cycle(step, self.steps)
         if self._whole is not None:
@@ -459,6 +473,7 @@ class Training(Iterator[Step]):
         return Record(
             "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
             norm, speed, self.seconds, int(self.bad[0]), encoder_updates=None if self.encoder is None else self.encoder.counted(),
+            altered=self._altered,
         )  # fmt: skip
 
     _last_logged = _averaged_at = _in_a_row = 0
@@ -558,7 +573,7 @@ class Training(Iterator[Step]):
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
-        parts = (getattr(self.model, "posterior", None), getattr(self.model, "prior", None))
+        parts = [getattr(self.model, name, None) for name in ("posterior", "prior", "likelihood")]
         outside = self.objective.outside_graph + [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
         possible = self.processes == 1 and self.precision == "32" and not outside
         if self.device.type == "cpu":

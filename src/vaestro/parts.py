@@ -21,7 +21,7 @@ import torch
 import torch.nn as nn
 import yaml
 
-from vaestro import gradients, likelihoods, networks, objectives, optimizers, penalties, posteriors, priors, recipes, schedules
+from vaestro import gradients, likelihoods, networks, objectives, optimizers, penalties, posteriors, priors, recipes, schedules, sequences
 from vaestro.model import VAE
 from vaestro.spaces import Kind, Space
 
@@ -29,6 +29,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "likelihood": {
         "bernoulli": likelihoods.Bernoulli,
         "categorical": likelihoods.Categorical,
+        "autoregressive": likelihoods.Autoregressive,
         "gaussian": likelihoods.Gaussian,
         "laplace": likelihoods.Laplace,
         "logistic": likelihoods.Logistic,
@@ -65,7 +66,14 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "bernoulli": priors.Bernoulli,
         "categorical": priors.Categorical,
     },
-    "network": {"residual": networks.Residual, "mlp": networks.MLP, "linear": networks.linear, "conv": networks.Convolutional},
+    "network": {
+        "residual": networks.Residual,
+        "mlp": networks.MLP,
+        "linear": networks.linear,
+        "conv": networks.Convolutional,
+        "gru": sequences.gru,
+        "transformer": sequences.transformer,
+    },
     "objective": {
         "elbo": objectives.elbo_objective,
         "iwae": objectives.iwae_objective,
@@ -111,6 +119,7 @@ def default_likelihood(space: Space) -> str:
         Kind.UNIT: "continuous-bernoulli",
         Kind.COUNT: "negative-binomial",
         Kind.TABLE: "table",
+        Kind.TOKENS: "autoregressive",
     }
     if space.kind not in names:
         raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
@@ -134,7 +143,10 @@ def default_gradient(posterior: str) -> str:
 
 
 def default_network(space: Space) -> str:
-    """Name the networks that data of a space get when none are asked for: convolutions for photographs and larger images."""
+    """Name the networks that data of a space get when none are asked for: convolutions for photographs and larger images,
+    recurrent ones for texts."""
+    if space.kind is Kind.TOKENS:
+        return "gru"
     image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
     return "conv" if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32) else "residual"
 

@@ -19,7 +19,7 @@ from vaestro import densities
 from vaestro.densities import Density, soft_limit
 from vaestro.flows import Flowed, Transform, autoregressive
 from vaestro.flows import Planar as bends
-from vaestro.spaces import Batch, Space
+from vaestro.spaces import Batch, Kind, Space
 
 CONTEXT_LIMIT = 20.0
 MANY_UNITS = 512  # beyond, a full covariance of one datum takes more than a megabyte
@@ -72,13 +72,15 @@ class Posterior(nn.Module, ABC):
 
     def features(self, batch: Batch) -> Tensor:
         """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros, with the mask beside them."""
+        if self.space.kind is Kind.TOKENS and getattr(self.encoder, "reads_codes", False):
+            return self.encoded(batch.x, batch.given)
         x = self.space.features(batch.x, batch.observed, self.like.dtype)
         return self.encoded(x, batch.given)
 
     def encoded(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """Run the encoder on data as it sees them, (B, *space.feature_shape): (B, *outputs)."""
-        out = self.encoder(x) if given is None else self.encoder(x, given.to(x.dtype))
-        return out.to(x.dtype)  # densities are computed in full precision, also where the network is autocast
+        out = self.encoder(x) if given is None else self.encoder(x, given.to(self.like.dtype))
+        return out.to(self.like.dtype)  # densities are computed in full precision, also where the network is autocast
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -51,22 +51,42 @@ def uniform_levels(shape: tuple[int, ...], seed: int, *path: str | int) -> np.nd
     return draws.reshape(shape)
 
 
+WINDOW = 50
+
+
 class Order:
     """Name the rows of every step: an endless row of permutations, cut into batches of equal size.
 
     Step s holds places s * batch .. (s + 1) * batch of the concatenated permutations, one permutation an epoch, so
     every datum is seen once an epoch, no batch is short, and a step's rows follow from (seed, step) alone.
+
+    Where rows differ in size, those of like size go together: within windows of WINDOW batches, rows are sorted by size (those of one
+    size as they were drawn), cut into batches, and the batches drawn in a new order.
     """
 
-    def __init__(self, rows: int, batch: int, seed: int) -> None:
-        self.rows, self.batch, self.seed = rows, batch, seed
+    def __init__(self, rows: int, batch: int, seed: int, sizes: np.ndarray | None = None) -> None:
+        self.rows, self.batch, self.seed, self.sizes = rows, batch, seed, sizes
         self._epochs: dict[int, np.ndarray] = {}
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
             self._epochs = {e: p for e, p in self._epochs.items() if e == epoch - 1}
-            self._epochs[epoch] = numpy_generator(self.seed, "order", epoch).permutation(self.rows)
+            rng = numpy_generator(self.seed, "order", epoch)
+            drawn = rng.permutation(self.rows)
+            self._epochs[epoch] = drawn if self.sizes is None else self._by_size(drawn, self.sizes, -epoch * self.rows % self.batch, rng)
         return self._epochs[epoch]
+
+    def _by_size(self, drawn: np.ndarray, sizes: np.ndarray, first: int, rng: np.random.Generator) -> np.ndarray:
+        """Put rows of like size together; the first `first` rows belong to the last batch of the epoch before."""
+        parts = [drawn[:first]]
+        for start in range(first, len(drawn), WINDOW * self.batch):
+            window = drawn[start : start + WINDOW * self.batch]
+            window = window[np.argsort(sizes[window], kind="stable")]
+            whole = len(window) // self.batch * self.batch
+            batches = window[:whole].reshape(-1, self.batch)
+            # What does not fill a batch comes last: the next epoch's first rows join it.
+            parts += [batches[rng.permutation(len(batches))].ravel(), window[whole:]]
+        return np.concatenate(parts)
 
     def __call__(self, step: int) -> np.ndarray:
         """Return the (batch,) row numbers of a step."""

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaestro.tokens import Ragged, Texts, Tokeniser
+
 
 class Kind(StrEnum):
     """Name what one cell of the data can be."""
@@ -218,6 +220,7 @@ class Space:
         step: the user's distance between two codes (255 for black-and-white images stored as 0 and 255).
         levels: how many values a discrete cell can take; 0 for real data and counts.
         missing: whether cells may be missing; the encoder then sees which are there.
+        tokeniser: what cuts texts into tokens, and joins them.
         columns: of a table, in the order in which they lie inside: real, count, binary, category.
         names: of a table, the names of its columns in the user's order.
         offset, scale: float64 arrays that broadcast to *X; real data only.
@@ -236,6 +239,7 @@ class Space:
     step: float = 1.0
     levels: int = 0
     missing: bool = False
+    tokeniser: Tokeniser | None = field(default=None, repr=False)
     columns: tuple[Column, ...] = field(default=(), repr=False)
     names: tuple[str, ...] = field(default=(), repr=False)
     offset: np.ndarray | None = field(default=None, repr=False)
@@ -260,6 +264,8 @@ class Space:
         if self.kind is Kind.TABLE:
             counts = [f"{n} {k}" for k in COLUMN_ORDER if (n := sum(c.kind is k for c in self.columns))]
             return f"table of {len(self.columns)} columns ({', '.join(counts)})"
+        if self.kind is Kind.TOKENS:
+            return f"texts of at most {self.shape[0]:,} of {self.tokeniser}"
         size = f" of {self.levels}" if self.kind in (Kind.LEVELS, Kind.CATEGORY) else ""
         return f"{self.kind}{size} {self.outside}"
 
@@ -288,6 +294,8 @@ class Space:
     @property
     def decoded(self) -> int:
         """Count the numbers that a decoder makes for one datum, but for scales beside means."""
+        if self.kind is Kind.TOKENS:
+            return self.cells * min(self.levels, 512)  # logits are made of the tokens alone that are there
         return self.cells * (self.levels if self.levels > 2 else 1)
 
     @property
@@ -308,7 +316,7 @@ class Space:
         if self.kind is Kind.TABLE:
             categories = sum(len(c.values) for c in self.columns if c.kind is Kind.CATEGORY)
             return (len(self.columns) - self.count(Kind.CATEGORY) + categories + mask * len(self.columns),)
-        if self.kind is Kind.CATEGORY:
+        if self.kind in (Kind.CATEGORY, Kind.TOKENS):
             return (*self.shape, self.levels + mask)
         return ((1 + mask) * self.shape[0], *self.shape[1:])
 
@@ -319,6 +327,8 @@ class Space:
             seen = self._table_features(x, observed, dtype)
         elif self.kind is Kind.CATEGORY:
             seen = F.one_hot(x.long(), self.levels).to(dtype)
+        elif self.kind is Kind.TOKENS:
+            return F.one_hot(F.pad(x.long(), (0, self.cells - x.shape[1])), self.levels).to(dtype)
         elif self.kind is Kind.LEVELS:
             seen = x.to(dtype) * (2 / (self.levels - 1)) - 1
         elif self.kind is Kind.COUNT:
@@ -406,8 +416,10 @@ class Space:
             steps = np.broadcast_to(0.0 if self.resolution is None else self.resolution, self.shape)
         return np.log(np.where(steps > 0, steps, 1.0)) if steps.any() else None
 
-    def seen(self, values: np.ndarray | Frame) -> np.ndarray | None:
+    def seen(self, values: np.ndarray | Frame | Texts) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None when all were."""
+        if isinstance(values, Texts):
+            return None
         if isinstance(values, Frame):
             mask = np.stack([~np.ma.getmaskarray(values.columns[c.name]) for c in self.columns], 1)
         elif not self.missing or values.dtype.kind != "f":
@@ -416,12 +428,16 @@ class Space:
             mask = self._inside(~np.isnan(values))
         return None if mask.all() else mask
 
-    def inward(self, values: np.ndarray | Frame) -> np.ndarray:
-        """Turn the user's array (N, *outside) or table into codes or values (N, *shape); missing cells become 0.
+    def inward(self, values: Any) -> Any:
+        """Turn the user's array (N, *outside) or table into codes or values (N, *shape), missing cells becoming 0; texts into Ragged codes.
 
         Raises:
-            ValueError: the shape or the columns are others, or a value is not one of this space's.
+            ValueError: the shape or the columns are others, or a value is not one of this space's, or a text is too long.
         """
+        if self.kind is Kind.TOKENS:
+            return self._tokens(values)
+        if isinstance(values, Texts):
+            raise ValueError(f"expected {self} data; got texts")
         if self.kind is Kind.TABLE:
             if not isinstance(values, Frame):
                 raise ValueError(f"expected a {self}; got an array")
@@ -468,6 +484,20 @@ class Space:
                 raise ValueError(f"expected {self.kind} values {self._values()}; got {_strangers(codes, self)}")
         return codes.astype(np.uint8 if self.levels <= 256 else np.int32, copy=False)
 
+    def _tokens(self, values: Any) -> Ragged:
+        """Cut texts into tokens. Those of exactly `shape` tokens stand for all that begin so; longer ones are refused."""
+        assert self.tokeniser is not None
+        if not isinstance(values, Texts):
+            raise ValueError(f"expected {self}; got {'a table' if isinstance(values, Frame) else 'numbers'}")
+        rows = self.tokeniser.encode(values)
+        longest = max(range(len(rows)), key=lambda i: len(rows[i]), default=0)
+        if rows and len(rows[longest]) > self.shape[0]:
+            raise ValueError(
+                f"expected texts of at most {self.shape[0]:,} tokens (length={self.shape[0]} cuts longer ones); "
+                f"got one of {len(rows[longest]):,} in row {longest + 1:,}"
+            )
+        return Ragged.of(rows, self.shape[0], self.levels)
+
     def _inside(self, values: np.ndarray) -> np.ndarray:
         """Lay an array (N, *outside) out as (N, *shape)."""
         if len(self.outside) == 3:
@@ -475,11 +505,14 @@ class Space:
         return values.reshape(len(values), *self.shape)
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> Any:
-        """Turn codes or values inside (..., *shape) into the user's layout and units: (..., *outside), or a Frame.
+        """Turn codes or values inside (..., *shape) into the user's layout and units: (..., *outside), a Frame, or Texts.
 
         With `exact`, also into the user's dtype and onto the grid of its values; without it (means, probabilities)
-        float32, and binary data stay probabilities in 0 .. 1.
+        float32, and binary data stay probabilities in 0 .. 1. Codes of tokens become Texts.
         """
+        if self.kind is Kind.TOKENS:
+            assert self.tokeniser is not None
+            return self.tokeniser.decode(np.asarray(x))
         if self.kind is Kind.TABLE:
             made = {c.name: np.ma.MaskedArray(c.outward(x[..., i], exact=exact)) for i, c in enumerate(self.columns)}
             return Frame({name: made[name] for name in self.names})
@@ -528,6 +561,8 @@ class Space:
         """Return the fields that are not arrays, as JSON takes them."""
         out = {name: getattr(self, name) for name in self.SCALARS}
         out = {name: list(v) if isinstance(v, tuple) else v for name, v in out.items()} | {"kind": str(self.kind)}
+        if self.tokeniser is not None:
+            out["tokeniser"] = self.tokeniser.scalars()
         if self.columns:
             out["columns"] = [asdict(c) | {"kind": str(c.kind), "values": list(c.values), "start": list(c.start)} for c in self.columns]
         return out
@@ -541,6 +576,8 @@ class Space:
         """Make a space again from `scalars()` and `arrays()`."""
         fields = {**scalars, "kind": Kind(scalars["kind"])}
         fields |= {name: tuple(fields[name]) for name in ("shape", "outside", "names") if name in fields}
+        if "tokeniser" in fields:
+            fields["tokeniser"] = Tokeniser.restore(fields["tokeniser"])
         fields["columns"] = tuple(
             Column(**{**c, "kind": Kind(c["kind"]), "values": tuple(c["values"]), "start": tuple(c["start"])})
             for c in fields.get("columns", ())
@@ -563,14 +600,16 @@ class Batch:
     """Hold some data: values, which of them are observed, and what is given.
 
     Args:
-        x: codes or values, (B, *X).
+        x: codes or values, (B, *X); of tokens (B, t), t being the longest row's size.
         observed: True where a cell was seen, (B, *X); None when all were.
         given: conditions as a network sees them, (B, G); None without.
+        widths: where several steps were gathered at once, the size of each step's longest row, where rows differ in size.
     """
 
     x: Tensor
     observed: Tensor | None = None
     given: Tensor | None = None
+    widths: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -578,4 +617,5 @@ class Batch:
     def __getitem__(self, rows: Any) -> Batch:
         """Return some rows, or one step of several that were gathered at once."""
         pick = [None if t is None else t[rows] for t in (self.observed, self.given)]
-        return Batch(self.x[rows], *pick)
+        x = self.x[rows]
+        return Batch(x if self.widths is None else x[:, : self.widths[rows]], *pick)

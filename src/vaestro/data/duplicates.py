@@ -6,7 +6,7 @@ candidates are found by sorting. Of these the ones whose projections lie close a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -28,12 +28,32 @@ SURE = 6.0  # times their mean: the chance that the sketches of twins lie furthe
 def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     """Say how many held-out rows equal a training row, or nearly do; `trusted` data are not looked at."""
     train = rows["train"]
+    if train.space.kind is Kind.TOKENS:
+        return _of_texts(rows)
     parts = {name: Part(r.values, r.index) for name, r in rows.items()}
     twins = Twins.among(parts, train.space, trusted, lambda name, values: rows[name].turned(values))
     if twins is None:
         return []
     once(distinct(parts.values()), *(p.look for p in twins.picks))
     return twins.notes()
+
+
+def _of_texts(rows: Mapping[str, Rows]) -> list[str]:
+    """Say how many held-out texts equal a training text."""
+    hashed = {name: [hash(line) for line in _lines(r)] for name, r in rows.items()}
+    known, notes = set(hashed["train"]), []
+    for name in ("valid", "test"):
+        found = sum(line in known for line in hashed[name])
+        if found:
+            notes.append(f"{found:,} of {len(hashed[name]):,} {name} texts each equal a training text: bounds on them are too good")
+    return notes
+
+
+def _lines(rows: Rows) -> Iterator[bytes]:
+    codes = rows.values
+    index = np.arange(len(codes)) if rows.index is None else rows.index
+    for row in index:
+        yield codes.codes[codes.starts[row] : codes.starts[row + 1]].tobytes()
 
 
 class Twins:

@@ -1,7 +1,7 @@
 """Read data sets of the datasets library: from the Hugging Face hub, or from a folder that it saved.
 
-A column of images or of arrays is the data, and columns of single values beside it are attributes; where there is neither,
-the columns of single values are a table. No code that comes with a data set is run, and nothing is unpickled.
+A column of images or of arrays, or one of text that is named, is the data, and columns of single values beside it are
+attributes; where there is neither, the columns of single values are a table. No code that comes with a data set is run, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, images, tables
+from vaestro.data import cache, images, tables, texts
 from vaestro.data.sets import Raw
 from vaestro.parts import quoted, unquoted
 
@@ -154,14 +154,18 @@ def _read(
         kinds = {name: kind for name, kind in kinds.items() if name not in ignored}
         if not kinds:
             raise ValueError(f"expected ignore= to leave a column of {source}; got {', '.join(ignored)}")
-    if column is None and "array" in options:
-        column = unquoted(options["array"])
+    for option in ("array", "text"):
+        if column is None and option in options:
+            column = unquoted(options[option])
     column = _chosen(column, kinds, features, source, "array=" if folder else "")
     singles = [name for name, kind in kinds.items() if kind in (SINGLE, TEXT)]
     columns = singles if column is None else [column]
     attributes = _attributes(splits, [name for name in singles if name not in columns], source)
     if left := [name for name in kinds if name not in (*columns, *next(iter(attributes.values())))]:
         notes.append(f"{column} is the data; left out {', '.join(left[:9])}" + (" .." if len(left) > 9 else ""))
+    if column is not None and kinds[column] == TEXT:
+        frames = {s: tables.frame_of(_table(d, [column]), source) for s, d in splits.items()}
+        return texts.of_column(Raw(frames, attributes, tuple(notes)), column, source)
     if column is None or kinds[column] == SINGLE:
         found = {s: tables.frame_of(_table(d, columns), source) for s, d in splits.items()}
         if "split" in options:
@@ -223,9 +227,8 @@ def _chosen(column: str | None, kinds: Mapping[str, str], features: Mapping[str,
     if column is not None:
         if column not in kinds:
             raise ValueError(f"expected a column of {source}: {tables._nearest(column, kinds)}; got {column!r}")
-        if kinds[column] in ("", TEXT):
-            got = "text, which is not read yet" if kinds[column] else _short(features[column])
-            raise ValueError(f"expected images, arrays or numbers in column {column!r} of {source}; got {got}")
+        if not kinds[column]:
+            raise ValueError(f"expected images, arrays, numbers or text in column {column!r} of {source}; got {_short(features[column])}")
         return column
     for kind in (IMAGES, ARRAYS):
         found = [name for name, held in kinds.items() if held == kind]

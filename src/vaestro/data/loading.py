@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, images, tables
+from vaestro.data import cache, duplicates, images, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
 from vaestro.data.passes import Part, distinct, once, piece, place
-from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, Progress, is_images, parse_source, plain, read
+from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.parts import nearest
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.tokens import Ragged, Texts
 
 SPLITS = ("train", "valid", "test")
 
@@ -38,8 +39,8 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     too: a mapping of columns, a pandas or Arrow table.
 
     Args:
-        source: a name (`mnist`, `shapes`, `digits`), a path to .npy, .npz, IDX, .csv, .parquet, .json or a folder of images,
-            `hf:OWNER/NAME`, each with options after a colon; or an array (N, ...) or table.
+        source: a name (`mnist`, `shapes`, `digits`), a path to .npy, .npz, IDX, .csv, .parquet, .json, .txt or a folder of images,
+            `hf:OWNER/NAME`, each with options after a colon; or an array (N, ...), a table, or a list of texts.
         condition: attributes, or columns of a table, that are given to the model and not modelled.
         progress: called with (what, done, total) while something takes long.
 
@@ -54,8 +55,11 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     notes = [*raw.notes, *notes]
     parts, given_space, given_notes = _given(parts, condition, name)
     binarise = options.get("binarise", "none")
-    key = known = None
-    if isinstance(parts["train"].whole, Frame):
+    key = known = codes = None
+    if isinstance(parts["train"].whole, Texts):
+        space, resolved, made, codes = texts.infer(parts, options, name)
+        inferred = Inferred(space, resolved, made, None)
+    elif isinstance(parts["train"].whole, Frame):
         space, made = _infer_table(parts, options, name)
         inferred = Inferred(space, options, made, None)
     else:
@@ -63,7 +67,7 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         known = None if key is None else _recalled(key)
         inferred = known or infer_space(parts, options, name)
     space, options, made, shared = inferred
-    rows = _rows(parts, space, binarise, given_space, progress, inferred=True)
+    rows = _rows(parts, space, binarise, given_space, progress, inferred=True, codes=codes)
     if shared is None:
         shared = duplicates.between(rows, name in NAMED)
     if key is not None and known is None:
@@ -105,7 +109,7 @@ def _recalled(key: str) -> Inferred | None:
 
 
 def _resolved(name: str) -> str:
-    return name if name in (*NAMED, "array", "table") or name.startswith("hf:") else str(Path(name).expanduser().resolve())
+    return name if name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") else str(Path(name).expanduser().resolve())
 
 
 def _written(value: Any) -> str:
@@ -156,14 +160,20 @@ def load_rows(
     if given is not None:
         chosen, _, _ = _given(chosen, given.names, name, given, fixed)
     for part in chosen.values():
-        if not isinstance(part.whole, Frame) and part.whole.shape[1:] != space.outside:
+        if (space.kind is Kind.TOKENS) != isinstance(part.whole, Texts):
+            got = {True: "texts", False: "a table" if isinstance(part.whole, Frame) else "numbers"}[isinstance(part.whole, Texts)]
+            raise ValueError(f"expected {space}, as the run was trained on; got {got}")
+        if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
             raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
-    made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress).values()]
+    codes = {id(p.whole): texts.cut(p.whole, space) for p in chosen.values()} if space.kind is Kind.TOKENS and "length" in options else None
+    made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress, codes=codes).values()]
     if len(made) == 1:
         return replace(made[0], name=split)
     joined = {k: np.concatenate([r.attributes[k] for r in made]) for k in made[0].attributes}
-    values = np.concatenate([r._values(slice(None)) for r in made])
+    values = Ragged.joined([r.values if r.index is None else r.values.pick(r.index) for r in made]) if space.kind is Kind.TOKENS else None
+    if values is None:
+        values = np.concatenate([r._values(slice(None)) for r in made])
     observed = [np.ones((len(r), *space.shape), bool) if r.observed is None else r._take(r.observed, slice(None)) for r in made]
     return Rows(
         values,
@@ -216,6 +226,9 @@ def _folder(name: str) -> bool:
 
 def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | None = None) -> tuple[str, dict[str, Any], Raw]:
     """Return a source's name, options and what it holds."""
+    found = texts.as_texts(source)
+    if found is not None:
+        return "texts", {}, Raw({"all": found})
     if isinstance(source, np.ndarray):
         return "array", {}, Raw({"all": plain(source, Path("the array"))})
     if not isinstance(source, (str, Path)):
@@ -223,9 +236,16 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     name, options = parse_source(source)
     raw = read(name, options, progress, columns)
     first = next(iter(raw.splits.values()))
+    text = isinstance(first, Texts)
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
     folder = _folder(name)
-    if not isinstance(first, Frame) and not folder and name not in NAMED:
+    if text:
+        column = ("text", "ignore", "split") if Path(name).suffix.lower() != ".txt" else ()
+        own = (*TEXT, *column, "array", "valid", "test", "seed")
+        unfit = [k for k in options if k not in own]
+    else:
+        unfit += [k for k in options if k in TEXT]
+    if not isinstance(first, (Frame, Texts)) and not folder and name not in NAMED:
         own = first.ndim in (3, 4) and "size" in options and images._target(options).size == first.shape[1:3]
         unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
@@ -233,7 +253,7 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     if isinstance(first, Frame):
         unfit += [k for k in options if k in ("kind", "binarise", "standardise", "levels", "array", "missing")]
     if unfit:
-        what = "a table" if isinstance(first, Frame) else "images" if folder else "arrays"
+        what = "texts" if text else "a table" if isinstance(first, Frame) else "images" if folder else "arrays"
         raise ValueError(f"expected options for {what} in {name}; got {unfit[0]}= ({OPTIONS[unfit[0]]})")
     return name, options, raw
 
@@ -353,9 +373,13 @@ def _rows(
     progress: Progress | None,
     *,
     inferred: bool = False,
+    codes: Mapping[int, Ragged] | None = None,
 ) -> dict[str, Rows]:
-    """Lay the splits out; those that are rows of one array share what is made of it. Data that the space was `inferred` from fit it."""
-    made: dict[int, tuple[np.ndarray, np.ndarray | None, bool]] = {}
+    """Lay the splits out; those that are rows of one array share what is made of it. Data that the space was `inferred` from fit it.
+
+    `codes` are of texts that were cut before, by the id of the whole.
+    """
+    made: dict[int, tuple[Any, np.ndarray | None, bool]] = {key: (held, None, False) for key, held in (codes or {}).items()}
     rows = {}
     for split, part in parts.items():
         if id(part.whole) not in made:
@@ -376,7 +400,7 @@ def _laid_out(
 
     Large arrays of bytes that need no change are used as they lie; other large arrays are laid out in the cache.
     """
-    if isinstance(whole, Frame):
+    if isinstance(whole, (Frame, Texts)):
         return space.inward(whole), space.seen(whole), False
     inward = partial(grey_levels, space=space) if grey else space.inward
     if as_it_lies(whole, space, grey):

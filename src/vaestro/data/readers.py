@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import images, tables
+from vaestro.data import images, tables, texts
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
 from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
@@ -28,6 +28,7 @@ Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 IMAGE = ("size", "crop", "channels", "strict")
 TABLE = ("ignore", "split", "real", "count", "category", "binary", "categories")
+TEXT = ("text", "tokens", "vocabulary", "length")
 OPTIONS = {
     "kind": "binary, levels, real, unit, count or category",
     "binarise": "dynamic, static or none",
@@ -50,10 +51,14 @@ OPTIONS = {
     "category": "columns joined by +",
     "binary": "columns joined by +",
     "categories": "a number",
+    "text": "a column",
+    "tokens": "bytes, characters, words or bpe",
+    "vocabulary": "a number of tokens",
+    "length": "a number of tokens",
 }
-WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels")
-NAMES = ("array", "ignore", "split", "real", "count", "category", "binary")
-NUMBERS = ("levels", "valid", "test", "seed", "n", "categories")
+WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
+NAMES = ("array", "ignore", "split", "real", "count", "category", "binary", "text")
+NUMBERS = ("levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
 
@@ -130,6 +135,14 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
+    if path.suffix.lower() == ".txt":
+        if "text" in options:
+            raise ValueError(f"expected no text= for {path}, whose lines are the texts; got text={options['text']}")
+        return texts.read_lines(path)
+    if path.suffix.lower() in TABLES and "text" in options:
+        column = unquoted(options["text"])
+        own = {k: v for k, v in options.items() if k not in TEXT}
+        return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
     if path.suffix.lower() in TABLES:
         if columns is None:
             return tables.read_table(path, options)
@@ -150,7 +163,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         if "pickle" in str(error).lower():
             raise ValueError(f"expected plain numbers in {path}; got Python objects, which are never unpickled") from error
         raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({_one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .parquet, .json or .jsonl"
+    formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}, which is none of them")
 
 

@@ -15,6 +15,7 @@ import torch
 from vaestro.data.passes import expect
 from vaestro.randomness import derive, uniform_levels
 from vaestro.spaces import Batch, Frame, Kind, Space
+from vaestro.tokens import Ragged, Texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Rows:
     """Hold one split: which rows of the values, which of their cells were observed, and what is given with them.
 
     Args:
-        values: codes or values inside, (M, *X), possibly memory-mapped, or (M, H, W, C) where `channels_last`; where
-            `dynamic`, 8-bit grey levels that are binarised at every access.
+        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, or (M, H, W, C) where
+            `channels_last`; where `dynamic`, 8-bit grey levels that are binarised at every access.
         space: what a batch of them is.
         name: which split, which names the stream of a fixed binarisation.
         dynamic: binarise anew at every access, with P(1) = level / 255 exactly.
@@ -50,7 +51,7 @@ class Rows:
         channels_last: whether images lie as (H, W, C) and are turned when gathered.
     """
 
-    values: np.ndarray
+    values: Any
     space: Space
     name: str
     dynamic: bool = False
@@ -64,9 +65,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values) if self.index is None else len(self.index)
 
+    def sizes(self) -> np.ndarray | None:
+        """Return the size of each row, (N,), where rows differ: the tokens of a text, its end among them; None where they do not."""
+        if not isinstance(self.values, Ragged):
+            return None
+        return self.values.sizes(slice(None) if self.index is None else self.index)
+
     def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         chosen = rows if self.index is None else self.index[rows]
-        if isinstance(chosen, slice):
+        if isinstance(chosen, slice) or isinstance(array, Ragged):
             return array[chosen]
         expect(array, chosen)
         return array[chosen]
@@ -106,7 +113,9 @@ class Rows:
             start, rows = place or (0, index.shape[1])
             draws = uniform_levels((len(index), rows, *values.shape[2:]), seed, "binarise", self.name, stream)
             values = (draws[:, start : start + index.shape[1]] < values).view(np.uint8)
-        return self._batch(values, index, device)
+        batch = self._batch(values, index, device)
+        sizes = self.sizes()
+        return batch if sizes is None else replace(batch, widths=tuple(sizes[index].max(1).tolist()))
 
     def fixed(self) -> Rows:
         """Return the rows with one binarisation for good: the one that every evaluation sees, whatever the run's seed."""
@@ -141,13 +150,18 @@ class Rows:
         return self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
 
     def observed_cells(self) -> float:
-        """Return the mean number of cells of a row that were observed."""
+        """Return the mean number of cells of a row that were observed: of texts, that there are."""
+        sizes = self.sizes()
+        if sizes is not None:
+            return float(sizes.mean())
         if self.observed is None:
             return float(self.space.cells)
         return float(self._take(self.observed, slice(None)).sum() / len(self))
 
     def sha256(self) -> str:
         """Hash what an evaluation sees: shape, type, every value and its units, and which were observed and given."""
+        if self.space.kind is Kind.TOKENS:
+            return self._sha256_of_texts()
         rows = self.fixed()
         shape = (len(rows), *rows.space.shape)
         digest = hashlib.sha256(f"{shape} {rows.values.dtype.str}".encode())
@@ -161,6 +175,18 @@ class Rows:
                 digest.update(np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data)
         return digest.hexdigest()
 
+    def _sha256_of_texts(self) -> str:
+        """Hash the texts and not their tokens, and what was given: bounds under two tokenisers are of the same p(x)."""
+        digest = hashlib.sha256(f"{len(self)} texts".encode())
+        for part in _slices(len(self)):
+            for line, size in zip(self.pick(part).outward().lines, self.pick(part).sizes(), strict=True):  # type: ignore[arg-type]
+                text = line.encode()
+                # A text that fills the width stands for all that begin so, which is another event.
+                digest.update(f"{len(text)}{'+' * bool(size == self.values.width)} ".encode() + text)
+        if self.given is not None:
+            digest.update(np.ascontiguousarray(self.given).data)
+        return digest.hexdigest()
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the number of rows and a hash of as many as are read in no time: what changes with the data."""
         size = self.values[:1].nbytes or 1
@@ -172,6 +198,8 @@ class Rows:
         It agrees to rounding between two readings of the same data that were standardised differently. Missing cells count as 0;
         numbers of a table enter by their logarithm, so that no column drowns the others.
         """
+        if self.space.kind is Kind.TOKENS:
+            return np.array([zlib.crc32(line.encode()) / 2**32 for line in self.outward().lines])
         rng = np.random.Generator(np.random.PCG64(derive(0, "projection")))
         columns: list[np.ndarray] = []
         if self.space.kind is Kind.TABLE:
@@ -193,6 +221,8 @@ class Rows:
     def outward(self) -> Any:
         """Return the rows in the user's layout and units: an array or a Frame, with missing cells as NaN or masked."""
         rows = self.fixed()
+        if self.space.kind is Kind.TOKENS:
+            return Texts.of(line for part in _slices(len(self)) for line in self.space.outward(rows._values(part)).lines)
         out = rows.space.outward(rows._values(slice(None)))
         if rows.observed is None:
             return out
@@ -204,6 +234,8 @@ class Rows:
 
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)  # torch knows little of the other
     if not array.flags.writeable:
         array = array.copy()  # a slice of a read-only memory map
     return torch.from_numpy(array).to(device, non_blocking=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from vaestro.data import tables
 from vaestro.spaces import Frame, Kind, Space
+from vaestro.tokens import Texts
 
 SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
 
@@ -52,8 +53,19 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_data(path: Path, data: Any) -> None:
-    """Write data in the user's layout: an array under the name x, or a table with its columns."""
-    if not isinstance(data, Frame):
+    """Write data in the user's layout: an array under the name x, a table with its columns, or texts, in .txt one a line, else in a
+    column text; a line's end within a text is written as \\n."""
+    if isinstance(data, Texts):
+        suffix = path.suffix.lower()
+        if suffix == ".txt":
+            with writing(path) as part:
+                lines = (line.replace("\r", "\\r").replace("\n", "\\n") for line in data.lines)
+                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        elif suffix in (".npy", ".npz"):
+            write_arrays(path, {"x": data.lines.astype(str)})
+        else:
+            write_data(path, Frame({"text": np.ma.MaskedArray(data.lines.astype(str))}))
+    elif not isinstance(data, Frame):
         write_arrays(path, {"x": data})
     elif path.suffix.lower() == ".npy" or path.suffix.lower() == ".txt":
         raise ValueError(f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got {path}")

@@ -39,6 +39,7 @@ from vaestro.densities.latent import (
     groups_of,
     is_shared,
 )
+from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
 from vaestro.densities.values import (
     Bernoulli,
     Categorical,
@@ -64,6 +65,7 @@ __all__ = [
     "Cells",
     "ContinuousBernoulli",
     "DataDensity",
+    "Decoding",
     "Density",
     "DiscretizedLogistic",
     "FullNormal",
@@ -79,7 +81,9 @@ __all__ = [
     "NormalMixture",
     "OneHot",
     "Poisson",
+    "Positions",
     "Product",
+    "Sentences",
     "StandardNormal",
     "StudentT",
     "closed_form_kl",
@@ -89,6 +93,7 @@ __all__ = [
     "is_shared",
     "log_mean_exp",
     "mean_over_ranks",
+    "scored",
     "scored_anywhere",
     "soft_limit",
     "variance_of",

@@ -1,0 +1,182 @@
+"""Densities over rows of tokens, each given those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaestro.densities.core import DataDensity, full_precision, mixed_over
+from vaestro.densities.values import Categorical
+
+Drop = Callable[[Tensor], Tensor]
+
+
+def scored(codes: Tensor) -> Tensor:
+    """Tell which cells of codes (..., t) exist: those up to the first 0, the end."""
+    return F.pad(codes[..., :-1] != 0, (1, 0), value=True)
+
+
+def ended(codes: Tensor) -> Tensor:
+    """Return codes (..., T) with nothing but zeros after the first one."""
+    return torch.where(scored(codes).cumprod(-1) > 0, codes, 0)
+
+
+@final
+class Positions(DataDensity):
+    """Represent tokens that are independent given z, each place by its own softmax; what follows the first end does not exist.
+
+    Args:
+        logits: (..., V, T).
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.every = Categorical(logits, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the probabilities of the codes, (..., V, T)."""
+        return self.every.mean
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return log p(x | z) in nats, (...), of codes (..., t): the sum over those that exist."""
+        there = scored(value) if observed is None else scored(value) & observed
+        cells = Categorical(self.every.logits[..., : value.shape[-1]], 1).cells(value)
+        return torch.where(there, cells, 0.0).sum(-1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return ended(self.every.sample(generator))
+
+    def point(self, weights: Tensor | None = None) -> Tensor:
+        return ended(mixed_over(self.mean, weights).argmax(-2))
+
+
+@final
+@dataclass(frozen=True)
+class Decoding:
+    """Say how sentences are drawn and searched for.
+
+    Args:
+        temperature: divides the logits; 1 draws from the model, and another number from another one.
+        top_p: only the most probable tokens that together reach this probability are drawn (Holtzman et al. 2020).
+        beam: sentences that the search for the most probable one keeps; 1 takes the most probable token each time.
+
+    Raises:
+        ValueError: a temperature that is not above 0, a top_p outside of (0, 1], or a beam below 1.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    beam: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf") or not 0 < self.top_p <= 1 or self.beam < 1:
+            got = f"{self.temperature}, {self.top_p} and {self.beam}"
+            raise ValueError(f"expected a temperature above 0, top_p in (0, 1] and a beam of 1 or more; got {got}")
+
+
+@final
+class Sentences(DataDensity):
+    """Represent p(x | z) = prod_t p(x_t | x_<t, z) over rows of codes that end with a 0, or fill the length.
+
+    Args:
+        decoder: predicts tokens (see `sequences.SequenceDecoder`).
+        source: latents and conditions, (K, B, S).
+        drop: replaces some of the tokens before each one; None where none are.
+        decoding: how sentences are drawn and searched for.
+    """
+
+    def __init__(self, decoder: Any, source: Tensor, drop: Drop | None = None, decoding: Decoding = Decoding()) -> None:
+        self.decoder, self.source, self.drop, self.decoding = decoder, source, drop, decoding
+
+    def by(self, decoding: Decoding) -> Sentences:
+        """Return the same density, drawn and searched in another way."""
+        return Sentences(self.decoder, self.source, self.drop, decoding)
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("sentences have no mean")
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t): the sum over the tokens of a row, its end among them.
+
+        Raises:
+            ValueError: some cells are missing: each token is predicted from all before it.
+        """
+        if observed is not None:
+            raise ValueError("expected whole sentences, whose tokens are predicted from all before them; got missing cells")
+        k, rows = self.source.shape[:2]
+        codes = value.long().expand(k, rows, -1).flatten(0, 1)
+        there = scored(codes)
+        before = F.pad(codes[:, :-1], (1, 0))
+        if self.drop is not None:
+            before = self.drop(before)
+        states = self.decoder(self.source.flatten(0, 1), before)
+        # The last layer is the largest by far: only cells that exist pass through it.
+        nats = self._nats(self.decoder.last(states[there]), codes[there])
+        row = there.nonzero()[:, 0]
+        return nats.new_zeros(k * rows).index_add(0, row, nats).unflatten(0, (k, rows))
+
+    @full_precision
+    def _nats(self, logits: Tensor, codes: Tensor) -> Tensor:
+        return -F.cross_entropy(logits.to(self.source.dtype), codes, reduction="none")
+
+    def _logits(self, state: Any, before: Tensor) -> tuple[Tensor, Any]:
+        hidden, state = self.decoder.advance(state, before)
+        return self.decoder.last(hidden).to(self.source.dtype), state
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw sentences, (K, B, length) codes: by default from the model, else as `decoding` says."""
+        k, rows = self.source.shape[:2]
+        codes = torch.zeros(k * rows, self.decoder.length, dtype=torch.long, device=self.source.device)
+        state, before = self.decoder.begin(self.source.flatten(0, 1)), codes[:, 0]
+        going = torch.ones_like(before, dtype=torch.bool)
+        for t in range(self.decoder.length):
+            logits, state = self._logits(state, before)
+            p = torch.softmax(logits / self.decoding.temperature, -1)
+            drawn = torch.multinomial(self._nucleus(p), 1, generator=generator)[:, 0]
+            codes[:, t] = before = torch.where(going, drawn, 0)
+            going = before != 0
+            if not bool(going.any()):
+                break
+        return codes.unflatten(0, (k, rows))
+
+    def _nucleus(self, p: Tensor) -> Tensor:
+        if self.decoding.top_p == 1:
+            return p
+        ranked, order = p.sort(-1, descending=True)
+        ranked = torch.where(ranked.cumsum(-1) - ranked < self.decoding.top_p, ranked, 0.0)
+        return torch.zeros_like(p).scatter(-1, order, ranked)
+
+    @torch.no_grad()
+    def point(self, weights: Tensor | None = None) -> Tensor:
+        """Return the most probable sentence that a beam search finds, (B, length) codes, at the draw of z with the largest weight."""
+        best = torch.zeros_like(self.source[0, :, 0], dtype=torch.long) if weights is None else weights.argmax(0)
+        rows, beam, length = self.source.shape[1], self.decoding.beam, self.decoder.length
+        source = self.source[best, torch.arange(rows, device=best.device)]
+        codes = torch.zeros(rows, beam, length, dtype=torch.long, device=source.device)
+        state, before = self.decoder.begin(source.repeat_interleave(beam, 0)), codes[:, :, 0].flatten()
+        # At first all sentences of a beam are one: only its first one goes on.
+        scores = source.new_full((rows, beam), float("-inf"))
+        scores[:, 0] = 0.0
+        going = torch.ones(rows, beam, dtype=torch.bool, device=source.device)
+        for t in range(length):
+            logits, state = self._logits(state, before)
+            nats = torch.log_softmax(logits, -1).unflatten(0, (rows, beam))
+            ended = torch.full_like(nats, float("-inf"))
+            ended[..., 0] = 0.0  # what has ended goes on as it is
+            ranked = (scores.unsqueeze(-1) + torch.where(going.unsqueeze(-1), nats, ended)).flatten(1)
+            scores, chosen = ranked.topk(beam, 1)
+            parent, code = chosen // nats.shape[-1], chosen % nats.shape[-1]
+            codes = codes.gather(1, parent.unsqueeze(-1).expand_as(codes))
+            codes[:, :, t] = code
+            flat = (parent + beam * torch.arange(rows, device=source.device).unsqueeze(1)).flatten()
+            state, before, going = tuple(part[flat] for part in state), code.flatten(), code != 0
+            if not bool(going.any()):
+                break
+        return codes[:, 0]

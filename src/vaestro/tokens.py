@@ -1,0 +1,265 @@
+"""Text and its tokens: what a line of text is cut into, and arrays of rows that differ in length.
+
+A sentence inside is a row of codes: those of its tokens, then 0, the end, then nothing but zeros. One symbol serves as
+the end, as what stands before the first token, and as padding: cells after the first 0 do not exist, are never scored,
+and count nowhere. p(x) then sums to one over sentences of every length; a sentence that fills the whole width has no end,
+and stands for all that begin so.
+
+Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch 2016). Bytes and pieces
+write any text back letter for letter, so that p(x) of tokens is a lower bound on p of the text (a text can be cut in other
+ways too; bytes: equal to it), and their nats can be compared between tokenisers. Characters and words that the training
+split lacks are the code 1, "unknown", and what is scored is the text with that in place of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+
+METHODS = ("bytes", "characters", "words", "bpe")
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # how an unknown character is written
+UNKNOWN_WORD = "<unk>"
+VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
+WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
+CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Hold a user's texts, one a row: an array (N,) of str."""
+
+    lines: np.ndarray
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> Texts:
+        """Hold texts in Python, one after the other."""
+        found = list(lines)
+        array = np.empty(len(found), object)
+        array[:] = found
+        return cls(array)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, rows: Any) -> Texts:
+        return Texts(self.lines[rows])
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Return (rows,)."""
+        return (len(self),)
+
+
+@final
+class Ragged:
+    """Hold rows of codes that differ in length, one after the other, and give any of them padded with zeros.
+
+    Args:
+        codes: of all rows, (total,), without their ends.
+        starts: where each row begins, and where the last one ends, (N + 1,).
+        width: the most cells of a row, its end among them.
+    """
+
+    def __init__(self, codes: np.ndarray, starts: np.ndarray, width: int) -> None:
+        self.codes, self.starts, self.width = codes, starts, width
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], width: int, codes: int) -> Ragged:
+        """Hold rows of codes below `codes`."""
+        sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        dtype = np.uint8 if codes <= 256 else np.uint16 if codes <= 65536 else np.int32
+        flat = np.fromiter((code for row in rows for code in row), dtype, int(starts[-1]))
+        return cls(flat, starts, width)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, width)."""
+        return len(self), self.width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the type of the codes."""
+        return self.codes.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the codes take."""
+        return self.codes.nbytes
+
+    def sizes(self, rows: Any = slice(None)) -> np.ndarray:
+        """Return how many cells rows have, their ends among them: the tokens that are scored, at most `width`."""
+        return np.asarray(np.minimum(self.starts[1:][rows] - self.starts[:-1][rows] + 1, self.width))
+
+    def pick(self, rows: np.ndarray) -> Ragged:
+        """Return some of the rows, (N,)."""
+        first, sizes = self.starts[:-1][rows], self.starts[1:][rows] - self.starts[:-1][rows]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        at = np.repeat(first - starts[:-1], sizes) + np.arange(int(starts[-1]))
+        return Ragged(self.codes[at], starts, self.width)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Put rows one below the other."""
+        ends = np.cumsum([0] + [len(p.codes) for p in parts])
+        starts = [p.starts[:-1] + end for p, end in zip(parts, ends, strict=False)]
+        return cls(np.concatenate([p.codes for p in parts]), np.concatenate([*starts, ends[-1:]]), parts[0].width)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return rows (...,) padded with zeros as (..., t), t being the largest of their sizes."""
+        sizes, first = self.sizes(rows), self.starts[:-1][rows]
+        place = np.arange(int(sizes.max(initial=1)))
+        held = self.starts[1:][rows][..., None] - first[..., None]
+        if not len(self.codes):
+            return np.zeros((*sizes.shape, len(place)), self.dtype)
+        found = self.codes[np.minimum(first[..., None] + place, len(self.codes) - 1)]
+        return np.where(place < held, found, self.dtype.type(0))
+
+
+@final
+@dataclass(frozen=True)
+class Tokeniser:
+    """Cut texts into tokens, and join tokens into texts.
+
+    Args:
+        method: bytes, characters, words or bpe.
+        vocabulary: the tokens of the codes from 2 on, for characters and words.
+        model: what the tokenizers library wrote of a trained one, for bpe.
+    """
+
+    method: str
+    vocabulary: tuple[str, ...] = ()
+    model: str = ""
+
+    @classmethod
+    def trained(cls, method: str, texts: Texts, vocabulary: int | None = None) -> Tokeniser:
+        """Make a tokeniser from the training split: the most frequent characters or words, or pieces by byte-pair encoding.
+
+        Args:
+            method: bytes, characters, words or bpe.
+            texts: of the training split.
+            vocabulary: at most so many tokens; by default 5,000 characters, 20,000 words that occur twice, or 4,000 pieces.
+
+        Raises:
+            ValueError: there is no such method, the vocabulary is too small, or the library is missing.
+        """
+        if method not in METHODS:
+            raise ValueError(f"expected tokens to be {', '.join(METHODS[:-1])} or {METHODS[-1]}; got {method!r}")
+        least = {"bytes": 0, "bpe": 257}.get(method, 2)
+        if vocabulary is not None and (method == "bytes" or vocabulary < least):
+            what = "no vocabulary= for bytes" if method == "bytes" else f"a vocabulary of {least} or more {method}"
+            raise ValueError(f"expected {what}; got vocabulary={vocabulary}")
+        size = vocabulary or VOCABULARY.get(method, 0)
+        if method == "bytes":
+            return cls(method)
+        if method == "bpe":
+            return cls(method, model=_trained_pieces(texts, size))
+        counts: Counter[str] = Counter()
+        for line in texts.lines:
+            counts.update(line if method == "characters" else WORDS.findall(line))
+        twice = method == "words" and vocabulary is None and len(counts) > 1000
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = tuple(token for token, count in ranked[:size] if count > 1 or not twice)
+        if len(kept) < 2:
+            got = f"{kept[0]!r} and no other" if kept else "none"
+            raise ValueError(f"expected texts of at least two different {method}; got {got}")
+        return cls(method, kept)
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        return {token: code for code, token in enumerate(self.vocabulary, 2)}
+
+    @cached_property
+    def _pieces(self) -> Any:
+        return _library().Tokenizer.from_str(self.model)
+
+    @cached_property
+    def size(self) -> int:
+        """Return how many codes there are, the end among them."""
+        if self.method == "bytes":
+            return 257
+        return 1 + self._pieces.get_vocab_size() if self.method == "bpe" else 2 + len(self.vocabulary)
+
+    @property
+    def lossless(self) -> bool:
+        """Tell whether every text is written back letter for letter."""
+        return self.method in ("bytes", "bpe")
+
+    @property
+    def unknown(self) -> int | None:
+        """Return the code of what is not in the vocabulary; None where nothing is unknown."""
+        return None if self.lossless else 1
+
+    def __str__(self) -> str:
+        return f"{self.size:,} {'pieces' if self.method == 'bpe' else self.method}"
+
+    def encode(self, texts: Texts) -> list[list[int]]:
+        """Cut texts into codes, without their ends."""
+        if self.method == "bytes":
+            return [[byte + 1 for byte in line.encode()] for line in texts.lines]
+        if self.method == "bpe":
+            found = self._pieces.encode_batch_fast(texts.lines.tolist(), add_special_tokens=False)
+            return [[code + 1 for code in one.ids] for one in found]
+        codes = self._codes
+        if self.method == "characters":
+            return [[codes.get(c, 1) for c in line] for line in texts.lines]
+        return [[codes.get(w, 1) for w in WORDS.findall(line)] for line in texts.lines]
+
+    def decode(self, codes: np.ndarray) -> Texts:
+        """Join codes (N, t) into texts; what follows an end does not exist."""
+        rows = [row[: int(np.argmin(row != 0)) if (row == 0).any() else len(row)].tolist() for row in np.asarray(codes)]
+        if self.method == "bytes":
+            return Texts.of(bytes(code - 1 for code in row).decode(errors="replace") for row in rows)
+        if self.method == "bpe":
+            return Texts.of(self._pieces.decode_batch([[code - 1 for code in row] for row in rows], skip_special_tokens=False))
+        if self.method == "characters":
+            tokens = ("", UNKNOWN, *self.vocabulary)
+            return Texts.of("".join(tokens[code] for code in row) for row in rows)
+        tokens = ("", UNKNOWN_WORD, *self.vocabulary)
+        return Texts.of(_joined(tokens[code] for code in row) for row in rows)
+
+    def scalars(self) -> dict[str, Any]:
+        """Return what JSON takes."""
+        return {"method": self.method, "vocabulary": list(self.vocabulary), "model": self.model}
+
+    @classmethod
+    def restore(cls, scalars: Mapping[str, Any]) -> Tokeniser:
+        """Make a tokeniser again from `scalars()`."""
+        return cls(scalars["method"], tuple(scalars["vocabulary"]), scalars["model"])
+
+
+def _joined(words: Iterable[str]) -> str:
+    """Join words by spaces, but for marks that close or open something."""
+    out = ""
+    for word in words:
+        tight = not out or word in CLOSING or out[-1] in OPENING
+        out += word if tight else f" {word}"
+    return out
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError("expected the extra vaestro[text] for tokens=bpe (words, characters and bytes need none); got none") from error
+    return tokenizers
+
+
+def _trained_pieces(texts: Texts, size: int) -> str:
+    library = _library()
+    pieces = library.Tokenizer(library.models.BPE())
+    pieces.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = library.decoders.ByteLevel()
+    alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
+    trainer = library.trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    pieces.train_from_iterator(texts.lines.tolist(), trainer)
+    return str(pieces.to_str())
