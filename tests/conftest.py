@@ -7,6 +7,7 @@ import torch
 
 from vaestro.data import Data, Rows
 from vaestro.spaces import Column, Kind, Space
+from vaestro.tokens import Ragged, Tokeniser
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ COLUMNS = [
 def make_space(kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missing: bool = False) -> Space:
     if kind is Kind.TABLE:
         return replace(Space.table(COLUMNS), missing=missing)
+    if kind is Kind.TOKENS:
+        return Space(kind, shape[:1], (), dtype="str", levels=5, tokeniser=Tokeniser("characters", ("a", "b", "c")))
     levels = levels or {Kind.BINARY: 2, Kind.LEVELS: 5, Kind.CATEGORY: 4}.get(kind, 0)
     fitted = {"offset": np.zeros(shape), "scale": np.ones(shape)} if kind in (Kind.REAL, Kind.UNIT) else {}
     outside = shape if len(shape) != 3 else (*shape[1:], shape[0])
@@ -48,11 +51,14 @@ def make_values(space: Space, n: int, seed: int = 0) -> np.ndarray:
         return r.uniform(0.01, 0.99, size=(n, *space.shape)).astype(np.float32)
     if space.kind is Kind.COUNT:
         return r.poisson(3, size=(n, *space.shape)).astype(np.int32)
-    return r.integers(0, space.levels, size=(n, *space.shape)).astype(np.uint8)
+    codes = r.integers(0, space.levels, size=(n, *space.shape)).astype(np.uint8)
+    return codes * (np.cumprod(codes != 0, 1) > 0) if space.kind is Kind.TOKENS else codes
 
 
 def make_data(space: Space, values: np.ndarray, held_out: np.ndarray | None = None) -> Data:
     other = values if held_out is None else held_out
+    if space.kind is Kind.TOKENS:
+        values, other = (Ragged.of([row[row != 0].tolist() for row in v], space.shape[0], space.levels) for v in (values, other))
     return Data(Rows(values, space, "train"), Rows(other, space, "valid"), Rows(other, space, "test"), space, "made by a test")
 
 

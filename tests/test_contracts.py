@@ -16,7 +16,7 @@ from vaestro.densities import closed_form_kl
 from vaestro.parts import TABLE, catalogue, find, options_of
 from vaestro.spaces import Batch, Column, Kind, Space
 
-KINDS = tuple(k for k in Kind if k is not Kind.TOKENS)
+KINDS = tuple(Kind)
 LIKELIHOOD_OPTIONS = {
     "gaussian": ["", ":variance=0.5", ":variance=optimal", ":variance=pixel"],
     "laplace": ["", ":scale=0.5", ":scale=pixel"],
@@ -30,8 +30,10 @@ LIKELIHOODS = [
     for options in LIKELIHOOD_OPTIONS.get(name, [""])
     for kind in sorted(constructor.accepts)
 ]
+OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS}  # networks that are made for data of a kind
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
-SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8", "conv": "conv:width=8,blocks=1"}
+SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8", "conv": "conv:width=8,blocks=1", "gru": "gru:width=8",
+         "transformer": "transformer:width=8,layers=1,heads=2"}  # fmt: skip
 SHAPES = {"conv": (1, 8, 8)}  # what a network is made for, where it is not made for vectors
 GIVEN = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")])
 
@@ -45,7 +47,8 @@ def small_model(
     **parts: str,
 ) -> vs.VAE:
     torch.manual_seed(0)
-    parts = {"network": "mlp:width=8"} | parts
+    kind = OF_KIND.get(parts.get("network", ""), kind)
+    parts = {"network": "gru" if parts.get("likelihood") == "autoregressive" or (kind is Kind.TOKENS and not parts) else "mlp"} | parts
     shape = SHAPES.get(parts["network"], shape)
     parts["network"] = SMALL.get(parts["network"], parts["network"])
     if parts.get("prior") == "conditional":
@@ -79,7 +82,7 @@ MODELS: list[tuple[Kind, dict[str, Any]]] = (
     [(kind, {"likelihood": name}) for name, kind in LIKELIHOODS]
     + [(Kind.BINARY, {kind: name}) for kind, name in OTHERS]
     + [(Kind.BINARY, {"network": name, "given": GIVEN}) for name in TABLE["network"]]
-    + [(kind, {"missing": True}) for kind in KINDS]
+    + [(kind, {"missing": True}) for kind in KINDS if kind is not Kind.TOKENS]
     + [(Kind.LEVELS, {"likelihood": f"logistic-mixture{o}", "shape": (3, 2, 2)}) for o in ("", ":channels=independent")]
     + [(Kind.LEVELS, {"likelihood": "logistic-mixture:channels=independent", "shape": (3, 2, 2), "missing": True})]
     + [(Kind.TABLE, {"missing": True, "given": GIVEN, "prior": "conditional"})]
@@ -196,6 +199,10 @@ def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.V
                 frequencies(part, values, part.logits.shape[-2])
             else:
                 moments(part, values)
+    elif model.space.kind is Kind.TOKENS:
+        sentences, counts = drawn[:, 0, 0].unique(dim=0, return_counts=True)
+        p = torch.stack([px.log_prob(s.reshape(1, -1)).exp().reshape(()) for s in sentences])
+        assert ((counts / 4000 - p).abs() < 5 * (p / 4000).sqrt() + 1e-3).all() and p.sum() < 1 + 1e-5
     elif isinstance(px, (densities.Categorical, densities.DiscretizedLogistic)):
         frequencies(px, drawn, model.space.levels)
     elif isinstance(px, densities.LogisticMixture):
@@ -209,7 +216,7 @@ def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:
     batch = batch_for(model, 3)
     px = model.likelihood(torch.randn(2, 3, *model.units), batch.given)
     mask = torch.rand(3, *model.space.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    if isinstance(px, densities.LogisticMixture) and px.coefficients is not None:
+    if (isinstance(px, densities.LogisticMixture) and px.coefficients is not None) or model.space.kind is Kind.TOKENS:
         with pytest.raises(ValueError, match="expected every cell observed"):
             px.log_prob(batch.x, mask)
         return

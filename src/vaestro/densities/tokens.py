@@ -26,6 +26,11 @@ def ended(codes: Tensor) -> Tensor:
     return torch.where(scored(codes).cumprod(-1) > 0, codes, 0)
 
 
+def _whole(observed: Tensor | None) -> None:
+    if observed is not None:
+        raise ValueError("expected every cell observed of texts, which end where they do; got a mask")
+
+
 @final
 class Positions(DataDensity):
     """Represent tokens that are independent given z, each place by its own softmax; what follows the first end does not exist.
@@ -43,10 +48,14 @@ class Positions(DataDensity):
         return self.every.mean
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (...), of codes (..., t): the sum over those that exist."""
-        there = scored(value) if observed is None else scored(value) & observed
+        """Return log p(x | z) in nats, (...), of codes (..., t): the sum over those that exist.
+
+        Raises:
+            ValueError: some cells are missing.
+        """
+        _whole(observed)
         cells = Categorical(self.every.logits[..., : value.shape[-1]], 1).cells(value)
-        return torch.where(there, cells, 0.0).sum(-1)
+        return torch.where(scored(value), cells, 0.0).sum(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return ended(self.every.sample(generator))
@@ -102,24 +111,23 @@ class Sentences(DataDensity):
         raise NotImplementedError("sentences have no mean")
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t): the sum over the tokens of a row, its end among them.
+        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that broadcast: the sum over the tokens of a row, its end among them.
 
         Raises:
-            ValueError: some cells are missing: each token is predicted from all before it.
+            ValueError: some cells are missing.
         """
-        if observed is not None:
-            raise ValueError("expected whole sentences, whose tokens are predicted from all before them; got missing cells")
-        k, rows = self.source.shape[:2]
-        codes = value.long().expand(k, rows, -1).flatten(0, 1)
+        _whole(observed)
+        lead = torch.broadcast_shapes(self.source.shape[:-1], value.shape[:-1])
+        codes, source = (x.expand(*lead, -1).flatten(0, -2) for x in (value.long(), self.source))
         there = scored(codes)
         before = F.pad(codes[:, :-1], (1, 0))
         if self.drop is not None:
             before = self.drop(before)
-        states = self.decoder(self.source.flatten(0, 1), before)
+        states = self.decoder(source, before)
         # The last layer is the largest by far: only cells that exist pass through it.
         nats = self._nats(self.decoder.last(states[there]), codes[there])
         row = there.nonzero()[:, 0]
-        return nats.new_zeros(k * rows).index_add(0, row, nats).unflatten(0, (k, rows))
+        return nats.new_zeros(len(codes)).index_add(0, row, nats).reshape(lead)
 
     @full_precision
     def _nats(self, logits: Tensor, codes: Tensor) -> Tensor:
