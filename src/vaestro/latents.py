@@ -1,4 +1,4 @@
-"""Put the latent space to work: encode a set, decode, reconstruct, sample, impute."""
+"""Put the latent space to work: encode a set, decode, reconstruct, interpolate, sample, impute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows, tables
-from vaestro.densities import Categorical, DataDensity, Density
+from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.model import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
@@ -42,14 +42,23 @@ def encode(model: LatentModel, rows: Rows, *, draws: int = 0, seed: int = 0) -> 
 
 
 @torch.inference_mode()
-def decode(model: LatentModel, z: np.ndarray, *, given: Tensor | None = None, sample: bool = False, seed: int = 0) -> Any:
+def decode(
+    model: LatentModel,
+    z: np.ndarray,
+    *,
+    given: Tensor | None = None,
+    sample: bool = False,
+    seed: int = 0,
+    decoding: Decoding | None = None,
+) -> Any:
     """Return the likelihood's mean at latents (N, *Z), or a draw from it, in the user's layout and units.
 
-    For binary data the mean is a probability, for levels an expected level; for categories it is the most probable value.
+    For binary data the mean is a probability, for levels an expected level; for categories it is the most probable value, and for
+    texts the most probable one that a search finds; `decoding` says how that, or draws of texts, are made.
     A conditional model needs `given`, (N, G), as `conditions` makes it.
 
     Raises:
-        ValueError: the latents are of another shape, or not finite, or conditions are missing.
+        ValueError: the latents are of another shape, or not finite, conditions are missing, or `decoding` is of no use.
     """
     z = np.asarray(z)
     if z.ndim == 2 and z.dtype.kind in "iuf" and z.shape[1] == math.prod(model.units):
@@ -65,7 +74,7 @@ def decode(model: LatentModel, z: np.ndarray, *, given: Tensor | None = None, sa
         chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
         generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
         density = model.decode(chunk, None if given is None else given[i : i + size].to(parameter.device))
-        out.append(values(density, model.space, sample=sample, generator=generator))
+        out.append(values(density, model.space, sample=sample, generator=generator, decoding=decoding))
     return joined(out)
 
 
@@ -80,13 +89,63 @@ def settled(model: LatentModel, mean: np.ndarray) -> np.ndarray:
     return chosen.astype(mean.dtype).reshape(mean.shape)
 
 
-def reconstruct(model: LatentModel, rows: Rows) -> Any:
-    """Return the likelihood's mean at each datum's code, in the user's layout and units; for discrete latents at its most probable one."""
-    return decode(model, settled(model, encode(model, rows)["mean"]), given=given_of(rows))
+def reconstruct(model: LatentModel, rows: Rows, *, decoding: Decoding | None = None) -> Any:
+    """Return the likelihood's mean at each datum's code, in the user's layout and units; for discrete latents at its most probable one.
+
+    `decoding` as for `decode`.
+    """
+    return decode(model, settled(model, encode(model, rows)["mean"]), given=given_of(rows), decoding=decoding)
+
+
+def interpolate(
+    model: LatentModel, rows: Rows, i: int, j: int, *, steps: int = 9, path: str = "linear", decoding: Decoding | None = None
+) -> Any:
+    """Return what codes between those of two data decode to, from the first to the second, in the user's layout and units.
+
+    Args:
+        model: a trained model with real latents.
+        rows: the data; conditions are those of the first.
+        i, j: their numbers, from 0.
+        steps: codes, both ends among them.
+        path: "linear", or "spherical": along the great circle, lengths in proportion, since draws of a standard normal prior in many
+            units lie near a sphere, and the middle of a straight line does not (White 2016).
+        decoding: as for `decode`.
+
+    Raises:
+        ValueError: there are no such data, fewer than 2 steps, another path, or discrete latents.
+    """
+    if model.alphabet:
+        raise ValueError("expected real latents to interpolate between; got discrete ones, between which nothing lies")
+    if not (0 <= i < len(rows) and 0 <= j < len(rows)):
+        raise ValueError(f"expected numbers of data from 0 to {len(rows) - 1:,}; got {i} and {j}")
+    if steps < 2 or path not in ("linear", "spherical"):
+        raise ValueError(f"expected 2 or more steps on a path linear or spherical; got {steps} and {path!r}")
+    ends = rows.fixed().pick(np.array([i, j]))
+    a, b = encode(model, ends)["mean"]
+    share = np.linspace(0, 1, steps, dtype=a.dtype).reshape(-1, *[1] * a.ndim)
+    first, second = 1 - share, share
+    if path == "spherical":
+        lengths = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+        angle = float(np.arccos(np.clip((a * b).sum() / max(1e-12, lengths[0] * lengths[1]), -1, 1)))
+        if angle > 1e-3:
+            length = (1 - share) * lengths[0] + share * lengths[1]
+            first = np.sin((1 - share) * angle) / np.sin(angle) * length / lengths[0]
+            second = np.sin(share * angle) / np.sin(angle) * length / lengths[1]
+    given = given_of(ends)
+    return decode(model, first * a + second * b, given=None if given is None else given[:1].expand(steps, -1), decoding=decoding)
 
 
 @torch.inference_mode()
-def sample(model: LatentModel, n: int, *, given: Tensor | None = None, temperature: float = 1.0, seed: int = 0, mean: bool = False) -> Any:
+def sample(
+    model: LatentModel,
+    n: int,
+    *,
+    given: Tensor | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    mean: bool = False,
+    decoding: Decoding | None = None,
+) -> Any:
     """Draw n data from the model, (n, *outside) or a table, in the user's layout, units and dtype.
 
     Args:
@@ -95,7 +154,8 @@ def sample(model: LatentModel, n: int, *, given: Tensor | None = None, temperatu
         given: conditions of a conditional model, (n, G), as `conditions` makes them.
         temperature: the prior's standard deviation is multiplied by this.
         seed: of the draws.
-        mean: return the mean of p(x | z) at each drawn z in place of a draw from it.
+        mean: return the mean of p(x | z) at each drawn z in place of a draw from it, of texts the most probable one.
+        decoding: how texts are drawn or searched for.
 
     Raises:
         ValueError: n below 1, a temperature that is not 0 or more, or conditions that are missing.
@@ -111,7 +171,7 @@ def sample(model: LatentModel, n: int, *, given: Tensor | None = None, temperatu
         generator = torch_generator(device, seed, "sample", i)
         part = None if given is None else given[i : i + size].to(device)
         density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
-        out.append(values(density, model.space, sample=not mean, generator=generator))
+        out.append(values(density, model.space, sample=not mean, generator=generator, decoding=decoding))
     return joined(out)
 
 
@@ -201,11 +261,17 @@ def joined(parts: list[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def values(density: Density, space: Space, *, sample: bool, generator: torch.Generator | None = None) -> Any:
+def values(
+    density: Density, space: Space, *, sample: bool, generator: torch.Generator | None = None, decoding: Decoding | None = None
+) -> Any:
     """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean.
 
     Where a mean says nothing, as for categories, it is the most probable value.
     """
+    if decoding is not None:
+        if not isinstance(density, Sentences):
+            raise ValueError(f"expected texts under the likelihood autoregressive for a way of decoding; got {space}")
+        density = density.by(decoding)
     if sample:
         return space.outward(density.sample(generator)[0].cpu().numpy())  # type: ignore[attr-defined]
     point = density.point() if isinstance(density, DataDensity) else density.mean[0]

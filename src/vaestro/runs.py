@@ -56,7 +56,7 @@ from vaestro.objectives import Objective, Schedule
 from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive
-from vaestro.spaces import Frame, Space
+from vaestro.spaces import Frame, Kind, Space
 
 CHECKPOINT_SECONDS = 20.0
 MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
@@ -932,7 +932,7 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "the first 1,000 of 10,000 test images"."""
-    what = "images" if rows.space.image else "data"
+    what = "images" if rows.space.image else "texts" if rows.space.kind is Kind.TOKENS else "data"
     return f"{n:,} {rows.name} {what}" if n == len(rows) else f"the first {n:,} of {len(rows):,} {rows.name} {what}"
 
 

@@ -30,6 +30,13 @@ Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
 Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by default a file's every row, or else test.")]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", help="Of texts: draw from the most probable tokens that together reach this.  [default: 1]")
+]
+Heat = Annotated[
+    float | None, typer.Option("--token-temperature", help="Of texts: divides each token's logits; 1 draws from the model.  [default: 1]")
+]
+Beam = Annotated[int | None, typer.Option("--beam", help="Of texts: sentences that the search for the most probable keeps.  [default: 1]")]
 Condition = Annotated[
     list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
 ]
@@ -238,8 +245,7 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
     for estimate in evaluation.estimates:
         if estimate.on == SIMULATED and estimate.method != "ais":
             continue
-        bits = estimate.bits_per_dim
-        console.say(estimate.sentence(describe(rows, len(estimate.nats))) + (f" = {bits:.4f} bits/dim" if bits is not None else ""))
+        console.say(estimate.sentence(describe(rows, len(estimate.nats))) + estimate.bits)
         for note in estimate.notes():
             console.say(f"    {note}")
     gaps = ", ".join(f"{m.upper()} by {plus_minus(gap)}" for m, gap in evaluation.simulated_gaps().items())
@@ -408,12 +414,17 @@ def report(
 def sample(
     run: RunArgument = None,
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="The file to write.  [default: RUN/samples.png, or .npz]")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="The file to write.  [default: RUN/samples.png, .txt, .csv or .npz]")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Multiplies the prior's standard deviation.")] = 1.0,
     mean: Annotated[
         bool | None, typer.Option("--mean/--draws", help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]")
     ] = None,
     condition: Condition = None,
+    top_p: TopP = None,
+    token_temperature: Heat = None,
+    beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -428,13 +439,15 @@ def sample(
 
     opened = _open(run)
     model = opened.model()
-    default = "samples.csv" if model.space.columns else "samples.png" if model.space.image else "samples.npz"
+    texts = model.space.kind == "tokens"
+    default = "samples.txt" if texts else "samples.csv" if model.space.columns else "samples.png" if model.space.image else "samples.npz"
     path = check_output(output or opened.path / default, force=force)
     given = latents.conditions(model, _pairs(condition), n)
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
-    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean)
-    what = "means of p(x|z) at draws of z" if mean else "draws"
+    decoding = _decoding(top_p, token_temperature, beam)
+    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean, decoding=decoding)
+    what = ("most probable texts" if texts else "means of p(x|z)") + " at draws of z" if mean else "draws"
     if picture:
         of = f" with {', '.join(condition)}" if condition else ""
         write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
@@ -522,10 +535,13 @@ def decode(
     output: Output,
     sample: Annotated[bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")] = False,
     condition: Condition = None,
+    top_p: TopP = None,
+    token_temperature: Heat = None,
+    beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for categories.
+    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for categories and texts.
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """
@@ -537,7 +553,8 @@ def decode(
     path = check_output(output, force=force)
     model = opened.model()
     z = read_latents(file)
-    x = latents.decode(model, z, given=latents.conditions(model, _pairs(condition), len(z)), sample=sample, seed=seed)
+    decoding, given = _decoding(top_p, token_temperature, beam), latents.conditions(model, _pairs(condition), len(z))
+    x = latents.decode(model, z, given=given, sample=sample, seed=seed, decoding=decoding)
     if path.suffix.lower() == ".png":
         write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
     else:
@@ -553,9 +570,10 @@ def reconstruct(
     split: Split = None,
     condition: ConditionOfAll = None,
     n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
+    beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at each datum's code; a .png shows data and reconstructions in turn.
+    """Write the likelihood's mean at each datum's code, of texts the most probable one; a .png shows data and reconstructions in turn.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
@@ -571,7 +589,7 @@ def reconstruct(
     if n is not None and not 1 <= n <= len(rows):
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
-    means = latents.reconstruct(model, rows)
+    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam))
     if picture:
         write_grid(
             path,
@@ -582,6 +600,40 @@ def reconstruct(
     else:
         write_data(path, means)
     console.say(f"wrote {len(rows):,} reconstructions to {path}")
+
+
+@app.command()
+def interpolate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    i: Annotated[int, typer.Argument(metavar="I", help="The number of a datum, from 0.")],
+    j: Annotated[int, typer.Argument(metavar="J", help="The number of another.")],
+    output: Output,
+    steps: Annotated[int, typer.Option(help="Codes from one to the other, both among them.")] = 9,
+    path: Annotated[str, typer.Option(help="linear, or spherical: along the great circle.")] = "linear",
+    split: Split = None,
+    condition: ConditionOfAll = None,
+    beam: Beam = None,
+    force: Force = False,
+) -> None:
+    """Write what codes between those of two data decode to.
+
+    Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
+    """
+    from vaestro import latents
+    from vaestro.data import load_rows
+    from vaestro.data.writers import check_output, write_data, write_grid
+
+    opened = _open(run)
+    file = check_output(output, force=force)
+    model = opened.model()
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    made = latents.interpolate(model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam))
+    if file.suffix.lower() == ".png":
+        write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
+    else:
+        write_data(file, made)
+    console.say(f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}")
 
 
 @app.command()
@@ -772,6 +824,15 @@ def _pairs(conditions: list[str] | None) -> dict[str, str]:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value
     return pairs
+
+
+def _decoding(top_p: float | None, temperature: float | None, beam: int | None) -> Any:
+    """Return how texts are drawn or searched for, if anything was asked."""
+    from vaestro.densities import Decoding
+
+    asked = {"top_p": top_p, "temperature": temperature, "beam": beam}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return Decoding(**given) if given else None  # type: ignore[arg-type]
 
 
 def _open(run: str | None) -> Run:

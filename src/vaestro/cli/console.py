@@ -87,9 +87,10 @@ def line(record: Record, steps: int) -> str:
     """Say a record in a line: the bound, with reconstruction and KL apart."""
     speed = f"  {record.examples_per_second:,.0f}/s" if record.split == "train" and record.examples_per_second else ""
     skipped = f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
+    altered = f"  (with {record.altered}: the bound of another model)" if record.altered else ""
     return (
         f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound {record.bound:9.2f}  "
-        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{skipped}"
+        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{skipped}{altered}"
     )
 
 

@@ -1,7 +1,8 @@
 """Read data sets of the datasets library: from the Hugging Face hub, or from a folder that it saved.
 
 A column of images or of arrays, or one of text that is named, is the data, and columns of single values beside it are
-attributes; where there is neither, the columns of single values are a table. No code that comes with a data set is run, and nothing is unpickled.
+attributes; where there is neither, the columns of single values are a table. No code that comes with a data set is run, and
+nothing is unpickled.
 """
 
 from __future__ import annotations

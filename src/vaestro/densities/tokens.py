@@ -111,7 +111,7 @@ class Sentences(DataDensity):
         raise NotImplementedError("sentences have no mean")
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that broadcast: the sum over the tokens of a row, its end among them.
+        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that broadcast: the sum over a row's tokens.
 
         Raises:
             ValueError: some cells are missing.

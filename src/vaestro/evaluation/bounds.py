@@ -24,7 +24,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.model import LatentModel
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Batch, Space
+from vaestro.spaces import Batch, Kind, Space
 
 PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
 FEW = 5.0  # effective draws below which one draw or two carry the bound
@@ -75,6 +75,8 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
     cells, spread = cells_of(job, count), correction(job, count)
     details = spread | ({"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {})
     closed = spread | {"sampled": float(sampled.mean())}
+    if on == "data":
+        closed, details = closed | of_tokens(job, elbos), details | of_tokens(job, iwaes)
     shared: dict[str, Any] = {
         "side": "lower",
         "measure": space.measure,
@@ -92,7 +94,16 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
 
 def cells_of(job: Job, count: int) -> float:
     """Return the mean number of cells of a datum that are scored, over the first data."""
-    return float(job.model.space.cells) if job.rows.observed is None else job.rows.take(count).observed_cells()
+    whole = job.rows.observed is None and job.model.space.kind is not Kind.TOKENS
+    return float(job.model.space.cells) if whole else job.rows.take(count).observed_cells()
+
+
+def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
+    """Return how many tokens the first data have, their ends among them, and the perplexity of each; nothing for other data."""
+    if job.model.space.kind is not Kind.TOKENS:
+        return {}
+    tokens = round(len(nats) * cells_of(job, len(nats)))
+    return {"tokens": tokens, "perplexity": math.exp(min(700.0, -float(nats.sum()) / tokens))}
 
 
 def correction(job: Job, count: int) -> dict[str, float]:
@@ -126,6 +137,8 @@ def in_space(rows: Rows, space: Space) -> Rows:
         return rows
     rows = rows.fixed()
     outside = rows.outward()
+    if space.kind is Kind.TOKENS:
+        return replace(rows, values=space.inward(outside), space=space, index=None)
     values = (space if rows.observed is None else replace(space, missing=True)).inward(outside)
     return replace(rows, values=values, space=space, index=None, observed=replace(space, missing=True).seen(outside), channels_last=False)
 

@@ -50,8 +50,14 @@ class Estimate:
 
     @property
     def bits_per_dim(self) -> float | None:
-        """Return -mean / (cells ln 2) for probabilities; None for densities, which have no such number."""
+        """Return -mean / (cells ln 2) for probabilities, of texts for each token; None for densities, which have no such number."""
         return -self.mean()[0] / (self.cells * math.log(2)) if self.measure == "counting" else None
+
+    @property
+    def bits(self) -> str:
+        """Say the bits for each dimension or token; nothing for densities."""
+        bits = self.bits_per_dim
+        return "" if bits is None else f" = {bits:.4f} bits/{'token' if 'tokens' in self.details else 'dim'}"
 
     def sentence(self, data: str) -> str:
         """Say the result with its side, error, method and data."""
@@ -74,6 +80,10 @@ class Estimate:
             notes.append(f"it rose by {self.details['rise']:.2f} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
         if "sampled" in self.details and not math.isclose(self.details["sampled"], self.mean()[0], abs_tol=5e-3):
             notes.append(f"with log q - log p at the draws in place of the rate in closed form: {self.details['sampled']:.2f}")
+        if "tokens" in self.details:
+            turned = {"lower": "at most ", "upper": "at least ", "exact": ""}[self.side]
+            count = self.details["tokens"]
+            notes.append(f"perplexity {turned}{self.details['perplexity']:.2f} for each of {count:,} tokens, the ends of texts among them")
         if "log_cells" in self.details and self.side == "lower" and self.on == "data":
             cells, mean = self.details["log_cells"], self.mean()[0]
             if self.measure == "counting":

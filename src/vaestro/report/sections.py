@@ -129,6 +129,8 @@ def rows(folder: Folder) -> Values | None:
         "samples": texts["samples"][:ROWS],
         "cut": "" if len(names) == total else f" Of {total:,} columns the {len(names)} {which} are shown.",
         "histograms": [histogram(h) for h in showcase["histograms"]],
+        "texts": names == ["text"] and not showcase["moved"],
+        "between": showcase.get("between") or [],
     }
 
 

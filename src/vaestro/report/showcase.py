@@ -1,6 +1,6 @@
 """Choose what a report shows of a model at work, and write it down: RUN/showcase.json and showcase.npz.
 
-Images become bytes (N, H, W, C), everything else rows of text and histograms by column. Codes of held-out data are laid out on a
+Images become bytes (N, H, W, C), everything else rows of text and histograms by column; of texts, how many tokens they have. Codes of held-out data are laid out on a
 plane by PCA, and by t-SNE and UMAP where these are installed.
 """
 
@@ -24,6 +24,7 @@ from vaestro.priors import Normal as StandardPrior
 from vaestro.randomness import torch_generator
 from vaestro.runs import Run
 from vaestro.spaces import Frame, Space
+from vaestro.tokens import Texts, Tokeniser
 
 FORMAT = 2
 MAPPED = 1000  # codes on the map
@@ -42,6 +43,9 @@ BINS = 32
 CLASSES = 11  # of an attribute that are told apart
 TSNE_STEPS = 500
 TEXT = 60  # characters of a cell
+LINE = 240  # characters of a text
+WRITTEN = 200  # texts that are drawn
+BETWEEN, WAY = 3, 5  # pairs of texts between which codes are decoded, and how many codes
 
 
 @dataclass
@@ -78,7 +82,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     bounds = _bounds(run, rows)
     shown = rows.spread(PAIRS)
     hardest = None if bounds is None or len(rows) < 3 * HARDEST else rows.pick(np.argsort(bounds)[:HARDEST])
-    n = min(COUNTED, len(rows)) if not model.space.image else SAMPLES
+    n = SAMPLES if model.space.image else min(WRITTEN if model.space.tokeniser else COUNTED, len(rows))
     given = latents.given_of(rows.spread(n))
     samples = latents.sample(model, n if given is None else len(given), given=given, seed=seed, mean=model.space.image)
     moved = _moves(run, model, code, seed)
@@ -97,12 +101,20 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     if hardest is not None:
         sets |= {"hardest": hardest.outward(), "hardest_reconstructions": latents.reconstruct(model, hardest)}
     sets |= {"samples": samples, "traversals": traversed, "mapped": mapped.outward()}
+    if isinstance(samples, Texts) and not model.alphabet and len(shown) > 1:
+        made.facts["between"] = _between(model, shown)
     if model.space.image:
         _pictures(made, sets, model.space)
     else:
         _rows(made, sets, model.space, rows.spread(COUNTED))
     _map(made, code, mapped, None if bounds is None else bounds[place], sets["mapped"])
     return made
+
+
+def _between(model: LatentModel, rows: Rows) -> list[list[str]]:
+    """Decode codes on the way from one text to another, for some pairs."""
+    pairs = [(2 * i, 2 * i + 1) for i in range(min(BETWEEN, len(rows) // 2))]
+    return [[_shortened(t, LINE) for t in latents.interpolate(model, rows, i, j, steps=WAY).lines] for i, j in pairs]
 
 
 def _repeated(given: Tensor | None, n: int) -> Tensor | None:
@@ -209,6 +221,8 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def columns_of(values: Any, space: Space, keep: Sequence[int] | None = None) -> dict[str, np.ma.MaskedArray]:
     """Return data as columns by name; of arrays the cells `keep` alone."""
+    if isinstance(values, Texts):
+        return {"text": np.ma.MaskedArray(values.lines.astype(str))}
     if isinstance(values, Frame):
         return dict(values.columns)
     values = np.asarray(values)
@@ -224,32 +238,46 @@ def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows) -> 
     """Write rows as text, and how each column of the data and of the samples is spread."""
     data = counted.outward()
     keep: list[int] | None = None
-    total = len(space.columns) or space.cells
-    if not isinstance(data, Frame):
+    total = 1 if space.tokeniser else len(space.columns) or space.cells
+    if not isinstance(data, (Frame, Texts)):
         flat = np.asarray(data, np.float64).reshape(len(data), -1)
         keep = sorted(np.argsort(-np.nan_to_num(np.nanvar(flat, 0)), kind="stable")[:COLUMNS].tolist())
     names = list(columns_of(data, space, keep))[:COLUMNS]
-    made.facts["columns"] = {"names": names, "of": total, "by": "first" if isinstance(data, Frame) else "varying most"}
-    tables = {}
+    made.facts["columns"] = {"names": names, "of": total, "by": "varying most" if keep else "first"}
+    tables, most = {}, LINE if space.tokeniser else TEXT
     for name, values in sets.items():
         columns = columns_of(values, space, keep)
-        tables[name] = [[cell(columns[c], i) for c in names] for i in range(len(values) if name != "samples" else min(12, len(values)))]
+        tables[name] = [
+            [cell(columns[c], i, most) for c in names] for i in range(len(values) if name != "samples" else min(12, len(values)))
+        ]
     made.facts["rows"] = tables
+    if space.tokeniser is not None:
+        sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
+        made.facts["histograms"] = [histogram("tokens in a text", *sizes)]
+        made.facts["moved"] = {}
+        return
     ours, theirs = columns_of(data, space, keep), columns_of(sets["samples"], space, keep)
     made.facts["histograms"] = [histogram(c, ours[c], theirs[c]) for c in names]
     moved = columns_of(sets["traversals"], space, keep)
     made.facts["moved"] = {c: _places(moved[c], ours[c]) for c in names}
 
 
-def cell(column: np.ma.MaskedArray, row: int) -> str:
-    """Write one cell as text; an empty one is empty."""
+def _sizes(tokeniser: Tokeniser, texts: Texts) -> np.ma.MaskedArray:
+    return np.ma.MaskedArray(np.array([len(row) for row in tokeniser.encode(texts)]))
+
+
+def cell(column: np.ma.MaskedArray, row: int, most: int = TEXT) -> str:
+    """Write one cell as text of at most so many characters; an empty one is empty."""
     if np.ma.getmaskarray(column)[row]:
         return ""
     value = np.asarray(column.data)[row]
     if np.asarray(value).dtype.kind == "f":
         return f"{value:.4g}"
-    text = str(value)
-    return text if len(text) <= TEXT else text[: TEXT - 1] + "…"
+    return _shortened(str(value), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def numbers_of(column: np.ma.MaskedArray) -> np.ndarray | None:
