@@ -36,6 +36,7 @@ class Likelihood(nn.Module, ABC):
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
+    does_without: bool = False  # whether the decoder could do without the latent, since it sees the rest of the datum
     in_graph: ClassVar[bool] = True  # whether a step with it compiles to one graph
     altered: str = ""  # in which way the model in training is another one than the one that is reported
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
@@ -188,7 +189,7 @@ class Autoregressive(Likelihood):
                 f"expected a network for sequences (gru, transformer) for the likelihood autoregressive; got {type(decoder).__name__}"
             )
         super().__init__(space, decoder)
-        self.latent, self.word_dropout = latent, nn.Dropout(word_dropout)
+        self.latent, self.does_without, self.word_dropout = latent, latent, nn.Dropout(word_dropout)
         if word_dropout:
             self.altered = f"word dropout {word_dropout:g}"
 
@@ -208,9 +209,9 @@ class Autoregressive(Likelihood):
 
     def _drop(self, before: Tensor) -> Tensor:
         """Hide some tokens, but not the start."""
-        kept = self.word_dropout(torch.ones_like(before, dtype=self.decoder.last.weight.dtype)) > 0  # type: ignore[union-attr]
+        kept = self.word_dropout(torch.ones(before.shape, device=before.device)) > 0
         kept[:, 0] = True
-        return torch.where(kept, before, self.decoder.codes)
+        return torch.where(kept, before, self.space.levels)
 
 
 # -- densities of real values; of levels that are spread by one -------------------------------------------------------

@@ -276,6 +276,7 @@ class Run:
             measures=measures,
             units=model.units,
             beta=objective.beta.value,
+            autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
             failure=self.failure,
             notes=(
                 *(("duplicates between splits", sentence) for sentence in data.shared),

@@ -616,6 +616,6 @@ class Batch:
 
     def __getitem__(self, rows: Any) -> Batch:
         """Return some rows, or one step of several that were gathered at once."""
-        pick = [None if t is None else t[rows] for t in (self.observed, self.given)]
+        observed, given = (None if t is None else t[rows] for t in (self.observed, self.given))
         x = self.x[rows]
-        return Batch(x if self.widths is None else x[:, : self.widths[rows]], *pick)
+        return Batch(x if self.widths is None else x[:, : self.widths[rows]], observed, given)

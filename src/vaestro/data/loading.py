@@ -171,8 +171,10 @@ def load_rows(
     if len(made) == 1:
         return replace(made[0], name=split)
     joined = {k: np.concatenate([r.attributes[k] for r in made]) for k in made[0].attributes}
-    values = Ragged.joined([r.values if r.index is None else r.values.pick(r.index) for r in made]) if space.kind is Kind.TOKENS else None
-    if values is None:
+    values: Any
+    if space.kind is Kind.TOKENS:
+        values = Ragged.joined([r.values if r.index is None else r.values.pick(r.index) for r in made])
+    else:
         values = np.concatenate([r._values(slice(None)) for r in made])
     observed = [np.ones((len(r), *space.shape), bool) if r.observed is None else r._take(r.observed, slice(None)) for r in made]
     return Rows(
@@ -240,9 +242,9 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
     folder = _folder(name)
     if text:
-        column = ("text", "ignore", "split") if Path(name).suffix.lower() != ".txt" else ()
-        own = (*TEXT, *column, "array", "valid", "test", "seed")
-        unfit = [k for k in options if k not in own]
+        of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
+        mine = (*TEXT, *of_table, "array", "valid", "test", "seed")
+        unfit = [k for k in options if k not in mine]
     else:
         unfit += [k for k in options if k in TEXT]
     if not isinstance(first, (Frame, Texts)) and not folder and name not in NAMED:

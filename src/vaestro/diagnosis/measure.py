@@ -294,7 +294,7 @@ def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch
 def _structure(rows: Rows, seed: int) -> float | None:
     """Compare the largest eigenvalue of the cells' correlations with that after each cell was shuffled on its own over data."""
     rows = rows.spread(CELL_ROWS)
-    if len(rows) < 50 or rows.observed is not None:
+    if len(rows) < 50 or rows.observed is not None or rows.space.tokeniser is not None:
         return None
     batch = rows.batch(slice(0, len(rows)))
     x = rows.space.features(batch.x, None, torch.float32).flatten(1).numpy().astype(np.float64)

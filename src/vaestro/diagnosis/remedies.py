@@ -30,7 +30,9 @@ class Remedies:
     def again(self, name: str, **changes: Any) -> str:
         """Train anew with some options changed, into a folder of its own."""
         options = [
-            word for key, value in changes.items() for word in (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value))
+            word
+            for key, value in changes.items()
+            for word in ((f"--{key}",) if value is True else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value)))
         ]
         return shlex.join(["vaestro", "train", "--config", f"{self.path}/config.yaml", *options, "--run", f"{self.path}-{name}"])
 
@@ -62,6 +64,28 @@ class Remedies:
             return self.slower(2)
         return self.again("warm", beta="warmup:share=0.5")
 
+    @property
+    def cures(self) -> list[tuple[str, str]]:
+        """Return what gives the code more to tell beside a decoder that could do without it, and was not tried: (in words, command)."""
+        config = self.config
+        tried = {
+            "a weight of the KL that rises from 0": str(config.get("beta")).partition(":")[0] in ("warmup", "sigmoid", "cyclical"),
+            "free bits": bool(config.get("free_bits") or config.get("capacity")),
+            "aggressive updates of the encoder": bool(config.get("aggressive")),
+            "a posterior with a least rate": config.get("posterior", "normal") != "normal",
+        }
+        commands = (
+            lambda: self.again("warm", beta="warmup:share=0.5"),
+            lambda: self.again("freebits", **{"free-bits": 0.25}),
+            lambda: self.again("aggressive", aggressive=True),
+            lambda: self.again("minrate", posterior="normal:min_rate=0.1"),
+        )
+        return [(words, make()) for (words, done), make in zip(tried.items(), commands, strict=True) if not done]
+
+    def informed(self) -> str:
+        """Give the code more to tell beside a decoder that could do without it: the first cure that was not tried."""
+        return self.cures[0][1] if self.cures else ""
+
     def shorter_schedule(self, beta: float) -> str:
         """Reach the last weight of the KL early."""
         to = 1.0 if abs(beta - 1) < 0.2 else beta
@@ -76,7 +100,7 @@ class Remedies:
             return self.again("encoder", encoder="residual")
         if self.fixed_variance is not None:
             return self.learned_variance()
-        return self.warm_up()
+        return self.informed() if str(self.config.get("likelihood")).startswith("autoregressive") else self.warm_up()
 
     def for_decoder(self, beta: float) -> str:
         """Take away what made the decoder deaf: its own module, a weight below 1, or too quick a start."""

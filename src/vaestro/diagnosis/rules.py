@@ -125,6 +125,12 @@ def _unstructured(m: Measures) -> str:
     return f"Cells are not correlated beyond chance (largest eigenvalue {m.structure:.2f} times that of shuffled cells)"
 
 
+def _cures(case: Case) -> str:
+    """Name what helps against a decoder that does without the code."""
+    names = [name for name, _ in case.remedy.cures]
+    return f". What was not tried against it: {', '.join(names)}" if names else ""
+
+
 def _collapse(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not _collapsed(m):
@@ -142,6 +148,8 @@ def _collapse(case: Case) -> Finding | None:
     else:
         silent = case.curves.silent_from()
         said += f"; the KL is {m.rate:.2g} nats" + (f", and was below {read.SMALL_RATE} since step {silent:,}" if silent else "")
+    if case.autoregressive and case.beta <= 1:
+        said += _cures(case)
     numbers = {"largest_activity": largest, "signal": m.signal, "rate": m.rate, "structure": m.structure}
     if case.beta <= 1 and _unstructured(m):
         said += f". {_unstructured(m)}: there may be nothing to encode, and then this is the optimum"
@@ -184,7 +192,9 @@ def _partly_collapsed(case: Case) -> Finding | None:
         return None
     why = f"with a final KL weight of {case.beta:g}" if case.beta > 1 else "beside a decoder that could do without the latent"
     said = f"{case.inactive} of {len(m.activity)} units are inactive {why}: the bound itself would pay for more of them"
-    remedy = case.remedy.with_beta(1.0) if case.beta > 1 else case.remedy.warm_up()
+    if case.beta <= 1:
+        said += _cures(case)
+    remedy = case.remedy.with_beta(1.0) if case.beta > 1 else case.remedy.informed()
     return Finding("partial collapse", "warning", said, remedy, "units", {"inactive": case.inactive})
 
 

@@ -49,7 +49,7 @@ def numbers(folder: Folder) -> list[Values]:
         found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}"))
     result = result_of(folder)
     if result is not None and result.bits:
-        found.append(("Bits/dim", result.bits, "the same bound"))
+        found.append((f"Bits/{result.per}", result.bits, "the same bound"))
     return [{"name": name, "value": value, "note": note} for name, value, note in found]
 
 

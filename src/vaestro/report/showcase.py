@@ -1,7 +1,7 @@
 """Choose what a report shows of a model at work, and write it down: RUN/showcase.json and showcase.npz.
 
-Images become bytes (N, H, W, C), everything else rows of text and histograms by column; of texts, how many tokens they have. Codes of held-out data are laid out on a
-plane by PCA, and by t-SNE and UMAP where these are installed.
+Images become bytes (N, H, W, C), everything else rows of text and histograms by column; of texts, how many tokens they have. Codes of
+held-out data are laid out on a plane by PCA, and by t-SNE and UMAP where these are installed.
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ class Result:
         value, error: mean over data and its standard error, in nats.
         how: method, data, side, in words.
         sentence: all of it.
-        bits: bits per dimension in words; empty for densities.
+        bits: bits per dimension, or token, in words; empty for densities.
+        method: its name.
+        per: what the bits are for each of, dim or token.
     """
 
     of: str
@@ -88,6 +90,7 @@ class Result:
     sentence: str
     bits: str
     method: str = ""
+    per: str = "dim"
 
     @property
     def sign(self) -> str:
@@ -98,7 +101,13 @@ class Result:
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     """Name what was evaluated on: 10,000 test images; the first 100 of 10,000 test data."""
     shape = re.search(r"\(([\d, ]+)\)$", str(evaluation.get("space", "")))  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
-    what = "images" if shape and len(re.findall(r"\d+", shape[1])) > 1 else "data"
+    what = (
+        "texts"
+        if str(evaluation.get("space", "")).startswith("texts")
+        else "images"
+        if shape and len(re.findall(r"\d+", shape[1])) > 1
+        else "data"
+    )
     total, split = evaluation.get("n"), evaluation.get("split", "")
     part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
     return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
@@ -128,12 +137,12 @@ def result_of(folder: Folder) -> Result | None:
     data = data_words(evaluation, best.get("n", evaluation.get("n", 0)))
     density = density_words(str(best.get("measure")))
     extra = f"; {density}" if density else ""
-    bits = real(best.get("bits_per_dim"))
+    bits, per = real(best.get("bits_per_dim")), "token" if "tokens" in best else "dim"
     sign = SIGNS.get(side, "=")
     sentence = f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
     how = f"{method(best)}, mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
     turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
-    return Result(of, side, value, error, how, sentence, "" if bits is None else f"{turned} {bits:.4f}", method(best))
+    return Result(of, side, value, error, how, sentence, "" if bits is None else f"{turned} {bits:.4f}", method(best), per)
 
 
 def verdict_of(folder: Folder) -> tuple[str, str, str]:
