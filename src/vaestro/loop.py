@@ -273,7 +273,9 @@ class Training(Iterator[Step]):
         self.valid = data.valid.spread(VALIDATION_ROWS)
         self._fit_rows = data.train.spread(FIT_ROWS)
         self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
-        bytes_a_step = self.batch * (data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1).numel())
+        bytes_a_step = self.batch * (
+            data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
+        )
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
         self._made: tuple[int, Batch, Tensor, Tensor] | None = None
         self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)

@@ -42,6 +42,7 @@ from torch import Tensor
 import vaestro
 from vaestro.data import Data, Rows, load, tables
 from vaestro.data.readers import Progress, parse_source
+from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
 from vaestro.diagnosis.lint import Plan
@@ -532,12 +533,16 @@ class Job(Iterator[Step]):
         if not dry and job.writes:
             _clear(path)
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            if isinstance(source, np.ndarray):
+            found = as_texts(source)
+            if isinstance(source, np.ndarray) and found is None:
                 np.save(path / "data.npy", source, allow_pickle=False)
                 resolved["source"] = f"{path / 'data.npy'}{data.source.removeprefix('array')}"
             elif held:
-                tables.write_frame(path / "data.parquet", source if isinstance(source, Frame) else tables.frame_of(source))
-                resolved["source"] = str(path / "data.parquet")
+                frame = source if isinstance(source, Frame) else None
+                if found is not None:
+                    frame = Frame({"text": np.ma.MaskedArray(found.lines.astype(str))})
+                tables.write_frame(path / "data.parquet", tables.frame_of(source) if frame is None else frame)
+                resolved["source"] = str(path / "data.parquet") + (":text=text" if found is not None else "")
             _write_text(path / "config.yaml", dump_config(resolved))
             _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
             prints = {name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")}

@@ -179,10 +179,12 @@ class Rows:
         """Hash the texts and not their tokens, and what was given: bounds under two tokenisers are of the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
-            for line, size in zip(self.pick(part).outward().lines, self.pick(part).sizes(), strict=True):  # type: ignore[arg-type]
+            codes = self._values(part)
+            # A text without its end stands for all that begin so, which is another event.
+            endless = (codes != 0).all(1) & (codes.shape[1] == self.values.width)
+            for line, whole in zip(self.space.outward(codes).lines, ~endless, strict=True):
                 text = line.encode()
-                # A text that fills the width stands for all that begin so, which is another event.
-                digest.update(f"{len(text)}{'+' * bool(size == self.values.width)} ".encode() + text)
+                digest.update(f"{len(text)}{'' if whole else '+'} ".encode() + text)
         if self.given is not None:
             digest.update(np.ascontiguousarray(self.given).data)
         return digest.hexdigest()

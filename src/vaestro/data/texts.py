@@ -61,9 +61,8 @@ def of_column(raw: Raw, name: str, where: str) -> Raw:
         empty, rows = empty + int((~there).sum()), rows + len(there)
         splits[split] = Texts.of(str(value) for value in column.data[there])
         known = {n: c[there] for n, c in frame.columns.items() if n != name}
-        attributes[split] = {n: np.asarray(c.data) for n, c in known.items() if not np.ma.is_masked(c)} | dict(
-            raw.attributes.get(split, {})
-        )
+        beside = {n: values[there] for n, values in raw.attributes.get(split, {}).items()}
+        attributes[split] = {n: np.asarray(c.data) for n, c in known.items() if not np.ma.is_masked(c)} | beside
     if not any(map(len, splits.values())):
         raise ValueError(f"expected texts in column {name!r} of {where}; got empty cells alone")
     notes = (f"{empty:,} rows of {rows:,} without a text left out",) if empty else ()

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities import log_mean_exp
-from vaestro.evaluation.bounds import COLUMNS, at_once, bounds, cells_of, correction, estimates
+from vaestro.evaluation.bounds import COLUMNS, at_once, bounds, cells_of, correction, estimates, of_tokens
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.model import LatentModel
@@ -336,6 +336,8 @@ class _Annealed(Work):
             "leapfrog": self.leapfrog,
             "acceptance": round(float(acceptance.mean()), 4),
         }
+        if on == "data":
+            details = {**details, **of_tokens(job, nats)}
         return Estimate(
             "ais", nats, side, space.measure, self.chains, how, cells_of(job, self.rows), ess, self.seconds, job.given, on, details
         )
