@@ -11,8 +11,9 @@ SOURCES := $(shell find src -type f -not -path '*/__pycache__/*' -not -path '*.e
 demo: $(VENV)/.installed
 	@BIN=$(BIN) FORCE=$(FORCE) sh bench/demo.sh
 
+# Two processes of one thread each: most tests are many small steps.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench
@@ -32,7 +33,7 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) pytest scikit-image playwright mypy ruff types-PyYAML
+	$(PIP) pytest pytest-xdist scikit-image playwright mypy ruff types-PyYAML
 	touch $@
 
 clean:

@@ -24,7 +24,7 @@ app = typer.Typer(
     "Where a command takes RUN, leaving it out means the newest run under runs/.",
 )
 
-EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn", "report": "plotly", "flows": "zuko"}
+EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn", "report": "plotly", "flows": "zuko", "text": "tokenizers"}
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
