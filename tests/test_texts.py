@@ -306,7 +306,11 @@ def topics(n: int, seed: int) -> tuple[list[str], np.ndarray, float]:
 @pytest.mark.parametrize(
     ("parts", "near", "told"),
     [
-        ({"likelihood": "categorical", "posterior": "categorical:codes=3", "gradient": "score:baseline=leave-one-out", "latent": 1}, 0.15, 0.12),
+        (
+            {"likelihood": "categorical", "posterior": "categorical:codes=3", "gradient": "score:baseline=leave-one-out", "latent": 1},
+            0.15,
+            0.12,
+        ),
         ({"likelihood": "categorical", "latent": 2}, 0.5, 0.5),
         ({"likelihood": "autoregressive", "network": "gru:width=32", "latent": 2}, 0.6, None),
     ],

@@ -489,14 +489,14 @@ class Space:
         assert self.tokeniser is not None
         if not isinstance(values, Texts):
             raise ValueError(f"expected {self}; got {'a table' if isinstance(values, Frame) else 'numbers'}")
-        rows = self.tokeniser.encode(values)
-        longest = max(range(len(rows)), key=lambda i: len(rows[i]), default=0)
-        if rows and len(rows[longest]) > self.shape[0]:
+        rows = self.tokeniser.cut(values, self.shape[0])
+        sizes = np.diff(rows.starts)
+        if sizes.max(initial=0) > self.shape[0]:
             raise ValueError(
                 f"expected texts of at most {self.shape[0]:,} tokens (length={self.shape[0]} cuts longer ones); "
-                f"got one of {len(rows[longest]):,} in row {longest + 1:,}"
+                f"got one of {sizes.max():,} in row {sizes.argmax() + 1:,}"
             )
-        return Ragged.of(rows, self.shape[0], self.levels)
+        return rows
 
     def _inside(self, values: np.ndarray) -> np.ndarray:
         """Lay an array (N, *outside) out as (N, *shape)."""

@@ -27,6 +27,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # how an unknown character is written
 UNKNOWN_WORD = "<unk>"
 VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
+TOGETHER = 20_000  # texts that are cut at once
+LEARNED_FROM = 20_000_000  # characters of texts at equal distances that pieces are learned from, at most
 CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
 
 
@@ -63,7 +65,7 @@ class Ragged:
     Args:
         codes: of all rows, (total,), without their ends.
         starts: where each row begins, and where the last one ends, (N + 1,).
-        width: the most cells of a row, its end among them.
+        width: the most cells of a row, its end among them; what a row holds beyond is not given out.
     """
 
     def __init__(self, codes: np.ndarray, starts: np.ndarray, width: int) -> None:
@@ -202,6 +204,12 @@ class Tokeniser:
     def __str__(self) -> str:
         return f"{self.size:,} {'pieces' if self.method == 'bpe' else self.method}"
 
+    def cut(self, texts: Texts, width: int | None = None) -> Ragged:
+        """Cut texts into rows of codes, by default as wide as the longest and its end."""
+        pieces = [Ragged.of(self.encode(texts[start : start + TOGETHER]), 1, self.size) for start in range(0, max(1, len(texts)), TOGETHER)]
+        made = Ragged.joined(pieces)
+        return Ragged(made.codes, made.starts, width or 1 + int(np.diff(made.starts).max(initial=0)))
+
     def encode(self, texts: Texts) -> list[list[int]]:
         """Cut texts into codes, without their ends."""
         if self.method == "bytes":
@@ -261,5 +269,6 @@ def _trained_pieces(texts: Texts, size: int) -> str:
     pieces.decoder = library.decoders.ByteLevel()
     alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
     trainer = library.trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
-    pieces.train_from_iterator(texts.lines.tolist(), trainer)
+    every = max(1, -(-sum(map(len, texts.lines)) // LEARNED_FROM))
+    pieces.train_from_iterator(texts.lines[::every].tolist(), trainer)
     return str(pieces.to_str())

@@ -15,6 +15,7 @@ from vaestro.data.passes import Part, Picked, distinct, once
 from vaestro.data.sets import Rows
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Kind, Space
+from vaestro.tokens import Ragged
 
 MOST = 100_000  # rows of a split that are looked at
 CELLS = 4096  # cells of a row that are looked at
@@ -28,8 +29,6 @@ SURE = 6.0  # times their mean: the chance that the sketches of twins lie furthe
 def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     """Say how many held-out rows equal a training row, or nearly do; `trusted` data are not looked at."""
     train = rows["train"]
-    if train.space.kind is Kind.TOKENS:
-        return _of_texts(rows)
     parts = {name: Part(r.values, r.index) for name, r in rows.items()}
     twins = Twins.among(parts, train.space, trusted, lambda name, values: rows[name].turned(values))
     if twins is None:
@@ -38,9 +37,9 @@ def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     return twins.notes()
 
 
-def _of_texts(rows: Mapping[str, Rows]) -> list[str]:
-    """Say how many held-out texts equal a training text."""
-    hashed = {name: [hash(line) for line in _lines(r)] for name, r in rows.items()}
+def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str]:
+    """Say how many held-out texts equal a training text, from the codes of each split and which of their rows it has."""
+    hashed = {name: [hash(line) for line in _lines(*held)] for name, held in splits.items()}
     known, notes = set(hashed["train"]), []
     for name in ("valid", "test"):
         found = sum(line in known for line in hashed[name])
@@ -49,10 +48,8 @@ def _of_texts(rows: Mapping[str, Rows]) -> list[str]:
     return notes
 
 
-def _lines(rows: Rows) -> Iterator[bytes]:
-    codes = rows.values
-    index = np.arange(len(codes)) if rows.index is None else rows.index
-    for row in index:
+def _lines(codes: Ragged, index: np.ndarray | None) -> Iterator[bytes]:
+    for row in range(len(codes)) if index is None else index:
         yield codes.codes[codes.starts[row] : codes.starts[row + 1]].tobytes()
 
 

@@ -57,8 +57,9 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     binarise = options.get("binarise", "none")
     key = known = codes = None
     if isinstance(parts["train"].whole, Texts):
-        space, resolved, made, codes = texts.infer(parts, options, name)
-        inferred = Inferred(space, resolved, made, None)
+        found = texts.inferred(parts, options, name)
+        inferred = Inferred(found.space, found.options, found.notes, found.shared)
+        codes = {id(whole): held for whole, held in zip(distinct(parts.values()), found.codes, strict=True)}
     elif isinstance(parts["train"].whole, Frame):
         space, made = _infer_table(parts, options, name)
         inferred = Inferred(space, options, made, None)
@@ -166,7 +167,9 @@ def load_rows(
         if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
             raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
-    codes = {id(p.whole): texts.cut(p.whole, space) for p in chosen.values()} if space.kind is Kind.TOKENS and "length" in options else None
+    codes = None
+    if space.tokeniser is not None and "length" in options:
+        codes = {id(p.whole): space.tokeniser.cut(p.whole, space.shape[0]) for p in chosen.values()}
     made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress, codes=codes).values()]
     if len(made) == 1:
         return replace(made[0], name=split)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaestro.data import cache, duplicates
 from vaestro.data.passes import Part, distinct
 from vaestro.data.sets import Raw
 from vaestro.spaces import Frame, Kind, Space
@@ -16,6 +17,7 @@ from vaestro.tokens import Ragged, Texts, Tokeniser
 
 DEFAULT = "bpe"
 LONGEST = 512  # tokens of a text, its end among them, that are taken without being asked
+KEPT_FROM = 2_000_000  # bytes of a file from which on what was found is kept in the cache
 SMOOTHING = 0.5  # added to the count of each token, so that none is impossible at the start
 
 
@@ -80,59 +82,82 @@ def as_texts(source: Any) -> Texts | None:
     return None
 
 
-def infer(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> tuple[Space, dict[str, Any], list[str], dict[int, Ragged]]:
-    """Train a tokeniser on the training split, and cut all texts.
+class Found(NamedTuple):
+    """Hold what was inferred from texts: the space, the options resolved, notes, which texts stand in two splits, and the codes of each
+    whole, in their order."""
 
-    Returns:
-        the space, the options resolved, what was inferred in words, and the codes of each whole by its id.
+    space: Space
+    options: dict[str, Any]
+    notes: list[str]
+    shared: list[str]
+    codes: list[Ragged]
+
+
+def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Found:
+    """Train a tokeniser on the training split, and cut all texts; of large files what was found before.
 
     Raises:
         ValueError: a text is too long and `length` was not given, or there is nothing to tell apart.
     """
-    method = options.get("tokens", DEFAULT)
-    train = parts["train"]
+    file = Path(name).expanduser()
+    if not file.is_file() or file.stat().st_size < KEPT_FROM:
+        return _infer(parts, options, name)
+    made: list[Found] = []
+
+    def make(folder: Path) -> dict[str, Any]:
+        found = _infer(parts, options, name)
+        made.append(found)
+        for i, codes in enumerate(found.codes):
+            np.save(folder / f"codes{i}.npy", codes.codes)
+            np.save(folder / f"starts{i}.npy", codes.starts)
+        np.save(folder / "marginal.npy", np.asarray(found.space.marginal))
+        said = {"options": found.options, "notes": found.notes, "shared": found.shared}
+        return {"space": found.space.scalars(), "wholes": len(found.codes), **said}
+
+    try:
+        folder, meta = cache.entry(cache.key("texts-1", [file], dict(options), file), make, file.resolve())
+    except OSError:  # nothing can be written: the next start takes as long as this one
+        return made[0] if made else _infer(parts, options, name)
+    if made:
+        return made[0]
+    space = Space.restore(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
+    arrays = [[cache.open_array(folder / f"{what}{i}.npy") for what in ("codes", "starts")] for i in range(meta["wholes"])]
+    codes = [Ragged(held, np.asarray(starts), space.shape[0]) for held, starts in arrays]
+    return Found(space, meta["options"], meta["notes"], meta["shared"], codes)
+
+
+def _infer(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Found:
+    method, wholes, train = options.get("tokens", DEFAULT), distinct(parts.values()), parts["train"]
     texts = train.whole if train.index is None else train.whole[train.index]
     tokeniser = Tokeniser.trained(method, texts, options.get("vocabulary"))
-    cut = {id(whole): tokeniser.encode(whole) for whole in distinct(parts.values())}
-    sizes = {key: np.fromiter(map(len, rows), np.int64, len(rows)) for key, rows in cut.items()}
-    longest = max(int(s.max()) for s in sizes.values())
-    width = options.get("length", longest + 1)
+    cut = [tokeniser.cut(whole) for whole in wholes]
+    place = {id(whole): i for i, whole in enumerate(wholes)}
+    width = options.get("length", max(codes.width for codes in cut))
     if width < 2:
         raise ValueError(f"expected length to be 2 or more tokens; got {width}")
+    sizes = [np.diff(codes.starts) for codes in cut]
     if "length" not in options and width > LONGEST:
-        key = max(sizes, key=lambda k: int(sizes[k].max()))
-        begins = next(w for w in distinct(parts.values()) if id(w) == key).lines[int(sizes[key].argmax())][:40]
-        got = f"one of {longest:,}, which begins {begins!r}"
+        i = next(i for i, codes in enumerate(cut) if codes.width == width)
+        begins = wholes[i].lines[int(sizes[i].argmax())][:40]
+        got = f"one of {width - 1:,}, which begins {begins!r}"
         raise ValueError(f"expected texts of fewer than {LONGEST} tokens, or {name}:length=N, which cuts longer ones; got {got}")
-    made = {key: Ragged.of([row[:width] for row in rows], width, tokeniser.size) for key, rows in cut.items()}
-    mine = sizes[id(train.whole)] if train.index is None else sizes[id(train.whole)][train.index]
-    codes = made[id(train.whole)]
+    made = [Ragged(codes.codes, codes.starts, width) for codes in cut]
+    mine, held = made[place[id(train.whole)]], sizes[place[id(train.whole)]]
+    index = np.arange(len(mine)) if train.index is None else train.index
     counts = np.zeros(tokeniser.size)
-    index = np.arange(len(codes)) if train.index is None else train.index
     for start in range(0, len(index), 4096):
-        rows = codes[index[start : start + 4096]]
+        rows = mine[index[start : start + 4096]]
         counts += np.bincount(rows[rows != 0], minlength=tokeniser.size)
-    counts[0] = (mine < width).sum()
-    marginal = (counts + SMOOTHING) / (counts + SMOOTHING).sum()
-    space = Space(Kind.TOKENS, (width,), (), dtype="str", levels=tokeniser.size, marginal=marginal.astype(np.float32), tokeniser=tokeniser)
-    notes = [f"{tokeniser}, {np.minimum(mine + 1, width).mean():.1f} for a text, its end among them"]
+    counts[0] = (held[index] < width).sum()
+    marginal = ((counts + SMOOTHING) / (counts + SMOOTHING).sum()).astype(np.float32)
+    space = Space(Kind.TOKENS, (width,), (), dtype="str", levels=tokeniser.size, marginal=marginal, tokeniser=tokeniser)
+    notes = [f"{tokeniser}, {mine.sizes(index).mean():.1f} for a text, its end among them"]
     if tokeniser.unknown is not None:
-        unknown, total = sum(_unknown(rows) for rows in cut.values()), sum(int(s.sum()) for s in sizes.values())
+        unknown, total = (sum(int(n) for n in found) for found in ([(c.codes == 1).sum() for c in cut], [len(c.codes) for c in cut]))
         if unknown:
             notes.append(f"{unknown:,} of {total:,} {method} are unknown ({unknown / total:.1%}): what is scored is the text with them so")
-    longer = sum(int((s >= width).sum()) for s in sizes.values())
+    longer = sum(int((s >= width).sum()) for s in sizes)
     if longer:
-        notes.append(f"{longer:,} of {sum(map(len, sizes.values())):,} texts cut to {width:,} tokens (length={width})")
-    resolved = {**options, "tokens": method}
-    return space, resolved, notes, made
-
-
-def _unknown(rows: Iterable[list[int]]) -> int:
-    return sum(row.count(1) for row in rows)
-
-
-def cut(texts: Texts, space: Space) -> Ragged:
-    """Cut texts into a space's tokens, and longer ones down to its length."""
-    assert space.tokeniser is not None
-    width = space.shape[0]
-    return Ragged.of([row[:width] for row in space.tokeniser.encode(texts)], width, space.levels)
+        notes.append(f"{longer:,} of {sum(map(len, sizes)):,} texts cut to {width:,} tokens (length={width})")
+    shared = duplicates.of_texts({s: (made[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)})
+    return Found(space, {**options, "tokens": method}, notes, shared, made)
