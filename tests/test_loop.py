@@ -353,8 +353,8 @@ import json, sys
 import numpy as np
 import vaestro as vs
 from vaestro.runs import Job
-job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, network="mlp:width=16", likelihood=sys.argv[3] or None, steps=40, batch=32,
-              device="cpu", clip=2.0, **({"beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
+job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, likelihood=sys.argv[3] or None, steps=40, batch=32,
+              device="cpu", clip=2.0, **({"network": "mlp:width=16", "beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
 for _ in job:
     pass
 """
@@ -368,16 +368,19 @@ PENALISED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "real", "penalised"])
+@pytest.mark.parametrize("kind", ["dynamic", "real", "penalised", "texts"])
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> None:
     r = np.random.default_rng(0)
     if kind == "dynamic":
         np.save(tmp_path / "x.npy", r.integers(0, 256, (300, 6, 6)).astype(np.uint8))
         source, likelihood = f"{tmp_path / 'x.npy'}:binarise=dynamic", ""
+    elif kind == "texts":
+        (tmp_path / "x.txt").write_text("".join("ab cd"[: 1 + i % 5] * (1 + i % 3) + "\n" for i in range(300)))
+        source, likelihood = f"{tmp_path / 'x.txt'}:tokens=characters", "autoregressive"
     else:
         np.save(tmp_path / "x.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
         source, likelihood = str(tmp_path / "x.npy"), "gaussian:variance=optimal" if kind == "real" else "gaussian"
-    options = json.dumps(PENALISED if kind == "penalised" else {})
+    options = json.dumps({"penalised": PENALISED, "texts": {"network": "gru:width=16"}}.get(kind, {}))
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     runs = {}
