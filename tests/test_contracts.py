@@ -22,6 +22,7 @@ LIKELIHOOD_OPTIONS = {
     "laplace": ["", ":scale=0.5", ":scale=pixel"],
     "discretized-logistic": ["", ":scale=shared"],
     "negative-binomial": ["", ":dispersion=cell"],
+    "zero-inflated": ["", ":counts=poisson"],
     "table": ["", ":scale=cell", ":real=student-t,count=poisson", ":real=laplace,scale=cell,count=poisson"],
 }
 LIKELIHOODS = [
@@ -86,6 +87,7 @@ MODELS: list[tuple[Kind, dict[str, Any]]] = (
     + [(Kind.LEVELS, {"likelihood": f"logistic-mixture{o}", "shape": (3, 2, 2)}) for o in ("", ":channels=independent")]
     + [(Kind.LEVELS, {"likelihood": "logistic-mixture:channels=independent", "shape": (3, 2, 2), "missing": True})]
     + [(Kind.TABLE, {"missing": True, "given": GIVEN, "prior": "conditional"})]
+    + [(Kind.COUNT, {"likelihood": f"{name}:library=amount", "given": GIVEN}) for name in ("poisson", "negative-binomial", "zero-inflated")]
 )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from vaestro import densities
 from vaestro.densities import Density, mean_over_ranks, soft_limit
 from vaestro.sequences import SequenceDecoder
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Column, Kind, Space
 
 
 class Likelihood(nn.Module, ABC):
@@ -66,6 +66,13 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Tensor, given: Tensor | None = None) -> Density:
         """Return p(x | z, given) for latents (K, B, *Z)."""
+
+    def bind(self, given: Space | None) -> None:
+        """Learn which conditions there are, before the first use.
+
+        Raises:
+            ValueError: one that is needed is not among them.
+        """
 
     def decode(self, z: Tensor, given: Tensor | None) -> Tensor:
         """Run the decoder on all latents in one pass: (K, B, *Z) -> (K, B, *outputs)."""
@@ -609,50 +616,98 @@ class LogisticMixture(Likelihood):
 # -- counts and tables ------------------------------------------------------------------------------------------------
 
 
-@final
-class Poisson(Likelihood):
-    """Represent counts by a Poisson on each cell, from the logarithm of its mean.
+class _Counts(Likelihood):
+    """Hold what densities over counts share: the mean of each cell, as a number or as a share of a library.
 
-    Args:
-        space, decoder: see Likelihood.
-        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+    With `library=NAME` the mean is the condition NAME times a softmax over the cells, as in single cells, whose totals tell how deeply
+    each was read (Lopez et al. 2018). The condition is given, and no function of the counts that are scored.
     """
 
     accepts = frozenset({Kind.COUNT})
     advice = "; whole numbers are read as counts with SOURCE:kind=count"
 
-    def __init__(self, space: Space, decoder: nn.Module, *, limit: float = 20.0) -> None:
+    def __init__(self, space: Space, decoder: nn.Module, limit: float, library: str | None) -> None:
         super().__init__(space, decoder)
-        self.limit = limit
+        self.limit, self.library = limit, library
+        self._place: tuple[int, Column] | None = None
+
+    @staticmethod
+    def _at_the_mean(space: Space, limit: float, library: str | None) -> Tensor:
+        if space.marginal is None:
+            return torch.zeros(())
+        mean = torch.from_numpy(space.marginal)
+        return _raw_log_mean(mean, limit) if library is None else torch.log(mean.clamp_min(1e-6))
+
+    def bind(self, given: Space | None) -> None:
+        if self.library is None:
+            return
+        columns = [] if given is None else list(given.columns)
+        found = [(i, c) for i, c in enumerate(columns) if c.name == self.library and c.kind in (Kind.REAL, Kind.COUNT)]
+        if not found:
+            there = ", ".join(c.name for c in columns if c.kind in (Kind.REAL, Kind.COUNT)) or "none"
+            raise ValueError(f"expected a condition of numbers named {self.library!r} (--condition {self.library}); got {there}")
+        self._place = found[0]
+
+    def log_mean(self, out: Tensor, given: Tensor | None) -> Tensor:
+        """Return the logarithm of each cell's mean, (K, B, *X)."""
+        if self.library is None:
+            return soft_limit(out, self.limit)
+        if self._place is None or given is None:
+            raise ValueError(f"expected the condition {self.library!r} for a likelihood with a library; got none")
+        place, column = self._place
+        size = given[:, place].to(out.dtype) * column.scale + column.offset
+        log_size = torch.log((torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6))  # counts are seen as log(1 + n)
+        shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
+        return shares + log_size.reshape(-1, *[1] * self.dims)
+
+
+@final
+class Poisson(_Counts):
+    """Represent counts by a Poisson on each cell, from the logarithm of its mean.
+
+    Args:
+        space, decoder: see Likelihood.
+        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+        library: a condition, of which each cell's mean is a share.
+    """
+
+    def __init__(self, space: Space, decoder: nn.Module, *, limit: float = 20.0, library: str | None = None) -> None:
+        super().__init__(space, decoder, limit, library)
 
     @classmethod
     def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
         return space.shape
 
     @classmethod
-    def start(cls, space: Space, *, limit: float = 20.0, **_: object) -> Tensor:
-        return torch.zeros(()) if space.marginal is None else _raw_log_mean(torch.from_numpy(space.marginal), limit)
+    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object) -> Tensor:
+        return cls._at_the_mean(space, limit, library)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
-        return densities.Poisson(soft_limit(self.decode(z, given), self.limit), self.dims)
+        return densities.Poisson(self.log_mean(self.decode(z, given), given), self.dims)
 
 
 @final
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_Counts):
     """Represent counts by a negative binomial on each cell: a Poisson with more variance than its mean.
 
     Args:
         space, decoder: see Likelihood.
         dispersion: "shared", one learned for each cell of a datum and the same for all data; "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+        library: a condition, of which each cell's mean is a share.
     """
 
-    accepts = frozenset({Kind.COUNT})
-    advice = Poisson.advice
-
-    def __init__(self, space: Space, decoder: nn.Module, *, dispersion: Literal["shared", "cell"] = "shared", limit: float = 20.0) -> None:
-        super().__init__(space, decoder)
-        self.dispersion, self.limit = dispersion, limit
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        dispersion: Literal["shared", "cell"] = "shared",
+        limit: float = 20.0,
+        library: str | None = None,
+    ) -> None:
+        super().__init__(space, decoder, limit, library)
+        self.dispersion = dispersion
         if dispersion == "shared":
             self.log_inverse = nn.Parameter(torch.zeros(space.shape))
 
@@ -661,14 +716,57 @@ class NegativeBinomial(Likelihood):
         return (2, *space.shape) if dispersion == "cell" else space.shape
 
     @classmethod
-    def start(cls, space: Space, *, dispersion: str = "shared", limit: float = 20.0, **_: object) -> Tensor:
-        loc = Poisson.start(space, limit=limit)
+    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, dispersion: str = "shared", **_: object) -> Tensor:
+        loc = cls._at_the_mean(space, limit, library)
         return torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.NegativeBinomial:
         out = self.decode(z, given)
         log_mean, own = out.unbind(2) if self.dispersion == "cell" else (out, self.log_inverse)
-        return densities.NegativeBinomial(soft_limit(log_mean, self.limit), soft_limit(own, INVERSE_LIMIT), self.dims)
+        return densities.NegativeBinomial(self.log_mean(log_mean, given), soft_limit(own, INVERSE_LIMIT), self.dims)
+
+
+@final
+class ZeroInflated(_Counts):
+    """Represent counts that are zero more often than their mean would have it, as where what is there is missed (Lopez et al. 2018, ZINB).
+
+    Args:
+        space, decoder: see Likelihood.
+        counts: the density of what is not missed: "negative-binomial", its dispersion one for each cell of a datum, or "poisson".
+        limit: log-mean and logit of being missed lie in (-limit, limit), by `soft_limit`.
+        library: a condition, of which each cell's mean is a share.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
+        limit: float = 20.0,
+        library: str | None = None,
+    ) -> None:
+        super().__init__(space, decoder, limit, library)
+        if counts == "negative-binomial":
+            self.log_inverse = nn.Parameter(torch.zeros(space.shape))
+        self.counts = counts
+
+    @classmethod
+    def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
+        return (2, *space.shape)
+
+    @classmethod
+    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object) -> Tensor:
+        loc = cls._at_the_mean(space, limit, library)
+        return torch.stack([loc, torch.full_like(loc, -2.0)]) if loc.ndim else loc
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:
+        out, missed = self.decode(z, given).unbind(2)
+        log_mean = self.log_mean(out, given)
+        base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(log_mean, self.dims)
+        if self.counts == "negative-binomial":
+            base = densities.NegativeBinomial(log_mean, soft_limit(self.log_inverse, INVERSE_LIMIT), self.dims)
+        return densities.ZeroInflated(base, soft_limit(missed, self.limit))
 
 
 INVERSE_LIMIT = 8.0  # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32

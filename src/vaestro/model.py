@@ -261,6 +261,7 @@ class VAE(LatentModel):
         super().__init__()
         self.given = given
         prior.join(posterior)
+        likelihood.bind(given)
         self.posterior, self.likelihood, self.prior, self.alphabet = posterior, likelihood, prior, prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         log_dets = self.space.log_dets()

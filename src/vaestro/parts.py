@@ -39,6 +39,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "logistic-mixture": likelihoods.LogisticMixture,
         "poisson": likelihoods.Poisson,
         "negative-binomial": likelihoods.NegativeBinomial,
+        "zero-inflated": likelihoods.ZeroInflated,
         "table": likelihoods.Table,
     },
     "posterior": {

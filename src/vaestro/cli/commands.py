@@ -24,7 +24,15 @@ app = typer.Typer(
     "Where a command takes RUN, leaving it out means the newest run under runs/.",
 )
 
-EXTRAS = {"tables": "pyarrow", "hub": "datasets", "sklearn": "sklearn", "report": "plotly", "flows": "zuko", "text": "tokenizers"}
+EXTRAS = {
+    "tables": "pyarrow",
+    "hub": "datasets",
+    "sklearn": "sklearn",
+    "report": "plotly",
+    "flows": "zuko",
+    "text": "tokenizers",
+    "counts": "h5py",
+}
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
@@ -510,12 +518,18 @@ def encode(
 
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
+    from pathlib import Path
+
     from vaestro import latents
     from vaestro.data import load_rows
+    from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
 
     opened = _open(run)
-    path = check_output(output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt"))
+    path = check_output(output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad"))
+    annotated = path.suffix.lower() == ".h5ad"
+    if annotated and (source.lower().partition(":")[0][-5:] != ".h5ad" or split not in (None, "all")):
+        raise ValueError(f"expected every row of an .h5ad file to write its latents beside; got {source}{f' ({split})' if split else ''}")
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
@@ -523,7 +537,10 @@ def encode(
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
-    write_arrays(path, codes)
+    if annotated:
+        write_latents(Path(source.partition(":")[0]).expanduser(), path, codes)
+    else:
+        write_arrays(path, codes)
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
     console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
 

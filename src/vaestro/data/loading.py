@@ -21,6 +21,7 @@ from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, 
 from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
+from vaestro.data.sparse import Sparse
 from vaestro.parts import nearest
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
@@ -64,9 +65,15 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         space, made = _infer_table(parts, options, name)
         inferred = Inferred(space, options, made, None)
     else:
-        key = _key(parts, options, name)
+        sparse = isinstance(parts["train"].whole, Sparse)
+        if sparse and options.get("kind", "count") != "count":
+            raise ValueError(f"expected kind=count for a sparse matrix; got kind={options['kind']} in {name}")
+        options = {**options, "kind": "count"} if sparse else options
+        key = None if sparse else _key(parts, options, name)
         known = None if key is None else _recalled(key)
         inferred = known or infer_space(parts, options, name)
+        if sparse:  # what is held in bytes is drawn as whole numbers of any size
+            inferred = inferred._replace(space=replace(inferred.space, dtype="int32"))
     space, options, made, shared = inferred
     rows = _rows(parts, space, binarise, given_space, progress, inferred=True, codes=codes)
     if shared is None:
@@ -398,15 +405,17 @@ def _rows(
     return rows
 
 
-def _laid_out(
-    whole: Any, space: Space, grey: bool, progress: Progress | None, inferred: bool
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None, inferred: bool) -> tuple[Any, np.ndarray | None, bool]:
     """Return an array or table as codes or values inside, the mask of what was observed, and whether channels are last.
 
     Large arrays of bytes that need no change are used as they lie; other large arrays are laid out in the cache.
     """
     if isinstance(whole, (Frame, Texts)):
         return space.inward(whole), space.seen(whole), False
+    if isinstance(whole, Sparse):
+        if space.kind is not Kind.COUNT:
+            raise ValueError(f"expected {space}, as the run was trained on; got a sparse matrix of counts")
+        return whole, None, False
     inward = partial(grey_levels, space=space) if grey else space.inward
     if as_it_lies(whole, space, grey):
         if not (inferred or grey or space.levels == 256):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import images, tables, texts
+from vaestro.data import images, sparse, tables, texts
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
 from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
@@ -135,6 +135,8 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
+    if path.suffix.lower() == ".h5ad":
+        return sparse.read_h5ad(path, options)
     if path.suffix.lower() == ".txt":
         if "text" in options:
             raise ValueError(f"expected no text= for {path}, whose lines are the texts; got text={options['text']}")
@@ -163,7 +165,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         if "pickle" in str(error).lower():
             raise ValueError(f"expected plain numbers in {path}; got Python objects, which are never unpickled") from error
         raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({_one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl or .txt"
+    formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl, .h5ad or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}, which is none of them")
 
 
@@ -194,6 +196,8 @@ def plain(array: np.ndarray, path: Path) -> np.ndarray:
 def _npz(path: Path, wanted: str | None) -> Raw:
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
+        if wanted is None and {"data", "shape", "format"} <= set(names):
+            return sparse.of_npz(archive, str(path))
         if wanted is not None:
             if wanted not in names:
                 raise ValueError(f"expected array= to be {nearest(wanted, names)}; got {wanted!r}")

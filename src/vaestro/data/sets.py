@@ -38,7 +38,7 @@ class Rows:
     """Hold one split: which rows of the values, which of their cells were observed, and what is given with them.
 
     Args:
-        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, or (M, H, W, C) where
+        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, or Sparse counts, or (M, H, W, C) where
             `channels_last`; where `dynamic`, 8-bit grey levels that are binarised at every access.
         space: what a batch of them is.
         name: which split, which names the stream of a fixed binarisation.
@@ -73,7 +73,7 @@ class Rows:
 
     def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         chosen = rows if self.index is None else self.index[rows]
-        if isinstance(chosen, slice) or isinstance(array, Ragged):
+        if isinstance(chosen, slice) or not isinstance(array, np.ndarray):
             return array[chosen]
         expect(array, chosen)
         return array[chosen]

@@ -55,6 +55,7 @@ from vaestro.densities.values import (
     Poisson,
     Product,
     StudentT,
+    ZeroInflated,
 )
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "Sentences",
     "StandardNormal",
     "StudentT",
+    "ZeroInflated",
     "closed_form_kl",
     "entropy_of",
     "full_precision",

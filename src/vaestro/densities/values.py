@@ -505,6 +505,30 @@ class NegativeBinomial(Cells):
         return torch.poisson(rate, generator=generator)
 
 
+class ZeroInflated(Cells):
+    """Represent counts that are zero more often than a base density has them: with probability sigmoid(logit), and else by the base.
+
+    Args:
+        base: the density over counts.
+        logit: (..., *X).
+    """
+
+    def __init__(self, base: NegativeBinomial | Poisson, logit: Tensor) -> None:
+        self.base, self.logit, self.dims = base, logit, base.dims
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.sigmoid(-self.logit) * self.base.mean
+
+    def cells(self, value: Tensor) -> Tensor:
+        counted = F.logsigmoid(-self.logit) + self.base.cells(value)
+        return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.logit), counted), counted)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        counted = self.base.sample(generator)
+        return counted * torch.bernoulli(torch.sigmoid(-self.logit).expand_as(counted), generator=generator)
+
+
 class Product(DataDensity):
     """Represent the columns of a table by densities over consecutive runs of them.
 

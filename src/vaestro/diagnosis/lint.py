@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from vaestro.spaces import Kind
 
 FEW_ROWS, WEIGHTS_EACH = 2000, 500  # training data, and weights for each, from which overfitting is to be expected
 FEW_VALID = 30
+TOTALS = 200  # data whose totals are compared with their library
 LEFT = 0.5  # share of the data's variance that a fixed variance may take
 
 
@@ -63,6 +65,23 @@ def _weight(plan: Plan) -> Finding | None:
         said = f"beta {last:g}: units switch off that the bound would pay for; the bound that is reported is unweighted"
         return Finding("weight of the KL", "note", said, plan.remedy.with_beta(1.0))
     return None
+
+
+def _library(plan: Plan) -> Finding | None:
+    """Look whether the library is the sum of the counts that it is given for."""
+    found = re.search(r"library=([^,]+)", str(plan.remedy.config.get("likelihood")))
+    rows = plan.data.train.take(TOTALS)
+    if found is None or rows.given is None or rows.given_space is None or found[1] not in rows.given_space.names:
+        return None
+    library = np.asarray(rows.given_space.outward(rows.given, exact=False).columns[found[1]].data, np.float64)
+    totals = rows.fixed().batch(slice(0, len(rows))).x.flatten(1).double().sum(1).numpy()
+    if not np.allclose(library, totals, rtol=1e-3, atol=0.5):
+        return None
+    said = (
+        f"{found[1]} is the sum of the counts that it is given for: p(x | {found[1]}) then knows what it is asked for, and its bound "
+        "must not stand beside those of models that do not; a total of cells that are not modelled, or of the whole sample, is a library"
+    )
+    return Finding("library of its own counts", "warning", said)
 
 
 def _schedule(plan: Plan) -> Finding | None:
@@ -138,5 +157,5 @@ def _rate(plan: Plan) -> Finding | None:
 
 
 RULES: tuple[Callable[[Plan], Finding | None], ...] = (
-    _weight, _schedule, _length, _few_data, _validation, _fixed_variance, _many_units, _rate,
+    _weight, _library, _schedule, _length, _few_data, _validation, _fixed_variance, _many_units, _rate,
 )  # fmt: skip

@@ -1,0 +1,199 @@
+"""Sparse matrices of counts: SciPy's .npz and AnnData's .h5ad, read without becoming dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from vaestro.data.sets import Raw
+from vaestro.spaces import LARGEST_COUNT
+
+PARTS = ("data", "indices", "indptr", "shape", "format")
+
+
+@final
+class Sparse:
+    """Hold a matrix of counts by its rows' cells that are not zero (CSR), and give any rows as a dense array.
+
+    Args:
+        data, indices: counts and their columns, row after row.
+        starts: where each row begins, and where the last one ends, (N + 1,).
+        columns: how many there are.
+    """
+
+    ndim = 2
+
+    def __init__(self, data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int) -> None:
+        self.data, self.indices, self.starts, self.columns = data, indices, starts, columns
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
+        return len(self), self.columns
+
+    @property
+    def size(self) -> int:
+        """Return how many cells there are, zeros among them."""
+        return len(self) * self.columns
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the type of the counts."""
+        return self.data.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that are held."""
+        return self.data.nbytes + self.indices.nbytes + self.starts.nbytes
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return rows (...,) as a dense array (..., columns)."""
+        first, last = self.starts[:-1][rows], self.starts[1:][rows]
+        sizes = (last - first).ravel()
+        out = np.zeros((*first.shape, self.columns), self.dtype)
+        flat = out.reshape(-1, self.columns)
+        ends = np.cumsum(sizes)
+        at = np.repeat(first.ravel() - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+        flat[np.repeat(np.arange(len(sizes)), sizes), self.indices[at]] = self.data[at]
+        return out
+
+
+def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple[int, int], form: str, where: str) -> Sparse:
+    """Make a matrix of what a file holds, in the smallest types that hold it; of columns (CSC) or single cells (COO) sorted by rows.
+
+    Raises:
+        ValueError: the parts do not belong together, or the numbers are no counts.
+    """
+    rows, columns = (int(s) for s in shape)
+    wrong = f"expected a whole sparse matrix in {where}; got parts that do not belong together"
+    if len(data) != len(indices) or (form == "coo") != (len(starts) == len(data) and form == "coo"):
+        raise ValueError(wrong)
+    if form in ("csr", "csc"):
+        along, across = (rows, columns) if form == "csr" else (columns, rows)
+        starts = starts.astype(np.int64)
+        if len(starts) != along + 1 or starts[0] or (np.diff(starts) < 0).any() or starts[-1] > len(data):
+            raise ValueError(wrong)
+        data, indices = data[: starts[-1]], indices[: starts[-1]]
+        if len(indices) and not (indices.min() >= 0 and indices.max() < across):
+            raise ValueError(wrong)
+    bad = ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT) if data.dtype.kind == "f" else data < 0
+    if bad.any():
+        got = f"{int(bad.sum()):,} others of {len(data):,}, such as {data[bad][0]:g}"
+        raise ValueError(f"expected counts in {where}, whole numbers of 0 or more that were not normalised; got {got}")
+    most = int(data.max()) if len(data) else 0
+    data = data.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
+    if form == "csc":
+        of_rows, indices = indices, np.repeat(np.arange(columns), np.diff(starts))
+    elif form == "coo":
+        of_rows = starts
+    if form in ("csc", "coo"):
+        order = np.argsort(of_rows, kind="stable")
+        data, indices = data[order], indices[order]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=rows))])
+        if len(starts) != rows + 1:
+            raise ValueError(wrong)
+    return Sparse(data, indices.astype(np.uint16 if columns <= 65536 else np.int32), starts.astype(np.int64), columns)
+
+
+def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw:
+    """Read what scipy.sparse.save_npz wrote.
+
+    Raises:
+        ValueError: the format is none of csr, csc and coo, or the matrix is damaged or holds no counts.
+    """
+    form = archive["format"].item()
+    form = form.decode() if isinstance(form, bytes) else str(form)
+    if form not in ("csr", "csc", "coo"):
+        raise ValueError(f"expected a sparse matrix as csr, csc or coo in {where}; got {form}")
+    indices, starts = ("col", "row") if form == "coo" else ("indices", "indptr")
+    shape = tuple(archive["shape"].tolist())
+    return Raw({"all": made(archive["data"], archive[indices], archive[starts], shape, form, where)})
+
+
+# -- AnnData ----------------------------------------------------------------------------------------------------------
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ValueError("expected the extra vaestro[counts] to read .h5ad; got an installation without it") from error
+    return h5py
+
+
+def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
+    """Read counts of an .h5ad file (AnnData): X, or the layer that `array=` names, with the columns of obs as attributes.
+
+    Raises:
+        ValueError: it is no such file, has no such layer, or holds no counts.
+    """
+    h5py = _h5py()
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"expected an .h5ad file; got {path}, which is damaged or another thing") from error
+    with file:
+        name = str(options.get("array", "X"))
+        layers = list(file.get("layers", ()))
+        if name != "X" and name not in layers:
+            raise ValueError(f"expected array= to be X or a layer of {path}: {', '.join(layers) or 'there is none'}; got {name!r}")
+        held = file.get("X" if name == "X" else f"layers/{name}")
+        if held is None:
+            raise ValueError(f"expected counts in X of {path}, or array=LAYER ({', '.join(layers) or 'there is none'}); got none")
+        where = f"{name} of {path}"
+        if isinstance(held, h5py.Dataset):
+            dense = held[:]
+            rows, columns = np.nonzero(dense)
+            counts = made(dense[rows, columns], columns, rows, dense.shape, "coo", where)
+        else:
+            form = str(held.attrs.get("encoding-type", "csr_matrix")).removesuffix("_matrix")
+            if form not in ("csr", "csc") or any(part not in held for part in PARTS[:3]):
+                raise ValueError(f"expected a csr or csc matrix in {where}; got {form}")
+            counts = made(held["data"][:], held["indices"][:], held["indptr"][:], tuple(held.attrs["shape"]), form, where)
+        found = {
+            n: values for n in file.get("obs", ()) if (values := _column(h5py, file["obs"][n])) is not None and len(values) == len(counts)
+        }
+    index = ("_index", "index", "__categories")
+    return Raw({"all": counts}, {"all": {n: v for n, v in found.items() if n not in index}})
+
+
+def _column(h5py: Any, held: Any) -> np.ndarray | None:
+    """Return a column of obs: numbers, truth values, text, or categories as text; None for others."""
+    if isinstance(held, h5py.Group):
+        if "codes" not in held or "categories" not in held:
+            return None
+        names = _column(h5py, held["categories"])
+        codes = held["codes"][:]
+        return None if names is None or (codes < 0).any() else names.astype(str)[codes]
+    values = held[:]
+    if values.dtype.kind in "OS":
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
+    return np.asarray(values) if values.dtype.kind in "biuf" else None
+
+
+def write_latents(source: Path, target: Path, codes: Mapping[str, np.ndarray]) -> None:
+    """Copy an .h5ad file with codes in obsm: X_vaestro the means, X_vaestro_logvar beside them.
+
+    Raises:
+        ValueError: the codes are of another number of rows.
+    """
+    import shutil
+
+    h5py = _h5py()
+    shutil.copyfile(source, target)
+    with h5py.File(target, "r+") as file:
+        group = file.require_group("obsm")
+        if "encoding-type" not in group.attrs:
+            group.attrs["encoding-type"], group.attrs["encoding-version"] = "dict", "0.1.0"
+        for name, array in codes.items():
+            key = "X_vaestro" + ("" if name == "mean" else f"_{name}")
+            if key in group:
+                del group[key]
+            dataset = group.create_dataset(key, data=array.reshape(len(array), -1))
+            dataset.attrs["encoding-type"], dataset.attrs["encoding-version"] = "array", "0.2.0"

@@ -1,0 +1,234 @@
+"""Counts: sparse matrices, AnnData files, zero inflation, and a library that is given."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.stats
+import torch
+
+import vaestro as vs
+from tests.conftest import make_space
+from vaestro import densities
+from vaestro.cli import main
+from vaestro.data.sparse import Sparse
+from vaestro.densities import log_mean_exp
+from vaestro.spaces import Kind
+
+h5py = pytest.importorskip("h5py")
+GENES = 12
+
+
+def simulated(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw counts x ~ NB(mean = depth * softmax(a + b z), inverse dispersion 4), z ~ N(0, 1): counts, depth, exact log p(x | depth)."""
+    r = np.random.default_rng(seed)
+    a, b = np.linspace(-1, 1, GENES), np.sin(np.arange(GENES) * 1.7)
+    depth = np.rint(np.exp(r.normal(3.5, 0.5, n)))
+
+    def mean(z: np.ndarray) -> np.ndarray:
+        logits = a + b * z[:, None]
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        return shares / shares.sum(1, keepdims=True)
+
+    rate = depth[:, None] * mean(r.normal(size=n))
+    x = r.poisson(r.gamma(4.0, rate / 4.0))
+    # The exact density by Gauss and Hermite's quadrature.
+    z, weight = np.polynomial.hermite_e.hermegauss(80)
+    log_px = np.stack([scipy.stats.nbinom.logpmf(x, 4.0, 4.0 / (4.0 + depth[:, None] * m)).sum(1) for m in mean(z)])
+    exact = np.log((np.exp(log_px - log_px.max(0)) * (weight / weight.sum())[:, None]).sum(0)) + log_px.max(0)
+    return x, depth, exact
+
+
+def write_h5ad(path: Path, x: np.ndarray, obs: dict[str, np.ndarray], form: str = "csr", layer: np.ndarray | None = None) -> Path:
+    """Write what AnnData 0.12 writes, as far as it is read."""
+    text = h5py.string_dtype()
+
+    def matrix(parent: h5py.Group, name: str, values: np.ndarray) -> None:
+        if form == "dense":
+            parent.create_dataset(name, data=values.astype(np.float32)).attrs["encoding-type"] = "array"
+            return
+        held = scipy.sparse.csr_matrix(values) if form == "csr" else scipy.sparse.csc_matrix(values)
+        group = parent.create_group(name)
+        group.attrs["encoding-type"], group.attrs["encoding-version"], group.attrs["shape"] = f"{form}_matrix", "0.1.0", values.shape
+        for part in ("data", "indices", "indptr"):
+            group.create_dataset(part, data=getattr(held, part).astype(np.float32 if part == "data" else np.int32))
+
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
+        matrix(file, "X", x)
+        if layer is not None:
+            matrix(file.create_group("layers"), "raw", layer)
+        group = file.create_group("obs")
+        group.attrs["encoding-type"], group.attrs["_index"] = "dataframe", "_index"
+        group.create_dataset("_index", data=[f"cell{i}" for i in range(len(x))], dtype=text)
+        for name, values in obs.items():
+            if values.dtype.kind == "U":
+                names, codes = np.unique(values, return_inverse=True)
+                column = group.create_group(name)
+                column.attrs["encoding-type"] = "categorical"
+                column.create_dataset("categories", data=names.tolist(), dtype=text)
+                column.create_dataset("codes", data=codes.astype(np.int8))
+            else:
+                group.create_dataset(name, data=values)
+    return path
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_a_sparse_matrix_gives_the_rows_of_the_dense_one(tmp_path: Path, form: str) -> None:
+    r = np.random.default_rng(0)
+    dense = r.poisson(0.3, (40, 7))
+    dense[3] = 0
+    scipy.sparse.save_npz(tmp_path / "x.npz", scipy.sparse.coo_matrix(dense).asformat(form))
+    data = vs.load(tmp_path / "x.npz")
+    held = data.train.values
+    assert isinstance(held, Sparse) and held.dtype == np.uint8 and data.space.kind is Kind.COUNT
+    for rows in (slice(None), slice(2, 5), np.array([3]), r.integers(0, 40, (3, 4)), np.arange(40)[::-1], np.zeros(0, int)):
+        np.testing.assert_array_equal(held[rows], dense[rows])
+    np.save(tmp_path / "x.npy", dense)
+    same = vs.load(f"{tmp_path / 'x.npy'}:kind=count")
+    for split in ("train", "valid", "test"):
+        mine, theirs = getattr(data, split), getattr(same, split)
+        np.testing.assert_array_equal(mine.outward(), theirs.outward())
+        torch.testing.assert_close(mine.batch(slice(0, 2)).x.long(), theirs.batch(slice(0, 2)).x.long())
+    np.testing.assert_allclose(data.space.marginal, same.space.marginal, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_an_annotated_file(tmp_path: Path, form: str) -> None:
+    x, depth, _ = simulated(50)
+    obs = {"depth": depth, "batch": np.array(["b", "a"] * 25), "total": x.sum(1), "fresh": np.array([True, False] * 25)}
+    path = write_h5ad(tmp_path / "x.h5ad", np.log1p(x), obs, form, layer=x)
+    with pytest.raises(ValueError, match=r"expected counts in X of .* that were not normalised; got"):
+        vs.load(path)
+    data = vs.load(f"{path}:array=raw", condition=["depth", "batch"])
+    assert isinstance(data.train.values, Sparse)
+    assert data.given is not None and data.given.names == ("depth", "batch")
+    assert {"total", "fresh"} <= set(data.train.attributes) and "_index" not in data.train.attributes
+    np.testing.assert_array_equal(data.train.outward(), x[data.train.index])
+    np.testing.assert_array_equal(data.given.outward(data.train.given).columns["depth"].data, depth[data.train.index])
+    with pytest.raises(ValueError, match=r"expected array= to be X or a layer of .*: raw; got 'rew'"):
+        vs.load(f"{path}:array=rew")
+
+
+def test_zero_inflation_is_a_mixture_with_nothing() -> None:
+    log_mean, log_inverse, logit = (torch.randn(5, 3, dtype=torch.float64) for _ in range(3))
+    base = densities.NegativeBinomial(log_mean, log_inverse)
+    px = densities.ZeroInflated(base, logit)
+    mean, r, missed = log_mean.exp().numpy(), log_inverse.exp().numpy(), torch.sigmoid(logit).numpy()
+    for count in (0, 1, 7, 150):
+        p = (1 - missed) * scipy.stats.nbinom.pmf(count, r, r / (r + mean)) + missed * (count == 0)
+        found = px.cells(torch.full((5, 3), count)).exp().numpy()
+        np.testing.assert_allclose(found, p, rtol=1e-6, atol=1e-12)
+    extreme = densities.ZeroInflated(base, torch.full_like(logit, 200.0))
+    assert torch.isfinite(extreme.cells(torch.tensor([0, 1, 2]))).all()
+
+
+def test_means_are_shares_of_the_library() -> None:
+    _, depth, _ = simulated(60)
+    for name in ("poisson", "negative-binomial", "zero-inflated"):
+        for column in (depth, depth + 0.25):  # a count, and a real number
+            space = make_space(Kind.COUNT, (GENES,))
+            given, _ = vs.data.tables.infer_space(*[vs.spaces.Frame({"depth": np.ma.MaskedArray(column)})] * 2, {}, "a test")
+            model = vs.build(space, latent=2, likelihood=f"{name}:library=depth", given=given, network="mlp:width=8")
+            features = given.features(
+                torch.from_numpy(given.inward(vs.spaces.Frame({"depth": np.ma.MaskedArray(column)}))), None, torch.float32
+            )
+            px = model.likelihood(torch.randn(3, 60, 2), features)
+            base = px.base if name == "zero-inflated" else px
+            torch.testing.assert_close(base.mean.sum(-1), torch.from_numpy(column).float().expand(3, 60), rtol=2e-4, atol=1e-3)
+    with pytest.raises(ValueError, match=r"expected a condition of numbers named 'depth' \(--condition depth\); got none"):
+        vs.build(make_space(Kind.COUNT, (4,)), latent=2, likelihood="poisson:library=depth")
+
+
+@pytest.mark.parametrize("likelihood", ["negative-binomial", "zero-inflated"])
+def test_the_bound_lies_below_the_truth_and_near_it(tmp_path: Path, likelihood: str) -> None:
+    x, depth, exact = simulated(3000)
+    path = write_h5ad(tmp_path / "x.h5ad", x, {"depth": depth})
+    run = vs.train(f"{path}:valid=200,test=800", run=tmp_path / "run", condition=["depth"], likelihood=f"{likelihood}:library=depth",
+                   latent=2, network="residual:width=32", epochs=25, batch=64, lr=5e-3)  # fmt: skip
+    rows = run.data().test
+    found = vs.evaluate(run.model(), rows, k=200)["iwae"].nats
+    short = exact[rows.index] - found
+    assert short.mean() > -3 * short.std() / math.sqrt(len(short))
+    assert short.mean() < 0.4
+
+
+def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x, depth, _ = simulated(200)
+    path = write_h5ad(tmp_path / "cells.h5ad", x, {"depth": depth, "total": x.sum(1)})
+    run = str(tmp_path / "run")
+
+    def say(*words: str) -> str:
+        assert main([*words]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    options = ["--latent", "2", "--steps", "60", "--network", "mlp:width=16"]
+    said = say("train", str(path), "--condition", "total", "--likelihood", "negative-binomial:library=total", "--run", f"{run}2", *options)
+    assert "total is the sum of the counts that it is given for" in said
+    said = say("train", str(path), "--condition", "depth", "--likelihood", "zero-inflated:library=depth", "--run", run, *options)
+    assert "is the sum of the counts" not in said and "log p(x | depth) >=" in said
+    say("evaluate", run, "--k", "20", "--methods", "elbo,iwae,ais:temperatures=10,chains=4", "--limit", "5")
+    lines = json.loads((tmp_path / "run" / "evaluation.json").read_text())["estimates"]
+    assert all(e["measure"] == "counting" and e["bits_per_dim"] > 0 for e in lines)
+    say("sample", run, "-n", "30", "--condition", "depth=4000", "-o", str(tmp_path / "samples.npy"))
+    samples = np.load(tmp_path / "samples.npy")
+    assert samples.dtype == np.int32 and 1000 < samples.sum(1).mean() < 5000 and samples.max() > 255
+    say("encode", run, str(path), "-o", str(tmp_path / "out.h5ad"))
+    with h5py.File(tmp_path / "out.h5ad") as file:
+        assert file["obsm/X_vaestro"].shape == (200, 2) and file["obsm/X_vaestro_logvar"].shape == (200, 2)
+        assert file["obsm/X_vaestro"].attrs["encoding-type"] == "array"
+    say("encode", run, str(path), "-o", str(tmp_path / "codes.npz"))
+    with h5py.File(tmp_path / "out.h5ad") as file:
+        np.testing.assert_array_equal(file["obsm/X_vaestro"][:], np.load(tmp_path / "codes.npz")["mean"])
+    say("diagnose", run)
+    say("report", run)
+    assert main(["encode", run, str(path), "-o", str(tmp_path / "o.h5ad"), "--split", "test"]) == 2
+    assert main(["encode", run, str(tmp_path / "codes.npz"), "-o", str(tmp_path / "o.h5ad")]) == 2
+
+
+def broken(path: Path, **parts: np.ndarray) -> Path:
+    held = scipy.sparse.csr_matrix(np.random.default_rng(0).poisson(1, (30, 4)))
+    values = {"data": held.data, "indices": held.indices, "indptr": held.indptr, "shape": np.array([30, 4]), "format": np.array(b"csr")}
+    np.savez(path, **{**values, **parts})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"data": np.full(61, -1)}, "expected"),
+        ({"indptr": np.arange(5)}, "parts that do not belong together"),
+        ({"indices": np.full(100, 9)}, "parts that do not belong together"),
+        ({"format": np.array(b"bsr")}, "expected a sparse matrix as csr, csc or coo"),
+    ],
+)
+def test_damaged_matrices_are_refused(tmp_path: Path, parts: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        vs.load(broken(tmp_path / "x.npz", **parts))
+
+
+def test_what_is_no_count_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dense = np.random.default_rng(0).poisson(1, (30, 4)).astype(float)
+    for wrong, said in ((-1.0, "such as -1"), (0.5, "such as 0.5"), (np.inf, "such as inf")):
+        dense[2, 1] = wrong
+        scipy.sparse.save_npz(tmp_path / "x.npz", scipy.sparse.csr_matrix(dense))
+        assert main(["train", str(tmp_path / "x.npz"), "--run", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error
+    dense[2, 1] = 1
+    scipy.sparse.save_npz(tmp_path / "x.npz", scipy.sparse.csr_matrix(dense))
+    assert main(["train", f"{tmp_path / 'x.npz'}:kind=real", "--run", str(tmp_path / "run")]) == 2
+    assert "expected kind=count for a sparse matrix" in capsys.readouterr().err
+    (tmp_path / "x.h5ad").write_bytes(b"no such thing")
+    assert main(["train", str(tmp_path / "x.h5ad"), "--run", str(tmp_path / "run")]) == 2
+    assert "damaged or another thing" in capsys.readouterr().err
+
+
+def test_log_mean_exp_of_what_is_missed() -> None:
+    px = densities.ZeroInflated(densities.Poisson(torch.zeros(4, 3)), torch.zeros(4, 3))
+    counts = torch.arange(60).reshape(-1, 1, 1).expand(60, 4, 3)
+    total = log_mean_exp(px.cells(counts)) + math.log(60)
+    torch.testing.assert_close(total, torch.zeros(4, 3), atol=1e-5, rtol=0)
