@@ -191,8 +191,10 @@ def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False
         seed: of the draws.
 
     Raises:
-        ValueError: k below 1.
+        ValueError: k below 1, or texts, which have no missing cells.
     """
+    if model.space.tokeniser is not None:
+        raise ValueError("expected data with cells that can be missing; got texts, which end where they do")
     if k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     rows = rows.fixed()

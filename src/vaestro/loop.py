@@ -36,7 +36,7 @@ from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
 from vaestro.randomness import Order, derive, numpy_generator, torch_generator
-from vaestro.spaces import Batch
+from vaestro.spaces import Batch, Kind
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -155,8 +155,8 @@ def training(
     Args:
         model, objective, data: what is trained, by what, on what.
         epochs, steps, minutes: how long, in at most one of three ways; by default 20 epochs or 4,000 steps, whichever
-            is more. Minutes become a number of steps before the first one, by timing some.
-        batch: data in a global batch; by default 128, or less where there are few.
+            is more; of texts, which are soon known by heart, 20 epochs. Minutes become a number of steps before the first one, by timing some.
+        batch: data in a global batch; by default 128, of texts 32, or less where there are few.
         lr: peak learning rate; 2e-3 by default.
         optimizer: a name of the table, or a function of the parameters.
         clip: the gradient's norm is clipped to this; by default 10 times the root of the number of cells.
@@ -219,7 +219,8 @@ class Training(Iterator[Step]):
     ) -> None:
         self._started = time.perf_counter()
         rows = len(data.train)
-        self.batch = min(128, max(8, rows // 16)) if batch is None else batch
+        texts = data.space.kind is Kind.TOKENS
+        self.batch = min(32 if texts else 128, max(8, rows // 16)) if batch is None else batch
         self.lr = 2e-3 if lr is None else lr
         self.clip = 10 * math.sqrt(data.space.cells) if clip is None else clip
         _check(
@@ -301,7 +302,7 @@ class Training(Iterator[Step]):
         elif steps is not None:
             self.steps = steps
         else:
-            wanted = epochs if epochs is not None else max(20.0, 4000 / self.steps_per_epoch)
+            wanted = epochs if epochs is not None else 20.0 if texts else max(20.0, 4000 / self.steps_per_epoch)
             self.steps = max(1, round(wanted * self.steps_per_epoch))
         self.ema = math.exp(-1 / max(1.0, 0.01 * self.steps)) if ema is None else ema
         objective.plan(self.steps, self.steps_per_epoch)

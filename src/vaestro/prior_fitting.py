@@ -90,7 +90,7 @@ def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) 
         path = folder / f"samples-{when}.png"
         write_grid(path, {"": drawn}, model.space, f"means of p(x|z) at draws of z, {when} the prior was fitted")
     else:
-        path = folder / f"samples-{when}.{'csv' if model.space.columns else 'npz'}"
+        path = folder / f"samples-{when}.{'txt' if model.space.tokeniser else 'csv' if model.space.columns else 'npz'}"
         write_data(path, drawn)
     return path
 
