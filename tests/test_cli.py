@@ -12,8 +12,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import vaestro as vs
+from tests.conftest import make_space
 from vaestro.cli import main
 from vaestro.cli.commands import app
+from vaestro.spaces import Kind
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 TINY = ["--network", "mlp:width=8", "--latent", "2", "--device", "cpu"]
@@ -636,11 +638,13 @@ def test_parts(capsys):
 
 
 def test_every_part_with_its_defaults_can_be_built(capsys, x):
-    images, texts = vs.load(x).space, vs.load(["some text", "and more of it"] * 10).space
+    spaces = {"gru": vs.load(["some text", "and more of it"] * 10).space, "conv1d": make_space(Kind.REAL, (20, 2))}
+    spaces["transformer"] = spaces["gru"]
     for row in json.loads(say(capsys, "parts", "network", "--json"))["network"]:
         written = ",".join(f"{k}={v}" for k, v in row["options"].items())
-        space = texts if row["name"] in ("gru", "transformer") else images
-        assert vs.build(space, latent=2, network=row["name"] + (f":{written}" if written else "")).units == (2,)
+        assert vs.build(
+            spaces.get(row["name"], vs.load(x).space), latent=2, network=row["name"] + (f":{written}" if written else "")
+        ).units == (2,)
 
 
 def test_version(capsys):

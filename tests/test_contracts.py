@@ -31,11 +31,17 @@ LIKELIHOODS = [
     for options in LIKELIHOOD_OPTIONS.get(name, [""])
     for kind in sorted(constructor.accepts)
 ]
-OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS}  # networks that are made for data of a kind
+OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL}  # networks that are made for data of a kind
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
-SMALL = {"residual": "residual:width=8,blocks=1", "mlp": "mlp:width=8", "conv": "conv:width=8,blocks=1", "gru": "gru:width=8",
-         "transformer": "transformer:width=8,layers=1,heads=2"}  # fmt: skip
-SHAPES = {"conv": (1, 8, 8)}  # what a network is made for, where it is not made for vectors
+SMALL = {
+    "residual": "residual:width=8,blocks=1",
+    "mlp": "mlp:width=8",
+    "conv": "conv:width=8,blocks=1",
+    "conv1d": "conv1d:width=4",
+    "gru": "gru:width=8",
+    "transformer": "transformer:width=8,layers=1,heads=2",
+}
+SHAPES = {"conv": (1, 8, 8), "conv1d": (20, 2)}  # what a network is made for, where it is not made for vectors
 GIVEN = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")])
 
 

@@ -148,7 +148,7 @@ def test_one_token_at_a_time_is_the_same_as_all_at_once(name: str) -> None:
     assert isinstance(px, Sentences)
     source, codes = px.source[0], torch.from_numpy(make_values(space, 4).astype(np.int64))
     before = torch.nn.functional.pad(codes[:, :-1], (1, 0))
-    whole = px.decoder(source, before)
+    whole = px.decoder.states(source, before)
     state, parts = px.decoder.begin(source), []
     for t in range(7):
         hidden, state = px.decoder.advance(state, before[:, t])
@@ -163,7 +163,7 @@ def test_no_token_is_told_what_follows_it(name: str) -> None:
     before = torch.tensor([[0, 2, 3, 4, 2, 3, 4]])
     changed = before.clone()
     changed[:, 4:] = 1
-    first, second = (px.decoder(px.source[0], b) for b in (before, changed))
+    first, second = (px.decoder.states(px.source[0], b) for b in (before, changed))
     torch.testing.assert_close(first[:, :4], second[:, :4])
     assert not torch.allclose(first[:, 4:], second[:, 4:])
 
@@ -215,7 +215,7 @@ def test_a_language_model_does_without_the_latent() -> None:
 def test_networks_for_texts_refuse_others() -> None:
     images = make_space(Kind.BINARY, (1, 8, 8))
     for parts in ({"network": "gru"}, {"network": "transformer"}):
-        with pytest.raises(ValueError, match="expected texts on one side"):
+        with pytest.raises(ValueError, match="expected texts or series on one side"):
             vs.build(images, latent=2, **parts)
     with pytest.raises(ValueError, match="expected a network for sequences"):
         vs.build(SPACE, latent=2, network="mlp")

@@ -151,7 +151,7 @@ class Categorical(Likelihood):
 
     @classmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
-        return (space.levels, *space.shape)
+        return (*space.shape, space.levels) if space.kind is Kind.TOKENS else (space.levels, *space.shape)
 
     @classmethod
     def start(cls, space: Space) -> Tensor:
@@ -159,14 +159,14 @@ class Categorical(Likelihood):
             return torch.zeros(())
         p = torch.from_numpy(space.marginal)
         if space.kind is Kind.TOKENS:
-            return torch.log(p).unsqueeze(-1)
+            return torch.log(p)
         p = torch.stack([1 - p, p]) if space.kind is Kind.BINARY else p
         return torch.log(p.clamp_min(1e-4))
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DataDensity:
         logits = self.decode(z, given)
         if self.space.kind is Kind.TOKENS:
-            return densities.Positions(logits)
+            return densities.Positions(logits.movedim(-1, -2))
         return densities.Categorical(logits, self.dims, self.space.kind is Kind.LEVELS)
 
 

@@ -155,7 +155,8 @@ def training(
     Args:
         model, objective, data: what is trained, by what, on what.
         epochs, steps, minutes: how long, in at most one of three ways; by default 20 epochs or 4,000 steps, whichever
-            is more; of texts, which are soon known by heart, 20 epochs. Minutes become a number of steps before the first one, by timing some.
+            is more; of texts, which are soon known by heart, 20 epochs. Minutes become a number of steps before the first
+            one, by timing some.
         batch: data in a global batch; by default 128, of texts 32, or less where there are few.
         lr: peak learning rate; 2e-3 by default.
         optimizer: a name of the table, or a function of the parameters.

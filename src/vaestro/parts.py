@@ -72,6 +72,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "mlp": networks.MLP,
         "linear": networks.linear,
         "conv": networks.Convolutional,
+        "conv1d": sequences.Convolutional1d,
         "gru": sequences.gru,
         "transformer": sequences.transformer,
     },
@@ -145,9 +146,9 @@ def default_gradient(posterior: str) -> str:
 
 def default_network(space: Space) -> str:
     """Name the networks that data of a space get when none are asked for: convolutions for photographs and larger images,
-    recurrent ones for texts."""
-    if space.kind is Kind.TOKENS:
-        return "gru"
+    over time for series, recurrent ones for texts."""
+    if space.kind is Kind.TOKENS or space.series:
+        return "conv1d" if space.series else "gru"
     image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
     return "conv" if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32) else "residual"
 

@@ -938,7 +938,7 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "the first 1,000 of 10,000 test images"."""
-    what = "images" if rows.space.image else "texts" if rows.space.kind is Kind.TOKENS else "data"
+    what = "images" if rows.space.image else "texts" if rows.space.kind is Kind.TOKENS else "series" if rows.space.series else "data"
     return f"{n:,} {rows.name} {what}" if n == len(rows) else f"the first {n:,} of {len(rows):,} {rows.name} {what}"
 
 

@@ -1,7 +1,8 @@
-"""Networks for sequences: encoders that read tokens, and decoders that predict each token from the latent and those before it.
+"""Networks for sequences: encoders that read tokens or numbers over time, and decoders that make them from the latent.
 
-An encoder takes codes (N, t), as `spaces` has tokens, and reads as far as each row's end. A decoder gives a state for
-each position, from which its `last` layer makes logits; `begin` and `advance` go one token at a time, for drawing.
+An encoder takes codes (N, t), as `spaces` has tokens, and reads as far as each row's end, or numbers (N, T, C). A decoder is
+called with latents alone and makes all positions at once, or gives the state of each position from the tokens before it
+(`states`), from which its `last` layer makes logits; `begin` and `advance` go one token at a time, for drawing.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ def _check(width: int, layers: int, dropout: float, embedding: int) -> None:
 
 
 def _encodes(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
-    """Tell whether tokens come in, (T, V), or go out.
+    """Tell whether a sequence comes in, (T, V) or (T, C), or goes out, (..., T, C).
 
     Raises:
         ValueError: neither, or the latent is a grid.
     """
     if len(inputs) == 2 and len(outputs) <= 2:
         return True
-    if len(inputs) != 1 or len(outputs) != 2:
-        raise ValueError(f"expected texts on one side of a network for sequences, and a vector on the other; got {inputs} and {outputs}")
+    if len(inputs) != 1 or len(outputs) not in (2, 3):
+        wanted = "texts or series on one side of a network for sequences, and a vector on the other"
+        raise ValueError(f"expected {wanted}; got {inputs} and {outputs}")
     return False
 
 
 class SequenceEncoder(nn.Module, ABC):
-    """Describe an encoder of tokens: (N, t) codes and conditions (N, given) -> (N, *outputs)."""
+    """Describe an encoder of sequences: codes (N, t) or numbers (N, T, C), and conditions (N, given) -> (N, *outputs)."""
 
     reads_codes = True
 
@@ -51,23 +53,26 @@ class SequenceEncoder(nn.Module, ABC):
         self.last = nn.Linear(width + given, math.prod(outputs))
 
     @abstractmethod
-    def read(self, codes: Tensor, there: Tensor) -> Tensor:
-        """Return what was read of each row, (N, width); `there` (N, t) tells which cells exist."""
+    def read(self, entering: Tensor, there: Tensor) -> Tensor:
+        """Return what was read of each row, (N, width), from (N, t, embedding); `there` (N, t) tells which cells exist."""
 
-    def forward(self, codes: Tensor, given: Tensor | None = None) -> Tensor:
-        codes = codes.long()
-        found = self.read(codes, scored(codes))
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        if x.is_floating_point():  # one-hot codes would meet the same matrix
+            found = self.read(x @ self.embedding.weight, x.new_ones(x.shape[:2], dtype=torch.bool))
+        else:
+            x = x.long()
+            found = self.read(self.embedding(x), scored(x))
         if given is not None:
             found = torch.cat([found, given.to(found.dtype)], 1)
-        return self.last(found).reshape(len(codes), *self.outputs)  # type: ignore[no-any-return]
+        return self.last(found).reshape(len(x), *self.outputs)  # type: ignore[no-any-return]
 
 
 class SequenceDecoder(nn.Module, ABC):
-    """Describe a decoder of tokens; conditions (N, given) stand beside the latent.
+    """Describe a decoder of sequences; conditions (N, given) stand beside the latent.
 
     Args:
         inputs: (Z,), of a latent.
-        outputs: (T, V), the most tokens and how many codes there are.
+        outputs: (T, V), the most tokens and how many codes there are, or (..., T, C).
         given: conditions.
         embedding: numbers for each token.
         width: numbers for each position.
@@ -75,22 +80,26 @@ class SequenceDecoder(nn.Module, ABC):
 
     def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, embedding: int, width: int) -> None:
         super().__init__()
-        self.length, self.codes = outputs
+        self.outputs, self.length = outputs, outputs[-2]
+        self.codes = math.prod(outputs) // self.length
         self.embedding = nn.Embedding(self.codes + 1, embedding)  # the last stands for a token that was dropped
         self.last = nn.Linear(width, self.codes)
         self.sources = inputs[0] + given
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, (V,), so that training starts at the frequencies of the tokens."""
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: at each position the average."""
         with torch.no_grad():
-            self.last.bias.copy_(values.reshape(-1, self.codes).mean(0))
+            self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())
 
-    def source(self, z: Tensor, given: Tensor | None) -> Tensor:
-        """Put conditions beside latents: (N, Z + given)."""
-        return z if given is None else torch.cat([z, given.to(z.dtype)], 1)
+    def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+        """Make all positions at once, none of which is told of the others: (N, *outputs)."""
+        source = z if given is None else torch.cat([z, given.to(z.dtype)], 1)
+        nothing = torch.full((len(z), self.length), self.codes, device=z.device)
+        out = self.last(self.states(source, nothing)).unflatten(-1, (-1, self.outputs[-1]))
+        return out.movedim(1, -2).reshape(len(z), *self.outputs)  # type: ignore[no-any-return]
 
     @abstractmethod
-    def forward(self, source: Tensor, before: Tensor) -> Tensor:
+    def states(self, source: Tensor, before: Tensor) -> Tensor:
         """Return the state of each position, (N, t, width), from sources (N, Z + given) and the token before each, (N, t)."""
 
     @abstractmethod
@@ -113,10 +122,10 @@ class GRUEncoder(SequenceEncoder):
         self.cells = nn.GRU(embedding, width, layers, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
-    def read(self, codes: Tensor, there: Tensor) -> Tensor:
-        states, _ = self.cells(self.dropout(self.embedding(codes)))
+    def read(self, entering: Tensor, there: Tensor) -> Tensor:
+        states, _ = self.cells(self.dropout(entering))
         at = there.sum(1) - 1
-        return self.dropout(states[torch.arange(len(codes), device=codes.device), at])  # type: ignore[no-any-return]
+        return self.dropout(states[torch.arange(len(at), device=at.device), at])  # type: ignore[no-any-return]
 
 
 @final
@@ -132,7 +141,7 @@ class GRUDecoder(SequenceDecoder):
         self.cells = nn.GRU(embedding, width, layers, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, source: Tensor, before: Tensor) -> Tensor:
+    def states(self, source: Tensor, before: Tensor) -> Tensor:
         entering = self.dropout(self.embedding(before)) + self.beside(source).unsqueeze(1)
         states, _ = self.cells(entering, self._start(source).transpose(0, 1).contiguous())
         return self.dropout(states)  # type: ignore[no-any-return]
@@ -190,8 +199,8 @@ class TransformerEncoder(SequenceEncoder):
         self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def read(self, codes: Tensor, there: Tensor) -> Tensor:
-        x = self.embedding(codes) + self.places[: codes.shape[1]]
+    def read(self, entering: Tensor, there: Tensor) -> Tensor:
+        x = entering + self.places[: entering.shape[1]]
         for block in self.blocks:
             q, k, v = block.split(x)  # type: ignore[operator]
             x = block.join(x, F.scaled_dot_product_attention(q, k, v, there[:, None, None]))  # type: ignore[operator]
@@ -212,7 +221,7 @@ class TransformerDecoder(SequenceDecoder):
         self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(self, source: Tensor, before: Tensor) -> Tensor:
+    def states(self, source: Tensor, before: Tensor) -> Tensor:
         x = self.embedding(before) + self.places[: before.shape[1]] + self.beside(source).unsqueeze(1)
         for block in self.blocks:
             q, k, v = block.split(x)  # type: ignore[operator]
@@ -246,10 +255,10 @@ def gru(
     embedding: int = 0,
     dropout: float = 0.0,
 ) -> SequenceEncoder | SequenceDecoder:
-    """Make an encoder or a decoder of tokens by gated recurrent units (Cho et al. 2014; Bowman et al. 2016).
+    """Make an encoder or a decoder of texts or series by gated recurrent units (Cho et al. 2014; Bowman et al. 2016).
 
     Args:
-        inputs, outputs: (T, V) on the side of the texts.
+        inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
         given: conditions.
         width: units of each layer.
         layers: layers.
@@ -272,10 +281,10 @@ def transformer(
     heads: int = 4,
     dropout: float = 0.0,
 ) -> SequenceEncoder | SequenceDecoder:
-    """Make an encoder or a decoder of tokens by attention (Vaswani et al. 2017).
+    """Make an encoder or a decoder of texts or series by attention (Vaswani et al. 2017).
 
     Args:
-        inputs, outputs: (T, V) on the side of the texts.
+        inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
         given: conditions.
         width: numbers for each position.
         layers: layers of attention.
@@ -287,3 +296,93 @@ def transformer(
         raise ValueError(f"expected 1 or more heads; got {heads}")
     kind = TransformerEncoder if _encodes(inputs, outputs) else TransformerDecoder
     return kind(inputs, outputs, given, width=width, layers=layers, heads=heads, dropout=dropout)
+
+
+class _Block1d(nn.Module):
+    """Add to a series what two convolutions over time make of it (He et al. 2016, pre-activation)."""
+
+    def __init__(self, channels: int, given: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(channels, 4), channels)
+        self.first, self.second = nn.Conv1d(channels, channels, 3, 1, 1), nn.Conv1d(channels, channels, 3, 1, 1)
+        self.condition = nn.Linear(given, channels) if given else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, given: Tensor | None) -> Tensor:
+        hidden = self.first(F.silu(self.norm(x)))
+        if self.condition is not None:
+            hidden = hidden + self.condition(given).unsqueeze(-1)
+        return x + self.second(self.dropout(F.silu(hidden)))  # type: ignore[no-any-return]
+
+
+@final
+class Convolutional1d(nn.Module):
+    """Map series to latents, or latents to series, through residual blocks of convolutions over time.
+
+    Which way is told by the shapes. The encoder halves the length, rounding up, until it is at most 8, and doubles the channels
+    up to 4 times the width; the decoder takes the same lengths in the opposite order, by nearest neighbours and then a convolution.
+    Conditions are a bias of every block's channels.
+
+    Args:
+        inputs, outputs: (T, C), or (T, 2 C) with a mask beside, in an encoder; (..., T, C) in a decoder.
+        given: conditions.
+        width: channels at full length.
+        blocks: residual blocks at each length.
+        dropout: share of hidden numbers dropped in training.
+
+    Raises:
+        ValueError: an option is out of its range, or neither side or both are series.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int = 0,
+        *,
+        width: int = 32,
+        blocks: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        _check(width, blocks, dropout, 0)
+        super().__init__()
+        self.encodes, self.outputs, self.given = _encodes(inputs, outputs), outputs, given
+        lengths = [inputs[0] if self.encodes else outputs[-2]]
+        while lengths[-1] > 8:
+            lengths.append((lengths[-1] + 1) // 2)
+        widths = [width * min(2**level, 4) for level in range(len(lengths))]
+        flat = widths[-1] * lengths[-1]
+        layers: list[nn.Module] = []
+        if self.encodes:
+            self.first: nn.Module = nn.Conv1d(inputs[1], width, 5, 1, 2)
+            self.last: nn.Linear | nn.Conv1d = nn.Linear(flat + given, math.prod(outputs))
+        else:
+            self.first = nn.Sequential(nn.Linear(inputs[0] + given, flat), nn.Unflatten(1, (widths[-1], lengths[-1])))
+            self.last = nn.Conv1d(width, math.prod(outputs) // outputs[-2], 5, 1, 2)
+        for level in range(len(lengths)) if self.encodes else reversed(range(len(lengths))):
+            layers += [_Block1d(widths[level], given, dropout) for _ in range(blocks)]
+            if self.encodes and level + 1 < len(lengths):
+                layers.append(nn.Conv1d(widths[level], widths[level + 1], 3, 2, 1))
+            elif level and not self.encodes:
+                layers += [nn.Conv1d(widths[level], widths[level - 1], 1), nn.Upsample(lengths[level - 1])]
+        self.layers = nn.ModuleList(layers)
+        if not self.encodes:
+            with torch.no_grad():
+                self.last.weight.mul_(0.1)  # a decoder starts near its last bias
+
+    def start_at(self, values: Tensor) -> None:
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: over time the average."""
+        assert self.last.bias is not None
+        with torch.no_grad():
+            self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())
+
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        given = None if given is None else given.to(x.dtype)
+        beside = [] if given is None else [given]
+        x = self.first(x.transpose(1, 2) if self.encodes else torch.cat([x, *beside], 1))
+        for layer in self.layers:
+            x = layer(x, given) if isinstance(layer, _Block1d) else layer(x)
+        if self.encodes:
+            return self.last(torch.cat([F.silu(x).flatten(1), *beside], 1)).reshape(len(x), *self.outputs)  # type: ignore[no-any-return]
+        out = self.last(F.silu(x)).unflatten(1, (-1, self.outputs[-1]))  # (N, P, C, T)
+        return out.transpose(-1, -2).reshape(len(x), *self.outputs)  # type: ignore[no-any-return]

@@ -267,7 +267,7 @@ class Space:
         if self.kind is Kind.TOKENS:
             return f"texts of at most {self.shape[0]:,} of {self.tokeniser}"
         size = f" of {self.levels}" if self.kind in (Kind.LEVELS, Kind.CATEGORY) else ""
-        return f"{self.kind}{size} {self.outside}"
+        return f"{self.kind}{size} {'series ' if self.series else ''}{self.outside}"
 
     @property
     def discrete(self) -> bool:
@@ -285,6 +285,11 @@ class Space:
     def cells(self) -> int:
         """Count the cells of one datum."""
         return math.prod(self.shape)
+
+    @property
+    def series(self) -> bool:
+        """Tell whether a datum is numbers over time, (T, C)."""
+        return len(self.shape) == 2
 
     @property
     def image(self) -> bool:
@@ -318,6 +323,8 @@ class Space:
             return (len(self.columns) - self.count(Kind.CATEGORY) + categories + mask * len(self.columns),)
         if self.kind in (Kind.CATEGORY, Kind.TOKENS):
             return (*self.shape, self.levels + mask)
+        if self.series:
+            return (self.shape[0], (1 + mask) * self.shape[1])
         return ((1 + mask) * self.shape[0], *self.shape[1:])
 
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -342,7 +349,7 @@ class Space:
         mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
         if self.kind is Kind.CATEGORY:
             return torch.cat([seen, mask.unsqueeze(-1)], -1)
-        return torch.cat([seen, mask], 1)
+        return torch.cat([seen, mask], -1 if self.series else 1)
 
     def _table_features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         x = x.to(dtype)

@@ -99,7 +99,9 @@ def train(
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="PART", help="posterior, likelihood or prior: stays as it is; may be repeated.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time, in place of epochs; made into steps before the first.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", "--batch-size", help="Data in a step.  [default: 128, less if few data]")] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -161,6 +162,10 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
     inside = {0: (1,), 2: (1, *shape)}.get(len(shape), shape)
     if len(shape) == 3:
         inside = (shape[2], *shape[:2])
+    if options.get("series", False):
+        if len(shape) not in (1, 2):
+            raise ValueError(f"expected series as an array (N, T) or (N, T, C); got (N, {', '.join(map(str, shape))}) in {name}")
+        inside = (shape[0], math.prod(shape[1:]))
     if seen.infinite or (seen.nan and options.get("missing") != "nan"):
         advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
         raise ValueError(f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} infinite{advice}")
@@ -175,7 +180,7 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
         asked = "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
         if asked == "real" and dtype.kind in "iu":
             raise ValueError(f"expected kind= for integers from {low:g} to {high:g}; got none: try {name}:kind=real")
-        if asked == "real" and len(shape) in (2, 3) and low >= 0 and high <= 1 and seen.bytes:
+        if asked == "real" and len(inside) == 3 and low >= 0 and high <= 1 and seen.bytes:
             return replace(base, kind=Kind.LEVELS, step=1 / 255, levels=256)
     if asked in ("real", "unit"):
         if asked == "unit" and (low <= 0 or high >= 1):
@@ -372,7 +377,9 @@ class _Real(_Fit):
 
     def __init__(self, space: Space, train: Part, standardise: str | None) -> None:
         super().__init__(space, train)
-        self.how = "none" if space.kind is Kind.UNIT else standardise or ("feature" if len(space.shape) == 1 else "global")
+        self.how = "none" if space.kind is Kind.UNIT else standardise or {1: "feature", 2: "channel"}.get(len(space.shape), "global")
+        if self.how == "channel" and not space.series:
+            raise ValueError(f"expected standardise=channel for series alone; got {space}")
         self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
         self.sample: np.ndarray = np.zeros((0, 0))
@@ -401,11 +408,14 @@ class _Real(_Fit):
             notes.append("whole numbers read as real values: bounds are densities of values spread by one, and draws are rounded")
         if not self.largest < 1e30:
             raise ValueError(f"expected values below 1e30 in size; got some up to {self.largest:g}")
-        empty = int((self.count == 0).sum())
+        sums, count = self.sums, self.count
+        if self.how == "channel":
+            sums, count = (np.broadcast_to(x.sum(0), space.shape) for x in (sums, count))
+        empty = int((count == 0).sum())
         if empty:
             always = f"got {empty} of {space.cells} cells that are always missing"
             raise ValueError(f"expected a value in every cell of some training row; {always}")
-        offset, squares, missing = self.sums / self.count, np.zeros(space.shape), bool((self.count < len(train)).any())
+        offset, squares, missing = sums / count, np.zeros(space.shape), bool((self.count < len(train)).any())
 
         def deviate(rows: np.ndarray) -> None:
             nonlocal squares
@@ -416,7 +426,7 @@ class _Real(_Fit):
             squares += apart.sum(0)
 
         once([train.whole], Picked(train, piece(train.whole), deviate).look)
-        spread = np.sqrt(squares / self.count)
+        spread = np.sqrt((np.broadcast_to(squares.sum(0), space.shape) if self.how == "channel" else squares) / count)
         spread = np.where(spread > 1e-12 * np.maximum(np.abs(offset), 1e-300), spread, 0.0)
         constant = spread == 0
         if constant.any():
@@ -427,8 +437,9 @@ class _Real(_Fit):
         else:
             # A constant cell has no scale of its own, and its density could grow without end: it is spread over its own size.
             own = np.where(offset == 0, 1.0, np.abs(offset))
-            scale = np.where(constant, own, spread) if self.how == "feature" else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
-            if self.how == "feature" and constant.any():
+            each = self.how in ("feature", "channel")
+            scale = np.where(constant, own, spread) if each else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
+            if each and constant.any():
                 resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
                 origin = np.where(constant, offset, 0.0 if origin is None else origin)
             fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms)
@@ -451,9 +462,12 @@ class _Real(_Fit):
         """Return what `tables.lattice` says of the sample, for each feature or for all cells; None where there is no grid."""
         if self.train.whole.dtype.kind in "iu":
             return np.ones(()), np.zeros(()), None
+        sample = self.sample.reshape(-1, self.space.shape[-1]) if self.how == "channel" else self.sample
         found = np.array(
-            [_step(self.sample[:, i]) for i in range(self.sample.shape[1])] if self.how == "feature" else _step(self.sample.ravel())
+            [_step(sample[:, i]) for i in range(sample.shape[1])] if self.how in ("feature", "channel") else _step(sample.ravel())
         )
+        if self.how == "channel":
+            found = np.broadcast_to(found, (*self.space.shape, 3))
         steps, origins, atoms = found[..., 0], found[..., 1], np.asarray(found[..., 2] > 0)
         return (steps, origins, atoms if atoms.any() else None) if steps.any() else (None, None, None)
 

@@ -263,7 +263,7 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
     if isinstance(first, Frame):
-        unfit += [k for k in options if k in ("kind", "binarise", "standardise", "levels", "array", "missing")]
+        unfit += [k for k in options if k in ("kind", "binarise", "standardise", "levels", "array", "missing", "series")]
     if unfit:
         what = "texts" if text else "a table" if isinstance(first, Frame) else "images" if folder else "arrays"
         raise ValueError(f"expected options for {what} in {name}; got {unfit[0]}= ({OPTIONS[unfit[0]]})")

@@ -32,7 +32,7 @@ TEXT = ("text", "tokens", "vocabulary", "length")
 OPTIONS = {
     "kind": "binary, levels, real, unit, count or category",
     "binarise": "dynamic, static or none",
-    "standardise": "feature, global or none",
+    "standardise": "feature, channel, global or none",
     "levels": "a number",
     "missing": "nan",
     "array": "an array's name",
@@ -43,6 +43,7 @@ OPTIONS = {
     "crop": "center or none",
     "channels": "grey or colour",
     "strict": "true or false",
+    "series": "true or false",
     "n": "a number of rows",
     "ignore": "columns joined by +",
     "split": "a column",
@@ -86,8 +87,8 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
         if key in WORDS and value not in words:
             raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
-        if key == "strict" and not isinstance(value, bool):
-            raise ValueError(f"expected strict to be true or false; got {value!r}")
+        if key in ("strict", "series") and not isinstance(value, bool):
+            raise ValueError(f"expected {key} to be true or false; got {value!r}")
         if key in NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"expected {key} to be a whole number of 0 or more; got {value!r}")
     return name, options

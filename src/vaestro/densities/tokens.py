@@ -123,7 +123,7 @@ class Sentences(DataDensity):
         before = F.pad(codes[:, :-1], (1, 0))
         if self.drop is not None:
             before = self.drop(before)
-        states = self.decoder(source, before)
+        states = self.decoder.states(source, before)
         # The last layer is the largest by far: only cells that exist pass through it.
         nats = self._nats(self.decoder.last(states[there]), codes[there])
         row = there.nonzero()[:, 0]
