@@ -628,7 +628,7 @@ def test_parts(capsys):
     assert table.keys() >= {"likelihood", "posterior", "prior", "network", "objective", "gradient", "schedule", "optimizer"}
     for kind, rows in table.items():
         for row in rows:
-            assert row.keys() == {"name", "options", "summary"} and row["summary"].endswith((".", ")", ":")), (kind, row)
+            assert row.keys() == {"name", "options", "needed", "summary"} and row["summary"].endswith((".", ")", ":")), (kind, row)
     mlp = next(row for row in table["network"] if row["name"] == "mlp")
     assert mlp["options"] == {"width": 400, "depth": 1, "activation": "relu"}
     out = say(capsys, "parts")

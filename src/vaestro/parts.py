@@ -333,12 +333,14 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def catalogue(tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE) -> dict[str, list[dict[str, Any]]]:
-    """Return the whole table, or others like it, for programs: {kind: [{name, options, summary}]}."""
+    """Return the whole table, or others like it, for programs: {kind: [{name, options, needed, summary}]}, `needed` being
+    the options that have no default."""
     return {
         kind: [
             {
                 "name": name,
                 "options": {key: default for key, (_, default) in options_of(constructor).items()},
+                "needed": sorted(_needed(constructor)),
                 "summary": (inspect.getdoc(constructor) or "").split("\n\n")[0].replace("\n", " "),
             }
             for name, constructor in table.items()

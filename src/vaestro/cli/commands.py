@@ -720,7 +720,7 @@ def parts(
     for name, rows in table.items():
         console.say(f"{name}")
         for row in rows:
-            options = ",".join(f"{k}={v}" for k, v in row["options"].items())
+            options = ",".join(f"{k}={'...' if k in row['needed'] else v}" for k, v in row["options"].items())
             console.say(f"  {row['name']}{':' + options if options else ''}")
             console.say(f"      {row['summary']}")
 
