@@ -15,7 +15,15 @@ from vaestro.networks import MLP, Convolutional, Residual
 from vaestro.parts import TABLE, options_of
 
 BODIES: dict[str, Callable[..., Any]] = TABLE["network"] | {"conv": Convolutional}
-SMALL: dict[str, dict[str, Any]] = {"residual": {"width": 8}, "mlp": {"width": 8}, "conv": {"width": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "residual": {"width": 8},
+    "mlp": {"width": 8},
+    "conv": {"width": 4},
+    "conv1d": {"width": 4},
+    "gru": {"width": 8},
+    "transformer": {"width": 8, "layers": 1},
+}
+OVER_TIME = ("conv1d", "gru", "transformer")  # for (T, C), where the others take (C, H, W)
 SHAPES = [(1, 4, 4), (1, 7, 7), (1, 28, 28), (3, 29, 29), (3, 32, 32), (1, 33, 33), (3, 64, 64), (3, 96, 64), (1, 5, 40), (3, 256, 256)]
 LATENT = 3
 
@@ -26,8 +34,9 @@ def body(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], given: in
     return made
 
 
-def both(name: str, given: int = 0, shape: tuple[int, ...] = (2, 9, 10), **options: Any) -> list[nn.Module]:
+def both(name: str, given: int = 0, shape: tuple[int, ...] = (), **options: Any) -> list[nn.Module]:
     """Make an encoder and a decoder, for a latent vector."""
+    shape = shape or ((12, 3) if name in OVER_TIME else (2, 9, 10))
     return [body(name, shape, (2, LATENT), given, **options), body(name, (LATENT,), (2, *shape), given, **options)]
 
 
@@ -44,16 +53,27 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
 def test_every_side_works_in_both_directions(name: str, shape: tuple[int, ...]) -> None:
     for module in both(name, shape=shape):
         assert call(module, 2).shape == (2, *module.outputs)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (8, 1), (9, 2), (100, 5)], ids=str)
+@pytest.mark.parametrize("name", OVER_TIME)
+def test_every_length_works_in_both_directions(name: str, shape: tuple[int, ...]) -> None:
+    for module in both(name, shape=shape):
+        assert call(module, 2).shape == (2, *module.outputs)
+    assert call(body(name, (LATENT,), shape)).shape == (3, *shape)
+
+
 @pytest.mark.parametrize("outputs", [(1, 29, 28), (2, 3, 8, 9), (11, 2, 3, 8, 8), (100, 12, 12)], ids=str)
+@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
 def test_leading_dimensions_become_channels(name: str, outputs: tuple[int, ...]) -> None:
     assert call(body(name, (LATENT,), outputs)).shape == (3, *outputs)
 
 
+@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
 def test_one_hot_cells(name: str) -> None:
     assert call(body(name, (2, 9, 10, 4), (2, LATENT), 2)).shape == (3, 2, LATENT)
 
@@ -109,7 +129,7 @@ def test_nothing_is_remembered(name: str) -> None:
 
 def test_a_decoder_starts_where_it_is_told(name: str) -> None:
     decoder: Any = both(name)[1]
-    values = torch.randn(2, 2, 1, 1).expand(decoder.outputs)
+    values = (torch.randn(2, 1, 3) if name in OVER_TIME else torch.randn(2, 2, 1, 1)).expand(decoder.outputs)
     decoder.start_at(torch.zeros(()))
     origin = call(decoder, 8)
     decoder.start_at(values)
@@ -217,7 +237,7 @@ def test_double_precision_as_the_default(name: str, float64: None) -> None:
     assert all(call(module).dtype == torch.float64 for module in both(name, 2))
 
 
-@pytest.mark.parametrize("name", ["residual", "conv"])
+@pytest.mark.parametrize("name", ["residual", "conv", *OVER_TIME])
 def test_dropout_acts_in_training_only(name: str) -> None:
     for module in both(name, dropout=0.5):
         x = torch.randn(2, *module.inputs)

@@ -45,6 +45,22 @@ def dense(layer: nn.Linear, x: Tensor, activation: Literal["", "relu", "tanh", "
     return ACTIVATIONS[activation](out) if activation else out
 
 
+def check_given(given: Tensor | None, count: int) -> None:
+    """Raise ValueError unless there are as many conditions as a body was made for."""
+    if (size := 0 if given is None else given.shape[-1]) != count:
+        raise ValueError(f"expected {count} conditions for each row; got {size}")
+
+
+def beside(x: Tensor, given: Tensor | None, count: int) -> Tensor:
+    """Put conditions beside vectors: (N, D + count).
+
+    Raises:
+        ValueError: there are not so many conditions.
+    """
+    check_given(given, count)
+    return x if given is None else torch.cat([x, given.to(x.dtype)], 1)
+
+
 class _Body(nn.Module):
     """Hold what the bodies share: shapes, conditions, and the last layer."""
 
@@ -65,15 +81,9 @@ class _Body(nn.Module):
         with torch.no_grad():
             self.last.bias.copy_((values.mean((-2, -1)) if isinstance(self.last, nn.Conv2d) else values).flatten())
 
-    def check(self, given: Tensor | None) -> None:
-        """Raise ValueError unless there are as many conditions as the body was made for."""
-        if (size := 0 if given is None else given.shape[-1]) != self.given:
-            raise ValueError(f"expected {self.given} conditions for each row; got {size}")
-
     def join(self, x: Tensor, given: Tensor | None) -> Tensor:
         """Flatten the input and put the conditions beside it: (N, inputs + given)."""
-        self.check(given)
-        return x.flatten(1) if given is None else torch.cat([x.flatten(1), given.to(x.dtype)], 1)
+        return beside(x.flatten(1), given, self.given)
 
     def finish(self, hidden: Tensor) -> Tensor:
         out = dense(self.last, hidden) if isinstance(self.last, nn.Linear) else self.last(hidden)
@@ -283,7 +293,7 @@ class Convolutional(_Body):
         return encodes, sides
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        self.check(given)
+        check_given(given, self.given)
         given = None if given is None else given.to(x.dtype)
         if x.ndim == 5:
             x = x.movedim(-1, 1).flatten(1, 2)
