@@ -17,7 +17,7 @@ from vaestro.data import load_rows
 from vaestro.data.sets import Rows
 from vaestro.densities import Decoding, Sentences, scored
 from vaestro.randomness import Order
-from vaestro.sequences import gru, recurrent, transformer
+from vaestro.sequences import gru, transformer
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import METHODS, Ragged, Texts, Tokeniser
 
@@ -202,21 +202,6 @@ def test_an_encoder_reads_as_far_as_the_end(network: str) -> None:
     short, long = torch.tensor([[2, 3, 0]]), torch.tensor([[2, 3, 0, 0, 0, 0]])
     torch.testing.assert_close(model.posterior(Batch(short)).mean, model.posterior(Batch(long)).mean)
     assert not torch.allclose(model.posterior(Batch(short)).mean, model.posterior(Batch(torch.tensor([[3, 2, 0]]))).mean)
-
-
-@pytest.mark.parametrize(("layers", "rows", "times"), [(1, 3, 5), (2, 4, 1), (3, 1, 7)])
-@pytest.mark.parametrize("started", [False, True])
-def test_our_recurrence_is_torchs(layers: int, rows: int, times: int, started: bool) -> None:
-    torch.manual_seed(0)
-    cells = torch.nn.GRU(3, 6, layers, batch_first=True).double()
-    x = torch.randn(rows, times, 3, dtype=torch.float64, requires_grad=True)
-    first = torch.randn(layers, rows, 6, dtype=torch.float64, requires_grad=True) if started else None
-    inputs = [x, *([] if first is None else [first]), *cells.parameters()]
-    weights = torch.randn(rows, times, 6, dtype=torch.float64)
-    found = [torch.autograd.grad((states * weights).sum(), inputs) for states in (recurrent(cells, x, first), cells(x, first)[0])]
-    torch.testing.assert_close(recurrent(cells, x, first), cells(x, first)[0])
-    for mine, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(mine, theirs)
 
 
 def test_a_language_model_does_without_the_latent() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.nn as nn
@@ -110,68 +110,6 @@ class SequenceDecoder(nn.Module, ABC):
         """Take one token (N,): return (N, width), from which `last` makes the next one's logits, and the state after it."""
 
 
-class _Recurrence(torch.autograd.Function):
-    """Run a layer of gated recurrent units from what enters each gate, (N, t, 3 H), and the first state, (N, H): states (N, t, H).
-
-    With r, s, c = sigmoid(i_r + h W_r + b_r), sigmoid(i_s + h W_s + b_s), tanh(i_c + r * (h W_c + b_c)) the next state is (1 - s) c + s h.
-    The gradients of W and b are sums over all times, which here are one product at the end and not one for each time.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, entering: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        gates = entering.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # written into below
-        times, rows, size = *gates.shape[:2], first.shape[1]
-        states, own = first.new_empty(times + 1, rows, size), first.new_empty(times, rows, size)
-        states[0] = first
-        across = weight.t()
-        for t in range(times):
-            held = torch.addmm(bias, states[t], across)
-            both = gates[t, :, : 2 * size].add_(held[:, : 2 * size]).sigmoid_()
-            own[t] = held[:, 2 * size :]
-            candidate = gates[t, :, 2 * size :].addcmul_(both[:, :size], own[t]).tanh_()
-            torch.lerp(candidate, states[t], both[:, size:], out=states[t + 1])
-        ctx.save_for_backward(gates, states, own, weight)
-        return states[1:].transpose(0, 1).clone(memory_format=torch.contiguous_format)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gates, states, own, weight = ctx.saved_tensors
-        times, _, size = own.shape
-        reset, stay, candidate = gates.split(size, -1)
-        to_candidate = (1 - stay) * (1 - candidate.square())
-        factors = torch.stack(
-            [to_candidate * own * reset * (1 - reset), (states[:-1] - candidate) * stay * (1 - stay), to_candidate * reset], 2
-        )
-        along, above = torch.empty_like(factors), torch.empty_like(own)
-        state = torch.zeros_like(own[0])
-        for t in reversed(range(times)):
-            torch.add(state, gradient[:, t], out=above[t])
-            torch.mul(factors[t], above[t].unsqueeze(1), out=along[t])
-            state = torch.addmm(above[t] * stay[t], along[t].flatten(1), weight)
-        of_gates = along.flatten(2)
-        entering = torch.cat([of_gates[..., : 2 * size], above * to_candidate], -1).transpose(0, 1)
-        flat = of_gates.flatten(0, 1)
-        return entering, state, flat.t() @ states[:-1].flatten(0, 1), flat.sum(0)
-
-
-def recurrent(cells: nn.GRU, x: Tensor, first: Tensor | None = None) -> Tensor:
-    """Return the states (N, t, width) of the last layer, from x (N, t, inputs) and the first states (layers, N, width), by default zeros.
-
-    What `cells` returns; on a CPU by a derivative of our own, in two thirds of the time.
-    """
-    own = (
-        x.device.type == "cpu" and x.dtype == cells.weight_hh_l0.dtype and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    )
-    if not own:
-        return cells(x, first)[0]  # type: ignore[no-any-return]
-    for layer in range(cells.num_layers):
-        of_input, of_state, bias, own_bias = (getattr(cells, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        start = x.new_zeros(len(x), cells.hidden_size) if first is None else first[layer]
-        x = _Recurrence.apply(F.linear(x, of_input, bias), start, of_state, own_bias)  # type: ignore[no-untyped-call]
-    return x
-
-
 @final
 class GRUEncoder(SequenceEncoder):
     """Read tokens by gated recurrent units (Cho et al. 2014), and keep the state at the end of each row."""
@@ -184,7 +122,7 @@ class GRUEncoder(SequenceEncoder):
         self.dropout = nn.Dropout(dropout)
 
     def read(self, entering: Tensor, there: Tensor) -> Tensor:
-        states = recurrent(self.cells, self.dropout(entering))
+        states, _ = self.cells(self.dropout(entering))
         at = there.sum(1) - 1
         return self.dropout(states[torch.arange(len(at), device=at.device), at])  # type: ignore[no-any-return]
 
@@ -204,7 +142,7 @@ class GRUDecoder(SequenceDecoder):
 
     def states(self, source: Tensor, before: Tensor) -> Tensor:
         entering = self.dropout(self.embedding(before)) + self.beside(source).unsqueeze(1)
-        states = recurrent(self.cells, entering, self._start(source).transpose(0, 1).contiguous())
+        states, _ = self.cells(entering, self._start(source).transpose(0, 1).contiguous())
         return self.dropout(states)  # type: ignore[no-any-return]
 
     def _start(self, source: Tensor) -> Tensor:
