@@ -200,9 +200,12 @@ def test_latents_that_are_grids(parts: dict[str, str]) -> None:
     torch.testing.assert_close(draws.p.log_prob(draws.z[1, 2]), draws.log_pz[1, 2])
 
 
-def test_planar_runs_as_one_graph() -> None:
+def test_planar_runs_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
+    # Whether it is one graph is seen without turning that into C++, which takes most of the time.
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **_: compiled(f, fullgraph=True, dynamic=False, backend="aot_eager"))
     space = make_space(Kind.BINARY, (6,))
     data = make_data(space, make_values(space, 60))
     losses = []
