@@ -96,6 +96,13 @@ def test_a_sparse_matrix_gives_the_rows_of_the_dense_one(tmp_path: Path, form: s
     np.testing.assert_allclose(data.space.marginal, same.space.marginal, rtol=1e-5)
 
 
+def test_what_stands_for_one_cell_twice_is_summed(tmp_path: Path) -> None:
+    r = np.random.default_rng(0)
+    twice = scipy.sparse.coo_matrix((r.integers(1, 200, 400), (r.integers(0, 30, 400), r.integers(0, 5, 400))), (30, 5))
+    scipy.sparse.save_npz(tmp_path / "x.npz", twice)
+    np.testing.assert_array_equal(vs.load(tmp_path / "x.npz").train.values[:], twice.toarray())
+
+
 @pytest.mark.parametrize("form", ["csr", "csc", "dense"])
 def test_an_annotated_file(tmp_path: Path, form: str) -> None:
     x, depth, _ = simulated(50)
@@ -203,6 +210,8 @@ def broken(path: Path, **parts: np.ndarray) -> Path:
         ({"indptr": np.arange(5)}, "parts that do not belong together"),
         ({"indices": np.full(100, 9)}, "parts that do not belong together"),
         ({"format": np.array(b"bsr")}, "expected a sparse matrix as csr, csc or coo"),
+        ({"format": np.array(b"coo")}, "got one without col or row"),
+        ({"format": np.array(b"coo"), "row": np.full(9, 40), "col": np.zeros(9, int), "data": np.ones(9, int)}, "do not belong together"),
     ],
 )
 def test_damaged_matrices_are_refused(tmp_path: Path, parts: dict, said: str) -> None:

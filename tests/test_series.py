@@ -102,6 +102,7 @@ def test_the_whole_way_with_series_that_end_early(tmp_path: Path, capsys: pytest
     assert np.load(tmp_path / "way.npy").shape == (9, TIMES, 2)
     say("diagnose", run)
     say("report", run)
+    assert "10 test series" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_what_is_no_series_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

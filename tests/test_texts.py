@@ -410,6 +410,23 @@ def test_bad_texts_are_refused_in_a_line(tmp_path: Path, capsys, source: str, co
     assert not (tmp_path / "run").exists()
 
 
+def test_what_was_kept_of_a_large_file(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vaestro.data.texts.KEPT_FROM", 1)
+    first, second = (vs.load(corpus) for _ in range(2))
+    assert isinstance(second.train.values.codes, np.memmap)
+    same(second, first)
+    held = next((tmp_path / "cache").glob("*/codes0.npy"))
+    held.unlink()  # what is mapped stays
+    held.write_bytes(b"damaged")
+    same(vs.load(corpus), first)
+
+
+def same(data: vs.Data, other: vs.Data) -> None:
+    assert data.notes == other.notes and data.test.sha256() == other.test.sha256()
+    np.testing.assert_array_equal(data.train.values[:], other.train.values[:])
+
+
 def test_texts_longer_than_the_model_takes(corpus: Path, tmp_path: Path) -> None:
     data = vs.load(f"{corpus}:tokens=words")
     long = tmp_path / "long.txt"

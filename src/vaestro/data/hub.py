@@ -165,6 +165,8 @@ def _read(
     if left := [name for name in kinds if name not in (*columns, *next(iter(attributes.values())))]:
         notes.append(f"{column} is the data; left out {', '.join(left[:9])}" + (" .." if len(left) > 9 else ""))
     if column is not None and kinds[column] == TEXT:
+        if "split" in options:
+            raise ValueError(f"expected no split= for texts of {source}; got split={options['split']}")
         frames = {s: tables.frame_of(_table(d, [column]), source) for s, d in splits.items()}
         return texts.of_column(Raw(frames, attributes, tuple(notes)), column, source)
     if column is None or kinds[column] == SINGLE:

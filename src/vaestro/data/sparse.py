@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -9,9 +10,10 @@ from typing import Any, final
 import numpy as np
 
 from vaestro.data.sets import Raw
+from vaestro.data.writers import writing
 from vaestro.spaces import LARGEST_COUNT
 
-PARTS = ("data", "indices", "indptr", "shape", "format")
+PARTS = ("data", "indices", "indptr")
 
 
 @final
@@ -72,16 +74,19 @@ def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple
     """
     rows, columns = (int(s) for s in shape)
     wrong = f"expected a whole sparse matrix in {where}; got parts that do not belong together"
-    if len(data) != len(indices) or (form == "coo") != (len(starts) == len(data) and form == "coo"):
+    along, across = (columns, rows) if form == "csc" else (rows, columns)
+    if len(data) != len(indices):
         raise ValueError(wrong)
-    if form in ("csr", "csc"):
-        along, across = (rows, columns) if form == "csr" else (columns, rows)
+    if form == "coo":
+        if len(starts) != len(data) or (len(starts) and (starts.min() < 0 or starts.max() >= rows)):
+            raise ValueError(wrong)
+    else:
         starts = starts.astype(np.int64)
         if len(starts) != along + 1 or starts[0] or (np.diff(starts) < 0).any() or starts[-1] > len(data):
             raise ValueError(wrong)
         data, indices = data[: starts[-1]], indices[: starts[-1]]
-        if len(indices) and not (indices.min() >= 0 and indices.max() < across):
-            raise ValueError(wrong)
+    if len(indices) and (indices.min() < 0 or indices.max() >= across):
+        raise ValueError(wrong)
     bad = ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT) if data.dtype.kind == "f" else data < 0
     if bad.any():
         got = f"{int(bad.sum()):,} others of {len(data):,}, such as {data[bad][0]:g}"
@@ -96,9 +101,22 @@ def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple
         order = np.argsort(of_rows, kind="stable")
         data, indices = data[order], indices[order]
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=rows))])
-        if len(starts) != rows + 1:
-            raise ValueError(wrong)
+    data, indices, starts = _once_each(data, indices, starts, columns)
     return Sparse(data, indices.astype(np.uint16 if columns <= 65536 else np.int32), starts.astype(np.int64), columns)
+
+
+def _once_each(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum what stands for one cell several times, as COO allows; rows whose columns rise stay as they are."""
+    falls = np.flatnonzero(np.diff(indices.astype(np.int64)) <= 0) + 1
+    if np.isin(falls, starts).all():
+        return data, indices, starts
+    cells = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) * columns + indices
+    kept, place = np.unique(cells, return_inverse=True)
+    total = np.bincount(place.ravel(), data, len(kept))
+    of_rows, indices = np.divmod(kept, columns)
+    most = total.max(initial=0)
+    data = total.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
+    return data, indices, np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=len(starts) - 1))])
 
 
 def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw:
@@ -112,6 +130,8 @@ def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw:
     if form not in ("csr", "csc", "coo"):
         raise ValueError(f"expected a sparse matrix as csr, csc or coo in {where}; got {form}")
     indices, starts = ("col", "row") if form == "coo" else ("indices", "indptr")
+    if indices not in archive or starts not in archive:
+        raise ValueError(f"expected a whole sparse matrix in {where}; got one without {indices} or {starts}")
     shape = tuple(archive["shape"].tolist())
     return Raw({"all": made(archive["data"], archive[indices], archive[starts], shape, form, where)})
 
@@ -153,7 +173,7 @@ def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
             counts = made(dense[rows, columns], columns, rows, dense.shape, "coo", where)
         else:
             form = str(held.attrs.get("encoding-type", "csr_matrix")).removesuffix("_matrix")
-            if form not in ("csr", "csc") or any(part not in held for part in PARTS[:3]):
+            if form not in ("csr", "csc") or any(part not in held for part in PARTS) or "shape" not in held.attrs:
                 raise ValueError(f"expected a csr or csc matrix in {where}; got {form}")
             counts = made(held["data"][:], held["indices"][:], held["indptr"][:], tuple(held.attrs["shape"]), form, where)
         found = {
@@ -178,16 +198,15 @@ def _column(h5py: Any, held: Any) -> np.ndarray | None:
 
 
 def write_latents(source: Path, target: Path, codes: Mapping[str, np.ndarray]) -> None:
-    """Copy an .h5ad file with codes in obsm: X_vaestro the means, X_vaestro_logvar beside them.
-
-    Raises:
-        ValueError: the codes are of another number of rows.
-    """
-    import shutil
-
+    """Copy an .h5ad file with codes in obsm: X_vaestro the means, X_vaestro_logvar beside them."""
     h5py = _h5py()
-    shutil.copyfile(source, target)
-    with h5py.File(target, "r+") as file:
+    with writing(target) as part:
+        shutil.copyfile(source, part)
+        _write_codes(h5py, part, codes)
+
+
+def _write_codes(h5py: Any, path: Path, codes: Mapping[str, np.ndarray]) -> None:
+    with h5py.File(path, "r+") as file:
         group = file.require_group("obsm")
         if "encoding-type" not in group.attrs:
             group.attrs["encoding-type"], group.attrs["encoding-version"] = "dict", "0.1.0"

@@ -120,10 +120,14 @@ def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -
         return made[0] if made else _infer(parts, options, name)
     if made:
         return made[0]
-    space = Space.restore(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
-    arrays = [[cache.open_array(folder / f"{what}{i}.npy") for what in ("codes", "starts")] for i in range(meta["wholes"])]
-    codes = [Ragged(held, np.asarray(starts), space.shape[0]) for held, starts in arrays]
-    return Found(space, meta["options"], meta["notes"], meta["shared"], codes)
+    try:
+        space = Space.restore(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
+        arrays = [[cache.open_array(folder / f"{what}{i}.npy") for what in ("codes", "starts")] for i in range(meta["wholes"])]
+        codes = [Ragged(held, np.asarray(starts), space.shape[0]) for held, starts in arrays]
+        return Found(space, meta["options"], meta["notes"], meta["shared"], codes)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # an entry that was damaged
+        cache.remove(folder.name)
+        return inferred(parts, options, name)
 
 
 def _infer(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Found:

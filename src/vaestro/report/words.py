@@ -100,14 +100,11 @@ class Result:
 
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     """Name what was evaluated on: 10,000 test images; the first 100 of 10,000 test data."""
-    shape = re.search(r"\(([\d, ]+)\)$", str(evaluation.get("space", "")))  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
-    what = (
-        "texts"
-        if str(evaluation.get("space", "")).startswith("texts")
-        else "images"
-        if shape and len(re.findall(r"\d+", shape[1])) > 1
-        else "data"
-    )
+    space = str(evaluation.get("space", ""))
+    shape = re.search(r"\(([\d, ]+)\)$", space)  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
+    named = [("texts", space.startswith("texts")), ("series", " series (" in space)]
+    named += [("images", shape is not None and len(re.findall(r"\d+", shape[1])) > 1), ("data", True)]
+    what = next(name for name, holds in named if holds)
     total, split = evaluation.get("n"), evaluation.get("split", "")
     part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
     return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
