@@ -307,7 +307,7 @@ def test_best_shared_variance_is_the_mean_squared_residual() -> None:
     # What is reported is the stored variance's (still 1 here), and never the one made from the batch being scored.
     reported = densities.Normal(draws.px.mean, torch.zeros(()), 1).log_prob(batch.x).mean()
     assert float(draws.log_px.mean()) == pytest.approx(float(reported), abs=1e-12)
-    model.fit_to_data([batch], [torch.zeros(1, 40, 2)])
+    model.fit_to_data([(batch, torch.zeros(1, 40, 2))])
     fitted = (batch.x - model.decode(model.code(batch).mean).mean[0]).square().mean()
     assert float(model.likelihood.log_variance.exp()) == pytest.approx(float(fitted), rel=1e-9)
 

@@ -30,12 +30,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.data import Data, Rows
+from vaestro.data.sets import Streamed
 from vaestro.densities import mean_over_ranks, variance_of
 from vaestro.model import Draws, LatentModel
 from vaestro.objectives import Loss, Objective, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
-from vaestro.randomness import Order, derive, numpy_generator, torch_generator
+from vaestro.randomness import Order, Windows, derive, numpy_generator, torch_generator
 from vaestro.spaces import Batch, Kind
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ CHECK_EVERY = 10  # steps between looks at the counters on the device, each of w
 GIVE_UP_AFTER = 20
 ACTIVE = 0.01  # variance over data of q's mean above which a unit is called active (Burda, Grosse and Salakhutdinov 2016)
 INNER, TOLD, INFORMED = 100, 10, 500  # at most so many updates of a lagging encoder, judged in tens; data whose codes are told apart
+LAP = 2000  # steps of streamed data after which validation comes at the latest
 AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
 
 
@@ -60,7 +62,8 @@ class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
     for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code; with
     aggressive updates how often the encoder alone was updated since the last line; of training, in which way the model that was trained is
-    another one than the one that is reported (word dropout), whose bound then is not the model's."""
+    another one than the one that is reported (word dropout), whose bound then is not the model's. Of streamed
+    data the share of the time in which they were waited for, and the rows so far that could not be read, in whose place others stood."""
 
     split: str
     step: int
@@ -80,6 +83,8 @@ class Record:
     signal: float | None = None
     encoder_updates: int | None = None
     altered: str = ""
+    waited: float | None = None
+    unread: int | None = None
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON takes it: numbers that are not finite become null."""
@@ -88,6 +93,8 @@ class Record:
             del found["encoder_updates"]
         if not self.altered:
             del found["altered"]
+        if self.waited is None:
+            del found["waited"], found["unread"]
         return found
 
 
@@ -149,6 +156,7 @@ def training(
     precision: str = "32",
     compile: str = "auto",
     freeze: Sequence[str] = (),
+    workers: int | None = None,
 ) -> Training:
     """Train a model, a step at a time.
 
@@ -168,6 +176,7 @@ def training(
         precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
         compile: on, off or auto; the whole step, optimiser included, as one graph.
         freeze: parts of the model that stay as they are: posterior, likelihood, prior.
+        workers: threads that decode streamed data; by default one a processor.
 
     Raises:
         ValueError: an option has no meaning here.
@@ -191,6 +200,7 @@ def training(
         precision=precision,
         compile=compile,
         freeze=freeze,
+        workers=workers,
     )
 
 
@@ -217,6 +227,7 @@ class Training(Iterator[Step]):
         precision: str,
         compile: str,
         freeze: Sequence[str],
+        workers: int | None,
     ) -> None:
         self._started = time.perf_counter()
         rows = len(data.train)
@@ -234,6 +245,7 @@ class Training(Iterator[Step]):
             (minutes is None or 0 < minutes < math.inf, "minutes above 0", minutes),
             (sum(x is not None for x in (epochs, steps, minutes)) <= 1, "one of epochs, steps and minutes", "several"),
             (patience is None or patience >= 1, "a patience of 1 or more", patience),
+            (workers is None or workers >= 1, "1 or more workers", workers),
             (precision in ("32", "bf16"), "precision 32 or bf16", precision),
             (compile in ("auto", "on", "off"), "compile auto, on or off", compile),
         )
@@ -269,14 +281,21 @@ class Training(Iterator[Step]):
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.average.named_parameters())
         self._averaged = [(averaged[name], p) for name, p in model.named_parameters() if p.requires_grad]
-        self.order = Order(rows, self.batch, seed, data.train.sizes())
+        self._stream = data.train.values if isinstance(data.train.values, Streamed) else None
+        self.order: Order | Windows
+        if self._stream is None:
+            self.order = Order(rows, self.batch, seed, data.train.sizes())
+        else:
+            self._stream.start(workers)
+            self.order = Windows(self._stream.block_sizes(data.train.index), self._stream.buffer, self.batch, seed)
+        # An epoch of a stream may take days: what happens is told and kept several times in it.
+        self._lap_rows = rows / (1 if self._stream is None else math.ceil(self.steps_per_epoch / LAP))
         self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.core.modules())
         self._altered = getattr(getattr(model, "likelihood", None), "altered", "")
         self.valid = data.valid.spread(VALIDATION_ROWS)
-        self._fit_rows = data.train.spread(FIT_ROWS)
         self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
         bytes_a_step = self.batch * (
-            data.train.values[:1].nbytes + 4 * objective.k * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
+            data.train.row_bytes + 4 * objective.k * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
         )
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
         self._made: tuple[int, Batch, Tensor, Tensor] | None = None
@@ -317,6 +336,8 @@ class Training(Iterator[Step]):
             first = self.rank * self.share
             steps = range(block * self._ahead, (block + 1) * self._ahead)
             index = np.stack([self.order(s)[first : first + self.share] for s in steps])
+            if isinstance(self.order, Windows):
+                self._expect(self.order, steps)
             made = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
             noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
             noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
@@ -324,6 +345,21 @@ class Training(Iterator[Step]):
             self._made = (block, made, noise, numbers)
         _, made, noise, numbers = self._made
         return made[at], noise[at], numbers[at]
+
+    def _expect(self, order: Windows, steps: range) -> None:
+        """Have what this process takes of the windows over these steps decoded, and of the one after them."""
+        assert self._stream is not None
+        windows = order.over(steps.start * self.batch, steps.stop * self.batch)
+        end = windows[-1].start + len(windows[-1].rows)
+        if end < self.steps * self.batch:
+            windows += order.over(end, end + 1)
+        first, index = self.rank * self.share, self.data.train.index
+        wanted = []
+        for window in windows:
+            place = np.arange(window.start, window.start + len(window.rows)) % self.batch
+            mine = window.rows[(place >= first) & (place < first + self.share)]
+            wanted.append((window, mine if index is None else index[mine]))
+        self._stream.expect(wanted)
 
     def _advance(self, step: int) -> Loss:
         if self.encoder is not None:
@@ -421,8 +457,7 @@ class Training(Iterator[Step]):
             self._give_up_if_diverged()
         epoch = self.index / self.steps_per_epoch
         records: tuple[Record, ...] = ()
-        rows = len(self.data.train)
-        if self.index == self.steps or self.index * self.batch // rows > (self.index - 1) * self.batch // rows:
+        if self.index == self.steps or self.index * self.batch // self._lap_rows > (self.index - 1) * self.batch // self._lap_rows:
             self._average()
             records = (self._train_record(), *self._validation())
         return Step(self.index, epoch, loss, records, self.index >= self.steps or self.stopped_early)
@@ -430,6 +465,8 @@ class Training(Iterator[Step]):
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
+            if self._stream is not None:
+                self._stream.let_go()
             if self.processes > 1:
                 # A process that leaves while others still talk to it takes them down.
                 self.accelerator.wait_for_everyone()
@@ -477,8 +514,14 @@ class Training(Iterator[Step]):
         return Record(
             "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
             norm, speed, self.seconds, int(self.bad[0]), encoder_updates=None if self.encoder is None else self.encoder.counted(),
-            altered=self._altered,
+            altered=self._altered, **self._of_stream(elapsed),
         )  # fmt: skip
+
+    def _of_stream(self, elapsed: float) -> dict[str, Any]:
+        if self._stream is None:
+            return {}
+        waited, self._stream.waited = self._stream.waited, 0.0
+        return {"waited": round(waited / elapsed, 4) if elapsed > 0 else 0.0, "unread": self._stream.unread()[0]}
 
     _last_logged = _averaged_at = _in_a_row = 0
 
@@ -523,7 +566,7 @@ class Training(Iterator[Step]):
     def _fit_to_data(self) -> None:
         if "likelihood" in self.frozen:
             return
-        fit_to_data(self.average, self._fit_rows, self.seed, self.device)
+        fit_to_data(self.average, self.data.train, self.seed, self.device)
         with torch.no_grad():
             for mine, theirs in zip(self.model.buffers(), self.average.buffers(), strict=True):
                 mine.copy_(theirs)
@@ -732,9 +775,13 @@ def accelerator_for(device: str) -> Accelerator:
 
 
 def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device | str) -> None:
-    """Refresh what a model derives from training data in closed form (an optimal variance), where it does."""
-    batches = list(rows.chunks(rows.space.chunk, device))
-    model.fit_to_data(batches, [model.noise(1, len(b), torch_generator(device, seed, "fit", i)) for i, b in enumerate(batches)])
+    """Refresh what a model derives from training data in closed form (an optimal variance), where it does; else nothing is read."""
+
+    def pairs() -> Iterator[tuple[Batch, Tensor]]:
+        for i, batch in enumerate(rows.spread(FIT_ROWS).chunks(rows.space.chunk, device)):
+            yield batch, model.noise(1, len(batch), torch_generator(device, seed, "fit", i))
+
+    model.fit_to_data(pairs())
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, NamedTuple, final
@@ -225,8 +225,9 @@ class LatentModel(nn.Module, ABC):
         """Begin at training data, before the first step."""
 
     @abstractmethod
-    def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
-        """Refresh parameters that have a closed form on the training split; does nothing where there are none."""
+    def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
+        """Refresh parameters that have a closed form on the training split, from batches of it with noise for each; reads none where there
+        are no such parameters."""
 
 
 @final
@@ -383,11 +384,11 @@ class VAE(LatentModel):
         self.prior.start(self.posterior, batch)
 
     @torch.no_grad()
-    def fit_to_data(self, batches: list[Batch], noises: list[Tensor]) -> None:
+    def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
         if not self.likelihood.fitted_to_data:
             return
         sums = []
-        for batch, noise in zip(batches, noises, strict=True):
+        for batch, noise in pairs:
             z_noise, jitter = self.parts(noise)
             x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
             px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)

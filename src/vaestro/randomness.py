@@ -8,7 +8,7 @@ shifts another. Nothing here touches a global generator.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -96,4 +96,71 @@ class Order:
             part = self._permutation(epoch)[place : place + left]
             parts.append(part)
             start, left = start + len(part), left - len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class Window(NamedTuple):
+    """Say which rows are drawn from together: a window of an epoch, the place of its first row in the endless row of epochs, and the rows
+    in the order in which they are drawn."""
+
+    key: tuple[int, int]
+    start: int
+    rows: np.ndarray
+
+
+class Windows:
+    """Name the rows of every step where rows lie in blocks that are read whole: an order that needs few blocks at a time.
+
+    In each epoch the blocks are drawn in a new order and gathered into windows of `buffer` rows or a little more, and the rows of a
+    window are drawn in a new order: a shuffle buffer, whose content follows from (seed, step) alone.
+
+    Args:
+        sizes: rows of each block, (blocks,). Row r is the r-th of the blocks laid end to end.
+        buffer: rows of a window.
+        batch: rows of a step.
+        seed: of the order.
+    """
+
+    def __init__(self, sizes: np.ndarray, buffer: int, batch: int, seed: int) -> None:
+        self.sizes, self.buffer, self.batch, self.seed = sizes, buffer, batch, seed
+        self.rows = int(sizes.sum())
+        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._windows: dict[tuple[int, int], Window] = {}
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the blocks of an epoch in their order, which of them begin windows, and at which of the epoch's places."""
+        if epoch not in self._epochs:
+            self._epochs = {e: found for e, found in self._epochs.items() if e == epoch - 1}
+            blocks = numpy_generator(self.seed, "blocks", epoch).permutation(len(self.sizes))
+            before = np.cumsum(self.sizes[blocks]) - self.sizes[blocks]
+            first = np.flatnonzero(np.diff(before // self.buffer, prepend=-1))
+            self._epochs[epoch] = blocks, first, before[first]
+        return self._epochs[epoch]
+
+    def _window(self, epoch: int, number: int) -> Window:
+        key = (epoch, number)
+        if key not in self._windows:
+            self._windows = dict(list(self._windows.items())[-7:])
+            blocks, first, places = self._epoch(epoch)
+            chosen = blocks[first[number] : first[number + 1] if number + 1 < len(first) else None]
+            rows = np.concatenate([np.arange(self._starts[b], self._starts[b] + self.sizes[b]) for b in chosen])
+            drawn = numpy_generator(self.seed, "rows", epoch, number).permutation(rows)
+            self._windows[key] = Window(key, epoch * self.rows + int(places[number]), drawn)
+        return self._windows[key]
+
+    def over(self, start: int, stop: int) -> list[Window]:
+        """Return the windows over places start .. stop of the endless row of epochs."""
+        found: list[Window] = []
+        while start < stop:
+            epoch, place = divmod(start, self.rows)
+            number = int(np.searchsorted(self._epoch(epoch)[2], place, "right")) - 1
+            found.append(self._window(epoch, number))
+            start = found[-1].start + len(found[-1].rows)
+        return found
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return the (batch,) row numbers of a step."""
+        start, stop = step * self.batch, (step + 1) * self.batch
+        parts = [w.rows[max(0, start - w.start) : stop - w.start] for w in self.over(start, stop)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

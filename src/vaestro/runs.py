@@ -93,9 +93,10 @@ DEFAULTS: dict[str, Any] = {
     "precision": "32",
     "compile": "auto",
     "init": None,
+    "workers": None,
 }
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(("latent", "steps", "batch", "seed", "patience"), int),
+    **dict.fromkeys(("latent", "steps", "batch", "seed", "patience", "workers"), int),
     **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
     **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "encoder", "decoder", "objective"), str),
     **dict.fromkeys(("gradient", "optimizer"), str),
@@ -457,7 +458,7 @@ def train(source: Any = None, *, run: str | Path | None = None, force: bool = Fa
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
         options: as on the command line: latent, likelihood, posterior, prior, network, encoder, decoder, condition, objective, beta,
-            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, init, config.
+            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, workers, init, config.
 
     Raises:
         ValueError: something that was asked for is impossible; nothing was written.
@@ -468,7 +469,7 @@ def train(source: Any = None, *, run: str | Path | None = None, force: bool = Fa
 
 
 def resume(run: str | Path, **options: Any) -> Run:
-    """Go on with a stopped run as if it had not stopped; epochs, steps and device may be changed."""
+    """Go on with a stopped run as if it had not stopped; epochs, steps, device and workers may be changed."""
     return _run_through(Job.resumed(run, **options))
 
 
@@ -556,13 +557,13 @@ class Job(Iterator[Step]):
         """Prepare to go on with a run, from its last whole checkpoint, or from its beginning if it has none yet.
 
         Raises:
-            ValueError: it is not a run, or an option other than epochs, steps and device was given.
+            ValueError: it is not a run, or an option other than epochs, steps, device and workers was given.
         """
         opened = Run(run)
         options = {k: v for k, v in options.items() if v is not None}
-        other = [k for k in options if k not in ("epochs", "steps", "device")]
+        other = [k for k in options if k not in ("epochs", "steps", "device", "workers")]
         if other:
-            raise ValueError(f"expected only epochs, steps or device beside resume; got {', '.join(other)}")
+            raise ValueError(f"expected only epochs, steps, device or workers beside resume; got {', '.join(other)}")
         asked = normalised(opened.config)
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
@@ -708,6 +709,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
             )
         },
         freeze=asked["freeze"] or (),
+        workers=asked["workers"],
     )
     if asked["init"]:
         _initialise(made, asked["init"])

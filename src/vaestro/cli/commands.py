@@ -60,7 +60,8 @@ def train(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="mnist, shapes, digits, a folder of images, a path to .npy, .npz, IDX, .csv, .parquet or .json, or hf:OWNER/NAME; "
+            help="mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a path to .npy, .npz, IDX, .csv, .parquet, "
+            ".json or .txt, or hf:OWNER/NAME; "
             "with options after a colon."
         ),
     ] = None,
@@ -113,9 +114,10 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,
     compile: Annotated[str | None, typer.Option(help="auto, on or off: the whole step as one graph.  [default: auto]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode streamed data.  [default: one a processor]")] = None,
     config: Annotated[str | None, typer.Option(help="A YAML of these options, such as a run's config.yaml; options here win.")] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; --epochs, --steps, --device may be given.")
+        str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; --epochs, --steps, --device, --workers may be given.")
     ] = None,
     init: Annotated[str | None, typer.Option(metavar="RUN", help="Start from another run's weights.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")] = False,
@@ -136,11 +138,11 @@ def train(
         "penalty": penalty or None, "aggressive": aggressive, "recipe": recipe, "freeze": freeze or None,
         "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
         "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
-        "compile": compile, "init": init,
+        "compile": compile, "init": init, "workers": workers,
     }  # fmt: skip
     if resume is not None:
         if dry_run or force or config or run or source:
-            raise ValueError("expected --resume RUN with at most --epochs, --steps or --device; got more")
+            raise ValueError("expected --resume RUN with at most --epochs, --steps, --device or --workers; got more")
         job = Job.resumed(resume, **options)
     else:
         job = Job.new(source, run=run, force=force, config=config, dry=dry_run, progress=console.reading, **options)

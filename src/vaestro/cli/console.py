@@ -88,9 +88,11 @@ def line(record: Record, steps: int) -> str:
     speed = f"  {record.examples_per_second:,.0f}/s" if record.split == "train" and record.examples_per_second else ""
     skipped = f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
     altered = f"  (with {record.altered}: the bound of another model)" if record.altered else ""
+    waited = f"  (waiting for data {record.waited:.0%} of the time)" if record.waited and record.waited >= 0.02 else ""
+    unread = f"  ({record.unread:,} rows could not be read)" if record.unread else ""
     return (
         f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound {record.bound:9.2f}  "
-        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{skipped}{altered}"
+        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{waited}{unread}{skipped}{altered}"
     )
 
 

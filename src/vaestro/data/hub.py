@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, images, tables, texts
+from vaestro.data import cache, images, shards, tables, texts
+from vaestro.data.columns import filled, stacked
 from vaestro.data.sets import Raw
+from vaestro.data.streams import read_shards
 from vaestro.parts import quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
@@ -46,6 +48,8 @@ def read_hub(name: str, options: Mapping[str, Any], progress: images.Progress | 
     if not place:
         raise ValueError(f"expected hf:OWNER/NAME, or hf:OWNER/NAME:COLUMN; got 'hf:{name}'")
     library, source = _library(), f"hf:{place[1]}"
+    if options.get("streaming", False):
+        return _streamed(library, place[1], place[2], options, progress)
     with _quiet(library, bars=progress is not None and sys.stderr.isatty()):
         try:
             found = library.load_dataset(place[1])
@@ -54,6 +58,32 @@ def read_hub(name: str, options: Mapping[str, Any], progress: images.Progress | 
         except Exception as error:
             raise _refusal(library, error, place[1]) from error
     return _read(found, place[2], source, None, options, progress)
+
+
+def _streamed(library: Any, name: str, column: str | None, options: Mapping[str, Any], progress: images.Progress | None) -> Raw:
+    """Read the Parquet files or .tar files of a data set where they are, a block at a time.
+
+    Raises:
+        ValueError: there is no such data set, or it lies in other files.
+        OSError: the hub cannot be reached.
+    """
+    with _quiet(library, bars=False):
+        try:
+            found = library.load_dataset_builder(name).config.data_files or {}
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _refusal(library, error, name) from error
+    files = {str(split): [str(file) for file in held] for split, held in found.items()}
+    others = [file for held in files.values() for file in held if not file.lower().endswith(shards.SUFFIXES)]
+    if not files or others:
+        got = os.path.basename(others[0]) if others else "none"
+        raise ValueError(f"expected Parquet or .tar files to stream in hf:{name}; got {got} (without streaming=true it is downloaded)")
+    named = {tables.SPLITS[split.lower()]: held for split, held in files.items() if split.lower() in tables.SPLITS}
+    if "train" not in named and len(files) > 1:
+        raise ValueError(f"expected a split train in hf:{name}; got {', '.join(files)}")
+    splits = {"all": next(iter(files.values()))} if len(files) == 1 else {"all": named["train"]} if len(named) == 1 else named
+    return read_shards(f"hf:{name}", {**options, **({} if column is None else {"array": column})}, progress, splits)
 
 
 def read_saved(path: Path, options: Mapping[str, Any], progress: images.Progress | None = None) -> Raw:
@@ -178,7 +208,7 @@ def _read(
             attributes = {s: {} for s in found}
         return Raw(found, attributes, tuple(notes))
     if kinds[column] == ARRAYS:
-        found = {s: _stacked(d.with_format("arrow")[:][column], column, source) for s, d in splits.items()}
+        found = {s: stacked(d.with_format("arrow")[:][column], column, source) for s, d in splits.items()}
         return Raw(found, attributes, tuple(notes))
     found, rows, said = _images(splits, column, source, folder, options, progress)
     return Raw(found, {s: {n: v[rows[s]] for n, v in attributes[s].items()} for s in found}, (*notes, *said))
@@ -284,41 +314,8 @@ def _attributes(splits: Mapping[str, Any], names: Sequence[str], source: str) ->
             continue
         if any(len(c.compressed()) for c in cells.values()):
             for s, c in cells.items():
-                made[s][name] = _filled(c)
+                made[s][name] = filled(c)
     return made
-
-
-def _filled(cells: np.ma.MaskedArray) -> np.ndarray:
-    empty, values = np.ma.getmaskarray(cells), np.asarray(cells.data)
-    if not empty.any():
-        return values
-    nothing: Any = {"M": np.datetime64("NaT"), "U": ""}.get(values.dtype.kind, np.nan)
-    values = values.astype(np.float64) if values.dtype.kind in "biu" else values.copy()
-    values[empty] = nothing
-    return values
-
-
-def _stacked(column: Any, name: str, source: str) -> np.ndarray:
-    """Return lists of one length, or lists of such, as an array (N, ...)."""
-    import pyarrow.compute as compute
-
-    parts = []
-    for part in filter(len, column.chunks):
-        cells, shape = getattr(part, "storage", part), [len(part)]
-        while cells.type.num_fields:
-            sizes = compute.min_max(compute.list_value_length(cells)).as_py()
-            if cells.null_count or sizes["min"] != sizes["max"]:
-                got = "empty cells" if cells.null_count else f"{sizes['min']} to {sizes['max']} values"
-                raise ValueError(
-                    f"expected arrays of one shape in column {name!r} of {source}; got {got}: try {source}:ignore={quoted(name)}"
-                )
-            cells = cells.flatten()
-            shape.append(sizes["min"] or 0)
-        parts.append(cells.to_numpy(zero_copy_only=False).reshape(shape))
-    if len({part.shape[1:] for part in parts}) > 1 or not parts[0].size:
-        shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
-        raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={quoted(name)}")
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 # -- images -----------------------------------------------------------------------------------------------------------

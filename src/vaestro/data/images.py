@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -260,7 +260,7 @@ def _each(work: Callable[[int], None], count: int, what: str, progress: Progress
             raise
 
 
-def _measured(path: Path) -> tuple[tuple[int, int], bool, str]:
+def _measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
     """Read an image's header: (height, width) upright, whether it is grey, and why it cannot be used, or nothing."""
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
@@ -269,7 +269,7 @@ def _measured(path: Path) -> tuple[tuple[int, int], bool, str]:
         return ((width, height) if _turn(image) >= 5 else (height, width)), image.mode in GREY, reason
 
 
-def _decoded(path: Path, target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
+def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
     """Decode an image into bytes (H, W) or (H, W, 3), with what was done in words."""
     said, mode = [], "RGB" if colour else "L"
     with Image.open(path, formats=FORMATS) as opened:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, images, tables, texts
+from vaestro.data import cache, duplicates, images, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
 from vaestro.data.passes import Part, distinct, once, piece, place
-from vaestro.data.readers import IMAGE, NAMED, OPTIONS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
+from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.data.sparse import Sparse
+from vaestro.data.streams import HELD_OUT, Stream, settled
 from vaestro.parts import nearest
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
@@ -57,6 +58,12 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     parts, given_space, given_notes = _given(parts, condition, name)
     binarise = options.get("binarise", "none")
     key = known = codes = None
+    looked = parts
+    streamed = isinstance(parts["train"].whole, Stream)
+    if streamed:
+        options = {"buffer": parts["train"].whole.buffer, **options}
+        parts, looked, said = settled(parts, options, name, progress)
+        notes += said
     if isinstance(parts["train"].whole, Texts):
         found = texts.inferred(parts, options, name)
         inferred = Inferred(found.space, found.options, found.notes, found.shared)
@@ -69,9 +76,11 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         if sparse and options.get("kind", "count") != "count":
             raise ValueError(f"expected kind=count for a sparse matrix; got kind={options['kind']} in {name}")
         options = {**options, "kind": "count"} if sparse else options
-        key = None if sparse else _key(parts, options, name)
+        key = None if sparse or streamed else _key(parts, options, name)
         known = None if key is None else _recalled(key)
-        inferred = known or infer_space(parts, options, name)
+        inferred = known or infer_space(looked, options, name)
+        if streamed:  # what stands in two splits is not looked for in all shards
+            inferred = inferred._replace(shared=[])
         if sparse:  # what is held in bytes is drawn as whole numbers of any size
             inferred = inferred._replace(space=replace(inferred.space, dtype="int32"))
     space, options, made, shared = inferred
@@ -117,7 +126,8 @@ def _recalled(key: str) -> Inferred | None:
 
 
 def _resolved(name: str) -> str:
-    return name if name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") else str(Path(name).expanduser().resolve())
+    own = name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
+    return name if own else str(Path(name).expanduser().resolve())
 
 
 def _written(value: Any) -> str:
@@ -184,6 +194,8 @@ def load_rows(
     values: Any
     if space.kind is Kind.TOKENS:
         values = Ragged.joined([r.values if r.index is None else r.values.pick(r.index) for r in made])
+    elif isinstance(made[0].values, Stream):
+        values = Stream.joined([r.values for r in made])
     else:
         values = np.concatenate([r._values(slice(None)) for r in made])
     observed = [np.ones((len(r), *space.shape), bool) if r.observed is None else r._take(r.observed, slice(None)) for r in made]
@@ -233,7 +245,7 @@ def _fitting(source: str, space: Space) -> str:
 
 def _folder(name: str) -> bool:
     """Tell whether a source may hold images that are brought to a size."""
-    return name.startswith("hf:") or Path(name).expanduser().is_dir()
+    return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
 
 
 def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | None = None) -> tuple[str, dict[str, Any], Raw]:
@@ -250,10 +262,10 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     first = next(iter(raw.splits.values()))
     text = isinstance(first, Texts)
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]
-    folder = _folder(name)
+    folder = _folder(name) or isinstance(first, Stream)
     if text:
         of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
-        mine = (*TEXT, *of_table, "array", "valid", "test", "seed")
+        mine = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
         unfit = [k for k in options if k not in mine]
     else:
         unfit += [k for k in options if k in TEXT]
@@ -262,6 +274,10 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
         unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
+    if not folder:
+        unfit += [k for k in options if k in SHARDS]
+    if isinstance(first, Stream) and "missing" in options:
+        raise ValueError(f"expected values in every cell of streamed data; got missing=nan for {name} (streaming=false reads them once)")
     if isinstance(first, Frame):
         unfit += [k for k in options if k in ("kind", "binarise", "standardise", "levels", "array", "missing", "series")]
     if unfit:
@@ -285,21 +301,24 @@ def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, P
     if not missing:
         return {s: parts[s] for s in SPLITS}, []
     whole = parts.pop("all" if "all" in parts else "train")
-    n = len(whole)
-    sizes: dict[str, int] = {s: options.get(s, max(1, round(0.05 * n))) for s in ("valid", "test") if s in missing}
+    n, streamed = len(whole), isinstance(whole.whole, Stream)
+    most = HELD_OUT if streamed else n
+    sizes: dict[str, int] = {s: options.get(s, min(most, max(1, round(0.05 * n)))) for s in ("valid", "test") if s in missing}
     if n >= 10 and n - sum(sizes.values()) < 1:
         held = " and ".join(map(str, sizes.values()))
         raise ValueError(f"expected valid and test to leave data for training; got {held} of {n} in {name}")
     if n < 10:
         raise ValueError(f"expected at least 10 data to split into training, validation and test; got {n} in {name}")
-    order = numpy_generator(options.get("seed", 0), "split").permutation(n)
-    start, chosen = n, {}
-    for s, size in reversed(sizes.items()):
-        chosen[s] = order[start - size : start]
-        start -= size
-    chosen["train"] = order[:start]
+    if streamed:
+        chosen = whole.whole.held_out(sizes, options.get("seed", 0))
+    else:
+        order = numpy_generator(options.get("seed", 0), "split").permutation(n)
+        start, chosen = n, {}
+        for s, size in reversed(sizes.items()):
+            chosen[s] = np.sort(order[start - size : start])
+            start -= size
+        chosen["train"] = np.sort(order[:start])
     for s, index in chosen.items():
-        index = np.sort(index)
         parts[s] = Part(whole.whole, index, {k: v[index] for k, v in whole.attributes.items()})
     return {s: parts[s] for s in SPLITS}, [f"split by seed {options.get('seed', 0)}"]
 
@@ -412,6 +431,8 @@ def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None, i
     """
     if isinstance(whole, (Frame, Texts)):
         return space.inward(whole), space.seen(whole), False
+    if isinstance(whole, Stream):
+        return whole.laid_out(space), None, False
     if isinstance(whole, Sparse):
         if space.kind is not Kind.COUNT:
             raise ValueError(f"expected {space}, as the run was trained on; got a sparse matrix of counts")

@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import images, sparse, tables, texts
+from vaestro.data import images, shards, sparse, streams, tables, texts
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
 from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
-from vaestro.spaces import Column
+from vaestro.spaces import Column, Frame
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 IMAGE = ("size", "crop", "channels", "strict")
 TABLE = ("ignore", "split", "real", "count", "category", "binary", "categories")
+SHARDS = ("streaming", "buffer")
 TEXT = ("text", "tokens", "vocabulary", "length")
 OPTIONS = {
     "kind": "binary, levels, real, unit, count or category",
@@ -43,6 +44,8 @@ OPTIONS = {
     "crop": "center or none",
     "channels": "grey or colour",
     "strict": "true or false",
+    "streaming": "true or false",
+    "buffer": "a number of rows",
     "series": "true or false",
     "n": "a number of rows",
     "ignore": "columns joined by +",
@@ -59,7 +62,7 @@ OPTIONS = {
 }
 WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
 NAMES = ("array", "ignore", "split", "real", "count", "category", "binary", "text")
-NUMBERS = ("levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
+NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
 
@@ -87,7 +90,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
         if key in WORDS and value not in words:
             raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
-        if key in ("strict", "series") and not isinstance(value, bool):
+        if key in ("strict", "series", "streaming") and not isinstance(value, bool):
             raise ValueError(f"expected {key} to be true or false; got {value!r}")
         if key in NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"expected {key} to be a whole number of 0 or more; got {value!r}")
@@ -98,9 +101,10 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def is_images(name: str) -> bool:
-    """Tell whether a source is a folder of images (and not one that the datasets library saved)."""
+    """Tell whether a source is a folder of images (and not one of shards, or one that the datasets library saved)."""
     path = Path(name).expanduser()
-    return path.is_dir() and not any((path / n).exists() for n in ("dataset_info.json", "dataset_dict.json", "state.json"))
+    saved = any((path / n).exists() for n in ("dataset_info.json", "dataset_dict.json", "state.json"))
+    return path.is_dir() and not saved and not shards.is_shards(name)
 
 
 def read(name: str, options: Mapping[str, Any], progress: Progress | None = None, columns: Sequence[Column] | None = None) -> Raw:
@@ -126,6 +130,8 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         from vaestro.data import hub
 
         return hub.read_hub(name[3:], options, progress)
+    if shards.is_shards(name):
+        return _shards(name, options, progress)
     path = Path(name).expanduser()
     if not path.exists():
         offer = difflib.get_close_matches(name, NAMED, 1)
@@ -146,6 +152,8 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         column = unquoted(options["text"])
         own = {k: v for k, v in options.items() if k not in TEXT}
         return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
+    if path.suffix.lower() == ".parquet" and columns is None and shards.streamable(path):
+        return streams.read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
         if columns is None:
             return tables.read_table(path, options)
@@ -168,6 +176,27 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({_one_line(error)})") from error
     formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl, .h5ad or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}, which is none of them")
+
+
+def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) -> Raw:
+    """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
+    splits = shards.plain(name)
+    if splits is None:
+        return streams.read_shards(name, options, progress)
+    if options.get("streaming", False):
+        raise ValueError(f"expected images or arrays to stream; got a table in {name}, which is held in memory")
+    if "split" in options:
+        raise ValueError(f"expected no split= for shards, whose names say it; got split={options['split']} for {name}")
+    text = unquoted(options["text"]) if "text" in options else None
+    own = {k: v for k, v in options.items() if k not in TEXT}
+    frames = {}
+    for split, files in splits.items():
+        held = [tables.read_table(Path(file), own, text=[] if text is None else [text]).splits["all"] for file in files]
+        if wrong := next((file for file, frame in zip(files, held, strict=True) if set(frame.columns) != set(held[0].columns)), None):
+            raise ValueError(f"expected shards of the same columns in {name}; got others in {wrong}")
+        frames[split] = Frame({n: np.ma.concatenate([frame.columns[n] for frame in held]) for n in held[0].columns})
+    raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
+    return raw if text is None else texts.of_column(raw, text, name)
 
 
 def _perhaps(offer: list[str]) -> str:

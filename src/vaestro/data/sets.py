@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 
 from vaestro.data.passes import expect
-from vaestro.randomness import derive, uniform_levels
+from vaestro.randomness import Window, derive, uniform_levels
 from vaestro.spaces import Batch, Frame, Kind, Space
 from vaestro.tokens import Ragged, Texts
+
+HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +36,49 @@ class Raw:
     notes: tuple[str, ...] = ()
 
 
+class Streamed(ABC):
+    """Stand for an array whose rows are read when they are asked for, in blocks."""
+
+    row_bytes: int
+    buffer: int  # rows among which is shuffled
+    waited: float  # seconds for rows that were known to be wanted
+
+    @abstractmethod
+    def block_sizes(self, index: np.ndarray | None) -> np.ndarray:
+        """Return how many of some rows each block has, (blocks,); None stands for all rows."""
+
+    @abstractmethod
+    def spread(self, n: int, index: np.ndarray | None) -> np.ndarray:
+        """Return the places of n rows among some, or all, within few blocks, in rising order."""
+
+    @abstractmethod
+    def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
+        """Begin to read rows that will be asked for, a window at a time, in this order; others are let go."""
+
+    @abstractmethod
+    def start(self, workers: int | None) -> None:
+        """Say how many threads decode, from now on; None for one a processor."""
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Forget what was read ahead, and end the threads."""
+
+    @abstractmethod
+    def unread(self) -> tuple[int, str]:
+        """Return how many rows could not be read so far, and which, in words."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Say which state of which data this is, without reading them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Hold one split: which rows of the values, which of their cells were observed, and what is given with them.
 
     Args:
-        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, or Sparse counts, or (M, H, W, C) where
-            `channels_last`; where `dynamic`, 8-bit grey levels that are binarised at every access.
+        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, Sparse counts or a stream,
+            or (M, H, W, C) where `channels_last`; where `dynamic`, 8-bit grey levels that are binarised at every access.
         space: what a batch of them is.
         name: which split, which names the stream of a fixed binarisation.
         dynamic: binarise anew at every access, with P(1) = level / 255 exactly.
@@ -70,6 +109,12 @@ class Rows:
         if not isinstance(self.values, Ragged):
             return None
         return self.values.sizes(slice(None) if self.index is None else self.index)
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of a row as it is held, or 1."""
+        size = self.values.row_bytes if isinstance(self.values, Streamed) else self.values[:1].nbytes
+        return size or 1
 
     def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         chosen = rows if self.index is None else self.index[rows]
@@ -146,7 +191,10 @@ class Rows:
         return self if n >= len(self) else self.pick(slice(n))
 
     def spread(self, n: int) -> Rows:
-        """Return n rows at equal distances, or all if there are fewer."""
+        """Return n rows at equal distances, or all if there are fewer; of a stream those of few blocks, held in memory, as many as fit."""
+        if isinstance(self.values, Streamed):
+            rows = self.pick(self.values.spread(min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index))
+            return replace(rows, values=rows._values(slice(None)), index=None)
         return self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
 
     def observed_cells(self) -> float:
@@ -191,8 +239,11 @@ class Rows:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the number of rows and a hash of as many as are read in no time: what changes with the data."""
-        size = self.values[:1].nbytes or 1
-        return {"n": len(self), "sha256": self.spread(max(100, 2**25 // size)).sha256() if len(self) else ""}
+        if isinstance(self.values, Streamed):
+            digest = hashlib.sha256(self.values.fingerprint().encode())
+            digest.update(np.ascontiguousarray(self.values.block_sizes(self.index)).data)
+            return {"n": len(self), "sha256": digest.hexdigest()}
+        return {"n": len(self), "sha256": self.spread(max(100, 2**25 // self.row_bytes)).sha256() if len(self) else ""}
 
     def projection(self) -> np.ndarray:
         """Return one number for each row, (N,) float64: a fixed random projection of its values in the user's units.

@@ -18,6 +18,7 @@ from vaestro.diagnosis.remedies import Remedies
 ENOUGH = 3  # validations after the first step
 SMALL_SIGNAL = 0.05  # nats that the means of all units tell of the data, below which they are said to tell nothing
 SMALL_RATE = 0.1  # nats
+WAITED = 0.1  # of the time
 
 
 @final
@@ -114,6 +115,15 @@ def skipped_steps(curves: Curves, remedy: Remedies) -> Finding | None:
         return None
     said = f"loss or gradient were not finite in {skipped:,} of {curves.last:,} steps, which were skipped"
     return Finding("steps skipped", "warning", said, remedy.slower(2), "curves", {"skipped": skipped, "steps": curves.last})
+
+
+def slow_data(curves: Curves, remedy: Remedies) -> Finding | None:
+    """Find streamed data that are decoded more slowly than they are trained on."""
+    waited = [share for line in curves.train if math.isfinite(share := _number(line, "waited"))]
+    if not waited or waited[-1] < WAITED:
+        return None
+    said = f"training waited for data in {waited[-1]:.0%} of its time: reading and decoding the shards is slower than the model"
+    return Finding("slow data", "warning", said, remedy.faster_data(), "curves", {"waited": waited[-1]})
 
 
 def not_converged(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -220,6 +230,7 @@ def weight_of_kl(curves: Curves, remedy: Remedies) -> Finding | None:
 
 
 LIVE = (silent_code, stagnation, falling_bound)
+AT_ONCE = (skipped_steps, slow_data)  # what is said from the first validation on
 
 
 @final
@@ -240,12 +251,10 @@ class Watcher:
     def see(self, lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
         """Take what was logged with a step, and return what is new."""
         self._lines += lines
-        if not any(line["split"] == "valid" for line in lines) or lines[-1]["step"] < self.settle * self.steps:
+        if not any(line["split"] == "valid" for line in lines):
             return []
         curves = Curves(self._lines, self.steps)
-        found = [f for f in (rule(curves, self.remedy) for rule in LIVE) if f is not None and f.name not in self._said]
-        skipped = skipped_steps(curves, self.remedy)
-        if skipped is not None and skipped.name not in self._said:
-            found.append(skipped)
+        rules = (*(LIVE if lines[-1]["step"] >= self.settle * self.steps else ()), *AT_ONCE)
+        found = [f for f in (rule(curves, self.remedy) for rule in rules) if f is not None and f.name not in self._said]
         self._said |= {f.name for f in found}
         return found

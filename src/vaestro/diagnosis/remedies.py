@@ -27,14 +27,25 @@ class Remedies:
     def __init__(self, path: str, config: Mapping[str, Any]) -> None:
         self.path, self.config = path.rstrip("/") or ".", config
 
-    def again(self, name: str, **changes: Any) -> str:
-        """Train anew with some options changed, into a folder of its own."""
+    def again(self, name: str, source: str = "", /, **changes: Any) -> str:
+        """Train anew with some options changed, or on another source, into a folder of its own."""
         options = [
             word
             for key, value in changes.items()
             for word in ((f"--{key}",) if value is True else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value)))
         ]
-        return shlex.join(["vaestro", "train", "--config", f"{self.path}/config.yaml", *options, "--run", f"{self.path}-{name}"])
+        return shlex.join(
+            [
+                "vaestro",
+                "train",
+                *([source] if source else []),
+                "--config",
+                f"{self.path}/config.yaml",
+                *options,
+                "--run",
+                f"{self.path}-{name}",
+            ]
+        )
 
     def resume(self) -> str:
         """Go on with a run that was stopped."""
@@ -44,6 +55,13 @@ class Remedies:
         """Train with a lower learning rate; from far too high a one, with the default."""
         lr = self.config.get("lr")
         return self.again("slower", lr=0.002 if lr > HIGH_LR else lr / factor) if isinstance(lr, float) else ""
+
+    def faster_data(self) -> str:
+        """Decode all once, into the cache, where there is room for it."""
+        source = str(self.config.get("source"))
+        name, _, options = source.rpartition(":") if "=" in source.rpartition(":")[2] else (source, "", "")
+        kept = [o for o in options.split(",") if o and not o.startswith(("buffer=", "streaming="))]
+        return self.again("packed", f"{name}:" + ",".join([*kept, "streaming=false"]))
 
     def longer(self, done: int) -> str:
         """Train twice as long; or to the end, where the run stopped before."""

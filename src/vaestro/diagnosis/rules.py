@@ -295,7 +295,7 @@ def _of_curves(rule: Callable[[Curves, Remedies], Finding | None]) -> Callable[[
 RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _divergence, _not_converged, _collapse, _decoder_ignores, _overfitting, _partly_collapsed, _small_rate,
     _of_curves(read.no_validation), _of_curves(read.stagnation), _of_curves(read.falling_bound), _of_curves(read.rising_schedule),
-    _of_curves(read.skipped_steps),
+    _of_curves(read.skipped_steps), _of_curves(read.slow_data),
     _aggregate, _misfit, _saturated, _noisy_gradient, _noise_units, _switched_off, _of_curves(read.weight_of_kl),
 )  # fmt: skip
 

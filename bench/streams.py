@@ -1,0 +1,172 @@
+"""Measure what it costs to train on shards that are decoded anew, beside the same data decoded once.
+
+    python bench/streams.py [--gigabytes 5] [--side 64] [--form jpeg|png|npy] [--rounds 8] [--network conv]
+    python bench/streams.py --loader          rows a second that are decoded ahead, without a model
+
+Shards of 250 MB are made in a temporary folder: colour images of noise over smooth shapes, that compress no better than photographs.
+Then one process trains on the stream and on the decoded form of some of the rows in turns, 20 steps at a time, so that what else the
+machine does falls on both alike, and a process of its own trains on the stream alone, whose anonymous memory is read at every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SHARD = 250e6  # bytes
+
+
+def anonymous() -> float:
+    """Return this process's anonymous memory in MB."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+
+def cells(side: int, form: str, count: int) -> list[bytes]:
+    """Return encoded images."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        image = np.clip(np.asarray(coarse, np.int16) + rng.normal(0, 8, (side, side, 3)), 0, 255).astype(np.uint8)
+        out = io.BytesIO()
+        if form == "npy":
+            np.save(out, image)
+        else:
+            Image.fromarray(image).save(out, form.upper(), quality=90)
+        made.append(out.getvalue())
+    return made
+
+
+def make(folder: Path, gigabytes: float, side: int, form: str) -> int:
+    """Write shards; returns how many rows they have. The images repeat, which nothing here looks at."""
+    held, rows, total = cells(side, form, 4000), 0, 0.0
+    suffix = {"jpeg": "jpg"}.get(form, form)
+    shard = 0
+    while total < gigabytes * 1e9:
+        with tarfile.open(folder / f"part-{shard:05d}.tar", "w") as archive:
+            size = 0
+            while size < SHARD and total + size < gigabytes * 1e9:
+                content = held[(rows * 2654435761) % len(held)]
+                info = tarfile.TarInfo(f"{rows:08d}.{suffix}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+                size += 512 + -(-len(content) // 512) * 512
+                rows += 1
+            total += size
+        shard += 1
+    return rows
+
+
+def training(source: str, data: Any, network: str) -> Any:
+    """Return steps of training on some data."""
+    import vaestro as vs
+
+    model = vs.build(data.space, latent=32, network=network, likelihood="gaussian")
+    return vs.training(model, vs.Objective(), data, steps=10**6, batch=64, compile="off")
+
+
+def memory(source: str, seconds: float, network: str) -> None:
+    """Train for a while and print the anonymous memory after a fifth of it, and the most after that, in MB."""
+    import vaestro as vs
+
+    steps = training(source, vs.load(source), network)
+    start, early, most = time.perf_counter(), 0.0, 0.0
+    for step in steps:
+        passed = time.perf_counter() - start
+        if passed > seconds:
+            break
+        if passed < 0.2 * seconds:
+            early = max(early, anonymous())
+        elif step.index % 5 == 0:
+            most = max(most, anonymous())
+    print(f"{early:.0f} {most:.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=5.0)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--form", choices=("jpeg", "png", "npy"), default="jpeg")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--network", default="conv")
+    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--loader", action="store_true")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.memory:
+        memory(asked.memory, asked.seconds, asked.network)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="vaestro-streams-"))
+    os.environ["VAESTRO_CACHE"] = str(folder / "cache")
+    try:
+        import vaestro as vs
+
+        (folder / "shards").mkdir()
+        rows = make(folder / "shards", asked.gigabytes, asked.side, asked.form)
+        source = str(folder / "shards")
+        start = time.perf_counter()
+        data = vs.load(source)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        vs.load(source)
+        again = time.perf_counter() - start
+        size = sum(f.stat().st_size for f in (folder / "shards").iterdir()) / 1e9
+        print(f"{size:.2f} GB in {len(list((folder / 'shards').iterdir()))} shards, {rows:,} images of {asked.side}x{asked.side} as {asked.form}")
+        print(f"first start {first:.1f} s, second {again:.2f} s", flush=True)
+        stream = data.train.values
+        if asked.loader:
+            from vaestro.randomness import Windows
+
+            order, start, done = Windows(stream.sizes, stream.buffer, 64, 0), time.perf_counter(), 0
+            for window in order.over(0, 6 * stream.buffer):
+                stream.expect([(window, window.rows)])
+                stream[window.rows]
+                done += len(window.rows)
+            print(f"{done / (time.perf_counter() - start):,.0f} rows a second with {stream.source.workers} threads")
+            return
+        # The decoded form: as many rows as are trained on here, held as the bytes that they become.
+        packed = replace(data, train=data.train.spread(20_000))
+        runs = {"stream": training(source, data, asked.network), "decoded": training(source, packed, asked.network)}
+        for run in runs.values():
+            for _ in range(30):
+                next(run)
+        ratios, speeds, waited = [], {"stream": [], "decoded": []}, 0.0
+        for _ in range(asked.rounds):
+            took = {}
+            for name, run in runs.items():
+                start = time.perf_counter()
+                before = stream.waited
+                for _ in range(40):
+                    next(run)
+                took[name] = time.perf_counter() - start
+                waited += stream.waited - before
+                speeds[name].append(40 * 64 / took[name])
+            ratios.append(took["decoded"] / took["stream"])
+        print(
+            f"images a second: stream {np.median(speeds['stream']):,.0f}, decoded {np.median(speeds['decoded']):,.0f}; ratio "
+            f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, {asked.rounds} rounds); waited {waited:.2f} s",
+            flush=True,
+        )
+        command = [sys.executable, __file__, "--memory", source, "--seconds", str(asked.seconds), "--network", asked.network]
+        early, most = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        print(f"anonymous memory: {early} MB at most in the first fifth of {asked.seconds:g} s, {most} MB after it")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

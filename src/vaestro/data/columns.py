@@ -1,0 +1,51 @@
+"""Turn columns of Arrow tables into arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vaestro.parts import quoted
+
+
+def filled(cells: np.ma.MaskedArray) -> np.ndarray:
+    """Return a column (N,) with NaN, NaT or empty text in its empty cells."""
+    empty, values = np.ma.getmaskarray(cells), np.asarray(cells.data)
+    if not empty.any():
+        return values
+    nothing: Any = {"M": np.datetime64("NaT"), "U": ""}.get(values.dtype.kind, np.nan)
+    values = values.astype(np.float64) if values.dtype.kind in "biu" else values.copy()
+    values[empty] = nothing
+    return values
+
+
+def stacked(column: Any, name: str, source: str) -> np.ndarray:
+    """Return lists of one length, or lists of such, as an array (N, ...).
+
+    Args:
+        column: an Arrow column.
+        name: of the column, and `source`, where it stands, for the message.
+
+    Raises:
+        ValueError: lists are missing or of several lengths.
+    """
+    import pyarrow.compute as compute
+
+    parts = []
+    for part in filter(len, column.chunks):
+        cells, shape = getattr(part, "storage", part), [len(part)]
+        while cells.type.num_fields:
+            sizes = compute.min_max(compute.list_value_length(cells)).as_py()
+            if cells.null_count or sizes["min"] != sizes["max"]:
+                got = "empty cells" if cells.null_count else f"{sizes['min']} to {sizes['max']} values"
+                raise ValueError(
+                    f"expected arrays of one shape in column {name!r} of {source}; got {got}: try {source}:ignore={quoted(name)}"
+                )
+            cells = cells.flatten()
+            shape.append(sizes["min"] or 0)
+        parts.append(cells.to_numpy(zero_copy_only=False).reshape(shape))
+    if len({part.shape[1:] for part in parts}) > 1 or not parts[0].size:
+        shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
+        raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={quoted(name)}")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
