@@ -48,6 +48,42 @@ def test_every_network_makes_and_reads_series(network: str, likelihood: str) -> 
     assert not torch.allclose(model.posterior(batch).mean, model.posterior(later).mean), "the order of times is read"
 
 
+@pytest.mark.parametrize("channels", [0, 2])
+def test_parquet_with_one_series_a_row(tmp_path: Path, channels: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    r = np.random.default_rng(0)
+    lengths = r.integers(3, 13, 200)
+    made = [r.normal(5, 2, (n, channels) if channels else n).astype(np.float32) for n in lengths]
+    made[7] = made[7][:0]
+    kind = pa.list_(pa.list_(pa.float32())) if channels else pa.list_(pa.float32())
+    table = pa.table({"x": pa.array([row.tolist() for row in made], kind), "label": [i % 4 for i in range(200)]})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=64)
+    data = vs.load(f"{tmp_path / 'x.parquet'}:series=true", condition=["label"])
+    assert data.space.shape == (12, channels or 1) and "1 rows without a series left out" in data.notes
+    held = [i for i in range(200) if i != 7]
+    for place in (0, 50):
+        i = held[data.train.index[place]]
+        row = data.train.outward()[place]
+        assert np.allclose(row[: len(made[i])], made[i], atol=1e-4) and np.isnan(row[len(made[i]) :]).all()
+        assert data.train.attributes["label"][place] == i % 4
+    assert vs.load(data.source, condition=["label"]).train.sha256() == data.train.sha256(), "what is kept of the source can be read again"
+    shorter = table.slice(8, 30)
+    pq.write_table(shorter.set_column(0, "x", pa.array([row[:4] for row in shorter["x"].to_pylist()], kind)), tmp_path / "y.parquet")
+    run = vs.train(data.source, run=tmp_path / "run", steps=5, latent=2)
+    out = tmp_path / "z.npz"
+    assert main(["encode", str(run.path), f"{tmp_path / 'y.parquet'}:series=true", "-o", str(out)]) == 0
+    assert np.load(out)["mean"].shape == (30, 2)
+    (tmp_path / "parts").mkdir()
+    for s in range(2):
+        pq.write_table(table.slice(100 * s, 100), tmp_path / "parts" / f"{s}.parquet")
+    assert len(vs.load(f"{tmp_path / 'parts'}:series=true").train) == len(data.train)
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "x.parquet").read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"cut\.parquet"):
+        vs.load(f"{tmp_path / 'cut.parquet'}:series=true")
+
+
 def test_channels_are_standardised_each_over_time(tmp_path: Path) -> None:
     x, _ = waves(200)
     np.save(tmp_path / "x.npy", x)

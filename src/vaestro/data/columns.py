@@ -49,3 +49,38 @@ def stacked(column: Any, name: str, source: str) -> np.ndarray:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
         raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={quoted(name)}")
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def series(column: Any, name: str, source: str) -> np.ndarray:
+    """Return lists of numbers, or of lists of one length, as an array (N, T) or (N, T, C), with NaN after the end of the shorter ones.
+
+    Args:
+        column: an Arrow column.
+        name: of the column, and `source`, where it stands, for the message.
+
+    Raises:
+        ValueError: it holds another thing, or the lists within lists differ in length.
+    """
+    import pyarrow
+    import pyarrow.compute as compute
+
+    if not column.type.num_fields or getattr(column.type, "value_type", None) is None:
+        raise ValueError(f"expected lists of numbers in column {name!r} of {source}; got {column.type}")
+    cells = column.combine_chunks()
+    cells = cells.combine_chunks() if isinstance(cells, pyarrow.ChunkedArray) else cells
+    sizes = compute.fill_null(compute.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = cells.flatten()
+    values = stacked(pyarrow.chunked_array([flat]), name, source) if flat.type.num_fields else flat.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"expected lists of numbers in column {name!r} of {source}; got {column.type}")
+    whole = np.full(
+        (len(sizes), int(sizes.max(initial=0)), *values.shape[1:]), np.nan, np.float32 if values.dtype.itemsize <= 4 else np.float64
+    )
+    ends = np.cumsum(sizes)
+    whole[np.repeat(np.arange(len(sizes)), sizes), np.arange(len(values)) - np.repeat(ends - sizes, sizes)] = values
+    return whole
+
+
+def padded(array: np.ndarray, length: int) -> np.ndarray:
+    """Return series (N, T, ...) as (N, length, ...), with NaN after their end."""
+    return np.pad(array, [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)], constant_values=np.nan)

@@ -18,6 +18,7 @@ import numpy as np
 
 from vaestro.data import cache, duplicates, images, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
+from vaestro.data.columns import padded
 from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
@@ -177,10 +178,12 @@ def load_rows(
         raise ValueError(f"expected a {split} split in {name}; got {', '.join(raw.splits)}")
     if given is not None:
         chosen, _, _ = _given(chosen, given.names, name, given, fixed)
-    for part in chosen.values():
+    for s, part in list(chosen.items()):
         if (space.kind is Kind.TOKENS) != isinstance(part.whole, Texts):
             got = {True: "texts", False: "a table" if isinstance(part.whole, Frame) else "numbers"}[isinstance(part.whole, Texts)]
             raise ValueError(f"expected {space}, as the run was trained on; got {got}")
+        if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
+            chosen[s] = part = replace(part, whole=padded(part.whole, space.outside[0]))
         if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
             raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
@@ -274,6 +277,9 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
         unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
+    lists = options.get("series", False) and not Path(name).suffix.lower().startswith(".np") and isinstance(first, np.ndarray)
+    if lists and any(np.isnan(array).any() for array in raw.splits.values()):
+        options = {"missing": "nan", **options}  # where series end
     if not folder:
         unfit += [k for k in options if k in SHARDS]
     if isinstance(first, Stream) and "missing" in options:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.data import images, shards, sparse, streams, tables, texts
+from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
 from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
@@ -152,6 +153,8 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         column = unquoted(options["text"])
         own = {k: v for k, v in options.items() if k not in TEXT}
         return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
+    if path.suffix.lower() == ".parquet" and options.get("series", False):
+        return _series([str(path)], name, options)
     if path.suffix.lower() == ".parquet" and columns is None and shards.streamable(path):
         return streams.read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
@@ -180,6 +183,10 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
 
 def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) -> Raw:
     """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
+    if options.get("series", False) and not shards.remote(name):
+        files = shards.listed(name)
+        if shards.kind_of(files[0]) is shards.Parquet:
+            return _series(files, name, options)
     splits = shards.plain(name)
     if splits is None:
         return streams.read_shards(name, options, progress)
@@ -197,6 +204,15 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
         frames[split] = Frame({n: np.ma.concatenate([frame.columns[n] for frame in held]) for n in held[0].columns})
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
     return raw if text is None else texts.of_column(raw, text, name)
+
+
+def _series(files: Sequence[str], name: str, options: Mapping[str, Any]) -> Raw:
+    """Read Parquet with one series a row, by split if the names of several say so."""
+    splits = shards.by_split(files, name)
+    read = {s: shards.read_series(held, options, name) for s, held in splits.items()}
+    longest = max(array.shape[1] for array, _, _ in read.values())
+    arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
+    return Raw(arrays, {s: known for s, (_, known, _) in read.items()}, tuple(note for _, _, notes in read.values() for note in notes))
 
 
 def _perhaps(offer: list[str]) -> str:

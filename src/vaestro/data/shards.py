@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from vaestro.data import cache, images, tables
-from vaestro.data.columns import filled, stacked
+from vaestro.data.columns import filled, padded, series, stacked
 from vaestro.data.images import Progress
 from vaestro.parts import nearest, unquoted
 
@@ -121,7 +121,7 @@ def _below(folder: str, depth: int = DEPTH) -> Iterator[str]:
     yield from sorted(below)
 
 
-def _listed(name: str) -> list[str]:
+def listed(name: str) -> list[str]:
     """Return the shards of a source in order.
 
     Raises:
@@ -169,7 +169,12 @@ def _split_of(path: str, root: str) -> str:
     return ""
 
 
-def _by_split(files: Sequence[str], name: str) -> dict[str, list[str]]:
+def by_split(files: Sequence[str], name: str) -> dict[str, list[str]]:
+    """Return shards by the split that their names speak of, or all of them as "all".
+
+    Raises:
+        ValueError: some names speak of a split and others do not, or there are none to train on.
+    """
     root = "" if remote(name) else str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else ""
     known = {file: _split_of(file, root) if root or len(files) > 1 else "" for file in files}
     if not any(known.values()):
@@ -531,6 +536,38 @@ def kind_of(path: str) -> type[Format]:
     return Tar if path.lower().endswith(".tar") else Parquet
 
 
+def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
+    """Read Parquet with one series a row into an array with NaN where series end; returns what else is known of each row, and notes.
+
+    Raises:
+        ValueError: there is no such column, or a file is damaged.
+    """
+    field = _chosen(_fields(files, name)[0], options, name)
+    parts, known, empty = [], [], 0
+    for path in files:
+        try:
+            with _parquet(path) as file:
+                singles = [f.name for f in file.schema_arrow if f.name != field and _kind(f.type) in ("single values", "texts")]
+                part = series(file.read(columns=[field])[field], field, path)
+                beside = _known(file.read(columns=singles).select(singles), path)
+        except _damage() as error:
+            if str(error).startswith("expected"):
+                raise
+            raise ValueError(f"expected a readable .parquet file; got {path}, which is damaged or cut short ({_line(error)})") from error
+        there = ~np.isnan(part.reshape(len(part), -1)).all(1)
+        empty += int((~there).sum())
+        parts.append(part[there])
+        known.append({n: v[there] for n, v in beside.items()})
+    if len({part.shape[2:] for part in parts}) > 1:
+        raise ValueError(f"expected series of as many channels in all of {name}; got several")
+    longest = max(part.shape[1] for part in parts)
+    if not longest or not sum(map(len, parts)):
+        raise ValueError(f"expected series in column {field!r} of {name}; got empty ones alone")
+    names = [n for n in known[0] if all(n in held for held in known)]
+    notes = [f"{empty:,} rows without a series left out"] if empty else []
+    return np.concatenate([padded(p, longest) for p in parts]), {n: np.concatenate([held[n] for held in known]) for n in names}, notes
+
+
 def streamable(path: Path) -> bool:
     """Tell whether a single Parquet file has a column of images or arrays."""
     try:
@@ -541,9 +578,9 @@ def streamable(path: Path) -> bool:
 
 def plain(name: str) -> dict[str, list[str]] | None:
     """Return the shards by split where they are Parquet of single values and texts alone, which are a table; else None."""
-    files = _listed(name)
+    files = listed(name)
     table = kind_of(files[0]) is Parquet and not remote(name) and not {"images", "arrays"} & set(_fields(files, name)[0].values())
-    return _by_split(files, name) if table else None
+    return by_split(files, name) if table else None
 
 
 def _fields(files: Sequence[str], name: str) -> tuple[dict[str, str], int]:
@@ -591,7 +628,7 @@ def indexed(
         ValueError: there is nothing to read, or shards are damaged and `strict` was asked for.
         OSError: a shard cannot be reached, or the cache cannot be written.
     """
-    splits = _by_split(_listed(name), name) if given is None else given
+    splits = by_split(listed(name), name) if given is None else given
     files = [file for held in splits.values() for file in held]
     stamps = [_stamp(file) for file in files]
     fields, _ = _fields(files, name)
