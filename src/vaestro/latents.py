@@ -1,18 +1,21 @@
-"""Put the latent space to work: encode a set, decode, reconstruct, interpolate, sample, impute."""
+"""Put the latent space to work: encode a set, decode, reconstruct, interpolate, edit, sample, impute."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaestro.data import Rows, tables
+from vaestro.data.columns import filled
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.model import LatentModel
+from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
 from vaestro.tokens import Texts
@@ -133,6 +136,116 @@ def interpolate(
             second = np.sin(share * angle) / np.sin(angle) * length / lengths[1]
     given = given_of(ends)
     return decode(model, first * a + second * b, given=None if given is None else given[:1].expand(steps, -1), decoding=decoding)
+
+
+KNOWN = 10_000  # data from which a direction is found
+
+
+class Direction(NamedTuple):
+    """Say where an attribute lies in the latent space.
+
+    Args:
+        step: what is added to a code for an amount of 1, (*Z).
+        correlation: of codes along it with the attribute, over the data that it was found on.
+        n: how many those were.
+        unit: what an amount of 1 is, in words.
+    """
+
+    step: np.ndarray
+    correlation: float
+    n: int
+    unit: str
+
+
+def direction(model: LatentModel, rows: Rows, name: str, value: Any = None) -> Direction:
+    """Return the direction in which an attribute grows, from the codes of data whose attribute is known.
+
+    For a value, or an attribute of two values, it is the mean code of the data that have it (of two, the larger) less the mean
+    code of the others (Larsen et al. 2016); for numbers, the codes' least-squares slope: by what they move where the attribute grows
+    by one. What goes along with the attribute in the data goes along in the direction.
+
+    Args:
+        model: a trained model with real latents.
+        rows: data with attributes; a table's own columns are attributes too.
+        name: of the attribute.
+        value: the one to move towards; None for numbers, and where there are two.
+
+    Raises:
+        ValueError: there is no such attribute or value, it does not vary or was given to the model, or latents are discrete.
+    """
+    if model.alphabet:
+        raise ValueError("expected real latents to edit; got discrete ones, to which nothing can be added")
+    known = attributes(rows)
+    given = () if model.given is None else model.given.names
+    if name in given:
+        raise ValueError(
+            f"expected an attribute that the code can tell; got {name!r}, which the model is given (--condition {name}=VALUE sets it)"
+        )
+    if name not in known:
+        raise ValueError(f"expected an attribute of {rows.name} data: {nearest(name, known) if known else 'there are none'}; got {name!r}")
+    values = known[name]
+    there = values == values
+    if values.dtype.kind == "U":
+        there &= values != ""
+    rows, values = rows.pick(np.flatnonzero(there)), values[there]
+    distinct = np.unique(values)
+    if value is None and len(distinct) == 2:
+        value = distinct[1]
+    elif value is None and values.dtype.kind not in "biuf":
+        raise ValueError(f"expected {name}=VALUE, one of {_some(distinct)}; got {name} alone, which has {len(distinct):,} values")
+    if value is not None:
+        has = values == value if values.dtype.kind != "U" and not isinstance(value, str) else _equal(values, str(value))
+        if not has.any() or has.all():
+            raise ValueError(f"expected a value of {name} that some data have and others do not: {_some(distinct)}; got {value}")
+        target, unit = has.astype(np.float64), f"the step from other data to those with {name}={value}"
+    else:
+        target, unit = values.astype(np.float64), f"1 of {name}, whose standard deviation is {values.astype(np.float64).std():.3g}"
+    if len(distinct) < 2:
+        raise ValueError(f"expected an attribute that varies; got {name}, which is {_some(distinct)} in all data")
+    codes = encode(model, rows)["mean"].astype(np.float64)
+    centred = target - target.mean()
+    step = np.tensordot(centred, codes - codes.mean(0), 1) / (centred @ centred)
+    along = codes.reshape(len(codes), -1) @ step.ravel()
+    told = float(np.corrcoef(along, target)[0, 1]) if along.std() > 0 else 0.0
+    return Direction(step.astype(np.float32), told, len(rows), unit)
+
+
+def edit(model: LatentModel, rows: Rows, along: Direction, amount: float, *, decoding: Decoding | None = None) -> Any:
+    """Return what codes decode to after so much of an attribute is added, in the user's layout and units.
+
+    Args:
+        model: the model that the direction is of.
+        rows: the data to edit; their conditions stay.
+        along: the direction, as `direction` finds it.
+        amount: how much of it; negative takes away.
+        decoding: as for `decode`.
+
+    Raises:
+        ValueError: the amount is not finite.
+    """
+    if not math.isfinite(amount):
+        raise ValueError(f"expected a finite amount; got {amount}")
+    return decode(model, encode(model, rows)["mean"] + np.float32(amount) * along.step, given=given_of(rows), decoding=decoding)
+
+
+def attributes(rows: Rows) -> dict[str, np.ndarray]:
+    """Return the attributes of rows, and of a table its columns, with NaN or empty text in empty cells."""
+    found = {name: np.asarray(values) for name, values in rows.attributes.items()}
+    if rows.space.kind is Kind.TABLE:
+        found |= {name: filled(column) for name, column in rows.outward().columns.items()}
+    return found
+
+
+def _equal(values: np.ndarray, text: str) -> np.ndarray:
+    """Tell which values a text names: numbers by what they are, others by how they are written."""
+    with suppress(ValueError):
+        if values.dtype.kind in "iuf":
+            return np.asarray(values == float(text))
+    return np.asarray(values.astype(str) == text)
+
+
+def _some(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:8].tolist())) + (" .." if len(values) > 8 else "")
 
 
 @torch.inference_mode()

@@ -658,6 +658,53 @@ def interpolate(
 
 
 @app.command()
+def edit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    attribute: Annotated[str, typer.Option(metavar="NAME", help="An attribute of the training data, or NAME=VALUE, such as digit=7.")],
+    output: Output,
+    amount: Annotated[
+        float, typer.Option(help="1 is the step from data without the value to those with it, or one of a number's units; negative: back.")
+    ] = 1.0,
+    split: Split = None,
+    condition: ConditionOfAll = None,
+    n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
+    beam: Beam = None,
+    force: Force = False,
+) -> None:
+    """Add so much of an attribute to each datum's code, and write what that decodes to; a .png shows data and edited ones in turn.
+
+    The attribute is looked for in the data that the run was trained on, and else in SOURCE.
+
+    Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
+    """
+    from vaestro import latents
+    from vaestro.data import load_rows
+    from vaestro.data.writers import check_output, write_data, write_grid
+
+    opened = _open(run)
+    path = check_output(output, force=force)
+    model, picture = opened.model(), path.suffix.lower() == ".png"
+    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    if n is not None and not 1 <= n <= len(rows):
+        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
+    chosen = rows.take(min(len(rows), n or (32 if picture else len(rows))))
+    name, value = next(iter(_pairs([attribute]).items())) if "=" in attribute else (attribute, None)
+    trained = opened.data().train.spread(latents.KNOWN).fixed()
+    along = latents.direction(model, trained if name in latents.attributes(trained) else rows.fixed(), name, value)
+    made = latents.edit(model, chosen, along, amount, decoding=_decoding(None, None, beam))
+    if picture:
+        shown = {"data": chosen.outward(), f"{amount:+g} {attribute}": made}
+        write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {amount:+g} of {attribute}")
+    else:
+        write_data(path, made)
+    console.say(
+        f"an amount of 1 is {along.unit}; of {along.n:,} data the codes along it tell that with a correlation of {along.correlation:.2f}"
+    )
+    console.say(f"wrote {len(chosen):,} data ({rows.name}) with {amount:+g} of {attribute} to {path}")
+
+
+@app.command()
 def impute(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     source: Annotated[str, typer.Argument(help="Data with missing cells, of the kind that the run was trained on.")],
