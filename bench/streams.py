@@ -4,7 +4,7 @@
     python bench/streams.py --loader          rows a second that are decoded ahead, without a model
 
 Shards of 250 MB are made in a temporary folder: colour images of noise over smooth shapes, that compress no better than photographs.
-Then one process trains on the stream and on the decoded form of some of the rows in turns, 20 steps at a time, so that what else the
+Then one process trains on the stream and on the decoded form of some of the rows in turns, 40 steps at a time, so that what else the
 machine does falls on both alike, and a process of its own trains on the stream alone, whose anonymous memory is read at every step.
 """
 
@@ -80,18 +80,19 @@ def training(source: str, data: Any, network: str) -> Any:
 
 
 def memory(source: str, seconds: float, network: str) -> None:
-    """Train for a while and print the anonymous memory after a fifth of it, and the most after that, in MB."""
+    """Train for a while and print the most anonymous memory in the first third of it, and in the last, in MB."""
     import vaestro as vs
 
     steps = training(source, vs.load(source), network)
+    next(steps)
     start, early, most = time.perf_counter(), 0.0, 0.0
-    for step in steps:
-        passed = time.perf_counter() - start
-        if passed > seconds:
+    for _ in steps:
+        passed = (time.perf_counter() - start) / seconds
+        if passed > 1:
             break
-        if passed < 0.2 * seconds:
+        if passed < 1 / 3:
             early = max(early, anonymous())
-        elif step.index % 5 == 0:
+        elif passed > 2 / 3:
             most = max(most, anonymous())
     print(f"{early:.0f} {most:.0f}")
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--form", choices=("jpeg", "png", "npy"), default="jpeg")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--network", default="conv")
-    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--loader", action="store_true")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -125,7 +126,8 @@ def main() -> None:
         vs.load(source)
         again = time.perf_counter() - start
         size = sum(f.stat().st_size for f in (folder / "shards").iterdir()) / 1e9
-        print(f"{size:.2f} GB in {len(list((folder / 'shards').iterdir()))} shards, {rows:,} images of {asked.side}x{asked.side} as {asked.form}")
+        count = len(list((folder / "shards").iterdir()))
+        print(f"{size:.2f} GB in {count} shards, {rows:,} images of {asked.side}x{asked.side} as {asked.form}")
         print(f"first start {first:.1f} s, second {again:.2f} s", flush=True)
         stream = data.train.values
         if asked.loader:
@@ -163,7 +165,7 @@ def main() -> None:
         )
         command = [sys.executable, __file__, "--memory", source, "--seconds", str(asked.seconds), "--network", asked.network]
         early, most = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        print(f"anonymous memory: {early} MB at most in the first fifth of {asked.seconds:g} s, {most} MB after it")
+        print(f"anonymous memory: {early} MB at most in the first third of {asked.seconds:g} s, {most} MB in the last")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

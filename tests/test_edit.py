@@ -108,7 +108,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     table.write_text("age,city\n" + "".join(f"{a:.2f},{'ab'[int(a > 40)]}\n" for a in r.normal(40, 10, 300)))
     assert main(["train", str(table), "--run", f"{run}2", "--steps", "20", "--latent", "2"]) == 0
     assert main(["edit", f"{run}2", str(table), "--attribute", "city", "-o", str(tmp_path / "e.csv")]) == 0
-    assert (tmp_path / "e.csv").read_text().splitlines()[0] == "age,city"
+    assert (tmp_path / "e.csv").read_text().splitlines()[0] == '"age","city"'
 
 
 def test_sentences_are_edited_by_a_column_beside_them(tmp_path: Path) -> None:

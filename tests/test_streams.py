@@ -409,8 +409,20 @@ def test_a_damaged_image_is_counted_and_the_next_one_stands_for_it(tmp_path: Pat
     packed = streams.read_shards(str(tmp_path / "s"), {"streaming": False})
     assert len(packed.splits["all"]) == 58, "decoded once, they are left out"
     strict = streams.read_shards(str(tmp_path / "s"), {"strict": True}).splits["all"]
-    with pytest.raises(ValueError, match=r"in every row, as strict=true asks; got 1 that cannot be: row 8 of .*a.tar"):
+    with pytest.raises(ValueError, match=r"in every row, as strict=true asks; got 1 that cannot be read: row 8 of .*a.tar"):
         strict[np.array([7])]
+
+
+def test_rows_that_cannot_be_read_are_named_while_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vaestro.cli.main import main
+
+    samples = [{"png": encoded(picture(i)) if i != 40 else b"nothing"} for i in range(100)]
+    write_tar(tmp_path / "s" / "a.tar", samples)
+    options = ["--steps", "20", "--batch", "16", "--network", "mlp:width=8,depth=1"]
+    assert main(["train", str(tmp_path / "s"), "--run", str(tmp_path / "run"), *options]) == 0
+    said = capsys.readouterr().out
+    assert said.count("rows: 1 that cannot be read: row 41 of") == 1 and "the next ones stood in their place" in said
+    assert "(1 rows could not be read)" in said
 
 
 def test_many_damaged_images_end_it(tmp_path: Path) -> None:

@@ -523,6 +523,11 @@ class Training(Iterator[Step]):
         waited, self._stream.waited = self._stream.waited, 0.0
         return {"waited": round(waited / elapsed, 4) if elapsed > 0 else 0.0, "unread": self._stream.unread()[0]}
 
+    def unread(self) -> str:
+        """Name rows of streamed data that could not be read, in whose place others stood; nothing if there are none."""
+        count, said = (0, "") if self._stream is None else self._stream.unread()
+        return f"rows: {said}; the next ones stood in their place" if count else ""
+
     _last_logged = _averaged_at = _in_a_row = 0
 
     def _lap(self) -> float:

@@ -37,10 +37,13 @@ class Console:
         if self.live:
             _watch_live(job)
         else:
-            watcher = job.watcher()
+            watcher, unread = job.watcher(), 0
             for step in job:
                 for record in step.records:
                     self.say(line(record, job.training.steps))
+                    if (record.unread or 0) > unread:
+                        unread = record.unread or 0
+                        self.say(job.training.unread())
                 for finding in watcher.see([record.line() for record in step.records]):
                     for text in finding.lines():
                         self.say(text)
@@ -130,7 +133,7 @@ def _watch_live(job: Job) -> None:
         s: {n: deque(maxlen=24) for n in ("bound", "distortion", "rate")} for s in ("train", "valid")
     }
     latest: dict[str, Record] = {}
-    start, first, shown = time.monotonic(), training.index, 0.0
+    start, first, shown, unread = time.monotonic(), training.index, 0.0, 0
     watcher = job.watcher()
 
     def picture() -> Any:
@@ -158,6 +161,9 @@ def _watch_live(job: Job) -> None:
                 latest[record.split] = record
                 for name, values in history[record.split].items():
                     values.append(getattr(record, name))
+                if (record.unread or 0) > unread:
+                    unread = record.unread or 0
+                    live.console.print(job.training.unread(), markup=False, highlight=False, soft_wrap=True)
             for finding in watcher.see([record.line() for record in step.records]):
                 for text in finding.lines():
                     live.console.print(text, markup=False, highlight=False, soft_wrap=True)

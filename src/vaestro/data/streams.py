@@ -220,7 +220,7 @@ class _Source:
             file = int(self.index.file[block])
             first = int(self.index.starts[np.searchsorted(self.index.file, file)])
             named.append(f"row {row - first + 1:,} of {self.index.files[file]} {reason}")
-        return f"{count:,} that cannot be: {'; '.join(named)}" + (" .." if count > 3 else "")
+        return f"{count:,} that cannot be read: {'; '.join(named)}" + (" .." if count > 3 else "")
 
     def _next(self, block: int, row: int) -> np.ndarray:
         """Return the next row that can be read; the block after the last is the first."""
