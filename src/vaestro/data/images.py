@@ -264,16 +264,28 @@ def _measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
     """Read an image's header: (height, width) upright, whether it is grey, and why it cannot be used, or nothing."""
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
-        floats = image.mode == "F" or (image.mode == "I" and image.format == "TIFF")
-        reason = DEEP if floats else HUGE if width * height > PIXELS else TINY if min(width, height) < SIDES[0] else ""
-        return ((width, height) if _turn(image) >= 5 else (height, width)), image.mode in GREY, reason
+        return ((width, height) if _turn(image) >= 5 else (height, width)), image.mode in GREY, _unfit(image)
+
+
+def _unfit(image: Image.Image) -> str:
+    """Say why an image cannot be used, from its header; nothing where it can."""
+    width, height = image.size
+    floats = image.mode == "F" or (image.mode == "I" and image.format == "TIFF")
+    return DEEP if floats else HUGE if width * height > PIXELS else TINY if min(width, height) < SIDES[0] else ""
 
 
 def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
-    """Decode an image into bytes (H, W) or (H, W, 3), with what was done in words."""
+    """Decode an image into bytes (H, W) or (H, W, 3), with what was done in words.
+
+    Raises:
+        ValueError: its header says that it cannot be used.
+        Exception: of any kind, where it is damaged.
+    """
     said, mode = [], "RGB" if colour else "L"
     with Image.open(path, formats=FORMATS) as opened:
         image: Image.Image = opened
+        if reason := _unfit(image):
+            raise ValueError(reason)
         turn = _turn(image)
         height, width = target.size or (0, 0)
         height, width = (width, height) if turn >= 5 else (height, width)

@@ -14,7 +14,7 @@ import os
 import re
 import tarfile
 from abc import ABC, abstractmethod
-from collections import Counter
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,38 +301,41 @@ class Tar(Format):
 
     def index(self, path: str) -> Indexed:
         damage: list[str] = []
-        spans: list[tuple[int, int]] = []
-        known: list[dict[str, Any]] = []
-        without = 0
+        spans, known = array("q"), dict[str, list[Any]]()
+        rows = without = 0
 
-        def of(sample: dict[str, tuple[int, bytes | None, int]]) -> None:
-            nonlocal without
+        def of(sample: Mapping[str, tuple[int, int]], beside: Mapping[str, bytes]) -> None:
+            nonlocal rows, without
             if self.field not in sample:
                 without += 1
                 return
-            offset, _, size = sample[self.field]
-            spans.append((offset, size))
-            known.append(_told({field: content for field, (_, content, _) in sample.items() if content is not None}))
+            spans.extend(sample[self.field])
+            told = _told(beside) if beside else {}
+            if rows == 0:
+                known.update((name, []) for name in told)
+            for name in [n for n in known if n not in told]:
+                del known[name]
+            for name, values in known.items():
+                values.append(told[name])
+            rows += 1
 
         with _opened(path) as file:
-            last, sample = None, dict[str, tuple[int, bytes | None, int]]()
+            last, sample, beside = None, dict[str, tuple[int, int]](), dict[str, bytes]()
             for key, field, info in _members(path, damage, file):
                 if key != last and sample:
-                    of(sample)
-                    sample = {}
-                content = None
+                    of(sample, beside)
+                    sample, beside = {}, {}
                 if field in ("cls", "json") and info.size < 2**16:
                     file.seek(info.offset_data)
-                    content = file.read(info.size)
-                last, sample[field] = key, (info.offset_data, content, info.size)
+                    beside[field] = file.read(info.size)
+                last, sample[field] = key, (info.offset_data, info.size)
             if sample:
-                of(sample)
-        places, sizes = _blocks(np.array([size for _, size in spans], np.int64))
-        names = Counter(name for row in known for name in row)
-        attributes = {n: np.array([row[n] for row in known]) for n, times in names.items() if times == len(known)}
+                of(sample, beside)
+        held = np.array(spans, np.int64).reshape(-1, 2)
+        places, sizes = _blocks(held[:, 1])
         if without:
             damage.append(f"{without:,} samples without .{self.field} are left out")
-        return Indexed(places, sizes, np.array(spans, np.int64).reshape(-1, 2), attributes, "; ".join(damage))
+        return Indexed(places, sizes, held, {n: np.array(values) for n, values in known.items()}, "; ".join(damage))
 
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
         number, first = int(index.file[block]), int(index.starts[block])

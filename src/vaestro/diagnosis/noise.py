@@ -31,9 +31,11 @@ from vaestro.model import LatentModel
 from vaestro.objectives import BOUNDS
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator
+from vaestro.spaces import Kind
 
 BLOCKS = 10  # of repetitions, whose means are held
 HELD = 100_000_000  # numbers of block means that are held
+TEXTS = 8  # of a batch
 FITTING = 300  # steps that a learned baseline is fitted for
 REAL = ("pathwise", "stl", "dreg", "score", "score:baseline=average", "score:baseline=learned", "score:baseline=none")
 DISCRETE = ("score", "score:baseline=average", "score:baseline=learned", "score:baseline=none", "gumbel-softmax", "straight-through")
@@ -134,7 +136,7 @@ def gradient_noise(
         k: numbers of draws.
         beta: the weight of the rate.
         estimators: names with options; by default all that have a meaning.
-        batch: data in a step.
+        batch: data in a step; of texts, each of which takes as many steps of a network as it has tokens, at most 8.
         repeats: independent draws of the noise, 20 or more.
         seed: of batch and noise.
 
@@ -151,7 +153,7 @@ def gradient_noise(
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
     work = float(sum(draws * len(each) for draws, each in planned)) or 1.0
     device = next(model.parameters()).device
-    size = min(batch, len(train))
+    size = min(batch, len(train), TEXTS if train.space.kind is Kind.TOKENS else batch)
     order = numpy_generator(seed, "gradient noise").permutation(len(train))
     starts = range(0, max(1, min(8, len(train) // size)) * size, size)
     several = [in_space(train.pick(np.sort(order[i : i + size])).fixed(), model.space) for i in starts]
