@@ -500,3 +500,23 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(["diagnose", str(run)]) == 0
     assert "not those of the training" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    from vaestro.runs import Job, Run, resume
+
+    source = str(tars(tmp_path / "s", [150, 90])) + ":buffer=50"
+    options: dict[str, Any] = {"steps": 50, "batch": 16, "network": "mlp:width=8,depth=1", "latent": 2}
+    whole = vs.train(source, run=tmp_path / "whole", **options)
+    job = Job.new(source, run=tmp_path / "part", **options)
+    for step in job:
+        if step.index == 22:
+            job.checkpoint()
+        if step.index == 27:
+            break  # what came after the checkpoint is lost
+    job.training.data.train.values.let_go()
+    again = resume(tmp_path / "part")
+    timed = ("seconds", "examples_per_second", "waited")
+    lines = [[{k: v for k, v in line.items() if k not in timed} for line in Run(r.path).metrics()] for r in (whole, again)]
+    assert lines[0] == lines[1]
+    assert whole.weights_sha256() == again.weights_sha256()
