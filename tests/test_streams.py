@@ -413,6 +413,40 @@ def test_a_damaged_image_is_counted_and_the_next_one_stands_for_it(tmp_path: Pat
         strict[np.array([7])]
 
 
+def test_what_stands_for_a_damaged_row_is_of_its_own_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training row must not be replaced by one that is held out, nor the other way."""
+    samples = [{"png": encoded(picture(i)), "cls": str(i).encode()} for i in range(200)]
+    held = set(load(str(write_tar(tmp_path / "a" / "a.tar", samples).parent)).test.attributes["class"].tolist())
+    held |= set(load(str(tmp_path / "a")).valid.attributes["class"].tolist())
+    bad = [i - 1 for i in held if i and i - 1 not in held][:12] + sorted(held)[:3]
+    for i in bad:
+        samples[i] = {"png": b"nothing", "cls": str(i).encode()}
+    data = load(str(write_tar(tmp_path / "b" / "a.tar", samples).parent), condition=["class"])
+    assert len(data.valid) + len(data.test) == len(held) - 3 and any("left out, which cannot be read" in n for n in data.notes)
+    for rows in (data.valid, data.test):
+        names = rows.given_space.outward(rows.given).columns["class"].data.astype(int)
+        assert (rows.outward() == np.stack([picture(i) for i in names])).all()
+    seen = data.train.gather(np.arange(len(data.train))[None])[0].x.numpy().reshape(-1, SIDE, SIDE)
+    assert not {bytes(picture(i)) for i in held} & set(map(bytes, seen))
+    from vaestro.cli.main import main
+
+    run = str(tmp_path / "run")
+    assert main(["train", str(tmp_path / "b"), "--run", run, "--steps", "5", "--network", "mlp:width=8,depth=1"]) == 0
+    capsys.readouterr()
+    assert main(["encode", run, str(tmp_path / "b"), "-o", str(tmp_path / "z.npy")]) == 0
+    assert "warning: rows: 15 that cannot be read: row " in capsys.readouterr().out
+
+
+def test_grey_images_in_shards_are_binarised_anew(tmp_path: Path) -> None:
+    data = load(str(tars(tmp_path / "s", [300])) + ":binarise=dynamic")
+    assert str(data.space).startswith("binary")
+    index = np.arange(len(data.train))[None]
+    x = np.stack([data.train.gather(index, seed=s)[0].x.numpy().reshape(-1, SIDE, SIDE) for s in range(40)])
+    assert set(np.unique(x)) == {0, 1} and (x[0] != x[1]).any()
+    grey = np.stack([picture(i) for i in data.train.index]) / 255
+    assert abs(x.mean(0) - grey).mean() < 0.08 and abs(x.mean() - grey.mean()) < 0.005
+
+
 def test_rows_that_cannot_be_read_are_named_while_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from vaestro.cli.main import main
 

@@ -465,8 +465,7 @@ class Training(Iterator[Step]):
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
-            if self._stream is not None:
-                self._stream.let_go()
+            self.let_go()
             if self.processes > 1:
                 # A process that leaves while others still talk to it takes them down.
                 self.accelerator.wait_for_everyone()
@@ -522,6 +521,11 @@ class Training(Iterator[Step]):
             return {}
         waited, self._stream.waited = self._stream.waited, 0.0
         return {"waited": round(waited / elapsed, 4) if elapsed > 0 else 0.0, "unread": self._stream.unread()[0]}
+
+    def let_go(self) -> None:
+        """Forget streamed data that were decoded ahead, for which the process would wait at its end."""
+        if self._stream is not None:
+            self._stream.let_go()
 
     def unread(self) -> str:
         """Name rows of streamed data that could not be read, in whose place others stood; nothing if there are none."""

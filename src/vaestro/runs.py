@@ -626,6 +626,7 @@ class Job(Iterator[Step]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.training.let_go()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

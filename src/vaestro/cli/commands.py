@@ -244,6 +244,7 @@ def evaluate(
         raise typer.Exit(130) from None
     assert evaluation is not None
     _say_evaluation(evaluation, rows)
+    _say_unread(rows)
     for warning in evaluation.warnings[len(changed) :]:
         console.say(f"note: {warning}")
     console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(time.perf_counter() - start)}")
@@ -545,6 +546,7 @@ def encode(
         write_latents(Path(source.partition(":")[0]).expanduser(), path, codes)
     else:
         write_arrays(path, codes)
+    _say_unread(rows)
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
     console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
 
@@ -611,6 +613,7 @@ def reconstruct(
         raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
     rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
     means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam))
+    _say_unread(rows)
     if picture:
         write_grid(
             path,
@@ -892,6 +895,14 @@ def _pairs(conditions: list[str] | None) -> dict[str, str]:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value
     return pairs
+
+
+def _say_unread(rows: Rows) -> None:
+    """Say which rows of streamed data could not be read, and that others stood in their place."""
+    from vaestro.data.sets import Streamed
+
+    if isinstance(rows.values, Streamed) and rows.values.unread()[0]:
+        console.say(f"warning: rows: {rows.values.unread()[1]}; what is written for them is of the next ones")
 
 
 def _decoding(top_p: float | None, temperature: float | None, beam: int | None) -> Any:

@@ -325,7 +325,8 @@ def _split(raw: Raw, options: Mapping[str, Any], name: str) -> tuple[dict[str, P
             start -= size
         chosen["train"] = np.sort(order[:start])
     for s, index in chosen.items():
-        parts[s] = Part(whole.whole, index, {k: v[index] for k, v in whole.attributes.items()})
+        array = whole.whole.only(index) if isinstance(whole.whole, Stream) else whole.whole
+        parts[s] = Part(array, index, {k: v[index] for k, v in whole.attributes.items()})
     return {s: parts[s] for s in SPLITS}, [f"split by seed {options.get('seed', 0)}"]
 
 
@@ -437,13 +438,13 @@ def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None, i
     """
     if isinstance(whole, (Frame, Texts)):
         return space.inward(whole), space.seen(whole), False
-    if isinstance(whole, Stream):
-        return whole.laid_out(space), None, False
     if isinstance(whole, Sparse):
         if space.kind is not Kind.COUNT:
             raise ValueError(f"expected {space}, as the run was trained on; got a sparse matrix of counts")
         return whole, None, False
     inward = partial(grey_levels, space=space) if grey else space.inward
+    if isinstance(whole, Stream):
+        return whole.laid_out(inward), None, False
     if as_it_lies(whole, space, grey):
         if not (inferred or grey or space.levels == 256):
             once([whole], lambda array, start, rows: inward(rows))  # raises where a level is beyond the last

@@ -14,10 +14,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -27,7 +26,6 @@ from vaestro.data import cache, images, shards
 from vaestro.data.passes import Part
 from vaestro.data.sets import Raw, Streamed
 from vaestro.randomness import Window, numpy_generator
-from vaestro.spaces import Space
 
 KIND = "stream-1"
 BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # of a window, whichever is less
@@ -153,19 +151,12 @@ class _Source:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
-    def rows(self, block: int, rows: np.ndarray) -> np.ndarray:
-        """Return rows of a block, by their numbers in it; in place of one that cannot be read, the next one that can.
+    def tried(self, block: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows of a block, by their numbers in it, and which of them could not be read.
 
         Raises:
             ValueError: a row cannot be read and `strict` was asked for, or too many cannot.
         """
-        made, bad = self._tried(block, rows)
-        for i in np.flatnonzero(bad).tolist():
-            made[i] = self._next(block, int(rows[i]))
-        return made
-
-    def _tried(self, block: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows, and which of them could not be read."""
         decoder = self.decoder
         made, bad = np.zeros((len(rows), *decoder.shape), decoder.dtype), np.zeros(len(rows), bool)
         why: dict[int, str] = {}
@@ -219,17 +210,6 @@ class _Source:
             named.append(f"row {row - first + 1:,} of {self.index.files[file]} {reason}")
         return f"{count:,} that cannot be read: {'; '.join(named)}" + (" .." if count > 3 else "")
 
-    def _next(self, block: int, row: int) -> np.ndarray:
-        """Return the next row that can be read; the block after the last is the first."""
-        for step in range(1 + min(len(self.index.sizes), 100)):
-            at = (block + step) % len(self.index.sizes)
-            rest = np.arange(row + 1 if step == 0 else 0, int(self.index.sizes[at]))
-            for some in np.array_split(rest, -(-len(rest) // 16)) if len(rest) else ():
-                made, bad = self._tried(at, some)
-                if not bad.all():
-                    return np.asarray(made[int(np.flatnonzero(~bad)[0])])
-        raise ValueError(f"expected data that can be read; got {self.said()}")
-
 
 def processors() -> int:
     """Return how many processors there are for this process."""
@@ -256,11 +236,19 @@ class Stream(Streamed):
         source: how blocks are read.
         blocks: which of them, laid end to end.
         buffer: rows of a window of the shuffled order.
-        space: lays rows out inside; None for rows as the user has them.
+        own: which rows may stand for one that cannot be read, (N,) truth values; None for all. Those of another split may not.
+        inward: lays rows out inside; None for rows as the user has them.
     """
 
-    def __init__(self, source: _Source, blocks: np.ndarray, buffer: int, space: Space | None = None) -> None:
-        self.source, self.blocks, self.buffer, self.space = source, blocks, buffer, space
+    def __init__(
+        self,
+        source: _Source,
+        blocks: np.ndarray,
+        buffer: int,
+        own: np.ndarray | None = None,
+        inward: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.source, self.blocks, self.buffer, self.own, self.inward = source, blocks, buffer, own, inward
         self.sizes = source.index.sizes[blocks]
         self._starts = np.cumsum(self.sizes) - self.sizes
         self._rows = int(self.sizes.sum())
@@ -269,7 +257,7 @@ class Stream(Streamed):
         self._begun = False
         decoder = source.decoder
         empty = np.zeros((0, *decoder.shape), decoder.dtype)
-        self._one = empty if space is None else space.inward(empty)
+        self._one = empty if inward is None else inward(empty)
         self.row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -290,23 +278,30 @@ class Stream(Streamed):
         """Return the type of the values."""
         return self._one.dtype
 
-    def laid_out(self, space: Space) -> Stream:
-        """Return the same rows as a space has them inside."""
-        return Stream(self.source, self.blocks, self.buffer, space)
+    def laid_out(self, inward: Callable[[np.ndarray], np.ndarray]) -> Stream:
+        """Return the same rows as they are inside."""
+        return Stream(self.source, self.blocks, self.buffer, self.own, inward)
+
+    def only(self, index: np.ndarray) -> Stream:
+        """Return the same rows, of which only some may stand for others."""
+        own = np.zeros(self._rows, bool)
+        own[index] = True
+        return Stream(self.source, self.blocks, self.buffer, own, self.inward)
 
     @staticmethod
     def joined(streams: Sequence[Stream]) -> Stream:
         """Lay streams over the same shards end to end."""
         first = streams[0]
-        return Stream(first.source, np.concatenate([s.blocks for s in streams]), first.buffer, first.space)
+        return Stream(first.source, np.concatenate([s.blocks for s in streams]), first.buffer, None, first.inward)
 
     def held_out(self, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
         """Draw so many rows for each split, and the rest for training, in rising order. They come from few blocks, half of whose rows are
         left: nobody wants to read all shards for what is held out."""
         total = sum(sizes.values())
         few = max(FEWEST, -(-2 * total * len(self.blocks) // self._rows))
-        blocks = numpy_generator(seed, "split", "blocks").permutation(len(self.blocks))[:few]
-        drawn = numpy_generator(seed, "split").permutation(self._rows_of(np.sort(blocks)))
+        blocks = numpy_generator(seed, "split", "blocks").permutation(len(self.blocks))
+        enough = int(np.searchsorted(np.cumsum(self.sizes[blocks]), total)) + 1
+        drawn = numpy_generator(seed, "split").permutation(self._rows_of(np.sort(blocks[: max(few, enough)])))
         ends = np.cumsum(list(sizes.values())).tolist()
         found = {s: np.sort(drawn[end - size : end]) for (s, size), end in zip(sizes.items(), ends, strict=True)}
         rest = np.ones(self._rows, bool)
@@ -338,6 +333,10 @@ class Stream(Streamed):
         digest.update(repr((words, index.field, self.shape[1:])).encode())
         digest.update(np.ascontiguousarray(index.place[self.blocks]).data)
         digest.update(np.ascontiguousarray(self.sizes).data)
+        if len(index.spans):
+            first = index.starts[self.blocks]
+            for start, size in zip(first.tolist(), self.sizes.tolist(), strict=True):
+                digest.update(np.ascontiguousarray(index.spans[start : start + size]).data)
         return digest.hexdigest()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -405,6 +404,24 @@ class Stream(Streamed):
                 work.result()
             ahead.work = []
 
+    def _after(self, block: int, row: int) -> np.ndarray:
+        """Return the next row that can be read, as the user has it; after the last comes the first."""
+        for step in range(min(len(self.blocks), 100) + 1):
+            at = (block + step) % len(self.blocks)
+            rest = np.arange(row + 1 if step == 0 else int(self._starts[at]), int(self._starts[at] + self.sizes[at]))
+            rest = rest if self.own is None else rest[self.own[rest]]
+            for some in np.array_split(rest, -(-len(rest) // 16)) if len(rest) else ():
+                made, bad = self.source.tried(int(self.blocks[at]), some - int(self._starts[at]))
+                if not bad.all():
+                    return np.asarray(made[int(np.flatnonzero(~bad)[0])])
+        raise ValueError(f"expected data that can be read; got {self.source.said()}")
+
+    def readable(self, rows: np.ndarray) -> np.ndarray:
+        """Tell which rows could be read, of those that were asked for."""
+        blocks = np.searchsorted(self._starts, rows, "right") - 1
+        first = self.source.index.starts[self.blocks[blocks]] - self._starts[blocks]
+        return np.array([row not in self.source.unread for row in (rows + first).tolist()], bool)
+
     def _started(self, rows: np.ndarray) -> _Ahead:
         """Begin to decode rows, which rise."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -413,8 +430,10 @@ class Stream(Streamed):
         pool = self.source.pool()
 
         def fill(block: int, first: int, last: int) -> None:
-            made = self.source.rows(int(self.blocks[block]), rows[first:last] - int(self._starts[block]))
-            values[first:last] = made if self.space is None else self.space.inward(made)
+            made, bad = self.source.tried(int(self.blocks[block]), rows[first:last] - int(self._starts[block]))
+            for i in np.flatnonzero(bad).tolist():
+                made[i] = self._after(block, int(rows[first + i]))
+            values[first:last] = made if self.inward is None else self.inward(made)
 
         work = [pool.submit(fill, int(blocks[a]), a, b) for a, b in itertools.pairwise(cuts)]
         return _Ahead(rows, values, work)
@@ -493,9 +512,7 @@ def _packed(
                 if progress is not None:
                     progress("decoding", done, total)
             array.flush()
-            first = int(source.index.starts[stream.blocks[0]])
-            left = np.array([row not in source.unread for row in range(first, first + len(stream))], bool)
-            np.save(folder / f"kept{i}.npy", np.flatnonzero(left))
+            np.save(folder / f"kept{i}.npy", np.flatnonzero(stream.readable(np.arange(len(stream)))))
         return {"unread": [f"{source.said()}: left out"] if source.unread else []}
 
     settings = {**_settings(streams, options), "streaming": False}
@@ -549,11 +566,27 @@ def settled(
                 if progress is not None:
                     progress("decoding what is held out", done, total)
             array.flush()
-        return {}
+            kept = stream.readable(rows)
+            left[split] = int((~kept).sum())
+            np.save(folder / f"kept-{split}.npy", np.flatnonzero(kept))
+        return {"left": left}
 
+    left: dict[str, int] = {}
     settings = _settings({s: p.whole for s, p in parts.items()}, options)
-    folder, _ = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
-    made = {s: replace(p, whole=cache.open_array(folder / f"{s}.npy"), index=None) if s in once else p for s, p in parts.items()}
-    looked = {s: p for s, p in made.items() if s in once} | {"train": Part(cache.open_array(folder / "train.npy"))}
-    notes = [f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} training rows"]
+    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
+
+    def held(split: str) -> np.ndarray:
+        array = cache.open_array(folder / f"{split}.npy")
+        return array[np.load(folder / f"kept-{split}.npy")] if meta["left"][split] else array
+
+    made, notes = dict(parts), []
+    for split, part in parts.items():
+        if split in once:
+            kept = np.load(folder / f"kept-{split}.npy")
+            given = None if part.given is None else part.given[kept]
+            made[split] = Part(held(split), None, {n: v[kept] for n, v in part.attributes.items()}, given)
+            if meta["left"][split]:
+                notes.append(f"{meta['left'][split]:,} of {len(part):,} {split} rows left out, which cannot be read")
+    looked = {s: p for s, p in made.items() if s in once} | {"train": Part(held("train"))}
+    notes.append(f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} training rows")
     return made, looked, notes
