@@ -168,6 +168,16 @@ def test_a_single_parquet_file_with_images_is_read(tmp_path: Path) -> None:
     assert isinstance(data.train.values, Streamed) and len(data.train) == 54
 
 
+def test_images_beside_a_table_are_images_and_a_table_without_its_lists_is_a_table(tmp_path: Path) -> None:
+    for i in range(20):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / "ab"[i % 2] / f"{i}.png").write_bytes(encoded(picture(i)))
+    parquet(tmp_path / "photos" / "about" / "meta.parquet", 0, 20)
+    assert not shards.is_shards(str(tmp_path / "photos")) and len(load(str(tmp_path / "photos")).train) == 18
+    file = parquet(tmp_path / "t.parquet", 0, 40, kind="arrays")
+    assert {column.name for column in load(f"{file}:ignore=x").space.columns} == {"number", "label"}
+
+
 def test_splits_are_what_the_names_say(tmp_path: Path) -> None:
     tars(tmp_path / "s", [40, 20], "train")
     tars(tmp_path / "s", [10], "val")
@@ -502,6 +512,11 @@ def test_a_shard_that_changes_while_it_is_read_ends_it(tmp_path: Path) -> None:
         (lambda p: f"{tars(p / 's', [30])}:buffer=0", "a buffer of 1 row or more"),
         (lambda p: f"{tars(p / 's', [30])}:missing=nan", "missing=nan"),
         (lambda p: f"{tars(p / 's', [30])}:buffer=9,streaming=false", "no buffer= without streaming"),
+        (
+            lambda p: (p / "a.png").write_bytes(encoded(picture(0))) and f"{p}:streaming=true",
+            "options for images .* got streaming=",
+        ),
+        (lambda p: "hf:owner/name:buffer=9", "streaming=true beside buffer="),
         (lambda p: f"{tars(p / 's', [30])}:array=jpg", "array= to name images or arrays"),
         (lambda p: "mnist:streaming=true", "expected an option of mnist"),
     ],

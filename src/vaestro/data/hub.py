@@ -50,6 +50,8 @@ def read_hub(name: str, options: Mapping[str, Any], progress: images.Progress | 
     library, source = _library(), f"hf:{place[1]}"
     if options.get("streaming", False):
         return _streamed(library, place[1], place[2], options, progress)
+    if "buffer" in options:
+        raise ValueError(f"expected streaming=true beside buffer=; got buffer={options['buffer']} for {source}")
     with _quiet(library, bars=progress is not None and sys.stderr.isatty()):
         try:
             found = library.load_dataset(place[1])

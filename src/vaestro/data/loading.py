@@ -280,7 +280,7 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     lists = options.get("series", False) and not Path(name).suffix.lower().startswith(".np") and isinstance(first, np.ndarray)
     if lists and any(np.isnan(array).any() for array in raw.splits.values()):
         options = {"missing": "nan", **options}  # where series end
-    if not folder:
+    if not (isinstance(first, Stream) or name.startswith("hf:") or shards.is_shards(name)):
         unfit += [k for k in options if k in SHARDS]
     if isinstance(first, Stream) and "missing" in options:
         raise ValueError(f"expected values in every cell of streamed data; got missing=nan for {name} (streaming=false reads them once)")

@@ -155,7 +155,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
     if path.suffix.lower() == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
-    if path.suffix.lower() == ".parquet" and columns is None and shards.streamable(path):
+    if path.suffix.lower() == ".parquet" and columns is None and not any(k in options for k in TABLE) and shards.streamable(path):
         return streams.read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
         if columns is None:
@@ -192,6 +192,8 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
         return streams.read_shards(name, options, progress)
     if options.get("streaming", False):
         raise ValueError(f"expected images or arrays to stream; got a table in {name}, which is held in memory")
+    if "buffer" in options:
+        raise ValueError(f"expected no buffer= for a table, which is held in memory; got buffer={options['buffer']} for {name}")
     if "split" in options:
         raise ValueError(f"expected no split= for shards, whose names say it; got split={options['split']} for {name}")
     text = unquoted(options["text"]) if "text" in options else None

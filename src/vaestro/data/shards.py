@@ -98,27 +98,30 @@ def is_shards(name: str) -> bool:
         return True
     path = Path(name).expanduser()
     if path.is_dir():
-        return next(_below(str(path)), None) is not None
+        return bool(_below(str(path)))
     if path.exists():
         return path.name.lower().endswith((".tar", *PACKED))
     return bool(re.search(r"[*?{]", name)) and Path(name).suffix.lower() in SUFFIXES
 
 
-def _below(folder: str, depth: int = DEPTH) -> Iterator[str]:
-    """Yield the shards below a folder; where there is an image among them, nothing."""
-    below: list[str] = []
+def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
+    """Return the shards below a folder in order; None where there is an image, or what the datasets library saved."""
+    found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("."):
                 continue
             if suffix in images.SUFFIXES or entry.name in ("dataset_info.json", "dataset_dict.json", "state.json"):
-                return
+                return None
             if entry.is_dir():
-                below += _below(entry.path, depth - 1) if depth else []
+                below = _below(entry.path, depth - 1) if depth else []
+                if below is None:
+                    return None
+                found += below
             elif suffix in SUFFIXES or entry.name.lower().endswith(PACKED):
-                below.append(entry.path)
-    yield from sorted(below)
+                found.append(entry.path)
+    return sorted(found)
 
 
 def listed(name: str) -> list[str]:
@@ -140,7 +143,7 @@ def listed(name: str) -> list[str]:
             else:
                 found.append(one)
     elif (path := Path(name).expanduser()).is_dir():
-        found = list(_below(str(path)))
+        found = _below(str(path)) or []
     elif path.exists():
         found = [str(path)]
     else:
