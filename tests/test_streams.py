@@ -497,6 +497,25 @@ def test_a_shard_that_changes_while_it_is_read_ends_it(tmp_path: Path) -> None:
         list(run)
 
 
+def test_what_was_trained_until_a_shard_changed_is_kept(tmp_path: Path) -> None:
+    from vaestro.runs import Job, resume
+
+    folder = tars(tmp_path / "s", [200])
+    job = Job.new(f"{folder}:buffer=20", run=tmp_path / "run", steps=200, batch=16, network="mlp:width=8,depth=1", latent=2)
+
+    def change() -> None:
+        with job:
+            for step in job:
+                if step.index == 30:
+                    os.utime(folder / "part-0000.tar", ns=(1, 1))
+
+    with pytest.raises(shards.Changed):
+        change()
+    done = job.training.index
+    assert done >= 30 and (tmp_path / "run" / "checkpoints" / f"step-{done:010d}.safetensors").exists()
+    assert resume(tmp_path / "run", steps=done + 20).finished
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -645,6 +645,10 @@ class Job(Iterator[Step]):
         except StopIteration:
             self._save_weights()
             raise
+        except (OSError, ValueError):  # streamed data that cannot be read any more
+            if self.writes and self.training.index > self._saved_step:
+                self.checkpoint()
+            raise
         except Diverged as error:
             self._save_weights()
             if self.writes:

@@ -285,7 +285,7 @@ class Format(ABC):
 def _unchanged(index: Index, number: int, file: Any) -> None:
     path = index.files[number]
     if _stamp(path, file) != index.stamps[number]:
-        raise Changed(f"expected {path} as it was when it was indexed; got one that changed (start again, and it is indexed anew)")
+        raise Changed(f"expected {path} as it was when it was indexed; got one that changed (start again or resume: it is indexed anew)")
 
 
 @final
