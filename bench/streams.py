@@ -24,15 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import anonymous
 from PIL import Image
 
 SHARD = 250e6  # bytes
-
-
-def anonymous() -> float:
-    """Return this process's anonymous memory in MB."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
-    return int(line.split()[1]) / 1024
 
 
 def cells(side: int, form: str, count: int) -> list[bytes]:
