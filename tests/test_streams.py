@@ -278,6 +278,13 @@ def test_shards_at_an_address_are_read_like_those_here(tmp_path: Path) -> None:
         assert len(load(there.source).train) == len(there.train)
 
 
+def test_an_address_may_look_like_options() -> None:
+    from vaestro.data.readers import parse_source
+
+    assert parse_source("s3://b/date=2026/x.tar") == ("s3://b/date=2026/x.tar", {})
+    assert parse_source("s3://b/date=2026/x.tar:size=64") == ("s3://b/date=2026/x.tar", {"size": 64})
+
+
 def test_a_data_set_of_the_hub_is_streamed_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))

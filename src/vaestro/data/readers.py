@@ -78,7 +78,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     source = str(source)
     found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)  # a colon between quotes is part of a name
     name, colon, rest = (found[1], ":", found[2]) if found else source.rpartition(":")
-    if not colon or "=" not in rest or Path(source).exists():
+    if not colon or "=" not in rest or rest.startswith("//") or Path(source).exists():  # an address may hold date=2026
         name, rest = source, ""
     options = parse_options(rest, NAMES)
     for key, value in options.items():
