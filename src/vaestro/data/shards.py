@@ -62,9 +62,25 @@ def _fsspec() -> Any:
     return fsspec
 
 
+def _system(path: str) -> tuple[Any, str]:
+    """Return what reads an address, and the place within it.
+
+    Raises:
+        ValueError: nothing that is installed reads it.
+    """
+    try:
+        system, inside = _fsspec().core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"expected an address that fsspec reads with what is installed; got {path} ({_line(error)})") from error
+    return system, inside
+
+
 def _opened(path: str) -> Any:
     """Open a file for reading."""
-    return _fsspec().open(path, "rb").open() if remote(path) else open(path, "rb")
+    if not remote(path):
+        return open(path, "rb")
+    system, inside = _system(path)
+    return system.open(inside, "rb")
 
 
 def _stamp(path: str, file: Any = None) -> str:
@@ -72,8 +88,11 @@ def _stamp(path: str, file: Any = None) -> str:
     if not remote(path):
         stat = os.fstat(file.fileno()) if file is not None else os.stat(path)
         return f"{stat.st_size} {stat.st_mtime_ns}"
-    system, inside = _fsspec().core.url_to_fs(path)
-    info = system.info(inside)
+    system, inside = _system(path)
+    try:
+        info = system.info(inside)
+    except FileNotFoundError as error:
+        raise ValueError(f"expected a shard at {path}; got none there") from error
     known = [info.get(k) for k in ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "created")]
     return " ".join(str(v) for v in known if v is not None)
 
@@ -131,7 +150,7 @@ def listed(name: str) -> list[str]:
         ValueError: there are none.
     """
     if remote(name):
-        system, _ = _fsspec().core.url_to_fs(name)
+        system, _ = _system(name)
         found = []
         for one in _braces(name):
             inside = system._strip_protocol(one)
@@ -158,6 +177,8 @@ def listed(name: str) -> list[str]:
     if packed:
         raise ValueError(f"expected .tar files as they are, in which any row can be read; got {packed[0]} (unpack it to .tar)")
     kinds = {os.path.splitext(one)[1].lower() for one in found}
+    if wrong := kinds - set(SUFFIXES):
+        raise ValueError(f"expected shards ({', '.join(SUFFIXES)}) in {name}; got {min(wrong) or 'a file without a suffix'}")
     if len(kinds) > 1:
         raise ValueError(f"expected shards of one kind in {name}; got {' and '.join(sorted(kinds))}")
     return found
