@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import functools
 import math
 import os
 import shutil
@@ -572,10 +573,19 @@ class Training(Iterator[Step]):
             ),
         )  # fmt: skip
 
+    @functools.cached_property
+    def _fit_rows(self) -> Rows:
+        return self.data.train.spread(FIT_ROWS)
+
+    def _fit_pairs(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield training data with noise, for what a model derives from them in closed form; where it derives nothing, nothing is read."""
+        for i, batch in enumerate(self._fit_rows.chunks(self.data.space.chunk, self.device)):
+            yield batch, self.average.noise(1, len(batch), torch_generator(self.device, self.seed, "fit", i))
+
     def _fit_to_data(self) -> None:
         if "likelihood" in self.frozen:
             return
-        fit_to_data(self.average, self.data.train, self.seed, self.device)
+        self.average.fit_to_data(self._fit_pairs())
         with torch.no_grad():
             for mine, theirs in zip(self.model.buffers(), self.average.buffers(), strict=True):
                 mine.copy_(theirs)
@@ -781,16 +791,6 @@ def accelerator_for(device: str) -> Accelerator:
         # Accelerate keeps one device for a process; runs of one process may differ in theirs.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values())))
-
-
-def fit_to_data(model: LatentModel, rows: Rows, seed: int, device: torch.device | str) -> None:
-    """Refresh what a model derives from training data in closed form (an optimal variance), where it does; else nothing is read."""
-
-    def pairs() -> Iterator[tuple[Batch, Tensor]]:
-        for i, batch in enumerate(rows.spread(FIT_ROWS).chunks(rows.space.chunk, device)):
-            yield batch, model.noise(1, len(batch), torch_generator(device, seed, "fit", i))
-
-    model.fit_to_data(pairs())
 
 
 @torch.inference_mode()

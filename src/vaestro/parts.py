@@ -236,6 +236,11 @@ def quoted(name: str) -> str:
     return name if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name) else '"' + name.replace('"', '""') + '"'
 
 
+def one_line(error: BaseException) -> str:
+    """Say an error of a library in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """Say which names there are, the nearest one first."""
     known = list(known)

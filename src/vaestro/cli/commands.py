@@ -609,9 +609,7 @@ def reconstruct(
     picture = path.suffix.lower() == ".png"
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    if n is not None and not 1 <= n <= len(rows):
-        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
-    rows = rows.take(min(len(rows), n or (32 if picture else len(rows))))
+    rows = _first(rows, n, picture)
     means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam))
     _say_unread(rows)
     if picture:
@@ -689,9 +687,7 @@ def edit(
     path = check_output(output, force=force)
     model, picture = opened.model(), path.suffix.lower() == ".png"
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    if n is not None and not 1 <= n <= len(rows):
-        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
-    chosen = rows.take(min(len(rows), n or (32 if picture else len(rows))))
+    chosen = _first(rows, n, picture)
     name, value = next(iter(_pairs([attribute]).items())) if "=" in attribute else (attribute, None)
     trained = opened.data().train.spread(latents.KNOWN).fixed()
     along = latents.direction(model, trained if name in latents.attributes(trained) else rows.fixed(), name, value)
@@ -895,6 +891,13 @@ def _pairs(conditions: list[str] | None) -> dict[str, str]:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value
     return pairs
+
+
+def _first(rows: Rows, n: int | None, picture: bool) -> Rows:
+    """Return the first n rows; by default all, and as many as fit in a picture."""
+    if n is not None and not 1 <= n <= len(rows):
+        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
+    return rows.take(min(len(rows), n or (32 if picture else len(rows))))
 
 
 def _say_unread(rows: Rows) -> None:

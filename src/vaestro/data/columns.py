@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vaestro.parts import quoted
+
+LETTERS = 100  # of text that is an attribute; longer text is a description
+
+
+def named(table: Any, column: str, names: Sequence[str]) -> Any:
+    """Return an Arrow table with the names of classes in place of a column's codes; -1, which is not known, becomes empty."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    codes = compute.if_else(compute.less(table[column], 0), None, table[column])
+    return table.set_column(table.column_names.index(column), column, compute.take(pyarrow.array(names, pyarrow.string()), codes))
 
 
 def filled(cells: np.ma.MaskedArray) -> np.ndarray:

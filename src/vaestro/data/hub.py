@@ -15,20 +15,20 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vaestro.data import cache, images, shards, tables, texts
-from vaestro.data.columns import filled, stacked
+from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.sets import Raw
 from vaestro.data.streams import read_shards
 from vaestro.parts import quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
 KIND = f"{images.KIND}-hub-1"
-LETTERS = 100  # of text that is an attribute; longer text is a description
 IMAGES, ARRAYS, SINGLE, TEXT = "images", "arrays", "single values", "text"
 
 
@@ -81,11 +81,10 @@ def _streamed(library: Any, name: str, column: str | None, options: Mapping[str,
     if not files or others:
         got = os.path.basename(others[0]) if others else "none"
         raise ValueError(f"expected Parquet or .tar files to stream in hf:{name}; got {got} (without streaming=true it is downloaded)")
-    named = {tables.SPLITS[split.lower()]: held for split, held in files.items() if split.lower() in tables.SPLITS}
-    if "train" not in named and len(files) > 1:
-        raise ValueError(f"expected a split train in hf:{name}; got {', '.join(files)}")
-    splits = {"all": next(iter(files.values()))} if len(files) == 1 else {"all": named["train"]} if len(named) == 1 else named
-    return read_shards(f"hf:{name}", {**options, **({} if column is None else {"array": column})}, progress, splits)
+    notes: list[str] = []
+    splits = _splits(files, f"hf:{name}", notes)
+    raw = read_shards(f"hf:{name}", {**options, **({} if column is None else {"array": column})}, progress, splits)
+    return replace(raw, notes=(*notes, *raw.notes))
 
 
 def read_saved(path: Path, options: Mapping[str, Any], progress: images.Progress | None = None) -> Raw:
@@ -217,7 +216,7 @@ def _read(
 
 
 def _splits(found: Any, source: str, notes: list[str]) -> dict[str, Any]:
-    """Return the data sets by split, or a single one as "all"."""
+    """Return data sets, or lists of their files, by split, or a single one as "all"."""
     if not isinstance(found, dict):
         found = {"all": found}
     there = {name: dataset for name, dataset in found.items() if len(dataset)}
@@ -289,14 +288,10 @@ def _short(feature: Any) -> str:
 
 def _table(dataset: Any, columns: Sequence[str]) -> Any:
     """Return columns of single values as an Arrow table, with the names of classes for their codes."""
-    import pyarrow
-    import pyarrow.compute as compute
-
     table = dataset.with_format("arrow")[:].select(columns)
-    for i, name in enumerate(columns):
+    for name in columns:
         if (names := getattr(dataset.features[name], "names", None)) is not None:
-            codes = compute.if_else(compute.less(table[name], 0), None, table[name])  # -1: not known
-            table = table.set_column(i, name, compute.take(pyarrow.array(names, pyarrow.string()), codes))
+            table = named(table, name, names)
     return table
 
 

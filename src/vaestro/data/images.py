@@ -237,9 +237,14 @@ def _make(part: Path, folder: Path, splits: Mapping[str, Sequence[str]], target:
     return {"splits": cuts, "attributes": list(attributes), "notes": notes, "skipped": skipped}
 
 
+def processors() -> int:
+    """Return how many processors there are for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _each(work: Callable[[int], None], count: int, what: str, progress: Progress | None) -> None:
     """Call work(i) for every i below a number, in a thread for each processor: Pillow decodes and scales outside Python's lock."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = processors()
     chunk = max(1, min(64, count // (8 * workers)))
 
     def some(start: int) -> int:

@@ -20,7 +20,7 @@ from vaestro.data import cache, duplicates, images, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
 from vaestro.data.columns import padded
 from vaestro.data.passes import Part, distinct, once, piece, place
-from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, is_images, parse_source, plain, read
+from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, as_source, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import HELD_OUT, Stream, settled
@@ -94,7 +94,7 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     notes += made + given_notes + shared
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
-    full = _resolved(name) + (":" + ",".join(f"{k}={_written(v)}" for k, v in options.items()) if options else "")
+    full = as_source(_resolved(name), options)
     return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space, tuple(shared))
 
 
@@ -129,10 +129,6 @@ def _recalled(key: str) -> Inferred | None:
 def _resolved(name: str) -> str:
     own = name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
     return name if own else str(Path(name).expanduser().resolve())
-
-
-def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_rows(
@@ -243,7 +239,7 @@ def _fitting(source: str, space: Space) -> str:
         return source
     size = f"{space.shape[1]}x{space.shape[2]}"
     options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
-    return f"{name}:" + ",".join(f"{k}={_written(v)}" for k, v in options.items())
+    return as_source(name, options)
 
 
 def _folder(name: str) -> bool:
@@ -277,9 +273,8 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
         unfit += [k for k in options if k in IMAGE and not (k == "size" and own)]
     if folder and not is_images(name):
         unfit = [k for k in unfit if k != "ignore"]
-    lists = options.get("series", False) and not Path(name).suffix.lower().startswith(".np") and isinstance(first, np.ndarray)
-    if lists and any(np.isnan(array).any() for array in raw.splits.values()):
-        options = {"missing": "nan", **options}  # where series end
+    if raw.missing:
+        options = {"missing": "nan", **options}
     if not (isinstance(first, Stream) or name.startswith("hf:") or shards.is_shards(name)):
         unfit += [k for k in options if k in SHARDS]
     if isinstance(first, Stream) and "missing" in options:

@@ -22,7 +22,7 @@ from vaestro.data import images, shards, sparse, streams, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.sets import Raw
-from vaestro.parts import checked, nearest, options_of, parse_options, unquoted
+from vaestro.parts import checked, nearest, one_line, options_of, parse_options, unquoted
 from vaestro.spaces import Column, Frame
 
 Progress = Callable[[str, int, int], None]
@@ -98,13 +98,19 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def as_source(name: str, options: Mapping[str, Any]) -> str:
+    """Return a name and its options as one source, as `parse_source` reads it."""
+    written = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items()]
+    return f"{name}:{','.join(written)}" if written else name
+
+
 # -- files -> arrays --------------------------------------------------------------------------------------------------
 
 
 def is_images(name: str) -> bool:
     """Tell whether a source is a folder of images (and not one of shards, or one that the datasets library saved)."""
     path = Path(name).expanduser()
-    saved = any((path / n).exists() for n in ("dataset_info.json", "dataset_dict.json", "state.json"))
+    saved = any((path / n).exists() for n in shards.SAVED)
     return path.is_dir() and not saved and not shards.is_shards(name)
 
 
@@ -176,7 +182,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
             raise
         if "pickle" in str(error).lower():
             raise ValueError(f"expected plain numbers in {path}; got Python objects, which are never unpickled") from error
-        raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({_one_line(error)})") from error
+        raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({one_line(error)})") from error
     formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl, .h5ad or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}, which is none of them")
 
@@ -214,15 +220,13 @@ def _series(files: Sequence[str], name: str, options: Mapping[str, Any]) -> Raw:
     read = {s: shards.read_series(held, options, name) for s, held in splits.items()}
     longest = max(array.shape[1] for array, _, _ in read.values())
     arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
-    return Raw(arrays, {s: known for s, (_, known, _) in read.items()}, tuple(note for _, _, notes in read.values() for note in notes))
+    notes = tuple(note for _, _, said in read.values() for note in said)
+    missing = any(bool(np.isnan(array).any()) for array in arrays.values())
+    return Raw(arrays, {s: known for s, (_, known, _) in read.items()}, notes, missing)
 
 
 def _perhaps(offer: list[str]) -> str:
     return f", perhaps {offer[0]}" if offer else ", which does not exist"
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:120]
 
 
 def plain(array: np.ndarray, path: Path) -> np.ndarray:

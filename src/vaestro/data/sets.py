@@ -29,11 +29,13 @@ class Raw:
         splits: arrays (N, ...), possibly memory-mapped and read-only, or tables, by the name of the split.
         attributes: for each split, what else is known of each row, by name, each (N,).
         notes: what was decided while reading, a line each.
+        missing: whether NaN stands for what is not there, such as after a series' end, and is no mistake.
     """
 
     splits: Mapping[str, Any]
     attributes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    missing: bool = False
 
 
 class Streamed(ABC):

@@ -23,18 +23,17 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from vaestro.data import cache, images, tables
-from vaestro.data.columns import filled, padded, series, stacked
+from vaestro.data.columns import LETTERS, filled, named, padded, series, stacked
 from vaestro.data.images import Progress
-from vaestro.parts import nearest, unquoted
+from vaestro.parts import nearest, one_line, unquoted
 
 KIND = "shards-1"
 SUFFIXES = (".tar", ".parquet")
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**23  # of a .tar that are read together; of Parquet it is a row group
-LETTERS = 100  # of text that is an attribute; longer text is a description
 SPLIT = re.compile(r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE)
 DEPTH = 2  # folders below the named one in which shards are looked for
-ENDED = 1024  # zero bytes that end a .tar
+SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")  # what the datasets library writes into a folder
 
 
 class Changed(OSError):
@@ -71,7 +70,7 @@ def _system(path: str) -> tuple[Any, str]:
     try:
         system, inside = _fsspec().core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"expected an address that fsspec reads with what is installed; got {path} ({_line(error)})") from error
+        raise ValueError(f"expected an address that fsspec reads with what is installed; got {path} ({one_line(error)})") from error
     return system, inside
 
 
@@ -131,7 +130,7 @@ def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("."):
                 continue
-            if suffix in images.SUFFIXES or entry.name in ("dataset_info.json", "dataset_dict.json", "state.json"):
+            if suffix in images.SUFFIXES or entry.name in SAVED:
                 return None
             if entry.is_dir():
                 below = _below(entry.path, depth - 1) if depth else []
@@ -166,8 +165,7 @@ def listed(name: str) -> list[str]:
     elif path.exists():
         found = [str(path)]
     else:
-        wild = [one for word in _braces(str(path)) for one in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])]
-        found = wild
+        found = [one for word in _braces(str(path)) for one in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])]
         absent = [one for one in found if not os.path.exists(one)]
         if absent:
             raise ValueError(f"expected the shards {name}; got no {absent[0]}" + (f" and {len(absent) - 1:,} more" if absent[1:] else ""))
@@ -286,8 +284,8 @@ class Format(ABC):
 
     @classmethod
     @abstractmethod
-    def fields(cls, path: str) -> tuple[dict[str, str], int]:
-        """Return what there is in a shard, by name: images, arrays, or another word for what cannot be streamed; and of how many rows."""
+    def fields(cls, path: str) -> dict[str, str]:
+        """Return what there is in a shard, by name: images, arrays, or another word for what cannot be streamed."""
 
     @abstractmethod
     def index(self, path: str) -> Indexed:
@@ -314,14 +312,12 @@ class Tar(Format):
     """Read WebDataset's .tar files: files of one name up to the first dot are a sample, and their suffixes name its fields."""
 
     @classmethod
-    def fields(cls, path: str) -> tuple[dict[str, str], int]:
+    def fields(cls, path: str) -> dict[str, str]:
         kinds: dict[str, str] = {}
-        samples = set[str]()
-        for key, field, _ in itertools.islice(_members(path, []), 1000):
+        for _, field, _ in itertools.islice(_members(path, []), 1000):
             suffix = "." + field.rpartition(".")[2]
             kinds[field] = "images" if suffix in images.SUFFIXES else "arrays" if suffix == ".npy" else "other files"
-            samples.add(key)
-        return kinds, len(samples)
+        return kinds
 
     def index(self, path: str) -> Indexed:
         damage: list[str] = []
@@ -449,22 +445,20 @@ class Parquet(Format):
     """Read Parquet shards, whose row groups are the blocks."""
 
     @classmethod
-    def fields(cls, path: str) -> tuple[dict[str, str], int]:
+    def fields(cls, path: str) -> dict[str, str]:
         with _parquet(path) as file:
-            return {field.name: _kind(field.type) for field in file.schema_arrow}, file.metadata.num_rows
+            return {field.name: _kind(field.type) for field in file.schema_arrow}
 
     def index(self, path: str) -> Indexed:
         empty = np.zeros((0, 2), np.int64)
         try:
             with _parquet(path) as file:
-                schema, data = file.schema_arrow, file.metadata
-                if self.field not in schema.names:
+                if self.field not in file.schema_arrow.names:
                     return Indexed([], [], empty, {}, f"it has no column {self.field!r}")
-                singles = [f.name for f in schema if f.name != self.field and _kind(f.type) in ("single values", "texts")]
-                sizes = [data.row_group(i).num_rows for i in range(data.num_row_groups)]
-                held = _known(file.read(columns=singles).select(singles), path)
+                sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+                held = _beside(file, self.field, path)
         except _damage() as error:
-            return Indexed([], [], empty, {}, f"it is cut short or damaged ({_line(error)})")
+            return Indexed([], [], empty, {}, f"it is cut short or damaged ({one_line(error)})")
         there = [i for i, size in enumerate(sizes) if size]
         return Indexed(there, [sizes[i] for i in there], empty, held, "")
 
@@ -482,7 +476,7 @@ class Parquet(Format):
 
                 cells = column.take(pyarrow.array(rows)).to_pylist()
             except _damage() as error:
-                raise ValueError(f"{path} is damaged ({_line(error)})") from error
+                raise ValueError(f"{path} is damaged ({one_line(error)})") from error
         return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
 
 
@@ -490,10 +484,6 @@ def _damage() -> tuple[type[Exception], ...]:
     import pyarrow
 
     return (pyarrow.ArrowException, OSError, ValueError)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _parquet(path: str, opened: Any = None, stamp: str | None = None) -> Any:
@@ -534,18 +524,19 @@ def _kind(kind: Any) -> str:
     return "other things" if types.is_nested(kind) else "single values"
 
 
-def _known(table: Any, path: str) -> dict[str, np.ndarray]:
-    """Return columns of single values (N,), with the names of classes for their codes where the datasets library left them."""
-    import pyarrow
+def _beside(file: Any, field: str, path: str) -> dict[str, np.ndarray]:
+    """Return a Parquet file's columns of single values beside the data, each (N,), with the names of classes for their codes where the
+    datasets library left them."""
     import pyarrow.compute as compute
 
+    singles = [f.name for f in file.schema_arrow if f.name != field and _kind(f.type) in ("single values", "texts")]
+    table = file.read(columns=singles).select(singles)
     about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     found = {}
-    for i, name in enumerate(table.column_names):
+    for name in singles:
         names = about.get(name, {}).get("names") if isinstance(about.get(name), dict) else None
         if names is not None:
-            codes = compute.if_else(compute.less(table[name], 0), None, table[name])
-            table = table.set_column(i, name, compute.take(pyarrow.array(names, pyarrow.string()), codes))
+            table = named(table, name, names)
         if "string" in str(table[name].type) and (compute.max(compute.utf8_length(table[name])).as_py() or 0) > LETTERS:
             continue
         try:
@@ -569,18 +560,16 @@ def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> 
     Raises:
         ValueError: there is no such column, or a file is damaged.
     """
-    field = _chosen(_fields(files, name)[0], options, name)
+    field = _chosen(_fields(files, name), options, name)
     parts, known, empty = [], [], 0
     for path in files:
         try:
             with _parquet(path) as file:
-                singles = [f.name for f in file.schema_arrow if f.name != field and _kind(f.type) in ("single values", "texts")]
-                part = series(file.read(columns=[field])[field], field, path)
-                beside = _known(file.read(columns=singles).select(singles), path)
+                part, beside = series(file.read(columns=[field])[field], field, path), _beside(file, field, path)
         except _damage() as error:
             if str(error).startswith("expected"):
                 raise
-            raise ValueError(f"expected a readable .parquet file; got {path}, which is damaged or cut short ({_line(error)})") from error
+            raise ValueError(f"expected a readable .parquet file; got {path}, which is damaged or cut short ({one_line(error)})") from error
         there = ~np.isnan(part.reshape(len(part), -1)).all(1)
         empty += int((~there).sum())
         parts.append(part[there])
@@ -598,7 +587,7 @@ def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> 
 def streamable(path: Path) -> bool:
     """Tell whether a single Parquet file has a column of images or arrays."""
     try:
-        return bool({"images", "arrays"} & set(Parquet.fields(str(path))[0].values()))
+        return bool({"images", "arrays"} & set(Parquet.fields(str(path)).values()))
     except (OSError, ValueError):
         return False
 
@@ -606,18 +595,18 @@ def streamable(path: Path) -> bool:
 def plain(name: str) -> dict[str, list[str]] | None:
     """Return the shards by split where they are Parquet of single values and texts alone, which are a table; else None."""
     files = listed(name)
-    table = kind_of(files[0]) is Parquet and not remote(name) and not {"images", "arrays"} & set(_fields(files, name)[0].values())
+    table = kind_of(files[0]) is Parquet and not remote(name) and not {"images", "arrays"} & set(_fields(files, name).values())
     return by_split(files, name) if table else None
 
 
-def _fields(files: Sequence[str], name: str) -> tuple[dict[str, str], int]:
+def _fields(files: Sequence[str], name: str) -> dict[str, str]:
     """Return the fields of the first shard that can be read."""
     for path in files:
         try:
             found = kind_of(path).fields(path)
         except (OSError, ValueError):
             continue
-        if found[0]:
+        if found:
             return found
     raise ValueError(f"expected shards that can be read in {name}; got {len(files):,} that are damaged or empty, such as {files[0]}")
 
@@ -658,7 +647,7 @@ def indexed(
     splits = by_split(listed(name), name) if given is None else given
     files = [file for held in splits.values() for file in held]
     stamps = [_stamp(file) for file in files]
-    fields, _ = _fields(files, name)
+    fields = _fields(files, name)
     field = _chosen(fields, options, name)
     reader = kind_of(files[0])(field)
 

@@ -133,7 +133,7 @@ class _Source:
 
     def __init__(self, index: shards.Index, reader: shards.Format, decoder: Decoder, strict: bool) -> None:
         self.index, self.reader, self.decoder, self.strict = index, reader, decoder, strict
-        self.workers = processors()
+        self.workers = _share()
         self.unread: dict[int, str] = {}  # rows that could not be read, and why
         self.asked = 0
         self._lock = threading.Lock()
@@ -211,10 +211,9 @@ class _Source:
         return f"{count:,} that cannot be read: {'; '.join(named)}" + (" .." if count > 3 else "")
 
 
-def processors() -> int:
-    """Return how many processors there are for this process."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def _share() -> int:
+    """Return how many processors there are for each process of a run on this machine."""
+    return max(1, images.processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class _Ahead:
@@ -382,7 +381,7 @@ class Stream(Streamed):
     def start(self, workers: int | None) -> None:
         """Say how many threads decode, from now on; None for one a processor."""
         self.let_go()
-        self.source.workers = processors() if workers is None else workers
+        self.source.workers = _share() if workers is None else workers
 
     def unread(self) -> tuple[int, str]:
         """Return how many rows could not be read so far, and which, in words."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.data.sets import Raw
-from vaestro.parts import nearest, quoted, split_names, unquoted
+from vaestro.parts import nearest, one_line, quoted, split_names, unquoted
 from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -111,8 +111,7 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if str(error).startswith("expected"):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise ValueError(f"expected a readable {suffix} file; got {path}, which is damaged or cut short ({reason})") from error
+        raise ValueError(f"expected a readable {suffix} file; got {path}, which is damaged or cut short ({one_line(error)})") from error
     if "split" not in options:
         return Raw({"all": frame}, {"all": {}}, tuple(notes))
     splits = _splits(frame, str(options["split"]), path.name)

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, final
 
+from vaestro.data.readers import as_source, parse_source
+
 HIGH_LR = 0.03  # for AdamW
 
 
@@ -34,18 +36,8 @@ class Remedies:
             for key, value in changes.items()
             for word in ((f"--{key}",) if value is True else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value)))
         ]
-        return shlex.join(
-            [
-                "vaestro",
-                "train",
-                *([source] if source else []),
-                "--config",
-                f"{self.path}/config.yaml",
-                *options,
-                "--run",
-                f"{self.path}-{name}",
-            ]
-        )
+        given = [source] if source else []
+        return shlex.join(["vaestro", "train", *given, "--config", f"{self.path}/config.yaml", *options, "--run", f"{self.path}-{name}"])
 
     def resume(self) -> str:
         """Go on with a run that was stopped."""
@@ -58,10 +50,9 @@ class Remedies:
 
     def faster_data(self) -> str:
         """Decode all once, into the cache, where there is room for it."""
-        source = str(self.config.get("source"))
-        name, _, options = source.rpartition(":") if "=" in source.rpartition(":")[2] else (source, "", "")
-        kept = [o for o in options.split(",") if o and not o.startswith(("buffer=", "streaming="))]
-        return self.again("packed", f"{name}:" + ",".join([*kept, "streaming=false"]))
+        name, options = parse_source(str(self.config.get("source")))
+        kept = {k: v for k, v in options.items() if k not in ("buffer", "streaming")}
+        return self.again("packed", as_source(name, {**kept, "streaming": False}))
 
     def longer(self, done: int) -> str:
         """Train twice as long; or to the end, where the run stopped before."""
