@@ -1,7 +1,7 @@
 """Measure what data on the disk cost.
 
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
-    python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
+    python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10] [--binarise dynamic]
     python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
     python bench/memory.py start [--megabytes 2000] [--rounds 3]
     python bench/memory.py starved [--megabytes 2000]
@@ -130,9 +130,10 @@ def training(options: argparse.Namespace) -> None:
         paths = [Path(place) / f"{megabytes}.npy" for megabytes in (options.small, options.large)]
         for path, megabytes in zip(paths, (options.small, options.large), strict=True):
             write_images(path, megabytes)
-            subprocess.run([sys.executable, __file__, "once", "--steps", str(options.steps), "--path", str(path)], check=True)
+            told = ["--steps", str(options.steps), "--path", str(path), "--binarise", options.binarise]
+            subprocess.run([sys.executable, __file__, "once", *told], check=True)
         if options.rounds:
-            alternating(paths, options.rounds)
+            alternating(paths, options.rounds, options.binarise)
 
 
 def cold(options: argparse.Namespace) -> None:
@@ -254,10 +255,12 @@ def starved(options: argparse.Namespace) -> None:
         print(f"{size / 1e6:,.0f} MB: load {seconds:.1f} s, {read / 1e6:,.0f} MB from the disk ({read / size:.2f} times the file)")
 
 
-def started(source: Any, steps: int, likelihood: str = "discretized-logistic") -> Iterator[Any]:
+def started(source: Any, steps: int, likelihood: str = "discretized-logistic", binarise: str = "none") -> Iterator[Any]:
     """Read an array, unless it is data already, and begin to train on it."""
     import vaestro as vs
 
+    if binarise != "none":
+        source, likelihood = f"{source}:binarise={binarise}", "bernoulli"
     data = vs.load(str(source)) if isinstance(source, (str, Path)) else source
     model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood=likelihood)
     run: Iterator[Any] = vs.training(model, vs.Objective(), data, steps=steps, batch=128, device="cpu", compile="off")
@@ -265,9 +268,9 @@ def started(source: Any, steps: int, likelihood: str = "discretized-logistic") -
     return run
 
 
-def alternating(paths: Sequence[Path], rounds: int, block: int = 32) -> None:
+def alternating(paths: Sequence[Path], rounds: int, binarise: str, block: int = 32) -> None:
     """Print the ratio of speeds of training on two arrays, from blocks of steps in turns."""
-    runs = [started(path, block * (rounds + 1) + 1) for path in paths]
+    runs = [started(path, block * (rounds + 1) + 1, binarise=binarise) for path in paths]
     seconds = np.empty((rounds + 1, 2))
     for round in range(rounds + 1):
         for i in (0, 1) if round % 2 else (1, 0):
@@ -287,7 +290,7 @@ def once(options: argparse.Namespace) -> None:
     import vaestro  # noqa: F401  what importing takes is not measured
 
     before, peak, start = anonymous(), 0.0, time.perf_counter()
-    run = started(options.path, options.steps)
+    run = started(options.path, options.steps, binarise=options.binarise)
     loaded, peak = time.perf_counter() - start, anonymous()
     start = time.perf_counter()
     for _ in range(options.steps - 1):
@@ -312,11 +315,11 @@ def main() -> None:
         added.set_defaults(run=run)
 
     command(decoding, images=5000, size=64, rounds=1)
-    command(training, small=500, large=5000, steps=300, rounds=10)
+    command(training, small=500, large=5000, steps=300, rounds=10, binarise="none")
     command(cold, megabytes=1000, steps=8, rounds=10)
     command(start, megabytes=2000, rounds=3)
     command(starved, megabytes=2000)
-    command(once, path="", steps=300)
+    command(once, path="", steps=300, binarise="none")
     options = parser.parse_args()
     options.run(options)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import vaestro as vs
+from vaestro.data import sets
 from vaestro.data.loading import load_rows
 from vaestro.data.readers import parse_source, read
 from vaestro.data.sets import Rows
@@ -286,12 +287,17 @@ def test_a_level_becomes_one_with_its_probability():
     assert (np.abs(ones - p) <= 4 * np.sqrt(p * (1 - p) / n)).all()
 
 
-def test_the_fixed_binarisation_has_the_same_law():
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_fixed_binarisation_has_the_same_law(parts, monkeypatch):
+    monkeypatch.setattr(sets, "DRAWN", 20_000 * 256 // parts)
     levels = np.arange(256, dtype=np.uint8)
     rows = Rows(np.tile(levels, (20_000, 1)), GREY, "test", dynamic=True).fixed()
     p = levels / 255
     assert (np.abs(rows.values.mean(0) - p) <= 4 * np.sqrt(p * (1 - p) / 20_000)).all()
     assert np.array_equal(rows.values, Rows(np.tile(levels, (20_000, 1)), GREY, "test", dynamic=True).fixed().values)
+    first, second = rows.values[:5000].astype(float).ravel(), rows.values[5000:10_000].astype(float).ravel()
+    spread = np.tile(2 * p * (1 - p), 5000)
+    assert abs(((first - second) ** 2 - spread).mean()) < 0.003  # no part repeats another's draws
 
 
 def test_processes_draw_together_what_one_would():

@@ -14,6 +14,7 @@ from PIL import Image
 import vaestro as vs
 from vaestro.data import Data, arrays, cache, duplicates, loading, passes
 from vaestro.data.passes import Part, Picked, once
+from vaestro.data.sets import Rows
 from vaestro.spaces import Kind
 
 N = 700
@@ -124,6 +125,23 @@ def test_one_pass_finds_what_straightforward_code_finds(name: str, pieces: int, 
     order = np.concatenate([data.split(s).index for s in ("train", "valid", "test")])
     np.testing.assert_allclose(outward, x[order], atol=5e-4)
     assert not data.shared
+
+
+@pytest.mark.parametrize("how", ["dynamic", "static"])
+def test_the_binarisation_of_large_data_is_made_once_and_is_that_of_small_ones(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (200, 6, 5)).astype(np.uint8))
+    source = f"x.npy:binarise={how}"
+    small = vs.load(source)
+    monkeypatch.setattr(arrays, "IN_MEMORY", 100)
+    large = vs.load(source)
+    fixed = [rows for rows in (large.train, large.valid, large.test) if not rows.dynamic]
+    assert len(fixed) == (2 if how == "dynamic" else 3) and all(isinstance(rows.values, np.memmap) for rows in fixed)
+    assert told(large) == told(small)
+    other = vs.load(f"{source},seed=1")
+    assert not np.array_equal(other.valid.values, large.valid.values)
+    fixed_now = Rows.fixed
+    monkeypatch.setattr(Rows, "fixed", lambda rows, out=None: fixed_now(rows, out) if out is None else pytest.fail("made again"))
+    assert told(vs.load(source)) == told(small) and told(vs.load(f"{source},seed=1")) == told(other)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

@@ -7,6 +7,7 @@ large, in memory-mapped files in the cache, so that data larger than memory can 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -422,8 +423,27 @@ def _rows(
             values, space, split, dynamic=binarise != "none", index=part.index, observed=observed,
             given=part.given, given_space=given, channels_last=channels_last, attributes=dict(part.attributes),
         )  # fmt: skip
-        rows[split] = row if binarise == "dynamic" and split == "train" else row.fixed()
+        rows[split] = row if binarise == "dynamic" and split == "train" else _fixed(row)
     return rows
+
+
+def _fixed(rows: Rows) -> Rows:
+    """Return rows with one binarisation for good; of a large array it is kept in the cache."""
+    lies = place(rows.values)
+    if not rows.dynamic or lies is None:
+        return rows.fixed()
+
+    def make(folder: Path) -> dict[str, Any]:
+        values = cache.create_array(folder / "values.npy", np.uint8, (len(rows), *rows.space.shape))
+        rows.fixed(values)
+        values.flush()
+        return {}
+
+    source = Path(lies[0])
+    which = "all" if rows.index is None else hashlib.blake2b(rows.index.tobytes(), digest_size=16).hexdigest()
+    settings = {"array": _lie(rows.values), "rows": which, "split": rows.name}
+    folder, _ = cache.entry(cache.key("binarised-1", [source], settings, source.parent), make, source)
+    return rows.fixed_as(cache.open_array(folder / "values.npy"))
 
 
 def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None, inferred: bool) -> tuple[Any, np.ndarray | None, bool]:

@@ -19,6 +19,7 @@ from vaestro.spaces import Batch, Frame, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
 HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
+DRAWN = 2**26  # cells that are binarised from one stream of draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +165,24 @@ class Rows:
         sizes = self.sizes()
         return batch if sizes is None else replace(batch, widths=tuple(sizes[index].max(1).tolist()))
 
-    def fixed(self) -> Rows:
-        """Return the rows with one binarisation for good: the one that every evaluation sees, whatever the run's seed."""
+    def fixed(self, out: np.ndarray | None = None) -> Rows:
+        """Return the rows with one binarisation for good: the one that every evaluation sees, whatever the run's seed.
+
+        Args:
+            out: where it is written, uint8 (N, *X); by default into memory.
+        """
         if not self.dynamic:
             return self
-        values = self._values(slice(None))
-        draws = uniform_levels(values.shape, 0, "binarise", self.name)
-        return replace(self, values=(draws < values).view(np.uint8), dynamic=False, index=None, channels_last=False)
+        out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
+        for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
+            values = self._values(part)
+            draws = uniform_levels(values.shape, 0, "binarise", self.name, *([i] if i else []))
+            np.less(draws, values, out=out[part].view(bool))
+        return self.fixed_as(out)
+
+    def fixed_as(self, values: np.ndarray) -> Rows:
+        """Return the rows with a binarisation that `fixed` made before, (N, *X)."""
+        return replace(self, values=values, dynamic=False, index=None, channels_last=False)
 
     def chunks(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yield the rows in order, `size` at a time."""
