@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ def burda() -> tuple[vs.VAE, vs.Data]:
 
 def products(model: vs.VAE) -> tuple[Callable[[int], None], float]:
     """Return a function that multiplies as `rows` passes through the decoder do, and the floating-point operations of a row."""
-    decoder = model.likelihood.decoder
+    decoder: Any = model.likelihood.decoder
     weights = [layer.weight.detach().t() for layer in [*decoder.hidden, decoder.last]]
     inputs = [torch.randn(ROWS, w.shape[0]) for w in weights]
 
@@ -74,8 +75,10 @@ def memory(k: int) -> None:
 
 
 def ais(run: str | None) -> None:
-    model, data = burda()
-    if run is not None:
+    model: vs.LatentModel
+    if run is None:
+        model, data = burda()
+    else:
         opened = vs.Run(run)
         model, data = opened.model(), opened.data()
     start = time.perf_counter()

@@ -193,7 +193,12 @@ def start(options: argparse.Namespace) -> None:
                 array = np.load(path)
                 np.save(path, array.astype(np.float32) + np.random.default_rng(0).random(array.shape, np.float32))
                 del array
-            works = (read, partial(vs.load, str(path)), partial(vs.load, str(path)), partial(started, path, 8, likelihood))
+            works: tuple[Callable[[], Any], ...] = (
+                read,
+                partial(vs.load, str(path)),
+                partial(vs.load, str(path)),
+                partial(started, path, 8, likelihood),
+            )
             for cold in (True, False):
                 seconds = np.empty((options.rounds, len(works)))
                 for round in range(options.rounds):
@@ -230,8 +235,8 @@ def starved(options: argparse.Namespace) -> None:
         open_memmap = np.memmap.__new__
         mapped: list[mmap.mmap] = []
 
-        def opened(*args: Any, **named: Any) -> np.memmap:
-            array = open_memmap(*args, **named)
+        def opened(*args: Any, **named: Any) -> Any:
+            array: Any = open_memmap(*args, **named)
             mapped.append(array._mmap)
             return array
 

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -19,7 +20,7 @@ FLAGS = [
 ]
 POINT = 730  # of the map, whose datum is shown
 # name -> (width, height, theme, what to scroll to)
-SHOTS = {
+SHOTS: dict[str, tuple[int, int, Literal["light", "dark"], str | None]] = {
     "report-light": (1180, 780, "light", None),
     "report-dark": (1180, 780, "dark", "#latent figure:has(#map-plot)"),
     "report-phone": (390, 780, "light", None),
@@ -39,6 +40,7 @@ def main() -> None:
             if target:
                 page.locator(target).evaluate("e => scrollTo({top: e.offsetTop - 70, behavior: 'instant'})")
                 box = page.locator("#map-plot .point").nth(POINT).bounding_box()
+                assert box is not None
                 page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
             page.wait_for_timeout(500)
             file = folder / f"{name}.png"

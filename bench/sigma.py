@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from bits import crops
 
 import vaestro as vs
 from vaestro import latents
-from vaestro.loop import fit_to_data
+from vaestro.randomness import torch_generator
 
 BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SHOWN = 1000
@@ -36,12 +37,13 @@ def energy(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * apart(a, b) - apart(a, a) - apart(b, b)
 
 
-def recalibrated(model: vs.VAE, data: vs.Data, seed: int, **parts: object) -> vs.VAE:
+def recalibrated(model: vs.LatentModel, data: vs.Data, seed: int, **parts: Any) -> vs.VAE:
     """Return the same model with the variance at its optimum on the training split."""
-    other = vs.build(data.space, likelihood="gaussian:variance=optimal", **parts)  # type: ignore[arg-type]
+    other = vs.build(data.space, likelihood="gaussian:variance=optimal", **parts)
     other.load_state_dict(model.state_dict())
     other.eval()
-    fit_to_data(other, data.train.take(10_000), seed, "cpu")
+    batches = enumerate(data.train.spread(10_000).chunks(data.space.chunk))
+    other.fit_to_data((batch, other.noise(1, len(batch), torch_generator("cpu", seed, "fit", i))) for i, batch in batches)
     return other
 
 
@@ -63,12 +65,12 @@ def main() -> None:
         print(f"crops of {asked.side}x{asked.side}x3, {asked.steps} steps of 128, conv, latent 64; training crops: energy {least:.3g}")
         print("| variance | beta | seed | ELBO, bits/dim | IWAE | rate, nats | energy distance, times that of training crops |")
         print("|---|---|---|---|---|---|---|")
-        parts = {"latent": 64, "network": "conv"}
+        parts: dict[str, Any] = {"latent": 64, "network": "conv"}
         for variance, beta in [("optimal", 1.0), *((f"{train.var():.6g}", b) for b in BETAS)]:
             for seed in range(asked.seeds):
                 name, options = folder / f"{variance}-{beta}-{seed}", {"steps": asked.steps, "batch": 128, "seed": seed}
                 run = vs.train(folder / "crops.npz", run=name, likelihood=f"gaussian:variance={variance}", beta=beta, **parts, **options)
-                model = recalibrated(run.model(), data, seed, **parts)  # type: ignore[arg-type]
+                model = recalibrated(run.model(), data, seed, **parts)
                 found = vs.evaluate(model, data.test, k=asked.k)
                 drawn = latents.sample(model, SHOWN, mean=True, seed=seed).reshape(SHOWN, -1)
                 far = energy((drawn.astype(np.float32) - train.mean(0)) @ axes, (test - train.mean(0)) @ axes) / least

@@ -141,7 +141,8 @@ def main() -> None:
         for run in runs.values():
             for _ in range(30):
                 next(run)
-        ratios, speeds, waited = [], {"stream": [], "decoded": []}, 0.0
+        ratios, waited = [], 0.0
+        speeds: dict[str, list[float]] = {"stream": [], "decoded": []}
         for _ in range(asked.rounds):
             took = {}
             for name, run in runs.items():
