@@ -327,6 +327,20 @@ def test_optimisers_reach_a_minimum_and_skip_when_told(name: str, way: str) -> N
     assert all(torch.equal(a, b) for a, b in zip(before, [p, *optimizer.state().values()], strict=True))
 
 
+@pytest.mark.parametrize("name", TABLE["optimizer"])
+@pytest.mark.parametrize("way", ["eager", "graph"])
+def test_a_gradient_counts_however_it_lies_in_memory(name: str, way: str) -> None:
+    gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    steps = []
+    for lying in (gradient, gradient.contiguous(memory_format=torch.channels_last), gradient.mT.contiguous().mT):
+        p = torch.zeros(4, 3, 2, 2)
+        optimizer = find("optimizer", name)([p])
+        for scale in (1.0, 3.0):
+            take_step(optimizer, way, [scale * lying], 0.01, 1.0, 0.0)
+        steps.append(p)
+    assert torch.equal(steps[0], steps[1]) and torch.equal(steps[0], steps[2]) and steps[0].abs().min() > 0
+
+
 @pytest.mark.parametrize("way", ["eager", "graph"])
 def test_adamw_equals_torchs(way: str) -> None:
     start = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

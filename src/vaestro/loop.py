@@ -22,7 +22,7 @@ import shutil
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -292,6 +292,7 @@ class Training(Iterator[Step]):
         # An epoch of a stream may take days: what happens is told and kept several times in it.
         self._lap_rows = rows / (1 if self._stream is None else math.ceil(self.steps_per_epoch / LAP))
         self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.core.modules())
+        self._binary = data.space.kind is Kind.BINARY
         self._altered = getattr(getattr(model, "likelihood", None), "altered", "")
         self.valid = data.valid.spread(VALIDATION_ROWS)
         self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
@@ -385,12 +386,15 @@ class Training(Iterator[Step]):
             with torch._dynamo.config.patch(trace_autograd_ops=True):
                 self._traced = True
                 return self._whole(*inputs)
+        if self._binary:  # encoder and likelihood would each make numbers of them
+            batch = replace(batch, x=batch.x.float())
         loss = self._prepared(batch, number, noise)
+        if self.processes == 1:
+            return self._update(loss, torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True), lr)
         for p in self.parameters:
             p.grad = None
         self.accelerator.backward(loss.loss)
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return self._update(loss, grads, lr)
+        return self._update(loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters], lr)
 
     def _whole_step(
         self, x: Tensor, observed: Tensor | None, given: Tensor | None, noise: Tensor, number: Tensor, constants: tuple[Tensor, ...]
@@ -405,9 +409,9 @@ class Training(Iterator[Step]):
             return loss._replace(loss=loss.loss.detach())
 
     @torch.no_grad()
-    def _update(self, loss: Loss, grads: list[Tensor], lr: float) -> Loss:
+    def _update(self, loss: Loss, grads: Sequence[Tensor], lr: float) -> Loss:
         """Clip, skip what is not finite, step, and add to the sums."""
-        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(grads))))
+        norm = _norm(grads)
         row = self._row(loss, norm)
         if self.device.type == "cpu" and self.processes == 1:
             # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
@@ -687,6 +691,14 @@ class Training(Iterator[Step]):
             torch.cuda.synchronize(self.device)
 
 
+def _norm(grads: Sequence[Tensor]) -> Tensor:
+    """Return the norm of gradients as one vector."""
+    if grads[0].device.type != "cpu":
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
+    flat = [g.reshape(-1) for g in grads]
+    return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()  # on both cores, which norms are not
+
+
 @final
 class _Lagging:
     """Update the encoder alone until its bound stops rising, before each step, for as long as the code's information rises.
@@ -718,8 +730,8 @@ class _Lagging:
             run.objective.eval()  # what follows the steps does not follow these
             loss = run.core(batch, number, noise).loss
             run.objective.train()
-            grads = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
-            norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(grads))))
+            grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            norm = _norm(grads)
             if bool(torch.isfinite(loss + norm)):
                 self.optimizer.step(grads, lr, norm / run.clip if float(norm) > run.clip else None)
             self.numbers[2] += 1

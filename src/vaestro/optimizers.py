@@ -74,24 +74,21 @@ class AdamW(Optimizer):
         self.weight_decay, self.beta1, self.beta2, self.eps = weight_decay, beta1, beta2, eps
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
-        device = self.parameters[0].device
-        self.taken = [torch.zeros((), device=device) for _ in self.parameters]
+        self.taken = torch.zeros((), device=self.parameters[0].device)
         matrices = [i for i, p in enumerate(self.parameters) if p.ndim > 1]
         others = [i for i, p in enumerate(self.parameters) if p.ndim <= 1]
         self.groups = [(g, decay) for g, decay in ((matrices, weight_decay), (others, 0.0)) if g]
-        lists = (self.parameters, self.first, self.second, self.taken)
-        self._fused = [(g, [[tensors[i] for i in g] for tensors in lists], decay) for g, decay in self.groups]
+        lists = (self.parameters, self.first, self.second)
+        self._fused = [(g, [[tensors[i] for i in g] for tensors in lists], [self.taken] * len(g), decay) for g, decay in self.groups]
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], lr: float | Tensor, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
-        torch._foreach_add_(self.taken, 1)
-        if skip is not None:
-            torch._foreach_sub_(self.taken, [skip] * len(self.taken))
-        for group, (parameters, first, second, taken), decay in self._fused:
+        self.taken.add_(1 if skip is None else 1 - skip)
+        for group, (parameters, first, second), taken, decay in self._fused:
             # The kernel itself: torch.optim.AdamW.step spends as long on its bookkeeping as the kernel on a small model.
             torch._fused_adamw_(
                 parameters,
-                [grads[i] for i in group],
+                [_as_it_lies(grads[i], p) for i, p in zip(group, parameters, strict=True)],
                 first,
                 second,
                 [],
@@ -110,7 +107,7 @@ class AdamW(Optimizer):
     @torch.no_grad()
     def constants(self, lr: float) -> tuple[Tensor, ...]:
         # Powers are taken here: within the graph the compiler would take them again for every weight.
-        taken = self.taken[0] + 1
+        taken = self.taken + 1
         if taken.device.type == "cpu":
             t = float(taken)
             return (torch.tensor([lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay]),)
@@ -131,12 +128,11 @@ class AdamW(Optimizer):
                 new_p = (p * shrink if decay else p) - step_size * new_m / (new_v.sqrt() * root + self.eps)
                 for old, new in ((m, new_m), (v, new_v), (p, new_p)):
                     old.copy_(torch.where(bad, old, new))
-        for t in self.taken:
-            t.copy_(t + 1 - skip)
+        self.taken.copy_(self.taken + 1 - skip)
 
     def state(self) -> dict[str, Tensor]:
-        lists = {"first": self.first, "second": self.second, "taken": self.taken}
-        return {f"{name}.{i}": t for name, tensors in lists.items() for i, t in enumerate(tensors)}
+        lists = {"first": self.first, "second": self.second}
+        return {"taken": self.taken, **{f"{name}.{i}": t for name, tensors in lists.items() for i, t in enumerate(tensors)}}
 
 
 @final
@@ -166,6 +162,11 @@ class SGD(Optimizer):
 
     def state(self) -> dict[str, Tensor]:
         return {f"velocity.{i}": v for i, v in enumerate(self.velocity)}
+
+
+def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Return a gradient laid out in memory as its parameter is: the fused kernel goes through both in the order of their bytes."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def one_cycle(step: int, steps: int, warmup: float = 0.1) -> float:

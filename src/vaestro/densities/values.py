@@ -6,13 +6,13 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities.core import LOG_2PI, SOFTPLUS_EXACT, Cells, DataDensity, mixed_over, softplus, sum_cells, uniform
+from vaestro.densities.core import LOG_2PI, Cells, DataDensity, mixed_over, softplus, sum_cells, uniform
 
 EULER = 0.5772156649015329
 
@@ -61,21 +61,6 @@ class Normal(Cells):
         return Normal(self.mean.detach(), self.logvar.detach(), self.dims)
 
 
-class _BernoulliLogProb(torch.autograd.Function):
-    """Sum x * logit - log(1 + exp(logit)) over the last dimension in one buffer each way: half the time of autograd's."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, value)
-        return F.softplus(logits, threshold=SOFTPLUS_EXACT).addcmul_(value, logits, value=-1).sum(-1).neg_()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, value = ctx.saved_tensors
-        return torch.sigmoid(logits).neg_().add_(value).mul_(gradient.unsqueeze(-1)), None
-
-
 class Bernoulli(Cells):
     """Represent independent coins by their logits, (..., *X)."""
 
@@ -95,11 +80,14 @@ class Bernoulli(Cells):
         """Return log-probabilities in nats, (...): x * logit - log(1 + exp(logit)), stable for any logit."""
         value = value.to(self.logits.dtype)
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
-            return _BernoulliLogProb.apply(self.logits.flatten(-self.dims), value.flatten(-self.dims))  # type: ignore[no-any-return, no-untyped-call]
+            logits, value = self.logits.flatten(-self.dims), value.flatten(-self.dims)
+            if torch.is_grad_enabled():  # one call with a derivative of its own: half the time that autograd takes for the formula
+                return F.binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none").sum(-1).neg()
+            return softplus(logits).addcmul_(value, logits, value=-1).sum(-1).neg_()
         return super().log_prob(value, observed)
 
     def cells(self, value: Tensor) -> Tensor:
-        return value * self.logits - F.softplus(self.logits, threshold=SOFTPLUS_EXACT)
+        return value * self.logits - softplus(self.logits)
 
 
 class Categorical(Cells):
