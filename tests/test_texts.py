@@ -316,7 +316,9 @@ def topics(n: int, seed: int) -> tuple[list[str], np.ndarray, float]:
     ],
     ids=["the true model", "normal latents", "autoregressive"],
 )
-def test_the_bound_lies_below_the_truth_and_near_it(tmp_path: Path, parts: dict, near: float, told: float | None) -> None:
+def test_the_bound_lies_below_the_truth_and_near_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], parts: dict, near: float, told: float | None
+) -> None:
     lines, log_px, information = topics(2600, 0)
     path = tmp_path / "topics.json"
     sets = ["train"] * 1800 + ["valid"] * 200 + ["test"] * 600
@@ -331,6 +333,12 @@ def test_the_bound_lies_below_the_truth_and_near_it(tmp_path: Path, parts: dict,
     assert short.mean() < near
     if told is not None:
         assert found.rate == pytest.approx(information, abs=told)
+    run.save_evaluation(found, run.data().test, str(path))
+    np.savez(tmp_path / "exact.npz", log_px=truth)
+    capsys.readouterr()
+    assert main(["compare", str(run.path), "--exact", f"truth={tmp_path / 'exact.npz'}:measure=counting"]) == 0
+    compared = capsys.readouterr().out
+    assert "bits/token" in compared and "bits/dim" not in compared and compared.count("600 test") >= 1
 
 
 # -- files, and what is wrong with them -------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Bound:
         bits_per_dim: None for densities, or where the number of cells is not known.
         gap: an upper bound on the method's mean gap in nats, its standard error, and the number of simulated data.
         annealing: its schedule, start and leapfrog steps, each None if unknown.
+        per: what the bits are for each of: dim, or token of a text.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Bound:
     bits_per_dim: float | None = None
     gap: tuple[float, float, int] | None = None
     annealing: tuple[Any, ...] = ()
+    per: str = "dim"
 
     @property
     def label(self) -> str:
@@ -278,7 +280,8 @@ def _announced(line: Mapping[str, Any]) -> Bound:
     k, temperatures = (None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures"))
     bits = None if line.get("bits_per_dim") is None else float(line["bits_per_dim"])
     annealing = tuple(line.get(key) for key in ("schedule", "start", "leapfrog"))
-    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, bits, annealing=annealing)
+    per = "token" if "tokens" in line else "dim"
+    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, bits, annealing=annealing, per=per)
 
 
 def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> tuple[str, ...]:

@@ -256,9 +256,10 @@ def _place(row: Row, groups: list[list[Row]]) -> Row:
     if home is None:
         groups.append([row])
         return row
-    scales = [b.bits_per_dim / b.mean()[0] for r in home for b in r.bounds if b.bits_per_dim]
+    scales = [(b.bits_per_dim / b.mean()[0], b.per) for r in home for b in r.bounds if b.bits_per_dim]
     if row.exact and scales:
-        row = replace(row, bounds=tuple(replace(b, bits_per_dim=scales[0] * b.mean()[0]) for b in row.bounds))
+        scale, per = scales[0]
+        row = replace(row, bounds=tuple(replace(b, bits_per_dim=scale * b.mean()[0], per=per) for b in row.bounds))
     home.append(row)
     return row
 

@@ -76,7 +76,8 @@ def group_title(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
     """Lay rows out as a table: one line for each, and a second where there is an interval or a tighter bound on fewer data."""
-    head = ("", "log p(x), nats", "method", "bits/dim", "data", "measure", "given")
+    per = " or ".join(dict.fromkeys(row.headline.per for row in rows if row.headline.bits_per_dim is not None))
+    head = ("", "log p(x), nats", "method", f"bits/{per}", "data", "measure", "given")
     cells, below = [], []
     for row in rows:
         bound = row.headline
