@@ -3,8 +3,8 @@
     python bench/throughput.py [--rounds 7] [--steps 150] [--batch 128,512]
 
 784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory, fused AdamW and nothing
-else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those on; only
-validation, which the loop has not, is left out. The contestants take turns, so that a machine whose speed drifts treats all
+else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those on, with --compile off, trace
+and on; only validation, which the loop has not, is left out. The contestants take turns, so that a machine whose speed drifts treats all
 alike; what is printed is the median over rounds, and the median of the ratios round by round.
 """
 
@@ -87,7 +87,8 @@ def main() -> None:
         contestants = {
             "matrix products": matrix_products(batch),
             "plain loop": plain_loop(pixels, batch),
-            "training": vaestro_training(data, batch, "off"),
+            "training, eager": vaestro_training(data, batch, "off"),
+            "training, traced": vaestro_training(data, batch, "trace"),
             "training, compiled": vaestro_training(data, batch, "on"),
         }
         times: dict[str, list[float]] = {name: [] for name in contestants}

@@ -9,7 +9,7 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "files", "drawing", "randomness", "tokens",
+    "files", "drawing", "randomness", "graphs", "tokens",
     "spaces",
     "densities", "networks",
     "sequences", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",

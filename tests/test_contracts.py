@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -156,6 +157,57 @@ def test_gradient_reaches_every_parameter(model: vs.VAE) -> None:
         if step.last:  # when the iterator ends, the model holds the kept weights
             raw = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     assert [name for name, p in raw.items() if torch.equal(p, before[name])] == []
+
+
+def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor]:
+    """Return losses and weights over three steps."""
+    torch.manual_seed(0)
+    found: list[torch.Tensor] = []
+    training = vs.training(deepcopy(model), deepcopy(objective), data_for(model, 40), steps=3, batch=20, device="cpu", compile=how)
+    for step in training:
+        found += [] if step.loss is None else [*step.loss, *(p.detach().clone() for p in training.core.parameters())]
+    return found
+
+
+def assert_recorded(model: vs.VAE, objective: vs.Objective) -> None:
+    parts = (model.posterior, model.prior, model.likelihood)
+    if objective.outside_graph or not all(p.in_graph for p in parts) or model.space.kind is Kind.TOKENS:
+        with pytest.raises(ValueError, match="parts that can be recorded"):
+            steps(model, objective, "trace")
+        return
+    for plain, recorded in zip(steps(model, objective, "off"), steps(model, objective, "trace"), strict=True):
+        assert plain.isfinite().all()
+        assert torch.equal(plain, recorded)
+
+
+def test_a_recorded_step_is_the_same_bit_for_bit(model: vs.VAE) -> None:
+    assert_recorded(model, objective_for(model))
+
+
+OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
+    {
+        f"{name}-{bound}": lambda name=name, bound=bound: vs.Objective(bound, k=2, gradient=find("gradient", name)())
+        for name in TABLE["gradient"]
+        for bound in ("elbo", "iwae")
+        if (name, bound) not in [("stl", "iwae"), ("dreg", "elbo"), ("gumbel-softmax", "iwae"), ("straight-through", "iwae")]
+    }
+    | {
+        f"score-{baseline}": lambda baseline=baseline: vs.Objective(gradient=gradients.Score(baseline=baseline))
+        for baseline in ("none", "average", "learned")
+    }
+    | {name: lambda name=name: vs.Objective(penalties=[find("penalty", name)()]) for name in TABLE["penalty"]}
+    | {name: lambda name=name: find("objective", name)() for name in TABLE["objective"]}
+    | {
+        name: lambda name=name: vs.Objective(beta=find("schedule", name)(**{"geco": {"target": 3.0}}.get(name, {})))
+        for name in TABLE["schedule"]
+    }
+)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objectives_recorded_step_is_the_same_bit_for_bit(name: str) -> None:
+    objective = OBJECTIVES[name]()
+    assert_recorded(small_model(**{"posterior": "categorical:codes=3"} if objective.gradient.relaxed else {}), objective)
 
 
 def test_saved_equals_loaded(model: vs.VAE, tmp_path: Any) -> None:

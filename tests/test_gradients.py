@@ -309,13 +309,6 @@ def test_a_running_mean_is_kept_in_the_state_and_resumed(tmp_path: Any) -> None:
         assert torch.equal(one, other)
 
 
-def test_dreg_is_not_compiled(tmp_path: Any) -> None:
-    data = coins()
-    model = vs.build(data.space, latent=2, network="linear")
-    with pytest.raises(ValueError, match=r"parts that compile.*DoublyReparameterized"):
-        vs.training(model, Objective("iwae", k=2, gradient=DoublyReparameterized()), data, steps=2, compile="on", device="cpu")
-
-
 @pytest.mark.parametrize("name", TABLE["gradient"])
 def test_the_surrogate_has_the_bounds_value(name: str) -> None:
     space = make_space(Kind.BINARY, (6,))

@@ -309,9 +309,62 @@ def test_minutes_become_steps_before_the_first(binary_data: Data) -> None:
     assert time.perf_counter() - begun < 12  # 3 seconds were asked for; a noisy machine may take longer
 
 
+def test_a_run_from_a_record_is_the_same_run_and_resumes_as_itself(binary_data: Data) -> None:
+    def objective() -> vs.Objective:
+        return vs.Objective(beta=vs.Ramp(0, 1, steps=20))
+
+    plain, traced, stopped = (start(binary_data, objective(), compile=how, clip=1.0) for how in ("off", "trace", "trace"))
+    expected = [r.bound for step in plain for r in step.records]
+    assert [r.bound for step in traced for r in step.records] == expected
+    assert all(torch.equal(a, b) for a, b in zip(plain.state()[0].values(), traced.state()[0].values(), strict=True))
+    for step in stopped:
+        if step.index == 17:
+            break
+    resumed = start(binary_data, objective(), compile="trace", clip=1.0)
+    resumed.load(*stopped.state())
+    for _ in resumed:
+        pass
+    assert all(torch.equal(a, b) for a, b in zip(parameters(plain), parameters(resumed), strict=True))
+
+
+def test_a_run_of_two_thousand_steps_is_recorded_and_a_short_one_is_not(binary_data: Data) -> None:
+    assert start(binary_data, compile="auto", steps=2000).compile == "trace"
+    assert start(binary_data, compile="auto", steps=1999).compile == "off"
+    assert start(binary_data, compile="auto", steps=2000, precision="bf16").compile == "off"
+    with pytest.raises(ValueError, match="expected one process, precision 32, parts that can be recorded"):
+        start(binary_data, compile="trace", precision="bf16")
+
+
+class Forgetful(torch.nn.Module):
+    """Scale by a number that Python counts: what a record does not hold."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer, self.calls = layer, 0
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        self.calls += 1
+        return self.layer(batch) * (1.0 if self.calls < 30 else 2.0)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_does_another_thing_later_is_found_out(binary_data: Data) -> None:
+    torch.manual_seed(0)
+    model = vs.build(binary_data.space, latent=3, network=NETWORK)
+    model.posterior.encoder = forgetful = Forgetful(model.posterior.encoder)
+    training = vs.training(model, vs.Objective(), binary_data, steps=60, batch=32, compile="trace", device="cpu")
+    for step in training:
+        if step.index == 40:
+            break
+    assert forgetful.calls < 30  # it was asked for at the beginning and at each validation, and not in each of 40 steps
+    forgetful.calls = 30
+    with pytest.raises(ValueError, match="expected --compile off"):
+        list(training)
+    assert vs.training(model, vs.Objective(), binary_data, steps=5000, device="cpu").compile == "off"
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_compiled_step_equals_an_eager_one(binary_data: Data) -> None:
-    # Two runs in one process, of other sizes: compiled graphs are kept by code object, and a run must not get another's.
+    # Two runs in one process, of other sizes: a run must not get another's graph.
     for batch in (32, 16):
         results = []
         for how in ("off", "on"):

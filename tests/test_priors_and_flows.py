@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,26 +197,6 @@ def test_latents_that_are_grids(parts: dict[str, str]) -> None:
     assert model.draw_prior(5).shape == (5, 2, 2, 2)
     # A datum's density is that of the datum alone, wherever the leading dimensions lie.
     torch.testing.assert_close(draws.p.log_prob(draws.z[1, 2]), draws.log_pz[1, 2])
-
-
-def test_planar_runs_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler")
-    # Whether it is one graph is seen without turning that into C++, which takes most of the time.
-    compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **_: compiled(f, fullgraph=True, dynamic=False, backend="aot_eager"))
-    space = make_space(Kind.BINARY, (6,))
-    data = make_data(space, make_values(space, 60))
-    losses = []
-    for how in ("off", "on"):
-        torch.manual_seed(0)
-        model = vs.build(space, latent=2, network="mlp:width=8", posterior="planar:layers=2", prior="mixture:components=3")
-        steps = vs.training(model, vs.Objective(), data, steps=4, batch=16, device="cpu", compile=how)
-        losses.append([float(step.loss.loss) for step in steps if step.loss is not None])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    iaf = vs.build(space, latent=2, network="mlp:width=8", posterior="iaf")
-    with pytest.raises(ValueError, match="expected"):
-        vs.training(iaf, vs.Objective(), data, steps=4, batch=16, device="cpu", compile="on")
 
 
 @pytest.mark.parametrize("prior", LEARNED[2:])

@@ -44,11 +44,6 @@ class Gradient(nn.Module, ABC):
     stop_q: ClassVar[bool]
     relaxed: ClassVar[bool] = False  # whether it is for discrete latents alone, which it trains through continuous ones
 
-    @property
-    def in_graph(self) -> bool:
-        """Tell whether a step with it compiles to one graph."""
-        return True
-
     def check(self, bound: str, k: int) -> None:
         """Raise ValueError where the estimator has no meaning for a bound with k draws, with the nearest one that has."""
 
@@ -121,10 +116,6 @@ class DoublyReparameterized(Gradient):
 
     pathwise = True
     stop_q = True
-
-    @property
-    def in_graph(self) -> bool:
-        return False  # for the hook on z
 
     def check(self, bound: str, k: int) -> None:
         if bound != "iwae":
@@ -222,10 +213,6 @@ class Score(Gradient):
         self.baseline, self.decay = baseline, decay
         self.network: nn.Module | None = None
         self.register_buffer("running", torch.full((), math.nan))
-
-    @property
-    def in_graph(self) -> bool:
-        return self.baseline != "average"
 
     def check(self, bound: str, k: int) -> None:
         if self.baseline == "leave-one-out" and k < 2:

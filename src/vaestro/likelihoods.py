@@ -37,7 +37,7 @@ class Likelihood(nn.Module, ABC):
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
     does_without: bool = False  # whether the decoder could do without the latent, since it sees the rest of the datum
-    in_graph: ClassVar[bool] = True  # whether a step with it compiles to one graph
+    in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
     altered: str = ""  # in which way the model in training is another one than the one that is reported
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
 

@@ -20,7 +20,6 @@ import math
 import os
 import shutil
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -30,6 +29,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from vaestro import graphs
 from vaestro.data import Data, Rows
 from vaestro.data.sets import Streamed
 from vaestro.densities import mean_over_ranks, variance_of
@@ -175,7 +175,8 @@ def training(
         patience: validations without a better bound after which to stop; by default never.
         device: auto, cpu, cuda or mps.
         precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
-        compile: on, off or auto; the whole step, optimiser included, as one graph.
+        compile: off; trace, to run the operations of a step from a record, with the same numbers bit for bit; on, to compile the
+            whole step, optimiser included; or auto: on for runs of several minutes, trace for shorter ones where all parts are known.
         freeze: parts of the model that stay as they are: posterior, likelihood, prior.
         workers: threads that decode streamed data; by default one a processor.
 
@@ -248,7 +249,7 @@ class Training(Iterator[Step]):
             (patience is None or patience >= 1, "a patience of 1 or more", patience),
             (workers is None or workers >= 1, "1 or more workers", workers),
             (precision in ("32", "bf16"), "precision 32 or bf16", precision),
-            (compile in ("auto", "on", "off"), "compile auto, on or off", compile),
+            (compile in ("auto", "trace", "on", "off"), "compile auto, trace, on or off", compile),
         )
         self.model, self.objective, self.data, self.seed, self.patience = model, objective, data, seed, patience
         self.accelerator = accelerator_for(device)
@@ -300,7 +301,7 @@ class Training(Iterator[Step]):
             data.train.row_bytes + 4 * objective.k * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
         )
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
-        self._made: tuple[int, Batch, Tensor, Tensor] | None = None
+        self._made: tuple[int, list[tuple[Batch, Tensor, Tensor]]] | None = None
         self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
         self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
@@ -308,17 +309,9 @@ class Training(Iterator[Step]):
         self.best: dict[str, Tensor] | None = None
         self.best_bound, self.best_step, self._validations_since = -math.inf, 0, 0
         self._begun = self._finished = self.stopped_early = False
-        self.compiled = self._decide_to_compile(compile, epochs, steps, minutes)
-        self._whole: Callable[..., Loss] | None = None
-        self._traced = False
-        if self.compiled:
-            # Shapes and objects stay the same for the whole run, and looking whether they do costs a twentieth of a step. But compiled
-            # graphs are kept by code object: without guards this run must have one of its own, or it would run another's graph.
-            options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
-            whole = Training._whole_step
-            code = whole.__code__.replace(co_name=f"_whole_step_{id(self)}")
-            own = types.FunctionType(code, whole.__globals__, code.co_name, whole.__defaults__, whole.__closure__)
-            self._whole = torch.compile(types.MethodType(own, self), fullgraph=True, dynamic=False, options=options)
+        self.compile = self._decide_to_compile(compile, epochs, steps, minutes)
+        self._recorded: Callable[..., Sequence[Tensor]] | None = None
+        self._to_check = True
         if minutes is not None:
             self.steps = self._steps_in(minutes)
         elif steps is not None:
@@ -344,9 +337,9 @@ class Training(Iterator[Step]):
             noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
             noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
             numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
-            self._made = (block, made, noise, numbers)
-        _, made, noise, numbers = self._made
-        return made[at], noise[at], numbers[at]
+            # They are taken apart here too: between long parallel sections each call, however small, costs some tens of microseconds.
+            self._made = (block, list(zip((made[i] for i in range(self._ahead)), noise.unbind(), numbers.unbind(), strict=True)))
+        return self._made[1][at]
 
     def _expect(self, order: Windows, steps: range) -> None:
         """Have what this process takes of the windows over these steps decoded, and of the one after them."""
@@ -379,34 +372,72 @@ class Training(Iterator[Step]):
     def _taken(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
         lr = self.lr * one_cycle(step, self.steps)
-        if self._whole is not None:
-            inputs = batch.x, batch.observed, batch.given, noise, number, self.optimizer.constants(lr)
-            if self._traced:
-                return self._whole(*inputs)
-            with torch._dynamo.config.patch(trace_autograd_ops=True):
-                self._traced = True
-                return self._whole(*inputs)
+        if self.compile == "on":
+            return self._compiled(batch, noise, number, lr)
         if self._binary:  # encoder and likelihood would each make numbers of them
             batch = replace(batch, x=batch.x.float())
-        loss = self._prepared(batch, number, noise)
+        if self.compile == "trace":
+            return self._traced(batch, noise, number, lr)
         if self.processes == 1:
-            return self._update(loss, torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True), lr)
+            return self._update(*self._differentiated(batch, noise, number), lr)
+        loss = self._prepared(batch, number, noise)
         for p in self.parameters:
             p.grad = None
         self.accelerator.backward(loss.loss)
         return self._update(loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters], lr)
 
-    def _whole_step(
-        self, x: Tensor, observed: Tensor | None, given: Tensor | None, noise: Tensor, number: Tensor, constants: tuple[Tensor, ...]
-    ) -> Loss:
-        """Take one step in a form that compiles to one graph, optimiser included."""
-        loss = self.core(Batch(x, observed, given), number, noise)
-        grads = torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
+    def _differentiated(self, batch: Batch, noise: Tensor, number: Tensor) -> tuple[Loss, Sequence[Tensor]]:
+        loss = self._prepared(batch, number, noise)
+        return loss, torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
+
+    def _compiled(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss:
+        """Take one step as one graph, optimiser included."""
+        inputs = [*batch.tensors(), noise, number, *self.optimizer.constants(lr)]
+        if self._recorded is None:
+
+            def whole(*given: Tensor) -> Loss:
+                mine, (noise, number, *constants) = batch.of_tensors(given)
+                loss, grads = self._differentiated(mine, noise, number)
+                with torch.no_grad():
+                    norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+                    row = self._row(loss, norm)
+                    self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, tuple(constants), divisor, skip))
+                    return loss._replace(loss=loss.loss.detach())
+
+            self._recorded = graphs.compiled(whole, inputs)
         with torch.no_grad():
-            norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
-            row = self._row(loss, norm)
-            self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, constants, divisor, skip))
-            return loss._replace(loss=loss.loss.detach())
+            return Loss(*self._recorded(*inputs))
+
+    def _traced(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss:
+        """Take one step by the operations that were recorded at the first one."""
+        inputs = [*batch.tensors(), noise, number]
+
+        def differentiated(*given: Tensor) -> list[Tensor]:
+            mine, (noise, number) = batch.of_tensors(given)
+            loss, grads = self._differentiated(mine, noise, number)
+            return [loss.loss.detach(), *loss[1:], *grads]
+
+        if self._recorded is None:
+            self._recorded = graphs.listed(differentiated, inputs)
+        if self._to_check:
+            self._to_check = False
+            self._check(differentiated, inputs)
+        found = self._recorded(*inputs)
+        return self._update(Loss(*found[:4]), found[4:], lr)
+
+    def _check(self, differentiated: Callable[..., list[Tensor]], inputs: list[Tensor]) -> None:
+        """Compare what the record gives with what the step itself gives; weights, buffers and random states stay as they are."""
+        assert self._recorded is not None
+        found: list[Sequence[Tensor]] = []
+        for step in (differentiated, self._recorded):
+            buffers = [(b, b.clone()) for b in self.core.buffers()]
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                found.append(step(*inputs))
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+        if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True) for a, b in zip(*found, strict=True)):
+            raise ValueError("expected --compile off for a model or objective whose steps are not all of the same operations; got trace")
 
     @torch.no_grad()
     def _update(self, loss: Loss, grads: Sequence[Tensor], lr: float) -> Loss:
@@ -547,6 +578,7 @@ class Training(Iterator[Step]):
 
     def _validation(self) -> tuple[Record, ...]:
         """Score the averaged weights on validation data by the unweighted bound; keep them where they are the best."""
+        self._to_check = True
         self._fit_to_data()
         if not len(self.valid):
             self._lap()
@@ -642,25 +674,31 @@ class Training(Iterator[Step]):
 
     # -- before the first step ----------------------------------------------------------------------------------------
 
-    def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> bool:
+    def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> str:
         parts = [getattr(self.model, name, None) for name in ("posterior", "prior", "likelihood")]
         outside = self.objective.outside_graph + [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
-        possible = self.processes == 1 and self.precision == "32" and not outside
-        if self.device.type == "cpu":
-            possible = possible and any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
-        if asked == "on" and not possible:
+        if self.data.train.sizes() is not None:
+            outside.append("rows of several sizes")
+        recordable = self.processes == 1 and self.precision == "32" and not outside
+        on_cpu = self.device.type == "cpu"
+        compiler = not on_cpu or any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+        possible = {"on": recordable and compiler, "trace": recordable}
+        if not possible.get(asked, True):
             raise ValueError(
-                "expected one process, precision 32, parts that compile and, on a CPU, a C++ compiler for --compile on; got "
-                f"{self.processes} process(es), precision {self.precision}, {', '.join(outside) or 'such parts'} on {self.device.type}"
+                f"expected one process, precision 32, parts that can be recorded and, to compile for a CPU, a C++ compiler for --compile "
+                f"{asked}; got {self.processes} process(es), precision {self.precision}, {', '.join(outside) or 'such parts'} on "
+                f"{self.device.type}"
             )
         if asked != "auto":
-            return asked == "on"
-        # Compiling takes about half a minute and saves about a fifth: it pays in runs of several minutes.
-        if minutes is not None:
-            return possible and minutes >= 4
+            return asked
+        if any(type(m).__module__.split(".")[0] not in ("vaestro", "torch", "zuko") for m in self.core.modules()):
+            return "off"  # who knows what else than operations on tensors its steps do
+        # Compiling takes some ten seconds and saves a fifth of a small model's step; recording takes one second and saves a tenth.
         planned = steps if steps is not None else (epochs or 20) * self.steps_per_epoch
         work = planned * self.batch * self.objective.k * sum(p.numel() for p in self.parameters) * 6
-        return possible and work > (4e13 if self.device.type == "cpu" else 4e15)
+        if possible["on"] and (minutes >= 4 if minutes is not None else work > (4e13 if on_cpu else 4e15)):
+            return "on"
+        return "trace" if possible["trace"] and on_cpu and (minutes >= 0.5 if minutes is not None else planned >= 2000) else "off"
 
     def _steps_in(self, minutes: float) -> int:
         """Time some steps and a validation on the run's own objects, put everything back, and say how many fit."""

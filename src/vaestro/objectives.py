@@ -117,9 +117,8 @@ class Objective(nn.Module):
 
     @property
     def outside_graph(self) -> list[str]:
-        """Name what keeps a step with it from being compiled to one graph."""
-        parts: list[Any] = [self.gradient, self.beta, *self.penalties]
-        return [type(part).__name__ for part in parts if not part.in_graph] + ["aggressive updates"] * self.aggressive
+        """Name what keeps the operations of a step with it from being recorded."""
+        return [type(p).__name__ for p in self.penalties if not p.in_graph] + ["aggressive updates"] * self.aggressive
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:
         """Turn lengths of schedules into steps of a run.

@@ -79,6 +79,9 @@ class AdamW(Optimizer):
         others = [i for i, p in enumerate(self.parameters) if p.ndim <= 1]
         self.groups = [(g, decay) for g, decay in ((matrices, weight_decay), (others, 0.0)) if g]
         lists = (self.parameters, self.first, self.second)
+        self._constants = torch.empty(3)
+        on_cpu = self.taken.device.type == "cpu"
+        self._numbers = (self.taken.numpy(), self._constants.numpy()) if on_cpu else None  # the same memory, without calls into torch
         self._fused = [(g, [[tensors[i] for i in g] for tensors in lists], [self.taken] * len(g), decay) for g, decay in self.groups]
 
     @torch.no_grad()
@@ -107,10 +110,12 @@ class AdamW(Optimizer):
     @torch.no_grad()
     def constants(self, lr: float) -> tuple[Tensor, ...]:
         # Powers are taken here: within the graph the compiler would take them again for every weight.
+        if self._numbers is not None:
+            taken_so_far, constants = self._numbers
+            t = float(taken_so_far) + 1
+            constants[:] = lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay
+            return (self._constants,)
         taken = self.taken + 1
-        if taken.device.type == "cpu":
-            t = float(taken)
-            return (torch.tensor([lr / (1 - self.beta1**t), (1 - self.beta2**t) ** -0.5, 1 - lr * self.weight_decay]),)
         shrink = torch.full_like(taken, 1 - lr * self.weight_decay)
         return (torch.stack([lr / (1 - self.beta1**taken), (1 - self.beta2**taken).rsqrt(), shrink]),)
 

@@ -36,7 +36,7 @@ class Posterior(nn.Module, ABC):
 
     like: Tensor
     discrete: ClassVar[bool] = False
-    in_graph: ClassVar[bool] = True  # whether a step with it compiles to one graph
+    in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
     scored_anywhere: ClassVar[bool] = True  # whether q is scored at any point for what its own draws cost
     scored_held: ClassVar[bool] = True  # whether q can be scored at a draw with its parameters held, or with the draw held
     min_rate: float = 0.0  # nats of KL to the standard normal below which no unit falls
@@ -370,8 +370,6 @@ class Planar(_Flow):
 
 class _Autoregressive(_Flow, ABC):
     """Describe flows of masked autoregressive maps that see a context from the encoder."""
-
-    in_graph = False  # zuko makes its maps anew at every call
 
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...], context: int, limit: float, maps: nn.Module) -> None:
         super().__init__(space, encoder, units, limit)

@@ -31,7 +31,7 @@ class Prior(nn.Module, ABC):
     """
 
     discrete: ClassVar[bool] = False
-    in_graph: ClassVar[bool] = True  # whether a step with it compiles to one graph
+    in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0) -> None:
         super().__init__()
@@ -216,7 +216,6 @@ class Vamp(_Unconditional):
 class _FlowPrior(_Unconditional, ABC):
     """Describe p(z) by a map from latents to the standard normal."""
 
-    in_graph = False
     maps: nn.Module
 
     def __init__(self, units: tuple[int, ...], given: int, alphabet: int, layers: int, width: int) -> None:
@@ -258,6 +257,8 @@ class Coupling(_FlowPrior):
         layers: couplings, the halves taking turns.
         width: of the two hidden layers of each coupling's network.
     """
+
+    in_graph = False  # zuko picks the halves by masks, whose sums it reads
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 6, width: int = 64) -> None:
         super().__init__(units, given, alphabet, layers, width)

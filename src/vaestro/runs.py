@@ -731,7 +731,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
         "lr": made.lr,
         "clip": made.clip,
         "ema": made.ema,
-        "compile": "on" if made.compiled else "off",
+        "compile": made.compile,
     }
     return made, resolved
 

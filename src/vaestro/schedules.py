@@ -27,11 +27,6 @@ class Schedule(nn.Module):
             raise ValueError(f"expected a weight of 0 or more; got {value}")
         self.value = value
 
-    @property
-    def in_graph(self) -> bool:
-        """Tell whether a step with it compiles to one graph."""
-        return True
-
     def plan(self, steps: int, steps_per_epoch: float) -> None:
         """Turn lengths given in epochs or shares into steps of a run.
 
@@ -190,18 +185,14 @@ class Geco(Schedule):
         self.register_buffer("log_multiplier", torch.zeros((), dtype=torch.float64))
         self.register_buffer("average", torch.full((), math.nan, dtype=torch.float64))
 
-    @property
-    def in_graph(self) -> bool:
-        return False
-
     def forward(self, step: Tensor) -> Beta:
         return torch.exp(-self.log_multiplier)
 
     @torch.no_grad()
     def observe(self, distortion: Tensor) -> None:
         off = mean_over_ranks(distortion).double() - self.target
-        if not bool(torch.isfinite(off)):
-            return
-        self.average.copy_(off if bool(self.average.isnan()) else torch.lerp(off, self.average, self.decay))
-        moved = (self.average / max(1.0, abs(self.target))).clamp(-1, 1)
-        self.log_multiplier.add_(self.speed * moved).clamp_(-12, 12)
+        average = torch.where(self.average.isnan(), off, torch.lerp(off, self.average, self.decay))
+        moved = self.log_multiplier + self.speed * (average / max(1.0, abs(self.target))).clamp(-1, 1)
+        counted = torch.isfinite(off)
+        self.average.copy_(torch.where(counted, average, self.average))
+        self.log_multiplier.copy_(torch.where(counted, moved.clamp(-12, 12), self.log_multiplier))

@@ -621,6 +621,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that are there, as `of_tensors` takes them."""
+        return [t for t in (self.x, self.observed, self.given) if t is not None]
+
+    def of_tensors(self, tensors: Sequence[Tensor]) -> tuple[Batch, Sequence[Tensor]]:
+        """Return a batch that has the same parts, made of the first of these tensors, and the tensors that are left."""
+        observed, given = self.observed is not None, self.given is not None
+        left = 1 + observed + given
+        return Batch(tensors[0], tensors[1] if observed else None, tensors[left - 1] if given else None), tensors[left:]
+
     def __getitem__(self, rows: Any) -> Batch:
         """Return some rows, or one step of several that were gathered at once."""
         observed, given = (None if t is None else t[rows] for t in (self.observed, self.given))

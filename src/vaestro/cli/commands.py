@@ -113,7 +113,7 @@ def train(
     patience: Annotated[int | None, typer.Option(help="Validations without a better bound before stopping.  [default: never]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,
-    compile: Annotated[str | None, typer.Option(help="auto, on or off: the whole step as one graph.  [default: auto]")] = None,
+    compile: Annotated[str | None, typer.Option(help="off, trace (steps run from a record), on or auto.  [default: auto]")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that decode streamed data.  [default: one a processor]")] = None,
     config: Annotated[str | None, typer.Option(help="A YAML of these options, such as a run's config.yaml; options here win.")] = None,
     resume: Annotated[

@@ -1,0 +1,304 @@
+"""What a function of tensors does, recorded once as a list of operations, and then run from the list or compiled.
+
+A step does the same at every call, and finds out anew each time what that is: which method, which overload, which node of the
+backward pass. The record holds the operations themselves, those of backward passes among them. Run from the list they
+are the same operations on the same numbers, so that the result is the same bit for bit; compiled, they are fused into few
+loops, and rounding differs.
+
+What is recorded is what happened once, at given shapes: numbers that Python read from tensors, branches that it took and
+attributes that it set are part of the record as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+aten = torch.ops.aten
+ALIASES = {aten.detach.default, aten.alias.default, aten.lift_fresh.default}
+SHAPES = {aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.default}
+PARTS = {aten.expand.default, aten.slice.Tensor}
+FLIPS = {aten.t.default, aten.transpose.int, aten.neg.default}
+VIEWS = ALIASES | SHAPES | PARTS | {aten.t.default, aten.transpose.int}
+LIKE = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_zeros.default, aten.new_ones.default}
+FOLDED = 2**16  # elements of the largest constant that is kept
+
+
+class Record(NamedTuple):
+    """Hold the operations of a function, and the tensors beyond its inputs that they read or write: its further inputs, in this order."""
+
+    graph: GraphModule
+    held: list[Tensor]
+
+
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Record:
+    """Record the operations of a function at inputs of these shapes, without running them.
+
+    Raises:
+        RuntimeError: it reads a number from a tensor, or does something else that cannot be recorded.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    before: list[tuple[Tensor, Tensor]] = []
+
+    def watched(*given: Tensor) -> tuple[Tensor, ...]:
+        with _Watch(before):
+            return tuple(function(*given))
+
+    try:
+        traced = make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    finally:
+        with torch.no_grad():
+            for tensor, value in reversed(before):
+                tensor.copy_(value)
+    graph, held = traced.graph, dict[str, tuple[Tensor, Node]]()
+    place = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            name = str(node.target)
+            if name not in held:
+                tensor = getattr(traced, name)
+                if not isinstance(tensor, Tensor):
+                    raise RuntimeError(f"expected tensors alone in a recorded step; got {type(tensor).__name__}")
+                with graph.inserting_after(place):
+                    place = graph.placeholder(f"held_{len(held)}")
+                place.meta["val"] = tensor
+                held[name] = tensor, place
+            node.replace_all_uses_with(held[name][1])
+            graph.erase_node(node)
+    # A module of its own: the traced one holds the tensors as parameters, and they would be taken for inputs a second time.
+    return Record(GraphModule(torch.nn.Module(), graph), [tensor for tensor, _ in held.values()])
+
+
+class _Watch(TorchDispatchMode):
+    """Keep what is written to before it is: while a function is recorded, its operations on real tensors alone are carried out."""
+
+    def __init__(self, before: list[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.before = before
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func._schema.is_mutable and not any(isinstance(a, FakeTensor) for a in pytree.tree_leaves((args, kwargs))):
+            with _disable_current_modes():
+                self.before += [(a, a.clone()) for a in _written_to(func._schema, args) if isinstance(a, Tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def compiled(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Record a function and compile the record to one graph, which what is returned runs at inputs of the same shapes.
+
+    It is to be called without gradients. What the function writes into tensors is written.
+
+    Raises:
+        RuntimeError: see `record`.
+    """
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    backend: Any = torch.backends.mkldnn
+    enabled, backend.enabled = backend.enabled, False  # a product that holds its activation already leaves nothing to fuse
+    try:
+        made = record(function, inputs)
+    finally:
+        backend.enabled = enabled
+    within: list[tuple[GraphModule, Any]] = []
+
+    def inner(graph: GraphModule, examples: Sequence[Any], **options: Any) -> Any:
+        within.append((graph, compile_fx_inner(graph, examples, **options)))
+        return within[-1][1]
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch about itself
+        whole = compile_fx(made.graph, [*inputs, *made.held], inner_compile=inner, config_patches={"size_asserts": False})
+    if len(within) == 1 and _ends(within[0][0]) == _ends(made.graph):
+        # Nothing that was written comes out, to be written back, and no inputs were merged: what stands around the graph does nothing,
+        # and takes as long as some products.
+        direct = within[0][1]
+        return lambda *given: direct([*given, *made.held])  # type: ignore[no-any-return]
+    return lambda *given: whole(*given, *made.held)  # type: ignore[no-any-return,operator]
+
+
+def _ends(graph: GraphModule) -> tuple[int, int]:
+    """Return how many inputs and outputs a graph has."""
+    nodes = list(graph.graph.nodes)
+    return sum(node.op == "placeholder" for node in nodes), len(nodes[-1].args[0])
+
+
+def listed(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Record a function and return one that runs the operations of the record, less those that change nothing, one after the other.
+
+    It is to be called without gradients, with inputs of the same shapes.
+
+    Raises:
+        RuntimeError: see `record`.
+    """
+    graph, held = record(function, inputs)
+    return _written(graph.graph, held + _tidied(graph.graph))
+
+
+def _value(node: Any) -> Any:
+    return node.meta.get("val") if isinstance(node, Node) else None
+
+
+def _written_to(schema: Any, arguments: Sequence[Any]) -> list[Any]:
+    """Return the arguments of an operation that it writes to."""
+    return [a for a, told in zip(arguments, schema.arguments, strict=False) if told.alias_info is not None and told.alias_info.is_write]
+
+
+def _tidied(graph: Graph) -> list[Tensor]:
+    """Leave out what changes nothing, and what depends on shapes alone, which is returned as further inputs."""
+    written = [a for node in graph.nodes if hasattr(node.target, "_schema") for a in _written_to(node.target._schema, node.args)]
+    constants = [] if any(isinstance(a, Node) and a.op != "placeholder" for a in written) else _folded(graph)
+    for node in list(graph.nodes):
+        same = _same(node, copies=bool(written))
+        if same is not None:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+    (end,) = [node for node in graph.nodes if node.op == "output"]
+    for node in dict.fromkeys(end.args[0]):
+        root = node
+        while root.op == "call_function" and root.target in VIEWS:
+            root = root.args[0]
+        if root.op == "placeholder":  # what comes out is the caller's to write to
+            with graph.inserting_before(end):
+                end.replace_input_with(node, graph.call_function(aten.clone.default, (node,)))
+    graph.eliminate_dead_code()
+    return constants
+
+
+def _reshapes(node: Any) -> bool:
+    """Tell whether an operation gives the numbers of its first argument another shape, and does nothing else."""
+    if not isinstance(node, Node) or not isinstance(_value(node), Tensor) or not node.args or not isinstance(_value(node.args[0]), Tensor):
+        return False
+    out, given = _value(node), _value(node.args[0])
+    return node.target in SHAPES or (node.target is aten.sum.dim_IntList and out.numel() == given.numel() and out.dtype == given.dtype)
+
+
+def _same(node: Node, copies: bool) -> Node | None:
+    """Return what a node equals, bit for bit, where that is at hand: a node before it, or one new view in place of several.
+
+    Where `copies`, numbers in a memory of their own are not taken for those that they are copies of, which may be written to.
+    """
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node) or node.kwargs:
+        return None
+    op, source, others = node.target, node.args[0], node.args[1:]
+    out, given = _value(node), _value(source)
+    if not isinstance(out, Tensor) or not isinstance(given, Tensor):
+        return None
+    if op in ALIASES:
+        return source
+    if copies and op not in VIEWS:
+        return None
+    if op in FLIPS and source.target is op and source.args[1:] == others:
+        return source.args[0]  # type: ignore[return-value]
+    laid_alike = out.shape == given.shape and out.stride() == given.stride() and out.dtype == given.dtype
+    if laid_alike and (_reshapes(node) or (op in PARTS and out.storage_offset() == given.storage_offset())):
+        return source
+    if _reshapes(node):
+        root = source
+        while _reshapes(root) and (root.target in VIEWS or not copies):
+            root = root.args[0]  # type: ignore[assignment]
+        if _value(root).is_contiguous() and (op is not aten.view.default or root is not source):
+            with node.graph.inserting_before(node):
+                joined = node.graph.call_function(aten.view.default, (root, list(out.shape)))
+            joined.meta["val"] = out
+            return root if out.shape == _value(root).shape else joined
+    unchanged = (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor, aten.pow.Tensor_Scalar)
+    return source if laid_alike and op in unchanged and others in ((1,), (1.0,)) else None
+
+
+def _folded(graph: Graph) -> list[Tensor]:
+    """Compute what depends on shapes alone, as the beginnings of backward passes do, and make it inputs, which are returned."""
+    constants: dict[Node, Any] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable:
+            drawn = torch.Tag.nondeterministic_seeded in node.target.tags
+            known = node.target in LIKE or all(a in constants for a in node.all_input_nodes)
+            value = _value(node)
+            if known and not drawn and isinstance(value, Tensor) and value.numel() <= FOLDED:
+                arguments = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: constants[n] if n in constants else _blank(n))
+                constants[node] = node.target(*arguments[0], **arguments[1])
+    used = [node for node in constants if any(user not in constants for user in node.users)]
+    place = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for number, node in enumerate(used):
+        with graph.inserting_after(place):
+            place = graph.placeholder(f"constant_{number}")
+        place.meta["val"] = _value(node)
+        node.replace_all_uses_with(place)
+    return [constants[node] for node in used]
+
+
+def _blank(node: Node) -> Tensor:
+    value = _value(node)
+    return torch.empty(value.shape, dtype=value.dtype, device=value.device)
+
+
+def _written(graph: Graph, held: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Write the nodes of a graph down as a function of Python whose lines are calls of PyTorch's own functions."""
+    names: dict[str, Any] = {}
+    words: dict[Node, str] = {}
+
+    def said(value: Any) -> str:
+        if isinstance(value, Node):
+            return words[value]
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(map(said, value)) + "]"
+        if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+            return repr(value)
+        names[f"c{len(names)}"] = value
+        return f"c{len(names) - 1}"
+
+    nodes = list(graph.nodes)
+    last = {source: node for node in nodes for source in node.all_input_nodes}
+    inputs: list[str] = []
+    lines: list[str] = []
+    placeholders = sum(node.op == "placeholder" for node in nodes)
+    for number, node in enumerate(nodes):
+        words[node] = f"v{number}"
+        if node.op == "placeholder":
+            if number < placeholders - len(held):
+                inputs.append(words[node])
+            else:
+                names[words[node]] = held[number - placeholders + len(held)]
+            continue
+        if node.op == "output":
+            lines.append(f"return {said(node.args[0])}")
+            break
+        if node.target is operator.getitem:
+            lines.append(f"{words[node]} = {said(node.args[0])}[{node.args[1]}]")
+        else:
+            names[f"f{number}"] = _function(node)
+            arguments = [said(a) for a in node.args] + [f"{k}={said(v)}" for k, v in node.kwargs.items()]
+            lines.append(f"{words[node]} = f{number}({', '.join(arguments)})")
+        done = [words[n] for n in node.all_input_nodes if last[n] is node and words[n] not in names]
+        if node not in last:
+            done.append(words[node])
+        if done:
+            lines.append(f"del {', '.join(done)}")
+    source = f"def run({', '.join(inputs)}):\n    " + "\n    ".join(lines)
+    exec(compile(source, "<recorded step>", "exec"), names)
+    return torch.no_grad()(names["run"])  # type: ignore[no-any-return]
+
+
+def _function(node: Node) -> Callable[..., Any]:
+    """Return the quickest way to call a node's operation."""
+    overload: Any = node.target
+    schema = overload._schema
+    if node.kwargs or schema.is_mutable:
+        return overload._op  # type: ignore[no-any-return]
+    name = schema.name.removeprefix("aten::")
+    for place, kind in ((torch, types.BuiltinFunctionType), (torch.Tensor, types.MethodDescriptorType)):
+        found = getattr(place, name, None)
+        if isinstance(found, kind):
+            return found
+    return overload._op  # type: ignore[no-any-return]
