@@ -347,7 +347,8 @@ class Forgetful(torch.nn.Module):
         return self.layer(batch) * (1.0 if self.calls < 30 else 2.0)  # type: ignore[no-any-return]
 
 
-def test_a_model_that_does_another_thing_later_is_found_out(binary_data: Data) -> None:
+def test_a_model_that_does_another_thing_later_is_found_out(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaestro.loop.COMPARED_EVERY", 10)
     torch.manual_seed(0)
     model = vs.build(binary_data.space, latent=3, network=NETWORK)
     model.posterior.encoder = forgetful = Forgetful(model.posterior.encoder)
@@ -360,6 +361,37 @@ def test_a_model_that_does_another_thing_later_is_found_out(binary_data: Data) -
     with pytest.raises(ValueError, match="expected --compile off"):
         list(training)
     assert vs.training(model, vs.Objective(), binary_data, steps=5000, device="cpu").compile == "off"
+
+
+class Reading(torch.nn.Module):
+    """Read a number from a tensor, which no record can."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        out: torch.Tensor = self.layer(batch)
+        return out * (1.0 if float(out.detach().sum()) < 1e9 else 2.0)
+
+
+def test_what_cannot_be_recorded_is_refused_when_asked_for_and_left_out_by_auto(binary_data: Data) -> None:
+    def of(how: str) -> Training:
+        torch.manual_seed(0)
+        model = vs.build(binary_data.space, latent=3, network=NETWORK)
+        model.posterior.encoder = Reading(model.posterior.encoder)
+        return vs.training(model, vs.Objective(), binary_data, steps=2000, batch=32, compile=how, device="cpu")
+
+    Reading.__module__ = "vaestro.networks"  # as one of the package's own
+    recorded, plain = of("auto"), of("off")
+    assert recorded.compile == "trace"
+    for training in (recorded, plain):
+        for _ in zip(range(4), training, strict=False):
+            pass
+    assert recorded.compile == "off"
+    assert all(torch.equal(a, b) for a, b in zip(parameters(recorded), parameters(plain), strict=True))
+    with pytest.raises(ValueError, match="expected --compile off for a step that cannot be recorded; got trace"):
+        list(of("trace"))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
