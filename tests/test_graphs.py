@@ -34,7 +34,7 @@ def operations(function: Callable[..., Any], *inputs: Tensor) -> list[str]:
 
 def test_what_comes_out_is_the_callers_to_write_to() -> None:
     weight = torch.ones(3)
-    recorded = graphs.listed(lambda x: [weight * 1, x.view(3)], [torch.ones(3)])
+    recorded = graphs.listed(lambda x: [weight * 1, x.view(3), (weight * 1)[:2], *(x * 1).split(2)], [torch.ones(3)])
     x = torch.ones(3)
     for out in recorded(x):
         out.zero_()
@@ -72,6 +72,7 @@ def test_a_backward_pass_is_recorded_with_the_weights_as_they_are_when_it_runs()
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_written_is_written(way: Callable[..., Callable[..., list[Tensor]]]) -> None:
     weight, count = torch.ones(4, requires_grad=True), torch.zeros((), dtype=torch.float64)
+    several = [torch.zeros(2), torch.zeros(3)]
 
     def step(x: Tensor) -> list[Tensor]:
         loss = (x * weight).square().sum()
@@ -79,11 +80,12 @@ def test_what_is_written_is_written(way: Callable[..., Callable[..., list[Tensor
         with torch.no_grad():
             weight.sub_(0.1 * gradient)
             count.add_(1)
+            torch._foreach_add_(several, 1.0)
         return [loss.detach()]
 
     x = torch.arange(4.0)
     recorded = way(step, [x])
-    assert float(count) == 0 and torch.equal(weight, torch.ones(4))  # recording runs nothing
+    assert float(count) == 0 and not several[0].any() and torch.equal(weight, torch.ones(4))  # recording runs nothing
     with torch.no_grad():
         losses = [float(recorded(x)[0]) for _ in range(3)]
     expected = torch.ones(4)
@@ -91,7 +93,7 @@ def test_what_is_written_is_written(way: Callable[..., Callable[..., list[Tensor
         assert found == pytest.approx(float((x * expected).square().sum()))
         expected = expected - 0.1 * 2 * x.square() * expected
     torch.testing.assert_close(weight.detach(), expected)
-    assert float(count) == 3
+    assert float(count) == 3 and all(bool((s == 3).all()) for s in several)
 
 
 def test_a_constant_that_is_written_to_begins_anew_each_time() -> None:

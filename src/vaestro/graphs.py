@@ -15,7 +15,7 @@ import math
 import operator
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +91,7 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func._schema.is_mutable and not any(isinstance(a, FakeTensor) for a in pytree.tree_leaves((args, kwargs))):
             with _disable_current_modes():
-                self.before += [(a, a.clone()) for a in _written_to(func._schema, args) if isinstance(a, Tensor)]
+                self.before += [(a, a.clone()) for a in _written_to(func, args, kwargs or {}) if isinstance(a, Tensor)]
         return func(*args, **(kwargs or {}))
 
 
@@ -150,14 +150,23 @@ def _value(node: Any) -> Any:
     return node.meta.get("val") if isinstance(node, Node) else None
 
 
-def _written_to(schema: Any, arguments: Sequence[Any]) -> list[Any]:
+def _written_to(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the arguments of an operation that it writes to."""
-    return [a for a, told in zip(arguments, schema.arguments, strict=False) if told.alias_info is not None and told.alias_info.is_write]
+    told = operation._schema.arguments if isinstance(operation, torch._ops.OpOverload) else []
+    written = [i for i, a in enumerate(told) if a.alias_info is not None and a.alias_info.is_write]
+    return pytree.tree_leaves([args[i] if i < len(args) else kwargs.get(told[i].name) for i in written])
+
+
+def _is_view(node: Node) -> bool:
+    """Tell whether what a node gives may lie in the memory of its first argument."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return any(r.alias_info is not None for r in node.target._schema.returns)
+    return node.target is operator.getitem
 
 
 def _tidied(graph: Graph) -> list[Tensor]:
     """Leave out what changes nothing, and what depends on shapes alone, which is returned as further inputs."""
-    written = [a for node in graph.nodes if hasattr(node.target, "_schema") for a in _written_to(node.target._schema, node.args)]
+    written = [a for node in graph.nodes for a in _written_to(node.target, node.args, node.kwargs)]
     constants = [] if any(isinstance(a, Node) and a.op != "placeholder" for a in written) else _folded(graph)
     for node in list(graph.nodes):
         same = _same(node, copies=bool(written))
@@ -167,7 +176,7 @@ def _tidied(graph: Graph) -> list[Tensor]:
     (end,) = [node for node in graph.nodes if node.op == "output"]
     for node in dict.fromkeys(end.args[0]):
         root = node
-        while root.op == "call_function" and root.target in VIEWS:
+        while root.op == "call_function" and _is_view(root):
             root = root.args[0]
         if root.op == "placeholder":  # what comes out is the caller's to write to
             with graph.inserting_before(end):
