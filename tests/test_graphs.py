@@ -41,6 +41,34 @@ def test_what_comes_out_is_the_callers_to_write_to() -> None:
     assert torch.equal(weight, torch.ones(3)) and torch.equal(x, torch.ones(3))
 
 
+def test_no_two_outputs_share_a_memory() -> None:
+    def step(x: Tensor) -> list[Tensor]:
+        y = x + 1
+        return [y, y * 1, y.t()]
+
+    first, second, third = graphs.listed(step, [torch.ones(2, 2)])(torch.ones(2, 2))
+    first.zero_()
+    assert bool((second == 2).all()) and bool((third == 2).all())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: [x[:, :2].neg().neg().view(-1) * 2],  # what is copied lies otherwise than what it is copied from
+        lambda x: [torch.ones_like(x.t()).t().view(-1) * x.view(-1)],  # a constant lies as what it is like
+        lambda x: [1 / x.sum(1, keepdim=True)[:, :1], 1 / x[:, :1].sum(1)],  # a sum of one number has no negative zero
+        lambda x: [x.expand(2, 4, 3)[0] * 1, x.unsqueeze(0).expand(1, 4, 3).squeeze(0).t().t() + 1],
+        lambda x: [x.to(torch.float64).mul(1).pow(1).sum(0), x.bool().sum(1)],
+    ],
+)
+def test_the_numbers_and_how_they_lie_are_the_same(step: Callable[[Tensor], list[Tensor]]) -> None:
+    x = torch.randn(4, 3)
+    x[0] = -0.0
+    recorded = graphs.listed(step, [x])
+    for a, b in zip(step(x), recorded(x), strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype and a.stride() == b.stride()
+
+
 def test_a_copy_of_what_is_written_to_afterwards_stays_a_copy() -> None:
     state = torch.ones(3)
 
@@ -122,7 +150,7 @@ def test_what_depends_on_shapes_alone_is_computed_once() -> None:
 def test_views_and_what_changes_nothing_are_left_out() -> None:
     def step(x: Tensor) -> list[Tensor]:
         turned = x.t().t().unsqueeze(0).flatten(0, 1).view(2, 2, 3).view(4, 3)
-        return [(turned * 1).pow(1).detach().unsqueeze(0).sum(0) + 1]
+        return [(turned * 1).pow(1).detach().unsqueeze(0).squeeze(0) + 1]
 
     x = torch.randn(4, 3)
     recorded = graphs.listed(step, [x])

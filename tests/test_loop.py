@@ -390,8 +390,36 @@ def test_what_cannot_be_recorded_is_refused_when_asked_for_and_left_out_by_auto(
             pass
     assert recorded.compile == "off"
     assert all(torch.equal(a, b) for a, b in zip(parameters(recorded), parameters(plain), strict=True))
-    with pytest.raises(ValueError, match="expected --compile off for a step that cannot be recorded; got trace"):
+    with pytest.raises(ValueError, match="expected --compile off for a step that does not come out of its record; got trace"):
         list(of("trace"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "x.npy", (np.random.default_rng(0).random((100, 6)) < 0.5).astype(np.uint8))
+    options: dict[str, Any] = {"run": tmp_path / "run", "steps": 10**10, "network": NETWORK, "latent": 2, "batch": 16, "device": "cpu"}
+
+    def broken(*_: Any) -> Any:
+        raise OSError("no such compiler")
+
+    monkeypatch.setattr("vaestro.graphs.compiled", broken)
+    with Job.new(tmp_path / "x.npy", **options) as job:
+        assert job.run.config["compile"] == "on"
+        for _ in zip(range(3), job, strict=False):
+            pass
+        job.checkpoint()
+    assert job.run.config["compile"] == "trace"
+    again = Job.resumed(tmp_path / "run", steps=4)
+    assert [step.index for step in again] == [3, 4]
+    with pytest.raises(ValueError, match=r"expected --compile trace or off for .*; got on \(OSError: no such compiler\)"):
+        list(Job.new(tmp_path / "x.npy", **options | {"run": tmp_path / "other", "compile": "on"}))
+
+
+def test_what_is_wrong_with_a_model_is_said_by_itself(binary_data: Data) -> None:
+    model = vs.build(binary_data.space, latent=3, network=NETWORK)
+    model.posterior.encoder = torch.nn.Linear(3, 4)
+    with pytest.raises(Exception, match=r"^(?!expected --compile)"):
+        list(vs.training(model, vs.Objective(), binary_data, steps=4, compile="trace", device="cpu"))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")

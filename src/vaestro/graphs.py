@@ -29,8 +29,8 @@ aten = torch.ops.aten
 ALIASES = {aten.detach.default, aten.alias.default, aten.lift_fresh.default}
 SHAPES = {aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.default}
 PARTS = {aten.expand.default, aten.slice.Tensor}
-FLIPS = {aten.t.default, aten.transpose.int, aten.neg.default}
-VIEWS = ALIASES | SHAPES | PARTS | {aten.t.default, aten.transpose.int}
+FLIPS = {aten.t.default, aten.transpose.int}
+VIEWS = ALIASES | SHAPES | PARTS | FLIPS
 LIKE = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_zeros.default, aten.new_ones.default}
 FOLDED = 2**16  # elements of the largest constant that is kept
 
@@ -43,10 +43,10 @@ class Record(NamedTuple):
 
 
 def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Record:
-    """Record the operations of a function at inputs of these shapes, without running them.
+    """Record the operations of a function at inputs of these shapes, types and strides; no tensor is changed by that.
 
     Raises:
-        RuntimeError: it reads a number from a tensor, or does something else that cannot be recorded.
+        RuntimeError: it reads a number from a tensor; PyTorch raises other errors for other things that cannot be recorded.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -96,17 +96,19 @@ class _Watch(TorchDispatchMode):
 
 
 def compiled(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """Record a function and compile the record to one graph, which what is returned runs at inputs of the same shapes.
+    """Record a function and compile the record to one graph, which what is returned runs.
 
-    It is to be called without gradients. What the function writes into tensors is written.
+    It is to be called without gradients, with inputs of the same shapes, types and strides: that is not looked at. What the function
+    writes into tensors is written. What comes out may lie in the memory of tensors that the function holds, as it did in the function.
 
     Raises:
         RuntimeError: see `record`.
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
+    # For as long as it records, `networks.dense` is to leave activations for the compiler to fuse; there is no other switch for that.
     backend: Any = torch.backends.mkldnn
-    enabled, backend.enabled = backend.enabled, False  # a product that holds its activation already leaves nothing to fuse
+    enabled, backend.enabled = backend.enabled, False
     try:
         made = record(function, inputs)
     finally:
@@ -137,7 +139,7 @@ def _ends(graph: GraphModule) -> tuple[int, int]:
 def listed(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """Record a function and return one that runs the operations of the record, less those that change nothing, one after the other.
 
-    It is to be called without gradients, with inputs of the same shapes.
+    It is to be called without gradients, with inputs of the same shapes, types and strides. What comes out is the caller's alone.
 
     Raises:
         RuntimeError: see `record`.
@@ -159,6 +161,8 @@ def _written_to(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 def _is_view(node: Node) -> bool:
     """Tell whether what a node gives may lie in the memory of its first argument."""
+    if node.target in VIEWS:
+        return True
     if isinstance(node.target, torch._ops.OpOverload):
         return any(r.alias_info is not None for r in node.target._schema.returns)
     return node.target is operator.getitem
@@ -174,23 +178,20 @@ def _tidied(graph: Graph) -> list[Tensor]:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
     (end,) = [node for node in graph.nodes if node.op == "output"]
-    for node in dict.fromkeys(end.args[0]):
+    outputs: list[Node] = []
+    roots: set[Node] = set()
+    for node in end.args[0]:
         root = node
         while root.op == "call_function" and _is_view(root):
             root = root.args[0]
-        if root.op == "placeholder":  # what comes out is the caller's to write to
+        if root.op == "placeholder" or root in roots:  # what comes out is the caller's to write to
             with graph.inserting_before(end):
-                end.replace_input_with(node, graph.call_function(aten.clone.default, (node,)))
+                node = graph.call_function(aten.clone.default, (node,))
+        roots.add(root)
+        outputs.append(node)
+    end.args = (outputs,)
     graph.eliminate_dead_code()
     return constants
-
-
-def _reshapes(node: Any) -> bool:
-    """Tell whether an operation gives the numbers of its first argument another shape, and does nothing else."""
-    if not isinstance(node, Node) or not isinstance(_value(node), Tensor) or not node.args or not isinstance(_value(node.args[0]), Tensor):
-        return False
-    out, given = _value(node), _value(node.args[0])
-    return node.target in SHAPES or (node.target is aten.sum.dim_IntList and out.numel() == given.numel() and out.dtype == given.dtype)
 
 
 def _same(node: Node, copies: bool) -> Node | None:
@@ -211,11 +212,11 @@ def _same(node: Node, copies: bool) -> Node | None:
     if op in FLIPS and source.target is op and source.args[1:] == others:
         return source.args[0]  # type: ignore[return-value]
     laid_alike = out.shape == given.shape and out.stride() == given.stride() and out.dtype == given.dtype
-    if laid_alike and (_reshapes(node) or (op in PARTS and out.storage_offset() == given.storage_offset())):
+    if op in SHAPES | PARTS and laid_alike and out.storage_offset() == given.storage_offset():
         return source
-    if _reshapes(node):
+    if op in SHAPES:
         root = source
-        while _reshapes(root) and (root.target in VIEWS or not copies):
+        while root.target in SHAPES:
             root = root.args[0]  # type: ignore[assignment]
         if _value(root).is_contiguous() and (op is not aten.view.default or root is not source):
             with node.graph.inserting_before(node):
@@ -249,7 +250,7 @@ def _folded(graph: Graph) -> list[Tensor]:
 
 def _blank(node: Node) -> Tensor:
     value = _value(node)
-    return torch.empty(value.shape, dtype=value.dtype, device=value.device)
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
 
 
 def _written(graph: Graph, held: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:

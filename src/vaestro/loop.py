@@ -29,7 +29,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro import graphs
 from vaestro.data import Data, Rows
 from vaestro.data.sets import Streamed
 from vaestro.densities import mean_over_ranks, variance_of
@@ -177,7 +176,8 @@ def training(
         device: auto, cpu, cuda or mps.
         precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
         compile: off; trace, to run the operations of a step from a record, with the same numbers bit for bit; on, to compile the
-            whole step, optimiser included; or auto: on for runs of several minutes, trace for shorter ones where all parts are known.
+            whole step, optimiser included; or auto: on for runs of several minutes, trace on a CPU for 2,000 steps or more, and off where
+            a part is not of this package, since what it does beside operations on tensors would not be in a record.
         freeze: parts of the model that stay as they are: posterior, likelihood, prior.
         workers: threads that decode streamed data; by default one a processor.
 
@@ -313,7 +313,7 @@ class Training(Iterator[Step]):
         self.compile = self._decide_to_compile(compile, epochs, steps, minutes)
         self._compile_asked = compile
         self._recorded: Callable[..., Sequence[Tensor]] | None = None
-        self._to_compare, self._compared_at = True, 0
+        self._to_compare, self._compared_at = False, 0
         if minutes is not None:
             self.steps = self._steps_in(minutes)
         elif steps is not None:
@@ -374,16 +374,12 @@ class Training(Iterator[Step]):
     def _taken(self, step: int) -> Loss:
         batch, noise, number = self._inputs(step)
         lr = self.lr * one_cycle(step, self.steps)
-        if self.compile == "on":
-            taken = self._compiled(batch, noise, number, lr)
-            if taken is not None:
-                return taken
+        if self.compile == "on" and (taken := self._compiled(batch, noise, number, lr)) is not None:
+            return taken
         if self._binary:  # encoder and likelihood would each make numbers of them
             batch = replace(batch, x=batch.x.float())
-        if self.compile == "trace":
-            taken = self._traced(batch, noise, number, lr)
-            if taken is not None:
-                return taken
+        if self.compile == "trace" and (taken := self._traced(batch, noise, number, lr)) is not None:
+            return taken
         if self.processes == 1:
             return self._update(*self._differentiated(batch, noise, number), lr)
         loss = self._prepared(batch, number, noise)
@@ -396,19 +392,31 @@ class Training(Iterator[Step]):
         loss = self._prepared(batch, number, noise)
         return loss, torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
 
-    def _record(self, step: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> None:
-        """Record a step, or go on without where it cannot be and nobody asked for it."""
+    def _record(self, step: Callable[..., Sequence[Tensor]], batch: Batch, noise: Tensor, number: Tensor, *constants: Tensor) -> bool:
+        """Record a step; where it cannot be and nobody asked for it, go on without and return False."""
+        inputs = [*batch.tensors(), noise, number, *constants]
         try:
+            from vaestro import graphs
+
             self._recorded = (graphs.compiled if self.compile == "on" else graphs.listed)(step, inputs)
+            if self.compile == "trace":
+                self._compare(step, inputs)
         except Exception as error:
-            if self._compile_asked != "auto":
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                raise ValueError(f"expected --compile off for a step that cannot be recorded; got {self.compile} ({reason})") from error
-            self.compile = "trace" if self.compile == "on" else "off"
+            self._recorded = None
+            asked, self.compile = self.compile, "trace" if self.compile == "on" else "off"
+            if self._compile_asked == "auto":
+                return False
+            self._differentiated(batch, noise, number)  # what is wrong with the step itself says so itself
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            other = "trace or off" if asked == "on" else "off"
+            raise ValueError(
+                f"expected --compile {other} for a step that does not come out of its record; got {asked} ({reason})"
+            ) from error
+        return True
 
     def _compiled(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss | None:
         """Take one step as one graph, optimiser included; None where it turns out not to compile."""
-        inputs = [*batch.tensors(), noise, number, *self.optimizer.constants(lr)]
+        numbers = self.optimizer.constants(lr)
         if self._recorded is None:
 
             def whole(*given: Tensor) -> Loss:
@@ -420,33 +428,32 @@ class Training(Iterator[Step]):
                     self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, tuple(constants), divisor, skip))
                     return loss._replace(loss=loss.loss.detach())
 
-            self._record(whole, inputs)
-            if self._recorded is None:
+            if not self._record(whole, batch, noise, number, *numbers):
                 return None
+        assert self._recorded is not None
         with torch.no_grad():
-            return Loss(*self._recorded(*inputs))
+            return Loss(*self._recorded(*batch.tensors(), noise, number, *numbers))
 
     def _traced(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss | None:
         """Take one step by the operations that were recorded at the first one; None where they turn out not to be recordable."""
-        inputs = [*batch.tensors(), noise, number]
 
         def differentiated(*given: Tensor) -> list[Tensor]:
             mine, (noise, number) = batch.of_tensors(given)
             loss, grads = self._differentiated(mine, noise, number)
             return [loss.loss.detach(), *loss[1:], *grads]
 
-        if self._recorded is None:
-            self._record(differentiated, inputs)
-            if self._recorded is None:
-                return None
+        if self._recorded is None and not self._record(differentiated, batch, noise, number):
+            return None
+        assert self._recorded is not None
+        inputs = [*batch.tensors(), noise, number]
         if self._to_compare:
             self._to_compare = False
             self._compare(differentiated, inputs)
         found = self._recorded(*inputs)
         return self._update(Loss(*found[:4]), found[4:], lr)
 
-    def _compare(self, differentiated: Callable[..., list[Tensor]], inputs: list[Tensor]) -> None:
-        """Compare what the record gives with what the step itself gives; weights, buffers and random states stay as they are."""
+    def _compare(self, differentiated: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> None:
+        """Compare what the record gives with what the step itself gives, to a thousandth; weights, buffers and random states stay."""
         assert self._recorded is not None
         found: list[Sequence[Tensor]] = []
         for step in (differentiated, self._recorded):
@@ -458,7 +465,8 @@ class Training(Iterator[Step]):
                     buffer.copy_(before)
         sizes = [float(a.abs().nan_to_num(0.0, 0.0).max()) for a in found[0]]
         if not all(torch.allclose(a, b, 0, 1e-3 * size + 1e-6, equal_nan=True) for size, a, b in zip(sizes, *found, strict=True)):
-            raise ValueError("expected --compile off for a model or objective whose steps are not all of the same operations; got trace")
+            chosen = ", which was chosen by auto" if self._compile_asked == "auto" else ""
+            raise ValueError(f"expected --compile off for a model or objective whose steps do not all do the same; got trace{chosen}")
 
     @torch.no_grad()
     def _update(self, loss: Loss, grads: Sequence[Tensor], lr: float) -> Loss:
@@ -713,7 +721,9 @@ class Training(Iterator[Step]):
             )
         if asked != "auto":
             return asked
-        if any(type(m).__module__.split(".")[0] not in ("vaestro", "torch", "zuko") for m in self.core.modules()):
+        bound = self.objective.bound
+        used: list[Any] = [*map(type, (*self.core.modules(), self.objective.rate, self.optimizer)), getattr(bound, "func", bound)]
+        if any(part.__module__.split(".")[0] not in ("vaestro", "torch", "zuko", "builtins") for part in used):
             return "off"  # who knows what else than operations on tensors its steps do
         # Compiling takes some ten seconds and saves a fifth of a small model's step; recording takes one second and saves a tenth.
         planned = steps if steps is not None else (epochs or 20) * self.steps_per_epoch

@@ -655,6 +655,9 @@ class Job(Iterator[Step]):
                 _write_text(self.path / "failure.json", json.dumps({"step": self.training.index, "reason": str(error)}) + "\n")
             raise
         if self.writes:
+            if self.training.compile != self.config["compile"]:  # the first step turned out not to compile here
+                self.config["compile"] = self.training.compile
+                _write_text(self.path / "config.yaml", dump_config(self.config))
             for record in step.records:
                 with (self.path / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(record.line()) + "\n")
