@@ -1,6 +1,7 @@
 """Compare the speed of `training` with a tight eager PyTorch loop and with its matrix products alone, in one run.
 
     python bench/throughput.py [--rounds 7] [--steps 150] [--batch 128,512]
+    python bench/throughput.py --where            where a compiled step goes, by PyTorch's profiler, which adds to each call
 
 784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory, fused AdamW and nothing
 else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those on, with --compile off, trace
@@ -74,12 +75,39 @@ def vaestro_training(data: vs.Data, batch: int, compile: str) -> Callable[[int],
     return run
 
 
+def where(batch: int, steps: int = 160) -> None:
+    """Print the microseconds of a compiled step that each kind of work takes."""
+    run = vaestro_training(vs.load("mnist:valid=0"), batch, "on")
+    run(20)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        start = time.perf_counter()
+        run(steps)
+        whole = (time.perf_counter() - start) / steps * 1e6
+    of = {event.key: event.self_cpu_time_total / steps for event in profile.key_averages()}
+    parts = {
+        "matrix products": sum(of.get(name, 0.0) for name in ("aten::mm", "aten::addmm")),
+        "loops of the graph, AdamW's among them": sum(us for name, us in of.items() if "CompiledFxGraph" in name),
+        "noise, and the average of the weights": sum(
+            of.get(name, 0.0) for name in ("aten::normal_", "aten::lerp_", "aten::_foreach_lerp_")
+        ),
+    }
+    parts["rows, binarisation, Python"] = whole - sum(parts.values())
+    print(f"\nbatch {batch}, compiled: {whole:,.0f} us a step")
+    for name, us in parts.items():
+        print(f"{name:40}{us:8,.0f}{us / whole:8.0%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", default="128,512")
+    parser.add_argument("--where", action="store_true")
     options = parser.parse_args()
+    if options.where:
+        for batch in map(int, options.batch.split(",")):
+            where(batch)
+        return
     data = vs.load("mnist:valid=0")  # no validation data: nothing but steps is timed
     pixels = torch.from_numpy(vs.load("mnist:binarise=static,valid=0").train.values).flatten(1)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, 784-400-20, float32")
