@@ -3,6 +3,7 @@
     python bench/rows.py elbo [--minutes 20] [--seed 0] [--k 5000]
     python bench/rows.py elbo --plan              how many epochs 20 minutes are here, and no more
     python bench/rows.py elbo --epochs 148        so many, however long they take: what --plan said on the quiet machine
+    python bench/rows.py vamp --first 2000        500 draws for all test images, k for the first so many, and from both an estimate for all
 
 The first four rows are of the network of Burda et al. (2016), x-200-200-50-200-200-x with tanh; the others of the default network with
 40 units. The kept weights are the best on the validation split by the unweighted bound; the test split is evaluated once, by IWAE with k
@@ -19,6 +20,7 @@ import vaestro as vs
 from vaestro.runs import Job
 
 BURDA = {"network": "mlp:width=200,depth=2,activation=tanh", "latent": 50, "batch": 100, "lr": 1e-3}
+FEWER = 500  # draws for all images where --first has k for some
 DEFAULT = {"latent": 40, "batch": 128}
 ROWS: dict[str, dict[str, Any]] = {
     "elbo": {**BURDA, "objective": "elbo"},
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--k", type=int, default=5000)
+    parser.add_argument("--first", type=int)
     asked = parser.parse_args()
     folder = Path("runs") / f"row-{asked.row}-{asked.seed}"
     length = {"minutes": asked.minutes} if asked.epochs is None else {"epochs": asked.epochs}
@@ -51,13 +54,20 @@ def main() -> None:
     else:
         run = vs.train("mnist", run=folder, seed=asked.seed, **length, **ROWS[asked.row])
     rows = run.data().test
-    found = vs.evaluate(run.model(), rows, k=asked.k)
+    k = asked.k if asked.first is None else FEWER
+    found = vs.evaluate(run.model(), rows, k=k)
     run.save_evaluation(found, rows, "mnist")
     (bound, error), (elbo, _) = found["iwae"].mean(), found["elbo"].mean()
+    if asked.first is not None:
+        some = vs.evaluate(run.model(), rows.take(asked.first), k=asked.k)["iwae"].nats
+        rises = some - found["iwae"].nats[: asked.first]
+        rise, of_rise = float(rises.mean()), float(rises.std(ddof=1)) / asked.first**0.5
+        print(f"first {asked.first:,} images: L_{asked.k} {some.mean():.2f}, {rise:.3f} +- {of_rise:.3f} above L_{FEWER} (paired)")
+        print(f"all {len(rows):,}: L_{FEWER} {bound:.2f} +- {error:.2f}, so that L_{asked.k} is estimated at {bound + rise:.2f}")
     last = [line for line in run.metrics() if line["split"] == "valid"][-1]
     print("| row | seed | epochs | minutes | ELBO | L_k | active units | k |\n|---|---|---|---|---|---|---|---|")
     minutes = f"{last['seconds'] / 60:.1f}"
-    values = (f"{last['epoch']:.0f}", minutes, f"{elbo:.2f}", f"{bound:.2f} +- {error:.2f}", last["active_units"], f"{asked.k:,}")
+    values = (f"{last['epoch']:.0f}", minutes, f"{elbo:.2f}", f"{bound:.2f} +- {error:.2f}", last["active_units"], f"{k:,}")
     print(f"| {asked.row} | {asked.seed} | {' | '.join(map(str, values))} |")
 
 
