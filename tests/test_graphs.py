@@ -147,6 +147,36 @@ def test_what_depends_on_shapes_alone_is_computed_once() -> None:
     assert operations(recorded, torch.randn(5, 4)) == ["mul", "sum", "mean", "mul", "sum", "view"]
 
 
+def test_what_nothing_else_reads_is_written_over() -> None:
+    weight = torch.randn(4)
+
+    def step(x: Tensor) -> list[Tensor]:
+        kept, turned, wide = x * weight, (x + 1).t(), x.sum(0, keepdim=True)
+        return [(kept.exp() + kept).relu(), turned.neg(), (x + 1).exp() * wide, (x - x.mean()) > 0, wide.neg() + x]
+
+    x = torch.randn(3, 4)
+    before, held = x.clone(), weight.clone()
+    recorded = graphs.listed(step, [x])
+    names = operations(recorded, x)
+    # `kept` is read twice, `turned` is a view, a truth is no number, and neither does a row hold a matrix nor may an input be written to.
+    assert [n for n in names if n.endswith("_")] == ["add_", "relu_", "exp_", "mul_"]
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(step(x), recorded(x), strict=True))
+    assert torch.equal(x, before) and torch.equal(weight, held)
+
+
+def test_what_was_made_is_summed_up_while_it_is_at_hand() -> None:
+    def step(x: Tensor) -> list[Tensor]:
+        first, second = x @ x, x.t() @ x
+        flat = first.reshape(-1)
+        return [first, second, torch.dot(flat, flat), second.sum()]
+
+    x = torch.randn(3, 3)
+    recorded = graphs.listed(step, [x])
+    assert [n for n in operations(recorded, x) if n in ("mm", "dot", "sum")] == ["mm", "dot", "mm", "sum"]
+    assert all(torch.equal(a, b) for a, b in zip(step(x), recorded(x), strict=True))
+
+
 def test_views_and_what_changes_nothing_are_left_out() -> None:
     def step(x: Tensor) -> list[Tensor]:
         turned = x.t().t().unsqueeze(0).flatten(0, 1).view(2, 2, 3).view(4, 3)

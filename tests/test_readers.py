@@ -11,7 +11,7 @@ from vaestro.data import sets
 from vaestro.data.loading import load_rows
 from vaestro.data.readers import parse_source, read
 from vaestro.data.sets import Rows
-from vaestro.randomness import Order, uniform_levels
+from vaestro.randomness import Order, binarised, derive
 from vaestro.spaces import Batch, Kind, Space
 
 GREY = Space(Kind.BINARY, (256,), (256,), "uint8", step=255.0, levels=2)
@@ -308,21 +308,39 @@ def test_processes_draw_together_what_one_would():
     assert np.array_equal(np.concatenate(shares, 1), whole)
 
 
-def test_uniform_levels_are_uniform_on_0_to_254():
-    expected = 4000
-    draws = uniform_levels((255 * expected,), 0, "test")
-    counts = np.bincount(draws, minlength=256)
-    assert draws.dtype == np.uint8 and counts[255] == 0
-    chi_square = ((counts[:255] - expected) ** 2 / expected).sum()
+def test_every_level_is_a_one_with_its_own_frequency():
+    times = 20_000
+    levels = np.tile(np.arange(256, dtype=np.uint8), times)
+    ones = binarised(levels, 0, "test").reshape(times, 256)
+    p = np.arange(256) / 255
+    assert ones.dtype == np.uint8 and (ones[:, 0] == 0).all() and (ones[:, 255] == 1).all()
+    chi_square = ((ones.mean(0) - p)[1:255] ** 2 * times / (p * (1 - p))[1:255]).sum()
     assert abs(chi_square - 254) < 4 * math.sqrt(2 * 254)
 
 
-def test_uniform_levels_follow_from_seed_and_purpose():
-    first = uniform_levels((3, 7), 0, "a", 1)
-    assert first.shape == (3, 7)
-    assert np.array_equal(first, uniform_levels((3, 7), 0, "a", 1))
+@pytest.mark.parametrize("pixels", [0, 1, 7, 2**17 - 3, 2**17, 2**18 + 5])
+def test_a_binarisation_is_the_first_draws_below_its_levels(pixels):
+    # What was recorded of binarisations (their hashes, the bounds on them) holds for as long as this does.
+    levels = np.random.default_rng(0).integers(0, 256, pixels).astype(np.uint8)
+    bits = np.random.PCG64(derive(3, "a", 1))
+    draws = bits.random_raw((pixels + 7) // 8).astype("<u8").view(np.uint8)[:pixels].copy()
+    for place in np.flatnonzero(draws == 255):
+        draws[place] = bits.random_raw() & 255
+    for place in np.flatnonzero(draws == 255):
+        draws[place] = bits.random_raw() & 255
+    assert not (draws == 255).any()
+    out = np.full(pixels, 9, np.uint8)
+    assert binarised(levels, 3, "a", 1, out=out) is out
+    assert np.array_equal(out, draws < levels)
+    assert np.array_equal(binarised(levels, 3, "a", 1), out)
+
+
+def test_binarisations_follow_from_seed_and_purpose():
+    levels = np.full((30, 7), 128, np.uint8)
+    first = binarised(levels, 0, "a", 1)
+    assert first.shape == (30, 7)
     for seed, path in [(1, ("a", 1)), (0, ("b", 1)), (0, ("a", 2))]:
-        assert not np.array_equal(first, uniform_levels((3, 7), seed, *path))
+        assert not np.array_equal(first, binarised(levels, seed, *path))
 
 
 # -- in and out -------------------------------------------------------------------------------------------------------

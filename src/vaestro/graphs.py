@@ -32,6 +32,7 @@ PARTS = {aten.expand.default, aten.slice.Tensor}
 FLIPS = {aten.t.default, aten.transpose.int}
 VIEWS = ALIASES | SHAPES | PARTS | FLIPS
 LIKE = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_zeros.default, aten.new_ones.default}
+SUMS = {aten.dot.default, aten.sum.default, aten.sum.dim_IntList}
 FOLDED = 2**16  # elements of the largest constant that is kept
 
 
@@ -191,7 +192,44 @@ def _tidied(graph: Graph) -> list[Tensor]:
         outputs.append(node)
     end.args = (outputs,)
     graph.eliminate_dead_code()
+    if not written:
+        _sooner(graph)
+        _reused(graph)
     return constants
+
+
+def _sooner(graph: Graph) -> None:
+    """Sum up what was made right after it was, while it is in the cache."""
+
+    def sums_up(node: Node) -> bool:
+        return node.target in SUMS or (_is_view(node) and all(map(sums_up, node.users)))
+
+    for node in list(graph.nodes):
+        sources = {source for source in node.all_input_nodes if source.op == "call_function"}
+        if node.op == "call_function" and len(sources) == 1 and sums_up(node):
+            sources.pop().append(node)
+
+
+def _reused(graph: Graph) -> None:
+    """Write what is computed cell by cell over the numbers that it is computed from, where nothing else reads them."""
+    found: list[tuple[Node, Any]] = []
+    for node in graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.pointwise not in node.target.tags:
+            continue
+        source, (name, _, overload) = node.args[0], str(node.target).removeprefix("aten.").partition(".")
+        within = getattr(getattr(aten, f"{name}_", None), overload, None)
+        if within is None or torch.Tag.nondeterministic_seeded in node.target.tags or not isinstance(source, Node):
+            continue
+        if source.op == "call_function" and len(source.users) == 1 and not _is_view(source) and _lie_alike(node, source):
+            found.append((node, within))
+    for node, within in found:
+        node.target = within
+
+
+def _lie_alike(node: Node, other: Node) -> bool:
+    """Tell whether what two nodes give has the same shape, type and strides."""
+    a, b = _value(node), _value(other)
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
 
 
 def _same(node: Node, copies: bool) -> Node | None:
@@ -211,8 +249,8 @@ def _same(node: Node, copies: bool) -> Node | None:
         return None
     if op in FLIPS and source.target is op and source.args[1:] == others:
         return source.args[0]  # type: ignore[return-value]
-    laid_alike = out.shape == given.shape and out.stride() == given.stride() and out.dtype == given.dtype
-    if op in SHAPES | PARTS and laid_alike and out.storage_offset() == given.storage_offset():
+    alike = _lie_alike(node, source)
+    if op in SHAPES | PARTS and alike and out.storage_offset() == given.storage_offset():
         return source
     if op in SHAPES:
         root = source
@@ -224,7 +262,7 @@ def _same(node: Node, copies: bool) -> Node | None:
             joined.meta["val"] = out
             return root if out.shape == _value(root).shape else joined
     unchanged = (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor, aten.pow.Tensor_Scalar)
-    return source if laid_alike and op in unchanged and others in ((1,), (1.0,)) else None
+    return source if alike and op in unchanged and others in ((1,), (1.0,)) else None
 
 
 def _folded(graph: Graph) -> list[Tensor]:
@@ -304,7 +342,7 @@ def _function(node: Node) -> Callable[..., Any]:
     """Return the quickest way to call a node's operation."""
     overload: Any = node.target
     schema = overload._schema
-    if node.kwargs or schema.is_mutable:
+    if node.kwargs:
         return overload._op  # type: ignore[no-any-return]
     name = schema.name.removeprefix("aten::")
     for place, kind in ((torch, types.BuiltinFunctionType), (torch.Tensor, types.MethodDescriptorType)):

@@ -305,6 +305,8 @@ class Training(Iterator[Step]):
         self._made: tuple[int, list[tuple[Batch, Tensor, Tensor]]] | None = None
         self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
+        at_hand = self.device.type == "cpu" and self.processes == 1
+        self._sums = self.sums.numpy() if at_hand else None  # the same memory, without calls into torch
         self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
         self.index, self.seconds, self._clock = 0, 0.0, 0.0
         self.best: dict[str, Tensor] | None = None
@@ -381,12 +383,15 @@ class Training(Iterator[Step]):
         if self.compile == "trace" and (taken := self._traced(batch, noise, number, lr)) is not None:
             return taken
         if self.processes == 1:
-            return self._update(*self._differentiated(batch, noise, number), lr)
-        loss = self._prepared(batch, number, noise)
-        for p in self.parameters:
-            p.grad = None
-        self.accelerator.backward(loss.loss)
-        return self._update(loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters], lr)
+            loss, grads = self._differentiated(batch, noise, number)
+        else:
+            loss = self._prepared(batch, number, noise)
+            for p in self.parameters:
+                p.grad = None
+            self.accelerator.backward(loss.loss)
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        loss = loss._replace(loss=loss.loss.detach())
+        return self._update(loss, grads, _squares(grads), lr)
 
     def _differentiated(self, batch: Batch, noise: Tensor, number: Tensor) -> tuple[Loss, Sequence[Tensor]]:
         loss = self._prepared(batch, number, noise)
@@ -423,8 +428,7 @@ class Training(Iterator[Step]):
                 mine, (noise, number, *constants) = batch.of_tensors(given)
                 loss, grads = self._differentiated(mine, noise, number)
                 with torch.no_grad():
-                    norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
-                    row = self._row(loss, norm)
+                    row = self._row(loss, [g.square().sum() for g in grads])
                     self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, tuple(constants), divisor, skip))
                     return loss._replace(loss=loss.loss.detach())
 
@@ -440,7 +444,7 @@ class Training(Iterator[Step]):
         def differentiated(*given: Tensor) -> list[Tensor]:
             mine, (noise, number) = batch.of_tensors(given)
             loss, grads = self._differentiated(mine, noise, number)
-            return [loss.loss.detach(), *loss[1:], *grads]
+            return [loss.loss.detach(), *loss[1:], *grads, *_squares(grads)]
 
         if self._recorded is None and not self._record(differentiated, batch, noise, number):
             return None
@@ -450,7 +454,8 @@ class Training(Iterator[Step]):
             self._to_compare = False
             self._compare(differentiated, inputs)
         found = self._recorded(*inputs)
-        return self._update(Loss(*found[:4]), found[4:], lr)
+        squares = 4 + len(self.parameters)
+        return self._update(Loss(*found[:4]), found[4:squares], found[squares:], lr)
 
     def _compare(self, differentiated: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> None:
         """Compare what the record gives with what the step itself gives, to a thousandth; weights, buffers and random states stay."""
@@ -469,27 +474,27 @@ class Training(Iterator[Step]):
             raise ValueError(f"expected --compile off for a model or objective whose steps do not all do the same; got trace{chosen}")
 
     @torch.no_grad()
-    def _update(self, loss: Loss, grads: Sequence[Tensor], lr: float) -> Loss:
+    def _update(self, loss: Loss, grads: Sequence[Tensor], squares: Sequence[Tensor], lr: float) -> Loss:
         """Clip, skip what is not finite, step, and add to the sums."""
-        norm = _norm(grads)
-        row = self._row(loss, norm)
-        if self.device.type == "cpu" and self.processes == 1:
-            # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
-            numbers = row.tolist()
-            if math.isfinite(numbers[0] + numbers[4]):
-                self.optimizer.step(grads, lr, norm / self.clip if numbers[4] > self.clip else None)
-                self.sums.add_(row)
-                if self._in_a_row:
-                    self._in_a_row = self.bad[1] = 0
-            else:
-                self._in_a_row += 1
-                self.bad.add_(1)
+        if self._sums is None:
+            self._settle(self._row(loss, squares), lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip))
+            return loss
+        # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
+        norm = math.sqrt(sum(map(float, squares)))
+        numbers = [*map(float, loss), norm, 1.0]
+        if math.isfinite(numbers[0] + norm):
+            self.optimizer.step(grads, lr, torch.tensor(norm / self.clip) if norm > self.clip else None)
+            self._sums += numbers
+            if self._in_a_row:
+                self._in_a_row = self.bad[1] = 0
         else:
-            self._settle(row, lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip))
-        return loss._replace(loss=loss.loss.detach())
+            self._in_a_row += 1
+            self.bad.add_(1)
+        return loss
 
-    def _row(self, loss: Loss, norm: Tensor) -> Tensor:
-        return torch.stack([loss.loss.detach(), loss.bound, loss.rate, loss.distortion, norm, self._one_more])
+    def _row(self, loss: Loss, squares: Sequence[Tensor]) -> Tensor:
+        norm = torch.stack(list(squares)).sum().sqrt()
+        return torch.stack([*loss, norm, self._one_more])
 
     def _settle(self, row: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
         """Step without reading anything back from the device; every process decides alike."""
@@ -761,12 +766,12 @@ class Training(Iterator[Step]):
             torch.cuda.synchronize(self.device)
 
 
-def _norm(grads: Sequence[Tensor]) -> Tensor:
-    """Return the norm of gradients as one vector."""
+@torch.no_grad()
+def _squares(grads: Sequence[Tensor]) -> list[Tensor]:
+    """Return the square of each gradient's norm."""
     if grads[0].device.type != "cpu":
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
-    flat = [g.reshape(-1) for g in grads]
-    return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()  # on both cores, which norms are not
+        return list(torch._foreach_pow(torch._foreach_norm(list(grads)), 2))
+    return [torch.dot(g, g) for g in (g.reshape(-1) for g in grads)]  # on both cores, which norms are not
 
 
 @final
@@ -801,7 +806,7 @@ class _Lagging:
             loss = run.core(batch, number, noise).loss
             run.objective.train()
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            norm = _norm(grads)
+            norm = torch.stack(_squares(grads)).sum().sqrt()
             if bool(torch.isfinite(loss + norm)):
                 self.optimizer.step(grads, lr, norm / run.clip if float(norm) > run.clip else None)
             self.numbers[2] += 1

@@ -34,21 +34,36 @@ def numpy_generator(seed: int, *path: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive(seed, *path)))
 
 
-def uniform_levels(shape: tuple[int, ...], seed: int, *path: str | int) -> np.ndarray:
-    """Draw uint8 integers uniform on 0..254, of the given shape.
+PIECE = 2**17  # pixels that are binarised together: what is drawn for them stays in the nearest cache
 
-    `uniform_levels(...) < v` is then 1 with probability v / 255 exactly, for every level v, without a float for each
-    pixel. Raw bytes are used eight to a 64-bit draw; the value 255 is rejected and drawn again, which keeps the law
-    exact. The raw bits of PCG64 do not change between NumPy versions, so a binarisation keeps its hash.
+
+def binarised(levels: np.ndarray, seed: int, *path: str | int, out: np.ndarray | None = None) -> np.ndarray:
+    """Draw zeros and ones, uint8, which are 1 with probability v / 255 exactly for every 8-bit level v.
+
+    One is where an integer uniform on 0..254 is below v, so that no pixel needs a float. Raw bytes are used eight to a 64-bit draw; the
+    value 255 is rejected and drawn again, which keeps the law exact. The raw bits of PCG64 do not change between NumPy
+    versions, so a binarisation keeps its hash.
+
+    Args:
+        levels: uint8 of any shape, contiguous.
+        seed, path: what the draws are for.
+        out: where they are written, uint8, contiguous; by default into memory.
     """
     bits = np.random.PCG64(derive(seed, *path))
-    count = int(np.prod(shape))
-    draws = np.ascontiguousarray(bits.random_raw((count + 7) // 8), dtype="<u8").view(np.uint8)[:count]
-    rejected = np.flatnonzero(draws == 255)
+    drawn = np.empty(levels.shape, np.uint8) if out is None else out
+    flat, ones = levels.reshape(-1), drawn.view(bool).reshape(-1)
+    again = []
+    for start in range(0, flat.size, PIECE):
+        part = slice(start, min(start + PIECE, flat.size))
+        uniform = np.ascontiguousarray(bits.random_raw((part.stop - start + 7) // 8), dtype="<u8").view(np.uint8)[: part.stop - start]
+        np.less(uniform, flat[part], out=ones[part])
+        again.append(np.flatnonzero(uniform == 255) + start)
+    rejected = np.concatenate(again) if again else np.empty(0, np.int64)
     while rejected.size:
-        draws[rejected] = np.ascontiguousarray(bits.random_raw(rejected.size), dtype="<u8").view(np.uint8)[::8]
-        rejected = rejected[draws[rejected] == 255]
-    return draws.reshape(shape)
+        uniform = np.ascontiguousarray(bits.random_raw(rejected.size), dtype="<u8").view(np.uint8)[::8]
+        ones[rejected] = uniform < flat[rejected]
+        rejected = rejected[uniform == 255]
+    return drawn
 
 
 WINDOW = 50

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vaestro.data.passes import expect
-from vaestro.randomness import Window, derive, uniform_levels
+from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Frame, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
@@ -159,8 +159,11 @@ class Rows:
         values = self._values(index)
         if self.dynamic:
             start, rows = place or (0, index.shape[1])
-            draws = uniform_levels((len(index), rows, *values.shape[2:]), seed, "binarise", self.name, stream)
-            values = (draws[:, start : start + index.shape[1]] < values).view(np.uint8)
+            mine = slice(start, start + index.shape[1])
+            if rows > index.shape[1]:
+                own, values = values, np.zeros((len(index), rows, *values.shape[2:]), np.uint8)
+                values[:, mine] = own
+            values = binarised(values, seed, "binarise", self.name, stream)[:, mine]
         batch = self._batch(values, index, device)
         sizes = self.sizes()
         return batch if sizes is None else replace(batch, widths=tuple(sizes[index].max(1).tolist()))
@@ -175,9 +178,7 @@ class Rows:
             return self
         out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
         for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
-            values = self._values(part)
-            draws = uniform_levels(values.shape, 0, "binarise", self.name, *([i] if i else []))
-            np.less(draws, values, out=out[part].view(bool))
+            binarised(self._values(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
         return self.fixed_as(out)
 
     def fixed_as(self, values: np.ndarray) -> Rows:
