@@ -289,6 +289,17 @@ def test_rules_one_by_one() -> None:
         assert [u.role for u in diagnosed(case).units] == ["informative", "off"]
 
 
+def test_a_decoder_that_was_made_to_do_without_the_latent_is_no_fault() -> None:
+    silent: dict[str, Any] = {"mean": np.zeros((500, 1)), "variance": np.ones((500, 1)), "rates": np.zeros((500, 1)), "rate": 0.0}
+    for changes, verdict in (({**silent, "gain": (0.0, 0.0)}, "collapsed"), ({"gain": (0.0, 0.0)}, "latent unused by the decoder")):
+        for reads_latent, severity in ((True, "error"), (False, "note")):
+            case = Case(Remedies("run", {}), healthy_curves(), simple(**changes), (1,), reads_latent=reads_latent)
+            found = diagnosed(case)
+            (deciding,) = [f for f in found.findings if f.name in ("posterior collapse", "latent unused")]
+            assert found.verdict == verdict and deciding.severity == severity
+            assert bool(deciding.remedy) == reads_latent and ("as it was made to" in found.summary) != reads_latent
+
+
 def test_the_information_lies_between_zero_and_the_rate() -> None:
     for estimate, expected in ((-0.01, [0.0, 1.5]), (1.7, [1.5, 1.5]), (1.2, [1.2, 1.5])):
         information = Information(500, 1.5, (estimate, 0.1), (1.5 - estimate, 0.1), None, None)
@@ -450,6 +461,7 @@ def test_collapse_is_said_live_once_after_the_start_and_not_by_the_kl_alone() ->
     watcher = Watcher(100, remedy)
     said = [(line["step"], f.name) for line in silent for f in watcher.see([line])]
     assert said == [(20, "posterior collapse")]
+    assert [f for line in silent for f in Watcher(100, remedy, reads_latent=False).see([line])] == []
     early = lines([-200.0] * 3, [0.001] * 3, signal=[0.001] * 3, active_units=[0] * 3)
     long = Watcher(1000, remedy)
     assert [f for line in early for f in long.see([line])] == []  # a healthy code may be silent so early

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import vaestro as vs
 from vaestro.cli import main
 from vaestro.report import figures, render, showcase
 from vaestro.report.gather import gather, write_report
+from vaestro.report.reading import read_folder
+from vaestro.report.words import verdict_of
 from vaestro.runs import Run
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
@@ -299,6 +302,13 @@ def test_several_runs_in_a_browser(runs: dict[str, Run], browser: Any, tmp_path:
 
 
 # -- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_is_an_error_only_where_a_finding_is(runs: dict[str, Run]) -> None:
+    folder = read_folder(runs["binary"].path)
+    for severities, tone in ((["warning", "error"], "error"), (["note", "warning"], "warning"), (["note"], "none")):
+        told = {"verdict": "collapsed", "summary": "So.", "findings": [{"severity": s} for s in severities]}
+        assert verdict_of(replace(folder, diagnosis=told)) == ("collapsed", tone, "So.")
 
 
 def test_the_first_screen_answers(runs: dict[str, Run]) -> None:

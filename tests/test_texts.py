@@ -209,7 +209,7 @@ def test_a_language_model_does_without_the_latent() -> None:
     codes = torch.tensor([[2, 3, 0]])
     first, second = (model.likelihood(torch.randn(1, 1, 2)).log_prob(codes) for _ in range(2))
     torch.testing.assert_close(first, second)
-    assert not model.likelihood.does_without
+    assert not model.likelihood.does_without and not model.likelihood.reads_latent
 
 
 def test_networks_for_texts_refuse_others() -> None:

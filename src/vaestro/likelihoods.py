@@ -37,6 +37,7 @@ class Likelihood(nn.Module, ABC):
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
     does_without: bool = False  # whether the decoder could do without the latent, since it sees the rest of the datum
+    reads_latent: bool = True  # whether it sees the latent at all
     in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
     altered: str = ""  # in which way the model in training is another one than the one that is reported
     jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
@@ -196,7 +197,7 @@ class Autoregressive(Likelihood):
                 f"expected a network for sequences (gru, transformer) for the likelihood autoregressive; got {type(decoder).__name__}"
             )
         super().__init__(space, decoder)
-        self.latent, self.does_without, self.word_dropout = latent, latent, nn.Dropout(word_dropout)
+        self.reads_latent, self.does_without, self.word_dropout = latent, latent, nn.Dropout(word_dropout)
         if word_dropout:
             self.altered = f"word dropout {word_dropout:g}"
 
@@ -209,7 +210,7 @@ class Autoregressive(Likelihood):
         return torch.zeros(space.levels) if space.marginal is None else torch.log(torch.from_numpy(space.marginal))
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Sentences:
-        source = z if self.latent else torch.zeros_like(z)
+        source = z if self.reads_latent else torch.zeros_like(z)
         if given is not None:
             source = torch.cat([source, given.to(z.dtype).expand(len(z), *given.shape)], -1)
         return densities.Sentences(self.decoder, source, self._drop if self.training and self.altered else None)

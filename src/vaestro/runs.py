@@ -279,6 +279,7 @@ class Run:
             units=model.units,
             beta=objective.beta.value,
             autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
+            reads_latent=_reads_latent(model),
             failure=self.failure,
             notes=(
                 *(("duplicates between splits", sentence) for sentence in data.shared),
@@ -614,7 +615,7 @@ class Job(Iterator[Step]):
 
     def watcher(self) -> Watcher:
         """Return what says at each validation what the curves show."""
-        return Watcher(self.training.steps, self._remedies())
+        return Watcher(self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model))
 
     def _remedies(self) -> Remedies:
         return Remedies(str(self.path), self.config)
@@ -892,6 +893,11 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error
     return model.to(device).eval()
+
+
+def _reads_latent(model: LatentModel) -> bool:
+    """Tell whether the decoder sees the latent at all."""
+    return getattr(getattr(model, "likelihood", None), "reads_latent", True)
 
 
 def _write_text(path: Path, text: str) -> None:

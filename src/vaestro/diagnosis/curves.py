@@ -241,10 +241,12 @@ class Watcher:
         steps: planned steps.
         remedy: command lines for this run.
         settle: the share of a run in which nothing is said of its code, since a healthy KL often rises from near zero.
+        reads_latent: whether the decoder sees the latent; nothing is said of the code of one that does not.
     """
 
-    def __init__(self, steps: int, remedy: Remedies, settle: float = 0.2) -> None:
+    def __init__(self, steps: int, remedy: Remedies, settle: float = 0.2, reads_latent: bool = True) -> None:
         self.steps, self.remedy, self.settle = steps, remedy, settle
+        self.live = LIVE if reads_latent else tuple(rule for rule in LIVE if rule is not silent_code)
         self._lines: list[Mapping[str, Any]] = []
         self._said: set[str] = set()
 
@@ -254,7 +256,7 @@ class Watcher:
         if not any(line["split"] == "valid" for line in lines):
             return []
         curves = Curves(self._lines, self.steps)
-        rules = (*(LIVE if lines[-1]["step"] >= self.settle * self.steps else ()), *AT_ONCE)
+        rules = (*(self.live if lines[-1]["step"] >= self.settle * self.steps else ()), *AT_ONCE)
         found = [f for f in (rule(curves, self.remedy) for rule in rules) if f is not None and f.name not in self._said]
         self._said |= {f.name for f in found}
         return found

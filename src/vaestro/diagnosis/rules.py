@@ -52,6 +52,7 @@ class Case:
         failure: why the run ended, where it did not end by itself.
         notes: (name, sentence) about its data: duplicates between splits, data that changed since.
         autoregressive: whether the decoder could do without the latent.
+        reads_latent: whether it sees the latent at all.
         log_det, cells, discrete: of its space: the log-determinant of the standardisation, cells of a datum, and whether p(x) is a
             probability.
         known: what else diagnosis.json is to hold.
@@ -65,6 +66,7 @@ class Case:
     failure: str | None = None
     notes: Sequence[tuple[str, str]] = ()
     autoregressive: bool = False
+    reads_latent: bool = True
     log_det: float = 0.0
     cells: float = 1.0
     discrete: bool = True
@@ -131,10 +133,15 @@ def _cures(case: Case) -> str:
     return f". What was not tried against it: {', '.join(names)}" if names else ""
 
 
+BY_DESIGN = "the decoder was made to do without the latent: it is a plain model of the data, whose codes have nothing to say"
+
+
 def _collapse(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not _collapsed(m):
         return None
+    if not case.reads_latent:
+        return Finding("posterior collapse", "note", BY_DESIGN, "", "units", {"signal": m.signal, "rate": m.rate})
     largest = float(m.activity.max())
     told = "" if m.signal is None else f"; together the units tell {m.signal:.2g} nats"
     depends = "does not depend" if largest <= ACTIVE else "hardly depends"
@@ -161,6 +168,9 @@ def _decoder_ignores(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not _unused(m):
         return None
+    if not case.reads_latent:
+        said = f"{BY_DESIGN}; the {m.rate:.2g} nats that they cost go to zero with training"
+        return Finding("latent unused", "note", said, "", "dependence", {"gain": m.gain[0], "stderr": m.gain[1]})
     said = (
         f"the encoder's output depends on its input ({case.inactive} of {len(m.activity)} units inactive), but the decoder does without: "
         f"another datum's z changes reconstruction by {plus_minus(m.gain)} nats"
@@ -408,6 +418,8 @@ def _summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding |
     informative = sum(u.role == "informative" for u in units)
     carrying = f"{informative} of {len(units)} units carry information"
     rest = ", and the bound no longer rises beyond its error" if case.curves.valid else ""
+    if verdict in ("collapsed", "latent unused by the decoder") and not case.reads_latent:
+        return "The decoder does without the latent, as it was made to: this is a plain model of the data."
     return {
         "diverged": "Training diverged: its numbers are of no use.",
         "not converged": "The run was too short: with more steps its bound would be higher.",

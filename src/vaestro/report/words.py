@@ -150,6 +150,9 @@ def verdict_of(folder: Folder) -> tuple[str, str, str]:
         return "not diagnosed", "none", "Whether something is wrong with this model was not measured."
     verdict = str(folder.diagnosis.get("verdict", "unknown"))
     tone, sentence = VERDICTS.get(verdict, ("none", "This version of Vaestro does not know the verdict."))
+    severities = {finding.get("severity") for finding in folder.diagnosis.get("findings", ())}
+    if tone == "error" and tone not in severities:  # it holds, and is no fault: there is nothing to encode, or nothing was to be
+        tone = "warning" if "warning" in severities else "none"
     return verdict, tone, str(folder.diagnosis.get("summary") or sentence)
 
 
