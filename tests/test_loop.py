@@ -4,6 +4,7 @@ import json
 import math
 import mmap
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -413,6 +414,16 @@ def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(t
     assert [step.index for step in again] == [3, 4]
     with pytest.raises(ValueError, match=r"expected --compile trace or off for .*; got on \(OSError: no such compiler\)"):
         list(Job.new(tmp_path / "x.npy", **options | {"run": tmp_path / "other", "compile": "on"}))
+    assert not (tmp_path / "other").exists()  # the same name is free for the next try
+    with pytest.raises(ValueError, match="got on"):
+        list(Job.resumed(_with_compile(tmp_path / "run", "on"), steps=8))
+    assert len(job.run.metrics()) and sorted((tmp_path / "run" / "checkpoints").iterdir())  # what was trained stays
+
+
+def _with_compile(run: Path, how: str) -> Path:
+    config = run / "config.yaml"
+    config.write_text(re.sub("compile: .*", f"compile: {how}", config.read_text()))
+    return run
 
 
 def test_what_is_wrong_with_a_model_is_said_by_itself(binary_data: Data) -> None:

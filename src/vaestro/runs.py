@@ -494,6 +494,7 @@ class Job(Iterator[Step]):
         self._interrupted = False
         self._handlers: dict[int, Any] = {}
         self._saved_step = -1
+        self._new = False  # whether its folder was made by it
 
     # -- making one ---------------------------------------------------------------------------------------------------
 
@@ -551,6 +552,7 @@ class Job(Iterator[Step]):
             _write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
             _write_text(path / "environment.json", json.dumps(_environment(training), indent=1) + "\n")
             (path / "metrics.jsonl").touch()
+            job._new = True
         return job
 
     @classmethod
@@ -646,8 +648,12 @@ class Job(Iterator[Step]):
         except StopIteration:
             self._save_weights()
             raise
-        except (OSError, ValueError):  # streamed data that cannot be read any more
-            if self.writes and self.training.index > self._saved_step:
+        except (OSError, ValueError) as error:
+            if self._new and self.training.index == 0 and isinstance(error, ValueError):  # a first step that is impossible as asked
+                _clear(self.path)
+                with suppress(OSError):
+                    self.path.rmdir()
+            elif self.writes and self.training.index > self._saved_step:  # streamed data that cannot be read any more
                 self.checkpoint()
             raise
         except Diverged as error:
