@@ -33,10 +33,11 @@ from vaestro.data import Data, Rows
 from vaestro.data.sets import Streamed
 from vaestro.densities import mean_over_ranks, variance_of
 from vaestro.model import Draws, LatentModel
-from vaestro.objectives import Loss, Objective, elbo
+from vaestro.objectives import Loss, Objective, Scores, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find
 from vaestro.randomness import Order, Windows, derive, numpy_generator, torch_generator
+from vaestro.selection import Keep, Score, Selection
 from vaestro.spaces import Batch, Kind
 
 if TYPE_CHECKING:
@@ -60,11 +61,20 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Record:
-    """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats; bound = -(rate + distortion)
-    for the ELBO, whatever the weights. Of validation also the bound's standard error, and what `Validation` says of the code; with
-    aggressive updates how often the encoder alone was updated since the last line; of training, in which way the model that was trained is
-    another one than the one that is reported (word dropout), whose bound then is not the model's. Of streamed
-    data the share of the time in which they were waited for, and the rows so far that could not be read, in whose place others stood."""
+    """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats.
+
+    bound = -(rate + distortion) for the ELBO, whatever the weights. `loss` holds every term of the objective at the step's schedules;
+    `terms` has what it has beside the weighted bound, as it enters the loss. Fields that do not apply are left out of the line.
+
+    Args:
+        objective: (validation) the loss with the weights and targets that hold at the end of the schedules; weights are selected by it.
+        settled: (validation) whether every schedule had reached its end.
+        stderr: (validation) standard error of the bound; `active_units` and `signal` as in `Validation`.
+        encoder_updates: updates of the encoder alone since the last line.
+        altered: (training) how the trained model differs from the reported one, such as word dropout.
+        waited: share of the time that training waited for streamed data.
+        unread: number of unreadable rows so far; each was replaced by another row.
+    """
 
     split: str
     step: int
@@ -86,17 +96,17 @@ class Record:
     altered: str = ""
     waited: float | None = None
     unread: int | None = None
+    objective: float | None = None
+    settled: bool | None = None
+    terms: tuple[tuple[str, float], ...] = ()
 
     def line(self) -> dict[str, Any]:
-        """Return the record as JSON takes it: numbers that are not finite become null."""
-        found = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
-        if self.encoder_updates is None:
-            del found["encoder_updates"]
-        if not self.altered:
-            del found["altered"]
-        if self.waited is None:
-            del found["waited"], found["unread"]
-        return found
+        """Return the record as JSON takes it: numbers that are not finite become null, and each term has its own key."""
+        fields = {**asdict(self), **dict(self.terms)}
+        del fields["terms"]
+        absent = {"encoder_updates": None, "altered": "", "waited": None, "unread": None, "objective": None, "settled": None}
+        kept = {k: v for k, v in fields.items() if k not in absent or v != absent[k]}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +121,16 @@ class Step:
 
 
 class Validation(NamedTuple):
-    """Hold means over validation data, in nats: bound, rate, distortion, the loss at a step's weight, the bound's standard error,
-    and of the code the number of active units and its `signal`; None for families without a variance (see `signal`)."""
+    """Hold means over validation data, in nats.
+
+    Args:
+        bound, rate, distortion: of the unweighted bound.
+        loss: every term of the objective, at a step's schedules.
+        stderr: standard error of the bound.
+        active_units, signal: of the code; None for families without a variance (see `signal`).
+        objective: the loss with the weights and targets that hold at the end of the schedules.
+        terms: what the loss has beside the weighted bound, as `Objective.terms` names them.
+    """
 
     bound: float
     rate: float
@@ -121,6 +139,8 @@ class Validation(NamedTuple):
     stderr: float
     active_units: int | None
     signal: float | None
+    objective: float
+    terms: tuple[float, ...]
 
 
 class _Core(nn.Module):
@@ -153,6 +173,7 @@ def training(
     ema: float | None = None,
     seed: int = 0,
     patience: int | None = None,
+    keep: Keep = "best",
     device: str = "auto",
     precision: str = "32",
     compile: str = "auto",
@@ -172,7 +193,8 @@ def training(
         clip: the gradient's norm is clipped to this; by default 10 times the root of the number of cells.
         ema: decay of the average of the weights, for each step; by default its horizon is a hundredth of the run.
         seed: of everything that is drawn.
-        patience: validations without a better bound after which to stop; by default never.
+        patience: validations without a lower loss, after every schedule has settled, at which to stop; by default never.
+        keep: the weights that the model ends with: "best" by the validation loss after every schedule has settled, or "last".
         device: auto, cpu, cuda or mps.
         precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
         compile: off; trace, to run the operations of a step from a record, with the same numbers bit for bit; on, to compile the
@@ -199,6 +221,7 @@ def training(
         ema=ema,
         seed=seed,
         patience=patience,
+        keep=keep,
         device=device,
         precision=precision,
         compile=compile,
@@ -226,6 +249,7 @@ class Training(Iterator[Step]):
         ema: float | None,
         seed: int,
         patience: int | None,
+        keep: Keep,
         device: str,
         precision: str,
         compile: str,
@@ -247,12 +271,12 @@ class Training(Iterator[Step]):
             (steps is None or steps >= 1, "1 or more steps", steps),
             (minutes is None or 0 < minutes < math.inf, "minutes above 0", minutes),
             (sum(x is not None for x in (epochs, steps, minutes)) <= 1, "one of epochs, steps and minutes", "several"),
-            (patience is None or patience >= 1, "a patience of 1 or more", patience),
             (workers is None or workers >= 1, "1 or more workers", workers),
             (precision in ("32", "bf16"), "precision 32 or bf16", precision),
             (compile in ("auto", "trace", "on", "off"), "compile auto, trace, on or off", compile),
         )
-        self.model, self.objective, self.data, self.seed, self.patience = model, objective, data, seed, patience
+        self.model, self.objective, self.data, self.seed = model, objective, data, seed
+        self.selection = Selection(objective, keep, patience)
         self.accelerator = accelerator_for(device)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -264,6 +288,8 @@ class Training(Iterator[Step]):
             raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
         model.to(self.device).train()
         self.frozen = tuple(freeze)
+        for name in self.frozen:
+            _part(model, name).eval()  # its running statistics stay as well, and it has no dropout
         self._held = [p for name in self.frozen for p in _part(model, name).parameters() if p.requires_grad]
         for p in self._held:
             p.requires_grad_(False)
@@ -303,14 +329,12 @@ class Training(Iterator[Step]):
         )
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
         self._made: tuple[int, list[tuple[Batch, Tensor, Tensor]]] | None = None
-        self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self.sums = torch.zeros(6 + len(objective.terms), dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
         at_hand = self.device.type == "cpu" and self.processes == 1
         self._sums = self.sums.numpy() if at_hand else None  # the same memory, without calls into torch
         self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
         self.index, self.seconds, self._clock = 0, 0.0, 0.0
-        self.best: dict[str, Tensor] | None = None
-        self.best_bound, self.best_step, self._validations_since = -math.inf, 0, 0
         self._begun = self._finished = self.stopped_early = False
         self.compile = self._decide_to_compile(compile, epochs, steps, minutes)
         self._compile_asked = compile
@@ -424,19 +448,19 @@ class Training(Iterator[Step]):
         numbers = self.optimizer.constants(lr)
         if self._recorded is None:
 
-            def whole(*given: Tensor) -> Loss:
+            def whole(*given: Tensor) -> list[Tensor]:
                 mine, (noise, number, *constants) = batch.of_tensors(given)
                 loss, grads = self._differentiated(mine, noise, number)
                 with torch.no_grad():
                     row = self._row(loss, [g.square().sum() for g in grads])
                     self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, tuple(constants), divisor, skip))
-                    return loss._replace(loss=loss.loss.detach())
+                    return loss._replace(loss=loss.loss.detach()).flat()
 
             if not self._record(whole, batch, noise, number, *numbers):
                 return None
         assert self._recorded is not None
         with torch.no_grad():
-            return Loss(*self._recorded(*batch.tensors(), noise, number, *numbers))
+            return Loss.of(self._recorded(*batch.tensors(), noise, number, *numbers))
 
     def _traced(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss | None:
         """Take one step by the operations that were recorded at the first one; None where they turn out not to be recordable."""
@@ -444,7 +468,7 @@ class Training(Iterator[Step]):
         def differentiated(*given: Tensor) -> list[Tensor]:
             mine, (noise, number) = batch.of_tensors(given)
             loss, grads = self._differentiated(mine, noise, number)
-            return [loss.loss.detach(), *loss[1:], *grads, *_squares(grads)]
+            return [*loss._replace(loss=loss.loss.detach()).flat(), *grads, *_squares(grads)]
 
         if self._recorded is None and not self._record(differentiated, batch, noise, number):
             return None
@@ -454,8 +478,9 @@ class Training(Iterator[Step]):
             self._to_compare = False
             self._compare(differentiated, inputs)
         found = self._recorded(*inputs)
-        squares = 4 + len(self.parameters)
-        return self._update(Loss(*found[:4]), found[4:squares], found[squares:], lr)
+        numbers = 4 + len(self.objective.terms)
+        squares = numbers + len(self.parameters)
+        return self._update(Loss.of(found[:numbers]), found[numbers:squares], found[squares:], lr)
 
     def _compare(self, differentiated: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> None:
         """Compare what the record gives with what the step itself gives, to a thousandth; weights, buffers and random states stay."""
@@ -481,7 +506,7 @@ class Training(Iterator[Step]):
             return loss
         # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
         norm = math.sqrt(sum(map(float, squares)))
-        numbers = [*map(float, loss), norm, 1.0]
+        numbers = [*map(float, loss[:4]), norm, 1.0, *map(float, loss.terms)]
         if math.isfinite(numbers[0] + norm):
             self.optimizer.step(grads, lr, torch.tensor(norm / self.clip) if norm > self.clip else None)
             self._sums += numbers
@@ -494,7 +519,7 @@ class Training(Iterator[Step]):
 
     def _row(self, loss: Loss, squares: Sequence[Tensor]) -> Tensor:
         norm = torch.stack(list(squares)).sum().sqrt()
-        return torch.stack([*loss, norm, self._one_more])
+        return torch.stack([*loss[:4], norm, self._one_more, *loss.terms])
 
     def _settle(self, row: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
         """Step without reading anything back from the device; every process decides alike."""
@@ -551,6 +576,15 @@ class Training(Iterator[Step]):
         decay = min(self.ema, self.index / (self.index + 10)) ** (self.index - self._averaged_at)
         self._averaged_at = self.index
         torch._foreach_lerp_([a for a, _ in self._averaged], [p for _, p in self._averaged], 1 - decay)
+        for average, latest in self._buffers():  # running statistics of normalisation layers
+            if average.is_floating_point():
+                average.lerp_(mean_over_ranks(latest), 1 - decay)
+            else:
+                average.copy_(latest)
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """Return each buffer of the average with the model's own; data parallelism replaces tensors, so they are looked up anew."""
+        return list(zip(self.average.buffers(), self.model.buffers(), strict=True))
 
     def _give_up_if_diverged(self) -> None:
         in_a_row = float(self.bad[1])
@@ -561,8 +595,17 @@ class Training(Iterator[Step]):
             )
 
     def kept(self) -> dict[str, Tensor]:
-        """Return the weights in use: the average's, at the best validation; the latest where there is no validation."""
-        return self.average.state_dict() if self.best is None else self.best
+        """Return the weights in use, which are averages: see `Selection`."""
+        return self.selection.kept(self.average.state_dict())
+
+    @property
+    def kept_step(self) -> int:
+        """Return the step of the weights in use."""
+        return self.selection.kept_step(self.index)
+
+    def kept_sentence(self) -> str:
+        """Say which weights are kept and why."""
+        return self.selection.sentence(self.index, len(self.valid) > 0)
 
     # -- what is logged -----------------------------------------------------------------------------------------------
 
@@ -575,7 +618,7 @@ class Training(Iterator[Step]):
     def _train_record(self) -> Record:
         sums = mean_over_ranks(self.sums).tolist()
         self.sums.zero_()
-        loss, bound, rate, distortion, norm = (s / sums[5] if sums[5] else math.nan for s in sums[:5])
+        loss, bound, rate, distortion, norm, _, *terms = (s / sums[5] if sums[5] else math.nan for s in sums)
         elapsed = self._lap()
         steps = self.index - self._last_logged
         self._last_logged = self.index
@@ -583,7 +626,7 @@ class Training(Iterator[Step]):
         return Record(
             "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
             norm, speed, self.seconds, int(self.bad[0]), encoder_updates=None if self.encoder is None else self.encoder.counted(),
-            altered=self._altered, **self._of_stream(elapsed),
+            altered=self._altered, terms=tuple(zip(self.objective.terms, terms, strict=True)), **self._of_stream(elapsed),
         )  # fmt: skip
 
     def _of_stream(self, elapsed: float) -> dict[str, Any]:
@@ -611,7 +654,7 @@ class Training(Iterator[Step]):
         return elapsed
 
     def _validation(self) -> tuple[Record, ...]:
-        """Score the averaged weights on validation data by the unweighted bound; keep them where they are the best."""
+        """Score the averaged weights on validation data; keep them if they are the best."""
         if self.index >= self._compared_at + COMPARED_EVERY:
             self._to_compare, self._compared_at = True, self.index
         self._fit_to_data()
@@ -621,17 +664,9 @@ class Training(Iterator[Step]):
         found = validate(
             self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank, step=max(0, self.index - 1)
         )
-        if math.isfinite(found.bound) and found.bound > self.best_bound:
-            self.best_bound, self.best_step, self._validations_since = found.bound, self.index, 0
-            state = self.average.state_dict()
-            if self.best is None:
-                self.best = {k: v.clone() for k, v in state.items()}
-            else:
-                for k, v in state.items():
-                    self.best[k].copy_(v)
-        else:
-            self._validations_since += 1
-            self.stopped_early = self.patience is not None and self._validations_since >= self.patience
+        settled = self.objective.settled(self.index)
+        score = Score(found.objective, found.rate, self.objective.final_beta)
+        self.stopped_early = self.selection.see(self.index, score, self.average.state_dict())
         if self.encoder is not None:
             self.encoder.judge()
         elapsed = self._lap()
@@ -640,7 +675,8 @@ class Training(Iterator[Step]):
             Record(
                 "valid", self.index, round(self.index / self.steps_per_epoch, 4), found.bound, found.rate, found.distortion, found.loss,
                 beta, self._lr(), None, len(self.valid) / elapsed if elapsed > 0 else None, self.seconds, int(self.bad[0]),
-                found.stderr, found.active_units, found.signal,
+                found.stderr, found.active_units, found.signal, objective=found.objective, settled=settled,
+                terms=tuple(zip(self.objective.terms, found.terms, strict=True)),
             ),
         )  # fmt: skip
 
@@ -656,10 +692,12 @@ class Training(Iterator[Step]):
     def _fit_to_data(self) -> None:
         if "likelihood" in self.frozen:
             return
+        before = [average.clone() for average in self.average.buffers()]
         self.average.fit_to_data(self._fit_pairs())
         with torch.no_grad():
-            for mine, theirs in zip(self.model.buffers(), self.average.buffers(), strict=True):
-                mine.copy_(theirs)
+            for was, (average, latest) in zip(before, self._buffers(), strict=True):
+                if not torch.equal(was, average):
+                    latest.copy_(average)
 
     # -- resuming -----------------------------------------------------------------------------------------------------
 
@@ -667,7 +705,7 @@ class Training(Iterator[Step]):
         """Return tensors and numbers from which `load` continues as if nothing had happened."""
         tensors = {f"model.{k}": v for k, v in self.core.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
+        tensors |= {f"best.{k}": v for k, v in (self.selection.weights or {}).items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state().items()}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         tensors |= {"sums": self.sums, "bad": self.bad}
@@ -678,10 +716,8 @@ class Training(Iterator[Step]):
             "seconds": self.seconds + (time.perf_counter() - self._clock if self._begun else 0.0),
             "last_logged": self._last_logged,
             "averaged_at": self._averaged_at,
-            "best_bound": self.best_bound if math.isfinite(self.best_bound) else None,
-            "best_step": self.best_step,
-            "validations_since": self._validations_since,
             "stopped_early": self.stopped_early,
+            **self.selection.state(),
         }
         return {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, numbers
 
@@ -695,16 +731,14 @@ class Training(Iterator[Step]):
         self.average.load_state_dict(part("average"))
         self.objective.load_state_dict(part("objective"))
         self.optimizer.load(part("optimizer"))
-        self.best = {k: v.to(self.device) for k, v in part("best").items()} or None
         if self.encoder is not None:
             self.encoder.load(part("encoder"))
-        self.sums.copy_(tensors["sums"])
+        self.sums.zero_()[: len(tensors["sums"])] = tensors["sums"]  # older runs did not sum terms
         self.bad.copy_(tensors["bad"])
         self._in_a_row = int(self.bad[1])
         self.index, self.seconds = numbers["index"], numbers["seconds"]
         self._last_logged, self._averaged_at = numbers["last_logged"], numbers["averaged_at"]
-        self.best_bound = -math.inf if numbers["best_bound"] is None else numbers["best_bound"]
-        self.best_step, self._validations_since = numbers["best_step"], numbers["validations_since"]
+        self.selection.load(numbers, {k: v.to(self.device) for k, v in part("best").items()} or None)
         self.stopped_early = numbers["stopped_early"]
 
     # -- before the first step ----------------------------------------------------------------------------------------
@@ -891,34 +925,46 @@ def validate(
     rank: int = 0,
     step: int = 0,
 ) -> Validation:
-    """Return means over rows, the loss at the weight of a step, with the same noise at every call."""
-    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    """Return means over rows, the loss at the schedules of a step, with the same noise at every call.
+
+    Penalties on the aggregate posterior are means over batches of the size of a training batch.
+    """
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
     codes = torch.zeros(3, math.prod(model.units), dtype=torch.float64, device=device)
-    beta = objective.beta(torch.tensor(step, dtype=torch.float64, device=device))
+    scores: Scores | None = None
+    number = torch.tensor(step, dtype=torch.float64, device=device)
     known = len(rows) > 1  # one datum tells of no dependence
-    for i, batch in enumerate(rows.chunks(rows.space.chunk, device)):
-        if i % processes == rank:
-            noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
-            draws = model.draw(batch, objective.k, noise=noise)
-            bound = objective.bound(draws)
-            terms = (bound, draws.total_rate, draws.distortion, -objective.bound(draws.weighted(beta)), bound.double().square())
-            sums += torch.stack([t.double().sum() for t in terms])
-            variance = variance_of(draws.q)
-            if variance is None:
-                known = False
-            else:
-                mean = told(draws).double().flatten(1)
-                codes += torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
+    size = min(rows.space.chunk, objective.size) if objective.penalties else rows.space.chunk
+    for i, batch in enumerate(rows.chunks(size, device)):
+        mine = i % processes == rank
+        if i and not mine:  # every process scores the first, so that all know the shapes
+            continue
+        noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
+        draws = model.draw(batch, objective.k, noise=noise)
+        bound = objective.bound(draws)
+        terms = (bound, draws.total_rate, draws.distortion, bound.double().square())
+        score = Scores(*(mine * s for s in objective.score(draws, number)))
+        scores = score if scores is None else Scores(*(a + b for a, b in zip(scores, score, strict=True)))
+        sums += mine * torch.stack([t.double().sum() for t in terms])
+        variance = variance_of(draws.q)
+        if variance is None:
+            known = False
+        else:
+            mean = told(draws).double().flatten(1)
+            codes += mine * torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
     n = len(rows)
-    means = mean_over_ranks(torch.cat([sums, codes.flatten()])) * processes / n
-    bound, rate, distortion, loss, squared = means[:5].tolist()
+    assert scores is not None
+    parts = [sums, codes.flatten(), *(s.flatten() for s in scores)]
+    total = (mean_over_ranks(torch.cat(parts)) * processes).split([len(p) for p in parts])
+    bound, rate, distortion, squared = (total[0] / n).tolist()
+    loss, final, extra = objective.value(Scores(*(t.view_as(s) for t, s in zip(total[2:], scores, strict=True))), n, number)
     error = math.sqrt(max(0.0, squared - bound**2) / (n - 1)) if n > 1 else math.nan
     if not known:
-        return Validation(bound, rate, distortion, loss, error, None, None)
-    mean, square, variance = means[5:].unflatten(0, (3, -1))
+        return Validation(bound, rate, distortion, loss, error, None, None, final, extra)
+    mean, square, variance = (total[1] / n).unflatten(0, (3, -1))
     moved = (square - mean.square()).clamp_min(0.0)
     active, said = int((moved > ACTIVE).sum()), float(signal(moved, variance).sum())
-    return Validation(bound, rate, distortion, loss, error, active, said)
+    return Validation(bound, rate, distortion, loss, error, active, said, final, extra)
 
 
 def told(draws: Draws) -> Tensor:

@@ -28,7 +28,7 @@ from vaestro.densities import log_mean_exp
 from vaestro.gradients import Bound, Gradient, Pathwise
 from vaestro.model import Draws, LatentModel
 from vaestro.penalties import Penalty, RateTerm
-from vaestro.schedules import Beta, Ramp, Schedule
+from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch
 
 __all__ = ["BOUNDS", "Beta", "Loss", "Objective", "Ramp", "Schedule", "ciwae", "elbo", "iwae", "miwae"]
@@ -60,12 +60,43 @@ BOUNDS: dict[str, Bound] = {"elbo": elbo, "iwae": iwae}
 
 
 class Loss(NamedTuple):
-    """Hold a batch's means: `loss` is for backward() only; bound, rate and distortion are reported, in nats."""
+    """Hold a batch's means: `loss` is for backward() only; bound, rate and distortion are reported, in nats.
+
+    `terms` are what the loss has beside the weighted bound, as they enter it; `Objective.terms` names them.
+    """
 
     loss: Tensor
     bound: Tensor
     rate: Tensor
     distortion: Tensor
+    terms: tuple[Tensor, ...] = ()
+
+    def flat(self) -> list[Tensor]:
+        """Return every number: loss, bound, rate, distortion, and the terms."""
+        return [self.loss, self.bound, self.rate, self.distortion, *self.terms]
+
+    @classmethod
+    def of(cls, numbers: Sequence[Tensor]) -> Loss:
+        """Return the loss that `flat` made these numbers of."""
+        return cls(*numbers[:4], tuple(numbers[4:]))
+
+
+class Scores(NamedTuple):
+    """Hold sums over data that are not trained on, in nats, of which `Objective.value` makes the loss.
+
+    Args:
+        loss: the weighted negative bound at a step's weight, or the distortion where a term replaces the rate, ().
+        final: the same at the weight at the end of the schedules, ().
+        rates: of each unit, (units,), or of all units, (1,).
+        penalties: as they enter the loss, times the number of data, (P,).
+        penalised: the number of data in batches that are large enough for penalties, ().
+    """
+
+    loss: Tensor
+    final: Tensor
+    rates: Tensor
+    penalties: Tensor
+    penalised: Tensor
 
 
 @final
@@ -107,6 +138,7 @@ class Objective(nn.Module):
         self.gradient = gradient or Pathwise()
         self.gradient.check(self.name, k)
         self.rate, self.penalties, self.aggressive = rate, nn.ModuleList(penalties), aggressive
+        self.size = 128  # data in a batch that penalties see
         if rate is not None and self.bound is not elbo:
             raise ValueError(f"expected objective elbo with {type(rate).__name__}, which acts on its rate; got {self.name}")
         if rate is not None and (self.gradient.stop_q or not self.gradient.pathwise):
@@ -114,6 +146,38 @@ class Objective(nn.Module):
             raise ValueError(f"expected gradient pathwise with {type(rate).__name__}, whose rate is differentiated; got {held}")
         if (self.penalties or aggressive) and not self.gradient.pathwise:
             raise ValueError(f"expected gradient pathwise with penalties and aggressive updates; got {type(self.gradient).__name__}")
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Name what the loss has beside the weighted bound: a term on the rate, and penalties."""
+        return (*(() if self.rate is None else (self.rate.name,)), *(p.name for p in self.penalties))  # type: ignore[misc]
+
+    @property
+    def final_beta(self) -> float:
+        """Return the weight of the rate at the end of the schedules; of an adaptive weight, the one that holds now."""
+        return float(self.beta(torch.tensor(END, dtype=torch.float64)))
+
+    @property
+    def plain(self) -> bool:
+        """Return whether the loss is the negative bound that is reported, at the end of the schedules."""
+        return not self.terms and not self.beta.adaptive and self.final_beta == 1
+
+    @property
+    def formula(self) -> str:
+        """Return the loss at the end of the schedules, in words."""
+        beta = f"{self.final_beta:.4g} "
+        if self.rate is not None:
+            first = f"distortion + {'' if self.final_beta == 1 else beta}{self.rate.name}"
+        elif self.bound is elbo:
+            first = f"distortion + {'' if self.final_beta == 1 else beta}rate"
+        else:
+            first = f"-{self.name}" + ("" if self.final_beta == 1 else f" with KL weight {beta.strip()}")
+        return " + ".join([first, *(p.name for p in self.penalties)])  # type: ignore[misc]
+
+    def settled(self, step: int) -> bool:
+        """Return whether the weight and every target keep their values from a step on."""
+        at = torch.tensor(step, dtype=torch.float64)
+        return self.beta.settled(at) and (self.rate is None or self.rate.settled(at))
 
     @property
     def outside_graph(self) -> list[str]:
@@ -143,6 +207,7 @@ class Objective(nn.Module):
         Raises:
             ValueError: a part has no meaning for the model.
         """
+        self.size = size
         self.gradient.prepare(model)
         if self.rate is None and not self.penalties:
             return
@@ -159,19 +224,61 @@ class Objective(nn.Module):
         draws = model.draw(batch, self.k, gradient=self.gradient, noise=noise)
         beta = self.beta(step)
         trained = draws.trained().weighted(beta)
+        terms: list[Tensor] = []
         if self.rate is None:
             loss = -self.gradient.surrogate(trained, self.bound).mean()
         else:
-            loss = (beta * self.rate(trained, step) - trained.mean_log_px).mean()
+            term = (beta * self.rate(trained, step)).mean()
+            loss = term - trained.mean_log_px.mean()
+            terms.append(term.detach())
         for penalty in self.penalties:
-            loss = loss + penalty.weight * penalty(trained, step)  # type: ignore[operator]
+            term = penalty.weight * penalty(trained, step)  # type: ignore[operator]
+            loss = loss + term
+            terms.append(term.detach())
         with torch.no_grad():
-            same = draws.optimised is None and trained.unweighted and self.rate is None and not self.penalties
+            same = draws.optimised is None and trained.unweighted and not terms
             bound = -loss.detach() if same else self.bound(draws).mean()
             distortion = draws.distortion.mean()
             if self.training:
                 self.beta.observe(distortion)
-            return Loss(loss, bound, draws.total_rate.mean(), distortion)
+            return Loss(loss, bound, draws.total_rate.mean(), distortion, tuple(terms))
+
+    def score(self, draws: Draws, step: Tensor) -> Scores:
+        """Return sums over the data of draws, from which `value` computes the loss.
+
+        Args:
+            draws: of data that are not trained on.
+            step: number of the step whose weight holds, ().
+        """
+        size = draws.log_px.shape[1]
+        beta, last = self.beta(step), self.beta(torch.full_like(step, END))
+
+        def weighted(weight: Beta) -> Tensor:
+            return draws.distortion if self.rate is not None else -self.bound(draws.weighted(weight))
+
+        loss = weighted(beta).double().sum()
+        constant = isinstance(beta, float) or bool(beta == last)
+        penalties = [p.weight * p(draws, step, alone=True).double() * size for p in self.penalties if size > 1]  # type: ignore[operator]
+        return Scores(
+            loss,
+            loss if constant else weighted(last).double().sum(),
+            draws.rate.flatten(2).mean(0).double().sum(0),
+            torch.stack(penalties) if penalties else loss.new_zeros(len(self.penalties)),
+            loss.new_tensor(size if penalties else 0),
+        )
+
+    def value(self, sums: Scores, n: int, step: Tensor) -> tuple[float, float, tuple[float, ...]]:
+        """Return the loss at a step's schedules, the loss at the end of the schedules, and the terms of the first, from sums over n data."""
+        end = torch.full_like(step, END)
+        terms: list[float] = []
+        loss, final = float(sums.loss) / n, float(sums.final) / n
+        if self.rate is not None:
+            rates = sums.rates / n
+            terms.append(float(self.beta(step) * self.rate.value(rates, step)))
+            loss += terms[0]
+            final += float(self.beta(end) * self.rate.value(rates, end))
+        penalties = (sums.penalties / sums.penalised.clamp_min(1)).tolist()
+        return loss + sum(penalties), final + sum(penalties), (*terms, *penalties)
 
 
 def elbo_objective(gradient: Gradient | None = None, *, k: int = 1, **parts: Any) -> Objective:

@@ -21,9 +21,9 @@ from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
 
 
-def gathered(x: Tensor) -> Tensor:
-    """Put the rows of all processes one below the other, with their gradients; returns x in a single process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+def gathered(x: Tensor, alone: bool = False) -> Tensor:
+    """Concatenate the rows of all processes, with their gradients; return x in a single process, and where it is `alone`."""
+    if not alone and torch.distributed.is_available() and torch.distributed.is_initialized():
         from torch.distributed.nn.functional import all_gather
 
         return torch.cat(all_gather(x.contiguous()))
@@ -31,11 +31,21 @@ def gathered(x: Tensor) -> Tensor:
 
 
 class RateTerm(ABC):
-    """Describe what stands in place of the rate in a loss: (B,) for each datum, whose mean has the value and gradient of the term."""
+    """Describe a term that replaces the rate in a loss: (B,) for each datum, whose mean has the value and gradient of the term."""
+
+    name: ClassVar[str]  # in metrics.jsonl
 
     @abstractmethod
     def __call__(self, draws: Draws, step: Tensor) -> Tensor:
-        """Return the term of each datum, (B,)."""
+        """Return the term of each datum, (B,), in nats."""
+
+    @abstractmethod
+    def value(self, rates: Tensor, step: Tensor) -> Tensor:
+        """Return the term, (), in nats, from mean rates over data: of each unit (units,), or of all units (1,)."""
+
+    def settled(self, step: Tensor) -> bool:
+        """Return whether the term's targets keep their values from a step on."""
+        return True
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:  # noqa: B027
         """Turn lengths into steps of a run."""
@@ -46,15 +56,17 @@ class RateTerm(ABC):
 
 @final
 class FreeBits(RateTerm):
-    """Ask nothing for the first nats of rate: max(nats, mean rate over the batch), of each unit or of all (Kingma et al. 2016).
+    """Make the first nats of rate free: max(nats, mean rate over the batch), of each unit or of all (Kingma et al. 2016).
 
-    Below it a unit has no reason to switch off, and none to carry more.
+    Below the limit the rate has no gradient, so that a unit is not pressed to switch off.
 
     Args:
         nats: for each unit, or for all units together.
         group: "unit" or "all".
         smooth: nats over which the maximum is rounded, by a softplus; 0 for none.
     """
+
+    name = "free_bits"
 
     def __init__(self, nats: float, *, group: Literal["unit", "all"] = "unit", smooth: float = 0.0) -> None:
         if not (0 <= nats < math.inf and 0 <= smooth < math.inf):
@@ -72,14 +84,17 @@ class FreeBits(RateTerm):
         if self.group == "all":
             rate = rate.sum(-1, keepdim=True)
         mean = mean_over_ranks(rate.detach().mean(0))
-        if self.smooth:
-            gate = torch.sigmoid((mean - self.nats) / self.smooth)
-            value = self.nats + self.smooth * torch.nn.functional.softplus((mean - self.nats) / self.smooth)
-        else:
-            gate = (mean > self.nats).to(mean)
-            value = mean.clamp_min(self.nats)
+        gate = torch.sigmoid((mean - self.nats) / self.smooth) if self.smooth else (mean > self.nats).to(mean)
         # The derivative of the maximum of a mean is a factor for each unit, which all processes agree on.
-        return (gate * rate + (value - gate * mean)).sum(-1)
+        return (gate * rate + (self._at_least(mean) - gate * mean)).sum(-1)
+
+    def value(self, rates: Tensor, step: Tensor) -> Tensor:
+        return self._at_least(rates.sum(-1, keepdim=True) if self.group == "all" else rates).sum(-1)
+
+    def _at_least(self, mean: Tensor) -> Tensor:
+        if self.smooth:
+            return self.nats + self.smooth * torch.nn.functional.softplus((mean - self.nats) / self.smooth)
+        return mean.clamp_min(self.nats)
 
 
 @final
@@ -91,6 +106,8 @@ class Capacity(RateTerm):
         gamma: the weight.
         share, epochs, steps: over which C grows from 0, by default half of the run.
     """
+
+    name = "capacity"
 
     def __init__(
         self,
@@ -117,6 +134,12 @@ class Capacity(RateTerm):
         sign = torch.sign(mean - self.capacity(step))
         return self.gamma * (sign * (rate - mean) + (mean - self.capacity(step)).abs())
 
+    def value(self, rates: Tensor, step: Tensor) -> Tensor:
+        return self.gamma * (rates.sum(-1) - self.capacity(step)).abs()
+
+    def settled(self, step: Tensor) -> bool:
+        return self.capacity.settled(step)
+
 
 class Penalty(nn.Module, ABC):
     """Describe a penalty on the aggregate posterior, in nats unless it says otherwise.
@@ -125,6 +148,7 @@ class Penalty(nn.Module, ABC):
         weight: of the penalty in the loss.
     """
 
+    name: ClassVar[str]  # in metrics.jsonl
     in_graph: ClassVar[bool] = True
 
     def __init__(self, weight: float) -> None:
@@ -148,8 +172,8 @@ class Penalty(nn.Module, ABC):
         """Raise ValueError where the model's families have no such penalty."""
 
     @abstractmethod
-    def forward(self, draws: Draws, step: Tensor) -> Tensor:
-        """Return the unweighted penalty of a batch, (); from the first of its draws."""
+    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        """Return the unweighted penalty of a batch, (), from the first of its draws; `alone` leaves the other processes' data out."""
 
 
 def _everywhere(q: Any) -> Any:
@@ -164,7 +188,7 @@ def _everywhere(q: Any) -> Any:
     return Binary(gathered(q.logits), q.dims)
 
 
-def log_aggregate(q: Any, z: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+def log_aggregate(q: Any, z: Tensor, rows: int, alone: bool = False) -> tuple[Tensor, Tensor]:
     """Estimate log q(z) and log q(z_i) of each unit at draws z (B, *Z) of the data of q, from their batch alone: (B,) and (B, units).
 
     In the aggregate posterior of N data a draw's own q has weight 1 / N, and the others (N - 1) / N together, which those of the batch
@@ -175,11 +199,13 @@ def log_aggregate(q: Any, z: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         q: independent units, for the B data of this process.
         z: a draw from each.
         rows: N, or with fewer data than the batch holds that many.
+        alone: leave the other processes' data out.
     """
-    every = _everywhere(q)
+    every = q if alone else _everywhere(q)
     cells = (every.cells(z.unsqueeze(1)) if not isinstance(every, Binary) else _binary_cells(every, z.unsqueeze(1))).flatten(2)
     batch = cells.shape[1]
-    rank = torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    several = not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if several else 0
     n = max(rows, batch)
     own = torch.zeros(len(z), batch, dtype=torch.bool, device=z.device)
     own[torch.arange(len(z)), torch.arange(len(z)) + rank * len(z)] = True
@@ -199,6 +225,8 @@ class TotalCorrelation(Penalty):
         weight: beta - 1 of the paper, whose rate has weight 1.
     """
 
+    name = "total_correlation"
+
     def __init__(self, *, weight: float = 5.0) -> None:
         super().__init__(weight)
 
@@ -209,9 +237,9 @@ class TotalCorrelation(Penalty):
             )
 
     @full_precision
-    def forward(self, draws: Draws, step: Tensor) -> Tensor:
-        together, alone = log_aggregate(draws.q, draws.z[0], self.rows)
-        return (together - alone.sum(-1)).mean()
+    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        joint, units = log_aggregate(draws.q, draws.z[0], self.rows, alone)
+        return (joint - units.sum(-1)).mean()
 
 
 @final
@@ -224,6 +252,8 @@ class Dip(Penalty):
         diagonal: weight of the squared distances of variances from 1.
     """
 
+    name = "dip"
+
     def __init__(self, *, kind: Literal["i", "ii"] = "ii", off: float = 10.0, diagonal: float = 5.0) -> None:
         super().__init__(1.0)
         if min(off, diagonal) < 0:
@@ -231,12 +261,12 @@ class Dip(Penalty):
         self.kind, self.off, self.diagonal = kind, off, diagonal
 
     @full_precision
-    def forward(self, draws: Draws, step: Tensor) -> Tensor:
-        mean = gathered(draws.q.mean.flatten(1))
+    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        mean = gathered(draws.q.mean.flatten(1), alone)
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
         if self.kind == "ii":
-            covariance = covariance + torch.diag(gathered(draws.q.variance.flatten(1)).mean(0))  # type: ignore[attr-defined]
+            covariance = covariance + torch.diag(gathered(draws.q.variance.flatten(1), alone).mean(0))  # type: ignore[attr-defined]
         own = covariance.diagonal()
         return self.off * (covariance.square().sum() - own.square().sum()) + self.diagonal * (own - 1).square().sum()
 
@@ -252,6 +282,7 @@ class Mmd(Penalty):
         kernel: "imq", C / (C + |x - y|^2) with C = 2 n, or "rbf", exp(-|x - y|^2 / n), for n units.
     """
 
+    name = "mmd"
     in_graph = False
 
     def __init__(self, *, weight: float = 100.0, kernel: Literal["imq", "rbf"] = "imq") -> None:
@@ -268,8 +299,8 @@ class Mmd(Penalty):
             raise ValueError("expected one prior of all data for the penalty mmd; got one of what is given")
 
     @full_precision
-    def forward(self, draws: Draws, step: Tensor) -> Tensor:
-        z = gathered(draws.z[0].flatten(1))
+    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        z = gathered(draws.z[0].flatten(1), alone)
         generator = torch_generator(z.device, self.seed, "mmd", int(step))
         with torch.no_grad():
             drawn = self._model[0].draw_prior(len(z), None, generator).flatten(1)

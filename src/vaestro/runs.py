@@ -89,6 +89,7 @@ DEFAULTS: dict[str, Any] = {
     "ema": None,
     "clip": None,
     "patience": None,
+    "keep": "best",
     "device": "auto",
     "precision": "32",
     "compile": "auto",
@@ -104,7 +105,7 @@ TYPES: dict[str, Any] = {
     "free_bits": float | str,
     "capacity": str,
     "aggressive": bool,
-    **dict.fromkeys(("device", "precision", "compile", "init"), str),
+    **dict.fromkeys(("device", "precision", "compile", "init", "keep"), str),
     "beta": float | str,
 }
 ALIASES = {"batch_size": "batch", "latent_dim": "latent"}
@@ -204,6 +205,16 @@ class Run:
             ValueError: the run has no weights yet, or they are damaged.
         """
         return load_model(self.path, device)
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..}; None where the file does not say."""
+        try:
+            with safe_open(self.path / "model.safetensors", framework="pt") as file:
+                said: dict[str, Any] | None = json.loads((file.metadata() or {}).get("kept", "null"))
+                return said
+        except (SafetensorError, OSError, ValueError):
+            return None
 
     def weights_sha256(self) -> str:
         """Hash the file of the weights in use."""
@@ -459,7 +470,8 @@ def train(source: Any = None, *, run: str | Path | None = None, force: bool = Fa
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
         options: as on the command line: latent, likelihood, posterior, prior, network, encoder, decoder, condition, objective, beta,
-            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, device, precision, compile, workers, init, config.
+            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, keep, device, precision, compile, workers, init,
+            config.
 
     Raises:
         ValueError: something that was asked for is impossible; nothing was written.
@@ -689,7 +701,8 @@ class Job(Iterator[Step]):
             space = self.data.space
             tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()}
             tensors |= {f"space.{k}": torch.from_numpy(np.array(v, order="C")) for k, v in space.arrays().items()}
-            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
+            kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
+            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt", "kept": json.dumps(kept)})
 
 
 def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
@@ -718,6 +731,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
                 "ema",
                 "seed",
                 "patience",
+                "keep",
                 "device",
                 "precision",
                 "compile",

@@ -7,7 +7,7 @@ A schedule that is longer than the run is refused: the bound it leads to would n
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn as nn
@@ -16,10 +16,13 @@ from torch import Tensor
 from vaestro.densities import mean_over_ranks
 
 Beta = float | Tensor
+END = 2.0**62  # a step after the end of every schedule
 
 
 class Schedule(nn.Module):
     """Give a weight for each step; the base class is the constant."""
+
+    adaptive: ClassVar[bool] = False  # whether the weight follows the training, so that its last value is known only at the end
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -40,6 +43,13 @@ class Schedule(nn.Module):
 
     def observe(self, distortion: Tensor) -> None:
         """Take in a step's mean distortion, for schedules that follow it."""
+
+    def settled(self, step: Tensor) -> bool:
+        """Return whether the weight keeps its value from a step on.
+
+        Override it in a schedule that passes through its last value before it ends.
+        """
+        return float(self(step)) == float(self(torch.full_like(step, END)))
 
 
 def constant(*, value: float = 1.0) -> Schedule:
@@ -160,6 +170,14 @@ class Cyclical(_Timed):
         within = (place * self.cycles) % 1.0
         return self.value * torch.where(place < 1, (within / self.rise).clamp(0, 1), 1.0)
 
+    def settled(self, step: Tensor) -> bool:
+        last_rise_ends = (self.cycles - 1 + self.rise) / self.cycles
+        return bool(step >= last_rise_ends * self._length)
+
+
+LIMIT = 12.0  # of |log lambda|
+AT_TARGET = 0.02  # of the target: how far the average distortion is off it where lambda counts as settled
+
 
 @final
 class Geco(Schedule):
@@ -174,6 +192,7 @@ class Geco(Schedule):
         decay: of the moving average.
     """
 
+    adaptive = True
     log_multiplier: Tensor
     average: Tensor
 
@@ -195,4 +214,9 @@ class Geco(Schedule):
         moved = self.log_multiplier + self.speed * (average / max(1.0, abs(self.target))).clamp(-1, 1)
         counted = torch.isfinite(off)
         self.average.copy_(torch.where(counted, average, self.average))
-        self.log_multiplier.copy_(torch.where(counted, moved.clamp(-12, 12), self.log_multiplier))
+        self.log_multiplier.copy_(torch.where(counted, moved.clamp(-LIMIT, LIMIT), self.log_multiplier))
+
+    def settled(self, step: Tensor) -> bool:
+        """Return whether the distortion is at its target, to 2 % of it, or the multiplier at its limit: lambda then hardly moves."""
+        off = float(self.average) / max(1.0, abs(self.target))
+        return abs(off) <= AT_TARGET or abs(float(self.log_multiplier)) >= LIMIT

@@ -110,7 +110,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights.  [default: by the length of the run]")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.  [default: 10 sqrt(cells)]")] = None,
-    patience: Annotated[int | None, typer.Option(help="Validations without a better bound before stopping.  [default: never]")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many validations without a lower validation loss.  [default: never]")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Weights to keep: best by the validation loss once all schedules have ended, or last.  [default: best]")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,
     compile: Annotated[str | None, typer.Option(help="off, trace (steps run from a record), on or auto.  [default: auto]")] = None,
@@ -137,7 +142,7 @@ def train(
         "gradient": gradient, "optimizer": optimizer, "beta": beta, "free_bits": free_bits, "capacity": capacity,
         "penalty": penalty or None, "aggressive": aggressive, "recipe": recipe, "freeze": freeze or None,
         "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
-        "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "device": device, "precision": precision,
+        "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "keep": keep, "device": device, "precision": precision,
         "compile": compile, "init": init, "workers": workers,
     }  # fmt: skip
     if resume is not None:
@@ -171,7 +176,8 @@ def train(
         raise
     if not writes:
         return
-    console.say(f"wrote {job.path}/ after {duration(training.seconds)}; the weights in use are those of step {training.best_step:,}")
+    console.say(f"wrote {job.path}/ after {duration(training.seconds)}")
+    console.say(training.kept_sentence())
     rows = job.data.test if len(job.data.test) else job.data.valid
     if console.quiet:
         return
