@@ -49,7 +49,7 @@ from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import read_config, read_kept, read_lines, read_object
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -209,12 +209,7 @@ class Run:
     @property
     def kept(self) -> dict[str, Any] | None:
         """Return the step of the weights in use and why they were kept, {"step": .., "why": ..}; None where the file does not say."""
-        try:
-            with safe_open(self.path / "model.safetensors", framework="pt") as file:
-                said: dict[str, Any] | None = json.loads((file.metadata() or {}).get("kept", "null"))
-                return said
-        except (SafetensorError, OSError, ValueError):
-            return None
+        return read_kept(self.path)
 
     def weights_sha256(self) -> str:
         """Hash the file of the weights in use."""
@@ -283,12 +278,14 @@ class Run:
         finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
         log_dets = model.space.log_dets()
         measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed) if finite else None
+        curves = Curves(self.metrics(), steps, self.finished, measures.valid[1] if measures else 0.0)
         case = Case(
             remedy=remedy,
-            curves=Curves(self.metrics(), steps, self.finished, measures.valid[1] if measures else 0.0),
+            curves=curves,
             measures=measures,
             units=model.units,
-            beta=objective.beta.value,
+            beta=curves.beta if objective.beta.adaptive and curves.lines else objective.beta.value,
+            extra=objective.terms,
             autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
             reads_latent=_reads_latent(model),
             failure=self.failure,

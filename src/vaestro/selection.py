@@ -47,6 +47,7 @@ class Selection:
         self.weights: dict[str, Tensor] | None = None  # of the best validation
         self.best: Score | None = None
         self.best_step = self.validations = self.since = 0  # validations after every schedule had settled
+        self.seen = 0  # all validations
 
     def see(self, step: int, score: Score, weights: dict[str, Tensor]) -> bool:
         """Take in a validation; returns whether patience has run out.
@@ -56,7 +57,11 @@ class Selection:
             score: of the validation.
             weights: that were validated; copied where they are the best so far.
         """
+        self.seen += 1
         if not self.objective.settled(step):
+            # An adaptive weight may leave where it had settled: what was validated there was not at the end of the schedule.
+            self.best, self.weights = None, None
+            self.best_step = self.validations = self.since = 0
             return False
         self.validations += 1
         if math.isfinite(score.final) and (self.best is None or self._now(score) < self._now(self.best)):
@@ -99,7 +104,7 @@ class Selection:
             return f"kept the weights of the last step, {latest:,}: {why}"
         plain, value = self.objective.plain, self._now(self.best)
         what = f"best validation bound, {-value:,.2f} nats" if plain else f"lowest validation loss, {value:,.2f} nats ({self.objective.formula})"
-        among = f", of {self.validations:,} validations" + ("" if self.objective.settled(0) else " after the schedules had settled")
+        among = f", of {self.validations:,} validations" + (" after the schedules had settled" if self.seen > self.validations else "")
         said = f"kept the weights of step {self.best_step:,}: {what}{among}"
         return said if self.best_step else f"{said}. No trained weights were better than these, which are untrained"
 
@@ -109,6 +114,7 @@ class Selection:
             "best": None if self.best is None else list(self.best),
             "best_step": self.best_step,
             "validations": self.validations,
+            "validations_seen": self.seen,
             "validations_since": self.since,
         }
 
@@ -121,7 +127,8 @@ class Selection:
             bound = numbers["best_bound"]
             if bound is None or not self.objective.plain:
                 return
-            numbers = {**numbers, "best": [-bound, 0.0, self.objective.final_beta], "validations": 0}
+            numbers = {**numbers, "best": [-bound, 0.0, self.objective.final_beta], "validations": 0, "validations_seen": 0}
         self.best = None if numbers["best"] is None else Score(*numbers["best"])
         self.weights = weights
         self.best_step, self.validations, self.since = numbers["best_step"], numbers["validations"], numbers["validations_since"]
+        self.seen = numbers["validations_seen"]

@@ -860,10 +860,13 @@ def _of_run(run: Run) -> dict[str, Any]:
     }
     if metrics:
         facts["time"] = duration(metrics[-1]["seconds"])
+    kept = run.kept
+    if kept is not None:
+        facts["weights"] = kept["why"]
     if valid:
-        best = max(valid, key=lambda m: m["bound"])
-        facts["best validation bound"] = (
-            f"{best['bound']:.2f} nats at step {best['step']:,} (KL {best['rate']:.2f}, reconstruction {best['distortion']:.2f})"
+        at = max(valid, key=lambda m: m["bound"]) if kept is None else next((m for m in valid if m["step"] == kept["step"]), valid[-1])
+        facts["validation bound"] = (
+            f"{at['bound']:.2f} nats at step {at['step']:,} (KL {at['rate']:.2f}, reconstruction {at['distortion']:.2f})"
         )
     diagnosis = run.diagnosis
     if diagnosis is not None:

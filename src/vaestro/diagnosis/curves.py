@@ -189,18 +189,27 @@ def stagnation(curves: Curves, remedy: Remedies) -> Finding | None:
 
 
 def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
-    """Find a validation bound that has been falling since its best: from there on the run only learned its training data by heart."""
-    bounds, error = curves.column("bound"), curves.error()
-    # With another weight than 1 it is not the bound that training raises.
-    if len(bounds) < ENOUGH + 1 or not np.isfinite(bounds).any() or not math.isclose(curves.beta, 1, rel_tol=1e-6):
+    """Find a validation loss that has risen since its best: from there on the run only overfitted its training data.
+
+    It is judged by the objective that was asked for, at the end of its schedules, as the weights are selected. Lines of older versions have
+    the unweighted bound alone, which training raises only at a weight of 1.
+    """
+    lines = [line for line in curves.after_start() if line.get("settled") is not False]
+    loss, error = np.array([_number(line, "objective") for line in lines]), curves.error()
+    what = "validation loss"
+    if not np.isfinite(loss).any() and math.isclose(curves.beta, 1, rel_tol=1e-6):
+        loss, what = -np.array([_number(line, "bound") for line in lines]), "validation bound"
+    adaptive = str(remedy.config.get("beta")).startswith("geco")  # each loss has a weight of its own
+    if len(loss) < ENOUGH + 1 or not np.isfinite(loss).any() or adaptive:
         return None
-    best = int(np.nanargmax(bounds))
-    fell = float(bounds[best] - bounds[-1])
-    if best > len(bounds) - ENOUGH or not fell > 2 * error:
+    best = int(np.nanargmin(loss))
+    rose = float(loss[-1] - loss[best])
+    if best > len(loss) - ENOUGH or not rose > 2 * error:
         return None
-    step = curves.after_start()[best]["step"]
-    said = f"it was best at step {step:,}, whose weights are in use, and is {fell:.2f} nats lower at step {curves.last:,}"
-    return Finding("validation bound falls", "warning", said, remedy.patient(), "curves", {"best_step": step, "fell": fell})
+    step = lines[best]["step"]
+    in_use = ", whose weights are in use" if remedy.config.get("keep") != "last" else ""
+    said = f"the {what} was best at step {step:,}{in_use}, and is {rose:.2f} nats worse at step {curves.last:,}"
+    return Finding("validation bound falls", "warning", said, remedy.patient(), "curves", {"best_step": step, "fell": rose})
 
 
 def silent_code(curves: Curves, remedy: Remedies) -> Finding | None:

@@ -49,6 +49,7 @@ class Case:
         measures: what was measured; None where the weights are not finite.
         units: the shape of one latent, *Z.
         beta: the weight of the KL at the end.
+        extra: what the loss has beside the weighted bound, by the names in metrics.jsonl: free_bits, capacity, penalties.
         failure: why the run ended, where it did not end by itself.
         notes: (name, sentence) about its data: duplicates between splits, data that changed since.
         autoregressive: whether the decoder could do without the latent.
@@ -63,6 +64,7 @@ class Case:
     measures: Measures | None
     units: tuple[int, ...] = ()
     beta: float = 1.0
+    extra: tuple[str, ...] = ()
     failure: str | None = None
     notes: Sequence[tuple[str, str]] = ()
     autoregressive: bool = False
@@ -200,8 +202,8 @@ def _partly_collapsed(case: Case) -> Finding | None:
     m = case.measures
     if m is None or _collapsed(m) or not case.inactive or not (case.beta > 1 or case.autoregressive):
         return None
-    why = f"with a final KL weight of {case.beta:g}" if case.beta > 1 else "beside a decoder that could do without the latent"
-    said = f"{case.inactive} of {len(m.activity)} units are inactive {why}: the bound itself would pay for more of them"
+    why = f"with a final KL weight of {case.beta:g}" if case.beta > 1 else "and the decoder could ignore z"
+    said = f"{case.inactive} of {len(m.activity)} units are inactive {why}: the unweighted bound may gain from more of them"
     if case.beta <= 1:
         said += _cures(case)
     remedy = case.remedy.with_beta(1.0) if case.beta > 1 else case.remedy.informed()
@@ -227,11 +229,13 @@ def _switched_off(case: Case) -> Finding | None:
     if m is None or not case.inactive or _collapsed(m) or _unused(m) or _partly_collapsed(case) is not None:
         return None
     total = len(m.activity)
-    said = f"{case.inactive} of {total} units are off" + (
-        ": at a KL weight of 1 that is the optimum for what these data and this decoder can use, and no fault"
-        if math.isclose(case.beta, 1, rel_tol=1e-6)
-        else f", although the KL is weighted by {case.beta:g}: the decoder has no use for them"
-    )
+    said = f"{case.inactive} of {total} units are inactive. "
+    if case.extra:
+        said += f"The loss has further terms ({', '.join(case.extra)}), so this says nothing about the best number for the bound"
+    elif math.isclose(case.beta, 1, rel_tol=1e-6):
+        said += "With a KL weight of 1 this is expected: this decoder gains nothing from more units"
+    else:
+        said += f"The KL has weight {case.beta:g}, and still the decoder gains nothing from them"
     remedy = "" if len(case.units) > 1 or case.inactive == total else case.remedy.fewer_units(total - case.inactive)
     return Finding("units switched off", "note", said, remedy, "units", {"inactive": case.inactive, "units": total})
 
@@ -298,6 +302,13 @@ def _noisy_gradient(case: Case) -> Finding | None:
     return Finding("gradient mostly noise", "note", said, remedy, None, {"share": m.gradient_noise})
 
 
+def _further_terms(case: Case) -> Finding | None:
+    if not case.extra:
+        return None
+    said = f"the loss has further terms ({', '.join(case.extra)}): the reported bound is the unweighted one, which this training did not maximise"
+    return Finding("further terms in the loss", "note", said, "", "curves", {"terms": list(case.extra)})
+
+
 def _of_curves(rule: Callable[[Curves, Remedies], Finding | None]) -> Callable[[Case], Finding | None]:
     return lambda case: rule(case.curves, case.remedy)
 
@@ -306,7 +317,7 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _divergence, _not_converged, _collapse, _decoder_ignores, _overfitting, _partly_collapsed, _small_rate,
     _of_curves(read.no_validation), _of_curves(read.stagnation), _of_curves(read.falling_bound), _of_curves(read.rising_schedule),
     _of_curves(read.skipped_steps), _of_curves(read.slow_data),
-    _aggregate, _misfit, _saturated, _noisy_gradient, _noise_units, _switched_off, _of_curves(read.weight_of_kl),
+    _aggregate, _misfit, _saturated, _noisy_gradient, _noise_units, _switched_off, _of_curves(read.weight_of_kl), _further_terms,
 )  # fmt: skip
 
 _VERDICT_OF = {

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 import vaestro
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import read_config, read_kept, read_lines, read_object
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Folder:
         diagnosis, showcase, environment, data: the files of these names.
         arrays: of evaluation.npz, diagnosis.npz and showcase.npz, by the file's stem.
         notes: what is absent, damaged, or of earlier weights.
+        choice: the step of the weights in use and why they were kept; None for a run of an older version.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Folder:
     data: dict[str, Any] | None
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    choice: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -56,8 +58,10 @@ class Folder:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """Return the validation whose weights are in use: the best by the unweighted bound."""
+        """Return the validation whose weights are in use. Older versions kept the best by the unweighted bound."""
         valid = [m for m in self.lines("valid") if isinstance(m.get("bound"), (int, float))]
+        if self.choice is not None:
+            return next((m for m in valid if m["step"] == self.choice.get("step")), None)
         return max(valid, key=lambda m: m["bound"], default=None)
 
 
@@ -107,6 +111,7 @@ def read_folder(path: Path) -> Folder:
         found["data"],
         arrays,
         tuple(notes),
+        read_kept(path),
     )
 
 

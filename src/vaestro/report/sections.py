@@ -253,7 +253,10 @@ def curves_lead(folder: Folder) -> str:
     step, seconds = last.get("step", 0), real(last.get("seconds"))
     of = f" of {total:,}" if isinstance(total, int) and total != step else ""
     said = f"{step:,}{of} {'step' if step == 1 else 'steps'}{f' in {duration(seconds)}' if seconds else ''}."
-    if kept is not None:
+    if folder.choice is not None:
+        why = str(folder.choice.get("why"))
+        said += f" Training {why[:1].lower()}{why[1:]}."
+    elif kept is not None:
         best = f"the best by the validation bound ({number(kept['bound'])} nats)"
         said += f" The weights in use are those of step {kept['step']:,}, {best}."
     skipped = sum(int(real(m.get("skipped")) or 0) for m in folder.lines("train"))
