@@ -13,7 +13,7 @@ ORDER = [
     "spaces",
     "densities", "networks",
     "sequences", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
-    "objectives", "recipes", "optimizers",
+    "objectives", "selection", "recipes", "optimizers",
     "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
 ]  # fmt: skip
 

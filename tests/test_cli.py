@@ -82,6 +82,7 @@ def test_train_writes_a_run(run):
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
+        "kept.json",
         "checkpoints",
         "data.json",
         "environment.json",
@@ -609,7 +610,7 @@ def test_info_of_a_run(capsys, run, x, evaluated):
     assert (facts["run"], facts["state"], facts["steps"], facts["source"]) == (run, "finished", "18 of 18", x)
     assert facts["options"]["latent"] == 2
     out = say(capsys, "info", run)
-    assert "finished" in out and "best validation bound" in out and "log p(x) >= " in out
+    assert "finished" in out and "validation bound" in out and "kept the weights of step" in out and "log p(x) >= " in out
 
 
 def test_info_says_that_an_evaluation_is_of_earlier_weights(capsys, tmp_path, x):

@@ -165,7 +165,7 @@ def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor
     found: list[torch.Tensor] = []
     training = vs.training(deepcopy(model), deepcopy(objective), data_for(model, 40), steps=3, batch=20, device="cpu", compile=how)
     for step in training:
-        found += [] if step.loss is None else [*step.loss, *(p.detach().clone() for p in training.core.parameters())]
+        found += [] if step.loss is None else [*step.loss.flat(), *(p.detach().clone() for p in training.core.parameters())]
     return found
 
 

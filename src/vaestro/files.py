@@ -44,18 +44,3 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def read_kept(folder: Path) -> dict[str, Any] | None:
-    """Return the step of the weights in model.safetensors and why they were kept, {"step": .., "why": ..}.
-
-    Returns None if there are no weights, or if they come from an older version, which did not store this.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(folder / "model.safetensors", framework="np") as file:
-            kept = json.loads((file.metadata() or {}).get("kept", "null"))
-    except (SafetensorError, OSError, ValueError):
-        return None
-    return kept if isinstance(kept, dict) else None

@@ -78,7 +78,8 @@ class Loss(NamedTuple):
     @classmethod
     def of(cls, numbers: Sequence[Tensor]) -> Loss:
         """Return the loss that `flat` made these numbers of."""
-        return cls(*numbers[:4], tuple(numbers[4:]))
+        loss, bound, rate, distortion, *terms = numbers
+        return cls(loss, bound, rate, distortion, tuple(terms))
 
 
 class Scores(NamedTuple):
@@ -150,7 +151,7 @@ class Objective(nn.Module):
     @property
     def terms(self) -> tuple[str, ...]:
         """Name what the loss has beside the weighted bound: a term on the rate, and penalties."""
-        return (*(() if self.rate is None else (self.rate.name,)), *(p.name for p in self.penalties))  # type: ignore[misc]
+        return (*(() if self.rate is None else (self.rate.name,)), *(str(p.name) for p in self.penalties))
 
     @property
     def final_beta(self) -> float:
@@ -172,7 +173,7 @@ class Objective(nn.Module):
             first = f"distortion + {'' if self.final_beta == 1 else beta}rate"
         else:
             first = f"-{self.name}" + ("" if self.final_beta == 1 else f" with KL weight {beta.strip()}")
-        return " + ".join([first, *(p.name for p in self.penalties)])  # type: ignore[misc]
+        return " + ".join([first, *(str(p.name) for p in self.penalties)])
 
     def settled(self, step: int) -> bool:
         """Return whether the weight and every target keep their values from a step on."""
@@ -268,7 +269,7 @@ class Objective(nn.Module):
         )
 
     def value(self, sums: Scores, n: int, step: Tensor) -> tuple[float, float, tuple[float, ...]]:
-        """Return the loss at a step's schedules, the loss at the end of the schedules, and the terms of the first, from sums over n data."""
+        """Return the loss at a step's schedules, that at the end of the schedules, and the terms of the first, from sums over n data."""
         end = torch.full_like(step, END)
         terms: list[float] = []
         loss, final = float(sums.loss) / n, float(sums.final) / n

@@ -5,6 +5,7 @@
     RUN/data.json              how many data of each split there were, and hashes of them
     RUN/environment.json       the machine and the versions that the run was made with
     RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
+    RUN/kept.json              the step of these weights, and why they were kept
     RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
     RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
@@ -49,7 +50,7 @@ from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
-from vaestro.files import read_config, read_kept, read_lines, read_object
+from vaestro.files import read_config, read_lines, read_object
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -122,6 +123,7 @@ FILES = (
     "data.npy",
     "data.parquet",
     "data.json",
+    "kept.json",
     "failure.json",
     "diagnosis.json",
     "diagnosis.npz",
@@ -208,8 +210,8 @@ class Run:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..}; None where the file does not say."""
-        return read_kept(self.path)
+        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..}; None in runs of older versions."""
+        return read_object(self.path / "kept.json")
 
     def weights_sha256(self) -> str:
         """Hash the file of the weights in use."""
@@ -698,8 +700,9 @@ class Job(Iterator[Step]):
             space = self.data.space
             tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()}
             tensors |= {f"space.{k}": torch.from_numpy(np.array(v, order="C")) for k, v in space.arrays().items()}
+            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
-            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt", "kept": json.dumps(kept)})
+            _write_text(self.path / "kept.json", json.dumps(kept) + "\n")
 
 
 def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:

@@ -102,11 +102,12 @@ class Selection:
         if self.best is None:
             why = "no validation loss was finite" if self.validations else "no validation came after the schedules had settled"
             return f"kept the weights of the last step, {latest:,}: {why}"
-        plain, value = self.objective.plain, self._now(self.best)
-        what = f"best validation bound, {-value:,.2f} nats" if plain else f"lowest validation loss, {value:,.2f} nats ({self.objective.formula})"
-        among = f", of {self.validations:,} validations" + (" after the schedules had settled" if self.seen > self.validations else "")
-        said = f"kept the weights of step {self.best_step:,}: {what}{among}"
-        return said if self.best_step else f"{said}. No trained weights were better than these, which are untrained"
+        loss = self._now(self.best)
+        what = f"{-loss:,.2f} nats" if self.objective.plain else f"{loss:,.2f} nats ({self.objective.formula})"
+        among = f"{self.validations:,} validations" + (" after the schedules had settled" if self.seen > self.validations else "")
+        best = "best bound" if self.objective.plain else "lowest loss"
+        said = f"kept the weights of step {self.best_step:,}, which have the {best} of {among}: {what}"
+        return said if self.best_step else f"{said}. Step 0 is before training: training made no validation better"
 
     def state(self) -> dict[str, Any]:
         """Return the numbers from which `load` continues."""

@@ -114,7 +114,7 @@ def train(
         int | None, typer.Option(help="Stop after so many validations without a lower validation loss.  [default: never]")
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Weights to keep: best by the validation loss once all schedules have ended, or last.  [default: best]")
+        str | None, typer.Option(help="Weights to keep: best by validation loss after all schedules, or last.  [default: best]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,

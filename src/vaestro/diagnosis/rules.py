@@ -305,7 +305,8 @@ def _noisy_gradient(case: Case) -> Finding | None:
 def _further_terms(case: Case) -> Finding | None:
     if not case.extra:
         return None
-    said = f"the loss has further terms ({', '.join(case.extra)}): the reported bound is the unweighted one, which this training did not maximise"
+    names = ", ".join(case.extra)
+    said = f"the loss has further terms ({names}): what is reported is the unweighted bound, which this training did not maximise"
     return Finding("further terms in the loss", "note", said, "", "curves", {"terms": list(case.extra)})
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 import vaestro
-from vaestro.files import read_config, read_kept, read_lines, read_object
+from vaestro.files import read_config, read_lines, read_object
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def read_folder(path: Path) -> Folder:
         found["data"],
         arrays,
         tuple(notes),
-        read_kept(path),
+        read_object(path / "kept.json"),
     )
 
 
