@@ -42,6 +42,7 @@ from torch import Tensor
 
 import vaestro
 from vaestro.data import Data, Rows, load, tables
+from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress, parse_source
 from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
@@ -59,6 +60,7 @@ from vaestro.parts import build, checked, default_gradient, default_likelihood, 
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive
 from vaestro.spaces import Frame, Kind, Space
+from vaestro.transfer import take_over
 
 CHECKPOINT_SECONDS = 20.0
 MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
@@ -220,7 +222,8 @@ class Run:
 
     def data(self) -> Data:
         """Read the data that the run was trained on."""
-        return load(self.config["source"], condition=self.config.get("condition") or ())
+        config = self.config
+        return load(config["source"], condition=config.get("condition") or (), origin=_stored_origin(self.path, config.get("init")))
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -537,13 +540,20 @@ class Job(Iterator[Step]):
         held = source is not None and not isinstance(source, (str, Path))
         if source is not None and not held:
             asked["source"] = str(source)
+        model = own = origin = None
+        if asked.get("init"):
+            model, own = _start(asked["init"])
+            origin = Origin(asked["init"], model.space, model.given)
+            asked = own | {k: v for k, v in asked.items() if v is not None}
+            asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = DEFAULTS | asked
-        data = load(source if held else asked["source"], condition=asked["condition"] or (), progress=progress)
+        data = load(source if held else asked["source"], condition=asked["condition"] or (), origin=origin, progress=progress)
         path = Path(run) if run is not None else _fresh_name(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
             _refuse_existing(path, force)
         training, resolved = _prepare(data, asked)
-        job = cls(training, data, resolved, path, data.notes)
+        taken = [] if model is None or own is None else take_over(training, model, own, resolved, asked["init"])
+        job = cls(training, data, resolved, path, (*data.notes, *taken))
         if not dry and job.writes:
             _clear(path)
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -564,6 +574,8 @@ class Job(Iterator[Step]):
             _write_text(path / "environment.json", json.dumps(_environment(training), indent=1) + "\n")
             (path / "metrics.jsonl").touch()
             job._new = True
+            if model is not None:
+                job.checkpoint()  # the run can then be resumed without the one that it started from
         return job
 
     @classmethod
@@ -582,9 +594,12 @@ class Job(Iterator[Step]):
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
         asked = DEFAULTS | asked | normalised(options)
-        data = load(asked["source"], condition=asked["condition"] or ())
-        training, resolved = _prepare(data, asked | {"init": None})
-        resolved["init"] = asked["init"]
+        origin, start = _stored_origin(opened.path, asked["init"]), None
+        if asked["init"] and origin is None:
+            start = _start(asked["init"])
+            origin = Origin(asked["init"], start[0].space, start[0].given)
+        data = load(asked["source"], condition=asked["condition"] or (), origin=origin)
+        training, resolved = _prepare(data, asked)
         notes = list(data.notes)
         state = None
         for checkpoint in sorted((opened.path / "checkpoints").glob("*.safetensors"), reverse=True):
@@ -604,7 +619,7 @@ class Job(Iterator[Step]):
             job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
         else:
             if asked["init"]:
-                _initialise(training, asked["init"])
+                notes += take_over(training, *(start or _start(asked["init"])), resolved, asked["init"])
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         if job.writes:
             (opened.path / "checkpoints").mkdir(exist_ok=True)
@@ -740,8 +755,6 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
         freeze=asked["freeze"] or (),
         workers=asked["workers"],
     )
-    if asked["init"]:
-        _initialise(made, asked["init"])
     resolved = dict(asked) | {
         "source": data.source,
         "likelihood": default_likelihood(data.space) if asked["likelihood"] is None else asked["likelihood"],
@@ -760,17 +773,33 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     return made, resolved
 
 
-def _initialise(training: Training, run: str) -> None:
-    """Start from another run's weights, the average too."""
-    weights = Run(run).model().state_dict()
-    mine = training.model.state_dict()
-    differing = sorted(k for k in weights.keys() | mine.keys() if k not in weights or k not in mine or weights[k].shape != mine[k].shape)
-    other_prior = [k for k in differing if k.startswith("prior.")]
-    if len(differing) > len(other_prior) or ("prior" in training.frozen and differing):
-        raise ValueError(f"expected a model of the same parts in {run}, but for the prior; got one that differs in {differing[0]}")
-    kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
-    for model in (training.model, training.average):
-        model.load_state_dict(model.state_dict() | kept)
+def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
+    """Return the model of a run to start from, with its options.
+
+    Raises:
+        ValueError: it is not a run, or has no weights yet.
+    """
+    opened = Run(run)
+    model = opened.model()
+    own: dict[str, Any] = json.loads((opened.path / "config.json").read_text())["model"]
+    return model, own
+
+
+def _stored_origin(folder: Path, run: str | None) -> Origin | None:
+    """Return what the data of a run are that started from another; None for other runs, and before its weights were written.
+
+    Raises:
+        ValueError: its files are damaged.
+    """
+    if not run or not (folder / "model.safetensors").exists():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        with safe_open(folder / "model.safetensors", framework="np") as file:
+            arrays = {k: file.get_tensor(k) for k in file.keys() if k.startswith("space.")}  # noqa: SIM118
+        return Origin(run, *_spaces(config, arrays))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:
@@ -906,13 +935,19 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
     try:
-        arrays = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
-        given = config.get("given")
-        model = build(Space.restore(config["space"], arrays), given=None if given is None else Space.restore(given, {}), **config["model"])
+        space, given = _spaces(config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")})
+        model = build(space, given=given, **config["model"])
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error
     return model.to(device).eval()
+
+
+def _spaces(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[Space, Space | None]:
+    """Return the spaces of data and of conditions that config.json describes, from the arrays of model.safetensors."""
+    given = config.get("given")
+    space = Space.restore(config["space"], {k.removeprefix("space."): v for k, v in arrays.items()})
+    return space, None if given is None else Space.restore(given, {})
 
 
 def _reads_latent(model: LatentModel) -> bool:

@@ -135,7 +135,9 @@ class Column:
             data = data.astype(self.dtype).astype(str)  # values hold dates as ISO text
         elif self.dtype.startswith("float") and data.dtype.kind in "iuf":
             data = data.astype(self.dtype)  # 0.1 of float64 is another number than 0.1 of float32
-        known = {value: code for code, value in enumerate(self.values)}
+        known: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
+        if data.dtype.kind == "U" and self.dtype != "str":  # one text among numbers makes a column of text
+            known = {str(value): code for value, code in known.items()}
         found, inverse = np.unique(data[~mask], return_inverse=True)
         codes = np.array([known.get(value.item(), -1) for value in found], np.float32)
         if (codes < 0).any():

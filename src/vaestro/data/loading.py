@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, images, shards, tables, texts
+from vaestro.data import cache, duplicates, images, matching, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
-from vaestro.data.columns import padded
+from vaestro.data.matching import Origin
 from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, as_source, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
@@ -36,7 +36,7 @@ SPLITS = ("train", "valid", "test")
 # -- load -------------------------------------------------------------------------------------------------------------
 
 
-def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Progress | None = None) -> Data:
+def load(source: Any = "mnist", *, condition: Sequence[str] = (), origin: Origin | None = None, progress: Progress | None = None) -> Data:
     """Read a source into training, validation and test data.
 
     A source without splits of its own is split 90 / 5 / 5 by seed. Arrays are taken as they are, and tables in Python
@@ -46,12 +46,15 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
         source: a name (`mnist`, `shapes`, `digits`), a path to .npy, .npz, IDX, .csv, .parquet, .json, .txt or a folder of images,
             `hf:OWNER/NAME`, each with options after a colon; or an array (N, ...), a table, or a list of texts.
         condition: attributes, or columns of a table, that are given to the model and not modelled.
+        origin: a run whose space the data are read into, in place of one that is inferred from them.
         progress: called with (what, done, total) while something takes long.
 
     Raises:
         ValueError: the source cannot be read, is too small to split, holds images with sides above 256 without `size`, or has no such
-            attribute.
+            attribute; or the data do not fit `origin`.
     """
+    if origin is not None:
+        return _load_into(source, origin, condition, progress)
     name, options, raw = _opened(source, progress)
     if name == "mnist":
         options = {"binarise": "dynamic", **options}
@@ -97,6 +100,33 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), progress: Prog
     notes.insert(0, f"{space}, {sizes} for training, validation and test")
     full = as_source(_resolved(name), options)
     return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), given_space, tuple(shared))
+
+
+def _load_into(source: Any, origin: Origin, condition: Sequence[str], progress: Progress | None) -> Data:
+    """Read a source into the space of another run, which is the one that its statistics are of."""
+    space, conditions = origin.space, origin.conditions(condition)
+    if isinstance(source, (str, Path)):
+        source = _fitting(str(source), space)
+    name, options, raw = _opened(source, progress, origin.columns, every=True)
+    binarise = options.get("binarise", "dynamic" if name == "mnist" and space.kind is Kind.BINARY else "none")
+    parts, notes = _split(raw, options, name)
+    origin.check(parts, options, name)
+    try:
+        parts, _, _ = _given(parts, conditions, name, origin.given)
+        if isinstance(parts["train"].whole, Stream):
+            options = {"buffer": parts["train"].whole.buffer, **options}
+            parts, _, said = settled(parts, options, name, progress)
+            notes += said[:-1]  # the last one says what statistics are of
+        parts = matching.matched(parts, space, options)
+        rows = _rows(parts, space, binarise, origin.given, progress, codes=matching.cut(parts, space, options))
+    except ValueError as error:
+        raise origin.advised(error, name) from error
+    shared = matching.shared(parts, rows, name in NAMED)
+    sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
+    first = f"{space}, {sizes} for training, validation and test"
+    full = as_source(_resolved(name), options)
+    notes = [first, *raw.notes, *notes, *origin.notes(parts, rows), *shared]
+    return Data(rows["train"], rows["valid"], rows["test"], space, full, tuple(notes), origin.given, tuple(shared))
 
 
 def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> str | None:
@@ -175,18 +205,8 @@ def load_rows(
         raise ValueError(f"expected a {split} split in {name}; got {', '.join(raw.splits)}")
     if given is not None:
         chosen, _, _ = _given(chosen, given.names, name, given, fixed)
-    for s, part in list(chosen.items()):
-        if (space.kind is Kind.TOKENS) != isinstance(part.whole, Texts):
-            got = {True: "texts", False: "a table" if isinstance(part.whole, Frame) else "numbers"}[isinstance(part.whole, Texts)]
-            raise ValueError(f"expected {space}, as the run was trained on; got {got}")
-        if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
-            chosen[s] = part = replace(part, whole=padded(part.whole, space.outside[0]))
-        if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
-            shape = ", ".join(map(str, space.outside))
-            raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
-    codes = None
-    if space.tokeniser is not None and "length" in options:
-        codes = {id(p.whole): space.tokeniser.cut(p.whole, space.shape[0]) for p in chosen.values()}
+    chosen = matching.matched(chosen, space, options)
+    codes = matching.cut(chosen, space, options)
     made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress, codes=codes).values()]
     if len(made) == 1:
         return replace(made[0], name=split)
@@ -248,8 +268,10 @@ def _folder(name: str) -> bool:
     return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
 
 
-def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | None = None) -> tuple[str, dict[str, Any], Raw]:
-    """Return a source's name, options and what it holds."""
+def _opened(
+    source: Any, progress: Progress | None, columns: Sequence[Column] | None = None, *, every: bool = False
+) -> tuple[str, dict[str, Any], Raw]:
+    """Return a source's name, options and what it holds: of a table these columns, or `every` one, of which these are known."""
     found = texts.as_texts(source)
     if found is not None:
         return "texts", {}, Raw({"all": found})
@@ -258,7 +280,7 @@ def _opened(source: Any, progress: Progress | None, columns: Sequence[Column] | 
     if not isinstance(source, (str, Path)):
         return "table", {}, Raw({"all": source if isinstance(source, Frame) else tables.frame_of(source)})
     name, options = parse_source(source)
-    raw = read(name, options, progress, columns)
+    raw = read(name, options, progress, columns, every=every)
     first = next(iter(raw.splits.values()))
     text = isinstance(first, Texts)
     unfit = [k for k in options if k in (IMAGE if isinstance(first, Frame) else TABLE)]

@@ -114,7 +114,14 @@ def is_images(name: str) -> bool:
     return path.is_dir() and not saved and not shards.is_shards(name)
 
 
-def read(name: str, options: Mapping[str, Any], progress: Progress | None = None, columns: Sequence[Column] | None = None) -> Raw:
+def read(
+    name: str,
+    options: Mapping[str, Any],
+    progress: Progress | None = None,
+    columns: Sequence[Column] | None = None,
+    *,
+    every: bool = False,
+) -> Raw:
     """Read a named data set, a file, or a folder of images.
 
     Args:
@@ -122,6 +129,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         options: of the source.
         progress: called with (what, done, total) while something takes long.
         columns: the only ones that are needed of a table, where they are known.
+        every: read the other columns of the table too.
 
     Raises:
         ValueError: there is no such thing, or it cannot be read as data.
@@ -167,7 +175,7 @@ def read(name: str, options: Mapping[str, Any], progress: Progress | None = None
         if columns is None:
             return tables.read_table(path, options)
         text = [c.name for c in columns if c.dtype == "str"]
-        return tables.read_table(path, options, columns=[c.name for c in columns], text=text)
+        return tables.read_table(path, options, columns=None if every else [c.name for c in columns], text=text)
     try:
         with path.open("rb") as file:
             head = file.read(4)

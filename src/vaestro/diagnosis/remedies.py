@@ -9,6 +9,7 @@ from typing import Any, final
 from vaestro.data.readers import as_source, parse_source
 
 HIGH_LR = 0.03  # for AdamW
+TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})  # from the run that --init names
 
 
 def _own(spec: Any) -> bool:
@@ -30,7 +31,9 @@ class Remedies:
         self.path, self.config = path.rstrip("/") or ".", config
 
     def again(self, name: str, source: str = "", /, **changes: Any) -> str:
-        """Train anew with some options changed, or on another source, into a folder of its own."""
+        """Train anew with some options changed, or on another source, into a folder of its own; empty where --init forbids the change."""
+        if self.config.get("init") and TAKEN_OVER & changes.keys():
+            return ""
         options = [
             word
             for key, value in changes.items()
