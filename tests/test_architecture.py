@@ -14,7 +14,7 @@ ORDER = [
     "densities", "networks",
     "sequences", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
     "objectives", "selection", "recipes", "optimizers",
-    "parts", "data", "loop", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
+    "parts", "data", "loop", "transfer", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
 ]  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def train(
         str | None, typer.Option(help="Options known under a name, such as beta-tcvae:beta=6 (vaestro parts recipe); others given win.")
     ] = None,
     freeze: Annotated[
-        list[str] | None, typer.Option(metavar="PART", help="posterior, likelihood or prior: stays as it is; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="PART", help="posterior, likelihood or prior: keeps its weights, those of --init RUN; may be repeated."),
     ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]")
@@ -124,7 +125,14 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; --epochs, --steps, --device, --workers may be given.")
     ] = None,
-    init: Annotated[str | None, typer.Option(metavar="RUN", help="Start from another run's weights.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Start from another run's weights. The data are read into that run's space (offsets, scales, columns, categories and "
+            "conditions, matched by name), and options of the model that are not given are that run's; only the prior may differ.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")] = False,
     force: Force = False,
 ) -> None:
