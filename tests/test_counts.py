@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import vaestro as vs
 from tests.conftest import make_space
 from vaestro import densities
 from vaestro.cli import main
+from vaestro.data import load_rows
 from vaestro.data.sparse import Sparse
 from vaestro.densities import log_mean_exp
+from vaestro.runs import Job
 from vaestro.spaces import Kind
 
 h5py = pytest.importorskip("h5py")
@@ -42,7 +45,9 @@ def simulated(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return x, depth, exact
 
 
-def write_h5ad(path: Path, x: np.ndarray, obs: dict[str, np.ndarray], form: str = "csr", layer: np.ndarray | None = None) -> Path:
+def write_h5ad(
+    path: Path, x: np.ndarray, obs: dict[str, np.ndarray], form: str = "csr", layer: np.ndarray | None = None, genes: Any = ()
+) -> Path:
     """Write what AnnData 0.12 writes, as far as it is read."""
     text = h5py.string_dtype()
 
@@ -64,6 +69,10 @@ def write_h5ad(path: Path, x: np.ndarray, obs: dict[str, np.ndarray], form: str 
         group = file.create_group("obs")
         group.attrs["encoding-type"], group.attrs["_index"] = "dataframe", "_index"
         group.create_dataset("_index", data=[f"cell{i}" for i in range(len(x))], dtype=text)
+        if len(genes):
+            var = file.create_group("var")
+            var.attrs["encoding-type"], var.attrs["_index"] = "dataframe", "gene"
+            var.create_dataset("gene", data=list(genes), dtype=text)
         for name, values in obs.items():
             if values.dtype.kind == "U":
                 names, codes = np.unique(values, return_inverse=True)
@@ -194,6 +203,45 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     say("report", run)
     assert main(["encode", run, str(path), "-o", str(tmp_path / "o.h5ad"), "--split", "test"]) == 2
     assert main(["encode", run, str(tmp_path / "codes.npz"), "-o", str(tmp_path / "o.h5ad")]) == 2
+
+
+def test_genes_are_matched_by_name_when_a_run_reads_other_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x, depth, _ = simulated(80)
+    genes = np.array([f"g{i}" for i in range(GENES)])
+    order = np.random.default_rng(1).permutation(GENES)
+    wide = np.concatenate([x[:, order], x[:, :2]], 1)
+    old = write_h5ad(tmp_path / "old.h5ad", x, {"depth": depth}, genes=genes)
+    new = write_h5ad(tmp_path / "new.h5ad", wide, {"depth": 10 * depth}, "csc", genes=[*genes[order], "other", "another"])
+    same = write_h5ad(tmp_path / "same.h5ad", x, {"depth": 10 * depth}, genes=genes)
+    options: dict[str, Any] = {"steps": 4, "device": "cpu"}
+    first = vs.train(
+        old,
+        run=tmp_path / "a",
+        latent=2,
+        network="mlp:width=8",
+        condition=["depth"],
+        likelihood="negative-binomial:library=depth",
+        **options,
+    )
+    run = vs.train(new, run=tmp_path / "b", init=str(first.path), freeze=["posterior"], **options)
+    assert run.config["likelihood"] == "negative-binomial:library=depth" and run.config["condition"] == ["depth"]
+    model = first.model()
+    found = [load_rows(source, model.space, "all", given=model.given) for source in (new, same)]
+    np.testing.assert_array_equal(found[0].outward(), x)
+    batches = [rows.batch(slice(0, 80)) for rows in found]
+    assert torch.equal(run.model().code(batches[0])[0], model.code(batches[1])[0])
+    assert run.data().given is not None and run.data().given.columns == model.given.columns, "the library is in the old run's units"
+    notes = Job.new(new, init=str(first.path), dry=True, **options).notes
+    assert any(n.startswith("left out 2 of 14 columns") and "'other', 'another'" in n for n in notes)
+    less = write_h5ad(tmp_path / "less.h5ad", x[:, 1:], {"depth": depth}, genes=genes[1:])
+    capsys.readouterr()
+    for command in (["encode", str(first.path), str(less), "-o", str(tmp_path / "o.npz")], ["train", str(less), "--init", str(first.path)]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "got no 'g0' among 11 names" in said and said.count("\n") == 1
+    # Files without names are read by position.
+    bare = write_h5ad(tmp_path / "bare.h5ad", x, {"depth": depth})
+    np.testing.assert_array_equal(load_rows(bare, model.space, "all", given=model.given).outward(), x)
 
 
 def broken(path: Path, **parts: np.ndarray) -> Path:

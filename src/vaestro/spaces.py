@@ -224,7 +224,7 @@ class Space:
         missing: whether cells may be missing; the encoder then sees which are there.
         tokeniser: what cuts texts into tokens, and joins them.
         columns: of a table, in the order in which they lie inside: real, count, binary, category.
-        names: of a table, the names of its columns in the user's order.
+        names: of a table, the names of its columns in the user's order; of counts the names of the cells, such as genes, if known.
         offset, scale: float64 arrays that broadcast to *X; real data only.
         resolution, origin: the step of the grid that real data lie on, and a point of it, float64 that broadcast to *X; a
             step of 0 where there is none.

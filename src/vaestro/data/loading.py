@@ -87,7 +87,7 @@ def load(source: Any = "mnist", *, condition: Sequence[str] = (), origin: Origin
         if streamed:  # what stands in two splits is not looked for in all shards
             inferred = inferred._replace(shared=[])
         if sparse:  # what is held in bytes is drawn as whole numbers of any size
-            inferred = inferred._replace(space=replace(inferred.space, dtype="int32"))
+            inferred = inferred._replace(space=replace(inferred.space, dtype="int32", names=parts["train"].whole.names))
     space, options, made, shared = inferred
     rows = _rows(parts, space, binarise, given_space, progress, inferred=True, codes=codes)
     if shared is None:
@@ -111,6 +111,7 @@ def _load_into(source: Any, origin: Origin, condition: Sequence[str], progress: 
     binarise = options.get("binarise", "dynamic" if name == "mnist" and space.kind is Kind.BINARY else "none")
     parts, notes = _split(raw, options, name)
     origin.check(parts, options, name)
+    notes += origin.left_out(parts)
     try:
         parts, _, _ = _given(parts, conditions, name, origin.given)
         if isinstance(parts["train"].whole, Stream):

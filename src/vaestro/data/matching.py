@@ -19,6 +19,7 @@ from vaestro.data.columns import padded
 from vaestro.data.passes import Part, distinct
 from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
+from vaestro.data.sparse import Sparse
 from vaestro.data.streams import Stream
 from vaestro.parts import quoted
 from vaestro.spaces import Column, Frame, Kind, Space
@@ -31,18 +32,23 @@ SHOWN = 3  # columns named in a note
 
 
 def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]) -> dict[str, Part]:
-    """Return parts of a source as a space needs them: shorter series are padded.
+    """Return parts of a source as a space needs them: shorter series are padded, and named columns of a sparse matrix put in order.
 
     Raises:
         ValueError: the data are of another kind or shape.
     """
-    made = {}
+    made: dict[str, Part] = {}
+    named: dict[int, Sparse] = {}  # splits that are rows of one matrix stay rows of one
     for name, part in parts.items():
         if (space.kind is Kind.TOKENS) != isinstance(part.whole, Texts):
             got = {True: "texts", False: "a table" if isinstance(part.whole, Frame) else "numbers"}[isinstance(part.whole, Texts)]
             raise ValueError(f"expected {space}, as the run was trained on; got {got}")
         if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
             part = replace(part, whole=padded(part.whole, space.outside[0]))
+        if isinstance(part.whole, Sparse) and part.whole.names and space.names and space.kind is Kind.COUNT:
+            if id(part.whole) not in named:
+                named[id(part.whole)] = part.whole.named(space.names)
+            part = replace(part, whole=named[id(part.whole)])
         if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
             raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
@@ -149,6 +155,15 @@ class Origin:
             raise ValueError(
                 f"expected binarise=none for {where}, as in {self.run}, whose data are {space}; got binarise={options['binarise']}"
             )
+
+    def left_out(self, parts: Mapping[str, Part]) -> list[str]:
+        """Say which named columns of a matrix of counts the run does not have."""
+        whole = parts["train"].whole
+        if not isinstance(whole, Sparse) or not whole.names or not self.space.names:
+            return []
+        own = set(self.space.names)
+        other = [name for name in whole.names if name not in own]
+        return [f"left out {len(other):,} of {len(whole.names):,} columns, which {self.run} lacks: {_listed(other)}"] if other else []
 
     def advised(self, error: ValueError, where: str) -> ValueError:
         """Return an error about values of a source, with what can be done about it."""

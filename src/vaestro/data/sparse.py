@@ -24,12 +24,13 @@ class Sparse:
         data, indices: counts and their columns, row after row.
         starts: where each row begins, and where the last one ends, (N + 1,).
         columns: how many there are.
+        names: of the columns, such as genes; empty if they are not known.
     """
 
     ndim = 2
 
-    def __init__(self, data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int) -> None:
-        self.data, self.indices, self.starts, self.columns = data, indices, starts, columns
+    def __init__(self, data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int, names: tuple[str, ...] = ()) -> None:
+        self.data, self.indices, self.starts, self.columns, self.names = data, indices, starts, columns, names
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -53,6 +54,24 @@ class Sparse:
     def nbytes(self) -> int:
         """Return the bytes that are held."""
         return self.data.nbytes + self.indices.nbytes + self.starts.nbytes
+
+    def named(self, names: tuple[str, ...]) -> Sparse:
+        """Return the columns of these names, in this order.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        place = {name: i for i, name in enumerate(self.names)}
+        lacking = [name for name in names if name not in place]
+        if lacking:
+            shown = ", ".join(map(repr, lacking[:3])) + (f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else "")
+            raise ValueError(f"expected the {len(names):,} columns that the run was trained on; got no {shown} among {len(place):,} names")
+        to = np.full(self.columns, -1, np.int64)
+        to[[place[name] for name in names]] = np.arange(len(names))
+        columns = to[self.indices]
+        kept = columns >= 0
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
+        return Sparse(self.data[kept], columns[kept].astype(self.indices.dtype), starts, len(names), names)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return rows (...,) as a dense array (..., columns)."""
@@ -176,11 +195,22 @@ def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
             if form not in ("csr", "csc") or any(part not in held for part in PARTS) or "shape" not in held.attrs:
                 raise ValueError(f"expected a csr or csc matrix in {where}; got {form}")
             counts = made(held["data"][:], held["indices"][:], held["indptr"][:], tuple(held.attrs["shape"]), form, where)
+        counts.names = _names(h5py, file.get("var"), counts.columns)
         found = {
             n: values for n in file.get("obs", ()) if (values := _column(h5py, file["obs"][n])) is not None and len(values) == len(counts)
         }
     index = ("_index", "index", "__categories")
     return Raw({"all": counts}, {"all": {n: v for n, v in found.items() if n not in index}})
+
+
+def _names(h5py: Any, held: Any, columns: int) -> tuple[str, ...]:
+    """Return the names of the columns, the index of var; none where they are absent or not different."""
+    if not isinstance(held, h5py.Group):
+        return ()
+    index = str(held.attrs.get("_index", "_index"))
+    values = _column(h5py, held[index]) if index in held else None
+    names = () if values is None else tuple(map(str, values.tolist()))
+    return names if len(names) == len(set(names)) == columns else ()
 
 
 def _column(h5py: Any, held: Any) -> np.ndarray | None:
