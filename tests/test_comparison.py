@@ -4,15 +4,19 @@ import csv
 import json
 import math
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 import vaestro as vs
 from vaestro.cli import main
-from vaestro.comparison.evidence import interval
+from vaestro.comparison.evidence import Bound, Row, interval
+from vaestro.comparison.pairs import decided
+from vaestro.comparison.significance import holm, p_value
 from vaestro.comparison.words import extent, number, report, shortened, tick_labels, ticks
 
 N = 400
@@ -820,3 +824,91 @@ def test_runs_that_were_trained_and_evaluated(here, capsys):
     assert "measured on 80 and on 10 data" in comparison.refusals[0]
     assert main(["compare", "good", "bad", "-o", "c.png"]) == 0
     assert "good's bound is higher than bad's by" in capsys.readouterr().out
+
+
+# -- many pairs -------------------------------------------------------------------------------------------------------
+
+
+def rows(bounds, gap=None):
+    """Return rows of one group, without files, from the numbers of each model, (models, data)."""
+    return [Row(f"m{i}", Path(f"m{i}"), (Bound("exact" if gap is None else "iwae", "exact" if gap is None else "lower", nats, gap=gap),),
+                "test", len(nats), SHA, "", "", "counting") for i, nats in enumerate(bounds)]  # fmt: skip
+
+
+def winners(bounds, gap=None):
+    """Count the pairs for which a winner is called, and those that are more than two standard errors apart."""
+    pairs = decided(list(combinations(rows(bounds, gap), 2))).values()
+    return sum(p.decided for p in pairs), sum(p.relation != "equal" for p in pairs), sum(p.difference > 2 * p.stderr for p in pairs)
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy tails", "skewed, few data"])
+def test_a_winner_among_ten_equal_models_is_called_in_at_most_one_comparison_of_twenty(noise):
+    r = np.random.default_rng(3)
+    sets, called, uncorrected = 300, 0, 0
+    for _ in range(sets):
+        n = 25 if "few" in noise else 60
+        own = {
+            "normal": r.normal,
+            "heavy tails": lambda size: r.standard_t(3, size),
+            "skewed, few data": lambda size: r.exponential(size=size),
+        }
+        found = winners(10 * r.normal(size=n) + own[noise](size=(10, n)))
+        called, uncorrected = called + (found[1] > 0), uncorrected + (found[2] > 0)
+    assert uncorrected > 0.5 * sets, "two standard errors alone call a winner in most sets"
+    # 0.05 is the limit; with 300 sets, 0.05 + 3 standard errors of a share.
+    assert called <= sets * (0.05 + 3 * math.sqrt(0.05 * 0.95 / sets)), called / sets
+
+
+def test_a_clearly_better_model_among_ten_is_called_against_all_others():
+    r = np.random.default_rng(4)
+    complete = wrong = 0
+    for _ in range(50):
+        bounds = 10 * r.normal(size=200) + r.normal(size=(10, 200))
+        bounds[3] += 0.6  # of 0.1 standard errors: six
+        pairs = decided(list(combinations(rows(bounds), 2))).values()
+        won = [p for p in pairs if "m3" in (p.higher, p.lower)]
+        complete += all(p.higher == "m3" and p.decided for p in won)
+        wrong += any(p.decided for p in pairs if p not in won)
+    assert complete >= 45 and wrong <= 6
+
+
+def test_better_on_simulated_data_is_corrected_too():
+    r = np.random.default_rng(5)
+    called = single = 0
+    for _ in range(300):
+        # Every difference equals the gap: no model is known to be better.
+        gap = (1.0 + r.normal(0, 0.1), 0.1, 64)
+        bounds = r.normal(size=(8, 400)) + np.arange(8)[:, None]
+        pairs = [pair for pair in combinations(rows(bounds, gap), 2) if abs(int(pair[0].name[1]) - int(pair[1].name[1])) == 1]
+        found = decided(pairs).values()
+        called += any(p.decided for p in found)
+        single += any(p.difference - gap[0] > 2 * math.hypot(p.stderr, gap[1]) for p in found)
+    assert single > 15 and called <= 300 * (0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)), (single, called)
+
+
+def test_p_values_are_those_of_students_t_and_of_holm():
+    for freedom in (9, 9.5, 30, 399, 1e5):
+        for t in (0.0, 0.5, 1.9, 2.1, 6.0, 40.0):
+            assert p_value(t * 0.3, 0.3, freedom) == pytest.approx(2 * scipy.stats.t.sf(t, freedom), rel=1e-9, abs=1e-300)
+    assert p_value(1.0, 0.0, 9) == 0 and p_value(0.0, 0.0, 9) == 1 and p_value(math.inf, math.nan, 9) == 1
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == [] and holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_the_words_name_the_number_of_pairs_and_what_the_correction_changed(here):
+    one = vs.compare([write("a", {"iwae": near(0)}), write("b", {"iwae": near(0.08, seed=2)})])
+    assert one.groups[0].pairs[0].relation == "higher" and not any("corrected" in s for s in one.statements)
+    for i, name in enumerate("cdef"):
+        write(name, {"iwae": near(0.01 * i, seed=3 + i)})
+    many = vs.compare(list("abcdef"))
+    pair = many.groups[0].pair("a", "b")
+    assert pair.p == one.groups[0].pairs[0].p < 0.05 < pair.p_corrected and pair.relation == "equal"
+    assert re.search(r"cannot be told apart: .* p = 0\.0\d+ alone, 0\.\d+ corrected for 15 pairs\)$", pair.sentence), pair.sentence
+    assert any("corrected for the 15 pairs that are compared (Holm)" in line for line in many.spoken)
+    record = many.record()["groups"][0]["pairs"][0]
+    assert 0 <= record["p"] <= record["p_corrected"] <= 1
+    # Pairs of too few data are not tests.
+    write("few", {"iwae": near(3, n=5)}, sha=OTHER)
+    write("fewer", {"iwae": near(0, n=5)}, sha=OTHER)
+    again = vs.compare([*"abcdef", "few", "fewer"]).groups[0].pair("a", "b")
+    assert again.p_corrected == pair.p_corrected

@@ -10,6 +10,8 @@ differences: much of the error of each mean is the data's, and is common to both
   log p(x) from above: g_m <= mean (upper - L_m) (bidirectional Monte Carlo; Wu, Burda, Salakhutdinov and Grosse, 2017).
   It is the gap on simulated data, and counts for real ones as far as the two are alike.
 - An exact value beside a bound: a bound above it decides; a bound below it decides nothing.
+- Each difference has a p-value (Student's t, paired), corrected for the number of pairs in the table (Holm 1979): a difference is called
+  if it is below 5 %, so that among equal models any difference is called in at most one comparison of twenty.
 - Fewer than ten paired data decide nothing, nor does an evaluation of earlier weights than the run has now.
 
 Which bound is used. Of a run, the one that covers most data, and of those the highest. Of a pair, a method that both
@@ -21,6 +23,7 @@ on the differences.
 """
 
 from vaestro.comparison.evidence import Bound, Row
-from vaestro.comparison.ranking import Comparison, Pair, compare
+from vaestro.comparison.pairs import Pair
+from vaestro.comparison.ranking import Comparison, compare
 
 __all__ = ["Bound", "Comparison", "Pair", "Row", "compare"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -14,49 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.comparison.evidence import Bound, Row, interval, names, read_exact, read_run
-from vaestro.comparison.words import decimals, group_title, listing, number
+from vaestro.comparison.evidence import Row, interval, names, read_exact, read_run
+from vaestro.comparison.pairs import Pair, decided
+from vaestro.comparison.significance import LEVEL
+from vaestro.comparison.words import group_title, listing
 from vaestro.data.writers import writing
-from vaestro.evaluation.records import mean_and_error
 from vaestro.runs import Run
 
 # How far projections of one datum may lie apart, in standard deviations over data: float32 values standardised twice.
 SAME_DATUM = 1e-4
 SPOKEN_PAIRS = 10
-# Fewer paired data do not decide: two standard errors that are themselves estimated from so few hold too rarely.
-FEWEST = 10
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Hold what follows from two rows of a group.
-
-    Args:
-        higher: the name of the row whose number is higher.
-        lower: the other's.
-        relation: "better" (the higher is the better model for certain, up to error), "better on simulated data" (it is, as far as
-            simulated data speak for the real), "higher" (it is if the lower's gap is below the difference, and if both numbers
-            are of the weights that the runs have now), "equal" (they cannot be told apart).
-        difference: the mean over data of the higher's number minus the lower's, in nats.
-        stderr: its standard error, paired over data; NaN for a single datum.
-        n: data that it is over.
-        methods: of the higher and of the lower.
-        sentence: all of this in words.
-    """
-
-    higher: str
-    lower: str
-    relation: str
-    difference: float
-    stderr: float
-    n: int
-    methods: tuple[str, str]
-    sentence: str
-
-    @property
-    def decided(self) -> bool:
-        """Tell whether the models are ordered without an if."""
-        return self.relation.startswith("better")
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +170,15 @@ def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | 
         verb = "is" if len(one) == 1 else "are"
         apart = f"{listing([r.name for r in one])} {verb} not ranked with {listing([r.name for r in other])}"
         refusals.append(f"{apart}: {next(filter(None, (refusal(x, y) for x in one for y in other)))}")
-    return Comparison(tuple(rows), tuple(_group(g) for g in groups), tuple(refusals), tuple(notes))
+    pairs = decided([pair for group in groups for pair in combinations(group, 2)])
+    tested = sum(pair.tested for pair in pairs.values())
+    if tested > 1:
+        notes.append(
+            f"p-values are corrected for the {tested} pairs that are compared (Holm), so that the chance of calling any difference wrongly "
+            f"is at most {100 * LEVEL:.0f} %"
+        )
+    made = tuple(_group(group, [pairs[a.name, b.name] for a, b in combinations(group, 2)]) for group in groups)
+    return Comparison(tuple(rows), made, tuple(refusals), tuple(notes))
 
 
 def refusal(a: Row, b: Row) -> str | None:
@@ -278,8 +252,8 @@ def _on_word(row: Row, groups: list[list[Row]]) -> Row:
     return replace(row, sha256=(fits or homes)[0].sha256)
 
 
-def _group(rows: list[Row]) -> Group:
-    pairs = [_pair(a, b) for a, b in combinations(rows, 2)]
+def _group(rows: list[Row], pairs: list[Pair]) -> Group:
+    """Order the rows of a group, the highest first, and say what ranking follows."""
     wins = {r.name: sum(p.higher == r.name for p in pairs) for r in rows}
     ordered = sorted(rows, key=lambda r: (-wins[r.name], -r.headline.mean()[0]))
     place = {r.name: i for i, r in enumerate(ordered)}
@@ -288,143 +262,15 @@ def _group(rows: list[Row]) -> Group:
     if len(rows) == 1:
         return group
     steps = [(a.name, b.name, group.pair(a.name, b.name)) for a, b in pairwise(ordered)]
-    decided = [p.decided and p.higher == a for a, _, p in steps]
-    if all(decided):
+    ordered_so = [p.decided and p.higher == a for a, _, p in steps]
+    if all(ordered_so):
         ranking = tuple(r.name for r in ordered)
         hedge = " (as far as simulated data speak for the real)" if any(p.relation != "better" for *_, p in steps) else ""
         return replace(group, ranking=ranking, summary=f"ranking, best first: {', '.join(ranking)}{hedge}")
-    if not any(decided):
+    if not any(ordered_so):
         return replace(group, summary=f"no ranking of {listing(list(wins))} follows from these numbers" if len(rows) > 2 else "")
-    chain = ordered[0].name + "".join(f" {'>' if yes else '?'} {b}" for yes, (_, b, _) in zip(decided, steps, strict=True))
+    chain = ordered[0].name + "".join(f" {'>' if yes else '?'} {b}" for yes, (_, b, _) in zip(ordered_so, steps, strict=True))
     return replace(group, summary=f"the ranking is partial: {chain} (> is better than; ? is not decided)")
-
-
-def _pair(a: Row, b: Row) -> Pair:
-    """Say what follows from two rows of a group; swapping them gives the mirrored statement."""
-    of_a, of_b = _choose(a, b)
-    difference, error, n = _difference(of_a, of_b)
-    if difference < 0 or (not abs(difference) > 0 and b.name < a.name):
-        a, b, of_a, of_b, difference = b, a, of_b, of_a, abs(difference)
-    said = number(difference, error)
-    count = f"{n:,} {'data' if n > 1 else 'datum'}" + (f" of {a.n:,}" if n < a.n else "")
-    method, also = _how(of_a, of_b), _also(a, b, of_a, of_b)
-    how = f"{method}, {'paired over ' if n > 1 else 'on '}{count}{also}"
-    sides = (of_a.side, of_b.side)
-
-    def made(relation: str, sentence: str) -> Pair:
-        return Pair(a.name, b.name, relation, difference, error, n, (of_a.label, of_b.label), sentence)
-
-    if not math.isfinite(difference):
-        return made("equal", f"{a.name} and {b.name} cannot be compared: their difference is not finite ({how})")
-    if n < FEWEST:
-        return made(
-            "equal",
-            f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({method}{also}), from {count}, too few for the "
-            "error of their difference",
-        )
-    # Not "<": twins differ by 0 +- 0.
-    if not abs(difference) > 2 * error:
-        return made("equal", f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({how})")
-    stale = [r.name for r in (a, b) if r.stale]
-    if stale:
-        of = f"{stale[0]}'s evaluation is" if len(stale) == 1 else f"the evaluations of {listing(sorted(stale))} are"
-        noun = "value" if of_a.side == "exact" else "bound"
-        return made(
-            "higher",
-            f"{a.name}'s {noun} is higher than {b.name}'s by {said} nats ({how}), but nothing follows for the models as they are now: "
-            f"{of} of earlier weights",
-        )
-    if sides == ("exact", "exact"):
-        return made("better", f"{a.name} is better than {b.name} by {said} nats; both values are exact ({how})")
-    if sides == ("lower", "exact"):
-        return made("better", f"{a.name} is better than {b.name}: its lower bound lies {said} nats above {b.name}'s exact value ({how})")
-    gap = of_b.gap
-    if gap is not None and b.alike and gap[0] + 2 * gap[1] < difference - 2 * error:
-        return made(
-            "better on simulated data",
-            f"{a.name}'s {'value' if of_a.side == 'exact' else 'bound'} is higher than {b.name}'s by {said} nats, more than {b.name}'s gap "
-            f"(measured on simulated data: at most {number(*gap[:2])}): {a.name} is better, as far as simulated data speak for the real "
-            f"({how})",
-        )
-    if gap is None:
-        knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
-    else:
-        unlike = "" if b.alike else ", which may be unlike the data"
-        knowledge = f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
-    threshold = f"{difference:.{decimals(error)}f}"
-    if of_a.side == "exact":
-        return made(
-            "higher",
-            f"{a.name}'s exact value is higher than {b.name}'s lower bound by {said} nats ({how}); that {a.name} is better does not "
-            f"follow: {a.name} is better than {b.name} only if {b.name}'s gap is below {threshold} ({knowledge})",
-        )
-    return made(
-        "higher",
-        f"{a.name}'s bound is higher than {b.name}'s by {said} nats ({how}); {a.name} is the better model if {b.name}'s gap is below "
-        f"{threshold} ({knowledge})",
-    )
-
-
-def _again(row: Row) -> str:
-    """Write the command that measures a run's gap, on the same data and with the same draws, so that it stays in its group."""
-    k = next((b.k for b in row.bounds if b.method == "iwae" and b.k != 500), None)
-    options = f" --k {k}" if k else ""
-    if not row.own:  # which rows are taken by default depends on the source
-        options += f" --data {shlex.quote(row.source)} --split {row.split}"
-    elif row.split != "test":
-        options += f" --split {row.split}"
-    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}"
-
-
-def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
-    """Choose what a pair is judged by: a method of both, then the most data, then the tightest."""
-    every = [(x, y) for x in a.bounds for y in b.bounds if (x.there & y.there).any()]
-    return max([(x, y) for x, y in every if _alike(x, y)] or every, key=_worth)
-
-
-def _alike(a: Bound, b: Bound) -> bool:
-    """Tell whether two bounds are like with like: of one method, or one of them exact, which is never the looser."""
-    return a.method == b.method or "exact" in (a.side, b.side)
-
-
-def _worth(pair: tuple[Bound, Bound]) -> tuple[int, int, float]:
-    both = pair[0].there & pair[1].there
-    exact = sum(bound.side == "exact" for bound in pair)
-    return int(both.sum()), exact, float(pair[0].nats[both].mean() + pair[1].nats[both].mean())
-
-
-def _difference(a: Bound, b: Bound) -> tuple[float, float, int]:
-    both = a.there & b.there
-    with np.errstate(invalid="ignore"):
-        difference, error = mean_and_error(a.nats[both] - b.nats[both])
-    return difference, error, int(both.sum())
-
-
-def _how(a: Bound, b: Bound) -> str:
-    if a.side == b.side == "exact":
-        return "exact"
-    if "exact" in (a.side, b.side):
-        return a.label if b.side == "exact" else b.label
-    if a.tightness == b.tightness:
-        return a.label
-    return f"{a.label} against {b.label}, bounds of different tightness"
-
-
-def _also(a: Row, b: Row, of_a: Bound, of_b: Bound) -> str:
-    """Add the difference by a method that is tighter in both but covers fewer data."""
-    tops = [(x, y) for x in a.bounds for y in b.bounds if _alike(x, y)]
-    there = (of_a.there & of_b.there).sum()
-    better = []
-    for x, y in tops:
-        both = x.there & y.there
-        fewer = 0 < both.sum() < there
-        if fewer and all(new is old or new.nats[both].mean() > old.nats[both].mean() for new, old in ((x, of_a), (y, of_b))):
-            better.append((x, y))
-    if not better:
-        return ""
-    x, y = max(better, key=_worth)
-    difference, error, n = _difference(x, y)
-    return f"; {a.name} minus {b.name} by {_how(x, y)}, on the first {n:,} of them: {number(difference, error, '+')}"
 
 
 def _row_record(row: Row) -> dict[str, Any]:
