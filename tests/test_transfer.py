@@ -114,7 +114,7 @@ def test_labels_are_mapped_by_name_and_may_be_absent(old: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"site": "west"}, ("column 'site' (middle, north, south); got west", "old has no others", "leave such rows out")),
+        ({"site": "west"}, ("column 'site' (middle, north, south); got west", "as in old;", "leave such rows out")),
         ({"works": "perhaps"}, ("column 'works' (no, yes); got perhaps", "empty such cells")),
         ({"n": 2.5}, ("counts of 0 .. 16,777,216 in column 'n'; got 2.5", "old")),
         ({"n": -1}, ("in column 'n'; got -1",)),
@@ -146,6 +146,13 @@ def test_columns_without_a_counterpart_are_named_and_the_advice_works(old: str, 
     assert main(["train", source, "--init", old, "--steps", "4", "--run", "new2", "--quiet"]) == 0
     rows = vs.Run("new2").data().train
     assert rows.observed is not None and not rows.observed[:, [c.name for c in rows.space.columns].index("b")].any()
+
+
+def test_arrays_and_texts_are_not_read_as_a_table(old: str, refused: Any) -> None:
+    np.save("x.npy", np.zeros((40, len(COLUMNS))))
+    Path("x.txt").write_text("a line\n" * 40)
+    assert "expected table of 5 columns" in (said := refused("x.npy", "--init", old)) and said.endswith("got numbers\n")
+    assert refused("x.txt", "--init", old).endswith("got texts\n")
 
 
 def test_the_kinds_are_those_of_the_old_run(old: str, refused: Any) -> None:
@@ -183,7 +190,7 @@ def test_text_among_whole_number_categories_is_named_alone(tmp_path: Path, monke
     columns: dict[str, Any] = {"x": np.random.default_rng(0).normal(size=60), "grade": [1, 2, 3] * 20}
     vs.train(write(Path("old.csv"), columns), run="old", **SMALL)
     columns["grade"][0] = "none yet"
-    assert "'grade' (1, 2, 3); got none yet;" in refused(write(Path("new.csv"), columns), "--init", "old", "--steps", "4")
+    assert "'grade' (1, 2, 3); got none yet (as in old;" in refused(write(Path("new.csv"), columns), "--init", "old", "--steps", "4")
 
 
 # -- other data -------------------------------------------------------------------------------------------------------
@@ -206,6 +213,8 @@ def test_arrays_are_read_in_the_units_of_the_old_run(tmp_path: Path, shape: tupl
     assert not np.allclose(inferred.offset, two.offset), "the test has power"
     with pytest.raises(ValueError, match=r"expected data of shape \(N, .*as the run was trained on; got \(40, 7\)"):
         vs.train("other.npy:kind=real", run="x", init="old", steps=4)
+    with pytest.raises(ValueError, match=r"expected real .* as the run was trained on; got a table"):
+        vs.train({"a": np.arange(40.0), "b": np.arange(40.0)}, run="x", init="old", steps=4)
     with pytest.raises(ValueError, match=r"expected kind=real for new\.npy, as in old; got kind=unit"):
         vs.train("new.npy:kind=unit", run="x", init="old", steps=4)
 
@@ -282,7 +291,7 @@ def test_conditions_are_those_of_the_old_run_by_name(old: str, refused: Any) -> 
     assert "expected no --condition, as in old; got --condition site" in refused(source, "--init", old, "--condition", "site")
     new["site"][0] = "west"
     said = refused(write(Path("west.csv"), new), "--init", "conditional")
-    assert "column 'site' (middle, north, south); got west" in said
+    assert "column 'site' (middle, north, south); got west (as in conditional; leave such rows out, or train" in said
     said = refused(write(Path("less.csv"), {k: v for k, v in new.items() if k != "works"}), "--init", "conditional")
     assert "expected the condition 'works' of conditional in less.csv" in said
 

@@ -114,11 +114,14 @@ def _load_into(source: Any, origin: Origin, condition: Sequence[str], progress: 
     notes += origin.left_out(parts)
     try:
         parts, _, _ = _given(parts, conditions, name, origin.given)
-        if isinstance(parts["train"].whole, Stream):
-            options = {"buffer": parts["train"].whole.buffer, **options}
-            parts, _, said = settled(parts, options, name, progress)
-            notes += said[:-1]  # the last one says what statistics are of
-        parts = matching.matched(parts, space, options)
+    except ValueError as error:
+        raise ValueError(f"{error} (as in {origin.run}; leave such rows out, or train without --init)") from error
+    if isinstance(parts["train"].whole, Stream):
+        options = {"buffer": parts["train"].whole.buffer, **options}
+        parts, _, said = settled(parts, options, name, progress)
+        notes += [*said[:-1], said[-1].partition(";")[0]]  # the rest of the last one says what statistics are of
+    parts = matching.matched(parts, space, options)
+    try:
         rows = _rows(parts, space, binarise, origin.given, progress, codes=matching.cut(parts, space, options))
     except ValueError as error:
         raise origin.advised(error, name) from error

@@ -40,8 +40,8 @@ def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any])
     made: dict[str, Part] = {}
     named: dict[int, Sparse] = {}  # splits that are rows of one matrix stay rows of one
     for name, part in parts.items():
-        if (space.kind is Kind.TOKENS) != isinstance(part.whole, Texts):
-            got = {True: "texts", False: "a table" if isinstance(part.whole, Frame) else "numbers"}[isinstance(part.whole, Texts)]
+        got = "texts" if isinstance(part.whole, Texts) else "a table" if isinstance(part.whole, Frame) else "numbers"
+        if got != {Kind.TOKENS: "texts", Kind.TABLE: "a table"}.get(space.kind, "numbers"):
             raise ValueError(f"expected {space}, as the run was trained on; got {got}")
         if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
             part = replace(part, whole=padded(part.whole, space.outside[0]))
@@ -167,10 +167,10 @@ class Origin:
 
     def advised(self, error: ValueError, where: str) -> ValueError:
         """Return an error about values of a source, with what can be done about it."""
-        if self.space.kind is Kind.TABLE:
-            return ValueError(f"{error}; {self.run} has no others: leave such rows out, empty such cells, or train without --init")
         if self.space.kind is Kind.TOKENS:
             return error
+        if self.space.kind is Kind.TABLE:
+            return ValueError(f"{error} (as in {self.run}; leave such rows out, empty such cells, or train without --init)")
         if self.space.kind is Kind.BINARY and self.space.step == 255:
             return ValueError(f"{error} ({shlex.quote(as_source(where, {'binarise': 'dynamic'}))} binarises grey levels)")
         return ValueError(f"{error} ({self.run} was trained on {self.space}{'' if self.space.missing else ' without missing cells'})")
