@@ -101,6 +101,28 @@ def test_codes_show_a_shift_between_two_plants(old: str) -> None:
     assert "'a'" not in shift and "a by +" in shift and " b by " not in shift
 
 
+def test_notes_name_the_columns_that_are_unlike_those_of_the_old_run(old: str) -> None:
+    def notes(columns: dict[str, Any]) -> str:
+        job = Job.new(write(Path("new.csv"), columns), init=Path("base"), dry=True, steps=4)
+        return "\n".join(n for n in job.notes if any(word in n for word in ("grid", "repeat", "deviations")))
+
+    r = np.random.default_rng(2)
+    base = {"cents": r.normal(50, 9, 90).round(2), "free": r.normal(size=90), "other": r.normal(size=90)}
+    vs.train(write(Path("base.csv"), base), run="base", **SMALL)
+    fresh = {"cents": r.normal(50, 9, 90).round(2), "free": r.normal(size=90), "other": r.normal(size=90)}
+    assert notes(fresh) == ""
+    assert notes({**fresh, "cents": fresh["cents"] + 0.004}).startswith("'cents': values between the steps of base's grid")
+    assert notes({**fresh, "free": np.maximum(fresh["free"], 0)}).startswith("'free': values repeat, in base they did not")
+    assert notes({**fresh, "other": fresh["other"] - 4}).endswith("standard deviations: other by -3.6; codes show this shift")
+    # Eight training rows of many columns: the largest mean of all lies more than a standard deviation off by chance.
+    wide = {f"c{i}": r.normal(size=200) for i in range(600)}
+    vs.train(write(Path("wide.csv"), wide), run="base", force=True, **SMALL)
+    few = {name: r.normal(size=10) for name in wide}
+    assert notes(few) == ""
+    train = Job.new("new.csv", init="base", dry=True, steps=4).data.train
+    assert train.batch(slice(0, 8)).x.mean(0).abs().max() > 1, "the test has power"
+
+
 def test_labels_are_mapped_by_name_and_may_be_absent(old: str) -> None:
     new = table(60, seed=1)
     new["site"] = np.where(new["site"] == "north", "south", "middle")

@@ -59,8 +59,8 @@ from vaestro.objectives import Objective, Schedule
 from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive
-from vaestro.spaces import Frame, Kind, Space
-from vaestro.transfer import take_over
+from vaestro.spaces import Frame, Kind
+from vaestro.transfer import spaces_of, stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
 MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
@@ -223,7 +223,7 @@ class Run:
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         config = self.config
-        return load(config["source"], condition=config.get("condition") or (), origin=_stored_origin(self.path, config.get("init")))
+        return load(config["source"], condition=config.get("condition") or (), origin=stored_origin(self.path, config.get("init")))
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -594,7 +594,7 @@ class Job(Iterator[Step]):
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
         asked = DEFAULTS | asked | normalised(options)
-        origin, start = _stored_origin(opened.path, asked["init"]), None
+        origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
             start = _start(asked["init"])
             origin = Origin(asked["init"], start[0].space, start[0].given)
@@ -785,23 +785,6 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     return model, own
 
 
-def _stored_origin(folder: Path, run: str | None) -> Origin | None:
-    """Return what the data of a run are that started from another; None for other runs, and before its weights were written.
-
-    Raises:
-        ValueError: its files are damaged.
-    """
-    if not run or not (folder / "model.safetensors").exists():
-        return None
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        with safe_open(folder / "model.safetensors", framework="np") as file:
-            arrays = {k: file.get_tensor(k) for k in file.keys() if k.startswith("space.")}  # noqa: SIM118
-        return Origin(run, *_spaces(config, arrays))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
-
-
 def make_objective(asked: Mapping[str, Any]) -> Objective:
     """Make the objective that options name.
 
@@ -882,6 +865,7 @@ def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for key, value in options.items():
         key = ALIASES.get(key, key)
+        value = str(value) if isinstance(value, Path) else value
         if key not in TYPES:
             raise ValueError(f"expected an option of training: {nearest(key, TYPES)}; got {key!r}")
         hint = TYPES[key]
@@ -935,19 +919,12 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
     try:
-        space, given = _spaces(config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")})
+        space, given = spaces_of(config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")})
         model = build(space, given=given, **config["model"])
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error
     return model.to(device).eval()
-
-
-def _spaces(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[Space, Space | None]:
-    """Return the spaces of data and of conditions that config.json describes, from the arrays of model.safetensors."""
-    given = config.get("given")
-    space = Space.restore(config["space"], {k.removeprefix("space."): v for k, v in arrays.items()})
-    return space, None if given is None else Space.restore(given, {})
 
 
 def _reads_latent(model: LatentModel) -> bool:

@@ -6,12 +6,19 @@ compared by name, by options and by the shapes of their weights, never by positi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vaestro.data.matching import Origin
 from vaestro.loop import Training
 from vaestro.model import LatentModel
 from vaestro.parts import find, options_of
+from vaestro.spaces import Space
 
 PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")
 OF_PART = {"posterior": ("posterior", "network", "encoder"), "likelihood": ("likelihood", "network", "decoder"), "prior": ("prior",)}
@@ -60,6 +67,30 @@ def take_over(training: Training, model: LatentModel, own: Mapping[str, Any], as
         notes.append(f"the prior starts anew: {asked['prior']}, where {run} has {own['prior']}")
     notes += [f"{name} is {asked[name]}, where {run} has {own[name]}: the weights are the same" for name in changed if name != "prior"]
     return notes
+
+
+def stored_origin(folder: Path, run: str | None) -> Origin | None:
+    """Return what the data of a run are that started from another; None for other runs, and before its weights were written.
+
+    Raises:
+        ValueError: its files are damaged.
+    """
+    if not run or not (folder / "model.safetensors").exists():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        with safe_open(folder / "model.safetensors", framework="np") as file:
+            arrays = {k: file.get_tensor(k) for k in file.keys() if k.startswith("space.")}  # noqa: SIM118
+        return Origin(run, *spaces_of(config, arrays))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
+
+
+def spaces_of(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[Space, Space | None]:
+    """Return the spaces of data and of conditions that config.json describes, from the arrays of model.safetensors."""
+    given = config.get("given")
+    space = Space.restore(config["space"], {k.removeprefix("space."): v for k, v in arrays.items()})
+    return space, None if given is None else Space.restore(given, {})
 
 
 def _named(options: Mapping[str, Any], name: str) -> Any:

@@ -27,6 +27,7 @@ from vaestro.tokens import Ragged, Texts
 
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's
 SHIFTED = 1.0  # of the run's standard deviations: a shift of the mean that is mentioned
+SURE = 5.0  # standard errors of the new mean that a shift exceeds, whatever the number of columns
 REPEATED = 0.01  # share of values that occur several times, from which values without a grid are mentioned
 SHOWN = 3  # columns named in a note
 
@@ -254,10 +255,11 @@ class Origin:
         seen = np.ones_like(values, bool) if batch.observed is None else batch.observed[:, :real].numpy()
         count = seen.sum(0)
         shift = (values * seen).sum(0) / np.maximum(count, 1)
+        error = np.sqrt((((values - shift) * seen) ** 2).sum(0) / np.maximum(count - 1, 1) / np.maximum(count, 1))
         # A constant cell has no standard deviation: its step is its own size.
         grid = space.grid()
         shift = np.where((np.broadcast_to(0.0 if grid is None else grid, (real,)) >= 1), 0.0, shift)
-        far = sorted((i for i in range(real) if abs(shift[i]) > SHIFTED), key=lambda i: -abs(shift[i]))
+        far = sorted((i for i in range(real) if abs(shift[i]) > max(SHIFTED, SURE * error[i])), key=lambda i: -abs(shift[i]))
         if not far:
             return []
         label = [c.name for c in space.columns] if space.columns else [f"feature {i}" for i in range(real)]
