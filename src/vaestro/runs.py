@@ -781,8 +781,8 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     """
     opened = Run(run)
     model = opened.model()
-    own: dict[str, Any] = json.loads((opened.path / "config.json").read_text())["model"]
-    return model, own
+    config = opened.config
+    return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:
