@@ -261,6 +261,7 @@ def test_grey_levels_for_a_binary_run_say_how_to_binarise(tmp_path: Path, monkey
     said = refused("old.npy", "--init", "old", "--steps", "4")
     assert "old.npy:binarise=dynamic binarises grey levels" in said
     run = vs.train("old.npy:binarise=dynamic", run="new", init="old", steps=4)
+    assert "binarise=dynamic" in run.config["source"] and any("dynamic binarisation" in n for n in run.data().notes)
     assert run.data().train.dynamic and run.data().train.sha256() == vs.Run("old").data().train.sha256()
 
 

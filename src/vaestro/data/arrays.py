@@ -153,8 +153,13 @@ def _settled(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], 
         if space.kind is not Kind.LEVELS or space.levels != 256 or space.low != 0 or space.step != 1:
             raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
         space = replace(space, kind=Kind.BINARY, levels=2, step=255.0)
-        notes.append(f"{binarise} binarisation with P(1) = level / 255" + (", anew at every access" if binarise == "dynamic" else ""))
+        notes.append(binarised_note(binarise))
     return space, options, notes
+
+
+def binarised_note(how: str) -> str:
+    """Say how grey levels are binarised: dynamic or static."""
+    return f"{how} binarisation with P(1) = level / 255" + (", anew at every access" if how == "dynamic" else "")
 
 
 def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.data import cache, duplicates, images, matching, shards, tables, texts
-from vaestro.data.arrays import Inferred, as_it_lies, grey_levels, infer_space, large
+from vaestro.data.arrays import Inferred, as_it_lies, binarised_note, grey_levels, infer_space, large
 from vaestro.data.matching import Origin
 from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, as_source, is_images, parse_source, plain, read
@@ -110,6 +110,9 @@ def _load_into(source: Any, origin: Origin, condition: Sequence[str], progress: 
     name, options, raw = _opened(source, progress, origin.columns, every=True)
     binarise = options.get("binarise", "dynamic" if name == "mnist" and space.kind is Kind.BINARY else "none")
     parts, notes = _split(raw, options, name)
+    if binarise != "none":
+        options = {**options, "binarise": binarise}
+        notes.append(binarised_note(binarise))
     origin.check(parts, options, name)
     notes += origin.left_out(parts)
     try:
