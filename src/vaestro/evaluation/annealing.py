@@ -290,15 +290,7 @@ def annealing(
     forward = Annealing(job, n, options)
     if simulated == 0:
         return [forward]
-    both = Bidirectional(job, n if simulated is None else simulated, options)
-    try:
-        both.simulated(0)
-    except ValueError as error:
-        if simulated is not None:
-            raise
-        forward.note = (f"AIS has no upper bound here: {error}",)
-        return [forward]
-    return [forward, both]
+    return [forward, Bidirectional(job, n if simulated is None else simulated, options)]
 
 
 class _Annealed(Work):
@@ -306,7 +298,6 @@ class _Annealed(Work):
         super().__init__(job)
         self.rows = rows
         self.temperatures, self.chains, self.schedule, self.start, self.leapfrog = options
-        self.note: tuple[str, ...] = ()
         self.ts = temperatures(self.temperatures, self.schedule)
         self.decoded = at_once(job.model.space)
         self.chunk = max(1, min(ROWS, self.decoded) // self.chains)
@@ -365,7 +356,7 @@ class Annealing(_Annealed):
         lower, log_ess, accepted = table
         how = f"AIS with {self._how(accepted)}"
         made = self._estimate("lower", lower, how, np.exp(log_ess), "data", accepted)
-        warnings = done.warnings + self.note
+        warnings = done.warnings
         if accepted.mean() < 0.3:
             warnings += (f"AIS: HMC accepts only {accepted.mean():.0%} of its moves: the bound is looser than it could be",)
         return replace(done, estimates=(*done.estimates, made), warnings=warnings)
