@@ -14,7 +14,7 @@ from tests.test_oracles import set_linear
 from vaestro.data import Rows
 from vaestro.densities import log_mean_exp
 from vaestro.evaluation import SIMULATED
-from vaestro.evaluation.annealing import Hmc, Path, State, Transition, anneal, temperatures, tuned
+from vaestro.evaluation.annealing import Hmc, Path, State, Transition, _chance, anneal, likeness, temperatures, tuned
 from vaestro.parts import TABLE
 from vaestro.spaces import Batch, Kind
 
@@ -326,6 +326,19 @@ def test_data_unlike_the_models_own_are_said_to_be() -> None:
     result = vs.evaluate(linear.model, rows, k=5, methods="ais:temperatures=10,chains=4,n=30")
     assert any("unlike" in warning for warning in result.warnings)
     assert result.estimates[-1].details["alike"] is False
+
+
+@pytest.mark.parametrize("n", [10, 25, 40, 100])
+def test_data_are_called_alike_only_where_the_sample_can_exclude_that_they_are_not(n: int) -> None:
+    r, shift = np.random.default_rng(n), 0.9539  # a number of the second sample is the larger in 3 of 4 pairs
+    verdicts = {}
+    for name, moved in (("same", 0.0), ("at the limit", shift), ("far", 6.0)):
+        samples = [(r.normal(size=n), r.normal(size=n) + moved) for _ in range(300)]
+        verdicts[name] = [likeness([_chance(a, b)], n, n) for a, b in samples]
+    assert sum(v is True for v in verdicts["at the limit"]) <= 0.05 * 300
+    assert sum(v is False for v in verdicts["same"]) <= 0.01 * 300
+    assert all(v is False for v in verdicts["far"])
+    assert n < 40 or sum(v is True for v in verdicts["same"]) > 0.6 * 300, "it must be possible to be called alike"
 
 
 @pytest.mark.usefixtures("float64")
