@@ -178,7 +178,7 @@ def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     data = anndata.read_h5ad(folder / "counts.h5ad")
     start = time.perf_counter()
     scvi.model.SCVI.setup_anndata(data, size_factor_key="depth" if options.library == "drawn" or options.model == "softplus" else None)
-    kind = {"n_hidden": 128, "n_latent": 10, "n_layers": 1, "gene_likelihood": "nb", "dropout_rate": 0.1}
+    kind: dict[str, Any] = {"n_hidden": 128, "n_latent": 10, "n_layers": 1, "gene_likelihood": "nb", "dropout_rate": 0.1}
     plan: dict[str, Any] = {"n_epochs_kl_warmup": options.epochs // 3}
     if options.model == "matched":
         kind, plan = kind | {"dropout_rate": 0.0}, MATCHED
