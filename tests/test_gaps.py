@@ -284,6 +284,22 @@ def test_a_search_that_has_not_come_to_rest_is_told() -> None:
     assert long.gap.amortization()[0] > slow.gap.amortization()[0] + 0.1
 
 
+def test_few_data_do_not_show_that_a_search_has_come_to_rest() -> None:
+    torch.manual_seed(0)
+    space = make_space(Kind.BINARY)
+    model = vs.build(space, latent=2, network="mlp:width=8")
+    rows = Rows(make_values(space, 200), space, "test")
+    one = vs.evaluate(model, rows.take(1), methods="gap:steps=40,lr=0.01,k=50")
+    assert any("one datum is too few to tell whether the search" in warning for warning in one.warnings)
+    # Two data whose rises differ: no significant rise, and no small one either.
+    job = Job(model, rows.take(2), 1, 0, torch.device("cpu"))
+    for rises, words in (([0.5, -0.4], "too few to tell"), ([0.5, 0.52], "had not come to rest"), ([0.001, -0.001], "")):
+        table = np.array([[-5.0, -5.2], [-4.9, -5.1], [-4.8, -5.0], rises, [0.0, 0.0]])
+        warnings = gaps.Gaps(job, 2, 40, 4, 0.01, 50).finish(table, Evaluation((), 0.0, 0.0)).warnings
+        assert len(warnings) == bool(words), rises
+        assert all(words in warning for warning in warnings), rises
+
+
 def test_a_search_that_fails_keeps_the_encoders_posterior() -> None:
     model = small_model()
     result = vs.evaluate(model, data_for(model, 12).test, methods="gap:steps=4,lr=1e30,k=20")

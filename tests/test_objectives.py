@@ -235,6 +235,41 @@ def test_dip_is_what_numpy_says() -> None:
         assert float(Dip(kind=kind, off=3, diagonal=7)(draws, NOW)) == pytest.approx(expected, rel=1e-4)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("units", [(4,), (2, 2, 1)])
+@pytest.mark.parametrize("name", TABLE["posterior"])
+def test_the_covariance_of_dip_is_that_of_draws_for_every_posterior(name: str, units: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    made, space, rows, k = TABLE["posterior"][name], make_space(Kind.BINARY, (6,)), 1000, 64
+    torch.manual_seed(0)
+    posterior = made(space, torch.nn.Identity(), made.latents(units)).double()  # type: ignore[attr-defined]
+    features = torch.randn(rows, *made.outputs(posterior.units), dtype=torch.float64, generator=generator)  # type: ignore[attr-defined]
+    q = posterior.density(0.6 * features + 0.5)
+    z = q.from_noise(posterior.noise(k, rows, generator)).flatten(2).flatten(0, 1).detach()
+    centred = z - z.mean(0)
+    expected = centred.T @ centred / len(z)
+    error = (centred.unsqueeze(1) * centred.unsqueeze(2)).std(0) / math.sqrt(len(z))
+    found = Dip(kind="ii").covariance(replace(drawn(), q=q, z=z)).detach()
+    # A flow's own moments are of 16 draws of each datum in place of 64, and its means over data are exact to 0.5 % at most.
+    allowed = 5 * error if posterior.scored_anywhere else 5 * error * math.sqrt(1 + 64 / 16) + 0.005
+    assert ((found - expected).abs() < allowed).all()
+    if name not in INDEPENDENT:
+        without = torch.cov(q.mean.flatten(1).T, correction=0) + torch.diag(q.variance.flatten(1).mean(0))
+        assert ((without - expected).abs() > allowed).any(), "the test would not see off-diagonals that are left out"
+
+
+INDEPENDENT = {"normal", "laplace", "logistic", "student-t", "gumbel", "bernoulli"}
+
+
+def test_dip_on_the_covariance_of_z_asks_for_a_density_that_has_one() -> None:
+    class Foreign:
+        mean = torch.zeros(5, 2)
+
+    draws = replace(drawn(), q=Foreign())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"expected q.*LatentDensity.*dip:kind=ii.*got Foreign"):
+        Dip(kind="ii").check(draws)
+    Dip(kind="i").check(draws)
+
+
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_mmd_is_zero_in_the_mean_for_the_prior_and_not_for_others(kernel: Any) -> None:
     model, penalty = built(2), Mmd(kernel=kernel)

@@ -18,9 +18,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities import Normal, full_precision
+from vaestro.densities import LatentDensity, Normal, full_precision
 
 MOMENTS = 64  # draws that mean and variance are taken from
+PAIRS = 8  # pairs of draws of each datum that the covariance is taken from
 
 
 class Transform(Protocol):
@@ -116,7 +117,7 @@ class Planar:
 
 
 @final
-class Flowed:
+class Flowed(LatentDensity):
     """Represent q(z | x): z = mean + std * f(noise), f a map of noise laid flat. Its own draws are scored by what made them, at no cost.
 
     Args:
@@ -182,6 +183,22 @@ class Flowed:
     def variance(self) -> Tensor:
         """Return the variance of those draws, (B, *Z)."""
         return self._mean_and_variance()[1]
+
+    def mean_covariance(self) -> Tensor:
+        """Estimate the covariance averaged over the data, (n, n), without bias, from 8 pairs of draws of each datum.
+
+        A pair is made of noise and its opposite, and its draws are centre + half and centre - half. Their covariance is that of the
+        centres plus the mean of half half'. The noise differs between data, so that its error averages out over the batch.
+        """
+        mean = self.outer.mean
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.randn((PAIRS, *mean.shape), generator=generator).to(mean)
+        one, other = (self._flat(self._pushed(part)[0]) for part in (noise, -noise))
+        half, centre = (one - other) / 2, (one + other) / 2
+        centre = centre - centre.mean(0)
+        return torch.einsum("kbi,kbj->ij", half, half) / half[..., 0].numel() + torch.einsum("kbi,kbj->ij", centre, centre) / (
+            (PAIRS - 1) * len(mean)
+        )
 
     def detach(self) -> Flowed:
         """Return the same density, cut from the graph."""

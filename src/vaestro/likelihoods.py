@@ -86,12 +86,12 @@ class Likelihood(nn.Module, ABC):
         """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2): (K, B, *X)."""
         raise NotImplementedError
 
-    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `spread` for draws x (B, *X) of p(x | z).
 
         Returns:
-            the middle of the cell that holds each value, (B, *X); the noise, (B, *jitter), 0 where there is no grid; and whether
-            all values of a draw lie within the data's levels, (B,).
+            the middle of the grid cell that holds each value, (B, *X), possibly outside of the data's levels; and the noise,
+            (B, *jitter), 0 where there is no grid.
         """
         raise NotImplementedError
 
@@ -254,10 +254,8 @@ class _Continuous(Likelihood):
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
         return x + self.grid * noise
 
-    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, noise = _settled(x, self.grid)
-        outside = (x < 0) | (x > self.space.levels - 1) if self.space.kind is Kind.LEVELS else torch.zeros_like(x, dtype=torch.bool)
-        return x, noise, ~outside.flatten(1).any(1)
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _settled(x, self.grid)
 
     def on_grid(self) -> Tensor:
         return (self.grid > 0).expand(self.space.shape).flatten()
@@ -853,9 +851,9 @@ class Table(Likelihood):
         real, rest = x[..., : self.reals] + self.grid * noise, x[..., self.reals :]
         return torch.cat([real, rest.expand(*real.shape[:-1], -1)], -1)
 
-    def settle(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, x: Tensor) -> tuple[Tensor, Tensor]:
         real, noise = _settled(x[..., : self.reals], self.grid)
-        return torch.cat([real, x[..., self.reals :]], -1), noise, torch.ones_like(x[:, 0], dtype=torch.bool)
+        return torch.cat([real, x[..., self.reals :]], -1), noise
 
     def on_grid(self) -> Tensor:
         return self.grid > 0

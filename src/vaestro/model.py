@@ -40,14 +40,6 @@ def _once(compute: Callable[[Draws], Tensor]) -> property:
     return property(get)
 
 
-REDRAWS = 20  # for draws outside of the levels
-
-
-def _rows(keep: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return rows of a where `keep` (B,) holds, and else those of b."""
-    return torch.where(keep.view(-1, *[1] * (a.ndim - 1)), a, b)
-
-
 def _mean_of_draws(x: Tensor) -> Tensor:
     return x.squeeze(0) if len(x) == 1 else x.mean(0)
 
@@ -195,13 +187,12 @@ class LatentModel(nn.Module, ABC):
     def simulate(
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor, Tensor | None]:
-        """Draw n data with the latents (n, *Z) that made them, and the jitter (n, *jitter) where data lie on a grid.
+        """Draw n data with the latents (n, *Z) that generated them, and the jitter (n, *jitter) where data lie on a grid.
 
-        Latents and jitter are then one exact draw from the posterior of each datum. Cells that `observed` leaves out are
-        drawn and then masked.
-
-        Raises:
-            ValueError: the likelihood puts so much mass outside of the data's levels that no datum was found within.
+        Each triple is an exact draw from the model's joint distribution. The latents are therefore prior draws, and latents and
+        jitter are one exact posterior draw for each datum, also where only the cells in `observed` are seen: the other cells are
+        drawn and then masked. A continuous density on 8-bit or other levels has mass outside of the levels; such draws are kept,
+        because rejecting a draw for a cell that is then masked changes the distribution of z given the other cells.
         """
 
     @abstractmethod
@@ -333,34 +324,16 @@ class VAE(LatentModel):
         self, n: int, given: Tensor | None = None, observed: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Batch, Tensor, Tensor | None]:
         z = self.draw_prior(n, given, generator)
-        x = self._drawn(z, given, generator)
+        x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[attr-defined]
         jitter = None
         if self.jitter is not None:
-            x, jitter, inside = self.likelihood.settle(x)
-            for _ in range(REDRAWS):
-                if bool(inside.all()):
-                    break
-                # Latents and data are drawn together, so that those within the levels still belong to each other.
-                z_new = self.draw_prior(n, given, generator)
-                x_new, jitter_new, inside_new = self.likelihood.settle(self._drawn(z_new, given, generator))
-                z, x, jitter = (_rows(inside, old, new) for old, new in ((z, z_new), (x, x_new), (jitter, jitter_new)))
-                inside = inside | inside_new
-            if not bool(inside.all()):
-                raise ValueError(
-                    f"expected draws within the data's levels; got {int((~inside).sum())} of {n} outside of them {REDRAWS + 1} times"
-                )
-            # Where nothing was seen, or nothing is on a grid, the jitter's posterior is its prior.
-            own = (
-                self.likelihood.on_grid()
-                if observed is None
-                else self.likelihood.on_grid() & observed.flatten(1)[:, : math.prod(self.jitter)]
-            )
-            fresh = self._jitter(1, n, z, generator)[0]
-            jitter = torch.where(own.reshape(-1, *self.jitter), jitter, fresh)
+            x, jitter = self.likelihood.settle(x)
+            # Without a grid, or where the cell is missing, nothing depends on the jitter: its posterior is its prior.
+            own = self.likelihood.on_grid()
+            if observed is not None:
+                own = own & observed.flatten(1)[:, : math.prod(self.jitter)]
+            jitter = torch.where(own.reshape(-1, *self.jitter), jitter, self._jitter(1, n, z, generator)[0])
         return Batch(x if observed is None else torch.where(observed, x, 0), observed, given), z, jitter
-
-    def _drawn(self, z: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[no-any-return,attr-defined]
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)

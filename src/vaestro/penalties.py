@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Binary, Cells, LocationScale, Normal, full_precision, mean_over_ranks
+from vaestro.densities import Binary, Cells, LatentDensity, LocationScale, Normal, full_precision, mean_over_ranks
 from vaestro.model import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
@@ -244,10 +244,10 @@ class TotalCorrelation(Penalty):
 
 @final
 class Dip(Penalty):
-    """Press the covariance of the code to the unit matrix, by squares of what it is off (DIP-VAE; Kumar, Sattigeri and Balakrishnan 2018).
+    """Penalise squared differences of the code's covariance from the unit matrix (DIP-VAE; Kumar, Sattigeri and Balakrishnan 2018).
 
     Args:
-        kind: "i" for the covariance of q's means, "ii" for that of z, which has the mean of q's variances beside it.
+        kind: "i" for the covariance over data of q's mean; "ii" for the covariance of z, which adds the mean over data of q's covariance.
         off: weight of the squared covariances between units.
         diagonal: weight of the squared distances of variances from 1.
     """
@@ -260,13 +260,26 @@ class Dip(Penalty):
             raise ValueError(f"expected weights of 0 or more; got off={off} and diagonal={diagonal}")
         self.kind, self.off, self.diagonal = kind, off, diagonal
 
-    @full_precision
-    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+    def check(self, draws: Draws) -> None:
+        if self.kind == "ii" and not isinstance(draws.q, LatentDensity):
+            raise ValueError(
+                "expected q(z | x) to be a vaestro.densities.LatentDensity, whose mean_covariance dip:kind=ii uses; "
+                f"got {type(draws.q).__name__} (dip:kind=i needs the mean alone)"
+            )
+
+    def covariance(self, draws: Draws, *, alone: bool = False) -> Tensor:
+        """Return the covariance that is penalised, (n, n), over the data of all processes, or with `alone` of this one."""
         mean = gathered(draws.q.mean.flatten(1), alone)
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
-        if self.kind == "ii":
-            covariance = covariance + torch.diag(gathered(draws.q.variance.flatten(1), alone).mean(0))  # type: ignore[attr-defined]
+        if self.kind == "i":
+            return covariance
+        assert isinstance(draws.q, LatentDensity)
+        return covariance + gathered(draws.q.mean_covariance().unsqueeze(0), alone).mean(0)
+
+    @full_precision
+    def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        covariance = self.covariance(draws, alone=alone)
         own = covariance.diagonal()
         return self.off * (covariance.square().sum() - own.square().sum()) + self.diagonal * (own - 1).square().sum()
 

@@ -39,6 +39,7 @@ from vaestro.densities.latent import (
     groups_of,
     is_shared,
 )
+from vaestro.densities.moments import IndependentUnits, LatentDensity
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
 from vaestro.densities.values import (
     Bernoulli,
@@ -71,7 +72,9 @@ __all__ = [
     "DiscretizedLogistic",
     "FullNormal",
     "Gumbel",
+    "IndependentUnits",
     "Laplace",
+    "LatentDensity",
     "LocationScale",
     "Logistic",
     "LogisticMixture",

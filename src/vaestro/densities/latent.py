@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities.core import LOG_2PI, Density, full_precision, sum_cells, uniform
+from vaestro.densities.moments import IndependentUnits, LatentDensity
 from vaestro.densities.values import LocationScale, Normal, gumbel_noise
 
 BLOCK = 2**20  # numbers at once, which stay in the cache
@@ -43,7 +44,7 @@ class StandardNormal:
         return sum_cells(-0.5 * (value.square() + LOG_2PI), len(self.shape), None)
 
 
-class FullNormal:
+class FullNormal(LatentDensity):
     """Represent a normal with any covariance: z = mean + std * (noise + T noise), with T strictly lower triangular.
 
     Given the units before it, unit i is N(mean_i + std_i (T noise)_i, std_i^2), so that by the chain rule the density and its KL to
@@ -63,6 +64,13 @@ class FullNormal:
     def variance(self) -> Tensor:
         """Return the marginal variance of each unit, (B, *Z)."""
         return torch.exp(self.conditional_logvar) * (1 + self.lower.square().sum(-1).reshape(self.mean.shape))
+
+    @full_precision
+    def mean_covariance(self) -> Tensor:
+        """Return S (I + T) (I + T)' S, S = diag(std), averaged over the data, (n, n)."""
+        unit = self.lower + torch.eye(self.lower.shape[-1], dtype=self.lower.dtype, device=self.lower.device)
+        factor = torch.exp(0.5 * self.conditional_logvar.flatten(1)).unsqueeze(-1) * unit
+        return torch.einsum("bik,bjk->ij", factor, factor) / len(factor)
 
     @full_precision
     def from_noise(self, noise: Tensor) -> Tensor:
@@ -101,7 +109,7 @@ class FullNormal:
         return FullNormal(self.mean.detach(), self.conditional_logvar.detach(), self.lower.detach(), self.dims)
 
 
-class LowRankNormal:
+class LowRankNormal(LatentDensity):
     """Represent a normal with covariance S (I + V V') S, S = diag(std): independent noise and a few directions shared by all units.
 
     Args:
@@ -117,6 +125,13 @@ class LowRankNormal:
     def variance(self) -> Tensor:
         """Return the marginal variance of each unit, (B, *Z)."""
         return torch.exp(self.own_logvar) * (1 + self.factors.square().sum(-1).reshape(self.mean.shape))
+
+    @full_precision
+    def mean_covariance(self) -> Tensor:
+        """Return S (I + V V') S averaged over the data, (n, n)."""
+        logvar = self.own_logvar.flatten(1)
+        factor = torch.exp(0.5 * logvar).unsqueeze(-1) * self.factors
+        return torch.diag(torch.exp(logvar).mean(0)) + torch.einsum("bik,bjk->ij", factor, factor) / len(factor)
 
     @full_precision
     def from_noise(self, noise: Tensor) -> Tensor:
@@ -158,7 +173,7 @@ class LowRankNormal:
         return LowRankNormal(self.mean.detach(), self.own_logvar.detach(), self.factors.detach(), self.dims)
 
 
-class Binary:
+class Binary(IndependentUnits):
     """Represent independent units that are zero or one, by their logits.
 
     Args:
@@ -219,7 +234,7 @@ class Binary:
         return Binary(self.logits.detach(), self.dims)
 
 
-class OneHot:
+class OneHot(LatentDensity):
     """Represent groups of units of which one is one and the others zero, by logits; the units of a group lie together, first.
 
     Args:
@@ -258,6 +273,14 @@ class OneHot:
         """Return p (1 - p) of each unit."""
         mean = self.mean
         return mean * (1 - mean)
+
+    @full_precision
+    def mean_covariance(self) -> Tensor:
+        """Return the covariance averaged over the data, (n, n): diag(p) - p p' within a group, 0 between groups."""
+        mean = self.mean
+        group = groups_of(tuple(mean.shape[1:]), self.codes).to(mean.device)
+        p = mean.flatten(1)
+        return torch.diag(p.mean(0)) - torch.where(group == group.unsqueeze(-1), p.T @ p / len(p), 0.0)
 
     @property
     def entropy(self) -> Tensor:

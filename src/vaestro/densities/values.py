@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities.core import LOG_2PI, Cells, DataDensity, mixed_over, softplus, sum_cells, uniform
+from vaestro.densities.moments import IndependentUnits
 
 EULER = 0.5772156649015329
 
 
-class Normal(Cells):
+class Normal(Cells, IndependentUnits):
     """Represent a normal with diagonal covariance; `dims` trailing dimensions make one datum.
 
     Args:
@@ -134,7 +135,7 @@ class Categorical(Cells):
         return chosen - torch.logsumexp(self.logits, self._codes)
 
 
-class LocationScale(Cells):
+class LocationScale(Cells, IndependentUnits):
     """Hold what families x = loc + scale * noise share; loc and log_scale broadcast to (..., *X)."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor, dims: int = 1) -> None:

@@ -21,7 +21,7 @@ sigmoid(v) - 1/2 with v logistic, so that the path has no edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -290,15 +290,7 @@ def annealing(
     forward = Annealing(job, n, options)
     if simulated == 0:
         return [forward]
-    both = Bidirectional(job, n if simulated is None else simulated, options)
-    try:
-        both.simulated(0)
-    except ValueError as error:
-        if simulated is not None:
-            raise
-        forward.note = (f"AIS has no upper bound here: {error}",)
-        return [forward]
-    return [forward, both]
+    return [forward, Bidirectional(job, n if simulated is None else simulated, options)]
 
 
 class _Annealed(Work):
@@ -306,7 +298,6 @@ class _Annealed(Work):
         super().__init__(job)
         self.rows = rows
         self.temperatures, self.chains, self.schedule, self.start, self.leapfrog = options
-        self.note: tuple[str, ...] = ()
         self.ts = temperatures(self.temperatures, self.schedule)
         self.decoded = at_once(job.model.space)
         self.chunk = max(1, min(ROWS, self.decoded) // self.chains)
@@ -365,7 +356,7 @@ class Annealing(_Annealed):
         lower, log_ess, accepted = table
         how = f"AIS with {self._how(accepted)}"
         made = self._estimate("lower", lower, how, np.exp(log_ess), "data", accepted)
-        warnings = done.warnings + self.note
+        warnings = done.warnings
         if accepted.mean() < 0.3:
             warnings += (f"AIS: HMC accepts only {accepted.mean():.0%} of its moves: the bound is looser than it could be",)
         return replace(done, estimates=(*done.estimates, made), warnings=warnings)
@@ -419,10 +410,7 @@ class Bidirectional(_Annealed):
         if self.job.k >= 10:
             chances["gap"] = _chance(lower - bounded[1], real.nats - done["iwae"].nats[: len(real.nats)])
         m, n = len(lower), len(real.nats)
-        error = math.sqrt((m + n + 1) / (12 * m * n))  # of a chance, for data of one law
-        off = max(abs(chance - 0.5) for chance in chances.values())
-        # None: the data are too few to tell.
-        alike = False if off > max(ALIKE, 3 * error) else None if 3 * error > ALIKE else off <= ALIKE
+        alike = likeness(list(chances.values()), m, n)
         warnings = done.warnings
         if alike is False:
             here, there = (mean_and_error(a)[0] for a in (lower, np.exp(log_ess)))
@@ -437,6 +425,17 @@ class Bidirectional(_Annealed):
         told = {"alike": alike, "alike_chances": {name: round(chance, 3) for name, chance in chances.items()}}
         made[-1] = replace(made[-1], details={**made[-1].details, **told})
         return replace(done, estimates=(*done.estimates, *made), warnings=warnings)
+
+
+def likeness(chances: Sequence[float], m: int, n: int) -> bool | None:
+    """Tell from Mann-Whitney chances of m against n numbers whether two samples are alike; None where they are too few to tell.
+
+    Alike are those whose every chance lies within 1/4 of 1/2, with two standard errors to spare. Unlike are those of which one lies
+    further off than that, and than three standard errors.
+    """
+    off = max(abs(chance - 0.5) for chance in chances)
+    error = math.sqrt((m + n + 1) / (12 * m * n))  # of a chance between samples of one law
+    return False if off > max(ALIKE, 3 * error) else True if off + 2 * error <= ALIKE else None
 
 
 def _chance(a: np.ndarray, b: np.ndarray) -> float:

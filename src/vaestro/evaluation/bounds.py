@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.evaluation.records import Estimate, Evaluation
+from vaestro.evaluation.records import Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.model import LatentModel
 from vaestro.objectives import elbo, iwae
@@ -73,7 +73,10 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
     if rows.observed is not None:
         draws += ", of the observed cells"
     cells, spread = cells_of(job, count), correction(job, count)
-    details = spread | ({"rise": float((iwaes - tenths).mean()), "rise_from_k": k // PARTS} if k >= PARTS else {})
+    details = spread
+    if k >= PARTS:
+        rise, error = mean_and_error(iwaes - tenths)
+        details = spread | {"rise": rise, "rise_from_k": k // PARTS} | ({} if math.isnan(error) else {"rise_stderr": error})
     closed = spread | {"sampled": float(sampled.mean())}
     if on == "data":
         closed, details = closed | of_tokens(job, elbos), details | of_tokens(job, iwaes)

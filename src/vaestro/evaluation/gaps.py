@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vaestro.densities import scored_anywhere
 from vaestro.evaluation.bounds import at_once, bounds
-from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error
+from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error, plus_minus
 from vaestro.evaluation.work import Job, Work
 from vaestro.gradients import Pathwise, StickingTheLanding
 from vaestro.model import LatentModel
@@ -37,6 +37,7 @@ from vaestro.spaces import Batch
 ROWS = 1024  # data times draws of a step
 JUDGING = 100  # draws that decide which q of a datum to keep
 VISIBLE = 0.01  # nats: less than what is printed
+SETTLED = 0.1  # nats: a search may still rise by that much and be called settled
 
 
 def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500) -> list[Work]:
@@ -105,17 +106,26 @@ class Gaps(Work):
             reference,
             f"q from the encoder's by {self.steps:,} steps of Adam; ELBOs with {self.k:,} draws",
             how,
-            {"k": self.k, "steps": self.steps, "draws": self.draws, "lr": self.lr, "rise": rise, "kept": int(worse.sum())},
+            {
+                **{"k": self.k, "steps": self.steps, "draws": self.draws, "lr": self.lr},
+                **{"rise": rise, "rise_stderr": None if math.isnan(error) else error, "kept": int(worse.sum())},
+            },
         )
         warnings = done.warnings
         if not finite.all():
             warnings += (
                 f"the search for the best q diverged for {(~finite).sum():,} data, for which the encoder's is kept (gap:lr= less)",
             )
-        if rise > max(VISIBLE, 0.0 if math.isnan(error) else 2 * error):
+        if rise > VISIBLE and rise > 2 * error:  # never where one datum has no error
             warnings += (
                 f"the search for the best q had not come to rest: it rose by {rise:.2f} nats from its second quarter to its last; "
                 "the amortization gap is larger and the approximation gap smaller than what is said (gap:steps= more, or another lr=)",
+            )
+        elif finite.any() and not rise + 2 * error < SETTLED:
+            few = "one datum is" if finite.sum() == 1 else f"{int(finite.sum()):,} data are"
+            warnings += (
+                f"{few} too few to tell whether the search for the best q had come to rest: it rose by "
+                f"{plus_minus((rise, error))} nats from its second quarter to its last (gap:n= more)",
             )
         return replace(done, gap=gap, warnings=warnings)
 

@@ -77,7 +77,8 @@ class Estimate:
             of = f"{self.k:,} {'chains' if self.method == 'ais' else 'draws'}"
             notes.append(f"effectively {middle:.1f} of {of} for half of the data, fewer than {low:.1f} for one in 20")
         if "rise" in self.details:
-            notes.append(f"it rose by {self.details['rise']:.2f} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
+            rise = plus_minus((self.details["rise"], self.details.get("rise_stderr", math.nan)))
+            notes.append(f"it rose by {rise} nats from {self.details['rise_from_k']:,} draws to {self.k:,}")
         if "sampled" in self.details and not math.isclose(self.details["sampled"], self.mean()[0], abs_tol=5e-3):
             notes.append(f"with log q - log p at the draws in place of the rate in closed form: {self.details['sampled']:.2f}")
         if "tokens" in self.details:
