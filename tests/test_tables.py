@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vaestro.data import tables
-from vaestro.data.tables import SUFFIXES, frame_of, infer_space, read_table, write_frame
+from vaestro.data.kinds import infer_space
+from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
 from vaestro.spaces import LARGEST_COUNT, Frame, Kind, Space
 
 pa = pytest.importorskip("pyarrow")
