@@ -44,7 +44,6 @@ DISCRETE = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.COUNT, Kind.
 COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.CATEGORY)
 LARGEST_COUNT = 2**24  # counts are held in float32, which has every whole number up to here
 DAY = np.timedelta64(1, "D")
-OFF = 0.02  # of a grid's step: distances from the grid below this are rounding errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,9 +213,8 @@ def _on_grid(numbers: np.ndarray, step: Any, origin: Any, atoms: Any) -> np.ndar
 
 
 def _rounded(numbers: np.ndarray, step: Any, origin: Any) -> np.ndarray:
-    """Put numbers that lie off a grid by more than rounding errors onto it."""
-    points = np.rint((numbers - origin) / step) * step + origin
-    return np.where(np.abs(numbers - points) > OFF * step, points, numbers)
+    """Put numbers onto the nearest points of a grid."""
+    return np.asarray(np.rint((numbers - origin) / step) * step + origin)
 
 
 @dataclass(frozen=True, eq=False)

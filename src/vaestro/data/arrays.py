@@ -28,6 +28,7 @@ from vaestro.spaces import LARGEST_COUNT, Kind, Space
 COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
+FEW = 10  # values of whole numbers that could be categories
 GUESSED = 1000  # rows of an array from which it is guessed what the cells are
 
 
@@ -215,21 +216,25 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
 
 
 def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, list[str]]:
-    """Choose between counts and real values on a grid of 1 for whole numbers beyond 0 .. 255, by rows of the training split."""
-    how = f"{name}:kind=" if name != "array" else "kind="
-    range_ = f"whole numbers from {seen.low:,.0f} to {seen.high:,.0f}"
-    if seen.low >= 0:
-        why: str | None = f"values above {LARGEST_COUNT:,}"
-        if seen.high <= LARGEST_COUNT:
-            some = train.spread(max(100, SAMPLED // space.cells))
-            why = why_not_all_counts(some.take(np.arange(len(some))).reshape(len(some), -1))
-        if why is None:
-            note = f"{range_} read as counts"
-            return replace(space, kind=Kind.COUNT), [note + ("" if name == "array" else f" ({how}real and {how}category overrule)")]
-        range_ += f" read as real on a grid of 1, not as counts ({why})"
-    else:
-        range_ += " read as real on a grid of 1"
-    return space, [range_ + ("" if name == "array" else f"; {how}count or {how}category overrules")]
+    """Choose between counts and real values on a grid of 1 for whole numbers beyond 0 .. 255, by rows of the training split.
+
+    Raises:
+        ValueError: they are integers of so few values that they could be categories.
+    """
+    some = train.spread(max(100, SAMPLED // space.cells))
+    rows = some.take(np.arange(len(some))).reshape(len(some), -1)
+    if len(np.unique(rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows)) <= FEW:
+        if train.whole.dtype.kind in "iu":
+            got = f"few values from {seen.low:g} to {seen.high:g}"
+            raise ValueError(f"expected kind= for integers of so few values; got {got}: try {name}:kind=real or {name}:kind=category")
+        return space, []
+    numbers, named = f"whole numbers from {seen.low:,.0f} to {seen.high:,.0f}", name != "array"
+    if seen.low < 0:
+        return space, [f"{numbers} read as real on a grid of 1" + (f" ({name}:kind=category reads codes)" if named else "")]
+    why = why_not_all_counts(rows) if seen.high <= LARGEST_COUNT else f"values above {LARGEST_COUNT:,}"
+    if why is None:
+        return replace(space, kind=Kind.COUNT), [f"{numbers} read as counts" + (f" ({name}:kind=real overrules)" if named else "")]
+    return space, [f"{numbers} read as real on a grid of 1, not as counts ({why})" + (f"; {name}:kind=count overrules" if named else "")]
 
 
 def _sides(space: Space, options: dict[str, Any], name: str, count: int) -> tuple[dict[str, Any], list[str]]:

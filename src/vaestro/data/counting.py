@@ -12,7 +12,9 @@ import math
 import numpy as np
 import torch
 
-LIMIT = 0.5  # standard deviations: counts that are never below this are nearly normal
+LIMIT = 0.5  # standard deviations: what is never below this has its lower limit far from 0
+WIDER = 1.5  # times the mean: a variance above this is no Poisson's
+NORMAL = 5.0  # standard deviations: a Poisson with a mean above this is nearly normal
 TAIL = 0.005  # of the values are below what counts as the lower limit
 FAR = 10.0  # interquartile ranges from the median: typing errors and codes for missing values, if there are few
 CLEARLY = 3.0  # standard errors
@@ -40,7 +42,9 @@ def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
     if ratio < 0.9 and z < -CLEARLY:
         return f"variance {_short(variance)} below the mean {_short(mean)}"
     lowest = _quantile(values, times, TAIL)
-    if lowest >= 2 and lowest > LIMIT * math.sqrt(variance):
+    deviation = math.sqrt(variance)
+    # A Poisson of a moderate mean is never near 0 either, but its variance is its mean.
+    if lowest >= 2 and lowest > LIMIT * deviation and (ratio > WIDER or mean > NORMAL * deviation):
         return f"lower limit {lowest:,.0f} far from 0"
     gain = _log_normal(values, mean, variance) - _log_negative_binomial(values, mean, variance)
     better = float(np.average(gain, weights=times))

@@ -114,12 +114,12 @@ def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> tuple[Kin
     often = times.sum() >= FEW * len(values)
     if len(values) == 2 and (often or set(values.tolist()) == {0, 1}):
         return Kind.BINARY, None
+    if len(values) <= FEW and often and times[values != np.rint(values)].sum() <= allowed(times):
+        return Kind.CATEGORY, None
     found = fractions(values, times)
     whole = bool(found.units) and found.units % found.parts == 0 and found.residue % found.parts == 0
     if not whole and (values != np.rint(values)).any():
         return Kind.REAL, None
-    if len(values) <= FEW and often:
-        return Kind.CATEGORY, None
     negative = int(times[values < 0].sum())
     if found.units != found.parts or negative > allowed(times):
         return Kind.REAL, None

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vaestro.spaces import OFF
-
 FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 resolves
 DIGITS = 9  # decimals 0 .. 8 are tried, and as many more as the largest value is below 1
 STRAY_SHARE = 0.01  # of the values may lie off the grid,
 STRAY_REST = 0.05  # and of those that do not share the most frequent value
 FEWEST = 20  # values from which one may be off
 ODDS = -6.0  # log10 of the chance, below which a grid with values off it is accepted
+OFF = 0.02  # of a step: distances from the grid below this are rounding errors
 DECIMAL_ODDS = -9.0  # log10 of the chance that numbers on no grid round to decimals
 
 NOWHERE = np.zeros(0, bool)
@@ -220,11 +219,16 @@ def _spaced_bulk(values: np.ndarray, times: np.ndarray, gaps: np.ndarray, noise:
             return None
         ratio = gaps / step
         fits = (np.abs(ratio - np.rint(ratio)) < OFF) & (ratio > 0.5)
+        if not fits.any():
+            continue
         step = float(gaps[fits].sum() / np.rint(ratio[fits]).sum())
         for anchor in values[np.argsort(-times, kind="stable")[:3]]:
-            steps = np.rint((values - anchor) / step)
-            near = np.abs(values - anchor - steps * step) < 0.25 * step
-            slope, start_at = np.polyfit(steps[near], values[near], 1) if near.sum() > 2 and np.ptp(steps[near]) else (step, anchor)
+            slope, start_at = step, anchor
+            for within in (0.25, OFF, OFF):
+                steps = np.rint((values - start_at) / slope)
+                near = np.abs(values - start_at - steps * slope) < within * slope
+                if near.sum() > 2 and np.ptp(steps[near]):
+                    slope, start_at = np.polyfit(steps[near], values[near], 1)
             steps = np.rint((values - start_at) / slope)
             off = np.abs(values - start_at - steps * slope) > OFF * slope
             held, lost = int((~off).sum()), int(off.sum())
