@@ -343,7 +343,7 @@ def test_kinds_of_a_mixed_table(mixed):
     assert space.missing and space.measure == "mixed"
     assert notes[0] == "6 real (price, height and 4 more), 1 count (visits), 2 binary (sex, member), 3 category (city, stars and 1 more)"
     assert "of cells are empty, in visits, " in notes[1] and "missing at random is assumed" in notes[1]
-    assert "price, born, seen lie on a grid: dequantised with its step" in notes
+    assert "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
     assert "stars has few values: read as categories (count=stars overrules)" in notes
     assert "visits holds whole numbers: read as counts (real=visits overrules)" in notes
     (year,) = [n for n in notes if n.startswith("year")]
@@ -410,7 +410,7 @@ def test_continuous_numbers_have_no_grid_unless_a_value_repeats(rng):
     assert [
         n
         for n in notes
-        if n.startswith(f"rain has repeated values but no regular grid: dequantised with bin width {found.resolution:.2g}.")
+        if n.startswith(f"rain has repeated values but no regular grid: dequantised with bin width {found.resolution:.4g}.")
     ]
     back = space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"]
     assert (back[rain == 0] == 0).all()

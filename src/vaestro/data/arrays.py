@@ -475,23 +475,7 @@ class _Real(_Fit):
         if space.kind is Kind.UNIT:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
-            steps = np.unique(
-                resolution[(resolution > 0) & ~np.broadcast_to(constant, resolution.shape)] if resolution.ndim else resolution
-            )
-            if len(steps):
-                shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
-                plural = "s" * (len(steps) > 1)
-                if atoms is None:
-                    notes.append(f"values lie on a grid: dequantised with its step{plural}, {shown}")
-                elif atoms.all():
-                    notes.append(
-                        f"values repeat but lie on no grid: dequantised with bin width{plural} {shown}, which the bound depends on"
-                    )
-                else:
-                    notes.append(
-                        f"values lie on a grid, or repeat without one: dequantised with width{plural} {shown}; "
-                        "without a grid the bound depends on the width"
-                    )
+            notes += _grid_notes(resolution, atoms, constant)
         return fitted, notes
 
     def _resolution(self, notes: list[str]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
@@ -520,6 +504,24 @@ class _Real(_Fit):
         if not steps.any():
             return None, None, None, None
         return steps, origins, atoms if atoms.any() else None, strays if strays.any() else None
+
+
+def _grid_notes(resolution: np.ndarray, atoms: np.ndarray | None, constant: np.ndarray) -> list[str]:
+    """Say which cells lie on a grid, and which repeat without one; `constant` ones are neither."""
+    repeated = np.zeros(resolution.shape, bool) if atoms is None else np.broadcast_to(atoms, resolution.shape)
+    regular = (resolution > 0) & ~repeated
+    notes = []
+    for which, what, end in (
+        (regular, "lie on a grid: dequantised with step", ""),
+        (repeated, "repeat without a regular grid: dequantised with bin width", ", which the bound depends on"),
+    ):
+        which = which & ~constant if which.ndim else which
+        steps = np.unique(resolution[which])
+        if len(steps):
+            whose = "values" if which.all() else f"values of {int(which.sum()):,} of {which.size:,} cells"
+            shown = f" {steps[0]:g}" if len(steps) == 1 else f"s {steps[0]:g} .. {steps[-1]:g}"
+            notes.append(f"{whose} {what}{shown}{end}")
+    return notes
 
 
 def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:

@@ -22,7 +22,7 @@ KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that s
 MOST_CATEGORIES = 1000
 FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
 REMARKS = {  # of one column, and of several
-    "grid": ("lies on a grid: dequantised with its step", "lie on a grid: dequantised with its step"),
+    "grid": ("lies on a grid of that step: dequantised", "lie on grids of those steps: dequantised"),
     "repeats": (
         "has repeated values but no regular grid: dequantised with bin width {}. The bound depends on it; round the column to choose it",
         "have repeated values but no regular grid: dequantised with bin width {}. Bounds depend on it; round the columns to choose it",
@@ -186,7 +186,7 @@ class _Remarks:
     def look(self, column: Column, values: np.ndarray, asked: bool, remark: str | None, why: str | None) -> None:
         """Take note of a column, of its distinct values, and of what was found already."""
         numbers = values.dtype.kind in "iuf"
-        self.steps[column.name] = f"{column.resolution or 1.0:.2g}" + (" days" if values.dtype.kind == "M" else "")
+        self.steps[column.name] = _step(column)
         if len(values) == 1:
             remark = "constant"
         elif why is not None:
@@ -210,7 +210,10 @@ class _Remarks:
                 "count": _overruled("real", names, name),
                 "numbers": leave_out(name, names, ignored),
             }.get(remark, "")
-            lines.append(listed(names) + " " + REMARKS[remark][len(names) > 1].format(more).replace(" ()", ""))
+            shown = [f"{_cut(n)} ({self.steps[n]})" for n in names] if remark == "grid" else names
+            lines.append(
+                listed(shown, width=60 if remark == "grid" else 24) + " " + REMARKS[remark][len(names) > 1].format(more).replace(" ()", "")
+            )
         if self.whys:
             names = list(self.whys)
             each = listed([f"{_cut(n)} ({self.whys[n]})" for n in names], SHOWN, 80)
@@ -231,6 +234,14 @@ def _overruled(kind: str, names: Sequence[str], source: str) -> str:
     if source == "table":
         return ""
     return f"{kind}={'+'.join(map(quoted, names)) if len(names) <= SHOWN else ''} overrules"
+
+
+def _step(column: Column) -> str:
+    """Return the step of a column's grid with its unit: 0.01, 7 days or 60 s."""
+    step = column.resolution or 1.0
+    if not column.dtype.startswith("datetime64"):
+        return f"{step:.4g}"
+    return f"{step * 86400:.4g} s" if step < 1 else "1 day" if step == 1 else f"{step:.4g} days"
 
 
 def _cut(name: str) -> str:
