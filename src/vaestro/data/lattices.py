@@ -18,6 +18,7 @@ STRAY_SHARE = 0.01  # of the values may lie off the grid,
 STRAY_REST = 0.05  # and of those that do not share the most frequent value
 FEWEST = 20  # values from which one may be off
 ODDS = -6.0  # log10 of the chance, below which a grid with values off it is accepted
+HEAD = 1000  # distances that are looked at before all of them are
 OFF = 0.02  # of a step: distances from the grid below this are rounding errors
 DECIMAL_ODDS = -9.0  # log10 of the chance that numbers on no grid round to decimals
 
@@ -197,9 +198,12 @@ def _spaced(values: np.ndarray, times: np.ndarray, eps: float) -> Lattice | None
     gaps = gaps[gaps > noise]  # smaller ones are one number, computed in two ways
     if not len(gaps):
         return None
+    least, head = gaps.min(), gaps[:HEAD]
     for parts in range(1, 13):
-        steps = np.rint(gaps * parts / gaps.min())
-        if np.abs(gaps * parts / gaps.min() - steps).max() < 0.01:
+        if np.abs(head * parts / least - np.rint(head * parts / least)).max() >= 0.01:
+            continue
+        steps = np.rint(gaps * parts / least)
+        if np.abs(gaps * parts / least - steps).max() < 0.01:
             step = float(gaps.sum() / steps.sum())
             return Lattice(step, float(values[times.argmax()])) if 4 * OFF * step >= noise else None
     return _spaced_bulk(values, times, gaps, noise)
@@ -217,9 +221,12 @@ def _spaced_bulk(values: np.ndarray, times: np.ndarray, gaps: np.ndarray, noise:
         step = common / parts
         if 4 * OFF * step < noise:
             return None
+        head = gaps[:HEAD] / step
+        if (np.abs(head - np.rint(head)) < OFF).mean() < 0.5:
+            continue
         ratio = gaps / step
         fits = (np.abs(ratio - np.rint(ratio)) < OFF) & (ratio > 0.5)
-        if not fits.any():
+        if fits.mean() < 0.5:
             continue
         step = float(gaps[fits].sum() / np.rint(ratio[fits]).sum())
         for anchor in values[np.argsort(-times, kind="stable")[:3]]:
