@@ -260,7 +260,6 @@ def test_more_held_out_rows_than_there_are(refused):
 
 def test_levels_below_zero(here, refused):
     np.save("x.npy", np.arange(-3, 57).reshape(20, 3))
-    assert "try x.npy:kind=real" in refused("train", "x.npy", "--run", "new", *TINY)
     assert "got -3" in refused("train", "x.npy:kind=levels", "--run", "new", *TINY)
 
 

@@ -147,7 +147,7 @@ def test_means_are_shares_of_the_library() -> None:
     for name in ("poisson", "negative-binomial", "zero-inflated"):
         for column in (depth, depth + 0.25):  # a count, and a real number
             space = make_space(Kind.COUNT, (GENES,))
-            given, _ = vs.data.tables.infer_space(*[vs.spaces.Frame({"depth": np.ma.MaskedArray(column)})] * 2, {}, "a test")
+            given, _ = vs.data.kinds.infer_space(*[vs.spaces.Frame({"depth": np.ma.MaskedArray(column)})] * 2, {}, "a test")
             model = vs.build(space, latent=2, likelihood=f"{name}:library=depth", given=given, network="mlp:width=8")
             features = given.features(
                 torch.from_numpy(given.inward(vs.spaces.Frame({"depth": np.ma.MaskedArray(column)}))), None, torch.float32

@@ -8,7 +8,7 @@ Real data on a grid (rounded to cents, whole numbers read as real) have a densit
 mass on one grid point and let the variance go to zero. Such data are spread uniformly over the grid's cells, value +
 resolution * u with u on (-1/2, 1/2), and no density of the spread data can exceed what a cell holds (Theis, van den Oord
 and Bethge 2016). The same holds where values repeat on no grid, as exact zeros among positive numbers do: the width of
-their cells is a convention, which `data.tables.lattice` takes from the data and every bound depends on.
+their cells is a convention, which `data.lattices` takes from the data and every bound depends on.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Column:
         missing: whether it has empty cells.
         origin: a point of that grid.
         atoms: whether there is no grid, but rows share numbers, `origin` more than any: `resolution` is the width of their cells.
+        strays: whether a few values lie off the grid (off the whole numbers for counts); the model sees them rounded to it, so
+            that the cells stay disjoint and their probabilities sum to one.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Column:
     missing: bool = False
     origin: float = 0.0
     atoms: bool = False
+    strays: bool = False
 
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
         """Turn the user's column (N,) into codes or standardised values (N,), float32; empty cells become 0.
@@ -109,6 +112,8 @@ class Column:
         wrong = ~np.isfinite(numbers) & ~mask
         if wrong.any():
             raise ValueError(f"expected finite values in column {self.name!r}; got {int(wrong.sum())} that are infinite")
+        if self.strays:
+            numbers = _rounded(numbers, self.resolution or 1.0, self.origin)
         if self.kind is Kind.COUNT:
             bad = ((numbers < 0) | (numbers != np.rint(numbers)) | (numbers > LARGEST_COUNT)) & ~mask
             if bad.any():
@@ -209,6 +214,11 @@ def _on_grid(numbers: np.ndarray, step: Any, origin: Any, atoms: Any) -> np.ndar
     return np.where(np.asarray(atoms) & (cells != 0), numbers, cells * step + origin)
 
 
+def _rounded(numbers: np.ndarray, step: Any, origin: Any) -> np.ndarray:
+    """Put numbers onto the nearest points of a grid."""
+    return np.asarray(np.rint((numbers - origin) / step) * step + origin)
+
+
 @dataclass(frozen=True, eq=False)
 class Space:
     """Describe the data: their shape, their kind, and the transform to and from the user's units.
@@ -229,6 +239,7 @@ class Space:
         resolution, origin: the step of the grid that real data lie on, and a point of it, float64 that broadcast to *X; a
             step of 0 where there is none.
         atoms: where there is no grid, but values repeat, as in a Column; bools that broadcast to *X.
+        strays: where a few values lie off the grid, as in a Column; bools that broadcast to *X.
         marginal: the training split's probability of a one (binary, *X), frequencies of the codes (levels and
             categories, (levels, *X) or (levels, 1, ..)) or mean (counts, *X); where a decoder's last bias starts.
     """
@@ -249,10 +260,11 @@ class Space:
     resolution: np.ndarray | None = field(default=None, repr=False)
     origin: np.ndarray | None = field(default=None, repr=False)
     atoms: np.ndarray | None = field(default=None, repr=False)
+    strays: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
 
     SCALARS = ("kind", "shape", "outside", "dtype", "low", "step", "levels", "missing", "names")
-    ARRAYS = ("offset", "scale", "resolution", "origin", "atoms", "marginal")
+    ARRAYS = ("offset", "scale", "resolution", "origin", "atoms", "strays", "marginal")
 
     @classmethod
     def table(cls, columns: Sequence[Column]) -> Space:
@@ -414,6 +426,15 @@ class Space:
             )
         return words + b"".join((np.round(a, 6) + 0.0).tobytes() for a in (offset / scale, np.log(scale)))
 
+    @property
+    def on_grid(self) -> bool:
+        """Return whether every value that has a density lies on a grid, so that a probability can be made of the density."""
+        if self.kind is Kind.TABLE:
+            return all(c.resolution > 0 and not c.atoms for c in self.columns if c.kind is Kind.REAL)
+        if self.kind not in (Kind.REAL, Kind.UNIT):
+            return True
+        return self.resolution is not None and bool((self.resolution > 0).all()) and (self.atoms is None or not self.atoms.any())
+
     def log_cells(self) -> np.ndarray | None:
         """Return the log-volume, in the user's units, of the grid's cell around each value, (*shape,); 0 where there is no
         grid, None where there is none at all. A density, plus this, is the probability of what is on the grid."""
@@ -473,6 +494,9 @@ class Space:
             if self.kind is Kind.UNIT and ((values <= 0) | (values >= 1)).any():
                 wrong = values[(values <= 0) | (values >= 1)]
                 raise ValueError(f"expected values inside (0, 1); got {wrong[0]:g} (kind=real takes any)")
+            if self.strays is not None and self.resolution is not None:
+                step, origin = np.where(self.strays, self.resolution, 1.0), 0.0 if self.origin is None else self.origin
+                values = np.where(self.strays, _rounded(values.astype(np.float64), step, origin), values)
             inside = np.asarray((values - self.offset) / self.scale, np.float32)
             return inside if absent is None else np.where(absent, np.float32(0), inside)
         if absent is not None:

@@ -18,13 +18,17 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from vaestro.data import duplicates, images, tables
+from vaestro.data import duplicates, images
+from vaestro.data.counting import why_not_all_counts
+from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, Picked, distinct, once, piece
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import LARGEST_COUNT, Kind, Space
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
+SAMPLED = 2_000_000  # cells of the training split from which grids are found
+FEW = 10  # values of whole numbers that could be categories
 GUESSED = 1000  # rows of an array from which it is guessed what the cells are
 
 
@@ -83,7 +87,7 @@ def infer_space(parts: Mapping[str, Part], options: Mapping[str, Any], name: str
             raise ValueError(f"expected splits of one shape; got {wholes[0].shape[1:]} and {whole.shape[1:]} in {name}")
     seen, guess = _Seen(), _Guess(parts, wholes, options, name)
     once(wholes, seen.look, guess.look)
-    space, options, notes = _settled(seen, wholes, options, name)
+    space, options, notes = _settled(seen, parts, options, name)
     derived = guess.confirmed(space)
     if derived is None:
         derived = _Derived(parts, space, options, name)
@@ -144,10 +148,15 @@ class _Seen:
             self.low, self.high = min(self.low, low), max(self.high, high)
 
 
-def _settled(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> tuple[Space, dict[str, Any], list[str]]:
+def _settled(seen: _Seen, parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> tuple[Space, dict[str, Any], list[str]]:
     """Return the space of what was seen, the options, and what there is to say."""
+    arrays = distinct(parts.values())
     space = _space(seen, arrays, options, name)
-    options, notes = _sides(space, dict(options), name, len(arrays[0]))
+    notes: list[str] = []
+    if space.kind is Kind.REAL and "kind" not in options and seen.integral:
+        space, notes = _whole(space, seen, parts["train"], name)
+    options, more = _sides(space, dict(options), name, len(arrays[0]))
+    notes += more
     binarise = options.get("binarise", "none")
     if binarise != "none":
         if space.kind is not Kind.LEVELS or space.levels != 256 or space.low != 0 or space.step != 1:
@@ -183,8 +192,6 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
     asked = options.get("kind")
     if asked is None:
         asked = "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
-        if asked == "real" and dtype.kind in "iu":
-            raise ValueError(f"expected kind= for integers from {low:g} to {high:g}; got none: try {name}:kind=real")
         if asked == "real" and len(inside) == 3 and low >= 0 and high <= 1 and seen.bytes:
             return replace(base, kind=Kind.LEVELS, step=1 / 255, levels=256)
     if asked in ("real", "unit"):
@@ -211,6 +218,28 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
     if levels < 2 or levels > 65536 or high - low > levels - 1:
         raise ValueError(f"expected levels between {max(2, int(high - low) + 1)} and 65536; got {levels} in {name}")
     return replace(base, kind=Kind(asked), low=low, levels=levels)
+
+
+def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, list[str]]:
+    """Choose between counts and real values on a grid of 1 for whole numbers beyond 0 .. 255, by rows of the training split.
+
+    Raises:
+        ValueError: they are integers of so few values that they could be categories.
+    """
+    some = train.spread(max(100, SAMPLED // space.cells))
+    rows = some.take(np.arange(len(some))).reshape(len(some), -1)
+    if len(np.unique(rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows)) <= FEW:
+        if train.whole.dtype.kind in "iu":
+            got = f"few values from {seen.low:g} to {seen.high:g}"
+            raise ValueError(f"expected kind= for integers of so few values; got {got}: try {name}:kind=real or {name}:kind=category")
+        return space, []
+    numbers, named = f"whole numbers from {seen.low:,.0f} to {seen.high:,.0f}", name != "array"
+    if seen.low < 0:
+        return space, [f"{numbers} read as real on a grid of 1" + (f" ({name}:kind=category reads codes)" if named else "")]
+    why = why_not_all_counts(rows) if seen.high <= LARGEST_COUNT else f"values above {LARGEST_COUNT:,}"
+    if why is None:
+        return replace(space, kind=Kind.COUNT), [f"{numbers} read as counts" + (f" ({name}:kind=real overrules)" if named else "")]
+    return space, [f"{numbers} read as real on a grid of 1, not as counts ({why})" + (f"; {name}:kind=count overrules" if named else "")]
 
 
 def _sides(space: Space, options: dict[str, Any], name: str, count: int) -> tuple[dict[str, Any], list[str]]:
@@ -259,7 +288,7 @@ class _Guess:
             some = Part(whole).spread(min(GUESSED, piece(whole)))
             seen.look(whole, 0, some.take(np.arange(len(some))))
         try:
-            self.space, options, _ = _settled(seen, arrays, options, name)
+            self.space, options, _ = _settled(seen, parts, options, name)
             self._derived = _Derived(parts, self.space, options, name)
         except ValueError:
             self.space = None
@@ -390,7 +419,7 @@ class _Real(_Fit):
         self.sample: np.ndarray = np.zeros((0, 0))
 
     def picks(self) -> list[Picked]:
-        some = self.train.spread(max(100, 2_000_000 // self.space.cells))
+        some = self.train.spread(max(100, SAMPLED // self.space.cells))
         return [*super().picks(), Picked(some, len(some), self._sampled)]
 
     def look(self, rows: np.ndarray) -> None:
@@ -410,7 +439,7 @@ class _Real(_Fit):
         space, train, whole = self.space, self.train, self.train.whole.dtype.kind in "iu"
         notes = _missing_note(space)
         if whole:
-            notes.append("whole numbers read as real values: bounds are densities of values spread by one, and draws are rounded")
+            notes.append("whole numbers are dequantised: bounds are densities of values spread by one, and draws are rounded")
         if not self.largest < 1e30:
             raise ValueError(f"expected values below 1e30 in size; got some up to {self.largest:g}")
         sums, count = self.sums, self.count
@@ -436,9 +465,9 @@ class _Real(_Fit):
         constant = spread == 0
         if constant.any():
             notes.append(f"{int(constant.sum())} of {space.cells} columns are constant in the training split")
-        resolution, origin, atoms = self._resolution()
+        resolution, origin, atoms, strays = self._resolution(notes)
         if self.how == "none":
-            fitted = replace(self.plain, resolution=resolution, origin=origin, atoms=atoms)
+            fitted = replace(self.plain, resolution=resolution, origin=origin, atoms=atoms, strays=strays)
         else:
             # A constant cell has no scale of its own, and its density could grow without end: it is spread over its own size.
             own = np.where(offset == 0, 1.0, np.abs(offset))
@@ -447,39 +476,64 @@ class _Real(_Fit):
             if each and constant.any():
                 resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
                 origin = np.where(constant, offset, 0.0 if origin is None else origin)
-            fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms)
+            fitted = replace(space, offset=offset, scale=scale, resolution=resolution, origin=origin, atoms=atoms, strays=strays)
         if space.kind is Kind.UNIT:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
-            steps = np.unique(
-                resolution[(resolution > 0) & ~np.broadcast_to(constant, resolution.shape)] if resolution.ndim else resolution
-            )
-            if len(steps):
-                shown = f"{steps[0]:g}" if len(steps) == 1 else f"{steps[0]:g} .. {steps[-1]:g}"
-                notes.append(
-                    f"values lie on a grid, or many share one (cells of {shown}): spread over those, no density can grow without end"
-                )
-                if atoms is not None:
-                    notes[-1] += "; where they repeat on no grid, bounds depend on the cells (rounding the data chooses others)"
+            notes += _grid_notes(resolution, atoms, constant)
         return fitted, notes
 
-    def _resolution(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        """Return what `tables.lattice` says of the sample, for each feature or for all cells; None where there is no grid."""
+    def _resolution(self, notes: list[str]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Return step, origin, atoms and strays of the sample's grids, for each feature or for all cells; None where there are none."""
         if self.train.whole.dtype.kind in "iu":
-            return np.ones(()), np.zeros(()), None
+            return np.ones(()), np.zeros(()), None, None
         sample = self.sample.reshape(-1, self.space.shape[-1]) if self.how == "channel" else self.sample
-        found = np.array(
-            [_step(sample[:, i]) for i in range(sample.shape[1])] if self.how in ("feature", "channel") else _step(sample.ravel())
-        )
+        each = self.how in ("feature", "channel")
+        columns = [sample[:, i] for i in range(sample.shape[1])] if each else [sample.ravel()]
+        odd: list[tuple[int, np.ndarray, float]] = []
+        grids = []
+        for i, column in enumerate(columns):
+            grid, off = _grid(column)
+            grids.append((grid.step, grid.origin, grid.atoms, grid.strays))
+            if len(off):
+                odd.append((i, off, grid.step))
+        found = np.array(grids if each else grids[0])
         if self.how == "channel":
-            found = np.broadcast_to(found, (*self.space.shape, 3))
-        steps, origins, atoms = found[..., 0], found[..., 1], np.asarray(found[..., 2] > 0)
-        return (steps, origins, atoms if atoms.any() else None) if steps.any() else (None, None, None)
+            found = np.broadcast_to(found, (*self.space.shape, 4))
+        steps, origins, atoms, strays = found[..., 0], found[..., 1], found[..., 2] > 0, found[..., 3] > 0
+        if odd:
+            count, (at, off, step) = sum(len(off) for _, off, _ in odd), odd[0]
+            where = f", column {at}" if each and len(columns) > 1 else ""
+            values = "1 value" if count == 1 else f"{count:,} values"
+            notes.append(f"{values} off the grid, such as {off[0]}{where} (step {step:.2g}): rounded to it for the model")
+        if not steps.any():
+            return None, None, None, None
+        return steps, origins, atoms if atoms.any() else None, strays if strays.any() else None
 
 
-def _step(values: np.ndarray) -> tuple[float, float, bool]:
+def _grid_notes(resolution: np.ndarray, atoms: np.ndarray | None, constant: np.ndarray) -> list[str]:
+    """Say which cells lie on a grid, and which repeat without one; `constant` ones are neither."""
+    repeated = np.zeros(resolution.shape, bool) if atoms is None else np.broadcast_to(atoms, resolution.shape)
+    regular = (resolution > 0) & ~repeated
+    notes = []
+    for which, what, end in (
+        (regular, "lie on a grid: dequantised with step", ""),
+        (repeated, "repeat without a regular grid: dequantised with bin width", ", which the bound depends on"),
+    ):
+        which = which & ~constant if which.ndim else which
+        steps = np.unique(resolution[which])
+        if len(steps):
+            whose = "values" if which.all() else f"values of {int(which.sum()):,} of {which.size:,} cells"
+            shown = f" {steps[0]:g}" if len(steps) == 1 else f"s {steps[0]:g} .. {steps[-1]:g}"
+            notes.append(f"{whose} {what}{shown}{end}")
+    return notes
+
+
+def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:
+    """Return the grid of some numbers, NaN among them, and those that lie off it."""
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(distinct) < 2:
-        return 0.0, 0.0, False
+        return Lattice(), distinct[:0]
     spread = float(np.sqrt(np.average((distinct - np.average(distinct, weights=times)) ** 2, weights=times)))
-    return tables.lattice(distinct, times, spread)
+    grid = lattice(distinct, times, spread)
+    return grid, np.repeat(distinct[grid.off], times[grid.off]) if grid.strays else distinct[:0]

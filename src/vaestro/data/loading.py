@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, duplicates, images, matching, shards, tables, texts
+from vaestro.data import cache, duplicates, images, kinds, matching, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, binarised_note, grey_levels, infer_space, large
 from vaestro.data.matching import Origin
 from vaestro.data.passes import Part, distinct, once, piece, place
@@ -144,7 +144,7 @@ def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> st
         return None
     splits = {s: [[a is p.whole for a in arrays].index(True), len(p)] for s, p in parts.items() if len(p)}
     settings = {"options": options, "trusted": name in NAMED, "arrays": [_lie(a) for a in arrays], "splits": splits}
-    return cache.key("found-1", [file for file, _ in places], settings, Path(places[0][0]).parent)
+    return cache.key("found-2", [file for file, _ in places], settings, Path(places[0][0]).parent)
 
 
 def _lie(array: np.ndarray) -> list[Any]:
@@ -405,7 +405,7 @@ def _given(
     notes = []
     if space is None:
         joined = {n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in names}
-        space, _ = tables.infer_space(Frame(joined), frames["train"], {}, source)
+        space, _ = kinds.infer_space(Frame(joined), frames["train"], {}, source)
         notes = [f"conditioned on {', '.join(names)}: bounds are of log p(x | {', '.join(names)})"]
     codes = {s: space.inward(f) for s, f in frames.items()}
     return {s: replace(p, given=codes[s]) for s, p in found.items()}, space, notes
@@ -422,7 +422,7 @@ def _infer_table(parts: Mapping[str, Part], options: Mapping[str, Any], name: st
             differing = sorted(columns ^ set(frame.columns))
             raise ValueError(f"expected splits with the same columns in {name}; got {differing[0]!r} in some only")
     whole = Frame({n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in frames["train"].columns})
-    return tables.infer_space(whole, frames["train"], options, name)
+    return kinds.infer_space(whole, frames["train"], options, name)
 
 
 # -- laying it out ----------------------------------------------------------------------------------------------------
@@ -528,7 +528,8 @@ def _laid_out(whole: Any, space: Space, grey: bool, progress: Progress | None, i
         return {"observed": some}
 
     source = Path(lies[0])
-    fitted = {k: v.tolist() for k, v in space.arrays().items() if k in ("offset", "scale")}
+    inner = ("offset", "scale") if space.strays is None else ("offset", "scale", "resolution", "origin", "strays")
+    fitted = {k: v.tolist() for k, v in space.arrays().items() if k in inner}
     settings = {"space": space.scalars(), "fitted": fitted, "array": _lie(whole), "grey": grey}
     folder, meta = cache.entry(cache.key("array-2", [source], settings, source.parent), make, source)
     return cache.open_array(folder / "values.npy"), cache.open_array(folder / "observed.npy") if meta["observed"] else None, False

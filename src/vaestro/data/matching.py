@@ -16,6 +16,7 @@ import numpy as np
 
 from vaestro.data import duplicates, tables
 from vaestro.data.columns import padded
+from vaestro.data.kinds import KINDS
 from vaestro.data.passes import Part, distinct
 from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
@@ -137,7 +138,7 @@ class Origin:
 
     def _check_kinds(self, frame: Frame, options: Mapping[str, Any], where: str) -> None:
         kinds = {c.name: c.kind for c in self.space.columns if len(c.values) != 1}
-        for key, kind in tables.KINDS.items():
+        for key, kind in KINDS.items():
             for name in tables.named(options, key, frame.columns, where) if key in options else ():
                 if kinds.get(name, kind) is not kind:
                     raise ValueError(f"expected column {name!r} as {kinds[name]}, as in {self.run}; got {key}= (leave {key}={name} out)")

@@ -1,7 +1,7 @@
-"""Read tables, say what each column is, and write them.
+"""Read tables and write them.
 
 Every format becomes an Arrow table first and a Frame then, so that a column means the same wherever it came from: NaN,
-null and empty text are empty cells. What a column is follows from all rows; what is fitted, from the training rows.
+null and empty text are empty cells. What each column is, `data.kinds` says.
 """
 
 from __future__ import annotations
@@ -11,58 +11,26 @@ import csv
 import difflib
 import io
 import json
-import math
 import re
-import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vaestro.data.refusals import Unfit, listed, refuse
 from vaestro.data.sets import Raw
-from vaestro.parts import nearest, one_line, quoted, split_names, unquoted
-from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
+from vaestro.parts import nearest, one_line, split_names, unquoted
+from vaestro.spaces import Frame, Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
-KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that say what columns are
-MOST_CATEGORIES = 1000
-FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
-FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 carries
 LARGEST_TEXT = 2**30  # bytes of one column
 CHUNK = 65536  # rows
-REMARKS = {  # of one column, and of several
-    "grid": ("lies on a grid: spread over its cells", "lie on a grid: spread over its cells"),
-    "repeats": (
-        "repeats values on no grid: spread over cells of {}, which its bound depends on (rounding it chooses others)",
-        "repeat values on no grid: spread over cells of {}, which bounds depend on (rounding chooses others)",
-    ),
-    "few": ("has few values: read as categories (count= overrules)", "have few values: read as categories (count= overrules)"),
-    "constant": ("is constant: it costs nothing, and samples carry it", "are constant: they cost nothing, and samples carry them"),
-    "numbers": ("numbers the rows {}", "number the rows {}"),
-}
-
-
-class _Unfit(ValueError):
-    """Say that one column cannot be data. Those of all columns are said in one line."""
-
-    def __init__(self, wanted: str, got: str) -> None:
-        super().__init__(f"expected {wanted}; got {got}")
-        self.wanted, self.got = wanted, got
-
-
-def _refuse(unfit: Sequence[tuple[_Unfit, Sequence[str]]], where: str, ignored: Any = None) -> None:
-    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be left out, beside what is `ignored`."""
-    if unfit:
-        wanted, got = (", and ".join(said) for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit]))
-        names = [name for _, names in unfit for name in names]
-        raise ValueError(f"expected {wanted}; got {got}" + (f" {_leave_out(where, names, ignored)}" if names else ""))
 
 
 def _arrow(what: str) -> Any:
@@ -144,7 +112,7 @@ def _wanted(names: Sequence[str], options: Mapping[str, Any], columns: Collectio
     if columns is not None:
         found = [name for name in names if name in columns]
         if not found:
-            raise ValueError(f"expected columns {_listed(list(columns))} in {where}; got {_listed(names, 9)}")
+            raise ValueError(f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}")
         return found
     ignored = named(options, "ignore", names, where) if "ignore" in options else []
     if len(ignored) == len(names):
@@ -180,7 +148,7 @@ def _read_csv(
     if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:  # 0, 1, .. are names that pandas gives
         raise ValueError(f"expected a first line of column names in {path.name}; got numbers, {', '.join(numbers[:3])} (add such a line)")
     if numbers:
-        notes.append(f"the first line is read as names of columns: {_listed([cell for cell in header if cell])}")
+        notes.append(f"the first line is read as names of columns: {listed([cell for cell in header if cell])}")
     wanted = _wanted(names, options, columns, path.name)
     whole = {name for kind in ("real", "count") if kind in options for name in named(options, kind, names, path.name)}
     if quotes % 2:
@@ -225,7 +193,7 @@ def _read_csv(
         commas = [n for n in commas if not _all(pa, table[n], r"^[^,]*(,\d{3})?$")]  # 1,234 could be a thousand
         table = replaced(table, commas, {}, lambda c: c.type != words, decimal_point=",", quoted_strings_can_be_null=True)
         if commas:
-            notes.append(f"commas are decimal points in {_listed(commas)}")
+            notes.append(f"commas are decimal points in {listed(commas)}")
     # A code such as 01234 is no number, and a time of day is text as it was written.
     codes = [n for n in wanted if (table[n].type == pa.int64() and n not in whole) or pa.types.is_time(table[n].type)]
     types = dict.fromkeys(codes, words)
@@ -384,18 +352,18 @@ def _frame(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = Non
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
     wrong = [n for n in names if pa.types.is_nested(table[n].type)]
-    unfit: list[tuple[_Unfit, Sequence[str]]] = []
+    unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
-        unfit.append((_Unfit(f"plain cells in {where}", f"lists or structures in {_listed(wrong, 9)}"), wrong))
+        unfit.append((Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong))
     columns = {}
     for name in names:
         if name in wrong:
             continue
         try:
             columns[name] = _cells(pa, table[name], name, where, notes)
-        except _Unfit as error:
+        except Unfit as error:
             unfit.append((error, [name]))
-    _refuse(unfit, where, ignored)
+    refuse(unfit, where, ignored)
     return Frame(columns)
 
 
@@ -421,7 +389,7 @@ def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.
     elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
         data = _words(pa, column.cast(pa.large_string()), name, where)
     else:
-        raise _Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+        raise Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
     return _masked(data, empty, name, where)
 
 
@@ -430,7 +398,7 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
-        raise _Unfit(f"names of categories in column {name!r} of {where}", f"text of up to {longest:,} letters")
+        raise Unfit(f"names of categories in column {name!r} of {where}", f"text of up to {longest:,} letters")
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
 
@@ -442,7 +410,7 @@ def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma
         empty = empty | np.isnan(data)
         infinite = int((np.isinf(data) & ~empty).sum())
         if infinite:
-            raise _Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
+            raise Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
     elif kind == "M":
         empty = empty | np.isnat(data)
         days = data.astype("datetime64[D]")
@@ -512,213 +480,6 @@ def _typed(values: list[Any]) -> np.ndarray:
         return np.array(values) if len(kinds) == 1 or kinds <= set("iuf") else np.array(None)
     except (ValueError, TypeError, OverflowError):
         return np.array(None)
-
-
-# -- frames -> space --------------------------------------------------------------------------------------------------
-
-
-def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: str) -> tuple[Space, list[str]]:
-    """Say what each column is, and fit it on the training rows.
-
-    Args:
-        whole: every row of every split, which says which categories there are, and what grid real values lie on.
-        train: the training rows.
-        options: `real`, `count`, `category` and `binary` name columns, joined by +, that are of that kind; `categories`
-            is the largest number of them in a column.
-        name: where the table came from, for errors.
-
-    Returns:
-        The space, and notes on what was decided, a line each.
-
-    Raises:
-        ValueError: a column cannot be data of any kind, or not of the kind that was asked for.
-    """
-    asked: dict[str, Kind] = {}
-    for key, kind in KINDS.items():
-        for column in named(options, key, whole.columns, name) if key in options else []:
-            if asked.setdefault(column, kind) is not kind:
-                raise ValueError(f"expected one kind for column {column!r}; got {asked[column]}= and {key}=")
-    limit = options.get("categories", MOST_CATEGORIES)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
-        raise ValueError(f"expected categories to be a whole number of 2 or more; got {limit!r}")
-    empty = [n for n in whole.columns if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())]
-    unfit: list[tuple[_Unfit, Sequence[str]]] = []
-    if empty:
-        unfit.append((_Unfit(f"values in {_columns(empty)}", "empty cells alone"), empty))
-    made, crowded, remarks = [], {}, {}
-    for column, cells in whole.columns.items():
-        if column in empty:
-            continue
-        seen = cells.compressed()
-        values, times = np.unique(seen, return_counts=True)
-        if values.dtype.kind == "f" and (largest := max(-float(values[0]), float(values[-1]))) > 1e30:
-            unfit.append((_Unfit(f"values below 1e30 in size in column {column!r}", f"some up to {largest:g}"), [column]))
-            continue
-        kind = asked.get(column) or _kind(values, times, train.columns[column].compressed())
-        if len(values) == 1:
-            kind = Kind.CATEGORY
-            remarks[column] = "constant"
-        if kind is Kind.CATEGORY:
-            most = min(limit, len(seen) // 2) if len(seen) > 100 and column not in asked else limit
-            if len(values) > most:
-                crowded[column] = most, len(values)
-                continue
-            if seen.dtype.kind in "iuf" and column not in asked and len(values) > 1:
-                remarks[column] = "few"
-        elif kind is not Kind.BINARY and seen.dtype.kind in "iu" and np.ptp(values) == len(values) - 1 and 20 < len(values) == len(cells):
-            remarks[column] = "numbers"
-        try:
-            one = _fitted(column, kind, values, times, train.columns[column].compressed(), bool(np.ma.getmaskarray(cells).any()))
-        except _Unfit as error:
-            unfit.append((error, []))
-            continue
-        if one.kind is Kind.REAL and one.resolution:
-            remarks.setdefault(column, "repeats" if one.atoms else "grid")
-        made.append(one)
-    if crowded:
-        most = min(m for m, _ in crowded.values())
-        got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9)) + (" .." if len(crowded) > 9 else "")
-        unfit.append((_Unfit(f"at most {most:,} categories in {_columns(list(crowded))}", got), list(crowded)))
-    _refuse(unfit, name, options.get("ignore"))
-    space = Space.table(made)
-    return space, _notes(space, whole, remarks, name, options.get("ignore"))
-
-
-def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> Kind:
-    """Choose a kind from a column's distinct values and how often each comes, and from the training rows' values."""
-    if values.dtype.kind == "M":
-        return Kind.REAL
-    if values.dtype.kind == "U":
-        return Kind.BINARY if len(values) == 2 else Kind.CATEGORY
-    often = times.sum() >= FEW * len(values)
-    if len(values) == 2 and (often or set(values.tolist()) == {0, 1}):
-        return Kind.BINARY
-    if (values != np.rint(values)).any():
-        return Kind.REAL
-    if len(values) <= FEW and often:
-        return Kind.CATEGORY
-    mean = known.mean(dtype=np.float64)
-    # Counts begin near zero, vary at least as a Poisson does, and take every whole number: prices in hundreds do not.
-    spread = known.var(dtype=np.float64) >= 0.8 * mean and values[0] <= mean / 2
-    return Kind.COUNT if values[0] >= 0 and int(values[-1]) < LARGEST_COUNT and spread and _grid(values)[0] == 1 else Kind.REAL
-
-
-def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known: np.ndarray, missing: bool) -> Column:
-    """Describe a column of a kind, from its distinct values and how often each comes, and the training rows' values."""
-    dtype = "str" if values.dtype.kind == "U" else values.dtype.name
-    if kind in (Kind.BINARY, Kind.CATEGORY):
-        if kind is Kind.BINARY and len(values) != 2:
-            raise _Unfit(f"two values in column {name!r} for binary=", f"{len(values):,}")
-        shares = (np.bincount(np.searchsorted(values, known), minlength=len(values)) + 1) / (len(known) + len(values))
-        codes = values.astype(str) if values.dtype.kind == "M" else values
-        return Column(name, kind, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing)
-    if dtype == "str":
-        raise _Unfit(f"numbers in column {name!r} for {kind}=", f"text, such as {values[0][:30]!r}")
-    if kind is Kind.COUNT:
-        wrong = values[(values < 0) | (values > LARGEST_COUNT) | (values != np.rint(values))] if values.dtype.kind != "M" else values
-        if len(wrong):
-            raise _Unfit(f"whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=", f"{wrong[0]}")
-        seen = np.log1p(known.astype(np.float64))
-        offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(known.mean(dtype=np.float64))
-        return Column(name, kind, dtype, offset=offset, scale=scale, start=(mean,), missing=missing)
-    day = 1.0  # dates are whole days or microseconds here, and days in the column
-    if values.dtype.kind == "M":
-        unit, day = ("datetime64[D]", 1.0) if dtype == "datetime64[D]" else ("datetime64[us]", 86400e6)
-        values, known = values.astype(unit).astype(np.int64), known.astype(unit).astype(np.int64)
-    offset, scale = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64)) or 1.0
-    step, origin, atoms = lattice(values, times, scale)
-    offset, scale, step, origin = (float(number) / day for number in (offset, scale, step, origin))
-    return Column(name, kind, dtype, offset=offset, scale=scale, resolution=step, missing=missing, origin=origin, atoms=atoms)
-
-
-def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> tuple[float, float, bool]:
-    """Return step and a point of the grid that numbers lie on, so that a density over them cannot grow without end.
-
-    Where there is no grid but rows share a number, as rain is 0 on many days, that number has a probability and the others a
-    density, which no step makes comparable. The step is what the data can tell apart: the median distance between
-    neighbouring numbers, so that a cell holds about one of the others, and no more than a thousandth of the deviation.
-
-    Args:
-        values: the distinct numbers, sorted, of which there are two or more.
-        times: how often each comes.
-        scale: their standard deviation, of which no step is less than a tiny part.
-
-    Returns:
-        (step, point, whether only that point is shared and there is no grid); (0, 0, False) where numbers on no grid are not shared.
-    """
-    units, parts = _grid(values)
-    often = int(times.argmax())
-    if units:
-        units *= max(1, math.ceil(FINEST * scale * parts / units))
-        return units / parts, round(values[often].item() * parts) % units / parts, False
-    total = times.sum()
-    if times[often] >= 10 or times[times >= 3].sum() > 0.01 * total or times[times >= 2].sum() > 0.5 * total:
-        step, atoms = _small_step(values, 1e-3 * scale)
-        return max(step, FINEST * scale), values[often].item(), atoms
-    return 0.0, 0.0, False
-
-
-def _grid(values: np.ndarray) -> tuple[int, int]:
-    """Return the step of the grid that sorted distinct numbers lie on as a fraction, over 1, 10 .. 10**8; (0, 1) where there is none."""
-    if values.dtype.kind != "f":
-        return int(np.gcd.reduce(np.diff(values.astype(np.int64)))), 1
-    eps, values = 4 * np.finfo(values.dtype).eps, values.astype(np.float64)
-    size = np.abs(values)
-    for parts in (10**digits for digits in range(9)):
-        points = np.rint(values * parts)
-        if (np.abs(values - points / parts) <= eps * size).all():
-            # Where a step is hardly above the rounding of floats, numbers on no grid look as if they were: these are the odds.
-            odds = np.log10(np.clip(2 * eps * size * parts, 1e-6, 1)).sum()
-            found = odds < -9 and np.abs(points).max() < 2**53
-            return (int(np.gcd.reduce(np.diff(points.astype(np.int64)))), parts) if found else (0, 1)
-    return 0, 1
-
-
-def _small_step(values: np.ndarray, most: float) -> tuple[float, bool]:
-    """Return the step of the lattice that sorted distinct numbers lie on, such as k / 255, and False; else the median gap and True."""
-    gaps = np.diff(values.astype(np.float64))
-    gaps = gaps[gaps > 16 * np.finfo(values.dtype).eps * np.abs(values).max()]  # others are one number, computed in two ways
-    for parts in range(1, 13) if len(gaps) else ():
-        steps = np.rint(gaps * parts / gaps.min())
-        if np.abs(gaps * parts / gaps.min() - steps).max() < 0.01:
-            return float(gaps.sum() / steps.sum()), False
-    return min(most, float(np.median(gaps))) if len(gaps) else most, True
-
-
-def _notes(space: Space, whole: Frame, remarks: Mapping[str, str], name: str, ignored: Any) -> list[str]:
-    by_kind = {kind: [c.name for c in space.columns if c.kind is kind] for kind in COLUMN_ORDER}
-    shown = max(1, 8 // sum(map(bool, by_kind.values())))
-    lines = [", ".join(f"{len(names)} {kind} ({_listed(names, shown)})" for kind, names in by_kind.items() if names)]
-    empty = {column: int(np.ma.getmaskarray(cells).sum()) for column, cells in whole.columns.items() if np.ma.is_masked(cells)}
-    if empty:
-        share = 100 * sum(empty.values()) / (len(whole) * len(whole.columns))
-        most = sorted(empty, key=lambda column: -empty[column])
-        cells = f"{share:.1f} % of cells are" if share >= 0.1 else f"{sum(empty.values()):,} cells are"
-        lines.append(f"{cells} empty, in {_listed(most)}: bounds are of what is observed, and missing at random is assumed")
-    said: dict[str, list[str]] = {}
-    for column, remark in remarks.items():
-        said.setdefault(remark, []).append(column)
-    for remark, names in said.items():
-        one = len(names) == 1
-        steps = [f"{c.resolution:.2g}" for n in names for c in space.columns if c.name == n]
-        more = _listed(steps) if remark == "repeats" else _leave_out(name, names, ignored)
-        lines.append(_listed(names) + " " + REMARKS[remark][not one].format(more))
-    return lines
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    shown = [n if len(n) <= 24 else n[:22] + ".." for n in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _columns(names: Sequence[str]) -> str:
-    return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
-
-
-def _leave_out(where: str, names: Sequence[str], ignored: Any = None) -> str:
-    before = [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
-    how = " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}") if Path(where).suffix else ""
-    return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------

@@ -113,10 +113,10 @@ def correction(job: Job, count: int) -> dict[str, float]:
     """Return what lies between a density of spread data and the probability of those on the grid, in nats for a datum; or nothing.
 
     Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is on a density, and with
-    this added on a probability. Over the first `count` data, of their observed cells.
+    this added on a probability, if all of them lie on one. Over the first `count` data, of their observed cells.
     """
     log_cells = job.model.space.log_cells()
-    if job.model.jitter is None or log_cells is None:
+    if job.model.jitter is None or log_cells is None or not job.model.space.on_grid:
         return {}
     if job.rows.observed is None:
         return {"log_cells": float(log_cells.sum())}

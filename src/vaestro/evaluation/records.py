@@ -88,9 +88,9 @@ class Estimate:
         if "log_cells" in self.details and self.side == "lower" and self.on == "data":
             cells, mean = self.details["log_cells"], self.mean()[0]
             if self.measure == "counting":
-                notes.append(f"of the data spread over their cells the density is {mean - cells:.2f}; the cells' volume adds {cells:.2f}")
+                notes.append(f"the density of the dequantised data is {mean - cells:.2f}; the volume of the cells adds {cells:.2f}")
             else:
-                notes.append(f"of the values on their grid the probability is {mean + cells:.2f}; the cells' volume adds {cells:.2f}")
+                notes.append(f"as a probability of the values on their grid: {mean + cells:.2f}; the volume of the cells adds {cells:.2f}")
         return notes
 
 
