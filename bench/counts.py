@@ -113,7 +113,8 @@ def recomputed(
         # The constants ln(2 pi) / 2 of log p(z) and log q(z | x) cancel.
         log_w.append(log_px[-1] + (-(z**2) / 2 + noise**2 / 2 + np.log(variance) / 2).sum(1))
     kl = (mean**2 + variance - 1 - np.log(variance)).sum(1) / 2
-    return {"elbo": (np.mean(log_px, 0) - kl).tolist(), "iwae": (logsumexp(log_w, 0) - np.log(k)).tolist()}
+    bounds = {"elbo": (np.mean(log_px, 0) - kl).tolist(), "iwae": (logsumexp(log_w, 0) - np.log(k)).tolist()}
+    return bounds | {"log_inverse": float(np.log(inverse).mean())}
 
 
 def write(path: Path, x: np.ndarray, depth: np.ndarray) -> None:
@@ -270,6 +271,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
             texts.append(f"{mean_and_error(true - iwae)} below exact")
         texts += [f"{mean_and_error(iwae - first)} above the first"] if iwae is not first else []
         texts += [f"ELBO {np.mean(result['elbo']):.2f}", f"by its own code {result['own']:.2f}"]
+        texts.append(f"mean log inverse dispersion {result['log_inverse']:.2f} (true {np.log(DISPERSION):.2f})")
         print("   ".join([*texts, f"{result['seconds']:.0f} s", f"{result['memory']:.0f} MB"]), flush=True)
 
 
