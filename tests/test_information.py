@@ -14,8 +14,9 @@ from tests.test_gaps import plain
 from tests.test_oracles import set_linear
 from vaestro.data import Rows
 from vaestro.evaluation import Information, information
+from vaestro.evaluation.chosen import drawn
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Batch, Kind
+from vaestro.spaces import Kind
 
 
 def linear(encoder: np.ndarray, variance: np.ndarray, bias: float = 0.0) -> vs.VAE:
@@ -92,8 +93,8 @@ def test_a_double_loop_over_few_data_agrees() -> None:
     # The noise of a piece is drawn for all of its 128 data.
     noise = model.noise(2, 128, torch_generator("cpu", 4, "information", 0))[:, :12]
     with torch.no_grad():
-        drawn = model.draw(Batch(torch.from_numpy(rows.values)), 2, noise=noise)
-    mean, logvar, z = (t.double().numpy() for t in (drawn.q.mean, drawn.q.logvar, drawn.z))
+        draws = model.draw(drawn(rows, 12, 4)[0].batch(slice(0, 12)), 2, noise=noise)
+    mean, logvar, z = (t.double().numpy() for t in (draws.q.mean, draws.q.logvar, draws.z))
     held, by_unit = np.zeros(12), np.zeros((12, 3))
     for k in range(2):
         for n in range(12):
@@ -109,7 +110,7 @@ def test_a_double_loop_over_few_data_agrees() -> None:
     # The sampled form of the same parts, log q(z_j) - log p(z_j), has the same mean.
     many = found(model, rows, ":draws=3000")
     with torch.no_grad():
-        z = model.draw(Batch(torch.from_numpy(rows.values)), 3000).z.double().numpy()
+        z = model.draw(drawn(rows, 12, 4)[0].batch(slice(0, 12)), 3000).z.double().numpy()
     cells = -0.5 * ((z[:, :, None] - mean) ** 2 / np.exp(logvar) + logvar + math.log(2 * math.pi))
     sampled = np.log(np.exp(cells).mean(2)) + 0.5 * (z**2 + math.log(2 * math.pi))
     np.testing.assert_allclose(many.unit_kl, sampled.mean((0, 1)), atol=0.02)

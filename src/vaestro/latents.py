@@ -13,12 +13,14 @@ from torch import Tensor
 
 from vaestro.data import Rows, tables
 from vaestro.data.columns import filled
+from vaestro.data.merging import merged
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.model import LatentModel
 from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
 from vaestro.tokens import Texts
+from vaestro.written import check_dtype, means
 
 
 @torch.inference_mode()
@@ -53,16 +55,18 @@ def decode(
     sample: bool = False,
     seed: int = 0,
     decoding: Decoding | None = None,
+    dtype: str | None = None,
 ) -> Any:
     """Return the likelihood's mean at latents (N, *Z), or a draw from it, in the user's layout and units.
 
-    For binary data the mean is a probability, for levels an expected level; for categories it is the most probable value, and for
-    texts the most probable one that a search finds; `decoding` says how that, or draws of texts, are made.
-    A conditional model needs `given`, (N, G), as `conditions` makes it.
+    For binary data the mean is a probability; for categories it is the most probable value, and for texts the most probable one that a
+    search finds; `decoding` says how that, or draws of texts, are made. Other means are in the user's dtype, unless `dtype` is "float":
+    see `written.means`. A conditional model needs `given`, (N, G), as `conditions` makes it.
 
     Raises:
-        ValueError: the latents are of another shape, or not finite, conditions are missing, or `decoding` is of no use.
+        ValueError: the latents are of another shape, or not finite, conditions are missing, or `decoding` or `dtype` is of no use.
     """
+    check_dtype(dtype, draws=sample)
     z = np.asarray(z)
     if z.ndim == 2 and z.dtype.kind in "iuf" and z.shape[1] == math.prod(model.units):
         z = z.reshape(len(z), *model.units)  # a table of codes holds grids flat
@@ -77,7 +81,7 @@ def decode(
         chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
         generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
         density = model.decode(chunk, None if given is None else given[i : i + size].to(parameter.device))
-        out.append(values(density, model.space, sample=sample, generator=generator, decoding=decoding))
+        out.append(values(density, model.space, sample=sample, generator=generator, decoding=decoding, dtype=dtype))
     return joined(out)
 
 
@@ -92,16 +96,24 @@ def settled(model: LatentModel, mean: np.ndarray) -> np.ndarray:
     return chosen.astype(mean.dtype).reshape(mean.shape)
 
 
-def reconstruct(model: LatentModel, rows: Rows, *, decoding: Decoding | None = None) -> Any:
+def reconstruct(model: LatentModel, rows: Rows, *, decoding: Decoding | None = None, dtype: str | None = None) -> Any:
     """Return the likelihood's mean at each datum's code, in the user's layout and units; for discrete latents at its most probable one.
 
-    `decoding` as for `decode`.
+    `decoding` and `dtype` as for `decode`.
     """
-    return decode(model, settled(model, encode(model, rows)["mean"]), given=given_of(rows), decoding=decoding)
+    return decode(model, settled(model, encode(model, rows)["mean"]), given=given_of(rows), decoding=decoding, dtype=dtype)
 
 
 def interpolate(
-    model: LatentModel, rows: Rows, i: int, j: int, *, steps: int = 9, path: str = "linear", decoding: Decoding | None = None
+    model: LatentModel,
+    rows: Rows,
+    i: int,
+    j: int,
+    *,
+    steps: int = 9,
+    path: str = "linear",
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
 ) -> Any:
     """Return what codes between those of two data decode to, from the first to the second, in the user's layout and units.
 
@@ -112,10 +124,10 @@ def interpolate(
         steps: codes, both ends among them.
         path: "linear", or "spherical": along the great circle, lengths in proportion, since draws of a standard normal prior in many
             units lie near a sphere, and the middle of a straight line does not (White 2016).
-        decoding: as for `decode`.
+        decoding, dtype: as for `decode`.
 
     Raises:
-        ValueError: there are no such data, fewer than 2 steps, another path, or discrete latents.
+        ValueError: there are no such data, fewer than 2 steps, another path, discrete latents, or no great circle between the codes.
     """
     if model.alphabet:
         raise ValueError("expected real latents to interpolate between; got discrete ones, between which nothing lies")
@@ -124,21 +136,40 @@ def interpolate(
     if steps < 2 or path not in ("linear", "spherical"):
         raise ValueError(f"expected 2 or more steps on a path linear or spherical; got {steps} and {path!r}")
     ends = rows.fixed().pick(np.array([i, j]))
-    a, b = encode(model, ends)["mean"]
-    share = np.linspace(0, 1, steps, dtype=a.dtype).reshape(-1, *[1] * a.ndim)
+    a, b = encode(model, ends)["mean"].astype(np.float64)
+    z = between(a, b, steps, spherical=path == "spherical").astype(np.float32)
+    given = given_of(ends)
+    return decode(model, z, given=None if given is None else given[:1].expand(steps, -1), decoding=decoding, dtype=dtype)
+
+
+def between(a: np.ndarray, b: np.ndarray, steps: int, *, spherical: bool = False) -> np.ndarray:
+    """Return codes from one to another, (steps, *Z), both ends among them: on a straight line, or along the great circle.
+
+    Raises:
+        ValueError: the codes are opposite or one is the origin, so that there is no one great circle through both.
+    """
+    share = np.linspace(0, 1, steps).reshape(-1, *[1] * a.ndim)
     first, second = 1 - share, share
-    if path == "spherical":
+    if spherical:
         lengths = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-        angle = float(np.arccos(np.clip((a * b).sum() / max(1e-12, lengths[0] * lengths[1]), -1, 1)))
-        if angle > 1e-3:
+        # The half-angle between unit vectors by two lengths, which is exact near 0 and near 180 degrees, where the cosine is flat.
+        one, other = (x / max(length, np.finfo(float).tiny) for x, length in zip((a, b), lengths, strict=True))
+        angle = 2 * math.atan2(float(np.linalg.norm(one - other)), float(np.linalg.norm(one + other)))
+        if not min(lengths) > 0 and (a != b).any():
+            raise ValueError("expected codes with a great circle between them; got one at the origin (--path linear)")
+        if math.pi - angle < OPPOSITE:
+            raise ValueError(
+                "expected codes with one great circle between them; got opposite ones, between which there are many (--path linear)"
+            )
+        if angle > OPPOSITE:
             length = (1 - share) * lengths[0] + share * lengths[1]
             first = np.sin((1 - share) * angle) / np.sin(angle) * length / lengths[0]
             second = np.sin(share * angle) / np.sin(angle) * length / lengths[1]
-    given = given_of(ends)
-    return decode(model, first * a + second * b, given=None if given is None else given[:1].expand(steps, -1), decoding=decoding)
+    return np.asarray(first * a + second * b)
 
 
 KNOWN = 10_000  # data from which a direction is found
+OPPOSITE = 1e-3  # of the angle between codes in radians: the middle of a great circle is then decided by rounding
 
 
 class Direction(NamedTuple):
@@ -149,12 +180,22 @@ class Direction(NamedTuple):
         correlation: of codes along it with the attribute, over the data that it was found on.
         n: how many those were.
         unit: what an amount of 1 is, in words.
+        name: of the attribute, with the value that is moved to where there is one: slant, digit=7.
+        valued: whether there is one.
     """
 
     step: np.ndarray
     correlation: float
     n: int
     unit: str
+    name: str = ""
+    valued: bool = False
+
+    def moved(self, amount: float) -> str:
+        """Say where an amount moves data to: "1 towards digit=7", "slant +0.5"."""
+        if not self.valued:
+            return f"{self.name} {amount:+g}"
+        return f"{abs(amount):g} {'towards' if amount >= 0 else 'away from'} {self.name}"
 
 
 def direction(model: LatentModel, rows: Rows, name: str, value: Any = None) -> Direction:
@@ -207,10 +248,13 @@ def direction(model: LatentModel, rows: Rows, name: str, value: Any = None) -> D
     step = np.tensordot(centred, codes - codes.mean(0), 1) / (centred @ centred)
     along = codes.reshape(len(codes), -1) @ step.ravel()
     told = float(np.corrcoef(along, target)[0, 1]) if along.std() > 0 else 0.0
-    return Direction(step.astype(np.float32), told, len(rows), unit)
+    valued = value is not None
+    return Direction(step.astype(np.float32), told, len(rows), unit, f"{name}={value}" if valued else name, valued)
 
 
-def edit(model: LatentModel, rows: Rows, along: Direction, amount: float, *, decoding: Decoding | None = None) -> Any:
+def edit(
+    model: LatentModel, rows: Rows, along: Direction, amount: float, *, decoding: Decoding | None = None, dtype: str | None = None
+) -> Any:
     """Return what codes decode to after so much of an attribute is added, in the user's layout and units.
 
     Args:
@@ -218,14 +262,15 @@ def edit(model: LatentModel, rows: Rows, along: Direction, amount: float, *, dec
         rows: the data to edit; their conditions stay.
         along: the direction, as `direction` finds it.
         amount: how much of it; negative takes away.
-        decoding: as for `decode`.
+        decoding, dtype: as for `decode`.
 
     Raises:
         ValueError: the amount is not finite.
     """
     if not math.isfinite(amount):
         raise ValueError(f"expected a finite amount; got {amount}")
-    return decode(model, encode(model, rows)["mean"] + np.float32(amount) * along.step, given=given_of(rows), decoding=decoding)
+    z = encode(model, rows)["mean"] + np.float32(amount) * along.step
+    return decode(model, z, given=given_of(rows), decoding=decoding, dtype=dtype)
 
 
 def attributes(rows: Rows) -> dict[str, np.ndarray]:
@@ -258,6 +303,7 @@ def sample(
     seed: int = 0,
     mean: bool = False,
     decoding: Decoding | None = None,
+    dtype: str | None = None,
 ) -> Any:
     """Draw n data from the model, (n, *outside) or a table, in the user's layout, units and dtype.
 
@@ -269,10 +315,12 @@ def sample(
         seed: of the draws.
         mean: return the mean of p(x | z) at each drawn z in place of a draw from it, of texts the most probable one.
         decoding: how texts are drawn or searched for.
+        dtype: of means, as for `decode`.
 
     Raises:
-        ValueError: n below 1, a temperature that is not 0 or more, or conditions that are missing.
+        ValueError: n below 1, a temperature that is not 0 or more, conditions that are missing, or a `dtype` of draws.
     """
+    check_dtype(dtype, draws=not mean)
     if n < 1:
         raise ValueError(f"expected 1 or more samples; got {n}")
     if not 0 <= temperature < float("inf"):
@@ -284,12 +332,14 @@ def sample(
         generator = torch_generator(device, seed, "sample", i)
         part = None if given is None else given[i : i + size].to(device)
         density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
-        out.append(values(density, model.space, sample=not mean, generator=generator, decoding=decoding))
+        out.append(values(density, model.space, sample=not mean, generator=generator, decoding=decoding, dtype=dtype))
     return joined(out)
 
 
 @torch.inference_mode()
-def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False, seed: int = 0) -> Any:
+def impute(
+    model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False, seed: int = 0, dtype: str | None = None, own: Any = None
+) -> Any:
     """Fill in the cells that are missing, in the user's layout, units and dtype; observed cells stay as they are.
 
     Draws from q(z | x) are weighted by w = p(x observed, z) / q(z | x), so that what is filled in follows p(missing | observed) and
@@ -302,6 +352,9 @@ def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False
         sample: fill in a draw from p(missing | observed), by resampling one z by its weight, in place of the weighted mean
             (for categories the most probable value).
         seed: of the draws.
+        dtype: "float" does not round the means that are filled in; else they are rounded to values that the data can have.
+        own: the rows as the user's data have them, an array with NaN or a Frame, from which observed cells are copied bit for bit; by
+            default they are turned back from what the model sees, which rounds them to the precision of float32 inside.
 
     Raises:
         ValueError: k below 1, or texts, which have no missing cells.
@@ -310,11 +363,16 @@ def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False
         raise ValueError("expected data with cells that can be missing; got texts, which end where they do")
     if k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
+    check_dtype(dtype, draws=sample)
     rows = rows.fixed()
+    own = rows.outward() if own is None else own
+    if rows.observed is None:
+        return own
     device, space = next(model.parameters()).device, model.space
     size = max(1, space.chunk // min(k, 32))
     filled = []
     for i, batch in enumerate(rows.chunks(size, device)):
+        assert batch.observed is not None
         draws = model.draw(batch, k, noise=model.noise(k, len(batch), torch_generator(device, seed, "impute", i)))
         weights = torch.softmax(draws.log_w, 0)
         assert isinstance(draws.px, DataDensity)
@@ -324,14 +382,14 @@ def impute(model: LatentModel, rows: Rows, *, k: int = 100, sample: bool = False
             z = draws.z.gather(0, chosen.view(1, -1, *[1] * (draws.z.ndim - 2)).expand(1, *draws.z.shape[1:]))
             px = model.decode(z[0], batch.given)
             assert isinstance(px, DataDensity)
-            x = (px if batch.observed is None else px.conditioned(batch.x, batch.observed)).sample(generator)[0]
+            x = px.conditioned(batch.x, batch.observed).sample(generator)[0]
         else:
-            px = draws.px if batch.observed is None else draws.px.conditioned(batch.x, batch.observed)
-            x = px.point(weights)
-        if batch.observed is not None:
-            x = torch.where(batch.observed, batch.x.to(x.dtype), x)
-        filled.append(x.cpu().numpy())
-    return space.outward(np.concatenate(filled))
+            x = draws.px.conditioned(batch.x, batch.observed).point(weights)
+        filled.append(torch.where(batch.observed, batch.x.to(x.dtype), x).cpu().numpy())
+    made = space.outward(np.concatenate(filled), exact=dtype != "float")
+    if dtype == "float" and space.kind is Kind.BINARY:
+        made = made * space.step + space.low  # beside observed values a probability is the expected value
+    return merged(own, made)
 
 
 def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor | None:
@@ -377,11 +435,17 @@ def joined(parts: list[Any]) -> Any:
 
 
 def values(
-    density: Density, space: Space, *, sample: bool, generator: torch.Generator | None = None, decoding: Decoding | None = None
+    density: Density,
+    space: Space,
+    *,
+    sample: bool,
+    generator: torch.Generator | None = None,
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
 ) -> Any:
-    """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean.
+    """Turn p(x | z) with parameters (1, B, ...) into data in the user's layout: a draw, or the mean in a dtype as for `written.means`.
 
-    Where a mean says nothing, as for categories, it is the most probable value.
+    Where a mean has no meaning, as for categories, it is the most probable value.
     """
     if decoding is not None:
         if not isinstance(density, Sentences):
@@ -390,5 +454,4 @@ def values(
     if sample:
         return space.outward(density.sample(generator)[0].cpu().numpy())  # type: ignore[attr-defined]
     point = density.point() if isinstance(density, DataDensity) else density.mean[0]
-    exact = space.kind is Kind.TABLE or (isinstance(density, Categorical) and not density.ordered)
-    return space.outward(point.cpu().numpy(), exact=exact)
+    return means(space, point.cpu().numpy(), dtype, most_probable=isinstance(density, Categorical) and not density.ordered)

@@ -854,7 +854,7 @@ class _Lagging:
     def judge(self) -> None:
         """End it where the information of codes of validation data about their index no longer rises."""
         run = self.run
-        rows = run.valid.take(min(len(run.valid), INFORMED))
+        rows = run.valid.spread(INFORMED)
         if not self.numbers[0] or not run.index or len(rows) < 2:
             return
         batch = rows.batch(slice(0, len(rows)), run.device)

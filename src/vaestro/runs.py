@@ -50,7 +50,7 @@ from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watche
 from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
-from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
+from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, within_seconds
 from vaestro.files import read_config, read_lines, read_object
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
@@ -377,14 +377,19 @@ class Run:
 
         Args:
             evaluation: what was found.
-            rows: the data it was found on.
+            rows: the data that `evaluate` was given; `evaluation.index` says which of them were evaluated.
             source: where they came from.
             weights: the hash of the weights that were evaluated; by default of those there are now.
         """
+        total = len(rows)
+        places = np.arange(total) if evaluation.index is None else evaluation.index
+        rows = rows if len(places) == total else rows.pick(places)
         given = () if rows.given_space is None else rows.given_space.names
         result = {
             "split": rows.name,
             "n": len(rows),
+            "total": total,
+            "seed": evaluation.seed,
             "data_sha256": rows.sha256(),
             "source": source,
             "unit": "nats",
@@ -400,17 +405,17 @@ class Run:
             "weights_sha256": self.weights_sha256() if weights is None else weights,
             "vaestro": vaestro.__version__,
         }
-        arrays: dict[str, np.ndarray] = {"index": np.arange(len(rows))}
+        arrays: dict[str, np.ndarray] = {"index": places}
         for e in evaluation.estimates:
             simulated = e.on == SIMULATED
             name = ("simulated_" if simulated else "") + e.method + ("_upper" if e.side == "upper" else "")
-            size = None if simulated else len(rows)
-            arrays[name] = _padded(e.nats, size)
+            among = None if simulated else places
+            arrays[name] = _placed(e.nats, e.index, among)
             if e.ess is not None:
-                arrays[f"{name}_ess"] = _padded(e.ess, size)
+                arrays[f"{name}_ess"] = _placed(e.ess, e.index, among)
         if evaluation.gap is not None:
             parts = {"elbo": evaluation.gap.elbo, "optimised": evaluation.gap.optimised, "reference": evaluation.gap.reference}
-            arrays |= {f"gap_{name}": _padded(x, len(rows)) for name, x in parts.items() if x is not None}
+            arrays |= {f"gap_{name}": _placed(x, evaluation.gap.index, places) for name, x in parts.items() if x is not None}
         if rows.space.measure != "counting":
             arrays["datum"] = rows.projection()
         self._keep_evaluation(result)
@@ -441,9 +446,19 @@ def _timeless(result: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
 
 
-def _padded(x: np.ndarray, size: int | None) -> np.ndarray:
-    """Return (size,) numbers: NaN for data that an estimate did not reach."""
-    return x if size is None else np.concatenate([x, np.full(size - len(x), np.nan)])
+def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:
+    """Return a number for each evaluated row, (N,), NaN where an estimate has none.
+
+    Args:
+        x: numbers of M rows, (M,).
+        index: places of those rows, the first M of which count; None for the first M of `among`.
+        among: places of all evaluated rows, (N,), rising; None returns x as it is.
+    """
+    if among is None:
+        return x
+    out = np.full(len(among), np.nan)
+    out[slice(len(x)) if index is None else np.searchsorted(among, index[: len(x)])] = x
+    return out
 
 
 def _estimate_line(estimate: Estimate) -> dict[str, Any]:
@@ -971,23 +986,16 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation of seconds: 20 .. 1,000 data, k draws or for large data fewer."""
+    """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at random, k draws or for large data fewer."""
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
 
 
-def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
-    """Return how many draws for how many data make an evaluation of seconds: k or fewer, 20 .. 1,000."""
-    draws = affordable(model)
-    limit = min(len(rows), int(min(1000, max(20, draws / k))))
-    return int(min(k, max(1, draws / limit))), limit
-
-
 def describe(rows: Rows, n: int) -> str:
-    """Name data in words: "10,000 test images", "the first 1,000 of 10,000 test images"."""
+    """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
     what = "images" if rows.space.image else "texts" if rows.space.kind is Kind.TOKENS else "series" if rows.space.series else "data"
-    return f"{n:,} {rows.name} {what}" if n == len(rows) else f"the first {n:,} of {len(rows):,} {rows.name} {what}"
+    return f"{n:,} {rows.name} {what}" if n == len(rows) else f"{n:,} of {len(rows):,} {rows.name} {what}, drawn at random"
 
 
 def _environment(training: Training) -> dict[str, Any]:

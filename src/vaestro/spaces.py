@@ -44,6 +44,7 @@ DISCRETE = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.COUNT, Kind.
 COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.CATEGORY)
 LARGEST_COUNT = 2**24  # counts are held in float32, which has every whole number up to here
 DAY = np.timedelta64(1, "D")
+FINE = 1e-4  # of a standard deviation, or of the step between two levels: what the rounding of a mean may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,15 +198,20 @@ class Column:
         if not exact:
             return numbers
         if np.dtype(self.dtype).kind in "iu":
-            limits = np.iinfo(self.dtype)
-            highest = min(limits.max, 2**63 - 1024)  # the largest number below 2**63 that float64 holds
-            return np.clip(np.rint(numbers), limits.min, highest).astype(self.dtype)
+            return rounded(numbers, np.dtype(self.dtype))
         if self.resolution and not self.atoms:  # 29 * 0.01 is 0.29000000000000004
             steps = self.resolution * 10.0 ** np.arange(9)
             points = np.stack([steps, self.origin * 10.0 ** np.arange(9)])
             whole = (np.abs(points - np.rint(points)) < 1e-9 * steps).all(0)
             numbers = np.round(numbers, int(whole.argmax())) if whole.any() else numbers
         return numbers.astype(self.dtype)
+
+
+def rounded(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round numbers into a dtype of whole numbers; those beyond its range become its ends."""
+    limits = np.iinfo(dtype)
+    highest = min(limits.max, 2**63 - 1024)  # the largest number below 2**63 that float64 holds
+    return np.clip(np.rint(numbers), limits.min, highest).astype(dtype)
 
 
 def _on_grid(numbers: np.ndarray, step: Any, origin: Any, atoms: Any) -> np.ndarray:
@@ -541,7 +547,7 @@ class Space:
         """Turn codes or values inside (..., *shape) into the user's layout and units: (..., *outside), a Frame, or Texts.
 
         With `exact`, also into the user's dtype and onto the grid of its values; without it (means, probabilities)
-        float32, and binary data stay probabilities in 0 .. 1. Codes of tokens become Texts.
+        into `float_dtype`, and binary data stay probabilities in 0 .. 1. Codes of tokens become Texts.
         """
         if self.kind is Kind.TOKENS:
             assert self.tokeniser is not None
@@ -550,6 +556,8 @@ class Space:
             made = {c.name: np.ma.MaskedArray(c.outward(x[..., i], exact=exact)) for i, c in enumerate(self.columns)}
             return Frame({name: made[name] for name in self.names})
         lead = x.shape[: x.ndim - len(self.shape)]
+        if np.dtype(self.dtype) != np.uint8:  # the user's values may need more digits than codes do
+            x = np.asarray(x, np.float64)
         if self.kind in (Kind.REAL, Kind.UNIT):
             assert self.offset is not None and self.scale is not None
             x = x * self.scale + self.offset
@@ -569,12 +577,30 @@ class Space:
             x = np.moveaxis(x, -3, -1)
         x = x.reshape(*lead, *self.outside)
         if not exact:
-            return x.astype(np.float32)
+            return x.astype(self.float_dtype)
         kind = np.dtype(self.dtype)
-        if kind.kind in "iu":
-            limits = np.iinfo(kind)
-            return np.clip(np.rint(x), limits.min, limits.max).astype(kind)
-        return x.astype(kind)
+        return rounded(x, kind) if kind.kind in "iu" else x.astype(kind)
+
+    @property
+    def floating(self) -> bool:
+        """Tell whether the user's dtype holds fractions."""
+        return np.dtype(self.dtype).kind == "f"
+
+    @property
+    def float_dtype(self) -> np.dtype:
+        """Return the dtype of means: float64 where the user's values are, or where float32 lacks digits for them; else float32."""
+        own = np.dtype(self.dtype)
+        if own.kind == "f" and own.itemsize > 4:
+            return own
+        if self.kind is Kind.BINARY:
+            return np.dtype(np.float32)
+        if self.kind in (Kind.REAL, Kind.UNIT):
+            assert self.offset is not None and self.scale is not None
+            largest, step = np.abs(self.offset) + 10 * self.scale, self.scale
+        else:
+            largest, step = np.asarray(max(abs(self.low), abs(self.low + self.step * self.levels))), np.asarray(self.step)
+        enough = (np.finfo(np.float32).eps * largest <= FINE * step).all()
+        return np.dtype(np.float32 if enough else np.float64)
 
     def outward_mask(self, observed: np.ndarray) -> np.ndarray:
         """Lay a mask (N, *shape) out as the user's data, (N, *outside)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaestro.cli.console import console, duration, unit_lines
+from vaestro.cli.rows import say_read, spread, which, write
 
 if TYPE_CHECKING:
     from vaestro.data import Rows
@@ -53,6 +54,15 @@ ConditionOfAll = Annotated[
     typer.Option("--condition", metavar="NAME=VALUE", help="What is given to all rows in place of the source's own; may be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="own: means in the data's own dtype, rounded if that holds whole numbers only. float: means as they are, and of numbers in a "
+        "table off their grid. A .png always shows means.  [default: own; of binary arrays probabilities]",
+    ),
+]
+Some = Annotated[int | None, typer.Option("-n", help="Take so many rows, at equal distances.  [default: all; 32 in a .png]")]
 
 
 @app.command()
@@ -204,7 +214,7 @@ def evaluate(
     ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Take the first so many data.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate so many data, drawn at random by --seed.")] = None,
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
     condition: ConditionOfAll = None,
     seed: Seed = 0,
@@ -235,6 +245,7 @@ def evaluate(
     source = data or opened.config["source"]
     if data:
         rows, changed = load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)), []
+        say_read(rows)
     elif condition:
         raise ValueError("expected --condition with --data, for data that do not say theirs; got it for the run's own data")
     else:
@@ -251,7 +262,7 @@ def evaluate(
         for _, evaluation in console.progress(steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"):
             if evaluation is not None and rank == 0:
                 evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
-                opened.save_evaluation(evaluation, rows.take(limit or every), source, weights)
+                opened.save_evaluation(evaluation, rows, source, weights)
     except KeyboardInterrupt:
         steps.close()  # keeps the pieces in hand
         console.say("stopped; the same command goes on from here")
@@ -449,6 +460,7 @@ def sample(
         bool | None, typer.Option("--mean/--draws", help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]")
     ] = None,
     condition: Condition = None,
+    dtype: Dtype = None,
     top_p: TopP = None,
     token_temperature: Heat = None,
     beam: Beam = None,
@@ -461,7 +473,7 @@ def sample(
     """
     from vaestro import latents
     from vaestro.data.tables import condition_columns
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.writers import check_output, write_grid
     from vaestro.spaces import Frame
 
     opened = _open(run)
@@ -473,7 +485,8 @@ def sample(
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
     decoding = _decoding(top_p, token_temperature, beam)
-    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean, decoding=decoding)
+    shown = "float" if picture and mean and not texts else dtype
+    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean, decoding=decoding, dtype=shown)
     what = ("most probable texts" if texts else "means of p(x|z)") + " at draws of z" if mean else "draws"
     if picture:
         of = f" with {', '.join(condition)}" if condition else ""
@@ -481,7 +494,7 @@ def sample(
     else:
         if isinstance(drawn, Frame):
             drawn = Frame({**drawn.columns, **condition_columns(model.given, _pairs(condition), n)})
-        write_data(path, drawn)
+        write(path, drawn, model.space, dtype if mean else "float")
     console.say(f"wrote {n} {what} to {path}")
 
 
@@ -553,6 +566,7 @@ def encode(
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    say_read(rows)
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
@@ -572,6 +586,7 @@ def decode(
     output: Output,
     sample: Annotated[bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")] = False,
     condition: Condition = None,
+    dtype: Dtype = None,
     top_p: TopP = None,
     token_temperature: Heat = None,
     beam: Beam = None,
@@ -584,18 +599,20 @@ def decode(
     """
     from vaestro import latents
     from vaestro.data.readers import read_latents
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.writers import check_output, write_grid
 
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
     z = read_latents(file)
     decoding, given = _decoding(top_p, token_temperature, beam), latents.conditions(model, _pairs(condition), len(z))
-    x = latents.decode(model, z, given=given, sample=sample, seed=seed, decoding=decoding)
-    if path.suffix.lower() == ".png":
+    picture = path.suffix.lower() == ".png"
+    shown = "float" if picture and not sample else dtype
+    x = latents.decode(model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=shown)
+    if picture:
         write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
     else:
-        write_data(path, x)
+        write(path, x, model.space, "float" if sample else dtype)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
@@ -606,7 +623,8 @@ def reconstruct(
     output: Output,
     split: Split = None,
     condition: ConditionOfAll = None,
-    n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
+    n: Some = None,
+    dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
 ) -> None:
@@ -616,15 +634,17 @@ def reconstruct(
     """
     from vaestro import latents
     from vaestro.data import load_rows
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.writers import check_output, write_grid
 
     opened = _open(run)
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    rows = _first(rows, n, picture)
-    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam))
+    say_read(rows)
+    every = len(rows)
+    rows, places = spread(rows, n, picture)
+    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam), dtype="float" if picture else dtype)
     _say_unread(rows)
     if picture:
         write_grid(
@@ -634,8 +654,8 @@ def reconstruct(
             f"{len(rows)} of {source} and their reconstructions by {opened.path}",
         )
     else:
-        write_data(path, means)
-    console.say(f"wrote {len(rows):,} reconstructions to {path}")
+        write(path, means, model.space, dtype, None if n is None else places)
+    console.say(f"wrote {len(rows):,} reconstructions{which(places, every)} to {path}")
 
 
 @app.command()
@@ -649,6 +669,7 @@ def interpolate(
     path: Annotated[str, typer.Option(help="linear, or spherical: along the great circle.")] = "linear",
     split: Split = None,
     condition: ConditionOfAll = None,
+    dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
 ) -> None:
@@ -658,17 +679,20 @@ def interpolate(
     """
     from vaestro import latents
     from vaestro.data import load_rows
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.writers import check_output, write_grid
 
     opened = _open(run)
     file = check_output(output, force=force)
     model = opened.model()
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    made = latents.interpolate(model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam))
-    if file.suffix.lower() == ".png":
+    say_read(rows)
+    picture = file.suffix.lower() == ".png"
+    shown = "float" if picture else dtype
+    made = latents.interpolate(model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam), dtype=shown)
+    if picture:
         write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
     else:
-        write_data(file, made)
+        write(file, made, model.space, dtype)
     console.say(f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}")
 
 
@@ -683,11 +707,14 @@ def edit(
     ] = 1.0,
     split: Split = None,
     condition: ConditionOfAll = None,
-    n: Annotated[int | None, typer.Option("-n", help="Take the first so many.  [default: all; 32 in a .png]")] = None,
+    n: Some = None,
+    dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Add so much of an attribute to each datum's code, and write what that decodes to; a .png shows data and edited ones in turn.
+    """Add so much of an attribute to each datum's code, and write what that decodes to.
+
+    A .png shows the data, their reconstructions without the edit, and with it, so that what the edit changes can be seen.
 
     The attribute is looked for in the data that the run was trained on, and else in SOURCE.
 
@@ -695,26 +722,29 @@ def edit(
     """
     from vaestro import latents
     from vaestro.data import load_rows
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.writers import check_output, write_grid
 
     opened = _open(run)
     path = check_output(output, force=force)
     model, picture = opened.model(), path.suffix.lower() == ".png"
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    chosen = _first(rows, n, picture)
+    say_read(rows)
+    chosen, places = spread(rows, n, picture)
     name, value = next(iter(_pairs([attribute]).items())) if "=" in attribute else (attribute, None)
     trained = opened.data().train.spread(latents.KNOWN).fixed()
     along = latents.direction(model, trained if name in latents.attributes(trained) else rows.fixed(), name, value)
-    made = latents.edit(model, chosen, along, amount, decoding=_decoding(None, None, beam))
+    decoding, kind = _decoding(None, None, beam), "float" if picture else dtype
+    made = latents.edit(model, chosen, along, amount, decoding=decoding, dtype=kind)
     if picture:
-        shown = {"data": chosen.outward(), f"{amount:+g} {attribute}": made}
-        write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {amount:+g} of {attribute}")
+        still = latents.edit(model, chosen, along, 0.0, decoding=decoding, dtype=kind)
+        shown = {"data": chosen.outward(), "reconstruction": still, along.moved(amount): made}
+        write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {along.moved(amount)}")
     else:
-        write_data(path, made)
+        write(path, made, model.space, dtype, None if n is None else places)
     console.say(
         f"an amount of 1 is {along.unit}; of {along.n:,} data the codes along it tell that with a correlation of {along.correlation:.2f}"
     )
-    console.say(f"wrote {len(chosen):,} data ({rows.name}) with {amount:+g} of {attribute} to {path}")
+    console.say(f"wrote {len(chosen):,} data ({rows.name}){which(places, len(rows))}, moved {along.moved(amount)}, to {path}")
 
 
 @app.command()
@@ -726,6 +756,7 @@ def impute(
     sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
     split: Split = None,
     condition: ConditionOfAll = None,
+    dtype: Dtype = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -736,23 +767,23 @@ def impute(
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
     from vaestro import latents
-    from vaestro.data import load_rows
-    from vaestro.data.loading import completed
-    from vaestro.data.writers import check_output, write_data, write_grid
+    from vaestro.data.loading import completed, load_with_own
+    from vaestro.data.writers import check_output, write_grid
     from vaestro.spaces import Frame
 
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
-    filled = latents.impute(model, rows, k=k, sample=sample, seed=seed)
-    if isinstance(filled, Frame) and rows.name == "all":
-        filled = completed(_like(source, opened), filled)
+    rows, own = load_with_own(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    say_read(rows)
+    filled = latents.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
+    if isinstance(filled, Frame):
+        filled = completed(_like(source, opened), filled, rows.name)
     cells = 0 if rows.observed is None else round(len(rows) * (model.space.cells - rows.observed_cells()))
     if path.suffix.lower() == ".png":
         write_grid(path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}")
     else:
-        write_data(path, filled)
+        write(path, filled, model.space, "float" if sample or not model.space.columns else dtype)
     how = "draws from p(missing | observed)" if sample else "weighted means and most probable values"
     console.say(f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of z) to {path}")
 
@@ -908,13 +939,6 @@ def _pairs(conditions: list[str] | None) -> dict[str, str]:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         pairs[name] = value
     return pairs
-
-
-def _first(rows: Rows, n: int | None, picture: bool) -> Rows:
-    """Return the first n rows; by default all, and as many as fit in a picture."""
-    if n is not None and not 1 <= n <= len(rows):
-        raise ValueError(f"expected -n between 1 and {len(rows)}; got {n}")
-    return rows.take(min(len(rows), n or (32 if picture else len(rows))))
 
 
 def _say_unread(rows: Rows) -> None:

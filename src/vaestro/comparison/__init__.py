@@ -17,7 +17,7 @@ differences: much of the error of each mean is the data's, and is common to both
 Which bound is used. Of a run, the one that covers most data, and of those the highest. Of a pair, a method that both
 have (like with like; an exact value is like any), of those the one that covers most data, and of those the tightest, that
 is with the highest mean; methods are mixed only where there is none in common. More data come before tightness, because
-an error over 100 data is ten times that over 10,000, and because the first 100 may be unlike the rest; where a tighter
+an error over 100 data is ten times that over 10,000, and because 100 data may be unlike the rest; where a tighter
 method covers fewer data in both (annealing usually does), its difference is added in words. The choice does not depend
 on the differences.
 """

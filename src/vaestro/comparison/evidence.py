@@ -100,6 +100,8 @@ class Row:
         alike: whether the simulated data that gaps were measured on are like the data.
         own: whether the data are of the run's own source.
         stale: whether the evaluation is of earlier weights than the run has now.
+        index: places of the data among all of the split, (N,), rising; None where unknown.
+        seed: by which they were drawn.
     """
 
     name: str
@@ -119,6 +121,13 @@ class Row:
     alike: bool = True
     own: bool = True
     stale: bool = False
+    index: np.ndarray | None = None
+    seed: int = 0
+
+    @property
+    def seed_option(self) -> str:
+        """Write the option that draws the same rows again; nothing for the default."""
+        return f" --seed {self.seed}" if self.seed else ""
 
     @property
     def headline(self) -> Bound:
@@ -174,7 +183,7 @@ def read_run(opened: Run, name: str) -> Row:
         announced = [_announced(e) for e in lines if e["measure"] == measure]
         means = [float(e["mean"]) for e in lines if e["measure"] == measure]
         split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
-        masked = result.get("masked")
+        masked, seed = result.get("masked"), int(result.get("seed") or 0)
         alike = all(e.get("alike", True) for e in result["estimates"])
         hashed = result.get("weights_sha256")
     except (*DAMAGE, json.JSONDecodeError) as error:
@@ -197,13 +206,13 @@ def read_run(opened: Run, name: str) -> Row:
         bounds.append(replace(bound, nats=nats.astype(np.float64), gap=_gap(arrays, bound.method)))
     if not bounds:
         raise ValueError(f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)")
-    datum = arrays.get("datum")
+    datum, index = arrays.get("datum"), arrays.get("index")
     source = str(result.get("source", ""))
     own = source in ("", str(opened.config.get("source", "")))
     return Row(
         name, opened.path, tuple(bounds), split, n, sha256, source, str(result.get("space", "")), measure, given,
         None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
-        warnings, alike=alike, own=own, stale=stale,
+        warnings, alike=alike, own=own, stale=stale, index=index if index is not None and index.shape == (n,) else None, seed=seed,
     )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def _again(row: Row) -> str:
         options += f" --data {shlex.quote(row.source)} --split {row.split}"
     elif row.split != "test":
         options += f" --split {row.split}"
-    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}"
+    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}{row.seed_option}"
 
 
 def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
@@ -263,4 +263,4 @@ def _also(a: Row, b: Row, of_a: Bound, of_b: Bound) -> str:
         return ""
     x, y = max(better, key=_worth)
     difference, error, n = _difference(x, y)
-    return f"; {a.name} minus {b.name} by {_how(x, y)}, on the first {n:,} of them: {number(difference, error, '+')}"
+    return f"; {a.name} minus {b.name} by {_how(x, y)}, on {n:,} of them: {number(difference, error, '+')}"

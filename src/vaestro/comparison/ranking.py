@@ -191,8 +191,10 @@ def refusal(a: Row, b: Row) -> str | None:
     if a.n != b.n:
         if known or same is False:
             return f"different data ({' and '.join(known[0]) if known else hashes}), and {a.n:,} and {b.n:,} of them"
-        advice = "" if a.exact or b.exact else f": evaluate both with --limit {min(a.n, b.n)}"
+        advice = "" if a.exact or b.exact else f": evaluate both with --limit {min(a.n, b.n)}{min(a, b, key=lambda r: r.n).seed_option}"
         return f"measured on {a.n:,} and on {b.n:,} data{advice}"
+    if same is not False and a.sha256 != b.sha256 and _other_rows(a, b) and a.source == b.source:
+        return f"measured on different rows of the same data, {a.n:,} each: evaluate both with --limit {a.n} and the same --seed"
     different = f"different data or binarisation ({hashes})"
     scaled = f"different data: equal as standardised ({a.short_hash}), but not in their own units"
     density = f"a density and a probability, or densities of different measure, have no common scale ({kinds})"
@@ -220,8 +222,18 @@ def _same_values(a: Row, b: Row) -> bool | None:
         return equal or None
     n = min(a.n, b.n)
     one, other = a.datum[:n], b.datum[:n]
+    if a.index is not None and b.index is not None:
+        _, at_a, at_b = np.intersect1d(a.index, b.index, return_indices=True)
+        if not len(at_a):
+            return None
+        one, other = a.datum[at_a], b.datum[at_b]
     near = SAME_DATUM * (float(one.std()) or float(np.abs(one).max()))
     return bool((np.abs(one - other) <= near).all())
+
+
+def _other_rows(a: Row, b: Row) -> bool:
+    """Tell whether both are known to be of other rows of a split."""
+    return a.index is not None and b.index is not None and not np.array_equal(a.index, b.index)
 
 
 def _place(row: Row, groups: list[list[Row]]) -> Row:

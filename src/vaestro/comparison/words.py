@@ -61,7 +61,7 @@ def interval_words(bound: Bound) -> str:
 
 
 def data_words(row: Row, bound: Bound) -> str:
-    """Write what a bound was measured on: 10,000 test f648aa53; first 100 of 10,000 test f648aa53."""
+    """Write what a bound was measured on: 10,000 test f648aa53; 100 of 10,000 test f648aa53."""
     count = f"{bound.n:,}" if bound.n == row.n else f"{bound.n:,} of {row.n:,}"
     return " ".join(filter(None, (count, row.split, row.short_hash)))
 
@@ -90,7 +90,7 @@ def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
         also = row.tighter
         if also is not None:
             above = number(*mean_and_error((also.nats - bound.nats)[also.there]))
-            text = f"{SIGN[also.side].strip()} {number(*also.mean())} by {also.label} on the first {also.n:,}"
+            text = f"{SIGN[also.side].strip()} {number(*also.mean())} by {also.label} on {also.n:,} of them"
             lines.append(f"{text}, {above} above {bound.label} there")
         below.append(lines)
     kept = [i for i in range(len(head)) if i == 0 or any(c[i] for c in cells)]

@@ -21,7 +21,7 @@ from PIL import Image
 from vaestro.data import cache
 from vaestro.data.sets import Raw
 
-KIND = "images-2"
+KIND = "images-3"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what a file holds is asked of these alone, whatever its name
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -366,8 +366,10 @@ def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) ->
         enlarged = int((sides < target.size).any(1).sum())
         if enlarged:
             notes.append(f"{enlarged:,} images are smaller than {height}x{width} and were enlarged")
-    if colour and target.channels is None and grey.any():
-        notes.append(f"{int(grey.sum()):,} of {len(grey):,} images are grey and are read as colour")
+    other = int(grey.sum() if colour else (~grey).sum())
+    if other:
+        read = "grey and are read as colour" if colour else "in colour and are read as grey"
+        notes.append(f"{other:,} of {len(grey):,} images are {read}")
     return notes
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from vaestro.data import cache, duplicates, images, kinds, matching, shards, tables, texts
 from vaestro.data.arrays import Inferred, as_it_lies, binarised_note, grey_levels, infer_space, large
 from vaestro.data.matching import Origin
+from vaestro.data.merging import merged, own_values
 from vaestro.data.passes import Part, distinct, once, piece, place
 from vaestro.data.readers import IMAGE, NAMED, OPTIONS, SHARDS, TABLE, TEXT, Progress, as_source, is_images, parse_source, plain, read
 from vaestro.data.sets import Data, Raw, Rows
@@ -178,7 +179,7 @@ def load_rows(
     conditions: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Rows:
-    """Read a source as data of a known space: what `encode` and its kin do.
+    """Read a source as data of a known space: what `encode` and its kin do. `Rows.notes` says what was done to it.
 
     Args:
         source: as for `load`. A folder of images is brought to the space's size.
@@ -191,6 +192,26 @@ def load_rows(
     Raises:
         ValueError: the data are of another shape or kind, or lack a condition.
     """
+    return _as_rows(source, space, split, given, conditions, progress)[0]
+
+
+def load_with_own(
+    source: Any, space: Space, split: str | None = None, *, given: Space | None = None, conditions: Mapping[str, Any] | None = None
+) -> tuple[Rows, Any]:
+    """Return what `load_rows` returns, and the same rows as the user's data have them: an array (N, *outside) or a Frame."""
+    rows, parts = _as_rows(source, space, split, given, conditions, None)
+    return rows, own_values(parts)
+
+
+def _as_rows(
+    source: Any,
+    space: Space,
+    split: str | None,
+    given: Space | None,
+    conditions: Mapping[str, Any] | None,
+    progress: Progress | None,
+) -> tuple[Rows, dict[str, Part]]:
+    """Return a source as rows of a known space, and the parts of the source that they are."""
     fixed = tables.condition_columns(given, conditions or {}, 1)
     if isinstance(source, (str, Path)):
         source = _fitting(str(source), space)
@@ -206,17 +227,20 @@ def load_rows(
             parts, split = {"all": Part(raw.splits["all"], None, dict(raw.attributes.get("all", {})))}, "all"
     else:
         parts = {s: Part(a, None, dict(raw.attributes.get(s, {}))) for s, a in raw.splits.items()}
-    split = split or "test"
+    split, notes = split or "test", [*raw.notes]
     chosen = {s: p for s, p in parts.items() if split in (s, "all") and len(p)}
     if not chosen:
         raise ValueError(f"expected a {split} split in {name}; got {', '.join(raw.splits)}")
     if given is not None:
         chosen, _, _ = _given(chosen, given.names, name, given, fixed)
+    before = [part.whole for part in chosen.values()]
     chosen = matching.matched(chosen, space, options)
+    if any(isinstance(a, np.ndarray) and a.shape != b.whole.shape for a, b in zip(before, chosen.values(), strict=True)):
+        notes.append(f"series are filled up to {space.outside[0]:,} steps, as the run was trained on")
     codes = matching.cut(chosen, space, options)
     made = [r.fixed() for r in _rows(chosen, space, binarise, given, progress, codes=codes).values()]
     if len(made) == 1:
-        return replace(made[0], name=split)
+        return replace(made[0], name=split, notes=tuple(dict.fromkeys(notes))), chosen
     joined = {k: np.concatenate([r.attributes[k] for r in made]) for k in made[0].attributes}
     values: Any
     if space.kind is Kind.TOKENS:
@@ -226,7 +250,7 @@ def load_rows(
     else:
         values = np.concatenate([r._values(slice(None)) for r in made])
     observed = [np.ones((len(r), *space.shape), bool) if r.observed is None else r._take(r.observed, slice(None)) for r in made]
-    return Rows(
+    rows = Rows(
         values,
         space,
         split,
@@ -234,30 +258,35 @@ def load_rows(
         observed=None if all(r.observed is None for r in made) else np.concatenate(observed),
         given=None if given is None else np.concatenate([r.given for r in made if r.given is not None]),
         given_space=given,
+        notes=tuple(dict.fromkeys(notes)),
     )
+    return rows, chosen
 
 
-def completed(source: Any, filled: Frame) -> Frame:
-    """Return a source's own table with its empty cells taken from `filled`; columns that are not modelled stay as they are."""
+def completed(source: Any, filled: Frame, split: str) -> Frame:
+    """Return a split of a source's own table with its empty cells taken from `filled`; columns that are not modelled stay as they are.
+
+    Args:
+        source: the table.
+        filled: the modelled columns of that split, each cell filled.
+        split: train, valid, test or all, as `Rows.name` says.
+    """
     if isinstance(source, (str, Path)):
         name, options = parse_source(source)
-        text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
         suffix = Path(name).suffix.lower()
-        whole = tables.read_table(Path(name), {}, text=text) if suffix in tables.SUFFIXES else read(name, options)
-        frame = whole.splits.get("all")
-    else:
-        frame = _opened(source, None)[2].splits.get("all")
-    if not isinstance(frame, Frame) or len(frame) != len(filled):
-        return filled
-    columns = {}
-    for name, own in frame.columns.items():
-        made = filled.columns.get(name)
-        if made is None:
-            columns[name] = own
+        if suffix in tables.SUFFIXES:
+            text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
+            raw = tables.read_table(Path(name), {k: v for k, v in options.items() if k == "split"}, text=text)
         else:
-            hole = np.ma.getmaskarray(own)
-            columns[name] = np.ma.MaskedArray(np.where(hole, made.data, own.data)) if own.dtype.kind == made.dtype.kind else made
-    return Frame(columns)
+            raw = read(name, options)
+    else:
+        name, options, raw = _opened(source, None)
+    if not all(isinstance(whole, Frame) for whole in raw.splits.values()):
+        return filled
+    cut = "all" in raw.splits and split != "all"
+    parts = _split(raw, options, name)[0] if cut else {s: Part(whole) for s, whole in raw.splits.items()}
+    frame = own_values({s: p for s, p in parts.items() if split in (s, "all")})
+    return merged(frame, filled) if len(frame) == len(filled) else filled
 
 
 def _fitting(source: str, space: Space) -> str:

@@ -91,6 +91,7 @@ class Rows:
         given: codes of the conditions, (N, columns of `given_space`); None without.
         given_space: the space of the conditions.
         channels_last: whether images lie as (H, W, C) and are turned when gathered.
+        notes: what was done to the source when it was read, a line each.
     """
 
     values: Any
@@ -103,6 +104,7 @@ class Rows:
     given: np.ndarray | None = None
     given_space: Space | None = None
     channels_last: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values) if self.index is None else len(self.index)
@@ -208,9 +210,18 @@ class Rows:
     def spread(self, n: int) -> Rows:
         """Return n rows at equal distances, or all if there are fewer; of a stream those of few blocks, held in memory, as many as fit."""
         if isinstance(self.values, Streamed):
-            rows = self.pick(self.values.spread(min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index))
-            return replace(rows, values=rows._values(slice(None)), index=None)
+            return self.pick(self.values.spread(min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index)).in_memory()
         return self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
+
+    def places(self, n: int) -> np.ndarray:
+        """Return the places of n of the rows at equal distances, (n,), rising; of a stream those of few blocks."""
+        if isinstance(self.values, Streamed) and n < len(self):
+            return self.values.spread(n, self.index)
+        return np.linspace(0, len(self) - 1, n).astype(np.int64)
+
+    def in_memory(self) -> Rows:
+        """Return rows of a stream read into memory; other rows as they are."""
+        return replace(self, values=self._values(slice(None)), index=None) if isinstance(self.values, Streamed) else self
 
     def observed_cells(self) -> float:
         """Return the mean number of cells of a row that were observed: of texts, that there are."""

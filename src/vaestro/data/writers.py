@@ -47,14 +47,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.save(file, next(iter(arrays.values())), allow_pickle=False)
         elif suffix == ".txt":
             table = np.stack(list(_columns(arrays).values()), 1)
-            np.savetxt(part, table, fmt="%d" if table.dtype.kind in "iu" else "%.8g")
+            np.savetxt(part, table.astype(str) if table.dtype.kind == "f" else table, fmt="%s" if table.dtype.kind == "f" else "%d")
         else:
             _write_table(part, _columns(arrays), suffix)
 
 
-def write_data(path: Path, data: Any) -> None:
+def write_data(path: Path, data: Any, places: np.ndarray | None = None) -> None:
     """Write data in the user's layout: an array under the name x, a table with its columns, or texts, in .txt one a line, else in a
-    column text; a line's end within a text is written as \\n."""
+    column text; a line's end within a text is written as \\n. With `places` an .npz of an array also says which rows they are."""
     if isinstance(data, Texts):
         suffix = path.suffix.lower()
         if suffix == ".txt":
@@ -66,7 +66,7 @@ def write_data(path: Path, data: Any) -> None:
         else:
             write_data(path, Frame({"text": np.ma.MaskedArray(data.lines.astype(str))}))
     elif not isinstance(data, Frame):
-        write_arrays(path, {"x": data})
+        write_arrays(path, {"x": data} | ({"index": places} if places is not None and path.suffix.lower() == ".npz" else {}))
     elif path.suffix.lower() == ".npy" or path.suffix.lower() == ".txt":
         raise ValueError(f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got {path}")
     else:
@@ -126,6 +126,9 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
     if not space.image:
         raise ValueError(f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, .parquet or .txt)")
     sets = {label: pixels(images, space) for label, images in rows.items()}
+    if not space.levels:  # what is stretched over its range must be stretched alike
+        every = pixels(np.concatenate([np.asarray(images, np.float64) for images in rows.values()]), space)
+        sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
     count = len(next(iter(sets.values())))
     height, width = next(iter(sets.values())).shape[1:3]
     zoom = max(1, round(56 / max(height, width)))

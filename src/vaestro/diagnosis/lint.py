@@ -70,7 +70,7 @@ def _weight(plan: Plan) -> Finding | None:
 def _library(plan: Plan) -> Finding | None:
     """Look whether the library is the sum of the counts that it is given for."""
     found = re.search(r"library=([^,]+)", str(plan.remedy.config.get("likelihood")))
-    rows = plan.data.train.take(TOTALS)
+    rows = plan.data.train.spread(TOTALS)
     if found is None or rows.given is None or rows.given_space is None or found[1] not in rows.given_space.names:
         return None
     library = np.asarray(rows.given_space.outward(rows.given, exact=False).columns[found[1]].data, np.float64)

@@ -12,6 +12,7 @@ import torch
 from vaestro.data import Rows
 from vaestro.evaluation.annealing import annealing
 from vaestro.evaluation.bounds import bounding, in_space
+from vaestro.evaluation.chosen import drawn
 from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
@@ -45,8 +46,8 @@ def evaluate(
         rows: data of the model's space, such as `data.test`.
         k: draws for each datum.
         methods: elbo and iwae (from the same k draws), ais, gap, information, each with options: "ais:chains=16,temperatures=500".
-        limit: take the first so many data.
-        seed: of the draws.
+        limit: evaluate so many data, drawn at random by the seed without replacement; `Evaluation.index` says which.
+        seed: of the draws, and of which data are drawn. Two models evaluated with one seed are evaluated on the same data.
         device: where; by default where the model is.
 
     Raises:
@@ -94,9 +95,11 @@ def evaluating(
         raise ValueError(f"expected {model.space} data; got {rows.space}")
     if model.given is not None and rows.given is None:
         raise ValueError(f"expected data with the conditions {', '.join(model.given.names)}; got none")
-    rows = in_space(rows.fixed() if limit is None else rows.fixed().take(limit), model.space)
     if not len(rows):
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
+    # Methods that stop after n data visit the rows in this order, so that their n are a random draw too.
+    rows, order = drawn(rows.fixed(), len(rows) if limit is None else limit, seed)
+    rows = in_space(rows, model.space)
     device = next(model.parameters()).device if device is None else torch.device(device)
     bounded = {"elbo", "iwae"} & set(names)
     job = Job(model, rows, int(k) if bounded else 1, seed, device)
@@ -119,7 +122,7 @@ def evaluating(
     finally:
         model.train(training)
     kept = tuple(e for e in done.estimates if e.method in names or (e.on == SIMULATED and e.method in {"elbo", "iwae"} and bounded))
-    yield 1.0, replace(done, estimates=kept)
+    yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
     if rank == 0:
         store.clear()  # only now: whoever took the evaluation has had the chance to keep it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Estimate:
         given: what p(x) is conditioned on.
         on: "data", or "simulated data" drawn from the model itself.
         details: what else is worth quoting, such as the number of temperatures, by name.
+        index: places of its data among the rows that were evaluated, (N,), rising; None for the first N, and for simulated data.
     """
 
     method: str
@@ -43,6 +44,16 @@ class Estimate:
     given: tuple[str, ...] = ()
     on: str = "data"
     details: Mapping[str, Any] = field(default_factory=dict)
+    index: np.ndarray | None = None
+
+    def of_rows(self, order: np.ndarray) -> Estimate:
+        """Return it sorted by place, if its data are the first of `order`, the places of rows (M,) in the order of their evaluation."""
+        if self.on == SIMULATED:
+            return self
+        mine = order[: len(self.nats)]
+        by_place = np.argsort(mine)
+        ess = None if self.ess is None else self.ess[by_place]
+        return replace(self, nats=self.nats[by_place], ess=ess, index=mine[by_place])
 
     def mean(self) -> tuple[float, float]:
         """Return the mean over data and its standard error, in nats."""
@@ -101,11 +112,12 @@ class Gap:
     Args:
         elbo: the ELBO with the encoder's q, (N,).
         optimised: the ELBO with the best q of the same family found for each datum, (N,).
-        reference: the tightest lower bound on log p(x) there is, of the first M <= N data, (M,); None where there is none.
+        reference: the tightest lower bound on log p(x) there is, of the first M <= N of them, (M,); None where there is none.
         how: in words.
         reference_how: which bound the reference is.
         details: what else is worth quoting: by how much the search still rose from its second to its last quarter ("rise"), and for how
             many data the encoder's q was kept because the one found was no better ("kept").
+        index: places of the N data among the rows that were evaluated, (N,), in the order of the arrays above; None for the first N.
     """
 
     elbo: np.ndarray
@@ -114,6 +126,7 @@ class Gap:
     how: str
     reference_how: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    index: np.ndarray | None = None
 
     def amortization(self) -> tuple[float, float]:
         """Return what the encoder loses against the best q of its family, at least, and its standard error (paired), in nats."""
@@ -137,7 +150,7 @@ class Gap:
         """Say what the gaps rest on."""
         against = "no tighter bound tells the approximation gap"
         if self.reference is not None:
-            fewer = f" on the first {len(self.reference):,} of them" if len(self.reference) < len(self.elbo) else ""
+            fewer = f" on {len(self.reference):,} of them" if len(self.reference) < len(self.elbo) else ""
             against = f"the approximation gap is against {self.reference_how}{fewer}"
         kept = self.details.get("kept", 0)
         return [against, self.how + (f"; for {kept:,} data the encoder's q stayed the best" if kept else "")]
@@ -231,6 +244,8 @@ class Evaluation:
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
         gap, information: where they were asked for.
         warnings: what a reader of the numbers must know, a sentence each.
+        index: places of the evaluated data among the rows that were given, (N,), rising; None for all of them.
+        seed: of the draws, and of which rows were drawn.
     """
 
     estimates: tuple[Estimate, ...]
@@ -239,6 +254,18 @@ class Evaluation:
     gap: Gap | None = None
     information: Information | None = None
     warnings: tuple[str, ...] = ()
+    index: np.ndarray | None = None
+    seed: int = 0
+
+    def of_rows(self, order: np.ndarray, seed: int) -> Evaluation:
+        """Return it with every estimate sorted by place. `order` holds the places of the rows, (N,), in the order of their evaluation."""
+        return replace(
+            self,
+            estimates=tuple(e.of_rows(order) for e in self.estimates),
+            gap=None if self.gap is None else replace(self.gap, index=order[: len(self.gap.elbo)]),
+            index=np.sort(order),
+            seed=seed,
+        )
 
     def __getitem__(self, method: str) -> Estimate:
         """Return the lower bound by a method on the data."""

@@ -12,9 +12,9 @@ from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
 from vaestro.data import Data
 from vaestro.data.writers import check_output, writing
-from vaestro.evaluation import evaluate
+from vaestro.evaluation import evaluate, within_seconds
 from vaestro.files import read_object
-from vaestro.runs import Run, describe, within_seconds
+from vaestro.runs import Run, describe
 
 Say = Callable[[str], None]
 DRAWS = 100
@@ -119,7 +119,7 @@ def _evaluate(run: Run, data: Data, say: Say) -> None:
     say(f"evaluating {describe(rows, limit)} with {k} draws")
     evaluation = evaluate(model, rows, k=k, limit=limit)
     changed = run.changed(data, split)
-    run.save_evaluation(replace(evaluation, warnings=(*changed, *evaluation.warnings)), rows.take(limit), run.config["source"])
+    run.save_evaluation(replace(evaluation, warnings=(*changed, *evaluation.warnings)), rows, run.config["source"])
 
 
 def _diagnosed(run: Run) -> bool:

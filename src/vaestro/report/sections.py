@@ -312,6 +312,7 @@ def commands(folder: Folder) -> list[str]:
         every = ((folder.data or {}).get(str(name)) or {}).get("n")
         options = f" --split {name}" if name in ("train", "valid") else ""
         options += f" --limit {n}" if every and every != n else ""
+        options += f" --seed {evaluation['seed']}" if evaluation.get("seed") else ""
         found.append(f"vaestro evaluate {again} --k {drawn[0]}{options}")
     return found
 

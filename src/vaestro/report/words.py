@@ -99,15 +99,19 @@ class Result:
 
 
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
-    """Name what was evaluated on: 10,000 test images; the first 100 of 10,000 test data."""
+    """Name what was evaluated on: 10,000 test images; 100 of 10,000 test data, drawn at random."""
     space = str(evaluation.get("space", ""))
     shape = re.search(r"\(([\d, ]+)\)$", space)  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
     named = [("texts", space.startswith("texts")), ("series", " series (" in space)]
     named += [("images", shape is not None and len(re.findall(r"\d+", shape[1])) > 1), ("data", True)]
     what = next(name for name, holds in named if holds)
     total, split = evaluation.get("n"), evaluation.get("split", "")
-    part = f"{n:,}" if n == total or not isinstance(total, int) else f"the first {n:,} of {total:,}"
-    return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what)))
+    every = evaluation.get("total")  # absent before rows were drawn at random: then the first ones were taken
+    whole = every if isinstance(every, int) else total
+    fewer = isinstance(whole, int) and n != whole
+    part = f"{n:,} of {whole:,}" if fewer else f"{n:,}"
+    how = "" if not fewer else ", the first ones" if every is None else ", drawn at random"
+    return " ".join(filter(None, (part, SPLITS.get(str(split), str(split)), what))) + how
 
 
 def density_words(measure: str) -> str:

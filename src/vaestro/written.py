@@ -1,0 +1,58 @@
+"""How means of p(x | z) are written: in the user's own dtype, or as floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vaestro.spaces import Kind, Space
+
+DTYPES = ("own", "float")
+
+
+def check_dtype(dtype: str | None, *, draws: bool = False) -> None:
+    """Raise ValueError for another dtype than own and float, or for one that is asked of draws."""
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"expected dtype own or float; got {dtype!r}")
+    if dtype is not None and draws:
+        raise ValueError(f"expected dtype={dtype} for means; got it for draws, which are values of the data")
+
+
+def means(space: Space, x: np.ndarray, dtype: str | None = None, *, most_probable: bool = False) -> Any:
+    """Turn means of p(x | z), (N, *X) inside, into the user's layout and units: an array, a Frame, or Texts.
+
+    Args:
+        space: what the data are.
+        x: means; of categories and tokens the most probable codes.
+        dtype: None writes the user's own dtype, which rounds where that holds whole numbers alone, but probabilities of binary arrays.
+            "own" rounds these too, to the more probable of the two values. "float" rounds nothing: expected levels, counts and numbers off
+            their grid. It is float32, or float64 where the user's values are or need that.
+        most_probable: the codes are most probable values of categories.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    check_dtype(dtype)
+    if dtype is not None and space.kind is Kind.TOKENS:
+        raise ValueError(f"expected no dtype for texts, which have no mean; got {dtype}")
+    if most_probable or space.kind in (Kind.TABLE, Kind.TOKENS, Kind.CATEGORY):
+        return space.outward(x, exact=most_probable or space.kind is Kind.CATEGORY or dtype != "float")
+    if dtype == "own" and space.kind is Kind.BINARY:
+        return space.outward(x)
+    if dtype == "float" or (dtype is None and space.kind is Kind.BINARY):
+        return space.outward(x, exact=False)
+    return space.outward(x, exact=False).astype(space.dtype) if space.floating else space.outward(x)
+
+
+def rounding(space: Space, dtype: str | None = None) -> str:
+    """Say to what `means` are rounded, with the option that leaves them as they are; nothing where they are not."""
+    if space.kind in (Kind.TOKENS, Kind.CATEGORY) or dtype == "float" or (dtype is None and space.kind is Kind.BINARY):
+        return ""
+    if space.kind is Kind.TABLE:
+        numbers = [c for c in space.columns if c.kind in (Kind.REAL, Kind.COUNT)]
+        cut = any(c.resolution or np.dtype(c.dtype).kind in "iu" for c in numbers)
+        return "numbers are rounded to values of their columns (--dtype float writes means as they are)" if cut else ""
+    if space.kind is Kind.BINARY:
+        return "each cell is the more probable value (--dtype float writes probabilities)"
+    return "" if space.floating else f"means are rounded to {space.dtype} (--dtype float writes them as they are)"
