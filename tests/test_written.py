@@ -307,7 +307,7 @@ def test_some_rows_are_spread_over_sorted_data_and_named(capsys: pytest.CaptureF
     np.testing.assert_allclose(few["x"], every["x"][few["index"]], atol=1e-6)
     out = said(capsys, "edit", "run", "x.npz", "--split", "train", "--attribute", "size", "-n", "2", "-o", "e.npz")
     assert "wrote 2 data (train) (rows 0, 159 of 160), moved size +1, to e.npz" in out
-    assert "rows 0, 14, 28 .. 159, at equal distances, of 160" in said(
+    assert "(rows 0, 14, 28 .. 159 of 160, at equal distances)" in said(
         capsys, "reconstruct", "run", "x.npz", "--split", "train", "-n", "12", "-o", "f.npz"
     )
 
@@ -324,7 +324,7 @@ def test_what_a_run_does_to_a_source_is_said_by_every_command(capsys: pytest.Cap
     ):
         out = said(capsys, *command)
         assert "40 images cropped about the centre and scaled to 16x16" in out, command
-        assert "40 of 40 images are in colour and are read as grey" in out, command
+        assert "40 of 40 images are not stored as grey and are read as grey" in out, command
         unchanged = ["small" if word.startswith("photos") else word for word in command]
         assert "cropped" not in said(capsys, *unchanged, *(["--force"] if "-o" in command else []))
 

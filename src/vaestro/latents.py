@@ -365,9 +365,8 @@ def impute(
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     check_dtype(dtype, draws=sample)
     rows = rows.fixed()
-    own = rows.outward() if own is None else own
     if rows.observed is None:
-        return own
+        return rows.outward() if own is None else own
     device, space = next(model.parameters()).device, model.space
     size = max(1, space.chunk // min(k, 32))
     filled = []
@@ -389,7 +388,7 @@ def impute(
     made = space.outward(np.concatenate(filled), exact=dtype != "float")
     if dtype == "float" and space.kind is Kind.BINARY:
         made = made * space.step + space.low  # beside observed values a probability is the expected value
-    return merged(own, made)
+    return made if own is None else merged(own, made)
 
 
 def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaestro.cli.console import console, duration, unit_lines
-from vaestro.cli.rows import say_read, spread, which, write
+from vaestro.cli.rows import dtype_of, say_read, spread, which, write
 
 if TYPE_CHECKING:
     from vaestro.data import Rows
@@ -485,7 +485,7 @@ def sample(
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
     decoding = _decoding(top_p, token_temperature, beam)
-    shown = "float" if picture and mean and not texts else dtype
+    shown = dtype_of(model.space, picture and mean, dtype)
     drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean, decoding=decoding, dtype=shown)
     what = ("most probable texts" if texts else "means of p(x|z)") + " at draws of z" if mean else "draws"
     if picture:
@@ -607,7 +607,7 @@ def decode(
     z = read_latents(file)
     decoding, given = _decoding(top_p, token_temperature, beam), latents.conditions(model, _pairs(condition), len(z))
     picture = path.suffix.lower() == ".png"
-    shown = "float" if picture and not sample else dtype
+    shown = dtype_of(model.space, picture and not sample, dtype)
     x = latents.decode(model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=shown)
     if picture:
         write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
@@ -644,7 +644,7 @@ def reconstruct(
     say_read(rows)
     every = len(rows)
     rows, places = spread(rows, n, picture)
-    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam), dtype="float" if picture else dtype)
+    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam), dtype=dtype_of(model.space, picture, dtype))
     _say_unread(rows)
     if picture:
         write_grid(
@@ -687,7 +687,7 @@ def interpolate(
     rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
     say_read(rows)
     picture = file.suffix.lower() == ".png"
-    shown = "float" if picture else dtype
+    shown = dtype_of(model.space, picture, dtype)
     made = latents.interpolate(model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam), dtype=shown)
     if picture:
         write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
@@ -733,7 +733,7 @@ def edit(
     name, value = next(iter(_pairs([attribute]).items())) if "=" in attribute else (attribute, None)
     trained = opened.data().train.spread(latents.KNOWN).fixed()
     along = latents.direction(model, trained if name in latents.attributes(trained) else rows.fixed(), name, value)
-    decoding, kind = _decoding(None, None, beam), "float" if picture else dtype
+    decoding, kind = _decoding(None, None, beam), dtype_of(model.space, picture, dtype)
     made = latents.edit(model, chosen, along, amount, decoding=decoding, dtype=kind)
     if picture:
         still = latents.edit(model, chosen, along, 0.0, decoding=decoding, dtype=kind)

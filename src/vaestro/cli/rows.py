@@ -41,8 +41,14 @@ def which(places: np.ndarray, total: int) -> str:
     if len(places) == total:
         return ""
     shown = [f"{i:,}" for i in places.tolist()]
-    listed = ", ".join(shown) if len(shown) <= 8 else f"{', '.join(shown[:3])} .. {shown[-1]}, at equal distances,"
-    return f" (row{'s' if len(shown) > 1 else ''} {listed} of {total:,})"
+    few = len(shown) <= 8
+    listed = ", ".join(shown) if few else f"{', '.join(shown[:3])} .. {shown[-1]}"
+    return f" (row{'s' if len(shown) > 1 else ''} {listed} of {total:,}{'' if few else ', at equal distances'})"
+
+
+def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
+    """Return the dtype of means: of images in a picture, means as they are."""
+    return "float" if picture and space.image else dtype
 
 
 def write(path: Path, data: Any, space: Space, dtype: str | None, places: np.ndarray | None = None) -> None:

@@ -368,7 +368,7 @@ def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) ->
             notes.append(f"{enlarged:,} images are smaller than {height}x{width} and were enlarged")
     other = int(grey.sum() if colour else (~grey).sum())
     if other:
-        read = "grey and are read as colour" if colour else "in colour and are read as grey"
+        read = "grey and are read as colour" if colour else "not stored as grey and are read as grey"
         notes.append(f"{other:,} of {len(grey):,} images are {read}")
     return notes
 

@@ -198,9 +198,10 @@ def load_rows(
 def load_with_own(
     source: Any, space: Space, split: str | None = None, *, given: Space | None = None, conditions: Mapping[str, Any] | None = None
 ) -> tuple[Rows, Any]:
-    """Return what `load_rows` returns, and the same rows as the user's data have them: an array (N, *outside) or a Frame."""
+    """Return what `load_rows` returns, and the same rows as the user's data have them: an array (N, *outside) or a Frame; else None."""
     rows, parts = _as_rows(source, space, split, given, conditions, None)
-    return rows, own_values(parts)
+    held = all(isinstance(part.whole, (np.ndarray, Frame)) for part in parts.values())
+    return rows, own_values(parts) if held else None
 
 
 def _as_rows(

@@ -77,7 +77,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     name = next((s for s in ("test", "valid") if len(getattr(data, s))), "train")
     rows = data.split(name).fixed()
     mapped = rows.spread(MAPPED)
-    place = np.arange(len(rows)) if mapped is rows else np.linspace(0, len(rows) - 1, MAPPED).astype(np.int64)
+    place = rows.places(len(mapped))
     code = latents.encode(model, mapped)["mean"].reshape(len(mapped), -1)
     bounds = _bounds(run, rows)
     shown = rows.spread(PAIRS)
@@ -113,7 +113,8 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
 
 def _between(model: LatentModel, rows: Rows) -> list[list[str]]:
     """Decode codes on the way from one text to another, for some pairs."""
-    pairs = [(2 * i, 2 * i + 1) for i in range(min(BETWEEN, len(rows) // 2))]
+    half = len(rows) // 2  # neighbours in sorted data are alike
+    pairs = [(i, i + half) for i in range(min(BETWEEN, half))]
     return [[_shortened(t, LINE) for t in latents.interpolate(model, rows, i, j, steps=WAY).lines] for i, j in pairs]
 
 
