@@ -10,7 +10,7 @@ import vaestro
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "files", "drawing", "randomness", "graphs", "tokens",
-    "spaces",
+    "spaces", "written",
     "densities", "networks",
     "sequences", "flows", "posteriors", "priors", "likelihoods", "gradients", "schedules", "model", "penalties",
     "objectives", "selection", "recipes", "optimizers",
