@@ -145,7 +145,7 @@ CASES = [
     Ill("faint", faint, {**LINEAR, "latent": 3, "epochs": 30, "likelihood": "gaussian:variance=1.1"}, "small rate but informative",
         {"small rate": "note"}, ("posterior collapse",), ":standardise=none", says="A small KL is not collapse"),
     Ill("deaf", binary, {**NET, "latent": 6, "epochs": 15, "encoder": ENCODER, "decoder": DECODER}, "latent unused by the decoder",
-        {"latent unused": "error"}, ("posterior collapse",), says="the decoder does without"),
+        {"latent unused": "error"}, ("posterior collapse",), says="the decoder does not use it"),
     Ill("diverged", binary, {**NET, "latent": 6, "epochs": 5, "lr": 1e8, "optimizer": "sgd", "clip": 1e30}, "diverged",
         {"divergence": "error"}, says="not finite"),
     Ill("overfitted", few, {"latent": 16, "steps": 3000, "batch": 64, "network": "mlp:width=256"}, "overfitted",

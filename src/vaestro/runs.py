@@ -18,6 +18,7 @@ Weights are tensors only, and nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -47,10 +48,12 @@ from vaestro.data.readers import Progress, parse_source
 from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
+from vaestro.diagnosis.continuation import Continuation, continued, worsened
 from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
-from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, within_seconds
+from vaestro.diagnosis.statistics import Paired
+from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
 from vaestro.files import read_config, read_lines, read_object
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
@@ -58,7 +61,7 @@ from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
 from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
 from vaestro.penalties import Capacity, FreeBits, RateTerm
-from vaestro.randomness import derive
+from vaestro.randomness import derive, numpy_generator
 from vaestro.spaces import Frame, Kind
 from vaestro.transfer import spaces_of, stored_origin, take_over
 
@@ -282,14 +285,24 @@ class Run:
         held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
         finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
         log_dets = model.space.log_dets()
-        measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed) if finite else None
-        curves = Curves(self.metrics(), steps, self.finished, measures.valid[1] if measures else 0.0)
+        metrics = self.metrics()
+        logged, measures = Curves(metrics, steps, self.finished), None
+        if objective.beta.adaptive and logged.lines and math.isfinite(logged.beta):
+            objective.beta = Schedule(logged.beta)  # what it had come to
+        if finite:
+            chosen = sum(line.get("split") == "valid" for line in metrics) if held_out is data.valid else 0
+            unseen = data.test if held_out is data.valid else None
+            measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed, unseen=unseen, validations=chosen)
+        curves = Curves(metrics, steps, self.finished, measures.valid[1] if measures else 0.0)
+        further = measures is not None and self.finished and self.failure is None and curves.valid and len(held_out)
         case = Case(
+            continued=self._continued(model, data, held_out, objective, seed) if further else None,
+            worsened=self._worsened(model, data, objective, curves, remedy) if measures is not None else None,
             remedy=remedy,
             curves=curves,
             measures=measures,
             units=model.units,
-            beta=curves.beta if objective.beta.adaptive and curves.lines else objective.beta.value,
+            beta=objective.beta.value,
             extra=objective.terms,
             autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
             reads_latent=_reads_latent(model),
@@ -307,6 +320,37 @@ class Run:
         write_arrays(self.path / "diagnosis.npz", found.arrays)
         _write_text(self.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
         return found
+
+    def _continued(self, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int) -> Continuation | None:
+        """Train a copy of the kept weights a little further."""
+        config = DEFAULTS | normalised(self.config)
+        return continued(
+            model,
+            data.train,
+            held_out,
+            objective,
+            optimizer=find("optimizer", config["optimizer"]),
+            steps=int(config["steps"]),
+            batch=config["batch"],
+            lr=config["lr"],
+            clip=config["clip"],
+            seed=seed,
+            freeze=config["freeze"] or (),
+        )
+
+    def _worsened(self, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies) -> Paired | None:
+        """Compare training data before the first step and at the end, where the validation loss ended above its start."""
+        ends = curves.ends(remedy)
+        newest = next(iter(sorted((self.path / "checkpoints").glob("*.safetensors"), reverse=True)), None)
+        if ends is None or ends[1] <= ends[0] or newest is None:
+            return None
+        try:
+            tensors, _ = read_checkpoint(newest)
+            last, first = copy.deepcopy(model), untrained(model, data, DEFAULTS | normalised(self.config))
+            last.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+        except (ValueError, RuntimeError):
+            return None  # the log alone decides
+        return worsened(first, last, data.train, objective)
 
     def gradients(
         self,
@@ -786,6 +830,18 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
         "compile": made.compile,
     }
     return made, resolved
+
+
+def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
+    """Return a run's model as it was before the first step."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config["seed"], "weights"))
+        first = build(model.space, given=model.given, **{k: config[k] for k in MODEL_OPTIONS}).to(device)
+    if first.start_rows:
+        rows = np.sort(numpy_generator(config["seed"], "start").permutation(len(data.train))[: first.start_rows])
+        first.start(in_space(data.train.pick(rows).fixed(), model.space).batch(slice(0, len(rows)), device))
+    return first.eval()
 
 
 def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:

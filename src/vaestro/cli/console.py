@@ -103,7 +103,7 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
     """Say what latent units carry: how many of each role, and those with the largest rate."""
     if not units:
         return
-    roles = {role: sum(u.role == role for u in units) for role in ("informative", "noise", "off")}
+    roles = {role: sum(u.role == role for u in units) for role in ("informative", "noise", "off", "unclear")}
     yield f"{len(units)} units: " + ", ".join(f"{count} {role}" for role, count in roles.items() if count)
     ranked = sorted(units, key=lambda u: u.activity if u.rate is None else u.rate, reverse=True)
     yield f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (nats, but for the activity; effect: reconstruction without the unit)"

@@ -39,9 +39,13 @@ class StandardNormal:
         noise = torch.randn((rows, *self.shape), generator=generator, dtype=self._like.dtype, device=self._like.device)
         return noise if temperature == 1 else temperature * noise
 
+    def cells(self, value: Tensor) -> Tensor:
+        """Return the log-density of each unit in nats, (..., *Z)."""
+        return -0.5 * (value.square() + LOG_2PI)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...)."""
-        return sum_cells(-0.5 * (value.square() + LOG_2PI), len(self.shape), None)
+        return sum_cells(self.cells(value), len(self.shape), None)
 
 
 class FullNormal(LatentDensity):

@@ -12,8 +12,11 @@ from typing import Any, final
 
 import numpy as np
 
+from vaestro.diagnosis.continuation import Continuation
 from vaestro.diagnosis.records import Finding
 from vaestro.diagnosis.remedies import Remedies
+from vaestro.diagnosis.statistics import Paired
+from vaestro.evaluation import plus_minus
 
 ENOUGH = 3  # validations after the first step
 SMALL_SIGNAL = 0.05  # nats that the means of all units tell of the data, below which they are said to tell nothing
@@ -72,6 +75,20 @@ class Curves:
         later = sorted({step for step, _ in betas if step > at[-1]})
         return later[0] if len(later) > 1 else None
 
+    def ends(self, remedy: Remedies) -> tuple[float, float, float] | None:
+        """Return the validation loss before the first step and at the end, and the error of their difference, as if unpaired.
+
+        Both at the weights that hold at the end. None where it was not logged, or where the run started from another's weights.
+        """
+        if not self.valid or self.valid[0]["step"] != 0 or len(self.valid) < 2 or remedy.config.get("init"):
+            return None
+        first, last = self.valid[0], self.valid[-1]
+        if not math.isfinite(_number(last, "objective")) and any(remedy.config.get(k) for k in ("capacity", "free_bits", "penalty")):
+            return None  # an older log, which does not hold all terms of the loss
+        start, end = _loss(first, last), _loss(last, last)
+        error = math.hypot(*(x if math.isfinite(x := _number(line, "stderr")) else 0.0 for line in (first, last)))
+        return (start, end, error) if math.isfinite(start) and math.isfinite(end) else None
+
     def silent_from(self) -> int | None:
         """Return the step from which the KL was below a tenth of a nat up to the end; None where it is not."""
         steps, rates = [int(line["step"]) for line in self.after_start()], self.column("rate")
@@ -80,32 +97,52 @@ class Curves:
         return steps[first] if first < len(steps) else None
 
 
+def _loss(line: Mapping[str, Any], last: Mapping[str, Any]) -> float:
+    """Return the loss of a line at the weights of the last one."""
+    logged = _number(line, "objective")
+    return logged if math.isfinite(logged) else _number(line, "distortion") + _number(last, "beta") * _number(line, "rate")
+
+
 def _number(line: Mapping[str, Any], name: str) -> float:
     value = line.get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
-def divergence(curves: Curves, remedy: Remedies, failure: str | None = None) -> Finding | None:
-    """Find a run that ended in numbers that are not finite, or whose training loss is larger than the loss before the first step.
+def divergence(
+    curves: Curves, remedy: Remedies, failure: str | None = None, worsened: Paired | None = None, size: float = 0.0
+) -> Finding | None:
+    """Find a run that ended in numbers that are not finite, or with a loss above that before the first step.
 
-    There is no training line before the first step: here alone, validation stands in for it, since neither has been learnt from.
+    Args:
+        curves, remedy: of the run.
+        failure: why it ended, if it did not end by itself.
+        worsened: what the objective of the same training data lost from before the first step to the end; None where that is not known:
+            then the log decides, by the loss of the validation data at both ends and the training loss at the end.
+        size: nats, up to which a loss is no divergence.
     """
     slower = remedy.slower(3)
     if failure:
         return Finding("divergence", "error", failure.partition(" (try")[0], slower, "curves")
     if curves.valid and not math.isfinite(_number(curves.valid[-1], "bound")):
         return Finding("divergence", "error", f"the validation bound at step {curves.last:,} is not a finite number", slower, "curves")
-    if not curves.valid or not curves.train or remedy.config.get("init"):
+    ends = curves.ends(remedy)
+    if ends is None or ends[1] - ends[0] <= size:
         return None
-    first, last = curves.valid[0], curves.train[-1]
-    beta = _number(last, "beta")
-    start = _number(first, "distortion") + beta * _number(first, "rate")
-    end = _number(last, "distortion") + beta * _number(last, "rate")
-    error = _number(first, "stderr")
-    if first["step"] == 0 and end > start + 3 * (error if math.isfinite(error) else 0.0):
-        said = f"at the same weight of the KL the training loss is {end:.2f} nats at the end and was {start:.2f} before the first step"
+    start, end, error = ends
+    if worsened is None:
+        # A run that overfits also ends above its start on validation data, but not on training data.
+        trained = _loss(curves.train[-1], curves.valid[-1]) if curves.train else math.nan
+        if not (end > start + 3 * error and trained > start + 3 * error):
+            return None
+        said = f"the validation loss is {end:.2f} nats at the end and was {start:.2f} before the first step (error {error:.2g})"
         return Finding("divergence", "error", said, slower, "curves", {"start": start, "end": end})
-    return None
+    if not (worsened.low > size and worsened.median_low > 0):
+        return None
+    said = (
+        f"the loss of the same {worsened.n:,} training data is {plus_minus((worsened.mean, worsened.stderr))} nats higher at the end than "
+        f"before the first step, and higher for {worsened.positive:.0%} of them"
+    )
+    return Finding("divergence", "error", said, slower, "curves", {"start": start, "end": end, "worse": worsened.mean})
 
 
 def skipped_steps(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -126,11 +163,22 @@ def slow_data(curves: Curves, remedy: Remedies) -> Finding | None:
     return Finding("slow data", "warning", said, remedy.faster_data(), "curves", {"waited": waited[-1]})
 
 
-def not_converged(curves: Curves, remedy: Remedies) -> Finding | None:
-    """Find a run that was too short: it stopped before its end, the validation bound still rose by more than its error over the last
-    tenth, or hardly any validations were made."""
+def not_converged(
+    curves: Curves, remedy: Remedies, continued: Continuation | None = None, size: float = 0.0, unfitted: str = ""
+) -> Finding | None:
+    """Find a run that was too short.
+
+    It stopped before its end; hardly any validations were made; further steps at a constant rate raise the objective of the validation
+    data; or its bound still rose over the last tenth of the run.
+
+    Args:
+        curves, remedy: of the run.
+        continued: what further steps gained.
+        size: nats, up to which a rise is too small to be worth more training.
+        unfitted: says which parameter has not reached its optimum, which is known in closed form.
+    """
     bounds, name, said = curves.column("bound"), "not converged", []
-    numbers: dict[str, Any] = {"step": curves.last, "steps": curves.steps}
+    numbers: dict[str, Any] = {"step": curves.last, "steps": curves.steps, "size": size}
     if not curves.finished:
         lr = _number(curves.lines[-1], "lr") if curves.lines else math.nan
         said.append(f"the run stopped at step {curves.last:,} of {curves.steps:,}, before its learning rate ({lr:.2g}) had come down")
@@ -141,10 +189,16 @@ def not_converged(curves: Curves, remedy: Remedies) -> Finding | None:
         steps = np.array([line["step"] for line in curves.after_start()], float)
         rise, error = float(bounds[-1] - np.interp(0.9 * steps[-1], steps, bounds)), curves.error()
         numbers |= {"rise": rise, "error": error}
-        if rise > error:
+        if rise > max(error, size):
             said.append(
                 f"over the last tenth of the run the validation bound still rose by {rise:.2f} nats, more than its error of {error:.2f}"
             )
+    if continued is not None:
+        numbers["continuation"] = continued.line()
+        if continued.gain.low > 0 and continued.gain.mean > size:
+            said.append(f"{continued.words()}, more than the limit of {size:.2g}: twice as many steps gain more")
+    if unfitted:
+        said.append(unfitted)
     return Finding(name, "warning", "; ".join(said), remedy.longer(curves.last), "curves", numbers) if said else None
 
 

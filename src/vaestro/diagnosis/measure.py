@@ -18,22 +18,28 @@ from torch import Tensor
 from vaestro import densities
 from vaestro.data import Rows
 from vaestro.densities import variance_of
+from vaestro.diagnosis.statistics import LEVEL, Paired, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
 from vaestro.loop import signal, told
-from vaestro.model import LatentModel
+from vaestro.model import Draws, LatentModel
 from vaestro.objectives import Objective, elbo
 from vaestro.randomness import numpy_generator, torch_generator
+from vaestro.spaces import Batch
 
 ROWS = 5000  # data of each split that are scored
 HELD = 10_000_000  # numbers of codes that are held, and written
 ABLATED = 64  # units whose effect is measured, those with the largest rate first
 TOGETHER = 8  # units at a time
+CODES = 10_000  # training data that make up the aggregate posterior
 PAIRS = 200_000_000  # log-densities of one unit that the mutual information may take
 BINS = 60
 SATURATED = 0.75  # of the limit of the log-variance
 REPEATS = 8
 CELLS, CELL_ROWS = 256, 4000  # what the search for structure looks at
+EXCHANGED, MOST_OTHERS = 4000, 16  # latents of other data that are decoded for one datum's: in all at least, and for each datum at most
+CONSTANTS, CONSTANT_ROWS = 15, 500  # codes that are tried for all data, and data they are tried on
+FEW = 100  # data that no step and no choice of weights has seen, below which those that chose the weights are added
 
 
 @dataclass(eq=False)
@@ -52,11 +58,22 @@ class Measures:
             where nothing is held out.
         information: of the aggregate posterior.
         saturated: share of log-variances near their limit; None where there is no limit.
-        residual: mean of (x - mean)^2 / variance of a Gaussian likelihood; None for others.
+        residual: mean standardised residual, (x - mean)^2 / variance for a Gaussian likelihood; None for one without a scale.
         gradient_noise: the share of the variance of the encoder's gradient, from step to step, that the draws of z make; None
             where it was not measured.
         structure: the largest eigenvalue of the correlations between cells, over what independent cells of as many data would
             have; None where there are too few.
+        visible: the smallest such eigenvalue, of correlations in the population, that these data can show.
+        use: by how much another datum's z, averaged over several, raises the distortion of each datum of `use_split`, with the p-value of
+            the rank test against chance; None where there are fewer than three data.
+        worth: by how much the code raises the objective of each of these data: the distortion with the one z that is best for all, less
+            that with a datum's own z and the weighted rate; None where there is no such z.
+        chosen: number of validations among which the weights were chosen by data of `use_split`; 0 if they had no part in it.
+        limits: {unit: (low, high)}, of the effects, together at the level of 95 %.
+        train_mean, train_variance: of q for each training datum, (N, units).
+        aggregate: information of the training data.
+        scales: {column of a table, or "": (mean, low, high)} of the standardised residual of training data, 1 where a scale that is
+            learned has reached its optimum; the limits hold for all columns together at the level of 95 %.
     """
 
     split: str
@@ -82,6 +99,16 @@ class Measures:
     residual: float | None = None
     gradient_noise: float | None = None
     structure: float | None = None
+    visible: float | None = None
+    use: Paired | None = None
+    use_split: str = ""
+    worth: Paired | None = None
+    chosen: int = 0
+    limits: dict[int, tuple[float, float]] = field(default_factory=dict)
+    train_mean: np.ndarray | None = None
+    train_variance: np.ndarray | None = None
+    aggregate: Information | None = None
+    scales: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @cached_property
     def activity(self) -> np.ndarray:
@@ -97,7 +124,16 @@ class Measures:
 
 
 def measure(
-    model: LatentModel, train: Rows, held_out: Rows, objective: Objective, *, batch: int = 128, seed: int = 0, rows: int = ROWS
+    model: LatentModel,
+    train: Rows,
+    held_out: Rows,
+    objective: Objective,
+    *,
+    batch: int = 128,
+    seed: int = 0,
+    rows: int = ROWS,
+    unseen: Rows | None = None,
+    validations: int = 0,
 ) -> Measures:
     """Measure a model on data held out, and on as many training data with the same weights.
 
@@ -108,6 +144,8 @@ def measure(
         batch: data in a training step.
         seed: of the draws.
         rows: at most so many data of each.
+        unseen: data that neither training nor the choice of the weights has seen.
+        validations: among how many the weights were chosen by held_out; 0 if it had no part in it.
     """
     model.eval()
     passes = affordable(model)
@@ -118,21 +156,99 @@ def measure(
     scored = trained if alone else in_space(held_out.spread(limit).fixed(), model.space)
     found = _codes(model, scored, seed)
     if not alone:
-        found.train = (*mean_and_error(_scores(model, trained, seed)), len(trained))
-    found.effects = _effects(model, scored, found, passes // 2, seed)
-    if len(scored) > 2 and getattr(getattr(model, "posterior", None), "scored_anywhere", True):
-        n = min(len(scored), max(2, math.isqrt(PAIRS // units)))
-        found.information = evaluate(model, scored, k=1, methods=f"information:n={n}", seed=seed).information
+        scores = _scores(model, trained, found, seed)
+        found.train = (*mean_and_error(scores), len(trained))
+        fresh = None if unseen is None or not len(unseen) else in_space(unseen.spread(limit).fixed(), model.space)
+        sets = [scored] if fresh is None else [fresh] if len(fresh) >= FEW else [fresh, scored]
+        sets = [rows for rows in sets if len(rows) > 2]
+        if sets:
+            _use(model, found, sets, passes, seed)
+            found.worth = _worth(model, trained, sets, objective.beta.value, seed)
+            found.chosen = validations if any(rows is scored for rows in sets) else 0
+    found.effects, found.limits = _effects(model, scored, found, passes // 2, seed)
+    if getattr(getattr(model, "posterior", None), "scored_anywhere", True):
+        most = max(2, math.isqrt(PAIRS // units))
+        if len(scored) > 2:
+            found.information = evaluate(model, scored, k=1, methods=f"information:n={min(len(scored), most)}", seed=seed).information
+        found.aggregate = found.information
+        if not alone and len(trained) > 2:
+            codes = in_space(train.spread(min(most, CODES)).fixed(), model.space)
+            found.aggregate = evaluate(model, codes, k=1, methods=f"information:n={len(codes)}", seed=seed).information
     found.gradient_noise = _gradient_noise(model, train, objective, batch, seed)
-    found.structure = _structure(trained, seed)
+    found.structure, found.visible = _structure(trained, seed)
     return found
+
+
+@torch.inference_mode()
+def _use(model: LatentModel, found: Measures, sets: list[Rows], passes: int, seed: int) -> None:
+    """Measure whether the decoder uses z."""
+    parts = [_exchanged(model, rows, passes, seed) for rows in sets]
+    found.use = Paired.of(np.concatenate([others.mean(0) - own for others, own in parts]), p=rank_test(parts))
+    found.use_split = " and ".join(rows.name for rows in sets)
+
+
+@torch.inference_mode()
+def _worth(model: LatentModel, trained: Rows, sets: list[Rows], beta: float, seed: int) -> Paired | None:
+    """Compare with a code that is the same for all data: of some draws of the prior, and its mean, the best for training data."""
+    device = next(model.parameters()).device
+    some = trained.spread(CONSTANT_ROWS)
+    batch = some.batch(slice(0, 1), device)
+    draws = model.draw(batch, 1, noise=model.noise(1, 1, torch_generator(device, seed, "worth")))
+    if not draws.shared_prior:
+        return None
+    one = [model.draw_prior(CONSTANTS, None, torch_generator(device, seed, "worth prior"))]
+    if not model.alphabet:
+        one.append(torch.zeros_like(one[0][:1]))
+    constants = torch.cat(one)
+    costs = [_distortions(model, some, z.expand(len(some), *z.shape), seed).mean() for z in constants]
+    best = constants[int(np.argmin(costs))]
+    saved = []
+    for rows in sets:
+        base, first = _distortions(model, rows, best.expand(len(rows), *best.shape), seed), 0
+        k = max(1, min(MOST_OTHERS, EXCHANGED // len(rows)))
+        for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
+            draws = model.draw(batch, k, noise=model.noise(k, len(batch), torch_generator(device, seed, "worth", i)))
+            own = (draws.distortion + beta * draws.total_rate).double().cpu().numpy()
+            saved.append(base[first : first + len(own)] - own)
+            first += len(own)
+    return Paired.of(np.concatenate(saved))
+
+
+def _exchanged(model: LatentModel, rows: Rows, passes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distortion of each of N data with R other data's z (R, N), and with its own (N,)."""
+    device = next(model.parameters()).device
+    n = len(rows)
+    repeats = int(max(1, min(n - 1, MOST_OTHERS, EXCHANGED // n, passes // (4 * n))))
+    z, own, shared = [], [], True
+    for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
+        draws = model.draw(batch, 1, noise=model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i)))
+        z.append(draws.z[0])
+        own.append(draws.distortion)
+        shared = shared and draws.shared_prior
+    codes = torch.cat(z)
+    order = numpy_generator(seed, "diagnose", "other").permutation(n)
+    others = []
+    for shift in range(1, repeats + 1):
+        if shared:
+            away = np.empty(n, np.int64)
+            away[order] = np.roll(order, shift)
+            instead = codes[torch.from_numpy(away).to(device)]
+        else:  # under a prior of the conditions another datum's z would differ by those too
+            instead = torch.cat(
+                [
+                    model.draw_prior(len(batch), batch.given, torch_generator(device, seed, "diagnose prior", shift, i))
+                    for i, batch in enumerate(rows.chunks(model.space.chunk, device))
+                ]
+            )
+        others.append(_distortions(model, rows, instead, seed))
+    return np.stack(others), _double(own)
 
 
 @torch.inference_mode()
 def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
     device = next(model.parameters()).device
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("mean", "variance", "rates", "z", "prior", "own", "elbo", "total")}
-    squares = cells = near = every = 0.0
+    kept: dict[str, list[Tensor]] = {name: [] for name in ("mean", "variance", "rates", "z", "prior", "own", "elbo", "total", "residual")}
+    near = every = 0.0
     shared = True
     limit = getattr(getattr(model, "posterior", None), "limit", None)
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
@@ -153,13 +269,9 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
         kept["own"].append(draws.distortion)
         kept["total"].append(draws.total_rate)
         kept["elbo"].append(elbo(draws))
-        if isinstance(draws.px, densities.Normal):
-            jitter = model.parts(noise)[1]
-            x = batch.x if jitter is None else model.likelihood.spread(batch.x, jitter)  # type: ignore[operator,union-attr]
-            seen = torch.ones_like(batch.x, dtype=torch.bool) if batch.observed is None else batch.observed
-            standard = (x - draws.px.mean).square() * torch.exp(-draws.px.logvar)
-            squares += float(torch.where(seen, standard, 0.0).double().sum())
-            cells += float(seen.sum())
+        standard = _residuals(model, batch, draws, noise)
+        if standard is not None:
+            kept["residual"].append(standard)
     z, prior = torch.cat(kept["z"]), torch.cat(kept["prior"])
     own = _double(kept["own"])
     # Another datum's z: any but its own, the same for every call; under a prior of the conditions, a draw of that.
@@ -186,8 +298,26 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
         gain=mean_and_error(other - own),
         valid=(*mean_and_error(_double(kept["elbo"])), len(rows)),
         saturated=near / every if limit and every else None,
-        residual=squares / cells if cells else None,
+        residual=float(np.nanmean(_double(kept["residual"]))) if kept["residual"] else None,
     )
+
+
+def _residuals(model: LatentModel, batch: Batch, draws: Draws, noise: Tensor) -> Tensor | None:
+    """Return the standardised residual of each datum, mean over observed cells, of a table of each column: (B, columns or 1).
+
+    NaN where nothing was observed; None for a likelihood without a scale.
+    """
+    if not isinstance(draws.px, densities.DataDensity):
+        return None
+    jitter = model.parts(noise)[1]
+    x = batch.x if jitter is None else model.likelihood.spread(batch.x, jitter)  # type: ignore[operator,union-attr]
+    standard = draws.px.standardised_residual(x).double()
+    standard = standard.mean(0) if standard.ndim > batch.x.ndim else standard
+    if batch.observed is not None:
+        standard = torch.where(batch.observed, standard, math.nan)
+    if not model.space.columns:
+        standard = standard.flatten(1).nanmean(1, keepdim=True)
+    return None if bool(standard.isnan().all()) else standard
 
 
 def _double(parts: list[Tensor]) -> np.ndarray:
@@ -221,18 +351,42 @@ def _distortions(model: LatentModel, rows: Rows, z: Tensor, seed: int) -> np.nda
 
 
 @torch.inference_mode()
-def _scores(model: LatentModel, rows: Rows, seed: int) -> np.ndarray:
-    """Return the ELBO of each datum, from one draw."""
+def _scores(model: LatentModel, rows: Rows, found: Measures, seed: int) -> np.ndarray:
+    """Return the ELBO of each training datum, from one draw, (N,); note q's means and variances, and how scales fit."""
     device = next(model.parameters()).device
-    out = []
+    out, means, variances, residuals = [], [], [], []
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
-        out.append(elbo(model.draw(batch, 1, noise=model.noise(1, len(batch), torch_generator(device, seed, "diagnose train", i)))))
+        noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose train", i))
+        draws = model.draw(batch, 1, noise=noise)
+        out.append(elbo(draws))
+        means.append(told(draws).flatten(1))
+        variance, standard = variance_of(draws.q), _residuals(model, batch, draws, noise)
+        if variance is not None:
+            variances.append(variance.flatten(1))
+        if standard is not None:
+            residuals.append(standard)
+    found.train_mean = torch.cat(means).cpu().numpy()
+    found.train_variance = torch.cat(variances).cpu().numpy() if variances else None
+    if residuals:
+        table = _double(residuals)
+        level = 1 - (1 - LEVEL) / table.shape[1]
+        names = [c.name for c in model.space.columns] or [""]
+        for name, column in zip(names, table.T, strict=True):
+            column = column[~np.isnan(column)]
+            if len(column) > 2:
+                fit = Paired.of(column, level=level)
+                found.scales[name] = fit.mean, fit.low, fit.high
     return _double(out)
 
 
 @torch.inference_mode()
-def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed: int) -> dict[int, tuple[float, float]]:
-    """Put the prior's draw in the place of one unit at a time, those with the largest rate: the change of the distortion, in nats."""
+def _effects(
+    model: LatentModel, rows: Rows, found: Measures, passes: int, seed: int
+) -> tuple[dict[int, tuple[float, float]], dict[int, tuple[float, float]]]:
+    """Replace one unit at a time, those with the largest rate, by a draw of the prior: the change of the distortion, in nats.
+
+    Returns means and standard errors by unit, and limits of mean and median together, corrected for the number of units.
+    """
     device = next(model.parameters()).device
     weight = found.activity if found.rates is None else found.rates.mean(0)
     chosen = np.argsort(-weight, kind="stable")[:ABLATED]
@@ -258,7 +412,10 @@ def _effects(model: LatentModel, rows: Rows, found: Measures, passes: int, seed:
                 changes.append(draws.log_px - log_px)
             total[:, first : first + len(batch)] += torch.cat(changes).double().cpu().numpy()
             first += len(batch)
-    return {int(unit): mean_and_error(row / repeats) for unit, row in zip(chosen, total, strict=True)}
+    level = 1 - (1 - LEVEL) / len(chosen)
+    said = {int(unit): Paired.of(row / repeats, level=level) for unit, row in zip(chosen, total, strict=True)}
+    errors = {unit: (each.mean, each.stderr if each.n > 1 else math.nan) for unit, each in said.items()}
+    return errors, {unit: (max(each.low, each.median_low), each.most) for unit, each in said.items()}
 
 
 def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int) -> float | None:
@@ -291,11 +448,15 @@ def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch
     return min(1.0, total_variance(False) / every) if every > 0 and math.isfinite(every) else None
 
 
-def _structure(rows: Rows, seed: int) -> float | None:
-    """Compare the largest eigenvalue of the cells' correlations with that after each cell was shuffled on its own over data."""
+def _structure(rows: Rows, seed: int) -> tuple[float | None, float | None]:
+    """Compare the largest eigenvalue of the cells' correlations with that after each cell was shuffled on its own over data.
+
+    The second number is the smallest eigenvalue of the population that shows among n data of p cells: 1 + sqrt(p / n) (Baik, Ben Arous
+    and Peche 2005).
+    """
     rows = rows.spread(CELL_ROWS)
     if len(rows) < 50 or rows.observed is not None or rows.space.tokeniser is not None:
-        return None
+        return None, None
     batch = rows.batch(slice(0, len(rows)))
     x = rows.space.features(batch.x, None, torch.float32).flatten(1).numpy().astype(np.float64)
     if rows.space.columns:
@@ -304,10 +465,10 @@ def _structure(rows: Rows, seed: int) -> float | None:
     x = x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)] if x.shape[1] else x
     x = x[:, x.std(0) > 0]
     if x.shape[1] < 2:
-        return None
+        return None, None
 
     def largest(x: np.ndarray) -> float:
         return float(np.linalg.eigvalsh(np.corrcoef(x.T))[-1])
 
     rng = numpy_generator(seed, "structure")
-    return largest(x) / max(largest(rng.permuted(x, axis=0)) for _ in range(3))
+    return largest(x) / max(largest(rng.permuted(x, axis=0)) for _ in range(3)), 1 + math.sqrt(x.shape[1] / len(x))

@@ -61,7 +61,9 @@ class Unit:
             where it was not measured (only so many units are).
         aggregate_mean, aggregate_std: of q(z), the mixture over data.
         kl_to_prior: KL(q(z_j) || p(z_j)) of the aggregate, in nats; None for families or priors without units.
-        role: "informative"; "noise": it has a rate, or moves with the data, but the decoder does without; "off".
+        role: "informative"; "noise": it has a rate, or its mean depends on the data, but the decoder does not use it; "off"; "unclear":
+            there are not enough data to tell.
+        kl_to_prior_low: lower bound on kl_to_prior, from mixtures that leave each datum's own q out.
     """
 
     unit: int
@@ -76,7 +78,8 @@ class Unit:
     aggregate_mean: float
     aggregate_std: float
     kl_to_prior: float | None
-    role: Literal["informative", "noise", "off"]
+    role: Literal["informative", "noise", "off", "unclear"]
+    kl_to_prior_low: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

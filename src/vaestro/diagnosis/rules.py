@@ -14,28 +14,52 @@ from typing import Any
 import numpy as np
 
 from vaestro.diagnosis import curves as read
+from vaestro.diagnosis.code import (
+    CHANCE,
+    FEW,
+    SMALL,
+    SMALL_RATE,
+    UNIT_RATE,
+    UNUSED,
+    WORTH,
+    aggregate_limits,
+    codes_of,
+    collapsed,
+    off_units,
+    silence_unclear,
+    units_of,
+    unused,
+    use_of,
+    used,
+    worthless,
+)
+from vaestro.diagnosis.continuation import Continuation
 from vaestro.diagnosis.curves import SMALL_SIGNAL, Curves
 from vaestro.diagnosis.measure import Measures
-from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding, Unit
+from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding
 from vaestro.diagnosis.remedies import Remedies
+from vaestro.diagnosis.scales import SETTLED, off_scale, unfitted_scale
+from vaestro.diagnosis.statistics import Paired, t_quantile
+from vaestro.diagnosis.words import cost_of, summary
 from vaestro.evaluation import plus_minus
 from vaestro.loop import ACTIVE
 
 CERTAIN = 2.0  # standard errors
-SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
+RISE = (0.05, 0.005)  # what further steps may gain: nats, and of the validation score
 OVERFITTED = 0.1  # of the validation score
-SMALL_RATE = 1.0  # nats in all
-UNIT_RATE = 0.05  # nats that a unit pays for nothing where it does not move with the data
 MISS = (1.0, 0.1)  # unit-wise KL of the aggregate posterior to the prior: nats in all, and of the rate
 NEAR_LIMIT = 0.01  # share of log-variances
-RESIDUAL = 2.0  # factor between a Gaussian's variance and its mean squared residual
+RESIDUAL = 2.0  # factor between 1 and the standardised residual, beyond which a scale does not fit
 UNSTRUCTURED = 1.15  # largest eigenvalue of correlations over that of shuffled cells
+VISIBLE = 1.4  # largest eigenvalue of independent cells, above which correlations are too hard to see to say that there are none
 NOISY = 0.9  # share of the gradient's variance that the draws of z make
 
 THRESHOLDS = {
     "active": ACTIVE, "signal": SMALL_SIGNAL, "standard_errors": CERTAIN, "difference": SMALL, "overfitted": OVERFITTED,
     "small_rate": SMALL_RATE, "unit_rate": UNIT_RATE, "aggregate_nats": MISS[0], "aggregate_share": MISS[1], "near_limit": NEAR_LIMIT,
-    "residual": RESIDUAL, "unstructured": UNSTRUCTURED, "gradient_noise": NOISY,
+    "residual": RESIDUAL, "settled": SETTLED, "unstructured": UNSTRUCTURED, "visible": VISIBLE, "gradient_noise": NOISY,
+    "unused_share": UNUSED[0], "unused_by_chance_share": UNUSED[1], "worth_share": WORTH, "chance": CHANCE, "few": FEW,
+    "rise_nats": RISE[0], "rise_share": RISE[1],
 }  # fmt: skip
 
 
@@ -57,6 +81,8 @@ class Case:
         log_det, cells, discrete: of its space: the log-determinant of the standardisation, cells of a datum, and whether p(x) is a
             probability.
         known: what else diagnosis.json is to hold.
+        continued: what further steps gained; None where they were not taken.
+        worsened: what the objective of training data lost from before the first step to the end; None where it was not measured.
     """
 
     remedy: Remedies
@@ -73,11 +99,29 @@ class Case:
     cells: float = 1.0
     discrete: bool = True
     known: Mapping[str, Any] = field(default_factory=dict)
+    continued: Continuation | None = None
+    worsened: Paired | None = None
 
     @property
     def inactive(self) -> int:
-        """Count the units that are off: not active, and telling next to nothing on their own scale either."""
-        return 0 if self.measures is None else int((~_moving(self.measures)).sum())
+        """Count the units that are certainly off: not active, and telling next to nothing on their own scale either."""
+        return 0 if self.measures is None else int(off_units(self.measures).sum())
+
+    @property
+    def scale(self) -> float:
+        """Return the size of the held-out score, in nats, against which differences are judged.
+
+        A density has no zero of its own: its scores are compared in standardised units, where a cell counts for at least half a nat.
+        """
+        if self.measures is None:
+            return 0.0
+        score = self.measures.valid[0]
+        return abs(score) if self.discrete else max(abs(score - self.log_det), 0.5 * self.cells)
+
+    @property
+    def rise(self) -> float:
+        """Return the nats up to which a rise of the objective is too small to be worth more training."""
+        return max(RISE[0], RISE[1] * self.scale)
 
 
 def diagnosed(case: Case) -> Diagnosis:
@@ -87,9 +131,9 @@ def diagnosed(case: Case) -> Diagnosis:
     verdict = next((v for v in VERDICTS if v in named), "healthy")
     # What decided the verdict stands before others of its severity.
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), _VERDICT_OF.get(f.name) != verdict))
-    units = _units(case)
+    units = units_of(case)
     numbers, arrays = _numbers(case)
-    return Diagnosis(verdict, _summary(verdict, case, units, named.get(verdict)), units, tuple(found), numbers, arrays)
+    return Diagnosis(verdict, summary(verdict, case, units, named.get(verdict)), units, tuple(found), numbers, arrays)
 
 
 # -- the rules: Case -> Finding or None -------------------------------------------------------------------------------
@@ -97,36 +141,19 @@ def diagnosed(case: Case) -> Diagnosis:
 
 def _divergence(case: Case) -> Finding | None:
     broken = "the weights in use are not finite numbers" if case.measures is None else None
-    return read.divergence(case.curves, case.remedy, case.failure or broken)
+    return read.divergence(case.curves, case.remedy, case.failure or broken, case.worsened, 2 * case.rise)
 
 
 def _not_converged(case: Case) -> Finding | None:
-    return read.not_converged(case.curves, case.remedy)
-
-
-def _collapsed(m: Measures) -> bool:
-    if m.n < 2:
-        return False  # one datum tells of no dependence
-    return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
-
-
-def _moving(m: Measures) -> np.ndarray:
-    """Tell which units' means depend on the data, (units,): active, or on a smaller scale telling more than noise."""
-    if m.variance is None:
-        return m.activity > ACTIVE
-    return (m.activity > ACTIVE) | (0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL)
-
-
-def _unused(m: Measures) -> bool:
-    mean, error = m.gain
-    return not _collapsed(m) and mean < max(SMALL, CERTAIN * (0.0 if math.isnan(error) else error))
+    return read.not_converged(case.curves, case.remedy, case.continued, case.rise, unfitted_scale(case))
 
 
 def _unstructured(m: Measures) -> str:
     """Say that cells do not depend on each other, as far as correlations tell; "" where they do."""
-    if m.structure is None or m.structure >= UNSTRUCTURED:
+    if m.structure is None or m.structure >= UNSTRUCTURED or (m.visible is not None and m.visible > VISIBLE):
         return ""
-    return f"Cells are not correlated beyond chance (largest eigenvalue {m.structure:.2f} times that of shuffled cells)"
+    seen = "" if m.visible is None else f"; one above {m.visible:.2f} would show"
+    return f"Cells are not correlated beyond chance (largest eigenvalue {m.structure:.2f} times that of shuffled cells{seen})"
 
 
 def _cures(case: Case) -> str:
@@ -140,7 +167,7 @@ BY_DESIGN = "the decoder was made to do without the latent: it is a plain model 
 
 def _collapse(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or not _collapsed(m):
+    if m is None or not collapsed(m):
         return None
     if not case.reads_latent:
         return Finding("posterior collapse", "note", BY_DESIGN, "", "units", {"signal": m.signal, "rate": m.rate})
@@ -168,18 +195,54 @@ def _collapse(case: Case) -> Finding | None:
 
 def _decoder_ignores(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or not _unused(m):
+    if m is None or not unused(case):
         return None
+    _, use, size = use_of(case)
+    numbers = {"gain": use.mean, "stderr": use.stderr, "high": use.most, "size": size, "p": use.p}
     if not case.reads_latent:
         said = f"{BY_DESIGN}; the {m.rate:.2g} nats that they cost go to zero with training"
-        return Finding("latent unused", "note", said, "", "dependence", {"gain": m.gain[0], "stderr": m.gain[1]})
-    said = (
-        f"the encoder's output depends on its input ({case.inactive} of {len(m.activity)} units inactive), but the decoder does without: "
-        f"another datum's z changes reconstruction by {plus_minus(m.gain)} nats"
-    )
-    return Finding(
-        "latent unused", "error", said, case.remedy.for_decoder(case.beta), "dependence", {"gain": m.gain[0], "stderr": m.gain[1]}
-    )
+        return Finding("latent unused", "note", said, "", "dependence", numbers)
+    said = f"the encoder's output depends on its input ({case.inactive} of {len(m.activity)} units inactive), but "
+    where = f"on {use.n:,} {m.use_split or m.split} data"
+    if m.worth is not None and worthless(case):
+        gain = plus_minus((m.worth.mean, m.worth.stderr))
+        numbers |= {"worth": m.worth.mean, "worth_stderr": m.worth.stderr, "worth_high": m.worth.high}
+        said += (
+            f"the decoder does as well without it: {where} the code costs {case.beta * m.rate:.2g} nats of KL and raises the objective by "
+            f"{gain} nats (at most {m.worth.high:.2g}), against one z for all data"
+        )
+    else:
+        said += f"the decoder does not use it: {where} another datum's z costs {cost_of(use)}, at most {use.most:.2g} nats, "
+        said += f"below the limit of {size:.2g}"
+    if case.beta <= 1 and _unstructured(m):
+        said += f". {_unstructured(m)}: there may be nothing to encode, and then z cannot be of use"
+        return Finding("latent unused", "warning", said, "", "dependence", numbers)
+    return Finding("latent unused", "error", said, case.remedy.for_decoder(case.beta), "dependence", numbers)
+
+
+def _unclear(case: Case) -> Finding | None:
+    """Say where the data are too few to tell whether the code depends on the data, or whether the decoder uses it."""
+    m = case.measures
+    if m is None or not case.reads_latent or collapsed(m):
+        return None
+    said, numbers = [], {}
+    if silence_unclear(m):
+        said.append(f"{codes_of(m)[2]:,} data are not enough to tell whether the encoder's output depends on its input")
+    state, use, size = use_of(case)
+    if state == "unclear":
+        numbers = {"gain": use.mean, "stderr": use.stderr, "low": use.low, "high": use.most, "size": size, "p": use.p}
+        said.append(
+            f"{use.n:,} {m.use_split or m.split} data are not enough to tell whether the decoder uses z: another datum's z costs "
+            f"{cost_of(use)}, between {use.low:.2g} and {use.most:.2g} nats"
+        )
+    if state == "used" and not used(case) and not worthless(case) and m.worth is not None and not silence_unclear(m):
+        said.append(
+            f"{m.worth.n:,} {m.use_split or m.split} data are not enough to tell whether the code is worth its KL of {m.rate:.2g} nats: "
+            f"against one z for all data it raises the objective by {plus_minus((m.worth.mean, m.worth.stderr))} nats"
+        )
+    if not said:
+        return None
+    return Finding("not enough data to tell", "note", "; ".join(said), "", "dependence", numbers)
 
 
 def _overfitting(case: Case) -> Finding | None:
@@ -187,9 +250,8 @@ def _overfitting(case: Case) -> Finding | None:
     if m is None or m.train is None:
         return None
     gap, error = gap_of(m)
-    # A density has no zero of its own: its scores are compared in standardised units, where a cell counts for at least half a nat.
-    scale = abs(m.valid[0]) if case.discrete else max(abs(m.valid[0] - case.log_det), 0.5 * case.cells)
-    if not (gap > OVERFITTED * scale and gap > CERTAIN * error):
+    scale = case.scale
+    if not (gap > OVERFITTED * scale and gap > max(CERTAIN, t_quantile(0.975, min(m.train[2], m.valid[2]) - 1)) * error):
         return None
     said = (
         f"the same weights score {plus_minus((gap, error))} nats more on training data ({plus_minus(m.train[:2])}, {m.train[2]:,} data) "
@@ -200,7 +262,7 @@ def _overfitting(case: Case) -> Finding | None:
 
 def _partly_collapsed(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or _collapsed(m) or not case.inactive or not (case.beta > 1 or case.autoregressive):
+    if m is None or collapsed(m) or not case.inactive or not (case.beta > 1 or case.autoregressive):
         return None
     why = f"with a final KL weight of {case.beta:g}" if case.beta > 1 else "and the decoder could ignore z"
     said = f"{case.inactive} of {len(m.activity)} units are inactive {why}: the unweighted bound may gain from more of them"
@@ -212,12 +274,13 @@ def _partly_collapsed(case: Case) -> Finding | None:
 
 def _small_rate(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or _collapsed(m) or _unused(m) or not m.rate < SMALL_RATE:
+    if m is None or not used(case) or not m.rate < SMALL_RATE:
         return None
     told = "" if m.signal is None else f" (its means tell {m.signal:.2g} nats)"
+    use = use_of(case)[1]
     said = (
-        f"the KL is {m.rate:.2g} nats, but the encoder's output depends on its input{told} and the decoder uses it: another datum's z "
-        f"costs {plus_minus(m.gain)} nats. A small KL is not collapse: there may be little to tell"
+        f"the KL is {m.rate:.2g} nats, but the encoder's output depends on its input{told} and the decoder uses it: on {use.n:,} "
+        f"{m.use_split or m.split} data another datum's z costs {cost_of(use)}. A small KL is not collapse: there may be little to tell"
     )
     if _unstructured(m):
         said += f". {_unstructured(m)}: what is told may be noise"
@@ -226,7 +289,7 @@ def _small_rate(case: Case) -> Finding | None:
 
 def _switched_off(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or not case.inactive or _collapsed(m) or _unused(m) or _partly_collapsed(case) is not None:
+    if m is None or not case.inactive or collapsed(m) or unused(case) or _partly_collapsed(case) is not None:
         return None
     total = len(m.activity)
     said = f"{case.inactive} of {total} units are inactive. "
@@ -241,8 +304,8 @@ def _switched_off(case: Case) -> Finding | None:
 
 
 def _noise_units(case: Case) -> Finding | None:
-    noisy = [u for u in _units(case) if u.role == "noise"]
-    if not noisy or case.measures is None or _collapsed(case.measures) or _unused(case.measures):
+    noisy = [u for u in units_of(case) if u.role == "noise"]
+    if not noisy or case.measures is None or collapsed(case.measures) or unused(case):
         return None
     shown = ", ".join(str(u.unit) for u in noisy[:8]) + (" .." if len(noisy) > 8 else "")
     paid = sum(u.rate or 0.0 for u in noisy)
@@ -253,18 +316,21 @@ def _noise_units(case: Case) -> Finding | None:
 
 def _aggregate(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or m.information is None or m.information.unit_kl_sum is None or _collapsed(m):
+    limits = None if m is None or collapsed(m) else aggregate_limits(m)
+    if m is None or limits is None or not limits[0] > max(MISS[0], MISS[1] * m.rate):
         return None
-    missed = m.information.unit_kl_sum
-    if not (missed[0] > max(MISS[0], MISS[1] * m.rate) and missed[0] > CERTAIN * missed[1]):
-        return None
-    worst = int(np.argmax(np.asarray(m.information.unit_kl).ravel()))
+    found = m.aggregate or m.information
+    assert found is not None
+    assert found.unit_kl_lower is not None
+    worst = int(np.argmax(np.asarray(found.unit_kl_lower).ravel()))
     said = (
-        f"the aggregate posterior misses the prior: unit-wise KL {plus_minus(missed)} nats in all (unit {worst} is the worst: mean "
-        f"{m.z_mean[worst]:.2f}, deviation {m.z_std[worst]:.2f}); samples start where few codes lie and will be worse than reconstructions"
+        f"the aggregate posterior misses the prior: the unit-wise KL of the codes of {found.n:,} data lies between {limits[0]:.2f} and "
+        f"{limits[1]:.2f} nats in all (unit {worst} is the worst: mean {m.z_mean[worst]:.2f}, deviation {m.z_std[worst]:.2f}); samples "
+        f"start where few codes lie and will be worse than reconstructions"
     )
     remedy = case.remedy.with_beta(1.0) if case.beta < 1 else ""
-    return Finding("aggregate posterior misses the prior", "warning", said, remedy, "aggregate", {"unit_kl": missed[0]})
+    numbers = {"unit_kl": (found.unit_kl_sum or (math.nan,))[0], "low": limits[0], "high": limits[1], "n": found.n}
+    return Finding("aggregate posterior misses the prior", "warning", said, remedy, "aggregate", numbers)
 
 
 def _saturated(case: Case) -> Finding | None:
@@ -279,22 +345,28 @@ def _saturated(case: Case) -> Finding | None:
 
 def _misfit(case: Case) -> Finding | None:
     m = case.measures
-    if m is None or m.residual is None or 1 / RESIDUAL <= m.residual <= RESIDUAL:
+    worst = None if m is None else off_scale(case, RESIDUAL)
+    if m is not None and not m.scales and m.residual is not None and not 1 / RESIDUAL <= m.residual <= RESIDUAL:
+        worst = "", m.residual
+    if m is None or worst is None:
         return None
     fixed = case.remedy.fixed_variance
-    what = f"the Gaussian's fixed variance of {fixed}" if fixed is not None else "the Gaussian's variance"
-    said = f"{what} does not fit: the mean squared residual is {m.residual:.3g} times it" + (
-        ", so the KL weighs more than the bound would have it" if m.residual < 1 else ", so noise is reconstructed at any price"
+    what = f"the Gaussian's fixed variance of {fixed}" if fixed is not None else "the scale of the likelihood"
+    where = f" of column {worst[0]!r}" if worst[0] else ""
+    said = f"{what}{where} does not fit: the standardised residual is {worst[1]:.3g}, and 1 for a scale that fits" + (
+        ". The scale is too large, so the KL has more weight than in the bound"
+        if worst[1] < 1
+        else ". The scale is too small, so noise is reconstructed"
     )
     name = str(case.remedy.config.get("likelihood"))
     remedy = "" if "optimal" in name or not name.startswith("gaussian") else case.remedy.learned_variance()
-    return Finding("variance that does not fit", "warning", said, remedy, "scores", {"residual": m.residual})
+    return Finding("variance that does not fit", "warning", said, remedy, "scores", {"residual": worst[1]})
 
 
 def _noisy_gradient(case: Case) -> Finding | None:
     m = case.measures
     # Near its optimum every gradient is mostly noise: it is worth a word where the run did not get there.
-    if m is None or m.gradient_noise is None or m.gradient_noise < NOISY or _collapsed(m) or _not_converged(case) is None:
+    if m is None or m.gradient_noise is None or m.gradient_noise < NOISY or collapsed(m) or _not_converged(case) is None:
         return None
     said = f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the draws of z, and not from the data: draw more"
     objective = str(case.remedy.config.get("objective"))
@@ -315,7 +387,7 @@ def _of_curves(rule: Callable[[Curves, Remedies], Finding | None]) -> Callable[[
 
 
 RULES: tuple[Callable[[Case], Finding | None], ...] = (
-    _divergence, _not_converged, _collapse, _decoder_ignores, _overfitting, _partly_collapsed, _small_rate,
+    _divergence, _not_converged, _collapse, _decoder_ignores, _unclear, _overfitting, _partly_collapsed, _small_rate,
     _of_curves(read.no_validation), _of_curves(read.stagnation), _of_curves(read.falling_bound), _of_curves(read.rising_schedule),
     _of_curves(read.skipped_steps), _of_curves(read.slow_data),
     _aggregate, _misfit, _saturated, _noisy_gradient, _noise_units, _switched_off, _of_curves(read.weight_of_kl), _further_terms,
@@ -351,43 +423,6 @@ def gap_of(m: Measures) -> tuple[float, float]:
     return m.train[0] - m.valid[0], math.hypot(m.train[1], m.valid[1])
 
 
-def _units(case: Case) -> tuple[Unit, ...]:
-    m = case.measures
-    if m is None:
-        return ()
-    activity, moving = m.activity, _moving(m)
-    variance = None if m.variance is None else m.variance.mean(0, dtype=np.float64)
-    rates = None if m.rates is None else m.rates.mean(0, dtype=np.float64)
-    kl = None if m.information is None or m.information.unit_kl is None else np.asarray(m.information.unit_kl).ravel()
-    units = []
-    for j, moved in enumerate(activity.tolist()):
-        effect, error = m.effects.get(j, (None, None))
-        rate = None if rates is None else float(rates[j])
-        active = moved > ACTIVE
-        # Whoever uses a unit saves at least what it pays; less than half of that, surely, is no use.
-        surely = math.inf if effect is None or error is None or math.isnan(error) else effect + CERTAIN * error
-        used = bool(moving[j]) and surely >= max(SMALL, 0.5 * (rate or 0.0))
-        paid = active or (rate is not None and rate > UNIT_RATE)
-        units.append(
-            Unit(
-                unit=j,
-                place=tuple(int(i) for i in np.unravel_index(j, case.units)),
-                rate=rate,
-                activity=moved,
-                active=active,
-                share=None if variance is None else moved / (moved + float(variance[j])),
-                posterior_variance=None if variance is None else float(variance[j]),
-                effect=effect,
-                effect_stderr=error,
-                aggregate_mean=float(m.z_mean[j]),
-                aggregate_std=float(m.z_std[j]),
-                kl_to_prior=None if kl is None else float(kl[j]),
-                role="informative" if used else "noise" if paid else "off",
-            )
-        )
-    return tuple(units)
-
-
 def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     m = case.measures
     numbers: dict[str, Any] = {"mutual_information": None, "mutual_information_ceiling": None, "thresholds": THRESHOLDS, "beta": case.beta}
@@ -411,8 +446,11 @@ def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "distortion": m.distortion,
         "signal": m.signal,
         "scores": score,
-        "dependence": {"own": m.own, "other": m.other, "gain": dict(zip(("mean", "stderr"), m.gain, strict=True))},
+        "dependence": {"own": m.own, "other": m.other, "gain": dict(zip(("mean", "stderr"), m.gain, strict=True)), **_use_line(case)},
+        "aggregate": None if (held := aggregate_limits(m)) is None else {"low": held[0], "high": held[1], "n": _codes_of(m)},
+        "continuation": None if case.continued is None else case.continued.line(),
         "residual": m.residual,
+        "scales": {name: dict(zip(("mean", "low", "high"), fit, strict=True)) for name, fit in m.scales.items()},
         "saturated": m.saturated,
         "gradient_noise": m.gradient_noise,
         "structure": m.structure,
@@ -426,19 +464,17 @@ def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return numbers, arrays
 
 
-def _summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | None) -> str:
-    informative = sum(u.role == "informative" for u in units)
-    carrying = f"{informative} of {len(units)} units carry information"
-    rest = ", and the bound no longer rises beyond its error" if case.curves.valid else ""
-    if verdict in ("collapsed", "latent unused by the decoder") and not case.reads_latent:
-        return "The decoder does without the latent, as it was made to: this is a plain model of the data."
+def _codes_of(m: Measures) -> int | None:
+    found = m.aggregate or m.information
+    return None if found is None else found.n
+
+
+def _use_line(case: Case) -> dict[str, Any]:
+    state, use, size = use_of(case)
     return {
-        "diverged": "Training diverged: its numbers are of no use.",
-        "not converged": "The run was too short: with more steps its bound would be higher.",
-        "collapsed": "The encoder ignores its input: codes tell nothing of the data.",
-        "latent unused by the decoder": "The encoder describes the data, but the decoder does not listen.",
-        "overfitted": "The model knows its training data by heart: held-out data score far worse.",
-        "partly collapsed": f"Some of the latent is switched off by the weight of the KL; {carrying}.",
-        "small rate but informative": f"The code tells little, but what it tells is used; {carrying}.",
-        "healthy": f"The code depends on the data, the decoder uses it{rest}; {carrying}.",
-    }[verdict]
+        "state": state,
+        "size": size,
+        "split": None if case.measures is None else case.measures.use_split,
+        "use": use.line(),
+        "worth": None if case.measures is None or case.measures.worth is None else case.measures.worth.line(),
+    }

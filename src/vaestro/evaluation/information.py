@@ -9,7 +9,11 @@ is averaged is log q(z | x_n) - log q(z), whose noise largely cancels; the KLs a
 less what is found of the information, so that the parts add up to the rate, and no datum's own term is lost.
 
 The estimate of I(n; z) is unbiased for the index of these N data, and so at most ln N. The true mutual information between data and codes
-lies between it and the rate, but for Monte Carlo error: near ln N it says little, and the KL to the prior comes out too large.
+lies between it and the rate, but for Monte Carlo error. Near ln N the estimate says little, and the KL to the prior is too large.
+
+Any density r that does not depend on the draw gives a lower bound, E[log r(z) - log p(z)] <= KL(q(z) || p(z)) of the population, for any N
+(Donsker and Varadhan 1975; Poole et al. 2019). For each unit and datum r is a mixture of what the other data say: their own q, a normal
+with their moments, and, since few narrow q leave gaps, a little of the prior. The upper and the lower estimate meet as N grows.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two c
 MOST = 10_000
 EACH = 256  # draws in a piece, and data whose q are held as one density
 BLOCK = 2**18  # log-densities of one unit at once, which stay in the cache
+PRIOR_SHARE, SMOOTH_BELOW = 0.1, 100  # in what bounds a KL from below: weight of the prior, and data at which q and moments weigh the same
 NEAR = 1.0  # nats below ln N at which the mutual information is called its ceiling
 
 
@@ -74,9 +79,10 @@ class Codes(Work):
         self.draws = draws
         self.each = min(EACH, at_once(job.model.space))  # also what the decoder takes, which draws pass through
         self.chunk = max(1, self.each // draws)
-        self.columns = 3 + self.units
+        self.columns = 3 + 2 * self.units
         self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000  # a pass takes as long as some 10,000 log-densities
         self._each: list[Density] = []
+        self._moments: tuple[Tensor, Tensor] | None = None
 
     @torch.inference_mode()
     def compute(self, first: int) -> np.ndarray:
@@ -85,12 +91,14 @@ class Codes(Work):
         drawn = self._draw(first, size)
         alone = _factorised(drawn)
         index = torch.arange(first, first + size, device=drawn.z.device).repeat(self.draws)
-        held = self._held(drawn.z.flatten(0, 1), index, alone).unflatten(0, (self.draws, size)).mean(0)  # (size, 1 + units)
+        held, left_out = (x.unflatten(0, (self.draws, size)) for x in self._held(drawn.z.flatten(0, 1), index, alone))
+        held = held.mean(0)  # (size, 1 + units)
         table = torch.full((self.columns, size), math.nan, dtype=torch.float64, device=held.device)
         table[0], table[1] = drawn.total_rate, held[:, 0]
         if alone:
             table[2] = held[:, 1:].sum(1) - held[:, 0]
-            table[3:] = (drawn.rate[0].flatten(1) - held[:, 1:]).T
+            table[3 : 3 + self.units] = (drawn.rate[0].flatten(1) - held[:, 1:]).T
+            table[3 + self.units :] = self._lower(drawn, left_out[:, :, 1:], torch.arange(first, first + size, device=held.device)).T
         return table.cpu().numpy()
 
     def _draw(self, first: int, size: int) -> Draws:
@@ -99,24 +107,51 @@ class Codes(Work):
         noise = model.noise(self.draws, self.chunk, torch_generator(self.job.device, self.job.seed, "information", first))
         return model.draw(self.job.batch(first, size), self.draws, noise=noise[:, :size])
 
-    def _held(self, z: Tensor, index: Tensor, alone: bool) -> Tensor:
-        """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each unit alone: (R, 1 + units)."""
+    def _held(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+        """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each unit alone: (R, 1 + units).
+
+        Second, log q(z) of all other data, likewise.
+        """
         own = torch.zeros(len(z), 1 + self.units * alone, dtype=torch.float64, device=z.device)
-        total = torch.full_like(own, -math.inf)
+        others = torch.full_like(own, -math.inf)
         rows = max(1, BLOCK // (self.each * self.units))
         for start in range(0, len(z), rows):
             part = slice(start, start + rows)
             first = 0
             for q in self._posteriors():
                 logs = _log_densities(q, z[part].unsqueeze(1), alone)
-                sums = torch.cat([torch.logsumexp(each, 1) for each in logs], -1)
-                total[part] = torch.logaddexp(total[part], sums.double())
-                # A datum's own term is the very number that stands in the sum: so nothing exceeds ln N.
                 at, size = index[part] - first, logs[0].shape[1]
                 here = (at >= 0) & (at < size)
                 own[part][here] = torch.cat([each[here, at[here]] for each in logs], -1).double()
+                # Taking its own term off a sum afterwards would lose the others to rounding where q is narrow.
+                for each in logs:
+                    each[here, at[here]] = -math.inf
+                sums = torch.cat([torch.logsumexp(each, 1) for each in logs], -1)
+                others[part] = torch.logaddexp(others[part], sums.double())
                 first += size
-        return own - total + math.log(self.rows)
+        total = torch.logaddexp(others, own)  # a datum's own term stands in the sum: so nothing exceeds ln N
+        return own - total + math.log(self.rows), others - math.log(max(1, self.rows - 1))
+
+    def _lower(self, drawn: Draws, left_out: Tensor, index: Tensor) -> Tensor:
+        """Return log r(z) - log p(z) of each unit, mean over draws, (size, units), with r from all other data."""
+        q, z = drawn.q, drawn.z.double().flatten(2)
+        assert isinstance(q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+        if self._moments is None:
+            every = [x for x in self._posteriors() if isinstance(x, densities.Normal)]
+            means = torch.cat([x.mean.double().flatten(1) for x in every])
+            variances = torch.cat([x.variance.double().flatten(1) for x in every])
+            self._moments = means, means.square() + variances
+        means, squares = self._moments
+        others = max(1, self.rows - 1)
+        mean = (means.sum(0) - means[index]) / others
+        # The variance of a normal fitted to n numbers, as of a prediction: wider by (n + 1) / (n - 1).
+        variance = ((squares.sum(0) - squares[index]) / others - mean.square()).clamp_min(1e-12) * (others + 1) / max(1, others - 1)
+        fitted = densities.Normal(mean, variance.log()).cells(z)
+        prior = drawn.p.cells(z.unflatten(2, self.job.model.units).to(drawn.z.dtype)).double().flatten(2)
+        of_q = (1 - PRIOR_SHARE) * others / (others + SMOOTH_BELOW)
+        parts = torch.stack(torch.broadcast_tensors(left_out, fitted, prior))
+        weights = torch.tensor([of_q, 1 - of_q - PRIOR_SHARE, PRIOR_SHARE], dtype=parts.dtype, device=parts.device)
+        return (torch.logsumexp(parts + weights.log().reshape(3, 1, 1, 1), 0) - prior).mean(0)
 
     def _posteriors(self) -> list[Density]:
         """Return q(z | x) of all N data, some at a time."""
@@ -128,7 +163,8 @@ class Codes(Work):
 
     @torch.inference_mode()
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        rates, held, correlation, units = table[0], table[1], table[2], table[3:]
+        rates, held, correlation = table[:3]
+        units, lower = table[3 : 3 + self.units], table[3 + self.units :]
         one = self._draw(0, 1)
         shared, alone = one.shared_prior, _factorised(one)
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''} of each"
@@ -142,6 +178,8 @@ class Codes(Work):
             unit_kl=units.mean(1).reshape(self.job.model.units) if alone else None,
             unit_kl_sum=mean_and_error(units.sum(0)) if alone else None,
             how=draws + lowered,
+            unit_kl_lower=lower.mean(1).reshape(self.job.model.units) if alone and self.rows > 1 else None,
+            unit_kl_lower_sum=mean_and_error(lower.sum(0)) if alone and self.rows > 1 else None,
         )
         warnings = done.warnings
         if self.rows == 1:

@@ -185,6 +185,7 @@ class Information:
         unit_kl: KL(q(z_j) || p(z_j)) of each unit, (*Z); None likewise.
         unit_kl_sum: their sum and its standard error; None likewise.
         how: in words.
+        unit_kl_lower, unit_kl_lower_sum: lower bounds on unit_kl and unit_kl_sum, which leave each datum's own q out.
     """
 
     n: int
@@ -195,6 +196,8 @@ class Information:
     unit_kl: np.ndarray | None
     unit_kl_sum: tuple[float, float] | None = None
     how: str = ""
+    unit_kl_lower: np.ndarray | None = None
+    unit_kl_lower_sum: tuple[float, float] | None = None
 
     @property
     def ceiling(self) -> float:
@@ -222,7 +225,12 @@ class Information:
 
     def line(self) -> dict[str, Any]:
         """Return what evaluation.json holds."""
-        parts = {"marginal_kl": self.marginal_kl, "total_correlation": self.total_correlation, "unit_kl_sum": self.unit_kl_sum}
+        parts = {
+            "marginal_kl": self.marginal_kl,
+            "total_correlation": self.total_correlation,
+            "unit_kl_sum": self.unit_kl_sum,
+            "unit_kl_lower_sum": self.unit_kl_lower_sum,
+        }
         return {
             "n": self.n,
             "rate": self.rate,

@@ -20,7 +20,7 @@ from vaestro.report.words import LABELS, bounds_of, data_words, method, number, 
 Figure = dict[str, Any]
 Interval = tuple[str, float, float | None, float | None, str]  # label, value, standard error, gap or None, side
 SERIES = ("--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8", "--c9", "--c10", "--c11")
-ROLES = {"informative": "--c1", "noise": "--c2", "off": "--faint"}
+ROLES = {"informative": "--c1", "noise": "--c2", "off": "--faint", "unclear": "--c3"}
 SHOWN_UNITS = 120
 MOST_POINTS = 1500  # of a curve
 

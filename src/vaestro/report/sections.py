@@ -178,9 +178,10 @@ def checks(folder: Folder) -> list[str]:
     diagnosis, lines = folder.diagnosis or {}, []
     gain = (diagnosis.get("dependence") or {}).get("gain") or {}
     if real(gain.get("mean")) is not None:
-        costs, uses = number(gain["mean"], gain.get("stderr")), gain["mean"] > 2 * (real(gain.get("stderr")) or 0)
-        verb = "uses" if uses else "does not use"
-        lines.append(f"The decoder {verb} the code: another datum’s code in place of the own one costs {costs} nats of reconstruction.")
+        costs = number(gain["mean"], gain.get("stderr"))
+        said = {"used": "The decoder uses the code: r", "unused": "The decoder does not use the code: r"}
+        head = said.get(str((diagnosis.get("dependence") or {}).get("state")), "R")
+        lines.append(f"{head}eplacing a datum’s code by that of another datum costs {costs} nats of reconstruction.")
     scores = diagnosis.get("scores") or {}
     if scores.get("gap"):
         train, valid, gap = (number(scores[k]["mean"], scores[k].get("stderr")) for k in ("train", "valid", "gap"))

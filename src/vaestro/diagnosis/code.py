@@ -1,0 +1,191 @@
+"""What codes say: whether they depend on the data, whether the decoder uses them, and what each unit is for.
+
+Each answer has three values. An absence is stated from an upper limit below a stated size, a presence from a test or a lower limit, and
+between them the data are not enough to tell.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vaestro.diagnosis.curves import SMALL_SIGNAL
+from vaestro.diagnosis.measure import Measures
+from vaestro.diagnosis.records import Unit
+from vaestro.diagnosis.statistics import Paired, t_quantile, variance_factor
+from vaestro.loop import ACTIVE
+
+if TYPE_CHECKING:
+    from vaestro.diagnosis.rules import Case
+
+SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
+UNUSED = (0.05, 0.5)  # of the weighted rate: below the first the decoder does not use z, below the second not if chance does as well
+CHANCE = 0.001  # probability by chance above which a use of z is not shown
+WORTH = 0.25  # of the weighted rate, below which a small code does not raise the objective
+SMALL_RATE = 1.0  # nats in all
+FEW = 20  # data below which no absence is stated
+UNIT_RATE = 0.05  # nats of KL above which a unit that does not depend on the data costs something
+
+
+def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return upper limits of each unit's activity, its mean posterior variance (None without one), and from how many codes.
+
+    Whether q depends on its input is a property of the encoder: codes of training data show it as well as those of data held out.
+    """
+    means = [x for x in (m.mean, m.train_mean) if x is not None]
+    variances = [x for x in (m.variance, m.train_variance) if x is not None]
+    codes = np.concatenate(means).astype(np.float64)
+    activity = codes.var(0, ddof=1) * variance_factor(len(codes)) if len(codes) > 1 else np.full(codes.shape[1], math.inf)
+    return activity, np.concatenate(variances).mean(0, dtype=np.float64) if variances else None, len(codes)
+
+
+def collapsed(m: Measures) -> bool:
+    """Tell whether the encoder's output does not depend on its input, up to the limit that is stated."""
+    return silent(m) and not silence_unclear(m)
+
+
+def silent(m: Measures) -> bool:
+    """Tell whether the means of the data held out tell next to nothing, as estimated."""
+    if m.n < 2:
+        return False  # one datum tells of no dependence
+    return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
+
+
+def silence_unclear(m: Measures) -> bool:
+    """Tell whether the code looks silent, and the data are too few to say so."""
+    activity, variance, _ = codes_of(m)
+    if variance is None:
+        return silent(m) and not bool((activity <= ACTIVE).all())
+    return silent(m) and not 0.5 * float(np.log1p(activity / np.maximum(variance, 1e-12)).sum()) < 1.5 * SMALL_SIGNAL
+
+
+def moving_units(m: Measures) -> np.ndarray:
+    """Tell which units' means depend on the data, (units,): active, or on a smaller scale telling more than noise."""
+    if m.variance is None:
+        return m.activity > ACTIVE
+    return (m.activity > ACTIVE) | (0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL)
+
+
+def off_units(m: Measures) -> np.ndarray:
+    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of what `_moving` looks at."""
+    activity, variance, _ = codes_of(m)
+    still = activity <= 1.5 * ACTIVE
+    return ~moving_units(m) & (still if variance is None else still & (0.5 * np.log1p(activity / variance) <= 1.5 * SMALL))
+
+
+def use_of(case: Case) -> tuple[str, Paired, float]:
+    """Say whether the decoder uses z: "used", "unused" or "unclear", with the numbers, and the nats below which it is not used.
+
+    Used: another datum's z is worse than chance explains, and mean or median of what it costs are above 0. Unused: the upper limits of
+    both lie below a twentieth of the weighted rate or 0.01 nats; or chance explains them, and they lie below half of the weighted rate, so
+    that the code costs more than it can save. For a code of less than 1 nat see also `worthless`.
+    """
+    m = case.measures
+    assert m is not None
+    use = Paired.normal(*m.gain, m.n) if m.use is None else m.use
+    size = max(SMALL, UNUSED[0] * case.beta * m.rate)
+    depends = use.p is not None and use.p < CHANCE / max(1, m.chosen)
+    enough = use.n >= FEW
+    if use.most < size and enough:
+        return "unused", use, size
+    if not depends and enough and use.most < UNUSED[1] * case.beta * m.rate:
+        return "unused", use, UNUSED[1] * case.beta * m.rate
+    return ("used" if depends and use.sure else "unclear"), use, size
+
+
+def worthless(case: Case) -> bool:
+    """Tell whether a small code, as measured on unseen data, raises the objective by no more than a quarter of what it costs.
+
+    A model of pure noise may repeat some of each datum through its code: the decoder uses it, and saves just what the KL costs.
+    """
+    m = case.measures
+    if m is None or m.worth is None or not m.rate < SMALL_RATE or case.autoregressive:
+        return False
+    return m.worth.low <= 0 and m.worth.n >= FEW and m.worth.high < WORTH * case.beta * m.rate
+
+
+def unused(case: Case) -> bool:
+    """Tell whether the code depends on the data, and the decoder certainly does not use it or gains nothing by it."""
+    return case.measures is not None and not collapsed(case.measures) and (use_of(case)[0] == "unused" or worthless(case))
+
+
+def used(case: Case) -> bool:
+    """Tell whether the code depends on the data, and the decoder certainly uses it; of a small code also that it raises the objective."""
+    m = case.measures
+    if m is None or collapsed(m) or use_of(case)[0] != "used":
+        return False
+    return m.worth is None or m.rate >= SMALL_RATE or case.autoregressive or m.worth.low > 0
+
+
+def aggregate_limits(m: Measures) -> tuple[float, float] | None:
+    """Return limits of the unit-wise KL of the aggregate posterior to the prior, in nats, summed over units.
+
+    The lower one is the leave-one-out estimate less its error, the upper one the estimate with all codes plus its error.
+    """
+    found = m.aggregate or m.information
+    if found is None or found.unit_kl_sum is None:
+        return None
+    reach = t_quantile(0.995, found.n - 1)
+    low = -math.inf if found.unit_kl_lower_sum is None else found.unit_kl_lower_sum[0] - reach * found.unit_kl_lower_sum[1]
+    return max(0.0, low), found.unit_kl_sum[0] + reach * found.unit_kl_sum[1]
+
+
+def units_of(case: Case) -> tuple[Unit, ...]:
+    """Return what was found of each unit, in order."""
+    m = case.measures
+    if m is None:
+        return ()
+    activity, moving, off = m.activity, moving_units(m), off_units(m)
+    variance = None if m.variance is None else m.variance.mean(0, dtype=np.float64)
+    rates = None if m.rates is None else m.rates.mean(0, dtype=np.float64)
+    kl, low = (None if x is None else np.asarray(x).ravel() for x in _unit_kls(m))
+    units = []
+    for j, moved in enumerate(activity.tolist()):
+        effect, error = m.effects.get(j, (None, None))
+        rate = None if rates is None else float(rates[j])
+        active = moved > ACTIVE
+        paid = active or (rate is not None and rate > UNIT_RATE)
+        units.append(
+            Unit(
+                unit=j,
+                place=tuple(int(i) for i in np.unravel_index(j, case.units)),
+                rate=rate,
+                activity=moved,
+                active=active,
+                share=None if variance is None else moved / (moved + float(variance[j])),
+                posterior_variance=None if variance is None else float(variance[j]),
+                effect=effect,
+                effect_stderr=error,
+                aggregate_mean=float(m.z_mean[j]),
+                aggregate_std=float(m.z_std[j]),
+                kl_to_prior=None if kl is None else float(kl[j]),
+                kl_to_prior_low=None if low is None else float(low[j]),
+                role=_role(case, j, rate, bool(moving[j]), paid, bool(off[j])),
+            )
+        )
+    return tuple(units)
+
+
+def _unit_kls(m: Measures) -> tuple[np.ndarray | None, np.ndarray | None]:
+    found = m.aggregate or m.information
+    return (None, None) if found is None else (found.unit_kl, found.unit_kl_lower)
+
+
+def _role(
+    case: Case, unit: int, rate: float | None, moving: bool, paid: bool, off: bool
+) -> Literal["informative", "noise", "off", "unclear"]:
+    """Judge one unit: what it saves for certain, against half of what the loss charges for it."""
+    m = case.measures
+    assert m is not None
+    if not paid and not moving:
+        return "off" if off or m.n >= FEW else "unclear"
+    if unit not in m.effects:
+        return "informative" if moving else "unclear"
+    effect, error = m.effects[unit]
+    reach = math.inf if math.isnan(error) else t_quantile(0.975, m.n - 1) * error if error else 0.0
+    low, high = m.limits.get(unit, (effect - reach, effect + reach))
+    if high < max(SMALL, 0.5 * case.beta * (rate or 0.0)):
+        return "noise" if paid else "off"
+    return "informative" if moving and low > 0 else "unclear"

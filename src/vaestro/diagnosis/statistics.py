@@ -1,0 +1,164 @@
+"""Intervals and tests behind the rules: an absence is stated from an upper limit, a presence from a lower limit or a test.
+
+Sources: Student's t and chi-square quantiles by Hill (1970) and Wilson and Hilferty (1931); order-statistic intervals of a median by
+Conover (1999, section 3.2); the rank test by Lehmann (1975); the correction for several tests by Bonferroni.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import final
+
+import numpy as np
+
+LEVEL = 0.95  # of two-sided intervals
+NORMAL = NormalDist()
+
+
+def t_quantile(p: float, df: float) -> float:
+    """Return the quantile of Student's t with df degrees of freedom, p in (0, 1); infinite for df below 1.
+
+    >>> round(t_quantile(0.975, 9), 3)
+    2.262
+    """
+    if df < 1:
+        return math.copysign(math.inf, p - 0.5)
+    if p < 0.5:
+        return -t_quantile(1 - p, df)
+    if df == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if df == 2:
+        a = 2 * p - 1
+        return a * math.sqrt(2 / (1 - a * a))
+    # Hill (1970), Algorithm 396, for the two-sided probability 2 (1 - p).
+    tail = 2 * (1 - p)
+    a = 1 / (df - 0.5)
+    b = 48 / a**2
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * df
+    x = d * tail
+    y = x ** (2 / df)
+    if y > 0.05 + a:
+        x = -NORMAL.inv_cdf(min(1 - 1e-16, 1 - tail / 2)) if tail < 1 else 0.0
+        y = x * x
+        if df < 5:
+            c += 0.3 * (df - 4.5) * (x + 0.6)
+        c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
+        y = math.expm1(min(700.0, a * y * y))
+    else:
+        y = ((1 / (((df + 6) / (df * y) - 0.089 * d - 0.822) * (df + 2) * 3) + 0.5 / (df + 4)) * y - 1) * (df + 1) / (df + 2) + 1 / y
+    return math.sqrt(df * y)
+
+
+def variance_factor(n: int, level: float = LEVEL) -> float:
+    """Return by what a variance from n numbers is multiplied for its upper confidence limit: (n - 1) / chi-square quantile.
+
+    >>> round(variance_factor(11), 2)
+    3.08
+    """
+    df, p = n - 1, (1 - level) / 2
+    if df < 1:
+        return math.inf
+    if df == 1:
+        return 1 / NORMAL.inv_cdf((1 + p) / 2) ** 2
+    if df == 2:
+        return df / (-2 * math.log1p(-p))
+    cube = 1 - 2 / (9 * df) + NORMAL.inv_cdf(p) * math.sqrt(2 / (9 * df))
+    return 1 / cube**3 if cube > 0 else math.inf
+
+
+def median_limits(x: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return an interval of the median from order statistics, exact for any distribution; infinite where n is too small."""
+    n, tail, below, r = len(x), (1 - level) / 2, 0.0, -1
+    for k in range(n // 2 + 1):
+        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+        if below > tail:
+            break
+        r = k
+    if r < 0:
+        return -math.inf, math.inf
+    ordered = np.sort(x)
+    return float(ordered[r]), float(ordered[n - 1 - r])
+
+
+def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the probability that chance makes `own` as low among `others` as it is, from one or more sets of data.
+
+    For each of N data the rank of its own value among R others is uniform if own and others are exchangeable (Lehmann 1975); equal
+    values share their rank. The sum of ranks is compared with its normal limit, whose variance is that of independent data.
+
+    Args:
+        parts: (others (R, N), own (N,)) of each set.
+    """
+    excess = spread = 0.0
+    for others, own in parts:
+        r, n = others.shape
+        excess += float((((others > own).sum(0) + 0.5 * (others == own).sum(0)) / r - 0.5).sum())
+        spread += (r + 2) / (12 * r) * n
+    return 0.5 * math.erfc(excess / math.sqrt(2 * spread)) if spread else 1.0
+
+
+@final
+@dataclass(frozen=True)
+class Paired:
+    """Hold what n paired differences say, in nats.
+
+    Args:
+        n: number of data.
+        mean, stderr: of the differences.
+        low, high: limits of the mean, by Student's t.
+        median, median_low, median_high: the median and its limits, by order statistics.
+        positive: share of positive differences.
+        p: probability of as large differences by chance, of `rank_test`; None where it was not computed.
+    """
+
+    n: int
+    mean: float
+    stderr: float
+    low: float
+    high: float
+    median: float
+    median_low: float
+    median_high: float
+    positive: float
+    p: float | None = None
+
+    @classmethod
+    def of(cls, x: np.ndarray, *, p: float | None = None, level: float = LEVEL) -> Paired:
+        """Summarise differences (N,)."""
+        x = np.asarray(x, np.float64)
+        n, mean = len(x), float(x.mean())
+        error = float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+        reach = t_quantile(0.5 + level / 2, n - 1) * error if error else 0.0
+        low, high = median_limits(x, level)
+        return cls(n, mean, error, mean - reach, mean + reach, float(np.median(x)), low, high, float((x > 0).mean()), p)
+
+    @classmethod
+    def normal(cls, mean: float, stderr: float, n: int) -> Paired:
+        """Summarise differences that are known by mean and error alone, as if they were normal."""
+        error = stderr if math.isfinite(stderr) else math.inf
+        reach = t_quantile(0.975, n - 1) * error if error else 0.0
+        z = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
+        limits = (mean - reach, mean + reach)
+        return cls(n, mean, error, *limits, mean, *limits, NORMAL.cdf(z / math.sqrt(n)), NORMAL.cdf(-z))
+
+    @property
+    def most(self) -> float:
+        """Return the upper limit of mean and median: a heavy tail may hide from one of them."""
+        return max(self.high, self.median_high)
+
+    @property
+    def sure(self) -> bool:
+        """Tell whether mean or median are above 0."""
+        return self.low > 0 or self.median_low > 0
+
+    def line(self) -> dict[str, float | int | None]:
+        """Return what diagnosis.json holds."""
+        return {
+            "n": self.n, "mean": self.mean, "stderr": self.stderr, "low": self.low, "high": self.high, "median": self.median,
+            "positive": self.positive, "p": self.p,
+        }  # fmt: skip
