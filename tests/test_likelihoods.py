@@ -349,6 +349,26 @@ def test_a_decoder_of_counts_starts_at_the_mean_of_the_data() -> None:
         np.testing.assert_allclose(model.decode(torch.zeros(1, 2)).mean[0, 0].detach(), mean, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize(("name", "kind"), LIKELIHOODS)
+def test_a_standardised_residual_is_one_on_average_over_a_densitys_own_draws(name: str, kind: Kind) -> None:
+    model = small_model(kind, likelihood=name)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        px = model.decode(torch.randn(1, *model.units, generator=generator).expand(20_000, -1))
+        drawn = px.sample(generator)[0]
+        residual = px.standardised_residual(drawn)
+    residual = residual.expand(1, *drawn.shape)[0]
+    scaled = ("gaussian", "laplace", "logistic:", "logistic", "student-t")
+    cells = model.space.count(Kind.REAL) if kind is Kind.TABLE else model.space.cells * (name.partition(":")[0] in scaled)
+    there, rest = residual.flatten(1)[:, :cells], residual.flatten(1)[:, cells:]
+    assert rest.isnan().all() and bool((there >= 0).all())
+    if not cells:
+        return
+    assert ((there.mean(0) - 1).abs() < 5 * there.std(0) / math.sqrt(20_000)).all()
+    away = torch.where(residual.isnan(), drawn, px.mean[0] + 3 * (drawn - px.mean[0]))  # as if the scale were a third
+    assert (px.standardised_residual(away)[0].flatten(1)[:, :cells].mean(0) > 1.5).all()
+
+
 # -- extremes -------------------------------------------------------------------------------------------------------------
 
 MIXTURES = [("logistic-mixture", Kind.LEVELS), ("logistic-mixture:channels=independent", Kind.LEVELS)]

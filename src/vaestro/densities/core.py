@@ -113,6 +113,15 @@ class DataDensity(ABC):
         """Return the density of what was not observed given what was; itself where cells are independent."""
         return self
 
+    def standardised_residual(self, value: Tensor) -> Tensor:
+        """Return how far each cell lies from its location in units of its scale, (..., *X): 1 on average over draws of this density.
+
+        It is y times -d log p / dy at y = (x - location) / scale: y^2 for a normal, |y| for a Laplace density. A mean over data above 1
+        says that the scale is too small, below 1 that it is too large; at a scale fitted by maximum likelihood the mean is 1. It is
+        bounded where tails are heavy (by df + 1 for Student's t), and NaN in cells whose density has no scale.
+        """
+        return torch.full(value.shape, math.nan, device=value.device)
+
     def point(self, weights: Tensor | None = None) -> Tensor:
         """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights (K, B) that sum to 1 over K.
 

@@ -56,6 +56,9 @@ class Normal(Cells):
         squared = (value - self.mean).square() * torch.exp(-self.logvar)
         return -0.5 * (squared + self.logvar + LOG_2PI)
 
+    def standardised_residual(self, value: Tensor) -> Tensor:
+        return (value - self.mean).square() * torch.exp(-self.logvar)
+
     def detach(self) -> Normal:
         """Return the same density, cut from the graph (what sticking-the-landing scores under)."""
         return Normal(self.mean.detach(), self.logvar.detach(), self.dims)
@@ -176,6 +179,10 @@ class LocationScale(Cells):
         """Return the log-density of the standard member at y."""
 
     @abstractmethod
+    def pull(self, y: Tensor) -> Tensor:
+        """Return y times the derivative of -log of the standard density at y, whose mean over draws is 1 (see `standardised_residual`)."""
+
+    @abstractmethod
     def noise(self, generator: torch.Generator | None) -> Tensor:
         """Draw from the standard member, in the shape of loc."""
 
@@ -185,6 +192,9 @@ class LocationScale(Cells):
     def cells(self, value: Tensor) -> Tensor:
         return self.standard((value - self.loc) * torch.exp(-self.log_scale)) - self.log_scale
 
+    def standardised_residual(self, value: Tensor) -> Tensor:
+        return self.pull((value - self.loc) * torch.exp(-self.log_scale))
+
 
 class Laplace(LocationScale):
     """Represent independent Laplace cells: density exp(-|y|) / (2 scale), y = (x - loc) / scale."""
@@ -193,6 +203,9 @@ class Laplace(LocationScale):
 
     def standard(self, y: Tensor) -> Tensor:
         return -y.abs() - math.log(2)
+
+    def pull(self, y: Tensor) -> Tensor:
+        return y.abs()
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
         u = uniform(self.loc, generator) - 0.5
@@ -207,6 +220,9 @@ class Logistic(LocationScale):
     def standard(self, y: Tensor) -> Tensor:
         size = y.abs()
         return -size - 2 * F.softplus(-size)
+
+    def pull(self, y: Tensor) -> Tensor:
+        return y * torch.tanh(y / 2)
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
         return torch.logit(uniform(self.loc, generator))
@@ -232,6 +248,9 @@ class StudentT(LocationScale):
         constant = torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * torch.log(self.df * math.pi)
         return constant - half * torch.log1p(y.square() / self.df)
 
+    def pull(self, y: Tensor) -> Tensor:
+        return (self.df + 1) / (1 + self.df / y.square())  # in this form neither y = 0 nor an overflow of the square gives NaN
+
     def noise(self, generator: torch.Generator | None) -> Tensor:
         loc = self.loc
         normal = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
@@ -246,6 +265,9 @@ class Gumbel(LocationScale):
 
     def standard(self, y: Tensor) -> Tensor:
         return -y - torch.exp(-y)
+
+    def pull(self, y: Tensor) -> Tensor:
+        return y * -torch.expm1(-y)
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
         return gumbel_noise(self.loc, generator)
@@ -540,6 +562,11 @@ class Product(DataDensity):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return torch.cat([density.sample(generator).to(torch.get_default_dtype()) for _, density in self.parts], -1)
+
+    def standardised_residual(self, value: Tensor) -> Tensor:
+        pieces = [part.standardised_residual(x) for (_, part), x in zip(self.parts, self._pieces(value), strict=True)]
+        lead = torch.broadcast_shapes(*(x.shape[:-1] for x in pieces))
+        return torch.cat([x.expand(*lead, -1) for x in pieces], -1)
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
