@@ -22,6 +22,7 @@ from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
+from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
 
@@ -40,6 +41,7 @@ def _once(compute: Callable[[Draws], Tensor]) -> property:
     return property(get)
 
 
+START_ROWS = 4096  # training data at most from which a likelihood starts
 REDRAWS = 20  # for draws outside of the levels
 
 
@@ -378,10 +380,18 @@ class VAE(LatentModel):
 
     @property
     def start_rows(self) -> int:
-        return self.prior.start_rows
+        values = self.likelihood.start_values
+        return max(self.prior.start_rows, min(START_ROWS, max(64, values // self.space.cells)) if values else 0)
 
     def start(self, batch: Batch) -> None:
-        self.prior.start(self.posterior, batch)
+        rows = self.prior.start_rows
+        if rows:
+            self.prior.start(self.posterior, batch[torch.arange(rows) * len(batch) // rows] if rows < len(batch) else batch)
+        if self.likelihood.start_values:
+            x = batch.x
+            if self.jitter is not None:
+                x = self.likelihood.spread(x, self._jitter(1, len(x), x.float(), torch_generator(x.device, 0, "start")))[0]
+            self.likelihood.begin_at(x, batch.observed)
 
     @torch.no_grad()
     def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
