@@ -178,8 +178,12 @@ class Scaled(nn.Module, ABC):
             mean = self.over_cells(torch.where(there, pull, 0.0)) / count
             step = 0.5 * self.power * torch.log(mean.clamp_min(1e-6))
             relative = (relative + step).clamp(-0.9 * self.limit, 0.9 * self.limit)
-        numbers = relative / (1 - relative.abs() / self.limit) / self.pace  # what `soft_limit` maps to it
-        self.numbers.copy_(torch.where(count > 1, numbers, 0.0))
+        self.put(torch.where(count > 1, relative, 0.0))
+
+    @torch.no_grad()
+    def put(self, relative: Tensor) -> None:
+        """Set learned numbers so that these logarithms, relative to the reference and within the limit, are what `spreads` places."""
+        self.numbers.copy_(relative / (1 - relative.abs() / self.limit) / self.pace)  # the inverse of `soft_limit`
 
     def over_cells(self, x: Tensor) -> Tensor:
         """Sum (..., *X) over data and over the cells that share a number, in the shape of the numbers."""
