@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, is_shared, variance_of
+from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, is_shared, summed, variance_of
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
@@ -414,4 +414,4 @@ class VAE(LatentModel):
             raise ValueError(f"expected complete data for {type(px).__name__}, which cannot be masked; got missing cells")
         if self.log_dets is None:
             return log_px
-        return log_px + (self.log_dets.sum() if observed is None else (self.log_dets * observed).flatten(1).sum(1))
+        return log_px + summed(self.log_dets.flatten() if observed is None else (self.log_dets * observed).flatten(1))
