@@ -16,8 +16,8 @@ from tests.conftest import make_data, make_space, make_values
 from tests.test_contracts import batch_for, small_model
 from vaestro import densities
 from vaestro.data.tables import frame_of
-from vaestro.files import read_config
-from vaestro.parts import TABLE
+from vaestro.files import FORMAT, FORMAT_1, current, read_config
+from vaestro.parts import TABLE, find, options_of
 from vaestro.spaces import Batch, Column, Kind, Space
 
 LOCATED = ("gaussian", "laplace", "logistic", "student-t")
@@ -202,6 +202,16 @@ def test_a_run_of_an_earlier_format_is_what_it_was(tmp_path: Path) -> None:
     assert vs.resume(run.path, steps=45).finished  # its checkpoint has the weights and moments of one variance
     (tmp_path / "mine.yaml").write_text("likelihood: gaussian\n")
     assert read_config(tmp_path / "mine.yaml")["likelihood"] == "gaussian"  # a person's own file has today's meaning
+
+
+def test_the_parts_of_an_earlier_format_are_those_that_have_a_version() -> None:
+    versioned = {name for name, part in TABLE["likelihood"].items() if "version" in options_of(part)}
+    assert set(FORMAT_1) == versioned
+    for name in TABLE["likelihood"]:
+        written = current({"likelihood": name}, 1)["likelihood"]
+        assert find("likelihood", written).options == ({"version": 1} if name in versioned else {})
+        assert current({"likelihood": name}, FORMAT)["likelihood"] == name
+    assert current({"likelihood": "gaussian:variance=optimal"}, 1) == {"likelihood": "gaussian:variance=optimal,version=1"}
 
 
 def test_spread_of_a_run_of_today_is_written_with_its_format(tmp_path: Path) -> None:

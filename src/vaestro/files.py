@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 FORMAT = 2  # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
-FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "discretized-logistic", "table", "negative-binomial", "zero-inflated")
+FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "table")
 
 
 def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
