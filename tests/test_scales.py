@@ -18,6 +18,7 @@ from vaestro import densities
 from vaestro.data.tables import frame_of
 from vaestro.files import FORMAT, FORMAT_1, current, read_config
 from vaestro.parts import TABLE, find, options_of
+from vaestro.scales import PACE
 from vaestro.spaces import Batch, Column, Kind, Space
 
 LOCATED = ("gaussian", "laplace", "logistic", "student-t")
@@ -157,6 +158,22 @@ def test_a_model_that_was_trained_is_not_started_again() -> None:
     assert before.abs().min() > 0
     vs.training(model, vs.Objective(), data, steps=5, device="cpu")
     assert torch.equal(model.likelihood.numbers, before)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_the_pace_multiplies_steps_and_not_the_gradient_that_clipping_sees(likelihood: str) -> None:
+    gradients, moves = {}, {}
+    for version in (1, 2):
+        model = small_model(Kind.TABLE if likelihood == "table" else Kind.REAL, shape=(1,), likelihood=f"{likelihood}:version={version}")
+        numbers, batch = model.likelihood.numbers, batch_for(model)
+        loss = vs.Objective()(model, batch, torch.tensor(0.0), model.noise(1, 5, torch.Generator().manual_seed(0))).loss
+        (gradients[version],) = torch.autograd.grad(loss, [numbers])
+        before = model.likelihood.spreads().detach().clone()
+        optimizer = vs.optimizers.AdamW([numbers.detach()])
+        optimizer.step([gradients[version]], 1e-3)
+        moves[version] = model.likelihood.spreads().detach() - before
+    torch.testing.assert_close(*(g.flatten() for g in gradients.values()))
+    torch.testing.assert_close(moves[2].flatten(), PACE * moves[1].flatten(), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("real", ["gaussian", "student-t"])

@@ -21,7 +21,7 @@ from torch import Tensor
 from vaestro.densities import Cells, soft_limit
 from vaestro.spaces import Kind, Space
 
-PACE = 16.0  # a power of two: the product is exact
+PACE = 16.0
 START_VALUES = 2**20  # how many values of the training data the start is fitted to
 ITERATIONS = 20
 
@@ -146,7 +146,11 @@ class Scaled(nn.Module, ABC):
 
     def spreads(self) -> Tensor:
         """Return the logarithm of each cell's scale (for `power` 2 of its variance) inside; it broadcasts to *X."""
-        return self.placed(soft_limit(self.pace * self.numbers, self.limit))
+        numbers = self.numbers
+        if self.pace != 1:
+            # The step is multiplied, and not the gradient, whose norm decides on the clipping of all gradients.
+            numbers = numbers + ((self.pace - 1) * numbers).detach()
+        return self.placed(soft_limit(numbers, self.limit))
 
     def placed(self, relative: Tensor) -> Tensor:
         """Return logarithms inside from logarithms relative to the reference."""
