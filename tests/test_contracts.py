@@ -19,8 +19,16 @@ from vaestro.spaces import Batch, Column, Kind, Space
 
 KINDS = tuple(Kind)
 LIKELIHOOD_OPTIONS = {
-    "gaussian": ["", ":variance=0.5", ":variance=optimal", ":variance=pixel"],
-    "laplace": ["", ":scale=0.5", ":scale=pixel"],
+    "gaussian": [
+        "",
+        ":variance=0.5",
+        ":variance=shared",
+        ":variance=optimal-cell",
+        ":variance=optimal-shared",
+        ":variance=pixel",
+        ":version=1",
+    ],
+    "laplace": ["", ":scale=0.5", ":scale=shared", ":scale=pixel"],
     "discretized-logistic": ["", ":scale=shared"],
     "negative-binomial": ["", ":dispersion=cell"],
     "zero-inflated": ["", ":counts=poisson"],

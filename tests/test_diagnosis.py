@@ -315,7 +315,7 @@ def test_the_information_lies_between_zero_and_the_rate() -> None:
         ({"likelihood": "gaussian:variance=3"}, 4.0, "--beta 1"),
         ({"likelihood": "gaussian:variance=3"}, 1.0, "--likelihood gaussian:variance=optimal"),
         ({"likelihood": "gaussian:variance=pixel"}, 1.0, "--beta warmup:share=0.5"),
-        ({"likelihood": "gaussian:limit=9,variance=3", "objective": "iwae:k=5"}, 1.0, "--likelihood gaussian:variance=shared,limit=9"),
+        ({"likelihood": "gaussian:limit=9,variance=3", "objective": "iwae:k=5"}, 1.0, "--likelihood gaussian:variance=auto,limit=9"),
         ({"encoder": "mine:Own"}, 1.0, "--encoder residual"),
         ({"encoder": "mlp:width=3"}, 1.0, "--beta warmup:share=0.5"),
         ({"beta": "warmup:share=0.3"}, 1.0, "--lr 0.0005"),

@@ -450,7 +450,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
     model.likelihood.decoder = Constant(torch.cat([loc, torch.tensor([1.3])]) if how == "table" else loc)
     if how == "table":
         scale = 0.48  # 0.8 of the columns'
-        model.likelihood.log_scale.data.fill_(math.log(0.8) / (1 + math.log(0.8) / 20))
+        model.likelihood.put(torch.tensor(math.log(0.8)))
     draws, z = 150_000, torch.zeros(1, 1, 2)
     noise = model.noise(draws, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+FORMAT = 2  # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
+FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "table")
+
+
+def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
+    """Return options of a model in today's words, where they were written in those of an earlier format.
+
+    In format 1 the likelihoods of FORMAT_1 shared scales in standardised units and learned them slowly: `version=1` repeats that.
+    """
+    found = dict(options)
+    spec = found.get("likelihood")
+    if written < 2 and isinstance(spec, str) and spec.partition(":")[0] in FORMAT_1 and "version=" not in spec:
+        found["likelihood"] = f"{spec}{',' if ':' in spec else ':'}version=1"
+    return found
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML of options.
+    """Read a YAML of options; those of a run made in an earlier format in today's words.
 
     Raises:
         ValueError: there is no such file, or it is not a YAML of options.
@@ -23,7 +39,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"expected a YAML file of options; got {path}, which {reason}") from error
     if not isinstance(config, dict):
         raise ValueError(f"expected a YAML file of options; got {path}, which holds {type(config).__name__}")
-    return {str(k).replace("-", "_"): v for k, v in config.items() if v is not None and k != "vaestro"}
+    found = {str(k).replace("-", "_"): v for k, v in config.items() if v is not None and k not in ("vaestro", "format")}
+    # A run's file names the program's version; a file without it is a person's own, in today's words.
+    return current(found, int(config.get("format") or 1)) if "vaestro" in config else found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import Density, mean_over_ranks, soft_limit
+from vaestro.scales import PACE, Scaled, Shared, Version, default_sharing, levels_moments, sharing, units_of
 from vaestro.sequences import SequenceDecoder
 from vaestro.spaces import Column, Kind, Space
 
@@ -98,6 +99,14 @@ class Likelihood(nn.Module, ABC):
     def on_grid(self) -> Tensor:
         """Tell which values lie on a grid, (prod(jitter),)."""
         raise NotImplementedError
+
+    @property
+    def start_values(self) -> int:
+        """Return how many values of training data `begin_at` needs; 0 if it needs none, or has had them."""
+        return 0
+
+    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
+        """Start at values of the training split (B, *X), as the density scores them, before the first step."""
 
     # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
 
@@ -225,31 +234,58 @@ class Autoregressive(Likelihood):
 # -- densities of real values; of levels that are spread by one -------------------------------------------------------
 
 
-class _Continuous(Likelihood):
-    """Hold what densities over real values share.
+class _Continuous(Scaled, Likelihood):
+    """Hold what densities over real values share: x = location + scale * noise in each cell.
 
     Data on a grid, 8-bit levels among them, are spread uniformly over its cells by noise that comes from outside; the
     bound is then one for the discrete data (Theis, van den Oord and Bethge 2016). Levels are standardised here.
+
+    Args:
+        space, decoder: see Likelihood.
+        spread: the scale, or its square: a number in the user's units, or a word; see Gaussian and Laplace.
+        limit: a learned logarithm lies in (-limit, limit) around its reference (see `scales`), by `soft_limit`.
+        version: 1 repeats runs made before versions were counted; see Gaussian.
     """
 
     accepts = frozenset({Kind.REAL, Kind.UNIT, Kind.LEVELS})
     advice = "; it is a density over real values (read integers as real with SOURCE:kind=real), discrete data have probabilities"
+    what: ClassVar[str] = "scale"
     centre: Tensor
     stretch: Tensor
     grid: Tensor
 
-    def __init__(self, space: Space, decoder: nn.Module, limit: float) -> None:
+    def __init__(self, space: Space, decoder: nn.Module, spread: float | str, limit: float, version: Version) -> None:
         super().__init__(space, decoder)
         if not 0 < limit <= 80:
-            raise ValueError(f"expected a limit of the log-variance in (0, 80]; got {limit}")
+            raise ValueError(f"expected a limit of the log-{self.what} in (0, 80]; got {limit}")
         self.limit = limit
-        centre, stretch = _levels_moments(space)
+        centre, stretch = levels_moments(space)
         dtype = torch.get_default_dtype()
         grid = space.grid()
         self.jitter = None if grid is None else space.shape
         self.register_buffer("centre", torch.tensor(centre, dtype=dtype), persistent=False)
         self.register_buffer("stretch", torch.tensor(stretch, dtype=dtype), persistent=False)
         self.register_buffer("grid", torch.from_numpy(np.zeros(()) if grid is None else grid.copy()).to(dtype), persistent=False)
+        self.predicted, self.fixed, self.optimal = spread == "pixel", not isinstance(spread, str), str(spread).startswith("optimal")
+        if not isinstance(spread, str):
+            if not (math.isfinite(spread) and spread > 0):
+                raise ValueError(f"expected a {self.what} above 0; got {spread}")
+            number = math.log(spread) - self.power * np.log(units_of(space))
+            self.register_buffer(self.number, torch.tensor(number, dtype=dtype))
+        elif not self.predicted:
+            self._share(spread.removeprefix("optimal").removeprefix("-"), version)
+
+    def _share(self, word: str, version: Version) -> None:
+        """Make the numbers that cells share: learned ones, or for an optimal variance fitted ones."""
+        dims = len(self.space.shape)
+        if version == 1 and self.optimal:
+            self.share(Shared((), np.zeros(()), np.zeros((), bool), 1.0), dims, learned=False)
+            self.numbers.copy_(self.power * torch.log(self.stretch))
+        elif version == 1:
+            self.share(sharing(self.space, "standardised"), dims)
+        else:
+            how = "cell" if word == "cell" else "shared" if word == "shared" else default_sharing(self.space)
+            self.share(sharing(self.space, how), dims, learned=not self.optimal)
 
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
         return x + self.grid * noise
@@ -260,13 +296,19 @@ class _Continuous(Likelihood):
     def on_grid(self) -> Tensor:
         return (self.grid > 0).expand(self.space.shape).flatten()
 
-    def _decoded(self, z: Tensor, given: Tensor | None, per_cell: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the location, and where each cell has its own the raw log-scale or log-variance, in standardised units."""
+    def _located(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the location of each cell, and the logarithm of its scale or variance, both inside."""
         out = self.decode(z, given)
-        if per_cell:
-            loc, own = out.unbind(2)
-            return self.centre + self.stretch * loc, own
-        return self.centre + self.stretch * out, None
+        if self.predicted:
+            location, own = out.unbind(2)
+            return self.centre + self.stretch * location, soft_limit(own, self.limit) + self.power * torch.log(self.stretch)
+        location = self.centre + self.stretch * out
+        if self.fixed:
+            return location, self.get_buffer(self.number)
+        return location, self.placed(self.numbers) if self.optimal else self.spreads()
+
+    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
+        self.begin(x, observed, self.centre + self.stretch * self._start(self.space).to(x))
 
     @classmethod
     def _start(cls, space: Space) -> Tensor:
@@ -274,28 +316,20 @@ class _Continuous(Likelihood):
             return torch.from_numpy(space.marginal)
         if space.kind is not Kind.LEVELS or space.marginal is None:
             return torch.zeros(())  # the mean of standardised data
-        centre, stretch = _levels_moments(space)
+        centre, stretch = levels_moments(space)
         levels = np.tensordot(np.arange(space.levels), space.marginal, (0, 0))
         return torch.from_numpy(np.asarray((levels - centre) / stretch, np.float32))
+
+    @classmethod
+    def _start_of(cls, space: Space, predicted: bool) -> Tensor:
+        loc = cls._start(space)
+        return torch.stack([loc, torch.zeros_like(loc)]) if predicted and loc.ndim else loc
 
 
 def _settled(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     step = torch.where(grid > 0, grid, 1.0)
     centre = torch.where(grid > 0, torch.round(x / step) * step, x)
     return centre, (x - centre) / step
-
-
-def _levels_moments(space: Space) -> tuple[float, float]:
-    """Return mean and standard deviation of levels over all cells of the training split; 0 and 1 for standardised data."""
-    if space.kind is not Kind.LEVELS:
-        return 0.0, 1.0
-    codes = np.arange(space.levels)
-    if space.marginal is None:
-        return float(codes.mean()), float(codes.std())
-    p = space.marginal.reshape(space.levels, -1).mean(1).astype(np.float64)
-    p /= p.sum()
-    mean = float(codes @ p)
-    return mean, math.sqrt(float((codes - mean) ** 2 @ p) + 1 / 12)
 
 
 @final
@@ -306,105 +340,94 @@ class Gaussian(_Continuous):
 
     Args:
         space, decoder: see Likelihood.
-        variance: a number (in the user's units squared); "shared", one learned for all cells; "optimal", one for all
-            cells in closed form, which is the batch's mean squared residual in training and the training split's
-            stored value in every reported bound (Rybkin et al. 2021); "pixel", predicted by the decoder as a
-            log-variance for each cell. "shared" and "optimal" are one variance in standardised units.
-        limit: a learned log-variance lies in (-limit, limit), by `soft_limit`.
+        variance: a number (in the user's units squared); "cell", one learned for each cell, the same for all data; "shared", one
+            learned for all cells of a vector, or for all cells of a channel of an image or series, in the user's units; "auto", cell for
+            vectors and shared for images and series; "optimal-cell", "optimal-shared" and "optimal" (auto), as many variances in closed
+            form: the batch's mean squared residual in training and the training split's stored value in every reported bound (Rybkin
+            et al. 2021); "pixel", predicted by the decoder as a log-variance for each cell of each datum.
+        limit: a learned log-variance lies in (-limit, limit) around the data's, by `soft_limit`.
+        version: 1 repeats runs made before versions were counted: one variance for all cells in standardised units, whose logarithm
+            starts at 0 and is learned as slowly as a weight.
     """
+
+    number = "log_variance"
+    power = 2
+    what = "variance"
 
     def __init__(
         self,
         space: Space,
         decoder: nn.Module,
         *,
-        variance: float | Literal["shared", "optimal", "pixel"] = "shared",
+        variance: float | Literal["auto", "cell", "shared", "optimal", "optimal-cell", "optimal-shared", "pixel"] = "auto",
         limit: float = 20.0,
+        version: Version = 2,
     ) -> None:
-        super().__init__(space, decoder, limit)
-        self.variance = variance
-        if not isinstance(variance, str):
-            if not (math.isfinite(variance) and variance > 0):
-                raise ValueError(f"expected a variance above 0; got {variance}")
-            scale = np.asarray(space.step) if space.kind is Kind.LEVELS else np.ones(()) if space.scale is None else np.asarray(space.scale)
-            self.register_buffer("log_variance", torch.tensor(math.log(variance) - 2 * np.log(scale), dtype=torch.get_default_dtype()))
-        elif variance == "shared":
-            self.log_variance = nn.Parameter(torch.zeros(()))
-        elif variance == "optimal":
-            self.register_buffer("log_variance", 2 * torch.log(self.stretch))
+        super().__init__(space, decoder, variance, limit, version)
 
     @property
     def fitted_to_data(self) -> bool:  # type: ignore[override]
         """Tell whether `accumulate` and `store` must be called before a bound is reported."""
-        return self.variance == "optimal"
+        return self.optimal
 
     @classmethod
-    def outputs(cls, space: Space, *, variance: float | str = "shared", **_: object) -> tuple[int, ...]:
+    def outputs(cls, space: Space, *, variance: float | str = "auto", **_: object) -> tuple[int, ...]:
         return (2, *space.shape) if variance == "pixel" else space.shape
 
     @classmethod
-    def start(cls, space: Space, *, variance: float | str = "shared", **_: object) -> Tensor:
-        loc = cls._start(space)
-        return torch.stack([loc, torch.zeros_like(loc)]) if variance == "pixel" and loc.ndim else loc
+    def start(cls, space: Space, *, variance: float | str = "auto", **_: object) -> Tensor:
+        return cls._start_of(space, variance == "pixel")
+
+    def family(self, location: Tensor, number: Tensor) -> densities.Normal:
+        return densities.Normal(location, number, self.dims)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Normal:
-        mean, own = self._decoded(z, given, self.variance == "pixel")
-        if own is not None:
-            return densities.Normal(mean, soft_limit(own, self.limit) + 2 * torch.log(self.stretch), self.dims)
-        if self.variance == "shared":
-            return densities.Normal(mean, soft_limit(self.log_variance, self.limit) + 2 * torch.log(self.stretch), self.dims)
-        return densities.Normal(mean, self.log_variance, self.dims)
+        return self.family(*self._located(z, given))
 
     def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
-        if self.variance != "optimal":
+        if not self.optimal:
             return px
         # The variance is at its optimum, so the gradient through it is zero (the envelope theorem), and it is cut.
         total, count = mean_over_ranks(self.accumulate(px, x, observed)).unbind()
-        return densities.Normal(px.mean, self._log_of(total / count), self.dims)
+        return densities.Normal(px.mean, self.placed(self._log_of(total, count)), self.dims)
 
     def accumulate(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
-        squared = (x - px.mean.detach()).square()
+        squared = (x - px.mean.detach()).square() * torch.exp(-self.reference)
         if observed is None:
-            return torch.stack([squared.sum(), squared.new_tensor(squared.numel())])
-        return torch.stack([torch.where(observed, squared, 0.0).sum(), observed.expand_as(squared).sum().to(squared.dtype)])
+            return torch.stack([self.over_cells(squared), self.over_cells(torch.ones_like(squared))])
+        seen = observed.expand_as(squared)
+        return torch.stack([self.over_cells(torch.where(seen, squared, 0.0)), self.over_cells(seen.to(squared.dtype))])
 
     def store(self, sums: Tensor) -> None:
-        self.log_variance.copy_(self._log_of(sums[0] / sums[1]))
+        self.numbers.copy_(self._log_of(*sums.unbind()))
 
-    def _log_of(self, variance: Tensor) -> Tensor:
-        return variance.clamp_min(math.exp(-self.limit)).log()
+    def _log_of(self, total: Tensor, count: Tensor) -> Tensor:
+        """Return the logarithm of a mean square, and the stored one where nothing was observed."""
+        fitted = (total / count.clamp_min(1)).clamp_min(math.exp(-self.limit)).log()
+        return torch.where(count > 0, fitted, self.numbers)
 
 
 class _Scaled(_Continuous):
     """Hold what location-scale families beside the normal share; see Laplace for the arguments."""
 
     def __init__(
-        self, space: Space, decoder: nn.Module, *, scale: float | Literal["shared", "pixel"] = "shared", limit: float = 10.0
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        scale: float | Literal["auto", "cell", "shared", "pixel"] = "auto",
+        limit: float = 10.0,
+        version: Version = 2,
     ) -> None:
-        super().__init__(space, decoder, limit)
-        self.scale = scale
-        if not isinstance(scale, str):
-            if not (math.isfinite(scale) and scale > 0):
-                raise ValueError(f"expected a scale above 0; got {scale}")
-            unit = np.asarray(space.step) if space.kind is Kind.LEVELS else np.ones(()) if space.scale is None else np.asarray(space.scale)
-            self.register_buffer("log_scale", torch.tensor(math.log(scale) - np.log(unit), dtype=torch.get_default_dtype()))
-        elif scale == "shared":
-            self.log_scale = nn.Parameter(torch.zeros(()))
+        super().__init__(space, decoder, scale, limit, version)
 
     @classmethod
-    def outputs(cls, space: Space, *, scale: float | str = "shared", **_: object) -> tuple[int, ...]:
+    def outputs(cls, space: Space, *, scale: float | str = "auto", **_: object) -> tuple[int, ...]:
         return (2, *space.shape) if scale == "pixel" else space.shape
 
     @classmethod
-    def start(cls, space: Space, *, scale: float | str = "shared", **_: object) -> Tensor:
-        loc = cls._start(space)
-        return torch.stack([loc, torch.zeros_like(loc)]) if scale == "pixel" and loc.ndim else loc
-
-    def _located(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        loc, own = self._decoded(z, given, self.scale == "pixel")
-        if own is None:
-            own = self.log_scale
-        return loc, own if not isinstance(self.scale, str) else soft_limit(own, self.limit) + torch.log(self.stretch)
+    def start(cls, space: Space, *, scale: float | str = "auto", **_: object) -> Tensor:
+        return cls._start_of(space, scale == "pixel")
 
 
 @final
@@ -413,13 +436,19 @@ class Laplace(_Scaled):
 
     Args:
         space, decoder: see Likelihood.
-        scale: a number (in the user's units); "shared", one learned for all cells in standardised units; "pixel", predicted
-            by the decoder as a log-scale for each cell.
-        limit: a learned log-scale lies in (-limit, limit), by `soft_limit`.
+        scale: a number (in the user's units); "cell", one learned for each cell, the same for all data; "shared", one learned for all
+            cells of a vector, or for all cells of a channel of an image or series, in the user's units; "auto", cell for vectors and
+            shared for images and series; "pixel", predicted by the decoder as a log-scale for each cell of each datum.
+        limit: a learned log-scale lies in (-limit, limit) around the data's, by `soft_limit`.
+        version: 1 repeats runs made before versions were counted: one scale for all cells in standardised units, whose logarithm starts
+            at 0 and is learned as slowly as a weight.
     """
 
+    def family(self, location: Tensor, number: Tensor) -> densities.Laplace:
+        return densities.Laplace(location, number, self.dims)
+
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Laplace:
-        return densities.Laplace(*self._located(z, given), self.dims)
+        return self.family(*self._located(z, given))
 
 
 @final
@@ -427,11 +456,14 @@ class Logistic(_Scaled):
     """Represent real data (levels dequantized) by a logistic density on each cell.
 
     Args:
-        space, decoder, scale, limit: as for Laplace.
+        space, decoder, scale, limit, version: as for Laplace.
     """
 
+    def family(self, location: Tensor, number: Tensor) -> densities.Logistic:
+        return densities.Logistic(location, number, self.dims)
+
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Logistic:
-        return densities.Logistic(*self._located(z, given), self.dims)
+        return self.family(*self._located(z, given))
 
 
 @final
@@ -439,7 +471,7 @@ class StudentT(_Scaled):
     """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not pull.
 
     Args:
-        space, decoder, scale, limit: as for Laplace.
+        space, decoder, scale, limit, version: as for Laplace.
         df: degrees of freedom, above 1, so that there is a mean.
     """
 
@@ -451,16 +483,20 @@ class StudentT(_Scaled):
         decoder: nn.Module,
         *,
         df: float = 4.0,
-        scale: float | Literal["shared", "pixel"] = "shared",
+        scale: float | Literal["auto", "cell", "shared", "pixel"] = "auto",
         limit: float = 10.0,
+        version: Version = 2,
     ) -> None:
-        super().__init__(space, decoder, scale=scale, limit=limit)
+        super().__init__(space, decoder, scale=scale, limit=limit, version=version)
         if not 1 < df < math.inf:
             raise ValueError(f"expected df above 1; got {df}")
         self.register_buffer("df", torch.tensor(df, dtype=torch.get_default_dtype()), persistent=False)
 
+    def family(self, location: Tensor, number: Tensor) -> densities.StudentT:
+        return densities.StudentT(location, number, self.df, self.dims)
+
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.StudentT:
-        return densities.StudentT(*self._located(z, given), self.df, self.dims)
+        return self.family(*self._located(z, given))
 
 
 @final
@@ -778,7 +814,7 @@ def _raw_log_mean(mean: Tensor, limit: float) -> Tensor:
 
 
 @final
-class Table(Likelihood):
+class Table(Scaled, Likelihood):
     """Represent a row of a table by a product over its columns, each by its kind: real, count, binary, category.
 
     Args:
@@ -788,6 +824,7 @@ class Table(Likelihood):
         scale: "column", one learned for each column; "cell", predicted by the decoder for each cell.
         df: degrees of freedom of student-t.
         limit: log-scales and log-means lie in (-limit, limit), by `soft_limit`.
+        version: 1 repeats runs made before versions were counted, whose log-scales start at 0 and are learned as slowly as a weight.
     """
 
     accepts = frozenset({Kind.TABLE})
@@ -804,6 +841,7 @@ class Table(Likelihood):
         scale: Literal["column", "cell"] = "column",
         df: float = 4.0,
         limit: float = 20.0,
+        version: Version = 2,
     ) -> None:
         super().__init__(space, decoder)
         if not 0 < limit <= 40 or not 1 < df < math.inf:
@@ -812,7 +850,7 @@ class Table(Likelihood):
         self.reals, self.counts, self.binaries = (space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY))
         self.sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
         if scale == "column":
-            self.log_scale = nn.Parameter(torch.zeros(self.reals))
+            self.share(Shared((self.reals,), np.zeros(()), np.zeros((), bool), PACE if version == 2 else 1.0), 1)
             if count == "negative-binomial":
                 self.log_inverse = nn.Parameter(torch.zeros(self.counts))
         grid = space.grid()
@@ -862,8 +900,11 @@ class Table(Likelihood):
         pieces = self.decode(z, given).split(self._widths(self.space, self.count, self.scale), -1)
         parts: list[tuple[int, densities.Cells]] = []
         if self.reals:
-            loc, own = pieces[0].chunk(2, -1) if self.scale == "cell" else (pieces[0], self.log_scale)
-            parts.append((self.reals, self._real(loc, soft_limit(own, self.limit))))
+            if self.scale == "cell":
+                loc, own = pieces[0].chunk(2, -1)
+                parts.append((self.reals, self.family(loc, soft_limit(own, self.limit))))
+            else:
+                parts.append((self.reals, self.family(pieces[0], self.spreads())))
         if self.counts:
             if self.count == "poisson":
                 parts.append((self.counts, densities.Poisson(soft_limit(pieces[1], self.limit))))
@@ -876,9 +917,12 @@ class Table(Likelihood):
         parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in pieces[3:]]
         return densities.Product(parts)
 
-    def _real(self, loc: Tensor, log_scale: Tensor) -> densities.Cells:
+    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
+        self.begin(x[:, : self.reals], None if observed is None else observed[:, : self.reals], x.new_zeros(()))
+
+    def family(self, location: Tensor, number: Tensor) -> densities.Cells:
         if self.real == "gaussian":
-            return densities.Normal(loc, 2 * log_scale)
+            return densities.Normal(location, 2 * number)
         if self.real == "student-t":
-            return densities.StudentT(loc, log_scale, self.df)
-        return (densities.Laplace if self.real == "laplace" else densities.Logistic)(loc, log_scale)
+            return densities.StudentT(location, number, self.df)
+        return (densities.Laplace if self.real == "laplace" else densities.Logistic)(location, number)

@@ -285,7 +285,7 @@ class Training(Iterator[Step]):
         self.share = self.batch // self.processes
         self.steps_per_epoch = rows / self.batch
         if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
-            raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=shared)")
+            raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=auto)")
         model.to(self.device).train()
         self.frozen = tuple(freeze)
         for name in self.frozen:

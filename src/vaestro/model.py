@@ -17,11 +17,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, is_shared, variance_of
+from vaestro.densities import DataDensity, Density, closed_form_kl, entropy_of, is_shared, summed, variance_of
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
+from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
 
@@ -38,6 +39,9 @@ def _once(compute: Callable[[Draws], Tensor]) -> property:
         return value
 
     return property(get)
+
+
+START_ROWS = 4096  # training data at most from which a likelihood starts
 
 
 def _mean_of_draws(x: Tensor) -> Tensor:
@@ -351,10 +355,18 @@ class VAE(LatentModel):
 
     @property
     def start_rows(self) -> int:
-        return self.prior.start_rows
+        values = self.likelihood.start_values
+        return max(self.prior.start_rows, min(START_ROWS, max(64, values // self.space.cells)) if values else 0)
 
     def start(self, batch: Batch) -> None:
-        self.prior.start(self.posterior, batch)
+        rows = self.prior.start_rows
+        if rows:
+            self.prior.start(self.posterior, batch[torch.arange(rows) * len(batch) // rows] if rows < len(batch) else batch)
+        if self.likelihood.start_values:
+            x = batch.x
+            if self.jitter is not None:
+                x = self.likelihood.spread(x, self._jitter(1, len(x), x.float(), torch_generator(x.device, 0, "start")))[0]
+            self.likelihood.begin_at(x, batch.observed)
 
     @torch.no_grad()
     def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
@@ -377,4 +389,4 @@ class VAE(LatentModel):
             raise ValueError(f"expected complete data for {type(px).__name__}, which cannot be masked; got missing cells")
         if self.log_dets is None:
             return log_px
-        return log_px + (self.log_dets.sum() if observed is None else (self.log_dets * observed).flatten(1).sum(1))
+        return log_px + summed(self.log_dets.flatten() if observed is None else (self.log_dets * observed).flatten(1))

@@ -54,7 +54,7 @@ from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import FORMAT, current, read_config, read_lines, read_object
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -963,12 +963,13 @@ def _names(key: str, value: Any) -> list[str] | None:
 def dump_config(config: Mapping[str, Any]) -> str:
     """Return options as YAML; what was left open is left out."""
     shown = {k: v for k, v in config.items() if v is not None}
-    return yaml.safe_dump(shown | {"vaestro": vaestro.__version__}, sort_keys=False, default_flow_style=False)
+    return yaml.safe_dump(shown | {"vaestro": vaestro.__version__, "format": FORMAT}, sort_keys=False, default_flow_style=False)
 
 
 def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "vaestro": vaestro.__version__,
+        "format": FORMAT,
         "model": {k: config[k] for k in MODEL_OPTIONS if config[k] is not None},
         "space": model.space.scalars(),
         "given": None if model.given is None else model.given.scalars(),
@@ -991,7 +992,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
         raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
     try:
         space, given = spaces_of(config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")})
-        model = build(space, given=given, **config["model"])
+        model = build(space, given=given, **current(config["model"], config.get("format", 1)))
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error

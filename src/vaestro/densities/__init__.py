@@ -24,6 +24,7 @@ from vaestro.densities.core import (
     mean_over_ranks,
     scored_anywhere,
     soft_limit,
+    summed,
     variance_of,
 )
 from vaestro.densities.latent import (
@@ -101,5 +102,6 @@ __all__ = [
     "scored",
     "scored_anywhere",
     "soft_limit",
+    "summed",
     "variance_of",
 ]

@@ -155,7 +155,21 @@ def sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
     """Sum over the trailing dimensions of one datum, leaving out what was not observed."""
     if observed is not None:
         log_prob = torch.where(observed, log_prob, 0.0)
-    return log_prob.flatten(-dims).sum(-1) if dims > 1 else log_prob.sum(-1)
+    return summed(log_prob.flatten(-dims) if dims > 1 else log_prob)
+
+
+MANY_CELLS = 1024  # beyond, the rounding of a sum in float32 shows in importance weights: it is .03 nats at 256 x 256 x 3
+BLOCK = 64  # cells that are summed in the cells' own precision: the sums of blocks are few, and cost little in float64
+
+
+def summed(cells: Tensor) -> Tensor:
+    """Sum over the last dimension; of many cells in float64, where the device has it."""
+    n = cells.shape[-1]
+    if n <= MANY_CELLS or cells.dtype != torch.float32 or cells.device.type == "mps":
+        return cells.sum(-1)
+    whole = n // BLOCK * BLOCK
+    total = cells[..., :whole].unflatten(-1, (-1, BLOCK)).sum(-1).sum(-1, dtype=torch.float64)
+    return total if whole == n else total + cells[..., whole:].sum(-1, dtype=torch.float64)
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities.core import DataDensity, full_precision, mixed_over
+from vaestro.densities.core import DataDensity, full_precision, mixed_over, summed
 from vaestro.densities.values import Categorical
 
 Drop = Callable[[Tensor], Tensor]
@@ -55,7 +55,7 @@ class Positions(DataDensity):
         """
         _whole(observed)
         cells = Categorical(self.every.logits[..., : value.shape[-1]], 1).cells(value)
-        return torch.where(scored(value), cells, 0.0).sum(-1)
+        return summed(torch.where(scored(value), cells, 0.0))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return ended(self.every.sample(generator))

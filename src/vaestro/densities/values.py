@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities.core import LOG_2PI, Cells, DataDensity, mixed_over, softplus, sum_cells, uniform
+from vaestro.densities.core import LOG_2PI, Cells, DataDensity, mixed_over, softplus, sum_cells, summed, uniform
 from vaestro.densities.moments import IndependentUnits
 
 EULER = 0.5772156649015329
@@ -86,8 +86,8 @@ class Bernoulli(Cells):
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             logits, value = self.logits.flatten(-self.dims), value.flatten(-self.dims)
             if torch.is_grad_enabled():  # one call with a derivative of its own: half the time that autograd takes for the formula
-                return F.binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none").sum(-1).neg()
-            return softplus(logits).addcmul_(value, logits, value=-1).sum(-1).neg_()
+                return summed(F.binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")).neg()
+            return summed(softplus(logits).addcmul_(value, logits, value=-1)).neg_()
         return super().log_prob(value, observed)
 
     def cells(self, value: Tensor) -> Tensor:
@@ -572,7 +572,9 @@ class Product(DataDensity):
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
         pieces = zip(self.parts, self._pieces(value), masks, strict=True)
-        return torch.stack([density.log_prob(x, mask) for (_, density), x, mask in pieces]).sum(0)
+        scored = [density.log_prob(x, mask) for (_, density), x, mask in pieces]
+        precision = torch.float64 if any(s.dtype == torch.float64 for s in scored) else scored[0].dtype
+        return torch.stack([s.to(precision) for s in scored]).sum(0)
 
 
 def _as_code(density: Cells, weights: Tensor | None) -> Tensor:

@@ -125,13 +125,18 @@ class Remedies:
         """Return the fixed variance of a Gaussian likelihood as it was written; None for others."""
         name, _, options = str(self.config.get("likelihood")).partition(":")
         values = dict(piece.partition("=")[::2] for piece in options.split(","))
-        variance = values.get("variance", "shared")
-        return variance if name == "gaussian" and variance not in ("shared", "optimal", "pixel") else None
+        variance = values.get("variance", "auto")
+        try:
+            float(variance)
+        except ValueError:
+            return None  # a word: the variance is learned, or fitted
+        return variance if name == "gaussian" else None
 
     def learned_variance(self) -> str:
-        """Let the variance of a Gaussian likelihood be its optimum; for iwae, which has none in closed form, learn it."""
-        how = "shared" if str(self.config.get("objective")).startswith("iwae") else "optimal"
-        others = [o for o in str(self.config.get("likelihood")).partition(":")[2].split(",") if o and not o.startswith("variance=")]
+        """Fit the variance of a Gaussian likelihood in closed form; for objectives without a closed form (all but the ELBO) learn it."""
+        how = "optimal" if str(self.config.get("objective", "elbo")).startswith("elbo") else "auto"
+        given = str(self.config.get("likelihood")).partition(":")[2].split(",")
+        others = [o for o in given if o and not o.startswith(("variance=", "version="))]
         return self.again(how, likelihood="gaussian:" + ",".join([f"variance={how}", *others]))
 
     def smaller(self) -> str:
