@@ -2,13 +2,12 @@
 
     python bench/sigma.py [--side 8] [--steps 1000] [--seeds 3] [--betas 0.001 ...]
 
-Each model of the sweep has a Gaussian likelihood whose variance is fixed at that of the data, and a weight beta of the KL; once
-trained, its variance is set to the optimum on the training split, without which its bound would say little. `optimal` is
-variance=optimal,version=1 at beta 1, one variance for all channels. Bits/dim are of the test split; what stands beside them is the
-energy distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in the space of the 64 leading principal components of the
-training crops, over that of training crops: as they are, where coarse structure counts most, and whitened, where fine structure (blur)
-counts as much.
-"""
+Each model of the sweep has a Gaussian likelihood whose variance is fixed at that of the data, and a weight beta of the KL; once trained,
+its variance is set to the optimum on the training split, without which its bound would say little. `optimal` is
+variance=optimal,version=1 at beta 1, one variance for all channels. Bits/dim are of the test split; what stands beside them is the energy
+distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in the space of the 64 leading principal
+components of the training crops, over that of training crops: as they are, where coarse structure counts most, and whitened, where fine
+structure (blur) counts as much. """
 
 from __future__ import annotations
 
