@@ -7,7 +7,7 @@ its variance is set to the optimum on the training split, without which its boun
 variance=optimal,version=1 at beta 1, one variance for all channels. Bits/dim are of the test split; what stands beside them is the energy
 distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in the space of the 64 leading principal
 components of the training crops, over that of training crops: as they are, where coarse structure counts most, and whitened, where fine
-structure (blur) counts as much. """
+structure (blur) counts as much."""
 
 from __future__ import annotations
 
