@@ -195,11 +195,12 @@ def moves(folder: Folder) -> Values | None:
     if not facts or not facts["units"]:
         return None
     n, unit = len(facts["offsets"]), "nats" if facts["by"] == "rate" else "variance"
-    found: Values = {"offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]], "by": facts["by"]}
-    labels = [
-        {"unit": f"{facts.get('what', 'unit')} {u}", "note": f"{short(s)} {unit}"}
-        for u, s in zip(facts["units"], facts["spread"], strict=True)
-    ]
+    found: Values = {
+        "offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]],
+        "by": facts["by"],
+        "what": facts.get("what", "unit"),
+    }
+    labels = [{"unit": f"{found['what']} {u}", "note": f"{short(s)} {unit}"} for u, s in zip(facts["units"], facts["spread"], strict=True)]
     if "traversals" in arrays:
         made = pictures.uris(arrays["traversals"])
         return found | {"images": [{**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)]}
