@@ -44,12 +44,14 @@ import vaestro
 from vaestro.data import Data, Rows, load, tables
 from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress, parse_source
+from vaestro.data.sets import Streamed
 from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
 from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
+from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, affordable, evaluate
 from vaestro.files import read_config, read_lines, read_object
 from vaestro.gradients import Gradient
@@ -272,7 +274,7 @@ class Run:
         """
         model, config = self.model(device), self.config
         data = self.data() if data is None else data
-        remedy = Remedies(str(self.path), config)
+        remedy = Remedies(str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters()))
         steps = int(config["steps"])
         objective = make_objective(DEFAULTS | normalised(config))
         objective.plan(max(steps, 1), len(data.train) / config["batch"])
@@ -646,7 +648,7 @@ class Job(Iterator[Step]):
         return Watcher(self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model))
 
     def _remedies(self) -> Remedies:
-        return Remedies(str(self.path), self.config)
+        return Remedies(str(self.path), self.config, _trial(self.data), sum(p.numel() for p in self.training.model.parameters()))
 
     def __enter__(self) -> Job:
         """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes through."""
@@ -773,6 +775,7 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     return made, resolved
 
 
+<<<<<<< HEAD
 def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     """Return the model of a run to start from, with its options.
 
@@ -783,6 +786,31 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     model = opened.model()
     config = opened.config
     return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
+=======
+def _trial(data: Data) -> Trial | None:
+    """Return what prepares a run on data with other options and counts its weights; None where a second run cannot be prepared."""
+    if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+
+    def weights(config: Mapping[str, Any]) -> int:
+        asked = DEFAULTS | normalised({k: v for k, v in config.items() if v is not None})
+        return sum(p.numel() for p in _prepare(data, asked)[0].model.parameters())
+
+    return weights
+
+
+def _initialise(training: Training, run: str) -> None:
+    """Start from another run's weights, the average too."""
+    weights = Run(run).model().state_dict()
+    mine = training.model.state_dict()
+    differing = sorted(k for k in weights.keys() | mine.keys() if k not in weights or k not in mine or weights[k].shape != mine[k].shape)
+    other_prior = [k for k in differing if k.startswith("prior.")]
+    if len(differing) > len(other_prior) or ("prior" in training.frozen and differing):
+        raise ValueError(f"expected a model of the same parts in {run}, but for the prior; got one that differs in {differing[0]}")
+    kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
+    for model in (training.model, training.average):
+        model.load_state_dict(model.state_dict() | kept)
+>>>>>>> c2bc88c (A remedy that the program would refuse is not offered, and a smaller network has at most half the weights)
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:

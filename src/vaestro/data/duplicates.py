@@ -3,7 +3,7 @@
 The question is how many independent rows would be expected as close to a training row as this one is. Around a row, the number of
 training rows within a distance r grows as r^m, with m the local dimension of the data (Levina and Bickel 2004). With D the distance to
 the K-th nearest training row, K (d / D)^m independent rows are expected within d, the distance to the nearest one. Rows are called twins
-where that number is so small that at most 1 % of the calls are false (Benjamini and Hochberg 1995). The test has no scale. It holds for
+where that number is so small that at most 0.3 % of the calls are false (Benjamini and Hochberg 1995). The test has no scale. It holds for
 smooth and low-rank data, where m is small, and for outliers, whose D is large. Distances are never taken to be smaller than the step
 between two values: rows of a few integers coincide by chance, and then are no twins.
 
@@ -31,7 +31,7 @@ CELLS = 4096  # cells of a row that are compared
 SIDE = 64  # rows and columns of an image that are compared
 GROUP = 1024  # rows in memory at a time
 TABLES, BITS = 8, 20  # of the hashes of large data
-FALSE = 0.01  # share of the calls that may be false
+FALSE = 0.003  # share of the calls that may be false, and chance that any is called where there are none
 CLOSE = 0.5  # of the median distance between training neighbours: rows further apart are not examined
 SOME = 2000  # training rows from which neighbourhoods are estimated first
 LIKELY = 0.05  # expected independent rows up to which the neighbourhood among all training rows is examined

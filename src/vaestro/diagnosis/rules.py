@@ -263,7 +263,7 @@ def _aggregate(case: Case) -> Finding | None:
         f"the aggregate posterior misses the prior: unit-wise KL {plus_minus(missed)} nats in all (unit {worst} is the worst: mean "
         f"{m.z_mean[worst]:.2f}, deviation {m.z_std[worst]:.2f}); samples start where few codes lie and will be worse than reconstructions"
     )
-    remedy = case.remedy.with_beta(1.0) if case.beta < 1 else ""
+    remedy = case.remedy.with_beta(1.0) if case.beta < 1 else case.remedy.fitted_prior()
     return Finding("aggregate posterior misses the prior", "warning", said, remedy, "aggregate", {"unit_kl": missed[0]})
 
 
@@ -286,9 +286,7 @@ def _misfit(case: Case) -> Finding | None:
     said = f"{what} does not fit: the mean squared residual is {m.residual:.3g} times it" + (
         ", so the KL weighs more than the bound would have it" if m.residual < 1 else ", so noise is reconstructed at any price"
     )
-    name = str(case.remedy.config.get("likelihood"))
-    remedy = "" if "optimal" in name or not name.startswith("gaussian") else case.remedy.learned_variance()
-    return Finding("variance that does not fit", "warning", said, remedy, "scores", {"residual": m.residual})
+    return Finding("variance that does not fit", "warning", said, case.remedy.learned_variance(), "scores", {"residual": m.residual})
 
 
 def _noisy_gradient(case: Case) -> Finding | None:
@@ -297,9 +295,7 @@ def _noisy_gradient(case: Case) -> Finding | None:
     if m is None or m.gradient_noise is None or m.gradient_noise < NOISY or _collapsed(m) or _not_converged(case) is None:
         return None
     said = f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the draws of z, and not from the data: draw more"
-    objective = str(case.remedy.config.get("objective"))
-    remedy = case.remedy.again("k4", objective="elbo:k=4") if objective == "elbo" else ""
-    return Finding("gradient mostly noise", "note", said, remedy, None, {"share": m.gradient_noise})
+    return Finding("gradient mostly noise", "note", said, case.remedy.more_draws(), None, {"share": m.gradient_noise})
 
 
 def _further_terms(case: Case) -> Finding | None:
