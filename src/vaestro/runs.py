@@ -678,9 +678,7 @@ class Job(Iterator[Step]):
             raise
         except (OSError, ValueError) as error:
             if self._new and self.training.index == 0 and isinstance(error, ValueError):  # a first step that is impossible as asked
-                _clear(self.path)
-                with suppress(OSError):
-                    self.path.rmdir()
+                self.discard()
             elif self.writes and self.training.index > self._saved_step:  # streamed data that cannot be read any more
                 self.checkpoint()
             raise
@@ -711,6 +709,13 @@ class Job(Iterator[Step]):
             old.unlink()
         self._save_weights()
         self._saved_at, self._saved_step = time.monotonic(), self.training.index
+
+    def discard(self) -> None:
+        """Remove what the run has written, and its folder if nothing else is in it."""
+        if self.writes:
+            _clear(self.path)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def _save_weights(self) -> None:
         if self.writes:

@@ -305,7 +305,7 @@ def diagnose(
     found = opened.diagnose(seed=seed, device=_device(device))
     if fix:
         worst = next((f for f in found.findings if f.severity != "note"), None)
-        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command mends the worst finding ({worst.name})"
+        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command for {worst.name}: {worst.no_remedy}"
         print((worst and worst.remedy) or nothing)
         return
     if json:
@@ -498,8 +498,12 @@ def fit_prior(
 ) -> None:
     """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with samples before and after.
 
+    A run whose bound is lower than before is not kept, unless --force is given.
+
     Example: vaestro fit-prior runs/mine --prior mixture:components=64
     """
+    import sys
+
     from vaestro.evaluation import plus_minus
     from vaestro.prior_fitting import finish, prepare
 
@@ -513,13 +517,14 @@ def fit_prior(
     except KeyboardInterrupt:
         console.say(f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: vaestro train --resume {job.path}")
         raise typer.Exit(130) from None
-    found = finish(opened, job)
-    on = f"{found.n:,} {found.split} data"
-    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {on}), samples in {found.samples[0]}")
-    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats, samples in {found.samples[1]}")
-    moved, error = found.gain
-    verb = "raises" if moved >= 0 else "lowers"
-    console.say(f"the fitted prior {verb} the bound by {plus_minus((abs(moved), error))} nats; wrote {job.path}/")
+    found = finish(opened, job, force=force)
+    samples = [f", samples in {path}" if found.kept else "" for path in found.samples]
+    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {found.n:,} {found.split} data){samples[0]}")
+    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats{samples[1]}")
+    if not found.kept:
+        print(f"vaestro: {found.sentence()}: {job.path} was not written (--force writes it)", file=sys.stderr)
+        raise typer.Exit(1)
+    console.say(f"{found.sentence()}; wrote {job.path}/")
 
 
 @app.command()

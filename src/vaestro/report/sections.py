@@ -13,6 +13,7 @@ from vaestro.report.reading import Folder
 from vaestro.report.words import SPLITS, bounds_of, data_words, duration, method, number, plain, real, result_of, short
 
 Values = dict[str, Any]
+UNKNOWN = "an earlier version made this diagnosis; `vaestro diagnose` makes it again"
 SEVERITIES = {"error": "needs mending", "warning": "worth mending", "note": "good to know"}
 ANCHORS = {"curves": "curves", "bounds": "bounds"}  # other figures stand in the section on the latent space
 ROWS = 5  # of data and of samples
@@ -76,6 +77,7 @@ def findings(folder: Folder) -> list[Values]:
                 "word": SEVERITIES[str(severity)],
                 "evidence": sentence(str(found.get("evidence", ""))),
                 "remedy": str(found.get("remedy") or ""),
+                "no_remedy": "" if found.get("remedy") else sentence(f"No command: {found.get('no_remedy') or UNKNOWN}"),
                 "sketch": sketches.sketch(figure, folder),
                 "anchor": ANCHORS.get(str(figure), "latent"),
             }
