@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaestro.cli import empty_code
 from vaestro.cli.console import console, duration, unit_lines
 
 if TYPE_CHECKING:
@@ -566,6 +567,7 @@ def encode(
     else:
         write_arrays(path, codes)
     _say_unread(rows)
+    console.warn(empty_code.warning(opened))
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
     console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
 
@@ -640,6 +642,7 @@ def reconstruct(
         )
     else:
         write_data(path, means)
+    console.warn(empty_code.warning(opened))
     console.say(f"wrote {len(rows):,} reconstructions to {path}")
 
 
@@ -674,6 +677,7 @@ def interpolate(
         write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
     else:
         write_data(file, made)
+    console.warn(empty_code.warning(opened))
     console.say(f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}")
 
 
@@ -716,6 +720,9 @@ def edit(
         write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {amount:+g} of {attribute}")
     else:
         write_data(path, made)
+    console.warn(empty_code.warning(opened))
+    if model.space.kind == "tokens" and list(made) == list(latents.reconstruct(model, chosen, decoding=_decoding(None, None, beam))):
+        console.warn(f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if the code is informative")
     console.say(
         f"an amount of 1 is {along.unit}; of {along.n:,} data the codes along it tell that with a correlation of {along.correlation:.2f}"
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from vaestro import densities
 from vaestro.data import Rows
 from vaestro.densities import variance_of
+from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
 from vaestro.loop import signal, told
@@ -57,6 +58,7 @@ class Measures:
             where it was not measured.
         structure: the largest eigenvalue of the correlations between cells, over what independent cells of as many data would
             have; None where there are too few.
+        reconstruction: of texts; None for other data.
     """
 
     split: str
@@ -82,6 +84,7 @@ class Measures:
     residual: float | None = None
     gradient_noise: float | None = None
     structure: float | None = None
+    reconstruction: Reconstruction | None = None
 
     @cached_property
     def activity(self) -> np.ndarray:
@@ -125,6 +128,7 @@ def measure(
         found.information = evaluate(model, scored, k=1, methods=f"information:n={n}", seed=seed).information
     found.gradient_noise = _gradient_noise(model, train, objective, batch, seed)
     found.structure = _structure(trained, seed)
+    found.reconstruction = reconstructed(model, scored)
     return found
 
 

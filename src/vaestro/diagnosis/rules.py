@@ -107,6 +107,8 @@ def _not_converged(case: Case) -> Finding | None:
 def _collapsed(m: Measures) -> bool:
     if m.n < 2:
         return False  # one datum tells of no dependence
+    if m.reconstruction is not None and m.reconstruction.empty and m.rate < SMALL_RATE:
+        return True
     return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
 
 
@@ -157,6 +159,8 @@ def _collapse(case: Case) -> Finding | None:
     else:
         silent = case.curves.silent_from()
         said += f"; the KL is {m.rate:.2g} nats" + (f", and was below {read.SMALL_RATE} since step {silent:,}" if silent else "")
+    if m.reconstruction is not None:
+        said += f"; {m.reconstruction.sentence()}"
     if case.autoregressive and case.beta <= 1:
         said += _cures(case)
     numbers = {"largest_activity": largest, "signal": m.signal, "rate": m.rate, "structure": m.structure}
@@ -412,6 +416,7 @@ def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "saturated": m.saturated,
         "gradient_noise": m.gradient_noise,
         "structure": m.structure,
+        "reconstruction": None if m.reconstruction is None else m.reconstruction._asdict(),
         **case.known,
     }
     arrays = {"mean": m.mean, "histogram": m.histogram, "prior_histogram": m.prior_histogram, "edges": m.edges}
