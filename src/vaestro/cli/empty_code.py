@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaestro.runs import Run
@@ -25,7 +25,7 @@ def warning(run: Run) -> str:
         remedy = next((f["remedy"] for f in found.get("findings", ()) if f.get("remedy") and f.get("severity") == "error"), "")
         what = f"train again: {remedy}" if remedy else f"see: vaestro diagnose {run.path}"
         return f"warning: the code of {run.path} contains nothing that the decoder uses (verdict: {found['verdict']}); {what}"
-    last = next((m for m in reversed(run.metrics()) if m.get("split") == "valid"), {})
+    last: dict[str, Any] = next((m for m in reversed(run.metrics()) if m.get("split") == "valid"), {})
     signal = last.get("signal")
     if not isinstance(signal, (int, float)) or signal >= SMALL_SIGNAL:
         return ""

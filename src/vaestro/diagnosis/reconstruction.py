@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vaestro.data import Rows
+from vaestro.densities import DataDensity
 from vaestro.evaluation.records import mean_and_error
 from vaestro.model import LatentModel
 from vaestro.spaces import Kind
@@ -55,8 +56,11 @@ def reconstructed(model: LatentModel, rows: Rows) -> Reconstruction | None:
     device = next(model.parameters()).device
     data, made = [], []
     for batch in rows.chunks(model.space.chunk, device):
+        density = model.decode(model.code(batch).mean, batch.given)
+        if not isinstance(density, DataDensity):
+            return None
         data.append(batch.x.cpu().numpy())
-        made.append(model.decode(model.code(batch).mean, batch.given).point().cpu().numpy())
+        made.append(density.point().cpu().numpy())
     x, back = np.concatenate(data), np.concatenate(made)
     _, first = np.unique(x, axis=0, return_index=True)  # equal texts have equal reconstructions
     x, back = x[first], back[first]
