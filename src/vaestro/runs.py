@@ -780,7 +780,6 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     return made, resolved
 
 
-<<<<<<< HEAD
 def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     """Return the model of a run to start from, with its options.
 
@@ -791,7 +790,8 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     model = opened.model()
     config = opened.config
     return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
-=======
+
+
 def _trial(data: Data) -> Trial | None:
     """Return what prepares a run on data with other options and counts its weights; None where a second run cannot be prepared."""
     if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -802,20 +802,6 @@ def _trial(data: Data) -> Trial | None:
         return sum(p.numel() for p in _prepare(data, asked)[0].model.parameters())
 
     return weights
-
-
-def _initialise(training: Training, run: str) -> None:
-    """Start from another run's weights, the average too."""
-    weights = Run(run).model().state_dict()
-    mine = training.model.state_dict()
-    differing = sorted(k for k in weights.keys() | mine.keys() if k not in weights or k not in mine or weights[k].shape != mine[k].shape)
-    other_prior = [k for k in differing if k.startswith("prior.")]
-    if len(differing) > len(other_prior) or ("prior" in training.frozen and differing):
-        raise ValueError(f"expected a model of the same parts in {run}, but for the prior; got one that differs in {differing[0]}")
-    kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
-    for model in (training.model, training.average):
-        model.load_state_dict(model.state_dict() | kept)
->>>>>>> c2bc88c (A remedy that the program would refuse is not offered, and a smaller network has at most half the weights)
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:
