@@ -61,7 +61,8 @@ def say(capsys, *arguments):
     capsys.readouterr()
     code = main([str(a) for a in arguments])
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
+    warned = [line for line in err.splitlines() if not line.startswith("warning: the code of ")]  # runs of a few steps have an empty code
+    assert (code, warned) == (0, [])
     return out
 
 

@@ -512,14 +512,14 @@ def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[
     source, run = clustered(tmp_path / "x.npy"), str(tmp_path / "run")
     assert main(["train", source, "--run", run, "--latent", "2", "--network", "mlp:width=8", "--steps", "20", "--quiet"]) == 0
     capsys.readouterr()
-    assert main(["fit-prior", run, "--prior", "mixture:components=4", "--steps", "10"]) == 0
+    assert main(["fit-prior", run, "--prior", "mixture:components=4", "--steps", "10", "--force"]) == 0
     said = capsys.readouterr().out
     assert "before: log p(x) >=" in said and "after:  log p(x) >=" in said and "all else is frozen" in said
     assert re.search(r"the fitted prior (raises|lowers) the bound by \d+\.\d+ \+- \d", said), said
     assert main(["evaluate", run + "-mixture", "--k", "5", "--limit", "20", "--quiet"]) == 0
     images = str(tmp_path / "images")
     assert main(["train", "digits", "--run", images, "--latent", "2", "--network", "mlp:width=8", "--steps", "5", "--quiet"]) == 0
-    assert main(["fit-prior", images, "--prior", "vamp:inputs=4", "--steps", "5", "--run", str(tmp_path / "fitted")]) == 0
+    assert main(["fit-prior", images, "--prior", "vamp:inputs=4", "--steps", "5", "--force", "--run", str(tmp_path / "fitted")]) == 0
     assert {f"samples-{when}.png" for when in ("before", "after")} <= {f.name for f in (tmp_path / "fitted").iterdir()}
     for options, message in (
         (["--prior", "mixture"], "expected a new run folder"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vaestro as vs
-from vaestro.data import Data, arrays, cache, duplicates, loading, passes
+from vaestro.data import Data, arrays, cache, loading, passes
 from vaestro.data.passes import Part, Picked, once
 from vaestro.data.sets import Rows
 from vaestro.spaces import Kind
@@ -157,18 +157,6 @@ def test_every_twin_is_found_and_no_other(dtype: str) -> None:
         twins[split] = int((((mine[:, None] - known) ** 2).sum(-1) == 0).any(1).sum())
     how = "rows each equals or nearly equals a training row: bounds on them are too good"
     assert min(twins.values()) > 10 and data.shared == tuple(f"{n} of 150 {s} {how}" for s, n in twins.items())
-
-
-def test_sketches_lose_no_near_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    r = np.random.default_rng(0)
-    x = r.normal(size=(1000, 60))
-    near = x[:500] + r.normal(size=(500, 60)) * r.uniform(0.05, 0.3, (500, 1))  # on both sides of the limit, a deviation of 0.2
-    x = np.concatenate([x, near])[r.permutation(1500)]
-    shared = vs.load(x).shared
-    monkeypatch.setattr(duplicates, "SURE", np.inf)
-    assert shared == vs.load(x).shared and len(shared) == 2
-    monkeypatch.setattr(duplicates, "NEAR", 0.1)
-    assert shared != vs.load(x).shared, "there are rows beyond the limit"
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])

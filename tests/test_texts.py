@@ -491,7 +491,7 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
     assert "From one text to another" in page and "Bits/token" in page
     assert main(["impute", run, str(corpus), "-o", str(tmp_path / "i.txt")]) == 2
     assert "expected data with cells that can be missing; got texts" in capsys.readouterr().err
-    assert main(["fit-prior", run, "--steps", "3", "--run", str(tmp_path / "fitted")]) == 0
+    assert main(["fit-prior", run, "--steps", "3", "--force", "--run", str(tmp_path / "fitted")]) == 0
     assert (tmp_path / "fitted" / "samples-after.txt").exists()
     assert main(["sample", run, "--top-p", "2", "-o", str(tmp_path / "s.txt")]) == 2
     assert main(["sample", run, "-o", str(tmp_path / "s.png")]) == 2

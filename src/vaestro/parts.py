@@ -178,7 +178,7 @@ class Part:
 
 
 def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vaestro import latents
 from vaestro.data.writers import write_data, write_grid
-from vaestro.evaluation import evaluate
+from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
 from vaestro.model import LatentModel
 from vaestro.parts import find
@@ -34,6 +34,7 @@ class Fitted:
         before, after: ELBO of the same held-out data, (mean, standard error), in nats; n data of a split.
         gain: after less before, paired over data and draws, (mean, standard error).
         samples: the pictures or tables of samples, before and after.
+        kept: whether the new run is on the disk. One that lowers the bound is removed, unless that was forced.
     """
 
     run: Run
@@ -43,6 +44,12 @@ class Fitted:
     after: tuple[float, float]
     gain: tuple[float, float]
     samples: tuple[Path, Path]
+    kept: bool
+
+    def sentence(self) -> str:
+        """Say by how much the prior moves the bound."""
+        moved, error = self.gain
+        return f"the fitted prior {'raises' if moved >= 0 else 'lowers'} the bound by {plus_minus((abs(moved), error))} nats"
 
 
 def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Any) -> Job:
@@ -72,15 +79,21 @@ def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool
     return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
 
 
-def finish(run: Run, job: Job, seed: int = 0) -> Fitted:
-    """Compare before and after on held-out data, and write samples of both into the new run's folder."""
+def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
+    """Compare before and after on held-out data, and write samples of both into the new run's folder.
+
+    A run that lowers the bound is removed, unless `force`.
+    """
     data = job.data
     rows = next((r for r in (data.valid, data.test, data.train) if len(r)), data.train).spread(ROWS).fixed()
     before, after = run.model(), job.run.model()
     scores = [evaluate(m, rows, k=DRAWS, methods="elbo", seed=seed)["elbo"].nats for m in (before, after)]
     files = tuple(_samples(m, job.path, when, rows, seed) for m, when in ((before, "before"), (after, "after")))
     found = [mean_and_error(s.astype(np.float64)) for s in (*scores, scores[1] - scores[0])]
-    return Fitted(job.run, rows.name, len(rows), found[0], found[1], found[2], (files[0], files[1]))
+    fitted = Fitted(job.run, rows.name, len(rows), found[0], found[1], found[2], (files[0], files[1]), force or found[2][0] >= 0)
+    if not fitted.kept:
+        job.discard()
+    return fitted
 
 
 def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
@@ -106,10 +119,14 @@ def fit_prior(
 
     Raises:
         ValueError: the run has no weights, or the prior has no meaning for it; nothing was written.
+        RuntimeError: the fitted prior lowers the bound; its run was removed. With `force` it is kept.
     """
     opened = run if isinstance(run, Run) else Run(run)
     job = prepare(opened, prior, path, force=force, **options)
     with job:
         for _ in job:
             pass
-    return finish(opened, job)
+    fitted = finish(opened, job, force=force)
+    if not fitted.kept:
+        raise RuntimeError(f"{fitted.sentence()}: its run was not written (force=True writes it)")
+    return fitted

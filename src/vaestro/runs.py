@@ -45,6 +45,7 @@ import vaestro
 from vaestro.data import Data, Rows, load, tables
 from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress, parse_source
+from vaestro.data.sets import Streamed
 from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
 from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
@@ -52,6 +53,7 @@ from vaestro.diagnosis.continuation import Continuation, continued, worsened
 from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
+from vaestro.diagnosis.remedies import Trial
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
 from vaestro.files import FORMAT, current, read_config, read_lines, read_object
@@ -275,7 +277,7 @@ class Run:
         """
         model, config = self.model(device), self.config
         data = self.data() if data is None else data
-        remedy = Remedies(str(self.path), config)
+        remedy = Remedies(str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters()))
         steps = int(config["steps"])
         objective = make_objective(DEFAULTS | normalised(config))
         objective.plan(max(steps, 1), len(data.train) / config["batch"])
@@ -705,7 +707,7 @@ class Job(Iterator[Step]):
         return Watcher(self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model))
 
     def _remedies(self) -> Remedies:
-        return Remedies(str(self.path), self.config)
+        return Remedies(str(self.path), self.config, _trial(self.data), sum(p.numel() for p in self.training.model.parameters()))
 
     def __enter__(self) -> Job:
         """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes through."""
@@ -735,9 +737,7 @@ class Job(Iterator[Step]):
             raise
         except (OSError, ValueError) as error:
             if self._new and self.training.index == 0 and isinstance(error, ValueError):  # a first step that is impossible as asked
-                _clear(self.path)
-                with suppress(OSError):
-                    self.path.rmdir()
+                self.discard()
             elif self.writes and self.training.index > self._saved_step:  # streamed data that cannot be read any more
                 self.checkpoint()
             raise
@@ -768,6 +768,13 @@ class Job(Iterator[Step]):
             old.unlink()
         self._save_weights()
         self._saved_at, self._saved_step = time.monotonic(), self.training.index
+
+    def discard(self) -> None:
+        """Remove what the run has written, and its folder if nothing else is in it."""
+        if self.writes:
+            _clear(self.path)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def _save_weights(self) -> None:
         if self.writes:
@@ -854,6 +861,18 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     model = opened.model()
     config = opened.config
     return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
+
+
+def _trial(data: Data) -> Trial | None:
+    """Return what prepares a run on data with other options and counts its weights; None where a second run cannot be prepared."""
+    if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+
+    def weights(config: Mapping[str, Any]) -> int:
+        asked = DEFAULTS | normalised({k: v for k, v in config.items() if v is not None})
+        return sum(p.numel() for p in _prepare(data, asked)[0].model.parameters())
+
+    return weights
 
 
 def make_objective(asked: Mapping[str, Any]) -> Objective:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaestro.cli import empty_code
 from vaestro.cli.console import console, duration, unit_lines
 from vaestro.cli.rows import dtype_of, say_read, spread, which, write
 
@@ -316,7 +317,7 @@ def diagnose(
     found = opened.diagnose(seed=seed, device=_device(device))
     if fix:
         worst = next((f for f in found.findings if f.severity != "note"), None)
-        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command mends the worst finding ({worst.name})"
+        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command for {worst.name}: {worst.no_remedy}"
         print((worst and worst.remedy) or nothing)
         return
     if json:
@@ -511,8 +512,12 @@ def fit_prior(
 ) -> None:
     """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with samples before and after.
 
+    A run whose bound is lower than before is not kept, unless --force is given.
+
     Example: vaestro fit-prior runs/mine --prior mixture:components=64
     """
+    import sys
+
     from vaestro.evaluation import plus_minus
     from vaestro.prior_fitting import finish, prepare
 
@@ -526,13 +531,14 @@ def fit_prior(
     except KeyboardInterrupt:
         console.say(f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: vaestro train --resume {job.path}")
         raise typer.Exit(130) from None
-    found = finish(opened, job)
-    on = f"{found.n:,} {found.split} data"
-    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {on}), samples in {found.samples[0]}")
-    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats, samples in {found.samples[1]}")
-    moved, error = found.gain
-    verb = "raises" if moved >= 0 else "lowers"
-    console.say(f"the fitted prior {verb} the bound by {plus_minus((abs(moved), error))} nats; wrote {job.path}/")
+    found = finish(opened, job, force=force)
+    samples = [f", samples in {path}" if found.kept else "" for path in found.samples]
+    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {found.n:,} {found.split} data){samples[0]}")
+    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats{samples[1]}")
+    if not found.kept:
+        print(f"vaestro: {found.sentence()}: {job.path} was not written (--force writes it)", file=sys.stderr)
+        raise typer.Exit(1)
+    console.say(f"{found.sentence()}; wrote {job.path}/")
 
 
 @app.command()
@@ -575,6 +581,7 @@ def encode(
     else:
         write_arrays(path, codes)
     _say_unread(rows)
+    console.warn(empty_code.warning(opened))
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
     console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
 
@@ -655,6 +662,7 @@ def reconstruct(
         )
     else:
         write(path, means, model.space, dtype, None if n is None else places)
+    console.warn(empty_code.warning(opened))
     console.say(f"wrote {len(rows):,} reconstructions{which(places, every)} to {path}")
 
 
@@ -693,6 +701,7 @@ def interpolate(
         write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
     else:
         write(file, made, model.space, dtype)
+    console.warn(empty_code.warning(opened))
     console.say(f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}")
 
 
@@ -741,6 +750,9 @@ def edit(
         write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {along.moved(amount)}")
     else:
         write(path, made, model.space, dtype, None if n is None else places)
+    console.warn(empty_code.warning(opened))
+    if model.space.kind == "tokens" and list(made) == list(latents.reconstruct(model, chosen, decoding=decoding)):
+        console.warn(f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if the code is informative")
     console.say(
         f"an amount of 1 is {along.unit}; of {along.n:,} data the codes along it tell that with a correlation of {along.correlation:.2f}"
     )

@@ -27,6 +27,11 @@ class Console:
         if not self.quiet:
             print(line, flush=True)
 
+    def warn(self, line: str) -> None:
+        """Print a line to standard error, unless it is empty or --quiet was given."""
+        if line and not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
     @property
     def live(self) -> bool:
         """Tell whether a display may redraw itself."""

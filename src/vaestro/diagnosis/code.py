@@ -42,7 +42,9 @@ def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
 
 
 def collapsed(m: Measures) -> bool:
-    """Tell whether the encoder's output does not depend on its input, up to the limit that is stated."""
+    """Tell whether the encoder's output does not depend on its input, or changes nothing in texts, up to the limits that are stated."""
+    if m.n > 1 and m.reconstruction is not None and m.reconstruction.empty and m.rate < SMALL_RATE:
+        return True
     return silent(m) and not silence_unclear(m)
 
 

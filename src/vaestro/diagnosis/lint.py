@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,16 +68,16 @@ def _weight(plan: Plan) -> Finding | None:
 
 def _library(plan: Plan) -> Finding | None:
     """Look whether the library is the sum of the counts that it is given for."""
-    found = re.search(r"library=([^,]+)", str(plan.remedy.config.get("likelihood")))
+    name = plan.remedy.library
     rows = plan.data.train.spread(TOTALS)
-    if found is None or rows.given is None or rows.given_space is None or found[1] not in rows.given_space.names:
+    if name is None or rows.given is None or rows.given_space is None or name not in rows.given_space.names:
         return None
-    library = np.asarray(rows.given_space.outward(rows.given, exact=False).columns[found[1]].data, np.float64)
+    library = np.asarray(rows.given_space.outward(rows.given, exact=False).columns[name].data, np.float64)
     totals = rows.fixed().batch(slice(0, len(rows))).x.flatten(1).double().sum(1).numpy()
     if not np.allclose(library, totals, rtol=1e-3, atol=0.5):
         return None
     said = (
-        f"{found[1]} is the sum of the counts that it is given for: p(x | {found[1]}) then knows what it is asked for, and its bound "
+        f"{name} is the sum of the counts that it is given for: p(x | {name}) then knows what it is asked for, and its bound "
         "must not stand beside those of models that do not; a total of cells that are not modelled, or of the whole sample, is a library"
     )
     return Finding("library of its own counts", "warning", said)
@@ -127,10 +126,7 @@ def _fixed_variance(plan: Plan) -> Finding | None:
     fixed, space = plan.remedy.fixed_variance, plan.data.space
     if fixed is None or space.kind not in (Kind.REAL, Kind.UNIT, Kind.LEVELS):
         return None
-    try:
-        variance = float(fixed)
-    except ValueError:
-        return None
+    variance = float(fixed)
     values = np.asarray(plan.data.train.spread(2000).outward(), np.float64)
     there = float(np.nanmean(np.nanvar(values, 0)))
     if not there > 0 or variance < LEFT * there:

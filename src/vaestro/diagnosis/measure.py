@@ -18,6 +18,7 @@ from torch import Tensor
 from vaestro import densities
 from vaestro.data import Rows
 from vaestro.densities import variance_of
+from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
 from vaestro.diagnosis.statistics import LEVEL, Paired, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
@@ -74,6 +75,7 @@ class Measures:
         aggregate: information of the training data.
         scales: {column of a table, or "": (mean, low, high)} of the standardised residual of training data, 1 where a scale that is
             learned has reached its optimum; the limits hold for all columns together at the level of 95 %.
+        reconstruction: of texts; None for other data.
     """
 
     split: str
@@ -109,6 +111,7 @@ class Measures:
     train_variance: np.ndarray | None = None
     aggregate: Information | None = None
     scales: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    reconstruction: Reconstruction | None = None
 
     @cached_property
     def activity(self) -> np.ndarray:
@@ -176,6 +179,7 @@ def measure(
             found.aggregate = evaluate(model, codes, k=1, methods=f"information:n={len(codes)}", seed=seed).information
     found.gradient_noise = _gradient_noise(model, train, objective, batch, seed)
     found.structure, found.visible = _structure(trained, seed)
+    found.reconstruction = reconstructed(model, scored)
     return found
 
 

@@ -14,6 +14,39 @@ VERDICTS = (
     "small rate but informative", "healthy",
 )  # fmt: skip
 SEVERITIES = ("error", "warning", "note")
+# Why a finding of this name may have no command, and what to do then.
+NO_COMMAND = {
+    "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; train with another --prior, such as mixture",
+    "data changed": "restore the data that the run was trained on, or train again on these",
+    "divergence": "train again with a lower --lr",
+    "duplicates between splits": "remove the copies from the data, or put copies into one split, and train again",
+    "few data": "only more data help; the weights kept are the best on validation data",
+    "further terms in the loss": "these terms were asked for",
+    "gradient mostly noise": "use an objective with more draws, or a larger --batch",
+    "high learning rate": "use a lower --lr",
+    "latent unused": "the decoder was built without the latent, or each remedy was tried; use another --likelihood or --network",
+    "library of its own counts": "use a library that is not computed from the modelled counts",
+    "little validation": "hold out more data, such as SOURCE:valid=0.1",
+    "log-variance at its limit": "raise limit= of the posterior only if a code has to be that exact or that flat",
+    "many units": "use a smaller --latent, unless more units than cells are intended",
+    "no validation": "hold out data, such as SOURCE:valid=0.1",
+    "not converged": "train with more --steps",
+    "not enough data to tell": "hold out more data, such as SOURCE:valid=0.2, or evaluate on more test data",
+    "overfitting": "no smaller network of this kind can be built: use more data, or a network of another kind",
+    "partial collapse": "each remedy was tried, or would be refused for this model",
+    "posterior collapse": "there may be nothing to encode, the decoder was built without the latent, or each remedy was tried",
+    "reconstruction stagnates while the KL falls": "use a lower --lr",
+    "schedule too long": "use a schedule with a smaller share of the run",
+    "short run": "train with more --epochs",
+    "slow data": "decode the data in advance, or use more --workers",
+    "small rate": "nothing needs to change: a small KL is what data of little structure cost",
+    "steps skipped": "use a lower --lr",
+    "units switched off": "nothing needs to change: inactive units cost nothing",
+    "units that carry noise": "nothing needs to change: more --steps let these units switch off",
+    "validation bound falls": "the run stops early already; the weights kept are the best on validation data",
+    "variance that does not fit": "train longer, or choose another likelihood",
+    "weight of the KL": "the weight was asked for",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,9 +58,10 @@ class Finding:
         severity: "error": the model does not do what a VAE is for, or its numbers mislead; "warning": it could be better, or is to
             be read with care; "note": good to know.
         evidence: a sentence with the numbers.
-        remedy: a command line that mends it; "" where there is none.
+        remedy: a command line that changes it; "" if there is none.
         figure: which figure of the report shows it.
         numbers: the numbers by name.
+        no_remedy: why there is no command and what to do, if `remedy` is ""; by default what NO_COMMAND says.
     """
 
     name: str
@@ -36,12 +70,17 @@ class Finding:
     remedy: str = ""
     figure: str | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    no_remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in why there is no command."""
+        why = "" if self.remedy else self.no_remedy or NO_COMMAND.get(self.name, "this version knows none")
+        object.__setattr__(self, "no_remedy", why)
 
     def lines(self) -> Iterator[str]:
         """Say it, and what to do."""
         yield f"{self.severity}: {self.name}: {self.evidence}"
-        if self.remedy:
-            yield f"    try: {self.remedy}"
+        yield f"    try: {self.remedy}" if self.remedy else f"    no command: {self.no_remedy}"
 
 
 @dataclass(frozen=True)

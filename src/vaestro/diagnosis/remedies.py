@@ -1,38 +1,78 @@
-"""Command lines that mend what was found, changed from the run's own configuration."""
+"""Command lines that change what was found, made from the run's own configuration; only those that the program would accept."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, final
 
 from vaestro.data.readers import as_source, parse_source
+from vaestro.parts import TABLE, Part, find, options_of
 
 HIGH_LR = 0.03  # for AdamW
+SMALLER = 0.5  # of the weights, that a smaller network has at most
+RESCUE = "residual"  # in place of a user's own network that may be at fault
+# Options that no model, objective or data can refuse.
+ALWAYS = {"lr", "steps", "patience", "beta"}
+Trial = Callable[[Mapping[str, Any]], int]  # the number of weights of a run with these options; ValueError if it is refused
 TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})  # from the run that --init names
-
-
-def _own(spec: Any) -> bool:
-    """Tell whether a part is a user's own, module:Class."""
-    rest = str(spec or "").partition(":")[2]
-    return bool(rest) and "=" not in rest.split(":")[0]
 
 
 @final
 class Remedies:
-    """Make command lines for a run.
+    """Make command lines for a run. A command that would be refused is "".
 
     Args:
         path: the run's folder.
         config: its options, resolved.
+        trial: prepares a run with other options; without it every command is taken to be possible.
+        weights: number of weights of the run's model.
     """
 
-    def __init__(self, path: str, config: Mapping[str, Any]) -> None:
-        self.path, self.config = path.rstrip("/") or ".", config
+    def __init__(self, path: str, config: Mapping[str, Any], trial: Trial | None = None, weights: int | None = None) -> None:
+        self.path, self.config, self._trial, self._own_weights = path.rstrip("/") or ".", config, trial, weights
+        self._tried: dict[str, int | None] = {}
+
+    def _part(self, kind: str) -> Part | None:
+        """Return a part of the run as it was written; None for a user's own, or one that this version does not know."""
+        spec = self.config.get(kind)
+        if not isinstance(spec, str) or spec.partition(":")[0] not in TABLE[kind]:
+            return None
+        try:
+            return find(kind, spec)
+        except ValueError:
+            return None
+
+    def _own(self, option: str) -> bool:
+        """Tell whether a network is a user's own, module:Class."""
+        spec = self.config.get(option)
+        return isinstance(spec, str) and spec.partition(":")[0] not in TABLE["network"]
+
+    def _name(self, option: str) -> str:
+        return str(self.config.get(option) or "").partition(":")[0]
+
+    def _weights(self, changes: Mapping[str, Any]) -> int | None:
+        """Return the number of weights of the run with changed options; None if it would be refused."""
+        key = repr(sorted(changes.items()))
+        if key not in self._tried:
+            assert self._trial is not None
+            try:
+                self._tried[key] = self._trial({**self.config, **{k.replace("-", "_"): v for k, v in changes.items()}})
+            except ValueError:
+                self._tried[key] = None
+        return self._tried[key]
+
+    def _possible(self, changes: dict[str, Any]) -> bool:
+        return self._trial is None or not changes.keys() - ALWAYS or self._weights(changes) is not None
 
     def again(self, name: str, source: str = "", /, **changes: Any) -> str:
-        """Train anew with some options changed, or on another source, into a folder of its own; empty where --init forbids the change."""
+        """Train anew with some options changed, or on another source, into a new folder; "" where --init forbids the change."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
+            return ""
+        if not source and changes.keys() - ALWAYS and self.config.get("compile") in ("trace", "on"):
+            changes["compile"] = "auto"  # another model or objective may not be recordable
+        if not source and not self._possible(changes):
             return ""
         options = [
             word
@@ -40,7 +80,15 @@ class Remedies:
             for word in ((f"--{key}",) if value is True else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value)))
         ]
         given = [source] if source else []
-        return shlex.join(["vaestro", "train", *given, "--config", f"{self.path}/config.yaml", *options, "--run", f"{self.path}-{name}"])
+        return shlex.join(["vaestro", "train", *given, "--config", f"{self.path}/config.yaml", *options, "--run", self._fresh(name)])
+
+    def _fresh(self, name: str) -> str:
+        """Name a folder that does not exist."""
+        base = path = f"{self.path}-{name}"
+        number = 2
+        while Path(path).exists():
+            path, number = f"{base}-{number}", number + 1
+        return path
 
     def resume(self) -> str:
         """Go on with a run that was stopped."""
@@ -72,30 +120,30 @@ class Remedies:
 
     def warm_up(self) -> str:
         """Raise the weight of the KL from 0 over half of the run; with a schedule already, more slowly learned too."""
-        if str(self.config.get("beta")).startswith("warmup"):
+        if self._name("beta") == "warmup":
             return self.slower(2)
         return self.again("warm", beta="warmup:share=0.5")
 
     @property
     def cures(self) -> list[tuple[str, str]]:
-        """Return what gives the code more to tell beside a decoder that could do without it, and was not tried: (in words, command)."""
-        config = self.config
-        tried = {
-            "a weight of the KL that rises from 0": str(config.get("beta")).partition(":")[0] in ("warmup", "sigmoid", "cyclical"),
-            "free bits": bool(config.get("free_bits") or config.get("capacity")),
-            "aggressive updates of the encoder": bool(config.get("aggressive")),
-            "a posterior with a least rate": config.get("posterior", "normal") != "normal",
-        }
-        commands = (
-            lambda: self.again("warm", beta="warmup:share=0.5"),
-            lambda: self.again("freebits", **{"free-bits": 0.25}),
-            lambda: self.again("aggressive", aggressive=True),
-            lambda: self.again("minrate", posterior="normal:min_rate=0.1"),
-        )
-        return [(words, make()) for (words, done), make in zip(tried.items(), commands, strict=True) if not done]
+        """Return what makes a code informative whose decoder could ignore it, and was not tried: (in words, command)."""
+        config, posterior = self.config, self._part("posterior")
+        made: list[tuple[str, str]] = []
+        if self._name("beta") not in ("warmup", "sigmoid", "cyclical"):
+            made.append(("a weight of the KL that rises from 0", self.again("warm", beta="warmup:share=0.5")))
+        if not config.get("free_bits") and not config.get("capacity"):
+            made.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
+        if not config.get("aggressive"):
+            made.append(("aggressive updates of the encoder", self.again("aggressive", aggressive=True)))
+        if config.get("posterior") is None or (
+            posterior is not None and posterior.name == "normal" and not posterior.options.get("min_rate")
+        ):
+            least = Part("posterior", "normal", TABLE["posterior"]["normal"], {**(posterior.options if posterior else {}), "min_rate": 0.1})
+            made.append(("a posterior with a minimum rate", self.again("minrate", posterior=str(least))))
+        return [(words, command) for words, command in made if command]
 
     def informed(self) -> str:
-        """Give the code more to tell beside a decoder that could do without it: the first cure that was not tried."""
+        """Make a code informative whose decoder could ignore it: the first cure that was not tried."""
         return self.cures[0][1] if self.cures else ""
 
     def shorter_schedule(self, beta: float) -> str:
@@ -104,44 +152,90 @@ class Remedies:
         return self.again("warm", beta=f"warmup:to={to:g},share=0.1" if to != 1 else "warmup:share=0.1")
 
     def for_collapse(self, beta: float) -> str:
-        """Take away what made the encoder silent: a weight above 1, its own module, a variance that leaves nothing to explain, or too
-        quick a start."""
+        """Remove the likely cause of an encoder that ignores its input: a weight above 1, a user's own encoder, a variance that leaves
+        nothing to explain, or too quick a start."""
         if beta > 1:
             return self.with_beta(1.0)
-        if _own(self.config.get("encoder")):
-            return self.again("encoder", encoder="residual")
-        if self.fixed_variance is not None:
-            return self.learned_variance()
-        return self.informed() if str(self.config.get("likelihood")).startswith("autoregressive") else self.warm_up()
+        causes = (
+            lambda: self.again("encoder", encoder=RESCUE) if self._own("encoder") else "",
+            lambda: self.learned_variance() if self.fixed_variance is not None else "",
+            lambda: self.informed() if self._name("likelihood") == "autoregressive" else self.warm_up(),
+        )
+        return next((command for cause in causes if (command := cause())), "")
 
     def for_decoder(self, beta: float) -> str:
-        """Take away what made the decoder deaf: its own module, a weight below 1, or too quick a start."""
-        if _own(self.config.get("decoder")) or _own(self.config.get("network")):
-            return self.again("decoder", decoder="residual")
-        return self.with_beta(1.0) if beta < 1 else self.warm_up()
+        """Remove the likely cause of a decoder that ignores z: a user's own decoder, a weight below 1, or too quick a start."""
+        replaced = self.again("decoder", decoder=RESCUE) if self._own("decoder") or self._own("network") else ""
+        return replaced or (self.with_beta(1.0) if beta < 1 else self.warm_up())
 
     @property
     def fixed_variance(self) -> str | None:
-        """Return the fixed variance of a Gaussian likelihood as it was written; None for others."""
-        name, _, options = str(self.config.get("likelihood")).partition(":")
-        values = dict(piece.partition("=")[::2] for piece in options.split(","))
-        variance = values.get("variance", "auto")
+        """Return the fixed variance of a Gaussian likelihood as a number in words; None for others."""
+        part = self._part("likelihood")
+        if part is None or part.name != "gaussian":
+            return None
+        variance = str(part.options.get("variance", ""))
         try:
             float(variance)
         except ValueError:
-            return None  # a word: the variance is learned, or fitted
-        return variance if name == "gaussian" else None
+            return None
+        return variance
+
+    @property
+    def library(self) -> str | None:
+        """Return the name of the condition that a likelihood of counts takes for its library; None without one."""
+        part = self._part("likelihood")
+        name = None if part is None else part.options.get("library")
+        return None if name is None else str(name)
 
     def learned_variance(self) -> str:
-        """Fit the variance of a Gaussian likelihood in closed form; for objectives without a closed form (all but the ELBO) learn it."""
-        how = "optimal" if str(self.config.get("objective", "elbo")).startswith("elbo") else "auto"
-        given = str(self.config.get("likelihood")).partition(":")[2].split(",")
-        others = [o for o in given if o and not o.startswith(("variance=", "version="))]
-        return self.again(how, likelihood="gaussian:" + ",".join([f"variance={how}", *others]))
+        """Fit the variance of a Gaussian likelihood: its optimum in closed form, or for other bounds than the ELBO learned."""
+        part = self._part("likelihood")
+        if part is None or part.name != "gaussian" or part.options.get("variance") == "optimal":
+            return ""
+        ways = ("optimal", "auto") if self._name("objective") in ("", "elbo") else ("auto",)
+        for how in ways:
+            if how != part.options.get("variance", "auto"):
+                others = {k: v for k, v in part.options.items() if k not in ("variance", "version")}
+                command = self.again(how, likelihood=str(Part("likelihood", "gaussian", part.constructor, {"variance": how, **others})))
+                if command:
+                    return command
+        return ""
+
+    def more_draws(self) -> str:
+        """Draw more than one z for each datum in a step."""
+        part = self._part("objective")
+        return self.again("k4", objective="elbo:k=4") if part is not None and part.name == "elbo" and part.options.get("k", 1) == 1 else ""
 
     def smaller(self) -> str:
-        """Train a smaller network with more weight decay."""
-        return self.again("smaller", network="mlp:width=64", optimizer="adamw:weight_decay=0.3")
+        """Train a smaller network of the same kind, with more weight decay; with weight decay alone if none is smaller."""
+        decay = {"optimizer": "adamw:weight_decay=0.3"} if self._name("optimizer") in ("", "adamw") else {}
+        for spec in self._narrower():
+            changes = {"network": spec, **decay}
+            if self._trial is None or self._own_weights is None:
+                return self.again("smaller", **changes)
+            weights = self._weights(changes)
+            if weights is not None and weights <= SMALLER * self._own_weights:
+                return self.again("smaller", **changes)
+        return self.again("decay", **decay) if decay and self.config.get("optimizer") != decay["optimizer"] else ""
+
+    def _narrower(self) -> Iterator[str]:
+        """Yield the run's network at a half, a quarter and an eighth of its width."""
+        part = self._part("network")
+        if part is None or self.config.get("encoder") or self.config.get("decoder"):
+            return
+        _, default = options_of(part.constructor).get("width", (None, None))
+        width = part.options.get("width", default)
+        for factor in (2, 4, 8):
+            if isinstance(width, int) and width // factor >= 1:
+                yield str(Part("network", part.name, part.constructor, {**part.options, "width": width // factor}))
+
+    def fitted_prior(self) -> str:
+        """Fit a prior to the codes, with encoder and decoder as they are."""
+        fixed = {"prior": "mixture", "freeze": ["posterior", "likelihood"]}
+        if self._name("prior") not in ("", "normal") or self.config.get("condition") or not self._possible(fixed):
+            return ""
+        return shlex.join(["vaestro", "fit-prior", self.path, "--prior", "mixture", "--run", self._fresh("mixture")])
 
     def fewer_units(self, units: int) -> str:
         """Train with fewer latent units."""

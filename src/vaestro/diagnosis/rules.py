@@ -184,6 +184,8 @@ def _collapse(case: Case) -> Finding | None:
     else:
         silent = case.curves.silent_from()
         said += f"; the KL is {m.rate:.2g} nats" + (f", and was below {read.SMALL_RATE} since step {silent:,}" if silent else "")
+    if m.reconstruction is not None:
+        said += f"; {m.reconstruction.sentence()}"
     if case.autoregressive and case.beta <= 1:
         said += _cures(case)
     numbers = {"largest_activity": largest, "signal": m.signal, "rate": m.rate, "structure": m.structure}
@@ -328,7 +330,7 @@ def _aggregate(case: Case) -> Finding | None:
         f"{limits[1]:.2f} nats in all (unit {worst} is the worst: mean {m.z_mean[worst]:.2f}, deviation {m.z_std[worst]:.2f}); samples "
         f"start where few codes lie and will be worse than reconstructions"
     )
-    remedy = case.remedy.with_beta(1.0) if case.beta < 1 else ""
+    remedy = case.remedy.with_beta(1.0) if case.beta < 1 else case.remedy.fitted_prior()
     numbers = {"unit_kl": (found.unit_kl_sum or (math.nan,))[0], "low": limits[0], "high": limits[1], "n": found.n}
     return Finding("aggregate posterior misses the prior", "warning", said, remedy, "aggregate", numbers)
 
@@ -358,9 +360,7 @@ def _misfit(case: Case) -> Finding | None:
         if worst[1] < 1
         else ". The scale is too small, so noise is reconstructed"
     )
-    name = str(case.remedy.config.get("likelihood"))
-    remedy = "" if "optimal" in name or not name.startswith("gaussian") else case.remedy.learned_variance()
-    return Finding("variance that does not fit", "warning", said, remedy, "scores", {"residual": worst[1]})
+    return Finding("variance that does not fit", "warning", said, case.remedy.learned_variance(), "scores", {"residual": worst[1]})
 
 
 def _noisy_gradient(case: Case) -> Finding | None:
@@ -369,9 +369,7 @@ def _noisy_gradient(case: Case) -> Finding | None:
     if m is None or m.gradient_noise is None or m.gradient_noise < NOISY or collapsed(m) or _not_converged(case) is None:
         return None
     said = f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the draws of z, and not from the data: draw more"
-    objective = str(case.remedy.config.get("objective"))
-    remedy = case.remedy.again("k4", objective="elbo:k=4") if objective == "elbo" else ""
-    return Finding("gradient mostly noise", "note", said, remedy, None, {"share": m.gradient_noise})
+    return Finding("gradient mostly noise", "note", said, case.remedy.more_draws(), None, {"share": m.gradient_noise})
 
 
 def _further_terms(case: Case) -> Finding | None:
@@ -454,6 +452,7 @@ def _numbers(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "saturated": m.saturated,
         "gradient_noise": m.gradient_noise,
         "structure": m.structure,
+        "reconstruction": None if m.reconstruction is None else m.reconstruction._asdict(),
         **case.known,
     }
     arrays = {"mean": m.mean, "histogram": m.histogram, "prior_histogram": m.prior_histogram, "edges": m.edges}

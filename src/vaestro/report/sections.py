@@ -13,6 +13,7 @@ from vaestro.report.reading import Folder
 from vaestro.report.words import SPLITS, bounds_of, data_words, duration, method, number, plain, real, result_of, short
 
 Values = dict[str, Any]
+UNKNOWN = "an earlier version made this diagnosis; `vaestro diagnose` makes it again"
 SEVERITIES = {"error": "needs mending", "warning": "worth mending", "note": "good to know"}
 ANCHORS = {"curves": "curves", "bounds": "bounds"}  # other figures stand in the section on the latent space
 ROWS = 5  # of data and of samples
@@ -76,6 +77,7 @@ def findings(folder: Folder) -> list[Values]:
                 "word": SEVERITIES[str(severity)],
                 "evidence": sentence(str(found.get("evidence", ""))),
                 "remedy": str(found.get("remedy") or ""),
+                "no_remedy": "" if found.get("remedy") else sentence(f"No command: {found.get('no_remedy') or UNKNOWN}"),
                 "sketch": sketches.sketch(figure, folder),
                 "anchor": ANCHORS.get(str(figure), "latent"),
             }
@@ -196,11 +198,12 @@ def moves(folder: Folder) -> Values | None:
     if not facts or not facts["units"]:
         return None
     n, unit = len(facts["offsets"]), "nats" if facts["by"] == "rate" else "variance"
-    found: Values = {"offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]], "by": facts["by"]}
-    labels = [
-        {"unit": f"{facts.get('what', 'unit')} {u}", "note": f"{short(s)} {unit}"}
-        for u, s in zip(facts["units"], facts["spread"], strict=True)
-    ]
+    found: Values = {
+        "offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]],
+        "by": facts["by"],
+        "what": facts.get("what", "unit"),
+    }
+    labels = [{"unit": f"{found['what']} {u}", "note": f"{short(s)} {unit}"} for u, s in zip(facts["units"], facts["spread"], strict=True)]
     if "traversals" in arrays:
         made = pictures.uris(arrays["traversals"])
         return found | {"images": [{**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)]}

@@ -343,11 +343,19 @@ def _map(made: Showcase, code: np.ndarray, rows: Rows, bounds: np.ndarray | None
         known["bound on log p(x), nats"] = bounds
     attributes = []
     for i, (name, column) in enumerate(known.items()):
+        if _names_rows(np.ma.asarray(column)):
+            continue
         facts, codes = attribute(np.ma.asarray(column))
         if facts is not None:
             made.arrays[f"attribute_{i}"] = codes
             attributes.append({"key": f"attribute_{i}", "name": str(name), **facts})
     made.facts["map"] = {"n": len(code), "projections": projections, "attributes": attributes}
+
+
+def _names_rows(column: np.ma.MaskedArray) -> bool:
+    """Tell whether a column names rows, such as their files, and so is no colour of a map."""
+    texts = column.compressed()
+    return texts.dtype.kind in "UO" and len(np.unique(texts.astype(str))) > len(texts) / 2
 
 
 def projected(code: np.ndarray, notes: list[str]) -> list[tuple[str, str, str, np.ndarray]]:

@@ -1,0 +1,282 @@
+"""Distances among rows: how rows are compared, the nearest ones, the local dimension, and the step between two values of a cell."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import final
+
+import numpy as np
+
+from vaestro.randomness import numpy_generator
+from vaestro.spaces import Kind, Space
+
+NEIGHBOURS = 20  # training rows around a row from which density and dimension are estimated
+COPIES = 5  # nearest of them that are left out of the dimension: they may be copies themselves
+SAMPLE = 500  # training rows from which the dimension of all data is estimated
+ENTRIES = 4_000_000  # distances in memory at a time
+OTHERS = 40  # training rows nearby whose own distances are looked at
+QUARTILES = 0.961, 2.693  # of the gamma distribution with shape 2
+SAFE = 0.7  # of a dimension that is estimated from a few rows
+MOST = 30.0  # that it may be: sketches have no more
+STEPS = 10  # between rows, from which distances count as continuous
+GAP = 0.5  # of the distance to the next rows that are no copies: a row further from its nearest has a cluster around it
+COLUMNS = 256  # cells of a row whose step is looked for
+ATOM = 0.02  # share of rows from which a repeated value counts as one that rows share by chance
+SKETCH = 32  # numbers kept of a vector: random projections, or the vector itself if it has no more cells
+BRIGHT = 32  # levels from which images are compared without their brightness and contrast
+COARSE, FINE = 8, 32  # pixels of a side
+STEP = 1e-6  # of coarse and fine images, whose cells are means
+LEAST = 0.7  # of a step: the distance that equal rows are given
+
+
+def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the nearest known row of each row (N,), and its distance (N,)."""
+    partner, apart = np.zeros(len(rows), np.int64), np.zeros(len(rows))
+    for part, squares in _squares(rows, known):
+        partner[part] = squares.argmin(1)
+        apart[part] = np.sqrt(np.take_along_axis(squares, partner[part, None], 1)[:, 0])
+    return partner, apart
+
+
+def _squares(rows: np.ndarray, known: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield squared distances of some rows at a time to all known rows, (rows, known), float64."""
+    known = known.astype(np.float64)
+    norms, size = (known**2).sum(1), max(1, ENTRIES // max(1, len(known)))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        some = rows[part].astype(np.float64)
+        yield part, np.maximum((some**2).sum(1)[:, None] + norms - 2 * some @ known.T, 0)
+
+
+@final
+class Neighbours:
+    """Estimate how many independent rows lie near a row, from the distances among training rows.
+
+    Args:
+        known: training rows, (n, cells), or a sample of them.
+        of: number of all training rows.
+    """
+
+    def __init__(self, known: np.ndarray, of: int) -> None:
+        self._known, self._more = known, of / max(1, len(known))
+        self._k = max(2, min(NEIGHBOURS, len(known) // 3))
+        self._copies = min(COPIES, self._k // 4)
+        most = max(100, min(SAMPLE, 10_000_000 // max(1, len(known))))
+        self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(known))[:most])
+        distances = self._distances(known[self._some], self._k + 1)[:, 1:]  # a row itself is its own nearest
+        self.typical = float(np.median(distances[:, self._copies])) if distances.shape[1] else 0.0
+        self._seconds = distances[:, min(1, distances.shape[1] - 1)] if distances.shape[1] else np.zeros(len(distances))
+        far = distances[distances[:, self._copies] > 0] if distances.shape[1] else distances
+        spacings = self._spacings(far)
+        # Rows in regions of lower dimension are met by their own estimate.
+        self._global = 1 / max(float(spacings.mean()), 1e-3) if spacings.size else 1.0
+
+    def _distances(self, rows: np.ndarray, k: int) -> np.ndarray:
+        k = min(k, len(self._known))
+        return np.concatenate([np.sqrt(np.sort(np.partition(squares, k - 1, 1)[:, :k], 1)) for _, squares in _squares(rows, self._known)])
+
+    def _spacings(self, distances: np.ndarray) -> np.ndarray:
+        """Return j log(D_(j+1) / D_j) without the nearest rows, (N, K - 1 - copies): exponential with the rate m (Renyi 1953)."""
+        logs = np.log(np.maximum(distances[:, self._copies :], 1e-300))
+        return np.diff(logs, axis=1) * np.arange(self._copies + 1, self._copies + logs.shape[1])
+
+    def expected(self, rows: np.ndarray, distance: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Return the expected number of independent training rows within a distance of rows, (N,).
+
+        Args:
+            rows: (N, cells).
+            distance: (N,).
+            step: the smallest difference that two rows can have, (N,); infinite if equal rows mean nothing.
+        """
+        if not len(rows):
+            return np.zeros(0)
+        least = LEAST * np.where(np.isfinite(step), step, 0.0)
+        around = np.maximum(self._distances(rows, self._k), np.maximum(least, 1e-300)[:, None])
+        distance = np.maximum(distance, least)
+        dimension = np.minimum(1 / np.maximum(self._spacings(around).mean(1), 1e-3), self._global)
+        number = self._more * self._k * np.minimum(distance / around[:, -1], 1.0) ** dimension
+        apart = distance <= GAP * around[:, min(self._copies, self._k - 1)]
+        number = np.where(apart, np.minimum(number, self._by_others(rows, distance, step)), number)
+        return np.where(np.isfinite(step), number, np.inf)
+
+    def _by_others(self, rows: np.ndarray, distance: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Return the expected number from the distances of training rows nearby to their own second nearest, (N,).
+
+        Noise has a higher dimension than what it is added to, and rules at small distances only. The volume up to the second nearest
+        row has the gamma distribution with shape 2, from whose quartiles follows the dimension at that distance.
+        """
+        if len(self._some) < 2 * OTHERS:
+            return np.full(len(rows), np.inf)
+        found = np.empty(len(rows))
+        for part, squares in _squares(rows, self._known[self._some]):
+            others = np.argpartition(squares, OTHERS - 1, 1)[:, :OTHERS]
+            low, high = np.maximum(np.quantile(self._seconds[others], (0.25, 0.75), axis=1), 1e-300)
+            dimension = np.minimum(SAFE * math.log(QUARTILES[1] / QUARTILES[0]) / np.maximum(np.log(high / low), 1e-3), MOST)
+            number = self._more * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
+            found[part] = np.where(low > STEPS * step[part], number, np.inf)
+        return found
+
+
+@final
+class Resolution:
+    """Find the smallest difference that two rows can have, where they differ at all.
+
+    Values of a cell may lie on a grid, such as whole numbers or prices in cents. A value off any grid that many rows share, such as 0,
+    may be shared by chance too: its step is the median distance of other values. All other values are exact to float32.
+
+    Args:
+        sample: training rows, (n, cells).
+    """
+
+    def __init__(self, sample: np.ndarray) -> None:
+        width = sample.shape[1]
+        self._columns = np.unique(np.linspace(0, width - 1, min(width, COLUMNS)).astype(np.int64))
+        self._cells = [_steps(sample[:, i]) for i in self._columns]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the step of each row, (N,)."""
+        found = np.full(len(rows), np.inf)
+        for column, (step, atoms) in zip(self._columns, self._cells, strict=True):
+            values = rows[:, column]
+            own = np.full(len(rows), step) if step else np.spacing(np.abs(values)).astype(np.float64)
+            for value, gap in atoms:
+                own[values == value] = gap
+            found = np.minimum(found, own)
+        return found
+
+
+def _steps(column: np.ndarray) -> tuple[float, list[tuple[float, float]]]:
+    """Return the step between values of a cell, 0 for none but that of float32, and (value, step) for values that many rows share."""
+    values, counts = np.unique(column, return_counts=True)
+    if len(values) < 2:
+        return np.inf, []
+    gaps = np.unique(np.diff(values.astype(np.float64)))
+    for gap in gaps[:5]:
+        places = (values - values[0]) / gap
+        if places[-1] < 1e6 and np.median(np.abs(places - np.rint(places))) < 0.02:
+            return float(gap), []
+    shared = values[counts >= max(3, ATOM * len(column))]
+    return 0.0, [(float(v), float(np.median(np.abs(column[column != v] - v)))) for v in shared]
+
+
+# -- how rows are compared --------------------------------------------------------------------------------------------
+
+
+class View(ABC):
+    """Turn rows into vectors whose distances are compared."""
+
+    def __init__(self, width: int) -> None:
+        self._planes = None
+        if width > SKETCH:
+            self._planes = (numpy_generator(width, "sketch").normal(size=(width, SKETCH)) / math.sqrt(SKETCH)).astype(np.float32)
+
+    @abstractmethod
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return vectors, (N, width)."""
+
+    @abstractmethod
+    def step(self, rows: np.ndarray) -> np.ndarray:
+        """Return the smallest distance that two vectors can have, (N,); infinite for rows whose equality means nothing."""
+
+    def sketch(self, vectors: np.ndarray) -> np.ndarray:
+        """Return at most SKETCH numbers of each vector, with about the same distances (Johnson and Lindenstrauss 1984)."""
+        return vectors if self._planes is None else vectors @ self._planes
+
+
+@final
+class Plain(View):
+    """Compare rows cell by cell.
+
+    Args:
+        space: of the data.
+        sample: training rows, (n, *cells).
+    """
+
+    def __init__(self, space: Space, sample: np.ndarray) -> None:
+        flat = sample.reshape(len(sample), -1)
+        super().__init__(flat.shape[1])
+        self._divisor = flat.std(0) if space.kind is Kind.TABLE else np.ones(flat.shape[1], np.float32)
+        self._divisor[self._divisor == 0] = 1
+        whole = space.kind not in (Kind.TABLE, Kind.REAL, Kind.UNIT)
+        self._resolution = None if whole else Resolution(flat / self._divisor)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows.reshape(len(rows), -1) / self._divisor)
+
+    def step(self, rows: np.ndarray) -> np.ndarray:
+        return np.ones(len(rows)) if self._resolution is None else self._resolution.of(self.of(rows))
+
+
+@final
+class Coarse(View):
+    """Compare images at a low resolution, without their brightness and contrast.
+
+    Args:
+        sample: training images, (n, C, H, W).
+    """
+
+    def __init__(self, sample: np.ndarray) -> None:
+        pooled = _pooled(sample, COARSE)
+        super().__init__(pooled.shape[1])
+        self._least = 0.1 * float(np.median(pooled.std(1))) or 1e-6
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        pooled = _pooled(rows, COARSE)
+        return (pooled - pooled.mean(1, keepdims=True)) / (pooled.std(1, keepdims=True) + np.float32(self._least))
+
+    def step(self, rows: np.ndarray) -> np.ndarray:
+        pooled = _pooled(rows, COARSE)
+        deviation = pooled.std(1)
+        return np.where(deviation > 1e-3 * self._least, STEP / (deviation + self._least), np.inf)  # images of one colour are no twins
+
+
+@final
+class Fine(View):
+    """Compare images by how each pixel differs from those around it.
+
+    Args:
+        sample: training images, (n, C, H, W).
+    """
+
+    def __init__(self, sample: np.ndarray) -> None:
+        detail = _detail(sample)
+        super().__init__(detail.shape[1])
+        self._least = 0.1 * float(np.median(np.sqrt((detail**2).mean(1)))) or 1e-6
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        detail = _detail(rows)
+        return np.asarray(detail / np.sqrt((detail**2).mean(1, keepdims=True) + np.float32(self._least**2)))
+
+    def step(self, rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), STEP)
+
+
+def views_of(space: Space, sample: np.ndarray) -> tuple[View, ...]:
+    """Return how rows are compared: images of many levels in two ways."""
+    if space.image and sample.ndim == 4 and space.cells >= 16 and (space.kind in (Kind.REAL, Kind.UNIT) or space.levels >= BRIGHT):
+        return Coarse(sample), Fine(sample)
+    return (Plain(space, sample),)
+
+
+def _pooled(images: np.ndarray, side: int) -> np.ndarray:
+    """Return the means of at most side x side blocks of images (N, C, H, W), flat."""
+    for axis in (2, 3):
+        size = images.shape[axis]
+        if size <= side:
+            continue
+        starts = np.linspace(0, size, side + 1).astype(np.int64)[:-1]
+        width = np.diff(np.append(starts, size)).astype(np.float32)
+        images = np.add.reduceat(images, starts, axis) / (width[:, None] if axis == 2 else width)
+    return images.reshape(len(images), -1)
+
+
+def _detail(images: np.ndarray) -> np.ndarray:
+    """Return images (N, C, H, W) of at most FINE x FINE less the mean of the 3 x 3 pixels around each, flat."""
+    height, width = (min(FINE, size) for size in images.shape[2:])
+    images = _pooled(images, FINE).reshape(*images.shape[:2], height, width)
+    around = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), "edge")
+    around = around[:, :, :-2] + around[:, :, 1:-1] + around[:, :, 2:]
+    around = around[..., :-2] + around[..., 1:-1] + around[..., 2:]
+    return (images - around / 9).reshape(len(images), -1)
