@@ -214,7 +214,8 @@ def _decoder_ignores(case: Case) -> Finding | None:
             f"{gain} nats (at most {m.worth.high:.2g}), against one z for all data"
         )
     else:
-        said += f"the decoder does not use it: {where} another datum's z costs {cost_of(use)}, at most {use.most:.2g} nats, "
+        hardly = "hardly uses it" if use.p is not None and use.p < CHANCE else "does not use it"
+        said += f"the decoder {hardly}: {where} another datum's z costs {cost_of(use)}, at most {use.most:.2g} nats, "
         said += f"below the limit of {size:.2g}"
     if case.beta <= 1 and _unstructured(m):
         said += f". {_unstructured(m)}: there may be nothing to encode, and then z cannot be of use"

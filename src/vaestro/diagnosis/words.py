@@ -45,7 +45,7 @@ def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | 
         "collapsed": "The encoder ignores its input: codes tell nothing of the data.",
         "latent unused by the decoder": "The code depends on the data, but the model does as well without it."
         if worthless(case)
-        else "The encoder describes the data, but the decoder does not use its code.",
+        else "The encoder describes the data, but the decoder gains next to nothing from its code.",
         "overfitted": "The model knows its training data by heart: held-out data score far worse.",
         "partly collapsed": f"Some of the latent is switched off by the weight of the KL; {carrying}.",
         "small rate but informative": f"The code tells little, but what it tells is used; {carrying}.",
