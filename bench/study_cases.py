@@ -68,7 +68,8 @@ class Case:
         return hashlib.sha256(content + json.dumps([self.options, self.source, self.stop], sort_keys=True).encode()).hexdigest()
 
 
-NOTES = ("small rate", "units that carry noise", "weight of the KL")
+MISS, NOISE, MISFIT = "aggregate posterior misses the prior", "units that carry noise", "variance that does not fit"
+NOTES = ("small rate", NOISE, "weight of the KL")
 RAW = ":standardise=none"
 LINEAR: Options = {"network": "linear", "latent": 3, "batch": 64, "lr": 0.01}
 OPTIMAL: Options = {"likelihood": "gaussian:variance=optimal"}  # in closed form, so that no run is short of it
@@ -163,6 +164,9 @@ def healthy_binary() -> list[Case]:
         cases.append(healthy(f"bars-{n}", draw(made.bars, n, n), small(12, steps)))
     capacity = small(6, 5000, capacity="to=6,share=0.3,gamma=20")
     cases.append(healthy("binary-capacity", draw(made.binary, 5000, 4), capacity))
+    # A rate that is pressed to 25 nats: the bound ends below its start, and the loss does not.
+    pressed = small(6, 4000, capacity="to=25,share=0.5,gamma=100")
+    cases.append(healthy("binary-capacity-25", draw(made.binary, 5000, 7), pressed, may=(MISS, NOISE), never=NOTES[:1]))
     cases.append(healthy("binary-5000", draw(made.binary, 5000, 5), small(6, 5000)))
     cases.append(healthy("binary-20000", draw(made.binary, 20_000, 6), small(6, 5000)))
     return cases
@@ -182,11 +186,18 @@ def healthy_real() -> list[Case]:
     heavy = ("aggregate posterior misses the prior",)
     for n, steps in ((200, 2000), (1000, 3000), (5000, 4000), (20_000, 4000)):
         # Hidden units that saturate, so that a row with a value of 10,000 has a code like any other.
-        net = {"network": "mlp:width=32,activation=tanh", "lr": 5e-3}
+        net: Options = {"network": "mlp:width=32,activation=tanh", "lr": 5e-3}
         data, options = draw(made.heavy, n, n), small(3, steps, likelihood="student-t:df=1.5", **net)
         cases.append(healthy(f"heavy-{n}", data, options, source=RAW, may=heavy + ("validation bound falls",) * (n == 200)))
     robust = {**LINEAR, "steps": 3000, "likelihood": "student-t:df=3"}
     cases.append(healthy("heavy-linear", draw(made.heavy, 5000, 11, df=3.0), robust, source=RAW, may=heavy))
+    # Under a Gaussian a few rows decide about everything but this: the run did not diverge, and the decoder reads the latent.
+    matter_of_degree = (
+        "not converged", "overfitting", "posterior collapse", "validation bound falls", "log-variance at its limit", MISS, MISFIT,
+    )  # fmt: skip
+    for n in (1000, 5000):
+        data, options = draw(made.heavy, n, n + 1, df=1.2), small(3, 2000, 32, **OPTIMAL)
+        cases.append(healthy(f"tails-{n}", data, options, verdicts=(), may=matter_of_degree, never=()))
     return cases
 
 
@@ -206,7 +217,6 @@ def healthy_others() -> list[Case]:
 # -- ill --------------------------------------------------------------------------------------------------------------
 
 COLLAPSED, UNUSED = ("posterior collapse",), ("latent unused",)
-MISS, NOISE, MISFIT = "aggregate posterior misses the prior", "units that carry noise", "variance that does not fit"
 SHIFTED, LOUD, DEAF = "tests.ill_runs:Shifted", "tests.ill_runs:Loud", "tests.ill_runs:Deaf"
 
 
