@@ -244,7 +244,7 @@ def collapsed() -> list[Case]:
         ("table-1000", draw(made.table, 1000, 11), small(2, 3000, 32, beta=200.0), ""),
     ]
     cases += [
-        ill(f"beta-{name}", data, options, "collapsed", ("posterior collapse", "weight of the KL"), source=source)
+        ill(f"beta-{name}", data, options, "collapsed", ("posterior collapse", "weight of the KL"), source=source, may=(MISFIT,))
         for name, data, options, source in heavy
     ]
     wide = {**LINEAR, "steps": 2000, "likelihood": "gaussian:variance=40"}
