@@ -107,12 +107,12 @@ def waves(n: int, seed: int = 0, *, length: int = 32, noise: float = 0.05) -> np
 
 
 def photographs(n: int, seed: int = 0, *, side: int = 12) -> np.ndarray:
-    """Draw smooth grey images, uint8 (n, side, side): a gradient, a spot and a little noise."""
+    """Draw smooth grey images, uint8 (n, side, side): a gradient, a spot and noise of ten grey levels."""
     r = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
     a, b, cy, cx = (r.uniform(low, 1, (n, 1, 1)) for low in (-1, -1, 0, 0))
     spot = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 0.05)
-    grey = 110 + 50 * (a * (y - 0.5) + b * (x - 0.5)) + 90 * spot + 4 * r.normal(size=(n, side, side))
+    grey = 110 + 50 * (a * (y - 0.5) + b * (x - 0.5)) + 90 * spot + 10 * r.normal(size=(n, side, side))
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
