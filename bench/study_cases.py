@@ -126,9 +126,9 @@ def healthy_by_hand() -> list[Case]:
         cases.append(healthy(f"exact-tails-{n}", tails, by_hand(n), source=RAW, may=(MISS, MISFIT)))
     small_rate = ("small rate but informative",)
     for n in (5000, 20_000):
-        faint = draw(made.linear, n, 10, factors=1, strength=0.1)
+        faint = draw(made.linear, n, 10, factors=1, strength=0.5)
         cases.append(
-            healthy(f"exact-faint-{n}", faint, by_hand(n, 1, "strength=0.1,used=1", "strength=0.1,used=1"), source=RAW,
+            healthy(f"exact-faint-{n}", faint, by_hand(n, 1, "strength=0.5,used=1", "strength=0.5,used=1"), source=RAW,
                     verdicts=small_rate, must=("small rate",), never=NOTES[1:])
         )  # fmt: skip
     return cases
