@@ -43,6 +43,18 @@ def test_for_a_value_it_is_the_difference_of_mean_codes(made: tuple[LatentModel,
     np.testing.assert_allclose(flag.step, -latents.direction(model, rows, "flag", False).step, atol=1e-6)
 
 
+def test_a_direction_that_hardly_explains_its_attribute_says_so(made: tuple[LatentModel, Rows]) -> None:
+    model, rows = made
+    assert latents.direction(model, rows, "class", "b").warning == ""
+    noise = np.random.default_rng(5).normal(size=len(rows))
+    unrelated = Rows(rows.values, rows.space, "train", attributes={"noise": noise}, index=rows.index)
+    found = latents.direction(model, unrelated, "noise")
+    most = np.tanh(np.arctanh(abs(found.correlation)) + 1.96 / np.sqrt(len(rows) - 3)) ** 2
+    assert f"explain at most {most:.0%} of the variance of noise" in found.warning and "--condition noise" in found.warning
+    few = latents.Direction(found.step, found.correlation, 8, found.unit, "noise")
+    assert few.warning == ""  # so few data cannot exclude that the codes contain it
+
+
 def test_for_numbers_it_is_the_slope_of_the_codes(made: tuple[LatentModel, Rows]) -> None:
     model, rows = made
     codes = latents.encode(model, rows)["mean"]

@@ -172,6 +172,9 @@ KNOWN = 10_000  # data from which a direction is found
 OPPOSITE = 1e-3  # of the angle between codes in radians: the middle of a great circle is then decided by rounding
 
 
+WEAK = 0.5  # correlation with an attribute below which an edit along it is not an edit of it
+
+
 class Direction(NamedTuple):
     """Say where an attribute lies in the latent space.
 
@@ -190,6 +193,21 @@ class Direction(NamedTuple):
     unit: str
     name: str = ""
     valued: bool = False
+
+    @property
+    def warning(self) -> str:
+        """Say so if the codes have too little to do with the attribute for an edit along it to mean much; "" if they may have enough.
+
+        The upper limit of the correlation is that of Fisher (1915): its inverse hyperbolic tangent has standard error 1 / sqrt(n - 3).
+        """
+        reach = 1.96 / math.sqrt(max(1, self.n - 3))
+        most = math.tanh(math.atanh(min(abs(self.correlation), 1 - 1e-9)) + reach)
+        if most > WEAK:
+            return ""
+        return (
+            f"warning: the codes along this direction explain at most {most * most:.0%} of the variance of {self.name}, so the edit may "
+            f"not change it: train with --condition {self.name.partition('=')[0]}, or with more latent units or steps"
+        )
 
     def moved(self, amount: float) -> str:
         """Say where an amount moves data to: "1 towards digit=7", "slant +0.5"."""

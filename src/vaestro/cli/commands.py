@@ -753,9 +753,9 @@ def edit(
     console.warn(empty_code.warning(opened))
     if model.space.kind == "tokens" and list(made) == list(latents.reconstruct(model, chosen, decoding=decoding)):
         console.warn(f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if the code is informative")
-    console.say(
-        f"an amount of 1 is {along.unit}; of {along.n:,} data the codes along it tell that with a correlation of {along.correlation:.2f}"
-    )
+    console.say(f"an amount of 1 is {along.unit}")
+    console.say(f"{along.name} and the codes along it have a correlation of {along.correlation:.2f} over {along.n:,} data")
+    console.warn(along.warning)
     console.say(f"wrote {len(chosen):,} data ({rows.name}){which(places, len(rows))}, moved {along.moved(amount)}, to {path}")
 
 
