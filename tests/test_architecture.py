@@ -12,7 +12,7 @@ ORDER = [
     "files", "drawing", "randomness", "graphs", "tokens",
     "spaces", "written",
     "densities", "networks",
-    "sequences", "flows", "posteriors", "priors", "scales", "likelihoods", "gradients", "schedules", "model", "penalties",
+    "sequences", "flows", "posteriors", "priors", "scales", "dispersions", "likelihoods", "gradients", "schedules", "model", "penalties",
     "objectives", "selection", "recipes", "optimizers",
     "parts", "data", "loop", "transfer", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
 ]  # fmt: skip
@@ -47,7 +47,19 @@ def test_the_list_is_complete() -> None:
 
 
 def test_every_class_is_abstract_or_final() -> None:
-    for module in ("networks", "sequences", "tokens", "posteriors", "priors", "scales", "likelihoods", "gradients", "model", "optimizers"):
+    for module in (
+        "networks",
+        "sequences",
+        "tokens",
+        "posteriors",
+        "priors",
+        "scales",
+        "dispersions",
+        "likelihoods",
+        "gradients",
+        "model",
+        "optimizers",
+    ):
         for node in ast.parse((ROOT / f"{module}.py").read_text()).body:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(b) for b in node.bases}

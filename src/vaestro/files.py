@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 FORMAT = 2  # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
-FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "table")
+FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "table", "negative-binomial", "zero-inflated", "discretized-logistic")
 
 
 def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
     """Return options of a model in today's words, where they were written in those of an earlier format.
 
-    In format 1 the likelihoods of FORMAT_1 shared scales in standardised units and learned them slowly: `version=1` repeats that.
+    In format 1 the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed start: `version=1` repeats that.
     """
     found = dict(options)
     spec = found.get("likelihood")

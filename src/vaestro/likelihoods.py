@@ -18,7 +18,20 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import Density, mean_over_ranks, soft_limit
-from vaestro.scales import PACE, Scaled, Shared, Version, default_sharing, levels_moments, sharing, units_of
+from vaestro.dispersions import INVERSE_LIMIT, START_SHARE, Dispersed, most_probable
+from vaestro.scales import (
+    PACE,
+    START_VALUES,
+    Scaled,
+    Shared,
+    Version,
+    default_sharing,
+    levels_moments,
+    paced,
+    sharing,
+    units_of,
+    unlimited,
+)
 from vaestro.sequences import SequenceDecoder
 from vaestro.spaces import Column, Kind, Space
 
@@ -105,8 +118,8 @@ class Likelihood(nn.Module, ABC):
         """Return how many values of training data `begin_at` needs; 0 if it needs none, or has had them."""
         return 0
 
-    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
-        """Start at values of the training split (B, *X), as the density scores them, before the first step."""
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        """Start at values of the training split (B, *X), as the density scores them, given their conditions, before the first step."""
 
     # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
 
@@ -307,7 +320,7 @@ class _Continuous(Scaled, Likelihood):
             return location, self.get_buffer(self.number)
         return location, self.placed(self.numbers) if self.optimal else self.spreads()
 
-    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
         self.begin(x, observed, self.centre + self.stretch * self._start(self.space).to(x))
 
     @classmethod
@@ -538,15 +551,25 @@ class DiscretizedLogistic(Likelihood):
         space, decoder: see Likelihood.
         scale: "pixel", predicted for each cell; "shared", one learned for all.
         limit: the log-scale lies within this of that of the whole range, by `soft_limit`.
+        version: 1 repeats runs made before versions were counted, whose shared log-scale starts at -2 and is learned as slowly as a weight.
     """
 
     accepts = frozenset({Kind.LEVELS})
 
-    def __init__(self, space: Space, decoder: nn.Module, *, scale: Literal["shared", "pixel"] = "pixel", limit: float = 10.0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        scale: Literal["shared", "pixel"] = "pixel",
+        limit: float = 10.0,
+        version: Version = 2,
+    ) -> None:
         super().__init__(space, decoder)
         self.scale, self.limit = scale, limit
+        self.pace, self.reference = (PACE, FIRST_LOG_SCALE) if version == 2 else (1.0, 0.0)
         if scale == "shared":
-            self.log_scale = nn.Parameter(torch.full((), -2.0))
+            self.log_scale = nn.Parameter(torch.full((), FIRST_LOG_SCALE - self.reference))
 
     @classmethod
     def outputs(cls, space: Space, *, scale: str = "pixel", **_: object) -> tuple[int, ...]:
@@ -555,14 +578,37 @@ class DiscretizedLogistic(Likelihood):
     @classmethod
     def start(cls, space: Space, *, scale: str = "pixel", **_: object) -> Tensor:
         loc = _centred_levels(space)
-        return torch.stack([loc, torch.full_like(loc, -2.0)]) if scale == "pixel" and loc.ndim else loc
+        return torch.stack([loc, torch.full_like(loc, FIRST_LOG_SCALE)]) if scale == "pixel" and loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DiscretizedLogistic:
         out = self.decode(z, given)
-        loc, own = out.unbind(2) if self.scale == "pixel" else (out, self.log_scale)
+        loc, own = out.unbind(2) if self.scale == "pixel" else (out, self.reference + paced(self.log_scale, self.pace))
+        return self._density(loc, soft_limit(own, self.limit))
+
+    def _density(self, loc: Tensor, log_scale: Tensor) -> densities.DiscretizedLogistic:
+        """Return the density at a location on -1 .. 1 and a log-scale relative to half of the range."""
         half = (self.space.levels - 1) / 2
-        log_scale = soft_limit(own, self.limit) + math.log(half)
-        return densities.DiscretizedLogistic(half * (1 + loc), log_scale, self.space.levels, self.dims)
+        return densities.DiscretizedLogistic(half * (1 + loc), log_scale + math.log(half), self.space.levels, self.dims)
+
+    @property
+    def start_values(self) -> int:
+        if self.scale != "shared" or self.pace == 1:
+            return 0
+        return START_VALUES // 16 if self.log_scale.requires_grad and not bool(self.log_scale.any()) else 0
+
+    @torch.no_grad()
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        loc = _centred_levels(self.space).to(x.device)
+
+        def log_likelihood(log_scale: Tensor) -> Tensor:
+            return self._density(loc, log_scale).log_prob(x, observed).sum()
+
+        bound = START_SHARE * self.limit
+        start = most_probable(log_likelihood, -bound, bound, torch.full_like(self.log_scale, self.reference))
+        self.log_scale.copy_((unlimited(start, self.limit) - self.reference) / self.pace)
+
+
+FIRST_LOG_SCALE = -2.0  # of levels, relative to half of their range, before training data are seen
 
 
 def _centred_levels(space: Space) -> Tensor:
@@ -687,13 +733,19 @@ class _Counts(Likelihood):
         """Return the logarithm of each cell's mean, (K, B, *X)."""
         if self.library is None:
             return soft_limit(out, self.limit)
+        shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
+        return shares + self.log_size(given, out.dtype)
+
+    def log_size(self, given: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Return the logarithm of each datum's library, (B, 1 ..); 0 without a library."""
+        if self.library is None:
+            return torch.zeros((), dtype=dtype)
         if self._place is None or given is None:
             raise ValueError(f"expected the condition {self.library!r} for a likelihood with a library; got none")
         place, column = self._place
-        size = given[:, place].to(out.dtype) * column.scale + column.offset
+        size = given[:, place].to(dtype) * column.scale + column.offset
         log_size = torch.log((torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6))  # counts are seen as log(1 + n)
-        shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
-        return shares + log_size.reshape(-1, *[1] * self.dims)
+        return log_size.reshape(-1, *[1] * self.dims)
 
 
 @final
@@ -721,15 +773,29 @@ class Poisson(_Counts):
         return densities.Poisson(self.log_mean(self.decode(z, given), given), self.dims)
 
 
+class _DispersedCounts(Dispersed, _Counts):
+    """Hold what counts with a learned dispersion share: where it starts."""
+
+    @property
+    def start_values(self) -> int:
+        return self.dispersion_values
+
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        self.begin_dispersion(x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device))
+
+
 @final
-class NegativeBinomial(_Counts):
+class NegativeBinomial(_DispersedCounts):
     """Represent counts by a negative binomial on each cell: a Poisson with more variance than its mean.
 
     Args:
         space, decoder: see Likelihood.
-        dispersion: "shared", one learned for each cell of a datum and the same for all data; "cell", predicted by the decoder.
+        dispersion: "shared", one learned for each cell of a datum and the same for all data, which starts where it fits the training data;
+            "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: a condition, of which each cell's mean is a share.
+        version: 1 repeats runs made before versions were counted, whose log inverse dispersions start at 0 and are learned as slowly as a
+            weight.
     """
 
     def __init__(
@@ -740,11 +806,12 @@ class NegativeBinomial(_Counts):
         dispersion: Literal["shared", "cell"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
+        version: Version = 2,
     ) -> None:
         super().__init__(space, decoder, limit, library)
         self.dispersion = dispersion
         if dispersion == "shared":
-            self.log_inverse = nn.Parameter(torch.zeros(space.shape))
+            self.disperse(space.shape, version)
 
     @classmethod
     def outputs(cls, space: Space, *, dispersion: str = "shared", **_: object) -> tuple[int, ...]:
@@ -757,12 +824,17 @@ class NegativeBinomial(_Counts):
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.NegativeBinomial:
         out = self.decode(z, given)
-        log_mean, own = out.unbind(2) if self.dispersion == "cell" else (out, self.log_inverse)
-        return densities.NegativeBinomial(self.log_mean(log_mean, given), soft_limit(own, INVERSE_LIMIT), self.dims)
+        if not self.dispersed:
+            log_mean, own = out.unbind(2)
+            return self.counted(self.log_mean(log_mean, given), soft_limit(own, INVERSE_LIMIT))
+        return self.counted(self.log_mean(out, given), self.inverses())
+
+    def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:
+        return densities.NegativeBinomial(log_mean, log_inverse, self.dims)
 
 
 @final
-class ZeroInflated(_Counts):
+class ZeroInflated(_DispersedCounts):
     """Represent counts that are zero more often than their mean would have it, as where what is there is missed (Lopez et al. 2018, ZINB).
 
     Args:
@@ -770,6 +842,7 @@ class ZeroInflated(_Counts):
         counts: the density of what is not missed: "negative-binomial", its dispersion one for each cell of a datum, or "poisson".
         limit: log-mean and logit of being missed lie in (-limit, limit), by `soft_limit`.
         library: a condition, of which each cell's mean is a share.
+        version: as for NegativeBinomial.
     """
 
     def __init__(
@@ -780,11 +853,11 @@ class ZeroInflated(_Counts):
         counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
         limit: float = 20.0,
         library: str | None = None,
+        version: Version = 2,
     ) -> None:
         super().__init__(space, decoder, limit, library)
         if counts == "negative-binomial":
-            self.log_inverse = nn.Parameter(torch.zeros(space.shape))
-        self.counts = counts
+            self.disperse(space.shape, version)
 
     @classmethod
     def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
@@ -793,28 +866,31 @@ class ZeroInflated(_Counts):
     @classmethod
     def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object) -> Tensor:
         loc = cls._at_the_mean(space, limit, library)
-        return torch.stack([loc, torch.full_like(loc, -2.0)]) if loc.ndim else loc
+        return torch.stack([loc, torch.full_like(loc, FIRST_LOGIT)]) if loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:
         out, missed = self.decode(z, given).unbind(2)
         log_mean = self.log_mean(out, given)
         base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(log_mean, self.dims)
-        if self.counts == "negative-binomial":
-            base = densities.NegativeBinomial(log_mean, soft_limit(self.log_inverse, INVERSE_LIMIT), self.dims)
+        if self.dispersed:
+            base = densities.NegativeBinomial(log_mean, self.inverses(), self.dims)
         return densities.ZeroInflated(base, soft_limit(missed, self.limit))
 
+    def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.ZeroInflated:
+        logit = soft_limit(torch.full_like(log_mean, FIRST_LOGIT), self.limit)
+        return densities.ZeroInflated(densities.NegativeBinomial(log_mean, log_inverse, self.dims), logit)
 
-INVERSE_LIMIT = 8.0  # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
+
+FIRST_LOGIT = -2.0  # of a count being missed, before the first step
 
 
 def _raw_log_mean(mean: Tensor, limit: float) -> Tensor:
     """Return what `soft_limit` turns into log(mean), as far as the limit lets it."""
-    log_mean = torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit)
-    return log_mean / (1 - log_mean.abs() / limit)
+    return unlimited(torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit), limit)
 
 
 @final
-class Table(Scaled, Likelihood):
+class Table(Scaled, Dispersed, Likelihood):
     """Represent a row of a table by a product over its columns, each by its kind: real, count, binary, category.
 
     Args:
@@ -824,7 +900,8 @@ class Table(Scaled, Likelihood):
         scale: "column", one learned for each column; "cell", predicted by the decoder for each cell.
         df: degrees of freedom of student-t.
         limit: log-scales and log-means lie in (-limit, limit), by `soft_limit`.
-        version: 1 repeats runs made before versions were counted, whose log-scales start at 0 and are learned as slowly as a weight.
+        version: 1 repeats runs made before versions were counted, whose log-scales and log inverse dispersions start at 0 and are
+            learned as slowly as a weight.
     """
 
     accepts = frozenset({Kind.TABLE})
@@ -852,7 +929,7 @@ class Table(Scaled, Likelihood):
         if scale == "column":
             self.share(Shared((self.reals,), np.zeros(()), np.zeros((), bool), PACE if version == 2 else 1.0), 1)
             if count == "negative-binomial":
-                self.log_inverse = nn.Parameter(torch.zeros(self.counts))
+                self.disperse((self.counts,), version)
         grid = space.grid()
         self.jitter = None if grid is None else (self.reals,)
         dtype = torch.get_default_dtype()
@@ -909,16 +986,31 @@ class Table(Scaled, Likelihood):
             if self.count == "poisson":
                 parts.append((self.counts, densities.Poisson(soft_limit(pieces[1], self.limit))))
             else:
-                log_mean, own = pieces[1].chunk(2, -1) if self.scale == "cell" else (pieces[1], self.log_inverse)
-                density = densities.NegativeBinomial(soft_limit(log_mean, self.limit), soft_limit(own, INVERSE_LIMIT))
-                parts.append((self.counts, density))
+                log_mean, own = (pieces[1], None) if self.dispersed else pieces[1].chunk(2, -1)
+                log_inverse = self.inverses() if own is None else soft_limit(own, INVERSE_LIMIT)
+                parts.append((self.counts, self.counted(soft_limit(log_mean, self.limit), log_inverse)))
         if self.binaries:
             parts.append((self.binaries, densities.Bernoulli(pieces[2], 1)))
         parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in pieces[3:]]
         return densities.Product(parts)
 
-    def begin_at(self, x: Tensor, observed: Tensor | None) -> None:
-        self.begin(x[:, : self.reals], None if observed is None else observed[:, : self.reals], x.new_zeros(()))
+    def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:
+        return densities.NegativeBinomial(log_mean, log_inverse)
+
+    @property
+    def start_values(self) -> int:
+        return max(self._scale_values, self.dispersion_values if self.counts else 0)
+
+    @property
+    def _scale_values(self) -> int:
+        return super().start_values if self.reals else 0
+
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        reals, counts = (slice(None), slice(self.reals)), (slice(None), slice(self.reals, self.reals + self.counts))
+        if self._scale_values:
+            self.begin(x[reals], None if observed is None else observed[reals], x.new_zeros(()))
+        if self.counts and self.dispersion_values:
+            self.begin_dispersion(x[counts], None if observed is None else observed[counts], x.new_zeros(()))
 
     def family(self, location: Tensor, number: Tensor) -> densities.Cells:
         if self.real == "gaussian":

@@ -366,7 +366,7 @@ class VAE(LatentModel):
             x = batch.x
             if self.jitter is not None:
                 x = self.likelihood.spread(x, self._jitter(1, len(x), x.float(), torch_generator(x.device, 0, "start")))[0]
-            self.likelihood.begin_at(x, batch.observed)
+            self.likelihood.begin_at(x, batch.observed, batch.given)
 
     @torch.no_grad()
     def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:

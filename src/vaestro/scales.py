@@ -113,6 +113,19 @@ def _spread(space: Space) -> tuple[np.ndarray, np.ndarray]:
     return np.where(constant, math.sqrt(1 / 12), 1.0), constant
 
 
+def paced(numbers: Tensor, pace: float) -> Tensor:
+    """Return learned numbers times a pace, with the gradients of the numbers.
+
+    The step is multiplied, and not the gradient, whose norm decides on the clipping of all gradients.
+    """
+    return numbers if pace == 1 else numbers + ((pace - 1) * numbers).detach()
+
+
+def unlimited(x: Tensor, limit: float) -> Tensor:
+    """Return the inverse of `soft_limit` at x in (-limit, limit)."""
+    return x / (1 - x.abs() / limit)
+
+
 class Scaled(nn.Module, ABC):
     """Hold the learned scales of cells x = location + scale * noise."""
 
@@ -146,11 +159,7 @@ class Scaled(nn.Module, ABC):
 
     def spreads(self) -> Tensor:
         """Return the logarithm of each cell's scale (for `power` 2 of its variance) inside; it broadcasts to *X."""
-        numbers = self.numbers
-        if self.pace != 1:
-            # The step is multiplied, and not the gradient, whose norm decides on the clipping of all gradients.
-            numbers = numbers + ((self.pace - 1) * numbers).detach()
-        return self.placed(soft_limit(numbers, self.limit))
+        return self.placed(soft_limit(paced(self.numbers, self.pace), self.limit))
 
     def placed(self, relative: Tensor) -> Tensor:
         """Return logarithms inside from logarithms relative to the reference."""
@@ -187,7 +196,7 @@ class Scaled(nn.Module, ABC):
     @torch.no_grad()
     def put(self, relative: Tensor) -> None:
         """Set learned numbers so that these logarithms, relative to the reference and within the limit, are what `spreads` places."""
-        self.numbers.copy_(relative / (1 - relative.abs() / self.limit) / self.pace)  # the inverse of `soft_limit`
+        self.numbers.copy_(unlimited(relative, self.limit) / self.pace)
 
     def over_cells(self, x: Tensor) -> Tensor:
         """Sum (..., *X) over data and over the cells that share a number, in the shape of the numbers."""

@@ -49,8 +49,9 @@ def take_over(training: Training, model: LatentModel, own: Mapping[str, Any], as
         if _named(own, name) != _named(asked, name):
             raise ValueError(f"{wanted}; got {_option(asked, name)}, not {_option(own, name)} (without it, {run}'s is taken)")
     changed = [n for n in (*PARTS, "prior") if _options(own, n) != _options(asked, n)]
-    if rest:
-        at_fault = next((n for n in changed if n != "prior"), None)
+    repaced = [n for n in changed if (_options(own, n) or {}).get("version") != (_options(asked, n) or {}).get("version")]
+    if rest or repaced:
+        at_fault = next((n for n in repaced or changed if n != "prior"), None)
         got = f"one that differs in {rest[0]}" if at_fault is None else f"{_option(asked, at_fault)}, not {_option(own, at_fault)}"
         raise ValueError(f"{wanted}; got {got} (without it, {run}'s is taken)" if at_fault else f"{wanted}; got {got}")
     for frozen in training.frozen:
