@@ -80,7 +80,7 @@ def test_a_start_is_bounded_and_does_not_follow_one_cell() -> None:
     plain = dispersions(started(loaded(x, "negative-binomial"), "negative-binomial"))
     assert np.isfinite(plain).all() and np.abs(plain).max() <= START_LIMIT + 1e-3
     assert abs(plain[0]) < 1 and plain[2] > 3 and plain[3] > 3  # no counts say nothing; Poisson and constant counts have no dispersion
-    x[17, 4] = 400  # a moment estimate of exp(1.6) becomes exp(-1)
+    x[17, 4] = 400  # an estimate by moments falls from 1.7 to 0.24
     outlying = dispersions(started(loaded(x, "negative-binomial"), "negative-binomial"))
     assert abs(outlying[4] - TRUE[3]) < 0.4
     np.testing.assert_allclose(outlying[:4], plain[:4], atol=1e-3)
@@ -163,7 +163,8 @@ def test_dispersions_are_learned_within_300_steps(tmp_path: Path, likelihood: st
             pass
         short = exact[data.test.index] - vs.evaluate(model, data.test, k=50)["iwae"].nats
         found[version] = short.mean(), np.abs(dispersions(model, data.test.batch(slice(0, 1)).given) - math.log(4)).mean()
-    assert found[2][0] < found[1][0] - 0.3 and found[2][1] < 0.5 * found[1][1]
+    assert found[2][0] < 0.25 < found[1][0] - 0.05  # nats below the exact log p(x | depth)
+    assert found[2][1] < 0.3 < found[1][1] - 0.2  # error of the log inverse dispersion
 
 
 # -- runs of earlier formats ----------------------------------------------------------------------------------------------
