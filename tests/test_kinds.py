@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import vaestro as vs
 from vaestro.cli.main import main
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import lattice
+from vaestro.data.outliers import isolated
 from vaestro.spaces import Column, Frame, Kind, Space
 
 N = 2000
@@ -148,6 +150,105 @@ def test_a_run_from_before_reads_values_off_the_grid_as_it_did() -> None:
     assert scalars["columns"][0].pop("strays") is False
     old = Space.restore(scalars, {})
     assert old.inward(Frame({"x": np.ma.array([0.6])}))[0, 0] == pytest.approx(0.2)
+
+
+# -- prices, and a typing error among them -----------------------------------------------------------------------------
+
+
+def prices(rng):
+    return np.round(3000 * rng.uniform(30, 200, N) * np.exp(0.2 * rng.normal(size=N)), 2)
+
+
+@pytest.mark.parametrize("factor", [1, 1e4, 1e10, 1e16])
+def test_a_typing_error_changes_neither_grid_nor_scale_and_is_named(rng, factor) -> None:
+    x = prices(rng)
+    clean = x.copy()
+    x[777] = np.round(x[777] * factor, 2)
+    data = vs.load({"price": x, "other": rng.normal(size=N)})
+    column = next(c for c in data.space.columns if c.name == "price")
+    assert (column.resolution, column.atoms, column.strays) == (0.01, False, False)
+    width = "0.05" if factor <= 1e4 else "[0-9.e+]+"
+    assert any(
+        re.fullmatch(rf"price \(0.01\) lies on a grid of that step, which float32 .*: dequantised with bin width {width}", note)
+        for note in data.notes
+    )
+    farthest = np.abs(x - column.offset).max() / column.scale
+    assert farthest < 1.1e5, "squares of what the model sees fit into float32"
+    if factor <= 1e4:
+        assert column.scale == pytest.approx(clean.std(), rel=0.03) and column.offset == pytest.approx(clean.mean(), rel=0.03)
+    back = data.space.outward(data.space.inward(Frame({"price": np.ma.array(x), "other": np.ma.zeros(N)}))).columns["price"].data
+    assert back == pytest.approx(x, rel=3e-7, abs=3e-7 * column.scale)
+    named = [note for note in data.notes if "interquartile" in note]
+    assert len(named) == (factor > 1)
+    if named:
+        assert re.fullmatch(
+            rf"price: 1 value lies more than [\d,]+ times the interquartile range from the median \(row 778: {re.escape(str(x[777]))}\); "
+            "check it for a typing error",
+            named[0],
+        )
+
+
+def test_offset_and_scale_of_data_without_isolated_values_are_mean_and_deviation(rng) -> None:
+    for x in (prices(rng), rng.normal(size=N), rng.standard_cauchy(N)):
+        data = vs.load({"x": x, "y": rng.normal(size=N)})
+        train = data.train.batch(slice(0, len(data.train))).x[:, 0].double()
+        assert abs(float(train.mean())) < 1e-4 and float(train.std(correction=0)) == pytest.approx(1, abs=1e-4)
+
+
+def test_isolated_values_of_dates_counts_and_files_are_named_with_their_rows(rng, tmp_path) -> None:
+    days = np.datetime64("2020-01-01") + rng.integers(0, 900, N)
+    days[5] = np.datetime64("2202-03-04")
+    visits = rng.poisson(rng.gamma(4, 5, N))
+    visits[9], visits[12] = 90_210, 70_999
+    cells = np.ma.array(rng.normal(size=N), mask=rng.random(N) < 0.2)
+    cells[31] = 1e5
+    notes = vs.load({"day": days, "visits": visits, "x": cells}).notes
+    assert any(note.startswith("day: 1 value lies more") and "(row 6: 2202-03-04)" in note for note in notes)
+    assert any(note.startswith("visits: 2 values lie more") and "(row 10: 90210, row 13: 70999); check them" in note for note in notes)
+    assert any(note == "x too: a few values far from all others; check them for typing errors" for note in notes)
+    for split in ("train", "test"):
+        x = rng.normal(size=(N, 2))
+        if split == "test":
+            x[40, 1] = 5e4
+        np.savetxt(tmp_path / f"{split}.csv", x, "%.3f", ",", header="a,b", comments="")
+    assert any("b: 1 value lies" in n and "(row 41 of test: 50000.0)" in n for n in vs.load(tmp_path).notes)
+
+
+TAILS = {
+    "normal": lambda r, n: r.normal(size=n),
+    "t of 1.2 degrees": lambda r, n: r.standard_t(1.2, n),
+    "Cauchy": lambda r, n: r.standard_cauchy(n),
+    "t of 1.2 degrees, rounded": lambda r, n: np.round(r.standard_t(1.2, n), 1),
+    "lognormal": lambda r, n: r.lognormal(0, 1, n),
+    "wide lognormal": lambda r, n: r.lognormal(0, 3, n),
+    "Pareto": lambda r, n: r.pareto(1, n),
+    "Pareto without a mean": lambda r, n: r.pareto(0.3, n),
+    "Weibull": lambda r, n: r.weibull(0.3, n),
+    "rain": lambda r, n: np.where(r.random(n) < 0.6, 0, r.lognormal(0, 1.5, n)),
+    "overdispersed counts": lambda r, n: r.poisson(r.gamma(0.3, 40, n)),
+    "Zipf": lambda r, n: r.zipf(1.5, n),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_heavy_tails_have_no_isolated_values(name) -> None:
+    for n in (50, 200, 2000):
+        wrong = [i for i in range(200) if len(isolated(TAILS[name](np.random.default_rng(i), n)))]
+        assert not wrong, (n, wrong)
+
+
+def test_planted_typing_errors_are_found() -> None:
+    for n, factor, least in ((200, 1e4, 100), (2000, 1e2, 95), (2000, 1e4, 100)):
+        found = 0
+        for i in range(100):
+            x = np.random.default_rng(i).normal(50, 10, n)
+            x[n // 2] *= factor
+            found += isolated(x).tolist() == [n // 2]
+        assert found >= least, (n, factor, found)
+    # A pair does not hide itself, and in a tail as heavy as a lognormal's only large errors stand out.
+    x = np.random.default_rng(0).lognormal(0, 1, 2000)
+    x[[7, 8]] = 1e7, 3e6
+    assert isolated(x).tolist() == [7, 8]
 
 
 # -- counts -----------------------------------------------------------------------------------------------------------

@@ -426,11 +426,15 @@ def test_continuous_numbers_have_no_grid_unless_a_value_repeats(rng):
         assert column(infer(frame_of({"x": x}))[0], "x").resolution == pytest.approx(min(gap, 1e-3 * x.std()), rel=0.1)
 
 
-def test_a_grid_that_float32_cannot_carry_is_made_coarser(rng):
+def test_noise_is_whole_steps_wide_if_float32_does_not_resolve_one(rng):
     x = np.round(rng.lognormal(10, 4, 2000), 2)
-    found = column(infer(frame_of({"x": x}))[0], "x")
-    assert found.resolution >= found.scale * 2**-22
-    assert found.resolution * 100 == pytest.approx(round(found.resolution * 100), rel=1e-12)
+    space, notes = infer(frame_of({"x": x}))
+    found, grid = column(space, "x"), space.grid()
+    assert found.resolution == 0.01 and grid is not None
+    width = float(grid[0]) * found.scale
+    assert width >= 0.99 * found.scale * 2**-22
+    assert width * 100 == pytest.approx(round(width * 100), rel=1e-9)
+    assert f"x (0.01) lies on a grid of that step, which float32 does not resolve: dequantised with bin width {width:.4g}" in notes
 
 
 def test_kinds_can_be_asked_for(mixed):

@@ -44,6 +44,7 @@ DISCRETE = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.COUNT, Kind.
 COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.CATEGORY)
 LARGEST_COUNT = 2**24  # counts are held in float32, which has every whole number up to here
 DAY = np.timedelta64(1, "D")
+FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 resolves
 FINE = 1e-4  # of a standard deviation, or of the step between two levels: what the rounding of a mean may take
 
 
@@ -75,7 +76,8 @@ class Column:
         dtype: the user's NumPy dtype ("str" for text), which samples are written in.
         values: the user's values of the codes, for binary and category; a constant column is a category of one value.
         offset, scale: of real values; of log(1 + value) for counts, where they only serve the encoder.
-        resolution: step of the grid that real values lie on, in the user's units; 0 where there is none.
+        resolution: step of the grid that real values lie on, in the user's units; 0 if there is no grid. The noise may be
+            wider: see `widths`.
         start: frequencies of the codes, or the mean count, in the training split.
         missing: whether it has empty cells.
         origin: a point of that grid.
@@ -212,6 +214,20 @@ def rounded(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     limits = np.iinfo(dtype)
     highest = min(limits.max, 2**63 - 1024)  # the largest number below 2**63 that float64 holds
     return np.clip(np.rint(numbers), limits.min, highest).astype(dtype)
+
+
+def widths(resolution: Any, scale: Any) -> np.ndarray:
+    """Return how wide the noise is that dequantises values on grids: one step, or the fewest steps that float32 resolves.
+
+    With noise as wide as several whole steps, the mean density of a cell, times one step, still sums to one over the grid.
+
+    Args:
+        resolution: steps of the grids in the user's units; 0 if there is none.
+        scale: standard deviations in the user's units, broadcastable with `resolution`.
+    """
+    resolution, scale = np.asarray(resolution, np.float64), np.asarray(scale, np.float64)
+    steps = np.ceil(FINEST * scale / np.where(resolution > 0, resolution, np.inf) - 0.01)
+    return np.asarray(resolution * np.maximum(1.0, steps))
 
 
 def _on_grid(numbers: np.ndarray, step: Any, origin: Any, atoms: Any) -> np.ndarray:
@@ -405,18 +421,20 @@ class Space:
         return cells if cells.any() else None
 
     def grid(self) -> np.ndarray | None:
-        """Return the step of the grid inside, broadcastable to the cells that have a density; None where there is none.
+        """Return the width of the dequantisation noise inside (see `widths`), broadcastable to the cells that
+        have a density; None if no cell is dequantised.
 
         For levels it is 1: a density over codes spread by one.
         """
         if self.kind is Kind.LEVELS:
             return np.ones(())
         if self.kind is Kind.TABLE:
-            steps = np.array([c.resolution / c.scale for c in self.columns if c.kind is Kind.REAL])
+            steps = np.array([widths(c.resolution, c.scale) / c.scale for c in self.columns if c.kind is Kind.REAL])
         elif self.resolution is None or self.scale is None:
             return None
         else:
-            steps = np.asarray(self.resolution / self.scale)
+            plain = self.offset is None or not (self.offset.any() or (self.scale != 1).any())  # no deviation is known
+            steps = np.asarray((self.resolution if plain else widths(self.resolution, self.scale)) / self.scale)
         return steps if steps.any() else None
 
     def transform(self) -> bytes:

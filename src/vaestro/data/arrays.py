@@ -23,7 +23,7 @@ from vaestro.data.counting import why_not_all_counts
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, Picked, distinct, once, piece
-from vaestro.spaces import LARGEST_COUNT, Kind, Space
+from vaestro.spaces import LARGEST_COUNT, Kind, Space, widths
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
@@ -480,7 +480,7 @@ class _Real(_Fit):
         if space.kind is Kind.UNIT:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
-            notes += _grid_notes(resolution, atoms, constant)
+            notes += _grid_notes(fitted, constant)
         return fitted, notes
 
     def _resolution(self, notes: list[str]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
@@ -494,9 +494,10 @@ class _Real(_Fit):
         grids = []
         for i, column in enumerate(columns):
             grid, off = _grid(column)
-            grids.append((grid.step, grid.origin, grid.atoms, grid.strays))
+            step = float(widths(grid.step, np.nanstd(column))) if self.how == "none" else grid.step
+            grids.append((step, grid.origin, grid.atoms, grid.strays))
             if len(off):
-                odd.append((i, off, grid.step))
+                odd.append((i, off, step))
         found = np.array(grids if each else grids[0])
         if self.how == "channel":
             found = np.broadcast_to(found, (*self.space.shape, 4))
@@ -511,13 +512,18 @@ class _Real(_Fit):
         return steps, origins, atoms if atoms.any() else None, strays if strays.any() else None
 
 
-def _grid_notes(resolution: np.ndarray, atoms: np.ndarray | None, constant: np.ndarray) -> list[str]:
+def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
     """Say which cells lie on a grid, and which repeat without one; `constant` ones are neither."""
+    resolution, atoms, grid = space.resolution, space.atoms, space.grid()
+    if resolution is None or grid is None or space.scale is None:
+        return []
     repeated = np.zeros(resolution.shape, bool) if atoms is None else np.broadcast_to(atoms, resolution.shape)
     regular = (resolution > 0) & ~repeated
+    wider = np.asarray(grid * space.scale > 1.5 * resolution)
     notes = []
     for which, what, end in (
-        (regular, "lie on a grid: dequantised with step", ""),
+        (regular & ~wider, "lie on a grid: dequantised with step", ""),
+        (regular & wider, "lie on a grid that float32 does not resolve: dequantised with bins wider than its step", ""),
         (repeated, "repeat without a regular grid: dequantised with bin width", ", which the bound depends on"),
     ):
         which = which & ~constant if which.ndim else which

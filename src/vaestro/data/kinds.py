@@ -5,7 +5,8 @@ What a column is follows from all rows; what is fitted, and whether whole number
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, final
 
@@ -13,16 +14,21 @@ import numpy as np
 
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions, lattice
+from vaestro.data.outliers import distances, isolated
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
 from vaestro.data.tables import named
 from vaestro.parts import quoted
-from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space
+from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Frame, Kind, Space, widths
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that say what columns are
 MOST_CATEGORIES = 1000
 FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
 REMARKS = {  # of one column, and of several
     "grid": ("lies on a grid of that step: dequantised", "lie on grids of those steps: dequantised"),
+    "fine": (
+        "lies on a grid of that step, which float32 does not resolve: dequantised with bin width {}",
+        "lie on grids of those steps, which float32 does not resolve: dequantised with bin width {}",
+    ),
     "repeats": (
         "has repeated values but no regular grid: dequantised with bin width {}. The bound depends on it; round the column to choose it",
         "have repeated values but no regular grid: dequantised with bin width {}. Bounds depend on it; round the columns to choose it",
@@ -32,10 +38,13 @@ REMARKS = {  # of one column, and of several
     "constant": ("is constant: not modelled, copied into samples", "are constant: not modelled, copied into samples"),
     "numbers": ("numbers the rows {}", "number the rows {}"),
 }
+FARTHEST = 1e5  # standard deviations of an isolated value: squares of larger ones are too large for float32 arithmetic
 SHOWN = 2  # columns of a note that says something of each
 
 
-def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: str) -> tuple[Space, list[str]]:
+def infer_space(
+    whole: Frame, train: Frame, options: Mapping[str, Any], name: str, place: Callable[[int], str] | None = None
+) -> tuple[Space, list[str]]:
     """Say what each column is, and fit it on the training rows.
 
     Args:
@@ -44,6 +53,7 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
         options: `real`, `count`, `category` and `binary` name columns, joined by +, that are of that kind; `categories`
             is the largest number of them in a column.
         name: where the table came from, for errors.
+        place: of a row of `whole`, in words; by default its number from 1.
 
     Returns:
         The space, and notes on what was decided, a line each.
@@ -88,6 +98,10 @@ def infer_space(whole: Frame, train: Frame, options: Mapping[str, Any], name: st
             continue
         rows = kind in (Kind.REAL, Kind.COUNT) and seen.dtype.kind in "iu" and 20 < len(values) == len(cells) == np.ptp(values) + 1
         remarks.look(one, values, column in asked, "numbers" if rows else None, why)
+        if kind in (Kind.REAL, Kind.COUNT) and len(far := isolated(numbers := _numbers(seen))):
+            rows_seen = np.flatnonzero(~np.ma.getmaskarray(cells))
+            each = [f"{place(int(rows_seen[i])) if place else f'row {rows_seen[i] + 1:,}'}: {seen[i]}" for i in far]
+            remarks.far[column] = float(distances(numbers)[far].min()), each
         remarks.strays[column] = [str(v) for v in np.repeat(values[off], times[off])] if len(off) else []
         made.append(one)
     if crowded:
@@ -153,7 +167,7 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
             wrong = values[(values < 0) | (values > LARGEST_COUNT) | ((values != np.rint(values)) & (not strays))]
         if len(wrong):
             raise Unfit(f"whole numbers of 0 .. {LARGEST_COUNT:,} in column {name!r} for count=", f"{wrong[0]}")
-        rounded = np.rint(known.astype(np.float64))
+        rounded = np.rint(_bulk(known).astype(np.float64))
         seen = np.log1p(rounded)
         offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(rounded.mean())
         return Column(name, kind, dtype, offset=offset, scale=scale, start=(mean,), missing=missing, strays=strays), off if strays else none
@@ -161,13 +175,26 @@ def _fitted(name: str, kind: Kind, values: np.ndarray, times: np.ndarray, known:
     if values.dtype.kind == "M":
         unit, day = ("datetime64[D]", 1.0) if dtype == "datetime64[D]" else ("datetime64[us]", 86400e6)
         values, known = values.astype(unit).astype(np.int64), known.astype(unit).astype(np.int64)
-    offset, scale = float(known.mean(dtype=np.float64)), float(known.std(dtype=np.float64)) or 1.0
+    bulk = _bulk(known)
+    offset = float(bulk.mean(dtype=np.float64))
+    farthest = float(np.abs(known.astype(np.float64) - offset).max())
+    scale = max(float(bulk.std(dtype=np.float64)), farthest / FARTHEST) or 1.0
     grid = lattice(values, times, scale)
     column = Column(
         name, kind, dtype, offset=offset / day, scale=scale / day, resolution=grid.step / day, missing=missing,
         origin=grid.origin / day, atoms=grid.atoms, strays=grid.strays,
     )  # fmt: skip
     return column, grid.off
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """Return dates as microseconds, and numbers as they are."""
+    return values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
+
+
+def _bulk(values: np.ndarray) -> np.ndarray:
+    """Return the values without isolated ones, which would squeeze all others into a small part of the standard deviation."""
+    return np.delete(values, isolated(values))
 
 
 # -- notes ------------------------------------------------------------------------------------------------------------
@@ -182,11 +209,14 @@ class _Remarks:
         self.whys: dict[str, str] = {}  # why whole numbers are no counts
         self.strays: dict[str, list[str]] = {}  # values off the grid
         self.steps: dict[str, str] = {}
+        self.bins: dict[str, str] = {}  # of the noise
+        self.far: dict[str, tuple[float, list[str]]] = {}  # distance of isolated values, and these with their rows
 
     def look(self, column: Column, values: np.ndarray, asked: bool, remark: str | None, why: str | None) -> None:
         """Take note of a column, of its distinct values, and of what was found already."""
         numbers = values.dtype.kind in "iuf"
-        self.steps[column.name] = _step(column)
+        width = float(widths(column.resolution, column.scale))
+        self.steps[column.name], self.bins[column.name] = _step(column, column.resolution), _step(column, width)
         if len(values) == 1:
             remark = "constant"
         elif why is not None:
@@ -196,7 +226,7 @@ class _Remarks:
         elif column.kind is Kind.COUNT and not asked and remark is None:
             remark = "count"
         elif column.kind is Kind.REAL and column.resolution and remark is None:
-            remark = "repeats" if column.atoms else "grid"
+            remark = "repeats" if column.atoms else "fine" if width > 1.5 * column.resolution else "grid"
         if remark is not None:
             self.remarks.setdefault(remark, []).append(column.name)
 
@@ -205,15 +235,15 @@ class _Remarks:
         lines = []
         for remark, names in self.remarks.items():
             more = {
-                "repeats": listed([self.steps[n] for n in names]),
+                "repeats": listed([self.bins[n] for n in names]),
+                "fine": listed([self.bins[n] for n in names]),
                 "few": _overruled("count", names, name),
                 "count": _overruled("real", names, name),
                 "numbers": leave_out(name, names, ignored),
             }.get(remark, "")
-            shown = [f"{_cut(n)} ({self.steps[n]})" for n in names] if remark == "grid" else names
-            lines.append(
-                listed(shown, width=60 if remark == "grid" else 24) + " " + REMARKS[remark][len(names) > 1].format(more).replace(" ()", "")
-            )
+            gridded = remark in ("grid", "fine")
+            shown = [f"{_cut(n)} ({self.steps[n]})" for n in names] if gridded else names
+            lines.append(listed(shown, width=60 if gridded else 24) + " " + REMARKS[remark][len(names) > 1].format(more).replace(" ()", ""))
         if self.whys:
             names = list(self.whys)
             each = listed([f"{_cut(n)} ({self.whys[n]})" for n in names], SHOWN, 80)
@@ -226,6 +256,17 @@ class _Remarks:
             lines.append(f"{_cut(n)}: {many} off the grid of {self.steps[n]}, {such}, rounded to it for the model")
         if len(off) > SHOWN:
             lines.append(f"{listed(list(off)[SHOWN:])} too: a few values off the grid, rounded to it for the model")
+        return [*lines, *self._far()]
+
+    def _far(self) -> list[str]:
+        """Return a line for each of the first columns with isolated values, and one for the rest."""
+        lines = []
+        for n, (times, each) in list(self.far.items())[:SHOWN]:
+            many, check = ("1 value lies", "it") if len(each) == 1 else (f"{len(each)} values lie", "them")
+            scope = f"more than {_floor(times):,} times the interquartile range from the median"
+            lines.append(f"{_cut(n)}: {many} {scope} ({', '.join(each)}); check {check} for a typing error")
+        if len(self.far) > SHOWN:
+            lines.append(f"{listed(list(self.far)[SHOWN:])} too: a few values far from all others; check them for typing errors")
         return lines
 
 
@@ -236,9 +277,15 @@ def _overruled(kind: str, names: Sequence[str], source: str) -> str:
     return f"{kind}={'+'.join(map(quoted, names)) if len(names) <= SHOWN else ''} overrules"
 
 
-def _step(column: Column) -> str:
-    """Return the step of a column's grid with its unit: 0.01, 7 days or 60 s."""
-    step = column.resolution or 1.0
+def _floor(times: float) -> int:
+    """Return a number of at least 1, rounded down to its first digit."""
+    digit = 10 ** int(math.log10(times))
+    return int(times // digit) * digit
+
+
+def _step(column: Column, step: float) -> str:
+    """Return a step or a width in the unit of the column: 0.01, 7 days or 60 s."""
+    step = step or 1.0
     if not column.dtype.startswith("datetime64"):
         return f"{step:.4g}"
     return f"{step * 86400:.4g} s" if step < 1 else "1 day" if step == 1 else f"{step:.4g} days"

@@ -8,11 +8,12 @@ as if they had it: the odds count every way to choose the values that are off.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 resolves
+from vaestro.spaces import FINEST
+
 DIGITS = 9  # decimals 0 .. 8 are tried, and as many more as the largest value is below 1
 STRAY_SHARE = 0.01  # of the values may lie off the grid,
 STRAY_REST = 0.05  # and of those that do not share the most frequent value
@@ -73,17 +74,16 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
     Args:
         values: the distinct numbers, sorted, at least two.
         times: how often each occurs.
-        scale: their standard deviation, of which no step is less than 2^-22.
+        scale: their standard deviation. Only the width of cells without a grid depends on it.
     """
     found = fractions(values, times)
     if found.units:
-        units = found.units * max(1, math.ceil(FINEST * scale * found.parts / found.units))
-        return Lattice(units / found.parts, found.residue % units / found.parts, off=found.off)
+        return Lattice(found.units / found.parts, found.residue / found.parts, off=found.off)
     often, total = int(times.argmax()), times.sum()
     if times[often] >= 10 or times[times >= 3].sum() > 0.01 * total or times[times >= 2].sum() > 0.5 * total:
         spaced = _spaced(values.astype(np.float64), times, float(np.finfo(values.dtype).eps))
         if spaced is not None:
-            return Lattice(max(spaced.step, FINEST * scale), spaced.origin, off=spaced.off)
+            return spaced
         own = float(np.spacing(np.quantile(np.abs(values), 0.01).astype(values.dtype)))
         if own > 1e-3 * scale:  # numbers repeat because their type has no more digits
             return Lattice(own, values[often].item())
@@ -127,12 +127,13 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
         parts = 10**digits
         points = np.rint(values * parts)
         off = np.abs(values - points / parts) > eps * size
+        aside = np.abs(points) >= 2**53  # floats this large are whole numbers of steps, on any grid
         some = bool(off.any())
-        if times[off].sum() > most or (some and (bulk is not None or (~off).sum() < 4)):
+        if times[off | aside].sum() > most or (some and (bulk is not None or (~off).sum() < 4)):
             continue
         # If a step is hardly above the rounding of floats, numbers on no grid look as if they were on one: these are the odds.
         odds = float(np.log10(np.clip(2 * eps * size[~off] * parts, 1e-6, 1)).sum()) + _choices(len(values), int(off.sum()))
-        if odds > DECIMAL_ODDS or np.abs(points[~off]).max(initial=0) >= 2**53:
+        if odds > DECIMAL_ODDS:
             if not some:
                 break
             continue
@@ -141,7 +142,8 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
             chance = _choices(len(values), lost) - (len(values) - lost - 1) * math.log10(parts / coarser)
             if chance < ODDS:
                 return bulk
-        found = _coarsest(np.where(off, 0, points).astype(np.int64), times, parts, off, most)
+        found = _coarsest(np.where(off | aside, 0, points).astype(np.int64), times, parts, off | aside, most)
+        found = replace(found, off=found.off & ~aside if len(found.off) else NOWHERE)
         if not some:
             return found
         bulk, coarser = found, parts

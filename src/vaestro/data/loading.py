@@ -145,7 +145,7 @@ def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> st
         return None
     splits = {s: [[a is p.whole for a in arrays].index(True), len(p)] for s, p in parts.items() if len(p)}
     settings = {"options": options, "trusted": name in NAMED, "arrays": [_lie(a) for a in arrays], "splits": splits}
-    return cache.key("found-2", [file for file, _ in places], settings, Path(places[0][0]).parent)
+    return cache.key("found-3", [file for file, _ in places], settings, Path(places[0][0]).parent)
 
 
 def _lie(array: np.ndarray) -> list[Any]:
@@ -452,7 +452,17 @@ def _infer_table(parts: Mapping[str, Part], options: Mapping[str, Any], name: st
             differing = sorted(columns ^ set(frame.columns))
             raise ValueError(f"expected splits with the same columns in {name}; got {differing[0]!r} in some only")
     whole = Frame({n: np.ma.concatenate([f.columns[n] for f in frames.values() if len(f)]) for n in frames["train"].columns})
-    return kinds.infer_space(whole, frames["train"], options, name)
+    one = len(distinct(parts.values())) == 1
+
+    def place(row: int) -> str:
+        for s, part in parts.items():
+            if row < len(frames[s]):
+                row = row if part.index is None else int(part.index[row])
+                return f"row {row + 1:,}" if one else f"row {row + 1:,} of {s}"
+            row -= len(frames[s])
+        raise IndexError(row)
+
+    return kinds.infer_space(whole, frames["train"], options, name, place)
 
 
 # -- laying it out ----------------------------------------------------------------------------------------------------
