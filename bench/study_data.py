@@ -44,11 +44,10 @@ def templates(n: int, seed: int = 0, *, cells: int = 100, classes: int = 10, fli
     return (chosen ^ (r.random((n, cells)) < flips)).astype(np.uint8)
 
 
-def bars(n: int, seed: int = 0, *, side: int = 8, share: float = 0.25, flips: float = 0.1) -> np.ndarray:
-    """Draw binary images (n, side, side) of horizontal and vertical bars, each present by itself, with a few flipped cells."""
+def bars(n: int, seed: int = 0, *, side: int = 8, share: float = 0.4, flips: float = 0.15) -> np.ndarray:
+    """Draw binary images (n, side, side) of horizontal bars, each present by itself, and flip a share of the cells."""
     r = np.random.default_rng(seed)
-    rows, columns = r.random((n, side, 1)) < share, r.random((n, 1, side)) < share
-    return ((rows | columns) ^ (r.random((n, side, side)) < flips)).astype(np.uint8)
+    return ((r.random((n, side, 1)) < share) ^ (r.random((n, side, side)) < flips)).astype(np.uint8)
 
 
 def binary(n: int, seed: int = 0, *, cells: int = 64, factors: int = 3, strength: float = 1.0) -> np.ndarray:
@@ -59,7 +58,7 @@ def binary(n: int, seed: int = 0, *, cells: int = 64, factors: int = 3, strength
     return (r.random((n, cells)) < 1 / (1 + np.exp(-logits))).astype(np.uint8)
 
 
-def curve(n: int, seed: int = 0, *, cells: int = 12, noise: float = 0.1) -> np.ndarray:
+def curve(n: int, seed: int = 0, *, cells: int = 12, noise: float = 0.5) -> np.ndarray:
     """Draw points near a curved surface with two coordinates, which no linear map flattens."""
     loadings = np.random.default_rng(cells).normal(size=(4, cells))
     r = np.random.default_rng(seed)
@@ -98,7 +97,7 @@ def table(n: int, seed: int = 0) -> Table:
     }
 
 
-def waves(n: int, seed: int = 0, *, length: int = 32, noise: float = 0.05) -> np.ndarray:
+def waves(n: int, seed: int = 0, *, length: int = 32, noise: float = 0.5) -> np.ndarray:
     """Draw one sine wave a row, of any phase and amplitude and one of a range of frequencies, with noise."""
     r = np.random.default_rng(seed)
     t = np.linspace(0, 2 * np.pi, length)
