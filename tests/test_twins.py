@@ -136,6 +136,14 @@ def test_large_data_are_compared_by_hashes_and_a_sample(monkeypatch: pytest.Monk
     assert said(x[:N], held).startswith("about ")
 
 
+def test_texts_of_a_small_language_repeat_by_chance() -> None:
+    r = np.random.default_rng(0)
+    words = [f"{a} {b}" for a in ("the", "a", "my") for b in ("cat", "dog", "ship", "king")]
+    assert vs.load([words[i] for i in r.integers(0, len(words), 600)]).shared == ()
+    twice = [f"line {i} of {i * 7919 % 1000}" for i in range(300)] * 2
+    assert any("texts each equal a training text" in s for s in vs.load(twice).shared)
+
+
 def test_equal_texts_are_said_unless_texts_repeat_by_chance() -> None:
     r = np.random.default_rng(6)
     words = np.array(["dog", "cat", "ship", "river", "king", "moon", "tree", "road"])

@@ -46,9 +46,11 @@ def means(space: Space, x: np.ndarray, dtype: str | None = None, *, most_probabl
 
 
 def rounding(space: Space, dtype: str | None = None) -> str:
-    """Say to what `means` are rounded, with the option that leaves them as they are; nothing where they are not."""
-    if space.kind in (Kind.TOKENS, Kind.CATEGORY) or dtype == "float" or (dtype is None and space.kind is Kind.BINARY):
+    """Say to what `means` are rounded, or that they are probabilities, with the option for the other; nothing where neither holds."""
+    if space.kind in (Kind.TOKENS, Kind.CATEGORY) or dtype == "float":
         return ""
+    if dtype is None and space.kind is Kind.BINARY:
+        return "each cell is a probability (--dtype own writes the more probable value)"
     if space.kind is Kind.TABLE:
         numbers = [c for c in space.columns if c.kind in (Kind.REAL, Kind.COUNT)]
         cut = any(c.resolution or np.dtype(c.dtype).kind in "iu" for c in numbers)

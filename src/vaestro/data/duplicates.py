@@ -37,6 +37,7 @@ SOME = 2000  # training rows from which neighbourhoods are estimated first
 LIKELY = 0.05  # expected independent rows up to which the neighbourhood among all training rows is examined
 EXAMINED = 500  # rows of a split that are so examined; of more candidates, so many are drawn at random
 CERTAIN_TRIPLES = 5  # expected triples of equal texts from which their number says something
+REPEATED = 4  # occurrences of the average training text from which texts are values that repeat, and not copies
 PAIRS = 200_000_000  # pairs of rows up to which all are compared; of more, those in one bucket of a hash
 
 
@@ -54,11 +55,13 @@ def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
 def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str]:
     """Say how many held-out texts equal a training text, from the codes of each split and which of their rows it has.
 
-    Nothing is said of texts that repeat by chance, such as short answers: among training texts, three equal ones are then as frequent
-    as the numbers of single texts and of pairs imply.
+    Nothing is said of texts that repeat by chance. If there are few different texts, repeats are what the distribution gives. If there
+    are more, such as short answers, three equal ones are as frequent among training texts as the numbers of single texts and pairs imply.
     """
     hashed = {name: [hash(line) for line in _lines(*held)] for name, held in splits.items()}
     known, notes = Counter(hashed["train"]), []
+    if len(known) * REPEATED <= len(hashed["train"]):
+        return []
     times = Counter(known.values())
     triples = 2 / 3 * times[2] ** 2 / max(1, times[1])  # if every text is drawn with the same small probability; more if they differ
     if triples >= CERTAIN_TRIPLES and sum(n for k, n in times.items() if k >= 3) >= triples / 2:
