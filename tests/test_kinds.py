@@ -206,12 +206,13 @@ def test_isolated_values_of_dates_counts_and_files_are_named_with_their_rows(rng
     assert any(note.startswith("day: 1 value lies more") and "(row 6: 2202-03-04)" in note for note in notes)
     assert any(note.startswith("visits: 2 values lie more") and "(row 10: 90210, row 13: 70999); check them" in note for note in notes)
     assert any(note == "x too: a few values far from all others; check them for typing errors" for note in notes)
-    for split in ("train", "test"):
-        x = rng.normal(size=(N, 2))
-        if split == "test":
-            x[40, 1] = 5e4
-        np.savetxt(tmp_path / f"{split}.csv", x, "%.3f", ",", header="a,b", comments="")
-    assert any("b: 1 value lies" in n and "(row 41 of test: 50000.0)" in n for n in vs.load(tmp_path).notes)
+    x = rng.normal(size=N)
+    x[40] = 5e4
+    split = np.where(np.arange(N) % 10 == 0, "test", "train")
+    lines = ["x,y,split", *(f"{a:.3f},{b:.3f},{c}" for a, b, c in zip(x, rng.normal(size=N), split, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    data = vs.load(f"{tmp_path / 't.csv'}:split=split")
+    assert any(n.startswith("x: 1 value lies") and "(row 5 of test: 50000.0)" in n for n in data.notes)
 
 
 TAILS = {

@@ -458,7 +458,8 @@ def _infer_table(parts: Mapping[str, Part], options: Mapping[str, Any], name: st
         for s, part in parts.items():
             if row < len(frames[s]):
                 row = row if part.index is None else int(part.index[row])
-                return f"row {row + 1:,}" if one else f"row {row + 1:,} of {s}"
+                source = next(k for k, p in parts.items() if p.whole is part.whole)  # validation rows may be drawn from the training rows
+                return f"row {row + 1:,}" if one else f"row {row + 1:,} of {source}"
             row -= len(frames[s])
         raise IndexError(row)
 
