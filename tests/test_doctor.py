@@ -20,7 +20,7 @@ from vaestro.diagnosis import Case, Curves, Measures, Remedies, diagnosed, measu
 from vaestro.diagnosis.code import use_of
 from vaestro.diagnosis.continuation import Continuation, continued, worsened
 from vaestro.diagnosis.curves import divergence, not_converged
-from vaestro.diagnosis.statistics import Paired, median_limits, rank_test, t_quantile, variance_factor
+from vaestro.diagnosis.statistics import Paired, combined, median_limits, rank_test, t_quantile, variance_factor
 from vaestro.evaluation import evaluate
 from vaestro.optimizers import AdamW
 from vaestro.spaces import Kind
@@ -99,7 +99,9 @@ def test_not_significant_is_not_absent() -> None:
     c = case(simple(use=Paired.of(six, p=0.02), n=6))
     found = diagnosed(c)
     assert found.verdict == "healthy" and found["not enough data to tell"].severity == "note"
-    assert "too few to tell whether the decoder uses it" in found.summary and "latent unused" not in {f.name for f in found.findings}
+    assert found.summary.startswith("Not enough data to tell whether the decoder uses the code") and "latent unused" not in {
+        f.name for f in found.findings
+    }
 
 
 def test_an_absence_is_said_where_an_upper_limit_is_small() -> None:
@@ -136,7 +138,61 @@ def test_a_deaf_decoder_is_found_and_a_small_code_has_to_raise_the_objective() -
         m = simple(use=used, rate=0.3, worth=Paired.of(worth + 0.2 * r.normal(size=300)), mean=0.9 * simple().mean)
         assert diagnosed(case(m)).verdict == expected
     unsure = simple(use=used, rate=0.3, worth=Paired.of(r.normal(size=40)))
-    assert diagnosed(case(unsure)).verdict == "healthy" and "not enough data to tell" in {f.name for f in diagnosed(case(unsure)).findings}
+    found = diagnosed(case(unsure))
+    assert found.verdict == "healthy" and "not enough data to tell" in {f.name for f in found.findings}
+    assert found.summary.startswith("Not enough data to tell whether the code is worth its KL of 0.3 nats")
+
+
+def small_code(signal: float, worth: tuple[float, float], rate: float, **more: Any) -> Measures:
+    """Return measures of six units with a signal, and (mean, spread) of what the code raises the objective by, on 100 rows."""
+    r = np.random.default_rng(5)
+    means = r.normal(size=(500, 6))
+    means = (means - means.mean(0)) / means.std(0) * math.sqrt(math.expm1(2 * signal / 6))
+    gain = r.normal(size=100)
+    gain = worth[0] + worth[1] * (gain - gain.mean()) / gain.std()
+    given: dict[str, Any] = {
+        "mean": means, "variance": np.ones((500, 6)), "rates": np.full((500, 6), rate / 6), "rate": rate, "worth": Paired.of(gain),
+        "z_mean": np.zeros(6), "z_std": np.ones(6), "effects": dict.fromkeys(range(6), (rate / 3, 0.001)),
+        "use": Paired.of(2 * rate + 0.3 * rate * r.normal(size=100), p=1e-20), "use_split": "test", "structure": 1.0, "visible": 1.1,
+    }  # fmt: skip
+    return simple(**{**given, **more})
+
+
+def test_a_code_of_noise_near_the_threshold_of_the_signal_is_not_healthy() -> None:
+    # A run of independent normals had a signal of 0.0502 nats, and raised the objective by -0.004 +- 0.016 nats.
+    for signal in (0.048, 0.0502, 0.06):
+        found = diagnosed(case(small_code(signal, (-0.004, 0.16), 1.06 * signal), 6))
+        assert found.verdict == "collapsed" and found["posterior collapse"].severity == "warning"
+        assert "informative" not in {u.role for u in found.units}
+    shown = diagnosed(case(small_code(0.06, (0.04, 0.1), 0.0636), 6))
+    assert shown.verdict == "small rate but informative"
+
+
+@pytest.mark.parametrize(("structure", "severity"), [(1.0, "warning"), (3.0, "error")])
+def test_units_of_a_code_that_is_not_worth_its_kl_are_not_informative(structure: float, severity: str) -> None:
+    # Fair coins after a warm-up: 0.66 nats of KL, each unit changes the reconstruction, and the objective gains -0.006 +- 0.049 nats.
+    spread = 0.49 if severity == "warning" else 0.2
+    found = diagnosed(case(small_code(0.63, (-0.006, spread), 0.66, structure=structure), 6))
+    assert found.verdict == "latent unused by the decoder" and {u.role for u in found.units} == {"noise"}
+    finding = found["latent unused"]
+    assert finding.severity == severity and bool(finding.remedy) == (severity == "error")
+    assert severity == "error" or "nothing to encode" in finding.no_remedy
+    worth = diagnosed(case(small_code(0.63, (0.3, 0.5), 0.66, structure=structure), 6))
+    assert worth.verdict == "small rate but informative" and {u.role for u in worth.units} == {"informative"}
+
+
+def test_a_smaller_latent_is_offered_only_for_several_inactive_units() -> None:
+    def switched_off(off: int) -> Any:
+        m = simple(
+            mean=np.concatenate([np.random.default_rng(0).normal(size=(500, 8 - off)), np.zeros((500, off))], 1),
+            variance=np.concatenate([np.full((500, 8 - off), 0.05), np.ones((500, off))], 1),
+            rates=np.tile([1.5] * (8 - off) + [0.0] * off, (500, 1)), z_mean=np.zeros(8), z_std=np.ones(8),
+        )  # fmt: skip
+        return diagnosed(case(m, 8))["units switched off"]
+
+    one, three = switched_off(1), switched_off(3)
+    assert "1 of 8 units is inactive" in one.evidence and not one.remedy
+    assert "3 of 8 units are inactive" in three.evidence and "--latent 5" in three.remedy
 
 
 def test_a_code_for_pure_noise_is_not_called_informative(tmp_path: Path) -> None:
@@ -148,9 +204,37 @@ def test_a_code_for_pure_noise_is_not_called_informative(tmp_path: Path) -> None
 
 
 def test_the_weights_that_some_data_chose_are_tested_more_strictly_on_them() -> None:
-    use = Paired.of(np.random.default_rng(0).exponential(2, 50), p=5e-4)
-    assert use_of(case(simple(use=use)))[0] == "used"
-    assert use_of(case(simple(use=use, chosen=40)))[0] == "unclear"
+    assert combined([5e-4], [0]) == 5e-4 and combined([5e-4], [40]) == pytest.approx(0.02)
+    use = Paired.of(np.random.default_rng(0).exponential(2, 50))
+    for p, state in ((5e-4, "used"), (0.02, "unclear")):
+        assert use_of(case(simple(use=replace(use, p=p))))[0] == state
+    # Fisher: -2 ln(p1 p2) is chi-square with 4 degrees of freedom; its 1 % quantile is 13.2767.
+    assert combined([math.exp(-13.2767 / 4)] * 2, [0, 0]) == pytest.approx(0.01, rel=1e-4)
+    null = np.random.default_rng(0).random((20_000, 2))
+    assert np.mean([combined(list(p), [0, 1]) < 0.01 for p in null]) == pytest.approx(0.01, abs=0.003)
+
+
+@pytest.mark.usefixtures("_double")
+def test_only_rows_that_chose_the_weights_are_corrected_for_the_choice() -> None:
+    model, rows = ppca(230, 0)
+    train, valid = rows.pick(slice(0, 100)), replace(rows.pick(slice(100, 108)), name="valid")
+
+    def p(unseen: int, validations: int) -> float:
+        fresh = replace(rows.pick(slice(108, 108 + unseen)), name="test")
+        m = measure(model, train, valid, vs.Objective(), unseen=fresh, validations=validations)
+        assert m.use is not None and m.use.p is not None and m.use.n == (unseen if unseen >= 100 else unseen + 8)
+        return m.use.p
+
+    assert p(100, 60) == p(100, 0)
+    few, chosen = p(8, 0), p(8, 60)
+    assert few < chosen < 60 * few
+
+
+def test_eight_unseen_rows_and_eight_that_chose_among_sixty_show_a_clear_use() -> None:
+    # As for a table of 150 rows: 7.8 +- 1.1 nats, positive for all, by chance with 0.002 in each half; together 2.7e-5 if nothing was chosen.
+    use = Paired.of(np.random.default_rng(0).gamma(3, 2.6, 16), p=combined([0.0021, 0.0021], [0, 60]))
+    m = simple(use=use, use_split="test and valid", n=8, chosen=60)
+    assert use_of(case(m))[0] == "used" and "not enough data to tell" not in {f.name for f in diagnosed(case(m)).findings}
 
 
 # -- units, structure, collapse ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -553,3 +554,12 @@ def test_thousands_of_units_show_the_top_ones() -> None:
     figure = figures.units({"units": lines})
     assert figure is not None and len(figure["data"][0]["x"]) == figures.SHOWN_UNITS and figure["data"][0]["y"][0] == 4095
     assert "unit 4095 at (63, 63)" in figure["data"][0]["text"][0]
+
+
+def test_the_legend_of_units_names_every_role() -> None:
+    page = files("vaestro.report") / "page"
+    html, css = ((page / name).read_text() for name in ("run.html", "style.css"))
+    classes = {"--c2": "second", "--faint": "off", "--c3": "third"}
+    for colour in set(figures.ROLES.values()) - {"--c1"}:
+        assert f'<li><i class="{classes[colour]}">' in html and f".key i.{classes[colour]} {{ background: var({colour}); }}" in css
+    assert len(set(figures.ROLES.values())) == 4 and "not enough data to tell</li>" in html

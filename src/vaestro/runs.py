@@ -292,7 +292,7 @@ class Run:
         if objective.beta.adaptive and logged.lines and math.isfinite(logged.beta):
             objective.beta = Schedule(logged.beta)  # what it had come to
         if finite:
-            chosen = sum(line.get("split") == "valid" for line in metrics) if held_out is data.valid else 0
+            chosen = sum(line.get("split") == "valid" for line in metrics) if held_out is data.valid and config.get("keep") != "last" else 0
             unseen = data.test if held_out is data.valid else None
             measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed, unseen=unseen, validations=chosen)
         curves = Curves(metrics, steps, self.finished, measures.valid[1] if measures else 0.0)

@@ -1,4 +1,4 @@
-"""What codes say: whether they depend on the data, whether the decoder uses them, and what each unit is for.
+"""Judge codes: whether they depend on the data, whether the decoder uses them, and the role of each unit.
 
 Each answer has three values. An absence is stated from an upper limit below a stated size, a presence from a test or a lower limit, and
 between them the data are not enough to tell.
@@ -20,11 +20,15 @@ from vaestro.loop import ACTIVE
 if TYPE_CHECKING:
     from vaestro.diagnosis.rules import Case
 
+Role = Literal["informative", "noise", "off", "unclear"]
 SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
 UNUSED = (0.05, 0.5)  # of the weighted rate: below the first the decoder does not use z, below the second not if chance does as well
-CHANCE = 0.001  # probability by chance above which a use of z is not shown
-WORTH = 0.25  # of the weighted rate, below which a small code does not raise the objective
+CHANCE = 0.01  # probability by chance, corrected for the choice of the weights, above which a use of z is not shown
+WORTH = (0.05, 0.25)  # nats, and of the weighted rate: a code that raises the objective by less is not worth its KL
+UNSTRUCTURED = 1.15  # largest eigenvalue of correlations over that of shuffled cells
+VISIBLE = 1.4  # largest eigenvalue of independent cells, above which correlations are too hard to see to conclude that there are none
 SMALL_RATE = 1.0  # nats in all
+NEAR = 1.5  # of the threshold of the signal, up to which it is near
 FEW = 20  # data below which no absence is stated
 UNIT_RATE = 0.05  # nats of KL above which a unit that does not depend on the data costs something
 
@@ -42,45 +46,66 @@ def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
 
 
 def collapsed(m: Measures) -> bool:
-    """Tell whether the encoder's output does not depend on its input, or changes nothing in texts, up to the limits that are stated."""
+    """Tell whether the encoder's output does not depend on its input, or does not change texts, up to the stated limits."""
     if m.n > 1 and m.reconstruction is not None and m.reconstruction.empty and m.rate < SMALL_RATE:
         return True
-    return silent(m) and not silence_unclear(m)
+    return (silent(m) and not silence_unclear(m)) or faint(m)
+
+
+def faint(m: Measures) -> bool:
+    """Tell whether the signal is near its threshold, and the code is not shown to raise the objective.
+
+    The variance of means over few rows has an error, so a signal just above the threshold is no evidence of a code.
+    """
+    if m.signal is None or m.rate >= SMALL_RATE or m.worth is None or m.worth.low > 0 or m.worth.n < FEW:
+        return False
+    return max(m.signal, _signal_limit(m)) < NEAR * SMALL_SIGNAL
+
+
+def unstructured(m: Measures) -> bool:
+    """Tell whether cells are not correlated beyond chance, in data that would show it."""
+    return m.structure is not None and m.structure < UNSTRUCTURED and (m.visible is None or m.visible <= VISIBLE)
+
+
+def _signal_limit(m: Measures) -> float:
+    """Return the signal of the upper limits of activities, in nats, of all codes that were seen."""
+    activity, variance, _ = codes_of(m)
+    return math.inf if variance is None else 0.5 * float(np.log1p(activity / np.maximum(variance, 1e-12)).sum())
 
 
 def silent(m: Measures) -> bool:
-    """Tell whether the means of the data held out tell next to nothing, as estimated."""
+    """Tell whether the signal of the held-out data is small, as estimated."""
     if m.n < 2:
-        return False  # one datum tells of no dependence
+        return False  # one row shows no dependence
     return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
 
 
 def silence_unclear(m: Measures) -> bool:
-    """Tell whether the code looks silent, and the data are too few to say so."""
+    """Tell whether the estimated signal is small, but not its upper limit."""
     activity, variance, _ = codes_of(m)
     if variance is None:
         return silent(m) and not bool((activity <= ACTIVE).all())
-    return silent(m) and not 0.5 * float(np.log1p(activity / np.maximum(variance, 1e-12)).sum()) < 1.5 * SMALL_SIGNAL
+    return silent(m) and not _signal_limit(m) < NEAR * SMALL_SIGNAL
 
 
 def moving_units(m: Measures) -> np.ndarray:
-    """Tell which units' means depend on the data, (units,): active, or on a smaller scale telling more than noise."""
+    """Tell which units' means depend on the data, (units,): they are active, or have a signal above 0.01 nats."""
     if m.variance is None:
         return m.activity > ACTIVE
     return (m.activity > ACTIVE) | (0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL)
 
 
 def off_units(m: Measures) -> np.ndarray:
-    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of what `_moving` looks at."""
+    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of activity and signal."""
     activity, variance, _ = codes_of(m)
     still = activity <= 1.5 * ACTIVE
     return ~moving_units(m) & (still if variance is None else still & (0.5 * np.log1p(activity / variance) <= 1.5 * SMALL))
 
 
 def use_of(case: Case) -> tuple[str, Paired, float]:
-    """Say whether the decoder uses z: "used", "unused" or "unclear", with the numbers, and the nats below which it is not used.
+    """Return whether the decoder uses z ("used", "unused" or "unclear"), the numbers, and the nats below which it is not used.
 
-    Used: another datum's z is worse than chance explains, and mean or median of what it costs are above 0. Unused: the upper limits of
+    Used: another row's z costs more than chance explains, and the lower limit of its mean or median is above 0. Unused: the upper limits of
     both lie below a twentieth of the weighted rate or 0.01 nats; or chance explains them, and they lie below half of the weighted rate, so
     that the code costs more than it can save. For a code of less than 1 nat see also `worthless`.
     """
@@ -88,7 +113,7 @@ def use_of(case: Case) -> tuple[str, Paired, float]:
     assert m is not None
     use = Paired.normal(*m.gain, m.n) if m.use is None else m.use
     size = max(SMALL, UNUSED[0] * case.beta * m.rate)
-    depends = use.p is not None and use.p < CHANCE / max(1, m.chosen)
+    depends = use.p is not None and use.p < CHANCE
     enough = use.n >= FEW
     if use.most < size and enough:
         return "unused", use, size
@@ -98,25 +123,29 @@ def use_of(case: Case) -> tuple[str, Paired, float]:
 
 
 def worthless(case: Case) -> bool:
-    """Tell whether a small code, as measured on unseen data, raises the objective by no more than a quarter of what it costs.
+    """Tell whether a small code does not raise the objective of unseen data.
 
-    A model of pure noise may repeat some of each datum through its code: the decoder uses it, and saves just what the KL costs.
+    Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode some of each row: the decoder uses that code, and
+    saves about what the KL costs. The upper limit of the rise must be small; for cells that are not correlated beyond chance, it is enough that
+    the lower limit is not above 0.
     """
     m = case.measures
-    if m is None or m.worth is None or not m.rate < SMALL_RATE or case.autoregressive:
+    if m is None or m.worth is None or case.autoregressive or m.worth.low > 0 or m.worth.n < FEW:
         return False
-    return m.worth.low <= 0 and m.worth.n >= FEW and m.worth.high < WORTH * case.beta * m.rate
+    if m.rate >= SMALL_RATE and (not m.effects or "informative" in _own_roles(case)):
+        return False
+    return m.worth.high < max(WORTH[0], WORTH[1] * case.beta * m.rate) or (case.beta <= 1 and unstructured(m))
 
 
 def unused(case: Case) -> bool:
-    """Tell whether the code depends on the data, and the decoder certainly does not use it or gains nothing by it."""
+    """Tell whether the code depends on the data, but the decoder certainly does not use it or the objective gains nothing from it."""
     return case.measures is not None and not collapsed(case.measures) and (use_of(case)[0] == "unused" or worthless(case))
 
 
 def used(case: Case) -> bool:
-    """Tell whether the code depends on the data, and the decoder certainly uses it; of a small code also that it raises the objective."""
+    """Tell whether the code depends on the data and the decoder certainly uses it; a small code must also raise the objective."""
     m = case.measures
-    if m is None or collapsed(m) or use_of(case)[0] != "used":
+    if m is None or collapsed(m) or use_of(case)[0] != "used" or worthless(case):
         return False
     return m.worth is None or m.rate >= SMALL_RATE or case.autoregressive or m.worth.low > 0
 
@@ -139,7 +168,8 @@ def units_of(case: Case) -> tuple[Unit, ...]:
     m = case.measures
     if m is None:
         return ()
-    activity, moving, off = m.activity, moving_units(m), off_units(m)
+    activity, roles = m.activity, _own_roles(case)
+    useless = ("informative", "unclear") if unused(case) else ("informative",) if collapsed(m) else ()
     variance = None if m.variance is None else m.variance.mean(0, dtype=np.float64)
     rates = None if m.rates is None else m.rates.mean(0, dtype=np.float64)
     kl, low = (None if x is None else np.asarray(x).ravel() for x in _unit_kls(m))
@@ -148,7 +178,9 @@ def units_of(case: Case) -> tuple[Unit, ...]:
         effect, error = m.effects.get(j, (None, None))
         rate = None if rates is None else float(rates[j])
         active = moved > ACTIVE
-        paid = active or (rate is not None and rate > UNIT_RATE)
+        role = roles[j]
+        if role in useless:
+            role = "noise"  # no unit of a code without use is informative
         units.append(
             Unit(
                 unit=j,
@@ -164,7 +196,7 @@ def units_of(case: Case) -> tuple[Unit, ...]:
                 aggregate_std=float(m.z_std[j]),
                 kl_to_prior=None if kl is None else float(kl[j]),
                 kl_to_prior_low=None if low is None else float(low[j]),
-                role=_role(case, j, rate, bool(moving[j]), paid, bool(off[j])),
+                role=role,
             )
         )
     return tuple(units)
@@ -175,12 +207,17 @@ def _unit_kls(m: Measures) -> tuple[np.ndarray | None, np.ndarray | None]:
     return (None, None) if found is None else (found.unit_kl, found.unit_kl_lower)
 
 
-def _role(
-    case: Case, unit: int, rate: float | None, moving: bool, paid: bool, off: bool
-) -> Literal["informative", "noise", "off", "unclear"]:
-    """Judge one unit: what it saves for certain, against half of what the loss charges for it."""
+def _own_roles(case: Case) -> list[Role]:
+    """Judge each unit alone: what it certainly saves, against half of its weighted rate."""
     m = case.measures
     assert m is not None
+    rates = [None] * len(m.activity) if m.rates is None else m.rates.mean(0, dtype=np.float64).tolist()
+    moving, off = moving_units(m).tolist(), off_units(m).tolist()
+    return [_own_role(case, m, unit, rate, moving[unit], off[unit]) for unit, rate in enumerate(rates)]
+
+
+def _own_role(case: Case, m: Measures, unit: int, rate: float | None, moving: bool, off: bool) -> Role:
+    paid = bool(m.activity[unit] > ACTIVE) or (rate is not None and rate > UNIT_RATE)
     if not paid and not moving:
         return "off" if off or m.n >= FEW else "unclear"
     if unit not in m.effects:

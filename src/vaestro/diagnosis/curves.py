@@ -1,7 +1,7 @@
-"""What is read off the curves of a run: reconstruction and KL apart, and the weight of the KL beneath.
+"""Rules on the curves of a run: reconstruction, KL, and the weight of the KL.
 
-The training line is of the weights as they move, averaged over an epoch, and validation is of their average: the two are never
-compared. Rules here see what `metrics.jsonl` holds and nothing else, so that they also run at each validation while a run is trained.
+Training lines are of the current weights, averaged over an epoch. Validation lines are of the averaged weights. The two are not compared.
+Rules here use only `metrics.jsonl`, so they also run at each validation during training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import plus_minus
 
 ENOUGH = 3  # validations after the first step
-SMALL_SIGNAL = 0.05  # nats that the means of all units tell of the data, below which they are said to tell nothing
+SMALL_SIGNAL = 0.05  # nats of signal of all units together, below which the encoder's output hardly depends on its input
 SMALL_RATE = 0.1  # nats
 WAITED = 0.1  # of the time
 
@@ -181,10 +181,10 @@ def not_converged(
     numbers: dict[str, Any] = {"step": curves.last, "steps": curves.steps, "size": size}
     if not curves.finished:
         lr = _number(curves.lines[-1], "lr") if curves.lines else math.nan
-        said.append(f"the run stopped at step {curves.last:,} of {curves.steps:,}, before its learning rate ({lr:.2g}) had come down")
+        said.append(f"the run stopped at step {curves.last:,} of {curves.steps:,}, before the end of its schedule (learning rate {lr:.2g})")
     if curves.valid and len(bounds) < ENOUGH:
         many = f"{len(bounds)} validation{'s' if len(bounds) != 1 else ''}"
-        said.append(f"{many} after the first step, fewer than {ENOUGH}, say nothing of convergence")
+        said.append(f"convergence cannot be judged from {many} after the first step; it needs {ENOUGH}")
     elif curves.valid:
         steps = np.array([line["step"] for line in curves.after_start()], float)
         rise, error = float(bounds[-1] - np.interp(0.9 * steps[-1], steps, bounds)), curves.error()
@@ -206,7 +206,9 @@ def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:
     """Find a run without validation."""
     if curves.valid or not curves.train:
         return None
-    return Finding("no validation", "warning", "nothing was held out: neither convergence nor overfitting can be judged", "", "curves")
+    return Finding(
+        "no validation", "warning", "there are no validation data: neither convergence nor overfitting can be judged", "", "curves"
+    )
 
 
 def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -218,12 +220,12 @@ def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
     if not enough or (settled is not None and settled <= 0.9 * curves.last):
         return None
     when = "was still moving at the end" if settled is None else f"reached its last value only at step {settled:,}"
-    said = f"the weight of the KL {when} (step {curves.last:,}: {curves.beta:.3g}): the model had no time to settle at it"
+    said = f"the weight of the KL {when} (step {curves.last:,}: {curves.beta:.3g}): too few steps remained at this weight"
     return Finding("schedule too long", "warning", said, remedy.shorter_schedule(curves.beta), "curves", {"settled": settled})
 
 
 def stagnation(curves: Curves, remedy: Remedies) -> Finding | None:
-    """Find a KL that falls at a constant weight while reconstruction does not improve: the decoder is giving the latent up."""
+    """Find a KL that falls at a constant weight while reconstruction does not improve: the decoder uses the latent less and less."""
     settled = curves.settled_from()
     after = [line for line in curves.after_start() if settled is not None and line["step"] >= settled]
     if len(after) < 2 * ENOUGH:
@@ -267,18 +269,25 @@ def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
 
 
 def silent_code(curves: Curves, remedy: Remedies) -> Finding | None:
-    """Find an encoder whose output does not depend on its input, by what validation logs of it; never by the KL alone."""
-    after, told = curves.after_start(), curves.column("signal")
-    if len(after) < 2 or not (told[-2:] < SMALL_SIGNAL).all():
+    """Find an encoder whose output does not depend on its input, by the logged signal; never by the KL alone.
+
+    The log does not show whether the data have structure, so this is a warning that refers to the whole diagnosis.
+    """
+    after, signal = curves.after_start(), curves.column("signal")
+    if len(after) < 2 or not (signal[-2:] < SMALL_SIGNAL).all():
         return None
     rate, silent = _number(after[-1], "rate"), curves.silent_from()
     kl = (
         f"the KL has been below {SMALL_RATE} nats since step {silent:,}"
         if silent is not None
-        else f"the KL of {rate:.2f} nats tells nothing of the data"
+        else f"the KL is {rate:.2f} nats, but q(z | x) is nearly the same for every x"
     )
-    said = f"the encoder's output does not depend on its input: the means of all units tell {told[-1]:.2g} nats of validation data; {kl}"
-    return Finding("posterior collapse", "error", said, remedy.for_collapse(curves.beta), "curves")
+    said = (
+        f"the encoder's output hardly depends on its input so far: the signal of all units together is {signal[-1]:.2g} nats on validation "
+        f"data; {kl}. Diagnose the run after training for the cause: there may also be nothing to encode"
+    )
+    command = remedy.with_beta(1.0) if curves.beta > 1 else remedy.diagnose()
+    return Finding("posterior collapse", "warning", said, command, "curves")
 
 
 def weight_of_kl(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -286,25 +295,23 @@ def weight_of_kl(curves: Curves, remedy: Remedies) -> Finding | None:
     beta = curves.beta
     if not math.isfinite(beta) or math.isclose(beta, 1, rel_tol=1e-6):
         return None
-    said = (
-        f"the loss weights the KL by {beta:.4g} at the end: what is reported is the unweighted bound, which this training did not maximise"
-    )
+    said = f"the KL has weight {beta:.4g} at the end. The reported bound is unweighted; training did not maximise it"
     return Finding("weight of the KL", "note", said, remedy.with_beta(1.0), "curves", {"beta": beta})
 
 
 LIVE = (silent_code, stagnation, falling_bound)
-AT_ONCE = (skipped_steps, slow_data)  # what is said from the first validation on
+AT_ONCE = (skipped_steps, slow_data)  # reported from the first validation on
 
 
 @final
 class Watcher:
-    """Watch a run at each validation: say each thing once, when it is first seen.
+    """Apply the live rules at each validation, and report each finding once, when it first holds.
 
     Args:
         steps: planned steps.
         remedy: command lines for this run.
-        settle: the share of a run in which nothing is said of its code, since a healthy KL often rises from near zero.
-        reads_latent: whether the decoder sees the latent; nothing is said of the code of one that does not.
+        settle: the share of a run in which the code is not judged, since a healthy KL often rises from near zero.
+        reads_latent: whether the decoder has z as an input; if not, its code is not judged.
     """
 
     def __init__(self, steps: int, remedy: Remedies, settle: float = 0.2, reads_latent: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What options and data show before the first step."""
+"""Findings from options and data before the first step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Plan:
 
 
 def lint(plan: Plan) -> list[Finding]:
-    """Read options and data before the first step: what can already be seen to go wrong, the worst first."""
+    """Check options and data before the first step, and return findings, the worst first."""
     found = [f for f in (rule(plan) for rule in RULES) if f is not None]
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
@@ -58,16 +58,16 @@ def lint(plan: Plan) -> list[Finding]:
 def _weight(plan: Plan) -> Finding | None:
     last = plan.beta.value
     if last == 0:
-        said = "beta 0: nothing ties the code to the prior, so samples start where no code lies, and the bound may be far below log p(x)"
+        said = "beta 0: the loss has no term for the prior. Prior samples may be far from all codes, and the bound far below log p(x)"
         return Finding("weight of the KL", "warning", said, plan.remedy.with_beta(1.0))
     if last > 1:
-        said = f"beta {last:g}: units switch off that the bound would pay for; the bound that is reported is unweighted"
+        said = f"beta {last:g}: units become inactive that would raise the bound; the reported bound is unweighted"
         return Finding("weight of the KL", "note", said, plan.remedy.with_beta(1.0))
     return None
 
 
 def _library(plan: Plan) -> Finding | None:
-    """Look whether the library is the sum of the counts that it is given for."""
+    """Find a library that is the sum of the modelled counts."""
     name = plan.remedy.library
     rows = plan.data.train.spread(TOTALS)
     if name is None or rows.given is None or rows.given_space is None or name not in rows.given_space.names:
@@ -77,8 +77,8 @@ def _library(plan: Plan) -> Finding | None:
     if not np.allclose(library, totals, rtol=1e-3, atol=0.5):
         return None
     said = (
-        f"{name} is the sum of the counts that it is given for: p(x | {name}) then knows what it is asked for, and its bound "
-        "must not stand beside those of models that do not; a total of cells that are not modelled, or of the whole sample, is a library"
+        f"{name} is the sum of the modelled counts: p(x | {name}) then conditions on a function of x, and its bound cannot be compared "
+        "with that of a model without this condition. A library is a total of cells that are not modelled, or of the whole sample"
     )
     return Finding("library of its own counts", "warning", said)
 
@@ -99,7 +99,7 @@ def _length(plan: Plan) -> Finding | None:
         said = f"{plan.steps:,} steps of {plan.batch} see {plan.epochs:.0%} of the {len(plan.data.train):,} training data once"
         return Finding("short run", "warning", said)
     if plan.epochs < ENOUGH:
-        said = f"{plan.epochs:.1f} epochs: with fewer than {ENOUGH} validations nothing can be said of convergence"
+        said = f"{plan.epochs:.1f} epochs: convergence cannot be judged with fewer than {ENOUGH} validations"
         return Finding("short run", "note", said)
     return None
 
@@ -108,8 +108,9 @@ def _few_data(plan: Plan) -> Finding | None:
     rows = len(plan.data.train)
     if rows >= FEW_ROWS or plan.parameters < WEIGHTS_EACH * rows:
         return None
-    said = f"{rows:,} training data for {plan.parameters:,} weights: they can be learnt by heart (the best weights by validation are kept)"
-    return Finding("few data", "note", said, plan.remedy.smaller())
+    kept = "" if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid) else ". The best weights by validation are kept"
+    said = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
+    return Finding("few data", "note", said)
 
 
 def _validation(plan: Plan) -> Finding | None:
@@ -117,7 +118,7 @@ def _validation(plan: Plan) -> Finding | None:
     if rows >= FEW_VALID:
         return None
     said = f"{rows} validation data: " + (
-        "nothing tells when to stop, or which weights are best" if not rows else "their bound has a large error"
+        "early stopping and the choice of the best weights need validation data" if not rows else "their bound has a large error"
     )
     return Finding("little validation", "warning" if not rows else "note", said)
 
@@ -131,7 +132,9 @@ def _fixed_variance(plan: Plan) -> Finding | None:
     there = float(np.nanmean(np.nanvar(values, 0)))
     if not there > 0 or variance < LEFT * there:
         return None
-    said = f"a fixed variance of {variance:g}, where a cell of the data has {there:.3g}: little is left to explain, and units will be off"
+    said = (
+        f"the fixed variance is {variance:g}, and the data have {there:.3g} per cell: little is left to explain, so units will be inactive"
+    )
     return Finding("variance that does not fit", "warning", said, plan.remedy.learned_variance())
 
 
@@ -139,7 +142,7 @@ def _many_units(plan: Plan) -> Finding | None:
     cells = plan.data.space.cells
     if plan.units <= cells:
         return None
-    said = f"{plan.units:,} latent units for {cells:,} cells of a datum: more than a copy of the data needs"
+    said = f"{plan.units:,} latent units for {cells:,} cells per row: a copy of the row needs fewer"
     return Finding("many units", "note", said)
 
 

@@ -19,7 +19,7 @@ from vaestro import densities
 from vaestro.data import Rows
 from vaestro.densities import variance_of
 from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
-from vaestro.diagnosis.statistics import LEVEL, Paired, rank_test
+from vaestro.diagnosis.statistics import LEVEL, Paired, combined, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
 from vaestro.loop import signal, told
@@ -66,7 +66,7 @@ class Measures:
             have; None where there are too few.
         visible: the smallest such eigenvalue, of correlations in the population, that these data can show.
         use: by how much another datum's z, averaged over several, raises the distortion of each datum of `use_split`, with the p-value of
-            the rank test against chance; None where there are fewer than three data.
+            the rank test against chance, corrected for `chosen`; None where there are fewer than three data.
         worth: by how much the code raises the objective of each of these data: the distortion with the one z that is best for all, less
             that with a datum's own z and the weighted rate; None where there is no such z.
         chosen: number of validations among which the weights were chosen by data of `use_split`; 0 if they had no part in it.
@@ -165,9 +165,8 @@ def measure(
         sets = [scored] if fresh is None else [fresh] if len(fresh) >= FEW else [fresh, scored]
         sets = [rows for rows in sets if len(rows) > 2]
         if sets:
-            _use(model, found, sets, passes, seed)
+            _use(model, found, sets, [validations if rows is scored else 0 for rows in sets], passes, seed)
             found.worth = _worth(model, trained, sets, objective.beta.value, seed)
-            found.chosen = validations if any(rows is scored for rows in sets) else 0
     found.effects, found.limits = _effects(model, scored, found, passes // 2, seed)
     if getattr(getattr(model, "posterior", None), "scored_anywhere", True):
         most = max(2, math.isqrt(PAIRS // units))
@@ -184,10 +183,12 @@ def measure(
 
 
 @torch.inference_mode()
-def _use(model: LatentModel, found: Measures, sets: list[Rows], passes: int, seed: int) -> None:
-    """Measure whether the decoder uses z."""
+def _use(model: LatentModel, found: Measures, sets: list[Rows], chosen: list[int], passes: int, seed: int) -> None:
+    """Measure whether the decoder uses z. Only rows on which the weights were chosen are corrected for that choice."""
     parts = [_exchanged(model, rows, passes, seed) for rows in sets]
-    found.use = Paired.of(np.concatenate([others.mean(0) - own for others, own in parts]), p=rank_test(parts))
+    p = combined([rank_test([part]) for part in parts], chosen)
+    found.use = Paired.of(np.concatenate([others.mean(0) - own for others, own in parts]), p=p)
+    found.chosen = sum(chosen)
     found.use_split = " and ".join(rows.name for rows in sets)
 
 

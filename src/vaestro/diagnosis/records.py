@@ -20,30 +20,30 @@ NO_COMMAND = {
     "data changed": "restore the data that the run was trained on, or train again on these",
     "divergence": "train again with a lower --lr",
     "duplicates between splits": "remove the copies from the data, or put copies into one split, and train again",
-    "few data": "only more data help; the weights kept are the best on validation data",
+    "few data": "compare the training and validation bounds for overfitting; more data reduce it",
     "further terms in the loss": "these terms were asked for",
     "gradient mostly noise": "use an objective with more draws, or a larger --batch",
     "high learning rate": "use a lower --lr",
-    "latent unused": "the decoder was built without the latent, or each remedy was tried; use another --likelihood or --network",
+    "latent unused": "each remedy known for this was tried, or would be refused for this model; use another --likelihood or --network",
     "library of its own counts": "use a library that is not computed from the modelled counts",
     "little validation": "hold out more data, such as SOURCE:valid=0.1",
-    "log-variance at its limit": "raise limit= of the posterior only if a code has to be that exact or that flat",
+    "log-variance at its limit": "raise limit= of the posterior only if codes must be that exact or that flat",
     "many units": "use a smaller --latent, unless more units than cells are intended",
     "no validation": "hold out data, such as SOURCE:valid=0.1",
     "not converged": "train with more --steps",
     "not enough data to tell": "hold out more data, such as SOURCE:valid=0.2, or evaluate on more test data",
     "overfitting": "no smaller network of this kind can be built: use more data, or a network of another kind",
     "partial collapse": "each remedy was tried, or would be refused for this model",
-    "posterior collapse": "there may be nothing to encode, the decoder was built without the latent, or each remedy was tried",
+    "posterior collapse": "each remedy known for this was tried, or would be refused for this model; use another --likelihood or --network",
     "reconstruction stagnates while the KL falls": "use a lower --lr",
     "schedule too long": "use a schedule with a smaller share of the run",
     "short run": "train with more --epochs",
     "slow data": "decode the data in advance, or use more --workers",
-    "small rate": "nothing needs to change: a small KL is what data of little structure cost",
+    "small rate": "nothing needs to change: data with little structure have a small KL",
     "steps skipped": "use a lower --lr",
     "units switched off": "nothing needs to change: inactive units cost nothing",
     "units that carry noise": "nothing needs to change: more --steps let these units switch off",
-    "validation bound falls": "the run stops early already; the weights kept are the best on validation data",
+    "validation bound falls": "the run already stops early",
     "variance that does not fit": "train longer, or choose another likelihood",
     "weight of the KL": "the weight was asked for",
 }  # fmt: skip
@@ -51,12 +51,12 @@ NO_COMMAND = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Hold one thing that was found.
+    """Hold one finding.
 
     Args:
-        name: what it is called.
-        severity: "error": the model does not do what a VAE is for, or its numbers mislead; "warning": it could be better, or is to
-            be read with care; "note": good to know.
+        name: of the finding.
+        severity: "error": the model does not work as a VAE, or its numbers mislead; "warning": it could be better, or its numbers need
+            care; "note": for information.
         evidence: a sentence with the numbers.
         remedy: a command line that changes it; "" if there is none.
         figure: which figure of the report shows it.
@@ -85,7 +85,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Unit:
-    """Hold what one latent unit carries, on validation data.
+    """Hold the measures and the role of one latent unit, on validation data.
 
     Args:
         unit: its number; grids lie flat.
@@ -96,12 +96,12 @@ class Unit:
         share: the share of the code's variance that the data explain: activity / (activity + posterior_variance); it does not change
             with the unit's scale.
         posterior_variance: mean variance of q.
-        effect: by how much the distortion rises, in nats, when a draw of the prior stands in this unit's place, and its error; None
-            where it was not measured (only so many units are).
+        effect: increase of the distortion, in nats, if this unit is replaced by a prior sample, and its standard error; None if it was
+            not measured (only the units with the largest rate are).
         aggregate_mean, aggregate_std: of q(z), the mixture over data.
         kl_to_prior: KL(q(z_j) || p(z_j)) of the aggregate, in nats; None for families or priors without units.
-        role: "informative"; "noise": it has a rate, or its mean depends on the data, but the decoder does not use it; "off"; "unclear":
-            there are not enough data to tell.
+        role: "informative"; "noise": it has a rate, or its mean depends on the data, but its effect is below half of the rate, or the
+            whole code is shown to be of no use; "off"; "unclear": not enough data to tell.
         kl_to_prior_low: lower bound on kl_to_prior, from mixtures that leave each datum's own q out.
     """
 

@@ -94,6 +94,10 @@ class Remedies:
         """Go on with a run that was stopped."""
         return shlex.join(["vaestro", "train", "--resume", self.path])
 
+    def diagnose(self) -> str:
+        """Diagnose the run, with measures that the log does not have."""
+        return shlex.join(["vaestro", "diagnose", self.path])
+
     def slower(self, factor: int) -> str:
         """Train with a lower learning rate; from far too high a one, with the default."""
         lr = self.config.get("lr")

@@ -1,7 +1,7 @@
-"""The rules: from what was measured to findings and a verdict. Thresholds of measures stand here, those of the log in curves.py.
+"""The rules: from measures to findings and a verdict. Thresholds of measures are in this file and code.py, those of the log in curves.py.
 
-Posterior collapse is judged by whether the encoder's output depends on its input, and never by a small KL: an encoder that puts all
-data into one shifted place has a large KL and is collapsed, and one whose few faint units tell the little there is to tell is not.
+Posterior collapse is judged by whether the encoder's output depends on its input, never by the KL alone. An encoder that maps all rows to
+one shifted mean has a large KL and is collapsed. An encoder of data with little structure has a small KL and is not.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from vaestro.diagnosis.code import (
     SMALL,
     SMALL_RATE,
     UNIT_RATE,
+    UNSTRUCTURED,
     UNUSED,
+    VISIBLE,
     WORTH,
     aggregate_limits,
     codes_of,
     collapsed,
+    faint,
     off_units,
     silence_unclear,
     units_of,
+    unstructured,
     unused,
     use_of,
     used,
-    worthless,
 )
 from vaestro.diagnosis.continuation import Continuation
 from vaestro.diagnosis.curves import SMALL_SIGNAL, Curves
@@ -50,15 +53,15 @@ OVERFITTED = 0.1  # of the validation score
 MISS = (1.0, 0.1)  # unit-wise KL of the aggregate posterior to the prior: nats in all, and of the rate
 NEAR_LIMIT = 0.01  # share of log-variances
 RESIDUAL = 2.0  # factor between 1 and the standardised residual, beyond which a scale does not fit
-UNSTRUCTURED = 1.15  # largest eigenvalue of correlations over that of shuffled cells
-VISIBLE = 1.4  # largest eigenvalue of independent cells, above which correlations are too hard to see to say that there are none
+WORTH_TYPING = 0.25  # of the units, and at least 2: with fewer inactive ones, a smaller latent saves too little
 NOISY = 0.9  # share of the gradient's variance that the draws of z make
 
 THRESHOLDS = {
     "active": ACTIVE, "signal": SMALL_SIGNAL, "standard_errors": CERTAIN, "difference": SMALL, "overfitted": OVERFITTED,
     "small_rate": SMALL_RATE, "unit_rate": UNIT_RATE, "aggregate_nats": MISS[0], "aggregate_share": MISS[1], "near_limit": NEAR_LIMIT,
     "residual": RESIDUAL, "settled": SETTLED, "unstructured": UNSTRUCTURED, "visible": VISIBLE, "gradient_noise": NOISY,
-    "unused_share": UNUSED[0], "unused_by_chance_share": UNUSED[1], "worth_share": WORTH, "chance": CHANCE, "few": FEW,
+    "unused_share": UNUSED[0], "unused_by_chance_share": UNUSED[1], "worth_nats": WORTH[0], "worth_share": WORTH[1],
+    "chance": CHANCE, "few": FEW,
     "rise_nats": RISE[0], "rise_share": RISE[1],
 }  # fmt: skip
 
@@ -70,14 +73,14 @@ class Case:
     Args:
         remedy: command lines for the run, and its options.
         curves: what was logged.
-        measures: what was measured; None where the weights are not finite.
+        measures: what was measured; None if the weights are not finite.
         units: the shape of one latent, *Z.
         beta: the weight of the KL at the end.
-        extra: what the loss has beside the weighted bound, by the names in metrics.jsonl: free_bits, capacity, penalties.
+        extra: further terms of the loss, by the names in metrics.jsonl: free_bits, capacity, penalties.
         failure: why the run ended, where it did not end by itself.
         notes: (name, sentence) about its data: duplicates between splits, data that changed since.
-        autoregressive: whether the decoder could do without the latent.
-        reads_latent: whether it sees the latent at all.
+        autoregressive: whether the decoder is autoregressive and could therefore ignore z.
+        reads_latent: whether the decoder has z as an input.
         log_det, cells, discrete: of its space: the log-determinant of the standardisation, cells of a datum, and whether p(x) is a
             probability.
         known: what else diagnosis.json is to hold.
@@ -104,7 +107,7 @@ class Case:
 
     @property
     def inactive(self) -> int:
-        """Count the units that are certainly off: not active, and telling next to nothing on their own scale either."""
+        """Count the units that are certainly off: not active, and without signal."""
         return 0 if self.measures is None else int(off_units(self.measures).sum())
 
     @property
@@ -129,7 +132,7 @@ def diagnosed(case: Case) -> Diagnosis:
     found = list(_findings(case))
     named = {_VERDICT_OF[f.name]: f for f in found if f.name in _VERDICT_OF}
     verdict = next((v for v in VERDICTS if v in named), "healthy")
-    # What decided the verdict stands before others of its severity.
+    # The finding that decided the verdict comes first within its severity.
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), _VERDICT_OF.get(f.name) != verdict))
     units = units_of(case)
     numbers, arrays = _numbers(case)
@@ -149,20 +152,22 @@ def _not_converged(case: Case) -> Finding | None:
 
 
 def _unstructured(m: Measures) -> str:
-    """Say that cells do not depend on each other, as far as correlations tell; "" where they do."""
-    if m.structure is None or m.structure >= UNSTRUCTURED or (m.visible is not None and m.visible > VISIBLE):
+    """Return the sentence that cells are not correlated; "" if they are, or if the data are too few to show it."""
+    if not unstructured(m):
         return ""
-    seen = "" if m.visible is None else f"; one above {m.visible:.2f} would show"
+    seen = "" if m.visible is None else f"; these data would show one above {m.visible:.2f}"
     return f"Cells are not correlated beyond chance (largest eigenvalue {m.structure:.2f} times that of shuffled cells{seen})"
 
 
 def _cures(case: Case) -> str:
-    """Name what helps against a decoder that does without the code."""
+    """Return the sentence with the remedies that were not tried; "" if all were."""
     names = [name for name, _ in case.remedy.cures]
-    return f". What was not tried against it: {', '.join(names)}" if names else ""
+    return f". Not tried yet: {', '.join(names)}" if names else ""
 
 
-BY_DESIGN = "the decoder was made to do without the latent: it is a plain model of the data, whose codes have nothing to say"
+BY_DESIGN = "the decoder has no latent input, as configured: this is a plain model of the data, and its codes contain no information"
+NO_LATENT = "the decoder was built without the latent; use another --likelihood or --network for a latent variable model"
+NO_STRUCTURE = "there may be nothing to encode; train on data whose cells depend on each other"
 
 
 def _collapse(case: Case) -> Finding | None:
@@ -170,28 +175,30 @@ def _collapse(case: Case) -> Finding | None:
     if m is None or not collapsed(m):
         return None
     if not case.reads_latent:
-        return Finding("posterior collapse", "note", BY_DESIGN, "", "units", {"signal": m.signal, "rate": m.rate})
+        return Finding("posterior collapse", "note", BY_DESIGN, "", "units", {"signal": m.signal, "rate": m.rate}, NO_LATENT)
     largest = float(m.activity.max())
-    told = "" if m.signal is None else f"; together the units tell {m.signal:.2g} nats"
+    told = "" if m.signal is None else f"; the signal of all units together is {m.signal:.2g} nats"
     depends = "does not depend" if largest <= ACTIVE else "hardly depends"
     said = (
         f"the encoder's output {depends} on its input: over {m.n:,} {m.split} data the variance of E[z | x] is at most "
-        f"{largest:.2g} in each of {len(m.activity)} units (active: above {ACTIVE}){told}; another datum's z in "
-        f"place of a datum's own changes reconstruction by {plus_minus(m.gain)} nats"
+        f"{largest:.2g} in each of {len(m.activity)} units (active: above {ACTIVE}){told}; replacing the z of each row by that of "
+        f"another row costs {plus_minus(m.gain)} nats of reconstruction"
     )
     if m.rate > SMALL_RATE:
-        said += f"; the KL of {m.rate:.2f} nats is paid for a place that is the same for all data"
+        said += f"; the KL is {m.rate:.2f} nats, but q(z | x) is nearly the same for every x"
     else:
         silent = case.curves.silent_from()
         said += f"; the KL is {m.rate:.2g} nats" + (f", and was below {read.SMALL_RATE} since step {silent:,}" if silent else "")
+    if m.worth is not None and faint(m):
+        said += f"; the code is not shown to raise the objective ({plus_minus((m.worth.mean, m.worth.stderr))} nats)"
     if m.reconstruction is not None:
         said += f"; {m.reconstruction.sentence()}"
     if case.autoregressive and case.beta <= 1:
         said += _cures(case)
     numbers = {"largest_activity": largest, "signal": m.signal, "rate": m.rate, "structure": m.structure}
     if case.beta <= 1 and _unstructured(m):
-        said += f". {_unstructured(m)}: there may be nothing to encode, and then this is the optimum"
-        return Finding("posterior collapse", "warning", said, "", "units", numbers)
+        said += f". {_unstructured(m)}: there may be nothing to encode. Collapse is then the optimum"
+        return Finding("posterior collapse", "warning", said, "", "units", numbers, NO_STRUCTURE)
     return Finding("posterior collapse", "error", said, case.remedy.for_collapse(case.beta), "units", numbers)
 
 
@@ -199,32 +206,32 @@ def _decoder_ignores(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not unused(case):
         return None
-    _, use, size = use_of(case)
+    state, use, size = use_of(case)
     numbers = {"gain": use.mean, "stderr": use.stderr, "high": use.most, "size": size, "p": use.p}
     if not case.reads_latent:
-        said = f"{BY_DESIGN}; the {m.rate:.2g} nats that they cost go to zero with training"
-        return Finding("latent unused", "note", said, "", "dependence", numbers)
+        said = f"{BY_DESIGN}; their KL of {m.rate:.2g} nats goes to zero with training"
+        return Finding("latent unused", "note", said, "", "dependence", numbers, NO_LATENT)
     said = f"the encoder's output depends on its input ({case.inactive} of {len(m.activity)} units inactive), but "
     where = f"on {use.n:,} {m.use_split or m.split} data"
-    if m.worth is not None and worthless(case):
+    if m.worth is not None and state != "unused":
         gain = plus_minus((m.worth.mean, m.worth.stderr))
         numbers |= {"worth": m.worth.mean, "worth_stderr": m.worth.stderr, "worth_high": m.worth.high}
         said += (
-            f"the decoder does as well without it: {where} the code costs {case.beta * m.rate:.2g} nats of KL and raises the objective by "
-            f"{gain} nats (at most {m.worth.high:.2g}), against one z for all data"
+            f"the code is not shown to raise the objective: {where} its weighted KL is {case.beta * m.rate:.2g} nats, and it changes the "
+            f"objective by {gain} nats (upper limit {m.worth.high:.2g}), against one z for all rows"
         )
     else:
         hardly = "hardly uses it" if use.p is not None and use.p < CHANCE else "does not use it"
-        said += f"the decoder {hardly}: {where} another datum's z costs {cost_of(use)}, at most {use.most:.2g} nats, "
+        said += f"the decoder {hardly}: {where} another row's z costs {cost_of(use)}, at most {use.most:.2g} nats, "
         said += f"below the limit of {size:.2g}"
     if case.beta <= 1 and _unstructured(m):
-        said += f". {_unstructured(m)}: there may be nothing to encode, and then z cannot be of use"
-        return Finding("latent unused", "warning", said, "", "dependence", numbers)
+        said += f". {_unstructured(m)}: there may be nothing to encode. A code is then of no use"
+        return Finding("latent unused", "warning", said, "", "dependence", numbers, NO_STRUCTURE)
     return Finding("latent unused", "error", said, case.remedy.for_decoder(case.beta), "dependence", numbers)
 
 
 def _unclear(case: Case) -> Finding | None:
-    """Say where the data are too few to tell whether the code depends on the data, or whether the decoder uses it."""
+    """Find data that are too few to decide whether the code depends on the data, or whether the decoder uses it."""
     m = case.measures
     if m is None or not case.reads_latent or collapsed(m):
         return None
@@ -234,14 +241,15 @@ def _unclear(case: Case) -> Finding | None:
     state, use, size = use_of(case)
     if state == "unclear":
         numbers = {"gain": use.mean, "stderr": use.stderr, "low": use.low, "high": use.most, "size": size, "p": use.p}
+        chance = f" (95 %), but chance explains this with probability {use.p:.2g}, above {CHANCE}" if use.sure and use.p is not None else ""
         said.append(
-            f"{use.n:,} {m.use_split or m.split} data are not enough to tell whether the decoder uses z: another datum's z costs "
-            f"{cost_of(use)}, between {use.low:.2g} and {use.most:.2g} nats"
+            f"{use.n:,} {m.use_split or m.split} data are not enough to tell whether the decoder uses z: another row's z costs "
+            f"{cost_of(use)}, between {use.low:.2g} and {use.most:.2g} nats{chance}"
         )
-    if state == "used" and not used(case) and not worthless(case) and m.worth is not None and not silence_unclear(m):
+    if state == "used" and not used(case) and not unused(case) and m.worth is not None and not silence_unclear(m):
         said.append(
             f"{m.worth.n:,} {m.use_split or m.split} data are not enough to tell whether the code is worth its KL of {m.rate:.2g} nats: "
-            f"against one z for all data it raises the objective by {plus_minus((m.worth.mean, m.worth.stderr))} nats"
+            f"against one z for all rows it changes the objective by {plus_minus((m.worth.mean, m.worth.stderr))} nats"
         )
     if not said:
         return None
@@ -268,7 +276,7 @@ def _partly_collapsed(case: Case) -> Finding | None:
     if m is None or collapsed(m) or not case.inactive or not (case.beta > 1 or case.autoregressive):
         return None
     why = f"with a final KL weight of {case.beta:g}" if case.beta > 1 else "and the decoder could ignore z"
-    said = f"{case.inactive} of {len(m.activity)} units are inactive {why}: the unweighted bound may gain from more of them"
+    said = f"{_inactive(case)} {why}: the unweighted bound may gain from more active units"
     if case.beta <= 1:
         said += _cures(case)
     remedy = case.remedy.with_beta(1.0) if case.beta > 1 else case.remedy.informed()
@@ -279,15 +287,19 @@ def _small_rate(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not used(case) or not m.rate < SMALL_RATE:
         return None
-    told = "" if m.signal is None else f" (its means tell {m.signal:.2g} nats)"
+    told = "" if m.signal is None else f" (signal {m.signal:.2g} nats)"
     use = use_of(case)[1]
     said = (
         f"the KL is {m.rate:.2g} nats, but the encoder's output depends on its input{told} and the decoder uses it: on {use.n:,} "
-        f"{m.use_split or m.split} data another datum's z costs {cost_of(use)}. A small KL is not collapse: there may be little to tell"
+        f"{m.use_split or m.split} data another row's z costs {cost_of(use)}. A small KL is not collapse: data may have little structure"
     )
     if _unstructured(m):
-        said += f". {_unstructured(m)}: what is told may be noise"
+        said += f". {_unstructured(m)}: the code may describe noise"
     return Finding("small rate", "note", said, "", "units", {"rate": m.rate, "signal": m.signal})
+
+
+def _inactive(case: Case) -> str:
+    return f"{case.inactive} of {math.prod(case.units)} units {'is' if case.inactive == 1 else 'are'} inactive"
 
 
 def _switched_off(case: Case) -> Finding | None:
@@ -295,14 +307,15 @@ def _switched_off(case: Case) -> Finding | None:
     if m is None or not case.inactive or collapsed(m) or unused(case) or _partly_collapsed(case) is not None:
         return None
     total = len(m.activity)
-    said = f"{case.inactive} of {total} units are inactive. "
+    said = f"{_inactive(case)}. "
     if case.extra:
         said += f"The loss has further terms ({', '.join(case.extra)}), so this says nothing about the best number for the bound"
     elif math.isclose(case.beta, 1, rel_tol=1e-6):
         said += "With a KL weight of 1 this is expected: this decoder gains nothing from more units"
     else:
-        said += f"The KL has weight {case.beta:g}, and still the decoder gains nothing from them"
-    remedy = "" if len(case.units) > 1 or case.inactive == total else case.remedy.fewer_units(total - case.inactive)
+        said += f"With a KL weight of {case.beta:g}, the objective gains nothing from more units"
+    few = case.inactive < max(2, WORTH_TYPING * total)
+    remedy = "" if few or len(case.units) > 1 or case.inactive == total else case.remedy.fewer_units(total - case.inactive)
     return Finding("units switched off", "note", said, remedy, "units", {"inactive": case.inactive, "units": total})
 
 
@@ -312,8 +325,8 @@ def _noise_units(case: Case) -> Finding | None:
         return None
     shown = ", ".join(str(u.unit) for u in noisy[:8]) + (" .." if len(noisy) > 8 else "")
     paid = sum(u.rate or 0.0 for u in noisy)
-    many = "unit moves or pays" if len(noisy) == 1 else "units move or pay"
-    said = f"{len(noisy)} {many} {paid:.2f} nats of KL, but reconstruction does without: {shown}"
+    which, them = ("unit", "it") if len(noisy) == 1 else ("units", "them")
+    said = f"{len(noisy)} {which} ({shown}) with {paid:.2f} nats of KL: replacing {them} by prior samples hardly changes the reconstruction"
     return Finding("units that carry noise", "note", said, "", "units", {"units": [u.unit for u in noisy], "rate": paid})
 
 
@@ -327,9 +340,9 @@ def _aggregate(case: Case) -> Finding | None:
     assert found.unit_kl_lower is not None
     worst = int(np.argmax(np.asarray(found.unit_kl_lower).ravel()))
     said = (
-        f"the aggregate posterior misses the prior: the unit-wise KL of the codes of {found.n:,} data lies between {limits[0]:.2f} and "
-        f"{limits[1]:.2f} nats in all (unit {worst} is the worst: mean {m.z_mean[worst]:.2f}, deviation {m.z_std[worst]:.2f}); samples "
-        f"start where few codes lie and will be worse than reconstructions"
+        f"the aggregate posterior misses the prior: the unit-wise KL of the codes of {found.n:,} rows is between {limits[0]:.2f} and "
+        f"{limits[1]:.2f} nats in all (largest in unit {worst}: mean {m.z_mean[worst]:.2f}, standard deviation {m.z_std[worst]:.2f}). "
+        f"Prior samples come from regions with few codes, so they will be worse than reconstructions"
     )
     remedy = case.remedy.with_beta(1.0) if case.beta < 1 else case.remedy.fitted_prior()
     numbers = {"unit_kl": (found.unit_kl_sum or (math.nan,))[0], "low": limits[0], "high": limits[1], "n": found.n}
@@ -340,7 +353,7 @@ def _saturated(case: Case) -> Finding | None:
     m = case.measures
     if m is None or m.saturated is None or m.saturated < NEAR_LIMIT:
         return None
-    said = f"{m.saturated:.1%} of q's log-variances lie within a quarter of their limit: codes are all but exact, or all but flat"
+    said = f"{m.saturated:.1%} of q's log-variances are within a quarter of their limit: these codes are nearly exact, or nearly flat"
     return Finding(
         "log-variance at its limit", "warning", said, case.remedy.with_beta(1.0) if case.beta < 1 else "", "logvar", {"share": m.saturated}
     )
@@ -366,10 +379,10 @@ def _misfit(case: Case) -> Finding | None:
 
 def _noisy_gradient(case: Case) -> Finding | None:
     m = case.measures
-    # Near its optimum every gradient is mostly noise: it is worth a word where the run did not get there.
+    # Near its optimum every gradient is mostly noise, so this is reported only for runs that did not converge.
     if m is None or m.gradient_noise is None or m.gradient_noise < NOISY or collapsed(m) or _not_converged(case) is None:
         return None
-    said = f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the draws of z, and not from the data: draw more"
+    said = f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the draws of z: use more draws per row"
     return Finding("gradient mostly noise", "note", said, case.remedy.more_draws(), None, {"share": m.gradient_noise})
 
 
@@ -377,7 +390,7 @@ def _further_terms(case: Case) -> Finding | None:
     if not case.extra:
         return None
     names = ", ".join(case.extra)
-    said = f"the loss has further terms ({names}): what is reported is the unweighted bound, which this training did not maximise"
+    said = f"the loss has further terms ({names}). The reported bound is unweighted and without them; training did not maximise it"
     return Finding("further terms in the loss", "note", said, "", "curves", {"terms": list(case.extra)})
 
 
@@ -417,7 +430,7 @@ def _findings(case: Case) -> Iterator[Finding]:
 
 
 def gap_of(m: Measures) -> tuple[float, float]:
-    """Return by how much the weights score training data better than data held out, and the standard error."""
+    """Return the score of training data less that of held-out data, with the same weights, and the standard error."""
     assert m.train is not None
     return m.train[0] - m.valid[0], math.hypot(m.train[1], m.valid[1])
 

@@ -102,6 +102,20 @@ def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return 0.5 * math.erfc(excess / math.sqrt(2 * spread)) if spread else 1.0
 
 
+def combined(parts: Sequence[float], tests: Sequence[int]) -> float:
+    """Combine p-values of independent sets of rows by Fisher's method (1932), each first multiplied by its number of tests (Bonferroni).
+
+    Rows that chose among 40 validations have 40 tests; rows that nothing was chosen on have one.
+
+    >>> combined([0.02], [1]), combined([0.02], [40])
+    (0.02, 0.8)
+    """
+    corrected = [min(1.0, p * max(1, count)) for p, count in zip(parts, tests, strict=True)]
+    half = -math.log(max(math.prod(corrected), 1e-300))  # half of a chi-square with 2 * len(parts) degrees of freedom
+    terms = [half**i / math.factorial(i) for i in range(len(corrected))]
+    return corrected[0] if len(corrected) == 1 else min(1.0, math.exp(-half) * math.fsum(terms))
+
+
 @final
 @dataclass(frozen=True)
 class Paired:
@@ -113,7 +127,7 @@ class Paired:
         low, high: limits of the mean, by Student's t.
         median, median_low, median_high: the median and its limits, by order statistics.
         positive: share of positive differences.
-        p: probability of as large differences by chance, of `rank_test`; None where it was not computed.
+        p: probability of as large differences by chance, of `rank_test`, corrected for the choice of the weights; None if not computed.
     """
 
     n: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vaestro.diagnosis.code import silence_unclear, use_of, used, worthless
+from vaestro.diagnosis.code import faint, silence_unclear, use_of, used
 from vaestro.diagnosis.records import Finding, Unit
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import plus_minus
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def cost_of(use: Paired) -> str:
-    """Say what another datum's z costs."""
-    chance = "" if use.p is None else f", by chance with probability {use.p:.2g}"
+    """Return the cost of another row's z in words."""
+    chance = "" if use.p is None else f", probability by chance {use.p:.2g}"
     return f"{plus_minus((use.mean, use.stderr))} nats (median {use.median:.2g}, positive for {use.positive:.0%}{chance})"
 
 
 def _checked(case: Case) -> str:
-    """Say what was seen of convergence."""
+    """Return what was observed about convergence."""
     if case.continued is not None:
         gain = case.continued.gain
         return (
@@ -36,19 +36,21 @@ def _checked(case: Case) -> str:
 def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | None) -> str:
     """Return the verdict as a sentence, with what was checked."""
     informative = sum(u.role == "informative" for u in units)
-    carrying = f"{informative} of {len(units)} units carry information"
+    carrying = f"{informative} of {len(units)} units {'is' if informative == 1 else 'are'} informative"
     if verdict in ("collapsed", "latent unused by the decoder") and not case.reads_latent:
-        return "The decoder does without the latent, as it was made to: this is a plain model of the data."
+        return "The decoder has no latent input, as configured: this is a plain model of the data."
     return {
-        "diverged": "Training diverged: its numbers are of no use.",
-        "not converged": "The run was too short: with more steps its bound would be higher.",
-        "collapsed": "The encoder ignores its input: codes tell nothing of the data.",
-        "latent unused by the decoder": "The code depends on the data, but the model does as well without it."
-        if worthless(case)
-        else "The encoder describes the data, but the decoder gains next to nothing from its code.",
-        "overfitted": "The model knows its training data by heart: held-out data score far worse.",
-        "partly collapsed": f"Some of the latent is switched off by the weight of the KL; {carrying}.",
-        "small rate but informative": f"The code tells little, but what it tells is used; {carrying}.",
+        "diverged": "Training diverged: the weights and the scores of this run are not usable.",
+        "not converged": "The run was too short: more steps are expected to raise its bound.",
+        "collapsed": "The encoder ignores its input up to noise: codes contain next to no information about the data."
+        if case.measures is not None and faint(case.measures)
+        else "The encoder ignores its input: codes contain no information about the data.",
+        "latent unused by the decoder": "The encoder's output depends on its input, but the code is not shown to raise the objective."
+        if use_of(case)[0] != "unused"
+        else "The encoder's output depends on its input, but the decoder does not use the code.",
+        "overfitted": "The model has overfitted: held-out data score much worse than training data.",
+        "partly collapsed": f"Some units are inactive; {carrying}.",
+        "small rate but informative": f"The code contains little information, but it raises the objective; {carrying}.",
         "healthy": f"{_healthy(case)}{_checked(case)}; {carrying}.",
     }[verdict]
 
@@ -58,9 +60,10 @@ def _healthy(case: Case) -> str:
     if m is None or not case.reads_latent:
         return "No fault was found"
     if silence_unclear(m):
-        return "No fault was found, but the data are too few to tell whether the code depends on them"
-    if use_of(case)[0] == "used" and not used(case):
-        return "The code depends on the data and the decoder uses it, but whether it is worth its KL is not clear"
-    if use_of(case)[0] != "used":
-        return "The code depends on the data, but the data held out are too few to tell whether the decoder uses it"
-    return f"The code depends on the data, and the decoder uses it (seen on {use_of(case)[1].n:,} {m.use_split or m.split} data)"
+        return "Not enough data to tell whether the code depends on the data"
+    state, use, _ = use_of(case)
+    if state != "used":
+        return "Not enough data to tell whether the decoder uses the code"
+    if not used(case):
+        return f"Not enough data to tell whether the code is worth its KL of {m.rate:.2g} nats"
+    return f"The code depends on the data, and the decoder uses it (measured on {use.n:,} {m.use_split or m.split} rows)"
