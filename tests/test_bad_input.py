@@ -412,7 +412,8 @@ def test_a_late_mistake_leaves_the_run_that_was_to_be_overwritten(refused, optio
 def test_force_overwrites_runs_alone(here, refused):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.tex").write_text("years of work")
-    assert "a run to overwrite" in refused("train", "binary.npy", "--run", "mine", "--force", *TINY)
+    for force in ([], ["--force"]):
+        assert "files that are not a run's" in refused("train", "binary.npy", "--run", "mine", *force, *TINY)
     assert "a new run folder" in refused("train", "binary.npy", "--run", "mine", *TINY)
     for options in ([], ["--force"]):
         assert "binary.npy, which is a file" in refused("train", "binary.npy", "--run", "binary.npy", *options, *TINY)

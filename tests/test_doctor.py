@@ -231,7 +231,7 @@ def test_only_rows_that_chose_the_weights_are_corrected_for_the_choice() -> None
 
 
 def test_eight_unseen_rows_and_eight_that_chose_among_sixty_show_a_clear_use() -> None:
-    # As for a table of 150 rows: 7.8 +- 1.1 nats, positive for all, by chance with 0.002 in each half; together 2.7e-5 if nothing was chosen.
+    # As for a table of 150 rows: 7.8 +- 1.1 nats, positive for all, by chance with 0.002 in each half.
     use = Paired.of(np.random.default_rng(0).gamma(3, 2.6, 16), p=combined([0.0021, 0.0021], [0, 60]))
     m = simple(use=use, use_split="test and valid", n=8, chosen=60)
     assert use_of(case(m))[0] == "used" and "not enough data to tell" not in {f.name for f in diagnosed(case(m)).findings}

@@ -682,7 +682,7 @@ def test_a_linear_gaussian_cloud_with_missing_cells() -> None:
     result = vs.evaluate(model, data.test, k=200)
     assert below(result["elbo"].nats, exact) < 0.3
     assert below(result["iwae"].nats, exact) < 0.15
-    assert float(model.likelihood(torch.zeros(1, 1, 2)).std.detach()) == pytest.approx(0.5, rel=0.06)
+    assert float(model.likelihood(torch.zeros(1, 1, 2)).std.detach().median()) == pytest.approx(0.5, rel=0.06)
 
 
 # -- imputation -----------------------------------------------------------------------------------------------------------

@@ -931,10 +931,10 @@ def _refuse_existing(path: Path, force: bool) -> None:
     if not existing.is_dir():
         raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
     if path.exists() and any(path.iterdir()):
+        if not (path / "config.yaml").exists():
+            raise ValueError(f"expected a new run folder; got {path}, which has files that are not a run's (give another --run)")
         if not force:
             raise ValueError(f"expected a new run folder; got {path}, which exists (--force overwrites it, --resume goes on with it)")
-        if not (path / "config.yaml").exists():
-            raise ValueError(f"expected a run to overwrite; got {path}, which is something else")
 
 
 def _clear(path: Path) -> None:

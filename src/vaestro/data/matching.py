@@ -44,7 +44,7 @@ def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any])
     for name, part in parts.items():
         got = "texts" if isinstance(part.whole, Texts) else "a table" if isinstance(part.whole, Frame) else "numbers"
         if got != {Kind.TOKENS: "texts", Kind.TABLE: "a table"}.get(space.kind, "numbers"):
-            raise ValueError(f"expected {space}, as the run was trained on; got {got}")
+            raise ValueError(f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; got {got}")
         if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
             part = replace(part, whole=padded(part.whole, space.outside[0]))
         if isinstance(part.whole, Sparse) and part.whole.names and space.names and space.kind is Kind.COUNT:

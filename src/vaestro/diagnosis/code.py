@@ -126,8 +126,8 @@ def worthless(case: Case) -> bool:
     """Tell whether a small code does not raise the objective of unseen data.
 
     Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode some of each row: the decoder uses that code, and
-    saves about what the KL costs. The upper limit of the rise must be small; for cells that are not correlated beyond chance, it is enough that
-    the lower limit is not above 0.
+    saves about what the KL costs. The upper limit of the rise must be small; for cells that are not correlated beyond chance, it is
+    enough that the lower limit is not above 0.
     """
     m = case.measures
     if m is None or m.worth is None or case.autoregressive or m.worth.low > 0 or m.worth.n < FEW:
