@@ -46,7 +46,7 @@ def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | 
         if case.measures is not None and faint(case.measures)
         else "The encoder ignores its input: codes contain no information about the data.",
         "latent unused by the decoder": "The encoder's output depends on its input, but the code is not shown to raise the objective."
-        if use_of(case)[0] != "unused"
+        if case.measures is not None and use_of(case)[0] != "unused"
         else "The encoder's output depends on its input, but the decoder does not use the code.",
         "overfitted": "The model has overfitted: held-out data score much worse than training data.",
         "partly collapsed": f"Some units are inactive; {carrying}.",
