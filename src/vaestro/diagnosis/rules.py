@@ -340,7 +340,7 @@ def _aggregate(case: Case) -> Finding | None:
     assert found.unit_kl_lower is not None
     worst = int(np.argmax(np.asarray(found.unit_kl_lower).ravel()))
     said = (
-        f"the aggregate posterior misses the prior: the unit-wise KL of the codes of {found.n:,} rows is between {limits[0]:.2f} and "
+        f"the unit-wise KL of the codes of {found.n:,} rows is between {limits[0]:.2f} and "
         f"{limits[1]:.2f} nats in all (largest in unit {worst}: mean {m.z_mean[worst]:.2f}, standard deviation {m.z_std[worst]:.2f}). "
         f"Prior samples come from regions with few codes, so they will be worse than reconstructions"
     )
