@@ -19,7 +19,7 @@ from vaestro.data import Rows
 from vaestro.diagnosis import Case, Curves, Measures, Remedies, diagnosed, measure
 from vaestro.diagnosis.code import use_of
 from vaestro.diagnosis.continuation import Continuation, continued, worsened
-from vaestro.diagnosis.curves import divergence, not_converged
+from vaestro.diagnosis.curves import divergence, falling_bound, not_converged
 from vaestro.diagnosis.statistics import Paired, combined, median_limits, rank_test, t_quantile, variance_factor
 from vaestro.evaluation import evaluate
 from vaestro.optimizers import AdamW
@@ -398,6 +398,35 @@ def test_further_steps_tell_a_model_at_its_optimum_from_one_that_is_not() -> Non
     for freeze in (("likelihood", "posterior"), ("likelihood",)):
         frozen = further(model, train, held_out, freeze=freeze)
         assert frozen is None or frozen.gain.mean < short.gain.mean
+
+
+FALLING = [-200.0, -60.0, -50.0, -40.0, -52.0, -60.0, -70.0, -80.0, -90.0, -100.0, -110.0]
+
+
+def test_what_further_steps_recover_from_overfitting_is_not_convergence() -> None:
+    remedy = Remedies("run", {"lr": 1e-3, "steps": 100, "keep": "last", "likelihood": "gaussian"})
+    recovering = Continuation(20, 0.2, 1e-3, Paired.of(np.random.default_rng(0).normal(7, 3, 300)))
+    over = Curves(lines(FALLING, stderr=[0.5] * 11), 100)
+    assert not_converged(over, remedy, recovering, 0.5, unfitted="the scale has not reached its optimum") is None
+    found = diagnosed(case(simple(scales={"": (0.2, 0.1, 0.3)}), remedy=remedy, curves=over, continued=recovering))
+    assert found.verdict != "not converged" and "variance that does not fit" not in {f.name for f in found.findings}
+    assert "whose weights are in use" not in found["validation bound falls"].evidence  # --keep last
+    fixed = Remedies("run", {"lr": 1e-3, "likelihood": "gaussian:variance=2"})
+    found = diagnosed(case(simple(scales={"": (0.2, 0.1, 0.3)}), remedy=fixed, curves=over))
+    assert found["variance that does not fit"].numbers["residual"] == 0.2
+
+
+def test_a_loss_that_a_capacity_makes_noisy_is_not_said_to_rise() -> None:
+    logged = lines(FALLING, stderr=[0.5] * 11)
+    assert falling_bound(Curves(logged, 100), Remedies("run", {})) is not None
+    assert falling_bound(Curves([{**line, "capacity": 3.0} for line in logged], 100), Remedies("run", {})) is None
+
+
+def test_a_schedule_that_ends_too_late_is_shortened_before_more_steps_are_offered() -> None:
+    moving = Curves([{**line, "beta": min(1.0, line["step"] / 95)} for line in lines(RISING)], 100)
+    rising = Continuation(20, 0.2, 1e-3, Paired.of(np.random.default_rng(0).normal(7, 3, 300)))
+    found = not_converged(moving, Remedies("run", {"lr": 1e-3, "steps": 100, "beta": "warmup:share=0.95"}), rising, size=0.5)
+    assert found is not None and "--beta warmup:share=0.1" in found.remedy and "--steps" not in found.remedy
 
 
 def test_the_verdict_of_convergence_is_paired_and_names_its_limit() -> None:

@@ -176,7 +176,11 @@ def not_converged(
         continued: what further steps gained.
         size: nats, up to which a rise is too small to be worth more training.
         unfitted: says which parameter has not reached its optimum, which is known in closed form.
+
+    A run whose validation loss has risen since its best is not too short: what further steps gain there is what overfitting has lost.
     """
+    if falling_bound(curves, remedy) is not None:
+        continued, unfitted = None, ""
     bounds, name, said = curves.column("bound"), "not converged", []
     numbers: dict[str, Any] = {"step": curves.last, "steps": curves.steps, "size": size}
     if not curves.finished:
@@ -199,7 +203,11 @@ def not_converged(
             said.append(f"{continued.words()}, more than the limit of {size:.2g}: twice as many steps gain more")
     if unfitted:
         said.append(unfitted)
-    return Finding(name, "warning", "; ".join(said), remedy.longer(curves.last), "curves", numbers) if said else None
+    if not said:
+        return None
+    schedule = rising_schedule(curves, remedy)  # more steps would only stretch it
+    command = remedy.longer(curves.last) if schedule is None else schedule.remedy
+    return Finding(name, "warning", "; ".join(said), command, "curves", numbers)
 
 
 def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -255,7 +263,8 @@ def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
     what = "validation loss"
     if not np.isfinite(loss).any() and math.isclose(curves.beta, 1, rel_tol=1e-6):
         loss, what = -np.array([_number(line, "bound") for line in lines]), "validation bound"
-    adaptive = str(remedy.config.get("beta")).startswith("geco")  # each loss has a weight of its own
+    # With geco each loss has a weight of its own; with a capacity it follows the noise of |rate - C|, multiplied by gamma.
+    adaptive = str(remedy.config.get("beta")).startswith("geco") or any("capacity" in line for line in lines)
     if len(loss) < ENOUGH + 1 or not np.isfinite(loss).any() or adaptive:
         return None
     best = int(np.nanargmin(loss))

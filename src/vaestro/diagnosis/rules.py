@@ -361,8 +361,10 @@ def _saturated(case: Case) -> Finding | None:
 
 def _misfit(case: Case) -> Finding | None:
     m = case.measures
-    worst = None if m is None else off_scale(case, RESIDUAL)
-    if m is not None and not m.scales and m.residual is not None and not 1 / RESIDUAL <= m.residual <= RESIDUAL:
+    # Residuals of an overfitted model are not those of the data; a variance that was given is wrong all the same.
+    passed = case.remedy.fixed_variance is None and read.falling_bound(case.curves, case.remedy) is not None
+    worst = None if m is None or passed else off_scale(case, RESIDUAL)
+    if m is not None and not passed and not m.scales and m.residual is not None and not 1 / RESIDUAL <= m.residual <= RESIDUAL:
         worst = "", m.residual
     if m is None or worst is None:
         return None
