@@ -14,6 +14,7 @@ import vaestro as vs
 from tests.conftest import make_data, make_space
 from vaestro.cli import main
 from vaestro.data import Data
+from vaestro.gradients import GumbelSoftmax
 from vaestro.loop import Training, validate
 from vaestro.penalties import Capacity, Dip, FreeBits, Mmd, TotalCorrelation
 from vaestro.runs import Job, resume
@@ -78,6 +79,25 @@ def test_the_loss_has_one_meaning_in_training_and_validation(binary_data: Data, 
     train, valid = (next(line for line in reversed(lines) if line["split"] == split) for split in ("train", "valid"))
     for term in objective.terms:
         assert valid[term] == pytest.approx(train[term], rel=0.5, abs=0.5)
+
+
+@pytest.mark.parametrize("how", ["off", "trace"])
+@pytest.mark.parametrize("name", ["gaussian:variance=optimal", "categorical"])
+def test_the_logged_loss_is_that_of_the_reported_model(binary_data: Data, name: str, how: str) -> None:
+    """Training optimises another density: a variance that is optimal for each batch, or relaxed latents."""
+    torch.manual_seed(0)
+    r = np.random.default_rng(0)
+    x = (r.normal(size=(400, 2)) @ r.normal(size=(2, 6)) + r.standard_t(3, (400, 6))).astype(np.float32)
+    if name == "categorical":
+        data = binary_data
+        model = vs.build(data.space, latent=4, posterior="categorical:codes=4", network=NETWORK)
+        objective = vs.Objective(beta=0.5, gradient=GumbelSoftmax())
+    else:
+        data = make_data(make_space(Kind.REAL, (6,)), x)
+        model, objective = vs.build(data.space, latent=2, likelihood=name, network=NETWORK), vs.Objective(beta=0.5)
+    training = vs.training(model, objective, data, steps=40, batch=32, device="cpu", compile=how)
+    for line in lines_of(training):
+        assert line["loss"] == pytest.approx(line["distortion"] + 0.5 * line["rate"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

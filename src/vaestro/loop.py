@@ -478,7 +478,7 @@ class Training(Iterator[Step]):
             self._to_compare = False
             self._compare(differentiated, inputs)
         found = self._recorded(*inputs)
-        numbers = 4 + len(self.objective.terms)
+        numbers = 5 + len(self.objective.terms)
         squares = numbers + len(self.parameters)
         return self._update(Loss.of(found[:numbers]), found[numbers:squares], found[squares:], lr)
 
@@ -506,7 +506,7 @@ class Training(Iterator[Step]):
             return loss
         # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
         norm = math.sqrt(sum(map(float, squares)))
-        numbers = [*map(float, loss[:4]), norm, 1.0, *map(float, loss.terms)]
+        numbers = [*map(float, (loss.logged, *loss[1:4])), norm, 1.0, *map(float, loss.terms)]
         if math.isfinite(numbers[0] + norm):
             self.optimizer.step(grads, lr, torch.tensor(norm / self.clip) if norm > self.clip else None)
             self._sums += numbers
@@ -519,7 +519,7 @@ class Training(Iterator[Step]):
 
     def _row(self, loss: Loss, squares: Sequence[Tensor]) -> Tensor:
         norm = torch.stack(list(squares)).sum().sqrt()
-        return torch.stack([*loss[:4], norm, self._one_more, *loss.terms])
+        return torch.stack([loss.logged, *loss[1:4], norm, self._one_more, *loss.terms])
 
     def _settle(self, row: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
         """Step without reading anything back from the device; every process decides alike."""

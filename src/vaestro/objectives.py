@@ -60,26 +60,32 @@ BOUNDS: dict[str, Bound] = {"elbo": elbo, "iwae": iwae}
 
 
 class Loss(NamedTuple):
-    """Hold a batch's means: `loss` is for backward() only; bound, rate and distortion are reported, in nats.
+    """Hold a batch's means, in nats.
 
-    `terms` are what the loss has beside the weighted bound, as they enter it; `Objective.terms` names them.
+    Args:
+        loss: for backward() only.
+        bound, rate, distortion: what is reported.
+        logged: the loss of the reported model. It differs from `loss` where training optimises another density: relaxed latents, a variance
+            that is optimal for each batch, word dropout.
+        terms: what the loss has beside the weighted bound, as they enter it; `Objective.terms` names them.
     """
 
     loss: Tensor
     bound: Tensor
     rate: Tensor
     distortion: Tensor
+    logged: Tensor
     terms: tuple[Tensor, ...] = ()
 
     def flat(self) -> list[Tensor]:
-        """Return every number: loss, bound, rate, distortion, and the terms."""
-        return [self.loss, self.bound, self.rate, self.distortion, *self.terms]
+        """Return every number: loss, bound, rate, distortion, logged, and the terms."""
+        return [self.loss, self.bound, self.rate, self.distortion, self.logged, *self.terms]
 
     @classmethod
     def of(cls, numbers: Sequence[Tensor]) -> Loss:
         """Return the loss that `flat` made these numbers of."""
-        loss, bound, rate, distortion, *terms = numbers
-        return cls(loss, bound, rate, distortion, tuple(terms))
+        loss, bound, rate, distortion, logged, *terms = numbers
+        return cls(loss, bound, rate, distortion, logged, tuple(terms))
 
 
 class Scores(NamedTuple):
@@ -242,7 +248,14 @@ class Objective(nn.Module):
             distortion = draws.distortion.mean()
             if self.training:
                 self.beta.observe(distortion)
-            return Loss(loss, bound, draws.total_rate.mean(), distortion, tuple(terms))
+            logged = loss.detach() if draws.optimised is None else self._logged(loss.detach(), draws.weighted(beta), terms)
+            return Loss(loss, bound, draws.total_rate.mean(), distortion, logged, tuple(terms))
+
+    def _logged(self, loss: Tensor, draws: Draws, terms: Sequence[Tensor]) -> Tensor:
+        """Return the loss of the reported model, or the loss itself where that is not finite."""
+        first = -self.bound(draws) if self.rate is None else draws.distortion
+        logged = first.mean() + sum(terms)
+        return torch.where(torch.isfinite(loss), logged, loss)
 
     def score(self, draws: Draws, step: Tensor) -> Scores:
         """Return sums over the data of draws, from which `value` computes the loss.
