@@ -275,7 +275,7 @@ def unused() -> list[Case]:
 
 def short() -> list[Case]:
     """A tenth of the steps or less, or a rate too low to arrive in the steps: ten times as many gain 3 % of the bound or more."""
-    may = ("partial collapse", MISFIT, MISS, "units switched off", "small rate")
+    may = ("partial collapse", MISFIT, MISS, *COLLAPSED, *UNUSED, "units switched off", "small rate")
     makes: list[tuple[str, Callable[[], Any], Options, str, int | None]] = [
         ("binary-2000", draw(made.binary, 2000, 5), small(4, 150), "", None),
         ("bars-2000", draw(made.bars, 2000, 2), small(8, 250, 32), "", None),
