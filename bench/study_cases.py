@@ -395,10 +395,9 @@ def twins(make: Callable[[], Any], share: int) -> Callable[[], Any]:
     return repeated
 
 
-def shuffled(file: Path) -> None:
-    """Write other rows in the place of the data: the first half twice."""
-    data = np.load(file)
-    np.save(file, np.concatenate([data[: len(data) // 2]] * 2))
+def redrawn(file: Path) -> None:
+    """Replace the data by as many rows from the same distribution."""
+    np.save(file, made.linear(len(np.load(file)), 99))
 
 
 def of_the_data() -> list[Case]:
@@ -408,7 +407,7 @@ def of_the_data() -> list[Case]:
         ill("twins-bars", twins(draw(made.bars, 2000, 51), 2), small(8, 4000, 32), HEALTHY, twin),
         ill("twins-waves", twins(draw(made.waves, 2000, 52), 2), small(4, 2500, 32, **OPTIMAL), HEALTHY, twin),
         ill("twins-table", twins(draw(made.table, 1000, 53), 2), small(2, 1500, 16), HEALTHY, twin),
-        *(ill(f"changed-{n}", draw(made.linear, n, 54), by_hand(n), HEALTHY, changed, source=RAW, after=shuffled) for n in SIZES),
+        *(ill(f"changed-{n}", draw(made.linear, n, 54), by_hand(n), HEALTHY, changed, source=RAW, after=redrawn) for n in SIZES),
         *(ill(f"no-validation-{n}", draw(made.linear, n, 56), by_hand(n), HEALTHY, none, source=RAW + ",valid=0") for n in SIZES),
         ill("no-validation-binary", draw(made.templates, 5000, 57), small(4, 3000), HEALTHY, none, source=":valid=0,test=0"),
     ]  # fmt: skip
