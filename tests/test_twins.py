@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,6 +99,70 @@ def test_copies_with_little_noise_are_found() -> None:
     assert 200 <= found(x[:N], np.concatenate([x[N:], np.clip(x[:200] + r.integers(-2, 3, (200, 25)), 0, 255)])) <= 1.02 * 200
 
 
+def templates(r: np.random.Generator, classes: int, each: int, noise: float) -> np.ndarray:
+    """Return 8-bit images of templates, with noise of its own in every image, in a random order."""
+    x = np.repeat(r.uniform(0, 255, (classes, 12, 12)), each, 0)
+    return np.clip(np.rint(x + noise * r.normal(size=x.shape)), 0, 255).astype(np.uint8)[r.permutation(len(x))]
+
+
+def shapes(r: np.random.Generator, n: int, noise: int) -> np.ndarray:
+    """Return 8-bit images of bars and squares at some places on black, with noise of its own in every image."""
+    x = r.integers(0, noise, (n, 12, 12))
+    for image, kind, top, left in zip(x, r.integers(0, 3, n), *r.integers(1, 7, (2, n)), strict=True):
+        image[top : top + (1 if kind == 1 else 4), left : left + (1 if kind == 0 else 4)] += 200 if kind == 2 else 249
+    return np.clip(x, 0, 255).astype(np.uint8)
+
+
+def groups(r: np.random.Generator, number: int, cells: int, noise: float) -> np.ndarray:
+    x = r.normal(size=(number, cells))[r.integers(0, number, 3 * number)]
+    return x + noise * r.normal(size=x.shape)
+
+
+GROUPED: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    **{f"{c} templates, {n} images each, noise {s}": partial(templates, classes=c, each=n, noise=s)
+       for c, n in ((3, 20), (3, 500), (100, 5), (300, 3), (1000, 3)) for s in (0.3, 5, 60)},
+    **{f"{n} images of shapes, noise {s}": partial(shapes, n=n, noise=s) for n in (200, 450, 1500) for s in (3, 6, 30)},
+    **{f"groups of 3 in {d} cells, noise {s}": partial(groups, number=1000, cells=d, noise=s)
+       for d in (2, 8, 30) for s in (1e-4, 0.01, 0.1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_alike_rows_with_noise_of_their_own_are_no_twins(kind: str) -> None:
+    x = GROUPED[kind](np.random.default_rng(0))
+    held = len(x) // 5
+    assert said(x[held:], x[:held]) == ""
+
+
+def test_copies_are_found_among_alike_images_and_nothing_else() -> None:
+    r = np.random.default_rng(7)
+    for classes, each in ((3, 100), (100, 5), (300, 3)):
+        x = templates(r, classes, each, 20)
+        held = len(x) // 5
+        copied = x[held : held + 50]
+        changes = {
+            "equal": copied,
+            "noise": np.clip(np.rint(copied + 3 * r.normal(size=copied.shape)), 0, 255).astype(np.uint8),
+            "brightness": np.clip(copied * 0.85 + 10, 0, 255).astype(np.uint8),
+            "encoding": jpeg(copied),
+        }
+        for name, near in changes.items():
+            assert 50 <= found(x[held:], np.concatenate([x[:held], near])) <= 51, (classes, name)
+
+
+def test_copies_that_were_shuffled_with_their_originals_are_found() -> None:
+    r = np.random.default_rng(8)
+    x = photographs(r, 1500)
+    for share, least in ((0.15, 0.75), (1.0, 0.95)):  # with noise; equal
+        copied = x[: int(1500 * share)]
+        near = copied if share == 1 else np.clip(copied + 2 * r.normal(size=copied.shape), 0, 255).astype(np.uint8)
+        order = r.permutation(len(x) + len(near))
+        y, own = np.concatenate([x, near])[order], order % 1500
+        held = len(y) // 5
+        true = int(np.isin(own[:held], own[held:]).sum())
+        assert least * true <= found(y[held:], y[:held]) <= 1.02 * true
+
+
 def jpeg(images: np.ndarray) -> np.ndarray:
     made = []
     for image in images:
@@ -134,6 +199,9 @@ def test_large_data_are_compared_by_hashes_and_a_sample(monkeypatch: pytest.Monk
     assert said(x[:N], x[N:]) == "" and 200 <= found(x[:N], held) <= 204
     monkeypatch.setattr(duplicates, "EXAMINED", 50)
     assert said(x[:N], held).startswith("about ")
+    monkeypatch.setattr(duplicates, "SOME", 300)
+    grouped = groups(r, 1000, 30, 0.01)
+    assert said(grouped[:N], grouped[N:]) == ""
 
 
 def test_texts_of_a_small_language_repeat_by_chance() -> None:

@@ -4,8 +4,10 @@ The question is how many independent rows would be expected as close to a traini
 training rows within a distance r grows as r^m, with m the local dimension of the data (Levina and Bickel 2004). With D the distance to
 the K-th nearest training row, K (d / D)^m independent rows are expected within d, the distance to the nearest one. Rows are called twins
 where that number is so small that at most 0.3 % of the calls are false (Benjamini and Hochberg 1995). The test has no scale. It holds for
-smooth and low-rank data, where m is small, and for outliers, whose D is large. Distances are never taken to be smaller than the step
-between two values: rows of a few integers coincide by chance, and then are no twins.
+smooth and low-rank data, where m is small, and for outliers, whose D is large. It does not hold for small groups of alike rows, such as
+one template with noise of its own in each image. They show in the training rows: many of those have too near a row as well. There, the
+distances of training rows to their nearest say how close independent rows are, and a copy has to be closer, or equal. Distances are
+never taken to be smaller than the step between two values: rows of a few integers coincide by chance, and then are no twins.
 
 Images are compared in two ways at once: at a low resolution without brightness and contrast, and by their fine detail. Noise and a
 new encoding change the second, and independent photographs of the same sky differ in it.
@@ -179,14 +181,16 @@ class Twins:
 
     def _chance_of(self, rows: np.ndarray, others: np.ndarray, sketches: list[np.ndarray], around: list[Neighbours]) -> np.ndarray:
         """Return how many independent training rows are expected to be as close to rows as their partners are, (N,)."""
-        found = np.ones(len(rows))
+        found, grouped = np.ones(len(rows)), np.zeros(len(rows), bool)
         for i, (view, sketch, neighbours) in enumerate(zip(self._views, sketches, around, strict=True)):
             distance = np.sqrt(((view.of(rows) - view.of(others)) ** 2).sum(1, dtype=np.float64))
             number = neighbours.expected(sketch, distance, view.step(rows))
+            grouped |= neighbours.grouped(sketch)
             if i == 0:
                 found = np.where(distance <= CLOSE * neighbours.typical, number, np.inf)
             else:  # of the one partner that the first view chose: the product of two uniform numbers is below x with x (1 - log x)
-                found = found * np.minimum(number / len(self._parts["train"]), 1)
+                # In a small group of alike images, the partner is of the group, and close in this view too.
+                found = found * np.minimum(number / np.where(grouped, 1, len(self._parts["train"])), 1)
                 found = found * (1 - np.log(np.clip(found, 1e-300, 1)))
         return found
 

@@ -18,6 +18,9 @@ SAMPLE = 500  # training rows from which the dimension of all data is estimated
 ENTRIES = 4_000_000  # distances in memory at a time
 OTHERS = 40  # training rows nearby whose own distances are looked at
 QUARTILES = 0.961, 2.693  # of the gamma distribution with shape 2
+FIRST = 0.288, 1.386  # quartiles of the exponential distribution
+RARE = 0.1  # rows expected as near as the nearest: fewer show that the neighbourhood does not explain it
+SHARE = 0.4  # of the training rows nearby with such a nearest from which closeness is a property of the data
 SAFE = 0.7  # of a dimension that is estimated from a few rows
 MOST = 30.0  # that it may be: sketches have no more
 STEPS = 10  # between rows, from which distances count as continuous
@@ -67,11 +70,15 @@ class Neighbours:
         self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(known))[:most])
         distances = self._distances(known[self._some], self._k + 1)[:, 1:]  # a row itself is its own nearest
         self.typical = float(np.median(distances[:, self._copies])) if distances.shape[1] else 0.0
-        self._seconds = distances[:, min(1, distances.shape[1] - 1)] if distances.shape[1] else np.zeros(len(distances))
+        self._firsts, self._seconds, self._thirds = (
+            distances[:, min(i, distances.shape[1] - 1)] if distances.shape[1] else np.zeros(len(distances)) for i in range(3)
+        )
         far = distances[distances[:, self._copies] > 0] if distances.shape[1] else distances
         spacings = self._spacings(far)
         # Rows in regions of lower dimension are met by their own estimate.
         self._global = 1 / max(float(spacings.mean()), 1e-3) if spacings.size else 1.0
+        around = np.maximum(distances, 1e-300)
+        self._close = self._extrapolated(around, around[:, 0]) < RARE if distances.shape[1] else np.zeros(len(distances), bool)
 
     def _distances(self, rows: np.ndarray, k: int) -> np.ndarray:
         k = min(k, len(self._known))
@@ -95,11 +102,46 @@ class Neighbours:
         least = LEAST * np.where(np.isfinite(step), step, 0.0)
         around = np.maximum(self._distances(rows, self._k), np.maximum(least, 1e-300)[:, None])
         distance = np.maximum(distance, least)
-        dimension = np.minimum(1 / np.maximum(self._spacings(around).mean(1), 1e-3), self._global)
-        number = self._more * self._k * np.minimum(distance / around[:, -1], 1.0) ** dimension
+        number = self._extrapolated(around, distance)
         apart = distance <= GAP * around[:, min(self._copies, self._k - 1)]
         number = np.where(apart, np.minimum(number, self._by_others(rows, distance, step)), number)
+        number = np.maximum(number, self._by_nearest(rows, distance, least))
         return np.where(np.isfinite(step), number, np.inf)
+
+    def _extrapolated(self, around: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Return the expected number within a distance (N,), from the distances of the nearest training rows (N, K)."""
+        spacings = self._spacings(around)
+        own = 1 / np.maximum(spacings.mean(1), 1e-3) if spacings.shape[1] else np.full(len(around), self._global)
+        return self._more * self._k * np.minimum(distance / around[:, -1], 1.0) ** np.minimum(own, self._global)
+
+    def grouped(self, rows: np.ndarray) -> np.ndarray:
+        """Return whether rows lie where training rows form small groups of alike rows, such as one template with noise, (N,)."""
+        return np.concatenate([np.zeros(0, bool), *(self._close[others].mean(1) >= SHARE for _, others in self._others(rows))])
+
+    def _others(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some rows at a time and the training rows nearby whose own distances are looked at, (rows, OTHERS or fewer)."""
+        number = min(OTHERS, len(self._some))
+        for part, squares in _squares(rows, self._known[self._some]):
+            yield part, np.argpartition(squares, number - 1, 1)[:, :number]
+
+    def _by_nearest(self, rows: np.ndarray, distance: np.ndarray, least: np.ndarray) -> np.ndarray:
+        """Return the expected number from the distances of training rows nearby to their nearest, 0 where these say nothing.
+
+        In a small group, the nearest row is of the group, and most rows around it are not. Where training rows have so near a row too,
+        their distances are the measure. The volume up to the nearest row has the exponential distribution, from whose quartiles follows
+        the dimension. Equal rows are copies, unless training rows have three equals too.
+        """
+        found = np.zeros(len(rows))
+        rounding = 1e-6 * np.sqrt((rows.astype(np.float64) ** 2).sum(1))
+        for part, others in self._others(rows):
+            apart, step = distance[part], least[part]
+            low, high = np.maximum(np.quantile(self._firsts[others], (0.25, 0.75), axis=1), np.maximum(step, 1e-300))
+            dimension = np.minimum(SAFE * math.log(FIRST[1] / FIRST[0]) / np.maximum(np.log(high / low), 1e-3), MOST)
+            number = self._more * FIRST[0] * np.minimum(apart / low, 10.0) ** dimension
+            repeated = np.median(self._thirds[others], axis=1) <= step + rounding[part]
+            grouped = self._close[others].mean(1) >= SHARE
+            found[part] = np.where(apart <= step, np.where(repeated, np.inf, 0.0), np.where(grouped, number, 0.0))
+        return found
 
     def _by_others(self, rows: np.ndarray, distance: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return the expected number from the distances of training rows nearby to their own second nearest, (N,).
@@ -110,8 +152,7 @@ class Neighbours:
         if len(self._some) < 2 * OTHERS:
             return np.full(len(rows), np.inf)
         found = np.empty(len(rows))
-        for part, squares in _squares(rows, self._known[self._some]):
-            others = np.argpartition(squares, OTHERS - 1, 1)[:, :OTHERS]
+        for part, others in self._others(rows):
             low, high = np.maximum(np.quantile(self._seconds[others], (0.25, 0.75), axis=1), 1e-300)
             dimension = np.minimum(SAFE * math.log(QUARTILES[1] / QUARTILES[0]) / np.maximum(np.log(high / low), 1e-3), MOST)
             number = self._more * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
