@@ -49,6 +49,7 @@ from vaestro.loop import ACTIVE
 
 CERTAIN = 2.0  # standard errors
 RISE = (0.05, 0.005)  # what further steps may gain: nats, and of the validation score
+DIVERGED = (0.5, 0.05)  # by how much the loss of training data must have risen: nats, and of the validation score
 OVERFITTED = 0.1  # of the validation score
 MISS = (1.0, 0.1)  # unit-wise KL of the aggregate posterior to the prior: nats in all, and of the rate
 NEAR_LIMIT = 0.01  # share of log-variances
@@ -62,7 +63,7 @@ THRESHOLDS = {
     "residual": RESIDUAL, "settled": SETTLED, "unstructured": UNSTRUCTURED, "visible": VISIBLE, "gradient_noise": NOISY,
     "unused_share": UNUSED[0], "unused_by_chance_share": UNUSED[1], "worth_nats": WORTH[0], "worth_share": WORTH[1],
     "chance": CHANCE, "few": FEW,
-    "rise_nats": RISE[0], "rise_share": RISE[1],
+    "rise_nats": RISE[0], "rise_share": RISE[1], "diverged_nats": DIVERGED[0], "diverged_share": DIVERGED[1],
 }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def diagnosed(case: Case) -> Diagnosis:
 
 def _divergence(case: Case) -> Finding | None:
     broken = "the weights in use are not finite numbers" if case.measures is None else None
-    return read.divergence(case.curves, case.remedy, case.failure or broken, case.worsened, 2 * case.rise)
+    return read.divergence(case.curves, case.remedy, case.failure or broken, case.worsened, max(DIVERGED[0], DIVERGED[1] * case.scale))
 
 
 def _not_converged(case: Case) -> Finding | None:
