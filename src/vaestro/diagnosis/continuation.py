@@ -3,7 +3,8 @@
 The curve of a finished run ends flat because its learning rate was lowered to zero, whether the model had converged or not. So a copy of
 the weights is trained at the run's peak rate, held constant, for a fifth of the run's steps; the weights of the second half are
 averaged, which removes the noise of the high rate (Polyak and Juditsky 1992). The same validation data with the same noise are scored
-before and after. On ten small runs (docs/diagnosis.md) this gained between a sixth and two thirds of what twice as many steps gain.
+before and after. What is gained is part of what a longer run gains, so a gain shows that the run was too short, and none does not show
+that it was long enough.
 """
 
 from __future__ import annotations
