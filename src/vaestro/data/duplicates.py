@@ -62,7 +62,8 @@ def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str
     """
     hashed = {name: [hash(line) for line in _lines(*held)] for name, held in splits.items()}
     known, notes = Counter(hashed["train"]), []
-    if len(known) * REPEATED <= len(hashed["train"]):
+    every = len(hashed["train"])
+    if known and len(known) * REPEATED <= every and 2 * max(known.values()) <= every:  # one text that is most of the file is no language
         return []
     times = Counter(known.values())
     triples = 2 / 3 * times[2] ** 2 / max(1, times[1])  # if every text is drawn with the same small probability; more if they differ
