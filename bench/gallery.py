@@ -34,7 +34,10 @@ def section(case: Ill, found: Diagnosis) -> str:
     options = " ".join(f"--{k} {v}" for k, v in case.options.items())
     doc = (case.data.__doc__ or "").split("\n\n")[0].removeprefix("Return ").replace("\n    ", " ").rstrip(".")
     stop = f", stopped after {case.stop} steps" if case.stop else ""
-    said = "\n".join(f"- **{f.severity}: {f.name}.** {f.evidence}" + (f"\n\n      {f.remedy}" if f.remedy else "") for f in found.findings)
+    said = "\n".join(
+        f"- **{f.severity}: {f.name}.** {f.evidence}" + (f"\n\n      {f.remedy}" if f.remedy else f". No command: {f.no_remedy}")
+        for f in found.findings
+    )
     picture = f"![The first screen of its report](images/gallery/{case.name}.png)"
     return f"\n## {case.name}: {found.verdict}\n\nData: {doc}. `{options}`{stop}\n\n{picture}\n\n{said or 'No finding.'}\n"
 
