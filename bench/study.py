@@ -1,6 +1,6 @@
 """Study the doctor: runs that are healthy or ill by construction, and what `vaestro diagnose` says of each.
 
-    python bench/study.py --out FOLDER [--jobs 2] [--only PATTERN ..] [--again] [--longer] [--list]
+    python bench/study.py --out FOLDER [--jobs 2] [--only PATTERN ..] [--seed N] [--again] [--longer] [--list]
 
 Each case of study_cases.py is trained in FOLDER/NAME and diagnosed. Its answer is kept, so that an interrupted study goes on where it
 stopped. `--again` diagnoses every run anew and trains only those that are not there. The tables are printed and written to FOLDER/study.md,
@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the modules of tests/ill_runs.py
 
 import torch
-from study_cases import CASES, Case
+from study_cases import CASES, Case, draws
 
 from vaestro.loop import Diverged
 from vaestro.runs import Job, Run
@@ -81,7 +81,7 @@ def train(case: Case, folder: Path) -> float:
     start = time.perf_counter()
     file = folder / name
     file.write_bytes(content)
-    job = Job.new(f"{file}{case.source}", run=folder / "run", **{"seed": 1, "device": "cpu", "compile": "off", **case.options})
+    job = Job.new(f"{file}{case.source}", run=folder / "run", **{"seed": 1 + draws(), "device": "cpu", "compile": "off", **case.options})
     with suppress(Diverged), job:
         for step in job:
             if step.index == case.stop:
@@ -245,7 +245,9 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="diagnose anew; train only what is not there")
     parser.add_argument("--longer", action="store_true", help="check that healthy runs gain nothing by twice the steps")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
+    parser.add_argument("--seed", type=int, default=0, help="other numbers draw other data and train with other seeds")
     options = parser.parse_args()
+    os.environ["STUDY_SEED"] = str(options.seed)
     cases = [c for c in CASES if not options.only or any(fnmatch(c.name, p) for p in options.only)]
     if not cases:
         parser.error(f"no case is named {' or '.join(options.only)} (--list prints the names)")

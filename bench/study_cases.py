@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,8 +86,13 @@ def ill(name: str, make: Callable[[], Any], options: Options, verdict: str | tup
     return Case(name, True, make, options, (verdict,) if isinstance(verdict, str) else verdict, must, **more)
 
 
+def draws() -> int:
+    """Return the number of this repetition of the study, which its processes share: other numbers draw other data."""
+    return int(os.environ.get("STUDY_SEED", "0"))
+
+
 def draw(function: Callable[..., Any], n: int, seed: int = 0, **options: Any) -> Callable[[], Any]:
-    return lambda: function(n, seed, **options)
+    return lambda: function(n, seed + 10_000 * draws(), **options)
 
 
 def by_hand(n: int, units: int = 3, encoder: str = "", decoder: str = "", **options: Any) -> Options:

@@ -411,6 +411,7 @@ def test_what_further_steps_recover_from_overfitting_is_not_convergence() -> Non
     found = diagnosed(case(simple(scales={"": (0.2, 0.1, 0.3)}), remedy=remedy, curves=over, continued=recovering))
     assert found.verdict != "not converged" and "variance that does not fit" not in {f.name for f in found.findings}
     assert "whose weights are in use" not in found["validation bound falls"].evidence  # --keep last
+    assert "--patience 5" in found["validation bound falls"].remedy and "--keep best" in found["validation bound falls"].remedy
     fixed = Remedies("run", {"lr": 1e-3, "likelihood": "gaussian:variance=2"})
     found = diagnosed(case(simple(scales={"": (0.2, 0.1, 0.3)}), remedy=fixed, curves=over))
     assert found["variance that does not fit"].numbers["residual"] == 0.2

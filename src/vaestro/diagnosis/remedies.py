@@ -115,8 +115,11 @@ class Remedies:
         return self.resume() if done < planned else self.again("longer", steps=2 * max(done, planned))
 
     def patient(self) -> str:
-        """Stop when the validation bound no longer rises."""
-        return "" if self.config.get("patience") else self.again("patient", patience=5)
+        """Stop when the validation loss no longer falls, and keep the best weights."""
+        best = {"keep": "best"} if self.config.get("keep") == "last" else {}
+        if self.config.get("patience"):
+            return self.again("best", **best) if best else ""
+        return self.again("patient", patience=5, **best)
 
     def with_beta(self, beta: float) -> str:
         """Train with another weight of the KL."""
