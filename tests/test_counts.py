@@ -183,9 +183,9 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     options = ["--latent", "2", "--steps", "60", "--network", "mlp:width=16"]
     said = say("train", str(path), "--condition", "total", "--likelihood", "negative-binomial:library=total", "--run", f"{run}2", *options)
-    assert "total is the sum of the counts that it is given for" in said
+    assert "total is the sum of the modelled counts" in said
     said = say("train", str(path), "--condition", "depth", "--likelihood", "zero-inflated:library=depth", "--run", run, *options)
-    assert "is the sum of the counts" not in said and "log p(x | depth) >=" in said
+    assert "is the sum of the modelled counts" not in said and "log p(x | depth) >=" in said
     say("evaluate", run, "--k", "20", "--methods", "elbo,iwae,ais:temperatures=10,chains=4", "--limit", "5")
     lines = json.loads((tmp_path / "run" / "evaluation.json").read_text())["estimates"]
     assert all(e["measure"] == "counting" and e["bits_per_dim"] > 0 for e in lines)

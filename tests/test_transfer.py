@@ -173,7 +173,7 @@ def test_columns_without_a_counterpart_are_named_and_the_advice_works(old: str, 
 def test_arrays_and_texts_are_not_read_as_a_table(old: str, refused: Any) -> None:
     np.save("x.npy", np.zeros((40, len(COLUMNS))))
     Path("x.txt").write_text("a line\n" * 40)
-    assert "expected table of 5 columns" in (said := refused("x.npy", "--init", old)) and said.endswith("got numbers\n")
+    assert "expected a table of 5 columns" in (said := refused("x.npy", "--init", old)) and said.endswith("got numbers\n")
     assert refused("x.txt", "--init", old).endswith("got texts\n")
 
 
