@@ -3,7 +3,7 @@
     python bench/scales.py [--steps 1500]
 
 Data: 20 columns from 4 factors with equal noise (22,000 rows) and a table of 200 rows and 1,000 columns from 5 factors, whose exact
-log-density is printed beside them; wine, diabetes and breast cancer of scikit-learn. Bounds are of test data, IWAE with 200 draws, in nats.
+log-density is printed with them; wine, diabetes and breast cancer of scikit-learn. Bounds are of test data, IWAE with 200 draws, in nats.
 """
 
 from __future__ import annotations

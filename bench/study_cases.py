@@ -36,7 +36,7 @@ class Case:
         may: names that are right or a matter of degree.
         never: names of notes that would be wrong; warnings and errors that are neither in `must` nor in `may` always are.
         source: options of the source.
-        stop: leave the run after so many steps.
+        stop: number of steps after which the run is left.
         after: changes the file of the data after training.
     """
 
@@ -388,7 +388,7 @@ def of_the_code() -> list[Case]:
 
 
 def twins(make: Callable[[], Any], share: int) -> Callable[[], Any]:
-    """Repeat every `share`-th row at the end of the data, so that many stand in two splits."""
+    """Repeat every `share`-th row at the end of the data. Many rows are then in two splits."""
 
     def repeated() -> Any:
         data = make()

@@ -63,7 +63,7 @@ Dtype = Annotated[
         "table off their grid. A .png always shows means.  [default: own; of binary arrays probabilities]",
     ),
 ]
-Some = Annotated[int | None, typer.Option("-n", help="Take so many rows, at equal distances.  [default: all; 32 in a .png]")]
+Some = Annotated[int | None, typer.Option("-n", help="Number of rows, taken at equal distances.  [default: all; 32 in a .png]")]
 
 
 @app.command()
@@ -110,7 +110,10 @@ def train(
     ] = None,
     freeze: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART", help="posterior, likelihood or prior: keeps its weights, those of --init RUN; may be repeated."),
+        typer.Option(
+            metavar="PART",
+            help="Part that is not trained, such as posterior: it keeps the weights of --init RUN. May be repeated.",
+        ),
     ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]")
@@ -123,7 +126,7 @@ def train(
     ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights.  [default: by the length of the run]")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.  [default: 10 sqrt(cells)]")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many validations without a lower validation loss.  [default: never]")
+        int | None, typer.Option(help="Stop after this many validations without a lower validation loss.  [default: never]")
     ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Weights to keep: best by validation loss after all schedules, or last.  [default: best]")
@@ -141,7 +144,7 @@ def train(
         typer.Option(
             metavar="RUN",
             help="Start from another run's weights. The data are read into that run's space (offsets, scales, columns, categories and "
-            "conditions, matched by name), and options of the model that are not given are that run's; only the prior may differ.",
+            "conditions, matched by name). Model options that are not given come from that run. Only the prior may differ.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")] = False,
@@ -215,7 +218,7 @@ def evaluate(
     ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
     split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Evaluate so many data, drawn at random by --seed.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of rows to evaluate, drawn at random by --seed.")] = None,
     data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
     condition: ConditionOfAll = None,
     seed: Seed = 0,

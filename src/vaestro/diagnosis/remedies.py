@@ -12,11 +12,21 @@ from vaestro.parts import TABLE, Part, find, options_of
 
 HIGH_LR = 0.03  # for AdamW
 SMALLER = 0.5  # of the weights, that a smaller network has at most
+SCALED = ("gaussian", "laplace", "logistic", "student-t", "table")  # likelihoods that learn a scale
 RESCUE = "residual"  # in place of a user's own network that may be at fault
 # Options that no model, objective or data can refuse.
 ALWAYS = {"lr", "steps", "patience", "beta"}
 Trial = Callable[[Mapping[str, Any]], int]  # the number of weights of a run with these options; ValueError if it is refused
 TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})  # from the run that --init names
+
+
+def _is_number(text: str) -> bool:
+    """Return whether an option is a number, and not a word."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @final
@@ -182,11 +192,14 @@ class Remedies:
         if part is None or part.name != "gaussian":
             return None
         variance = str(part.options.get("variance", ""))
-        try:
-            float(variance)
-        except ValueError:
-            return None
-        return variance
+        return variance if _is_number(variance) else None
+
+    @property
+    def learns_scale(self) -> bool:
+        """Return whether training maximises the ELBO over a scale of the likelihood."""
+        part = self._part("likelihood")
+        fixed = part is None or any(_is_number(str(part.options.get(option, ""))) for option in ("variance", "scale"))
+        return part is not None and part.name in SCALED and not fixed and self._name("objective") in ("", "elbo")
 
     @property
     def library(self) -> str | None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vaestro.diagnosis.rules import Case
 
-SCALED = ("gaussian", "laplace", "logistic", "student-t", "table")  # likelihoods that learn a scale
-SETTLED = 1.5  # and beyond which a scale that is learned has not reached its optimum
+SETTLED = 1.5  # factor from 1 beyond which a learned scale has not reached its optimum
 
 
 def off_scale(case: Case, factor: float) -> tuple[str, float] | None:
@@ -20,21 +19,9 @@ def off_scale(case: Case, factor: float) -> tuple[str, float] | None:
 
 
 def unfitted_scale(case: Case) -> str:
-    """Say that a scale that is learned has not reached its optimum, where its standardised residual is 1; "" if it has."""
+    """Say that a learned scale has not reached its optimum under the ELBO, where its standardised residual is 1; "" if it has."""
     found = off_scale(case, SETTLED)
-    name, _, options = str(case.remedy.config.get("likelihood")).partition(":")
-    fixed = case.remedy.fixed_variance is not None or any(
-        _is_number(o.partition("=")[2]) for o in options.split(",") if o.startswith("scale=")
-    )
-    if found is None or fixed or name not in SCALED or not str(case.remedy.config.get("objective", "elbo")).startswith("elbo"):
+    if found is None or not case.remedy.learns_scale:
         return ""
     where = f" of column {found[0]!r}" if found[0] else ""
     return f"the scale of the likelihood{where} has not reached its optimum: the standardised residual is {found[1]:.3g}, and 1 there"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

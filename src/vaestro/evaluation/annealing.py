@@ -270,7 +270,7 @@ def annealing(
         schedule: of the temperatures.
         start: of the chains: the encoder's q(z | x), which is nearer where q is good, or the prior.
         leapfrog: leapfrog steps in a transition.
-        n: so many of the data, at random, or all if there are fewer.
+        n: number of rows, drawn at random, or all if there are fewer.
         simulated: data to draw from the model for the upper bound; by default as many as n; 0 for none.
 
     Raises:

@@ -45,7 +45,7 @@ def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: f
 
     Args:
         job: model and data.
-        n: so many of the data, at random, or all if there are fewer.
+        n: number of rows, drawn at random, or all if there are fewer.
         steps: of Adam (Kingma and Ba 2015); q is averaged over all but the first quarter of them.
         draws: of each step.
         lr: the learning rate.

@@ -50,7 +50,7 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
 
     Args:
         job: model and data.
-        n: so many of the data, at random, make up the aggregate posterior; all if there are fewer. By default 10,000, or
+        n: number of rows, drawn at random, that make up the aggregate posterior; all if there are fewer. By default 10,000, or
             fewer where n * n * draws * units would exceed 5e9.
         draws: for each datum.
 

@@ -46,7 +46,7 @@ def evaluate(
         rows: data of the model's space, such as `data.test`.
         k: draws for each datum.
         methods: elbo and iwae (from the same k draws), ais, gap, information, each with options: "ais:chains=16,temperatures=500".
-        limit: evaluate so many data, drawn at random by the seed without replacement; `Evaluation.index` says which.
+        limit: number of rows to evaluate, drawn at random by the seed without replacement; `Evaluation.index` says which.
         seed: of the draws, and of which data are drawn. Two models evaluated with one seed are evaluated on the same data.
         device: where; by default where the model is.
 
