@@ -223,8 +223,12 @@ def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
             except OSError:
                 yield False
                 return
-            # A file that was removed while this waited for it locks out nobody.
-            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            # A file that was removed while this waited for it locks out nobody. It may also be removed at this moment.
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                same = False
+            if not same:
                 continue
             try:
                 yield True
