@@ -1,9 +1,11 @@
-"""Compare likelihoods of 8-bit colour images in bits/dim, on the same crops, networks and number of steps.
+"""Compare likelihoods of 8-bit colour images in bits/dim, on the same crops, networks and number of
+steps.
 
     python bench/bits.py [--side 16] [--steps 3000] [--k 100] [--seeds 1] [--out FOLDER]
 
-The crops are cut from the photographs that scikit-learn and scikit-image ship: training crops from the left 70 % of each
-photograph, validation from the next 15 %, test from the rest, so that no pixel is in two splits. What is printed stands in docs/results.md.
+The crops are cut from the photographs that scikit-learn and scikit-image ship: training crops from
+the left 70 % of each photograph, validation from the next 15 %, test from the rest, so that no
+pixel is in two splits. What is printed stands in docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,21 +18,38 @@ import numpy as np
 
 import vaestro as vs
 
-LIKELIHOODS = ("logistic-mixture", "discretized-logistic", "categorical", "gaussian:variance=pixel", "laplace:scale=pixel", "gaussian")
+LIKELIHOODS = (
+    "logistic-mixture",
+    "discretized-logistic",
+    "categorical",
+    "gaussian:variance=pixel",
+    "laplace:scale=pixel",
+    "gaussian",
+)
 
 
 def photographs() -> list[np.ndarray]:
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    return [*load_sample_images().images, data.astronaut(), data.coffee(), data.rocket(), data.chelsea()]
+    return [
+        *load_sample_images().images,
+        data.astronaut(),
+        data.coffee(),
+        data.rocket(),
+        data.chelsea(),
+    ]
 
 
 def crops(side: int, train: int = 20_000, held_out: int = 1_000) -> dict[str, np.ndarray]:
     """Return uint8 crops (N, side, side, 3) by split."""
     r = np.random.default_rng(0)
     pictures, splits = photographs(), {}
-    for name, n, start, end in (("train", train, 0.0, 0.7), ("valid", held_out, 0.7, 0.85), ("test", held_out, 0.85, 1.0)):
+    for name, n, start, end in (
+        ("train", train, 0.0, 0.7),
+        ("valid", held_out, 0.7, 0.85),
+        ("test", held_out, 0.85, 1.0),
+    ):
         out = np.empty((n, side, side, 3), np.uint8)
         for i in range(n):
             picture = pictures[r.integers(len(pictures))]
@@ -42,7 +61,9 @@ def crops(side: int, train: int = 20_000, held_out: int = 1_000) -> dict[str, np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--k", type=int, default=100)
@@ -56,18 +77,34 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         source = folder / f"crops-{options.side}.npz"
         np.savez(source, **crops(options.side))  # type: ignore[arg-type]
-        print(f"crops of {options.side}x{options.side}x3, {options.steps} steps of 128, {options.network}, latent 64; test bits/dim")
-        print(f"{'likelihood':28} {'seed':>4} {'ELBO':>8} {f'IWAE_{options.k}':>9} {'rate, nats':>11} {'seconds':>8}")
+        print(
+            f"crops of {options.side}x{options.side}x3, {options.steps} steps of 128, "
+            f"{options.network}, latent 64; test bits/dim"
+        )
+        print(
+            f"{'likelihood':28} {'seed':>4} {'ELBO':>8} {f'IWAE_{options.k}':>9} "
+            f"{'rate, nats':>11} {'seconds':>8}"
+        )
         for name in options.likelihoods.split():
             for seed in range(options.seeds):
                 run = vs.train(
-                    source, run=folder / f"{name.replace(':', '-')}-{seed}", likelihood=name, network=options.network, latent=64,
-                    steps=options.steps, batch=128, seed=seed,
-                )  # fmt: skip
+                    source,
+                    run=folder / f"{name.replace(':', '-')}-{seed}",
+                    likelihood=name,
+                    network=options.network,
+                    latent=64,
+                    steps=options.steps,
+                    batch=128,
+                    seed=seed,
+                )
                 done = vs.evaluate(run.model(), run.data().test, k=options.k)
                 seconds = run.metrics()[-1]["seconds"]
                 bits = [done[m].bits_per_dim or float("nan") for m in ("elbo", "iwae")]
-                print(f"{name:28} {seed:4} {bits[0]:8.4f} {bits[1]:9.4f} {done.rate:11.1f} {seconds:8.0f}", flush=True)
+                print(
+                    f"{name:28} {seed:4} {bits[0]:8.4f} {bits[1]:9.4f} {done.rate:11.1f} "
+                    f"{seconds:8.0f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

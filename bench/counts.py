@@ -1,27 +1,36 @@
-"""Compare bounds, time and memory with scvi-tools on one simulated matrix of counts whose exact density is known.
+"""Compare bounds, time and memory with scvi-tools on one simulated matrix of counts whose exact
+density is known.
 
     python bench/counts.py --peer PYTHON [--cells 3000] [--genes 1000] [--epochs 60] [--k 100]
 
-PYTHON is an interpreter of an environment with scvi-tools. Counts are negative binomial with mean depth * softmax(a + b z), z ~ N(0, 1),
-so that log p(x | depth) is known by quadrature. Every model is trained on the same cells, and scored on the same test cells, given the same
-depth of each cell, which is drawn and is no function of the counts. Every model has 10 latent units, one hidden layer of 128 units, one
-dispersion per gene, batches of 128 and the same number of epochs. Each one runs in a process of its own.
+PYTHON is an interpreter of an environment with scvi-tools. Counts are negative binomial with mean
+depth * softmax(a + b z), z ~ N(0, 1), so that log p(x | depth) is known by quadrature. Every model
+is trained on the same cells, and scored on the same test cells, given the same depth of each cell,
+which is drawn and is no function of the counts. Every model has 10 latent units, one hidden layer
+of 128 units, one dispersion per gene, batches of 128 and the same number of epochs. Each one runs
+in a process of its own.
 
     vaestro               mean = depth * softmax, this package's defaults
-    scvi-tools, softmax   mean = depth * softmax: the same parametrisation. With a size factor, scvi-tools has no option for it: its
-                          softplus layer is replaced by a softmax
-    scvi-tools, matched   the same with the training settings of this package where scvi-tools has them: learning rate 2e-3 (here the
-                          peak of a cycle, there constant), Adam's epsilon 1e-8, no dropout, no warm-up of the KL weight
-    scvi-tools, softplus  mean = depth * softplus: another parametrisation, the one that `size_factor_key` selects
+    scvi-tools, softmax   mean = depth * softmax: the same parametrisation. With a size factor,
+                          scvi-tools has no option for it: its softplus layer is replaced by a
+                          softmax
+    scvi-tools, matched   the same with the training settings of this package where scvi-tools has
+                          them: learning rate 2e-3 (here the peak of a cycle, there constant),
+                              Adam's epsilon 1e-8, no dropout, no warm-up of the KL weight
+    scvi-tools, softplus  mean = depth * softplus: another parametrisation, the one that
+    `size_factor_key` selects
 
-Otherwise settings of scvi-tools are its defaults (learning rate 1e-3, epsilon 0.01, dropout 0.1, batch normalisation), except for the
-warm-up of the KL weight, which takes 400 epochs by default and would outlast the run: it takes a third of the run.
+Otherwise settings of scvi-tools are its defaults (learning rate 1e-3, epsilon 0.01, dropout 0.1,
+batch normalisation), except for the warm-up of the KL weight, which takes 400 epochs by default and
+would outlast the run: it takes a third of the run.
 
-With `--library total`, depth is the total of each cell's counts, which is what scvi-tools uses without a size factor. The softmax model is
-then unmodified scvi-tools. No model gives a bound on log p(x) in that case, because the total is a function of x.
+With `--library total`, depth is the total of each cell's counts, which is what scvi-tools uses
+without a size factor. The softmax model is then unmodified scvi-tools. No model gives a bound on
+log p(x) in that case, because the total is a function of x.
 
-The bounds of all models are computed by the same function of this file, in float64, from exported parameters: mean and variance of
-q(z | x), and means and dispersions of the negative binomial at draws of z. The bound that each package itself reports is printed too.
+The bounds of all models are computed by the same function of this file, in float64, from exported
+parameters: mean and variance of q(z | x), and means and dispersions of the negative binomial at
+draws of z. The bound that each package itself reports is printed too.
 """
 
 from __future__ import annotations
@@ -40,7 +49,12 @@ from typing import Any
 import numpy as np
 
 DISPERSION = 4.0
-MODELS = {"vaestro": "vaestro", "softmax": "scvi-tools, softmax", "matched": "scvi-tools, matched", "softplus": "scvi-tools, softplus"}
+MODELS = {
+    "vaestro": "vaestro",
+    "softmax": "scvi-tools, softmax",
+    "matched": "scvi-tools, matched",
+    "softplus": "scvi-tools, softplus",
+}
 MATCHED = {"lr": 2e-3, "eps": 1e-8, "weight_decay": 0.0, "n_epochs_kl_warmup": None}
 
 
@@ -60,17 +74,27 @@ def simulated(cells: int, genes: int) -> tuple[np.ndarray, np.ndarray]:
     return r.poisson(r.gamma(DISPERSION, rate / DISPERSION)).astype(np.int32), depth
 
 
-def log_negative_binomial(x: np.ndarray, mean: np.ndarray, inverse: np.ndarray | float) -> np.ndarray:
-    """Return log-probabilities in nats, (N,), of counts (N, genes) at means (N, genes) and inverse dispersions (genes,)."""
+def log_negative_binomial(
+    x: np.ndarray, mean: np.ndarray, inverse: np.ndarray | float
+) -> np.ndarray:
+    """Return log-probabilities in nats, (N,), of counts (N, genes) at means (N, genes) and inverse
+    dispersions (genes,)."""
     from scipy.special import gammaln
 
     total = np.log(inverse + mean)
-    cells = gammaln(x + inverse) - gammaln(inverse) - gammaln(x + 1) + inverse * (np.log(inverse) - total) + x * (np.log(mean) - total)
+    cells = (
+        gammaln(x + inverse)
+        - gammaln(inverse)
+        - gammaln(x + 1)
+        + inverse * (np.log(inverse) - total)
+        + x * (np.log(mean) - total)
+    )
     return np.asarray(cells.sum(1))
 
 
 def exact(x: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return log p(x | depth) of each cell in nats, (N,), by a grid over z that is refined around its mode."""
+    """Return log p(x | depth) of each cell in nats, (N,), by a grid over z that is refined around
+    its mode."""
     from scipy.special import logsumexp
 
     def joint(row: int, z: np.ndarray) -> np.ndarray:
@@ -90,14 +114,19 @@ def exact(x: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 
 def recomputed(
-    x: np.ndarray, mean: np.ndarray, variance: np.ndarray, parameters: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], k: int
+    x: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    parameters: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    k: int,
 ) -> dict[str, Any]:
     """Compute the ELBO and IWAE_k of each cell in nats, all constants included, with numpy alone.
 
     Args:
         x: counts, (N, genes).
         mean, variance: of q(z | x), (N, units).
-        parameters: from z (N, units) to the means (N, genes) and the inverse dispersions (genes,) of p(x | z).
+        parameters: from z (N, units) to the means (N, genes) and the inverse dispersions (genes,)
+            of p(x | z).
         k: draws of z for each cell.
     """
     from scipy.special import logsumexp
@@ -113,7 +142,10 @@ def recomputed(
         # The constants ln(2 pi) / 2 of log p(z) and log q(z | x) cancel.
         log_w.append(log_px[-1] + (-(z**2) / 2 + noise**2 / 2 + np.log(variance) / 2).sum(1))
     kl = (mean**2 + variance - 1 - np.log(variance)).sum(1) / 2
-    bounds = {"elbo": (np.mean(log_px, 0) - kl).tolist(), "iwae": (logsumexp(log_w, 0) - np.log(k)).tolist()}
+    bounds = {
+        "elbo": (np.mean(log_px, 0) - kl).tolist(),
+        "iwae": (logsumexp(log_w, 0) - np.log(k)).tolist(),
+    }
     return bounds | {"log_inverse": float(np.log(inverse).mean())}
 
 
@@ -126,14 +158,27 @@ def write(path: Path, x: np.ndarray, depth: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
         group = file.create_group("X")
-        group.attrs["encoding-type"], group.attrs["encoding-version"], group.attrs["shape"] = "csr_matrix", "0.1.0", x.shape
+        group.attrs["encoding-type"], group.attrs["encoding-version"], group.attrs["shape"] = (
+            "csr_matrix",
+            "0.1.0",
+            x.shape,
+        )
         for part in ("data", "indices", "indptr"):
             group.create_dataset(part, data=getattr(matrix, part))
-        for name, count, columns in (("obs", x.shape[0], {"depth": depth}), ("var", x.shape[1], {})):
+        for name, count, columns in (
+            ("obs", x.shape[0], {"depth": depth}),
+            ("var", x.shape[1], {}),
+        ):
             group = file.create_group(name)
-            group.attrs["encoding-type"], group.attrs["encoding-version"], group.attrs["_index"] = "dataframe", "0.2.0", "_index"
+            group.attrs["encoding-type"], group.attrs["encoding-version"], group.attrs["_index"] = (
+                "dataframe",
+                "0.2.0",
+                "_index",
+            )
             group.attrs["column-order"] = np.array(list(columns), dtype=text)
-            index = group.create_dataset("_index", data=[f"{name}{i}" for i in range(count)], dtype=text)
+            index = group.create_dataset(
+                "_index", data=[f"{name}{i}" for i in range(count)], dtype=text
+            )
             index.attrs["encoding-type"], index.attrs["encoding-version"] = "string-array", "0.2.0"
             for column, values in columns.items():
                 dataset = group.create_dataset(column, data=values)
@@ -148,9 +193,16 @@ def here(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     start = time.perf_counter()
     run = vs.train(
-        folder / "counts.h5ad", run=folder / "run", condition=["depth"], likelihood="negative-binomial:library=depth",
-        network="mlp:width=128,depth=1", latent=10, epochs=options.epochs, batch=128, **json.loads(options.here),
-    )  # fmt: skip
+        folder / "counts.h5ad",
+        run=folder / "run",
+        condition=["depth"],
+        likelihood="negative-binomial:library=depth",
+        network="mlp:width=128,depth=1",
+        latent=10,
+        epochs=options.epochs,
+        batch=128,
+        **json.loads(options.here),
+    )
     seconds = time.perf_counter() - start
     model, rows = run.model(), run.data().test
     batch = rows.batch(slice(None))
@@ -178,8 +230,19 @@ def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     scvi.settings.seed = options.seed
     data = anndata.read_h5ad(folder / "counts.h5ad")
     start = time.perf_counter()
-    scvi.model.SCVI.setup_anndata(data, size_factor_key="depth" if options.library == "drawn" or options.model == "softplus" else None)
-    kind: dict[str, Any] = {"n_hidden": 128, "n_latent": 10, "n_layers": 1, "gene_likelihood": "nb", "dropout_rate": 0.1}
+    scvi.model.SCVI.setup_anndata(
+        data,
+        size_factor_key="depth"
+        if options.library == "drawn" or options.model == "softplus"
+        else None,
+    )
+    kind: dict[str, Any] = {
+        "n_hidden": 128,
+        "n_latent": 10,
+        "n_layers": 1,
+        "gene_likelihood": "nb",
+        "dropout_rate": 0.1,
+    }
     plan: dict[str, Any] = {"n_epochs_kl_warmup": options.epochs // 3}
     if options.model == "matched":
         kind, plan = kind | {"dropout_rate": 0.0}, MATCHED
@@ -190,9 +253,14 @@ def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         model.module.decoder.px_scale_decoder[1] = torch.nn.Softmax(dim=-1)
     split = [rows["train"], rows["valid"], rows["test"]]
     model.train(
-        max_epochs=options.epochs, accelerator="cpu", batch_size=128, early_stopping=False, enable_progress_bar=False,
-        datasplitter_kwargs={"external_indexing": split}, plan_kwargs=plan,
-    )  # fmt: skip
+        max_epochs=options.epochs,
+        accelerator="cpu",
+        batch_size=128,
+        early_stopping=False,
+        enable_progress_bar=False,
+        datasplitter_kwargs={"external_indexing": split},
+        plan_kwargs=plan,
+    )
     seconds = time.perf_counter() - start
     test = rows["test"]
     x = np.asarray(data.X[test].todense())
@@ -204,26 +272,38 @@ def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     @torch.inference_mode()
     def parameters(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         z_ = torch.from_numpy(z.astype(np.float32))
-        px = model.module.generative(z=z_, library=depth, batch_index=place, size_factor=depth, y=place)["px"]
+        px = model.module.generative(
+            z=z_, library=depth, batch_index=place, size_factor=depth, y=place
+        )["px"]
         return px.mu.double().numpy(), np.asarray(px.theta.double().numpy())
 
     bounds = recomputed(x, mean, variance, parameters, options.k)
     # With return_mean it averages averages over batches, of which the last is smaller.
-    own = model.get_marginal_ll(data, indices=test, n_mc_samples=options.k, return_mean=False).mean()
+    own = model.get_marginal_ll(
+        data, indices=test, n_mc_samples=options.k, return_mean=False
+    ).mean()
     return bounds | {"own": float(own), "seconds": seconds, "version": scvi.__version__}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", help="an interpreter with scvi-tools")
     parser.add_argument("--cells", type=int, default=3000)
     parser.add_argument("--genes", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the training of scvi-tools")
-    parser.add_argument("--library", choices=("drawn", "total"), default="drawn", help="what each cell's depth is")
+    parser.add_argument(
+        "--library", choices=("drawn", "total"), default="drawn", help="what each cell's depth is"
+    )
     parser.add_argument("--here", default="{}", help="more options of vaestro.train, as JSON")
-    parser.add_argument("--there", default="{}", help="more options of scvi.model.SCVI, as JSON; those of the training plan as plan")
+    parser.add_argument(
+        "--there",
+        default="{}",
+        help="more options of scvi.model.SCVI, as JSON; those of the training plan as plan",
+    )
     parser.add_argument("--only", choices=MODELS, help="train this model alone")
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -249,7 +329,10 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     rows = {s: getattr(data, s).index for s in ("train", "valid", "test")}
     np.savez(folder / "rows.npz", **rows)
     test = rows["test"]
-    print(f"{options.cells:,} cells x {options.genes:,} genes, {(x > 0).mean():.0%} of them above 0; {options.epochs} epochs of 128")
+    print(
+        f"{options.cells:,} cells x {options.genes:,} genes, {(x > 0).mean():.0%} of them above "
+        f"0; {options.epochs} epochs of 128"
+    )
     true = None if options.library == "total" else exact(x[test], depth[test])
     if true is not None:
         print(f"log p(x | depth) of {len(test)} test cells, exact: {true.mean():.2f} nats")
@@ -258,7 +341,10 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
         python = sys.executable if model == "vaestro" else options.peer
         if python is None:
             raise SystemExit(f"expected --peer PYTHON for {MODELS[model]}")
-        passed = [f"--{key}={getattr(options, key)}" for key in ("epochs", "k", "seed", "library", "here", "there")]
+        passed = [
+            f"--{key}={getattr(options, key)}"
+            for key in ("epochs", "k", "seed", "library", "here", "there")
+        ]
         command = [python, __file__, "--model", model, "--folder", str(folder), *passed]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -266,13 +352,22 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
         result = json.loads((folder / f"{model}.json").read_text())
         iwae = np.array(result["iwae"])
         first = iwae if first is None else first
-        texts = [f"{MODELS[model]} {result['version']}".ljust(28), f"IWAE_{options.k} {iwae.mean():.2f}"]
+        texts = [
+            f"{MODELS[model]} {result['version']}".ljust(28),
+            f"IWAE_{options.k} {iwae.mean():.2f}",
+        ]
         if true is not None:
             texts.append(f"{mean_and_error(true - iwae)} below exact")
         texts += [f"{mean_and_error(iwae - first)} above the first"] if iwae is not first else []
         texts += [f"ELBO {np.mean(result['elbo']):.2f}", f"by its own code {result['own']:.2f}"]
-        texts.append(f"mean log inverse dispersion {result['log_inverse']:.2f} (true {np.log(DISPERSION):.2f})")
-        print("   ".join([*texts, f"{result['seconds']:.0f} s", f"{result['memory']:.0f} MB"]), flush=True)
+        texts.append(
+            f"mean log inverse dispersion {result['log_inverse']:.2f} (true "
+            f"{np.log(DISPERSION):.2f})"
+        )
+        print(
+            "   ".join([*texts, f"{result['seconds']:.0f} s", f"{result['memory']:.0f} MB"]),
+            flush=True,
+        )
 
 
 def mean_and_error(values: np.ndarray) -> str:

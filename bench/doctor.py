@@ -2,8 +2,9 @@
 
     python bench/doctor.py [--rounds 12] [--steps 215]
 
-The demo's model and data on the CPU. An epoch of steps is timed, and in turns a validation with and without the statistics of the code
-that the findings read, and the rules at one validation of a long run. What is printed is the median over rounds.
+The demo's model and data on the CPU. An epoch of steps is timed, and in turns a validation with and
+without the statistics of the code that the findings read, and the rules at one validation of a long
+run. What is printed is the median over rounds.
 """
 
 from __future__ import annotations
@@ -26,15 +27,24 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=215, help="steps of an epoch")
     options = parser.parse_args()
     data = vs.load("mnist")
     model = vs.build(data.space, latent=40, network="residual:width=512,blocks=1")
-    steps = vs.training(model, vs.Objective(), data, steps=10**6, batch=256, compile="off", device="cpu")
+    steps = vs.training(
+        model, vs.Objective(), data, steps=10**6, batch=256, compile="off", device="cpu"
+    )
     records = [r for _ in range(options.steps + 1) for r in next(steps).records]
-    lines = [{**r.line(), "step": 215 * i} for i in range(200) for r in records if r.split == "valid" or i]
+    lines = [
+        {**r.line(), "step": 215 * i}
+        for i in range(200)
+        for r in records
+        if r.split == "valid" or i
+    ]
     own = vaestro.loop.variance_of
     times: dict[str, list[float]] = {"epoch": [], "with": [], "without": [], "rules": []}
 
@@ -42,7 +52,9 @@ def main() -> None:
         return validate(steps.average, steps.objective, steps.valid, 0, "cpu")
 
     for _ in range(options.rounds):
-        times["epoch"].append(seconds(lambda: [next(steps) for _ in range(20)]) / 20 * options.steps)
+        times["epoch"].append(
+            seconds(lambda: [next(steps) for _ in range(20)]) / 20 * options.steps
+        )
         times["with"].append(seconds(validation))
         vaestro.loop.variance_of = lambda q: None  # type: ignore[assignment]
         times["without"].append(seconds(validation))
@@ -52,9 +64,18 @@ def main() -> None:
         times["rules"].append(seconds(lambda watcher=watcher: watcher.see(lines[-1:])))  # type: ignore[misc]
     epoch, rules = statistics.median(times["epoch"]), statistics.median(times["rules"])
     extra = statistics.median(a - b for a, b in zip(times["with"], times["without"], strict=True))
-    print(f"an epoch of {options.steps} steps: {epoch:.2f} s; a validation: {statistics.median(times['without']):.3f} s")
-    print(f"statistics of the code at a validation: {1e3 * extra:+.1f} ms; the rules: {1e3 * rules:.1f} ms")
-    print(f"findings said live: {(extra + rules) / (epoch + statistics.median(times['without'])):.2%} of training")
+    print(
+        f"an epoch of {options.steps} steps: {epoch:.2f} s; a validation: "
+        f"{statistics.median(times['without']):.3f} s"
+    )
+    print(
+        f"statistics of the code at a validation: {1e3 * extra:+.1f} ms; the rules: "
+        f"{1e3 * rules:.1f} ms"
+    )
+    print(
+        f"findings said live: "
+        f"{(extra + rules) / (epoch + statistics.median(times['without'])):.2%} of training"
+    )
 
 
 if __name__ == "__main__":

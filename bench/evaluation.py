@@ -1,11 +1,14 @@
-"""Compare IWAE's speed with its matrix products alone, its memory from k to k, and time annealed importance sampling.
+"""Compare IWAE's speed with its matrix products alone, its memory from k to k, and time annealed
+importance sampling.
 
-    python bench/evaluation.py [--images 32] [--rounds 9] [--k 5000]    # time against products, memory at k/50, k and 10 k
-    python bench/evaluation.py --full                                   # L_5000 of all 10,000 test images besides
-    python bench/evaluation.py --ais [--run runs/demo]                  # AIS of 100 images: 500 temperatures, 16 chains, both sides
+    python bench/evaluation.py [--images 32] [--rounds 9] [--k 5000]    # time against products,
+    memory at k/50, k and 10 k python bench/evaluation.py --full                                   #
+    L_5000 of all 10,000 test images besides python bench/evaluation.py --ais [--run runs/demo]
+                # AIS of 100 images: 500 temperatures, 16 chains, both sides
 
-The network is that of Burda et al. (2016), x-200-200-50-200-200-x with tanh, at random weights, which cost what trained ones do.
-The products are those of the decoder, without biases, on 2,048 rows; the two take turns, and the ratio is the median over rounds.
+The network is that of Burda et al. (2016), x-200-200-50-200-200-x with tanh, at random weights,
+which cost what trained ones do. The products are those of the decoder, without biases, on 2,048
+rows; the two take turns, and the ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -29,11 +32,14 @@ ROWS = 2048
 def burda() -> tuple[vs.VAE, vs.Data]:
     data = vs.load("mnist")
     torch.manual_seed(0)
-    return vs.build(data.space, latent=50, network="mlp:width=200,depth=2,activation=tanh").eval(), data
+    return vs.build(
+        data.space, latent=50, network="mlp:width=200,depth=2,activation=tanh"
+    ).eval(), data
 
 
 def products(model: vs.VAE) -> tuple[Callable[[int], None], float]:
-    """Return a function that multiplies as `rows` passes through the decoder do, and the floating-point operations of a row."""
+    """Return a function that multiplies as `rows` passes through the decoder do, and the
+    floating-point operations of a row."""
     decoder: Any = model.likelihood.decoder
     weights = [layer.weight.detach().t() for layer in [*decoder.hidden, decoder.last]]
     inputs = [torch.randn(ROWS, w.shape[0]) for w in weights]
@@ -61,17 +67,32 @@ def speed(images: int, rounds: int, k: int) -> None:
         multiply(ROWS)
         vs.evaluate(model, data.test, k=k, limit=8)
         for _ in range(rounds):
-            times.append((seconds(lambda: vs.evaluate(model, data.test, k=k, limit=images)), seconds(lambda: multiply(passes))))
+            times.append(
+                (
+                    seconds(lambda: vs.evaluate(model, data.test, k=k, limit=images)),
+                    seconds(lambda: multiply(passes)),
+                )
+            )
     whole, alone = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
-    print(f"IWAE_{k} of {images} images: {whole:.2f} s; its products alone {alone:.2f} s at {passes * flops / alone / 1e9:.0f} GFLOP/s")
-    print(f"share of the products' time: {ratio:.0%} (median of {rounds} rounds); 10,000 images would take {whole / images * 1e4:.0f} s")
+    print(
+        f"IWAE_{k} of {images} images: {whole:.2f} s; its products alone {alone:.2f} s at "
+        f"{passes * flops / alone / 1e9:.0f} GFLOP/s"
+    )
+    print(
+        f"share of the products' time: {ratio:.0%} (median of {rounds} rounds); 10,000 images "
+        f"would take {whole / images * 1e4:.0f} s"
+    )
 
 
 def memory(k: int) -> None:
     for draws in (max(1, k // 50), k, 10 * k):
         command = [sys.executable, __file__, "--peak", "--k", str(draws), "--images", "8"]
-        print(f"peak memory with k = {draws:6,}: {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()} MB")
+        print(
+            f"peak memory with k = {draws:6,}: "
+            f"{subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()} "
+            f"MB"
+        )
 
 
 def ais(run: str | None) -> None:
@@ -82,14 +103,21 @@ def ais(run: str | None) -> None:
         opened = vs.Run(run)
         model, data = opened.model(), opened.data()
     start = time.perf_counter()
-    result = vs.evaluate(model, data.test, k=500, limit=100, methods="elbo,iwae,ais:temperatures=500,chains=16,n=100")
+    result = vs.evaluate(
+        model, data.test, k=500, limit=100, methods="elbo,iwae,ais:temperatures=500,chains=16,n=100"
+    )
     for estimate in result.estimates:
         print(f"{estimate.seconds:6.1f} s  {estimate.sentence('the first 100 test images')}")
-    print(f"{time.perf_counter() - start:.0f} s in all; gaps on simulated data: {result.simulated_gaps()}")
+    print(
+        f"{time.perf_counter() - start:.0f} s in all; gaps on simulated data: "
+        f"{result.simulated_gaps()}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--k", type=int, default=5000)

@@ -1,8 +1,10 @@
-"""Write docs/gallery.md: runs made ill on purpose, what the doctor says of each, and the first screen of its report.
+"""Write docs/gallery.md: runs made ill on purpose, what the doctor says of each, and the first
+screen of its report.
 
     python bench/gallery.py [FOLDER]
 
-The runs are those of tests/ill_runs.py, which a test holds to their verdicts. Needs playwright and chromium for the pictures.
+The runs are those of tests/ill_runs.py, which a test holds to their verdicts. Needs playwright and
+chromium for the pictures.
 """
 
 import os
@@ -24,22 +26,33 @@ HEAD = """# Runs made ill on purpose
 
     python bench/gallery.py
 
-Small runs on made data, each with one thing wrong, among them some that only look ill; what `vaestro diagnose` says of
-each, in full. `tests/ill_runs.py` makes them, and a test holds each to its verdict. How verdicts are reached: [diagnosis.md](diagnosis.md).
+Small runs on generated data. Each has one fault, or looks faulty and is not. The page quotes what
+`vaestro diagnose` says in full. `tests/ill_runs.py` makes the runs, and a test checks each verdict.
+How verdicts are reached: [diagnosis.md](diagnosis.md).
 """
 
 
 def section(case: Ill, found: Diagnosis) -> str:
     """Return what the page says of a run."""
     options = " ".join(f"--{k} {v}" for k, v in case.options.items())
-    doc = (case.data.__doc__ or "").split("\n\n")[0].removeprefix("Return ").replace("\n    ", " ").rstrip(".")
+    doc = (
+        (case.data.__doc__ or "")
+        .split("\n\n")[0]
+        .removeprefix("Return ")
+        .replace("\n    ", " ")
+        .rstrip(".")
+    )
     stop = f", stopped after {case.stop} steps" if case.stop else ""
     said = "\n".join(
-        f"- **{f.severity}: {f.name}.** {f.evidence}" + (f"\n\n      {f.remedy}" if f.remedy else f". No command: {f.no_remedy}")
+        f"- **{f.severity}: {f.name}.** {f.evidence}"
+        + (f"\n\n      {f.remedy}" if f.remedy else f". No command: {f.no_remedy}")
         for f in found.findings
     )
     picture = f"![The first screen of its report](images/gallery/{case.name}.png)"
-    return f"\n## {case.name}: {found.verdict}\n\nData: {doc}. `{options}`{stop}\n\n{picture}\n\n{said or 'No finding.'}\n"
+    return (
+        f"\n## {case.name}: {found.verdict}\n\nData: {doc}. "
+        f"`{options}`{stop}\n\n{picture}\n\n{said or 'No finding.'}\n"
+    )
 
 
 def main() -> None:

@@ -1,28 +1,32 @@
 """Measure what data on the disk cost.
 
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
-    python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10] [--binarise dynamic]
-    python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
+    python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
+    [--binarise dynamic] python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
     python bench/memory.py start [--megabytes 2000] [--rounds 3]
     python bench/memory.py starved [--megabytes 2000]
 
-decoding: images a second of `read_images` over a folder of photographs, how busy the processors are meanwhile, and how much
-anonymous memory is added; then a second call, which finds the result in the cache. The photographs are 500x375 JPEG of quality
-90, cut at random from samples of scikit-learn and scikit-image. They have just been written: no disk is waited for.
+decoding: images a second of `read_images` over a folder of photographs, how busy the processors are
+meanwhile, and how much anonymous memory is added; then a second call, which finds the result in the
+cache. The photographs are 500x375 JPEG of quality 90, cut at random from samples of scikit-learn
+and scikit-image. They have just been written: no disk is waited for.
 
-training: anonymous memory at its highest and data a second, reading and training on arrays of 64x64 colour images of so many
-megabytes on the disk, each in a process of its own; then the ratio of their speeds, in one process that trains on both in
-turns, 32 steps at a time after as many to warm up, so that what else the machine does falls on both alike.
+training: anonymous memory at its highest and data a second, reading and training on arrays of 64x64
+colour images of so many megabytes on the disk, each in a process of its own; then the ratio of
+their speeds, in one process that trains on both in turns, 32 steps at a time after as many to warm
+up, so that what else the machine does falls on both alike.
 
-cold: the same training on an array whose pages are dropped from memory before every turn, as they are where data do not fit, in turns
-with the same rows held in memory.
+cold: the same training on an array whose pages are dropped from memory before every turn, as they
+are where data do not fit, in turns with the same rows held in memory.
 
-start: seconds in which `load` returns, when a file is new and when it was read before, and then those to the first step of training,
-beside a plain read of the file from end to end: of 64x64 colour images of bytes, and as float32 with noise; with no page of them in
-memory before each, and with all.
+start: seconds in which `load` returns, when a file is new and when it was read before, and then
+those to the first step of training,
+beside a plain read of the file from end to end: of 64x64 colour images of bytes, and as float32
+with noise; with no page of them in memory before each, and with all.
 
-starved: seconds and bytes that come from the disk when `load` reads a new file of 64x64 colour images and pages are dropped from memory
-every half second meanwhile, as they are where data are larger than memory.
+starved: seconds and bytes that come from the disk when `load` reads a new file of 64x64 colour
+images and pages are dropped from memory every half second meanwhile, as they are where data are
+larger than memory.
 """
 
 from __future__ import annotations
@@ -52,12 +56,15 @@ from vaestro.data.images import read_images
 
 def anonymous() -> float:
     """Return this process's anonymous memory in MB: what it holds that is no file on the disk."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    line = next(
+        x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon")
+    )
     return int(line.split()[1]) / 1024
 
 
 def machine() -> float:
-    """Return the seconds that all processors have worked so far, for this process and for others."""
+    """Return the seconds that all processors have worked so far, for this process and for
+    others."""
     user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
@@ -67,16 +74,27 @@ def photographs(folder: Path, count: int) -> None:
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    samples = [*load_sample_images().images, data.astronaut(), data.coffee(), data.rocket(), data.stereo_motorcycle()[0]]
+    samples = [
+        *load_sample_images().images,
+        data.astronaut(),
+        data.coffee(),
+        data.rocket(),
+        data.stereo_motorcycle()[0],
+    ]
     rng = np.random.default_rng(0)
-    draws = [(rng.integers(len(samples)), rng.random(), rng.random(), rng.integers(2)) for _ in range(count)]
+    draws = [
+        (rng.integers(len(samples)), rng.random(), rng.random(), rng.integers(2))
+        for _ in range(count)
+    ]
 
     def write(i: int) -> None:
         which, down, across, mirrored = draws[i]
         sample = samples[which]
         top, left = int(down * (sample.shape[0] - 374)), int(across * (sample.shape[1] - 499))
         picture = sample[top : top + 375, left : left + 500]
-        Image.fromarray(picture[:, ::-1] if mirrored else picture).save(folder / str(i % 10) / f"{i:06}.jpg", quality=90)
+        Image.fromarray(picture[:, ::-1] if mirrored else picture).save(
+            folder / str(i % 10) / f"{i:06}.jpg", quality=90
+        )
 
     for name in range(10):
         (folder / str(name)).mkdir(parents=True)
@@ -91,7 +109,10 @@ def decoding(options: argparse.Namespace) -> None:
         photographs(folder, options.images)
         files = [p.stat().st_size for p in folder.rglob("*.jpg")]
         each = sum(files) / len(files) / 1024
-        print(f"{len(files):,} photographs of 500x375, {each:.0f} KB each, size={options.size}, {processors} processors")
+        print(
+            f"{len(files):,} photographs of 500x375, {each:.0f} KB each, size={options.size}, "
+            f"{processors} processors"
+        )
         for round in range(options.rounds):
             os.environ["VAESTRO_CACHE"] = str(Path(place) / f"cache{round}")
             before, peak = anonymous(), 0.0
@@ -102,13 +123,18 @@ def decoding(options: argparse.Namespace) -> None:
 
             wall, cpu, used = time.perf_counter(), time.process_time(), machine()
             read_images(folder, {"size": options.size}, watch)
-            wall, cpu, used = time.perf_counter() - wall, time.process_time() - cpu, machine() - used
+            wall, cpu, used = (
+                time.perf_counter() - wall,
+                time.process_time() - cpu,
+                machine() - used,
+            )
             again = time.perf_counter()
             read_images(folder, {"size": options.size})
             again = time.perf_counter() - again
             own, others = cpu / wall / processors, max(0.0, used - cpu) / wall / processors
             print(
-                f"{len(files) / wall:,.0f} images/s, {wall:.2f} s, processors {own:.0%} busy with it and {others:.0%} with others' work, "
+                f"{len(files) / wall:,.0f} images/s, {wall:.2f} s, processors {own:.0%} busy "
+                f"with it and {others:.0%} with others' work, "
                 f"anonymous memory +{peak - before:.0f} MB; from the cache {again:.3f} s"
             )
 
@@ -120,7 +146,9 @@ def write_images(path: Path, megabytes: int) -> None:
     rng = np.random.default_rng(0)
     for start in range(0, rows, 2048):
         levels = rng.integers(0, 200, (len(array[start : start + 2048]), 8, 8, 3), dtype=np.uint8)
-        array[start : start + 2048] = levels.repeat(8, 1).repeat(8, 2) + rng.integers(0, 50, (64, 64, 3), dtype=np.uint8)
+        array[start : start + 2048] = levels.repeat(8, 1).repeat(8, 2) + rng.integers(
+            0, 50, (64, 64, 3), dtype=np.uint8
+        )
     array.flush()
 
 
@@ -130,7 +158,14 @@ def training(options: argparse.Namespace) -> None:
         paths = [Path(place) / f"{megabytes}.npy" for megabytes in (options.small, options.large)]
         for path, megabytes in zip(paths, (options.small, options.large), strict=True):
             write_images(path, megabytes)
-            told = ["--steps", str(options.steps), "--path", str(path), "--binarise", options.binarise]
+            told = [
+                "--steps",
+                str(options.steps),
+                "--path",
+                str(path),
+                "--binarise",
+                options.binarise,
+            ]
             subprocess.run([sys.executable, __file__, "once", *told], check=True)
         if options.rounds:
             alternating(paths, options.rounds, options.binarise)
@@ -160,13 +195,16 @@ def cold(options: argparse.Namespace) -> None:
                 seconds[round, i] = time.perf_counter() - start
     ratios = seconds[1:, 0] / seconds[1:, 1]
     print(
-        f"{options.megabytes:,} MB, {options.rounds} rounds of {options.steps} steps in turns; speed from the disk / from memory: "
-        f"median {np.median(ratios):.3f}, quartiles {np.quantile(ratios, 0.25):.3f} and {np.quantile(ratios, 0.75):.3f}"
+        f"{options.megabytes:,} MB, {options.rounds} rounds of {options.steps} steps in turns; "
+        f"speed from the disk / from memory: "
+        f"median {np.median(ratios):.3f}, quartiles {np.quantile(ratios, 0.25):.3f} and "
+        f"{np.quantile(ratios, 0.75):.3f}"
     )
 
 
 def drop(path: Path) -> None:
-    """Drop the pages of a file, or of all below a folder, from memory; those that are mapped stay."""
+    """Drop the pages of a file, or of all below a folder, from memory; those that are mapped
+    stay."""
     for each in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         with each.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -191,7 +229,11 @@ def start(options: argparse.Namespace) -> None:
             write_images(path, options.megabytes if kind == "bytes" else options.megabytes // 4)
             if kind == "float32":
                 array = np.load(path)
-                np.save(path, array.astype(np.float32) + np.random.default_rng(0).random(array.shape, np.float32))
+                np.save(
+                    path,
+                    array.astype(np.float32)
+                    + np.random.default_rng(0).random(array.shape, np.float32),
+                )
                 del array
             works: tuple[Callable[[], Any], ...] = (
                 read,
@@ -215,8 +257,10 @@ def start(options: argparse.Namespace) -> None:
                 times = [f"{t:.2f} s" for t in np.median(seconds, 0)]
                 where = "on the disk" if cold else "in memory"
                 print(
-                    f"{path.stat().st_size / 1e6:,.0f} MB of {kind} {where}: a plain read {times[0]}; load {times[1]} ({first:.2f} reads), "
-                    f"again {times[2]} ({again:.3f} reads); again, and to the first step {times[3]}",
+                    f"{path.stat().st_size / 1e6:,.0f} MB of {kind} {where}: a plain read "
+                    f"{times[0]}; load {times[1]} ({first:.2f} reads), "
+                    f"again {times[2]} ({again:.3f} reads); again, and to the first step "
+                    f"{times[3]}",
                     flush=True,
                 )
 
@@ -225,7 +269,9 @@ def starved(options: argparse.Namespace) -> None:
     import vaestro as vs
 
     def came() -> int:
-        line = next(x for x in Path("/proc/self/io").read_text().splitlines() if x.startswith("read_bytes"))
+        line = next(
+            x for x in Path("/proc/self/io").read_text().splitlines() if x.startswith("read_bytes")
+        )
         return int(line.split()[1])
 
     with tempfile.TemporaryDirectory() as place:
@@ -257,10 +303,15 @@ def starved(options: argparse.Namespace) -> None:
         loaded.set()
         thread.join()
         size = path.stat().st_size
-        print(f"{size / 1e6:,.0f} MB: load {seconds:.1f} s, {read / 1e6:,.0f} MB from the disk ({read / size:.2f} times the file)")
+        print(
+            f"{size / 1e6:,.0f} MB: load {seconds:.1f} s, {read / 1e6:,.0f} MB from the disk "
+            f"({read / size:.2f} times the file)"
+        )
 
 
-def started(source: Any, steps: int, likelihood: str = "discretized-logistic", binarise: str = "none") -> Iterator[Any]:
+def started(
+    source: Any, steps: int, likelihood: str = "discretized-logistic", binarise: str = "none"
+) -> Iterator[Any]:
     """Read an array, unless it is data already, and begin to train on it."""
     import vaestro as vs
 
@@ -268,7 +319,9 @@ def started(source: Any, steps: int, likelihood: str = "discretized-logistic", b
         source, likelihood = f"{source}:binarise={binarise}", "bernoulli"
     data = vs.load(str(source)) if isinstance(source, (str, Path)) else source
     model = vs.build(data.space, latent=16, network="mlp:width=64", likelihood=likelihood)
-    run: Iterator[Any] = vs.training(model, vs.Objective(), data, steps=steps, batch=128, device="cpu", compile="off")
+    run: Iterator[Any] = vs.training(
+        model, vs.Objective(), data, steps=steps, batch=128, device="cpu", compile="off"
+    )
     next(run)
     return run
 
@@ -285,9 +338,12 @@ def alternating(paths: Sequence[Path], rounds: int, binarise: str, block: int = 
             seconds[round, i] = time.perf_counter() - start
     ratios = seconds[1:, 0] / seconds[1:, 1]
     print(
-        f"in turns, {rounds} rounds of {block} steps: {block * 128 / np.median(seconds[1:, 0]):,.0f} and "
-        f"{block * 128 / np.median(seconds[1:, 1]):,.0f} images/s; speed on the larger / on the smaller: "
-        f"median {np.median(ratios):.3f}, quartiles {np.quantile(ratios, 0.25):.3f} and {np.quantile(ratios, 0.75):.3f}"
+        f"in turns, {rounds} rounds of {block} steps: "
+        f"{block * 128 / np.median(seconds[1:, 0]):,.0f} and "
+        f"{block * 128 / np.median(seconds[1:, 1]):,.0f} images/s; speed on the larger / on the "
+        f"smaller: "
+        f"median {np.median(ratios):.3f}, quartiles {np.quantile(ratios, 0.25):.3f} and "
+        f"{np.quantile(ratios, 0.75):.3f}"
     )
 
 
@@ -304,13 +360,16 @@ def once(options: argparse.Namespace) -> None:
     speed = 128 * (options.steps - 1) / (time.perf_counter() - start)
     size = Path(options.path).stat().st_size / 1e6
     print(
-        f"{size:,.0f} MB on the disk: anonymous memory +{peak - before:.0f} MB, {speed:,.0f} images/s, first step after {loaded:.1f} s",
+        f"{size:,.0f} MB on the disk: anonymous memory +{peak - before:.0f} MB, {speed:,.0f} "
+        f"images/s, first step after {loaded:.1f} s",
         flush=True,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
 
     def command(run: Callable[[argparse.Namespace], None], **defaults: int | str) -> None:

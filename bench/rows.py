@@ -1,13 +1,16 @@
-"""Train and test one row of the table of variants on MNIST, within so many minutes on this machine, and print it as Markdown.
+"""Train and test one row of the table of variants on MNIST, within so many minutes on this machine,
+and print it as Markdown.
 
     python bench/rows.py elbo [--minutes 20] [--seed 0] [--k 5000]
     python bench/rows.py elbo --plan              how many epochs 20 minutes are here, and no more
-    python bench/rows.py elbo --epochs 148        so many, however long they take: what --plan said on the quiet machine
-    python bench/rows.py vamp --first 2000        500 draws for all test images, k for the first so many, and from both an estimate for all
+    python bench/rows.py elbo --epochs 148        so many, however long they take: what --plan said
+    on the quiet machine python bench/rows.py vamp --first 2000        500 draws for all test
+    images, k for the first so many, and from both an estimate for all
 
-The first four rows are of the network of Burda et al. (2016), x-200-200-50-200-200-x with tanh; the others of the default network with
-40 units. The kept weights are the best on the validation split by the unweighted bound; the test split is evaluated once, by IWAE with k
-draws. Twice the same command goes on where it was stopped.
+The first four rows are of the network of Burda et al. (2016), x-200-200-50-200-200-x with tanh; the
+others of the default network with 40 units. The kept weights are the best on the validation split
+by the unweighted bound; the test split is evaluated once, by IWAE with k draws. Twice the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("row", choices=list(ROWS))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--epochs", type=float)
@@ -47,7 +52,10 @@ def main() -> None:
     length = {"minutes": asked.minutes} if asked.epochs is None else {"epochs": asked.epochs}
     if asked.plan:
         job = Job.new("mnist", dry=True, seed=asked.seed, **length, **ROWS[asked.row])
-        print(f"{asked.row}: {job.training.steps / job.training.steps_per_epoch:.1f} epochs in {asked.minutes:g} minutes")
+        print(
+            f"{asked.row}: {job.training.steps / job.training.steps_per_epoch:.1f} epochs in "
+            f"{asked.minutes:g} minutes"
+        )
         return
     if (folder / "config.yaml").exists():
         run = vs.Run(folder) if vs.Run(folder).finished else vs.resume(folder)
@@ -62,12 +70,28 @@ def main() -> None:
         some = vs.evaluate(run.model(), rows.take(asked.first), k=asked.k)["iwae"].nats
         rises = some - found["iwae"].nats[: asked.first]
         rise, of_rise = float(rises.mean()), float(rises.std(ddof=1)) / asked.first**0.5
-        print(f"first {asked.first:,} images: L_{asked.k} {some.mean():.2f}, {rise:.3f} +- {of_rise:.3f} above L_{FEWER} (paired)")
-        print(f"all {len(rows):,}: L_{FEWER} {bound:.2f} +- {error:.2f}, so that L_{asked.k} is estimated at {bound + rise:.2f}")
+        print(
+            f"first {asked.first:,} images: L_{asked.k} {some.mean():.2f}, {rise:.3f} +- "
+            f"{of_rise:.3f} above L_{FEWER} (paired)"
+        )
+        print(
+            f"all {len(rows):,}: L_{FEWER} {bound:.2f} +- {error:.2f}, so that L_{asked.k} is "
+            f"estimated at {bound + rise:.2f}"
+        )
     last = [line for line in run.metrics() if line["split"] == "valid"][-1]
-    print("| row | seed | epochs | minutes | ELBO | L_k | active units | k |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| row | seed | epochs | minutes | ELBO | L_k | active units | k "
+        "|\n|---|---|---|---|---|---|---|---|"
+    )
     minutes = f"{last['seconds'] / 60:.1f}"
-    values = (f"{last['epoch']:.0f}", minutes, f"{elbo:.2f}", f"{bound:.2f} +- {error:.2f}", last["active_units"], f"{k:,}")
+    values = (
+        f"{last['epoch']:.0f}",
+        minutes,
+        f"{elbo:.2f}",
+        f"{bound:.2f} +- {error:.2f}",
+        last["active_units"],
+        f"{k:,}",
+    )
     print(f"| {asked.row} | {asked.seed} | {' | '.join(map(str, values))} |")
 
 

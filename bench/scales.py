@@ -1,9 +1,11 @@
-"""Compare likelihoods whose cells have a scale each, share one, or share one in standardised units as before versions were counted.
+"""Compare likelihoods whose cells have a scale each, share one, or share one in standardised units
+as before versions were counted.
 
     python bench/scales.py [--steps 1500]
 
-Data: 20 columns from 4 factors with equal noise (22,000 rows) and a table of 200 rows and 1,000 columns from 5 factors, whose exact
-log-density is printed with them; wine, diabetes and breast cancer of scikit-learn. Bounds are of test data, IWAE with 200 draws, in nats.
+Data: 20 columns from 4 factors with equal noise (22,000 rows) and a table of 200 rows and 1,000
+columns from 5 factors, whose exact log-density is printed with them; wine, diabetes and breast
+cancer of scikit-learn. Bounds are of test data, IWAE with 200 draws, in nats.
 """
 
 from __future__ import annotations
@@ -18,18 +20,30 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 import vaestro as vs
 from vaestro.data.tables import frame_of
 
-ARRAYS = ("gaussian:version=1", "gaussian", "gaussian:variance=shared", "gaussian:variance=optimal", "student-t:version=1", "student-t")
+ARRAYS = (
+    "gaussian:version=1",
+    "gaussian",
+    "gaussian:variance=shared",
+    "gaussian:variance=optimal",
+    "student-t:version=1",
+    "student-t",
+)
 TABLES = ("table:version=1", "table", "table:real=student-t,version=1", "table:real=student-t")
 
 
 def log_normal(x: np.ndarray, covariance: np.ndarray) -> float:
     """Return the mean log-density of N(0, covariance) over rows."""
-    normal = torch.distributions.MultivariateNormal(torch.zeros(len(covariance), dtype=torch.float64), torch.from_numpy(covariance))
+    normal = torch.distributions.MultivariateNormal(
+        torch.zeros(len(covariance), dtype=torch.float64), torch.from_numpy(covariance)
+    )
     return float(normal.log_prob(torch.from_numpy(x)).mean())
 
 
-def factors(rows: int, columns: int, count: int, noise: float, sizes: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return data (rows, columns) of some factors with equal noise, and their covariance; `sizes` spreads the sizes of the columns."""
+def factors(
+    rows: int, columns: int, count: int, noise: float, sizes: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return data (rows, columns) of some factors with equal noise, and their covariance; `sizes`
+    spreads the sizes of the columns."""
     r = np.random.default_rng(0)
     weights = r.normal(size=(columns, count)) * np.exp(sizes * r.normal(size=(columns, 1)))
     x = r.normal(size=(rows, count)) @ weights.T + noise * r.normal(size=(rows, columns))
@@ -37,21 +51,38 @@ def factors(rows: int, columns: int, count: int, noise: float, sizes: float) -> 
 
 
 def contests(steps: int) -> Iterator[tuple[str, vs.Data, tuple[str, ...], int, int, float | None]]:
-    """Yield name, data, likelihoods, latent units, steps and the exact log-density where it is known."""
+    """Yield name, data, likelihoods, latent units, steps and the exact log-density where it is
+    known."""
     x, covariance = factors(22_000, 20, 4, 0.5, 0.7)
     data = vs.load(x)
-    yield "20 columns", data, ARRAYS, 4, steps, log_normal(np.asarray(data.test.outward(), np.float64), covariance)
+    yield (
+        "20 columns",
+        data,
+        ARRAYS,
+        4,
+        steps,
+        log_normal(np.asarray(data.test.outward(), np.float64), covariance),
+    )
     x, covariance = factors(200, 1000, 5, 0.5, 0.0)
     data = vs.load(frame_of({f"c{i}": x[:, i] for i in range(1000)}))
     rows = data.test.outward()
-    exact = log_normal(np.stack([np.asarray(rows.columns[f"c{i}"], np.float64) for i in range(1000)], 1), covariance)
+    exact = log_normal(
+        np.stack([np.asarray(rows.columns[f"c{i}"], np.float64) for i in range(1000)], 1),
+        covariance,
+    )
     yield "200 x 1,000 table", data, TABLES, 8, 200, exact
-    for name, source in (("wine", load_wine), ("diabetes", load_diabetes), ("breast cancer", load_breast_cancer)):
+    for name, source in (
+        ("wine", load_wine),
+        ("diabetes", load_diabetes),
+        ("breast cancer", load_breast_cancer),
+    ):
         yield name, vs.load(source().data), ARRAYS, 4, steps, None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1500)
     options = parser.parse_args()
     print("| data | steps | likelihood | ELBO | IWAE | exact |")
@@ -65,7 +96,10 @@ def main() -> None:
             found = vs.evaluate(model, data.test, k=200, limit=min(len(data.test), 500))
             elbo, iwae = (e.mean()[0] for e in found.estimates)
             shown = "" if exact is None else f"{exact:.2f}"
-            print(f"| {name} | {steps:,} | `{likelihood}` | {elbo:.2f} | {iwae:.2f} | {shown} |", flush=True)
+            print(
+                f"| {name} | {steps:,} | `{likelihood}` | {elbo:.2f} | {iwae:.2f} | {shown} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Take the README's screenshots of a report: python bench/screenshots.py RUN [FOLDER]; needs playwright and chromium."""
+"""Take the README's screenshots of a report: python bench/screenshots.py RUN [FOLDER]; needs
+playwright and chromium."""
 
 import shutil
 import sys
@@ -34,11 +35,15 @@ def main() -> None:
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for name, (width, height, theme, target) in SHOTS.items():
-            page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page()
+            page = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=theme
+            ).new_page()
             page.goto(report.resolve().as_uri())
             page.wait_for_selector("html[data-ready]")
             if target:
-                page.locator(target).evaluate("e => scrollTo({top: e.offsetTop - 70, behavior: 'instant'})")
+                page.locator(target).evaluate(
+                    "e => scrollTo({top: e.offsetTop - 70, behavior: 'instant'})"
+                )
                 box = page.locator("#map-plot .point").nth(POINT).bounding_box()
                 assert box is not None
                 page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -1,13 +1,16 @@
-"""Compare a learned variance with the best weight of the KL of a sweep, on 8-bit colour crops (Rybkin, Daniilidis and Levine 2021).
+"""Compare a learned variance with the best weight of the KL of a sweep, on 8-bit colour crops
+(Rybkin, Daniilidis and Levine 2021).
 
     python bench/sigma.py [--side 8] [--steps 1000] [--seeds 3] [--betas 0.001 ...]
 
-Each model of the sweep has a Gaussian likelihood whose variance is fixed at that of the data, and a weight beta of the KL; once trained,
-its variance is set to the optimum on the training split, without which its bound would say little. `optimal` is
-variance=optimal,version=1 at beta 1, one variance for all channels. Bits/dim are of the test split; what stands beside them is the energy
-distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in the space of the 64 leading principal
-components of the training crops, over that of training crops: as they are, where coarse structure counts most, and whitened, where fine
-structure (blur) counts as much."""
+Each model of the sweep has a Gaussian likelihood whose variance is fixed at that of the data, and a
+weight beta of the KL; once trained, its variance is set to the optimum on the training split,
+without which its bound would say little. `optimal` is variance=optimal,version=1 at beta 1, one
+variance for all channels. Bits/dim are of the test split; what stands beside them is the energy
+distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in
+the space of the 64 leading principal
+components of the training crops, over that of training crops: as they are, where coarse structure
+counts most, and whitened, where fine structure (blur) counts as much."""
 
 from __future__ import annotations
 
@@ -44,12 +47,17 @@ def recalibrated(model: vs.VAE, data: vs.Data, seed: int, **parts: Any) -> vs.VA
     other.load_state_dict(model.state_dict())
     other.eval()
     batches = enumerate(data.train.spread(10_000).chunks(data.space.chunk))
-    other.fit_to_data((batch, other.noise(1, len(batch), torch_generator("cpu", seed, "fit", i))) for i, batch in batches)
+    other.fit_to_data(
+        (batch, other.noise(1, len(batch), torch_generator("cpu", seed, "fit", i)))
+        for i, batch in batches
+    )
     return other
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=8)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
@@ -60,7 +68,8 @@ def main() -> None:
         folder = Path(scratch)
         np.savez(folder / "crops.npz", **crops(asked.side))  # type: ignore[arg-type]
         data = vs.load(folder / "crops.npz")
-        # Weights are the average at the end: a bound under a variance that is not yet calibrated would choose the first ones.
+        # Weights are the average at the end: a bound under a variance that is not yet calibrated
+        # would choose the first ones.
         unwatched = replace(data, valid=data.valid.take(0))
         train = data.train.outward().reshape(len(data.train), -1).astype(np.float32)
         test = data.test.outward().reshape(len(data.test), -1).astype(np.float32)
@@ -68,26 +77,50 @@ def main() -> None:
         plain, white = axes[:64].T, axes[:64].T / lengths[:64]
 
         def distances(drawn: np.ndarray) -> list[float]:
-            return [energy((drawn[:SHOWN] - train.mean(0)) @ space, (test - train.mean(0)) @ space) for space in (plain, white)]
+            return [
+                energy((drawn[:SHOWN] - train.mean(0)) @ space, (test - train.mean(0)) @ space)
+                for space in (plain, white)
+            ]
 
         least = distances(train)
         print(f"crops of {asked.side}x{asked.side}x3, {asked.steps} steps of 128, conv, latent 64")
         print("distances are times those of training crops")
-        print("| variance | beta | seed | ELBO, bits/dim | IWAE | rate, nats | energy distance | whitened |")
+        print(
+            "| variance | beta | seed | ELBO, bits/dim | IWAE | rate, nats | energy distance | "
+            "whitened |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         parts: dict[str, Any] = {"latent": 64, "network": "conv"}
-        for variance, beta in [("optimal,version=1", 1.0), *((f"{train.var():.6g}", b) for b in asked.betas)]:
+        for variance, beta in [
+            ("optimal,version=1", 1.0),
+            *((f"{train.var():.6g}", b) for b in asked.betas),
+        ]:
             for seed in range(asked.seeds):
                 torch.manual_seed(seed)
                 model = vs.build(data.space, likelihood=f"gaussian:variance={variance}", **parts)
-                for _ in vs.training(model, vs.Objective(beta=beta), unwatched, steps=asked.steps, batch=128, seed=seed, compile="off"):
+                for _ in vs.training(
+                    model,
+                    vs.Objective(beta=beta),
+                    unwatched,
+                    steps=asked.steps,
+                    batch=128,
+                    seed=seed,
+                    compile="off",
+                ):
                     pass
                 model = recalibrated(model, data, seed, **parts)
                 found = vs.evaluate(model, data.test, k=asked.k)
                 drawn = latents.sample(model, SHOWN, mean=True, seed=seed).reshape(SHOWN, -1)
-                far = [f"{d / t:.2f}" for d, t in zip(distances(drawn.astype(np.float32)), least, strict=True)]
+                far = [
+                    f"{d / t:.2f}"
+                    for d, t in zip(distances(drawn.astype(np.float32)), least, strict=True)
+                ]
                 bits = [f"{found[m].bits_per_dim:.4f}" for m in ("elbo", "iwae")]
-                print(f"| {variance} | {beta:g} | {seed} | {' | '.join(bits)} | {found.rate:.1f} | {' | '.join(far)} |", flush=True)
+                print(
+                    f"| {variance} | {beta:g} | {seed} | {' | '.join(bits)} | {found.rate:.1f} | "
+                    f"{' | '.join(far)} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Measure what it costs to train on shards that are decoded anew, beside the same data decoded once.
+"""Measure what it costs to train on shards that are decoded anew, beside the same data decoded
+once.
 
-    python bench/streams.py [--gigabytes 5] [--side 64] [--form jpeg|png|npy] [--rounds 8] [--network conv]
-    python bench/streams.py --loader          rows a second that are decoded ahead, without a model
+    python bench/streams.py [--gigabytes 5] [--side 64] [--form jpeg|png|npy] [--rounds 8]
+    [--network conv] python bench/streams.py --loader          rows a second that are decoded ahead,
+    without a model
 
-Shards of 250 MB are made in a temporary folder: colour images of noise over smooth shapes, that compress no better than photographs.
-Then one process trains on the stream and on the decoded form of some of the rows in turns, 40 steps at a time, so that what else the
-machine does falls on both alike, and a process of its own trains on the stream alone, whose anonymous memory is read at every step.
+Shards of 250 MB are made in a temporary folder: colour images of noise over smooth shapes, that
+compress no better than photographs. Then one process trains on the stream and on the decoded form
+of some of the rows in turns, 40 steps at a time, so that what else the machine does falls on both
+alike, and a process of its own trains on the stream alone, whose anonymous memory is read at every
+step.
 """
 
 from __future__ import annotations
@@ -35,8 +39,12 @@ def cells(side: int, form: str, count: int) -> list[bytes]:
     rng = np.random.default_rng(0)
     made = []
     for _ in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
-        image = np.clip(np.asarray(coarse, np.int16) + rng.normal(0, 8, (side, side, 3)), 0, 255).astype(np.uint8)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
+        image = np.clip(
+            np.asarray(coarse, np.int16) + rng.normal(0, 8, (side, side, 3)), 0, 255
+        ).astype(np.uint8)
         out = io.BytesIO()
         if form == "npy":
             np.save(out, image)
@@ -47,7 +55,8 @@ def cells(side: int, form: str, count: int) -> list[bytes]:
 
 
 def make(folder: Path, gigabytes: float, side: int, form: str) -> int:
-    """Write shards; returns how many rows they have. The images repeat, which nothing here looks at."""
+    """Write shards; returns how many rows they have. The images repeat, which nothing here looks
+    at."""
     held, rows, total = cells(side, form, 4000), 0, 0.0
     suffix = {"jpeg": "jpg"}.get(form, form)
     shard = 0
@@ -75,7 +84,8 @@ def training(source: str, data: Any, network: str) -> Any:
 
 
 def memory(source: str, seconds: float, network: str) -> None:
-    """Train for a while and print the most anonymous memory in the first third of it, and in the last, in MB."""
+    """Train for a while and print the most anonymous memory in the first third of it, and in the
+    last, in MB."""
     import vaestro as vs
 
     steps = training(source, vs.load(source), network)
@@ -93,7 +103,9 @@ def memory(source: str, seconds: float, network: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--form", choices=("jpeg", "png", "npy"), default="jpeg")
@@ -122,7 +134,10 @@ def main() -> None:
         again = time.perf_counter() - start
         size = sum(f.stat().st_size for f in (folder / "shards").iterdir()) / 1e9
         count = len(list((folder / "shards").iterdir()))
-        print(f"{size:.2f} GB in {count} shards, {rows:,} images of {asked.side}x{asked.side} as {asked.form}")
+        print(
+            f"{size:.2f} GB in {count} shards, {rows:,} images of {asked.side}x{asked.side} as "
+            f"{asked.form}"
+        )
         print(f"first start {first:.1f} s, second {again:.2f} s", flush=True)
         stream = data.train.values
         if asked.loader:
@@ -133,11 +148,17 @@ def main() -> None:
                 stream.expect([(window, window.rows)])
                 stream[window.rows]
                 done += len(window.rows)
-            print(f"{done / (time.perf_counter() - start):,.0f} rows a second with {stream.source.workers} threads")
+            print(
+                f"{done / (time.perf_counter() - start):,.0f} rows a second with "
+                f"{stream.source.workers} threads"
+            )
             return
         # The decoded form: as many rows as are trained on here, held as the bytes that they become.
         packed = replace(data, train=data.train.spread(20_000))
-        runs = {"stream": training(source, data, asked.network), "decoded": training(source, packed, asked.network)}
+        runs = {
+            "stream": training(source, data, asked.network),
+            "decoded": training(source, packed, asked.network),
+        }
         for run in runs.values():
             for _ in range(30):
                 next(run)
@@ -155,13 +176,29 @@ def main() -> None:
                 speeds[name].append(40 * 64 / took[name])
             ratios.append(took["decoded"] / took["stream"])
         print(
-            f"images a second: stream {np.median(speeds['stream']):,.0f}, decoded {np.median(speeds['decoded']):,.0f}; ratio "
-            f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, {asked.rounds} rounds); waited {waited:.2f} s",
+            f"images a second: stream {np.median(speeds['stream']):,.0f}, decoded "
+            f"{np.median(speeds['decoded']):,.0f}; ratio "
+            f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, {asked.rounds} "
+            f"rounds); waited {waited:.2f} s",
             flush=True,
         )
-        command = [sys.executable, __file__, "--memory", source, "--seconds", str(asked.seconds), "--network", asked.network]
-        early, most = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        print(f"anonymous memory: {early} MB at most in the first third of {asked.seconds:g} s, {most} MB in the last")
+        command = [
+            sys.executable,
+            __file__,
+            "--memory",
+            source,
+            "--seconds",
+            str(asked.seconds),
+            "--network",
+            asked.network,
+        ]
+        early, most = subprocess.run(
+            command, check=True, capture_output=True, text=True
+        ).stdout.split()
+        print(
+            f"anonymous memory: {early} MB at most in the first third of {asked.seconds:g} s, "
+            f"{most} MB in the last"
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

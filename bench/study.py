@@ -1,13 +1,17 @@
-"""Study the doctor: runs that are healthy or ill by construction, and what `vaestro diagnose` says of each.
+"""Study the doctor: runs that are healthy or ill by construction, and what `vaestro diagnose` says
+of each.
 
-    python bench/study.py --out FOLDER [--jobs 2] [--only PATTERN ..] [--seed N] [--again] [--longer] [--list]
+    python bench/study.py --out FOLDER [--jobs 2] [--only PATTERN ..] [--seed N] [--again]
+    [--longer] [--list]
 
-Each case of study_cases.py is trained in FOLDER/NAME and diagnosed. Its answer is kept, so that an interrupted study goes on where it
-stopped. `--again` diagnoses every run anew and trains only those that are not there. The tables are printed and written to FOLDER/study.md,
-with every wrong statement in FOLDER/wrong.md. Every process uses one thread.
+Each case of study_cases.py is trained in FOLDER/NAME and diagnosed. Its answer is kept, so that an
+interrupted study goes on where it stopped. `--again` diagnoses every run anew and trains only those
+that are not there. The tables are printed and written to FOLDER/study.md, with every wrong
+statement in FOLDER/wrong.md. Every process uses one thread.
 
-`--longer` checks a truth that no construction gives: that healthy runs have converged. Each is trained with twice the steps, and what its
-validation bound gains is printed and written to FOLDER/longer.md.
+`--longer` checks a truth that no construction gives: that healthy runs have converged. Each is
+trained with twice the steps, and what its validation bound gains is printed and written to
+FOLDER/longer.md.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ Z = 1.959964  # of a 95 % interval
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold what the program said of a run: the verdict, (name, severity, evidence) of each finding, and seconds."""
+    """Hold what the program said of a run: the verdict, (name, severity, evidence) of each finding,
+    and seconds."""
 
     name: str
     verdict: str
@@ -58,7 +63,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Hold one statement that is wrong: a false alarm, a miss, a wrong verdict, or a failure of the program itself."""
+    """Hold one statement that is wrong: a false alarm, a miss, a wrong verdict, or a failure of the
+    program itself."""
 
     case: str
     kind: str
@@ -66,7 +72,7 @@ class Wrong:
     evidence: str
 
 
-# -- runs -------------------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 
 def train(case: Case, folder: Path) -> float:
@@ -81,7 +87,11 @@ def train(case: Case, folder: Path) -> float:
     start = time.perf_counter()
     file = folder / name
     file.write_bytes(content)
-    job = Job.new(f"{file}{case.source}", run=folder / "run", **{"seed": 1 + draws(), "device": "cpu", "compile": "off", **case.options})
+    job = Job.new(
+        f"{file}{case.source}",
+        run=folder / "run",
+        **{"seed": 1 + draws(), "device": "cpu", "compile": "off", **case.options},
+    )
     with suppress(Diverged), job:
         for step in job:
             if step.index == case.stop:
@@ -119,12 +129,17 @@ def _one(name: str, out: Path, again: bool) -> Answer:
 
 
 def gain(case: Case, out: Path) -> tuple[float, float, float]:
-    """Train a case with twice the steps; returns the gain of the best validation bound in nats, its standard error, and the bound."""
+    """Train a case with twice the steps; returns the gain of the best validation bound in nats, its
+    standard error, and the bound."""
     longer = replace(case, options={**case.options, "steps": 2 * case.options["steps"]})
     train(case, out / case.name)
     train(longer, out / f"{case.name}-longer")
     lines = [
-        [line for line in Run(out / name / "run").metrics() if line["split"] == "valid" and line["step"]]
+        [
+            line
+            for line in Run(out / name / "run").metrics()
+            if line["split"] == "valid" and line["step"]
+        ]
         for name in (case.name, f"{case.name}-longer")
     ]
     best = [max(held, key=lambda line: float(line["bound"])) for held in lines]
@@ -145,38 +160,59 @@ def check_lengths(cases: Sequence[Case], out: Path, jobs: int) -> str:
         f"| {c.name} | {c.options['steps']} | {bound:.2f} | {more:+.3f} | {error:.2f} |"
         for c, (more, error, bound) in zip(trained, gains, strict=True)
     ]
-    head = ["| run | steps | validation bound | gain by twice the steps | error of the bound |", "|---|---|---|---|---|"]
+    head = [
+        "| run | steps | validation bound | gain by twice the steps | error of the bound |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *rows]) + "\n"
 
 
-# -- what is wrong ----------------------------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def judge(case: Case, said: Answer) -> list[Wrong]:
     """Return what is wrong in an answer."""
     if said.failure:
         return [Wrong(case.name, "failure", "", said.failure)]
-    wrong = [Wrong(case.name, "miss", name, f"said: {_all(said)}") for name in case.must if name not in said.names]
-    alarms: dict[str, list[str]] = {}  # a finding may come several times, such as once for each split
+    wrong = [
+        Wrong(case.name, "miss", name, f"said: {_all(said)}")
+        for name in case.must
+        if name not in said.names
+    ]
+    # a finding may come several times, such as once for each split
+    alarms: dict[str, list[str]] = {}
     for name, severity, evidence in said.findings:
         if false_alarm(case, name, severity):
             alarms.setdefault(name, []).append(f"{severity}: {evidence}")
-    wrong += [Wrong(case.name, "false alarm", name, " / ".join(evidence)) for name, evidence in alarms.items()]
+    wrong += [
+        Wrong(case.name, "false alarm", name, " / ".join(evidence))
+        for name, evidence in alarms.items()
+    ]
     if case.verdicts and said.verdict not in case.verdicts:
-        wrong.append(Wrong(case.name, "verdict", said.verdict, f"right: {' or '.join(case.verdicts)}"))
+        wrong.append(
+            Wrong(case.name, "verdict", said.verdict, f"right: {' or '.join(case.verdicts)}")
+        )
     return wrong
 
 
 def false_alarm(case: Case, name: str, severity: str) -> bool:
     """Return whether a finding of a run is wrong."""
-    return name not in case.must and name not in case.may and (severity in ALARMS or name in case.never)
+    return (
+        name not in case.must
+        and name not in case.may
+        and (severity in ALARMS or name in case.never)
+    )
 
 
 def _all(said: Answer) -> str:
-    return said.verdict + "; " + (", ".join(f"{severity}: {name}" for name, severity, _ in said.findings) or "no finding")
+    return (
+        said.verdict
+        + "; "
+        + (", ".join(f"{severity}: {name}" for name, severity, _ in said.findings) or "no finding")
+    )
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -197,37 +233,62 @@ def _percent(hits: int, n: int) -> str:
 
 
 def table(cases: Sequence[Case], answers: Sequence[Answer]) -> str:
-    """Return a table in Markdown: a row for each finding, and for the verdict of healthy and of ill runs."""
+    """Return a table in Markdown: a row for each finding, and for the verdict of healthy and of ill
+    runs."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if not a.failure]
     lines = [
         "| finding | runs that have it | missed | % | runs without it | false alarms | % |",
         "|---|---|---|---|---|---|---|",
     ]
-    names = {name for case in cases for name in case.must} | {name for _, said in pairs for name in said.names}
+    names = {name for case in cases for name in case.must} | {
+        name for _, said in pairs for name in said.names
+    }
     totals = [0, 0, 0, 0]
     for name in sorted(names):
         have = [said for case, said in pairs if name in case.must]
-        lack = [(case, said) for case, said in pairs if name not in case.must and name not in case.may]
+        lack = [
+            (case, said) for case, said in pairs if name not in case.must and name not in case.may
+        ]
         severities = {n: severity for _, said in pairs for n, severity, _ in said.findings}
-        judged = [(c, a) for c, a in lack if severities.get(name) in (*ALARMS, None) or name in c.never]
+        judged = [
+            (c, a) for c, a in lack if severities.get(name) in (*ALARMS, None) or name in c.never
+        ]
         missed = sum(name not in said.names for said in have)
-        false = sum(any(n == name and false_alarm(case, n, severity) for n, severity, _ in said.findings) for case, said in judged)
+        false = sum(
+            any(n == name and false_alarm(case, n, severity) for n, severity, _ in said.findings)
+            for case, said in judged
+        )
         row = [len(have), missed, len(judged), false]
         totals = [a + b for a, b in zip(totals, row, strict=True)]
-        lines.append(f"| {name} | {row[0]} | {row[1]} | {_percent(row[1], row[0])} | {row[2]} | {row[3]} | {_percent(row[3], row[2])} |")
+        lines.append(
+            f"| {name} | {row[0]} | {row[1]} | {_percent(row[1], row[0])} | {row[2]} | {row[3]} "
+            f"| {_percent(row[3], row[2])} |"
+        )
     lines.append(
-        f"| all findings | {totals[0]} | {totals[1]} | {_percent(totals[1], totals[0])} | {totals[2]} | {totals[3]} | "
+        f"| all findings | {totals[0]} | {totals[1]} | {_percent(totals[1], totals[0])} | "
+        f"{totals[2]} | {totals[3]} | "
         f"{_percent(totals[3], totals[2])} |"
     )
-    lines += ["", "| runs | number | wrong verdict | % | with any false alarm | % |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| runs | number | wrong verdict | % | with any false alarm | % |",
+        "|---|---|---|---|---|---|",
+    ]
     for word, ill in (("healthy", False), ("ill", True)):
         mine = [(c, a) for c, a in pairs if c.ill == ill]
         verdicts = sum(any(w.kind == "verdict" for w in judge(c, a)) for c, a in mine)
         alarms = sum(any(w.kind == "false alarm" for w in judge(c, a)) for c, a in mine)
-        lines.append(f"| {word} | {len(mine)} | {verdicts} | {_percent(verdicts, len(mine))} | {alarms} | {_percent(alarms, len(mine))} |")
+        lines.append(
+            f"| {word} | {len(mine)} | {verdicts} | {_percent(verdicts, len(mine))} | {alarms} | "
+            f"{_percent(alarms, len(mine))} |"
+        )
     failed = len(cases) - len(pairs)
     training, diagnosis = sum(a.training for a in answers), sum(a.diagnosis for a in answers)
-    lines += ["", f"{failed} of {len(cases)} runs failed. Training took {training:.0f} s and diagnosis {diagnosis:.0f} s of one thread."]
+    lines += [
+        "",
+        f"{failed} of {len(cases)} runs failed. Training took {training:.0f} s and diagnosis "
+        f"{diagnosis:.0f} s of one thread.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -238,21 +299,39 @@ def listed(wrong: Iterable[Wrong]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and tables")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns such as 'exact-*'")
-    parser.add_argument("--again", action="store_true", help="diagnose anew; train only what is not there")
-    parser.add_argument("--longer", action="store_true", help="check that healthy runs gain nothing by twice the steps")
+    parser.add_argument(
+        "--again", action="store_true", help="diagnose anew; train only what is not there"
+    )
+    parser.add_argument(
+        "--longer",
+        action="store_true",
+        help="check that healthy runs gain nothing by twice the steps",
+    )
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
-    parser.add_argument("--seed", type=int, default=0, help="other numbers draw other data and train with other seeds")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="other numbers draw other data and train with other seeds",
+    )
     options = parser.parse_args()
     os.environ["STUDY_SEED"] = str(options.seed)
     cases = [c for c in CASES if not options.only or any(fnmatch(c.name, p) for p in options.only)]
     if not cases:
         parser.error(f"no case is named {' or '.join(options.only)} (--list prints the names)")
     if options.list:
-        print("\n".join(f"{c.name}: {' or '.join(c.verdicts)}; must: {', '.join(c.must) or '-'}" for c in cases))
+        print(
+            "\n".join(
+                f"{c.name}: {' or '.join(c.verdicts)}; must: {', '.join(c.must) or '-'}"
+                for c in cases
+            )
+        )
         return
     options.out.mkdir(parents=True, exist_ok=True)
     if options.longer:
@@ -269,10 +348,16 @@ def main() -> None:
             said, case = done.result(), waiting[done]
             answers[case.name] = said
             wrong = "; ".join(f"{w.kind} {w.finding}" for w in judge(case, said)) or "right"
-            print(f"{len(answers)}/{len(cases)} {case.name}: {said.verdict or said.failure}: {wrong}", file=sys.stderr, flush=True)
+            print(
+                f"{len(answers)}/{len(cases)} {case.name}: {said.verdict or said.failure}: {wrong}",
+                file=sys.stderr,
+                flush=True,
+            )
     ordered = [answers[c.name] for c in cases]
     found = table(cases, ordered)
-    wrong_statements = listed(w for case, said in zip(cases, ordered, strict=True) for w in judge(case, said))
+    wrong_statements = listed(
+        w for case, said in zip(cases, ordered, strict=True) for w in judge(case, said)
+    )
     (options.out / "study.md").write_text(found)
     (options.out / "wrong.md").write_text(wrong_statements)
     print(found)

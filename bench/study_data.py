@@ -1,7 +1,8 @@
 """Data of the study, each drawn from a distribution that is known.
 
-Every function takes the number of rows and a seed and returns an array, a table as {column: values}, or a list of sentences. No two rows
-of any of them are equal, or close, by more than chance.
+Every function takes the number of rows and a seed and returns an array, a table as {column:
+values}, or a list of sentences. No two rows of any of them are equal, or close, by more than
+chance.
 """
 
 from __future__ import annotations
@@ -18,25 +19,45 @@ def basis(cells: int) -> np.ndarray:
 
 
 def signals(strength: float, factors: int) -> np.ndarray:
-    """Return the variance of the data along each factor, without noise: strength, strength / 2, ..."""
+    """Return the variance of the data along each factor, without noise: strength, strength / 2,
+    ..."""
     return strength * LADDER ** np.arange(factors)
 
 
-def linear(n: int, seed: int = 0, *, cells: int = 10, factors: int = 3, strength: float = 8.0, noise: float = 0.25) -> np.ndarray:
-    """Draw x = W z + e, whose covariance has the eigenvalues signals + noise and noise: probabilistic PCA."""
+def linear(
+    n: int,
+    seed: int = 0,
+    *,
+    cells: int = 10,
+    factors: int = 3,
+    strength: float = 8.0,
+    noise: float = 0.25,
+) -> np.ndarray:
+    """Draw x = W z + e, whose covariance has the eigenvalues signals + noise and noise:
+    probabilistic PCA."""
     r = np.random.default_rng(seed)
     z = r.normal(size=(n, factors)) * np.sqrt(signals(strength, factors))
     return z @ basis(cells)[:, :factors].T + np.sqrt(noise) * r.normal(size=(n, cells))
 
 
-def heavy(n: int, seed: int = 0, *, cells: int = 10, factors: int = 3, df: float = 1.5, strength: float = 8.0) -> np.ndarray:
+def heavy(
+    n: int,
+    seed: int = 0,
+    *,
+    cells: int = 10,
+    factors: int = 3,
+    df: float = 1.5,
+    strength: float = 8.0,
+) -> np.ndarray:
     """Draw x = W z + e with Student's t as noise: for df below 2 it has no variance."""
     r = np.random.default_rng(seed)
     z = r.normal(size=(n, factors)) * np.sqrt(signals(strength, factors))
     return z @ basis(cells)[:, :factors].T + 0.2 * r.standard_t(df, size=(n, cells))
 
 
-def templates(n: int, seed: int = 0, *, cells: int = 100, classes: int = 10, flips: float = 0.15) -> np.ndarray:
+def templates(
+    n: int, seed: int = 0, *, cells: int = 100, classes: int = 10, flips: float = 0.15
+) -> np.ndarray:
     """Draw one of some binary templates and flip a share of its cells."""
     made = np.random.default_rng(classes).random((classes, cells)) < 0.5
     r = np.random.default_rng(seed)
@@ -44,13 +65,18 @@ def templates(n: int, seed: int = 0, *, cells: int = 100, classes: int = 10, fli
     return (chosen ^ (r.random((n, cells)) < flips)).astype(np.uint8)
 
 
-def bars(n: int, seed: int = 0, *, side: int = 8, share: float = 0.4, flips: float = 0.15) -> np.ndarray:
-    """Draw binary images (n, side, side) of horizontal bars, each present by itself, and flip a share of the cells."""
+def bars(
+    n: int, seed: int = 0, *, side: int = 8, share: float = 0.4, flips: float = 0.15
+) -> np.ndarray:
+    """Draw binary images (n, side, side) of horizontal bars, each present by itself, and flip a
+    share of the cells."""
     r = np.random.default_rng(seed)
     return ((r.random((n, side, 1)) < share) ^ (r.random((n, side, side)) < flips)).astype(np.uint8)
 
 
-def binary(n: int, seed: int = 0, *, cells: int = 64, factors: int = 3, strength: float = 1.0) -> np.ndarray:
+def binary(
+    n: int, seed: int = 0, *, cells: int = 64, factors: int = 3, strength: float = 1.0
+) -> np.ndarray:
     """Draw Bernoulli(sigmoid(W z)) with few normal factors."""
     loadings = np.random.default_rng(cells).normal(size=(factors, cells))
     r = np.random.default_rng(seed)
@@ -67,7 +93,9 @@ def curve(n: int, seed: int = 0, *, cells: int = 12, noise: float = 0.5) -> np.n
     return bent @ loadings + noise * r.normal(size=(n, cells))
 
 
-def counts(n: int, seed: int = 0, *, cells: int = 30, factors: int = 2, dispersion: float = 5.0) -> np.ndarray:
+def counts(
+    n: int, seed: int = 0, *, cells: int = 30, factors: int = 2, dispersion: float = 5.0
+) -> np.ndarray:
     """Draw gamma-Poisson counts whose log-means are linear in few factors."""
     g = np.random.default_rng(cells)
     loadings, level = g.normal(size=(factors, cells)) * 0.8, g.normal(1.5, 0.5, cells)
@@ -98,20 +126,28 @@ def table(n: int, seed: int = 0) -> Table:
 
 
 def waves(n: int, seed: int = 0, *, length: int = 32, noise: float = 0.5) -> np.ndarray:
-    """Draw one sine wave a row, of any phase and amplitude and one of a range of frequencies, with noise."""
+    """Draw one sine wave a row, of any phase and amplitude and one of a range of frequencies, with
+    noise."""
     r = np.random.default_rng(seed)
     t = np.linspace(0, 2 * np.pi, length)
-    phase, size, speed = r.uniform(0, 2 * np.pi, (n, 1)), r.uniform(0.5, 1.5, (n, 1)), r.uniform(0.8, 1.6, (n, 1))
+    phase, size, speed = (
+        r.uniform(0, 2 * np.pi, (n, 1)),
+        r.uniform(0.5, 1.5, (n, 1)),
+        r.uniform(0.8, 1.6, (n, 1)),
+    )
     return size * np.sin(speed * t + phase) + noise * r.normal(size=(n, length))
 
 
 def photographs(n: int, seed: int = 0, *, side: int = 12) -> np.ndarray:
-    """Draw smooth grey images, uint8 (n, side, side): a gradient, a spot and noise of ten grey levels."""
+    """Draw smooth grey images, uint8 (n, side, side): a gradient, a spot and noise of ten grey
+    levels."""
     r = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
     a, b, cy, cx = (r.uniform(low, 1, (n, 1, 1)) for low in (-1, -1, 0, 0))
     spot = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 0.05)
-    grey = 110 + 50 * (a * (y - 0.5) + b * (x - 0.5)) + 90 * spot + 10 * r.normal(size=(n, side, side))
+    grey = (
+        110 + 50 * (a * (y - 0.5) + b * (x - 0.5)) + 90 * spot + 10 * r.normal(size=(n, side, side))
+    )
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
@@ -119,7 +155,9 @@ def shares(n: int, seed: int = 0, *, cells: int = 12) -> np.ndarray:
     """Draw values inside (0, 1): logistic functions of two factors and noise."""
     loadings = np.random.default_rng(cells).normal(size=(2, cells))
     r = np.random.default_rng(seed)
-    return np.asarray(1 / (1 + np.exp(-(r.normal(size=(n, 2)) @ loadings + 0.2 * r.normal(size=(n, cells))))))
+    return np.asarray(
+        1 / (1 + np.exp(-(r.normal(size=(n, 2)) @ loadings + 0.2 * r.normal(size=(n, cells)))))
+    )
 
 
 TOPICS = {
@@ -136,7 +174,10 @@ def sentences(n: int, seed: int = 0, *, words: int = 12) -> list[str]:
     """Draw sentences whose words all belong to one topic, each word by itself."""
     r = np.random.default_rng(seed)
     topics = list(TOPICS.values())
-    return [" ".join(topics[t][w] for w in r.integers(0, 4, words)) for t in r.integers(0, len(topics), n)]
+    return [
+        " ".join(topics[t][w] for w in r.integers(0, 4, words))
+        for t in r.integers(0, len(topics), n)
+    ]
 
 
 def coins(n: int, seed: int = 0, *, cells: int = 64) -> np.ndarray:

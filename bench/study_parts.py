@@ -1,6 +1,8 @@
-"""Networks of the study whose weights are set by hand, so that what the run is does not depend on training.
+"""Networks of the study whose weights are set by hand, so that what the run is does not depend on
+training.
 
-Data are those of `study_data.linear`: x = W z + e with orthogonal columns of W, whose exact posterior is known.
+Data are those of `study_data.linear`: x = W z + e with orthogonal columns of W, whose exact
+posterior is known.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ def _fixed(values: np.ndarray) -> nn.Parameter:
 
 
 class Encoder(nn.Module):
-    """Return the exact posterior's mean and log-variance of the first units, and for the others what was asked for.
+    """Return the exact posterior's mean and log-variance of the first units, and for the others
+    what was asked for.
 
     Args:
         inputs, outputs: (cells,) and (2, units).
         strength, noise: of the data.
         used: how many units describe a factor each; the others are `idle`.
         shift: added to the mean of every unit.
-        copy: idle units describe a direction of the noise: their means have this standard deviation over the data.
-        logvar: log-variance of idle units; by default log(1 - copy^2), so that their aggregate posterior is the prior.
+        copy: idle units describe a direction of the noise: their means have this standard deviation
+            over the data.
+        logvar: log-variance of idle units; by default log(1 - copy^2), so that their aggregate
+            posterior is the prior.
     """
 
     def __init__(
@@ -46,11 +51,14 @@ class Encoder(nn.Module):
         variance = signals(strength, used)
         weights = np.zeros((units, cells))
         spread = np.full(units, math.log(1 - copy**2) if math.isnan(logvar) else logvar)
-        weights[:used] = (np.sqrt(variance) / (variance + noise))[:, None] * basis(cells)[:, :used].T
+        weights[:used] = (np.sqrt(variance) / (variance + noise))[:, None] * basis(cells)[
+            :, :used
+        ].T
         spread[:used] = np.log(noise / (variance + noise))
         weights[used:] = copy / math.sqrt(noise) * basis(cells)[:, used:units].T
         self.weights, self.shift = _fixed(weights), shift
-        self.logvar = _fixed(spread / (1 - np.abs(spread) / 20))  # which the soft limit of 20 turns into `spread`
+        # which the soft limit of 20 turns into `spread`
+        self.logvar = _fixed(spread / (1 - np.abs(spread) / 20))
         self.slack = nn.Parameter(torch.zeros(()))  # something to train, which changes nothing
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +76,13 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, strength: float = 8.0, used: int = 3, shift: float = 0.0
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        *,
+        strength: float = 8.0,
+        used: int = 3,
+        shift: float = 0.0,
     ) -> None:
         super().__init__()
         cells = math.prod(outputs)
@@ -83,7 +97,9 @@ class Decoder(nn.Module):
 class Stumbling(nn.Module):
     """Encode by one linear layer whose output is not a number at every `every`-th training step."""
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, every: int = 40) -> None:
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, every: int = 40
+    ) -> None:
         super().__init__()
         self.outputs, self.every, self.calls = outputs, every, 0
         self.layer = nn.Linear(math.prod(inputs), math.prod(outputs))

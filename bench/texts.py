@@ -1,14 +1,18 @@
-"""Train a text VAE on the documentation topics that come with Python, in five ways, and print a row of Markdown for each.
+"""Train a text VAE on the documentation topics that come with Python, in five ways, and print a row
+of Markdown for each.
 
     python bench/texts.py                          all ways, seeds 0, 1 and 2
     python bench/texts.py --ways plain --seeds 0   one of them
-    python bench/texts.py --width 64               smaller networks, with which aggressive updates take minutes
-    python bench/texts.py --shown                  also sentences: reconstructions, a way from one to another, samples
+    python bench/texts.py --width 64               smaller networks, with which aggressive updates
+    take minutes python bench/texts.py --shown                  also sentences: reconstructions, a
+    way from one to another, samples
 
-The corpus is `pydoc_data.topics`, cut into sentences, each once (the same text stands in several topics). Encoder and decoder are gated
-recurrent units; the language model is the same decoder without the latent, whose log p(x) is exact. NLL is -IWAE with 100 draws, at least
-the true one; KL, mutual information and active units are of the test split. Weights are kept by the validation bound. The last column is
-the bound less the exact value of the language model of the same seed, if "language model" is the first of the ways.
+The corpus is `pydoc_data.topics`, cut into sentences, each once (the same text stands in several
+topics). Encoder and decoder are gated recurrent units; the language model is the same decoder
+without the latent, whose log p(x) is exact. NLL is -IWAE with 100 draws, at least the true one; KL,
+mutual information and active units are of the test split. Weights are kept by the validation bound.
+The last column is the bound less the exact value of the language model of the same seed, if
+"language model" is the first of the ways.
 """
 
 from __future__ import annotations
@@ -52,12 +56,18 @@ def corpus(path: Path) -> Path:
     import json
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": t, "split": s}) + "\n" for t, s in zip(lines, split, strict=True)))
+    path.write_text(
+        "".join(
+            json.dumps({"text": t, "split": s}) + "\n" for t, s in zip(lines, split, strict=True)
+        )
+    )
     return path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
@@ -68,7 +78,10 @@ def main() -> None:
     file = corpus(Path("runs/texts/topics.jsonl"))
     data = vs.load(f"{file}:{SOURCE}")
     print(f"Python {platform.python_version()}: {'; '.join(data.notes)}", flush=True)
-    columns = "way | seed | NLL, nats a sentence | perplexity | KL | mutual information | active units | epochs | minutes"
+    columns = (
+        "way | seed | NLL, nats a sentence | perplexity | KL | mutual information | active "
+        "units | epochs | minutes"
+    )
     print(f"| {columns} | above the language model of the same seed (paired) |")
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     language_models: dict[int, np.ndarray] = {}
@@ -77,7 +90,14 @@ def main() -> None:
             folder = Path(f"runs/texts/{way.replace(' ', '-')}-{asked.width}-{seed}")
             if not (folder / "config.yaml").exists():
                 network = f"gru:width={asked.width},dropout=0.4"
-                vs.train(f"{file}:{SOURCE}", run=folder, epochs=asked.epochs, seed=seed, network=network, **{**SHARED, **WAYS[way]})
+                vs.train(
+                    f"{file}:{SOURCE}",
+                    run=folder,
+                    epochs=asked.epochs,
+                    seed=seed,
+                    network=network,
+                    **{**SHARED, **WAYS[way]},
+                )
             run = vs.Run(folder) if vs.Run(folder).finished else vs.resume(folder)
             rows, model = run.data().test, run.model()
             found = vs.evaluate(model, rows, k=asked.k, methods="elbo,iwae,information")
@@ -88,11 +108,23 @@ def main() -> None:
             held = found.information.mutual_information[0] if found.information else float("nan")
             active = int((latents.encode(model, rows)["mean"].var(0) > 0.01).sum())
             perplexity, minutes = found["iwae"].details["perplexity"], valid[-1]["seconds"] / 60
-            cells = [way, seed, f"{-value:.2f} +- {error:.2f}", f"{perplexity:.2f}", f"{found.rate:.2f}", f"{held:.2f}", active]
+            cells = [
+                way,
+                seed,
+                f"{-value:.2f} +- {error:.2f}",
+                f"{perplexity:.2f}",
+                f"{found.rate:.2f}",
+                f"{held:.2f}",
+                active,
+            ]
             cells += [f"{best['epoch']:.0f} of {valid[-1]['epoch']:.0f}", f"{minutes:.1f}"]
             nats = found["iwae"].nats
             above = nats - language_models[seed] if seed in language_models else None
-            cells.append("" if above is None else f"{above.mean():.2f} +- {above.std(ddof=1) / len(above) ** 0.5:.2f}")
+            cells.append(
+                ""
+                if above is None
+                else f"{above.mean():.2f} +- {above.std(ddof=1) / len(above) ** 0.5:.2f}"
+            )
             if way == "language model":
                 language_models[seed] = nats
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
@@ -104,7 +136,11 @@ def show(run: vs.Run) -> None:
     """Print sentences of a run."""
     model, rows = run.model(), run.data().test
     beam = vs.densities.Decoding(beam=5)
-    for own, made in zip(rows.take(6).outward().lines, latents.reconstruct(model, rows.take(6), decoding=beam).lines, strict=True):
+    for own, made in zip(
+        rows.take(6).outward().lines,
+        latents.reconstruct(model, rows.take(6), decoding=beam).lines,
+        strict=True,
+    ):
         print(f"    data            {own}\n    reconstruction  {made}")
     for line in latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam).lines:
         print(f"    between         {line}")
@@ -112,7 +148,10 @@ def show(run: vs.Run) -> None:
     for line in samples.lines[:6]:
         print(f"    sample          {line}")
     known = set(run.data().train.outward().lines)
-    print(f"    {sum(line in known for line in samples.lines)} of 200 samples are sentences of the training split")
+    print(
+        f"    {sum(line in known for line in samples.lines)} of 200 samples are sentences of the "
+        f"training split"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Compare the speed of `training` with a tight eager PyTorch loop and with its matrix products alone, in one run.
+"""Compare the speed of `training` with a tight eager PyTorch loop and with its matrix products
+alone, in one run.
 
     python bench/throughput.py [--rounds 7] [--steps 150] [--batch 128,512]
-    python bench/throughput.py --where            where a compiled step goes, by PyTorch's profiler, which adds to each call
+    python bench/throughput.py --where            where a compiled step goes, by PyTorch's profiler,
+    which adds to each call
 
-784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory, fused AdamW and nothing
-else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those on, with --compile off, trace
-and on; only validation, which the loop has not, is left out. The contestants take turns, so that a machine whose speed drifts treats all
-alike; what is printed is the median over rounds, and the median of the ratios round by round.
+784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory,
+fused AdamW and nothing
+else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those
+on, with --compile off, trace and on; only validation, which the loop has not, is left out. The
+contestants take turns, so that a machine whose speed drifts treats all alike; what is printed is
+the median over rounds, and the median of the ratios round by round.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ import vaestro as vs
 def plain_loop(pixels: torch.Tensor, batch: int) -> Callable[[int], None]:
     encoder = nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40))
     decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784))
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(
+        [*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True
+    )
     order, place = torch.randperm(len(pixels)), 0
 
     def run(steps: int) -> None:
@@ -50,7 +56,10 @@ def plain_loop(pixels: torch.Tensor, batch: int) -> Callable[[int], None]:
 
 def matrix_products(batch: int) -> Callable[[int], None]:
     layers = [(784, 400, False), (400, 40, True), (20, 400, True), (400, 784, True)]
-    tensors = [(torch.randn(batch, i), torch.randn(i, o), torch.randn(batch, o), gradient) for i, o, gradient in layers]
+    tensors = [
+        (torch.randn(batch, i), torch.randn(i, o), torch.randn(batch, o), gradient)
+        for i, o, gradient in layers
+    ]
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -65,7 +74,16 @@ def matrix_products(batch: int) -> Callable[[int], None]:
 
 def vaestro_training(data: vs.Data, batch: int, compile: str) -> Callable[[int], None]:
     model = vs.build(data.space, latent=20, network="mlp:width=400,activation=relu")
-    steps = vs.training(model, vs.Objective(), data, steps=10**6, batch=batch, lr=1e-3, compile=compile, device="cpu")
+    steps = vs.training(
+        model,
+        vs.Objective(),
+        data,
+        steps=10**6,
+        batch=batch,
+        lr=1e-3,
+        compile=compile,
+        device="cpu",
+    )
     next(steps)  # the validation before the first step
 
     def run(count: int) -> None:
@@ -86,7 +104,9 @@ def where(batch: int, steps: int = 160) -> None:
     of = {event.key: event.self_cpu_time_total / steps for event in profile.key_averages()}
     parts = {
         "matrix products": sum(of.get(name, 0.0) for name in ("aten::mm", "aten::addmm")),
-        "loops of the graph, AdamW's among them": sum(us for name, us in of.items() if "CompiledFxGraph" in name),
+        "loops of the graph, AdamW's among them": sum(
+            us for name, us in of.items() if "CompiledFxGraph" in name
+        ),
         "noise, and the average of the weights": sum(
             of.get(name, 0.0) for name in ("aten::normal_", "aten::lerp_", "aten::_foreach_lerp_")
         ),
@@ -98,7 +118,9 @@ def where(batch: int, steps: int = 160) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", default="128,512")
@@ -127,12 +149,21 @@ def main() -> None:
                 start = time.perf_counter()
                 run(options.steps)
                 times[name].append((time.perf_counter() - start) / options.steps)
-        print(f"\nbatch {batch}        ms a step   examples/s   x the plain loop   x matrix products")
+        print(
+            f"\nbatch {batch}        ms a step   examples/s   x the plain loop   x matrix products"
+        )
         for name, seconds in times.items():
             middle = statistics.median(seconds)
-            loop = statistics.median(p / s for p, s in zip(times["plain loop"], seconds, strict=True))
-            products = statistics.median(p / s for p, s in zip(times["matrix products"], seconds, strict=True))
-            print(f"{name:20} {middle * 1e3:8.2f} {batch / middle:12,.0f} {loop:16.2f} {products:19.2f}")
+            loop = statistics.median(
+                p / s for p, s in zip(times["plain loop"], seconds, strict=True)
+            )
+            products = statistics.median(
+                p / s for p, s in zip(times["matrix products"], seconds, strict=True)
+            )
+            print(
+                f"{name:20} {middle * 1e3:8.2f} {batch / middle:12,.0f} {loop:16.2f} "
+                f"{products:19.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Measure what variants cost: IWAE with many draws against the speed of matrix products, and posteriors and priors against the normal ones.
+"""Measure what variants cost: IWAE with many draws against the speed of matrix products, and
+posteriors and priors against the normal ones.
 
     python bench/variants.py [--rounds 7] [--steps 20]
 
-IWAE: the network of Burda et al. (784-200-200-50, tanh), 50 draws, batch 20; its multiplications and additions in a step over the time of
-`training` (everything on but validation), against a square sgemm timed in the same round. Variants: the default network on MNIST, 40 units,
-batch 128, eager. Contestants take turns; what is printed is the median over rounds, and of the ratios round by round.
+IWAE: the network of Burda et al. (784-200-200-50, tanh), 50 draws, batch 20; its multiplications
+and additions in a step over the time of `training` (everything on but validation), against a square
+sgemm timed in the same round. Variants: the default network on MNIST, 40 units, batch 128, eager.
+Contestants take turns; what is printed is the median over rounds, and of the ratios round by round.
 """
 
 from __future__ import annotations
@@ -22,14 +24,31 @@ import torch
 import vaestro as vs
 from vaestro.parts import find
 
-POSTERIORS = ("normal", "full-normal", "low-rank-normal", "laplace", "student-t", "planar", "iaf", "spline", "bernoulli", "categorical")
+POSTERIORS = (
+    "normal",
+    "full-normal",
+    "low-rank-normal",
+    "laplace",
+    "student-t",
+    "planar",
+    "iaf",
+    "spline",
+    "bernoulli",
+    "categorical",
+)
 PRIORS = ("mixture:components=500", "vamp:inputs=500", "maf", "coupling")
 WAYS = {"off": "eager", "trace": "traced", "on": "compiled"}
 NETWORK = "mlp:width=200,depth=2,activation=tanh"
 
 
 def steps_of(
-    data: vs.Data, batch: int, k: int = 1, objective: str = "elbo", gradient: str | None = None, compile: str = "off", **parts: Any
+    data: vs.Data,
+    batch: int,
+    k: int = 1,
+    objective: str = "elbo",
+    gradient: str | None = None,
+    compile: str = "off",
+    **parts: Any,
 ) -> Callable[[int], None]:
     torch.manual_seed(0)
     model = vs.build(data.space, **parts)
@@ -82,13 +101,20 @@ def main() -> None:
         print(f"{name:32}{ms * 1e3:12.1f}{work / ms / 1e9:12.1f}{share:12.2f}", flush=True)
     for kind, names in (("posterior", POSTERIORS), ("prior", PRIORS)):
         print(f"\n{kind:24}{'ms a step':>12}{'x normal':>12}")
-        runs = {name: steps_of(data, 128, latent=40, **{kind: name}) for name in dict.fromkeys(("normal", *names))}
+        runs = {
+            name: steps_of(data, 128, latent=40, **{kind: name})
+            for name in dict.fromkeys(("normal", *names))
+        }
         for run in runs.values():
             run(5)
-        table = [{name: timed(run, asked.steps) for name, run in runs.items()} for _ in range(asked.rounds)]
+        table = [
+            {name: timed(run, asked.steps) for name, run in runs.items()}
+            for _ in range(asked.rounds)
+        ]
         for name in runs:
             ms = statistics.median(row[name] for row in table)
-            print(f"{name:24}{ms * 1e3:12.2f}{statistics.median(row[name] / row['normal'] for row in table):12.2f}", flush=True)
+            ratio = statistics.median(row[name] / row["normal"] for row in table)
+            print(f"{name:24}{ms * 1e3:12.2f}{ratio:12.2f}", flush=True)
 
 
 if __name__ == "__main__":

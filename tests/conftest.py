@@ -28,13 +28,26 @@ COLUMNS = [
 ]
 
 
-def make_space(kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missing: bool = False) -> Space:
+def make_space(
+    kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missing: bool = False
+) -> Space:
     if kind is Kind.TABLE:
         return replace(Space.table(COLUMNS), missing=missing)
     if kind is Kind.TOKENS:
-        return Space(kind, shape[:1], (), dtype="str", levels=5, tokeniser=Tokeniser("characters", ("a", "b", "c")))
+        return Space(
+            kind,
+            shape[:1],
+            (),
+            dtype="str",
+            levels=5,
+            tokeniser=Tokeniser("characters", ("a", "b", "c")),
+        )
     levels = levels or {Kind.BINARY: 2, Kind.LEVELS: 5, Kind.CATEGORY: 4}.get(kind, 0)
-    fitted = {"offset": np.zeros(shape), "scale": np.ones(shape)} if kind in (Kind.REAL, Kind.UNIT) else {}
+    fitted = (
+        {"offset": np.zeros(shape), "scale": np.ones(shape)}
+        if kind in (Kind.REAL, Kind.UNIT)
+        else {}
+    )
     outside = shape if len(shape) != 3 else (*shape[1:], shape[0])
     return Space(kind, shape, outside, levels=levels, missing=missing, **fitted)
 
@@ -42,8 +55,15 @@ def make_space(kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missi
 def make_values(space: Space, n: int, seed: int = 0) -> np.ndarray:
     r = np.random.default_rng(seed)
     if space.kind is Kind.TABLE:
-        makers = {Kind.REAL: r.normal, Kind.COUNT: lambda size: r.poisson(3, size), Kind.BINARY: lambda size: r.integers(0, 2, size)}
-        columns = [makers[c.kind](size=n) if c.kind in makers else r.integers(0, len(c.values), n) for c in space.columns]
+        makers = {
+            Kind.REAL: r.normal,
+            Kind.COUNT: lambda size: r.poisson(3, size),
+            Kind.BINARY: lambda size: r.integers(0, 2, size),
+        }
+        columns = [
+            makers[c.kind](size=n) if c.kind in makers else r.integers(0, len(c.values), n)
+            for c in space.columns
+        ]
         return np.stack(columns, 1).astype(np.float32)
     if space.kind is Kind.REAL:
         return r.normal(size=(n, *space.shape)).astype(np.float32)
@@ -58,8 +78,17 @@ def make_values(space: Space, n: int, seed: int = 0) -> np.ndarray:
 def make_data(space: Space, values: np.ndarray, held_out: np.ndarray | None = None) -> Data:
     other = values if held_out is None else held_out
     if space.kind is Kind.TOKENS:
-        values, other = (Ragged.of([row[row != 0].tolist() for row in v], space.shape[0], space.levels) for v in (values, other))
-    return Data(Rows(values, space, "train"), Rows(other, space, "valid"), Rows(other, space, "test"), space, "made by a test")
+        values, other = (
+            Ragged.of([row[row != 0].tolist() for row in v], space.shape[0], space.levels)
+            for v in (values, other)
+        )
+    return Data(
+        Rows(values, space, "train"),
+        Rows(other, space, "valid"),
+        Rows(other, space, "test"),
+        space,
+        "made by a test",
+    )
 
 
 @pytest.fixture

@@ -9,31 +9,74 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
-    "files", "drawing", "randomness", "graphs", "tokens",
-    "spaces", "written",
-    "densities", "networks",
-    "sequences", "flows", "posteriors", "priors", "scales", "dispersions", "likelihoods", "gradients", "schedules", "model", "penalties",
-    "objectives", "selection", "recipes", "optimizers",
-    "parts", "data", "loop", "transfer", "evaluation", "diagnosis", "latents", "runs", "prior_fitting", "comparison", "report", "cli",
-]  # fmt: skip
+    "files",
+    "drawing",
+    "randomness",
+    "graphs",
+    "tokens",
+    "spaces",
+    "written",
+    "densities",
+    "networks",
+    "sequences",
+    "flows",
+    "posteriors",
+    "priors",
+    "scales",
+    "dispersions",
+    "likelihoods",
+    "gradients",
+    "schedules",
+    "model",
+    "penalties",
+    "objectives",
+    "selection",
+    "recipes",
+    "optimizers",
+    "parts",
+    "data",
+    "loop",
+    "transfer",
+    "evaluation",
+    "diagnosis",
+    "latents",
+    "runs",
+    "prior_fitting",
+    "comparison",
+    "report",
+    "cli",
+]
 
 
 def imported(file: Path) -> set[str]:
-    """Return the modules of the package that a file imports, leaving out those imported for types alone."""
+    """Return the modules of the package that a file imports, leaving out those imported for types
+    alone."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             node.body = []
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vaestro":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "vaestro"
+        ):
             pieces = node.module.split(".")
             found |= {pieces[1]} if len(pieces) > 1 else {name.name for name in node.names}
     return found & set(ORDER)
 
 
 def test_imports_point_upwards() -> None:
-    files = [f for f in ROOT.rglob("*.py") if f.name not in ("__init__.py", "__main__.py") or f.parent != ROOT]
+    files = [
+        f
+        for f in ROOT.rglob("*.py")
+        if f.name not in ("__init__.py", "__main__.py") or f.parent != ROOT
+    ]
     assert len(files) > 20
     for file in files:
         own = file.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -42,7 +85,11 @@ def test_imports_point_upwards() -> None:
 
 
 def test_the_list_is_complete() -> None:
-    there = {p.name.removesuffix(".py") for p in ROOT.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
+    there = {
+        p.name.removesuffix(".py")
+        for p in ROOT.iterdir()
+        if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())
+    }
     assert there - {"__init__", "__main__"} == set(ORDER)
 
 

@@ -1,4 +1,5 @@
-"""Every mistake ends in exit code 2 with one line that says what was expected, and leaves nothing half-written."""
+"""Every mistake ends in exit code 2 with one line that says what was expected, and leaves nothing
+half-written."""
 
 import gzip
 import json
@@ -20,7 +21,19 @@ import vaestro as vs
 from vaestro import runs
 from vaestro.cli import main
 
-TINY = ["--network", "mlp:width=8", "--latent", "2", "--steps", "4", "--batch", "16", "--device", "cpu", "--quiet"]
+TINY = [
+    "--network",
+    "mlp:width=8",
+    "--latent",
+    "2",
+    "--steps",
+    "4",
+    "--batch",
+    "16",
+    "--device",
+    "cpu",
+    "--quiet",
+]
 
 
 class Bomb:
@@ -72,7 +85,11 @@ def here(tmp_path, monkeypatch, trained):
 
 
 def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*") if "__pycache__" not in p.parts}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in folder.rglob("*")
+        if "__pycache__" not in p.parts
+    }
 
 
 @pytest.fixture
@@ -96,7 +113,7 @@ def refused(capsys, here):
     return run
 
 
-# -- data -------------------------------------------------------------------------------------------------------------
+# -- data ------------------------------------------------------------------------------------------
 
 
 def write_nothing():
@@ -163,14 +180,29 @@ BAD_DATA = {
     "text named .png": (write_bytes("x.png", b"these are words\n"), "none of them"),
     "text named .npy": (write_bytes("x.npy", b"1 2 3\n"), "none of them"),
     "a cut .npy": (write_cut("x.npy", 0.7, lambda f: np.save(f, binary())), "damaged or cut short"),
-    "a .npy cut in its header": (write_cut("x.npy", 0.02, lambda f: np.save(f, binary())), "damaged or cut short"),
-    "a cut .npz": (write_cut("x.npz", 0.7, lambda f: np.savez(f, x=binary())), "damaged or cut short"),
+    "a .npy cut in its header": (
+        write_cut("x.npy", 0.02, lambda f: np.save(f, binary())),
+        "damaged or cut short",
+    ),
+    "a cut .npz": (
+        write_cut("x.npz", 0.7, lambda f: np.savez(f, x=binary())),
+        "damaged or cut short",
+    ),
     "a cut IDX": (write_bytes("x-idx3", idx(binary())[:-5]), "expected 960 bytes of data"),
     "an IDX cut in its header": (write_bytes("x-idx3", idx(binary())[:9]), "got 0"),
     "a cut gz": (write_bytes("x.gz", gzip.compress(idx(grey()))[:-200]), "damaged or cut short"),
-    "a gz of a cut IDX": (write_bytes("x.gz", gzip.compress(idx(grey())[:-9])), "expected 960 bytes of data"),
-    "a gz of text": (write_bytes("x.gz", gzip.compress(b"these are words")), "does not start like one"),
-    "a damaged gz": (write_bytes("x.gz", flipped(gzip.compress(idx(grey())), 300)), "damaged or cut short"),
+    "a gz of a cut IDX": (
+        write_bytes("x.gz", gzip.compress(idx(grey())[:-9])),
+        "expected 960 bytes of data",
+    ),
+    "a gz of text": (
+        write_bytes("x.gz", gzip.compress(b"these are words")),
+        "does not start like one",
+    ),
+    "a damaged gz": (
+        write_bytes("x.gz", flipped(gzip.compress(idx(grey())), 300)),
+        "damaged or cut short",
+    ),
 }
 
 
@@ -189,7 +221,9 @@ def test_a_run_survives_an_overwriting_that_is_refused(refused, name):
 def test_an_npz_with_one_wrong_byte_is_refused(here, refused, seed):
     np.savez("x.npz", x=grey())
     content = Path("x.npz").read_bytes()
-    Path("x.npz").write_bytes(flipped(content, int(np.random.default_rng(seed).integers(200, 1000))))
+    Path("x.npz").write_bytes(
+        flipped(content, int(np.random.default_rng(seed).integers(200, 1000)))
+    )
     assert "x.npz" in refused("train", "x.npz", "--run", "new", *TINY)
 
 
@@ -204,7 +238,10 @@ def objects(bomb):
     [
         ("x.npy", lambda file, bomb: np.save(file, objects(bomb), allow_pickle=True)),
         ("x.npz", lambda file, bomb: np.savez(file, x=objects(bomb))),
-        ("x.npz", lambda file, bomb: np.savez(file, train=binary(), train_y=np.resize(objects(bomb), 60))),
+        (
+            "x.npz",
+            lambda file, bomb: np.savez(file, train=binary(), train_y=np.resize(objects(bomb), 60)),
+        ),
         ("x.npy", lambda file, bomb: pickle.dump(bomb, file)),
         ("x.npz", lambda file, bomb: pickle.dump(bomb, file)),
         ("x.gz", lambda file, bomb: file.write(gzip.compress(pickle.dumps(bomb)))),
@@ -234,7 +271,10 @@ SOURCES = [
     ("grey.npy:kind=levels,levels=70000", "got 70000"),
     ("binary.npy:binarise=dynamic", "8-bit levels"),
     ("real.npy:binarise=static", "8-bit levels"),
-    ("grey.npy:kind=colour", "expected kind to be binary, levels, real, unit, count or category; got 'colour'"),
+    (
+        "grey.npy:kind=colour",
+        "expected kind to be binary, levels, real, unit, count or category; got 'colour'",
+    ),
     ("grey.npy:binarise=maybe", "expected binarise to be dynamic, static or none; got 'maybe'"),
     ("real.npy:standardise=all", "expected standardise to be"),
     ("grey.npy:knd=real", "'kind' (one of"),
@@ -277,7 +317,7 @@ def test_bad_npz(here, refused):
     refused("train", "x.npz", "--run", "new", *TINY)
 
 
-# -- options of training ----------------------------------------------------------------------------------------------
+# -- options of training ---------------------------------------------------------------------------
 
 OPTIONS = [
     (["--latent", "0"], "1 or more latent units; got 0"),
@@ -291,7 +331,10 @@ OPTIONS = [
     (["--lr", "nan"], "got nan"),
     (["--lr", "inf"], "got inf"),
     (["--lr", "fast"], "--lr"),
-    (["--beta", "nan"], "beta as a number of 0 or more or a schedule such as warmup:share=0.1; got nan"),
+    (
+        ["--beta", "nan"],
+        "beta as a number of 0 or more or a schedule such as warmup:share=0.1; got nan",
+    ),
     (["--beta", "-1"], "got -1"),
     (["--beta", "inf"], "got inf"),
     (["--beta", "foo"], "expected a schedule: one of constant, warmup"),
@@ -326,7 +369,10 @@ OPTIONS = [
     (["--network", ""], "expected the name of a network; got ''"),
     (["--network", "residual:widht=8"], "expected an option of residual: 'width' (one of "),
     (["--network", "linear:width=8"], "expected an option of linear: none; got 'width'"),
-    (["--network", "residual:width=abc"], "expected residual:width to be a whole number; got 'abc'"),
+    (
+        ["--network", "residual:width=abc"],
+        "expected residual:width to be a whole number; got 'abc'",
+    ),
     (["--network", "residual:width=2.5"], "a whole number; got 2.5"),
     (["--network", "residual:width=true"], "a whole number; got True"),
     (["--network", "residual:width="], "a whole number; got ''"),
@@ -356,20 +402,28 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "says"), OPTIONS, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("options", "says"), OPTIONS, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
 def test_bad_options_of_training(refused, options, says):
     assert says in refused("train", "binary.npy", "--run", "new", *TINY, *options)
 
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
 def test_bad_epochs(refused, epochs):
-    assert f"epochs above 0; got {epochs}" in refused("train", "binary.npy", "--run", "new", "--latent", "2", "--epochs", epochs)
+    assert f"epochs above 0; got {epochs}" in refused(
+        "train", "binary.npy", "--run", "new", "--latent", "2", "--epochs", epochs
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-@pytest.mark.parametrize("command", [["train", "binary.npy", "--run", "new", *TINY], ["evaluate", "run"]])
+@pytest.mark.parametrize(
+    "command", [["train", "binary.npy", "--run", "new", *TINY], ["evaluate", "run"]]
+)
 def test_no_cuda(refused, command):
-    assert "expected a device that is here; got cuda, and this machine has none" in refused(*command, "--device", "cuda")
+    assert "expected a device that is here; got cuda, and this machine has none" in refused(
+        *command, "--device", "cuda"
+    )
 
 
 @pytest.mark.parametrize(
@@ -383,28 +437,54 @@ def test_no_cuda(refused, command):
 )
 def test_a_module_that_cannot_be_imported(here, refused, name, code):
     (here / f"{name}.py").write_text(code + "\n")
-    assert name in refused("train", "binary.npy", "--run", "new", *TINY, "--network", f"{name}:Class")
+    assert name in refused(
+        "train", "binary.npy", "--run", "new", *TINY, "--network", f"{name}:Class"
+    )
 
 
 def test_a_bernoulli_of_grey_images_says_how_to_binarise(refused):
     line = refused("train", "grey.npy", "--run", "new", *TINY, "--likelihood", "bernoulli")
-    assert "expected binary data for the likelihood Bernoulli; got levels of 256 (4, 4)" in line and "binarise=dynamic" in line
-    refused("train", "mnist:binarise=none,valid=59980", "--run", "new", *TINY, "--likelihood", "bernoulli")
+    assert (
+        "expected binary data for the likelihood Bernoulli; got levels of 256 (4, 4)" in line
+        and "binarise=dynamic" in line
+    )
+    refused(
+        "train",
+        "mnist:binarise=none,valid=59980",
+        "--run",
+        "new",
+        *TINY,
+        "--likelihood",
+        "bernoulli",
+    )
 
 
-@pytest.mark.parametrize(("source", "likelihood"), [("grey.npy", "poisson"), ("real.npy", "categorical"), ("real.npy", "bernoulli")])
+@pytest.mark.parametrize(
+    ("source", "likelihood"),
+    [("grey.npy", "poisson"), ("real.npy", "categorical"), ("real.npy", "bernoulli")],
+)
 def test_a_likelihood_of_another_kind(refused, source, likelihood):
     refused("train", source, "--run", "new", *TINY, "--likelihood", likelihood)
 
 
-# -- folders and config files -----------------------------------------------------------------------------------------
+# -- folders and config files ----------------------------------------------------------------------
 
 
 def test_an_existing_run_needs_force(refused):
-    assert "got run, which exists (--force overwrites" in refused("train", "binary.npy", "--run", "run", *TINY)
+    assert "got run, which exists (--force overwrites" in refused(
+        "train", "binary.npy", "--run", "run", *TINY
+    )
 
 
-@pytest.mark.parametrize("options", [["--beta", "warmup:steps=1000000"], ["--device", "quantum"], ["--init", "nosuch"], ["--lr", "0"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--beta", "warmup:steps=1000000"],
+        ["--device", "quantum"],
+        ["--init", "nosuch"],
+        ["--lr", "0"],
+    ],
+)
 def test_a_late_mistake_leaves_the_run_that_was_to_be_overwritten(refused, options):
     refused("train", "binary.npy", "--run", "run", "--force", *TINY, *options)
 
@@ -413,10 +493,14 @@ def test_force_overwrites_runs_alone(here, refused):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.tex").write_text("years of work")
     for force in ([], ["--force"]):
-        assert "files that are not a run's" in refused("train", "binary.npy", "--run", "mine", *force, *TINY)
+        assert "files that are not a run's" in refused(
+            "train", "binary.npy", "--run", "mine", *force, *TINY
+        )
     assert "a new run folder" in refused("train", "binary.npy", "--run", "mine", *TINY)
     for options in ([], ["--force"]):
-        assert "binary.npy, which is a file" in refused("train", "binary.npy", "--run", "binary.npy", *options, *TINY)
+        assert "binary.npy, which is a file" in refused(
+            "train", "binary.npy", "--run", "binary.npy", *options, *TINY
+        )
 
 
 def test_force_overwrites_a_run_and_nothing_beside_it(here):
@@ -468,25 +552,46 @@ def test_bad_config_files(here, refused, text, says):
     beside = [["--network", "mlp:width=8"], ["--latent", "2"], ["--steps", "4"], ["--batch", "16"]]
     options = [word for option in beside if option[0][2:] not in given for word in option]
     source = [] if text.startswith("source") else ["binary.npy"]
-    assert says in refused("train", *source, "--run", "new", "--config", "c.yaml", "--quiet", *options)
+    assert says in refused(
+        "train", *source, "--run", "new", "--config", "c.yaml", "--quiet", *options
+    )
 
 
 @pytest.mark.parametrize("binary_file", ["binary.npy", "run"])
 def test_a_config_that_is_no_text(refused, binary_file):
-    assert "a YAML file of options" in refused("train", "binary.npy", "--run", "new", "--config", binary_file, *TINY)
+    assert "a YAML file of options" in refused(
+        "train", "binary.npy", "--run", "new", "--config", binary_file, *TINY
+    )
 
 
-@pytest.mark.parametrize("text", ["lr: 1e-3", "precision: 32", "compile: off", "beta: 1e-1", "seed: 3"])
+@pytest.mark.parametrize(
+    "text", ["lr: 1e-3", "precision: 32", "compile: off", "beta: 1e-1", "seed: 3"]
+)
 def test_config_files_take_what_people_write(here, capsys, text):
-    """YAML 1.1 reads 1e-3 as text, 32 as a number and off as false; none of them is a mistake of the user's."""
+    """YAML 1.1 reads 1e-3 as text, 32 as a number and off as false; none of them is a mistake of
+    the user's."""
     Path("c.yaml").write_text(text + "\n")
-    code = main(["train", "binary.npy", "--config", "c.yaml", "--steps", "4", "--network", "mlp:width=8", "--dry-run"])
+    code = main(
+        [
+            "train",
+            "binary.npy",
+            "--config",
+            "c.yaml",
+            "--steps",
+            "4",
+            "--network",
+            "mlp:width=8",
+            "--dry-run",
+        ]
+    )
     out, err = capsys.readouterr()
     assert code == 0, err
-    assert yaml.safe_load(out).get("lr" if "lr" in text else "steps") == (0.001 if "lr" in text else 4)
+    assert yaml.safe_load(out).get("lr" if "lr" in text else "steps") == (
+        0.001 if "lr" in text else 4
+    )
 
 
-# -- runs -------------------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 COMMANDS = [
     ["evaluate", "RUN"],
@@ -502,7 +607,11 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
 def test_a_run_that_is_not_one(here, refused, command):
     (here / "empty").mkdir()
-    for path, says in [("nosuch", "does not exist"), ("empty", "no config.yaml"), ("binary.npy", "a run's folder")]:
+    for path, says in [
+        ("nosuch", "does not exist"),
+        ("empty", "no config.yaml"),
+        ("binary.npy", "a run's folder"),
+    ]:
         assert says in refused(*[path if a == "RUN" else a for a in command])
 
 
@@ -513,7 +622,18 @@ def test_no_runs_at_all(refused, command):
 
 @pytest.mark.parametrize("command", COMMANDS[:5], ids=lambda c: c[0])
 @pytest.mark.parametrize(
-    "damage", ["cut", "empty", "words", "missing", "others", "shapes", "no config.json", "config.json list", "config.json {}"]
+    "damage",
+    [
+        "cut",
+        "empty",
+        "words",
+        "missing",
+        "others",
+        "shapes",
+        "no config.json",
+        "config.json list",
+        "config.json {}",
+    ],
 )
 def test_damaged_weights(here, refused, command, damage):
     weights, config = here / "run" / "model.safetensors", here / "run" / "config.json"
@@ -529,7 +649,13 @@ def test_damaged_weights(here, refused, command, damage):
     elif damage == "others":
         save_file({"another": np.zeros(3)}, weights)
     elif damage == "shapes":
-        save_file({k: v[..., :-1] if v.ndim > 1 and not k.startswith("space.") else v for k, v in load_file(weights).items()}, weights)
+        save_file(
+            {
+                k: v[..., :-1] if v.ndim > 1 and not k.startswith("space.") else v
+                for k, v in load_file(weights).items()
+            },
+            weights,
+        )
     elif damage == "no config.json":
         config.unlink()
     else:
@@ -593,18 +719,34 @@ def test_bad_options_of_evaluate(refused, options, says):
 
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
 def test_data_that_the_run_cannot_take(here, refused, command):
-    for name, array in [("other.npy", binary(20, (4, 5))), ("flat.npy", binary(20, (16,))), ("colour.npy", binary(20, (4, 4, 3)))]:
+    for name, array in [
+        ("other.npy", binary(20, (4, 5))),
+        ("flat.npy", binary(20, (16,))),
+        ("colour.npy", binary(20, (4, 4, 3))),
+    ]:
         np.save(name, array)
-        assert "expected data of shape (N, 4, 4), as the run was trained on; got" in refused(command, "run", name, "-o", "new.npz")
-    assert "expected binary values 0 and 1; got 2, 3, 4 .." in refused(command, "run", "grey.npy", "-o", "new.npz")
+        assert "expected data of shape (N, 4, 4), as the run was trained on; got" in refused(
+            command, "run", name, "-o", "new.npz"
+        )
+    assert "expected binary values 0 and 1; got 2, 3, 4 .." in refused(
+        command, "run", "grey.npy", "-o", "new.npz"
+    )
     assert "expected binary values 0 and 1" in refused(command, "run", "real.npy", "-o", "new.npz")
     np.save("nan.npy", with_one(np.nan))
     assert "1 NaN" in refused(command, "run", "nan.npy", "-o", "new.npz")
-    assert "train, valid, test or all; got 'tset'" in refused(command, "run", "binary.npy", "-o", "new.npz", "--split", "tset")
+    assert "train, valid, test or all; got 'tset'" in refused(
+        command, "run", "binary.npy", "-o", "new.npz", "--split", "tset"
+    )
 
 
 @pytest.mark.parametrize(
-    "command", [["encode", "run", "binary.npy"], ["reconstruct", "run", "binary.npy"], ["decode", "run", "z.npy"], ["sample", "run"]]
+    "command",
+    [
+        ["encode", "run", "binary.npy"],
+        ["reconstruct", "run", "binary.npy"],
+        ["decode", "run", "z.npy"],
+        ["sample", "run"],
+    ],
 )
 def test_bad_outputs(here, refused, command):
     assert "a file ending in" in refused(*command, "-o", "new.jpeg")
@@ -648,11 +790,23 @@ def test_latents_that_cannot_be_read(here, refused):
     [
         (["sample", "run", "-n", "0", "-o", "new.npy"], "1 or more samples; got 0"),
         (["sample", "run", "-n", "-1", "-o", "new.png"], "got -1"),
-        (["sample", "run", "--temperature", "-1", "-o", "new.npy"], "a temperature of 0 or more; got -1"),
+        (
+            ["sample", "run", "--temperature", "-1", "-o", "new.npy"],
+            "a temperature of 0 or more; got -1",
+        ),
         (["sample", "run", "--temperature", "nan", "-o", "new.npy"], "got nan"),
-        (["encode", "run", "binary.npy", "-o", "new.npz", "--sample", "-1"], "0 or more draws; got -1"),
-        (["encode", "run", "binary.npy", "-o", "new.npy", "--sample", "2"], "a .npz file for draws"),
-        (["reconstruct", "run", "binary.npy", "-o", "new.npy", "-n", "0"], "-n between 1 and 60; got 0"),
+        (
+            ["encode", "run", "binary.npy", "-o", "new.npz", "--sample", "-1"],
+            "0 or more draws; got -1",
+        ),
+        (
+            ["encode", "run", "binary.npy", "-o", "new.npy", "--sample", "2"],
+            "a .npz file for draws",
+        ),
+        (
+            ["reconstruct", "run", "binary.npy", "-o", "new.npy", "-n", "0"],
+            "-n between 1 and 60; got 0",
+        ),
         (["reconstruct", "run", "binary.npy", "-o", "new.npy", "-n", "61"], "got 61"),
         (["encode", "run", "binary.npy"], "-o/--output"),
         (["encode", "run"], "got none"),
@@ -674,13 +828,21 @@ def test_other_commands(refused, command, says):
 def test_a_picture_of_what_is_no_picture(here, refused, capsys):
     np.save("flat.npy", real(40, (3,)))
     assert main(["train", "flat.npy", "--run", "flat", *TINY]) == 0
-    assert "expected images for a .png file; got real (3,) data" in refused("sample", "flat", "-o", "new.png")
+    assert "expected images for a .png file; got real (3,) data" in refused(
+        "sample", "flat", "-o", "new.png"
+    )
     assert "expected images" in refused("reconstruct", "flat", "flat.npy", "-o", "new.png")
 
 
 def test_python_raises_value_errors_and_writes_nothing(here):
     before = tree(here)
-    for source, options in [(binary(3), {}), (real() * np.nan, {}), (binary(), {"latnt": 3}), (binary(), {"latent": 0}), ([1, 2], {})]:
+    for source, options in [
+        (binary(3), {}),
+        (real() * np.nan, {}),
+        (binary(), {"latnt": 3}),
+        (binary(), {"latent": 0}),
+        ([1, 2], {}),
+    ]:
         with pytest.raises(ValueError, match=r"expected .*; got "):
             vs.train(source, run="new", steps=2, **options)
     assert tree(here) == before
@@ -702,7 +864,7 @@ def test_the_program_exits_with_the_code(here):
     assert not Path("new").exists()
 
 
-# -- what fails on the way --------------------------------------------------------------------------------------------
+# -- what fails on the way -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -722,7 +884,10 @@ def cut(path):
 
 
 def lines(run):
-    return [{k: v for k, v in m.items() if k not in ("seconds", "examples_per_second")} for m in vs.Run(run).metrics()]
+    return [
+        {k: v for k, v in m.items() if k not in ("seconds", "examples_per_second")}
+        for m in vs.Run(run).metrics()
+    ]
 
 
 def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
@@ -731,9 +896,15 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
     Path("stopped/model.safetensors").unlink()
     assert main(["train", "--resume", "stopped"]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and f"{stopped[-1].name} is damaged" in out and "going on from the one before it" in out
+    assert (
+        err == ""
+        and f"{stopped[-1].name} is damaged" in out
+        and "going on from the one before it" in out
+    )
     assert "going on from step 3 of 4" in out
-    assert lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    assert (
+        lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    )
 
 
 def test_resume_starts_again_where_all_checkpoints_are_damaged(stopped, capsys):
@@ -743,7 +914,9 @@ def test_resume_starts_again_where_all_checkpoints_are_damaged(stopped, capsys):
     assert main(["train", "--resume", "stopped"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.count("is damaged") == 2 and "starting from the beginning" in out
-    assert lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    assert (
+        lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    )
 
 
 def test_resume_before_the_first_checkpoint(stopped, capsys):
@@ -753,13 +926,17 @@ def test_resume_before_the_first_checkpoint(stopped, capsys):
     Path("stopped/metrics.jsonl").unlink()
     assert main(["train", "--resume", "stopped"]) == 0
     assert "no checkpoint yet: starting from the beginning" in capsys.readouterr().out
-    assert lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    assert (
+        lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    )
 
 
 def test_resume_of_a_finished_run_changes_nothing(stopped):
     expected, weights = lines("stopped"), Path("stopped/model.safetensors").read_bytes()
     assert main(["train", "--resume", "stopped", "--quiet"]) == 0
-    assert lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    assert (
+        lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
+    )
 
 
 def test_a_half_written_line_of_metrics_is_left_out(stopped):
@@ -768,7 +945,9 @@ def test_a_half_written_line_of_metrics_is_left_out(stopped):
         file.write('{"split": "tra')
     assert lines("stopped") == expected
     assert main(["train", "--resume", "stopped", "--quiet"]) == 0
-    assert [json.loads(line)["step"] for line in Path("stopped/metrics.jsonl").read_text().splitlines()] == [m["step"] for m in expected]
+    assert [
+        json.loads(line)["step"] for line in Path("stopped/metrics.jsonl").read_text().splitlines()
+    ] == [m["step"] for m in expected]
 
 
 FRAGILE = """
@@ -777,7 +956,8 @@ import torch
 class Fragile(torch.nn.Module):
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.map, self.outputs, self.calls = torch.nn.Linear(torch.Size(inputs).numel(), torch.Size(outputs).numel()), outputs, 0
+        self.map = torch.nn.Linear(torch.Size(inputs).numel(), torch.Size(outputs).numel())
+        self.outputs, self.calls = outputs, 0
 
     def forward(self, x):
         self.calls += self.training
@@ -786,26 +966,65 @@ class Fragile(torch.nn.Module):
 """
 
 
-@pytest.mark.parametrize("how", ["a network that returns NaN", "a learning rate that is far too high"])
+@pytest.mark.parametrize(
+    "how", ["a network that returns NaN", "a learning rate that is far too high"]
+)
 def test_a_training_that_diverges_keeps_the_weights_from_before(here, capsys, how):
     (here / "fragile_network.py").write_text(FRAGILE)
     options = {
         "a network that returns NaN": ["--network", "fragile_network:Fragile"],
-        "a learning rate that is far too high": ["--network", "mlp:width=8", "--optimizer", "sgd", "--lr", "1e30", "--clip", "1e30"],
+        "a learning rate that is far too high": [
+            "--network",
+            "mlp:width=8",
+            "--optimizer",
+            "sgd",
+            "--lr",
+            "1e30",
+            "--clip",
+            "1e30",
+        ],
     }[how]
-    code = main(["train", "binary.npy", "--run", "new", "--latent", "2", "--steps", "90", "--batch", "16", "--device", "cpu", *options])
+    code = main(
+        [
+            "train",
+            "binary.npy",
+            "--run",
+            "new",
+            "--latent",
+            "2",
+            "--steps",
+            "90",
+            "--batch",
+            "16",
+            "--device",
+            "cpu",
+            *options,
+        ]
+    )
     err = capsys.readouterr().err
     assert code == 1
-    assert len(err.splitlines()) == 1 and err.startswith("vaestro: loss or gradient were not finite") and "kept" in err
+    assert (
+        len(err.splitlines()) == 1
+        and err.startswith("vaestro: loss or gradient were not finite")
+        and "kept" in err
+    )
     assert all(np.isfinite(v).all() for v in load_file("new/model.safetensors").values())
     run = vs.Run("new")
     assert run.metrics()[0]["step"] == 0 and not run.finished
     assert np.isfinite(vs.evaluate(run.model(), run.data().test, k=2)["elbo"].nats).all()
 
 
-@pytest.mark.parametrize(("name", "code", "says"), [("zero", "1 / 0", "ZeroDivisionError"), ("value", "int('x')", "invalid literal")])
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [("zero", "1 / 0", "ZeroDivisionError"), ("value", "int('x')", "invalid literal")],
+)
 def test_a_part_that_fails_gives_one_line(here, capsys, name, code, says):
-    (here / f"failing_{name}.py").write_text(FRAGILE.replace('out * float("nan")', code).replace("> 9", "> -1"))
-    assert main(["train", "binary.npy", "--run", "new", *TINY, "--network", f"failing_{name}:Fragile"]) == 2
+    (here / f"failing_{name}.py").write_text(
+        FRAGILE.replace('out * float("nan")', code).replace("> 9", "> -1")
+    )
+    assert (
+        main(["train", "binary.npy", "--run", "new", *TINY, "--network", f"failing_{name}:Fragile"])
+        == 2
+    )
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and err.startswith("vaestro: ") and says in err

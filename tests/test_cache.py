@@ -33,7 +33,7 @@ def never(part):
     raise AssertionError("made again")
 
 
-# -- keys -------------------------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -55,7 +55,12 @@ def test_a_key_is_the_same_however_the_source_is_named(source, monkeypatch):
     assert of(Path("source"), size=3) == name
     monkeypatch.chdir(source)
     assert of(Path(), size=3) == name
-    assert cache.key("test-1", [os.path.join(".", "a", "two"), os.path.join(".", "one")], {"size": 3}, Path()) == name
+    assert (
+        cache.key(
+            "test-1", [os.path.join(".", "a", "two"), os.path.join(".", "one")], {"size": 3}, Path()
+        )
+        == name
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,18 @@ def test_a_key_changes_with_any_file(source, change):
 
 
 def test_a_key_changes_with_options_kind_and_place(source):
-    assert len({of(source), of(source, size=3), of(source, size=4), of(source, crop=3), of(source, "test-2")}) == 5
+    assert (
+        len(
+            {
+                of(source),
+                of(source, size=3),
+                of(source, size=4),
+                of(source, crop=3),
+                of(source, "test-2"),
+            }
+        )
+        == 5
+    )
     name = of(source)
     assert of(source.rename(source.with_name("moved"))) != name
 
@@ -86,7 +102,7 @@ def test_a_file_is_a_source_of_its_own(source):
     assert first != second
 
 
-# -- entries ----------------------------------------------------------------------------------------------------------
+# -- entries ---------------------------------------------------------------------------------------
 
 
 def test_an_entry_is_made_once(home):
@@ -137,7 +153,14 @@ def test_a_damaged_entry_is_made_again(home, file, damage):
     assert [p.name for p in home.iterdir()] == [NAME]
 
 
-@pytest.mark.parametrize("error", [ValueError("expected better; got this"), KeyboardInterrupt(), OSError(errno.EIO, "source", "/photos/a")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("expected better; got this"),
+        KeyboardInterrupt(),
+        OSError(errno.EIO, "source", "/photos/a"),
+    ],
+)
 def test_what_fails_leaves_nothing(home, error):
     def make(part):
         making()(part)
@@ -180,12 +203,15 @@ def test_one_makes_and_the_other_waits(home):
         made.append(part)
         return making(7)(part)
 
-    threads = [threading.Thread(target=lambda: ends.append(cache.entry(NAME, make)[0])) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: ends.append(cache.entry(NAME, make)[0])) for _ in range(3)
+    ]
     threads[0].start()
     assert started.wait(10)
     for thread in threads[1:]:
         thread.start()
-    cache.entry(NAME[::-1], making())  # another's entry waits for nobody, and leaves what is being made
+    # another's entry waits for nobody, and leaves what is being made
+    cache.entry(NAME[::-1], making())
     assert len(list(home.glob("*.part"))) == 1
     finish.set()
     for thread in threads:
@@ -206,7 +232,7 @@ def test_without_locks_the_first_stays(home, monkeypatch):
     assert [p.name for p in home.iterdir()] == [NAME]
 
 
-# -- the folder -------------------------------------------------------------------------------------------------------
+# -- the folder ------------------------------------------------------------------------------------
 
 
 def test_where_the_cache_is(tmp_path, monkeypatch):
@@ -224,7 +250,10 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, under):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "file" / under))
-    with pytest.raises(OSError, match=r"^expected to write decoded data in .*file.*; got .*: set VAESTRO_CACHE to a folder"):
+    with pytest.raises(
+        OSError,
+        match=r"^expected to write decoded data in .*file.*; got .*: set VAESTRO_CACHE to a folder",
+    ):
         cache.entry(NAME, never)
 
 
@@ -236,7 +265,9 @@ def test_a_read_only_folder_is_named_but_what_it_has_is_read(home, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(OSError, match=r"^expected to write .*; got Permission denied: set VAESTRO_CACHE"):
+    with pytest.raises(
+        OSError, match=r"^expected to write .*; got Permission denied: set VAESTRO_CACHE"
+    ):
         cache.entry(NAME[::-1], never)
     monkeypatch.undo()
     monkeypatch.setenv("VAESTRO_CACHE", str(home))
@@ -254,7 +285,10 @@ def numpy_fails(part):
 @pytest.mark.parametrize("make", [making(), numpy_fails])
 def test_a_full_disk_is_said_and_leaves_nothing(home, monkeypatch, make):
     monkeypatch.setattr(os, "posix_fallocate", allocation_fails, raising=False)
-    with pytest.raises(OSError, match=r"^expected room on the disk .*; got none left: free some, or set VAESTRO_CACHE"):
+    with pytest.raises(
+        OSError,
+        match=r"^expected room on the disk .*; got none left: free some, or set VAESTRO_CACHE",
+    ):
         cache.entry(NAME, make)
     assert list(home.iterdir()) == []
 

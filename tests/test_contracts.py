@@ -1,4 +1,5 @@
-"""Contracts over every row of the table of parts: a new row is tested without a test being edited."""
+"""Contracts over every row of the table of parts: a new row is tested without a test being
+edited."""
 
 import inspect
 from collections.abc import Callable
@@ -32,7 +33,12 @@ LIKELIHOOD_OPTIONS = {
     "discretized-logistic": ["", ":scale=shared"],
     "negative-binomial": ["", ":dispersion=cell"],
     "zero-inflated": ["", ":counts=poisson"],
-    "table": ["", ":scale=cell", ":real=student-t,count=poisson", ":real=laplace,scale=cell,count=poisson"],
+    "table": [
+        "",
+        ":scale=cell",
+        ":real=student-t,count=poisson",
+        ":real=laplace,scale=cell,count=poisson",
+    ],
 }
 LIKELIHOODS = [
     (f"{name}{options}", kind)
@@ -40,7 +46,8 @@ LIKELIHOODS = [
     for options in LIKELIHOOD_OPTIONS.get(name, [""])
     for kind in sorted(constructor.accepts)
 ]
-OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL}  # networks that are made for data of a kind
+# networks that are made for data of a kind
+OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL}
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
 SMALL = {
     "residual": "residual:width=8,blocks=1",
@@ -50,8 +57,11 @@ SMALL = {
     "gru": "gru:width=8",
     "transformer": "transformer:width=8,layers=1,heads=2",
 }
-SHAPES = {"conv": (1, 8, 8), "conv1d": (20, 2)}  # what a network is made for, where it is not made for vectors
-GIVEN = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")])
+# what a network is made for, where it is not made for vectors
+SHAPES = {"conv": (1, 8, 8), "conv1d": (20, 2)}
+GIVEN = Space.table(
+    [Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")]
+)
 
 
 def small_model(
@@ -64,7 +74,11 @@ def small_model(
 ) -> vs.VAE:
     torch.manual_seed(0)
     kind = OF_KIND.get(parts.get("network", ""), kind)
-    parts = {"network": "gru" if parts.get("likelihood") == "autoregressive" or (kind is Kind.TOKENS and not parts) else "mlp"} | parts
+    parts = {
+        "network": "gru"
+        if parts.get("likelihood") == "autoregressive" or (kind is Kind.TOKENS and not parts)
+        else "mlp"
+    } | parts
     shape = SHAPES.get(parts["network"], shape)
     parts["network"] = SMALL.get(parts["network"], parts["network"])
     if parts.get("prior") == "conditional":
@@ -75,10 +89,19 @@ def small_model(
 
 
 def batch_for(model: vs.VAE, rows: int = 5) -> Batch:
-    """Make a batch; where cells may be missing, some are, and where there are conditions, they are given."""
+    """Make a batch; where cells may be missing, some are, and where there are conditions, they are
+    given."""
     r = np.random.default_rng(1)
-    observed = torch.from_numpy(r.random((rows, *model.space.shape)) < 0.7) if model.space.missing else None
-    given = torch.from_numpy(r.normal(size=(rows, *model.given.feature_shape)).astype(np.float32)) if model.given else None
+    observed = (
+        torch.from_numpy(r.random((rows, *model.space.shape)) < 0.7)
+        if model.space.missing
+        else None
+    )
+    given = (
+        torch.from_numpy(r.normal(size=(rows, *model.given.feature_shape)).astype(np.float32))
+        if model.given
+        else None
+    )
     return Batch(torch.from_numpy(make_values(model.space, rows)), observed, given)
 
 
@@ -89,7 +112,10 @@ def data_for(model: vs.VAE, rows: int) -> vs.Data:
     if model.space.missing:
         more["observed"] = r.random((rows, *model.space.shape)) < 0.7
     if model.given:
-        more |= {"given": np.stack([r.normal(size=rows), r.integers(0, 3, rows)], 1).astype(np.float32), "given_space": model.given}
+        more |= {
+            "given": np.stack([r.normal(size=rows), r.integers(0, 3, rows)], 1).astype(np.float32),
+            "given_space": model.given,
+        }
     splits = {s: replace(getattr(data, s), **more) for s in ("train", "valid", "test")}
     return replace(data, **splits, given=model.given)
 
@@ -99,14 +125,32 @@ MODELS: list[tuple[Kind, dict[str, Any]]] = (
     + [(Kind.BINARY, {kind: name}) for kind, name in OTHERS]
     + [(Kind.BINARY, {"network": name, "given": GIVEN}) for name in TABLE["network"]]
     + [(kind, {"missing": True}) for kind in KINDS if kind is not Kind.TOKENS]
-    + [(Kind.LEVELS, {"likelihood": f"logistic-mixture{o}", "shape": (3, 2, 2)}) for o in ("", ":channels=independent")]
-    + [(Kind.LEVELS, {"likelihood": "logistic-mixture:channels=independent", "shape": (3, 2, 2), "missing": True})]
+    + [
+        (Kind.LEVELS, {"likelihood": f"logistic-mixture{o}", "shape": (3, 2, 2)})
+        for o in ("", ":channels=independent")
+    ]
+    + [
+        (
+            Kind.LEVELS,
+            {
+                "likelihood": "logistic-mixture:channels=independent",
+                "shape": (3, 2, 2),
+                "missing": True,
+            },
+        )
+    ]
     + [(Kind.TABLE, {"missing": True, "given": GIVEN, "prior": "conditional"})]
-    + [(Kind.COUNT, {"likelihood": f"{name}:library=amount", "given": GIVEN}) for name in ("poisson", "negative-binomial", "zero-inflated")]
+    + [
+        (Kind.COUNT, {"likelihood": f"{name}:library=amount", "given": GIVEN})
+        for name in ("poisson", "negative-binomial", "zero-inflated")
+    ]
 )
 
 
-@pytest.fixture(params=MODELS, ids=lambda m: f"{m[0]}-{'-'.join(v if isinstance(v, str) else k for k, v in m[1].items())}")
+@pytest.fixture(
+    params=MODELS,
+    ids=lambda m: f"{m[0]}-{'-'.join(v if isinstance(v, str) else k for k, v in m[1].items())}",
+)
 def model(request: pytest.FixtureRequest) -> vs.VAE:
     kind, parts = request.param
     return small_model(kind, **parts)
@@ -132,7 +176,9 @@ def test_a_batch_is_scored_row_by_row(model: vs.VAE) -> None:
     batch = batch_for(model, 4)
     noise = model.noise(2, 4)
     together = model.draw(batch, 2, noise=noise).log_w
-    alone = torch.cat([model.draw(batch[i : i + 1], 2, noise=noise[:, i : i + 1]).log_w for i in range(4)], 1)
+    alone = torch.cat(
+        [model.draw(batch[i : i + 1], 2, noise=noise[:, i : i + 1]).log_w for i in range(4)], 1
+    )
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -142,11 +188,15 @@ def test_the_same_noise_gives_the_same_latents_and_gradients(model: vs.VAE) -> N
     def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
         draws = model.draw(batch, 2, noise=noise)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        return draws.z.detach(), list(torch.autograd.grad(-vs.elbo(draws).mean(), parameters, materialize_grads=True))
+        return draws.z.detach(), list(
+            torch.autograd.grad(-vs.elbo(draws).mean(), parameters, materialize_grads=True)
+        )
 
     state = torch.random.get_rng_state()
     first, second = run(), run()
-    assert torch.equal(state, torch.random.get_rng_state()), "draw() must not touch the global generator when noise is given"
+    assert torch.equal(state, torch.random.get_rng_state()), (
+        "draw() must not touch the global generator when noise is given"
+    )
     assert torch.equal(first[0], second[0])
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
 
@@ -163,7 +213,9 @@ def test_gradient_reaches_every_parameter(model: vs.VAE) -> None:
     training = vs.training(model, objective_for(model), data, steps=3, batch=20, device="cpu")
     for step in training:
         if step.last:  # when the iterator ends, the model holds the kept weights
-            raw = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            raw = {
+                name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+            }
     assert [name for name, p in raw.items() if torch.equal(p, before[name])] == []
 
 
@@ -171,19 +223,37 @@ def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor
     """Return losses and weights over three steps."""
     torch.manual_seed(0)
     found: list[torch.Tensor] = []
-    training = vs.training(deepcopy(model), deepcopy(objective), data_for(model, 40), steps=3, batch=20, device="cpu", compile=how)
+    training = vs.training(
+        deepcopy(model),
+        deepcopy(objective),
+        data_for(model, 40),
+        steps=3,
+        batch=20,
+        device="cpu",
+        compile=how,
+    )
     for step in training:
-        found += [] if step.loss is None else [*step.loss.flat(), *(p.detach().clone() for p in training.core.parameters())]
+        found += (
+            []
+            if step.loss is None
+            else [*step.loss.flat(), *(p.detach().clone() for p in training.core.parameters())]
+        )
     return found
 
 
 def assert_recorded(model: vs.VAE, objective: vs.Objective) -> None:
     parts = (model.posterior, model.prior, model.likelihood)
-    if objective.outside_graph or not all(p.in_graph for p in parts) or model.space.kind is Kind.TOKENS:
+    if (
+        objective.outside_graph
+        or not all(p.in_graph for p in parts)
+        or model.space.kind is Kind.TOKENS
+    ):
         with pytest.raises(ValueError, match="parts that can be recorded"):
             steps(model, objective, "trace")
         return
-    for plain, recorded in zip(steps(model, objective, "off"), steps(model, objective, "trace"), strict=True):
+    for plain, recorded in zip(
+        steps(model, objective, "off"), steps(model, objective, "trace"), strict=True
+    ):
         assert plain.isfinite().all()
         assert torch.equal(plain, recorded)
 
@@ -194,19 +264,34 @@ def test_a_recorded_step_is_the_same_bit_for_bit(model: vs.VAE) -> None:
 
 OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
     {
-        f"{name}-{bound}": lambda name=name, bound=bound: vs.Objective(bound, k=2, gradient=find("gradient", name)())
+        f"{name}-{bound}": lambda name=name, bound=bound: vs.Objective(
+            bound, k=2, gradient=find("gradient", name)()
+        )
         for name in TABLE["gradient"]
         for bound in ("elbo", "iwae")
-        if (name, bound) not in [("stl", "iwae"), ("dreg", "elbo"), ("gumbel-softmax", "iwae"), ("straight-through", "iwae")]
+        if (name, bound)
+        not in [
+            ("stl", "iwae"),
+            ("dreg", "elbo"),
+            ("gumbel-softmax", "iwae"),
+            ("straight-through", "iwae"),
+        ]
     }
     | {
-        f"score-{baseline}": lambda baseline=baseline: vs.Objective(gradient=gradients.Score(baseline=baseline))
+        f"score-{baseline}": lambda baseline=baseline: vs.Objective(
+            gradient=gradients.Score(baseline=baseline)
+        )
         for baseline in ("none", "average", "learned")
     }
-    | {name: lambda name=name: vs.Objective(penalties=[find("penalty", name)()]) for name in TABLE["penalty"]}
+    | {
+        name: lambda name=name: vs.Objective(penalties=[find("penalty", name)()])
+        for name in TABLE["penalty"]
+    }
     | {name: lambda name=name: find("objective", name)() for name in TABLE["objective"]}
     | {
-        name: lambda name=name: vs.Objective(beta=find("schedule", name)(**{"geco": {"target": 3.0}}.get(name, {})))
+        name: lambda name=name: vs.Objective(
+            beta=find("schedule", name)(**{"geco": {"target": 3.0}}.get(name, {}))
+        )
         for name in TABLE["schedule"]
     }
 )
@@ -215,7 +300,10 @@ OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objectives_recorded_step_is_the_same_bit_for_bit(name: str) -> None:
     objective = OBJECTIVES[name]()
-    assert_recorded(small_model(**{"posterior": "categorical:codes=3"} if objective.gradient.relaxed else {}), objective)
+    assert_recorded(
+        small_model(**{"posterior": "categorical:codes=3"} if objective.gradient.relaxed else {}),
+        objective,
+    )
 
 
 def test_saved_equals_loaded(model: vs.VAE, tmp_path: Any) -> None:
@@ -227,7 +315,9 @@ def test_saved_equals_loaded(model: vs.VAE, tmp_path: Any) -> None:
     state = load_file(tmp_path / "m.safetensors")
     other.load_state_dict(state)
     batch, noise = batch_for(model), model.noise(2, 5)
-    assert torch.equal(model.draw(batch, 2, noise=noise).log_w, other.draw(batch, 2, noise=noise).log_w)
+    assert torch.equal(
+        model.draw(batch, 2, noise=noise).log_w, other.draw(batch, 2, noise=noise).log_w
+    )
 
 
 def test_closed_form_rate_equals_monte_carlo(model: vs.VAE) -> None:
@@ -240,8 +330,11 @@ def test_closed_form_rate_equals_monte_carlo(model: vs.VAE) -> None:
 
 
 def frequencies(density: Any, drawn: torch.Tensor, levels: int) -> None:
-    """Hold probabilities of codes to how often they are drawn, (4000, 1, B, *X), and to a sum of one."""
-    codes = torch.arange(levels).reshape(-1, *[1] * (drawn.ndim - 1)).expand(levels, *drawn.shape[1:])
+    """Hold probabilities of codes to how often they are drawn, (4000, 1, B, *X), and to a sum of
+    one."""
+    codes = (
+        torch.arange(levels).reshape(-1, *[1] * (drawn.ndim - 1)).expand(levels, *drawn.shape[1:])
+    )
     probabilities = torch.stack([torch.exp(density.cells(code)) for code in codes])
     torch.testing.assert_close(probabilities.sum(0), torch.ones_like(probabilities[0]))
     found = torch.nn.functional.one_hot(drawn.long(), levels).float().mean(0).movedim(-1, 0)
@@ -260,12 +353,17 @@ def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.V
     model.eval()
     with torch.no_grad():
         px = model.decode(z, batch.given)
-        many = model.decode(z.expand(4000, *model.units), None if batch.given is None else batch.given.expand(4000, -1))
+        many = model.decode(
+            z.expand(4000, *model.units),
+            None if batch.given is None else batch.given.expand(4000, -1),
+        )
         drawn = many.sample(generator)[0].unsqueeze(1).unsqueeze(1)  # (4000, 1, 1, *X)
     scores = px.log_prob(drawn[:, 0, 0])
     assert torch.isfinite(scores).all()
     if isinstance(px, densities.Product):
-        for (_, part), values in zip(px.parts, drawn.split([n for n, _ in px.parts], -1), strict=True):
+        for (_, part), values in zip(
+            px.parts, drawn.split([n for n, _ in px.parts], -1), strict=True
+        ):
             if isinstance(part, densities.Categorical):
                 frequencies(part, values, part.logits.shape[-2])
             else:
@@ -273,7 +371,9 @@ def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.V
     elif model.space.kind is Kind.TOKENS:
         sentences, counts = drawn[:, 0, 0].unique(dim=0, return_counts=True)
         p = px.log_prob(sentences[:, None, None]).exp().flatten()
-        assert ((counts / 4000 - p).abs() < 5 * (p / 4000).sqrt() + 1e-3).all() and p.sum() < 1 + 1e-5
+        assert (
+            (counts / 4000 - p).abs() < 5 * (p / 4000).sqrt() + 1e-3
+        ).all() and p.sum() < 1 + 1e-5
     elif isinstance(px, (densities.Categorical, densities.DiscretizedLogistic)):
         frequencies(px, drawn, model.space.levels)
     elif isinstance(px, densities.LogisticMixture):
@@ -287,15 +387,22 @@ def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:
     batch = batch_for(model, 3)
     px = model.likelihood(torch.randn(2, 3, *model.units), batch.given)
     mask = torch.rand(3, *model.space.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    if (isinstance(px, densities.LogisticMixture) and px.coefficients is not None) or model.space.kind is Kind.TOKENS:
+    if (
+        isinstance(px, densities.LogisticMixture) and px.coefficients is not None
+    ) or model.space.kind is Kind.TOKENS:
         with pytest.raises(ValueError, match="expected every cell observed"):
             px.log_prob(batch.x, mask)
         return
-    seen, unseen, all_of_it = (px.log_prob(batch.x, m) for m in (mask, ~mask, torch.ones_like(mask)))
+    seen, unseen, all_of_it = (
+        px.log_prob(batch.x, m) for m in (mask, ~mask, torch.ones_like(mask))
+    )
     torch.testing.assert_close(all_of_it, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
-    if not isinstance(px, densities.LogisticMixture):  # there, cells of a pixel depend on each other
+    # there, cells of a pixel depend on each other
+    if not isinstance(px, densities.LogisticMixture):
         torch.testing.assert_close(seen + unseen, px.log_prob(batch.x), rtol=1e-4, atol=1e-4)
-    changed = torch.where(mask, batch.x, 1 - batch.x if model.space.kind is Kind.BINARY else torch.zeros_like(batch.x))
+    changed = torch.where(
+        mask, batch.x, 1 - batch.x if model.space.kind is Kind.BINARY else torch.zeros_like(batch.x)
+    )
     torch.testing.assert_close(px.log_prob(changed, mask), seen)
 
 
@@ -306,7 +413,9 @@ def test_what_is_not_observed_does_not_matter(model: vs.VAE) -> None:
     other = torch.from_numpy(make_values(model.space, 5, seed=9))
     changed = replace(batch, x=torch.where(batch.observed, batch.x, other))
     model.eval()
-    torch.testing.assert_close(model.draw(batch, 2, noise=noise).log_w, model.draw(changed, 2, noise=noise).log_w)
+    torch.testing.assert_close(
+        model.draw(batch, 2, noise=noise).log_w, model.draw(changed, 2, noise=noise).log_w
+    )
 
 
 def test_conditions_reach_both_sides() -> None:
@@ -320,7 +429,10 @@ def test_conditions_reach_both_sides() -> None:
 
 
 def test_a_decoder_starts_at_the_mean_of_the_data() -> None:
-    for source, name in ((np.array([[0, 1, 1, 0]] * 9 + [[1, 1, 1, 0]] * 11, np.uint8), "bernoulli"), (None, "gaussian")):
+    for source, name in (
+        (np.array([[0, 1, 1, 0]] * 9 + [[1, 1, 1, 0]] * 11, np.uint8), "bernoulli"),
+        (None, "gaussian"),
+    ):
         values = np.random.default_rng(0).normal(3, 2, (40, 4)) if source is None else source
         data = vs.load(values)
         model = vs.build(data.space, latent=2, likelihood=name)
@@ -328,8 +440,14 @@ def test_a_decoder_starts_at_the_mean_of_the_data() -> None:
             for p in model.likelihood.decoder.last.parameters():
                 if p.ndim > 1:
                     p.zero_()
-        mean = data.space.outward(model.decode(torch.zeros(1, 2)).mean[0].detach().numpy(), exact=False)[0]
-        np.testing.assert_allclose(mean, np.clip(data.train.outward().mean(0), 1e-3 if source is not None else None, None), atol=2e-3)
+        mean = data.space.outward(
+            model.decode(torch.zeros(1, 2)).mean[0].detach().numpy(), exact=False
+        )[0]
+        np.testing.assert_allclose(
+            mean,
+            np.clip(data.train.outward().mean(0), 1e-3 if source is not None else None, None),
+            atol=2e-3,
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -362,15 +480,23 @@ def test_objectives_report_the_unweighted_bound(name: str) -> None:
             assert float(a) == pytest.approx(float(b), abs=1e-4)
         assert float(heavy.loss) != pytest.approx(float(plain.loss))
         if name == "elbo":
-            assert float(heavy.loss) == pytest.approx(float(plain.distortion + 3 * plain.rate), abs=1e-3)
-            assert float(plain.bound) == pytest.approx(-float(plain.rate + plain.distortion), abs=1e-4)
+            assert float(heavy.loss) == pytest.approx(
+                float(plain.distortion + 3 * plain.rate), abs=1e-3
+            )
+            assert float(plain.bound) == pytest.approx(
+                -float(plain.rate + plain.distortion), abs=1e-4
+            )
 
 
-def take_step(optimizer: Any, way: str, grads: list[torch.Tensor], lr: float, divisor: float, skip: float) -> None:
+def take_step(
+    optimizer: Any, way: str, grads: list[torch.Tensor], lr: float, divisor: float, skip: float
+) -> None:
     if way == "eager":
         optimizer.step(grads, lr, torch.tensor(divisor), torch.tensor(skip))
     else:
-        optimizer.step_in_graph(grads, optimizer.constants(lr), torch.tensor(divisor), torch.tensor(skip))
+        optimizer.step_in_graph(
+            grads, optimizer.constants(lr), torch.tensor(divisor), torch.tensor(skip)
+        )
 
 
 @pytest.mark.parametrize("way", ["eager", "graph"])
@@ -384,7 +510,9 @@ def test_optimisers_reach_a_minimum_and_skip_when_told(name: str, way: str) -> N
     torch.testing.assert_close(p, target, atol=0.02, rtol=0)
     before = [p.clone(), *(t.clone() for t in optimizer.state().values())]
     take_step(optimizer, way, [torch.full_like(p, float("nan"))], 0.05, float("nan"), 1.0)
-    assert all(torch.equal(a, b) for a, b in zip(before, [p, *optimizer.state().values()], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, [p, *optimizer.state().values()], strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", TABLE["optimizer"])
@@ -392,13 +520,21 @@ def test_optimisers_reach_a_minimum_and_skip_when_told(name: str, way: str) -> N
 def test_a_gradient_counts_however_it_lies_in_memory(name: str, way: str) -> None:
     gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     steps = []
-    for lying in (gradient, gradient.contiguous(memory_format=torch.channels_last), gradient.mT.contiguous().mT):
+    for lying in (
+        gradient,
+        gradient.contiguous(memory_format=torch.channels_last),
+        gradient.mT.contiguous().mT,
+    ):
         p = torch.zeros(4, 3, 2, 2)
         optimizer = find("optimizer", name)([p])
         for scale in (1.0, 3.0):
             take_step(optimizer, way, [scale * lying], 0.01, 1.0, 0.0)
         steps.append(p)
-    assert torch.equal(steps[0], steps[1]) and torch.equal(steps[0], steps[2]) and steps[0].abs().min() > 0
+    assert (
+        torch.equal(steps[0], steps[1])
+        and torch.equal(steps[0], steps[2])
+        and steps[0].abs().min() > 0
+    )
 
 
 @pytest.mark.parametrize("way", ["eager", "graph"])
@@ -430,7 +566,12 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
             schedule.plan(1000, 100.0)
     ramp = vs.Ramp(0.5, 2, epochs=5)
     ramp.plan(1000, 100.0)
-    assert [float(ramp(torch.tensor(float(s)))) for s in (0, 250, 500, 900)] == [0.5, 1.25, 2.0, 2.0]
+    assert [float(ramp(torch.tensor(float(s)))) for s in (0, 250, 500, 900)] == [
+        0.5,
+        1.25,
+        2.0,
+        2.0,
+    ]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, table in TABLE.items() for n in table])
@@ -445,7 +586,9 @@ def test_rows_are_documented_and_reached_by_name(kind: str, name: str) -> None:
             assert find(kind, f"{name}:{option}={default}").options[option] == default
 
 
-def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_class_by_module_and_name(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_parts.py").write_text(
         "import math\n"
         "from torch import nn\n"
@@ -453,7 +596,8 @@ def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest
         "    def __init__(self, inputs, outputs, given=0, *, width: int = 20):\n"
         "        super().__init__()\n"
         "        self.outputs = outputs\n"
-        "        layers = nn.Linear(math.prod(inputs), width), nn.Tanh(), nn.Linear(width, math.prod(outputs))\n"
+        "        layers = nn.Linear(math.prod(inputs), width), nn.Tanh(), nn.Linear(width, "
+        "math.prod(outputs))\n"
         "        self.net = nn.Sequential(nn.Flatten(), *layers)\n"
         "    def forward(self, x):\n"
         "        return self.net(x).unflatten(-1, self.outputs)\n"
@@ -466,7 +610,14 @@ def test_a_users_own_class_by_module_and_name(tmp_path: Any, monkeypatch: pytest
     assert model.draw(batch_for(model), 2).log_w.shape == (2, 5)
     assert str(find("network", "my_parts:Wide:width=30")) == "my_parts:Wide:width=30"
     one_side = small_model(encoder="my_parts:Wide")
-    assert type(one_side.posterior.encoder).__name__ == "Wide" and type(one_side.likelihood.decoder).__name__ == "MLP"
-    for wrong in ({"encoder": "my_parts:Wrong"}, {"decoder": "my_parts:Wrong"}, {"encoder": "my_parts:Wide", "given": GIVEN}):
+    assert (
+        type(one_side.posterior.encoder).__name__ == "Wide"
+        and type(one_side.likelihood.decoder).__name__ == "MLP"
+    )
+    for wrong in (
+        {"encoder": "my_parts:Wrong"},
+        {"decoder": "my_parts:Wrong"},
+        {"encoder": "my_parts:Wide", "given": GIVEN},
+    ):
         with pytest.raises(ValueError, match=r"expected my_parts:W.* to t"):
             small_model(**wrong)

@@ -16,8 +16,28 @@ def test_iwae_can_be_recomputed_from_what_encode_and_decode_wrote(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     r = np.random.default_rng(0)
-    np.save("x.npy", (r.random((900, 6, 6)) < r.random((3, 6, 6))[r.integers(0, 3, 900)]).astype(np.uint8))
-    assert main(["train", "x.npy", "--latent", "3", "--steps", "150", "--network", "mlp:width=32", "--run", "runs/demo", "--quiet"]) == 0
+    np.save(
+        "x.npy",
+        (r.random((900, 6, 6)) < r.random((3, 6, 6))[r.integers(0, 3, 900)]).astype(np.uint8),
+    )
+    assert (
+        main(
+            [
+                "train",
+                "x.npy",
+                "--latent",
+                "3",
+                "--steps",
+                "150",
+                "--network",
+                "mlp:width=32",
+                "--run",
+                "runs/demo",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     text = (
         (DOCS / "evaluation.md")
         .read_text()
@@ -27,7 +47,9 @@ def test_iwae_can_be_recomputed_from_what_encode_and_decode_wrote(
     )
     scope: dict[str, object] = {}
     lines = 0
-    for code, command in re.findall(r"```python\n(.*?)```|^    vaestro ([^\n]*)$", text, re.S | re.M):
+    for code, command in re.findall(
+        r"```python\n(.*?)```|^    vaestro ([^\n]*)$", text, re.S | re.M
+    ):
         if command:
             assert main([*command.split(), "--quiet"]) == 0
         else:

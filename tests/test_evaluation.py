@@ -23,12 +23,15 @@ from vaestro.spaces import Batch, Kind
 def rows_and_model(kind: Kind = Kind.BINARY, n: int = 23) -> tuple[Rows, vs.VAE]:
     torch.manual_seed(0)
     space = make_space(kind)
-    return Rows(make_values(space, n), space, "test"), vs.build(space, latent=2, network="mlp:width=8").eval()
+    return Rows(make_values(space, n), space, "test"), vs.build(
+        space, latent=2, network="mlp:width=8"
+    ).eval()
 
 
 @pytest.mark.parametrize("k", [1, 2, 255, 256, 257, 700])
 def test_the_bound_is_that_of_exactly_k_draws(k: int) -> None:
-    # Mistakes 5 and 6: weights averaged over draws and not over data, a remainder chunk whose K is not the K subtracted.
+    # Mistakes 5 and 6: weights averaged over draws and not over data, a remainder chunk whose K is
+    # not the K subtracted.
     rows, model = rows_and_model(n=11)
     data_chunk, draw_chunk = chunks(rows.space, k)
     got = vs.evaluate(model, rows, k=k, seed=3)
@@ -39,7 +42,11 @@ def test_the_bound_is_that_of_exactly_k_draws(k: int) -> None:
         batch = Batch(codes[first : first + data_chunk])
         noise = torch.cat(
             [
-                model.noise(min(draw_chunk, k - done), data_chunk, torch_generator("cpu", 3, "evaluate", first, done))[:, : len(batch)]
+                model.noise(
+                    min(draw_chunk, k - done),
+                    data_chunk,
+                    torch_generator("cpu", 3, "evaluate", first, done),
+                )[:, : len(batch)]
                 for done in range(0, k, draw_chunk)
             ]
         )
@@ -63,7 +70,9 @@ def test_both_estimators_of_the_elbo_have_one_mean() -> None:
     difference = (draws.sampled().total_rate - draws.total_rate).abs()
     error = draws.sampled().rate.squeeze(-1).std(0) / math.sqrt(20_000)
     assert (difference < 4.5 * error).all()
-    assert float(vs.elbo(draws).mean()) == pytest.approx(float(vs.elbo(draws.sampled()).mean()), abs=0.02)
+    assert float(vs.elbo(draws).mean()) == pytest.approx(
+        float(vs.elbo(draws.sampled()).mean()), abs=0.02
+    )
 
 
 def test_the_same_call_gives_the_same_digits_and_leaves_the_model_as_it_was() -> None:
@@ -77,12 +86,23 @@ def test_the_same_call_gives_the_same_digits_and_leaves_the_model_as_it_was() ->
 
 
 def test_mean_and_error_are_over_data() -> None:
-    estimate = Estimate("iwae", np.array([-3.0, -1.0, -2.0, -6.0]), "lower", "counting", 5, "IWAE with 5 draws", cells=4)
+    estimate = Estimate(
+        "iwae",
+        np.array([-3.0, -1.0, -2.0, -6.0]),
+        "lower",
+        "counting",
+        5,
+        "IWAE with 5 draws",
+        cells=4,
+    )
     mean, error = estimate.mean()
     assert mean == -3
     assert error == pytest.approx(np.std([-3, -1, -2, -6], ddof=1) / 2)
     assert estimate.bits_per_dim == pytest.approx(3 / (4 * math.log(2)))
-    assert estimate.sentence("4 test data") == "log p(x) >= -3.00 +- 1.08 nats (IWAE with 5 draws, 4 test data)"
+    assert (
+        estimate.sentence("4 test data")
+        == "log p(x) >= -3.00 +- 1.08 nats (IWAE with 5 draws, 4 test data)"
+    )
 
 
 def test_a_density_has_no_bits_per_dim() -> None:
@@ -125,7 +145,11 @@ def test_an_exact_check_by_numpy_from_what_encode_and_decode_write() -> None:
     mean, std = codes["mean"], np.exp(codes["logvar"] / 2)
     noise = np.random.default_rng(0).normal(size=(3000, 8, 2))
     z = mean + std * noise
-    p = latents.decode(model, z.reshape(-1, 2).astype(np.float32)).reshape(3000, 8, 6).astype(np.float64)
+    p = (
+        latents.decode(model, z.reshape(-1, 2).astype(np.float32))
+        .reshape(3000, 8, 6)
+        .astype(np.float64)
+    )
     log_px = np.where(rows.values, np.log(p), np.log1p(-p)).sum(-1)
     log_w = log_px - 0.5 * (z**2).sum(-1) + (0.5 * noise**2 + np.log(std)).sum(-1)
     iwae = np.log(np.exp(log_w).mean(0))
@@ -148,11 +172,13 @@ def test_rows_read_with_another_standardisation_are_scored_in_the_models_units()
     assert (theirs < mine - 1000).all()  # far outside of what the model knows
     again = vs.load(np.concatenate([x, x]))
     assert not np.array_equal(again.space.scale, own.space.scale)
-    same = vs.evaluate(model, vs.data.Rows(again.space.inward(own.train.outward()), again.space, "test"), k=5)["iwae"].nats
+    same = vs.evaluate(
+        model, vs.data.Rows(again.space.inward(own.train.outward()), again.space, "test"), k=5
+    )["iwae"].nats
     np.testing.assert_allclose(same, mine, atol=1e-3)
 
 
-# -- what stands beside a number ----------------------------------------------------------------------------------------
+# -- what stands beside a number -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [10, 25, 300, 517])
@@ -162,7 +188,11 @@ def test_the_rise_is_from_the_mean_bound_of_ten_parts_of_the_draws(k: int) -> No
     got = vs.evaluate(model, rows, k=k)["iwae"]
     noise = torch.cat(
         [
-            model.noise(min(draw_chunk, k - done), data_chunk, torch_generator("cpu", 0, "evaluate", 0, done))[:, :3]
+            model.noise(
+                min(draw_chunk, k - done),
+                data_chunk,
+                torch_generator("cpu", 0, "evaluate", 0, done),
+            )[:, :3]
             for done in range(0, k, draw_chunk)
         ]
     )
@@ -170,7 +200,9 @@ def test_the_rise_is_from_the_mean_bound_of_ten_parts_of_the_draws(k: int) -> No
         shuffled, order = drawn(rows, 3, 0)
         w = np.exp(model.draw(shuffled.batch(slice(0, 3)), k, noise=noise).log_w.double().numpy())
     tenths = np.mean([np.log(w[part::10].mean(0)) for part in range(10)], 0)
-    assert got.details["rise"] == pytest.approx(float((np.log(w.mean(0)) - tenths).mean()), abs=1e-5)
+    assert got.details["rise"] == pytest.approx(
+        float((np.log(w.mean(0)) - tenths).mean()), abs=1e-5
+    )
     assert got.details["rise"] > 0
     assert got.details["rise_from_k"] == k // 10
     np.testing.assert_allclose(got.ess[order], w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-4)
@@ -184,7 +216,10 @@ def test_few_effective_draws_are_warned_of() -> None:
     result = vs.evaluate(model, rows, k=100)
     assert float(np.median(result["iwae"].ess)) < 5
     assert any("effective draws" in warning for warning in result.warnings)
-    assert any(note.startswith("effectively ") and "of 100 draws" in note for note in result["iwae"].notes())
+    assert any(
+        note.startswith("effectively ") and "of 100 draws" in note
+        for note in result["iwae"].notes()
+    )
 
 
 def test_numbers_cannot_be_averages_of_batch_averages() -> None:
@@ -206,7 +241,9 @@ def test_numbers_cannot_be_averages_of_batch_averages() -> None:
 @pytest.mark.parametrize("step", [1.0, 4.0])
 def test_levels_under_a_density_state_the_volume_of_their_cells(step: float) -> None:
     space = replace(make_space(Kind.LEVELS, (6,), levels=8), step=step)
-    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=9").eval()
+    model = vs.build(
+        space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=9"
+    ).eval()
     result = vs.evaluate(model, Rows(make_values(space, 9), space, "test"), k=4)["iwae"]
     assert result.measure == "counting"
     assert result.details["log_cells"] == pytest.approx(6 * math.log(step))
@@ -214,9 +251,16 @@ def test_levels_under_a_density_state_the_volume_of_their_cells(step: float) -> 
 
 
 def test_values_on_a_grid_state_what_makes_a_probability_of_the_density() -> None:
-    # One number on a grid, a decoder that ignores z: P(cell) = density of the spread value, averaged over the cell, times the cell.
+    # One number on a grid, a decoder that ignores z: P(cell) = density of the spread value,
+    # averaged over the cell, times the cell.
     scale, step = 3.0, 0.5
-    space = replace(make_space(Kind.REAL, (1,)), scale=np.full(1, scale), resolution=np.full(1, step), missing=True, outside=(1,))
+    space = replace(
+        make_space(Kind.REAL, (1,)),
+        scale=np.full(1, scale),
+        resolution=np.full(1, step),
+        missing=True,
+        outside=(1,),
+    )
     model = vs.build(space, latent=1, network="linear", likelihood="gaussian:variance=4").eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -225,10 +269,14 @@ def test_values_on_a_grid_state_what_makes_a_probability_of_the_density() -> Non
     rows = Rows(x / np.float32(scale), space, "test")
     result = vs.evaluate(model, rows, k=20_000)["iwae"]
     cell = torch.special.ndtr(torch.from_numpy(np.stack([x + step / 2, x - step / 2]) / 2)).numpy()
-    np.testing.assert_allclose(result.nats + result.details["log_cells"], np.log(cell[0] - cell[1])[:, 0], atol=1e-3)
+    np.testing.assert_allclose(
+        result.nats + result.details["log_cells"], np.log(cell[0] - cell[1])[:, 0], atol=1e-3
+    )
     assert result.details["log_cells"] == pytest.approx(math.log(step))
     half = replace(rows, observed=np.array([[True], [False]]))
-    assert vs.evaluate(model, half, k=5)["iwae"].details["log_cells"] == pytest.approx(math.log(step) / 2)
+    assert vs.evaluate(model, half, k=5)["iwae"].details["log_cells"] == pytest.approx(
+        math.log(step) / 2
+    )
 
 
 def test_a_projection_tells_the_same_data_whatever_they_were_standardised_by() -> None:
@@ -236,7 +284,14 @@ def test_a_projection_tells_the_same_data_whatever_they_were_standardised_by() -
     test = r.normal(size=(40, 5)) * 100 + 30
     projections = []
     for seed in (1, 2):
-        data = vs.load({f"c{i}": np.concatenate([np.random.default_rng(seed).normal(size=60) * seed, test[:, i]]) for i in range(5)})
+        data = vs.load(
+            {
+                f"c{i}": np.concatenate(
+                    [np.random.default_rng(seed).normal(size=60) * seed, test[:, i]]
+                )
+                for i in range(5)
+            }
+        )
         assert data.space.kind is Kind.TABLE
         own = data.space.inward(vs.data.tables.frame_of({f"c{i}": test[:, i] for i in range(5)}))
         projections.append(Rows(own, data.space, "test").projection())
@@ -250,7 +305,7 @@ def test_a_projection_tells_the_same_data_whatever_they_were_standardised_by() -
     np.testing.assert_allclose(*arrays, atol=1e-5 * arrays[0].std())
 
 
-# -- in pieces ------------------------------------------------------------------------------------------------------------
+# -- in pieces -------------------------------------------------------------------------------------
 
 
 class Counted(Bounds):
@@ -307,7 +362,9 @@ def test_pieces_shared_over_processes_are_those_of_one(monkeypatch: pytest.Monke
     rows, model = rows_and_model(n=60)
     whole = vs.evaluate(model, rows, k=500)["iwae"].nats
     tables = []
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda shared: tables.append(shared.clone()))
+    monkeypatch.setattr(
+        "torch.distributed.all_reduce", lambda shared: tables.append(shared.clone())
+    )
     with np.errstate(invalid="ignore"):
         for rank in (0, 1):
             for _ in evaluating(model, rows, k=500, rank=rank, processes=2):
@@ -320,7 +377,12 @@ def test_pieces_shared_over_processes_are_those_of_one(monkeypatch: pytest.Monke
 
 
 def test_methods_are_read_with_their_options() -> None:
-    assert split_methods("elbo,iwae,ais:chains=16,temperatures=500,gap") == ["elbo", "iwae", "ais:chains=16,temperatures=500", "gap"]
+    assert split_methods("elbo,iwae,ais:chains=16,temperatures=500,gap") == [
+        "elbo",
+        "iwae",
+        "ais:chains=16,temperatures=500",
+        "gap",
+    ]
     assert split_methods("ais, elbo") == ["ais", "elbo"]
     rows, model = rows_and_model()
     for wrong in ("", "elbo,elbo", "magic", "iwae:k=3"):

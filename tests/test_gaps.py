@@ -1,4 +1,5 @@
-"""The gap taken apart: exact answers of a linear model, noise that is never both optimised and reported, any model and family."""
+"""The gap taken apart: exact answers of a linear model, noise that is never both optimised and
+reported, any model and family."""
 
 import json
 import math
@@ -43,14 +44,16 @@ def precision(turn: np.ndarray | None = None) -> np.ndarray:
 
 
 def within(value: tuple[float, float], expected: float, slack: float = 0.0) -> bool:
-    """Tell whether a mean is its expectation but for Monte Carlo error (4.5 standard errors), or short of it by the slack."""
+    """Tell whether a mean is its expectation but for Monte Carlo error (4.5 standard errors), or
+    short of it by the slack."""
     mean, error = value
     return -4.5 * error - slack < mean - expected < 4.5 * error
 
 
 @pytest.mark.usefixtures("float64")
 def test_the_search_finds_the_best_factorised_posterior() -> None:
-    # Without Monte Carlo error: KL(q || posterior) in closed form, .4598 for the best q, whatever x.
+    # Without Monte Carlo error: KL(q || posterior) in closed form, .4598 for the best q, whatever
+    # x.
     model, batch = exact_pca_model(rotation(), shift=SHIFT, widen=1.7)
     batch = batch[:128]
     with torch.no_grad():
@@ -62,7 +65,13 @@ def test_the_search_finds_the_best_factorised_posterior() -> None:
         off = (q.mean - ideal.posterior(batch).mean).numpy()
     variance = np.exp(q.logvar.numpy())
     quadratic = np.einsum("ni,ij,nj->n", off, inner, off)
-    kl = 0.5 * (variance @ np.diag(inner) + quadratic - 5 - np.linalg.slogdet(inner)[1] - np.log(variance).sum(1))
+    kl = 0.5 * (
+        variance @ np.diag(inner)
+        + quadratic
+        - 5
+        - np.linalg.slogdet(inner)[1]
+        - np.log(variance).sum(1)
+    )
     assert kl.min() > APPROXIMATION - 1e-9
     assert kl.mean() < APPROXIMATION + 0.005
     assert kl.max() < APPROXIMATION + 0.02
@@ -95,7 +104,9 @@ def test_amortization_gap_of_a_shift_and_a_scale(off: str) -> None:
     model, _ = exact_pca_model(**{off: SHIFT if off == "shift" else 1.7})
     gap = vs.evaluate(model, pca_rows(model), methods="gap:n=256").gap
     assert gap is not None
-    expected = 0.5 * SHIFT @ precision() @ SHIFT if off == "shift" else 2.5 * (1.7 - 1 - math.log(1.7))
+    expected = (
+        0.5 * SHIFT @ precision() @ SHIFT if off == "shift" else 2.5 * (1.7 - 1 - math.log(1.7))
+    )
     assert within(gap.amortization(), expected, 1e-3)
     assert gap.amortization()[1] < 0.02
 
@@ -128,21 +139,29 @@ def test_what_is_optimised_is_never_what_is_reported(monkeypatch: pytest.MonkeyP
 
     mean, error = excess()
     assert -0.5 < mean < 4.5 * error
-    # The mistake: were the same draw reported on which q was optimised, the "bound" would lie above log p(x).
+    # The mistake: were the same draw reported on which q was optimised, the "bound" would lie above
+    # log p(x).
     fixed = model.noise(1, 2000, torch.Generator().manual_seed(0))
-    monkeypatch.setattr(model, "noise", lambda k, rows, generator=None: fixed[:, :rows].expand(k, -1, -1))
+    monkeypatch.setattr(
+        model, "noise", lambda k, rows, generator=None: fixed[:, :rows].expand(k, -1, -1)
+    )
     mean, error = excess()
     assert mean > 1 + 4.5 * error
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_draws_that_choose_between_two_posteriors_are_not_those_that_report_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Two q's that are equally far off, on either side: choosing by the draw that is reported would take the luckier one.
+def test_the_draws_that_choose_between_two_posteriors_are_not_those_that_report_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two q's that are equally far off, on either side: choosing by the draw that is reported would
+    # take the luckier one.
     model, _ = exact_pca_model(shift=SHIFT)
     away = torch.zeros(2, 5)
     away[0] = -2 * torch.from_numpy(SHIFT)
 
-    def mirrored(model: vs.VAE, batch: Batch, start: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    def mirrored(
+        model: vs.VAE, batch: Batch, start: Tensor, *_: object
+    ) -> tuple[Tensor, Tensor, Tensor]:
         return start + away, start + away, start + away
 
     monkeypatch.setattr(gaps, "optimised", mirrored)
@@ -180,7 +199,13 @@ def test_neither_a_limit_nor_a_repetition_changes_a_datums_digits() -> None:
         limited = vs.evaluate(model, rows, methods=methods, limit=23).gap
         fewer = vs.evaluate(model, rows, methods=methods + ",n=23").gap
         other = vs.evaluate(model, rows, methods=methods, seed=1).gap
-        assert whole is not None and again is not None and limited is not None and fewer is not None and other is not None
+        assert (
+            whole is not None
+            and again is not None
+            and limited is not None
+            and fewer is not None
+            and other is not None
+        )
         assert (whole.optimised == again.optimised).all() and (whole.elbo == again.elbo).all()
         np.testing.assert_allclose(limited.optimised, whole.optimised[:23], atol=1e-9)
         assert (limited.optimised == fewer.optimised).all()
@@ -219,10 +244,14 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "parts"), PARTS, ids=lambda p: p if isinstance(p, str) else "-".join(p))
+@pytest.mark.parametrize(
+    ("kind", "parts"), PARTS, ids=lambda p: p if isinstance(p, str) else "-".join(p)
+)
 def test_any_model_has_its_gap_taken_apart(kind: Kind, parts: dict) -> None:
     model = small_model(kind, **parts)
-    gap = vs.evaluate(model, data_for(model, 7).test, methods="gap:steps=60,draws=2,k=200,lr=0.05").gap
+    gap = vs.evaluate(
+        model, data_for(model, 7).test, methods="gap:steps=60,draws=2,k=200,lr=0.05"
+    ).gap
     assert gap is not None and gap.reference is not None
     assert gap.elbo.shape == gap.optimised.shape == gap.reference.shape == (7,)
     # An untrained encoder is far from the best q.
@@ -261,7 +290,10 @@ def plain(model: vs.VAE) -> vs.VAE:
 def test_any_family_will_do() -> None:
     model = small_model()
     rows = data_for(model, 30).test
-    known, unknown = (vs.evaluate(m, rows, methods="gap:steps=300,draws=8,lr=0.05").gap for m in (model, plain(model)))
+    known, unknown = (
+        vs.evaluate(m, rows, methods="gap:steps=300,draws=8,lr=0.05").gap
+        for m in (model, plain(model))
+    )
     assert known is not None and unknown is not None
     # The same best q, found with a noisier gradient, and without the closed form of the rate.
     np.testing.assert_allclose(known.optimised.mean(), unknown.optimised.mean(), atol=0.05)
@@ -290,12 +322,20 @@ def test_few_data_do_not_show_that_a_search_has_come_to_rest() -> None:
     model = vs.build(space, latent=2, network="mlp:width=8")
     rows = Rows(make_values(space, 200), space, "test")
     one = vs.evaluate(model, rows.take(1), methods="gap:steps=40,lr=0.01,k=50")
-    assert any("one datum is too few to tell whether the search" in warning for warning in one.warnings)
+    assert any(
+        "one datum is too few to tell whether the search" in warning for warning in one.warnings
+    )
     # Two data whose rises differ: no significant rise, and no small one either.
     job = Job(model, rows.take(2), 1, 0, torch.device("cpu"))
-    for rises, words in (([0.5, -0.4], "too few to tell"), ([0.5, 0.52], "had not come to rest"), ([0.001, -0.001], "")):
+    for rises, words in (
+        ([0.5, -0.4], "too few to tell"),
+        ([0.5, 0.52], "had not come to rest"),
+        ([0.001, -0.001], ""),
+    ):
         table = np.array([[-5.0, -5.2], [-4.9, -5.1], [-4.8, -5.0], rises, [0.0, 0.0]])
-        warnings = gaps.Gaps(job, 2, 40, 4, 0.01, 50).finish(table, Evaluation((), 0.0, 0.0)).warnings
+        warnings = (
+            gaps.Gaps(job, 2, 40, 4, 0.01, 50).finish(table, Evaluation((), 0.0, 0.0)).warnings
+        )
         assert len(warnings) == bool(words), rises
         assert all(words in warning for warning in warnings), rises
 
@@ -315,10 +355,16 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     model = small_model()
     rows = data_for(model, 6).test
     (work,) = gaps.searching(Job(model, rows, 50, 0, torch.device("cpu")), k=20)
-    table = np.stack([np.full(6, -10.0), np.full(6, -9.0), np.full(6, -8.0), np.zeros(6), np.zeros(6)])
+    table = np.stack(
+        [np.full(6, -10.0), np.full(6, -9.0), np.full(6, -8.0), np.zeros(6), np.zeros(6)]
+    )
 
-    def estimate(method: str, nats: list[float], k: int = 50, side: str = "lower", on: str = "data") -> Estimate:
-        return Estimate(method, np.array(nats), side, "counting", k, f"{method.upper()} at {k}", 6, on=on)
+    def estimate(
+        method: str, nats: list[float], k: int = 50, side: str = "lower", on: str = "data"
+    ) -> Estimate:
+        return Estimate(
+            method, np.array(nats), side, "counting", k, f"{method.upper()} at {k}", 6, on=on
+        )
 
     def finished(*estimates: Estimate) -> vs.evaluation.Gap:
         gap = work.finish(table, Evaluation(estimates, 0.0, 0.0)).gap
@@ -327,8 +373,15 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
 
     assert finished().reference_how == "IWAE with 20 draws from that q"
     # An ELBO, IWAE with one draw, an upper bound and bounds on other data are no references.
-    others = [estimate("elbo", [-1.0] * 6), estimate("iwae", [-1.0] * 6, k=1), estimate("ais", [-1.0] * 6, side="upper")]
-    assert finished(*others, estimate("ais", [-1.0] * 6, on="simulated data")).reference_how == "IWAE with 20 draws from that q"
+    others = [
+        estimate("elbo", [-1.0] * 6),
+        estimate("iwae", [-1.0] * 6, k=1),
+        estimate("ais", [-1.0] * 6, side="upper"),
+    ]
+    assert (
+        finished(*others, estimate("ais", [-1.0] * 6, on="simulated data")).reference_how
+        == "IWAE with 20 draws from that q"
+    )
     gap = finished(estimate("iwae", [-7.0] * 6), estimate("ais", [-6.5, -6.7], k=16))
     assert gap.reference_how == "AIS at 16"
     assert gap.approximation() == (pytest.approx(2.4), pytest.approx(0.1))
@@ -336,7 +389,12 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     assert "against AIS at 16 on 2 of them" in gap.notes()[0]
     assert gap.line()["reference_n"] == 2
     # Tighter on all six, but not on the two that both cover.
-    assert finished(estimate("iwae", [-7.0, -7.0, *[-2.0] * 4]), estimate("ais", [-6.5, -6.7])).reference_how == "AIS at 50"
+    assert (
+        finished(
+            estimate("iwae", [-7.0, -7.0, *[-2.0] * 4]), estimate("ais", [-6.5, -6.7])
+        ).reference_how
+        == "AIS at 50"
+    )
 
 
 def test_one_reported_draw_leaves_no_reference() -> None:
@@ -348,7 +406,9 @@ def test_one_reported_draw_leaves_no_reference() -> None:
     assert gap.line()["approximation"] is None
 
 
-@pytest.mark.parametrize("options", ["n=0", "steps=0", "draws=0", "k=0", "lr=0", "lr=inf", "lr=nan"])
+@pytest.mark.parametrize(
+    "options", ["n=0", "steps=0", "draws=0", "k=0", "lr=0", "lr=inf", "lr=nan"]
+)
 def test_options_out_of_range_are_refused(options: str) -> None:
     model = small_model()
     with pytest.raises(ValueError, match="expected n, steps, draws and k of 1 or more"):

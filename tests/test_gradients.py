@@ -1,4 +1,5 @@
-"""Gradient estimators: means by enumeration and against each other, variances against their known laws, refusals."""
+"""Gradient estimators: means by enumeration and against each other, variances against their known
+laws, refusals."""
 
 import itertools
 import math
@@ -46,7 +47,10 @@ def discrete(phi: Tensor, log_px: Tensor, z: Tensor) -> Draws:
     return Draws(z=z, log_px=log_px[z], rate=rate, q=q, p=p, px=q)  # type: ignore[arg-type]
 
 
-PHI, THETA = torch.tensor([0.3, -0.4], dtype=torch.float64), torch.tensor([-1.0, 0.7], dtype=torch.float64)
+PHI, THETA = (
+    torch.tensor([0.3, -0.4], dtype=torch.float64),
+    torch.tensor([-1.0, 0.7], dtype=torch.float64),
+)
 
 
 def outcomes(k: int) -> Iterator[tuple[Tensor, float]]:
@@ -58,7 +62,8 @@ def outcomes(k: int) -> Iterator[tuple[Tensor, float]]:
 
 
 def true_gradient(bound: Any, k: int, weight: float) -> tuple[Tensor, Tensor]:
-    """Differentiate the expectation of a bound, summed over all outcomes with their probabilities under q."""
+    """Differentiate the expectation of a bound, summed over all outcomes with their probabilities
+    under q."""
     phi, theta = PHI.clone().requires_grad_(), THETA.clone().requires_grad_()
     total = torch.zeros(())
     for states in itertools.product(range(2), repeat=k):
@@ -69,7 +74,8 @@ def true_gradient(bound: Any, k: int, weight: float) -> tuple[Tensor, Tensor]:
 
 
 def enumerated(estimator: Score, bound: Any, k: int, weight: float) -> tuple[Tensor, Tensor, float]:
-    """Return the mean of an estimator's gradients for phi and theta, and the total variance of phi's."""
+    """Return the mean of an estimator's gradients for phi and theta, and the total variance of
+    phi's."""
     means, second = [torch.zeros(2), torch.zeros(2)], 0.0
     for z, probability in outcomes(k):
         phi, theta = PHI.clone().requires_grad_(), THETA.clone().requires_grad_()
@@ -86,7 +92,9 @@ def enumerated(estimator: Score, bound: Any, k: int, weight: float) -> tuple[Ten
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("baseline", ["leave-one-out", "average", "none", "learned"])
-def test_the_score_function_has_the_true_gradient_as_its_mean(baseline: Any, bound: str, weight: float) -> None:
+def test_the_score_function_has_the_true_gradient_as_its_mean(
+    baseline: Any, bound: str, weight: float
+) -> None:
     estimator = Score(baseline=baseline).eval()
     estimator.running.fill_(-1.3)
     if baseline == "learned":
@@ -117,14 +125,17 @@ def test_leave_one_out_is_rloo_for_the_elbo_and_vimco_for_iwae() -> None:
             others = torch.cat([log_w[:k], log_w[k + 1 :]])
             if bound == "elbo":  # Kool, van Hoof and Welling 2019
                 credit.append((log_w[k] - others.mean()) / 4)
-            else:  # Mnih and Rezende 2016, with the geometric mean in the place of the draw's weight
-                credit.append(log_mean_exp(log_w) - log_mean_exp(torch.cat([others, others.mean()[None]])))
+            # Mnih and Rezende 2016, with the geometric mean in the place of the draw's weight
+            else:
+                credit.append(
+                    log_mean_exp(log_w) - log_mean_exp(torch.cat([others, others.mean()[None]]))
+                )
         through = BOUNDS[bound](discrete(phi, THETA, z)).sum()
         (expected,) = torch.autograd.grad((torch.stack(credit) * log_q).sum() + through, phi)
         torch.testing.assert_close(gradient, expected)
 
 
-# -- the law of the variance ------------------------------------------------------------------------------------------
+# -- the law of the variance -----------------------------------------------------------------------
 
 
 def quadratic(mean: Tensor, noise: Tensor, *, pathwise: bool) -> Draws:
@@ -145,7 +156,9 @@ def test_the_variance_of_one_derivative_follows_its_law(d: int) -> None:
         mean = torch.full((rows, d), 0.5).requires_grad_()
         draws = quadratic(mean, noise, pathwise=estimator.pathwise)
         (gradient,) = torch.autograd.grad(estimator.surrogate(draws, vs.elbo).sum(), mean)
-        assert float(gradient[:, 0].mean()) == pytest.approx(0.5, abs=5 * float(gradient[:, 0].std()) / math.sqrt(rows))
+        assert float(gradient[:, 0].mean()) == pytest.approx(
+            0.5, abs=5 * float(gradient[:, 0].std()) / math.sqrt(rows)
+        )
         return float(gradient[:, 0].var())
 
     assert variance(Pathwise()) == pytest.approx(1, rel=0.05)
@@ -156,13 +169,15 @@ def test_the_variance_of_one_derivative_follows_its_law(d: int) -> None:
     assert variance(Score(baseline="none")) == pytest.approx(alone, rel=0.05)
 
 
-# -- a linear model with a wrong q --------------------------------------------------------------------------------------
+# -- a linear model with a wrong q -----------------------------------------------------------------
 
 
 def wrong(seed: int = 0) -> tuple[vs.VAE, vs.Batch, Tensor]:
     """Return a linear model, one datum, and features of a q that is not its posterior."""
     torch.manual_seed(seed)
-    model = vs.build(make_space(Kind.REAL, (6,)), latent=3, network="linear", likelihood="gaussian:variance=0.5")
+    model = vs.build(
+        make_space(Kind.REAL, (6,)), latent=3, network="linear", likelihood="gaussian:variance=0.5"
+    )
     x = torch.randn(1, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         model.likelihood.decoder.last.weight.mul_(2)
@@ -173,7 +188,9 @@ def wrong(seed: int = 0) -> tuple[vs.VAE, vs.Batch, Tensor]:
     return model, batch, features
 
 
-def gradients_of(estimator: Gradient, bound: str, k: int, repeats: int, seed: int = 0, weight: float = 1.0) -> np.ndarray:
+def gradients_of(
+    estimator: Gradient, bound: str, k: int, repeats: int, seed: int = 0, weight: float = 1.0
+) -> np.ndarray:
     """Return the gradients of one datum's bound for q's parameters, (repeats, 6)."""
     model, batch, features = wrong()
     many = vs.Batch(batch.x.expand(repeats, -1))
@@ -185,23 +202,40 @@ def gradients_of(estimator: Gradient, bound: str, k: int, repeats: int, seed: in
 
 
 def agree(one: np.ndarray, other: np.ndarray) -> None:
-    """Fail unless the means of two sets of gradients are equal within a z-test of 4 standard errors."""
+    """Fail unless the means of two sets of gradients are equal within a z-test of 4 standard
+    errors."""
     errors = np.sqrt(one.var(0) / len(one) + other.var(0) / len(other))
     assert (np.abs(one.mean(0) - other.mean(0)) < 4 * errors + 1e-9).all()
     assert (np.abs(one.mean(0)) > 8 * errors).any()  # there is a gradient to agree on
 
 
-@pytest.mark.parametrize(("bound", "k", "name"), [
-    ("elbo", 1, "stl"), ("elbo", 4, "stl"), ("elbo", 4, "score"), ("elbo", 1, "score:baseline=average"), ("elbo", 2, "score:baseline=none"),
-    ("iwae", 1, "stl"), ("iwae", 1, "dreg"), ("iwae", 8, "dreg"), ("iwae", 8, "score"), ("iwae", 3, "score:baseline=none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bound", "k", "name"),
+    [
+        ("elbo", 1, "stl"),
+        ("elbo", 4, "stl"),
+        ("elbo", 4, "score"),
+        ("elbo", 1, "score:baseline=average"),
+        ("elbo", 2, "score:baseline=none"),
+        ("iwae", 1, "stl"),
+        ("iwae", 1, "dreg"),
+        ("iwae", 8, "dreg"),
+        ("iwae", 8, "score"),
+        ("iwae", 3, "score:baseline=none"),
+    ],
+)
 def test_estimators_agree_with_the_pathwise_one(bound: str, k: int, name: str) -> None:
     estimator = find("gradient", name)()
     estimator.check(bound, k)
-    agree(gradients_of(Pathwise(), bound, k, 60_000, 1), gradients_of(estimator.eval(), bound, k, 120_000, 2))
+    agree(
+        gradients_of(Pathwise(), bound, k, 60_000, 1),
+        gradients_of(estimator.eval(), bound, k, 120_000, 2),
+    )
 
 
-@pytest.mark.parametrize("name", [name for name, made in TABLE["gradient"].items() if not made.relaxed])  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    "name", [name for name, made in TABLE["gradient"].items() if not made.relaxed]
+)  # type: ignore[attr-defined]
 def test_every_row_of_the_table_agrees_with_the_pathwise_estimator(name: str) -> None:
     estimator = TABLE["gradient"][name]().eval()
     for bound in BOUNDS:
@@ -209,20 +243,28 @@ def test_every_row_of_the_table_agrees_with_the_pathwise_estimator(name: str) ->
             estimator.check(bound, 3)
         except ValueError:
             continue
-        agree(gradients_of(Pathwise(), bound, 3, 60_000, 1), gradients_of(estimator, bound, 3, 120_000, 2))
+        agree(
+            gradients_of(Pathwise(), bound, 3, 60_000, 1),
+            gradients_of(estimator, bound, 3, 120_000, 2),
+        )
         return
     raise AssertionError("no bound is accepted")
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize(("bound", "name"), [("iwae", "dreg"), ("elbo", "stl")])
-def test_estimators_agree_at_other_weights_of_the_rate(bound: str, name: str, weight: float) -> None:
+def test_estimators_agree_at_other_weights_of_the_rate(
+    bound: str, name: str, weight: float
+) -> None:
     one = gradients_of(Pathwise(), bound, 4, 60_000, 1, weight)
     agree(one, gradients_of(find("gradient", name)(), bound, 4, 120_000, 2, weight))
 
 
 def test_sticking_the_landing_is_biased_for_iwae_and_is_refused_there() -> None:
-    plain, held = gradients_of(Pathwise(), "iwae", 8, 60_000, 1), gradients_of(StickingTheLanding(), "iwae", 8, 60_000, 2)
+    plain, held = (
+        gradients_of(Pathwise(), "iwae", 8, 60_000, 1),
+        gradients_of(StickingTheLanding(), "iwae", 8, 60_000, 2),
+    )
     errors = np.sqrt(plain.var(0) / len(plain) + held.var(0) / len(held))
     assert (np.abs(plain.mean(0) - held.mean(0)) > 8 * errors).any()
     with pytest.raises(ValueError, match="expected gradient dreg for iwae"):
@@ -248,17 +290,23 @@ def test_sticking_the_landing_has_no_noise_at_the_exact_posterior() -> None:
     model, batch = exact_pca_model()
     for estimator, silent in ((StickingTheLanding(), True), (Pathwise(), False)):
         draws = model.draw(batch, 2, gradient=estimator)
-        gradient = torch.autograd.grad(estimator.surrogate(draws, vs.elbo).mean(), model.posterior.encoder.last.weight)[0]
+        gradient = torch.autograd.grad(
+            estimator.surrogate(draws, vs.elbo).mean(), model.posterior.encoder.last.weight
+        )[0]
         assert (float(gradient.abs().max()) < 1e-9) == silent
 
 
-# -- in training ------------------------------------------------------------------------------------------------------
+# -- in training -----------------------------------------------------------------------------------
 
 
 def test_what_has_no_meaning_is_refused_with_the_nearest_that_has() -> None:
     for arguments, message in (
         (("elbo", 1, DoublyReparameterized()), "expected gradient stl for elbo"),
-        (("elbo", 1, Score()), "expected k of 2 or more draws for the baseline leave-one-out, or score:baseline=average"),
+        (
+            ("elbo", 1, Score()),
+            "expected k of 2 or more draws for the baseline leave-one-out, or "
+            "score:baseline=average",
+        ),
         (("iwae", 1, Score()), "expected k of 2 or more"),
     ):
         bound, k, gradient = arguments
@@ -267,7 +315,9 @@ def test_what_has_no_meaning_is_refused_with_the_nearest_that_has() -> None:
     with pytest.raises(ValueError, match=r"expected score:baseline"):
         find("gradient", "score:baseline=best")
     with pytest.raises(ValueError, match="prepare"):
-        Score(baseline="learned").surrogate(discrete(PHI, THETA, torch.zeros(1, 1, dtype=torch.long)), vs.elbo)
+        Score(baseline="learned").surrogate(
+            discrete(PHI, THETA, torch.zeros(1, 1, dtype=torch.long)), vs.elbo
+        )
 
 
 def coins() -> Data:
@@ -276,26 +326,40 @@ def coins() -> Data:
     return make_data(make_space(Kind.BINARY, (16,)), x[:400], x[400:])
 
 
-@pytest.mark.parametrize(("spec", "k"), [("stl", 1), ("score", 2), ("score:baseline=average", 1), ("score:baseline=learned", 1)])
+@pytest.mark.parametrize(
+    ("spec", "k"),
+    [("stl", 1), ("score", 2), ("score:baseline=average", 1), ("score:baseline=learned", 1)],
+)
 def test_every_estimator_trains(spec: str, k: int) -> None:
     torch.manual_seed(0)
     data = coins()
     model = vs.build(data.space, latent=2, network="mlp:width=16")
     objective = Objective("elbo", k=k, gradient=find("gradient", spec)())
     records = [
-        r for s in vs.training(model, objective, data, steps=300, batch=64, lr=5e-3, device="cpu") for r in s.records if r.split == "valid"
+        r
+        for s in vs.training(model, objective, data, steps=300, batch=64, lr=5e-3, device="cpu")
+        for r in s.records
+        if r.split == "valid"
     ]
     assert records[-1].bound > records[0].bound + 0.5
     if "learned" in spec:
         network = objective.gradient.network  # type: ignore[union-attr]
         assert network is not None
         x = torch.zeros(1, 2, dtype=next(network.parameters()).dtype)
-        assert float(network(x)) == pytest.approx(records[-1].bound, abs=4)  # it has learnt about what log w is
+        # it has learnt about what log w is
+        assert float(network(x)) == pytest.approx(records[-1].bound, abs=4)
 
 
 def test_a_running_mean_is_kept_in_the_state_and_resumed(tmp_path: Any) -> None:
     np.save(tmp_path / "x.npy", coins().train.values)
-    options = {"latent": 2, "network": "mlp:width=8", "batch": 32, "gradient": "score:baseline=average", "device": "cpu", "seed": 3}
+    options = {
+        "latent": 2,
+        "network": "mlp:width=8",
+        "batch": 32,
+        "gradient": "score:baseline=average",
+        "device": "cpu",
+        "seed": 3,
+    }
     whole = vs.train(tmp_path / "x.npy", run=tmp_path / "whole", steps=24, **options)
     from vaestro.runs import Job
 
@@ -305,7 +369,9 @@ def test_a_running_mean_is_kept_in_the_state_and_resumed(tmp_path: Any) -> None:
             job.checkpoint()
             break
     again = vs.resume(tmp_path / "part")
-    for one, other in zip(whole.model().state_dict().values(), again.model().state_dict().values(), strict=True):
+    for one, other in zip(
+        whole.model().state_dict().values(), again.model().state_dict().values(), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -314,7 +380,9 @@ def test_the_surrogate_has_the_bounds_value(name: str) -> None:
     space = make_space(Kind.BINARY, (6,))
     torch.manual_seed(0)
     estimator = TABLE["gradient"][name]()
-    model = vs.build(space, latent=2, network="linear", posterior="bernoulli" if estimator.relaxed else "normal")
+    model = vs.build(
+        space, latent=2, network="linear", posterior="bernoulli" if estimator.relaxed else "normal"
+    )
     batch = vs.Batch(torch.from_numpy(make_values(space, 5)))
     for bound in BOUNDS.values():
         draws = model.draw(batch, 3, gradient=estimator).weighted(0.7)

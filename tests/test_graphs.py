@@ -1,4 +1,5 @@
-"""A recorded function is the function: the same numbers, what it writes written, and what cannot be recorded refused."""
+"""A recorded function is the function: the same numbers, what it writes written, and what cannot be
+recorded refused."""
 
 import shutil
 from collections.abc import Callable
@@ -34,7 +35,9 @@ def operations(function: Callable[..., Any], *inputs: Tensor) -> list[str]:
 
 def test_what_comes_out_is_the_callers_to_write_to() -> None:
     weight = torch.ones(3)
-    recorded = graphs.listed(lambda x: [weight * 1, x.view(3), (weight * 1)[:2], *(x * 1).split(2)], [torch.ones(3)])
+    recorded = graphs.listed(
+        lambda x: [weight * 1, x.view(3), (weight * 1)[:2], *(x * 1).split(2)], [torch.ones(3)]
+    )
     x = torch.ones(3)
     for out in recorded(x):
         out.zero_()
@@ -54,9 +57,12 @@ def test_no_two_outputs_share_a_memory() -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        lambda x: [x[:, :2].neg().neg().view(-1) * 2],  # what is copied lies otherwise than what it is copied from
-        lambda x: [torch.ones_like(x.t()).t().view(-1) * x.view(-1)],  # a constant lies as what it is like
-        lambda x: [1 / x.sum(1, keepdim=True)[:, :1], 1 / x[:, :1].sum(1)],  # a sum of one number has no negative zero
+        # what is copied lies otherwise than what it is copied from
+        lambda x: [x[:, :2].neg().neg().view(-1) * 2],
+        # a constant lies as what it is like
+        lambda x: [torch.ones_like(x.t()).t().view(-1) * x.view(-1)],
+        # a sum of one number has no negative zero
+        lambda x: [1 / x.sum(1, keepdim=True)[:, :1], 1 / x[:, :1].sum(1)],
         lambda x: [x.expand(2, 4, 3)[0] * 1, x.unsqueeze(0).expand(1, 4, 3).squeeze(0).t().t() + 1],
         lambda x: [x.to(torch.float64).mul(1).pow(1).sum(0), x.bool().sum(1)],
     ],
@@ -113,7 +119,8 @@ def test_what_is_written_is_written(way: Callable[..., Callable[..., list[Tensor
 
     x = torch.arange(4.0)
     recorded = way(step, [x])
-    assert float(count) == 0 and not several[0].any() and torch.equal(weight, torch.ones(4))  # recording runs nothing
+    # recording runs nothing
+    assert float(count) == 0 and not several[0].any() and torch.equal(weight, torch.ones(4))
     with torch.no_grad():
         losses = [float(recorded(x)[0]) for _ in range(3)]
     expected = torch.ones(4)
@@ -152,13 +159,20 @@ def test_what_nothing_else_reads_is_written_over() -> None:
 
     def step(x: Tensor) -> list[Tensor]:
         kept, turned, wide = x * weight, (x + 1).t(), x.sum(0, keepdim=True)
-        return [(kept.exp() + kept).relu(), turned.neg(), (x + 1).exp() * wide, (x - x.mean()) > 0, wide.neg() + x]
+        return [
+            (kept.exp() + kept).relu(),
+            turned.neg(),
+            (x + 1).exp() * wide,
+            (x - x.mean()) > 0,
+            wide.neg() + x,
+        ]
 
     x = torch.randn(3, 4)
     before, held = x.clone(), weight.clone()
     recorded = graphs.listed(step, [x])
     names = operations(recorded, x)
-    # `kept` is read twice, `turned` is a view, a truth is no number, and neither does a row hold a matrix nor may an input be written to.
+    # `kept` is read twice, `turned` is a view, a truth is no number, and neither does a row hold a
+    # matrix nor may an input be written to.
     assert [n for n in names if n.endswith("_")] == ["add_", "relu_", "exp_", "mul_"]
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(step(x), recorded(x), strict=True))
@@ -173,7 +187,12 @@ def test_what_was_made_is_summed_up_while_it_is_at_hand() -> None:
 
     x = torch.randn(3, 3)
     recorded = graphs.listed(step, [x])
-    assert [n for n in operations(recorded, x) if n in ("mm", "dot", "sum")] == ["mm", "dot", "mm", "sum"]
+    assert [n for n in operations(recorded, x) if n in ("mm", "dot", "sum")] == [
+        "mm",
+        "dot",
+        "mm",
+        "sum",
+    ]
     assert all(torch.equal(a, b) for a, b in zip(step(x), recorded(x), strict=True))
 
 

@@ -27,7 +27,9 @@ def offline(tmp_path, monkeypatch):
 
     monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "huggingface")
-    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "huggingface" / "downloads")
+    monkeypatch.setattr(
+        datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "huggingface" / "downloads"
+    )
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -44,12 +46,16 @@ def png(array):
 
 
 def made(columns, features=None):
-    return datasets.Dataset.from_dict(columns, features=None if features is None else datasets.Features(features))
+    return datasets.Dataset.from_dict(
+        columns, features=None if features is None else datasets.Features(features)
+    )
 
 
 def pictures(arrays, **more):
     """Make a data set of images and further columns, each (feature, values)."""
-    values = {"image": [a if isinstance(a, dict) or a is None else png(a) for a in arrays]} | {n: v for n, (_, v) in more.items()}
+    values = {"image": [a if isinstance(a, dict) or a is None else png(a) for a in arrays]} | {
+        n: v for n, (_, v) in more.items()
+    }
     return made(values, {"image": Picture()} | {n: f for n, (f, _) in more.items()})
 
 
@@ -57,7 +63,9 @@ def pictures(arrays, **more):
 def saved(tmp_path):
     def save(dataset, name="saved"):
         folder = tmp_path / name
-        (datasets.DatasetDict(dataset) if isinstance(dataset, dict) else dataset).save_to_disk(folder)
+        (datasets.DatasetDict(dataset) if isinstance(dataset, dict) else dataset).save_to_disk(
+            folder
+        )
         return folder
 
     return save
@@ -73,7 +81,7 @@ def refused(read, *words):
     assert not list(cache.folder().glob("*.part"))
 
 
-# -- images -----------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def test_images_with_classes(saved):
@@ -93,7 +101,9 @@ def test_images_with_classes(saved):
     assert np.array_equal(raw.attributes["all"]["weight"], np.arange(30) / 2)
     assert raw.notes == ("image is the data; left out caption, box",)
     data = vaestro.load(str(path))
-    assert data.space.kind is Kind.LEVELS and data.space.outside == (8, 8, 3) and len(data.train) == 26
+    assert (
+        data.space.kind is Kind.LEVELS and data.space.outside == (8, 8, 3) and len(data.train) == 26
+    )
     assert set(data.train.attributes["label"]) == {"cat", "dog"}
     assert len(cache.entries()) == 1, "read from the cache"
 
@@ -101,20 +111,34 @@ def test_images_with_classes(saved):
 def test_splits_are_the_data_set_s_own(saved):
     parts = {"train": 5, "validation": 2, "test": 3, "extra": 4}
     arrays = {s: [picture(channels=1) for _ in range(n)] for s, n in parts.items()}
-    path = saved({s: pictures(a, n=(Value("int64"), list(range(len(a))))) for s, a in arrays.items()})
+    path = saved(
+        {s: pictures(a, n=(Value("int64"), list(range(len(a))))) for s, a in arrays.items()}
+    )
     raw = read_saved(path, {})
-    assert list(raw.splits) == ["train", "valid", "test"] and raw.notes == ("splits extra left out",)
+    assert list(raw.splits) == ["train", "valid", "test"] and raw.notes == (
+        "splits extra left out",
+    )
     for split, name in (("train", "train"), ("valid", "validation"), ("test", "test")):
-        assert np.array_equal(raw.splits[split], arrays[name]) and raw.splits[split].shape[1:] == (8, 8)
+        assert np.array_equal(raw.splits[split], arrays[name]) and raw.splits[split].shape[1:] == (
+            8,
+            8,
+        )
         assert raw.attributes[split]["n"].tolist() == list(range(len(arrays[name])))
     data = vaestro.load(str(path))
     assert [len(data.split(s)) for s in ("train", "valid", "test")] == [5, 2, 3]
-    assert list(read_saved(saved({"whatever": pictures(arrays["train"])}, "one"), {}).splits) == ["all"], "a single split"
+    assert list(read_saved(saved({"whatever": pictures(arrays["train"])}, "one"), {}).splits) == [
+        "all"
+    ], "a single split"
 
 
 def test_mixed_sizes_are_refused_without_size(saved):
     path = saved(pictures([picture(8, 8)] * 3 + [picture(9, 16)] * 2))
-    refused(lambda: read_saved(path, {}), "images of one size, or size=", "8x8 (3), 9x16 (2)", f"try {path}:size=8")
+    refused(
+        lambda: read_saved(path, {}),
+        "images of one size, or size=",
+        "8x8 (3), 9x16 (2)",
+        f"try {path}:size=8",
+    )
     raw = read_saved(path, {"size": "8x10", "channels": "grey"})
     assert raw.splits["all"].shape == (5, 8, 10)
     assert any("8x10" in note for note in raw.notes)
@@ -124,7 +148,9 @@ def test_mixed_sizes_are_refused_without_size(saved):
         Image.fromarray(picture(9, 13)).save(folder / f"{i}.png")
     held = [{"bytes": (folder / f"{i}.png").read_bytes(), "path": None} for i in range(5)]
     same = read_saved(saved(pictures(held), "same"), {"size": 6, "crop": "none"})
-    assert np.array_equal(same.splits["all"], images.read_images(folder, {"size": 6, "crop": "none"}).splits["all"])
+    assert np.array_equal(
+        same.splits["all"], images.read_images(folder, {"size": 6, "crop": "none"}).splits["all"]
+    )
 
 
 def test_what_was_decoded_comes_from_the_cache(saved, monkeypatch):
@@ -139,20 +165,34 @@ def test_what_was_decoded_comes_from_the_cache(saved, monkeypatch):
     assert read_saved(path, {"size": 4}).splits["train"].shape == (4, 4, 4, 3)
     other = picture()
     saved({"train": pictures([other] * 4), "test": pictures([picture()])})
-    assert np.array_equal(read_saved(path, {}).splits["train"][0], other), "the folder holds other data now"
+    assert np.array_equal(read_saved(path, {}).splits["train"][0], other), (
+        "the folder holds other data now"
+    )
     assert len(cache.entries()) == 3
 
 
 def test_rows_that_cannot_be_used_are_left_out_with_their_attributes(saved):
     arrays = [picture() for _ in range(6)]
     whole = png(arrays[1])["bytes"]
-    broken = [arrays[0], {"bytes": whole[:40], "path": None}, arrays[2], None, {"bytes": b"text", "path": "x.png"}, arrays[5]]
+    broken = [
+        arrays[0],
+        {"bytes": whole[:40], "path": None},
+        arrays[2],
+        None,
+        {"bytes": b"text", "path": "x.png"},
+        arrays[5],
+    ]
     label = (Value("int64"), list(range(6)))
     path = saved({"train": pictures(arrays, n=label), "test": pictures(broken, n=label)})
     raw = read_saved(path, {})
     assert np.array_equal(raw.splits["test"], [arrays[i] for i in (0, 2, 5)])
-    assert raw.attributes["test"]["n"].tolist() == [0, 2, 5] and raw.attributes["train"]["n"].tolist() == list(range(6))
-    assert "3 of 12 files skipped, which are damaged or unreadable: test/1, test/3, test/4" in raw.notes
+    assert raw.attributes["test"]["n"].tolist() == [0, 2, 5] and raw.attributes["train"][
+        "n"
+    ].tolist() == list(range(6))
+    assert (
+        "3 of 12 files skipped, which are damaged or unreadable: test/1, test/3, test/4"
+        in raw.notes
+    )
     refused(lambda: read_saved(path, {"strict": True}), "strict=true", "test/1")
     refused(lambda: read_saved(saved(pictures([None, None]), "none"), {}), "none can be used")
 
@@ -160,7 +200,12 @@ def test_rows_that_cannot_be_used_are_left_out_with_their_attributes(saved):
 def test_images_beside_the_data_set_are_opened_and_those_on_the_web_are_not(tmp_path, monkeypatch):
     array = picture()
     Image.fromarray(array).save(tmp_path / "a.png")
-    places = [tmp_path / "a.png", "https://a.b/c.png", tmp_path / "absent.png", "zip://a.png::https://a.b/c.zip"]
+    places = [
+        tmp_path / "a.png",
+        "https://a.b/c.png",
+        tmp_path / "absent.png",
+        "zip://a.png::https://a.b/c.zip",
+    ]
     found = pictures([{"bytes": None, "path": str(place)} for place in places])
     monkeypatch.setattr(datasets, "load_dataset", lambda name: found)
     raw = read_hub("some/links", {})
@@ -170,10 +215,17 @@ def test_images_beside_the_data_set_are_opened_and_those_on_the_web_are_not(tmp_
 def test_images_of_several_columns_need_a_choice(saved):
     columns = {"image": [png(picture())] * 3, "mask": [png(picture(8, 8, 1))] * 3}
     path = saved(made(columns, {"image": Picture(), "mask": Picture()}))
-    refused(lambda: read_saved(path, {}), "one column of images", "image, mask", f"try {path}:array=image")
+    refused(
+        lambda: read_saved(path, {}),
+        "one column of images",
+        "image, mask",
+        f"try {path}:array=image",
+    )
     assert read_saved(path, {"array": "mask"}).splits["all"].shape == (3, 8, 8)
     assert read_saved(path, {"ignore": "mask"}).splits["all"].shape == (3, 8, 8, 3)
-    refused(lambda: read_saved(path, {"array": "mosk"}), "'mask' (one of image, mask)", "got 'mosk'")
+    refused(
+        lambda: read_saved(path, {"array": "mosk"}), "'mask' (one of image, mask)", "got 'mosk'"
+    )
     refused(lambda: read_saved(path, {"ignore": "mosk"}), "ignore=", "'mask'")
     refused(lambda: read_saved(path, {"ignore": "image+mask"}), "ignore= to leave a column")
 
@@ -188,16 +240,33 @@ def test_attributes_that_are_empty_here_and_there(saved):
     }
     raw = read_saved(saved(pictures([picture()] * 4, **known)), {})
     found = raw.attributes["all"]
-    assert found["label"].tolist() == ["cat", "", "", "dog"] and found["name"].tolist() == ["a", "", "", "d"]
+    assert found["label"].tolist() == ["cat", "", "", "dog"] and found["name"].tolist() == [
+        "a",
+        "",
+        "",
+        "d",
+    ]
     assert np.array_equal(found["age"], [3, np.nan, 4, 5], equal_nan=True)
     assert found["day"][0] == np.datetime64("2020-01-01") and np.isnat(found["day"][1:]).all()
     assert "nothing" not in found and raw.notes == ("image is the data; left out nothing",)
     test = {n: (f, [None] * 4 if n == "label" else v) for n, (f, v) in known.items()}
-    hidden = read_saved(saved({"train": pictures([picture()] * 4, **known), "test": pictures([picture()] * 4, **test)}, "hidden"), {})
-    assert hidden.attributes["test"]["label"].tolist() == [""] * 4 and hidden.attributes["train"]["label"][0] == "cat"
+    hidden = read_saved(
+        saved(
+            {
+                "train": pictures([picture()] * 4, **known),
+                "test": pictures([picture()] * 4, **test),
+            },
+            "hidden",
+        ),
+        {},
+    )
+    assert (
+        hidden.attributes["test"]["label"].tolist() == [""] * 4
+        and hidden.attributes["train"]["label"][0] == "cat"
+    )
 
 
-# -- arrays -----------------------------------------------------------------------------------------------------------
+# -- arrays ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,16 +284,30 @@ def test_attributes_that_are_empty_here_and_there(saved):
 def test_arrays(saved, feature, shape):
     kind = np.dtype(getattr(feature, "dtype", None) or getattr(feature.feature, "dtype", "bool"))
     x = (100 * r.random((12, *shape))).astype(kind)
-    path = saved({"train": made({"x": x.tolist(), "y": list(range(12))}, {"x": feature, "y": Value("int8")}), "test": _tail(x, feature)})
+    path = saved(
+        {
+            "train": made(
+                {"x": x.tolist(), "y": list(range(12))}, {"x": feature, "y": Value("int8")}
+            ),
+            "test": _tail(x, feature),
+        }
+    )
     raw = read_saved(path, {})
-    assert raw.splits["train"].dtype == kind and np.array_equal(raw.splits["train"], x) and np.array_equal(raw.splits["test"], x[:5])
+    assert (
+        raw.splits["train"].dtype == kind
+        and np.array_equal(raw.splits["train"], x)
+        and np.array_equal(raw.splits["test"], x[:5])
+    )
     assert raw.attributes["train"]["y"].tolist() == list(range(12)) and raw.notes == ()
     assert read_saved(path, {"array": "x"}).splits["test"].shape == (5, *shape)
 
 
 def _tail(x, feature):
     """Join two tables, so that the column has several pieces."""
-    parts = [made({"x": x[part].tolist(), "y": [0] * len(x[part])}, {"x": feature, "y": Value("int8")}) for part in (slice(2), slice(2, 5))]
+    parts = [
+        made({"x": x[part].tolist(), "y": [0] * len(x[part])}, {"x": feature, "y": Value("int8")})
+        for part in (slice(2), slice(2, 5))
+    ]
     return datasets.concatenate_datasets(parts)
 
 
@@ -235,17 +318,27 @@ def test_missing_values_in_arrays_are_nan(saved):
 
 def test_ragged_arrays_are_refused(saved):
     path = saved(made({"x": [[1, 2], [3]], "y": [1, 2]}))
-    refused(lambda: read_saved(path, {}), "arrays of one shape in column 'x'", "1 to 2 values", f"{path}:ignore=x")
+    refused(
+        lambda: read_saved(path, {}),
+        "arrays of one shape in column 'x'",
+        "1 to 2 values",
+        f"{path}:ignore=x",
+    )
     assert list(read_saved(path, {"ignore": "x"}).splits["all"].columns) == ["y"]
     refused(lambda: read_saved(saved(made({"x": [[1, 2], None]}), "gap"), {}), "empty cells")
-    refused(lambda: read_saved(saved(made({"x": [[], []]}, {"x": List(Value("int8"))}), "void"), {}), "(0,)")
-    two = saved(datasets.concatenate_datasets([made({"x": [[1, 2]]}), made({"x": [[1, 2, 3]]})]), "two")
+    refused(
+        lambda: read_saved(saved(made({"x": [[], []]}, {"x": List(Value("int8"))}), "void"), {}),
+        "(0,)",
+    )
+    two = saved(
+        datasets.concatenate_datasets([made({"x": [[1, 2]]}), made({"x": [[1, 2, 3]]})]), "two"
+    )
     refused(lambda: read_saved(two, {}), "one shape")
     both = saved(made({"a": [[1, 2]], "b": [[1, 2]]}), "both")
     refused(lambda: read_saved(both, {}), "one column of arrays", "a, b", ":array=a")
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def table(n=40):
@@ -257,8 +350,16 @@ def table(n=40):
         "old": [None if i == 1 else i > 20 for i in range(n)],
         "day": [np.datetime64("2020-01-01").item()] * n,
     }
-    features = {"age": "int32", "weight": "float64", "city": "string", "old": "bool", "day": "date32"}
-    features = {k: Value(v) for k, v in features.items()} | {"kind": ClassLabel(names=["a", "b", "c"])}
+    features = {
+        "age": "int32",
+        "weight": "float64",
+        "city": "string",
+        "old": "bool",
+        "day": "date32",
+    }
+    features = {k: Value(v) for k, v in features.items()} | {
+        "kind": ClassLabel(names=["a", "b", "c"])
+    }
     return made(columns, {k: features[k] for k in columns})
 
 
@@ -266,13 +367,25 @@ def test_columns_of_single_values_are_a_table(saved):
     path = saved({"train": table(), "test": table(9)})
     raw = read_saved(path, {"ignore": "day"})
     frame = raw.splits["train"]
-    assert isinstance(frame, Frame) and frame.shape == (40, 5) and list(frame.columns) == ["age", "weight", "city", "kind", "old"]
-    assert {n: np.flatnonzero(np.ma.getmaskarray(c)).tolist() for n, c in frame.columns.items()} == {
-        "age": [3], "weight": [5], "city": [0], "kind": [2], "old": [1],
-    }  # fmt: skip
-    assert frame.columns["kind"][[0, 1, 5]].tolist() == ["a", "b", "c"] and frame.columns["age"].dtype == np.int32
+    assert (
+        isinstance(frame, Frame)
+        and frame.shape == (40, 5)
+        and list(frame.columns) == ["age", "weight", "city", "kind", "old"]
+    )
+    assert {
+        n: np.flatnonzero(np.ma.getmaskarray(c)).tolist() for n, c in frame.columns.items()
+    } == {"age": [3], "weight": [5], "city": [0], "kind": [2], "old": [1]}
+    assert (
+        frame.columns["kind"][[0, 1, 5]].tolist() == ["a", "b", "c"]
+        and frame.columns["age"].dtype == np.int32
+    )
     data = vaestro.load(f"{path}:ignore=day")
-    assert data.space.kind is Kind.TABLE and data.space.names == tuple(frame.columns) and len(data.test) == 9 and data.space.missing
+    assert (
+        data.space.kind is Kind.TABLE
+        and data.space.names == tuple(frame.columns)
+        and len(data.test) == 9
+        and data.space.missing
+    )
 
 
 def test_a_single_column_of_numbers_can_be_chosen(monkeypatch):
@@ -282,7 +395,9 @@ def test_a_single_column_of_numbers_can_be_chosen(monkeypatch):
     assert list(raw.attributes["all"]) == ["age", "weight", "city", "old", "day"]
     texts = read_hub("some/table:city", {})
     kept = [city for city in table()["city"] if city]
-    assert texts.splits["all"].lines.tolist() == kept and len(texts.attributes["all"]["age"]) == len(kept)
+    assert texts.splits["all"].lines.tolist() == kept and len(
+        texts.attributes["all"]["age"]
+    ) == len(kept)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: table().select([]))
     refused(lambda: read_hub("some/table", {}), "rows of data in hf:some/table")
 
@@ -291,27 +406,52 @@ def test_a_column_can_say_the_split(saved):
     split = ["train"] * 6 + ["validation"] * 2 + ["test"] * 4
     path = saved(made({"x": list(range(12)), "part": split}))
     raw = read_saved(path, {"split": "part"})
-    assert {s: f.columns["x"].tolist() for s, f in raw.splits.items()} == {"train": [*range(6)], "valid": [6, 7], "test": [*range(8, 12)]}
+    assert {s: f.columns["x"].tolist() for s, f in raw.splits.items()} == {
+        "train": [*range(6)],
+        "valid": [6, 7],
+        "test": [*range(8, 12)],
+    }
     refused(lambda: read_saved(path, {"split": "port"}), "'part'")
-    refused(lambda: read_saved(saved({"train": table(), "test": table()}, "two"), {"split": "city"}), "its own splits")
+    refused(
+        lambda: read_saved(saved({"train": table(), "test": table()}, "two"), {"split": "city"}),
+        "its own splits",
+    )
 
 
 def test_nested_columns_are_refused_by_name(saved):
-    path = saved(made({"x": [1, 2], "where": [{"a": 1}, {"a": 2}], "words": [["a"], ["b"]], "raw": [b"1", b"2"]}))
+    path = saved(
+        made(
+            {
+                "x": [1, 2],
+                "where": [{"a": 1}, {"a": 2}],
+                "words": [["a"], ["b"]],
+                "raw": [b"1", b"2"],
+            }
+        )
+    )
     refused(lambda: read_saved(path, {}), "'where'", f"try {path}:ignore=where+words+raw")
     refused(lambda: read_saved(path, {"array": "words"}), "column 'words'", "List(Value('string'))")
     assert list(read_saved(path, {"ignore": "where+words+raw"}).splits["all"].columns) == ["x"]
 
 
-# -- what is refused, and what never happens --------------------------------------------------------------------------
+# -- what is refused, and what never happens -------------------------------------------------------
 
 
 def test_splits_that_cannot_be_told_apart(saved):
     x = made({"x": [1, 2]})
     refused(lambda: read_saved(saved({"a": x, "b": x}, "1"), {}), "a split train", "got a, b")
-    refused(lambda: read_saved(saved({"train": x, "val": x, "validation": x}, "2"), {}), "one valid")
-    refused(lambda: read_saved(saved({"train": x, "test": made({"y": [1]})}, "3"), {}), "the same columns", "test")
-    refused(lambda: read_saved(saved({"train": x, "test": x.select([])}, "4"), {}), "a split without rows")
+    refused(
+        lambda: read_saved(saved({"train": x, "val": x, "validation": x}, "2"), {}), "one valid"
+    )
+    refused(
+        lambda: read_saved(saved({"train": x, "test": made({"y": [1]})}, "3"), {}),
+        "the same columns",
+        "test",
+    )
+    refused(
+        lambda: read_saved(saved({"train": x, "test": x.select([])}, "4"), {}),
+        "a split without rows",
+    )
     assert list(read_saved(saved({"train": x, "unsupervised": x}, "5"), {}).splits) == ["all"]
 
 
@@ -335,38 +475,58 @@ def test_an_old_library_would_run_code(monkeypatch):
     refused(lambda: read_hub("some/thing", {}), "datasets 4 or newer", "got 3.6.0")
 
 
-@pytest.mark.parametrize("name", ["", "mnist", "a/b/c", "../up", "/etc/passwd", "a/b:", "s3://a/b", "-a/b"])
+@pytest.mark.parametrize(
+    "name", ["", "mnist", "a/b/c", "../up", "/etc/passwd", "a/b:", "s3://a/b", "-a/b"]
+)
 def test_names_that_are_none(name, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name: pytest.fail(f"{name} was asked for"))
     refused(lambda: read_hub(name, {}), "hf:OWNER/NAME")
 
 
-# -- the hub ----------------------------------------------------------------------------------------------------------
+# -- the hub ---------------------------------------------------------------------------------------
 
 
 def test_the_hub_s_own_reader(tmp_path, monkeypatch):
-    """Read files as they lie in a repository of the hub; load_dataset takes a folder of that name for one."""
+    """Read files as they lie in a repository of the hub; load_dataset takes a folder of that name
+    for one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some" / "digits").mkdir(parents=True)
     arrays = [picture() for _ in range(25)]
     for split, part in (("train", slice(20)), ("test", slice(20, 25))):
         label = (ClassLabel(names=["zero", "one"]), [i % 2 for i in range(25)][part])
-        pictures(arrays[part], label=label).to_parquet(tmp_path / "some" / "digits" / f"{split}-00000-of-00001.parquet")
+        pictures(arrays[part], label=label).to_parquet(
+            tmp_path / "some" / "digits" / f"{split}-00000-of-00001.parquet"
+        )
     raw = read_hub("some/digits", {})
-    assert np.array_equal(raw.splits["train"], arrays[:20]) and np.array_equal(raw.splits["test"], arrays[20:])
+    assert np.array_equal(raw.splits["train"], arrays[:20]) and np.array_equal(
+        raw.splits["test"], arrays[20:]
+    )
     assert set(raw.attributes["test"]["label"]) == {"zero", "one"}
     monkeypatch.setattr(images, "_decoded", lambda *_: pytest.fail("decoded again"))
     assert np.array_equal(read_hub("some/digits:image", {}).splits["test"], arrays[20:])
-    refused(lambda: read_hub("some/digits:imge", {}), "a column of hf:some/digits: 'image'", "got 'imge'")
+    refused(
+        lambda: read_hub("some/digits:imge", {}),
+        "a column of hf:some/digits: 'image'",
+        "got 'imge'",
+    )
     data = vaestro.load("hf:some/digits")
-    assert data.source == "hf:some/digits" and data.space.outside == (8, 8, 3) and len(data.test) == 5
+    assert (
+        data.source == "hf:some/digits" and data.space.outside == (8, 8, 3) and len(data.test) == 5
+    )
 
 
 def test_size_is_offered_as_an_option_of_the_source(monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: pictures([picture(8, 8), picture(9, 9)]))
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name: pictures([picture(8, 8), picture(9, 9)])
+    )
     refused(lambda: read_hub("some/pictures", {}), "try hf:some/pictures:size=8")
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: pictures([picture(300, 280), picture(300, 280)]))
-    refused(lambda: read_hub("some/pictures", {}), "300x280 (2): try hf:some/pictures:size=64,crop=center (hf:some/pictures:size=300x280 ")
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name: pictures([picture(300, 280), picture(300, 280)])
+    )
+    refused(
+        lambda: read_hub("some/pictures", {}),
+        "300x280 (2): try hf:some/pictures:size=64,crop=center (hf:some/pictures:size=300x280 ",
+    )
 
 
 def test_the_author_s_code_is_not_run(tmp_path, monkeypatch):
@@ -381,9 +541,21 @@ def test_the_author_s_code_is_not_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (ConnectionError("Couldn't reach 'some/thing' on the Hub"), ConnectionError, "in its cache on this machine; got no connection"),
-        (datasets.exceptions.DatasetNotFoundError("Dataset 'some/thing' doesn't exist"), ValueError, "which is not there"),
-        (ValueError("Config name is missing.\nPlease pick one among: ['a', 'b']"), ValueError, "one among: ['a', 'b'] (what it reads"),
+        (
+            ConnectionError("Couldn't reach 'some/thing' on the Hub"),
+            ConnectionError,
+            "in its cache on this machine; got no connection",
+        ),
+        (
+            datasets.exceptions.DatasetNotFoundError("Dataset 'some/thing' doesn't exist"),
+            ValueError,
+            "which is not there",
+        ),
+        (
+            ValueError("Config name is missing.\nPlease pick one among: ['a', 'b']"),
+            ValueError,
+            "one among: ['a', 'b'] (what it reads",
+        ),
         (OSError(28, "No space left on device"), OSError, "room on the disk"),
     ],
 )
@@ -396,14 +568,20 @@ def test_what_fails_is_one_line(error, kind, words, monkeypatch, capfd):
     level = logging.getLogger("huggingface_hub").level
     with pytest.raises(kind) as caught:
         read_hub("some/thing", {})
-    assert str(caught.value).startswith("expected ") and words in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        str(caught.value).startswith("expected ")
+        and words in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     assert capfd.readouterr() == ("", "") and logging.getLogger("huggingface_hub").level == level
     assert not datasets.are_progress_bars_disabled()
 
 
 def test_a_failure_inside_the_library_tells_its_cause(monkeypatch):
     def load(name):
-        raise datasets.exceptions.DatasetGenerationError("An error occurred") from OSError(28, "No space left on device")
+        raise datasets.exceptions.DatasetGenerationError("An error occurred") from OSError(
+            28, "No space left on device"
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(OSError, match="set HF_HOME to a folder on another disk"):

@@ -29,13 +29,19 @@ def folder(tmp_path):
 def smooth(height=12, width=16, channels=3, phase=0.0):
     """Paint slow waves, which JPEG keeps well."""
     y, x, c = np.ogrid[:height, :width, :channels]
-    picture = 127.5 + 100 * np.sin(phase + 2 * np.pi * (y / height + c / 3)) * np.cos(2 * np.pi * x / width)
+    picture = 127.5 + 100 * np.sin(phase + 2 * np.pi * (y / height + c / 3)) * np.cos(
+        2 * np.pi * x / width
+    )
     return np.rint(picture).astype(np.uint8).squeeze()
 
 
 def save(path, picture=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(smooth() if picture is None else picture)
+    image = (
+        picture
+        if isinstance(picture, Image.Image)
+        else Image.fromarray(smooth() if picture is None else picture)
+    )
     image.save(path, **options)
 
 
@@ -53,14 +59,20 @@ def cut(path, share=0.5):
 def refused(folder, expected, **options):
     with pytest.raises(ValueError, match=expected) as caught:
         read_images(folder, options)
-    assert str(caught.value).startswith("expected ") and "; got " in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        str(caught.value).startswith("expected ")
+        and "; got " in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     assert not cache.entries() and not list(cache.folder().glob("*.part"))
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
+@pytest.mark.parametrize(
+    "suffix", [".png", ".jpg", ".JPEG", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_formats(folder, suffix, channels):
     picture = smooth(channels=channels)
@@ -73,13 +85,23 @@ def test_formats(folder, suffix, channels):
     assert found.shape == picture.shape and found.dtype == np.uint8
     # A GIF has a palette and a WebP three channels, whatever they show.
     assert notes == (
-        ("1 of 1 images are not stored as grey and are read as grey",) if channels == 1 and suffix in (".gif", ".webp") else ()
+        ("1 of 1 images are not stored as grey and are read as grey",)
+        if channels == 1 and suffix in (".gif", ".webp")
+        else ()
     )
     assert np.abs(found.astype(int) - picture).max() <= (12 if suffix in (".jpg", ".JPEG") else 0)
 
 
 def test_what_is_read_and_in_what_order(folder):
-    for name in ("b/2.png", "b.png", "a/z.png", "a/10.png", ".hidden.png", ".folder/x.png", "a/.x/y.png"):
+    for name in (
+        "b/2.png",
+        "b.png",
+        "a/z.png",
+        "a/10.png",
+        ".hidden.png",
+        ".folder/x.png",
+        "a/.x/y.png",
+    ):
         save(folder / name, np.full((8, 8), len(name), np.uint8))
     (folder / "notes.txt").write_text("not an image")
     raw = read_images(folder, {"kind": "levels"})
@@ -95,7 +117,13 @@ def test_what_is_read_and_in_what_order(folder):
 def test_the_first_frame_is_read(folder):
     frames = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (10, 200)]
     for suffix in (".gif", ".tif", ".png", ".webp"):
-        save(folder / f"a{suffix}", frames[0], save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {}))
+        save(
+            folder / f"a{suffix}",
+            frames[0],
+            save_all=True,
+            append_images=frames[1:],
+            **({"lossless": True} if suffix == ".webp" else {}),
+        )
     assert (read_images(folder, {}).splits["all"] == np.full((4, 8, 8, 1), 10)).all()
 
 
@@ -112,7 +140,7 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     assert read_images(folder, {}).attributes["all"]["file"].tolist() == ["linked/a.png"]
 
 
-# -- levels and channels ----------------------------------------------------------------------------------------------
+# -- levels and channels ---------------------------------------------------------------------------
 
 
 def test_images_are_grey_if_all_are(folder):
@@ -128,7 +156,9 @@ def test_images_are_grey_if_all_are(folder):
     assert colour.notes == ("3 of 3 images are grey and are read as colour",)
     save(folder / "d.png")
     mixed = read_images(folder, {})
-    assert np.array_equal(mixed.splits["all"][:3], colour.splits["all"]) and np.array_equal(mixed.splits["all"][3], smooth())
+    assert np.array_equal(mixed.splits["all"][:3], colour.splits["all"]) and np.array_equal(
+        mixed.splits["all"][3], smooth()
+    )
     assert mixed.notes == ("3 of 4 images are grey and are read as colour",)
     grey = read_images(folder, {"channels": "gray"})
     assert np.array_equal(grey.splits["all"][:3], raw.splits["all"])
@@ -157,8 +187,11 @@ def test_palettes(folder):
 
 
 def transparent(mode):
-    """Paint a red or black upper half, half-transparent on the left; the lower half is not to be seen."""
-    image = Image.new("RGBA" if mode == "P" else mode, (8, 8), (*RED, 255) if mode != "LA" else (0, 255))
+    """Paint a red or black upper half, half-transparent on the left; the lower half is not to be
+    seen."""
+    image = Image.new(
+        "RGBA" if mode == "P" else mode, (8, 8), (*RED, 255) if mode != "LA" else (0, 255)
+    )
     alpha = np.full((8, 8), 255, np.uint8)
     alpha[4:] = 0
     alpha[:4, :4] = 255 if mode == "P" else 127
@@ -174,7 +207,9 @@ def test_transparency_is_laid_on_white(folder, mode):
     assert (found[4:] == 255).all() and (found[:4, 4:] == full).all()
     assert np.abs(found[:4, :4] - (full if mode == "P" else 0.5 * full + 127.5)).max() <= 1
     assert notes[-1] == "1 images with transparency laid on white"
-    assert notes[:-1] == (("1 of 1 images are grey and are read as colour",) if mode == "LA" else ())
+    assert notes[:-1] == (
+        ("1 of 1 images are grey and are read as colour",) if mode == "LA" else ()
+    )
     grey, _ = only(folder, channels="grey")
     assert np.array_equal(grey, Image.fromarray(found).convert("L"))
 
@@ -207,17 +242,26 @@ def test_cmyk(folder):
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_exif_turns_images_upright(folder, suffix, turn, size):
-    stored = Image.fromarray(smooth(32, 48)[:, :, ::-1] // 2 + np.arange(48, dtype=np.uint8)[:, None])
+    stored = Image.fromarray(
+        smooth(32, 48)[:, :, ::-1] // 2 + np.arange(48, dtype=np.uint8)[:, None]
+    )
     exif = Image.Exif()
     exif[0x0112] = turn
-    save(folder / f"a{suffix}", stored, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    save(
+        folder / f"a{suffix}",
+        stored,
+        exif=exif,
+        **({"lossless": True} if suffix == ".webp" else {}),
+    )
     with Image.open(folder / f"a{suffix}") as opened:
         opened.load()
         wanted = ImageOps.exif_transpose(opened).convert("RGB")
     if size:
         wanted = ImageOps.fit(wanted, (24, 16), Image.Resampling.LANCZOS)
     found, _ = only(folder, **({"size": size} if size else {}))
-    assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= (0 if not size else 3 if suffix == ".jpg" else 1)
+    assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= (
+        0 if not size else 3 if suffix == ".jpg" else 1
+    )
 
 
 def test_images_that_exif_turns_to_one_size_fit_together(folder):
@@ -233,10 +277,12 @@ def test_damaged_exif_is_passed_over(folder):
     assert only(folder)[0].shape == (32, 48, 3)
 
 
-# -- sizes ------------------------------------------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "shape"), [(8, (8, 8)), ("8", (8, 8)), ("6x9", (6, 9)), ("32x40", (32, 40))])
+@pytest.mark.parametrize(
+    ("size", "shape"), [(8, (8, 8)), ("8", (8, 8)), ("6x9", (6, 9)), ("32x40", (32, 40))]
+)
 def test_sizes(folder, size, shape):
     for i, (height, width) in enumerate([(12, 16), (30, 20), (9, 9)]):
         save(folder / f"{i}.png", smooth(height, width))
@@ -264,7 +310,9 @@ def test_crops(folder, suffix, across):
     # The filter looks past the crop's edge, as it would in the scaled whole.
     inner = middle[:, 1:-1] if across else middle[1:-1]
     assert np.abs(inner.astype(int) - GREEN).max() <= max(near, 12)
-    assert notes == ("1 images cropped about the centre and scaled to 10x10 (crop=none stretches them)",)
+    assert notes == (
+        "1 images cropped about the centre and scaled to 10x10 (crop=none stretches them)",
+    )
     assert np.array_equal(only(folder, size=10, crop="center")[0], middle)
     whole, notes = only(folder, size=16, crop="none")
     line = whole[8] if across else whole[:, 8]
@@ -290,7 +338,9 @@ def test_jpeg_is_reduced_while_decoding_to_nearly_the_same(folder, size):
     save(folder / "a.jpg", picture, quality=95)
     height, width = map(int, size.split("x")) if isinstance(size, str) else (size, size)
     with Image.open(folder / "a.jpg") as opened:
-        wanted = np.asarray(ImageOps.fit(opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS))
+        wanted = np.asarray(
+            ImageOps.fit(opened.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+        )
     found, _ = only(folder, size=size)
     assert np.abs(found.astype(int) - wanted).mean() < 1
 
@@ -306,9 +356,14 @@ def test_what_was_done_to_sizes_is_said(folder):
 
 
 def test_mixed_sizes_need_a_size(folder):
-    for i, (height, width) in enumerate([(48, 64), (48, 64), (60, 80), (33, 40), (100, 100), (101, 100)]):
+    for i, (height, width) in enumerate(
+        [(48, 64), (48, 64), (60, 80), (33, 40), (100, 100), (101, 100)]
+    ):
         save(folder / f"{i}.png", smooth(height, width))
-    text = rf"one size, or size=; got height x width 48x64 \(2\), .* \(1\), .* \(1\) and 2 more: try {folder}/:size=32$"
+    text = (
+        rf"one size, or size=; got height x width 48x64 \(2\), .* \(1\), .* \(1\) and 2 more: "
+        rf"try {folder}/:size=32$"
+    )
     refused(folder, text)
 
 
@@ -318,9 +373,17 @@ def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, hei
         save(folder / f"{i}.png", smooth(height, width))
     with monkeypatch.context() as m:
         m.setattr(images, "_decoded", lambda *_: pytest.fail("decoded"))
-        text = rf"sides of at most 256.*; got height x width {height}x{width} \(3\): try {folder}/:size=64,crop=center \("
+        text = (
+            rf"sides of at most 256.*; got height x width {height}x{width} \(3\): try "
+            rf"{folder}/:size=64,crop=center \("
+        )
         refused(folder, text)
-    assert read_images(folder, {"size": f"{height}x{width}"}).splits["all"].shape == (3, height, width, 3)
+    assert read_images(folder, {"size": f"{height}x{width}"}).splits["all"].shape == (
+        3,
+        height,
+        width,
+        3,
+    )
     assert read_images(folder, {"size": 8}).splits["all"].shape == (3, 8, 8, 3)
 
 
@@ -350,7 +413,7 @@ def test_options_that_cannot_be(folder, options, expected):
     refused(folder, expected, **options)
 
 
-# -- attributes and splits --------------------------------------------------------------------------------------------
+# -- attributes and splits -------------------------------------------------------------------------
 
 
 def test_class_folders(folder):
@@ -362,7 +425,9 @@ def test_class_folders(folder):
     assert all(isinstance(values, np.memmap) for values in raw.attributes["all"].values())
 
 
-@pytest.mark.parametrize("names", [("1.png", "2.png"), ("cat/1.png", "cat/2.png"), ("cat/1.png", "dog/2.png", "3.png")])
+@pytest.mark.parametrize(
+    "names", [("1.png", "2.png"), ("cat/1.png", "cat/2.png"), ("cat/1.png", "dog/2.png", "3.png")]
+)
 def test_no_class_without_two_folders_for_all(folder, names):
     for name in names:
         save(folder / name)
@@ -371,13 +436,22 @@ def test_no_class_without_two_folders_for_all(folder, names):
 
 @pytest.mark.parametrize("valid", ["valid", "val", "Validation"])
 def test_own_splits(folder, valid):
-    names = ["train/cat/1.png", "train/dog/2.png", "train/dog/3.png", f"{valid}/cat/4.png", "test/dog/5.png", "test/cat/6.png"]
+    names = [
+        "train/cat/1.png",
+        "train/dog/2.png",
+        "train/dog/3.png",
+        f"{valid}/cat/4.png",
+        "test/dog/5.png",
+        "test/cat/6.png",
+    ]
     for i, name in enumerate([*names, "extra/7.png", "8.png"]):
         save(folder / name, np.full((8, 8), i, np.uint8))
     raw = read_images(folder, {})
     wanted = {"train": [0, 1, 2], "valid": [3], "test": [5, 4]}
     assert {s: a[:, 0, 0].tolist() for s, a in raw.splits.items()} == wanted
-    assert {s: a["file"].tolist() for s, a in raw.attributes.items()} == {s: [names[i] for i in w] for s, w in wanted.items()}
+    assert {s: a["file"].tolist() for s, a in raw.attributes.items()} == {
+        s: [names[i] for i in w] for s, w in wanted.items()
+    }
     assert raw.attributes["train"]["class"].tolist() == ["cat", "dog", "dog"]
     assert raw.attributes["test"]["class"].tolist() == ["cat", "dog"]
     assert raw.notes == ("2 images outside train, valid, test left out",)
@@ -389,7 +463,9 @@ def test_two_splits_are_enough(folder, tops):
     for top in tops:
         save(folder / top / "a.png")
     raw = read_images(folder, {})
-    assert list(raw.splits) == ["train", "valid" if tops[1] == "val" else "test"] and list(raw.attributes["train"]) == ["file"]
+    assert list(raw.splits) == ["train", "valid" if tops[1] == "val" else "test"] and list(
+        raw.attributes["train"]
+    ) == ["file"]
 
 
 @pytest.mark.parametrize("tops", [("train", "dogs"), ("valid", "test")])
@@ -418,13 +494,16 @@ def test_splits_stay_in_place_when_files_are_skipped(folder):
     for split, numbers in kept.items():
         assert np.array_equal(raw.splits[split], [smooth(phase=i) for i in numbers])
         assert raw.attributes[split]["file"].tolist() == [f"{split}/{i}.png" for i in numbers]
-    text = "5 of 10 files skipped, which are damaged or unreadable: train/0.png, train/3.png, valid/0.png, ..."
+    text = (
+        "5 of 10 files skipped, which are damaged or unreadable: train/0.png, train/3.png, "
+        "valid/0.png, ..."
+    )
     assert raw.notes == (text,)
     cut(folder / "test" / "1.png")
     assert list(read_images(folder, {}).splits) == ["train", "valid"]
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 def test_an_empty_folder_is_refused(folder):
@@ -455,11 +534,16 @@ def test_damaged_files_are_skipped_with_their_names(folder, options):
 
 def test_damaged_files_are_refused_if_asked(folder):
     damaged(folder)
-    expected = r"^expected images that can all be used, .*; got 2 of 11 files that are damaged or unreadable: 3.jpg, text.png$"
+    expected = (
+        r"^expected images that can all be used, .*; got 2 of 11 files that are damaged "
+        r"or unreadable: 3.jpg, text.png$"
+    )
     for _ in range(2):  # also from the cache
         with pytest.raises(ValueError, match=expected):
             read_images(folder, {"strict": True})
-    assert len(read_images(folder, {"strict": False}).splits["all"]) == 9 and len(cache.entries()) == 1
+    assert (
+        len(read_images(folder, {"strict": False}).splits["all"]) == 9 and len(cache.entries()) == 1
+    )
     (folder / "3.jpg").unlink()
     (folder / "text.png").unlink()
     assert len(read_images(folder, {"strict": True}).splits["all"]) == 9
@@ -483,7 +567,10 @@ def test_nothing_that_can_be_used_is_refused(folder):
     damaged(folder)
     for i in range(10):
         cut(folder / f"{i}.jpg", 0.6)
-    text = r"got 11 files of which none can be used: 11 are damaged or unreadable \(0.jpg, 1.jpg, 2.jpg, ...\)"
+    text = (
+        r"got 11 files of which none can be used: 11 are damaged or unreadable \(0.jpg, "
+        r"1.jpg, 2.jpg, ...\)"
+    )
     refused(folder, text)
     refused(folder, text, size=16)
     for top in ("train", "test"):
@@ -509,7 +596,10 @@ def test_decompression_bombs_are_not_decoded(folder, monkeypatch, side):
     raw = read_images(folder, {"size": 8})
     assert raw.attributes["all"]["file"].tolist() == ["a.png"]
     assert raw.notes[0] == "1 of 2 files skipped, which have more than 89 million pixels: bomb.png"
-    with pytest.raises(ValueError, match=r"strict.*; got 1 of 2 files that have more than 89 million pixels: bomb.png"):
+    with pytest.raises(
+        ValueError,
+        match=r"strict.*; got 1 of 2 files that have more than 89 million pixels: bomb.png",
+    ):
         read_images(folder, {"size": 8, "strict": True})
     shutil.rmtree(cache.folder())
     (folder / "a.png").unlink()
@@ -521,7 +611,9 @@ def test_tiny_images_are_not_used(folder):
     save(folder / "dot.png", smooth(1, 5))
     refused(folder, r"none can be used: 1 are smaller than 4x4 \(dot.png\)")
     save(folder / "a.png")
-    assert read_images(folder, {}).notes == ("1 of 2 files skipped, which are smaller than 4x4: dot.png",)
+    assert read_images(folder, {}).notes == (
+        "1 of 2 files skipped, which are smaller than 4x4: dot.png",
+    )
 
 
 def test_values_of_32_bits_are_not_cut_to_8(folder):
@@ -530,7 +622,7 @@ def test_values_of_32_bits_are_not_cut_to_8(folder):
     refused(folder, r"2 hold 32-bit values, which belong in an array \(.npy\) \(a.tif, b.tif\)")
 
 
-# -- the cache --------------------------------------------------------------------------------------------------------
+# -- the cache -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -546,11 +638,19 @@ def test_the_second_time_nothing_is_decoded(folder, opened):
     first = read_images(folder, {"size": 16})
     assert len(opened) > 11
     opened.clear()
-    for options in ({"size": 16}, {"size": "16x16"}, {"size": 16, "crop": "center"}, {"size": 16, "kind": "levels", "strict": False}):
+    for options in (
+        {"size": 16},
+        {"size": "16x16"},
+        {"size": 16, "crop": "center"},
+        {"size": 16, "kind": "levels", "strict": False},
+    ):
         again = read_images(folder, options)
         assert np.array_equal(first.splits["all"], again.splits["all"])
         assert again.splits["all"].filename == first.splits["all"].filename
-        assert again.attributes["all"]["file"].tolist() == first.attributes["all"]["file"].tolist() and again.notes == first.notes
+        assert (
+            again.attributes["all"]["file"].tolist() == first.attributes["all"]["file"].tolist()
+            and again.notes == first.notes
+        )
     assert not opened and len(cache.entries()) == 1
     assert cache.entries()[0].source == str(folder)
 
@@ -624,7 +724,9 @@ def test_progress_is_told(folder):
         assert done == sorted(set(done)) and done[-1] == 300 and 2 <= len(done) <= 101
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells memory apart on Linux alone")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="tells memory apart on Linux alone"
+)
 def test_memory_stays_flat(folder):
     def anonymous():
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024

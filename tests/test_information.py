@@ -1,4 +1,5 @@
-"""The rate taken apart: closed forms of Gaussians, a double loop, the ceiling ln N, and codes that say nothing."""
+"""The rate taken apart: closed forms of Gaussians, a double loop, the ceiling ln N, and codes that
+say nothing."""
 
 import json
 import math
@@ -22,13 +23,20 @@ from vaestro.spaces import Kind
 def linear(encoder: np.ndarray, variance: np.ndarray, bias: float = 0.0) -> vs.VAE:
     """Build a linear model with q(z | x) = N(encoder x + bias, variance)."""
     units, cells = encoder.shape
-    model = vs.build(make_space(Kind.REAL, (cells,)), latent=units, network="linear", likelihood="gaussian:variance=1.0")
+    model = vs.build(
+        make_space(Kind.REAL, (cells,)),
+        latent=units,
+        network="linear",
+        likelihood="gaussian:variance=1.0",
+    )
     set_linear(model, encoder.T, np.zeros(cells), encoder, np.full(units, bias), variance)
     return model
 
 
 def normal_rows(model: vs.VAE, n: int, scales: np.ndarray, seed: int = 0) -> Rows:
-    return Rows(np.random.default_rng(seed).normal(size=(n, len(scales))) * scales, model.space, "test")
+    return Rows(
+        np.random.default_rng(seed).normal(size=(n, len(scales))) * scales, model.space, "test"
+    )
 
 
 def found(model: vs.VAE, rows: Rows, options: str = "", **kwargs: int) -> Information:
@@ -44,12 +52,27 @@ def within(value: tuple[float, float] | None, expected: float, slack: float = 0.
 
 @pytest.mark.usefixtures("float64")
 def test_mutual_information_of_a_linear_model_with_its_exact_posterior() -> None:
-    # Probabilistic PCA: (1/2) sum ln(l_i / sigma2), which is the mean rate; codes of data from the model are distributed as the prior.
+    # Probabilistic PCA: (1/2) sum ln(l_i / sigma2), which is the mean rate; codes of data from the
+    # model are distributed as the prior.
     sigma2, values = 0.5, np.array([4.0, 2.0, 1.5])
-    weights = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 3)))[0] * np.sqrt(values - sigma2)
+    weights = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 3)))[0] * np.sqrt(
+        values - sigma2
+    )
     inner = weights.T @ weights + sigma2 * np.eye(3)
-    model = vs.build(make_space(Kind.REAL, (6,)), latent=3, network="linear", likelihood=f"gaussian:variance={sigma2}")
-    set_linear(model, weights, np.zeros(6), np.linalg.solve(inner, weights.T), np.zeros(3), sigma2 / np.diag(inner))
+    model = vs.build(
+        make_space(Kind.REAL, (6,)),
+        latent=3,
+        network="linear",
+        likelihood=f"gaussian:variance={sigma2}",
+    )
+    set_linear(
+        model,
+        weights,
+        np.zeros(6),
+        np.linalg.solve(inner, weights.T),
+        np.zeros(3),
+        sigma2 / np.diag(inner),
+    )
     r = np.random.default_rng(1)
     x = r.normal(size=(10_000, 3)) @ weights.T + math.sqrt(sigma2) * r.normal(size=(10_000, 6))
     expected = 0.5 * np.log(values / sigma2).sum()
@@ -69,7 +92,8 @@ def test_mutual_information_of_a_linear_model_with_its_exact_posterior() -> None
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("n", [1000, 5000])
 def test_an_aggregate_posterior_with_correlated_units(n: int) -> None:
-    # x ~ N(0, diag(s^2)) and q(z | x) = N(A x, V), A turned: the aggregate is N(0, A diag(s^2) A' + V), whose units are correlated.
+    # x ~ N(0, diag(s^2)) and q(z | x) = N(A x, V), A turned: the aggregate is N(0, A diag(s^2) A' +
+    # V), whose units are correlated.
     scales, variance = np.array([2.5, 0.6, 0.3]), np.array([0.5, 0.3, 0.4])
     turn = np.eye(3) - 2 / 3  # a reflection that mixes all
     model = linear(turn, variance)
@@ -98,11 +122,24 @@ def test_a_double_loop_over_few_data_agrees() -> None:
     held, by_unit = np.zeros(12), np.zeros((12, 3))
     for k in range(2):
         for n in range(12):
-            each = np.array([-0.5 * ((z[k, n] - mean[m]) ** 2 / np.exp(logvar[m]) + logvar[m] + math.log(2 * math.pi)) for m in range(12)])
+            each = np.array(
+                [
+                    -0.5
+                    * (
+                        (z[k, n] - mean[m]) ** 2 / np.exp(logvar[m])
+                        + logvar[m]
+                        + math.log(2 * math.pi)
+                    )
+                    for m in range(12)
+                ]
+            )
             held[n] += (each[n].sum() - np.log(np.exp(each.sum(1)).mean())) / 2
             by_unit[n] += (each[n] - np.log(np.exp(each).mean(0))) / 2
     rate = 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)
-    assert result.mutual_information == (pytest.approx(held.mean(), abs=1e-5), pytest.approx(held.std(ddof=1) / math.sqrt(12), abs=1e-5))
+    assert result.mutual_information == (
+        pytest.approx(held.mean(), abs=1e-5),
+        pytest.approx(held.std(ddof=1) / math.sqrt(12), abs=1e-5),
+    )
     assert result.rate == pytest.approx(rate.sum(1).mean(), abs=1e-5)
     assert result.total_correlation[0] == pytest.approx((by_unit.sum(1) - held).mean(), abs=1e-5)
     np.testing.assert_allclose(result.unit_kl, (rate - by_unit).mean(0), atol=1e-5)
@@ -122,7 +159,9 @@ def test_the_parts_add_up_to_the_rate(options: str) -> None:
     result = found(model, data_for(model, 300).test, options)
     parts = (result.mutual_information, result.total_correlation, result.unit_kl_sum)
     assert sum(p[0] for p in parts) == pytest.approx(result.rate, abs=1e-5)
-    assert result.mutual_information[0] + result.marginal_kl[0] == pytest.approx(result.rate, abs=1e-5)
+    assert result.mutual_information[0] + result.marginal_kl[0] == pytest.approx(
+        result.rate, abs=1e-5
+    )
     assert result.unit_kl.sum() == pytest.approx(result.unit_kl_sum[0])
     # Of a family of which nothing is known: the rate at the same draws.
     other = found(plain(model), data_for(model, 300).test, options)
@@ -136,15 +175,19 @@ def test_the_parts_add_up_to_the_rate(options: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_codes_that_tell_all_data_apart_hold_ln_n_and_never_more(dtype: torch.dtype) -> None:
-    # Fails where a datum's own term is left out (the log-sum is then far below), and where a piece of 256 data is taken for the
-    # aggregate posterior (the cap is then ln 256).
+    # Fails where a datum's own term is left out (the log-sum is then far below), and where a piece
+    # of 256 data is taken for the aggregate posterior (the cap is then ln 256).
     torch.set_default_dtype(dtype)
     try:
         n = 1000
         assert n > 2 * information.EACH
         model = linear(np.eye(4), np.full(4, 1e-6))
         rows = normal_rows(model, n, np.full(4, 3.0))
-        rows = Rows(rows.values.astype(np.float64 if dtype == torch.float64 else np.float32), rows.space, "test")
+        rows = Rows(
+            rows.values.astype(np.float64 if dtype == torch.float64 else np.float32),
+            rows.space,
+            "test",
+        )
         evaluation = vs.evaluate(model, rows, methods="information")
     finally:
         torch.set_default_dtype(torch.float32)
@@ -166,7 +209,11 @@ def test_codes_that_ignore_the_data_hold_nothing(bias: float) -> None:
     result = evaluation.information
     assert result is not None
     assert result.rate == pytest.approx(1.5 * bias**2, abs=1e-9)
-    for value, expected in ((result.mutual_information, 0.0), (result.total_correlation, 0.0), (result.marginal_kl, result.rate)):
+    for value, expected in (
+        (result.mutual_information, 0.0),
+        (result.total_correlation, 0.0),
+        (result.marginal_kl, result.rate),
+    ):
         assert value == (pytest.approx(expected, abs=1e-9), pytest.approx(0.0, abs=1e-9))
     np.testing.assert_allclose(result.unit_kl, bias**2 / 2, atol=1e-9)
     assert evaluation.warnings == ()
@@ -188,7 +235,11 @@ def test_a_unit_that_is_off_costs_nothing_and_copies_are_all_correlation() -> No
 def test_a_limit_is_the_same_as_so_many_data() -> None:
     model = small_model()
     rows = data_for(model, 600).test
-    limited, taken, again = found(model, rows, limit=300), found(model, rows, ":n=300"), found(model, rows, ":n=300")
+    limited, taken, again = (
+        found(model, rows, limit=300),
+        found(model, rows, ":n=300"),
+        found(model, rows, ":n=300"),
+    )
     assert limited.mutual_information == taken.mutual_information == again.mutual_information
     assert (limited.unit_kl == taken.unit_kl).all()
     assert limited.n == taken.n == 300
@@ -196,7 +247,9 @@ def test_a_limit_is_the_same_as_so_many_data() -> None:
     assert found(model, rows).n == 600
 
 
-def test_many_units_lower_the_number_of_data_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_units_lower_the_number_of_data_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = small_model()
     rows = data_for(model, 200).test
     monkeypatch.setattr(information, "AFFORDABLE", 100 * 100 * 2 * 3)
@@ -212,9 +265,9 @@ def test_a_grid_of_units() -> None:
     model = small_model(network="conv:width=8,factor=2", shape=(1, 4, 4))
     result = found(model, data_for(model, 20).test)
     assert result.unit_kl.shape == model.units == (3, 2, 2)
-    assert sum(v[0] for v in (result.mutual_information, result.total_correlation, result.unit_kl_sum)) == pytest.approx(
-        result.rate, abs=1e-5
-    )
+    assert sum(
+        v[0] for v in (result.mutual_information, result.total_correlation, result.unit_kl_sum)
+    ) == pytest.approx(result.rate, abs=1e-5)
 
 
 def test_conditions_with_one_prior_and_with_a_prior_of_their_own() -> None:
@@ -224,7 +277,8 @@ def test_conditions_with_one_prior_and_with_a_prior_of_their_own() -> None:
     one = found(shared, rows)
     assert one.mutual_information[0] + one.marginal_kl[0] == pytest.approx(one.rate, abs=1e-5)
     own = found(model, rows)
-    # At its start the conditional prior is the standard normal, yet it need not stay so: the rate is not taken apart.
+    # At its start the conditional prior is the standard normal, yet it need not stay so: the rate
+    # is not taken apart.
     assert own.mutual_information == pytest.approx(one.mutual_information)
     assert own.marginal_kl is own.total_correlation is own.unit_kl is own.interval() is None
     assert "the prior depends on the conditions" in own.sentence("40 data")
@@ -238,11 +292,15 @@ def test_what_is_said_and_written() -> None:
     assert line["mutual_information_interval"] == [result.mutual_information[0], result.rate]
     assert len(line["unit_kl"]) == 3
     sentence = result.sentence("50 test data")
-    assert sentence.startswith(f"rate {result.rate:.2f} = mutual information {result.mutual_information[0]:.2f} +- ")
+    assert sentence.startswith(
+        f"rate {result.rate:.2f} = mutual information {result.mutual_information[0]:.2f} +- "
+    )
     assert "at most ln 50 = 3.91; the true one lies between this and the rate" in sentence
     one = found(model, data_for(model, 1).test)
     assert one.mutual_information[0] == 0
-    assert json.loads(json.dumps(one.line(), allow_nan=False))["mutual_information"]["stderr"] is None
+    assert (
+        json.loads(json.dumps(one.line(), allow_nan=False))["mutual_information"]["stderr"] is None
+    )
 
 
 @pytest.mark.parametrize("options", ["n=1", "draws=0", "n=0"])

@@ -1,4 +1,5 @@
-"""What values are: the grid of their bulk, counts against real values on a grid of 1, and what is said of it."""
+"""What values are: the grid of their bulk, counts against real values on a grid of 1, and what is
+said of it."""
 
 from __future__ import annotations
 
@@ -44,7 +45,11 @@ def put(x, *values):
 
 STRAYS = {  # made of a generator: the values, the step, and those that lie off
     "cents": (lambda r: put(cents(r), 33.3333333), 0.01, [33.3333333]),
-    "cents of float32": (lambda r: put(cents(r), 33.3333333).astype(np.float32), 0.01, [np.float32(33.3333333)]),
+    "cents of float32": (
+        lambda r: put(cents(r), 33.3333333).astype(np.float32),
+        0.01,
+        [np.float32(33.3333333)],
+    ),
     "cents of float32 as float64": (
         lambda r: put(cents(r), 33.3333333).astype(np.float32).astype(float),
         0.01,
@@ -58,9 +63,21 @@ STRAYS = {  # made of a generator: the values, the step, and those that lie off
     "bytes": (lambda r: put(r.integers(0, 256, N) / 255, 0.1234), 1 / 255, [0.1234]),
     "standardised": (lambda r: put((r.poisson(9, N) - 9.1) / 3.3, 0.01), 1 / 3.3, [0.01]),
     "hundreds": (lambda r: put(100 * r.integers(1, 99, N), 1234), 100, [1234]),
-    "picoamperes": (lambda r: put(1e-12 * np.round(r.normal(size=N), 2), 0.333333333333e-12), 1e-14, [0.333333333333e-12]),
-    "days": (lambda r: put(86_400_000_000 * r.integers(18_000, 19_000, N), 12_345), 86_400_000_000, [12_345]),
-    "one percent without a grid": (lambda r: put(r.integers(0, 10, N).astype(float), *r.random(20)), 1, None),
+    "picoamperes": (
+        lambda r: put(1e-12 * np.round(r.normal(size=N), 2), 0.333333333333e-12),
+        1e-14,
+        [0.333333333333e-12],
+    ),
+    "days": (
+        lambda r: put(86_400_000_000 * r.integers(18_000, 19_000, N), 12_345),
+        86_400_000_000,
+        [12_345],
+    ),
+    "one percent without a grid": (
+        lambda r: put(r.integers(0, 10, N).astype(float), *r.random(20)),
+        1,
+        None,
+    ),
 }
 
 
@@ -87,8 +104,13 @@ def test_numbers_without_a_grid_are_given_none(rng) -> None:
             for n in (10, 50, 500, 5000):
                 x = (rng.normal(size=n) * scale).astype(dtype)
                 rounded = put(x, *np.round(x[: n // 100] / scale, 1) * scale) if n > 100 else x
-                assert not any(f.step and not f.atoms for f in (grid(x)[0], grid(rounded)[0])), (scale, dtype, n)
-    # What repeats by chance, is clipped or is zero on most days has atoms, not the grid of its few shared values.
+                assert not any(f.step and not f.atoms for f in (grid(x)[0], grid(rounded)[0])), (
+                    scale,
+                    dtype,
+                    n,
+                )
+    # What repeats by chance, is clipped or is zero on most days has atoms, not the grid of its few
+    # shared values.
     clipped = np.where(rng.random(N) < 0.6, 0.0, 100.0)
     for x in (
         np.where(rng.random(20_000) < 0.995, 0, rng.lognormal(0, 1, 20_000)),
@@ -106,28 +128,43 @@ def test_float32_far_from_zero_repeats_on_the_grid_of_its_type(rng) -> None:
 
 def test_values_off_the_grid_are_rounded_for_the_model_and_named(rng) -> None:
     prices = put(cents(rng), 33.3333333)
-    table, array = vs.load({"price": prices, "other": rng.normal(size=N)}), vs.load(np.stack([prices, rng.normal(size=N)], 1))
-    assert any("price: 1 value off the grid of 0.01, 33.3333333, rounded to it" in note for note in table.notes)
-    assert any("off the grid, such as 33.3333333, column 0 (step 0.01)" in note for note in array.notes)
+    table, array = (
+        vs.load({"price": prices, "other": rng.normal(size=N)}),
+        vs.load(np.stack([prices, rng.normal(size=N)], 1)),
+    )
+    assert any(
+        "price: 1 value off the grid of 0.01, 33.3333333, rounded to it" in note
+        for note in table.notes
+    )
+    assert any(
+        "off the grid, such as 33.3333333, column 0 (step 0.01)" in note for note in array.notes
+    )
     column = table.space.columns[[c.name for c in table.space.columns].index("price")]
-    assert column.resolution == 0.01 and array.space.resolution is not None and array.space.resolution[0] == 0.01
+    assert (
+        column.resolution == 0.01
+        and array.space.resolution is not None
+        and array.space.resolution[0] == 0.01
+    )
     for space, at in ((table.space, table.space.columns.index(column)), (array.space, 0)):
         rows = [33.3333333, 33.33, 41.239]
         user = (
-            Frame({"price": np.ma.array(rows), "other": np.ma.zeros(3)}) if space.kind is Kind.TABLE else np.stack([rows, np.zeros(3)], 1)
+            Frame({"price": np.ma.array(rows), "other": np.ma.zeros(3)})
+            if space.kind is Kind.TABLE
+            else np.stack([rows, np.zeros(3)], 1)
         )
         inside = space.inward(user)[:, at]
         assert inside[0] == inside[1], "the model sees the cell of the grid"
         back = space.outward(space.inward(user))
-        assert (back.columns["price"].data if space.kind is Kind.TABLE else back[:, 0]).tolist() == pytest.approx(
-            [33.33, 33.33, 41.24], abs=1e-5
-        )
+        assert (
+            back.columns["price"].data if space.kind is Kind.TABLE else back[:, 0]
+        ).tolist() == pytest.approx([33.33, 33.33, 41.24], abs=1e-5)
         again = Space.restore(json.loads(json.dumps(space.scalars())), space.arrays())
         assert (again.inward(user) == space.inward(user)).all()
 
 
 def test_probabilities_of_values_on_and_off_the_grid_sum_to_one() -> None:
-    # Whatever the value is, it is scored by the cell that holds it, and these cells cover the line once.
+    # Whatever the value is, it is scored by the cell that holds it, and these cells cover the line
+    # once.
     column = Column("x", Kind.REAL, "float64", scale=3.0, resolution=0.5, strays=True)
     space = Space.table([column])
     model = vs.build(space, latent=1, network="linear", likelihood="table").eval()
@@ -140,8 +177,13 @@ def test_probabilities_of_values_on_and_off_the_grid_sum_to_one() -> None:
         x = torch.from_numpy(inside)[:, None]
         noise = (torch.arange(2000) + 0.5) / 2000 - 0.5
         spread = model.likelihood.spread(x, noise[:, None, None])
-        density = torch.exp(model.likelihood(torch.zeros(1, 1, 1)).log_prob(spread)).mean(0).double() / column.scale
-    assert float(density.sum()) * column.resolution == pytest.approx(2 * torch.special.ndtr(torch.tensor(8.25 / 3)).item() - 1, abs=1e-4)
+        density = (
+            torch.exp(model.likelihood(torch.zeros(1, 1, 1)).log_prob(spread)).mean(0).double()
+            / column.scale
+        )
+    assert float(density.sum()) * column.resolution == pytest.approx(
+        2 * torch.special.ndtr(torch.tensor(8.25 / 3)).item() - 1, abs=1e-4
+    )
 
 
 def test_a_run_from_before_reads_values_off_the_grid_as_it_did() -> None:
@@ -152,7 +194,7 @@ def test_a_run_from_before_reads_values_off_the_grid_as_it_did() -> None:
     assert old.inward(Frame({"x": np.ma.array([0.6])}))[0, 0] == pytest.approx(0.2)
 
 
-# -- prices, and a typing error among them -----------------------------------------------------------------------------
+# -- prices, and a typing error among them ---------------------------------------------------------
 
 
 def prices(rng):
@@ -169,20 +211,33 @@ def test_a_typing_error_changes_neither_grid_nor_scale_and_is_named(rng, factor)
     assert (column.resolution, column.atoms, column.strays) == (0.01, False, False)
     width = "0.05" if factor <= 1e4 else "[0-9.e+]+"
     assert any(
-        re.fullmatch(rf"price \(0.01\) lies on a grid of that step, which float32 .*: dequantised with bin width {width}", note)
+        re.fullmatch(
+            rf"price \(0.01\) lies on a grid of that step, which float32 .*: dequantised with "
+            rf"bin width {width}",
+            note,
+        )
         for note in data.notes
     )
     farthest = np.abs(x - column.offset).max() / column.scale
     assert farthest < 1.1e5, "squares of what the model sees fit into float32"
     if factor <= 1e4:
-        assert column.scale == pytest.approx(clean.std(), rel=0.03) and column.offset == pytest.approx(clean.mean(), rel=0.03)
-    back = data.space.outward(data.space.inward(Frame({"price": np.ma.array(x), "other": np.ma.zeros(N)}))).columns["price"].data
+        assert column.scale == pytest.approx(
+            clean.std(), rel=0.03
+        ) and column.offset == pytest.approx(clean.mean(), rel=0.03)
+    back = (
+        data.space.outward(
+            data.space.inward(Frame({"price": np.ma.array(x), "other": np.ma.zeros(N)}))
+        )
+        .columns["price"]
+        .data
+    )
     assert back == pytest.approx(x, rel=3e-7, abs=3e-7 * column.scale)
     named = [note for note in data.notes if "interquartile" in note]
     assert len(named) == (factor > 1)
     if named:
         assert re.fullmatch(
-            rf"price: 1 value lies more than [\d,]+ times the interquartile range from the median \(row 778: {re.escape(str(x[777]))}\); "
+            rf"price: 1 value lies more than [\d,]+ times the interquartile range from the "
+            rf"median \(row 778: {re.escape(str(x[777]))}\); "
             "check it for a typing error",
             named[0],
         )
@@ -192,7 +247,9 @@ def test_offset_and_scale_of_data_without_isolated_values_are_mean_and_deviation
     for x in (prices(rng), rng.normal(size=N), rng.standard_cauchy(N)):
         data = vs.load({"x": x, "y": rng.normal(size=N)})
         train = data.train.batch(slice(0, len(data.train))).x[:, 0].double()
-        assert abs(float(train.mean())) < 1e-4 and float(train.std(correction=0)) == pytest.approx(1, abs=1e-4)
+        assert abs(float(train.mean())) < 1e-4 and float(train.std(correction=0)) == pytest.approx(
+            1, abs=1e-4
+        )
 
 
 def test_isolated_values_of_dates_counts_and_files_are_named_with_their_rows(rng, tmp_path) -> None:
@@ -203,16 +260,31 @@ def test_isolated_values_of_dates_counts_and_files_are_named_with_their_rows(rng
     cells = np.ma.array(rng.normal(size=N), mask=rng.random(N) < 0.2)
     cells[31] = 1e5
     notes = vs.load({"day": days, "visits": visits, "x": cells}).notes
-    assert any(note.startswith("day: 1 value lies more") and "(row 6: 2202-03-04)" in note for note in notes)
-    assert any(note.startswith("visits: 2 values lie more") and "(row 10: 90210, row 13: 70999); check them" in note for note in notes)
-    assert any(note == "x too: a few values far from all others; check them for typing errors" for note in notes)
+    assert any(
+        note.startswith("day: 1 value lies more") and "(row 6: 2202-03-04)" in note
+        for note in notes
+    )
+    assert any(
+        note.startswith("visits: 2 values lie more")
+        and "(row 10: 90210, row 13: 70999); check them" in note
+        for note in notes
+    )
+    assert any(
+        note == "x too: a few values far from all others; check them for typing errors"
+        for note in notes
+    )
     x = rng.normal(size=N)
     x[40] = 5e4
     split = np.where(np.arange(N) % 10 == 0, "test", "train")
-    lines = ["x,y,split", *(f"{a:.3f},{b:.3f},{c}" for a, b, c in zip(x, rng.normal(size=N), split, strict=True))]
+    lines = [
+        "x,y,split",
+        *(f"{a:.3f},{b:.3f},{c}" for a, b, c in zip(x, rng.normal(size=N), split, strict=True)),
+    ]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     data = vs.load(f"{tmp_path / 't.csv'}:split=split")
-    assert any(n.startswith("x: 1 value lies") and "(row 5 of test: 50000.0)" in n for n in data.notes)
+    assert any(
+        n.startswith("x: 1 value lies") and "(row 5 of test: 50000.0)" in n for n in data.notes
+    )
 
 
 TAILS = {
@@ -246,13 +318,14 @@ def test_planted_typing_errors_are_found() -> None:
             x[n // 2] *= factor
             found += isolated(x).tolist() == [n // 2]
         assert found >= least, (n, factor, found)
-    # A pair does not hide itself, and in a tail as heavy as a lognormal's only large errors stand out.
+    # A pair does not hide itself, and in a tail as heavy as a lognormal's only large errors stand
+    # out.
     x = np.random.default_rng(0).lognormal(0, 1, 2000)
     x[[7, 8]] = 1e7, 3e6
     assert isolated(x).tolist() == [7, 8]
 
 
-# -- counts -----------------------------------------------------------------------------------------------------------
+# -- counts ----------------------------------------------------------------------------------------
 
 WHOLE = {  # made of a generator: whole numbers, and what speaks against counts
     "ages of adults": (lambda r: r.integers(18, 91, N), "far from 0"),
@@ -298,12 +371,16 @@ def kind(data, name="x"):
 
 def test_ages_and_visits_in_tables(rng, tmp_path) -> None:
     ages, visits = rng.integers(18, 91, N), rng.poisson(3, N)
-    np.savetxt(tmp_path / "t.csv", np.stack([ages, visits], 1), "%d", ",", header="age,visits", comments="")
+    np.savetxt(
+        tmp_path / "t.csv", np.stack([ages, visits], 1), "%d", ",", header="age,visits", comments=""
+    )
     file, memory = vs.load(tmp_path / "t.csv"), vs.load({"age": ages, "visits": visits})
     for data in (file, memory):
         assert (kind(data, "age"), kind(data, "visits")) == ("real", "count")
         assert {c.name: c.resolution for c in data.space.columns}["age"] == 1
-    line = "age (lower limit 18 far from 0): whole numbers read as real on a grid of 1, not as counts"
+    line = (
+        "age (lower limit 18 far from 0): whole numbers read as real on a grid of 1, not as counts"
+    )
     assert f"{line} (count=age overrules)" in file.notes and line in memory.notes
     assert "visits holds whole numbers: read as counts (real=visits overrules)" in file.notes
     over = vs.load(f"{tmp_path / 't.csv'}:count=age,real=visits")
@@ -314,21 +391,32 @@ def test_ages_and_visits_in_tables(rng, tmp_path) -> None:
 def test_one_value_that_is_no_count_is_named(rng, one) -> None:
     data = vs.load({"x": put(rng.poisson(3, N).astype(float), one), "y": rng.normal(size=N)})
     if one < 0:
-        assert kind(data) == "real" and any("x (1 below 0, -1): whole numbers read as real" in n for n in data.notes)
+        assert kind(data) == "real" and any(
+            "x (1 below 0, -1): whole numbers read as real" in n for n in data.notes
+        )
     else:
-        assert kind(data) == "count" and any("x: 1 value off the grid of 1, 2.5, rounded to it" in n for n in data.notes)
-        assert data.space.inward(Frame({"x": np.ma.array([2.5, 4.0]), "y": np.ma.zeros(2)}))[:, 1].tolist() == [2, 4]
+        assert kind(data) == "count" and any(
+            "x: 1 value off the grid of 1, 2.5, rounded to it" in n for n in data.notes
+        )
+        assert data.space.inward(Frame({"x": np.ma.array([2.5, 4.0]), "y": np.ma.zeros(2)}))[
+            :, 1
+        ].tolist() == [2, 4]
 
 
 def test_a_kind_of_few_values_survives_a_fraction(rng) -> None:
-    data = vs.load({"stars": put(rng.integers(1, 6, N).astype(float), 3.5), "y": rng.normal(size=N)})
+    data = vs.load(
+        {"stars": put(rng.integers(1, 6, N).astype(float), 3.5), "y": rng.normal(size=N)}
+    )
     assert kind(data, "stars") == "category"
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float64"])
 def test_whole_numbers_in_arrays(rng, tmp_path, monkeypatch, dtype) -> None:
     monkeypatch.chdir(tmp_path)
-    reads, years = rng.poisson(rng.gamma(0.5, 200, (N, 4))).astype(dtype), rng.integers(1950, 2021, (N, 4)).astype(dtype)
+    reads, years = (
+        rng.poisson(rng.gamma(0.5, 200, (N, 4))).astype(dtype),
+        rng.integers(1950, 2021, (N, 4)).astype(dtype),
+    )
     degrees = np.rint(rng.normal(5, 9, (N, 4))).astype(dtype)
     for array, expected, line in (
         (reads, "count", "read as counts (x.npy:kind=real overrules)"),
@@ -342,7 +430,7 @@ def test_whole_numbers_in_arrays(rng, tmp_path, monkeypatch, dtype) -> None:
     assert main(["train", "x.npy", "--dry-run"]) == 0
 
 
-# -- probabilities ----------------------------------------------------------------------------------------------------
+# -- probabilities ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -353,8 +441,12 @@ def test_a_probability_is_stated_only_where_every_value_lies_on_a_grid(rng, whol
         columns["b"] = np.round(columns["b"], 2)
     data = vs.load(columns)
     assert data.space.on_grid is whole
-    result = vs.evaluate(vs.build(data.space, latent=1, network="linear").eval(), data.test, k=3)["iwae"]
+    result = vs.evaluate(vs.build(data.space, latent=1, network="linear").eval(), data.test, k=3)[
+        "iwae"
+    ]
     assert ("log_cells" in result.details) is whole
-    assert any("probability of the values on their grid" in note for note in result.notes()) is whole
+    assert (
+        any("probability of the values on their grid" in note for note in result.notes()) is whole
+    )
     if whole:
         assert result.details["log_cells"] == pytest.approx(math.log(0.1) + math.log(0.01))

@@ -1,4 +1,5 @@
-"""Likelihoods: sums and integrals of one, extremes, data spread over their grid, exact log p(x), imputation, conditions."""
+"""Likelihoods: sums and integrals of one, extremes, data spread over their grid, exact log p(x),
+imputation, conditions."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
 from vaestro.spaces import Batch, Column, Frame, Kind, Space
 
-# Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges spectrally there, kinks and heavy tails or not.
+# Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges
+# spectrally there, kinks and heavy tails or not.
 STEP = 0.1
 AWAY = torch.exp(torch.arange(-80, 80, STEP, dtype=torch.float64))
 LINE, WEIGHTS = torch.cat([-AWAY, AWAY]), torch.cat([AWAY, AWAY]) * STEP
@@ -35,13 +37,14 @@ class Constant(nn.Module):
 
 
 def below(estimates: Tensor | np.ndarray, exact: Tensor | np.ndarray, errors: float = 3.0) -> float:
-    """Hold estimates to lie below what is exact on average, but for errors of the mean; return by how much."""
+    """Hold estimates to lie below what is exact on average, but for errors of the mean; return by
+    how much."""
     gap = np.asarray(exact, np.float64) - np.asarray(estimates, np.float64)
     assert gap.mean() > -errors * gap.std() / math.sqrt(gap.size)
     return float(gap.mean())
 
 
-# -- every density sums or integrates to one ------------------------------------------------------------------------------
+# -- every density sums or integrates to one -------------------------------------------------------
 
 
 def cell(value: float) -> Tensor:
@@ -51,13 +54,19 @@ def cell(value: float) -> Tensor:
 Made = Callable[[Tensor, Tensor], densities.Cells]
 Torchs = Callable[[Tensor, Tensor], torch.distributions.Distribution]
 REAL_DENSITIES: dict[str, tuple[Made, Torchs]] = {
-    "normal": (lambda loc, s: densities.Normal(loc, 2 * s), lambda loc, s: torch.distributions.Normal(loc, s.exp())),
+    "normal": (
+        lambda loc, s: densities.Normal(loc, 2 * s),
+        lambda loc, s: torch.distributions.Normal(loc, s.exp()),
+    ),
     "laplace": (densities.Laplace, lambda loc, s: torch.distributions.Laplace(loc, s.exp())),
     "logistic": (
         densities.Logistic,
         lambda loc, s: torch.distributions.TransformedDistribution(
             torch.distributions.Uniform(cell(0), cell(1)),
-            [torch.distributions.SigmoidTransform().inv, torch.distributions.AffineTransform(loc, s.exp())],
+            [
+                torch.distributions.SigmoidTransform().inv,
+                torch.distributions.AffineTransform(loc, s.exp()),
+            ],
         ),
     ),
 } | {
@@ -83,15 +92,41 @@ def test_real_densities_integrate_to_one_and_are_what_is_sampled(name: str) -> N
     wide = ours(torch.full((50_000,), 2.0, dtype=torch.float64), cell(0.7))
     drawn = (wide.sample(torch.Generator().manual_seed(0)) - 2).abs() / math.exp(0.7)
     for width in (0.2, 1.0, 3.0):
-        # The integral over what lies within `width`: in t = log(distance) up to log(width), the last point counted half.
+        # The integral over what lies within `width`: in t = log(distance) up to log(width), the
+        # last point counted half.
         inside = width * torch.exp(-torch.arange(0, 80, 0.01, dtype=torch.float64))
-        mass = torch.exp(ours(cell(0), cell(0)).log_prob(torch.stack([inside, -inside])[..., None])).sum(0) * inside * 0.01
+        mass = (
+            torch.exp(
+                ours(cell(0), cell(0)).log_prob(torch.stack([inside, -inside])[..., None])
+            ).sum(0)
+            * inside
+            * 0.01
+        )
         p = float(mass.sum() - mass[0] / 2)
-        assert float((drawn < width).double().mean()) == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 50_000) + 1e-4)
+        assert float((drawn < width).double().mean()) == pytest.approx(
+            p, abs=4.5 * math.sqrt(p * (1 - p) / 50_000) + 1e-4
+        )
         assert float((drawn < width).double().mean()) > 0.05
 
 
-CB_LOGITS = [s * size for size in (0.0, 1e-9, 1e-3, 0.0499, 0.04999999, 0.05000001, 0.0501, 0.3, 2.0, 20.0, 60.0, 200.0) for s in (1, -1)]
+CB_LOGITS = [
+    s * size
+    for size in (
+        0.0,
+        1e-9,
+        1e-3,
+        0.0499,
+        0.04999999,
+        0.05000001,
+        0.0501,
+        0.3,
+        2.0,
+        20.0,
+        60.0,
+        200.0,
+    )
+    for s in (1, -1)
+]
 
 
 @pytest.mark.usefixtures("float64")
@@ -105,7 +140,8 @@ def test_continuous_bernoulli_against_quadrature() -> None:
     variance = (p * weights[:, None] * (points[:, None] - mean).square()).sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-12, atol=0)
     torch.testing.assert_close(density.mean[:, 0], mean, rtol=1e-9, atol=1e-9)
-    (slope,) = torch.autograd.grad(density.mean.sum(), logits)  # of the exponential family: d mean / dl = variance
+    # of the exponential family: d mean / dl = variance
+    (slope,) = torch.autograd.grad(density.mean.sum(), logits)
     torch.testing.assert_close(slope[:, 0], variance, rtol=1e-6, atol=1e-7)
     for x in (0.01, 0.6, 0.99):
         (gradient,) = torch.autograd.grad(density.log_prob(torch.tensor([x])).sum(), logits)
@@ -113,7 +149,10 @@ def test_continuous_bernoulli_against_quadrature() -> None:
     apart = logits[(logits.abs() > 0.02) & (logits.abs() < 30)].detach()
     theirs = torch.distributions.ContinuousBernoulli(logits=apart)
     value = torch.tensor([[0.2], [0.7]])
-    torch.testing.assert_close(densities.ContinuousBernoulli(apart).cells(value), theirs.log_prob(value.expand(2, len(apart))))
+    torch.testing.assert_close(
+        densities.ContinuousBernoulli(apart).cells(value),
+        theirs.log_prob(value.expand(2, len(apart))),
+    )
     torch.testing.assert_close(densities.ContinuousBernoulli(apart).mean, theirs.mean)
 
 
@@ -122,13 +161,25 @@ def test_continuous_bernoulli_has_no_step_where_its_formulas_change() -> None:
     exact = logits.detach().double().requires_grad_()
     for x in (0.1, 0.9):
         value = torch.tensor(x)
-        ours, theirs = densities.ContinuousBernoulli(logits).cells(value), densities.ContinuousBernoulli(exact).cells(value.double())
+        ours, theirs = (
+            densities.ContinuousBernoulli(logits).cells(value),
+            densities.ContinuousBernoulli(exact).cells(value.double()),
+        )
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=3e-6)
-        gradients = torch.autograd.grad(ours.sum(), logits)[0].double(), torch.autograd.grad(theirs.sum(), exact)[0]
+        gradients = (
+            torch.autograd.grad(ours.sum(), logits)[0].double(),
+            torch.autograd.grad(theirs.sum(), exact)[0],
+        )
         torch.testing.assert_close(*gradients, rtol=0, atol=5e-6)
-    means = densities.ContinuousBernoulli(logits).mean.double(), densities.ContinuousBernoulli(exact).mean
+    means = (
+        densities.ContinuousBernoulli(logits).mean.double(),
+        densities.ContinuousBernoulli(exact).mean,
+    )
     torch.testing.assert_close(*means, rtol=0, atol=5e-6)
-    slopes = torch.autograd.grad(means[0].sum(), logits)[0].double(), torch.autograd.grad(means[1].sum(), exact)[0]
+    slopes = (
+        torch.autograd.grad(means[0].sum(), logits)[0].double(),
+        torch.autograd.grad(means[1].sum(), exact)[0],
+    )
     torch.testing.assert_close(*slopes, rtol=0, atol=3e-4)
 
 
@@ -137,10 +188,13 @@ def test_continuous_bernoulli_draws_have_its_moments(logit: float) -> None:
     density = densities.ContinuousBernoulli(torch.full((500_000,), logit))
     drawn = density.sample(torch.Generator().manual_seed(1)).double()
     assert float(drawn.min()) > 0 and float(drawn.max()) < 1
-    exact = densities.ContinuousBernoulli(torch.tensor([logit], dtype=torch.float64, requires_grad=True))
+    exact = densities.ContinuousBernoulli(
+        torch.tensor([logit], dtype=torch.float64, requires_grad=True)
+    )
     (variance,) = torch.autograd.grad(exact.mean.sum(), exact.logits)
     error = math.sqrt(float(variance) / 500_000)
-    assert float(drawn.mean()) == pytest.approx(float(exact.mean.detach()), abs=4.5 * error + 1e-7)  # 0.0499 moves the mean by 10 errors
+    # 0.0499 moves the mean by 10 errors
+    assert float(drawn.mean()) == pytest.approx(float(exact.mean.detach()), abs=4.5 * error + 1e-7)
     assert float(drawn.var()) == pytest.approx(float(variance), rel=0.02)
 
 
@@ -149,24 +203,35 @@ def test_continuous_bernoulli_draws_have_its_moments(logit: float) -> None:
 def test_discretized_logistic_sums_to_one(levels: int, dtype: torch.dtype) -> None:
     top = levels - 1
     locs = [-1e5, -40.0, -0.5, 0.0, 0.3 * top, 0.5 * top + 0.5, top, top + 3.0, top + 1e5]
-    loc, log_scale = (t.flatten() for t in torch.meshgrid(torch.tensor(locs), torch.linspace(-10, 10, 21), indexing="ij"))
+    loc, log_scale = (
+        t.flatten()
+        for t in torch.meshgrid(torch.tensor(locs), torch.linspace(-10, 10, 21), indexing="ij")
+    )
     density = densities.DiscretizedLogistic(loc.to(dtype), log_scale.to(dtype), levels)
     codes = torch.arange(levels)
     cells = density.cells(codes[:, None].expand(levels, len(loc)))
     assert torch.isfinite(cells).all()
     tolerance = 1e-12 if dtype is torch.float64 else 3e-5
-    torch.testing.assert_close(torch.logsumexp(cells, 0), torch.zeros_like(density.loc), rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        torch.logsumexp(cells, 0), torch.zeros_like(density.loc), rtol=0, atol=tolerance
+    )
     p = torch.exp(cells)
     # The mean is that of the logistic before it is rounded: within half a level.
-    assert ((p * codes[:, None]).sum(0) - density.mean).abs().max() < 0.5 + (1e-6 if dtype is torch.float64 else 0.05)
+    assert ((p * codes[:, None]).sum(0) - density.mean).abs().max() < 0.5 + (
+        1e-6 if dtype is torch.float64 else 0.05
+    )
     if dtype is torch.float64:
         inverse = torch.exp(-density.log_scale)
-        ends = torch.cat([torch.full((1,), -math.inf), codes[1:] - 0.5, torch.full((1,), math.inf)]).to(dtype)
+        ends = torch.cat(
+            [torch.full((1,), -math.inf), codes[1:] - 0.5, torch.full((1,), math.inf)]
+        ).to(dtype)
         direct = torch.sigmoid((ends[:, None] - density.loc) * inverse).diff(dim=0)
         torch.testing.assert_close(p, direct, rtol=0, atol=1e-12)
 
 
-def mixture(places: tuple[int, ...], channels: int, conditioned: bool, levels: int = 4, components: int = 2) -> densities.LogisticMixture:
+def mixture(
+    places: tuple[int, ...], channels: int, conditioned: bool, levels: int = 4, components: int = 2
+) -> densities.LogisticMixture:
     r = torch.Generator().manual_seed(3)
 
     def draw(*shape: int) -> Tensor:
@@ -175,19 +240,35 @@ def mixture(places: tuple[int, ...], channels: int, conditioned: bool, levels: i
     pairs = channels * (channels - 1) // 2
     coefficients = torch.tanh(2 * draw(pairs)) if conditioned else None
     loc = (levels - 1) / 2 + draw(channels)
-    return densities.LogisticMixture(draw(), loc, 0.5 * draw(channels) - 0.5, coefficients, levels, 1 + len(places), channelled=True)
+    return densities.LogisticMixture(
+        draw(),
+        loc,
+        0.5 * draw(channels) - 0.5,
+        coefficients,
+        levels,
+        1 + len(places),
+        channelled=True,
+    )
 
 
-def by_hand(density: densities.LogisticMixture, place: tuple[int, ...], value: tuple[int, ...]) -> float:
-    """Return the probability of one pixel's channels by the definition: components, and channels each after the ones before."""
+def by_hand(
+    density: densities.LogisticMixture, place: tuple[int, ...], value: tuple[int, ...]
+) -> float:
+    """Return the probability of one pixel's channels by the definition: components, and channels
+    each after the ones before."""
     at = (0, 0, slice(None), *place)
     weights, total = torch.softmax(density.logits, 2)[at], 0.0
     for m, weight in enumerate(weights.tolist()):
         product, used = weight, 0
         for c, x in enumerate(value):
-            loc, scale = float(density.loc[0, 0, m, c][place]), math.exp(float(density.log_scale[0, 0, m, c][place]))
+            loc, scale = (
+                float(density.loc[0, 0, m, c][place]),
+                math.exp(float(density.log_scale[0, 0, m, c][place])),
+            )
             for before in value[:c] if density.coefficients is not None else ():
-                loc += float(density.coefficients[0, 0, m, used][place]) * (before - (density.levels - 1) / 2)
+                loc += float(density.coefficients[0, 0, m, used][place]) * (
+                    before - (density.levels - 1) / 2
+                )
                 used += 1
             upper = 1.0 if x == density.levels - 1 else 1 / (1 + math.exp(-(x + 0.5 - loc) / scale))
             product *= upper - (0.0 if x == 0 else 1 / (1 + math.exp(-(x - 0.5 - loc) / scale)))
@@ -202,19 +283,30 @@ def test_logistic_mixture_over_all_outcomes_of_a_pixel(conditioned: bool) -> Non
     p = torch.exp(density.log_prob(every)).flatten()
     assert float(p.sum()) == pytest.approx(1, abs=1e-12)
     expected = [by_hand(density, (0, 0), tuple(x)) for x in every.flatten(1).tolist()]
-    torch.testing.assert_close(p, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        p, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-14
+    )
     n = 40_000
     many = mixture((1, 1), 3, conditioned)
-    many.logits, many.loc, many.log_scale = (t.expand(1, n, *t.shape[2:]) for t in (many.logits, many.loc, many.log_scale))
-    many.coefficients = None if many.coefficients is None else many.coefficients.expand(1, n, *many.coefficients.shape[2:])
+    many.logits, many.loc, many.log_scale = (
+        t.expand(1, n, *t.shape[2:]) for t in (many.logits, many.loc, many.log_scale)
+    )
+    many.coefficients = (
+        None
+        if many.coefficients is None
+        else many.coefficients.expand(1, n, *many.coefficients.shape[2:])
+    )
     drawn = many.sample(torch.Generator().manual_seed(0)).flatten(2)[0]
     assert drawn.shape == (n, 3)
-    counts = torch.bincount((drawn @ torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64)).long(), minlength=64)
+    counts = torch.bincount(
+        (drawn @ torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64)).long(), minlength=64
+    )
     # Pearson's statistic of 63 degrees of freedom: 63 +- 11.
     statistic = float(((counts - n * p).square() / (n * p)).sum())
     assert statistic < 63 + 5 * math.sqrt(2 * 63)
     table = p.reshape(4, 4, 4)
-    if conditioned:  # were channels drawn apart, the statistic would tell: they are far from independent
+    # were channels drawn apart, the statistic would tell: they are far from independent
+    if conditioned:
         apart = torch.einsum("i,j,k->ijk", table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
         assert n * float(((table - apart).square() / table).sum()) > 1000
 
@@ -223,8 +315,17 @@ def test_logistic_mixture_sums_over_pixels_and_marginalises_channels() -> None:
     places = (2, 3)
     density = mixture(places, 3, conditioned=True)
     value = torch.randint(0, 4, (5, 3, *places), generator=torch.Generator().manual_seed(0))
-    expected = [sum(math.log(by_hand(density, (i, j), tuple(v[:, i, j].tolist()))) for i in range(2) for j in range(3)) for v in value]
-    torch.testing.assert_close(density.log_prob(value)[0], torch.tensor(expected, dtype=torch.float64))
+    expected = [
+        sum(
+            math.log(by_hand(density, (i, j), tuple(v[:, i, j].tolist())))
+            for i in range(2)
+            for j in range(3)
+        )
+        for v in value
+    ]
+    torch.testing.assert_close(
+        density.log_prob(value)[0], torch.tensor(expected, dtype=torch.float64)
+    )
     independent = mixture((1, 1), 3, conditioned=False)
     every = torch.cartesian_prod(*[torch.arange(4)] * 3).reshape(64, 3, 1, 1)
     table = torch.exp(independent.log_prob(every)).reshape(4, 4, 4)
@@ -237,16 +338,22 @@ def test_logistic_mixture_sums_over_pixels_and_marginalises_channels() -> None:
 
 def test_logistic_mixture_of_vectors_is_one_mixture_for_each_cell() -> None:
     r = torch.Generator().manual_seed(0)
-    logits, loc, log_scale = torch.randn(3, 2, 1, 5, 7, generator=r, dtype=torch.float64)  # K = 2, B = 1, M = 5, 7 cells
+    # K = 2, B = 1, M = 5, 7 cells
+    logits, loc, log_scale = torch.randn(3, 2, 1, 5, 7, generator=r, dtype=torch.float64)
     loc = 8 + 4 * loc
-    density = densities.LogisticMixture(logits, loc.unsqueeze(3), log_scale.unsqueeze(3), None, 16, 1, channelled=False)
+    density = densities.LogisticMixture(
+        logits, loc.unsqueeze(3), log_scale.unsqueeze(3), None, 16, 1, channelled=False
+    )
     codes = torch.arange(16)[:, None].expand(16, 7)
-    parts = densities.DiscretizedLogistic(loc, log_scale, 16).cells(codes[:, None, None, None])  # (16, K, B, M, 7)
+    # (16, K, B, M, 7)
+    parts = densities.DiscretizedLogistic(loc, log_scale, 16).cells(codes[:, None, None, None])
     cells = torch.logsumexp(parts + torch.log_softmax(logits, 2), 3)  # (16, K, B, 7)
     torch.testing.assert_close(cells.exp().sum(0), torch.ones_like(cells[0]))
     torch.testing.assert_close(density.log_prob(codes), cells.sum(-1)[..., 0].T)
     mask = torch.arange(7) % 2 == 0
-    torch.testing.assert_close(density.log_prob(codes, mask.expand(16, 7)), cells[..., ::2].sum(-1)[..., 0].T)
+    torch.testing.assert_close(
+        density.log_prob(codes, mask.expand(16, 7)), cells[..., ::2].sum(-1)[..., 0].T
+    )
     drawn = torch.stack([density.sample(r) for _ in range(3000)])
     found = torch.stack([(drawn == code).double().mean(0) for code in range(16)])
     torch.testing.assert_close(found, cells.exp(), rtol=0, atol=0.045)
@@ -264,11 +371,15 @@ def test_counts_sum_to_one_and_have_their_moments() -> None:
         )
     for log_mean in (-5.0, 0.0, 3.7):
         for log_inverse in (-3.0, 0.0, 2.5, 8.0):
-            density = densities.NegativeBinomial(torch.tensor([log_mean]), torch.tensor([log_inverse]))
+            density = densities.NegativeBinomial(
+                torch.tensor([log_mean]), torch.tensor([log_inverse])
+            )
             p, x, mean = torch.exp(density.log_prob(counts)), counts[:, 0], math.exp(log_mean)
             assert float(p.sum()) == pytest.approx(1, abs=1e-10)
             assert float((p * x).sum()) == pytest.approx(mean, rel=1e-8) == float(density.mean)
-            assert float((p * (x - mean).square()).sum()) == pytest.approx(mean + mean**2 / math.exp(log_inverse), rel=1e-7)
+            assert float((p * (x - mean).square()).sum()) == pytest.approx(
+                mean + mean**2 / math.exp(log_inverse), rel=1e-7
+            )
 
 
 @pytest.mark.usefixtures("float64")
@@ -278,27 +389,38 @@ def test_negative_binomial_is_a_gamma_poisson_mixture_and_tends_to_the_poisson()
     for mean in (0.3, 4.0, 25.0):
         for inverse in (0.6, 1.0, 7.3, 150.0):
             gamma = torch.distributions.Gamma(inverse, inverse / mean).log_prob(t.exp()) + t
-            mixed = torch.logsumexp(gamma + torch.distributions.Poisson(t.exp()).log_prob(x), 1) + math.log(0.01)
-            ours = densities.NegativeBinomial(torch.tensor([math.log(mean)]), torch.tensor([math.log(inverse)])).log_prob(x)
+            mixed = torch.logsumexp(
+                gamma + torch.distributions.Poisson(t.exp()).log_prob(x), 1
+            ) + math.log(0.01)
+            ours = densities.NegativeBinomial(
+                torch.tensor([math.log(mean)]), torch.tensor([math.log(inverse)])
+            ).log_prob(x)
             torch.testing.assert_close(ours, mixed, rtol=1e-8, atol=1e-8)
         log_mean = torch.tensor([math.log(mean)])
         for log_inverse in (12.0, 18.0):
             far = densities.NegativeBinomial(log_mean, torch.tensor([log_inverse])).log_prob(x)
             apart = (far - densities.Poisson(log_mean).log_prob(x)).abs().max()
-            assert 0 < float(apart) < 1e4 * math.exp(-log_inverse)  # ((x - mean)^2 - x) / (2 exp(log_inverse))
+            # ((x - mean)^2 - x) / (2 exp(log_inverse))
+            assert 0 < float(apart) < 1e4 * math.exp(-log_inverse)
 
 
 def test_counts_are_exact_in_float32() -> None:
-    # The plain formula is off by .8 nat at a million: its terms are some 1e7, where float32 has steps of 1.
+    # The plain formula is off by .8 nat at a million: its terms are some 1e7, where float32 has
+    # steps of 1.
     means, inverses = 10.0 ** torch.arange(-3, 7), torch.linspace(-8, 8, 9)
-    counts = torch.cat([torch.arange(0.0, 20), 10.0 ** torch.arange(2, 7), means * 1.1, means + 2 * means.sqrt()]).round()
+    counts = torch.cat(
+        [torch.arange(0.0, 20), 10.0 ** torch.arange(2, 7), means * 1.1, means + 2 * means.sqrt()]
+    ).round()
     log_mean, log_inverse, x = torch.meshgrid(means.log(), inverses, counts, indexing="ij")
     m, a, value = log_mean.double(), log_inverse.double(), x.double()
     r = a.exp()
     poisson = value * m - m.exp() - torch.lgamma(value + 1)
     binomial = torch.lgamma(value + r) - torch.lgamma(r) - torch.lgamma(value + 1)
     binomial += -r * torch.log1p((m - a).exp()) - value * torch.log1p((a - m).exp())
-    for density, exact in ((densities.Poisson(log_mean), poisson), (densities.NegativeBinomial(log_mean, log_inverse), binomial)):
+    for density, exact in (
+        (densities.Poisson(log_mean), poisson),
+        (densities.NegativeBinomial(log_mean, log_inverse), binomial),
+    ):
         error = (density.cells(x).double() - exact).abs()
         likely = exact > -100  # what a fitted model gives
         assert float(error[likely].max()) < 2e-3
@@ -311,11 +433,16 @@ def test_counts_are_exact_in_float32() -> None:
         leaf = log_mean.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(make(leaf).cells(x).sum(), leaf)
         exact = (value - m.exp()) / slope
-        assert bool(((gradient.double() - exact).abs() < 1e-5 * (1 + value + m.exp()) / slope).all())
+        assert bool(
+            ((gradient.double() - exact).abs() < 1e-5 * (1 + value + m.exp()) / slope).all()
+        )
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("options", ["", ":count=poisson,real=laplace", ":real=student-t,df=2.5,scale=cell", ":real=logistic"])
+@pytest.mark.parametrize(
+    "options",
+    ["", ":count=poisson,real=laplace", ":real=student-t,df=2.5,scale=cell", ":real=logistic"],
+)
 def test_a_small_table_integrates_to_one(options: str) -> None:
     columns = [
         Column("colour", Kind.CATEGORY, "str", ("a", "b", "c"), start=(0.2, 0.3, 0.5)),
@@ -324,7 +451,9 @@ def test_a_small_table_integrates_to_one(options: str) -> None:
         Column("member", Kind.BINARY, "bool", (False, True), start=(0.6, 0.4)),
     ]
     torch.manual_seed(0)
-    model = vs.build(Space.table(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}")
+    model = vs.build(
+        Space.table(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}"
+    )
     z = torch.randn(1, 1, 2)
     loc = float(model.likelihood(z).mean[0, 0, 0].detach())
     real = loc + LINE[(LINE.abs() > 1e-12) & (LINE.abs() < 1e12)]
@@ -339,18 +468,29 @@ def test_a_decoder_of_counts_starts_at_the_mean_of_the_data() -> None:
     # The bias passes through soft_limit before it is a log-mean.
     mean = np.array([0.02, 3.0, 900.0, 40_000.0], np.float32)
     space = replace(make_space(Kind.COUNT, (4,)), marginal=mean)
-    table = Space.table([Column(f"c{i}", Kind.COUNT, "int64", start=(float(m),)) for i, m in enumerate(mean)])
-    of_array = ("poisson", "poisson:limit=15", "negative-binomial", "negative-binomial:dispersion=cell")
+    table = Space.table(
+        [Column(f"c{i}", Kind.COUNT, "int64", start=(float(m),)) for i, m in enumerate(mean)]
+    )
+    of_array = (
+        "poisson",
+        "poisson:limit=15",
+        "negative-binomial",
+        "negative-binomial:dispersion=cell",
+    )
     of_table = ("table", "table:count=poisson", "table:scale=cell", "table:limit=15")
     for made, name in [(space, name) for name in of_array] + [(table, name) for name in of_table]:
         model = vs.build(made, latent=2, likelihood=name, network="mlp:width=8")
         with torch.no_grad():
             model.likelihood.decoder.last.weight.zero_()
-        np.testing.assert_allclose(model.decode(torch.zeros(1, 2)).mean[0, 0].detach(), mean, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            model.decode(torch.zeros(1, 2)).mean[0, 0].detach(), mean, rtol=1e-4, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(("name", "kind"), LIKELIHOODS)
-def test_a_standardised_residual_is_one_on_average_over_a_densitys_own_draws(name: str, kind: Kind) -> None:
+def test_a_standardised_residual_is_one_on_average_over_a_densitys_own_draws(
+    name: str, kind: Kind
+) -> None:
     model = small_model(kind, likelihood=name)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -359,27 +499,41 @@ def test_a_standardised_residual_is_one_on_average_over_a_densitys_own_draws(nam
         residual = px.standardised_residual(drawn)
     residual = residual.expand(1, *drawn.shape)[0]
     scaled = ("gaussian", "laplace", "logistic:", "logistic", "student-t")
-    cells = model.space.count(Kind.REAL) if kind is Kind.TABLE else model.space.cells * (name.partition(":")[0] in scaled)
+    cells = (
+        model.space.count(Kind.REAL)
+        if kind is Kind.TABLE
+        else model.space.cells * (name.partition(":")[0] in scaled)
+    )
     there, rest = residual.flatten(1)[:, :cells], residual.flatten(1)[:, cells:]
     assert rest.isnan().all() and bool((there >= 0).all())
     if not cells:
         return
     assert ((there.mean(0) - 1).abs() < 5 * there.std(0) / math.sqrt(20_000)).all()
-    away = torch.where(residual.isnan(), drawn, px.mean[0] + 3 * (drawn - px.mean[0]))  # as if the scale were a third
+    # as if the scale were a third
+    away = torch.where(residual.isnan(), drawn, px.mean[0] + 3 * (drawn - px.mean[0]))
     assert (px.standardised_residual(away)[0].flatten(1)[:, :cells].mean(0) > 1.5).all()
 
 
-# -- extremes -------------------------------------------------------------------------------------------------------------
+# -- extremes --------------------------------------------------------------------------------------
 
-MIXTURES = [("logistic-mixture", Kind.LEVELS), ("logistic-mixture:channels=independent", Kind.LEVELS)]
+MIXTURES = [
+    ("logistic-mixture", Kind.LEVELS),
+    ("logistic-mixture:channels=independent", Kind.LEVELS),
+]
 EXTREMES = [(name, kind, (6,)) for name, kind in LIKELIHOODS if name != "autoregressive"] + [
     (name, kind, (3, 2, 2)) for name, kind in MIXTURES
 ]
 ENDS = {Kind.REAL: [-30.0, 0.0, 30.0], Kind.UNIT: [1e-6, 0.5, 1 - 1e-6], Kind.COUNT: [0, 7, 2**24]}
 
 
-@pytest.mark.parametrize(("name", "kind", "shape"), EXTREMES, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v))
-def test_extreme_outputs_give_finite_scores_and_gradients(name: str, kind: Kind, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "shape"),
+    EXTREMES,
+    ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v),
+)
+def test_extreme_outputs_give_finite_scores_and_gradients(
+    name: str, kind: Kind, shape: tuple[int, ...]
+) -> None:
     model = small_model(kind, likelihood=name, shape=shape)
     space = model.space
     outputs = model.likelihood.decoder.outputs
@@ -389,9 +543,18 @@ def test_extreme_outputs_give_finite_scores_and_gradients(name: str, kind: Kind,
     if kind is Kind.TABLE:
         x[0, 2], x[1, :2], x[2, :3] = 2**24, 30.0, 0.0
     else:
-        x = torch.tensor(ends).reshape(-1, *[1] * len(space.shape)).expand(3, *space.shape).to(x.dtype)
+        x = (
+            torch.tensor(ends)
+            .reshape(-1, *[1] * len(space.shape))
+            .expand(3, *space.shape)
+            .to(x.dtype)
+        )
     own = [p for n, p in model.likelihood.named_parameters() if not n.startswith("decoder")]
-    signs = [torch.ones(outputs), -torch.ones(outputs), *[torch.randint(0, 2, outputs, generator=r) * 2.0 - 1 for _ in range(4)]]
+    signs = [
+        torch.ones(outputs),
+        -torch.ones(outputs),
+        *[torch.randint(0, 2, outputs, generator=r) * 2.0 - 1 for _ in range(4)],
+    ]
     for size in (1e4, 1e-4):
         for i, sign in enumerate(signs):
             decoder = Constant(size * sign)
@@ -404,14 +567,16 @@ def test_extreme_outputs_give_finite_scores_and_gradients(name: str, kind: Kind,
             assert torch.isfinite(score).all()
             gradients = torch.autograd.grad(score.sum(), [decoder.outputs, *own])
             assert all(torch.isfinite(g).all() for g in gradients)
-            assert all(bool((g != 0).all()) for g in gradients[1:]), "a saturated limit must leave a way back"
+            assert all(bool((g != 0).all()) for g in gradients[1:]), (
+                "a saturated limit must leave a way back"
+            )
             assert torch.isfinite(px.mean).all()
             drawn = px.sample(r)
             assert torch.isfinite(drawn.float()).all()
             assert torch.isfinite(px.log_prob(drawn[0])).all()
 
 
-# -- data spread over the cells of their grid -----------------------------------------------------------------------------
+# -- data spread over the cells of their grid ------------------------------------------------------
 
 CUMULATIVE: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian": torch.special.ndtr,
@@ -422,32 +587,66 @@ SPREAD = [(how, family) for how in ("levels", "real", "table") for family in CUM
 
 
 def log_cells(family: str, value: Tensor, loc: Tensor, scale: float, step: Tensor) -> Tensor:
-    """Return the log of the mean density in a cell of each value's grid, in the user's units; of the density where there is no grid."""
+    """Return the log of the mean density in a cell of each value's grid, in the user's units; of
+    the density where there is no grid."""
     step = torch.where(step > 0, step, 1e-5)
     cdf = CUMULATIVE[family]
-    return torch.log((cdf((value + step / 2 - loc) / scale) - cdf((value - step / 2 - loc) / scale)) / step).sum(-1)
+    return torch.log(
+        (cdf((value + step / 2 - loc) / scale) - cdf((value - step / 2 - loc) / scale)) / step
+    ).sum(-1)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("how", "family"), SPREAD)
 def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, family: str) -> None:
     scale, loc = 0.6, torch.tensor([0.3, -0.8, 0.5])
-    option = f"{family}:variance={scale**2!r}" if family == "gaussian" else f"{family}:scale={scale!r}"  # in the user's units
+    # in the user's units
+    option = (
+        f"{family}:variance={scale**2!r}" if family == "gaussian" else f"{family}:scale={scale!r}"
+    )
     if how == "levels":
-        space, x = make_space(Kind.LEVELS, (3,), 4), torch.tensor([[0, 1, 3], [2, 0, 1]], dtype=torch.uint8)
+        space, x = (
+            make_space(Kind.LEVELS, (3,), 4),
+            torch.tensor([[0, 1, 3], [2, 0, 1]], dtype=torch.uint8),
+        )
         user, offset, unit, step = x, torch.zeros(3), torch.ones(3), torch.ones(3)
     else:
-        offset, unit, step = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 1.5]), torch.tensor([0.5, 0.0, 1.0])
+        offset, unit, step = (
+            torch.tensor([1.0, 2.0, 3.0]),
+            torch.tensor([2.0, 0.5, 1.5]),
+            torch.tensor([0.5, 0.0, 1.0]),
+        )
         user = torch.tensor([[1.5, 2.3, 3.0], [0.0, 1.2, 5.0]])
         x = (user - offset) / unit
-        columns = [Column(f"c{i}", Kind.REAL, "float64", offset=float(offset[i]), scale=0.6, resolution=float(step[i])) for i in range(3)]
+        columns = [
+            Column(
+                f"c{i}",
+                Kind.REAL,
+                "float64",
+                offset=float(offset[i]),
+                scale=0.6,
+                resolution=float(step[i]),
+            )
+            for i in range(3)
+        ]
         if how == "real":
-            space = replace(make_space(Kind.REAL, (3,)), offset=offset.numpy(), scale=unit.numpy(), resolution=step.numpy())
+            space = replace(
+                make_space(Kind.REAL, (3,)),
+                offset=offset.numpy(),
+                scale=unit.numpy(),
+                resolution=step.numpy(),
+            )
         else:
-            space, option, unit = Space.table([*columns, Column("member", Kind.BINARY, "bool", (False, True))]), f"table:real={family}", 0.6
+            space, option, unit = (
+                Space.table([*columns, Column("member", Kind.BINARY, "bool", (False, True))]),
+                f"table:real={family}",
+                0.6,
+            )
             x = torch.cat([(user - offset) / unit, torch.tensor([[1.0], [0.0]])], 1)
     model = vs.build(space, latent=2, network="mlp:width=8", likelihood=option)
-    model.likelihood.decoder = Constant(torch.cat([loc, torch.tensor([1.3])]) if how == "table" else loc)
+    model.likelihood.decoder = Constant(
+        torch.cat([loc, torch.tensor([1.3])]) if how == "table" else loc
+    )
     if how == "table":
         scale = 0.48  # 0.8 of the columns'
         model.likelihood.put(torch.tensor(math.log(0.8)))
@@ -470,45 +669,81 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
 def test_no_small_variance_makes_a_density_of_spread_data_grow(step: float) -> None:
     bounds = {}
     for resolution in (step, 0.0):
-        space = replace(make_space(Kind.REAL, (1,)), offset=np.full(1, 7 * step), scale=np.full(1, 3.0), resolution=np.full(1, resolution))
+        space = replace(
+            make_space(Kind.REAL, (1,)),
+            offset=np.full(1, 7 * step),
+            scale=np.full(1, 3.0),
+            resolution=np.full(1, resolution),
+        )
         for variance in np.geomspace(1e-8, 1e4, 61) * step**2 / 12:
             variance = float(variance)
-            model = vs.build(space, latent=1, network="mlp:width=8", likelihood=f"gaussian:variance={variance!r}")
-            model.likelihood.decoder = Constant(torch.zeros(1))  # the mean lies exactly on the datum
+            model = vs.build(
+                space, latent=1, network="mlp:width=8", likelihood=f"gaussian:variance={variance!r}"
+            )
+            # the mean lies exactly on the datum
+            model.likelihood.decoder = Constant(torch.zeros(1))
             noise = model.noise(20_000, 1, torch.Generator().manual_seed(0))
             with torch.no_grad():
-                log_px = model.log_terms(Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), model.parts(noise)[1])[0]
+                log_px = model.log_terms(
+                    Batch(torch.zeros(1, 1)), torch.zeros(20_000, 1, 1), model.parts(noise)[1]
+                )[0]
             bounds[resolution, variance] = float(log_px.mean())
     spread = {v: b for (r, v), b in bounds.items() if r}
     assert max(spread.values()) < -math.log(step)
     # The best normal for a uniform of that width has its variance, step^2 / 12.
-    assert max(spread.values()) == pytest.approx(-math.log(step) - 0.5 * math.log(2 * math.pi * math.e / 12), abs=0.01)
+    assert max(spread.values()) == pytest.approx(
+        -math.log(step) - 0.5 * math.log(2 * math.pi * math.e / 12), abs=0.01
+    )
     assert max(spread, key=lambda v: spread[v]) == pytest.approx(step**2 / 12, rel=0.7)
-    assert max(b for (r, _), b in bounds.items() if not r) > -math.log(step) + 5  # what goes wrong without
+    # what goes wrong without
+    assert max(b for (r, _), b in bounds.items() if not r) > -math.log(step) + 5
 
 
 @pytest.mark.parametrize(
-    "likelihood", ["gaussian:variance=pixel", "laplace:scale=pixel", "logistic:scale=pixel", "student-t:scale=pixel", "table"]
+    "likelihood",
+    [
+        "gaussian:variance=pixel",
+        "laplace:scale=pixel",
+        "logistic:scale=pixel",
+        "student-t:scale=pixel",
+        "table",
+    ],
 )
 def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likelihood: str) -> None:
     r = np.random.default_rng(0)
     rain = np.where(r.random(2000) < 0.3, 0.0, r.lognormal(0, 1, 2000))
-    likelihoods = [f"table:scale=cell,real={real}" for real in ("gaussian", "student-t")] if likelihood == "table" else [likelihood]
+    likelihoods = (
+        [f"table:scale=cell,real={real}" for real in ("gaussian", "student-t")]
+        if likelihood == "table"
+        else [likelihood]
+    )
     data = vs.load({"rain": rain} if likelihood == "table" else rain[:, None])
     space = data.space
     cell = space.columns[0].resolution if likelihood == "table" else float(np.max(space.resolution))
-    assert cell == pytest.approx(1e-3 * rain.std(), rel=0.5), "the data's own resolution, and no chance distance of two of them"
-    zero = space.inward(Frame({"rain": np.ma.zeros(1)}) if likelihood == "table" else np.zeros((1, 1)))
+    assert cell == pytest.approx(1e-3 * rain.std(), rel=0.5), (
+        "the data's own resolution, and no chance distance of two of them"
+    )
+    zero = space.inward(
+        Frame({"rain": np.ma.zeros(1)}) if likelihood == "table" else np.zeros((1, 1))
+    )
     for name in likelihoods:
         model = vs.build(space, latent=1, network="mlp:width=8", likelihood=name)
         noise = model.noise(5000, 1, torch.Generator().manual_seed(0))
         bounds, outputs = [], model.likelihood.decoder.outputs
         for log_scale in np.linspace(2, -400, 200):
             # The decoder knows the number exactly, and says so ever more loudly.
-            model.likelihood.decoder = Constant(torch.tensor([float(zero.item()), log_scale]).view(outputs))
+            model.likelihood.decoder = Constant(
+                torch.tensor([float(zero.item()), log_scale]).view(outputs)
+            )
             with torch.no_grad():
                 bounds.append(
-                    float(model.log_terms(Batch(torch.from_numpy(zero)), torch.zeros(5000, 1, 1), model.parts(noise)[1])[0].mean())
+                    float(
+                        model.log_terms(
+                            Batch(torch.from_numpy(zero)),
+                            torch.zeros(5000, 1, 1),
+                            model.parts(noise)[1],
+                        )[0].mean()
+                    )
                 )
         assert np.isfinite(bounds).all() and max(bounds) < -math.log(cell)
         assert bounds[-1] < max(bounds) - 0.5, "beyond the cell's own width nothing is to be gained"
@@ -547,15 +782,23 @@ def test_noise_has_a_part_for_the_latent_and_one_for_the_grid(
     assert -0.5 <= float(spread.min()) < -0.49 and 0.49 < float(spread.max()) <= 0.5
     assert float(spread.var()) == pytest.approx(1 / 12, abs=0.004)
     moved = (model.likelihood.spread(batch.x, spread) - batch.x).flatten(2)
-    sizes = {Kind.LEVELS: [1.0] * 12, Kind.REAL: [0.5] * 12, Kind.TABLE: [0.0, 1 / 20, 0.0, 0.0, 0.0, 0.0]}[kind]
-    torch.testing.assert_close(moved.amax((0, 1)) - moved.amin((0, 1)), torch.tensor(sizes), rtol=0.01, atol=1e-6)
+    sizes = {
+        Kind.LEVELS: [1.0] * 12,
+        Kind.REAL: [0.5] * 12,
+        Kind.TABLE: [0.0, 1 / 20, 0.0, 0.0, 0.0, 0.0],
+    }[kind]
+    torch.testing.assert_close(
+        moved.amax((0, 1)) - moved.amin((0, 1)), torch.tensor(sizes), rtol=0.01, atol=1e-6
+    )
     shown = torch.from_numpy(make_values(space, 4)) + moved.unflatten(2, space.shape)
     torch.testing.assert_close(draws.log_px, model._log_px(draws.px, shown, None))
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("likelihood", ["gaussian:variance=pixel", "laplace"])
-def test_bounds_over_latents_and_noise_lie_below_the_exact_probability_of_levels(likelihood: str) -> None:
+def test_bounds_over_latents_and_noise_lie_below_the_exact_probability_of_levels(
+    likelihood: str,
+) -> None:
     torch.manual_seed(0)
     space = make_space(Kind.LEVELS, (3,), 4)
     model = vs.build(space, latent=1, network="mlp:width=16,activation=tanh", likelihood=likelihood)
@@ -568,11 +811,17 @@ def test_bounds_over_latents_and_noise_lie_below_the_exact_probability_of_levels
         scale = px.std if isinstance(px, densities.Normal) else px.log_scale.exp()
         cdf = CUMULATIVE[likelihood.partition(":")[0]]
         ends = torch.tensor([-0.5, 0.5, 1.5, 2.5, 3.5])
-        cells = cdf((ends - px.mean.mT) / scale.expand_as(px.mean).mT).diff(dim=-1)  # (z, cell, level)
+        # (z, cell, level)
+        cells = cdf((ends - px.mean.mT) / scale.expand_as(px.mean).mT).diff(dim=-1)
         log_p = torch.log(cells[:, torch.arange(3), every.long()]).sum(-1)  # (z, 64)
         log_z = -0.5 * (grid.square() + math.log(2 * math.pi)) + math.log(16 / 800)
         exact = torch.logsumexp(log_p + log_z[:, None], 0)
-        within = float((torch.prod(cdf((3.5 - px.mean) / scale) - cdf((-0.5 - px.mean) / scale), -1)[:, 0] * log_z.exp()).sum())
+        within = float(
+            (
+                torch.prod(cdf((3.5 - px.mean) / scale) - cdf((-0.5 - px.mean) / scale), -1)[:, 0]
+                * log_z.exp()
+            ).sum()
+        )
     assert within < 0.999  # the rest falls outside of the levels: what a continuous density costs
     result = vs.evaluate(model, vs.data.Rows(every.numpy(), space, "test"), k=4000)
     assert (result["elbo"].nats < exact.numpy()).all()
@@ -581,19 +830,30 @@ def test_bounds_over_latents_and_noise_lie_below_the_exact_probability_of_levels
     assert float(np.exp(result["iwae"].nats).sum()) == pytest.approx(within, rel=0.02)
     # The mean of exp(IWAE_5) over repetitions is P(x), for each of the 64.
     with torch.no_grad():
-        weights = model.draw(Batch(every), 5 * 3000, noise=model.noise(15_000, 64, torch.Generator().manual_seed(0))).log_w
+        weights = model.draw(
+            Batch(every), 5 * 3000, noise=model.noise(15_000, 64, torch.Generator().manual_seed(0))
+        ).log_w
     estimates = log_mean_exp(weights.unflatten(0, (3000, 5)), 1).exp()
-    assert ((estimates.mean(0) - exact.exp()).abs() < 4.5 * estimates.std(0) / math.sqrt(3000)).all()
+    assert (
+        (estimates.mean(0) - exact.exp()).abs() < 4.5 * estimates.std(0) / math.sqrt(3000)
+    ).all()
     assert (estimates.log().mean(0) < exact).all()
 
 
-# -- exact log p(x), trained end to end -----------------------------------------------------------------------------------
+# -- exact log p(x), trained end to end ------------------------------------------------------------
 
 
 def train(model: vs.VAE, data: vs.Data, **how: float) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # products this small only wait for a second thread
-    for _ in vs.training(model, vs.Objective(), data, device="cpu", compile="off", **{"batch": 128, "lr": 1e-2, **how}):
+    for _ in vs.training(
+        model,
+        vs.Objective(),
+        data,
+        device="cpu",
+        compile="off",
+        **{"batch": 128, "lr": 1e-2, **how},
+    ):
         pass
     torch.set_num_threads(threads)
 
@@ -614,7 +874,9 @@ def test_noisy_templates() -> None:
     assert gap < 1
 
 
-@pytest.mark.parametrize("likelihood", ["logistic-mixture", "discretized-logistic", "categorical", "gaussian", "laplace"])
+@pytest.mark.parametrize(
+    "likelihood", ["logistic-mixture", "discretized-logistic", "categorical", "gaussian", "laplace"]
+)
 def test_uniform_bytes_cost_eight_bits(likelihood: str) -> None:
     x = np.random.default_rng(0).integers(0, 256, (12_000, 3)).astype(np.uint8)
     data = make_data(make_space(Kind.LEVELS, (3,), 256), x[:10_000], x[10_000:])
@@ -639,14 +901,19 @@ def test_counts_with_a_log_rate_along_one_line(likelihood: str) -> None:
     grid = torch.linspace(-8, 8, 401, dtype=torch.float64)
     rates = torch.from_numpy(bias) + torch.from_numpy(slope) * grid[:, None, None]
     log_px = torch.distributions.Poisson(rates.exp()).log_prob(torch.from_numpy(x[4000:])).sum(-1)
-    exact = torch.logsumexp(log_px - 0.5 * (grid[:, None].square() + math.log(2 * math.pi)) + math.log(16 / 400), 0)
+    exact = torch.logsumexp(
+        log_px - 0.5 * (grid[:, None].square() + math.log(2 * math.pi)) + math.log(16 / 400), 0
+    )
     space = replace(make_space(Kind.COUNT, (5,)), marginal=x[:4000].mean(0).astype(np.float32))
     data = make_data(space, x[:4000], x[4000:])
     torch.manual_seed(0)
-    model = vs.build(data.space, latent=1, encoder="mlp:width=32", decoder="linear", likelihood=likelihood)
+    model = vs.build(
+        data.space, latent=1, encoder="mlp:width=32", decoder="linear", likelihood=likelihood
+    )
     train(model, data, steps=600)
     result = vs.evaluate(model, data.test, k=64)
-    near = 0.3 if likelihood == "poisson" else 0.6  # the other has to find out that there is no dispersion
+    # the other has to find out that there is no dispersion
+    near = 0.3 if likelihood == "poisson" else 0.6
     assert below(result["elbo"].nats, exact) < near
     assert below(result["iwae"].nats, exact) < near
 
@@ -657,13 +924,20 @@ def log_normal(x: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     for i, (row, seen) in enumerate(zip(x, ~np.isnan(x), strict=True)):
         part = covariance[np.ix_(seen, seen)]
         log_det = np.linalg.slogdet(part)[1] if seen.any() else 0.0
-        out[i] = -0.5 * (seen.sum() * math.log(2 * math.pi) + log_det + row[seen] @ np.linalg.solve(part, row[seen]))
+        out[i] = -0.5 * (
+            seen.sum() * math.log(2 * math.pi)
+            + log_det
+            + row[seen] @ np.linalg.solve(part, row[seen])
+        )
     return out
 
 
 def with_mask(data: vs.Data, train: np.ndarray, held_out: np.ndarray) -> vs.Data:
     masks = {"train": train, "valid": held_out, "test": held_out}
-    return replace(data, **{split: replace(getattr(data, split), observed=mask) for split, mask in masks.items()})
+    return replace(
+        data,
+        **{split: replace(getattr(data, split), observed=mask) for split, mask in masks.items()},
+    )
 
 
 def test_a_linear_gaussian_cloud_with_missing_cells() -> None:
@@ -672,9 +946,13 @@ def test_a_linear_gaussian_cloud_with_missing_cells() -> None:
     x = r.normal(size=(n, 2)) @ weights.T + 0.5 * r.normal(size=(n, 8))
     observed = r.random((n, 8)) < 0.7
     scale = np.linspace(0.3, 3, 8)  # the user's units, in which densities are
-    exact = log_normal(np.where(observed, x, np.nan)[5000:], weights @ weights.T + 0.25 * np.eye(8)) - observed[5000:] @ np.log(scale)
+    exact = log_normal(
+        np.where(observed, x, np.nan)[5000:], weights @ weights.T + 0.25 * np.eye(8)
+    ) - observed[5000:] @ np.log(scale)
     shown = np.where(observed, x, 99.0).astype(np.float32)  # what is not observed must not matter
-    data = make_data(replace(make_space(Kind.REAL, (8,), missing=True), scale=scale), shown[:5000], shown[5000:])
+    data = make_data(
+        replace(make_space(Kind.REAL, (8,), missing=True), scale=scale), shown[:5000], shown[5000:]
+    )
     data = with_mask(data, observed[:5000], observed[5000:])
     torch.manual_seed(0)
     model = vs.build(data.space, latent=2, encoder="mlp:width=64", decoder="linear")
@@ -682,23 +960,35 @@ def test_a_linear_gaussian_cloud_with_missing_cells() -> None:
     result = vs.evaluate(model, data.test, k=200)
     assert below(result["elbo"].nats, exact) < 0.3
     assert below(result["iwae"].nats, exact) < 0.15
-    assert float(model.likelihood(torch.zeros(1, 1, 2)).std.detach().median()) == pytest.approx(0.5, rel=0.06)
+    assert float(model.likelihood(torch.zeros(1, 1, 2)).std.detach().median()) == pytest.approx(
+        0.5, rel=0.06
+    )
 
 
-# -- imputation -----------------------------------------------------------------------------------------------------------
+# -- imputation ------------------------------------------------------------------------------------
 
 
 def linear_gaussian() -> tuple[vs.VAE, np.ndarray, float]:
-    """Make a linear model of six cells with q deliberately off: its mean is shifted and its variance too large."""
+    """Make a linear model of six cells with q deliberately off: its mean is shifted and its
+    variance too large."""
     weights, sigma2 = np.random.default_rng(0).normal(size=(6, 2)), 0.3
     space = make_space(Kind.REAL, (6,), missing=True)
     model = vs.build(space, latent=2, network="linear", likelihood=f"gaussian:variance={sigma2}")
     encoder = np.linalg.solve(weights.T @ weights + sigma2 * np.eye(2), weights.T)
-    set_linear(model, weights, np.zeros(6), np.concatenate([encoder, np.zeros((2, 6))], 1), np.array([0.5, -0.4]), np.full(2, 0.6))
+    set_linear(
+        model,
+        weights,
+        np.zeros(6),
+        np.concatenate([encoder, np.zeros((2, 6))], 1),
+        np.array([0.5, -0.4]),
+        np.full(2, 0.6),
+    )
     return model, weights, sigma2
 
 
-def conditional(weights: np.ndarray, sigma2: float, x: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def conditional(
+    weights: np.ndarray, sigma2: float, x: np.ndarray, seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of p(missing | observed) of a linear-Gaussian model."""
     c = weights @ weights.T + sigma2 * np.eye(len(weights))
     gain = np.linalg.solve(c[np.ix_(seen, seen)], c[np.ix_(seen, ~seen)]).T
@@ -724,7 +1014,9 @@ def test_imputed_means_converge_to_the_conditional_expectation() -> None:
     many, one = error(latents.impute(model, rows, k=2000)), error(latents.impute(model, rows, k=1))
     with torch.no_grad():
         batch = next(rows.chunks(60))
-        q_alone = error(np.where(observed, x, model.decode(model.posterior(batch).mean).mean[0].numpy()))
+        q_alone = error(
+            np.where(observed, x, model.decode(model.posterior(batch).mean).mean[0].numpy())
+        )
     assert many < 0.05
     assert one > 10 * many and q_alone > 5 * many
 
@@ -739,21 +1031,29 @@ def test_imputed_draws_have_the_conditional_distribution() -> None:
     np.testing.assert_allclose(drawn[:, seen], np.tile(x[seen], (n, 1)))
     mean, covariance = conditional(weights, sigma2, x, seen)
     assert (np.abs(drawn[:, ~seen].mean(0) - mean) < 5 * np.sqrt(np.diag(covariance) / n)).all()
-    np.testing.assert_allclose(np.cov(drawn[:, ~seen].T), covariance, atol=0.1 * np.diag(covariance).max())
-    assert np.diag(covariance).min() > 1.3 * sigma2  # z is uncertain too: noise about one decoded point would not do
+    np.testing.assert_allclose(
+        np.cov(drawn[:, ~seen].T), covariance, atol=0.1 * np.diag(covariance).max()
+    )
+    # z is uncertain too: noise about one decoded point would not do
+    assert np.diag(covariance).min() > 1.3 * sigma2
 
 
-# -- conditions -----------------------------------------------------------------------------------------------------------
+# -- conditions ------------------------------------------------------------------------------------
 
 
 def perturbed_conditional_model(latent: int, size: float = 0.6) -> tuple[vs.VAE, Tensor]:
-    """Make a conditional model whose prior is far from the standard normal, and conditions of four rows."""
-    model = small_model(latent=latent, prior="conditional", shape=(4,), network="mlp:width=16,activation=tanh").double()
+    """Make a conditional model whose prior is far from the standard normal, and conditions of four
+    rows."""
+    model = small_model(
+        latent=latent, prior="conditional", shape=(4,), network="mlp:width=16,activation=tanh"
+    ).double()
     r = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in [*model.prior.parameters(), *model.likelihood.parameters()]:
             p.add_(size * torch.randn(p.shape, generator=r, dtype=p.dtype))
-    given = GIVEN.features(torch.tensor([[0.5, 0.0], [-1.0, 2.0], [0.0, 1.0], [1.5, 2.0]]), None, torch.float64)
+    given = GIVEN.features(
+        torch.tensor([[0.5, 0.0], [-1.0, 2.0], [0.0, 1.0], [1.5, 2.0]]), None, torch.float64
+    )
     return model, given
 
 
@@ -762,18 +1062,28 @@ def test_rate_to_a_conditional_prior_in_closed_form_and_by_monte_carlo() -> None
     model, given = perturbed_conditional_model(3, 0.2)
     batch = Batch(torch.from_numpy(make_values(model.space, 4)), None, given)
     with torch.no_grad():
-        draws = model.draw(batch, 40_000, noise=model.noise(40_000, 4, torch.Generator().manual_seed(0)))
+        draws = model.draw(
+            batch, 40_000, noise=model.noise(40_000, 4, torch.Generator().manual_seed(0))
+        )
         q, p = model.posterior(batch), model.prior(model.posterior, given)
         rate = closed_form_kl(q, p)
-        theirs = torch.distributions.kl_divergence(torch.distributions.Normal(q.mean, q.std), torch.distributions.Normal(p.mean, p.std))
+        theirs = torch.distributions.kl_divergence(
+            torch.distributions.Normal(q.mean, q.std), torch.distributions.Normal(p.mean, p.std)
+        )
         torch.testing.assert_close(rate[0], theirs)
         torch.testing.assert_close(draws.rate, rate)
         sampled = draws.sampled().rate.squeeze(-1)
         assert ((sampled.mean(0) - draws.total_rate).abs() < 4.5 * sampled.std(0) / 200).all()
         standard = closed_form_kl(q, densities.StandardNormal(model.units, torch.zeros(())))
-        assert ((standard - rate).sum(-1).abs() > 0.1).all()  # it is not the standard normal that is meant
+        # it is not the standard normal that is meant
+        assert ((standard - rate).sum(-1).abs() > 0.1).all()
         assert p.mean.std(0).min() > 0.05 and p.std.std(0).min() > 0.02  # and each row has its own
-        z = torch.stack([model.prior.draw(model.posterior, given, 4, torch.Generator().manual_seed(i)) for i in range(4000)])
+        z = torch.stack(
+            [
+                model.prior.draw(model.posterior, given, 4, torch.Generator().manual_seed(i))
+                for i in range(4000)
+            ]
+        )
         assert ((z.mean(0) - p.mean).abs() < 4.5 * p.std / math.sqrt(4000)).all()
         torch.testing.assert_close(z.std(0), p.std, rtol=0.06, atol=0)
 
@@ -789,10 +1099,16 @@ def test_conditional_probabilities_sum_to_one_for_each_condition() -> None:
         with torch.no_grad():
             prior = model.prior(model.posterior, batch.given)
             log_px, log_pz = model.log_terms(batch, prior.mean + prior.std * grid)
-            exact.append(torch.logsumexp(log_px + log_pz + prior.logvar[:, 0] / 2, 0) + math.log(16 / 800))
-            drawn = model.prior.draw(model.posterior, row.expand(40_000, -1), 40_000, torch.Generator().manual_seed(0))
+            exact.append(
+                torch.logsumexp(log_px + log_pz + prior.logvar[:, 0] / 2, 0) + math.log(16 / 800)
+            )
+            drawn = model.prior.draw(
+                model.posterior, row.expand(40_000, -1), 40_000, torch.Generator().manual_seed(0)
+            )
             p = model.log_terms(batch, drawn[:, None].expand(-1, 16, 1))[0].exp()
-            log_w = model.draw(batch, 1000, noise=model.noise(1000, 16, torch.Generator().manual_seed(0))).log_w
+            log_w = model.draw(
+                batch, 1000, noise=model.noise(1000, 16, torch.Generator().manual_seed(0))
+            ).log_w
         assert float(exact[-1].exp().sum()) == pytest.approx(1, abs=1e-9)
         assert ((p.mean(0) - exact[-1].exp()).abs() < 4.5 * p.std(0) / 200).all()
         assert (log_w.mean(0) < exact[-1]).all()
@@ -804,14 +1120,19 @@ def test_a_conditional_model_learns_the_conditional_density() -> None:
     r = np.random.default_rng(0)
     n, weights, centres = 5000, r.normal(size=(5, 1)), 2 * r.normal(size=(3, 5))
     kinds = r.integers(0, 3, n)
-    x = (centres[kinds] + r.normal(size=(n, 1)) @ weights.T + 0.4 * r.normal(size=(n, 5))).astype(np.float32)
+    x = (centres[kinds] + r.normal(size=(n, 1)) @ weights.T + 0.4 * r.normal(size=(n, 5))).astype(
+        np.float32
+    )
     covariance = weights @ weights.T + 0.16 * np.eye(5)
     each = np.stack([log_normal(x[4000:] - centre, covariance) for centre in centres])
     exact, marginal = each[kinds[4000:], np.arange(1000)], np.logaddexp.reduce(each) - math.log(3)
     given = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c"))])
     data = make_data(make_space(Kind.REAL, (5,)), x[:4000], x[4000:])
     codes = {"train": kinds[:4000], "valid": kinds[4000:], "test": kinds[4000:]}
-    splits = {s: replace(getattr(data, s), given=c[:, None].astype(np.float32), given_space=given) for s, c in codes.items()}
+    splits = {
+        s: replace(getattr(data, s), given=c[:, None].astype(np.float32), given_space=given)
+        for s, c in codes.items()
+    }
     data = replace(data, **splits, given=given)
     torch.manual_seed(0)
     model = vs.build(data.space, latent=1, network="mlp:width=64", prior="conditional", given=given)
@@ -824,11 +1145,15 @@ def test_a_conditional_model_learns_the_conditional_density() -> None:
 
 def test_observed_channels_say_which_component_a_missing_one_comes_from() -> None:
     loc = torch.tensor([1.0, 13.0]).view(1, 1, 2, 1, 1, 1).expand(1, 1, 2, 3, 1, 1)
-    px = densities.LogisticMixture(torch.zeros(1, 1, 2, 1, 1), loc, torch.full_like(loc, -1.0), None, 16, 3, True)
+    px = densities.LogisticMixture(
+        torch.zeros(1, 1, 2, 1, 1), loc, torch.full_like(loc, -1.0), None, 16, 3, True
+    )
     value = torch.tensor([13.0, 13.0, 0.0]).view(1, 3, 1, 1)
     observed = torch.tensor([True, True, False]).view(1, 3, 1, 1)
     assert abs(float(px.point()[0, 2]) - 7) < 0.1
     conditioned = px.conditioned(value, observed)
     assert abs(float(conditioned.point()[0, 2]) - 13) < 0.1
-    drawn = torch.stack([conditioned.sample(torch.Generator().manual_seed(i))[0, 0, 2] for i in range(20)])
+    drawn = torch.stack(
+        [conditioned.sample(torch.Generator().manual_seed(i))[0, 0, 2] for i in range(20)]
+    )
     assert bool((drawn > 8).all())

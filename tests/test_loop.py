@@ -1,4 +1,5 @@
-"""The training loop: resumption bit for bit, several processes, bad steps, averaging, compilation."""
+"""The training loop: resumption bit for bit, several processes, bad steps, averaging,
+compilation."""
 
 import json
 import math
@@ -32,7 +33,12 @@ NETWORK = "mlp:width=12"
 def start(data: Data, objective: vs.Objective | None = None, **options: Any) -> Training:
     torch.manual_seed(0)
     model = vs.build(data.space, latent=3, network=NETWORK)
-    return vs.training(model, objective or vs.Objective(), data, **{"steps": 40, "batch": 32, "device": "cpu", **options})
+    return vs.training(
+        model,
+        objective or vs.Objective(),
+        data,
+        **{"steps": 40, "batch": 32, "device": "cpu", **options},
+    )
 
 
 def parameters(training: Training) -> list[torch.Tensor]:
@@ -45,7 +51,8 @@ def test_records_are_consistent(binary_data: Data) -> None:
     assert records[0].split == "valid"
     assert records[0].step == 0
     assert [r.split for r in records[1:]] == ["train", "valid"] * ((len(records) - 1) // 2)
-    assert {r.step for r in records if r.split == "train"} == {13, 25, 38, 50}  # ceil of 12.5 steps an epoch, and the end
+    # ceil of 12.5 steps an epoch, and the end
+    assert {r.step for r in records if r.split == "train"} == {13, 25, 38, 50}
     for r in records:
         assert r.bound == pytest.approx(-(r.rate + r.distortion), abs=1e-3)
     first = records[1]
@@ -54,7 +61,9 @@ def test_records_are_consistent(binary_data: Data) -> None:
     assert records[-1].beta == 1
 
 
-def test_training_improves_the_bound_and_the_model_ends_with_the_kept_weights(binary_data: Data) -> None:
+def test_training_improves_the_bound_and_the_model_ends_with_the_kept_weights(
+    binary_data: Data,
+) -> None:
     training = start(binary_data, steps=400, lr=5e-3)
     records = [r for step in training for r in step.records if r.split == "valid"]
     best = max(records, key=lambda r: r.bound)
@@ -69,8 +78,13 @@ def test_validation_averages_over_data_and_not_over_batches() -> None:
     space = make_space(Kind.BINARY, (6,))
     data = make_data(space, make_values(space, 700))
     training = start(data)
-    bound, rate, distortion, *_ = validate(training.average, training.objective, data.valid, 0, "cpu")
-    pieces = [validate(training.average, training.objective, data.valid.take(n), 0, "cpu") for n in (512, 700)]
+    bound, rate, distortion, *_ = validate(
+        training.average, training.objective, data.valid, 0, "cpu"
+    )
+    pieces = [
+        validate(training.average, training.objective, data.valid.take(n), 0, "cpu")
+        for n in (512, 700)
+    ]
     assert bound == pytest.approx(pieces[1][0])
     assert bound != pytest.approx(pieces[0][0], abs=1e-6)
     assert bound == pytest.approx(-(rate + distortion), abs=1e-5)
@@ -82,7 +96,10 @@ def test_the_average_is_the_exponential_average(binary_data: Data) -> None:
     for step in training:
         if step.loss is not None and (step.index % 8 == 0 or step.records):
             decay = min(0.9, step.index / (step.index + 10)) ** (step.index - index)
-            expected = [decay * e + (1 - decay) * p for e, p in zip(expected, parameters(training), strict=True)]
+            expected = [
+                decay * e + (1 - decay) * p
+                for e, p in zip(expected, parameters(training), strict=True)
+            ]
             index = step.index
             for a, e in zip(training.average.parameters(), expected, strict=True):
                 torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
@@ -130,7 +147,9 @@ def test_a_steps_inputs_follow_from_seed_and_step_alone(binary_data: Data) -> No
     assert 1 < ahead < 40
     for step in range(40):
         block, at = divmod(step, ahead)
-        noise = training.model.noise(ahead * 2, 32, torch_generator("cpu", 3, "noise", block)).unflatten(0, (ahead, 2))
+        noise = training.model.noise(
+            ahead * 2, 32, torch_generator("cpu", 3, "noise", block)
+        ).unflatten(0, (ahead, 2))
         assert torch.equal(seen[step][0], torch.from_numpy(binary_data.train.values[order(step)]))
         assert torch.equal(seen[step][1], noise[at])
         assert seen[step][2] == step
@@ -147,7 +166,9 @@ def test_rows_of_a_memory_map_are_asked_for_before_they_are_read(tmp_path: Path)
     values = np.random.default_rng(0).integers(0, 2, (8, size), dtype=np.uint8)
     (tmp_path / "values").write_bytes(bytes(128) + values.tobytes())
     with (tmp_path / "values").open("rb") as file:
-        mapped: np.ndarray = np.ndarray(values.shape, np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ), 128)
+        mapped: np.ndarray = np.ndarray(
+            values.shape, np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ), 128
+        )
     rows = Rows(mapped, make_space(Kind.BINARY, (size,)), "train", index=np.array([6, 1, 5]))
     assert np.array_equal(rows.gather(np.array([[2, 1]])).x[0], values[[5, 1]])
     assert [advice for advice, _, _ in asked] == [mmap.MADV_WILLNEED] * 2
@@ -176,11 +197,19 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-m", "vaestro", "train"]
-    subprocess.run([*command, *arguments, "--run", str(whole)], check=True, env=environment, capture_output=True)
-    process = subprocess.Popen([*command, *arguments, "--run", str(killed)], env=environment, stdout=subprocess.PIPE)
+    subprocess.run(
+        [*command, *arguments, "--run", str(whole)],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    process = subprocess.Popen(
+        [*command, *arguments, "--run", str(killed)], env=environment, stdout=subprocess.PIPE
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (
-        (killed / "metrics.jsonl").exists() and (killed / "metrics.jsonl").read_text().count("\n") > 5
+        (killed / "metrics.jsonl").exists()
+        and (killed / "metrics.jsonl").read_text().count("\n") > 5
     ):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)  # saves, and says how to go on
@@ -192,18 +221,29 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"split": "train", "step": 99')
     (killed / "checkpoints" / "step-0000002999.safetensors.part").write_bytes(b"half")
-    process = subprocess.Popen([*command, "--resume", str(killed)], env=environment, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--resume", str(killed)], env=environment, stdout=subprocess.PIPE
+    )
     size = (killed / "metrics.jsonl").stat().st_size
-    while time.monotonic() < deadline and process.poll() is None and (killed / "metrics.jsonl").stat().st_size <= size + 1500:
+    while (
+        time.monotonic() < deadline
+        and process.poll() is None
+        and (killed / "metrics.jsonl").stat().st_size <= size + 1500
+    ):
         time.sleep(0.005)
     process.kill()
     process.wait()
     assert checkpoint.exists()
-    subprocess.run([*command, "--resume", str(killed)], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [*command, "--resume", str(killed)], check=True, env=environment, capture_output=True
+    )
 
     def lines(run: Path) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in found]
+        return [
+            {k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")}
+            for line in found
+        ]
 
     assert lines(whole) == lines(killed)
     for name in ("model.safetensors", "checkpoints/step-0000003000.safetensors"):
@@ -214,7 +254,13 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
 
 def test_resuming_before_the_first_checkpoint_starts_again(tmp_path: Path) -> None:
     values = make_values(make_space(Kind.BINARY, (6,)), 60)
-    options: dict[str, Any] = {"latent": 2, "network": NETWORK, "steps": 12, "batch": 16, "device": "cpu"}
+    options: dict[str, Any] = {
+        "latent": 2,
+        "network": NETWORK,
+        "steps": 12,
+        "batch": 16,
+        "device": "cpu",
+    }
     whole = vs.train(values, run=tmp_path / "a", **options)
     job = Job.new(values, run=tmp_path / "b", **options)
     for _ in range(5):
@@ -229,11 +275,15 @@ def test_resuming_before_the_first_checkpoint_starts_again(tmp_path: Path) -> No
     assert longer.finished
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    binary_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = start(binary_data, steps=25)
     real = vs.Objective.forward
 
-    def sometimes(self: vs.Objective, model: Any, batch: Any, step: torch.Tensor, noise: Any) -> Any:
+    def sometimes(
+        self: vs.Objective, model: Any, batch: Any, step: torch.Tensor, noise: Any
+    ) -> Any:
         loss = real(self, model, batch, step, noise)
         return loss._replace(loss=loss.loss * math.nan) if int(step) in (3, 4, 11) else loss
 
@@ -241,13 +291,16 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(binary_data: Data, mon
     seen = {}
     for step in training:
         seen[step.index] = parameters(training)
-    assert all(torch.equal(a, b) for a, b in zip(seen[3], seen[5], strict=True))  # steps 3 and 4, counted from 0
+    # steps 3 and 4, counted from 0
+    assert all(torch.equal(a, b) for a, b in zip(seen[3], seen[5], strict=True))
     assert not torch.equal(seen[5][0], seen[6][0])
     assert training.bad.tolist() == [3, 0]
     assert all(torch.isfinite(p).all() for p in training.model.parameters())
 
 
-def test_many_bad_steps_end_the_run_with_the_last_good_weights(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_bad_steps_end_the_run_with_the_last_good_weights(
+    binary_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = start(binary_data, steps=200)
     real = vs.Objective.forward
     monkeypatch.setattr(
@@ -277,8 +330,16 @@ def test_gradients_are_clipped_by_norm(binary_data: Data) -> None:
         before = parameters(training)
         next(training)
         next(training)
-        moves.append(math.sqrt(sum(float((p - q).square().sum()) for p, q in zip(parameters(training), before, strict=True))))
-    assert moves[0] == pytest.approx(1e-3 / 2, rel=1e-3)  # the one-cycle factor of the first of one step is 1/2
+        moves.append(
+            math.sqrt(
+                sum(
+                    float((p - q).square().sum())
+                    for p, q in zip(parameters(training), before, strict=True)
+                )
+            )
+        )
+    # the one-cycle factor of the first of one step is 1/2
+    assert moves[0] == pytest.approx(1e-3 / 2, rel=1e-3)
     assert moves[1] > 100 * moves[0]
 
 
@@ -294,21 +355,30 @@ def test_minutes_become_steps_before_the_first(binary_data: Data) -> None:
     fresh = start(binary_data, steps=training.steps)
     assert training.steps > 20
     # Timing leaves no trace: weights, optimiser and counters are as they were.
-    assert all(torch.equal(a, b) for a, b in zip(training.state()[0].values(), fresh.state()[0].values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(training.state()[0].values(), fresh.state()[0].values(), strict=True)
+    )
     begun = time.perf_counter()
     for _ in training:
         pass
-    assert time.perf_counter() - begun < 12  # 3 seconds were asked for; a noisy machine may take longer
+    # 3 seconds were asked for; a noisy machine may take longer
+    assert time.perf_counter() - begun < 12
 
 
 def test_a_run_from_a_record_is_the_same_run_and_resumes_as_itself(binary_data: Data) -> None:
     def objective() -> vs.Objective:
         return vs.Objective(beta=vs.Ramp(0, 1, steps=20))
 
-    plain, traced, stopped = (start(binary_data, objective(), compile=how, clip=1.0) for how in ("off", "trace", "trace"))
+    plain, traced, stopped = (
+        start(binary_data, objective(), compile=how, clip=1.0) for how in ("off", "trace", "trace")
+    )
     expected = [r.bound for step in plain for r in step.records]
     assert [r.bound for step in traced for r in step.records] == expected
-    assert all(torch.equal(a, b) for a, b in zip(plain.state()[0].values(), traced.state()[0].values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.state()[0].values(), traced.state()[0].values(), strict=True)
+    )
     for step in stopped:
         if step.index == 17:
             break
@@ -316,14 +386,18 @@ def test_a_run_from_a_record_is_the_same_run_and_resumes_as_itself(binary_data: 
     resumed.load(*stopped.state())
     for _ in resumed:
         pass
-    assert all(torch.equal(a, b) for a, b in zip(parameters(plain), parameters(resumed), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(parameters(plain), parameters(resumed), strict=True)
+    )
 
 
 def test_a_run_of_two_thousand_steps_is_recorded_and_a_short_one_is_not(binary_data: Data) -> None:
     assert start(binary_data, compile="auto", steps=2000).compile == "trace"
     assert start(binary_data, compile="auto", steps=1999).compile == "off"
     assert start(binary_data, compile="auto", steps=2000, precision="bf16").compile == "off"
-    with pytest.raises(ValueError, match="expected one process, precision 32, parts that can be recorded"):
+    with pytest.raises(
+        ValueError, match="expected one process, precision 32, parts that can be recorded"
+    ):
         start(binary_data, compile="trace", precision="bf16")
 
 
@@ -339,20 +413,27 @@ class Forgetful(torch.nn.Module):
         return self.layer(batch) * (1.0 if self.calls < 30 else 2.0)  # type: ignore[no-any-return]
 
 
-def test_a_model_that_does_another_thing_later_is_found_out(binary_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_another_thing_later_is_found_out(
+    binary_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vaestro.loop.COMPARED_EVERY", 10)
     torch.manual_seed(0)
     model = vs.build(binary_data.space, latent=3, network=NETWORK)
     model.posterior.encoder = forgetful = Forgetful(model.posterior.encoder)
-    training = vs.training(model, vs.Objective(), binary_data, steps=60, batch=32, compile="trace", device="cpu")
+    training = vs.training(
+        model, vs.Objective(), binary_data, steps=60, batch=32, compile="trace", device="cpu"
+    )
     for step in training:
         if step.index == 40:
             break
-    assert forgetful.calls < 30  # it was asked for at the beginning and at each validation, and not in each of 40 steps
+    # it was asked for at the beginning and at each validation, and not in each of 40 steps
+    assert forgetful.calls < 30
     forgetful.calls = 30
     with pytest.raises(ValueError, match="expected --compile off"):
         list(training)
-    assert vs.training(model, vs.Objective(), binary_data, steps=5000, device="cpu").compile == "off"
+    assert (
+        vs.training(model, vs.Objective(), binary_data, steps=5000, device="cpu").compile == "off"
+    )
 
 
 class Reading(torch.nn.Module):
@@ -367,12 +448,16 @@ class Reading(torch.nn.Module):
         return out * (1.0 if float(out.detach().sum()) < 1e9 else 2.0)
 
 
-def test_what_cannot_be_recorded_is_refused_when_asked_for_and_left_out_by_auto(binary_data: Data) -> None:
+def test_what_cannot_be_recorded_is_refused_when_asked_for_and_left_out_by_auto(
+    binary_data: Data,
+) -> None:
     def of(how: str) -> Training:
         torch.manual_seed(0)
         model = vs.build(binary_data.space, latent=3, network=NETWORK)
         model.posterior.encoder = Reading(model.posterior.encoder)
-        return vs.training(model, vs.Objective(), binary_data, steps=2000, batch=32, compile=how, device="cpu")
+        return vs.training(
+            model, vs.Objective(), binary_data, steps=2000, batch=32, compile=how, device="cpu"
+        )
 
     Reading.__module__ = "vaestro.networks"  # as one of the package's own
     recorded, plain = of("auto"), of("off")
@@ -381,15 +466,29 @@ def test_what_cannot_be_recorded_is_refused_when_asked_for_and_left_out_by_auto(
         for _ in zip(range(4), training, strict=False):
             pass
     assert recorded.compile == "off"
-    assert all(torch.equal(a, b) for a, b in zip(parameters(recorded), parameters(plain), strict=True))
-    with pytest.raises(ValueError, match="expected --compile off for a step that does not come out of its record; got trace"):
+    assert all(
+        torch.equal(a, b) for a, b in zip(parameters(recorded), parameters(plain), strict=True)
+    )
+    with pytest.raises(
+        ValueError,
+        match="expected --compile off for a step that does not come out of its record; got trace",
+    ):
         list(of("trace"))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save(tmp_path / "x.npy", (np.random.default_rng(0).random((100, 6)) < 0.5).astype(np.uint8))
-    options: dict[str, Any] = {"run": tmp_path / "run", "steps": 10**10, "network": NETWORK, "latent": 2, "batch": 16, "device": "cpu"}
+    options: dict[str, Any] = {
+        "run": tmp_path / "run",
+        "steps": 10**10,
+        "network": NETWORK,
+        "latent": 2,
+        "batch": 16,
+        "device": "cpu",
+    }
 
     def broken(*_: Any) -> Any:
         raise OSError("no such compiler")
@@ -403,12 +502,16 @@ def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(t
     assert job.run.config["compile"] == "trace"
     again = Job.resumed(tmp_path / "run", steps=4)
     assert [step.index for step in again] == [3, 4]
-    with pytest.raises(ValueError, match=r"expected --compile trace or off for .*; got on \(OSError: no such compiler\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected --compile trace or off for .*; got on \(OSError: no such compiler\)",
+    ):
         list(Job.new(tmp_path / "x.npy", **options | {"run": tmp_path / "other", "compile": "on"}))
     assert not (tmp_path / "other").exists()  # the same name is free for the next try
     with pytest.raises(ValueError, match="got on"):
         list(Job.resumed(_with_compile(tmp_path / "run", "on"), steps=8))
-    assert len(job.run.metrics()) and sorted((tmp_path / "run" / "checkpoints").iterdir())  # what was trained stays
+    # what was trained stays
+    assert len(job.run.metrics()) and sorted((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def _with_compile(run: Path, how: str) -> Path:
@@ -421,7 +524,9 @@ def test_what_is_wrong_with_a_model_is_said_by_itself(binary_data: Data) -> None
     model = vs.build(binary_data.space, latent=3, network=NETWORK)
     model.posterior.encoder = torch.nn.Linear(3, 4)
     with pytest.raises(Exception, match=r"^(?!expected --compile)"):
-        list(vs.training(model, vs.Objective(), binary_data, steps=4, compile="trace", device="cpu"))
+        list(
+            vs.training(model, vs.Objective(), binary_data, steps=4, compile="trace", device="cpu")
+        )
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -430,7 +535,13 @@ def test_a_compiled_step_equals_an_eager_one(binary_data: Data) -> None:
     for batch in (32, 16):
         results = []
         for how in ("off", "on"):
-            training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, steps=20)), compile=how, clip=1.0, batch=batch)
+            training = start(
+                binary_data,
+                vs.Objective(beta=vs.Ramp(0, 1, steps=20)),
+                compile=how,
+                clip=1.0,
+                batch=batch,
+            )
             records = [r for step in training for r in step.records]
             results.append((records, parameters(training)))
         (eager, p), (compiled, q) = results
@@ -468,8 +579,9 @@ import json, sys
 import numpy as np
 import vaestro as vs
 from vaestro.runs import Job
-job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, likelihood=sys.argv[3] or None, steps=40, batch=32,
-              device="cpu", clip=2.0, **({"network": "mlp:width=16", "beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
+job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, likelihood=sys.argv[3] or None, steps=40,
+    batch=32, device="cpu", clip=2.0,
+    **({"network": "mlp:width=16", "beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
 for _ in job:
     pass
 """
@@ -490,25 +602,46 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> Non
         np.save(tmp_path / "x.npy", r.integers(0, 256, (300, 6, 6)).astype(np.uint8))
         source, likelihood = f"{tmp_path / 'x.npy'}:binarise=dynamic", ""
     elif kind == "texts":
-        (tmp_path / "x.txt").write_text("".join("ab cd"[: 1 + i % 5] * (1 + i % 3) + "\n" for i in range(300)))
+        (tmp_path / "x.txt").write_text(
+            "".join("ab cd"[: 1 + i % 5] * (1 + i % 3) + "\n" for i in range(300))
+        )
         source, likelihood = f"{tmp_path / 'x.txt'}:tokens=characters", "autoregressive"
     else:
         np.save(tmp_path / "x.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
-        source, likelihood = str(tmp_path / "x.npy"), "gaussian:variance=optimal" if kind == "real" else "gaussian"
-    options = json.dumps({"penalised": PENALISED, "texts": {"network": "gru:width=16"}}.get(kind, {}))
+        source, likelihood = (
+            str(tmp_path / "x.npy"),
+            "gaussian:variance=optimal" if kind == "real" else "gaussian",
+        )
+    options = json.dumps(
+        {"penalised": PENALISED, "texts": {"network": "gru:width=16"}}.get(kind, {})
+    )
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     runs = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
         launch = (
-            [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            [sys.executable]
+            if processes == 1
+            else [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc-per-node",
+                "2",
+            ]
         )
         done = subprocess.run(
-            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood, options], env=environment, capture_output=True, text=True
+            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood, options],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        runs[processes] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        runs[processes] = [
+            json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
     assert len(runs[1]) == len(runs[2]) > 4
     for one, two in zip(runs[1], runs[2], strict=True):
         assert (one["split"], one["step"]) == (two["split"], two["step"])
@@ -521,17 +654,23 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> Non
 
 def test_a_signal_between_two_steps_is_saved_too(tmp_path: Path) -> None:
     values = make_values(make_space(Kind.BINARY, (6,)), 60)
-    job = Job.new(values, run=tmp_path / "r", latent=2, network=NETWORK, steps=50, batch=16, device="cpu")
+    job = Job.new(
+        values, run=tmp_path / "r", latent=2, network=NETWORK, steps=50, batch=16, device="cpu"
+    )
     for _ in range(8):
         next(job)
     job._note(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         next(job)
-    assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == ["step-0000000007.safetensors"]
+    assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == [
+        "step-0000000007.safetensors"
+    ]
 
 
 def test_minutes_go_with_a_schedule_in_shares(binary_data: Data) -> None:
-    training = start(binary_data, vs.Objective(beta=vs.Ramp(0, 1, share=0.5)), steps=None, minutes=0.02)
+    training = start(
+        binary_data, vs.Objective(beta=vs.Ramp(0, 1, share=0.5)), steps=None, minutes=0.02
+    )
     assert float(training.objective.beta(torch.tensor(training.steps / 4))) == pytest.approx(0.5)
 
 
@@ -555,7 +694,8 @@ def test_an_optimal_variance_is_refused_with_iwae() -> None:
 
 
 def test_validation_is_over_all_data_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Mistakes 15 and 20: what one process saw, or an average of averages, in place of the mean over data.
+    # Mistakes 15 and 20: what one process saw, or an average of averages, in place of the mean over
+    # data.
     space = make_space(Kind.BINARY, (6,))
     rows = Rows(make_values(space, 2 * space.chunk + 40), space, "valid")
     rows.values[-40:] = 1
@@ -580,4 +720,6 @@ def test_validation_is_over_all_data_of_all_processes(monkeypatch: pytest.Monkey
         validate(model, vs.Objective(), rows, 0, "cpu", 2, rank)
     monkeypatch.setattr("vaestro.loop.mean_over_ranks", lambda x: torch.stack(shares).mean(0))
     assert min(float(s.abs().sum()) for s in shares) > 0
-    assert validate(model, vs.Objective(), rows, 0, "cpu", 2, 0)[:-1] == pytest.approx(whole[:-1], rel=1e-12)
+    assert validate(model, vs.Objective(), rows, 0, "cpu", 2, 0)[:-1] == pytest.approx(
+        whole[:-1], rel=1e-12
+    )

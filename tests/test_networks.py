@@ -1,4 +1,5 @@
-"""Contracts over every body: shapes, gradients, conditions, where a decoder starts, and that examples do not mix."""
+"""Contracts over every body: shapes, gradients, conditions, where a decoder starts, and that
+examples do not mix."""
 
 import copy
 import inspect
@@ -24,11 +25,24 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"width": 8, "layers": 1},
 }
 OVER_TIME = ("conv1d", "gru", "transformer")  # for (T, C), where the others take (C, H, W)
-SHAPES = [(1, 4, 4), (1, 7, 7), (1, 28, 28), (3, 29, 29), (3, 32, 32), (1, 33, 33), (3, 64, 64), (3, 96, 64), (1, 5, 40), (3, 256, 256)]
+SHAPES = [
+    (1, 4, 4),
+    (1, 7, 7),
+    (1, 28, 28),
+    (3, 29, 29),
+    (3, 32, 32),
+    (1, 33, 33),
+    (3, 64, 64),
+    (3, 96, 64),
+    (1, 5, 40),
+    (3, 256, 256),
+]
 LATENT = 3
 
 
-def body(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int = 0, **options: Any) -> nn.Module:
+def body(
+    name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int = 0, **options: Any
+) -> nn.Module:
     torch.manual_seed(0)
     made: nn.Module = BODIES[name](inputs, outputs, given, **SMALL.get(name, {}) | options)
     return made
@@ -37,13 +51,18 @@ def body(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], given: in
 def both(name: str, given: int = 0, shape: tuple[int, ...] = (), **options: Any) -> list[nn.Module]:
     """Make an encoder and a decoder, for a latent vector."""
     shape = shape or ((12, 3) if name in OVER_TIME else (2, 9, 10))
-    return [body(name, shape, (2, LATENT), given, **options), body(name, (LATENT,), (2, *shape), given, **options)]
+    return [
+        body(name, shape, (2, LATENT), given, **options),
+        body(name, (LATENT,), (2, *shape), given, **options),
+    ]
 
 
 def call(module: Any, rows: int = 3, given: int | None = None) -> Tensor:
     torch.manual_seed(1)
     conditions = module.given if given is None else given
-    out: Tensor = module(torch.randn(rows, *module.inputs), torch.randn(rows, conditions) if conditions else None)
+    out: Tensor = module(
+        torch.randn(rows, *module.inputs), torch.randn(rows, conditions) if conditions else None
+    )
     return out
 
 
@@ -67,7 +86,9 @@ def test_every_length_works_in_both_directions(name: str, shape: tuple[int, ...]
     assert call(body(name, (LATENT,), shape)).shape == (3, *shape)
 
 
-@pytest.mark.parametrize("outputs", [(1, 29, 28), (2, 3, 8, 9), (11, 2, 3, 8, 8), (100, 12, 12)], ids=str)
+@pytest.mark.parametrize(
+    "outputs", [(1, 29, 28), (2, 3, 8, 9), (11, 2, 3, 8, 8), (100, 12, 12)], ids=str
+)
 @pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
 def test_leading_dimensions_become_channels(name: str, outputs: tuple[int, ...]) -> None:
     assert call(body(name, (LATENT,), outputs)).shape == (3, *outputs)
@@ -91,13 +112,18 @@ def test_gradient_reaches_every_parameter(name: str, given: int) -> None:
     for module in both(name, given):
         out = call(module, 5)
         (out * torch.randn_like(out)).sum().backward()
-        assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+        assert [
+            n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+        ] == []
 
 
 def test_conditions_change_every_row(name: str) -> None:
     for module in both(name, 2):
         x = torch.randn(3, *module.inputs)
-        out, other = module(x, torch.zeros(3, 2)), module(x, torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+        out, other = (
+            module(x, torch.zeros(3, 2)),
+            module(x, torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])),
+        )
         assert torch.equal(out[0], other[0])
         assert not torch.allclose(out[1], other[1]) and not torch.allclose(out[2], other[2])
 
@@ -105,7 +131,9 @@ def test_conditions_change_every_row(name: str) -> None:
 @pytest.mark.parametrize(("made_for", "called_with"), [(2, 0), (0, 2), (2, 3)])
 def test_conditions_that_are_missing_are_told(name: str, made_for: int, called_with: int) -> None:
     for module in both(name, made_for):
-        with pytest.raises(ValueError, match=f"expected {made_for} conditions for each row; got {called_with}"):
+        with pytest.raises(
+            ValueError, match=f"expected {made_for} conditions for each row; got {called_with}"
+        ):
             call(module, given=called_with)
 
 
@@ -129,11 +157,15 @@ def test_nothing_is_remembered(name: str) -> None:
 
 def test_a_decoder_starts_where_it_is_told(name: str) -> None:
     decoder: Any = both(name)[1]
-    values = (torch.randn(2, 1, 3) if name in OVER_TIME else torch.randn(2, 2, 1, 1)).expand(decoder.outputs)
+    values = (torch.randn(2, 1, 3) if name in OVER_TIME else torch.randn(2, 2, 1, 1)).expand(
+        decoder.outputs
+    )
     decoder.start_at(torch.zeros(()))
     origin = call(decoder, 8)
     decoder.start_at(values)
-    torch.testing.assert_close(call(decoder, 8) - origin, values.expand(8, *values.shape), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        call(decoder, 8) - origin, values.expand(8, *values.shape), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_convolution_starts_at_the_average_of_each_channel() -> None:
@@ -147,13 +179,22 @@ def test_a_convolution_starts_at_the_average_of_each_channel() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "factor", "latent"),
-    [((3, 64, 64), 8, (8, 8)), ((1, 28, 28), 4, (7, 7)), ((1, 29, 33), 8, (4, 5)), ((2, 5, 40), 2, (3, 20)), ((1, 8, 8), 8, (1, 1))],
+    [
+        ((3, 64, 64), 8, (8, 8)),
+        ((1, 28, 28), 4, (7, 7)),
+        ((1, 29, 33), 8, (4, 5)),
+        ((2, 5, 40), 2, (3, 20)),
+        ((1, 8, 8), 8, (1, 1)),
+    ],
 )
 def test_spatial_latents(shape: tuple[int, ...], factor: int, latent: tuple[int, ...]) -> None:
     units = Convolutional.latent_shape(LATENT, shape, factor=factor, width=4)
     assert units == (LATENT, *latent)
     for given in (0, 2):
-        encoder, decoder = body("conv", shape, (2, *units), given, factor=factor), body("conv", units, (5, *shape), given, factor=factor)
+        encoder, decoder = (
+            body("conv", shape, (2, *units), given, factor=factor),
+            body("conv", units, (5, *shape), given, factor=factor),
+        )
         for module in (encoder, decoder):
             out = call(module)
             assert out.shape == (3, *module.outputs)
@@ -191,13 +232,23 @@ def test_latent_shape_by_default() -> None:
         ((3, 32, 32), (2, 8), {"dropout": 1.0}, "expected width >= 1"),
     ],
 )
-def test_refusals(inputs: tuple[int, ...], outputs: tuple[int, ...], options: dict[str, Any], message: str) -> None:
+def test_refusals(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=f"{message}.*; got"):
         Convolutional(inputs, outputs, **options)
 
 
 @pytest.mark.parametrize(
-    ("shape", "factor"), [((1, 28, 28), 3), ((1, 28, 28), 1), ((1, 28, 28), -2), ((1, 28, 28), 32), ((6,), 2), ((6,), 0)]
+    ("shape", "factor"),
+    [
+        ((1, 28, 28), 3),
+        ((1, 28, 28), 1),
+        ((1, 28, 28), -2),
+        ((1, 28, 28), 32),
+        ((6,), 2),
+        ((6,), 0),
+    ],
 )
 def test_latent_shapes_that_there_are_not(shape: tuple[int, ...], factor: int) -> None:
     with pytest.raises(ValueError, match=r"expected .*; got"):
@@ -209,19 +260,27 @@ def test_a_body_for_no_conditions_is_the_one_it_always_was() -> None:
     torch.manual_seed(0)
     last, first = nn.Linear(4, 6), nn.Linear(5, 4)
     residual = ["last", "first", "blocks.0.norm", "blocks.0.first", "blocks.0.second", "norm"]
-    for name, layers, firsts in (("residual", residual, "first"), ("mlp", ["last", "hidden.0"], "hidden.0")):
+    for name, layers, firsts in (
+        ("residual", residual, "first"),
+        ("mlp", ["last", "hidden.0"], "hidden.0"),
+    ):
         module = body(name, (5,), (2, 3), width=4)
-        assert list(module.state_dict()) == [f"{layer}.{p}" for layer in layers for p in ("weight", "bias")]
+        assert list(module.state_dict()) == [
+            f"{layer}.{p}" for layer in layers for p in ("weight", "bias")
+        ]
         assert torch.equal(module.get_submodule("last").weight, last.weight)  # type: ignore[arg-type]
         assert torch.equal(module.get_submodule(firsts).weight, first.weight)  # type: ignore[arg-type]
-    assert sum(p.numel() for p in body("residual", (784,), (2, 40), width=512).parameters()) == 970_320
+    assert (
+        sum(p.numel() for p in body("residual", (784,), (2, 40), width=512).parameters()) == 970_320
+    )
     assert sum(p.numel() for p in body("mlp", (784,), (2, 20), width=400).parameters()) == 330_040
     assert sum(p.numel() for p in body("linear", (784,), (2, 20)).parameters()) == 31_400
 
 
 def test_tensors_can_be_saved_and_copied(name: str) -> None:
     for module in both(name, 2):
-        assert all(v.is_contiguous() for v in module.state_dict().values())  # safetensors refuses others
+        # safetensors refuses others
+        assert all(v.is_contiguous() for v in module.state_dict().values())
         assert torch.equal(call(copy.deepcopy(module)), call(module))
 
 
@@ -247,13 +306,22 @@ def test_dropout_acts_in_training_only(name: str) -> None:
 
 
 def test_signatures(name: str) -> None:
-    positional = [p.name for p in inspect.signature(BODIES[name]).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [
+        p.name
+        for p in inspect.signature(BODIES[name]).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
     assert positional == ["inputs", "outputs", "given"]
     assert all(
-        default is not None and isinstance(default, kind) for kind, default in options_of(BODIES[name]).values() if isinstance(kind, type)
+        default is not None and isinstance(default, kind)
+        for kind, default in options_of(BODIES[name]).values()
+        if isinstance(kind, type)
     )
 
 
 def test_more_blocks_and_width_are_more_parameters() -> None:
-    sizes = [sum(p.numel() for p in body("conv", (3, 32, 32), (2, 8), **o).parameters()) for o in ({}, {"blocks": 2}, {"width": 8})]
+    sizes = [
+        sum(p.numel() for p in body("conv", (3, 32, 32), (2, 8), **o).parameters())
+        for o in ({}, {"blocks": 2}, {"width": 8})
+    ]
     assert sizes == sorted(sizes) and math.prod(sizes) > sizes[0] ** 3

@@ -1,4 +1,5 @@
-"""`vaestro gradients`: the noise of each estimator on a model and its data, held to what can be computed by other means."""
+"""`vaestro gradients`: the noise of each estimator on a model and its data, held to what can be
+computed by other means."""
 
 import json
 import math
@@ -44,7 +45,10 @@ def one(found: Noises, estimator: str, k: int, group: str = "posterior") -> Nois
     return next(r for r in found.of(group, k) if r.estimator == estimator)
 
 
-@pytest.mark.parametrize(("bound", "k", "name"), [("elbo", 1, "pathwise"), ("elbo", 1, "stl"), ("elbo", 4, "score"), ("iwae", 4, "dreg")])
+@pytest.mark.parametrize(
+    ("bound", "k", "name"),
+    [("elbo", 1, "pathwise"), ("elbo", 1, "stl"), ("elbo", 4, "score"), ("iwae", 4, "dreg")],
+)
 def test_variance_and_signal_are_those_of_the_gradients(bound: str, k: int, name: str) -> None:
     model = built()
     found = one(noises(model, bound=bound, k=(k,), repeats=600, estimators=[name]), name, k)
@@ -56,9 +60,13 @@ def test_variance_and_signal_are_those_of_the_gradients(bound: str, k: int, name
     parameters = list(model.posterior.parameters())
     gradients = []
     for i in range(1000):
-        draws = model.draw(batch, k, gradient=estimator, noise=model.noise(k, 16, torch.Generator().manual_seed(i)))
+        draws = model.draw(
+            batch, k, gradient=estimator, noise=model.noise(k, 16, torch.Generator().manual_seed(i))
+        )
         value = estimator.surrogate(draws, vs.objectives.BOUNDS[bound]).mean()
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)]).numpy())
+        gradients.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)]).numpy()
+        )
     every = np.stack(gradients).astype(np.float64)
     variance = every.var(0, ddof=1).sum()
     signal = math.sqrt(max(0.0, (every.mean(0) ** 2).sum() - variance / len(every)))
@@ -72,11 +80,16 @@ def test_variance_and_signal_are_those_of_the_gradients(bound: str, k: int, name
 def test_the_estimators_stand_in_the_order_that_theory_says() -> None:
     found = noises(built(), k=(1, 8), repeats=160)
     for k in (1, 8):
-        path, average, none = (one(found, name, k).variance for name in ("pathwise", "score:baseline=average", "score:baseline=none"))
+        path, average, none = (
+            one(found, name, k).variance
+            for name in ("pathwise", "score:baseline=average", "score:baseline=none")
+        )
         assert path < average < none
     assert one(found, "score", 8).variance < one(found, "score:baseline=average", 8).variance
     # k draws average the noise of the ELBO away.
-    assert one(found, "pathwise", 1).variance / one(found, "pathwise", 8).variance == pytest.approx(8, rel=0.25)
+    assert one(found, "pathwise", 1).variance / one(found, "pathwise", 8).variance == pytest.approx(
+        8, rel=0.25
+    )
     # The decoder's gradient does not depend on the estimator, and no estimator here is biased.
     assert len({r.variance for r in found.of("likelihood", 8)}) == 1
     for row in found.rows:
@@ -84,8 +97,16 @@ def test_the_estimators_stand_in_the_order_that_theory_says() -> None:
 
 
 def test_a_biased_estimator_is_found_out() -> None:
-    found = noises(built("bernoulli"), k=(4,), repeats=500, estimators=["score", "gumbel-softmax:temperature=5", "score:baseline=average"])
-    relaxed, unbiased = one(found, "gumbel-softmax:temperature=5", 4), one(found, "score:baseline=average", 4)
+    found = noises(
+        built("bernoulli"),
+        k=(4,),
+        repeats=500,
+        estimators=["score", "gumbel-softmax:temperature=5", "score:baseline=average"],
+    )
+    relaxed, unbiased = (
+        one(found, "gumbel-softmax:temperature=5", 4),
+        one(found, "score:baseline=average", 4),
+    )
     assert relaxed.bias is not None
     assert relaxed.bias_stderr is not None
     assert relaxed.bias > 5 * relaxed.bias_stderr
@@ -106,7 +127,9 @@ def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_numbers() 
 
 @pytest.mark.parametrize("posterior", list(TABLE["posterior"]))
 def test_what_applies_to_each_posterior(posterior: str) -> None:
-    model = built({"spline": "spline:layers=1,bins=4", "iaf": "iaf:layers=1"}.get(posterior, posterior))
+    model = built(
+        {"spline": "spline:layers=1,bins=4", "iaf": "iaf:layers=1"}.get(posterior, posterior)
+    )
     for bound, k in (("elbo", 1), ("elbo", 3), ("iwae", 3)):
         names = [name for name, _ in applicable(model, bound, k)]
         assert names and ("pathwise" in names) != bool(model.alphabet)
@@ -115,16 +138,35 @@ def test_what_applies_to_each_posterior(posterior: str) -> None:
     assert all(math.isfinite(r.variance) for r in found.rows)
 
 
-def test_the_command_writes_its_files_and_refuses_what_has_no_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_its_files_and_refuses_what_has_no_meaning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     np.save(tmp_path / "x.npy", make_values(SPACE, 120))
     run = str(tmp_path / "run")
     assert (
-        main(["train", str(tmp_path / "x.npy"), "--run", run, "--steps", "5", "--network", "mlp:width=8", "--latent", "2", "--quiet"]) == 0
+        main(
+            [
+                "train",
+                str(tmp_path / "x.npy"),
+                "--run",
+                run,
+                "--steps",
+                "5",
+                "--network",
+                "mlp:width=8",
+                "--latent",
+                "2",
+                "--quiet",
+            ]
+        )
+        == 0
     )
     capsys.readouterr()
     assert main(["gradients", run, "--k", "1,2", "--repeats", "20"]) == 0
     said = capsys.readouterr().out
-    assert "encoder: " in said and "stl" in said and "score:baseline=none" in said and "wrote " in said
+    assert (
+        "encoder: " in said and "stl" in said and "score:baseline=none" in said and "wrote " in said
+    )
     found = json.loads((tmp_path / "run" / "gradients.json").read_text())
     assert {r["k"] for r in found["rows"]} == {1, 2}
     assert found["weights_sha256"] == vs.Run(run).weights_sha256()

@@ -1,4 +1,5 @@
-"""What an objective is put together of: bounds, schedules, terms on the rate, penalties, aggressive updates, recipes."""
+"""What an objective is put together of: bounds, schedules, terms on the rate, penalties, aggressive
+updates, recipes."""
 
 import itertools
 import json
@@ -40,10 +41,12 @@ def batch_of(rows: int = 6) -> Batch:
 
 def drawn(k: int = 1, rows: int = 6, model: vs.VAE | None = None) -> Draws:
     model = model or built()
-    return model.draw(batch_of(rows), k, noise=model.noise(k, rows, torch.Generator().manual_seed(1)))
+    return model.draw(
+        batch_of(rows), k, noise=model.noise(k, rows, torch.Generator().manual_seed(1))
+    )
 
 
-# -- bounds -----------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 
 def test_miwae_and_ciwae_lie_where_they_should() -> None:
@@ -56,13 +59,20 @@ def test_miwae_and_ciwae_lie_where_they_should() -> None:
     torch.testing.assert_close(ciwae(draws, 0.0), iwae(draws))
     torch.testing.assert_close(ciwae(draws, 0.3), 0.3 * elbo(draws) + 0.7 * iwae(draws))
     light = draws.weighted(0.5)
-    torch.testing.assert_close(miwae(light, 1), log_mean_exp(draws.log_px + 0.5 * (draws.log_pz - draws.log_qz)))
+    torch.testing.assert_close(
+        miwae(light, 1), log_mean_exp(draws.log_px + 0.5 * (draws.log_pz - draws.log_qz))
+    )
     assert (elbo(draws.sampled()) <= miwae(draws, 3) + 1e-6).all()
     assert (miwae(draws, 3) <= iwae(draws) + 1e-6).all()
 
 
-@pytest.mark.parametrize(("objective", "gradient"), [("miwae", "score"), ("ciwae:weight=0.3", "score"), ("miwae", "pathwise")])
-def test_mixed_bounds_have_the_pathwise_gradient_under_other_estimators(objective: str, gradient: str) -> None:
+@pytest.mark.parametrize(
+    ("objective", "gradient"),
+    [("miwae", "score"), ("ciwae:weight=0.3", "score"), ("miwae", "pathwise")],
+)
+def test_mixed_bounds_have_the_pathwise_gradient_under_other_estimators(
+    objective: str, gradient: str
+) -> None:
     model, batch = built(2, network="linear").double(), batch_of(2)
     made: Objective = find("objective", objective)(find("gradient", gradient)())
     reference: Objective = find("objective", objective)(find("gradient", "pathwise")())
@@ -73,14 +83,16 @@ def test_mixed_bounds_have_the_pathwise_gradient_under_other_estimators(objectiv
         each = []
         for i in range(repeats // 100):
             wide = Batch(batch.x.repeat(100, 1))
-            loss = one(model, wide, NOW, model.noise(one.k, 200, torch.Generator().manual_seed(i))).loss
+            loss = one(
+                model, wide, NOW, model.noise(one.k, 200, torch.Generator().manual_seed(i))
+            ).loss
             each.append(torch.autograd.grad(loss, bias)[0].numpy())
         found.append((np.mean(each, 0), np.std(each, 0, ddof=1) / math.sqrt(len(each))))
     (a, a_error), (b, b_error) = found
     assert (np.abs(a - b) < 4.5 * np.sqrt(a_error**2 + b_error**2) + 1e-9).all()
 
 
-# -- schedules --------------------------------------------------------------------------------------------------------
+# -- schedules -------------------------------------------------------------------------------------
 
 
 def values(schedule: schedules.Schedule, steps: list[float]) -> list[float]:
@@ -90,7 +102,9 @@ def values(schedule: schedules.Schedule, steps: list[float]) -> list[float]:
 def test_schedules_have_their_values() -> None:
     cyclical = schedules.Cyclical(to=2.0, cycles=2, rise=0.5, share=0.8)
     cyclical.plan(1000, 100.0)
-    assert values(cyclical, [0, 100, 200, 399, 400, 500, 600, 799, 800, 1000]) == pytest.approx([0, 1, 2, 2, 0, 1, 2, 2, 2, 2])
+    assert values(cyclical, [0, 100, 200, 399, 400, 500, 600, 799, 800, 1000]) == pytest.approx(
+        [0, 1, 2, 2, 0, 1, 2, 2, 2, 2]
+    )
     sigmoid = schedules.Sigmoid(to=1.0, epochs=4)
     sigmoid.plan(1000, 100.0)
     assert values(sigmoid, [0, 200, 400, 900]) == pytest.approx([0, 0.5, 1, 1], abs=1e-9)
@@ -99,7 +113,9 @@ def test_schedules_have_their_values() -> None:
     assert values(sigmoid, [100])[0] == pytest.approx((inner - low) / (1 - 2 * low))
 
 
-@pytest.mark.parametrize("spec", ["cyclical:steps=1001", "cyclical:share=1.1", "sigmoid:epochs=11", "warmup:steps=2000"])
+@pytest.mark.parametrize(
+    "spec", ["cyclical:steps=1001", "cyclical:share=1.1", "sigmoid:epochs=11", "warmup:steps=2000"]
+)
 def test_schedules_longer_than_the_run_are_refused(spec: str) -> None:
     # Mistake 16.
     with pytest.raises(ValueError, match="expected a warm-up within the run"):
@@ -107,7 +123,14 @@ def test_schedules_longer_than_the_run_are_refused(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["cyclical:cycles=0", "cyclical:rise=0", "sigmoid:steepness=0", "cyclical:steps=3,share=0.2", "geco:target=1,speed=0"]
+    "spec",
+    [
+        "cyclical:cycles=0",
+        "cyclical:rise=0",
+        "sigmoid:steepness=0",
+        "cyclical:steps=3,share=0.2",
+        "geco:target=1,speed=0",
+    ],
 )
 def test_schedules_refuse_what_has_no_meaning(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*; got"):
@@ -125,14 +148,18 @@ def test_geco_reaches_its_target_with_the_least_rate() -> None:
         torch.manual_seed(0)
         model = vs.build(SPACE, latent=3, network="mlp:width=32")
         objective = Objective(beta=schedules.Geco(target=target, speed=0.1, decay=0.9))
-        records = [r for s in vs.training(model, objective, data, steps=500, batch=64, lr=5e-3, device="cpu") for r in s.records]
+        records = [
+            r
+            for s in vs.training(model, objective, data, steps=500, batch=64, lr=5e-3, device="cpu")
+            for r in s.records
+        ]
         train = [r for r in records if r.split == "train"]
         assert np.mean([r.distortion for r in train[-10:]]) == pytest.approx(target, abs=0.15)
         assert train[-1].bound == pytest.approx(-(train[-1].rate + train[-1].distortion), abs=1e-3)
         assert train[-1].beta != 1.0
 
 
-# -- terms on the rate --------------------------------------------------------------------------------------------------
+# -- terms on the rate -----------------------------------------------------------------------------
 
 
 def test_free_bits_have_their_value_and_gradient() -> None:
@@ -143,7 +170,11 @@ def test_free_bits_have_their_value_and_gradient() -> None:
         nats = float(rate[0].mean(0).sort().values[1]) * (1.1 if group == "unit" else 1.0)
         term = FreeBits(nats, group=group, smooth=smooth)(changed, NOW).mean()  # type: ignore[arg-type]
         means = rate[0].mean(0) if group == "unit" else rate[0].sum(-1).mean(0, keepdim=True)
-        rounded = nats + smooth * torch.nn.functional.softplus((means - nats) / smooth) if smooth else means.clamp_min(nats)
+        rounded = (
+            nats + smooth * torch.nn.functional.softplus((means - nats) / smooth)
+            if smooth
+            else means.clamp_min(nats)
+        )
         assert float(term) == pytest.approx(float(rounded.sum()), rel=1e-5)
         (found,) = torch.autograd.grad(term, rate)
         (expected,) = torch.autograd.grad(rounded.sum(), rate)
@@ -163,7 +194,9 @@ def test_a_capacity_has_its_value_and_gradient() -> None:
         torch.testing.assert_close(a, b)
 
 
-def trained(objective: Objective, data: vs.Data, steps: int = 400, **parts: Any) -> tuple[vs.VAE, list[Any]]:
+def trained(
+    objective: Objective, data: vs.Data, steps: int = 400, **parts: Any
+) -> tuple[vs.VAE, list[Any]]:
     torch.manual_seed(0)
     model = vs.build(data.space, latent=4, **({"network": "mlp:width=16"} | parts))
     run = vs.training(model, objective, data, steps=steps, batch=64, lr=5e-3, device="cpu")
@@ -183,7 +216,9 @@ def test_free_bits_keep_units_above_them_where_they_would_switch_off() -> None:
     low, high = (float(m.draw(batch, 1).rate[0].mean(0).min()) for m in (plain, held))
     assert low < 0.05 < 0.2 < high
     last = records[-1]
-    assert last.bound == pytest.approx(-(last.rate + last.distortion), abs=1e-3), "what is reported is not what is optimised"
+    assert last.bound == pytest.approx(-(last.rate + last.distortion), abs=1e-3), (
+        "what is reported is not what is optimised"
+    )
 
 
 def test_a_capacity_is_reached() -> None:
@@ -191,12 +226,15 @@ def test_a_capacity_is_reached() -> None:
     assert records[-1].rate == pytest.approx(1.5, abs=0.15)
 
 
-# -- penalties --------------------------------------------------------------------------------------------------------
+# -- penalties -------------------------------------------------------------------------------------
 
 
 def test_the_aggregate_density_has_the_true_one_as_its_mean() -> None:
     # All batches of 2 from 4 data: the mean of the estimate at a draw of datum 0 is q(z) exactly.
-    means, logvars = torch.randn(4, 2, dtype=torch.float64), 0.3 * torch.randn(4, 2, dtype=torch.float64)
+    means, logvars = (
+        torch.randn(4, 2, dtype=torch.float64),
+        0.3 * torch.randn(4, 2, dtype=torch.float64),
+    )
     z = torch.randn(1, 2, dtype=torch.float64)
     every = densities.Normal(means, logvars)
     true_joint = torch.exp(every.log_prob(z.unsqueeze(1))).mean()
@@ -216,8 +254,12 @@ def test_total_correlation_of_correlated_codes_is_found() -> None:
     rho, n = 0.8, 2000
     mean = np.random.default_rng(0).multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
     wide = 0.3**2
-    q = densities.Normal(torch.from_numpy(mean), torch.full((n, 2), math.log(wide), dtype=torch.float64))
-    z = q.from_noise(torch.randn(1, n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    q = densities.Normal(
+        torch.from_numpy(mean), torch.full((n, 2), math.log(wide), dtype=torch.float64)
+    )
+    z = q.from_noise(
+        torch.randn(1, n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
     penalty = TotalCorrelation()
     penalty.rows = n
     found = float(penalty(replace(drawn(), q=q, z=z), NOW))
@@ -232,29 +274,40 @@ def test_dip_is_what_numpy_says() -> None:
         covariance = np.cov(mean.T, bias=True) + (np.diag(variance.mean(0)) if kind == "ii" else 0)
         off = covariance - np.diag(np.diag(covariance))
         expected = 3 * (off**2).sum() + 7 * ((np.diag(covariance) - 1) ** 2).sum()
-        assert float(Dip(kind=kind, off=3, diagonal=7)(draws, NOW)) == pytest.approx(expected, rel=1e-4)  # type: ignore[arg-type]
+        assert float(Dip(kind=kind, off=3, diagonal=7)(draws, NOW)) == pytest.approx(
+            expected, rel=1e-4
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("units", [(4,), (2, 2, 1)])
 @pytest.mark.parametrize("name", TABLE["posterior"])
-def test_the_covariance_of_dip_is_that_of_draws_for_every_posterior(name: str, units: tuple[int, ...]) -> None:
+def test_the_covariance_of_dip_is_that_of_draws_for_every_posterior(
+    name: str, units: tuple[int, ...]
+) -> None:
     generator = torch.Generator().manual_seed(1)
     made, space, rows, k = TABLE["posterior"][name], make_space(Kind.BINARY, (6,)), 1000, 64
     torch.manual_seed(0)
     posterior = made(space, torch.nn.Identity(), made.latents(units)).double()  # type: ignore[attr-defined]
-    features = torch.randn(rows, *made.outputs(posterior.units), dtype=torch.float64, generator=generator)  # type: ignore[attr-defined]
+    features = torch.randn(
+        rows, *made.outputs(posterior.units), dtype=torch.float64, generator=generator
+    )  # type: ignore[attr-defined]
     q = posterior.density(0.6 * features + 0.5)
     z = q.from_noise(posterior.noise(k, rows, generator)).flatten(2).flatten(0, 1).detach()
     centred = z - z.mean(0)
     expected = centred.T @ centred / len(z)
     error = (centred.unsqueeze(1) * centred.unsqueeze(2)).std(0) / math.sqrt(len(z))
     found = Dip(kind="ii").covariance(replace(drawn(), q=q, z=z)).detach()
-    # A flow's own moments are of 16 draws of each datum in place of 64, and its means over data are exact to 0.5 % at most.
+    # A flow's own moments are of 16 draws of each datum in place of 64, and its means over data are
+    # exact to 0.5 % at most.
     allowed = 5 * error if posterior.scored_anywhere else 5 * error * math.sqrt(1 + 64 / 16) + 0.005
     assert ((found - expected).abs() < allowed).all()
     if name not in INDEPENDENT:
-        without = torch.cov(q.mean.flatten(1).T, correction=0) + torch.diag(q.variance.flatten(1).mean(0))
-        assert ((without - expected).abs() > allowed).any(), "the test would not see off-diagonals that are left out"
+        without = torch.cov(q.mean.flatten(1).T, correction=0) + torch.diag(
+            q.variance.flatten(1).mean(0)
+        )
+        assert ((without - expected).abs() > allowed).any(), (
+            "the test would not see off-diagonals that are left out"
+        )
 
 
 INDEPENDENT = {"normal", "laplace", "logistic", "student-t", "gumbel", "bernoulli"}
@@ -294,12 +347,18 @@ def test_penalties_act_on_the_loss_alone_and_reach_the_encoder(name: str) -> Non
     noise = model.noise(1, 16)
     plain = Objective()(model, batch, NOW, noise)
     heavy = Objective(penalties=[made])(model, batch, NOW, noise)
-    for a, b in ((plain.bound, heavy.bound), (plain.rate, heavy.rate), (plain.distortion, heavy.distortion)):
+    for a, b in (
+        (plain.bound, heavy.bound),
+        (plain.rate, heavy.rate),
+        (plain.distortion, heavy.distortion),
+    ):
         assert float(a) == pytest.approx(float(b), abs=1e-5)
     (expected,) = torch.autograd.grad(heavy.loss - plain.loss, model.posterior.encoder.last.bias)
     assert float(expected.abs().max()) > 0
     draws = model.draw(batch, 1, noise=noise)
-    assert float(heavy.loss - plain.loss) == pytest.approx(made.weight * float(made(draws, NOW)), rel=1e-3, abs=1e-4)
+    assert float(heavy.loss - plain.loss) == pytest.approx(
+        made.weight * float(made(draws, NOW)), rel=1e-3, abs=1e-4
+    )
     with pytest.raises(ValueError, match="expected a batch of 2 or more"):
         made.prepare(model, 100, 1, 0)
 
@@ -313,7 +372,9 @@ def test_a_total_correlation_that_is_penalised_falls() -> None:
     for objective in (Objective(), Objective(penalties=[TotalCorrelation(weight=20.0)])):
         model, _ = trained(objective, data, 300)
         draws = model.draw(
-            Batch(torch.from_numpy(data.train.values)), 1, noise=model.noise(1, len(data.train), torch.Generator().manual_seed(0))
+            Batch(torch.from_numpy(data.train.values)),
+            1,
+            noise=model.noise(1, len(data.train), torch.Generator().manual_seed(0)),
         )
         measure = TotalCorrelation()
         measure.rows = len(data.train)
@@ -321,14 +382,16 @@ def test_a_total_correlation_that_is_penalised_falls() -> None:
     assert found[1] < 0.5 * found[0]
 
 
-# -- aggressive updates -------------------------------------------------------------------------------------------------
+# -- aggressive updates ----------------------------------------------------------------------------
 
 
 def lagging(steps: int = 40) -> tuple[Training, vs.VAE]:
     data = make_data(SPACE, make_values(SPACE, 200))
     torch.manual_seed(0)
     model = vs.build(SPACE, latent=2, network="mlp:width=8", likelihood="bernoulli")
-    return vs.training(model, Objective(aggressive=True), data, steps=steps, batch=32, device="cpu"), model
+    return vs.training(
+        model, Objective(aggressive=True), data, steps=steps, batch=32, device="cpu"
+    ), model
 
 
 def test_the_encoder_alone_catches_up() -> None:
@@ -364,35 +427,66 @@ def test_aggressive_updates_end_when_information_no_longer_rises() -> None:
     assert counts[0] and counts[-1] == 0
 
 
-# -- freezing ---------------------------------------------------------------------------------------------------------
+# -- freezing --------------------------------------------------------------------------------------
 
 
 def test_what_is_frozen_stays_bit_for_bit() -> None:
     data = make_data(SPACE, make_values(SPACE, 200))
     model = built(prior="mixture:components=3")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    for _ in vs.training(model, Objective(), data, steps=20, batch=32, device="cpu", freeze=("posterior", "likelihood")):
+    for _ in vs.training(
+        model,
+        Objective(),
+        data,
+        steps=20,
+        batch=32,
+        device="cpu",
+        freeze=("posterior", "likelihood"),
+    ):
         pass
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) != name.startswith("prior."), name
     assert all(p.requires_grad for p in model.parameters()), "and may be trained again"
-    with pytest.raises(ValueError, match="expected parts of the model to freeze: posterior, likelihood, prior; got 'encoder'"):
+    with pytest.raises(
+        ValueError,
+        match="expected parts of the model to freeze: posterior, likelihood, prior; got 'encoder'",
+    ):
         vs.training(model, Objective(), data, steps=2, freeze=("encoder",))
     with pytest.raises(ValueError, match="expected something to train"):
-        vs.training(built(), Objective(), data, steps=2, freeze=("posterior", "likelihood", "prior"))
+        vs.training(
+            built(), Objective(), data, steps=2, freeze=("posterior", "likelihood", "prior")
+        )
 
 
-# -- refusals, recipes and the command line -----------------------------------------------------------------------------
+# -- refusals, recipes and the command line --------------------------------------------------------
 
 
 def test_what_has_no_meaning_is_refused_with_the_nearest_that_has() -> None:
     for make, message in (
-        (lambda: Objective("iwae", k=3, rate=FreeBits(0.5)), "expected objective elbo with FreeBits"),
-        (lambda: Objective("iwae", k=3, rate=Capacity(to=2)), "expected objective elbo with Capacity"),
-        (lambda: Objective(gradient=find("gradient", "stl")(), rate=FreeBits(0.5)), "expected gradient pathwise with FreeBits"),
-        (lambda: Objective(k=2, gradient=find("gradient", "score")(), penalties=[Dip()]), "expected gradient pathwise with penalties"),
-        (lambda: find("objective", "miwae")(find("gradient", "stl")()), "expected gradient pathwise for miwae with k > 1"),
-        (lambda: find("objective", "ciwae")(find("gradient", "dreg")()), "expected gradient pathwise for ciwae"),
+        (
+            lambda: Objective("iwae", k=3, rate=FreeBits(0.5)),
+            "expected objective elbo with FreeBits",
+        ),
+        (
+            lambda: Objective("iwae", k=3, rate=Capacity(to=2)),
+            "expected objective elbo with Capacity",
+        ),
+        (
+            lambda: Objective(gradient=find("gradient", "stl")(), rate=FreeBits(0.5)),
+            "expected gradient pathwise with FreeBits",
+        ),
+        (
+            lambda: Objective(k=2, gradient=find("gradient", "score")(), penalties=[Dip()]),
+            "expected gradient pathwise with penalties",
+        ),
+        (
+            lambda: find("objective", "miwae")(find("gradient", "stl")()),
+            "expected gradient pathwise for miwae with k > 1",
+        ),
+        (
+            lambda: find("objective", "ciwae")(find("gradient", "dreg")()),
+            "expected gradient pathwise for ciwae",
+        ),
         (lambda: find("objective", "ciwae:weight=2")(), "expected a weight in"),
         (lambda: FreeBits(-1.0), "expected free bits"),
         (lambda: Capacity(to=2, gamma=0), "expected gamma above 0"),
@@ -401,13 +495,32 @@ def test_what_has_no_meaning_is_refused_with_the_nearest_that_has() -> None:
             make()
     data = make_data(SPACE, make_values(SPACE, 100))
     for parts, objective, message in (
-        ({"prior": "mixture"}, Objective(rate=FreeBits(0.5)), "expected a closed-form rate of each unit for free bits"),
-        ({"posterior": "full-normal"}, Objective(penalties=[TotalCorrelation()]), "expected a posterior of independent units"),
-        ({"posterior": "planar"}, Objective(aggressive=True), "expected one process and an encoder"),
+        (
+            {"prior": "mixture"},
+            Objective(rate=FreeBits(0.5)),
+            "expected a closed-form rate of each unit for free bits",
+        ),
+        (
+            {"posterior": "full-normal"},
+            Objective(penalties=[TotalCorrelation()]),
+            "expected a posterior of independent units",
+        ),
+        (
+            {"posterior": "planar"},
+            Objective(aggressive=True),
+            "expected one process and an encoder",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             vs.training(built(**parts), objective, data, steps=2, batch=16, device="cpu")
-    for _ in vs.training(built(prior="mixture"), Objective(rate=FreeBits(1.0, group="all")), data, steps=2, batch=16, device="cpu"):
+    for _ in vs.training(
+        built(prior="mixture"),
+        Objective(rate=FreeBits(1.0, group="all")),
+        data,
+        steps=2,
+        batch=16,
+        device="cpu",
+    ):
         pass
 
 
@@ -415,20 +528,52 @@ NEEDED = {"geco": ":target=3", "sigma-vae": None}
 
 
 @pytest.mark.parametrize("name", TABLE["recipe"])
-def test_recipes_expand_to_options_that_repeat_them(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_expand_to_options_that_repeat_them(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     real = name == "sigma-vae"
-    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32) if real else make_values(SPACE, 120)
+    x = (
+        np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+        if real
+        else make_values(SPACE, 120)
+    )
     np.save(tmp_path / "x.npy", x)
     run, again = tmp_path / "run", tmp_path / "again"
-    small = ["--steps", "12", "--batch", "16", "--latent", "2", "--network", "mlp:width=8", "--quiet"]
+    small = [
+        "--steps",
+        "12",
+        "--batch",
+        "16",
+        "--latent",
+        "2",
+        "--network",
+        "mlp:width=8",
+        "--quiet",
+    ]
     small += ["--prior", "vamp:inputs=4"] if name == "vampprior" else []
-    assert main(["train", str(tmp_path / "x.npy"), "--recipe", name + (NEEDED.get(name) or ""), "--run", str(run), *small]) == 0, (
-        capsys.readouterr()
-    )
+    assert (
+        main(
+            [
+                "train",
+                str(tmp_path / "x.npy"),
+                "--recipe",
+                name + (NEEDED.get(name) or ""),
+                "--run",
+                str(run),
+                *small,
+            ]
+        )
+        == 0
+    ), capsys.readouterr()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert "recipe" not in config
-    assert main(["train", "--config", str(run / "config.yaml"), "--run", str(again), "--quiet"]) == 0, capsys.readouterr()
-    lines = [[json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()] for r in (run, again)]
+    assert (
+        main(["train", "--config", str(run / "config.yaml"), "--run", str(again), "--quiet"]) == 0
+    ), capsys.readouterr()
+    lines = [
+        [json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()]
+        for r in (run, again)
+    ]
     assert [line["bound"] for line in lines[0]] == [line["bound"] for line in lines[1]]
     assert main(["diagnose", str(run), "--quiet"]) == 0, capsys.readouterr()
 
@@ -448,18 +593,33 @@ def test_an_option_beside_a_recipe_wins(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--recipe", "geco"], "expected geco:target=...; got geco without it"),
         (["--recipe", "beta-tcvea"], "expected a recipe: 'beta-tcvae'"),
-        (["--free-bits", "some"], "expected free bits as NATS or NATS:group=all,smooth=0.1; got 'some'"),
+        (
+            ["--free-bits", "some"],
+            "expected free bits as NATS or NATS:group=all,smooth=0.1; got 'some'",
+        ),
         (["--free-bits", "0.5", "--objective", "iwae"], "expected objective elbo with FreeBits"),
-        (["--free-bits", "0.5", "--capacity", "to=3"], "expected free bits or a capacity; got both"),
+        (
+            ["--free-bits", "0.5", "--capacity", "to=3"],
+            "expected free bits or a capacity; got both",
+        ),
         (["--free-bits", "0.5:group=some"], "expected free-bits:group to be 'unit' or 'all'"),
         (["--capacity", "gamma=3"], "expected capacity:to=...; got capacity without it"),
         (["--capacity", "to=3,share=2"], "expected a warm-up within the run"),
         (["--penalty", "tc"], "expected a penalty"),
-        (["--penalty", "mmd", "--gradient", "score", "--objective", "elbo:k=2"], "expected gradient pathwise with penalties"),
+        (
+            ["--penalty", "mmd", "--gradient", "score", "--objective", "elbo:k=2"],
+            "expected gradient pathwise with penalties",
+        ),
         (["--beta", "cyclical:share=3"], "expected a warm-up within the run"),
-        (["--freeze", "decoder"], "expected parts of the model to freeze: posterior, likelihood, prior; got 'decoder'"),
+        (
+            ["--freeze", "decoder"],
+            "expected parts of the model to freeze: posterior, likelihood, prior; got 'decoder'",
+        ),
         (["--objective", "miwae:m=0"], "expected m and k of 1 or more"),
-        (["--gradient", "score", "--objective", "iwae:k=1"], "expected k of 2 or more draws for the baseline leave-one-out"),
+        (
+            ["--gradient", "score", "--objective", "iwae:k=1"],
+            "expected k of 2 or more draws for the baseline leave-one-out",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(
@@ -467,7 +627,9 @@ def test_mistakes_are_one_line_and_nothing_is_written(
 ) -> None:
     np.save(tmp_path / "x.npy", make_values(SPACE, 120))
     run = tmp_path / "run"
-    assert main(["train", str(tmp_path / "x.npy"), "--run", str(run), "--steps", "5", *options]) == 2
+    assert (
+        main(["train", str(tmp_path / "x.npy"), "--run", str(run), "--steps", "5", *options]) == 2
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error, error
     assert not run.exists()

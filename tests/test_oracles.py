@@ -1,4 +1,5 @@
-"""Exact answers: probabilistic PCA, quadrature, closed forms, importance-weighted bounds on a linear-Gaussian model."""
+"""Exact answers: probabilistic PCA, quadrature, closed forms, importance-weighted bounds on a
+linear-Gaussian model."""
 
 import math
 
@@ -32,9 +33,15 @@ def pca_solution(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def set_linear(
-    model: vs.VAE, weights: np.ndarray, bias: np.ndarray, encoder: np.ndarray, mean_bias: np.ndarray, variance: np.ndarray
+    model: vs.VAE,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    encoder: np.ndarray,
+    mean_bias: np.ndarray,
+    variance: np.ndarray,
 ) -> None:
-    """Give a linear VAE its weights: x = W z + bias, q's mean = encoder x + mean_bias, q's variance constant."""
+    """Give a linear VAE its weights: x = W z + bias, q's mean = encoder x + mean_bias, q's variance
+    constant."""
     limit = model.posterior.limit
     logvar = np.log(variance)
     raw = logvar / (1 - np.abs(logvar) / limit)
@@ -46,16 +53,25 @@ def set_linear(
         model.likelihood.decoder.last.bias.copy_(torch.from_numpy(bias))
 
 
-def exact_pca_model(rotation: np.ndarray | None = None, shift: np.ndarray | None = None, widen: float = 1.0) -> tuple[vs.VAE, Batch]:
+def exact_pca_model(
+    rotation: np.ndarray | None = None, shift: np.ndarray | None = None, widen: float = 1.0
+) -> tuple[vs.VAE, Batch]:
     x = pca_data()
     mean, weights, sigma2 = pca_solution(x)
-    model = vs.build(make_space(Kind.REAL, (20,)), latent=5, network="linear", likelihood=f"gaussian:variance={float(sigma2)!r}")
+    model = vs.build(
+        make_space(Kind.REAL, (20,)),
+        latent=5,
+        network="linear",
+        likelihood=f"gaussian:variance={float(sigma2)!r}",
+    )
     weights = weights if rotation is None else weights @ rotation
     inner = weights.T @ weights + sigma2 * np.eye(5)
     encoder = np.linalg.solve(inner, weights.T)
     precision = inner / sigma2
     variance = widen / np.diag(precision)
-    set_linear(model, weights, mean, encoder, -encoder @ mean + (0 if shift is None else shift), variance)
+    set_linear(
+        model, weights, mean, encoder, -encoder @ mean + (0 if shift is None else shift), variance
+    )
     return model, Batch(torch.from_numpy(x))
 
 
@@ -77,7 +93,8 @@ def test_at_the_exact_posterior_every_weight_is_the_likelihood() -> None:
 
 @pytest.mark.usefixtures("float64")
 def test_encoder_gradient_of_log_w_vanishes_at_the_exact_posterior() -> None:
-    # The sticking-the-landing gradient: q is scored with its parameters held, and log w does not depend on z.
+    # The sticking-the-landing gradient: q is scored with its parameters held, and log w does not
+    # depend on z.
     model, batch = exact_pca_model()
     draws = model.draw(batch, 3)
     held = draws.log_px + draws.log_pz - draws.q.detach().log_prob(draws.z)
@@ -90,7 +107,11 @@ def test_encoder_gradient_of_log_w_vanishes_at_the_exact_posterior() -> None:
 @pytest.mark.usefixtures("float64")
 def test_gap_of_a_factorised_posterior() -> None:
     model, batch = exact_pca_model(rotation())
-    bound = elbo(model.draw(batch, 4000, noise=model.noise(4000, len(batch), torch.Generator().manual_seed(0))))
+    bound = elbo(
+        model.draw(
+            batch, 4000, noise=model.noise(4000, len(batch), torch.Generator().manual_seed(0))
+        )
+    )
     # The distortion's Monte Carlo error over 4,000 draws of 1,000 data is some 1e-3.
     assert LOG_LIKELIHOOD - float(bound.mean()) == pytest.approx(0.459836535775, abs=5e-3)
 
@@ -106,9 +127,13 @@ def test_amortization_gap_of_a_shift_and_a_scale() -> None:
         both = torch.cat([noise, -noise])  # antithetic draws cancel what is odd in the noise
         return LOG_LIKELIHOOD - float(elbo(model.draw(batch, 1000, noise=both)).mean())
 
-    assert gap(*exact_pca_model(shift=shift)) == pytest.approx(0.5 * shift @ precision @ shift, rel=2e-2)
+    assert gap(*exact_pca_model(shift=shift)) == pytest.approx(
+        0.5 * shift @ precision @ shift, rel=2e-2
+    )
     wide = 1.7
-    assert gap(*exact_pca_model(widen=wide)) == pytest.approx(2.5 * (wide - 1 - math.log(wide)), rel=2e-2)
+    assert gap(*exact_pca_model(widen=wide)) == pytest.approx(
+        2.5 * (wide - 1 - math.log(wide)), rel=2e-2
+    )
     assert mean.shape == (20,)
 
 
@@ -116,16 +141,30 @@ def test_amortization_gap_of_a_shift_and_a_scale() -> None:
 @pytest.mark.parametrize("variance", ["shared", "optimal-shared"])
 def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(variance: str) -> None:
     x = pca_data().astype(np.float32)
-    # Every step sees all 1,000 data. Without validation data the latest average is kept; validating each step would double the time.
+    # Every step sees all 1,000 data. Without validation data the latest average is kept; validating
+    # each step would double the time.
     data = make_data(make_space(Kind.REAL, (20,)), x)
     data = vs.Data(data.train, data.valid.take(0), data.test, data.space, "oracle")
     torch.manual_seed(0)
-    model = vs.build(data.space, latent=5, network="linear", likelihood=f"gaussian:variance={variance}")
+    model = vs.build(
+        data.space, latent=5, network="linear", likelihood=f"gaussian:variance={variance}"
+    )
     optimizer, threads = "adamw:weight_decay=0,beta2=0.99", torch.get_num_threads()
     torch.set_num_threads(1)  # products this small only wait for a second thread
-    # Its gradient has no variance at the optimum, where q is the posterior: half the steps of the pathwise one.
+    # Its gradient has no variance at the optimum, where q is the posterior: half the steps of the
+    # pathwise one.
     objective = vs.Objective(gradient=vs.gradients.StickingTheLanding())
-    for _ in vs.training(model, objective, data, steps=8000, batch=1000, lr=0.25, ema=0.998, optimizer=optimizer, device="cpu"):
+    for _ in vs.training(
+        model,
+        objective,
+        data,
+        steps=8000,
+        batch=1000,
+        lr=0.25,
+        ema=0.998,
+        optimizer=optimizer,
+        device="cpu",
+    ):
         pass
     torch.set_num_threads(threads)
     best = vs.evaluate(model, data.test, k=100, methods=["iwae"])["iwae"].mean()[0]
@@ -134,13 +173,16 @@ def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(var
 
 
 def test_units_are_the_users_whatever_the_standardisation(tmp_path) -> None:
-    # One exact answer, -24.66 - 20 ln 10, for data stored in other units, through every standardisation.
+    # One exact answer, -24.66 - 20 ln 10, for data stored in other units, through every
+    # standardisation.
     x = pca_data()
     mean, weights, sigma2 = pca_solution(x)
     np.savez(tmp_path / "x.npz", train=10 * x + 100, valid=10 * x + 100, test=10 * x + 100)
     for how in ("none", "global", "feature"):
         data = vs.load(f"{tmp_path / 'x.npz'}:standardise={how}")
-        model = vs.build(data.space, latent=5, network="linear", likelihood=f"gaussian:variance={100 * sigma2}")
+        model = vs.build(
+            data.space, latent=5, network="linear", likelihood=f"gaussian:variance={100 * sigma2}"
+        )
         offset, scale = (np.broadcast_to(a, (20,)) for a in (data.space.offset, data.space.scale))
         inner = weights.T @ weights + sigma2 * np.eye(5)
         encoder = np.linalg.solve(inner, weights.T)
@@ -157,14 +199,18 @@ def test_units_are_the_users_whatever_the_standardisation(tmp_path) -> None:
         assert value == pytest.approx(LOG_LIKELIHOOD - 20 * math.log(10), abs=2e-3), how
 
 
-def test_switched_off_units_are_the_optimum_where_the_noise_is_fixed_above_their_eigenvalue() -> None:
+def test_switched_off_units_are_the_optimum_where_the_noise_is_fixed_above_their_eigenvalue() -> (
+    None
+):
     x = pca_data()
     values = np.sort(np.linalg.eigvalsh(np.cov(x.T, bias=True)))[::-1]
     fixed = float((values[3] + values[4]) / 2)
     assert (values > fixed).sum() == 4
     data = make_data(make_space(Kind.REAL, (20,)), x.astype(np.float32))
     torch.manual_seed(1)
-    model = vs.build(data.space, latent=5, network="linear", likelihood=f"gaussian:variance={fixed}")
+    model = vs.build(
+        data.space, latent=5, network="linear", likelihood=f"gaussian:variance={fixed}"
+    )
     for _ in vs.training(model, vs.Objective(), data, steps=2000, batch=250, lr=0.02, device="cpu"):
         pass
     with torch.no_grad():
@@ -173,11 +219,12 @@ def test_switched_off_units_are_the_optimum_where_the_noise_is_fixed_above_their
     assert float(activity.min()) < 1e-3
 
 
-# -- quadrature --------------------------------------------------------------------------------------------------------
+# -- quadrature ------------------------------------------------------------------------------------
 
 
 def quadrature(model: vs.VAE, patterns: torch.Tensor, points: int = 161) -> torch.Tensor:
-    """Return log p(x) of each pattern by the trapezoid rule on [-8, 8] in every latent dimension."""
+    """Return log p(x) of each pattern by the trapezoid rule on [-8, 8] in every latent
+    dimension."""
     axis = torch.linspace(-8, 8, points)
     grid = torch.cartesian_prod(*[axis] * model.units[0]).reshape(-1, 1, model.units[0])
     z = grid.expand(-1, len(patterns), -1)
@@ -222,9 +269,12 @@ def test_bounds_lie_below_quadrature_and_probabilities_sum_to_one(latent: int) -
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    ("kind", "likelihood", "cells", "levels"), [(Kind.BINARY, "bernoulli", 4, 2), (Kind.CATEGORY, "categorical", 3, 4)]
+    ("kind", "likelihood", "cells", "levels"),
+    [(Kind.BINARY, "bernoulli", 4, 2), (Kind.CATEGORY, "categorical", 3, 4)],
 )
-def test_discrete_likelihoods_sum_to_one(kind: Kind, likelihood: str, cells: int, levels: int) -> None:
+def test_discrete_likelihoods_sum_to_one(
+    kind: Kind, likelihood: str, cells: int, levels: int
+) -> None:
     space = make_space(kind, (cells,), levels)
     model = vs.build(space, latent=2, likelihood=likelihood, network="mlp:width=8")
     every = torch.cartesian_prod(*[torch.arange(levels)] * cells)
@@ -233,7 +283,7 @@ def test_discrete_likelihoods_sum_to_one(kind: Kind, likelihood: str, cells: int
     assert float(total) == pytest.approx(0, abs=1e-12)
 
 
-# -- importance weighting on a linear-Gaussian model ---------------------------------------------------------------------
+# -- importance weighting on a linear-Gaussian model -----------------------------------------------
 
 
 @pytest.mark.usefixtures("float64")
@@ -244,32 +294,47 @@ def test_importance_weighted_bounds_with_a_wrong_posterior() -> None:
     model = vs.build(space, latent=3, network="linear", likelihood=f"gaussian:variance={sigma2}")
     inner = weights.T @ weights + sigma2 * np.eye(3)
     encoder = np.linalg.solve(inner, weights.T)
-    set_linear(model, weights, np.zeros(12), encoder, np.full(3, 0.2), 1.8 * np.diag(np.linalg.inv(inner)) * sigma2)
+    set_linear(
+        model,
+        weights,
+        np.zeros(12),
+        encoder,
+        np.full(3, 0.2),
+        1.8 * np.diag(np.linalg.inv(inner)) * sigma2,
+    )
     x = r.normal(size=(50, 3)) @ weights.T + math.sqrt(sigma2) * r.normal(size=(50, 12))
     covariance = weights @ weights.T + sigma2 * np.eye(12)
     exact = -0.5 * (
-        12 * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1] + np.einsum("ni,ni->n", x, np.linalg.solve(covariance, x.T).T)
+        12 * math.log(2 * math.pi)
+        + np.linalg.slogdet(covariance)[1]
+        + np.einsum("ni,ni->n", x, np.linalg.solve(covariance, x.T).T)
     )
     rows = vs.data.Rows(x, space, "test")
     bounds = {k: vs.evaluate(model, rows, k=k) for k in (5, 50, 500, 5000)}
-    means = [bounds[5]["elbo"].nats.mean(), *(bounds[k]["iwae"].nats.mean() for k in (5, 50, 500, 5000))]
+    means = [
+        bounds[5]["elbo"].nats.mean(),
+        *(bounds[k]["iwae"].nats.mean() for k in (5, 50, 500, 5000)),
+    ]
     assert means[0] < means[1] - 0.1
     assert means[1] < exact.mean()
     assert means[-1] == pytest.approx(exact.mean(), abs=0.01)
     # The bias of IWAE_k falls as 1 / k (Var(w) / (2 k E[w]^2)), but for Monte Carlo error.
     gaps = exact.mean() - np.array(means[1:])
     assert (np.diff(gaps) < 0.005).all()
-    # Mistake 3: the self-normalised sum of w log w rises above the truth, so it is no bound; ours stays below.
+    # Mistake 3: the self-normalised sum of w log w rises above the truth, so it is no bound; ours
+    # stays below.
     log_w = model.draw(Batch(torch.from_numpy(x)), 50).log_w
     wrong = (torch.softmax(log_w, 0) * log_w).sum(0).mean()
     assert float(wrong) > exact.mean() + 0.1
 
 
-# -- closed forms --------------------------------------------------------------------------------------------------------
+# -- closed forms ----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("mean", "std", "expected"), [(0, 1, 0.0), (1, 1, 0.5), (0, 2, 0.8068528194400547)])
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"), [(0, 1, 0.0), (1, 1, 0.5), (0, 2, 0.8068528194400547)]
+)
 def test_kl_values(mean: float, std: float, expected: float) -> None:
     q = densities.Normal(torch.tensor([[float(mean)]]), torch.tensor([[2 * math.log(std)]]))
     rate = closed_form_kl(q, densities.StandardNormal((1,), torch.zeros(())))
@@ -286,25 +351,31 @@ def test_kl_between_normals_against_torch_and_monte_carlo() -> None:
     rate = closed_form_kl(q, p)
     assert rate is not None
     expected = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mean, (0.5 * logvar).exp()), torch.distributions.Normal(other, (0.5 * other_logvar).exp())
+        torch.distributions.Normal(mean, (0.5 * logvar).exp()),
+        torch.distributions.Normal(other, (0.5 * other_logvar).exp()),
     )
     torch.testing.assert_close(rate[0], expected)
     z = q.from_noise(torch.randn(100_000, 8, 3, generator=r))
     sampled = q.log_prob(z) - p.log_prob(z)
-    assert ((sampled.mean(0) - rate.sum(-1)[0]).abs() < 4.5 * sampled.std(0) / math.sqrt(100_000)).all()
+    assert (
+        (sampled.mean(0) - rate.sum(-1)[0]).abs() < 4.5 * sampled.std(0) / math.sqrt(100_000)
+    ).all()
 
 
 @pytest.mark.usefixtures("float64")
 def test_best_shared_variance_is_the_mean_squared_residual() -> None:
     space = make_space(Kind.REAL, (6,))
-    model = vs.build(space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=optimal-shared").train()
+    model = vs.build(
+        space, latent=2, network="mlp:width=8", likelihood="gaussian:variance=optimal-shared"
+    ).train()
     batch = Batch(torch.from_numpy(make_values(space, 40)).double())
     draws = model.draw(batch)
     residual = (batch.x - draws.px.mean[0]).square().mean()
     expected = -3 * (math.log(2 * math.pi * float(residual)) + 1)
     trained = draws.trained().log_px.mean()
     assert float(trained) == pytest.approx(expected, abs=1e-9)
-    # What is reported is the stored variance's (still 1 here), and never the one made from the batch being scored.
+    # What is reported is the stored variance's (still 1 here), and never the one made from the
+    # batch being scored.
     reported = densities.Normal(draws.px.mean, torch.zeros(()), 1).log_prob(batch.x).mean()
     assert float(draws.log_px.mean()) == pytest.approx(float(reported), abs=1e-12)
     model.fit_to_data([(batch, torch.zeros(1, 40, 2))])
@@ -312,7 +383,7 @@ def test_best_shared_variance_is_the_mean_squared_residual() -> None:
     assert float(model.likelihood.log_variance.exp()) == pytest.approx(float(fitted), rel=1e-9)
 
 
-# -- gradients -----------------------------------------------------------------------------------------------------------
+# -- gradients -------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("float64")
@@ -332,7 +403,9 @@ def test_gradient_of_one_example_by_hand_and_by_finite_differences() -> None:
     q = model.posterior(batch)
     mean, logvar = q.mean.detach().requires_grad_(), q.logvar.detach().requires_grad_()
     value = loss(mean, logvar)
-    assert float(value) == pytest.approx(float(vs.Objective()(model, batch, torch.tensor(0.0), noise).loss), abs=1e-12)
+    assert float(value) == pytest.approx(
+        float(vs.Objective()(model, batch, torch.tensor(0.0), noise).loss), abs=1e-12
+    )
     by_autograd = torch.autograd.grad(value, (mean, logvar))
     std = (0.5 * logvar).exp()
     z = (mean + std * noise[0]).detach().requires_grad_()
@@ -359,32 +432,47 @@ def test_gradient_of_one_example_by_hand_and_by_finite_differences() -> None:
 def test_gaussian_log_density_and_gradient_against_torch(variance: str) -> None:
     torch.manual_seed(0)
     space = make_space(Kind.REAL, (6,))
-    model = vs.build(space, latent=2, network="mlp:width=8", likelihood=f"gaussian:variance={variance}")
+    model = vs.build(
+        space, latent=2, network="mlp:width=8", likelihood=f"gaussian:variance={variance}"
+    )
     z, x = torch.randn(3, 4, 2), torch.randn(4, 6)
     px = model.likelihood(z)
     std = px.std.expand_as(px.mean)
-    torch.testing.assert_close(px.log_prob(x), torch.distributions.Normal(px.mean, std).log_prob(x).sum(-1))
+    torch.testing.assert_close(
+        px.log_prob(x), torch.distributions.Normal(px.mean, std).log_prob(x).sum(-1)
+    )
     if variance == "0.3":
         assert float(std.square().mean()) == pytest.approx(0.3)
-    gradients = torch.autograd.grad(px.log_prob(x).sum(), list(model.likelihood.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        px.log_prob(x).sum(), list(model.likelihood.parameters()), allow_unused=True
+    )
     assert all(g is not None for g in gradients)
 
 
 @pytest.mark.usefixtures("float64")
 def test_bernoulli_log_probability_is_exact_for_any_logit() -> None:
-    logits = torch.tensor([[-800.0, -60.0, -25.0, -1.0, 0.0, 1.0, 25.0, 60.0, 800.0]], requires_grad=True)
+    logits = torch.tensor(
+        [[-800.0, -60.0, -25.0, -1.0, 0.0, 1.0, 25.0, 60.0, 800.0]], requires_grad=True
+    )
     for value in (0.0, 1.0):
         x = torch.full((1, 9), value)
         expected = torch.nn.functional.logsigmoid(logits if value else -logits).sum(-1)
         got = densities.Bernoulli(logits, 1).log_prob(x)
         torch.testing.assert_close(got, expected, rtol=1e-15, atol=1e-15)
-        torch.testing.assert_close(torch.autograd.grad(got.sum(), logits)[0], x - torch.sigmoid(logits), rtol=1e-14, atol=1e-300)
+        torch.testing.assert_close(
+            torch.autograd.grad(got.sum(), logits)[0],
+            x - torch.sigmoid(logits),
+            rtol=1e-14,
+            atol=1e-300,
+        )
         masked = densities.Bernoulli(logits, 1).log_prob(x, torch.ones(1, 9, dtype=torch.bool))
         torch.testing.assert_close(masked, expected, rtol=1e-15, atol=1e-15)
 
 
 def test_soft_limit_is_bounded_increasing_and_never_flat() -> None:
-    x = torch.tensor([-1e30, -1e6, -1e3, -10.0, -0.01, 0.0, 0.01, 10.0, 1e3, 1e6, 1e30], requires_grad=True)
+    x = torch.tensor(
+        [-1e30, -1e6, -1e3, -10.0, -0.01, 0.0, 0.01, 10.0, 1e3, 1e6, 1e30], requires_grad=True
+    )
     y = soft_limit(x, 20.0)
     assert (y.abs() <= 20).all()
     assert (y.diff() >= 0).all()
@@ -397,7 +485,9 @@ def test_soft_limit_is_bounded_increasing_and_never_flat() -> None:
 def test_a_saturating_log_variance_makes_no_nan() -> None:
     space = make_space(Kind.REAL, (6,))
     for variance in ("pixel", "shared"):
-        model = vs.build(space, latent=2, network="mlp:width=8", likelihood=f"gaussian:variance={variance}")
+        model = vs.build(
+            space, latent=2, network="mlp:width=8", likelihood=f"gaussian:variance={variance}"
+        )
         for extreme in (1e8, -1e8):
             with torch.no_grad():
                 model.posterior.encoder.last.bias[2:].fill_(extreme)
@@ -405,8 +495,12 @@ def test_a_saturating_log_variance_makes_no_nan() -> None:
                     model.likelihood.decoder.last.bias[6:].fill_(extreme)
                 else:
                     model.likelihood.log_variance.fill_(extreme)
-            loss = vs.Objective()(model, Batch(torch.from_numpy(make_values(space, 4))), torch.tensor(0.0)).loss
+            loss = vs.Objective()(
+                model, Batch(torch.from_numpy(make_values(space, 4))), torch.tensor(0.0)
+            ).loss
             loss.backward()
             assert torch.isfinite(loss)
-            assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+            assert all(
+                torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
+            )
             assert float(model.posterior.encoder.last.bias.grad[2:].abs().max()) > 0

@@ -1,4 +1,5 @@
-"""Families of q(z | x): their densities against torch's, their laws, closed forms, limits, and discrete latents by enumeration."""
+"""Families of q(z | x): their densities against torch's, their laws, closed forms, limits, and
+discrete latents by enumeration."""
 
 import itertools
 import math
@@ -24,24 +25,34 @@ UNITS = 3
 def built(posterior: str, latent: int = UNITS, **parts: Any) -> vs.VAE:
     torch.manual_seed(0)
     space = make_space(Kind.BINARY, (6,))
-    return vs.build(space, latent=latent, posterior=posterior, **({"network": "mlp:width=8"} | parts)).double()
+    return vs.build(
+        space, latent=latent, posterior=posterior, **({"network": "mlp:width=8"} | parts)
+    ).double()
 
 
 def wild(model: vs.VAE, rows: int = 4, scale: float = 0.7) -> torch.Tensor:
     """Return features that no untrained encoder gives: every parameter differs by datum."""
     shape = type(model.posterior).outputs(model.units, **options(model))
-    return scale * torch.randn(rows, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return scale * torch.randn(
+        rows, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def options(model: vs.VAE) -> dict[str, Any]:
-    return {"rank": model.posterior.rank} if isinstance(model.posterior, vs.posteriors.LowRankNormal) else {}
+    return (
+        {"rank": model.posterior.rank}
+        if isinstance(model.posterior, vs.posteriors.LowRankNormal)
+        else {}
+    )
 
 
 def torchs(name: str, q: Any) -> Any:
     """Return the same density by torch.distributions."""
     if name == "full-normal":
         std = torch.exp(0.5 * q.conditional_logvar)
-        return D.MultivariateNormal(q.mean, scale_tril=std.unsqueeze(-1) * (torch.eye(UNITS, dtype=torch.float64) + q.lower))
+        return D.MultivariateNormal(
+            q.mean, scale_tril=std.unsqueeze(-1) * (torch.eye(UNITS, dtype=torch.float64) + q.lower)
+        )
     if name == "low-rank-normal":
         std = torch.exp(0.5 * q.own_logvar)
         return D.LowRankMultivariateNormal(q.mean, std.unsqueeze(-1) * q.factors, std.square())
@@ -72,7 +83,9 @@ def test_densities_are_those_of_torch_at_any_point(name: str) -> None:
     torch.testing.assert_close(q.log_prob(z), expected)
     # More leading dimensions, as when draws of some data are scored under the q of others.
     torch.testing.assert_close(q.log_prob(z.unsqueeze(1)), expected.unsqueeze(1))
-    torch.testing.assert_close(q.log_prob(z[:, :1].unsqueeze(0)), torchs(name, q).log_prob(z[:, :1].unsqueeze(0)))
+    torch.testing.assert_close(
+        q.log_prob(z[:, :1].unsqueeze(0)), torchs(name, q).log_prob(z[:, :1].unsqueeze(0))
+    )
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -97,11 +110,14 @@ def test_draws_have_the_mean_and_variance_that_are_told(name: str) -> None:
     model = built(name)
     q = model.q(wild(model, 2))
     z = q.from_noise(model.noise(100_000, 2, torch.Generator().manual_seed(0)))
-    tolerance = 0.03 if densities.scored_anywhere(q) else 0.4  # a flow's moments are those of 64 draws
+    # a flow's moments are those of 64 draws
+    tolerance = 0.03 if densities.scored_anywhere(q) else 0.4
     torch.testing.assert_close(z.mean(0), q.mean, rtol=0.02, atol=tolerance)
     variance = densities.variance_of(q)
     assert variance is not None
-    torch.testing.assert_close(z.var(0), variance, rtol=0.15 if name == "student-t" else 2 * tolerance, atol=0.05)
+    torch.testing.assert_close(
+        z.var(0), variance, rtol=0.15 if name == "student-t" else 2 * tolerance, atol=0.05
+    )
 
 
 def test_a_full_covariance_and_one_of_low_rank_are_those_of_their_draws() -> None:
@@ -110,7 +126,9 @@ def test_a_full_covariance_and_one_of_low_rank_are_those_of_their_draws() -> Non
         q = model.q(wild(model, 1))
         z = q.from_noise(model.noise(200_000, 1, torch.Generator().manual_seed(0)))[:, 0]
         found, expected = torch.cov(z.T), torchs(name.partition(":")[0], q).covariance_matrix[0]
-        assert float((expected - torch.diag(expected.diag())).abs().max()) > 0.2, "correlations are what it is for"
+        assert float((expected - torch.diag(expected.diag())).abs().max()) > 0.2, (
+            "correlations are what it is for"
+        )
         torch.testing.assert_close(found, expected, rtol=0.03, atol=0.02)
 
 
@@ -118,11 +136,17 @@ def test_a_full_covariance_and_one_of_low_rank_are_those_of_their_draws() -> Non
 def test_kl_of_correlated_normals_is_torchs(name: str) -> None:
     model = built(name)
     q = model.q(wild(model))
-    other = densities.Normal(torch.tensor([0.3, -1.0, 0.0]).double(), torch.tensor([0.5, -0.5, 1.0]).double())
+    other = densities.Normal(
+        torch.tensor([0.3, -1.0, 0.0]).double(), torch.tensor([0.5, -0.5, 1.0]).double()
+    )
     for p in (densities.StandardNormal((UNITS,), torch.zeros((), dtype=torch.float64)), other):
         rate = closed_form_kl(q, p)
         assert rate is not None
-        variance = torch.ones(UNITS, dtype=torch.float64) if isinstance(p, densities.StandardNormal) else p.variance
+        variance = (
+            torch.ones(UNITS, dtype=torch.float64)
+            if isinstance(p, densities.StandardNormal)
+            else p.variance
+        )
         mine = D.MultivariateNormal(torchs(name, q).loc, torchs(name, q).covariance_matrix)
         expected = D.kl_divergence(mine, D.MultivariateNormal(p.mean, torch.diag(variance)))
         torch.testing.assert_close(rate.flatten(2).sum(-1)[0], expected)
@@ -138,7 +162,9 @@ def test_kl_of_location_scale_families_is_their_integral(name: str) -> None:
     integral = torch.trapezoid(torch.exp(log_q) * (log_q - log_p), z[:, 0, 0], dim=0)
     rate = closed_form_kl(q, p)
     assert rate is not None
-    torch.testing.assert_close(rate[0, :, 0], integral, rtol=2e-3 if name == "student-t" else 1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        rate[0, :, 0], integral, rtol=2e-3 if name == "student-t" else 1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -161,17 +187,22 @@ def test_no_unit_falls_below_a_minimum_rate(rate: float) -> None:
         found = closed_form_kl(model.q(wild(model, 200, scale)), p)
         assert found is not None and float(found.min()) >= rate * (1 - 1e-9)
     features = torch.zeros(1, 2, UNITS, dtype=torch.float64)
-    features[:, 1] = 19.0  # the encoder asks for the widest: the rate comes near its minimum, and is not far above it
+    # the encoder asks for the widest: the rate comes near its minimum, and is not far above it
+    features[:, 1] = 19.0
     nearest = closed_form_kl(model.q(features), p)
     assert nearest is not None and float(nearest.max()) < rate * 1.05
 
 
 def test_a_minimum_rate_is_for_the_standard_normal_prior() -> None:
     with pytest.raises(ValueError, match="expected prior normal"):
-        built("normal:min_rate=0.1", prior="conditional", given=vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")]))
+        built(
+            "normal:min_rate=0.1",
+            prior="conditional",
+            given=vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")]),
+        )
 
 
-# -- discrete latents -------------------------------------------------------------------------------------------------
+# -- discrete latents ------------------------------------------------------------------------------
 
 
 def discrete(posterior: str, latent: int) -> tuple[vs.VAE, Batch, torch.Tensor]:
@@ -185,7 +216,10 @@ def discrete(posterior: str, latent: int) -> tuple[vs.VAE, Batch, torch.Tensor]:
         states = [torch.tensor(z) for z in itertools.product((0.0, 1.0), repeat=latent)]
     else:
         eye = torch.eye(model.alphabet)
-        states = [torch.cat([eye[i] for i in chosen]) for chosen in itertools.product(range(model.alphabet), repeat=latent)]
+        states = [
+            torch.cat([eye[i] for i in chosen])
+            for chosen in itertools.product(range(model.alphabet), repeat=latent)
+        ]
     return model, batch, torch.stack(states).double()
 
 
@@ -201,12 +235,18 @@ MODELS = [("bernoulli", 3), ("categorical:codes=3", 2)]
 
 
 @pytest.mark.parametrize(("posterior", "latent"), MODELS)
-def test_discrete_densities_sum_to_one_and_rates_are_the_enumerated_ones(posterior: str, latent: int) -> None:
+def test_discrete_densities_sum_to_one_and_rates_are_the_enumerated_ones(
+    posterior: str, latent: int
+) -> None:
     model, batch, states = discrete(posterior, latent)
     q, p = model.posterior(batch), model.prior(model.posterior, None)
     for density in (q, p):
-        torch.testing.assert_close(torch.exp(density.log_prob(states.unsqueeze(1))).sum(0), torch.ones(1, dtype=torch.float64).expand(2)
-                                   if density is q else torch.ones(1, dtype=torch.float64))  # fmt: skip
+        torch.testing.assert_close(
+            torch.exp(density.log_prob(states.unsqueeze(1))).sum(0),
+            torch.ones(1, dtype=torch.float64).expand(2)
+            if density is q
+            else torch.ones(1, dtype=torch.float64),
+        )
     log_q = q.log_prob(states.unsqueeze(1))
     by_hand = (torch.exp(log_q) * (log_q - p.log_prob(states.unsqueeze(1)))).sum(0)
     rate = closed_form_kl(q, p)
@@ -221,19 +261,30 @@ def test_hard_draws_follow_the_probabilities(posterior: str, latent: int) -> Non
     q = model.posterior(batch)
     z = q.from_noise(model.noise(100_000, 2, torch.Generator().manual_seed(0)))
     found = (z.unsqueeze(1) == states.view(1, len(states), 1, -1)).all(-1).double().mean(0)
-    torch.testing.assert_close(found, torch.exp(q.log_prob(states.unsqueeze(1))), atol=0.006, rtol=0)
-    assert torch.equal(found.sum(0), torch.ones(2, dtype=torch.float64)), "nothing but the states is drawn"
+    torch.testing.assert_close(
+        found, torch.exp(q.log_prob(states.unsqueeze(1))), atol=0.006, rtol=0
+    )
+    assert torch.equal(found.sum(0), torch.ones(2, dtype=torch.float64)), (
+        "nothing but the states is drawn"
+    )
     sharp = q.relaxed(model.noise(1000, 2, torch.Generator().manual_seed(0)), 1e-3)
     hard = q.from_noise(model.noise(1000, 2, torch.Generator().manual_seed(0)))
     assert float((sharp - hard).abs().mean()) < 0.01
 
 
 @pytest.mark.parametrize(("posterior", "latent"), MODELS)
-def test_what_is_reported_of_relaxed_training_comes_from_hard_draws(posterior: str, latent: int) -> None:
+def test_what_is_reported_of_relaxed_training_comes_from_hard_draws(
+    posterior: str, latent: int
+) -> None:
     model, batch, states = discrete(posterior, latent)
     exact = exact_elbo(model, batch, states).detach()
     for estimator in (GumbelSoftmax(), StraightThrough(), None):
-        draws = model.draw(batch, 20_000, gradient=estimator, noise=model.noise(20_000, 2, torch.Generator().manual_seed(3)))
+        draws = model.draw(
+            batch,
+            20_000,
+            gradient=estimator,
+            noise=model.noise(20_000, 2, torch.Generator().manual_seed(3)),
+        )
         assert set(draws.z.unique().tolist()) == {0.0, 1.0}
         error = draws.log_px.std(0) / 20_000**0.5
         assert ((vs.elbo(draws) - exact).abs() < 4.5 * error).all()
@@ -241,16 +292,26 @@ def test_what_is_reported_of_relaxed_training_comes_from_hard_draws(posterior: s
             relaxed = draws.trained()
             assert float(relaxed.z.min()) > 0
             assert float(relaxed.z.max()) < 1
-    loss = vs.Objective(gradient=GumbelSoftmax())(model, batch, torch.tensor(0.0), model.noise(1, 2))
+    loss = vs.Objective(gradient=GumbelSoftmax())(
+        model, batch, torch.tensor(0.0), model.noise(1, 2)
+    )
     assert float(loss.loss) != pytest.approx(-float(loss.bound))
 
 
-def mean_gradient(model: vs.VAE, batch: Batch, estimator: Gradient, k: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard error of the derivative of the ELBO for the last bias of the encoder."""
+def mean_gradient(
+    model: vs.VAE, batch: Batch, estimator: Gradient, k: int, repeats: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard error of the derivative of the ELBO for the last bias of the
+    encoder."""
     bias = model.posterior.encoder.last.bias
     out = []
     for i in range(repeats):
-        draws = model.draw(batch, k, gradient=estimator, noise=model.noise(k, len(batch), torch.Generator().manual_seed(i)))
+        draws = model.draw(
+            batch,
+            k,
+            gradient=estimator,
+            noise=model.noise(k, len(batch), torch.Generator().manual_seed(i)),
+        )
         loss = estimator.surrogate(draws.trained(), vs.elbo).sum()
         out.append(torch.autograd.grad(loss, bias)[0].numpy().copy())
     found = np.stack(out)
@@ -258,17 +319,25 @@ def mean_gradient(model: vs.VAE, batch: Batch, estimator: Gradient, k: int, repe
 
 
 @pytest.mark.parametrize(("posterior", "latent"), MODELS)
-def test_the_score_function_has_the_enumerated_gradient_for_discrete_latents(posterior: str, latent: int) -> None:
+def test_the_score_function_has_the_enumerated_gradient_for_discrete_latents(
+    posterior: str, latent: int
+) -> None:
     model, batch, states = discrete(posterior, latent)
-    exact = torch.autograd.grad(exact_elbo(model, batch, states).sum(), model.posterior.encoder.last.bias)[0].numpy()
+    exact = torch.autograd.grad(
+        exact_elbo(model, batch, states).sum(), model.posterior.encoder.last.bias
+    )[0].numpy()
     mean, error = mean_gradient(model, batch, Score().eval(), 500, 200)
     assert (np.abs(mean - exact) < 4 * error + 1e-12).all()
 
 
 @pytest.mark.parametrize(("posterior", "latent"), MODELS)
-def test_the_bias_of_relaxed_gradients_falls_with_the_temperature(posterior: str, latent: int) -> None:
+def test_the_bias_of_relaxed_gradients_falls_with_the_temperature(
+    posterior: str, latent: int
+) -> None:
     model, batch, states = discrete(posterior, latent)
-    exact = torch.autograd.grad(exact_elbo(model, batch, states).sum(), model.posterior.encoder.last.bias)[0].numpy()
+    exact = torch.autograd.grad(
+        exact_elbo(model, batch, states).sum(), model.posterior.encoder.last.bias
+    )[0].numpy()
     off = {}
     for temperature in (0.1, 5.0):
         mean, error = mean_gradient(model, batch, GumbelSoftmax(temperature=temperature), 2000, 100)
@@ -279,8 +348,9 @@ def test_the_bias_of_relaxed_gradients_falls_with_the_temperature(posterior: str
 
 
 def test_straight_through_is_exact_for_what_is_linear_in_a_choice() -> None:
-    # E f(z) for f = a . z: the derivative of sum p_i a_i. With the relaxed softmax at temperature 1 the mean gradient is not exact, and
-    # its sign and size are right; what must be exact is the value, which is that of hard draws.
+    # E f(z) for f = a . z: the derivative of sum p_i a_i. With the relaxed softmax at temperature 1
+    # the mean gradient is not exact, and its sign and size are right; what must be exact is the
+    # value, which is that of hard draws.
     logits = torch.tensor([[0.5, -1.0, 0.2]], dtype=torch.float64, requires_grad=True)
     a = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     q = densities.OneHot(logits, 3, 1)
@@ -321,7 +391,12 @@ def test_what_has_no_meaning_for_discrete_latents_is_refused() -> None:
     data = make_data(make_space(Kind.BINARY, (6,)), make_values(make_space(Kind.BINARY, (6,)), 40))
     hard, real = built("bernoulli").float(), built("normal").float()
     for model, estimator, message in (
-        (hard, Pathwise(), "expected gradient gumbel-softmax, straight-through or score for discrete latents; got pathwise"),
+        (
+            hard,
+            Pathwise(),
+            "expected gradient gumbel-softmax, straight-through or score for discrete latents; "
+            "got pathwise",
+        ),
         (hard, vs.gradients.StickingTheLanding(), "expected gradient gumbel-softmax.*got stl"),
         (real, GumbelSoftmax(), "expected gradient pathwise for real latents.*got gumbel-softmax"),
         (real, StraightThrough(), "expected gradient pathwise.*got straight-through"),
@@ -345,8 +420,17 @@ def test_what_has_no_meaning_for_discrete_latents_is_refused() -> None:
             vs.evaluate(hard, data.test, k=2, methods=methods)
 
 
-@pytest.mark.parametrize("spec", ["low-rank-normal:rank=0", "student-t:df=2", "normal:limit=0", "normal:min_rate=-1", "normal:min_rate=6",
-                                  "categorical:codes=1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "low-rank-normal:rank=0",
+        "student-t:df=2",
+        "normal:limit=0",
+        "normal:min_rate=-1",
+        "normal:min_rate=6",
+        "categorical:codes=1",
+    ],
+)
 def test_options_out_of_range_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*; got"):
         built(spec)
@@ -358,7 +442,11 @@ def test_a_full_covariance_of_many_units_is_refused() -> None:
 
 
 def test_entropies_of_the_standard_members() -> None:
-    for name, expected in (("laplace", 1 + math.log(2)), ("logistic", 2.0), ("gumbel", 1.5772156649)):
+    for name, expected in (
+        ("laplace", 1 + math.log(2)),
+        ("logistic", 2.0),
+        ("gumbel", 1.5772156649),
+    ):
         model = built(name, 1)
         q = model.q(torch.zeros(1, 2, 1, dtype=torch.float64))
         assert float(q.entropy) == pytest.approx(expected, abs=1e-9)
@@ -366,7 +454,7 @@ def test_entropies_of_the_standard_members() -> None:
     assert float(q.entropy) == pytest.approx(float(D.StudentT(7.0).entropy()), abs=1e-6)
 
 
-def test_discrete_codes_are_probabilities_and_reconstructions_come_from_the_most_probable_values() -> None:
+def test_discrete_codes_are_probabilities_and_their_mode_is_decoded() -> None:
     for posterior in ("bernoulli", "categorical:codes=3"):
         model = built(posterior, 2).float()
         data = make_data(model.space, make_values(model.space, 30))
@@ -378,7 +466,9 @@ def test_discrete_codes_are_probabilities_and_reconstructions_come_from_the_most
             grouped, means = (a.reshape(len(z), 2, 3) for a in (z, codes["mean"]))
             assert (grouped.sum(2) == 1).all()
             assert (grouped.argmax(2) == means.argmax(2)).all()
-        np.testing.assert_array_equal(latents.reconstruct(model, data.test), latents.decode(model, z))
+        np.testing.assert_array_equal(
+            latents.reconstruct(model, data.test), latents.decode(model, z)
+        )
     # A grid of one-hot groups, the groups along its first dimension.
     grid = built("categorical:codes=3", 2, network="linear")
     means = np.random.default_rng(0).random((4, 6, 2, 2))

@@ -47,7 +47,7 @@ def among(values, dtype, shape=(40, 6)):
     return np.resize(np.array(values, dtype), shape)
 
 
-# -- what the values are ----------------------------------------------------------------------------------------------
+# -- what the values are ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,13 @@ def among(values, dtype, shape=(40, 6)):
 )
 def test_the_kind_is_inferred(array, kind, low, step, levels):
     space = vs.load(array).space
-    assert (space.kind, space.low, space.step, space.levels, space.dtype) == (kind, low, step, levels, array.dtype.name)
+    assert (space.kind, space.low, space.step, space.levels, space.dtype) == (
+        kind,
+        low,
+        step,
+        levels,
+        array.dtype.name,
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,16 +108,20 @@ def test_one_value_everywhere_is_refused():
         vs.load(np.full((20, 4), 3))
 
 
-# -- splits -----------------------------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "sizes"), [(200, (180, 10, 10)), (1000, (900, 50, 50)), (10, (8, 1, 1))])
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(200, (180, 10, 10)), (1000, (900, 50, 50)), (10, (8, 1, 1))]
+)
 def test_a_file_is_split_90_5_5(n, sizes):
     rows = np.arange(n) + 0.5
     data = vs.load(rows)
     splits = [s.outward() for s in (data.train, data.valid, data.test)]
     assert tuple(map(len, splits)) == sizes
-    assert np.allclose(np.sort(np.concatenate(splits)), rows, atol=1e-3), "every row is in exactly one split"
+    assert np.allclose(np.sort(np.concatenate(splits)), rows, atol=1e-3), (
+        "every row is in exactly one split"
+    )
     assert all((np.diff(s) > 0).all() for s in splits)
 
 
@@ -171,9 +181,15 @@ def test_attributes_of_another_length_are_refused(tmp_path, rng):
         vs.load(str(tmp_path / "x.npz"))
 
 
-@pytest.mark.parametrize(("names", "option"), [(("x",), ""), (("other",), ""), (("data", "labels"), ""), (("a", "b"), ":array=a")])
+@pytest.mark.parametrize(
+    ("names", "option"),
+    [(("x",), ""), (("other",), ""), (("data", "labels"), ""), (("a", "b"), ":array=a")],
+)
 def test_the_array_of_an_npz(tmp_path, names, option):
-    np.savez(tmp_path / "x.npz", **{name: among([0, 1, 1], "uint8", (20 + i, 3)) for i, name in enumerate(names)})
+    np.savez(
+        tmp_path / "x.npz",
+        **{name: among([0, 1, 1], "uint8", (20 + i, 3)) for i, name in enumerate(names)},
+    )
     data = vs.load(f"{tmp_path / 'x.npz'}{option}")
     assert len(data.train) + len(data.valid) + len(data.test) == 20
 
@@ -184,7 +200,9 @@ def test_rows_of_a_known_space(tmp_path, rng):
     np.save(tmp_path / "x.npy", arrays["train"])
     space = vs.load(str(tmp_path / "x.npz")).space
     for split, wanted in [(None, "test"), ("valid", "valid"), ("train", "train")]:
-        assert np.array_equal(load_rows(str(tmp_path / "x.npz"), space, split).values, arrays[wanted])
+        assert np.array_equal(
+            load_rows(str(tmp_path / "x.npz"), space, split).values, arrays[wanted]
+        )
     assert len(load_rows(str(tmp_path / "x.npz"), space, "all")) == 39
     assert parse_source('x.npz:array="a, b"') == ("x.npz", {"array": '"a, b"'})
     assert np.array_equal(load_rows(str(tmp_path / "x.npy"), space).values, arrays["train"])
@@ -192,15 +210,20 @@ def test_rows_of_a_known_space(tmp_path, rng):
     assert np.array_equal(load_rows(str(tmp_path / "x.npy"), space, "test").values, test.values)
 
 
-# -- IDX --------------------------------------------------------------------------------------------------------------
+# -- IDX -------------------------------------------------------------------------------------------
 
 
 def idx(array, code):
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.astype(array.dtype.newbyteorder(">")).tobytes()
+    return (
+        struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+        + array.astype(array.dtype.newbyteorder(">")).tobytes()
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("code", "dtype"), [(8, "u1"), (9, "i1"), (11, "i2"), (12, "i4"), (13, "f4"), (14, "f8")])
+@pytest.mark.parametrize(
+    ("code", "dtype"), [(8, "u1"), (9, "i1"), (11, "i2"), (12, "i4"), (13, "f4"), (14, "f8")]
+)
 def test_idx_files(tmp_path, rng, code, dtype, packed):
     array = (100 * rng.random((20, 5, 4))).astype(dtype)
     content = idx(array, code)
@@ -213,13 +236,20 @@ def test_idx_files(tmp_path, rng, code, dtype, packed):
     assert data.train.outward().dtype == array.dtype
 
 
-# -- MNIST ------------------------------------------------------------------------------------------------------------
+# -- MNIST -----------------------------------------------------------------------------------------
 
 
 def test_mnist_is_55_5_10_thousand(mnist):
     assert [len(mnist.split(s)) for s in ("train", "valid", "test")] == [55_000, 5_000, 10_000]
-    assert (str(mnist.space), mnist.space.shape, mnist.source) == ("binary (28, 28)", (1, 28, 28), "mnist:binarise=dynamic")
-    assert [int(np.bincount(mnist.split(s).attributes["digit"]).size) for s in ("train", "valid", "test")] == [10] * 3
+    assert (str(mnist.space), mnist.space.shape, mnist.source) == (
+        "binary (28, 28)",
+        (1, 28, 28),
+        "mnist:binarise=dynamic",
+    )
+    assert [
+        int(np.bincount(mnist.split(s).attributes["digit"]).size)
+        for s in ("train", "valid", "test")
+    ] == [10] * 3
 
 
 def test_valid_is_the_end_of_the_training_images():
@@ -227,7 +257,9 @@ def test_valid_is_the_end_of_the_training_images():
     assert whole.splits["train"].shape == (60_000, 28, 28) and len(whole.splits["valid"]) == 0
     assert np.array_equal(cut.splits["train"], whole.splits["train"][:55_000])
     assert np.array_equal(cut.splits["valid"], whole.splits["train"][55_000:])
-    assert np.array_equal(cut.attributes["valid"]["digit"], whole.attributes["train"]["digit"][55_000:])
+    assert np.array_equal(
+        cut.attributes["valid"]["digit"], whole.attributes["train"]["digit"][55_000:]
+    )
     assert np.array_equal(cut.splits["test"], whole.splits["test"])
 
 
@@ -240,16 +272,23 @@ def test_dynamic_binarisation_is_new_at_every_access(mnist):
     assert mnist.train.dynamic and not mnist.valid.dynamic and not mnist.test.dynamic
     index = np.arange(40).reshape(2, 20)
     first, again, other, seed = (
-        mnist.train.gather(index, seed=seed, stream=stream).x.numpy() for seed, stream in [(0, 0), (0, 0), (0, 1), (1, 0)]
+        mnist.train.gather(index, seed=seed, stream=stream).x.numpy()
+        for seed, stream in [(0, 0), (0, 0), (0, 1), (1, 0)]
     )
     assert first.shape == (2, 20, 1, 28, 28) and set(np.unique(first)) == {0, 1}
-    assert np.array_equal(first, again) and not np.array_equal(first, other) and not np.array_equal(first, seed)
+    assert (
+        np.array_equal(first, again)
+        and not np.array_equal(first, other)
+        and not np.array_equal(first, seed)
+    )
 
 
 def test_static_binarisation_stays(mnist, static):
     assert static.space.kind == "binary" and not static.train.dynamic
     index = np.arange(40).reshape(2, 20)
-    assert np.array_equal(static.train.gather(index, stream=0).x, static.train.gather(index, stream=1).x)
+    assert np.array_equal(
+        static.train.gather(index, stream=0).x, static.train.gather(index, stream=1).x
+    )
     assert np.array_equal(static.train.values, mnist.train.fixed().values)
     assert static.test.sha256() == mnist.test.sha256()
 
@@ -266,20 +305,27 @@ def test_the_marginal_is_the_mean_grey_level(mnist, grey):
 
 def test_the_test_set_has_one_hash(mnist, static):
     hashes = {name: mnist.split(name).sha256() for name in ("valid", "test")}
-    assert hashes["test"] == static.test.sha256() == load_rows("mnist", mnist.space, "test").sha256() != hashes["valid"]
+    assert (
+        hashes["test"]
+        == static.test.sha256()
+        == load_rows("mnist", mnist.space, "test").sha256()
+        != hashes["valid"]
+    )
     values = mnist.test.values.copy()
     values[-1, 0, 0, 0] ^= 1
     assert replace(mnist.test, values=values).sha256() != hashes["test"]
 
 
-# -- binarisation is exact --------------------------------------------------------------------------------------------
+# -- binarisation is exact -------------------------------------------------------------------------
 
 
 def test_a_level_becomes_one_with_its_probability():
     levels = np.arange(256, dtype=np.uint8)
     rows = Rows(np.tile(levels, (8, 1)), GREY, "train", dynamic=True)
     index = np.tile(np.arange(8), (250, 1))
-    draws = np.concatenate([rows.gather(index, seed=3, stream=s).x.numpy().reshape(-1, 256) for s in range(10)])
+    draws = np.concatenate(
+        [rows.gather(index, seed=3, stream=s).x.numpy().reshape(-1, 256) for s in range(10)]
+    )
     n, p = len(draws), levels / 255
     assert n == 20_000 and set(np.unique(draws)) == {0, 1}
     ones = draws.mean(0)
@@ -294,8 +340,13 @@ def test_the_fixed_binarisation_has_the_same_law(parts, monkeypatch):
     rows = Rows(np.tile(levels, (20_000, 1)), GREY, "test", dynamic=True).fixed()
     p = levels / 255
     assert (np.abs(rows.values.mean(0) - p) <= 4 * np.sqrt(p * (1 - p) / 20_000)).all()
-    assert np.array_equal(rows.values, Rows(np.tile(levels, (20_000, 1)), GREY, "test", dynamic=True).fixed().values)
-    first, second = rows.values[:5000].astype(float).ravel(), rows.values[5000:10_000].astype(float).ravel()
+    assert np.array_equal(
+        rows.values, Rows(np.tile(levels, (20_000, 1)), GREY, "test", dynamic=True).fixed().values
+    )
+    first, second = (
+        rows.values[:5000].astype(float).ravel(),
+        rows.values[5000:10_000].astype(float).ravel(),
+    )
     spread = np.tile(2 * p * (1 - p), 5000)
     assert abs(((first - second) ** 2 - spread).mean()) < 0.003  # no part repeats another's draws
 
@@ -304,7 +355,9 @@ def test_processes_draw_together_what_one_would():
     rows = Rows(np.full((12, 256), 128, np.uint8), GREY, "train", dynamic=True)
     index = np.arange(36).reshape(3, 12) % 12
     whole = rows.gather(index, stream=5).x.numpy()
-    shares = [rows.gather(index[:, a : a + 4], stream=5, place=(a, 12)).x.numpy() for a in (0, 4, 8)]
+    shares = [
+        rows.gather(index[:, a : a + 4], stream=5, place=(a, 12)).x.numpy() for a in (0, 4, 8)
+    ]
     assert np.array_equal(np.concatenate(shares, 1), whole)
 
 
@@ -320,7 +373,8 @@ def test_every_level_is_a_one_with_its_own_frequency():
 
 @pytest.mark.parametrize("pixels", [0, 1, 7, 2**17 - 3, 2**17, 2**18 + 5])
 def test_a_binarisation_is_the_first_draws_below_its_levels(pixels):
-    # What was recorded of binarisations (their hashes, the bounds on them) holds for as long as this does.
+    # What was recorded of binarisations (their hashes, the bounds on them) holds for as long as
+    # this does.
     levels = np.random.default_rng(0).integers(0, 256, pixels).astype(np.uint8)
     bits = np.random.PCG64(derive(3, "a", 1))
     draws = bits.random_raw((pixels + 7) // 8).astype("<u8").view(np.uint8)[:pixels].copy()
@@ -343,7 +397,7 @@ def test_binarisations_follow_from_seed_and_purpose():
         assert not np.array_equal(first, binarised(levels, seed, *path))
 
 
-# -- in and out -------------------------------------------------------------------------------------------------------
+# -- in and out ------------------------------------------------------------------------------------
 
 KINDS = [
     ("", "bool", lambda r, s: r.random(s) < 0.4),
@@ -361,7 +415,9 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "inside"), [((6, 5), (1, 6, 5)), ((6, 5, 3), (3, 6, 5)), ((7,), (7,)), ((), (1,))])
+@pytest.mark.parametrize(
+    ("layout", "inside"), [((6, 5), (1, 6, 5)), ((6, 5, 3), (3, 6, 5)), ((7,), (7,)), ((), (1,))]
+)
 @pytest.mark.parametrize(("options", "dtype", "draw"), KINDS)
 def test_values_come_out_as_they_went_in(tmp_path, layout, inside, options, dtype, draw):
     array = draw(np.random.default_rng(1), (40, *layout)).astype(dtype)
@@ -371,9 +427,16 @@ def test_values_come_out_as_they_went_in(tmp_path, layout, inside, options, dtyp
     assert codes.shape == (40, *inside)
     back = space.outward(codes)
     assert back.dtype == array.dtype and back.shape == array.shape
-    assert np.allclose(back, array, atol=1e-5) if array.dtype.kind == "f" else np.array_equal(back, array)
+    assert (
+        np.allclose(back, array, atol=1e-5)
+        if array.dtype.kind == "f"
+        else np.array_equal(back, array)
+    )
     if space.discrete:
-        assert codes.dtype == (np.uint8 if space.levels <= 256 else np.int32) and codes.max() <= space.levels - 1
+        assert (
+            codes.dtype == (np.uint8 if space.levels <= 256 else np.int32)
+            and codes.max() <= space.levels - 1
+        )
     stacked = space.outward(np.stack([codes, codes]))
     assert np.array_equal(stacked[1], back), "leading dimensions are kept"
 
@@ -381,7 +444,10 @@ def test_values_come_out_as_they_went_in(tmp_path, layout, inside, options, dtyp
 def test_channels_move_inside(rng):
     images = rng.integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
     inside = vs.load(images).space.inward(images)
-    assert all(inside[n, c, h, w] == images[n, h, w, c] for n, c, h, w in [(0, 0, 1, 2), (3, 2, 5, 4), (19, 1, 0, 3)])
+    assert all(
+        inside[n, c, h, w] == images[n, h, w, c]
+        for n, c, h, w in [(0, 0, 1, 2), (3, 2, 5, 4), (19, 1, 0, 3)]
+    )
 
 
 def test_means_are_probabilities_or_the_users_units(rng):
@@ -407,12 +473,13 @@ def test_a_space_is_restored_from_what_it_stores(rng):
         assert np.array_equal(again.inward(array), space.inward(array))
 
 
-# -- standardising ----------------------------------------------------------------------------------------------------
+# -- standardising ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def unequal(tmp_path_factory):
-    """Write real data whose columns differ in scale, with a test split that differs from the training split."""
+    """Write real data whose columns differ in scale, with a test split that differs from the
+    training split."""
     train = np.random.default_rng(0).normal(size=(300, 4)) * [0.1, 1, 10, 100] + [1, 2, 3, 4]
     path = tmp_path_factory.mktemp("data") / "x.npz"
     np.savez(path, train=train, valid=train[:5] + 7, test=train[:9] * 1e3)
@@ -425,17 +492,23 @@ def test_standardising(unequal, how):
     data = vs.load(f"{source}:standardise={how}")
     inside = data.train.values.astype(np.float64)
     mean, std = train.mean(0), train.std(0)
-    scale = {"feature": std, "global": np.full(4, np.sqrt((std**2).mean())), "none": np.ones(4)}[how]
+    scale = {"feature": std, "global": np.full(4, np.sqrt((std**2).mean())), "none": np.ones(4)}[
+        how
+    ]
     offset = np.zeros(4) if how == "none" else mean
     assert np.allclose(inside, (train - offset) / scale, atol=1e-5)
     log_dets = data.space.log_dets()
     assert (0.0 if log_dets is None else log_dets.sum()) == pytest.approx(-np.log(scale).sum())
-    assert np.allclose(data.test.outward(), train[:9] * 1e3, rtol=1e-4), "statistics are the training split's"
+    assert np.allclose(data.test.outward(), train[:9] * 1e3, rtol=1e-4), (
+        "statistics are the training split's"
+    )
 
 
 def test_the_default_is_by_feature_for_vectors_and_global_for_images(unequal, rng):
     source, _ = unequal
-    assert np.array_equal(vs.load(source).space.scale, vs.load(f"{source}:standardise=feature").space.scale)
+    assert np.array_equal(
+        vs.load(source).space.scale, vs.load(f"{source}:standardise=feature").space.scale
+    )
     images = vs.load(rng.normal(size=(60, 4, 4)) * np.arange(1, 5)).space
     assert images.scale.shape == ()
     assert images.log_dets().sum() == pytest.approx(-16 * np.log(images.scale))
@@ -448,7 +521,9 @@ def test_the_density_is_in_the_users_units(unequal):
     space = vs.load(source).space
     inside = torch.from_numpy(space.inward(train[:6])).double()
     log_p = -0.5 * (inside.square() + math.log(2 * math.pi)).sum(1) + space.log_dets().sum()
-    outside = torch.distributions.Normal(torch.from_numpy(train.mean(0)), torch.from_numpy(train.std(0)))
+    outside = torch.distributions.Normal(
+        torch.from_numpy(train.mean(0)), torch.from_numpy(train.std(0))
+    )
     assert torch.allclose(log_p, outside.log_prob(torch.from_numpy(train[:6])).sum(1), atol=1e-4)
 
 
@@ -457,7 +532,9 @@ def test_the_log_det_counts_observed_cells_alone(unequal):
 
     space = vs.load(unequal[0]).space
     observed = torch.tensor([[True, False, True, False], [False] * 4])
-    model = vs.build(replace(space, missing=True), latent=2, likelihood="gaussian:variance=1", network="linear")
+    model = vs.build(
+        replace(space, missing=True), latent=2, likelihood="gaussian:variance=1", network="linear"
+    )
     batch = Batch(torch.zeros(2, 4), observed)
     px = model.likelihood(torch.zeros(1, 2, 2))
     expected = [-np.log(space.scale[[0, 2]]).sum(), 0.0]
@@ -473,7 +550,7 @@ def test_constant_columns_are_said_and_not_divided_by_zero(rng):
     assert np.isfinite(data.train.values).all() and np.allclose(data.train.outward()[:, 2], 7)
 
 
-# -- the order of the rows --------------------------------------------------------------------------------------------
+# -- the order of the rows -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(20, 5), (20, 7), (7, 20), (13, 13), (5, 1)])
@@ -492,4 +569,6 @@ def test_a_step_follows_from_seed_and_number():
     order = Order(20, 7, 3)
     for s in (11, 0, 5, 2, 2, 7):
         assert np.array_equal(order(s), straight[s]), "whatever was asked before"
-    assert not np.array_equal(np.concatenate(straight), np.concatenate([Order(20, 7, 4)(s) for s in range(12)]))
+    assert not np.array_equal(
+        np.concatenate(straight), np.concatenate([Order(20, 7, 4)(s) for s in range(12)])
+    )

@@ -1,4 +1,5 @@
-"""Remedies: what is offered is accepted by `train --dry-run`, does what it says, and where there is none the reason is given."""
+"""Remedies: what is offered is accepted by `train --dry-run`, does what it says, and where there is
+none the reason is given."""
 
 import ast
 import re
@@ -23,7 +24,11 @@ def names_of_findings() -> set[str]:
     found = set()
     for file in (Path(vaestro.__file__).parent / "diagnosis").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "Finding"
+            ):
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     found.add(first.value)
@@ -33,7 +38,10 @@ def names_of_findings() -> set[str]:
 def test_every_finding_has_a_command_or_says_why_not() -> None:
     names = names_of_findings()
     assert len(names) > 20 and not names - NO_COMMAND.keys()
-    without, held = Finding("few data", "note", "x"), Finding("few data", "note", "x", "vaestro train")
+    without, held = (
+        Finding("few data", "note", "x"),
+        Finding("few data", "note", "x", "vaestro train"),
+    )
     assert list(without.lines())[1] == f"    no command: {NO_COMMAND['few data']}"
     assert held.no_remedy == "" and list(held.lines())[1] == "    try: vaestro train"
 
@@ -42,7 +50,10 @@ R = np.random.default_rng(0)
 
 
 def _csv() -> str:
-    lines = ["size,colour,visits"] + [f"{R.normal():.3f},{'red' if R.random() < 0.5 else 'blue'},{R.poisson(3)}" for _ in range(300)]
+    lines = ["size,colour,visits"] + [
+        f"{R.normal():.3f},{'red' if R.random() < 0.5 else 'blue'},{R.poisson(3)}"
+        for _ in range(300)
+    ]
     Path("t.csv").write_text("\n".join(lines))
     return "t.csv"
 
@@ -67,10 +78,19 @@ KINDS: dict[str, tuple[Callable[[], str], dict[str, Any]]] = {
     "counts": (lambda: _npy(R.poisson(3, (300, 6)), ":kind=count"), {}),
     "series": (lambda: _npy(R.normal(size=(200, 64, 2)), ":series=true"), {}),
     "real": (lambda: _npy(R.normal(size=(300, 6))), {"likelihood": "gaussian:variance=3,limit=10"}),
-    "iwae": (lambda: _npy(R.normal(size=(300, 6))), {"likelihood": "gaussian:variance=3", "objective": "iwae:k=3"}),
-    "discrete": (lambda: _npy(R.integers(0, 2, (300, 20)).astype(np.uint8)), {"posterior": "bernoulli"}),
+    "iwae": (
+        lambda: _npy(R.normal(size=(300, 6))),
+        {"likelihood": "gaussian:variance=3", "objective": "iwae:k=3"},
+    ),
+    "discrete": (
+        lambda: _npy(R.integers(0, 2, (300, 20)).astype(np.uint8)),
+        {"posterior": "bernoulli"},
+    ),
     "flow posterior": (lambda: _npy(R.normal(size=(300, 6))), {"posterior": "iaf"}),
-    "full covariance, traced": (lambda: _npy(R.normal(size=(300, 6))), {"posterior": "full-normal", "compile": "trace"}),
+    "full covariance, traced": (
+        lambda: _npy(R.normal(size=(300, 6))),
+        {"posterior": "full-normal", "compile": "trace"},
+    ),
     "limited posterior": (lambda: _npy(R.normal(size=(300, 6))), {"posterior": "normal:limit=10"}),
     "linear": (lambda: _npy(R.normal(size=(300, 6))), {"network": "linear"}),
 }
@@ -79,12 +99,21 @@ KINDS: dict[str, tuple[Callable[[], str], dict[str, Any]]] = {
 def offered(remedy: Remedies) -> dict[str, str]:
     """Return every command that remedies can give."""
     made = {
-        "slower": remedy.slower(2), "longer": remedy.again("longer", steps=20), "patient": remedy.patient(), "beta": remedy.with_beta(1.0),
-        "warm": remedy.warm_up(), "schedule": remedy.shorter_schedule(1.0), "collapse": remedy.for_collapse(1.0),
-        "collapse, beta": remedy.for_collapse(4.0), "decoder": remedy.for_decoder(1.0), "variance": remedy.learned_variance(),
-        "draws": remedy.more_draws(), "smaller": remedy.smaller(), "fewer units": remedy.fewer_units(2),
+        "slower": remedy.slower(2),
+        "longer": remedy.again("longer", steps=20),
+        "patient": remedy.patient(),
+        "beta": remedy.with_beta(1.0),
+        "warm": remedy.warm_up(),
+        "schedule": remedy.shorter_schedule(1.0),
+        "collapse": remedy.for_collapse(1.0),
+        "collapse, beta": remedy.for_collapse(4.0),
+        "decoder": remedy.for_decoder(1.0),
+        "variance": remedy.learned_variance(),
+        "draws": remedy.more_draws(),
+        "smaller": remedy.smaller(),
+        "fewer units": remedy.fewer_units(2),
         "prior": remedy.fitted_prior(),
-    }  # fmt: skip
+    }
     return made | {f"cure: {words}": command for words, command in remedy.cures}
 
 
@@ -100,13 +129,19 @@ def test_every_remedy_that_is_offered_is_accepted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source, options = KINDS[kind]
-    job = Job.new(source(), run="run", **{"steps": 2, "batch": 8, "latent": 4, "device": "cpu", "compile": "off", **options})
+    job = Job.new(
+        source(),
+        run="run",
+        **{"steps": 2, "batch": 8, "latent": 4, "device": "cpu", "compile": "off", **options},
+    )
     with job:
         for _ in job:
             pass
     remedy = job._remedies()
     made = offered(remedy)
-    assert {"slower", "longer", "beta", "warm", "collapse", "smaller", "fewer units"} <= {name for name, command in made.items() if command}
+    assert {"slower", "longer", "beta", "warm", "collapse", "smaller", "fewer units"} <= {
+        name for name, command in made.items() if command
+    }
     own = sum(p.numel() for p in job.training.model.parameters())
     for name, command in made.items():
         if not command:
@@ -132,8 +167,13 @@ def test_a_remedy_that_would_be_refused_is_not_offered() -> None:
             raise ValueError("expected something else")
         return 10
 
-    remedy = Remedies("run", {"posterior": "normal", "lr": 1e-3, "network": "mlp:width=64"}, trial, 100)
-    assert [words for words, _ in remedy.cures] == ["a weight of the KL that rises from 0", "aggressive updates of the encoder"]
+    remedy = Remedies(
+        "run", {"posterior": "normal", "lr": 1e-3, "network": "mlp:width=64"}, trial, 100
+    )
+    assert [words for words, _ in remedy.cures] == [
+        "a weight of the KL that rises from 0",
+        "aggressive updates of the encoder",
+    ]
     assert "mlp:width=32" in remedy.smaller()
     assert "--network" not in Remedies("run", {"network": "mlp:width=64"}, trial, 15).smaller()
 
@@ -154,7 +194,9 @@ def test_a_remedy_names_a_folder_that_does_not_exist(tmp_path: Path) -> None:
         ("laplace", None),
     ],
 )
-def test_the_fixed_variance_is_read_from_parsed_options(likelihood: str, variance: float | None) -> None:
+def test_the_fixed_variance_is_read_from_parsed_options(
+    likelihood: str, variance: float | None
+) -> None:
     found = Remedies("run", {"likelihood": likelihood}).fixed_variance
     assert (None if found is None else float(found)) == variance
 
@@ -163,8 +205,27 @@ def test_a_prior_that_lowers_the_bound_is_not_written_unless_forced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    vs.train(_npy(R.normal(size=(300, 6))), run="run", latent=2, steps=200, network="linear", device="cpu", compile="off")
-    bad = ["fit-prior", "run", "--prior", "mixture:components=1", "--steps", "3", "--lr", "3", "--run", "new"]
+    vs.train(
+        _npy(R.normal(size=(300, 6))),
+        run="run",
+        latent=2,
+        steps=200,
+        network="linear",
+        device="cpu",
+        compile="off",
+    )
+    bad = [
+        "fit-prior",
+        "run",
+        "--prior",
+        "mixture:components=1",
+        "--steps",
+        "3",
+        "--lr",
+        "3",
+        "--run",
+        "new",
+    ]
     capsys.readouterr()
     assert main(bad) == 1
     err = capsys.readouterr().err
@@ -173,4 +234,6 @@ def test_a_prior_that_lowers_the_bound_is_not_written_unless_forced(
     with pytest.raises(RuntimeError, match="lowers the bound"):
         vs.fit_prior("run", "mixture:components=1", "new", steps=3, lr=3.0)
     assert main([*bad, "--force"]) == 0
-    assert "lowers the bound by" in capsys.readouterr().out and Path("new/model.safetensors").exists()
+    assert (
+        "lowers the bound by" in capsys.readouterr().out and Path("new/model.safetensors").exists()
+    )

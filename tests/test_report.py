@@ -1,4 +1,5 @@
-"""The report: what it shows, what it survives, and that a browser shows it without a fault or a request."""
+"""The report: what it shows, what it survives, and that a browser shows it without a fault or a
+request."""
 
 import json
 import re
@@ -23,7 +24,10 @@ from vaestro.report.reading import read_folder
 from vaestro.report.words import verdict_of
 from vaestro.runs import Run
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+CHROMIUM = next(
+    (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))),
+    None,
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -46,23 +50,36 @@ def make_source(kind: str, folder: Path) -> str:
         for i in range(300):
             amount = "" if i % 2 == 0 else f"{r.normal(50, 9):.3f}"
             day = f"2024-0{1 + i % 9}-1{i % 10}"
-            rows.append(f"{('a', EVIL, CLOSE.replace(chr(34), ''))[i % 3]},{('x', 'y')[i % 2]},{day},{r.poisson(4)},{amount}")
+            rows.append(
+                f"{('a', EVIL, CLOSE.replace(chr(34), ''))[i % 3]},{('x', 'y')[i % 2]},"
+                f"{day},{r.poisson(4)},{amount}"
+            )
         (folder / "t.csv").write_text("\n".join(rows) + "\n")
         return str(folder / "t.csv")
     if kind == "vector":
-        np.save(folder / "v.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 20)) + 0.1 * r.normal(size=(300, 20)))
+        np.save(
+            folder / "v.npy",
+            r.normal(size=(300, 3)) @ r.normal(size=(3, 20)) + 0.1 * r.normal(size=(300, 20)),
+        )
         return str(folder / "v.npy")
     if kind == "colour":
         base = r.integers(0, 200, (300, 1, 1, 3)) + 5 * np.arange(8)[:, None, None]
-        np.save(folder / "c.npy", np.clip(base + r.integers(0, 10, (300, 8, 8, 3)), 0, 255).astype(np.uint8))
+        np.save(
+            folder / "c.npy",
+            np.clip(base + r.integers(0, 10, (300, 8, 8, 3)), 0, 255).astype(np.uint8),
+        )
         return str(folder / "c.npy")
     which = r.integers(0, 3, 400)
     x = (r.random((400, 8, 8)) < r.random((3, 8, 8))[which]).astype(np.uint8) * 255
     parts = {"train": slice(0, 300), "valid": slice(300, 350), "test": slice(350, 400)}
     names = np.array(["bar", EVIL, CLOSE])[which]
-    arrays = {name: x[part] for name, part in parts.items()} | {f"{name}_{EVIL}": names[part] for name, part in parts.items()}
+    arrays = {name: x[part] for name, part in parts.items()} | {
+        f"{name}_{EVIL}": names[part] for name, part in parts.items()
+    }
     if kind == "conditional":
-        arrays = {name: x[part] for name, part in parts.items()} | {f"{name}_shape": which[part] for name, part in parts.items()}
+        arrays = {name: x[part] for name, part in parts.items()} | {
+            f"{name}_shape": which[part] for name, part in parts.items()
+        }
     np.savez(folder / f"{kind}.npz", **arrays)
     return str(folder / f"{kind}.npz")
 
@@ -125,7 +142,14 @@ def diagnose(run: Run, verdict: str = "partly collapsed") -> None:
                 "numbers": {},
             },
             *(
-                {"name": f, "severity": "warning", "evidence": "e", "remedy": "", "figure": f, "numbers": {}}
+                {
+                    "name": f,
+                    "severity": "warning",
+                    "evidence": "e",
+                    "remedy": "",
+                    "figure": f,
+                    "numbers": {},
+                }
                 for f in ("curves", "aggregate", "bounds", "dependence", "logvar")
             ),
         ],
@@ -147,13 +171,20 @@ def diagnose(run: Run, verdict: str = "partly collapsed") -> None:
 def train(kind: str, folder: Path, name: str = "run", **options: Any) -> Run:
     if kind == "conditional":
         options |= {"condition": ["shape"], "prior": "conditional"}
-    given = {"latent": 4, "steps": 60, "batch": 32, "network": "mlp:width=16", "device": "cpu"} | options
+    given = {
+        "latent": 4,
+        "steps": 60,
+        "batch": 32,
+        "network": "mlp:width=16",
+        "device": "cpu",
+    } | options
     return vs.train(make_source(kind, folder), run=folder / name, **given)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Compute with one thread: several wait for each other on a busy machine, and these models are small."""
+    """Compute with one thread: several wait for each other on a busy machine, and these models are
+    small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -162,7 +193,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Train a run of each kind in a folder with HTML in its name, diagnose it, and write its report."""
+    """Train a run of each kind in a folder with HTML in its name, diagnose it, and write its
+    report."""
     made = {}
     for kind in KINDS:
         run = train(kind, tmp_path_factory.mktemp(kind), "<b onmouseover=alert(1)>")
@@ -186,11 +218,16 @@ def text_of(page: str) -> str:
     """Return what a page says, without its scripts, styles and tags."""
     bare = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     return " ".join(
-        re.sub(r"<[^>]+>", " ", bare).replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">").split()
+        re.sub(r"<[^>]+>", " ", bare)
+        .replace("&#39;", "'")
+        .replace("&#34;", '"')
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .split()
     )
 
 
-# -- in a browser -----------------------------------------------------------------------------------------------------
+# -- in a browser ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +243,18 @@ def browser() -> Iterator[Any]:
 
 def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     """Open a page; return it, and what went wrong: errors, requests that leave it, dialogs."""
-    page = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options)).new_page()
+    page = browser.new_context(
+        **({"viewport": {"width": 1280, "height": 800}} | options)
+    ).new_page()
     wrong: list[str] = []
-    page.on("console", lambda m: wrong.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda m: wrong.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda e: wrong.append(str(e)))
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else wrong.append(r.url))
+    page.on(
+        "request", lambda r: None if r.url.startswith(("file:", "data:")) else wrong.append(r.url)
+    )
     page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
     page.goto(path.resolve().as_uri())
     page.wait_for_selector("html[data-ready]")
@@ -222,7 +266,10 @@ def drawn(page: Any, selector: str = ".plot") -> int:
     count: int = page.locator(selector).count()
     assert page.locator(f"{selector}.js-plotly-plot svg.main-svg").count() >= count
     marks = "e.querySelector('.trace, .bars, .points')"
-    bare = page.evaluate(f"[...document.querySelectorAll('{selector}')].filter(e => !{marks}).map(e => e.dataset.figure || e.id)")
+    bare = page.evaluate(
+        f"[...document.querySelectorAll('{selector}')].filter(e => !{marks}).map(e => "
+        f"e.dataset.figure || e.id)"
+    )
     assert bare == []
     return count
 
@@ -232,14 +279,34 @@ def test_a_browser_shows_the_report(runs: dict[str, Run], browser: Any, kind: st
     page, wrong = opened(browser, runs[kind].path / "report.html")
     assert drawn(page) == 4
     assert page.evaluate("window.hacked") is None
-    buttons = set(page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"))
-    assert buttons == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}, "and none that sends a figure away"
-    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
+    buttons = set(
+        page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
+    )
+    assert buttons == {
+        "Download plot as a PNG",
+        "Zoom",
+        "Pan",
+        "Zoom in",
+        "Zoom out",
+        "Reset axes",
+    }, "and none that sends a figure away"
+    broken = page.evaluate(
+        "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    )
     assert (wrong, broken) == ([], 0)
-    label = "f.getAttribute('aria-label') || f.querySelector('[aria-label]')?.getAttribute('aria-label')"
-    names = page.evaluate(f"[...document.querySelectorAll('figure, .plot, svg.sketch')].map(f => {label})")
+    label = (
+        "f.getAttribute('aria-label') || "
+        "f.querySelector('[aria-label]')?.getAttribute('aria-label')"
+    )
+    names = page.evaluate(
+        f"[...document.querySelectorAll('figure, .plot, svg.sketch')].map(f => {label})"
+    )
     assert len(names) > 5 and all(names)
-    assert all(page.evaluate("[...document.querySelectorAll('figure')].map(f => !!f.querySelector('figcaption'))"))
+    assert all(
+        page.evaluate(
+            "[...document.querySelectorAll('figure')].map(f => !!f.querySelector('figcaption'))"
+        )
+    )
     page.context.close()
 
 
@@ -257,19 +324,28 @@ def test_the_map_can_be_read(runs: dict[str, Run], browser: Any) -> None:
     page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     page.wait_for_selector("#map-card dl", timeout=5000)
     card = page.locator("#map-card")
-    assert card.is_visible() and "data:image/png" in card.locator("i").evaluate("e => e.style.backgroundImage")
+    assert card.is_visible() and "data:image/png" in card.locator("i").evaluate(
+        "e => e.style.backgroundImage"
+    )
     assert EVIL in card.inner_text() and "bound on log p(x)" in card.inner_text()
     assert page.evaluate("window.hacked") is None and wrong == []
     page.context.close()
 
 
 def test_themes_phones_and_paper(runs: dict[str, Run], browser: Any) -> None:
-    page, wrong = opened(browser, runs["binary"].path / "report.html", color_scheme="dark", viewport={"width": 360, "height": 740})
+    page, wrong = opened(
+        browser,
+        runs["binary"].path / "report.html",
+        color_scheme="dark",
+        viewport={"width": 360, "height": 740},
+    )
 
     def colours() -> tuple[str, str]:
         page.wait_for_timeout(100)
         tick = "document.querySelector('[data-figure=figure-curves] .xtick text')"
-        return page.evaluate("getComputedStyle(document.body).backgroundColor"), page.evaluate(f"getComputedStyle({tick}).fill")
+        return page.evaluate("getComputedStyle(document.body).backgroundColor"), page.evaluate(
+            f"getComputedStyle({tick}).fill"
+        )
 
     dark = colours()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -282,7 +358,10 @@ def test_themes_phones_and_paper(runs: dict[str, Run], browser: Any) -> None:
     assert colours() == dark, "the reader's choice stays"
     page.emulate_media(media="print", color_scheme="dark")
     assert colours() == ("rgb(255, 255, 255)", light[1])
-    assert not page.locator("header.top").is_visible() and page.locator(".sketch .bar").first.is_visible()
+    assert (
+        not page.locator("header.top").is_visible()
+        and page.locator(".sketch .bar").first.is_visible()
+    )
     page.emulate_media(media="screen", color_scheme="dark")
     assert colours() == dark and wrong == []
     page.goto((runs["table"].path / "report.html").resolve().as_uri())
@@ -302,13 +381,21 @@ def test_several_runs_in_a_browser(runs: dict[str, Run], browser: Any, tmp_path:
     page.context.close()
 
 
-# -- what it says -----------------------------------------------------------------------------------------------------
+# -- what it says ----------------------------------------------------------------------------------
 
 
 def test_the_verdict_is_an_error_only_where_a_finding_is(runs: dict[str, Run]) -> None:
     folder = read_folder(runs["binary"].path)
-    for severities, tone in ((["warning", "error"], "error"), (["note", "warning"], "warning"), (["note"], "none")):
-        told = {"verdict": "collapsed", "summary": "So.", "findings": [{"severity": s} for s in severities]}
+    for severities, tone in (
+        (["warning", "error"], "error"),
+        (["note", "warning"], "warning"),
+        (["note"], "none"),
+    ):
+        told = {
+            "verdict": "collapsed",
+            "summary": "So.",
+            "findings": [{"severity": s} for s in severities],
+        }
         assert verdict_of(replace(folder, diagnosis=told)) == ("collapsed", tone, "So.")
 
 
@@ -321,7 +408,11 @@ def test_the_first_screen_answers(runs: dict[str, Run]) -> None:
     iwae = next(e for e in evaluation["estimates"] if e["method"] == "iwae")
     value = f"−{abs(iwae['mean']):.2f}"
     assert f"log p(x) ≥ {value} ± {iwae['stderr']:.2f} nats" in said
-    assert "IWAE with 100 draws, mean over 50 test images" in said and "a lower bound" in said and f"≤ {iwae['bits_per_dim']:.4f}" in said
+    assert (
+        "IWAE with 100 draws, mean over 50 test images" in said
+        and "a lower bound" in said
+        and f"≤ {iwae['bits_per_dim']:.4f}" in said
+    )
     assert said.index("partly collapsed") < said.index(value) < said.index("What stands out")
     order = [said.index(name) for name in ("overfitting", "dependence", "units switched off")]
     assert order == sorted(order), "findings stand worst first"
@@ -331,9 +422,15 @@ def test_the_first_screen_answers(runs: dict[str, Run]) -> None:
 
 @pytest.mark.parametrize(
     ("space", "what"),
-    [("binary (28, 28)", "images"), ("levels of 256 (32, 32, 3)", "images"), ("real (6,)", "data"), ("category of 5 (64,)", "data"),
-     ("table of 4 columns (2 real, 1 count, 1 binary)", "data"), ("", "data")],
-)  # fmt: skip
+    [
+        ("binary (28, 28)", "images"),
+        ("levels of 256 (32, 32, 3)", "images"),
+        ("real (6,)", "data"),
+        ("category of 5 (64,)", "data"),
+        ("table of 4 columns (2 real, 1 count, 1 binary)", "data"),
+        ("", "data"),
+    ],
+)
 def test_only_images_are_called_so(space: str, what: str) -> None:
     from vaestro.report.words import data_words
 
@@ -344,7 +441,9 @@ def test_what_repeats_the_run_is_there(runs: dict[str, Run]) -> None:
     run = runs["colour"]
     said = text_of(html(run.path / "report.html"))
     environment = json.loads((run.path / "environment.json").read_text())
-    assert f"vaestro train --config '{run.path / 'config.yaml'}' --run" in said and "--k 100" in said
+    assert (
+        f"vaestro train --config '{run.path / 'config.yaml'}' --run" in said and "--k 100" in said
+    )
     for word in (
         environment["torch"],
         environment["begun"],
@@ -366,13 +465,19 @@ def test_large_images_stay_below_the_limit() -> None:
     from vaestro.report.pictures import sheet, uris
 
     tiles = r.integers(0, 256, (24 * 2 + 12 * 2 + 48 + 72 + 36, 96, 96, 3), dtype=np.uint8)
-    assert len(sheet(noise).uri) + sum(map(len, uris(tiles))) < render.LIMIT - 5.5e6, "noise is the worst case"
+    assert len(sheet(noise).uri) + sum(map(len, uris(tiles))) < render.LIMIT - 5.5e6, (
+        "noise is the worst case"
+    )
 
 
 def test_names_and_values_are_text(runs: dict[str, Run]) -> None:
     for run in runs.values():
         page = html(run.path / "report.html")
-        assert "window.hacked=1</script>" not in page and "<img src=x" not in page and "<b onmouseover" not in page
+        assert (
+            "window.hacked=1</script>" not in page
+            and "<img src=x" not in page
+            and "<b onmouseover" not in page
+        )
         policy = re.search(r"script-src 'nonce-([0-9a-f]+)'", page)
         assert policy and page.count("<script") == page.count(f'nonce="{policy[1]}"')
     said = text_of(html(runs["table"].path / "report.html"))
@@ -381,10 +486,20 @@ def test_names_and_values_are_text(runs: dict[str, Run]) -> None:
 
 def test_tables_show_rows_histograms_and_missing_cells(runs: dict[str, Run]) -> None:
     page = html(runs["table"].path / "report.html")
-    assert page.count('<th scope="row">sample</th>') == 5 and "<td class=empty></td>" in page and "% missing" in page
+    assert (
+        page.count('<th scope="row">sample</th>') == 5
+        and "<td class=empty></td>" in page
+        and "% missing" in page
+    )
     facts = json.loads((runs["table"].path / "showcase.json").read_text())
     kinds = {h["name"]: h["kind"] for h in facts["histograms"]}
-    assert kinds == {EVIL: "category", IMAGE: "category", "day": "date", "count": "category", "amount": "number"}
+    assert kinds == {
+        EVIL: "category",
+        IMAGE: "category",
+        "day": "date",
+        "count": "category",
+        "amount": "number",
+    }
     for h in facts["histograms"]:
         for shares, outside in zip(h["shares"], h["outside"], strict=True):
             assert sum(shares) + outside == pytest.approx(1)
@@ -395,13 +510,17 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert f"wrote {run.path}/report.html" in capsys.readouterr().out
     target = tmp_path / "a.html"
     assert main(["report", str(run.path), "-o", str(target), "--quiet"]) == 0
-    assert main(["report", str(run.path), "-o", str(target), "--quiet"]) == 0, "a report of the same run is written anew"
+    assert main(["report", str(run.path), "-o", str(target), "--quiet"]) == 0, (
+        "a report of the same run is written anew"
+    )
     target.write_text("my own page")
     assert main(["report", str(run.path), "-o", str(target)]) == 2
     assert "(--force overwrites)" in capsys.readouterr().err and target.read_text() == "my own page"
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     write_report(other, target, force=True)
-    assert main(["report", str(run.path), "-o", str(target)]) == 2, "a report of another run is not ours to replace"
+    assert main(["report", str(run.path), "-o", str(target)]) == 2, (
+        "a report of another run is not ours to replace"
+    )
     assert main(["report", str(run.path), str(run.path)]) == 2
     assert main(["report", str(tmp_path / "absent")]) == 2
     assert main(["report", str(run.path), "-o", str(tmp_path / "a.pdf")]) == 2
@@ -409,13 +528,19 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_extra_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     assert main(["report", str(run.path)]) == 2
-    assert capsys.readouterr().err == "vaestro: expected the extra vaestro[report] to write a report; got an installation without it\n"
+    assert (
+        capsys.readouterr().err
+        == "vaestro: expected the extra vaestro[report] to write a report; got an installation "
+        "without it\n"
+    )
 
 
-# -- what is computed, and when ---------------------------------------------------------------------------------------
+# -- what is computed, and when --------------------------------------------------------------------
 
 
 def test_what_is_there_is_not_computed_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +549,9 @@ def test_what_is_there_is_not_computed_again(run: Run, monkeypatch: pytest.Monke
     assert gather(run) == []
 
 
-def test_what_is_of_earlier_weights_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_of_earlier_weights_is_made_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     monkeypatch.setattr(Run, "diagnose", lambda self, **_: calls.append(self.path))
     for name in ("evaluation", "diagnosis", "showcase"):
@@ -434,7 +561,10 @@ def test_what_is_of_earlier_weights_is_made_again(run: Run, monkeypatch: pytest.
     assert gather(run, said.append) == []
     assert calls == [run.path] and len(said) == 3
     for name in ("evaluation", "showcase"):
-        assert json.loads((run.path / f"{name}.json").read_text())["weights_sha256"] == run.weights_sha256()
+        assert (
+            json.loads((run.path / f"{name}.json").read_text())["weights_sha256"]
+            == run.weights_sha256()
+        )
 
 
 def test_the_renderer_reads_files_only(run: Run, tmp_path: Path) -> None:
@@ -451,7 +581,7 @@ assert "What the most active units do" in page and "partly collapsed" in page
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 def said_after(run: Run) -> str:
@@ -480,7 +610,14 @@ def test_a_truncated_last_line(run: Run) -> None:
 
 
 def test_a_run_that_has_not_begun(run: Run) -> None:
-    for name in ("model.safetensors", "evaluation.json", "evaluation.npz", "diagnosis.json", "showcase.json", "showcase.npz"):
+    for name in (
+        "model.safetensors",
+        "evaluation.json",
+        "evaluation.npz",
+        "diagnosis.json",
+        "showcase.json",
+        "showcase.npz",
+    ):
         (run.path / name).unlink()
     (run.path / "metrics.jsonl").write_text("")
     said = said_after(run)
@@ -497,18 +634,43 @@ def test_data_that_are_gone(run: Run) -> None:
 
 def test_a_run_from_a_newer_version(run: Run) -> None:
     config = run.path / "config.yaml"
-    config.write_text(config.read_text().replace(f"vaestro: {vs.__version__}", "vaestro: 9.2.1\nwavelets: many"))
-    lines = [json.loads(line) | {"energy": {"a": 1}} for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    config.write_text(
+        config.read_text().replace(f"vaestro: {vs.__version__}", "vaestro: 9.2.1\nwavelets: many")
+    )
+    lines = [
+        json.loads(line) | {"energy": {"a": 1}}
+        for line in (run.path / "metrics.jsonl").read_text().splitlines()
+    ]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     facts = json.loads((run.path / "diagnosis.json").read_text())
-    facts |= {"verdict": "transcendent", "summary": "", "units": {"a": "mapping"}, "findings": [{"title": "new"}], "scores": 3}
+    facts |= {
+        "verdict": "transcendent",
+        "summary": "",
+        "units": {"a": "mapping"},
+        "findings": [{"title": "new"}],
+        "scores": 3,
+    }
     (run.path / "diagnosis.json").write_text(json.dumps(facts))
     said = said_after(run)
-    assert "made by Vaestro 9.2.1, newer than this" in said and "transcendent" in said and "does not know the verdict" in said
+    assert (
+        "made by Vaestro 9.2.1, newer than this" in said
+        and "transcendent" in said
+        and "does not know the verdict" in said
+    )
     assert "cannot be shown" in said and "wavelets" in said
 
 
-@pytest.mark.parametrize("name", ["evaluation.json", "diagnosis.json", "showcase.json", "diagnosis.npz", "showcase.npz", "evaluation.npz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evaluation.json",
+        "diagnosis.json",
+        "showcase.json",
+        "diagnosis.npz",
+        "showcase.npz",
+        "evaluation.npz",
+    ],
+)
 def test_damaged_files_are_said(run: Run, name: str) -> None:
     file = run.path / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -535,24 +697,53 @@ def test_numbers_that_are_not_finite(run: Run) -> None:
 def test_ten_thousand_classes() -> None:
     names = np.array([f"class {i}" for i in range(10_000)] + ["class 7"] * 30 + ["class 9"] * 20)
     facts, codes = showcase.attribute(np.ma.asarray(names))
-    assert facts is not None and facts["classes"][-1] == "9,989 others" and len(facts["classes"]) == 12
-    assert {"class 7", "class 9"} <= set(facts["classes"]) and (codes == facts["classes"].index("class 7")).sum() == 31
+    assert (
+        facts is not None and facts["classes"][-1] == "9,989 others" and len(facts["classes"]) == 12
+    )
+    assert {"class 7", "class 9"} <= set(facts["classes"]) and (
+        codes == facts["classes"].index("class 7")
+    ).sum() == 31
     arrays = {"map_pca": np.zeros((len(names), 2)), "a": codes}
     made = figures.latent_map(
-        {"map": {"projections": [{"key": "pca", "name": "PCA", "note": ""}], "attributes": [{"key": "a", "name": "n", **facts}]}}, arrays
+        {
+            "map": {
+                "projections": [{"key": "pca", "name": "PCA", "note": ""}],
+                "attributes": [{"key": "a", "name": "n", **facts}],
+            }
+        },
+        arrays,
     )
-    assert made is not None and len(made["attributes"][0]["colors"]) == 12 and made["attributes"][0]["colors"][-1] == "--faint"
+    assert (
+        made is not None
+        and len(made["attributes"][0]["colors"]) == 12
+        and made["attributes"][0]["colors"][-1] == "--faint"
+    )
     digits, codes = showcase.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
-    assert digits is not None and digits["classes"] == ["2", "10", "33"] and codes.tolist() == [1, 0, 0, 2]
+    assert (
+        digits is not None
+        and digits["classes"] == ["2", "10", "33"]
+        and codes.tolist() == [1, 0, 0, 2]
+    )
 
 
 def test_thousands_of_units_show_the_top_ones() -> None:
     lines = [
-        {"unit": j, "place": [j // 64, j % 64], "rate": float(j), "activity": 0.5, "active": True, "role": "informative"}
+        {
+            "unit": j,
+            "place": [j // 64, j % 64],
+            "rate": float(j),
+            "activity": 0.5,
+            "active": True,
+            "role": "informative",
+        }
         for j in range(4096)
     ]
     figure = figures.units({"units": lines})
-    assert figure is not None and len(figure["data"][0]["x"]) == figures.SHOWN_UNITS and figure["data"][0]["y"][0] == 4095
+    assert (
+        figure is not None
+        and len(figure["data"][0]["x"]) == figures.SHOWN_UNITS
+        and figure["data"][0]["y"][0] == 4095
+    )
     assert "unit 4095 at (63, 63)" in figure["data"][0]["text"][0]
 
 
@@ -561,5 +752,8 @@ def test_the_legend_of_units_names_every_role() -> None:
     html, css = ((page / name).read_text() for name in ("run.html", "style.css"))
     classes = {"--c2": "second", "--faint": "off", "--c3": "third"}
     for colour in set(figures.ROLES.values()) - {"--c1"}:
-        assert f'<li><i class="{classes[colour]}">' in html and f".key i.{classes[colour]} {{ background: var({colour}); }}" in css
+        assert (
+            f'<li><i class="{classes[colour]}">' in html
+            and f".key i.{classes[colour]} {{ background: var({colour}); }}" in css
+        )
     assert len(set(figures.ROLES.values())) == 4 and "not enough data to tell</li>" in html

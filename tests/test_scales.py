@@ -1,4 +1,5 @@
-"""Scales of cells: in the user's units, whatever the preprocessing; where they start, how fast they move; sums over many cells."""
+"""Scales of cells: in the user's units, whatever the preprocessing; where they start, how fast they
+move; sums over many cells."""
 
 import json
 import math
@@ -29,7 +30,7 @@ def spec(family: str, how: str, *more: str) -> str:
     return f"{family}:{WORD.get(family, 'scale')}={','.join([how, *more])}"
 
 
-# -- the user's units -----------------------------------------------------------------------------------------------------
+# -- the user's units ------------------------------------------------------------------------------
 
 
 def vectors(scale: np.ndarray) -> Space:
@@ -37,11 +38,14 @@ def vectors(scale: np.ndarray) -> Space:
 
 
 def of_columns(scale: np.ndarray) -> Space:
-    return Space.table([Column(f"c{i}", Kind.REAL, "float64", scale=float(s)) for i, s in enumerate(scale)])
+    return Space.table(
+        [Column(f"c{i}", Kind.REAL, "float64", scale=float(s)) for i, s in enumerate(scale)]
+    )
 
 
 def bounds(space: Space, likelihood: str) -> torch.Tensor:
-    """Return log weights of some data inside, the same for every space, under weights and scales that are the same for all."""
+    """Return log weights of some data inside, the same for every space, under weights and scales
+    that are the same for all."""
     torch.manual_seed(0)
     model = vs.build(space, latent=3, network="mlp:width=8", likelihood=likelihood)
     r = torch.Generator().manual_seed(1)
@@ -50,36 +54,62 @@ def bounds(space: Space, likelihood: str) -> torch.Tensor:
             if name in ("likelihood.log_scale", "likelihood.log_variance"):
                 p.copy_(torch.linspace(-0.02, 0.03, max(1, p.numel())).reshape(p.shape))
     x = torch.randn(4, *space.shape, generator=r)
-    return model.double().draw(Batch(x.double()), 2, noise=torch.randn(2, 4, 3, generator=r).double()).log_w
+    return (
+        model.double()
+        .draw(Batch(x.double()), 2, noise=torch.randn(2, 4, 3, generator=r).double())
+        .log_w
+    )
 
 
 def test_powers_of_ten_in_the_columns_change_a_bound_by_the_log_determinant() -> None:
-    """Over the table of parts: what is learned for each cell is the same model in any units; what cells share, in units that they share."""
+    """Over the table of parts: what is learned for each cell is the same model in any units; what
+    cells share, in units that they share."""
     powers = 10.0 ** np.array([-3.0, 2.0, 0.0, 6.0, -1.0, 1.0])
     own = 1 + np.arange(6) / 7
-    models = [(spec(f, how), vectors, shift) for f in LOCATED for how, shift in [("cell", powers), ("pixel", powers), ("shared", 1e3)]]
-    models += [(f"table:real={f}{scale}", of_columns, powers) for f in LOCATED for scale in ("", ",scale=cell")]
-    assert {f for f in TABLE["likelihood"] if Kind.REAL in TABLE["likelihood"][f].accepts} == set(LOCATED)  # type: ignore[attr-defined]
+    models = [
+        (spec(f, how), vectors, shift)
+        for f in LOCATED
+        for how, shift in [("cell", powers), ("pixel", powers), ("shared", 1e3)]
+    ]
+    models += [
+        (f"table:real={f}{scale}", of_columns, powers)
+        for f in LOCATED
+        for scale in ("", ",scale=cell")
+    ]
+    assert {f for f in TABLE["likelihood"] if Kind.REAL in TABLE["likelihood"][f].accepts} == set(
+        LOCATED
+    )  # type: ignore[attr-defined]
     for likelihood, made, shift in models:
         before, after = (bounds(made(own * by), likelihood) for by in (1.0, shift))
         moved = float(np.log(np.broadcast_to(shift, 6)).sum())
         torch.testing.assert_close(after, before - moved, rtol=1e-5, atol=1e-4, msg=likelihood)
     for family in LOCATED:  # a number is in the user's units
         power = 2 if family == "gaussian" else 1
-        before, after = (bounds(vectors(own * by), spec(family, repr(0.3 * by**power))) for by in (1.0, 1e3))
+        before, after = (
+            bounds(vectors(own * by), spec(family, repr(0.3 * by**power))) for by in (1.0, 1e3)
+        )
         torch.testing.assert_close(after, before - 6 * math.log(1e3), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", LOCATED)
-@pytest.mark.parametrize(("shape", "together"), [((6,), [slice(None)]), ((5, 3), [np.s_[:, c] for c in range(3)]), ((2, 3, 4), [0, 1])])
-def test_shared_is_one_scale_in_the_users_units_for_each_channel(family: str, shape: tuple[int, ...], together: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "together"),
+    [((6,), [slice(None)]), ((5, 3), [np.s_[:, c] for c in range(3)]), ((2, 3, 4), [0, 1])],
+)
+def test_shared_is_one_scale_in_the_users_units_for_each_channel(
+    family: str, shape: tuple[int, ...], together: list[Any]
+) -> None:
     scale = np.exp(np.random.default_rng(0).normal(size=shape))
-    model = vs.build(vectors(scale), latent=2, likelihood=spec(family, "shared"), network="mlp:width=8")
+    model = vs.build(
+        vectors(scale), latent=2, likelihood=spec(family, "shared"), network="mlp:width=8"
+    )
     with torch.no_grad():
         numbers = model.likelihood.numbers
         numbers.copy_(0.01 * torch.arange(1.0, 1 + numbers.numel()).reshape(numbers.shape))
         px = model.decode(torch.zeros(1, 2))
-    log_scale = (0.5 * px.logvar if family == "gaussian" else px.log_scale).expand(1, 1, *shape)[0, 0].numpy() + np.log(scale)
+    log_scale = (0.5 * px.logvar if family == "gaussian" else px.log_scale).expand(1, 1, *shape)[
+        0, 0
+    ].numpy() + np.log(scale)
     assert len({round(float(log_scale[cells].mean()), 4) for cells in together}) == len(together)
     for cells in together:
         assert np.ptp(log_scale[cells]) < 1e-5
@@ -87,7 +117,8 @@ def test_shared_is_one_scale_in_the_users_units_for_each_channel(family: str, sh
 
 @pytest.mark.usefixtures("float64")
 def test_equal_noise_on_columns_of_unequal_size_is_represented_exactly() -> None:
-    """The true decoder and posterior of factors with equal noise: each log weight is the exact log p(x), in the user's units."""
+    """The true decoder and posterior of factors with equal noise: each log weight is the exact log
+    p(x), in the user's units."""
     r = np.random.default_rng(0)
     weights, noise = r.normal(size=(8, 2)) * np.exp(r.normal(size=(8, 1))), 0.4
     covariance = weights @ weights.T + noise**2 * np.eye(8)
@@ -100,22 +131,33 @@ def test_equal_noise_on_columns_of_unequal_size_is_represented_exactly() -> None
         reference = model.likelihood.reference
         with torch.no_grad():
             model.likelihood.decoder.last.weight.copy_(torch.from_numpy(weights / scale[:, None]))
-            relative = torch.from_numpy(2 * np.log(noise / scale)) - reference  # for a shared one the same in each cell
+            # for a shared one the same in each cell
+            relative = torch.from_numpy(2 * np.log(noise / scale)) - reference
             model.likelihood.put(relative.mean() if how == "shared" else relative)
             z = torch.from_numpy(r.normal(size=(3, 50, 2)))
             log_px, log_pz = model.log_terms(Batch(torch.from_numpy(x / scale)), z)
         mean = x @ weights @ np.linalg.inv(precision) / noise**2
-        q = torch.distributions.MultivariateNormal(torch.from_numpy(mean), precision_matrix=torch.from_numpy(precision))
-        exact = torch.distributions.MultivariateNormal(torch.zeros(8), torch.from_numpy(covariance)).log_prob(torch.from_numpy(x))
-        torch.testing.assert_close(log_px + log_pz - q.log_prob(z), exact.expand(3, 50), rtol=1e-9, atol=1e-9)
+        q = torch.distributions.MultivariateNormal(
+            torch.from_numpy(mean), precision_matrix=torch.from_numpy(precision)
+        )
+        exact = torch.distributions.MultivariateNormal(
+            torch.zeros(8), torch.from_numpy(covariance)
+        ).log_prob(torch.from_numpy(x))
+        torch.testing.assert_close(
+            log_px + log_pz - q.log_prob(z), exact.expand(3, 50), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_vectors_get_a_scale_for_each_cell_and_images_and_series_one_for_each_channel() -> None:
     for family in LOCATED:
         for shape, numbers in (((6,), (6,)), ((5, 3), (3,)), ((2, 3, 4), (2, 1, 1))):
-            model = vs.build(make_space(Kind.REAL, shape), latent=2, likelihood=family, network="mlp:width=8")
+            model = vs.build(
+                make_space(Kind.REAL, shape), latent=2, likelihood=family, network="mlp:width=8"
+            )
             assert model.likelihood.numbers.shape == numbers
-    levels = vs.build(make_space(Kind.LEVELS, (3, 4, 4)), latent=2, likelihood="gaussian", network="mlp:width=8")
+    levels = vs.build(
+        make_space(Kind.LEVELS, (3, 4, 4)), latent=2, likelihood="gaussian", network="mlp:width=8"
+    )
     assert levels.likelihood.numbers.shape == (3, 1, 1)
 
 
@@ -123,22 +165,33 @@ def test_a_constant_column_does_not_enter_a_shared_variance() -> None:
     x = np.random.default_rng(0).normal(0, 0.01, (400, 5))
     x[:, 2] = 1e6  # spread over its own size
     data = vs.load(x)
-    model = vs.build(data.space, latent=2, likelihood="gaussian:variance=shared", network="mlp:width=8")
+    model = vs.build(
+        data.space, latent=2, likelihood="gaussian:variance=shared", network="mlp:width=8"
+    )
     training = vs.training(model, vs.Objective(), data, steps=1, device="cpu")
-    std = model.decode(torch.zeros(1, 2)).std.detach().expand(1, 1, 5)[0, 0].numpy() * data.space.scale
+    std = (
+        model.decode(torch.zeros(1, 2)).std.detach().expand(1, 1, 5)[0, 0].numpy()
+        * data.space.scale
+    )
     np.testing.assert_allclose(std[[0, 1, 3, 4]], 0.01, rtol=0.1)
     assert std[2] == pytest.approx(1e6 / math.sqrt(12), rel=1e-3) and training.index == 0
 
 
-# -- the start, and the rate ----------------------------------------------------------------------------------------------
+# -- the start, and the rate -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "logistic", "student-t", *(f"table:real={f}" for f in LOCATED)])
+@pytest.mark.parametrize(
+    "likelihood",
+    ["gaussian", "laplace", "logistic", "student-t", *(f"table:real={f}" for f in LOCATED)],
+)
 def test_scales_start_where_they_fit_the_training_data(likelihood: str) -> None:
-    """Columns of which a few values hold all the variance: standardised, the bulk has a scale of a thousandth."""
+    """Columns of which a few values hold all the variance: standardised, the bulk has a scale of a
+    thousandth."""
     x = np.random.default_rng(0).normal(size=(2000, 4))
     x[::250] *= 2000
-    data = vs.load(frame_of({f"c{i}": x[:, i] for i in range(4)}) if likelihood.startswith("table") else x)
+    data = vs.load(
+        frame_of({f"c{i}": x[:, i] for i in range(4)}) if likelihood.startswith("table") else x
+    )
     model = vs.build(data.space, latent=2, likelihood=likelihood, network="mlp:width=8")
     vs.training(model, vs.Objective(), data, steps=1, device="cpu")
     with torch.no_grad():
@@ -164,9 +217,15 @@ def test_a_model_that_was_trained_is_not_started_again() -> None:
 def test_the_pace_multiplies_steps_and_not_the_gradient_that_clipping_sees(likelihood: str) -> None:
     gradients, moves = {}, {}
     for version in (1, 2):
-        model = small_model(Kind.TABLE if likelihood == "table" else Kind.REAL, shape=(1,), likelihood=f"{likelihood}:version={version}")
+        model = small_model(
+            Kind.TABLE if likelihood == "table" else Kind.REAL,
+            shape=(1,),
+            likelihood=f"{likelihood}:version={version}",
+        )
         numbers, batch = model.likelihood.numbers, batch_for(model)
-        loss = vs.Objective()(model, batch, torch.tensor(0.0), model.noise(1, 5, torch.Generator().manual_seed(0))).loss
+        loss = vs.Objective()(
+            model, batch, torch.tensor(0.0), model.noise(1, 5, torch.Generator().manual_seed(0))
+        ).loss
         (gradients[version],) = torch.autograd.grad(loss, [numbers])
         before = model.likelihood.spreads().detach().clone()
         optimizer = vs.optimizers.AdamW([numbers.detach()])
@@ -179,7 +238,9 @@ def test_the_pace_multiplies_steps_and_not_the_gradient_that_clipping_sees(likel
 @pytest.mark.parametrize("real", ["gaussian", "student-t"])
 def test_scales_of_a_wide_table_are_learned_within_200_steps(real: str) -> None:
     r = np.random.default_rng(0)
-    x = (r.normal(size=(160, 2)) @ r.normal(size=(2, 60)) + 0.15 * r.normal(size=(160, 60))) * np.exp(r.normal(size=60))
+    x = (
+        r.normal(size=(160, 2)) @ r.normal(size=(2, 60)) + 0.15 * r.normal(size=(160, 60))
+    ) * np.exp(r.normal(size=60))
     data = vs.load(frame_of({f"c{i}": x[:, i] for i in range(60)}))
     found = {}
     for version in (1, 2):
@@ -191,13 +252,15 @@ def test_scales_of_a_wide_table_are_learned_within_200_steps(real: str) -> None:
     assert found[2] > found[1] + 15
 
 
-# -- runs of earlier formats ----------------------------------------------------------------------------------------------
+# -- runs of earlier formats -----------------------------------------------------------------------
 
 
 def test_a_run_of_an_earlier_format_is_what_it_was(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 5)) * [1, 10, 0.1, 5, 2])
     options = {"latent": 2, "network": "mlp:width=8", "steps": 40, "seed": 0, "device": "cpu"}
-    run = vs.train(str(tmp_path / "x.npy"), run=tmp_path / "new", likelihood="gaussian:version=1", **options)
+    run = vs.train(
+        str(tmp_path / "x.npy"), run=tmp_path / "new", likelihood="gaussian:version=1", **options
+    )
     assert run.model().likelihood.log_variance.shape == ()
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     described = json.loads((run.path / "config.json").read_text())
@@ -214,30 +277,44 @@ def test_a_run_of_an_earlier_format_is_what_it_was(tmp_path: Path) -> None:
     scale = torch.from_numpy(opened.data().space.scale)
     logvar = model.likelihood.log_variance
     mean = model.draw(batch, 2, noise=noise).px.mean
-    expected = densities.Normal(mean, logvar / (1 + logvar.abs() / 20), 1).log_prob(batch.x) - float(scale.log().sum())
+    expected = densities.Normal(mean, logvar / (1 + logvar.abs() / 20), 1).log_prob(
+        batch.x
+    ) - float(scale.log().sum())
     torch.testing.assert_close(log_px, expected)
-    assert vs.resume(run.path, steps=45).finished  # its checkpoint has the weights and moments of one variance
+    # its checkpoint has the weights and moments of one variance
+    assert vs.resume(run.path, steps=45).finished
     (tmp_path / "mine.yaml").write_text("likelihood: gaussian\n")
-    assert read_config(tmp_path / "mine.yaml")["likelihood"] == "gaussian"  # a person's own file has today's meaning
+    # a person's own file has today's meaning
+    assert read_config(tmp_path / "mine.yaml")["likelihood"] == "gaussian"
 
 
 def test_the_parts_of_an_earlier_format_are_those_that_have_a_version() -> None:
-    versioned = {name for name, part in TABLE["likelihood"].items() if "version" in options_of(part)}
+    versioned = {
+        name for name, part in TABLE["likelihood"].items() if "version" in options_of(part)
+    }
     assert set(FORMAT_1) == versioned
     for name in TABLE["likelihood"]:
         written = current({"likelihood": name}, 1)["likelihood"]
         assert find("likelihood", written).options == ({"version": 1} if name in versioned else {})
         assert current({"likelihood": name}, FORMAT)["likelihood"] == name
-    assert current({"likelihood": "gaussian:variance=optimal"}, 1) == {"likelihood": "gaussian:variance=optimal,version=1"}
+    assert current({"likelihood": "gaussian:variance=optimal"}, 1) == {
+        "likelihood": "gaussian:variance=optimal,version=1"
+    }
 
 
 def test_spread_of_a_run_of_today_is_written_with_its_format(tmp_path: Path) -> None:
-    run = vs.train(np.random.default_rng(0).normal(size=(300, 5)), run=tmp_path / "run", latent=2, network="mlp:width=8", steps=10)
+    run = vs.train(
+        np.random.default_rng(0).normal(size=(300, 5)),
+        run=tmp_path / "run",
+        latent=2,
+        network="mlp:width=8",
+        steps=10,
+    )
     assert read_config(run.path / "config.yaml")["likelihood"] == "gaussian"
     assert run.model().likelihood.numbers.shape == (5,)
 
 
-# -- sums over many cells -------------------------------------------------------------------------------------------------
+# -- sums over many cells --------------------------------------------------------------------------
 
 CELLS = (3, 256, 256)
 
@@ -254,16 +331,25 @@ def many(family: str, shape: tuple[int, ...]) -> densities.DataDensity:
         "poisson": lambda: densities.Poisson(a.clamp(-2, 4), dims),
         "discretized": lambda: densities.DiscretizedLogistic(128 + 40 * a, 2 + 0.2 * b, 256, dims),
         "mixture": lambda: densities.LogisticMixture(
-            torch.zeros(1, 1, 2, *shape[1:]), (128 + 40 * torch.stack([a, b], 2)), 2 + torch.stack([b, a], 2) / 9, None, 256, dims, True
+            torch.zeros(1, 1, 2, *shape[1:]),
+            (128 + 40 * torch.stack([a, b], 2)),
+            2 + torch.stack([b, a], 2) / 9,
+            None,
+            256,
+            dims,
+            True,
         ),
     }
     return made[family]()
 
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["evaluated", "trained"])
-@pytest.mark.parametrize("family", ["normal", "laplace", "bernoulli", "categorical", "poisson", "discretized", "mixture"])
+@pytest.mark.parametrize(
+    "family", ["normal", "laplace", "bernoulli", "categorical", "poisson", "discretized", "mixture"]
+)
 def test_one_cell_of_many_shows_in_the_sum(family: str, gradient: bool) -> None:
-    """Two data that differ in one cell: log p differs by that cell alone, which float32 rounds to multiples of .03 nats."""
+    """Two data that differ in one cell: log p differs by that cell alone, which float32 rounds to
+    multiples of .03 nats."""
     density = many(family, CELLS)
     with torch.no_grad():
         x = density.sample(torch.Generator().manual_seed(1)).reshape(1, *CELLS)
@@ -273,22 +359,29 @@ def test_one_cell_of_many_shows_in_the_sum(family: str, gradient: bool) -> None:
         channel, row, column = place // 65536, place // 256 % 256, place % 256
         pixel = (slice(None), slice(None), row, column)
         own = x[0, channel, row, column]
-        other[0, channel, row, column] = (own + 1) % {"bernoulli": 2, "categorical": 3}.get(family, 10**6)
+        other[0, channel, row, column] = (own + 1) % {"bernoulli": 2, "categorical": 3}.get(
+            family, 10**6
+        )
         with torch.set_grad_enabled(gradient):
             found = density.log_prob(other) - density.log_prob(x)
         small = many(family, CELLS)
         for name, value in vars(small).items():
             if isinstance(value, torch.Tensor) and value.ndim >= 4:
                 setattr(small, name, value[..., row : row + 1, column : column + 1].double())
-        expected = small.log_prob(other[pixel][..., None, None].double()) - small.log_prob(x[pixel][..., None, None].double())
+        expected = small.log_prob(other[pixel][..., None, None].double()) - small.log_prob(
+            x[pixel][..., None, None].double()
+        )
         errors.append(abs(float(found.detach()) - float(expected)))
         shifts.append(abs(float(expected)))
     assert max(errors) < 2e-3 and max(shifts) > 0.01
 
 
 def test_log_weights_of_large_images_differ_as_in_float64() -> None:
-    """Two latents close to each other: their log weights differ by the slope of log p along the line, to a thousandth of a nat."""
-    model = small_model(Kind.REAL, shape=CELLS, likelihood="gaussian:variance=0.01", network="linear")
+    """Two latents close to each other: their log weights differ by the slope of log p along the
+    line, to a thousandth of a nat."""
+    model = small_model(
+        Kind.REAL, shape=CELLS, likelihood="gaussian:variance=0.01", network="linear"
+    )
     with torch.no_grad():
         model.likelihood.decoder.last.weight.mul_(0.01)
     batch = batch_for(model, 1)

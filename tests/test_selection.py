@@ -1,4 +1,5 @@
-"""Which weights a run keeps: the best by the objective that was asked for, once its schedules have settled."""
+"""Which weights a run keeps: the best by the objective that was asked for, once its schedules have
+settled."""
 
 import json
 import math
@@ -28,7 +29,12 @@ NETWORK = "mlp:width=12"
 def started(data: Data, objective: vs.Objective | None = None, **options: Any) -> Training:
     torch.manual_seed(0)
     model = vs.build(data.space, latent=3, network=NETWORK)
-    return vs.training(model, objective or vs.Objective(), data, **{"steps": 120, "batch": 32, "device": "cpu", **options})
+    return vs.training(
+        model,
+        objective or vs.Objective(),
+        data,
+        **{"steps": 120, "batch": 32, "device": "cpu", **options},
+    )
 
 
 def lines_of(training: Training) -> list[dict[str, Any]]:
@@ -38,7 +44,11 @@ def lines_of(training: Training) -> list[dict[str, Any]]:
 def loss_of(line: dict[str, Any], objective: vs.Objective) -> float:
     """Add the terms of a line up, as the documentation of metrics.jsonl says."""
     terms = {name: line[name] for name in objective.terms}
-    first = terms.pop(objective.rate.name) if objective.rate is not None else line["beta"] * line["rate"]
+    first = (
+        terms.pop(objective.rate.name)
+        if objective.rate is not None
+        else line["beta"] * line["rate"]
+    )
     return float(line["distortion"] + first + sum(terms.values()))
 
 
@@ -59,8 +69,12 @@ OBJECTIVES = {
     "free bits": lambda: vs.Objective(rate=FreeBits(2.0)),
     "smooth free bits": lambda: vs.Objective(rate=FreeBits(1.0, group="all", smooth=0.5)),
     "capacity": lambda: vs.Objective(rate=Capacity(to=4.0, steps=60)),
-    "penalties": lambda: vs.Objective(penalties=[TotalCorrelation(weight=3.0), Dip(off=2.0, diagonal=1.0), Mmd(weight=20.0)]),
-    "both": lambda: vs.Objective(rate=FreeBits(0.5), penalties=[TotalCorrelation(weight=3.0)], beta=vs.Ramp(0, 2, steps=60)),
+    "penalties": lambda: vs.Objective(
+        penalties=[TotalCorrelation(weight=3.0), Dip(off=2.0, diagonal=1.0), Mmd(weight=20.0)]
+    ),
+    "both": lambda: vs.Objective(
+        rate=FreeBits(0.5), penalties=[TotalCorrelation(weight=3.0)], beta=vs.Ramp(0, 2, steps=60)
+    ),
     "two draws": lambda: vs.Objective(k=2, beta=vs.Ramp(0, 0.5, steps=60)),
 }
 
@@ -74,27 +88,42 @@ def test_the_loss_has_one_meaning_in_training_and_validation(binary_data: Data, 
         if objective.settled(line["step"] - 20):  # the beta of a training line is its last one
             assert line["loss"] == pytest.approx(loss_of(line, objective), abs=1e-4)
         if line["split"] == "valid" and line["settled"]:
-            assert line["objective"] == pytest.approx(line["loss"], rel=1e-6) or objective.beta.adaptive
-    # Validation of the training data, in batches of its size, gives the training loss, but for the average of the weights.
-    train, valid = (next(line for line in reversed(lines) if line["split"] == split) for split in ("train", "valid"))
+            assert (
+                line["objective"] == pytest.approx(line["loss"], rel=1e-6)
+                or objective.beta.adaptive
+            )
+    # Validation of the training data, in batches of its size, gives the training loss, but for the
+    # average of the weights.
+    train, valid = (
+        next(line for line in reversed(lines) if line["split"] == split)
+        for split in ("train", "valid")
+    )
     for term in objective.terms:
         assert valid[term] == pytest.approx(train[term], rel=0.5, abs=0.5)
 
 
 @pytest.mark.parametrize("how", ["off", "trace"])
 @pytest.mark.parametrize("name", ["gaussian:variance=optimal", "categorical"])
-def test_the_logged_loss_is_that_of_the_reported_model(binary_data: Data, name: str, how: str) -> None:
-    """Training optimises another density: a variance that is optimal for each batch, or relaxed latents."""
+def test_the_logged_loss_is_that_of_the_reported_model(
+    binary_data: Data, name: str, how: str
+) -> None:
+    """Training optimises another density: a variance that is optimal for each batch, or relaxed
+    latents."""
     torch.manual_seed(0)
     r = np.random.default_rng(0)
-    x = (r.normal(size=(400, 2)) @ r.normal(size=(2, 6)) + r.standard_t(3, (400, 6))).astype(np.float32)
+    x = (r.normal(size=(400, 2)) @ r.normal(size=(2, 6)) + r.standard_t(3, (400, 6))).astype(
+        np.float32
+    )
     if name == "categorical":
         data = binary_data
         model = vs.build(data.space, latent=4, posterior="categorical:codes=4", network=NETWORK)
         objective = vs.Objective(beta=0.5, gradient=GumbelSoftmax())
     else:
         data = make_data(make_space(Kind.REAL, (6,)), x)
-        model, objective = vs.build(data.space, latent=2, likelihood=name, network=NETWORK), vs.Objective(beta=0.5)
+        model, objective = (
+            vs.build(data.space, latent=2, likelihood=name, network=NETWORK),
+            vs.Objective(beta=0.5),
+        )
     training = vs.training(model, objective, data, steps=40, batch=32, device="cpu", compile=how)
     for line in lines_of(training):
         assert line["loss"] == pytest.approx(line["distortion"] + 0.5 * line["rate"], rel=1e-5)
@@ -110,7 +139,9 @@ def test_the_logged_loss_is_that_of_the_reported_model(binary_data: Data, name: 
         (lambda: vs.Objective(rate=Capacity(to=2.0, steps=90)), 90),
     ],
 )
-def test_weights_are_kept_only_among_validations_after_the_schedules(binary_data: Data, objective: Any, settles: int) -> None:
+def test_weights_are_kept_only_among_validations_after_the_schedules(
+    binary_data: Data, objective: Any, settles: int
+) -> None:
     made = objective()
     training = started(binary_data, made, patience=1000)
     valid = [line for line in lines_of(training) if line["split"] == "valid"]
@@ -123,7 +154,9 @@ def test_weights_are_kept_only_among_validations_after_the_schedules(binary_data
 
 
 def test_patience_begins_when_the_schedules_have_settled(binary_data: Data) -> None:
-    training = started(binary_data, vs.Objective(beta=vs.Ramp(0, 0.05, steps=200)), patience=2, lr=0.05, steps=4000)
+    training = started(
+        binary_data, vs.Objective(beta=vs.Ramp(0, 0.05, steps=200)), patience=2, lr=0.05, steps=4000
+    )
     lines = lines_of(training)
     assert training.stopped_early
     assert lines[-1]["step"] > 200
@@ -149,13 +182,17 @@ def test_an_adaptive_weight_is_compared_with_what_it_is_now() -> None:
     assert selection.best_step == 2
     see(4, 0.0, 3.0, 12.5)  # 15.5 at beta 1, where the second now has 17 and not 12.5
     assert selection.best_step == 4
-    geco.average.fill_(5.0)  # half of the target off: lambda moves again, and what came before was not the end of the schedule
+    # half of the target off: lambda moves again, and what came before was not the end of the
+    # schedule
+    geco.average.fill_(5.0)
     selection.see(5, Score(-100.0, 0.0, 1.0), weights)
     assert (selection.best, selection.validations) == (None, 0)
 
 
 def test_geco_settles_at_its_target(binary_data: Data) -> None:
-    training = started(binary_data, vs.Objective(beta=Geco(target=9.0, speed=0.02)), steps=1600, lr=5e-3)
+    training = started(
+        binary_data, vs.Objective(beta=Geco(target=9.0, speed=0.02)), steps=1600, lr=5e-3
+    )
     valid = [line for line in lines_of(training) if line["split"] == "valid"]
     assert not valid[0]["settled"]
     moving = [line["step"] for line in valid if not line["settled"]]
@@ -166,7 +203,10 @@ def test_geco_settles_at_its_target(binary_data: Data) -> None:
 
 
 def test_keep_last_keeps_the_last_weights(binary_data: Data) -> None:
-    best, last = (started(binary_data, vs.Objective(beta=0.0), keep=keep, lr=0.02, steps=400) for keep in ("best", "last"))
+    best, last = (
+        started(binary_data, vs.Objective(beta=0.0), keep=keep, lr=0.02, steps=400)
+        for keep in ("best", "last")
+    )
     for training in (best, last):
         list(training)
     assert best.kept_step < last.kept_step == 400
@@ -177,17 +217,35 @@ def test_keep_last_keeps_the_last_weights(binary_data: Data) -> None:
         started(binary_data, keep="first")  # type: ignore[arg-type]
 
 
-def test_what_is_kept_is_said_and_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_kept_is_said_and_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     r = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", (r.random((400, 16)) < r.random(16)).astype(np.uint8))
     run = tmp_path / "run"
-    options = ["--latent", "2", "--network", NETWORK, "--steps", "60", "--batch", "32", "--beta", "0.01", "--device", "cpu"]
+    options = [
+        "--latent",
+        "2",
+        "--network",
+        NETWORK,
+        "--steps",
+        "60",
+        "--batch",
+        "32",
+        "--beta",
+        "0.01",
+        "--device",
+        "cpu",
+    ]
     assert main(["train", str(tmp_path / "x.npy"), *options, "--run", str(run)]) == 0
     said = capsys.readouterr().out
     valid = [line for line in vs.Run(run).metrics() if line["split"] == "valid"]
     best = min(valid, key=lambda line: line["objective"])
     sentence = f"kept the weights of step {best['step']}, which have the lowest loss of "
-    assert sentence in said and f" validations: {best['objective']:,.2f} nats (distortion + 0.01 rate)" in said
+    assert (
+        sentence in said
+        and f" validations: {best['objective']:,.2f} nats (distortion + 0.01 rate)" in said
+    )
     kept = vs.Run(run).kept
     assert kept is not None and kept["step"] == best["step"] and sentence in kept["why"]
     main(["info", str(run)])
@@ -205,9 +263,16 @@ def test_untrained_weights_are_never_kept_silently(binary_data: Data) -> None:
 def test_a_run_that_was_stopped_selects_as_one_that_was_not(tmp_path: Path, keep: str) -> None:
     values = (np.random.default_rng(0).random((300, 8)) < 0.3).astype(np.uint8)
     options: dict[str, Any] = {
-        "latent": 2, "network": NETWORK, "steps": 60, "batch": 32, "device": "cpu", "beta": "warmup:to=0.1,steps=20", "keep": keep,
-        "free_bits": 0.3, "penalty": ["total-correlation:weight=2"],
-    }  # fmt: skip
+        "latent": 2,
+        "network": NETWORK,
+        "steps": 60,
+        "batch": 32,
+        "device": "cpu",
+        "beta": "warmup:to=0.1,steps=20",
+        "keep": keep,
+        "free_bits": 0.3,
+        "penalty": ["total-correlation:weight=2"],
+    }
     whole = vs.train(values, run=tmp_path / "a", **options)
     with Job.new(values, run=tmp_path / "b", **options) as job:
         for step in job:
@@ -218,7 +283,10 @@ def test_a_run_that_was_stopped_selects_as_one_that_was_not(tmp_path: Path, keep
     assert whole.kept == again.kept
 
     def lines(run: vs.Run) -> list[dict[str, Any]]:
-        return [{k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")} for line in run.metrics()]
+        return [
+            {k: v for k, v in line.items() if k not in ("seconds", "examples_per_second")}
+            for line in run.metrics()
+        ]
 
     assert lines(whole) == lines(again)
 
@@ -250,7 +318,12 @@ class Normalised(nn.Module):
     def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         super().__init__()
         self.outputs = outputs
-        self.layers = nn.Sequential(nn.Linear(math.prod(inputs), 24), nn.BatchNorm1d(24), nn.Tanh(), nn.Linear(24, math.prod(outputs)))
+        self.layers = nn.Sequential(
+            nn.Linear(math.prod(inputs), 24),
+            nn.BatchNorm1d(24),
+            nn.Tanh(),
+            nn.Linear(24, math.prod(outputs)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.float().flatten(1)).unflatten(1, self.outputs)
@@ -262,8 +335,12 @@ def test_running_statistics_reach_the_weights_in_use() -> None:
     values = (centres[r.integers(0, 4, 700)] ^ (r.random((700, 16)) < 0.05)).astype(np.uint8)
     data = make_data(make_space(Kind.BINARY, (16,)), values[:500], values[500:])
     torch.manual_seed(0)
-    model = vs.build(data.space, latent=3, encoder="tests.test_selection:Normalised", decoder="mlp:width=24")
-    training = vs.training(model, vs.Objective(), data, steps=300, batch=50, lr=5e-3, device="cpu", keep="last")
+    model = vs.build(
+        data.space, latent=3, encoder="tests.test_selection:Normalised", decoder="mlp:width=24"
+    )
+    training = vs.training(
+        model, vs.Objective(), data, steps=300, batch=50, lr=5e-3, device="cpu", keep="last"
+    )
     list(training)
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm1d))
     assert norm.num_batches_tracked is not None and int(norm.num_batches_tracked) == 300
@@ -273,19 +350,28 @@ def test_running_statistics_reach_the_weights_in_use() -> None:
         model.features(data.train.batch(slice(0, 500)))
     torch.testing.assert_close(norm.running_mean, inputs[0].mean(0), rtol=0.1, atol=0.1)
     torch.testing.assert_close(norm.running_var, inputs[0].var(0), rtol=0.2, atol=0.05)
-    # The bound of the weights in use is that of the network with statistics of the whole training data.
+    # The bound of the weights in use is that of the network with statistics of the whole training
+    # data.
     found = validate(model, training.objective, training.valid, 0, "cpu").bound
     norm.running_mean, norm.running_var = inputs[0].mean(0), inputs[0].var(0)
-    assert found == pytest.approx(validate(model, training.objective, training.valid, 0, "cpu").bound, abs=0.1)
+    assert found == pytest.approx(
+        validate(model, training.objective, training.valid, 0, "cpu").bound, abs=0.1
+    )
 
 
 def test_a_frozen_part_keeps_its_running_statistics() -> None:
     values = (np.random.default_rng(0).random((200, 16)) < 0.5).astype(np.uint8)
     data = make_data(make_space(Kind.BINARY, (16,)), values)
     torch.manual_seed(0)
-    model = vs.build(data.space, latent=3, encoder="tests.test_selection:Normalised", decoder="mlp:width=24")
+    model = vs.build(
+        data.space, latent=3, encoder="tests.test_selection:Normalised", decoder="mlp:width=24"
+    )
     before = {k: v.clone() for k, v in model.posterior.state_dict().items()}
-    list(vs.training(model, vs.Objective(), data, steps=20, batch=50, device="cpu", freeze=["posterior"]))
+    list(
+        vs.training(
+            model, vs.Objective(), data, steps=20, batch=50, device="cpu", freeze=["posterior"]
+        )
+    )
     assert all(torch.equal(v, before[k]) for k, v in model.posterior.state_dict().items())
 
 

@@ -1,4 +1,5 @@
-"""What is found in arrays, in as few passes as it takes, is what straightforward code finds, and is kept for the next start."""
+"""What is found in arrays, in as few passes as it takes, is what straightforward code finds, and is
+kept for the next start."""
 
 import hashlib
 import json
@@ -50,17 +51,34 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def told(data: Data) -> Any:
     """Return all there is to know of data."""
-    hashes = {k: (a.dtype.str, a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for k, a in data.space.arrays().items()}
-    splits = [(rows.sha256(), rows.observed_cells(), rows.dynamic) for rows in (data.train, data.valid, data.test)]
-    return json.loads(json.dumps([data.space.scalars(), hashes, data.notes, data.shared, data.source, splits]))
+    hashes = {
+        k: (a.dtype.str, a.shape, hashlib.sha256(a.tobytes()).hexdigest())
+        for k, a in data.space.arrays().items()
+    }
+    splits = [
+        (rows.sha256(), rows.observed_cells(), rows.dynamic)
+        for rows in (data.train, data.valid, data.test)
+    ]
+    return json.loads(
+        json.dumps([data.space.scalars(), hashes, data.notes, data.shared, data.source, splits])
+    )
 
 
-# -- one pass, and straightforwardly ----------------------------------------------------------------------------------
+# -- one pass, and straightforwardly ---------------------------------------------------------------
 
 
-def straight(x: np.ndarray, kind: Kind, levels: int = 0, low: float = 0, step: float = 1, group: int = N) -> dict[str, np.ndarray]:
-    """Fit to training rows what a space holds of them; `group` rows at a time are summed where sums are rounded."""
-    x = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim == 4 else x[:, None] if x.ndim == 3 else x
+def straight(
+    x: np.ndarray, kind: Kind, levels: int = 0, low: float = 0, step: float = 1, group: int = N
+) -> dict[str, np.ndarray]:
+    """Fit to training rows what a space holds of them; `group` rows at a time are summed where sums
+    are rounded."""
+    x = (
+        np.ascontiguousarray(np.moveaxis(x, -1, 1))
+        if x.ndim == 4
+        else x[:, None]
+        if x.ndim == 3
+        else x
+    )
     seen = ~np.isnan(x.astype(float))
     if kind in (Kind.REAL, Kind.UNIT):
         wide, axes = x.astype(np.float64), "feature" if x.ndim == 2 else "global"
@@ -68,8 +86,15 @@ def straight(x: np.ndarray, kind: Kind, levels: int = 0, low: float = 0, step: f
         offset = sum(np.nansum(g, 0) for g in groups) / seen.sum(0)
         spread = np.sqrt(sum(np.nansum((g - offset) ** 2, 0) for g in groups) / seen.sum(0))
         if kind is Kind.UNIT:
-            return {"offset": np.zeros(()), "scale": np.ones(()), "marginal": offset.astype(np.float32)}
-        return {"offset": offset, "scale": spread if axes == "feature" else np.sqrt((spread**2).mean())}
+            return {
+                "offset": np.zeros(()),
+                "scale": np.ones(()),
+                "marginal": offset.astype(np.float32),
+            }
+        return {
+            "offset": offset,
+            "scale": spread if axes == "feature" else np.sqrt((spread**2).mean()),
+        }
     codes = np.rint((np.where(seen, x, low) - low) / step).astype(int)
     if kind in (Kind.BINARY, Kind.COUNT):
         return {"marginal": ((codes * seen).sum(0) / seen.sum(0)).astype(np.float32)}
@@ -86,14 +111,39 @@ def holes(x: np.ndarray) -> np.ndarray:
 R = np.random.default_rng(0)
 CASES: dict[str, tuple[np.ndarray, str, Kind, dict[str, Any]]] = {
     "binary": (R.integers(0, 2, (N, 20)).astype(np.uint8), "", Kind.BINARY, {}),
-    "black-white": (R.integers(0, 2, (N, 5, 5)).astype(np.uint8) * 255, "", Kind.BINARY, {"step": 255}),
+    "black-white": (
+        R.integers(0, 2, (N, 5, 5)).astype(np.uint8) * 255,
+        "",
+        Kind.BINARY,
+        {"step": 255},
+    ),
     "two reals": (R.choice([-1.0, 1.0], (N, 20)), "", Kind.BINARY, {"low": -1, "step": 2}),
     "binary, holes": (holes(R.choice([0.0, 1.0], (N, 20))), "missing=nan", Kind.BINARY, {}),
     "levels": (R.integers(0, 17, (N, 6, 6)).astype(np.uint8), "", Kind.LEVELS, {"levels": 17}),
-    "colours": (R.integers(0, 256, (N, 6, 5, 3)).astype(np.uint8), "", Kind.LEVELS, {"levels": 256}),
-    "k / 255": (R.integers(0, 256, (N, 6, 6)).astype(np.float32) / np.float32(255), "", Kind.LEVELS, {"levels": 256, "step": 1 / 255}),
-    "categories": (R.integers(3, 9, (N, 20)), "kind=category", Kind.CATEGORY, {"levels": 6, "low": 3}),
-    "categories, holes": (holes(R.integers(0, 5, (N, 20))), "kind=category,missing=nan", Kind.CATEGORY, {"levels": 5}),
+    "colours": (
+        R.integers(0, 256, (N, 6, 5, 3)).astype(np.uint8),
+        "",
+        Kind.LEVELS,
+        {"levels": 256},
+    ),
+    "k / 255": (
+        R.integers(0, 256, (N, 6, 6)).astype(np.float32) / np.float32(255),
+        "",
+        Kind.LEVELS,
+        {"levels": 256, "step": 1 / 255},
+    ),
+    "categories": (
+        R.integers(3, 9, (N, 20)),
+        "kind=category",
+        Kind.CATEGORY,
+        {"levels": 6, "low": 3},
+    ),
+    "categories, holes": (
+        holes(R.integers(0, 5, (N, 20))),
+        "kind=category,missing=nan",
+        Kind.CATEGORY,
+        {"levels": 5},
+    ),
     "counts": (R.poisson(40, (N, 20)), "kind=count", Kind.COUNT, {}),
     "counts, holes": (holes(R.poisson(4, (N, 20))), "kind=count,missing=nan", Kind.COUNT, {}),
     "real": (R.normal(3, 2, (N, 20)).astype(np.float32), "", Kind.REAL, {}),
@@ -106,7 +156,9 @@ CASES: dict[str, tuple[np.ndarray, str, Kind, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("pieces", [1, 30])
 @pytest.mark.parametrize("name", CASES)
-def test_one_pass_finds_what_straightforward_code_finds(name: str, pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pass_finds_what_straightforward_code_finds(
+    name: str, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, options, kind, known = CASES[name]
     np.save("x.npy", x)
     group = -(-N // pieces)
@@ -115,8 +167,11 @@ def test_one_pass_finds_what_straightforward_code_finds(name: str, pieces: int, 
     data = vs.load(f"x.npy:{options},seed=5" if options else "x.npy:seed=5")
     space = data.space
     assert (space.kind, space.levels, space.low, space.missing) == (
-        kind, known.get("levels", 2 if kind is Kind.BINARY else 0), known.get("low", 0), bool(np.isnan(x.astype(float)).any()),
-    )  # fmt: skip
+        kind,
+        known.get("levels", 2 if kind is Kind.BINARY else 0),
+        known.get("low", 0),
+        bool(np.isnan(x.astype(float)).any()),
+    )
     assert data.train.index is not None and len(data.train.index) == 630
     wanted = straight(x[data.train.index], kind, group=group, **known)
     for field, array in wanted.items():
@@ -128,19 +183,27 @@ def test_one_pass_finds_what_straightforward_code_finds(name: str, pieces: int, 
 
 
 @pytest.mark.parametrize("how", ["dynamic", "static"])
-def test_the_binarisation_of_large_data_is_made_once_and_is_that_of_small_ones(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_binarisation_of_large_data_is_made_once_and_is_that_of_small_ones(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save("x.npy", np.random.default_rng(0).integers(0, 256, (200, 6, 5)).astype(np.uint8))
     source = f"x.npy:binarise={how}"
     small = vs.load(source)
     monkeypatch.setattr(arrays, "IN_MEMORY", 100)
     large = vs.load(source)
     fixed = [rows for rows in (large.train, large.valid, large.test) if not rows.dynamic]
-    assert len(fixed) == (2 if how == "dynamic" else 3) and all(isinstance(rows.values, np.memmap) for rows in fixed)
+    assert len(fixed) == (2 if how == "dynamic" else 3) and all(
+        isinstance(rows.values, np.memmap) for rows in fixed
+    )
     assert told(large) == told(small)
     other = vs.load(f"{source},seed=1")
     assert not np.array_equal(other.valid.values, large.valid.values)
     fixed_now = Rows.fixed
-    monkeypatch.setattr(Rows, "fixed", lambda rows, out=None: fixed_now(rows, out) if out is None else pytest.fail("made again"))
+    monkeypatch.setattr(
+        Rows,
+        "fixed",
+        lambda rows, out=None: fixed_now(rows, out) if out is None else pytest.fail("made again"),
+    )
     assert told(vs.load(source)) == told(small) and told(vs.load(f"{source},seed=1")) == told(other)
 
 
@@ -149,20 +212,36 @@ def test_the_binarisation_of_large_data_is_made_once_and_is_that_of_small_ones(h
 def test_every_twin_is_found_and_no_other(dtype: str) -> None:
     r = np.random.default_rng(0)
     x = r.integers(0, 256, (600, 5, 5)).astype(np.uint8)
-    np.save("x.npy", np.concatenate([x, x[:200]])[r.permutation(800)].astype(dtype) + (0 if dtype == "uint8" else np.float32(0.5)))
+    np.save(
+        "x.npy",
+        np.concatenate([x, x[:200]])[r.permutation(800)].astype(dtype)
+        + (0 if dtype == "uint8" else np.float32(0.5)),
+    )
     data = vs.load("x.npy:valid=150,test=150")
     twins = {}
     for split in ("valid", "test"):
-        mine, known = (rows.outward().reshape(len(rows), -1).astype(float) for rows in (data.split(split), data.train))
+        mine, known = (
+            rows.outward().reshape(len(rows), -1).astype(float)
+            for rows in (data.split(split), data.train)
+        )
         twins[split] = int((((mine[:, None] - known) ** 2).sum(-1) == 0).any(1).sum())
     how = "rows each equals or nearly equals a training row: bounds on them are too good"
-    assert min(twins.values()) > 10 and data.shared == tuple(f"{n} of 150 {s} {how}" for s, n in twins.items())
+    assert min(twins.values()) > 10 and data.shared == tuple(
+        f"{n} of 150 {s} {how}" for s, n in twins.items()
+    )
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])
-def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = np.arange(600).reshape(300, 2)
-    for index in (None, np.flatnonzero(np.random.default_rng(0).random(300) < 0.3), np.array([299]), np.array([], int)):
+    for index in (
+        None,
+        np.flatnonzero(np.random.default_rng(0).random(300) < 0.3),
+        np.array([299]),
+        np.array([], int),
+    ):
         for rows in (1, 11, 300):
             monkeypatch.setattr(passes, "PIECE", rows * 16)
             for made, times in ((None, 1), (lambda a: a * 3, 3)):
@@ -170,11 +249,15 @@ def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(size: int, mon
                 keep = lambda group, groups=groups: groups.append(group.tolist())  # noqa: E731
                 once([x, x[:100]], Picked(Part(x, index), size, keep, made).look)
                 wanted = times * (x if index is None else x[index])
-                assert groups == [wanted[i : i + size].tolist() for i in range(0, len(wanted), size)]
+                assert groups == [
+                    wanted[i : i + size].tolist() for i in range(0, len(wanted), size)
+                ]
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_a_guess_that_nothing_speaks_against_until_the_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guess_that_nothing_speaks_against_until_the_end_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(arrays, "GUESSED", 10)
     x = CASES["real"][0].copy()
     x[333, 2] = np.nan
@@ -184,7 +267,7 @@ def test_a_guess_that_nothing_speaks_against_until_the_end_is_not_kept(monkeypat
     assert data.train.observed is not None and data.train.observed.sum() == x.size - 1
 
 
-# -- passes and memory ------------------------------------------------------------------------------------------------
+# -- passes and memory -----------------------------------------------------------------------------
 
 
 def late(x: np.ndarray) -> np.ndarray:
@@ -221,7 +304,9 @@ def test_what_is_missing_of_large_data_is_told_by_a_file() -> None:
     rows = vs.load("x.npy:missing=nan").train
     assert isinstance(rows.observed, np.memmap) and isinstance(rows.values, np.memmap)
     assert np.array_equal(rows.observed, ~np.isnan(x))
-    assert loading.load_rows("x.npy", vs.load("x.npy:missing=nan").space).observed_cells() == pytest.approx(18, abs=0.2)
+    assert loading.load_rows(
+        "x.npy", vs.load("x.npy:missing=nan").space
+    ).observed_cells() == pytest.approx(18, abs=0.2)
     np.save("y.npy", np.nan_to_num(x))
     assert loading.load_rows("y.npy", vs.load("x.npy:missing=nan").space).observed is None
 
@@ -242,19 +327,24 @@ def test_splits_that_lie_in_one_file_are_laid_out_apart() -> None:
 @pytest.mark.usefixtures("on_disk")
 def test_a_level_beyond_the_last_of_a_known_space_is_refused() -> None:
     np.save("x.npy", CASES["levels"][0])
-    np.save("y.npy", CASES["colours"][0][..., 0, 0].reshape(-1, 1, 1).repeat(36, 1).reshape(-1, 6, 6)[:N])
+    np.save(
+        "y.npy",
+        CASES["colours"][0][..., 0, 0].reshape(-1, 1, 1).repeat(36, 1).reshape(-1, 6, 6)[:N],
+    )
     space = vs.load("x.npy").space
     assert len(loading.load_rows("x.npy", space)) == N
     with pytest.raises(ValueError, match=r"expected levels values 0, 1 \.\. 16; got \d"):
         loading.load_rows("y.npy", space)
 
 
-# -- the second start -------------------------------------------------------------------------------------------------
+# -- the second start ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("on_disk")
-def test_the_second_start_is_the_first_and_reads_nothing_through(name: str, read: list[str]) -> None:
+def test_the_second_start_is_the_first_and_reads_nothing_through(
+    name: str, read: list[str]
+) -> None:
     x, options, _, _ = CASES[name]
     np.save("x.npy", np.concatenate([x, x[:30]]))
     source = f"x.npy:{options}" if options else "x.npy"
@@ -266,9 +356,14 @@ def test_the_second_start_is_the_first_and_reads_nothing_through(name: str, read
     assert told(again) == told(first)
 
 
-@pytest.mark.parametrize("source", ["x.npy:seed=1", "x.npy:valid=9", "x.npy:kind=category", "x.npy:levels=30", "x.npy", "y.npy"])
+@pytest.mark.parametrize(
+    "source",
+    ["x.npy:seed=1", "x.npy:valid=9", "x.npy:kind=category", "x.npy:levels=30", "x.npy", "y.npy"],
+)
 @pytest.mark.usefixtures("on_disk")
-def test_other_content_options_and_files_are_looked_at_anew(source: str, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_content_options_and_files_are_looked_at_anew(
+    source: str, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = CASES["levels"][0]
     np.save("x.npy", x)
     np.save("y.npy", x // 2)
@@ -279,7 +374,9 @@ def test_other_content_options_and_files_are_looked_at_anew(source: str, read: l
         os.utime("x.npy", ns=(time + 1, time + 1))
     read.clear()
     made = told(vs.load(source))
-    assert Path(source.partition(":")[0]).name in read and made[:4] + made[5:] != first[:4] + first[5:]
+    assert (
+        Path(source.partition(":")[0]).name in read and made[:4] + made[5:] != first[:4] + first[5:]
+    )
     monkeypatch.setenv("VAESTRO_CACHE", "another")
     assert told(vs.load(source)) == made
 
@@ -302,7 +399,11 @@ def flip(path: Path) -> None:
 
 
 def meddle(path: Path) -> None:
-    path.write_text(path.read_text().replace('"levels": 17', '"levels": 16').replace('"levels": 0', '"levels": 1'))
+    path.write_text(
+        path.read_text()
+        .replace('"levels": 17', '"levels": 16')
+        .replace('"levels": 0', '"levels": 1')
+    )
 
 
 def renamed(path: Path) -> None:
@@ -316,13 +417,20 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("marginal.npy", flip), ("marginal.npy", Path.unlink), ("marginal.npy", lambda path: path.write_bytes(b"")),
+        ("marginal.npy", flip),
+        ("marginal.npy", Path.unlink),
+        ("marginal.npy", lambda path: path.write_bytes(b"")),
         ("marginal.npy", lambda path: path.write_bytes(b"x" * path.stat().st_size)),
-        ("meta.json", meddle), ("meta.json", renamed), ("meta.json", nothing), ("meta.json", lambda path: path.write_text("{")),
+        ("meta.json", meddle),
+        ("meta.json", renamed),
+        ("meta.json", nothing),
+        ("meta.json", lambda path: path.write_text("{")),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("on_disk")
-def test_a_damaged_record_is_made_again(file: str, damage: Callable[[Path], Any], place: Path, read: list[str]) -> None:
+def test_a_damaged_record_is_made_again(
+    file: str, damage: Callable[[Path], Any], place: Path, read: list[str]
+) -> None:
     np.save("x.npy", CASES["levels"][0])
     first = told(vs.load("x.npy"))
     [entry] = cache.entries()
@@ -337,7 +445,9 @@ def test_a_damaged_record_is_made_again(file: str, damage: Callable[[Path], Any]
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_where_the_cache_cannot_be_written_data_are_read_all_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_cache_cannot_be_written_data_are_read_all_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save("x.npy", CASES["levels"][0])
     first = told(vs.load("x.npy"))
     (place / "file").write_text("mine")

@@ -1,4 +1,5 @@
-"""Tables: what is read, what each column is taken to be, and that what is written is what was read."""
+"""Tables: what is read, what each column is taken to be, and that what is written is what was
+read."""
 
 import csv
 import datetime
@@ -58,8 +59,11 @@ def mixed(rng):
             "sex": np.array(["f", "m"])[rng.integers(0, 2, n)],
             "member": np.ma.array(rng.random(n) < 0.3, mask=gone(0.1)),
             "stars": rng.integers(1, 6, n),
-            "born": np.ma.array(np.datetime64("1950-01-01") + rng.integers(0, 20000, n), mask=gone(0.1)),
-            "seen": np.datetime64("2024-01-01T00:00:00", "us") + rng.integers(0, 86400 * 30, n).astype("timedelta64[s]"),
+            "born": np.ma.array(
+                np.datetime64("1950-01-01") + rng.integers(0, 20000, n), mask=gone(0.1)
+            ),
+            "seen": np.datetime64("2024-01-01T00:00:00", "us")
+            + rng.integers(0, 86400 * 30, n).astype("timedelta64[s]"),
             "version": np.full(n, 3),
         }
     )
@@ -86,10 +90,15 @@ def assert_equal(a: Frame, b: Frame, exact=()):
 def there_and_back(frame, space):
     """Return the frame after inward and outward, with the empty cells empty again."""
     out = space.outward(space.inward(frame))
-    return Frame({n: np.ma.MaskedArray(c.data, np.ma.getmaskarray(frame.columns[n])) for n, c in out.columns.items()})
+    return Frame(
+        {
+            n: np.ma.MaskedArray(c.data, np.ma.getmaskarray(frame.columns[n]))
+            for n, c in out.columns.items()
+        }
+    )
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -107,9 +116,21 @@ def there_and_back(frame, space):
         (["0123", "", "4567"], "<U4", ["0123", None, "4567"]),
         (["0", "10", "7"], "int64", [0, 10, 7]),
         (['"1,200"', "", '"900"'], "<U5", ["1,200", None, "900"]),
-        (["2020-01-02", "", "1969-12-31"], "datetime64[D]", [datetime.date(2020, 1, 2), None, datetime.date(1969, 12, 31)]),
-        (["2020-01-02 00:00:00", "", "2020-01-03T00:00:00"], "datetime64[D]", [datetime.date(2020, 1, 2), None, datetime.date(2020, 1, 3)]),
-        (["2020-01-02 10:00:00.5", "", ""], "datetime64[us]", [datetime.datetime(2020, 1, 2, 10, 0, 0, 500000), None, None]),
+        (
+            ["2020-01-02", "", "1969-12-31"],
+            "datetime64[D]",
+            [datetime.date(2020, 1, 2), None, datetime.date(1969, 12, 31)],
+        ),
+        (
+            ["2020-01-02 00:00:00", "", "2020-01-03T00:00:00"],
+            "datetime64[D]",
+            [datetime.date(2020, 1, 2), None, datetime.date(2020, 1, 3)],
+        ),
+        (
+            ["2020-01-02 10:00:00.5", "", ""],
+            "datetime64[us]",
+            [datetime.datetime(2020, 1, 2, 10, 0, 0, 500000), None, None],
+        ),
         (["10:00:00", "09:30:00.5", ""], "<U10", ["10:00:00", "09:30:00.5", None]),
         (['"1"', '""', '"3"'], "int64", [1, None, 3]),
         (['"NA"', "NA", '"x"'], "<U2", ["NA", None, "x"]),
@@ -128,7 +149,9 @@ def test_a_column_is_read_as_what_it_holds(read, cells, dtype, values):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_the_delimiter_is_found(read, delimiter, newline):
     lines = [["first", "a;b,c|d"[:5], "x"], ["1", "2.5", "some, text"], ["2", "", "more; text"]]
-    text = newline.join(delimiter.join(f'"{c}"' if delimiter in c else c for c in line) for line in lines)
+    text = newline.join(
+        delimiter.join(f'"{c}"' if delimiter in c else c for c in line) for line in lines
+    )
     frame = read("\ufeff" + text).splits["all"]
     assert list(frame.columns) == lines[0]
     assert frame.columns["x"].tolist() == ["some, text", "more; text"]
@@ -138,7 +161,9 @@ def test_the_delimiter_is_found(read, delimiter, newline):
 def test_decimal_commas(read):
     raw = read("a;b\n1,5;1,234\n-2;5,678\n;9,123\n")
     assert raw.splits["all"].columns["a"].tolist() == [1.5, -2.0, None]
-    assert raw.splits["all"].columns["b"].tolist() == ["1,234", "5,678", "9,123"], "could be thousands"
+    assert raw.splits["all"].columns["b"].tolist() == ["1,234", "5,678", "9,123"], (
+        "could be thousands"
+    )
     assert raw.notes == ("commas are decimal points in a",)
 
 
@@ -151,7 +176,10 @@ def test_types_that_change_far_down_and_cells_over_lines(read):
 def test_columns_without_a_name(read):
     raw = read(",a,\n0,5,\n1,6,\n2,8,\n")
     assert list(raw.splits["all"].columns) == ["a"]
-    assert [note.split(",")[1] for note in raw.notes] == [" which numbers the rows", " which is empty"]
+    assert [note.split(",")[1] for note in raw.notes] == [
+        " which numbers the rows",
+        " which is empty",
+    ]
     assert list(read(",a\n7,5\n7,6\n").splits["all"].columns) == ["column 1", "a"]
     assert read("a,1.5\n1,2\n").notes == ("the first line is read as names of columns: a, 1.5",)
 
@@ -164,7 +192,10 @@ def test_columns_can_be_left_out(read):
     assert list(read(text, {"ignore": 1}).splits["all"].columns) == ["a", "b", "c+d"]
     assert list(read(text, columns=["1", "a", "z"]).splits["all"].columns) == ["a", "1"]
     assert read(text, text=["a"]).splits["all"].columns["a"].tolist() == ["1", "5"]
-    with pytest.raises(ValueError, match=r"expected ignore= to name a column of t.csv: 'c\+d' \(one of .*; got 'c\+e'"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected ignore= to name a column of t.csv: 'c\+d' \(one of .*; got 'c\+e'",
+    ):
         read(text, {"ignore": ["c+e"]})
     with pytest.raises(ValueError, match=r"expected columns z in t.csv; got a, b"):
         read(text, columns=["z"])
@@ -175,7 +206,11 @@ def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     where = ["train", "Validation", "test", "val", "training", "valid"]
     write_frame(tmp_path / f"s{suffix}", frame_of({"a": range(6), "part": where}))
     splits = read_table(tmp_path / f"s{suffix}", {"split": "part"}).splits
-    assert {name: frame.columns["a"].tolist() for name, frame in splits.items()} == {"train": [0, 4], "valid": [1, 3, 5], "test": [2]}
+    assert {name: frame.columns["a"].tolist() for name, frame in splits.items()} == {
+        "train": [0, 4],
+        "valid": [1, 3, 5],
+        "test": [2],
+    }
     assert all(list(frame.columns) == ["a"] for frame in splits.values())
     assert list(read_table(tmp_path / f"s{suffix}", {"split": '"part"'}).splits) == list(splits)
 
@@ -187,14 +222,21 @@ def test_other_splits_are_refused(read, part):
 
 
 def test_json_records_of_every_sort(read):
-    array = '[{"a": 1, "d": "2020-01-01", "u": "2020-01-01T10:00:00+02:00"},\n {"a": null, "b": "x", "d": null}, {"b": "", "a": 2.5}]'
+    array = (
+        '[{"a": 1, "d": "2020-01-01", "u": "2020-01-01T10:00:00+02:00"},\n {"a": null, "b": '
+        '"x", "d": null}, {"b": "", "a": 2.5}]'
+    )
     lines = array[1:-1].replace("},", "}").replace("}  ", "}\n")
     for name, text in (("t.json", array), ("t.jsonl", lines), ("t.json", lines)):
         raw = read(text, name=name)
         frame = raw.splits["all"]
         assert frame.columns["a"].tolist() == [1.0, None, 2.5]
         assert frame.columns["b"].tolist() == [None, "x", None]
-        assert frame.columns["d"].dtype == "datetime64[D]" and frame.columns["d"].mask.tolist() == [False, True, True]
+        assert frame.columns["d"].dtype == "datetime64[D]" and frame.columns["d"].mask.tolist() == [
+            False,
+            True,
+            True,
+        ]
         assert frame.columns["u"][0] == datetime.datetime(2020, 1, 1, 8)
         assert raw.notes == ("the times in u are in UTC",)
 
@@ -233,7 +275,7 @@ def test_parquet_types(read):
     }
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,18 +283,41 @@ def test_parquet_types(read):
     [
         ("a,b\n1,2\n1,2,3\n", "expected 2 cells in every line of t.csv; got 3 in line 3"),
         ('a,b\n"x\ny",2\n\n1\n', "expected 2 cells in every line of t.csv; got 1 in line 5"),
-        ("a,b\n" + "1,2\n" * 200_000 + "3\n", "expected 2 cells in every line of t.csv; got 1 in line 200,002"),
-        ('a,b\n1,"x\n2,y\n', "expected closed quotes in t.csv; got unexpected end of data after line 1"),
+        (
+            "a,b\n" + "1,2\n" * 200_000 + "3\n",
+            "expected 2 cells in every line of t.csv; got 1 in line 200,002",
+        ),
+        (
+            'a,b\n1,"x\n2,y\n',
+            "expected closed quotes in t.csv; got unexpected end of data after line 1",
+        ),
         ("", "expected a first line of column names in t.csv; got none"),
         ("\n\n", "expected a first line of column names in t.csv; got none"),
         ("a,b", "expected rows of data in t.csv; got column names alone"),
         ("a,b\n", "expected rows of data in t.csv; got column names alone"),
         ("a,b,a\n1,2,3\n", "expected columns of different names in t.csv; got 'a' twice"),
-        ("5.1,3.5\n4.9,3.0\n", "expected a first line of column names in t.csv; got numbers, 5.1, 3.5 (add such a line)"),
-        (b"a,b\nM\xfcller,2\n", "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)"),
-        ("a,b\nx,2\n".encode("utf-16"), "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)"),
-        (b"\x00\x01\x02", "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)"),
-        ("a,b\n1,inf\n2,3\n", "expected finite numbers in column 'b' of t.csv; got 1 infinite (leave it out with t.csv:ignore=b)"),
+        (
+            "5.1,3.5\n4.9,3.0\n",
+            "expected a first line of column names in t.csv; got numbers, 5.1, 3.5 (add such a "
+            "line)",
+        ),
+        (
+            b"a,b\nM\xfcller,2\n",
+            "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)",
+        ),
+        (
+            "a,b\nx,2\n".encode("utf-16"),
+            "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)",
+        ),
+        (
+            b"\x00\x01\x02",
+            "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)",
+        ),
+        (
+            "a,b\n1,inf\n2,3\n",
+            "expected finite numbers in column 'b' of t.csv; got 1 infinite (leave it out with "
+            "t.csv:ignore=b)",
+        ),
     ],
 )
 def test_a_bad_csv_is_refused(read, content, message):
@@ -271,10 +336,16 @@ def test_a_bad_csv_is_refused(read, content, message):
         ('[{"a": 1}', "; got no end"),
         ('[{"a": 1}] 2', "; got more after the array"),
         ("nonsense", r"damaged or cut short \(Expecting value: line 1 column 1"),
-        ('[{"a": 1}, {"a": "x"}]', "expected values of one type in column 'a' of t.json; got others"),
+        (
+            '[{"a": 1}, {"a": "x"}]',
+            "expected values of one type in column 'a' of t.json; got others",
+        ),
         ('[{"a": 1e999}, {"a": 2}]', "expected finite numbers in column 'a'"),
         ('[{"a": 99999999999999999999}]', "expected values of one type in column 'a'"),
-        ('[{"a": {"b": 1}, "c": 2}, {"c": 3}]', r"got lists or structures in a \(leave it out with t.json:ignore=a\)"),
+        (
+            '[{"a": {"b": 1}, "c": 2}, {"c": 3}]',
+            r"got lists or structures in a \(leave it out with t.json:ignore=a\)",
+        ),
         ("[" * 100_000, "damaged or cut short"),
         (b'[{"a": "\xff"}]', "expected text in UTF-8 in t.json; got byte 0xff at 8"),
     ],
@@ -287,7 +358,10 @@ def test_a_bad_json_is_refused(read, content, message):
 
 def test_a_bad_parquet_is_refused(read, monkeypatch):
     nested = pa.table({"a": [[1], [2]], "b": [{"c": 1}, None], "d": [1, 2]})
-    with pytest.raises(ValueError, match=r"got lists or structures in a, b \(leave them out with t.parquet:ignore=a\+b\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"got lists or structures in a, b \(leave them out with t.parquet:ignore=a\+b\)",
+    ):
         read(nested)
     with pytest.raises(ValueError, match=r"got duration\[s\] in 'a' \(leave it out"):
         read(pa.table({"a": pa.array([1, 2], pa.duration("s"))}))
@@ -299,7 +373,9 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
     with pytest.raises(ValueError, match=r"got text of up to 9,000 letters \(leave it out"):
         read(pa.table({"a": ["x" * 9000] * 40}))
     for junk in (b"", b"PAR1 and junk", b"PAR1" + bytes(100) + b"PAR1"):
-        with pytest.raises(ValueError, match=r"expected a readable .parquet file; got .* damaged or cut short"):
+        with pytest.raises(
+            ValueError, match=r"expected a readable .parquet file; got .* damaged or cut short"
+        ):
             read(junk, name="t.parquet")
 
 
@@ -314,7 +390,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
         write_frame(tmp_path / "x.parquet", frame)
 
 
-# -- what columns are -------------------------------------------------------------------------------------------------
+# -- what columns are ------------------------------------------------------------------------------
 
 
 def test_kinds_of_a_mixed_table(mixed):
@@ -335,20 +411,36 @@ def test_kinds_of_a_mixed_table(mixed):
         "version": ("category", "int64", False),
     }
     steps = {c.name: c.resolution for c in space.columns if c.kind is Kind.REAL}
-    assert steps == {"price": 0.01, "height": 0, "small": 0, "year": 1, "born": 1, "seen": pytest.approx(1 / 86400)}
+    assert steps == {
+        "price": 0.01,
+        "height": 0,
+        "small": 0,
+        "year": 1,
+        "born": 1,
+        "seen": pytest.approx(1 / 86400),
+    }
     assert column(space, "sex").values == ("f", "m")
     assert column(space, "member").values == (False, True)
     assert column(space, "stars").values == (1, 2, 3, 4, 5)
     assert column(space, "version").values == (3,) and column(space, "version").start == (1.0,)
     assert space.missing and space.measure == "mixed"
-    assert notes[0] == "6 real (price, height and 4 more), 1 count (visits), 2 binary (sex, member), 3 category (city, stars and 1 more)"
-    assert "of cells are empty, in visits, " in notes[1] and "missing at random is assumed" in notes[1]
-    assert "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
+    assert (
+        notes[0]
+        == "6 real (price, height and 4 more), 1 count (visits), 2 binary (sex, member), 3 "
+        "category (city, stars and 1 more)"
+    )
+    assert (
+        "of cells are empty, in visits, " in notes[1] and "missing at random is assumed" in notes[1]
+    )
+    assert (
+        "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
+    )
     assert "stars has few values: read as categories (count=stars overrules)" in notes
     assert "visits holds whole numbers: read as counts (real=visits overrules)" in notes
     (year,) = [n for n in notes if n.startswith("year")]
     assert re.fullmatch(
-        r"year \(variance \d+ below the mean 2,0\d\d\): whole numbers read as real on a grid of 1, not as counts \(count=year overrules\)",
+        r"year \(variance \d+ below the mean 2,0\d\d\): whole numbers read as real on a grid of "
+        r"1, not as counts \(count=year overrules\)",
         year,
     )
     assert "version is constant: not modelled, copied into samples" in notes
@@ -381,7 +473,12 @@ def test_kinds_of_a_mixed_table(mixed):
         ((np.arange(256) / 255).astype(np.float32), "real", 1 / 255, 0),
         (np.sqrt(np.arange(2.0, 30.0)) * 0.01, "real", None, None),
         (np.array(["2020-01-06", "2020-01-13", "2020-02-03"], "datetime64[D]"), "real", 7, 4),
-        (np.array(["2020-01-06T10:00", "2020-01-06T11:30"], "datetime64[us]"), "real", 1.5 / 24, 1 / 24),
+        (
+            np.array(["2020-01-06T10:00", "2020-01-06T11:30"], "datetime64[us]"),
+            "real",
+            1.5 / 24,
+            1 / 24,
+        ),
     ],
 )
 def test_the_kind_and_the_grid_of_numbers(values, kind, step, origin):
@@ -406,24 +503,41 @@ def test_continuous_numbers_have_no_grid_unless_a_value_repeats(rng):
     space, notes = infer(frame_of({"rain": rain}))
     found = column(space, "rain")
     gap = np.median(np.diff(np.unique(rain)))
-    assert found.atoms and found.resolution == pytest.approx(min(gap, 1e-3 * found.scale)) and found.origin == 0
+    assert (
+        found.atoms
+        and found.resolution == pytest.approx(min(gap, 1e-3 * found.scale))
+        and found.origin == 0
+    )
     assert [
         n
         for n in notes
-        if n.startswith(f"rain has repeated values but no regular grid: dequantised with bin width {found.resolution:.4g}.")
+        if n.startswith(
+            f"rain has repeated values but no regular grid: dequantised with bin width "
+            f"{found.resolution:.4g}."
+        )
     ]
     back = space.outward(space.inward(frame_of({"rain": rain}))).columns["rain"]
     assert (back[rain == 0] == 0).all()
-    np.testing.assert_allclose(back, rain, rtol=1e-6, atol=1e-6 * rain.std(), err_msg="the others stay where they are")
+    np.testing.assert_allclose(
+        back, rain, rtol=1e-6, atol=1e-6 * rain.std(), err_msg="the others stay where they are"
+    )
     # What came in twice by chance changes nothing; few rows that share a number, of a few rows, do.
-    for zeros, rows, atoms in ((2, 1000, False), (4, 1000, False), (12, 1000, True), (12, 100_000, True), (3, 20, True)):
+    for zeros, rows, atoms in (
+        (2, 1000, False),
+        (4, 1000, False),
+        (12, 1000, True),
+        (12, 100_000, True),
+        (3, 20, True),
+    ):
         x = np.where(np.arange(rows) < zeros, 0, rng.lognormal(0, 1, rows))
         assert column(infer(frame_of({"x": x}))[0], "x").atoms == atoms, (zeros, rows)
     # The cell does not shrink with a chance neighbour, nor grow with the tail.
     near = np.r_[rain, rain[rain > 0][:5] * (1 + 1e-9)]
     far = np.r_[rain, 1e4]
     for x in (near, far):
-        assert column(infer(frame_of({"x": x}))[0], "x").resolution == pytest.approx(min(gap, 1e-3 * x.std()), rel=0.1)
+        assert column(infer(frame_of({"x": x}))[0], "x").resolution == pytest.approx(
+            min(gap, 1e-3 * x.std()), rel=0.1
+        )
 
 
 def test_noise_is_whole_steps_wide_if_float32_does_not_resolve_one(rng):
@@ -434,14 +548,31 @@ def test_noise_is_whole_steps_wide_if_float32_does_not_resolve_one(rng):
     width = float(grid[0]) * found.scale
     assert width >= 0.99 * found.scale * 2**-22
     assert width * 100 == pytest.approx(round(width * 100), rel=1e-9)
-    assert f"x (0.01) lies on a grid of that step, which float32 does not resolve: dequantised with bin width {width:.4g}" in notes
+    assert (
+        f"x (0.01) lies on a grid of that step, which float32 does not resolve: dequantised with "
+        f"bin width {width:.4g}" in notes
+    )
 
 
 def test_kinds_can_be_asked_for(mixed):
-    options = {"real": "visits+member", "count": "stars+version", "category": "year+born", "binary": "sex"}
+    options = {
+        "real": "visits+member",
+        "count": "stars+version",
+        "category": "year+born",
+        "binary": "sex",
+    }
     space, _ = infer(mixed, {**options, "categories": 20_000})
-    kinds = {name: str(column(space, name).kind) for name in ("visits", "member", "stars", "version", "year", "born", "sex")}
-    assert kinds == dict(zip(kinds, ["real", "real", "count", "category", "category", "category", "binary"], strict=True))
+    kinds = {
+        name: str(column(space, name).kind)
+        for name in ("visits", "member", "stars", "version", "year", "born", "sex")
+    }
+    assert kinds == dict(
+        zip(
+            kinds,
+            ["real", "real", "count", "category", "category", "category", "binary"],
+            strict=True,
+        )
+    )
     assert column(space, "stars").dtype == "int64" and column(space, "visits").resolution == 1
     back = there_and_back(mixed, space)
     assert all((back.columns[n] == mixed.columns[n]).all() for n in kinds)
@@ -450,16 +581,31 @@ def test_kinds_can_be_asked_for(mixed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"real": "pric"}, r"expected real= to name a column of t.csv: 'price' \(one of .*\); got 'pric'"),
-        ({"real": "price", "count": "price"}, "expected one kind for column 'price'; got real= and count="),
+        (
+            {"real": "pric"},
+            r"expected real= to name a column of t.csv: 'price' \(one of .*\); got 'pric'",
+        ),
+        (
+            {"real": "price", "count": "price"},
+            "expected one kind for column 'price'; got real= and count=",
+        ),
         ({"real": "city"}, "expected numbers in column 'city' for real=; got text, such as"),
         ({"count": "city"}, "expected numbers in column 'city' for count=; got text"),
-        ({"count": "price"}, "expected whole numbers of 0 .. 16,777,216 in column 'price' for count=; got"),
-        ({"count": "born"}, "expected whole numbers of 0 .. 16,777,216 in column 'born' for count=; got"),
+        (
+            {"count": "price"},
+            "expected whole numbers of 0 .. 16,777,216 in column 'price' for count=; got",
+        ),
+        (
+            {"count": "born"},
+            "expected whole numbers of 0 .. 16,777,216 in column 'born' for count=; got",
+        ),
         ({"binary": "city"}, "expected two values in column 'city' for binary=; got 5"),
         ({"category": "height"}, "expected at most 1,000 categories in column 'height'; got"),
         ({"categories": 1}, "expected categories to be a whole number of 2 or more; got 1"),
-        ({"categories": "many"}, "expected categories to be a whole number of 2 or more; got 'many'"),
+        (
+            {"categories": "many"},
+            "expected categories to be a whole number of 2 or more; got 'many'",
+        ),
     ],
 )
 def test_a_kind_that_cannot_be_is_refused(mixed, options, message):
@@ -469,15 +615,28 @@ def test_a_kind_that_cannot_be_is_refused(mixed, options, message):
 
 def test_columns_that_are_no_data_are_refused_together(rng):
     n = 200_000
-    frame = frame_of({"id": np.char.add("row ", np.arange(n).astype(str)), "x": rng.normal(size=n), "name": np.arange(n).astype(str)})
+    frame = frame_of(
+        {
+            "id": np.char.add("row ", np.arange(n).astype(str)),
+            "x": rng.normal(size=n),
+            "name": np.arange(n).astype(str),
+        }
+    )
     start = time.perf_counter()
     with pytest.raises(ValueError) as error:
         infer(frame)
     assert time.perf_counter() - start < 10
-    message = "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 (leave them out with t.csv:ignore=id+name)"
+    message = (
+        "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 "
+        "(leave them out with t.csv:ignore=id+name)"
+    )
     assert str(error.value) == message
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})
-    with pytest.raises(ValueError, match=r"at most 100 categories in column 'note'; got 150 \(leave it out with t.csv:ignore=note\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"at most 100 categories in column 'note'; got 150 \(leave it out with "
+        r"t.csv:ignore=note\)",
+    ):
         infer(some)
     assert column(infer(some, {"category": "note"})[0], "note").kind is Kind.CATEGORY
     many = frame_of({"z": [f"{i % 1500}" for i in range(5000)]})
@@ -488,7 +647,10 @@ def test_columns_that_are_no_data_are_refused_together(rng):
 
 def test_empty_columns_are_refused(rng):
     frame = frame_of({"a": rng.normal(size=50), "b": [None] * 50, "c": [None] * 49 + ["x"]})
-    message = r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with t.csv:ignore=b\+c\)"
+    message = (
+        r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with "
+        r"t.csv:ignore=b\+c\)"
+    )
     with pytest.raises(ValueError, match=message):
         infer(frame, train=frame[:40])
 
@@ -508,15 +670,28 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     with pytest.raises(ValueError) as error:
         infer(frame, {"ignore": "old", "count": "city"})
     said = str(error.value)
-    assert "values in column 'void', and " in said and "at most 1,000 categories in columns 'id', 'name, first'" in said
-    assert "values below 1e30 in size in column 'huge'" in said and "numbers in column 'city' for count=" in said
-    assert "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, 3,000 (leave them out with " in said
+    assert (
+        "values in column 'void', and " in said
+        and "at most 1,000 categories in columns 'id', 'name, first'" in said
+    )
+    assert (
+        "values below 1e30 in size in column 'huge'" in said
+        and "numbers in column 'city' for count=" in said
+    )
+    assert (
+        "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, "
+        "3,000 (leave them out with " in said
+    )
     assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
-        ValueError, match=r"got lists or structures in a, and 1 infinite, and 2 infinite \(leave them out with t.json:ignore=a\+b\+c"
+        ValueError,
+        match=r"got lists or structures in a, and 1 infinite, and 2 infinite \(leave them out "
+        r"with t.json:ignore=a\+b\+c",
     ):
-        read('[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json")
+        read(
+            '[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json"
+        )
 
 
 def test_row_numbers_are_pointed_out(rng):
@@ -525,7 +700,10 @@ def test_row_numbers_are_pointed_out(rng):
 
 
 def test_values_out_of_range_are_refused():
-    with pytest.raises(ValueError, match=r"expected values below 1e30 in size in column 'x'; got some up to 1e\+200"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected values below 1e30 in size in column 'x'; got some up to 1e\+200",
+    ):
         infer(frame_of({"x": [1.5] * 20 + [-1e200]}))
 
 
@@ -534,40 +712,62 @@ def test_statistics_are_of_the_training_rows_and_categories_of_all(mixed):
     space, _ = infer(mixed, train=train)
     for name in ("price", "height", "year"):
         cells, found = train.columns[name].compressed(), column(space, name)
-        assert (found.offset, found.scale) == pytest.approx((cells.mean(dtype=float), cells.std(dtype=float)))
+        assert (found.offset, found.scale) == pytest.approx(
+            (cells.mean(dtype=float), cells.std(dtype=float))
+        )
     visits = train.columns["visits"].compressed()
     found = column(space, "visits")
     assert found.start == pytest.approx((visits.mean(),))
-    assert (found.offset, found.scale) == pytest.approx((np.log1p(visits).mean(), np.log1p(visits).std()))
+    assert (found.offset, found.scale) == pytest.approx(
+        (np.log1p(visits).mean(), np.log1p(visits).std())
+    )
     born = train.columns["born"].compressed().astype(np.int64)
-    assert (column(space, "born").offset, column(space, "born").scale) == pytest.approx((born.mean(), born.std()))
+    assert (column(space, "born").offset, column(space, "born").scale) == pytest.approx(
+        (born.mean(), born.std())
+    )
     city = train.columns["city"].compressed()
     found = column(space, "city")
-    assert found.start == pytest.approx([((city == value).sum() + 1) / (len(city) + 5) for value in found.values])
+    assert found.start == pytest.approx(
+        [((city == value).sum() + 1) / (len(city) + 5) for value in found.values]
+    )
     rare = frame_of({"x": ["a", "b"] * 30 + ["c"]})
     found = column(infer(rare, train=rare[:60])[0], "x")
-    assert found.values == ("a", "b", "c") and found.start == pytest.approx((31 / 63, 31 / 63, 1 / 63))
+    assert found.values == ("a", "b", "c") and found.start == pytest.approx(
+        (31 / 63, 31 / 63, 1 / 63)
+    )
 
 
 def test_columns_of_conditions(rng):
-    space, _ = infer(frame_of({"digit": rng.integers(0, 10, 500, dtype=np.uint8), "width": rng.normal(size=500), "set": ["a", "b"] * 250}))
+    space, _ = infer(
+        frame_of(
+            {
+                "digit": rng.integers(0, 10, 500, dtype=np.uint8),
+                "width": rng.normal(size=500),
+                "set": ["a", "b"] * 250,
+            }
+        )
+    )
     assert [str(c.kind) for c in space.columns] == ["real", "binary", "category"]
 
 
-# -- there and back ---------------------------------------------------------------------------------------------------
+# -- there and back --------------------------------------------------------------------------------
 
 
 def test_a_mixed_table_survives_the_model_s_units(mixed):
     space, _ = infer(mixed, train=mixed[:2000])
     inside, observed = space.inward(mixed), space.seen(mixed)
     assert inside.dtype == np.float32 and np.isfinite(inside).all()
-    assert np.array_equal(observed, np.stack([~np.ma.getmaskarray(mixed.columns[c.name]) for c in space.columns], 1))
+    assert np.array_equal(
+        observed, np.stack([~np.ma.getmaskarray(mixed.columns[c.name]) for c in space.columns], 1)
+    )
     assert (inside[~observed] == 0).all()
     back = there_and_back(mixed, space)
     assert list(back.columns) == list(mixed.columns)
     for name, cells in mixed.columns.items():
         was, now = cells.compressed(), back.columns[name].compressed()
-        assert was.dtype.kind == now.dtype.kind and (was.dtype.kind == "U" or was.dtype == now.dtype)
+        assert was.dtype.kind == now.dtype.kind and (
+            was.dtype.kind == "U" or was.dtype == now.dtype
+        )
         if name in ("height", "small"):
             assert np.abs(was - now).max() < 1e-6 * was.std()
         elif name == "seen":  # a month in float32 is known to some seconds
@@ -581,28 +781,43 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(30, 400))
     makers = [
-        lambda: np.round(rng.normal(size=n) * 10 ** rng.integers(0, 4), int(rng.integers(0, 4))) + 0.0,
+        lambda: (
+            np.round(rng.normal(size=n) * 10 ** rng.integers(0, 4), int(rng.integers(0, 4))) + 0.0
+        ),
         lambda: rng.integers(-50, 50, n) * int(rng.integers(1, 9)),
         lambda: rng.poisson(3, n),
-        lambda: np.array(["x", "y z", "ü", '"', "a,b", "0", "NA", "line\nbreak"])[rng.integers(0, 8, n)],
+        lambda: np.array(["x", "y z", "ü", '"', "a,b", "0", "NA", "line\nbreak"])[
+            rng.integers(0, 8, n)
+        ],
         lambda: rng.random(n) < 0.5,
         lambda: np.datetime64("2001-05-05") + rng.integers(-9999, 9999, n),
-        lambda: np.datetime64("2001-05-05T12:00", "us") + rng.integers(0, 999, n).astype("timedelta64[h]"),
+        lambda: (
+            np.datetime64("2001-05-05T12:00", "us")
+            + rng.integers(0, 999, n).astype("timedelta64[h]")
+        ),
         lambda: (rng.integers(0, 100, n) / 8).astype(np.float32),
     ]
     columns = {}
     for i in range(10):
         gone = rng.random(n) < rng.choice([0, 0.3])
         gone[0] = False
-        columns[f"column {i}"] = np.ma.array(makers[rng.integers(len(makers)) if i >= len(makers) else i](), mask=gone)
+        columns[f"column {i}"] = np.ma.array(
+            makers[rng.integers(len(makers)) if i >= len(makers) else i](), mask=gone
+        )
     frame = frame_of(columns)
     for suffix in SUFFIXES:
         write_frame(tmp_path / f"x{suffix}", frame)
         again = read_table(tmp_path / f"x{suffix}", {}).splits["all"]
-        narrow = [] if suffix == ".parquet" else [k for k, c in columns.items() if c.dtype.kind == "f"]
+        narrow = (
+            [] if suffix == ".parquet" else [k for k, c in columns.items() if c.dtype.kind == "f"]
+        )
         assert_equal(frame, again, exact=narrow)
     space, _ = infer(frame)
-    assert_equal(frame, there_and_back(frame, space), exact=[k for k, c in columns.items() if c.dtype.kind == "U"])
+    assert_equal(
+        frame,
+        there_and_back(frame, space),
+        exact=[k for k, c in columns.items() if c.dtype.kind == "U"],
+    )
     restored = Space.restore(json.loads(json.dumps(space.scalars())), space.arrays())
     assert np.array_equal(restored.inward(again), space.inward(frame))
     assert_equal(there_and_back(frame, restored), there_and_back(frame, space))
@@ -618,45 +833,74 @@ def test_real_tables(tmp_path, name):
     assert list(frame.columns) == list(table.columns)
     assert all(np.array_equal(frame.columns[c].data, table[c]) for c in table)
     space, _ = infer(frame)
-    assert column(space, "target").kind == {"iris": "category", "wine": "category", "diabetes": "count", "breast_cancer": "binary"}[name]
+    assert (
+        column(space, "target").kind
+        == {"iris": "category", "wine": "category", "diabetes": "count", "breast_cancer": "binary"}[
+            name
+        ]
+    )
     back = space.outward(space.inward(frame))
     for c in table:
-        tolerance = 0 if name != "diabetes" else 1e-3 * table[c].std()  # standardised: on no decimal grid
+        # standardised: on no decimal grid
+        tolerance = 0 if name != "diabetes" else 1e-3 * table[c].std()
         apart = np.abs(back.columns[c].data - table[c])
         if column(space, c).strays:  # 9.899999 among colour intensities with two decimals
-            assert 0 < (apart > 0).sum() <= 0.01 * len(table) and apart.max() <= column(space, c).resolution / 2, c
+            assert (
+                0 < (apart > 0).sum() <= 0.01 * len(table)
+                and apart.max() <= column(space, c).resolution / 2
+            ), c
         else:
             assert apart.max() <= tolerance, c
     reals = [c for c in space.columns if c.kind is Kind.REAL]
-    assert sum(c.resolution > 0 for c in reals) == {"iris": 4, "wine": 13, "diabetes": 9, "breast_cancer": 30}[name]
+    assert (
+        sum(c.resolution > 0 for c in reals)
+        == {"iris": 4, "wine": 13, "diabetes": 9, "breast_cancer": 30}[name]
+    )
 
 
 def test_draws_stay_in_the_column_s_type_and_on_its_grid():
     n = 200
     days = np.datetime64("2020-01-06") + 7 * np.arange(n)
-    frame = frame_of({"byte": np.arange(n, dtype=np.uint8), "price": np.arange(n) / 100 + 0.29, "day": days})
+    frame = frame_of(
+        {"byte": np.arange(n, dtype=np.uint8), "price": np.arange(n) / 100 + 0.29, "day": days}
+    )
     space, _ = infer(frame, {"real": "byte"})
     out = space.outward(np.random.default_rng(0).normal(size=(1000, 3)) * 3)
-    assert out.columns["byte"].dtype == np.uint8 and (out.columns["byte"][:] == 0).any() and (out.columns["byte"] == 255).any()
-    assert set(out.columns["price"].tolist()) <= {round(i / 100, 2) for i in range(-2000, 2000)}, "0.29, not 0.29000000000000004"
+    assert (
+        out.columns["byte"].dtype == np.uint8
+        and (out.columns["byte"][:] == 0).any()
+        and (out.columns["byte"] == 255).any()
+    )
+    assert set(out.columns["price"].tolist()) <= {round(i / 100, 2) for i in range(-2000, 2000)}, (
+        "0.29, not 0.29000000000000004"
+    )
     assert (out.columns["day"].astype(np.int64) % 7 == 4).all(), "Mondays"
 
 
 def test_cells_of_another_file_fit(read):
     on, share = np.full(60, np.datetime64("2020-01-01")), np.array([0.1, 0.2, 0.3] * 20, np.float32)
-    frame = frame_of({"zip": ["0123", "4567"] * 30, "x": np.arange(60) / 4, "on": on, "share": share})
+    frame = frame_of(
+        {"zip": ["0123", "4567"] * 30, "x": np.arange(60) / 4, "on": on, "share": share}
+    )
     space, _ = infer(frame, {"category": "on+share"})
-    other = read("x,zip,on,share\n,4567,2020-01-01,0.1\n7,4567,2020-01-01T00:00:00,\n", text=["zip"]).splits["all"]
+    other = read(
+        "x,zip,on,share\n,4567,2020-01-01,0.1\n7,4567,2020-01-01T00:00:00,\n", text=["zip"]
+    ).splits["all"]
     inside = space.inward(other)
     assert inside[:, [c.name for c in space.columns].index("zip")].tolist() == [1, 1]
     assert not space.seen(other).all()
-    assert (space.inward(read("x,zip,on,share\n,4567,,\n,4567,,\n").splits["all"])[:, 0] == 0).all(), "columns that are all empty"
-    for cells, message in (("a,4567,,", "expected numbers in column 'x'; got text, such as 'a'"), ("1,99,,", "expected a known category")):
+    assert (
+        space.inward(read("x,zip,on,share\n,4567,,\n,4567,,\n").splits["all"])[:, 0] == 0
+    ).all(), "columns that are all empty"
+    for cells, message in (
+        ("a,4567,,", "expected numbers in column 'x'; got text, such as 'a'"),
+        ("1,99,,", "expected a known category"),
+    ):
         with pytest.raises(ValueError, match=message):
             space.inward(read(f"x,zip,on,share\n{cells}\n").splits["all"])
 
 
-# -- Python objects and writing ---------------------------------------------------------------------------------------
+# -- Python objects and writing --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -670,7 +914,11 @@ def test_cells_of_another_file_fit(read):
         (np.arange(100) / 7, "21.5", 21.5),
         (np.arange(100) / 7, "inf", "a number"),
         (np.arange(100) / 7, None, "a number"),
-        (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05", np.datetime64("2020-03-05")),
+        (
+            np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"),
+            "2020-03-05",
+            np.datetime64("2020-03-05"),
+        ),
         (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "2020-03-05T12:00", "a day"),
         (np.arange("2020-01-01", "2020-06-01", dtype="datetime64[D]"), "NaT", "a day"),
         (np.array([3, 5] * 50), "5", 5),
@@ -700,7 +948,9 @@ def test_frames_of_python_objects():
             "ns": np.array(["2020-01-01", "NaT", "2020-01-01T01", "NaT"], "datetime64[ns]"),
         }
     )
-    assert {name: (c.dtype.name, np.ma.getmaskarray(c).tolist()) for name, c in frame.columns.items()} == {
+    assert {
+        name: (c.dtype.name, np.ma.getmaskarray(c).tolist()) for name, c in frame.columns.items()
+    } == {
         "text": ("str32", [False, True, True, False]),
         "whole": ("int64", [False, True, False, False]),
         "mixed": ("float64", [False, False, True, True]),
@@ -714,7 +964,12 @@ def test_frames_of_python_objects():
 
 def test_frames_of_dataframes():
     pd = pytest.importorskip("pandas")
-    columns = {"a": [1.5, None], "b": ["x", None], "c": pd.Categorical(["u", "v"]), "d": pd.array([1, None], "Int64")}
+    columns = {
+        "a": [1.5, None],
+        "b": ["x", None],
+        "c": pd.Categorical(["u", "v"]),
+        "d": pd.array([1, None], "Int64"),
+    }
     table = pd.DataFrame(columns, index=[5, 9])
     for given in (table, pa.Table.from_pandas(table), {name: table[name] for name in table}):
         cells = {name: c.tolist() for name, c in frame_of(given).columns.items()}
@@ -727,11 +982,25 @@ def test_frames_of_dataframes():
 @pytest.mark.parametrize(
     "columns",
     [
-        {}, [1, 2], {"a": 5}, {"a": "abc"}, {"a": []}, {"a": [1], "b": [1, 2]}, {"a": np.zeros((2, 2))}, {"a": [[1, 2], [3]]},
-        {"a": [1, "x"]}, {"a": [True, 2]}, {"a": [2**70]}, {"a": [1j]}, {"a": [b"x"]}, {"a": [np.inf]}, {"a": [{}, {}]},
-        pa.table({"a": [[1]]}), pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]),
+        {},
+        [1, 2],
+        {"a": 5},
+        {"a": "abc"},
+        {"a": []},
+        {"a": [1], "b": [1, 2]},
+        {"a": np.zeros((2, 2))},
+        {"a": [[1, 2], [3]]},
+        {"a": [1, "x"]},
+        {"a": [True, 2]},
+        {"a": [2**70]},
+        {"a": [1j]},
+        {"a": [b"x"]},
+        {"a": [np.inf]},
+        {"a": [{}, {}]},
+        pa.table({"a": [[1]]}),
+        pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_table_is_refused(columns):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -755,14 +1024,29 @@ def test_files_are_what_others_read(tmp_path):
         write_frame(tmp_path / f"x{suffix}", frame)
     with (tmp_path / "x.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows == [list("nftbds"), ["1", "0.1", "a,b", "true", "2020-01-01", "2020-01-01 10:00:00.500000"], ["", "2", "", "", "", ""]]
-    first = {"n": 1, "f": 0.1, "t": "a,b", "b": True, "d": "2020-01-01", "s": "2020-01-01T10:00:00.500000"}
+    assert rows == [
+        list("nftbds"),
+        ["1", "0.1", "a,b", "true", "2020-01-01", "2020-01-01 10:00:00.500000"],
+        ["", "2", "", "", "", ""],
+    ]
+    first = {
+        "n": 1,
+        "f": 0.1,
+        "t": "a,b",
+        "b": True,
+        "d": "2020-01-01",
+        "s": "2020-01-01T10:00:00.500000",
+    }
     records = [first, {"n": None, "f": 2.0, "t": None, "b": None, "d": None, "s": None}]
     assert json.loads((tmp_path / "x.json").read_text()) == records
     assert [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()] == records
     assert parquet.read_table(tmp_path / "x.parquet").column("n").to_pylist() == [1, None]
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
-        assert arrays["n"].dtype == np.float64 and np.isnan(arrays["n"][1]) and np.isnat(arrays["d"][1])
+        assert (
+            arrays["n"].dtype == np.float64
+            and np.isnan(arrays["n"][1])
+            and np.isnat(arrays["d"][1])
+        )
         assert arrays["t"].tolist() == ["a,b", ""] and arrays["f"].dtype == np.float32
     write_frame(tmp_path / "x.csv.part", frame, ".csv")
     assert (tmp_path / "x.csv.part").read_bytes() == (tmp_path / "x.csv").read_bytes()
@@ -779,7 +1063,9 @@ def test_one_column_with_empty_cells_survives_a_csv(tmp_path):
 def test_a_large_table_is_read_by_columns(tmp_path, rng):
     n = 200_000
     columns = {f"x{i}": np.round(rng.normal(size=n), 3) for i in range(16)}
-    columns |= {f"s{i}": np.array(["red", "green", "blue"])[rng.integers(0, 3, n)] for i in range(4)}
+    columns |= {
+        f"s{i}": np.array(["red", "green", "blue"])[rng.integers(0, 3, n)] for i in range(4)
+    }
     frame = frame_of(columns)
     write_frame(tmp_path / "x.csv", frame)
     start = time.perf_counter()

@@ -1,4 +1,5 @@
-"""Texts: tokens, what is read, the likelihoods over them, and the whole way from a file to sentences."""
+"""Texts: tokens, what is read, the likelihoods over them, and the whole way from a file to
+sentences."""
 
 import itertools
 import json
@@ -21,20 +22,37 @@ from vaestro.sequences import gru, transformer
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import METHODS, Ragged, Texts, Tokeniser
 
-LINES = ["the cat sat on the mat.", "a dog (brown) ran!", "the dog sat", "it's 3.5 – naïve café", "  two  spaces ", "日本語 text\t🙂"]
+LINES = [
+    "the cat sat on the mat.",
+    "a dog (brown) ran!",
+    "the dog sat",
+    "it's 3.5 – naïve café",
+    "  two  spaces ",
+    "日本語 text\t🙂",
+]
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     r = np.random.default_rng(0)
-    subjects, verbs, places = ["the cat", "a dog", "my old horse"], ["sat", "ran", "slept"], ["on the mat", "in the sun", "there"]
-    lines = [" ".join(words[i] for words, i in zip((subjects, verbs, places), r.integers(0, 3, 3), strict=True)) for _ in range(300)]
+    subjects, verbs, places = (
+        ["the cat", "a dog", "my old horse"],
+        ["sat", "ran", "slept"],
+        ["on the mat", "in the sun", "there"],
+    )
+    lines = [
+        " ".join(
+            words[i]
+            for words, i in zip((subjects, verbs, places), r.integers(0, 3, 3), strict=True)
+        )
+        for _ in range(300)
+    ]
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-# -- tokens -----------------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -43,7 +61,9 @@ def test_tokens_are_joined_as_they_were_cut(method: str) -> None:
     made = Tokeniser.trained(method, texts)
     tokeniser = Tokeniser.restore(json.loads(json.dumps(made.scalars())))
     rows = tokeniser.encode(texts)
-    assert rows == made.encode(texts) and all(1 <= code < tokeniser.size for row in rows for code in row)
+    assert rows == made.encode(texts) and all(
+        1 <= code < tokeniser.size for row in rows for code in row
+    )
     codes = Ragged.of(rows, 64, tokeniser.size)
     back = tokeniser.decode(codes[np.arange(len(codes))]).lines.tolist()
     if method != "words":
@@ -57,7 +77,9 @@ def test_tokens_are_joined_as_they_were_cut(method: str) -> None:
 @pytest.mark.parametrize("method", ["bytes", "bpe"])
 def test_any_text_at_all_comes_back(method: str) -> None:
     tokeniser = Tokeniser.trained(method, Texts.of(LINES * 20), None if method == "bytes" else 300)
-    strange = Texts.of(["Ωmega \x00 nul", "völlig anders", "\u202eright to left", "", "<unk>", "\ufffd"])
+    strange = Texts.of(
+        ["Ωmega \x00 nul", "völlig anders", "\u202eright to left", "", "<unk>", "\ufffd"]
+    )
     codes = Ragged.of(tokeniser.encode(strange), 200, tokeniser.size)
     assert tokeniser.decode(codes[:]).lines.tolist() == strange.lines.tolist()
 
@@ -72,7 +94,10 @@ def test_what_training_lacks_is_unknown_and_said_so() -> None:
 
 def test_the_vocabulary_is_that_of_the_training_split(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    rows = [f"word{i % 7} and more,{'train' if i < 40 else 'test' if i < 50 else 'valid'}" for i in range(60)]
+    rows = [
+        f"word{i % 7} and more,{'train' if i < 40 else 'test' if i < 50 else 'valid'}"
+        for i in range(60)
+    ]
     rows[45] = "stranger and more,test"
     path.write_text("\n".join(["text,part", *rows]) + "\n")
     data = vs.load(f"{path}:text=text,split=part,tokens=words")
@@ -100,7 +125,7 @@ def test_a_cell_exists_up_to_the_first_end() -> None:
     assert scored(codes).sum(-1).tolist() == [1, 2, 3, 3]
 
 
-# -- likelihoods ------------------------------------------------------------------------------------------------------
+# -- likelihoods -----------------------------------------------------------------------------------
 
 SPACE = make_space(Kind.TOKENS, (3,))
 DECODERS = ["gru", "transformer", "independent"]
@@ -108,7 +133,11 @@ DECODERS = ["gru", "transformer", "independent"]
 
 def density(name: str, rows: int = 2, space: Space = SPACE) -> densities.DataDensity:
     torch.manual_seed(1)
-    options = {"gru": "gru:width=8,layers=2", "transformer": "transformer:width=8,layers=2,heads=2", "independent": "mlp:width=8"}
+    options = {
+        "gru": "gru:width=8,layers=2",
+        "transformer": "transformer:width=8,layers=2,heads=2",
+        "independent": "mlp:width=8",
+    }
     likelihood = "categorical" if name == "independent" else "autoregressive"
     model = vs.build(space, latent=3, likelihood=likelihood, network=options[name]).eval()
     with torch.no_grad():
@@ -178,13 +207,18 @@ def test_a_beam_that_holds_everything_finds_the_most_probable(name: str) -> None
     one, five = (px.by(Decoding(beam=b)).point() for b in (1, 5))
     assert (px.log_prob(five)[0] >= px.log_prob(one)[0] - 1e-6).all()
     weights = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
-    torch.testing.assert_close(px.point(weights)[0], Sentences(px.decoder, px.source[1:]).point()[0])
+    torch.testing.assert_close(
+        px.point(weights)[0], Sentences(px.decoder, px.source[1:]).point()[0]
+    )
 
 
 def test_the_nucleus_holds_the_most_probable_tokens_and_temperature_sharpens() -> None:
     px = density("gru", 1)
     p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]])
-    assert (px.by(Decoding(top_p=0.7))._nucleus(p) > 0).tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert (px.by(Decoding(top_p=0.7))._nucleus(p) > 0).tolist() == [
+        [True, True, False, False],
+        [True, False, False, False],
+    ]
     generator = torch.Generator().manual_seed(0)
     cold = px.by(Decoding(temperature=1e-3))
     greedy = px.point()
@@ -200,12 +234,21 @@ def test_an_encoder_reads_as_far_as_the_end(network: str) -> None:
     torch.manual_seed(0)
     model = vs.build(make_space(Kind.TOKENS, (6,)), latent=2, network=network).eval()
     short, long = torch.tensor([[2, 3, 0]]), torch.tensor([[2, 3, 0, 0, 0, 0]])
-    torch.testing.assert_close(model.posterior(Batch(short)).mean, model.posterior(Batch(long)).mean)
-    assert not torch.allclose(model.posterior(Batch(short)).mean, model.posterior(Batch(torch.tensor([[3, 2, 0]]))).mean)
+    torch.testing.assert_close(
+        model.posterior(Batch(short)).mean, model.posterior(Batch(long)).mean
+    )
+    assert not torch.allclose(
+        model.posterior(Batch(short)).mean, model.posterior(Batch(torch.tensor([[3, 2, 0]]))).mean
+    )
 
 
 def test_a_language_model_does_without_the_latent() -> None:
-    model = vs.build(make_space(Kind.TOKENS, (6,)), latent=2, likelihood="autoregressive:latent=false", network="gru:width=8")
+    model = vs.build(
+        make_space(Kind.TOKENS, (6,)),
+        latent=2,
+        likelihood="autoregressive:latent=false",
+        network="gru:width=8",
+    )
     codes = torch.tensor([[2, 3, 0]])
     first, second = (model.likelihood(torch.randn(1, 1, 2)).log_prob(codes) for _ in range(2))
     torch.testing.assert_close(first, second)
@@ -229,7 +272,7 @@ def test_networks_for_texts_refuse_others() -> None:
         vs.build(SPACE, latent=2, likelihood="autoregressive:word_dropout=1.0")
 
 
-# -- training ---------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(1000, 8), (103, 10), (20, 16)])
@@ -242,10 +285,14 @@ def test_texts_of_like_size_go_together_and_each_is_seen_once(rows: int, batch: 
         assert sorted(flat[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
     assert np.array_equal(Order(rows, batch, 0, sizes)(17), order(17))
     if rows > 10 * batch:
-        spread, mixed = (np.mean([np.ptp(sizes[o(s)]) for s in range(rows // batch)]) for o in (order, plain))
+        spread, mixed = (
+            np.mean([np.ptp(sizes[o(s)]) for s in range(rows // batch)]) for o in (order, plain)
+        )
         assert spread < 0.3 * mixed
         firsts = [sizes[order(s)].mean() for s in range(40)]
-        assert not np.all(np.diff(firsts) >= 0), "batches come in a drawn order, and not from short to long"
+        assert not np.all(np.diff(firsts) >= 0), (
+            "batches come in a drawn order, and not from short to long"
+        )
 
 
 def test_each_step_is_as_wide_as_its_longest_text() -> None:
@@ -256,8 +303,17 @@ def test_each_step_is_as_wide_as_its_longest_text() -> None:
     assert rows.observed_cells() == (2 + 3 + 6 + 2) / 4
 
 
-@pytest.mark.parametrize("options", [{}, {"likelihood": "autoregressive:word_dropout=0.4"}, {"network": "gru:width=16,dropout=0.3"}])
-def test_a_stopped_run_goes_on_as_if_it_had_not(corpus: Path, tmp_path: Path, options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"likelihood": "autoregressive:word_dropout=0.4"},
+        {"network": "gru:width=16,dropout=0.3"},
+    ],
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not(
+    corpus: Path, tmp_path: Path, options: dict[str, str]
+) -> None:
     shared = {"latent": 2, "network": "gru:width=16", "steps": 30, "batch": 16} | options
     whole = vs.train(str(corpus), run=tmp_path / "whole", **shared)
     job = vs.runs.Job.new(str(corpus), run=tmp_path / "stopped", **shared)
@@ -265,7 +321,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(corpus: Path, tmp_path: Path, op
         next(job)
     job.checkpoint()
     resumed = vs.resume(tmp_path / "stopped")
-    for (name, a), b in zip(whole.model().state_dict().items(), resumed.model().state_dict().values(), strict=True):
+    for (name, a), b in zip(
+        whole.model().state_dict().items(), resumed.model().state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b), name
     lines = [m for m in whole.metrics() if m["split"] == "train"]
     assert ("altered" in lines[0]) == ("word_dropout" in str(options))
@@ -276,18 +334,24 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(corpus: Path, tmp_path: Path, op
 
 def test_word_dropout_is_for_training_alone() -> None:
     torch.manual_seed(0)
-    model = vs.build(make_space(Kind.TOKENS, (6,)), latent=2, likelihood="autoregressive:word_dropout=0.9", network="gru:width=8")
+    model = vs.build(
+        make_space(Kind.TOKENS, (6,)),
+        latent=2,
+        likelihood="autoregressive:word_dropout=0.9",
+        network="gru:width=8",
+    )
     z, codes = torch.randn(1, 1, 2), torch.tensor([[2, 3, 4, 3, 2, 4]])
     trained = {model.train().likelihood(z).log_prob(codes).item() for _ in range(8)}
     reported = {model.eval().likelihood(z).log_prob(codes).item() for _ in range(8)}
     assert len(trained) > 1 and len(reported) == 1
 
 
-# -- a corpus whose probabilities are known ---------------------------------------------------------------------------
+# -- a corpus whose probabilities are known --------------------------------------------------------
 
 
 def topics(n: int, seed: int) -> tuple[list[str], np.ndarray, float]:
-    """Draw sentences of eight words from a mixture of three topics: texts, exact log p of each, and the information of the topic."""
+    """Draw sentences of eight words from a mixture of three topics: texts, exact log p of each, and
+    the information of the topic."""
     r = np.random.default_rng(seed)
     words = [f"w{i}" for i in range(9)]
     p = np.full((3, 9), 0.04)
@@ -307,7 +371,12 @@ def topics(n: int, seed: int) -> tuple[list[str], np.ndarray, float]:
     ("parts", "near", "told"),
     [
         (
-            {"likelihood": "categorical", "posterior": "categorical:codes=3", "gradient": "score:baseline=leave-one-out", "latent": 1},
+            {
+                "likelihood": "categorical",
+                "posterior": "categorical:codes=3",
+                "gradient": "score:baseline=leave-one-out",
+                "latent": 1,
+            },
             0.15,
             0.12,
         ),
@@ -323,7 +392,13 @@ def test_the_bound_lies_below_the_truth_and_near_it(
     path = tmp_path / "topics.json"
     sets = ["train"] * 1800 + ["valid"] * 200 + ["test"] * 600
     path.write_text(json.dumps([{"text": t, "set": s} for t, s in zip(lines, sets, strict=True)]))
-    options = {"network": "mlp:width=32", "epochs": 25, "batch": 64, "lr": 5e-3, "objective": "elbo:k=4"} | parts
+    options = {
+        "network": "mlp:width=32",
+        "epochs": 25,
+        "batch": 64,
+        "lr": 5e-3,
+        "objective": "elbo:k=4",
+    } | parts
     run = vs.train(f"{path}:text=text,split=set,tokens=words", run=tmp_path / "run", **options)
     found = vs.evaluate(run.model(), run.data().test, k=200)
     truth = log_px[2000:]
@@ -336,12 +411,24 @@ def test_the_bound_lies_below_the_truth_and_near_it(
     run.save_evaluation(found, run.data().test, str(path))
     np.savez(tmp_path / "exact.npz", log_px=truth)
     capsys.readouterr()
-    assert main(["compare", str(run.path), "--exact", f"truth={tmp_path / 'exact.npz'}:measure=counting"]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                str(run.path),
+                "--exact",
+                f"truth={tmp_path / 'exact.npz'}:measure=counting",
+            ]
+        )
+        == 0
+    )
     compared = capsys.readouterr().out
-    assert "bits/token" in compared and "bits/dim" not in compared and compared.count("600 test") >= 1
+    assert (
+        "bits/token" in compared and "bits/dim" not in compared and compared.count("600 test") >= 1
+    )
 
 
-# -- files, and what is wrong with them -------------------------------------------------------------------------------
+# -- files, and what is wrong with them ------------------------------------------------------------
 
 
 def test_a_file_of_lines(tmp_path: Path) -> None:
@@ -361,10 +448,15 @@ def test_a_column_of_a_table_with_the_others_as_attributes(tmp_path: Path, suffi
     import pyarrow.csv
     import pyarrow.parquet
 
-    rows = {"stars": [i % 5 for i in range(40)], "review": [f"review number {i}" for i in range(39)] + [""]}
+    rows = {
+        "stars": [i % 5 for i in range(40)],
+        "review": [f"review number {i}" for i in range(39)] + [""],
+    }
     path = tmp_path / f"x{suffix}"
     if suffix == ".jsonl":
-        path.write_text("".join(json.dumps({k: v[i] for k, v in rows.items()}) + "\n" for i in range(40)))
+        path.write_text(
+            "".join(json.dumps({k: v[i] for k, v in rows.items()}) + "\n" for i in range(40))
+        )
     else:
         (pa.csv.write_csv if suffix == ".csv" else pa.parquet.write_table)(pa.table(rows), path)
     data = vs.load(f"{path}:text=review", condition=["stars"])
@@ -378,9 +470,13 @@ def test_a_column_of_a_table_with_the_others_as_attributes(tmp_path: Path, suffi
 
 
 def test_two_tokenisers_score_the_same_texts(corpus: Path) -> None:
-    bytes_, pieces, words = (vs.load(f"{corpus}:tokens={t}").test for t in ("bytes", "bpe", "words"))
+    bytes_, pieces, words = (
+        vs.load(f"{corpus}:tokens={t}").test for t in ("bytes", "bpe", "words")
+    )
     assert bytes_.sha256() == pieces.sha256() == words.sha256()
-    assert vs.load(f"{corpus}:tokens=bytes,length=9").test.sha256() != bytes_.sha256(), "a text cut short is another event"
+    assert vs.load(f"{corpus}:tokens=bytes,length=9").test.sha256() != bytes_.sha256(), (
+        "a text cut short is another event"
+    )
     np.testing.assert_array_equal(bytes_.projection(), pieces.projection())
 
 
@@ -388,10 +484,22 @@ BAD = [
     ("x.txt", b"", "expected a text in every line"),
     ("x.txt", b"\n \n\n", "expected a text in every line"),
     ("x.txt", b"good\nbad \xff byte\n", "the byte 0xff in line 2"),
-    ("x.txt", b"short\n" * 20 + b"word " * 2_000_000 + b"\n", "expected texts of fewer than 512 tokens, or"),
+    (
+        "x.txt",
+        b"short\n" * 20 + b"word " * 2_000_000 + b"\n",
+        "expected texts of fewer than 512 tokens, or",
+    ),
     ("x.txt:tokens=words", b"same\n" * 20, "at least two different words; got 'same' and no other"),
-    ("x.txt:tokens=characters", b"aaa\n" * 20, "at least two different characters; got 'a' and no other"),
-    ("x.txt:tokens=syllables", b"a b\n" * 20, "expected tokens to be bytes, characters, words or bpe"),
+    (
+        "x.txt:tokens=characters",
+        b"aaa\n" * 20,
+        "at least two different characters; got 'a' and no other",
+    ),
+    (
+        "x.txt:tokens=syllables",
+        b"a b\n" * 20,
+        "expected tokens to be bytes, characters, words or bpe",
+    ),
     ("x.txt:tokens=bytes,vocabulary=9", b"a b\n" * 20, "no vocabulary= for bytes"),
     ("x.txt:vocabulary=9", b"a b\n" * 20, "a vocabulary of 257 or more bpe"),
     ("x.txt:length=1", b"a b\n" * 20, "length to be 2 or more tokens"),
@@ -404,21 +512,30 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("source", "content", "said"), BAD, ids=[f"{s}-{i}" for i, (s, _, _) in enumerate(BAD)])
-def test_bad_texts_are_refused_in_a_line(tmp_path: Path, capsys, source: str, content: bytes, said: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "content", "said"), BAD, ids=[f"{s}-{i}" for i, (s, _, _) in enumerate(BAD)]
+)
+def test_bad_texts_are_refused_in_a_line(
+    tmp_path: Path, capsys, source: str, content: bytes, said: str
+) -> None:
     name, colon, options = source.partition(":")
     (tmp_path / name).write_bytes(content)
     if source == "x.csv:text=a":
-        assert vs.load(f"{tmp_path / name}:text=a").space.kind is Kind.TOKENS  # what stands in the column is text where it is named so
+        # what stands in the column is text where it is named so
+        assert vs.load(f"{tmp_path / name}:text=a").space.kind is Kind.TOKENS
         return
-    assert main(["train", f"{tmp_path / name}{colon}{options}", "--run", str(tmp_path / "run")]) == 2
+    assert (
+        main(["train", f"{tmp_path / name}{colon}{options}", "--run", str(tmp_path / "run")]) == 2
+    )
     error = capsys.readouterr().err
     assert error.startswith("vaestro: expected") and error.count("\n") == 1 and len(error) < 400
     assert said in error
     assert not (tmp_path / "run").exists()
 
 
-def test_what_was_kept_of_a_large_file(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_kept_of_a_large_file(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("vaestro.data.texts.KEPT_FROM", 1)
     first, second = (vs.load(corpus) for _ in range(2))
@@ -439,16 +556,23 @@ def test_texts_longer_than_the_model_takes(corpus: Path, tmp_path: Path) -> None
     data = vs.load(f"{corpus}:tokens=words")
     long = tmp_path / "long.txt"
     long.write_text("the cat sat\n" + "the dog ran " * 9 + "\n")
-    with pytest.raises(ValueError, match=r"expected texts of at most 8 tokens \(length=8 cuts longer ones\); got one of 27 in row 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected texts of at most 8 tokens \(length=8 cuts longer ones\); got one of 27 "
+        r"in row 2",
+    ):
         load_rows(str(long), data.space)
     assert load_rows(f"{long}:length=8", data.space).observed_cells() == (4 + 8) / 2
-    with pytest.raises(ValueError, match=r"expected texts of at most 8 of .* as the run was trained on; got numbers"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected texts of at most 8 of .* as the run was trained on; got numbers",
+    ):
         load_rows(np.zeros((20, 3)), data.space)
     with pytest.raises(ValueError, match="got texts"):
         load_rows(str(long), make_space(Kind.BINARY, (4,)))
 
 
-# -- from the command line --------------------------------------------------------------------------------------------
+# -- from the command line -------------------------------------------------------------------------
 
 
 def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
@@ -458,22 +582,68 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
         assert main([*words]) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
-    said = say("train", f"{corpus}:tokens=words", "--run", run, "--latent", "4", "--network", "gru:width=48", "--steps", "300",
-               "--batch", "32", "--lr", "0.01", "--free-bits", "0.5", "--beta", "warmup:share=0.5",
-               "--likelihood", "autoregressive:word_dropout=0.3")  # fmt: skip
+    said = say(
+        "train",
+        f"{corpus}:tokens=words",
+        "--run",
+        run,
+        "--latent",
+        "4",
+        "--network",
+        "gru:width=48",
+        "--steps",
+        "300",
+        "--batch",
+        "32",
+        "--lr",
+        "0.01",
+        "--free-bits",
+        "0.5",
+        "--beta",
+        "warmup:share=0.5",
+        "--likelihood",
+        "autoregressive:word_dropout=0.3",
+    )
     assert "with word dropout 0.3: the bound of another model" in said
     assert "nats (IWAE with 100 draws, 15 test texts)" in said
-    said = say("evaluate", run, "--k", "50", "--methods", "elbo,iwae,gap,ais:temperatures=20,chains=4", "--limit", "6")
+    said = say(
+        "evaluate",
+        run,
+        "--k",
+        "50",
+        "--methods",
+        "elbo,iwae,gap,ais:temperatures=20,chains=4",
+        "--limit",
+        "6",
+    )
     assert "bits/token" in said and "perplexity at most" in said
-    lines = {e["method"]: e for e in json.loads((tmp_path / "run" / "evaluation.json").read_text())["estimates"] if e["on"] == "data"}
+    lines = {
+        e["method"]: e
+        for e in json.loads((tmp_path / "run" / "evaluation.json").read_text())["estimates"]
+        if e["on"] == "data"
+    }
     tokens = lines["iwae"]["tokens"]
-    assert lines["iwae"]["perplexity"] == pytest.approx(math.exp(-6 * lines["iwae"]["mean"] / tokens))
-    assert lines["iwae"]["bits_per_dim"] == pytest.approx(-6 * lines["iwae"]["mean"] / tokens / math.log(2))
+    assert lines["iwae"]["perplexity"] == pytest.approx(
+        math.exp(-6 * lines["iwae"]["mean"] / tokens)
+    )
+    assert lines["iwae"]["bits_per_dim"] == pytest.approx(
+        -6 * lines["iwae"]["mean"] / tokens / math.log(2)
+    )
     known = set(corpus.read_text().split())
     say("sample", run, "-n", "20", "--top-p", "0.9")
     samples = (tmp_path / "run" / "samples.txt").read_text().splitlines()
     assert len(samples) == 20 and {w for s in samples for w in s.split()} <= known
-    say("reconstruct", run, str(corpus), "-o", str(tmp_path / "back.txt"), "--beam", "3", "--split", "test")
+    say(
+        "reconstruct",
+        run,
+        str(corpus),
+        "-o",
+        str(tmp_path / "back.txt"),
+        "--beam",
+        "3",
+        "--split",
+        "test",
+    )
     own = vs.Run(run).data().test.outward().lines
     back = (tmp_path / "back.txt").read_text().splitlines()
     words = [(a.split(), b.split()) for a, b in zip(own, back, strict=True)]
@@ -481,7 +651,19 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
     say("encode", run, str(corpus), "-o", str(tmp_path / "codes.npz"))
     say("decode", run, str(tmp_path / "codes.npz"), "-o", str(tmp_path / "decoded.csv"))
     assert (tmp_path / "decoded.csv").read_text().splitlines()[0] == '"text"'
-    say("interpolate", run, str(corpus), "0", "1", "-o", str(tmp_path / "way.txt"), "--steps", "5", "--path", "spherical")
+    say(
+        "interpolate",
+        run,
+        str(corpus),
+        "0",
+        "1",
+        "-o",
+        str(tmp_path / "way.txt"),
+        "--steps",
+        "5",
+        "--path",
+        "spherical",
+    )
     assert len((tmp_path / "way.txt").read_text().splitlines()) == 5
     say("diagnose", run)
     say("report", run)
@@ -491,7 +673,9 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
     assert "From one text to another" in page and "Bits/token" in page
     assert main(["impute", run, str(corpus), "-o", str(tmp_path / "i.txt")]) == 2
     assert "expected data with cells that can be missing; got texts" in capsys.readouterr().err
-    assert main(["fit-prior", run, "--steps", "3", "--force", "--run", str(tmp_path / "fitted")]) == 0
+    assert (
+        main(["fit-prior", run, "--steps", "3", "--force", "--run", str(tmp_path / "fitted")]) == 0
+    )
     assert (tmp_path / "fitted" / "samples-after.txt").exists()
     assert main(["sample", run, "--top-p", "2", "-o", str(tmp_path / "s.txt")]) == 2
     assert main(["sample", run, "-o", str(tmp_path / "s.png")]) == 2
@@ -511,4 +695,6 @@ def test_texts_in_python(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 or more steps on a path linear or spherical"):
         latents.interpolate(run.model(), run.data().test, 0, 1, path="curved")
     with pytest.raises(ValueError, match="expected texts under the likelihood autoregressive"):
-        latents.sample(vs.build(make_space(Kind.BINARY, (4,)), latent=2), 2, decoding=Decoding(beam=2))
+        latents.sample(
+            vs.build(make_space(Kind.BINARY, (4,)), latent=2), 2, decoding=Decoding(beam=2)
+        )

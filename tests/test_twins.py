@@ -1,4 +1,5 @@
-"""Near-duplicates between splits: independent rows are none, and planted ones are found, whatever the data are."""
+"""Near-duplicates between splits: independent rows are none, and planted ones are found, whatever
+the data are."""
 
 import io
 from collections.abc import Callable
@@ -21,19 +22,26 @@ def sines(r: np.random.Generator, noise: float) -> np.ndarray:
 
 
 def photographs(r: np.random.Generator, n: int, size: int = 24) -> np.ndarray:
-    """Return colour images whose spectrum falls as that of photographs, half of them nearly plain as a sky is."""
+    """Return colour images whose spectrum falls as that of photographs, half of them nearly plain
+    as a sky is."""
     k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
     k[0, 0] = 1 / size
     waves = r.normal(size=(n, size, size, 3)) + 1j * r.normal(size=(n, size, size, 3))
     x = np.fft.ifft2(waves / k[None, :, :, None] ** 1.2, axes=(1, 2)).real
     x = x.mean(3, keepdims=True) + 0.2 * x
     contrast = np.where(r.random((n, 1, 1, 1)) < 0.5, 8, 40)
-    x = 128 + r.normal(size=(n, 1, 1, 1)) * 20 + contrast * (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    x = (
+        128
+        + r.normal(size=(n, 1, 1, 1)) * 20
+        + contrast * (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    )
     return np.clip(x + r.normal(size=x.shape) * 2, 0, 255).astype(np.uint8)
 
 
 def low_rank(r: np.random.Generator, rank: int, cells: int, noise: float = 0.0) -> np.ndarray:
-    return r.normal(size=(N + HELD, rank)) @ r.normal(size=(rank, cells)) + noise * r.normal(size=(N + HELD, cells))
+    return r.normal(size=(N + HELD, rank)) @ r.normal(size=(rank, cells)) + noise * r.normal(
+        size=(N + HELD, cells)
+    )
 
 
 ROWS = N + HELD
@@ -50,10 +58,14 @@ INDEPENDENT: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "few integers": lambda r: r.integers(0, 100, (ROWS, 3)),
     "counts": lambda r: r.poisson(3, (ROWS, 10)),
     "bits": lambda r: r.integers(0, 2, (ROWS, 16)).astype(np.uint8),
-    "bits of few factors": lambda r: (r.normal(size=(ROWS, 3)) @ r.normal(size=(3, 40)) > 0).astype(np.uint8),
+    "bits of few factors": lambda r: (r.normal(size=(ROWS, 3)) @ r.normal(size=(3, 40)) > 0).astype(
+        np.uint8
+    ),
     "heavy tails": lambda r: r.standard_t(1.2, (ROWS, 8)),
     "one outlier": lambda r: np.concatenate([np.full((1, 20), 1e9), r.normal(size=(ROWS - 1, 20))]),
-    "codes for missing": lambda r: np.where(r.random((ROWS, 6)) < 0.002, -999.0, r.normal(size=(ROWS, 6))),
+    "codes for missing": lambda r: np.where(
+        r.random((ROWS, 6)) < 0.002, -999.0, r.normal(size=(ROWS, 6))
+    ),
     "amplitudes over decades": lambda r: sines(r, 0.0) * np.exp(2 * r.normal(size=(ROWS, 1))),
     "photographs": lambda r: photographs(r, ROWS),
 }
@@ -81,7 +93,17 @@ def test_independent_rows_are_no_twins(kind: str) -> None:
     assert said(x[:N], x[N:]) == ""
 
 
-EXACT = ("sines", "noisy sines", "rank 2", "rank 5 with noise", "two numbers", "integers", "heavy tails", "one outlier", "photographs")
+EXACT = (
+    "sines",
+    "noisy sines",
+    "rank 2",
+    "rank 5 with noise",
+    "two numbers",
+    "integers",
+    "heavy tails",
+    "one outlier",
+    "photographs",
+)
 
 
 @pytest.mark.parametrize("kind", EXACT)
@@ -92,24 +114,41 @@ def test_copies_are_found_among_independent_rows(kind: str) -> None:
 
 def test_copies_with_little_noise_are_found() -> None:
     r = np.random.default_rng(2)
-    for x, noise in ((low_rank(r, 5, 100, 0.05), 0.01), (sines(r, 0.05), 0.002), (INDEPENDENT["heavy tails"](r), 1e-4)):
+    for x, noise in (
+        (low_rank(r, 5, 100, 0.05), 0.01),
+        (sines(r, 0.05), 0.002),
+        (INDEPENDENT["heavy tails"](r), 1e-4),
+    ):
         near = x[:200] + noise * r.normal(size=x[:200].shape)
         assert 200 <= found(x[:N], np.concatenate([x[N:], near])) <= 1.02 * 200
     x = INDEPENDENT["integers"](r)
-    assert 200 <= found(x[:N], np.concatenate([x[N:], np.clip(x[:200] + r.integers(-2, 3, (200, 25)), 0, 255)])) <= 1.02 * 200
+    assert (
+        200
+        <= found(
+            x[:N], np.concatenate([x[N:], np.clip(x[:200] + r.integers(-2, 3, (200, 25)), 0, 255)])
+        )
+        <= 1.02 * 200
+    )
 
 
 def templates(r: np.random.Generator, classes: int, each: int, noise: float) -> np.ndarray:
     """Return 8-bit images of templates, with noise of its own in every image, in a random order."""
     x = np.repeat(r.uniform(0, 255, (classes, 12, 12)), each, 0)
-    return np.clip(np.rint(x + noise * r.normal(size=x.shape)), 0, 255).astype(np.uint8)[r.permutation(len(x))]
+    return np.clip(np.rint(x + noise * r.normal(size=x.shape)), 0, 255).astype(np.uint8)[
+        r.permutation(len(x))
+    ]
 
 
 def shapes(r: np.random.Generator, n: int, noise: int) -> np.ndarray:
-    """Return 8-bit images of bars and squares at some places on black, with noise of its own in every image."""
+    """Return 8-bit images of bars and squares at some places on black, with noise of its own in
+    every image."""
     x = r.integers(0, noise, (n, 12, 12))
-    for image, kind, top, left in zip(x, r.integers(0, 3, n), *r.integers(1, 7, (2, n)), strict=True):
-        image[top : top + (1 if kind == 1 else 4), left : left + (1 if kind == 0 else 4)] += 200 if kind == 2 else 249
+    for image, kind, top, left in zip(
+        x, r.integers(0, 3, n), *r.integers(1, 7, (2, n)), strict=True
+    ):
+        image[top : top + (1 if kind == 1 else 4), left : left + (1 if kind == 0 else 4)] += (
+            200 if kind == 2 else 249
+        )
     return np.clip(x, 0, 255).astype(np.uint8)
 
 
@@ -119,12 +158,22 @@ def groups(r: np.random.Generator, number: int, cells: int, noise: float) -> np.
 
 
 GROUPED: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
-    **{f"{c} templates, {n} images each, noise {s}": partial(templates, classes=c, each=n, noise=s)
-       for c, n in ((3, 20), (3, 500), (100, 5), (300, 3), (1000, 3)) for s in (0.3, 5, 60)},
-    **{f"{n} images of shapes, noise {s}": partial(shapes, n=n, noise=s) for n in (200, 450, 1500) for s in (3, 6, 30)},
-    **{f"groups of 3 in {d} cells, noise {s}": partial(groups, number=1000, cells=d, noise=s)
-       for d in (2, 8, 30) for s in (1e-4, 0.01, 0.1)},
-}  # fmt: skip
+    **{
+        f"{c} templates, {n} images each, noise {s}": partial(templates, classes=c, each=n, noise=s)
+        for c, n in ((3, 20), (3, 500), (100, 5), (300, 3), (1000, 3))
+        for s in (0.3, 5, 60)
+    },
+    **{
+        f"{n} images of shapes, noise {s}": partial(shapes, n=n, noise=s)
+        for n in (200, 450, 1500)
+        for s in (3, 6, 30)
+    },
+    **{
+        f"groups of 3 in {d} cells, noise {s}": partial(groups, number=1000, cells=d, noise=s)
+        for d in (2, 8, 30)
+        for s in (1e-4, 0.01, 0.1)
+    },
+}
 
 
 @pytest.mark.parametrize("kind", GROUPED)
@@ -142,7 +191,9 @@ def test_copies_are_found_among_alike_images_and_nothing_else() -> None:
         copied = x[held : held + 50]
         changes = {
             "equal": copied,
-            "noise": np.clip(np.rint(copied + 3 * r.normal(size=copied.shape)), 0, 255).astype(np.uint8),
+            "noise": np.clip(np.rint(copied + 3 * r.normal(size=copied.shape)), 0, 255).astype(
+                np.uint8
+            ),
             "brightness": np.clip(copied * 0.85 + 10, 0, 255).astype(np.uint8),
             "encoding": jpeg(copied),
         }
@@ -155,7 +206,11 @@ def test_copies_that_were_shuffled_with_their_originals_are_found() -> None:
     x = photographs(r, 1500)
     for share, least in ((0.15, 0.75), (1.0, 0.95)):  # with noise; equal
         copied = x[: int(1500 * share)]
-        near = copied if share == 1 else np.clip(copied + 2 * r.normal(size=copied.shape), 0, 255).astype(np.uint8)
+        near = (
+            copied
+            if share == 1
+            else np.clip(copied + 2 * r.normal(size=copied.shape), 0, 255).astype(np.uint8)
+        )
         order = r.permutation(len(x) + len(near))
         y, own = np.concatenate([x, near])[order], order % 1500
         held = len(y) // 5

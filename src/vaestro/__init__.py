@@ -37,9 +37,23 @@ _HOMES = {
     "write_report": "report",
 }
 _MODULES = (
-    "spaces", "densities", "posteriors", "priors", "likelihoods", "networks", "model", "gradients", "objectives", "optimizers", "parts",
-    "schedules", "penalties", "recipes", "flows", "latents",
-)  # fmt: skip
+    "spaces",
+    "densities",
+    "posteriors",
+    "priors",
+    "likelihoods",
+    "networks",
+    "model",
+    "gradients",
+    "objectives",
+    "optimizers",
+    "parts",
+    "schedules",
+    "penalties",
+    "recipes",
+    "flows",
+    "latents",
+)
 
 __all__ = ["__version__", *_HOMES]
 

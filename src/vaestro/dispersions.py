@@ -1,7 +1,7 @@
 """The dispersion of counts: where it starts, and how fast it is learned.
 
-A dispersion starts where it fits the training data at their mean. It moves PACE times as fast as a weight.
-Scales of real values do the same (`vaestro.scales`).
+A dispersion starts where it fits the training data at their mean. It moves PACE times as fast as a
+weight. Scales of real values do the same (`vaestro.scales`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,28 @@ from torch import Tensor
 from vaestro.densities import Cells, soft_limit
 from vaestro.scales import PACE, START_VALUES, Version, paced, unlimited
 
-INVERSE_LIMIT = 8.0  # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
-START_SHARE = 0.75  # of a limit; closer to it a step changes little, so that a wrong start would be kept
+# beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
+INVERSE_LIMIT = 8.0
+# of a limit; closer to it a step changes little, so that a wrong start would be kept
+START_SHARE = 0.75
 START_LIMIT = START_SHARE * INVERSE_LIMIT
-PRIOR_WIDTH = 3.0  # standard deviation of the prior under which a start is fitted: it decides where the data say nothing
+# standard deviation of the prior under which a start is fitted: it decides where the data say
+# nothing
+PRIOR_WIDTH = 3.0
 
 
-def most_probable(log_likelihood: Callable[[Tensor], Tensor], low: float, high: float, centre: Tensor) -> Tensor:
-    """Maximise log-likelihoods plus a wide normal log-prior, each over its own number in [low, high].
+def most_probable(
+    log_likelihood: Callable[[Tensor], Tensor], low: float, high: float, centre: Tensor
+) -> Tensor:
+    """Maximise log-likelihoods plus a wide normal log-prior, each over its own number in [low,
+    high].
 
-    The search is a grid of points 2 apart, three halvings of that distance around the best point, and a parabola.
+    The search is a grid of points 2 apart, three halvings of that distance around the best point,
+    and a parabola.
 
     Args:
-        log_likelihood: from numbers, shaped as `centre`, to log-likelihoods in nats of the same shape.
+        log_likelihood: from numbers, shaped as `centre`, to log-likelihoods in nats of the same
+            shape.
         low, high: bounds of the numbers.
         centre: mean of the prior.
 
@@ -42,7 +51,10 @@ def most_probable(log_likelihood: Callable[[Tensor], Tensor], low: float, high: 
         found = log_likelihood(number) - 0.5 * ((number - centre) / PRIOR_WIDTH) ** 2
         return torch.where(torch.isfinite(found), found, -1e30)
 
-    points = [torch.full_like(centre, float(p)) for p in torch.linspace(low, high, math.ceil((high - low) / 2) + 1)]
+    points = [
+        torch.full_like(centre, float(p))
+        for p in torch.linspace(low, high, math.ceil((high - low) / 2) + 1)
+    ]
     top = torch.full_like(centre, -math.inf)
     best = centre
     for point in points:
@@ -64,9 +76,11 @@ def _better(best: Tensor, top: Tensor, point: Tensor, found: Tensor) -> tuple[Te
 
 
 class Dispersed(nn.Module, ABC):
-    """Hold one learned dispersion of a negative binomial for each cell of counts, the same for all data."""
+    """Hold one learned dispersion of a negative binomial for each cell of counts, the same for all
+    data."""
 
-    dispersed: bool = False  # whether dispersions are learned here; otherwise the decoder predicts them, or there are none
+    # whether dispersions are learned here; otherwise the decoder predicts them, or there are none
+    dispersed: bool = False
 
     @abstractmethod
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> Cells:
@@ -83,16 +97,23 @@ class Dispersed(nn.Module, ABC):
 
     @property
     def dispersion_values(self) -> int:
-        """Return how many counts `begin_dispersion` needs; 0 if there is nothing to start, or it has been started."""
-        fresh = self.dispersed and self.inverse_pace != 1 and self.log_inverse.requires_grad and not bool(self.log_inverse.any())
+        """Return how many counts `begin_dispersion` needs; 0 if there is nothing to start, or it
+        has been started."""
+        fresh = (
+            self.dispersed
+            and self.inverse_pace != 1
+            and self.log_inverse.requires_grad
+            and not bool(self.log_inverse.any())
+        )
         return START_VALUES // 4 if fresh else 0  # each is scored 15 times
 
     @torch.no_grad()
     def begin_dispersion(self, x: Tensor, observed: Tensor | None, log_size: Tensor) -> None:
-        """Start dispersions where they fit training data, if each cell's mean is proportional to a size.
+        """Start dispersions where they fit training data, if each cell's mean is proportional to a
+        size.
 
-        The fit is by maximum likelihood. One by moments would follow the largest counts: one count of 400 among 1,000 counts with mean 15
-        and inverse dispersion 5 lowers the estimate to 1.3.
+        The fit is by maximum likelihood. One by moments would follow the largest counts: one count
+        of 400 among 1,000 counts with mean 15 and inverse dispersion 5 lowers the estimate to 1.3.
 
         Args:
             x: counts, (B, *X).
@@ -107,5 +128,7 @@ class Dispersed(nn.Module, ABC):
         def log_likelihood(log_inverse: Tensor) -> Tensor:
             return torch.where(there, self.counted(log_mean, log_inverse).cells(x), 0.0).sum(0)
 
-        start = most_probable(log_likelihood, -START_LIMIT, START_LIMIT, torch.zeros_like(self.log_inverse))
+        start = most_probable(
+            log_likelihood, -START_LIMIT, START_LIMIT, torch.zeros_like(self.log_inverse)
+        )
         self.log_inverse.copy_(unlimited(start, INVERSE_LIMIT) / self.inverse_pace)

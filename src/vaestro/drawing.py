@@ -1,4 +1,5 @@
-"""Plain pictures of numbers, drawn by Pillow: lines and text at twice their size, shrunk, for smooth edges."""
+"""Plain pictures of numbers, drawn by Pillow: lines and text at twice their size, shrunk, for
+smooth edges."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ class Pen:
         self.canvas, self.fonts = canvas, fonts
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1) -> None:
-        self.canvas.line([(x * SCALE, y * SCALE) for x, y in points], fill=colour, width=round(width * SCALE), joint="curve")
+        self.canvas.line(
+            [(x * SCALE, y * SCALE) for x, y in points],
+            fill=colour,
+            width=round(width * SCALE),
+            joint="curve",
+        )
 
     def length(self, text: str, size: int) -> float:
         return float(self.fonts[size].getlength(text)) / SCALE
@@ -48,7 +54,9 @@ class Pen:
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: str) -> None:
         """Fill a rectangle."""
-        self.canvas.rectangle([left * SCALE, top * SCALE, right * SCALE, bottom * SCALE], fill=colour)
+        self.canvas.rectangle(
+            [left * SCALE, top * SCALE, right * SCALE, bottom * SCALE], fill=colour
+        )
 
     def polygon(self, corners: Sequence[tuple[float, float]], colour: str) -> None:
         """Fill a polygon."""
@@ -56,4 +64,12 @@ class Pen:
 
     def dot(self, x: float, y: float, radius: float, colour: str) -> None:
         """Fill a circle."""
-        self.canvas.ellipse([(x - radius) * SCALE, (y - radius) * SCALE, (x + radius) * SCALE, (y + radius) * SCALE], fill=colour)
+        self.canvas.ellipse(
+            [
+                (x - radius) * SCALE,
+                (y - radius) * SCALE,
+                (x + radius) * SCALE,
+                (y + radius) * SCALE,
+            ],
+            fill=colour,
+        )

@@ -9,18 +9,35 @@ from typing import Any
 
 import yaml
 
-FORMAT = 2  # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
-FORMAT_1 = ("gaussian", "laplace", "logistic", "student-t", "table", "negative-binomial", "zero-inflated", "discretized-logistic")
+# of the names of parts in config.yaml and config.json: what a name means, and which weights it has
+FORMAT = 2
+FORMAT_1 = (
+    "gaussian",
+    "laplace",
+    "logistic",
+    "student-t",
+    "table",
+    "negative-binomial",
+    "zero-inflated",
+    "discretized-logistic",
+)
 
 
 def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
-    """Return options of a model in today's words, where they were written in those of an earlier format.
+    """Return options of a model in today's words, where they were written in those of an earlier
+    format.
 
-    In format 1 the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed start: `version=1` repeats that.
+    In format 1 the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed
+    start: `version=1` repeats that.
     """
     found = dict(options)
     spec = found.get("likelihood")
-    if written < 2 and isinstance(spec, str) and spec.partition(":")[0] in FORMAT_1 and "version=" not in spec:
+    if (
+        written < 2
+        and isinstance(spec, str)
+        and spec.partition(":")[0] in FORMAT_1
+        and "version=" not in spec
+    ):
         found["likelihood"] = f"{spec}{',' if ':' in spec else ':'}version=1"
     return found
 
@@ -35,12 +52,21 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
+        reason = (
+            "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
+        )
         raise ValueError(f"expected a YAML file of options; got {path}, which {reason}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"expected a YAML file of options; got {path}, which holds {type(config).__name__}")
-    found = {str(k).replace("-", "_"): v for k, v in config.items() if v is not None and k not in ("vaestro", "format")}
-    # A run's file names the program's version; a file without it is a person's own, in today's words.
+        raise ValueError(
+            f"expected a YAML file of options; got {path}, which holds {type(config).__name__}"
+        )
+    found = {
+        str(k).replace("-", "_"): v
+        for k, v in config.items()
+        if v is not None and k not in ("vaestro", "format")
+    }
+    # A run's file names the program's version; a file without it is a person's own, in today's
+    # words.
     return current(found, int(config.get("format") or 1)) if "vaestro" in config else found
 
 

@@ -1,10 +1,14 @@
-"""Normalizing flows over latents: a simple density pushed through an invertible map, whose log-determinant is part of the density.
+"""Normalizing flows over latents: a simple density pushed through an invertible map, whose
+log-determinant is part of the density.
 
-    z = f(start),   log q(z) = log q(start) - log |det df/dstart|            (Rezende and Mohamed 2015)
+    z = f(start),   log q(z) = log q(start) - log |det df/dstart|            (Rezende and Mohamed
+    2015)
 
-Autoregressive, coupling and spline maps are zuko's. (Importing zuko turns off the validation of arguments in torch.distributions.)
-An autoregressive map is one pass in one direction and as many passes as there are units in the other: a posterior takes the quick one to
-draw (inverse autoregressive flow), a prior to score (masked autoregressive flow).
+Autoregressive, coupling and spline maps are zuko's. (Importing zuko turns off the validation of
+arguments in torch.distributions.)
+An autoregressive map is one pass in one direction and as many passes as there are units in the
+other: a posterior takes the quick one to draw (inverse autoregressive flow), a prior to score
+(masked autoregressive flow).
 """
 
 from __future__ import annotations
@@ -39,21 +43,28 @@ def _zuko() -> Any:
     try:
         import zuko
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[flows] for normalizing flows; got an installation without it") from error
+        raise ValueError(
+            "expected the extra vaestro[flows] for normalizing flows; got an installation "
+            "without it"
+        ) from error
     return zuko
 
 
 def _calmed(transform: Any) -> Any:
-    """Shrink the last layer of a map's network, so that training starts near a map that does little."""
+    """Shrink the last layer of a map's network, so that training starts near a map that does
+    little."""
     with torch.no_grad():
-        last = [m for m in transform.modules() if isinstance(getattr(m, "weight", None), Tensor)][-1]
+        last = [m for m in transform.modules() if isinstance(getattr(m, "weight", None), Tensor)][
+            -1
+        ]
         last.weight.mul_(0.1)
         last.bias.mul_(0.1)
     return transform
 
 
 def autoregressive(units: int, context: int, layers: int, width: int, bins: int = 0) -> nn.Module:
-    """Make a lazy map of `layers` masked autoregressive ones in alternating order, affine or with `bins` by monotonic splines.
+    """Make a lazy map of `layers` masked autoregressive ones in alternating order, affine or with
+    `bins` by monotonic splines.
 
     Raises:
         ValueError: zuko is not installed.
@@ -61,11 +72,18 @@ def autoregressive(units: int, context: int, layers: int, width: int, bins: int 
     zuko = _zuko()
     univariate: dict[str, Any] = {}
     if bins:
-        univariate = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(bins,), (bins,), (bins - 1,)]}
+        univariate = {
+            "univariate": zuko.transforms.MonotonicRQSTransform,
+            "shapes": [(bins,), (bins,), (bins - 1,)],
+        }
     order = torch.arange(units)
     maps = [
         zuko.flows.MaskedAutoregressiveTransform(
-            units, context, order=order.flip(0) if i % 2 else order, hidden_features=(width, width), **univariate
+            units,
+            context,
+            order=order.flip(0) if i % 2 else order,
+            hidden_features=(width, width),
+            **univariate,
         )
         for i in range(layers)
     ]
@@ -73,20 +91,25 @@ def autoregressive(units: int, context: int, layers: int, width: int, bins: int 
 
 
 def coupling(units: int, layers: int, width: int) -> nn.Module:
-    """Make a lazy map of `layers` affine couplings, each moving every other unit by what the others say.
+    """Make a lazy map of `layers` affine couplings, each moving every other unit by what the others
+    say.
 
     Raises:
         ValueError: zuko is not installed.
     """
     zuko = _zuko()
     halves = [torch.arange(units) % 2 == i % 2 for i in range(layers)]
-    maps = [zuko.flows.GeneralCouplingTransform(units, mask=half, hidden_features=(width, width)) for half in halves]
+    maps = [
+        zuko.flows.GeneralCouplingTransform(units, mask=half, hidden_features=(width, width))
+        for half in halves
+    ]
     return zuko.lazy.LazyComposedTransform(*map(_calmed, maps))  # type: ignore[no-any-return]
 
 
 @final
 class Planar:
-    """Represent z + u tanh(w . z + b), layer after layer, with parameters for each datum (Rezende and Mohamed 2015).
+    """Represent z + u tanh(w . z + b), layer after layer, with parameters for each datum (Rezende
+    and Mohamed 2015).
 
     u is moved along w so that w . u > -1: then the map is invertible, though not in closed form.
 
@@ -97,7 +120,9 @@ class Planar:
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor) -> None:
         along = (w * u).sum(-1, keepdim=True)
-        self.u = u + (F.softplus(along) - 1 - along) * w / w.square().sum(-1, keepdim=True).clamp_min(1e-12)
+        self.u = u + (F.softplus(along) - 1 - along) * w / w.square().sum(
+            -1, keepdim=True
+        ).clamp_min(1e-12)
         self.w, self.b = w, b
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,13 +137,15 @@ class Planar:
     @property
     def inv(self) -> Callable[[Tensor], Tensor]:
         raise ValueError(
-            "expected a density whose map has an inverse (posterior iaf or spline) to score points that are not its draws; got planar"
+            "expected a density whose map has an inverse (posterior iaf or spline) to score "
+            "points that are not its draws; got planar"
         )
 
 
 @final
 class Flowed(LatentDensity):
-    """Represent q(z | x): z = mean + std * f(noise), f a map of noise laid flat. Its own draws are scored by what made them, at no cost.
+    """Represent q(z | x): z = mean + std * f(noise), f a map of noise laid flat. Its own draws are
+    scored by what made them, at no cost.
 
     Args:
         outer: holds mean and std, (B, *Z).
@@ -137,7 +164,8 @@ class Flowed(LatentDensity):
         return z.flatten(z.ndim - self.outer.dims)
 
     def _scored(self, start: Tensor, log_det: Tensor) -> Tensor:
-        """Return log-densities from the noise that a draw was made of, laid flat, and the map's log-determinant there."""
+        """Return log-densities from the noise that a draw was made of, laid flat, and the map's
+        log-determinant there."""
         scale = 0.5 * self.outer.logvar.flatten(1).sum(-1)
         return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) - log_det - scale
 
@@ -154,21 +182,25 @@ class Flowed(LatentDensity):
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log-densities in nats, (...): of its own draws from the noise that made them, elsewhere through the inverse.
+        """Return log-densities in nats, (...): of its own draws from the noise that made them,
+        elsewhere through the inverse.
 
         Raises:
             ValueError: elsewhere, where the map has no inverse.
         """
         if self._made is not None and value is self._made[0]:
             return self._made[1]
-        start = self.transform.inv(self._flat((value - self.outer.mean) * torch.exp(-0.5 * self.outer.logvar)))
+        start = self.transform.inv(
+            self._flat((value - self.outer.mean) * torch.exp(-0.5 * self.outer.logvar))
+        )
         _, log_det = self.transform.call_and_ladj(start)
         return self._scored(start, log_det)
 
     def _mean_and_variance(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
             mean = self.outer.mean
-            generator = torch.Generator().manual_seed(0)  # the same for every datum, so that a code does not change from call to call
+            # the same for every datum, so that a code does not change from call to call
+            generator = torch.Generator().manual_seed(0)
             half = torch.randn((MOMENTS // 2, 1, *mean.shape[1:]), generator=generator).to(mean)
             z, _ = self._pushed(torch.cat([half, -half]).expand(-1, *mean.shape))
             self._moments = z.mean(0), z.var(0)
@@ -185,10 +217,12 @@ class Flowed(LatentDensity):
         return self._mean_and_variance()[1]
 
     def mean_covariance(self) -> Tensor:
-        """Estimate the covariance averaged over the data, (n, n), without bias, from 8 pairs of draws of each datum.
+        """Estimate the covariance averaged over the data, (n, n), without bias, from 8 pairs of
+        draws of each datum.
 
-        A pair is made of noise and its opposite, and its draws are centre + half and centre - half. Their covariance is that of the
-        centres plus the mean of half half'. The noise differs between data, so that its error averages out over the batch.
+        A pair is made of noise and its opposite, and its draws are centre + half and centre - half.
+        Their covariance is that of the centres plus the mean of half half'. The noise differs
+        between data, so that its error averages out over the batch.
         """
         mean = self.outer.mean
         generator = torch.Generator().manual_seed(1)
@@ -196,9 +230,9 @@ class Flowed(LatentDensity):
         one, other = (self._flat(self._pushed(part)[0]) for part in (noise, -noise))
         half, centre = (one - other) / 2, (one + other) / 2
         centre = centre - centre.mean(0)
-        return torch.einsum("kbi,kbj->ij", half, half) / half[..., 0].numel() + torch.einsum("kbi,kbj->ij", centre, centre) / (
-            (PAIRS - 1) * len(mean)
-        )
+        return torch.einsum("kbi,kbj->ij", half, half) / half[..., 0].numel() + torch.einsum(
+            "kbi,kbj->ij", centre, centre
+        ) / ((PAIRS - 1) * len(mean))
 
     def detach(self) -> Flowed:
         """Return the same density, cut from the graph."""
@@ -227,8 +261,15 @@ class FlowPrior:
         return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) + log_det
 
     @full_precision
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z)."""
-        noise = torch.randn((rows, math.prod(self.shape)), generator=generator, dtype=self._like.dtype, device=self._like.device)
+        noise = torch.randn(
+            (rows, math.prod(self.shape)),
+            generator=generator,
+            dtype=self._like.dtype,
+            device=self._like.device,
+        )
         with torch.no_grad():
             return self.transform.inv(temperature * noise).reshape(rows, *self.shape)

@@ -1,19 +1,23 @@
 """Gradient estimators: how the gradient of a bound is taken through the draws.
 
-A bound is an expectation under q, whose parameters are being learned. Each estimator turns a bound into a surrogate
-whose value is the bound's and whose gradient is an estimate of the right one. With log w = log p(x, z) - log q(z | x):
+A bound is an expectation under q, whose parameters are being learned. Each estimator turns a bound
+into a surrogate whose value is the bound's and whose gradient is an estimate of the right one. With
+log w = log p(x, z) - log q(z | x):
 
     pathwise          d bound(log w(z(noise, phi), phi)) / d phi
-    stl               the same with q's own parameters held in log q: only the path through z counts. Its noise vanishes as q
-                      nears the posterior. Right for the mean of log w; for IWAE with k > 1 what is dropped has not mean zero
-    dreg              for IWAE: as stl, with the path of draw k weighted once more by its normalised weight w~_k
-    score             z held, sum_k (bound - bound with log w_k replaced by a baseline) d log q(z_k | x) / d phi: for any q that can be
-                      sampled and scored, discrete ones too, and with far more noise
-    gumbel-softmax    discrete z replaced by softmax((logits + noise) / temperature): biased, with little noise
-    straight-through  discrete z in the decoder, and the gradient of the softmax
+    stl               the same with q's own parameters held in log q: only the path through z
+                      counts. Its noise vanishes as q nears the posterior. Right for the mean of log
+                      w; for IWAE with k > 1 what is dropped has not mean zero
+    dreg              for IWAE: as stl, with the path of draw k weighted once more by its normalised
+    weight w~_k score             z held, sum_k (bound - bound with log w_k replaced by a baseline)
+                      d log q(z_k | x) / d phi: for any q that can be sampled and scored, discrete
+                      ones too, and with far more noise
+    gumbel-softmax    discrete z replaced by softmax((logits + noise) / temperature): biased, with
+    little noise straight-through  discrete z in the decoder, and the gradient of the softmax
 
-The baseline of draw k may depend on anything but z_k: the mean of the other log w (leave-one-out: RLOO for the ELBO, Kool, van Hoof and
-Welling 2019; VIMCO for IWAE, Mnih and Rezende 2016), a running mean, a function of x that is learned, or nothing.
+The baseline of draw k may depend on anything but z_k: the mean of the other log w (leave-one-out:
+RLOO for the ELBO, Kool, van Hoof and Welling 2019; VIMCO for IWAE, Mnih and Rezende 2016), a
+running mean, a function of x that is learned, or nothing.
 """
 
 from __future__ import annotations
@@ -37,15 +41,18 @@ Bound = Callable[["Draws"], Tensor]
 
 
 class Gradient(nn.Module, ABC):
-    """Describe an estimator: how z is made of noise and whether it carries gradient, whether q is scored with its parameters held,
+    """Describe an estimator: how z is made of noise and whether it carries gradient, whether q is
+    scored with its parameters held,
     and the surrogate."""
 
     pathwise: ClassVar[bool]
     stop_q: ClassVar[bool]
-    relaxed: ClassVar[bool] = False  # whether it is for discrete latents alone, which it trains through continuous ones
+    # whether it is for discrete latents alone, which it trains through continuous ones
+    relaxed: ClassVar[bool] = False
 
     def check(self, bound: str, k: int) -> None:
-        """Raise ValueError where the estimator has no meaning for a bound with k draws, with the nearest one that has."""
+        """Raise ValueError where the estimator has no meaning for a bound with k draws, with the
+        nearest one that has."""
 
     def prepare(self, model: LatentModel) -> None:
         """Make what is learned beside the model, before the optimiser is given its parameters.
@@ -54,12 +61,21 @@ class Gradient(nn.Module, ABC):
             ValueError: the estimator has no meaning for the model's latents.
         """
         if model.alphabet and self.pathwise and not self.relaxed:
-            raise ValueError(f"expected gradient gumbel-softmax, straight-through or score for discrete latents; got {_named(self)}")
+            raise ValueError(
+                f"expected gradient gumbel-softmax, straight-through or score for discrete "
+                f"latents; got {_named(self)}"
+            )
         held = getattr(getattr(model, "posterior", None), "scored_held", True)
         if not held and (self.stop_q or not self.pathwise):
-            raise ValueError(f"expected gradient pathwise for a posterior that is scored at its own draws alone; got {_named(self)}")
+            raise ValueError(
+                f"expected gradient pathwise for a posterior that is scored at its own draws "
+                f"alone; got {_named(self)}"
+            )
         if self.relaxed and not model.alphabet:
-            raise ValueError(f"expected gradient pathwise for real latents, which need no relaxing; got {_named(self)}")
+            raise ValueError(
+                f"expected gradient pathwise for real latents, which need no relaxing; got "
+                f"{_named(self)}"
+            )
 
     def latents(self, q: Any, noise: Tensor) -> Tensor:
         """Return z of noise, (K, B, *Z), as the decoder sees it in training."""
@@ -74,12 +90,15 @@ class Gradient(nn.Module, ABC):
 def _named(gradient: Gradient) -> str:
     """Return the name that the table gives an estimator."""
     words = re.findall("[A-Z][a-z]*", type(gradient).__name__)
-    return {"sticking-the-landing": "stl", "doubly-reparameterized": "dreg"}.get(name := "-".join(words).lower(), name)
+    return {"sticking-the-landing": "stl", "doubly-reparameterized": "dreg"}.get(
+        name := "-".join(words).lower(), name
+    )
 
 
 @final
 class Pathwise(Gradient):
-    """Differentiate through z = mean + std * noise, the reparameterization trick (Kingma and Welling 2014)."""
+    """Differentiate through z = mean + std * noise, the reparameterization trick (Kingma and
+    Welling 2014)."""
 
     pathwise = True
     stop_q = False
@@ -90,7 +109,8 @@ class Pathwise(Gradient):
 
 @final
 class StickingTheLanding(Gradient):
-    """Differentiate through z alone, with q's parameters held where it is scored (Roeder, Wu and Duvenaud 2017).
+    """Differentiate through z alone, with q's parameters held where it is scored (Roeder, Wu and
+    Duvenaud 2017).
 
     The noise vanishes as q nears the posterior. For the ELBO, with any number of draws.
     """
@@ -101,7 +121,10 @@ class StickingTheLanding(Gradient):
     def check(self, bound: str, k: int) -> None:
         if bound != "elbo" and k > 1:
             nearest = "dreg" if bound == "iwae" else "pathwise"
-            raise ValueError(f"expected gradient {nearest} for {bound} with k > 1, for which stl is biased; got stl with k={k}")
+            raise ValueError(
+                f"expected gradient {nearest} for {bound} with k > 1, for which stl is biased; "
+                f"got stl with k={k}"
+            )
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         return bound(draws)
@@ -109,7 +132,8 @@ class StickingTheLanding(Gradient):
 
 @final
 class DoublyReparameterized(Gradient):
-    """Weight the path of each draw by its normalised weight twice (Tucker, Lawson, Gu and Maddison 2019).
+    """Weight the path of each draw by its normalised weight twice (Tucker, Lawson, Gu and Maddison
+    2019).
 
     For IWAE: the encoder's signal-to-noise then rises with k, where the plain estimator's falls.
     """
@@ -120,14 +144,21 @@ class DoublyReparameterized(Gradient):
     def check(self, bound: str, k: int) -> None:
         if bound != "iwae":
             nearest = "stl" if bound == "elbo" else "pathwise"
-            raise ValueError(f"expected gradient {nearest} for {bound}, as dreg is for iwae; got dreg")
+            raise ValueError(
+                f"expected gradient {nearest} for {bound}, as dreg is for iwae; got dreg"
+            )
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         if draws.z.requires_grad:
-            # What flows into z is w~ d log w / dz already, since IWAE's own derivative is w~. With a weight b on log p(z) - log q, what
-            # is dropped is b sum_k w~ d log q, whose mean is that of b sum_k (w~ - w~^2) d log w / dz.
+            # What flows into z is w~ d log w / dz already, since IWAE's own derivative is w~. With
+            # a weight b on log p(z) - log q, what is dropped is b sum_k w~ d log q, whose mean is
+            # that of b sum_k (w~ - w~^2) d log w / dz.
             factor = 1 - draws.weight + draws.weight * torch.softmax(draws.log_w.detach(), 0)
-            draws.z.register_hook(lambda gradient: gradient * factor.reshape(*factor.shape, *[1] * (gradient.ndim - 2)))
+            draws.z.register_hook(
+                lambda gradient: (
+                    gradient * factor.reshape(*factor.shape, *[1] * (gradient.ndim - 2))
+                )
+            )
         return bound(draws)
 
 
@@ -151,7 +182,8 @@ class _Relaxed(Gradient):
     def check(self, bound: str, k: int) -> None:
         if bound != "elbo":
             raise ValueError(
-                f"expected objective elbo with {_named(self)}, whose log-weights are not those of its draws, or score; got {bound}"
+                f"expected objective elbo with {_named(self)}, whose log-weights are not those "
+                f"of its draws, or score; got {bound}"
             )
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
@@ -160,10 +192,11 @@ class _Relaxed(Gradient):
 
 @final
 class GumbelSoftmax(_Relaxed):
-    """Train on latents between the discrete ones: softmax((logits + noise) / temperature) (Jang, Gu and Poole 2017; Maddison et al. 2017).
+    """Train on latents between the discrete ones: softmax((logits + noise) / temperature) (Jang, Gu
+    and Poole 2017; Maddison et al. 2017).
 
-    The gradient is that of the relaxed objective, whose KL is that of the discrete latents; what is reported comes from hard draws of the
-    same noise, which cost one more pass of the decoder.
+    The gradient is that of the relaxed objective, whose KL is that of the discrete latents; what is
+    reported comes from hard draws of the same noise, which cost one more pass of the decoder.
 
     Args:
         temperature: see above.
@@ -178,7 +211,8 @@ class GumbelSoftmax(_Relaxed):
 
 @final
 class StraightThrough(_Relaxed):
-    """Decode hard draws, and differentiate as if they were softmax((logits + noise) / temperature) (Bengio et al. 2013; Jang et al. 2017).
+    """Decode hard draws, and differentiate as if they were softmax((logits + noise) / temperature)
+    (Bengio et al. 2013; Jang et al. 2017).
 
     Args:
         temperature: see above.
@@ -194,11 +228,13 @@ class StraightThrough(_Relaxed):
 
 @final
 class Score(Gradient):
-    """Score each draw by its log-density under q, without a path through z (Williams 1992; Mnih and Gregor 2014).
+    """Score each draw by its log-density under q, without a path through z (Williams 1992; Mnih and
+    Gregor 2014).
 
     Args:
-        baseline: "leave-one-out", the mean of the other draws' log w (k of 2 or more); "average", a running mean over steps;
-            "learned", a function of what the encoder says of x, fitted by least squares beside the model; "none".
+        baseline: "leave-one-out", the mean of the other draws' log w (k of 2 or more); "average", a
+            running mean over steps; "learned", a function of what the encoder says of x, fitted by
+            least squares beside the model; "none".
         decay: of the running mean.
     """
 
@@ -206,7 +242,12 @@ class Score(Gradient):
     stop_q = False
     running: Tensor
 
-    def __init__(self, *, baseline: Literal["leave-one-out", "average", "learned", "none"] = "leave-one-out", decay: float = 0.99) -> None:
+    def __init__(
+        self,
+        *,
+        baseline: Literal["leave-one-out", "average", "learned", "none"] = "leave-one-out",
+        decay: float = 0.99,
+    ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"expected a decay in [0, 1); got {decay}")
@@ -216,19 +257,30 @@ class Score(Gradient):
 
     def check(self, bound: str, k: int) -> None:
         if self.baseline == "leave-one-out" and k < 2:
-            raise ValueError(f"expected k of 2 or more draws for the baseline leave-one-out, or score:baseline=average; got k={k}")
+            raise ValueError(
+                f"expected k of 2 or more draws for the baseline leave-one-out, or "
+                f"score:baseline=average; got k={k}"
+            )
 
     def prepare(self, model: LatentModel) -> None:
         super().prepare(model)
         if self.baseline == "learned" and self.network is None:
             size = math.prod(model.units)
-            self.network = nn.Sequential(nn.Linear(size, 64), nn.SiLU(), nn.Linear(64, 1)).to(next(model.parameters()))
+            self.network = nn.Sequential(nn.Linear(size, 64), nn.SiLU(), nn.Linear(64, 1)).to(
+                next(model.parameters())
+            )
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         log_w = draws.log_w.detach()
         if self.baseline == "learned" and self.network is None:
-            raise ValueError("expected prepare(model) before the first step with a learned baseline; got a step")
-        fitted = None if self.network is None else self.network(draws.q.mean.detach().flatten(1)).squeeze(-1)
+            raise ValueError(
+                "expected prepare(model) before the first step with a learned baseline; got a step"
+            )
+        fitted = (
+            None
+            if self.network is None
+            else self.network(draws.q.mean.detach().flatten(1)).squeeze(-1)
+        )
         scored = (self._credit(log_w, draws, bound, fitted) * draws.log_qz).sum(0)
         value = bound(draws)
         surrogate = value + scored - scored.detach()
@@ -238,7 +290,8 @@ class Score(Gradient):
         return surrogate - (lost - lost.detach())
 
     def _credit(self, log_w: Tensor, draws: Draws, bound: Bound, fitted: Tensor | None) -> Tensor:
-        """Return by how much each draw made the bound better than its baseline would have, (K, B)."""
+        """Return by how much each draw made the bound better than its baseline would have, (K,
+        B)."""
         k, rows = log_w.shape
 
         def of(weights: Tensor) -> Tensor:
@@ -252,14 +305,22 @@ class Score(Gradient):
             base = fitted.detach().expand(k, rows)
         else:
             base = self._average(log_w).expand(k, rows)
-        # Draw i of column j is log w_i, or the baseline where i = j: the bound of every column at once.
-        replaced = torch.where(torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1), base.unsqueeze(1), log_w.unsqueeze(1))
+        # Draw i of column j is log w_i, or the baseline where i = j: the bound of every column at
+        # once.
+        replaced = torch.where(
+            torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1),
+            base.unsqueeze(1),
+            log_w.unsqueeze(1),
+        )
         return of(log_w) - of(replaced.flatten(1)).unflatten(0, (k, rows))
 
     def _average(self, log_w: Tensor) -> Tensor:
-        """Return the mean of earlier steps, and take this step's in: a baseline must not know its own draw."""
+        """Return the mean of earlier steps, and take this step's in: a baseline must not know its
+        own draw."""
         now = mean_over_ranks(log_w.mean())
         before = torch.where(self.running.isnan(), torch.zeros_like(now), self.running.to(now))
         if self.training:
-            self.running.copy_(torch.where(self.running.isnan(), now, torch.lerp(now, before, self.decay)))
+            self.running.copy_(
+                torch.where(self.running.isnan(), now, torch.lerp(now, before, self.decay))
+            )
         return before

@@ -1,8 +1,8 @@
 """The likelihood p(x | z): a decoder whose outputs are the parameters of a density over the data.
 
-A decoder returns logits or natural parameters, never probabilities. Each likelihood says which kinds of data it is
-true for and refuses the others, because a density scored on the wrong kind is a number without a meaning. No
-parameter of p(x | z) depends on the x being scored, except through z.
+A decoder returns logits or natural parameters, never probabilities. Each likelihood says which
+kinds of data it is true for and refuses the others, because a density scored on the wrong kind is a
+number without a meaning. No parameter of p(x | z) depends on the x being scored, except through z.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ class Likelihood(nn.Module, ABC):
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
     fitted_to_data: ClassVar[bool] = False
-    does_without: bool = False  # whether the decoder could do without the latent, since it sees the rest of the datum
+    # whether the decoder could do without the latent, since it sees the rest of the datum
+    does_without: bool = False
     reads_latent: bool = True  # whether it sees the latent at all
     in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
-    altered: str = ""  # in which way the model in training is another one than the one that is reported
-    jitter: tuple[int, ...] | None = None  # the shape of what spreads one datum over the grid it lies on; None where nothing does
+    # in which way the model in training is another one than the one that is reported
+    altered: str = ""
+    # the shape of what spreads one datum over the grid it lies on; None where nothing does
+    jitter: tuple[int, ...] | None = None
 
     def __init__(self, space: Space, decoder: nn.Module) -> None:
         super().__init__()
@@ -66,17 +69,21 @@ class Likelihood(nn.Module, ABC):
         """Raise ValueError unless the data are of a kind that this likelihood accepts."""
         if space.kind not in cls.accepts:
             kinds = " or ".join(sorted(cls.accepts))
-            raise ValueError(f"expected {kinds} data for the likelihood {cls.__name__}; got {space}{cls.advice}")
+            raise ValueError(
+                f"expected {kinds} data for the likelihood {cls.__name__}; got {space}{cls.advice}"
+            )
 
     @classmethod
     @abstractmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
-        """Return what the decoder must produce for one z; it takes the constructor's options as keywords."""
+        """Return what the decoder must produce for one z; it takes the constructor's options as
+        keywords."""
 
     @classmethod
     @abstractmethod
     def start(cls, space: Space) -> Tensor:
-        """Return the decoder's outputs at which the mean is the training data's (it broadcasts to `outputs`)."""
+        """Return the decoder's outputs at which the mean is the training data's (it broadcasts to
+        `outputs`)."""
 
     @abstractmethod
     def forward(self, z: Tensor, given: Tensor | None = None) -> Density:
@@ -93,19 +100,25 @@ class Likelihood(nn.Module, ABC):
         """Run the decoder on all latents in one pass: (K, B, *Z) -> (K, B, *outputs)."""
         k, rows = z.shape[:2]
         flat = z.flatten(0, 1)
-        out = self.decoder(flat) if given is None else self.decoder(flat, given.expand(k, rows, -1).flatten(0, 1))
-        return out.to(z.dtype).unflatten(0, (k, rows))  # densities are computed in full precision, also under autocast
+        out = (
+            self.decoder(flat)
+            if given is None
+            else self.decoder(flat, given.expand(k, rows, -1).flatten(0, 1))
+        )
+        # densities are computed in full precision, also under autocast
+        return out.to(z.dtype).unflatten(0, (k, rows))
 
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2): (K, B, *X)."""
+        """Spread data (B, *X) over the cells of their grid by noise (K, B, *jitter) on (-1/2, 1/2):
+        (K, B, *X)."""
         raise NotImplementedError
 
     def settle(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `spread` for draws x (B, *X) of p(x | z).
 
         Returns:
-            the middle of the grid cell that holds each value, (B, *X), possibly outside of the data's levels; and the noise,
-            (B, *jitter), 0 where there is no grid.
+            the middle of the grid cell that holds each value, (B, *X), possibly outside of the
+            data's levels; and the noise, (B, *jitter), 0 where there is no grid.
         """
         raise NotImplementedError
 
@@ -115,20 +128,24 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def start_values(self) -> int:
-        """Return how many values of training data `begin_at` needs; 0 if it needs none, or has had them."""
+        """Return how many values of training data `begin_at` needs; 0 if it needs none, or has had
+        them."""
         return 0
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        """Start at values of the training split (B, *X), as the density scores them, given their conditions, before the first step."""
+        """Start at values of the training split (B, *X), as the density scores them, given their
+        conditions, before the first step."""
 
-    # What follows matters only to likelihoods with parameters that are fitted to data in closed form.
+    # What follows matters only to likelihoods with parameters that are fitted to data in closed
+    # form.
 
     def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
         """Return the density that training optimises, where it is not the one that is reported."""
         return px
 
     def accumulate(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
-        """Return sums over a batch of the training split, from which `store` makes the fitted parameters."""
+        """Return sums over a batch of the training split, from which `store` makes the fitted
+        parameters."""
         raise NotImplementedError
 
     def store(self, sums: Tensor) -> None:
@@ -140,12 +157,15 @@ class Likelihood(nn.Module, ABC):
 class Bernoulli(Likelihood):
     """Represent binary data by one logit for each cell.
 
-    Grey values are refused: a Bernoulli likelihood of values between 0 and 1 is not normalised, and its "bounds" are
-    not bounds on anything (Loaiza-Ganem and Cunningham 2019).
+    Grey values are refused: a Bernoulli likelihood of values between 0 and 1 is not normalised, and
+    its "bounds" are not bounds on anything (Loaiza-Ganem and Cunningham 2019).
     """
 
     accepts = frozenset({Kind.BINARY})
-    advice = "; binarise the data (such as mnist:binarise=dynamic), or use a likelihood for this kind (vaestro parts likelihood)"
+    advice = (
+        "; binarise the data (such as mnist:binarise=dynamic), or use a likelihood for this "
+        "kind (vaestro parts likelihood)"
+    )
 
     @classmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
@@ -166,15 +186,20 @@ class Bernoulli(Likelihood):
 class Categorical(Likelihood):
     """Represent each cell by a softmax over its codes: levels or categories, one logit for each.
 
-    Nothing ties neighbouring levels together, so any distribution over them can be represented, for as many outputs. Tokens
-    of a text are then independent of each other given the latent, which must hold all that ties them.
+    Nothing ties neighbouring levels together, so any distribution over them can be represented, for
+    as many outputs. Tokens of a text are then independent of each other given the latent, which
+    must hold all that ties them.
     """
 
     accepts = frozenset({Kind.BINARY, Kind.LEVELS, Kind.CATEGORY, Kind.TOKENS})
 
     @classmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
-        return (*space.shape, space.levels) if space.kind is Kind.TOKENS else (space.levels, *space.shape)
+        return (
+            (*space.shape, space.levels)
+            if space.kind is Kind.TOKENS
+            else (space.levels, *space.shape)
+        )
 
     @classmethod
     def start(cls, space: Space) -> Tensor:
@@ -195,31 +220,42 @@ class Categorical(Likelihood):
 
 @final
 class Autoregressive(Likelihood):
-    """Represent a text by a softmax over each next token, given the latent and the tokens before it (Bowman et al. 2016).
+    """Represent a text by a softmax over each next token, given the latent and the tokens before it
+    (Bowman et al. 2016).
 
-    Such a decoder can do without the latent, and then the posterior collapses: see the weight of the KL, free bits, `min_rate` of the
-    posterior, aggressive updates, and word dropout, which makes what stands before a worse guide. A model in training that drops words is
-    another one than the one that is reported: its bound in training is not the model's, and lies below it as a rule.
+    Such a decoder can do without the latent, and then the posterior collapses: see the weight of
+    the KL, free bits, `min_rate` of the posterior, aggressive updates, and word dropout, which
+    makes what stands before a worse guide. A model in training that drops words is
+    another one than the one that is reported: its bound in training is not the model's, and lies
+    below it as a rule.
 
     Args:
         space: what the data are.
         decoder: a network for sequences, gru or transformer.
         word_dropout: share of the tokens before each one that training hides.
-        latent: whether the decoder sees the latent; false makes it a plain language model, whose log p(x) is exact where the rate is 0.
+        latent: whether the decoder sees the latent; false makes it a plain language model, whose
+            log p(x) is exact where the rate is 0.
     """
 
     accepts = frozenset({Kind.TOKENS})
     in_graph = False
 
-    def __init__(self, space: Space, decoder: nn.Module, *, word_dropout: float = 0.0, latent: bool = True) -> None:
+    def __init__(
+        self, space: Space, decoder: nn.Module, *, word_dropout: float = 0.0, latent: bool = True
+    ) -> None:
         if not 0 <= word_dropout < 1:
             raise ValueError(f"expected a word_dropout in [0, 1); got {word_dropout}")
         if not isinstance(decoder, SequenceDecoder):
             raise ValueError(
-                f"expected a network for sequences (gru, transformer) for the likelihood autoregressive; got {type(decoder).__name__}"
+                f"expected a network for sequences (gru, transformer) for the likelihood "
+                f"autoregressive; got {type(decoder).__name__}"
             )
         super().__init__(space, decoder)
-        self.reads_latent, self.does_without, self.word_dropout = latent, latent, nn.Dropout(word_dropout)
+        self.reads_latent, self.does_without, self.word_dropout = (
+            latent,
+            latent,
+            nn.Dropout(word_dropout),
+        )
         if word_dropout:
             self.altered = f"word dropout {word_dropout:g}"
 
@@ -229,13 +265,19 @@ class Autoregressive(Likelihood):
 
     @classmethod
     def start(cls, space: Space, **_: object) -> Tensor:
-        return torch.zeros(space.levels) if space.marginal is None else torch.log(torch.from_numpy(space.marginal))
+        return (
+            torch.zeros(space.levels)
+            if space.marginal is None
+            else torch.log(torch.from_numpy(space.marginal))
+        )
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Sentences:
         source = z if self.reads_latent else torch.zeros_like(z)
         if given is not None:
             source = torch.cat([source, given.to(z.dtype).expand(len(z), *given.shape)], -1)
-        return densities.Sentences(self.decoder, source, self._drop if self.training and self.altered else None)
+        return densities.Sentences(
+            self.decoder, source, self._drop if self.training and self.altered else None
+        )
 
     def _drop(self, before: Tensor) -> Tensor:
         """Hide some tokens, but not the start."""
@@ -244,30 +286,38 @@ class Autoregressive(Likelihood):
         return torch.where(kept, before, self.space.levels)
 
 
-# -- densities of real values; of levels that are spread by one -------------------------------------------------------
+# -- densities of real values; of levels that are spread by one ------------------------------------
 
 
 class _Continuous(Scaled, Likelihood):
     """Hold what densities over real values share: x = location + scale * noise in each cell.
 
-    Data on a grid, 8-bit levels among them, are spread uniformly over its cells by noise that comes from outside; the
-    bound is then one for the discrete data (Theis, van den Oord and Bethge 2016). Levels are standardised here.
+    Data on a grid, 8-bit levels among them, are spread uniformly over its cells by noise that comes
+    from outside; the bound is then one for the discrete data (Theis, van den Oord and Bethge 2016).
+    Levels are standardised here.
 
     Args:
         space, decoder: see Likelihood.
-        spread: the scale, or its square: a number in the user's units, or a word; see Gaussian and Laplace.
-        limit: a learned logarithm lies in (-limit, limit) around its reference (see `scales`), by `soft_limit`.
+        spread: the scale, or its square: a number in the user's units, or a word; see Gaussian and
+            Laplace.
+        limit: a learned logarithm lies in (-limit, limit) around its reference (see `scales`), by
+            `soft_limit`.
         version: 1 repeats runs made before versions were counted; see Gaussian.
     """
 
     accepts = frozenset({Kind.REAL, Kind.UNIT, Kind.LEVELS})
-    advice = "; it is a density over real values (read integers as real with SOURCE:kind=real), discrete data have probabilities"
+    advice = (
+        "; it is a density over real values (read integers as real with SOURCE:kind=real), "
+        "discrete data have probabilities"
+    )
     what: ClassVar[str] = "scale"
     centre: Tensor
     stretch: Tensor
     grid: Tensor
 
-    def __init__(self, space: Space, decoder: nn.Module, spread: float | str, limit: float, version: Version) -> None:
+    def __init__(
+        self, space: Space, decoder: nn.Module, spread: float | str, limit: float, version: Version
+    ) -> None:
         super().__init__(space, decoder)
         if not 0 < limit <= 80:
             raise ValueError(f"expected a limit of the log-{self.what} in (0, 80]; got {limit}")
@@ -278,8 +328,16 @@ class _Continuous(Scaled, Likelihood):
         self.jitter = None if grid is None else space.shape
         self.register_buffer("centre", torch.tensor(centre, dtype=dtype), persistent=False)
         self.register_buffer("stretch", torch.tensor(stretch, dtype=dtype), persistent=False)
-        self.register_buffer("grid", torch.from_numpy(np.zeros(()) if grid is None else grid.copy()).to(dtype), persistent=False)
-        self.predicted, self.fixed, self.optimal = spread == "pixel", not isinstance(spread, str), str(spread).startswith("optimal")
+        self.register_buffer(
+            "grid",
+            torch.from_numpy(np.zeros(()) if grid is None else grid.copy()).to(dtype),
+            persistent=False,
+        )
+        self.predicted, self.fixed, self.optimal = (
+            spread == "pixel",
+            not isinstance(spread, str),
+            str(spread).startswith("optimal"),
+        )
         if not isinstance(spread, str):
             if not (math.isfinite(spread) and spread > 0):
                 raise ValueError(f"expected a {self.what} above 0; got {spread}")
@@ -289,7 +347,8 @@ class _Continuous(Scaled, Likelihood):
             self._share(spread.removeprefix("optimal").removeprefix("-"), version)
 
     def _share(self, word: str, version: Version) -> None:
-        """Make the numbers that cells share: learned ones, or for an optimal variance fitted ones."""
+        """Make the numbers that cells share: learned ones, or for an optimal variance fitted
+        ones."""
         dims = len(self.space.shape)
         if version == 1 and self.optimal:
             self.share(Shared((), np.zeros(()), np.zeros((), bool), 1.0), dims, learned=False)
@@ -297,7 +356,13 @@ class _Continuous(Scaled, Likelihood):
         elif version == 1:
             self.share(sharing(self.space, "standardised"), dims)
         else:
-            how = "cell" if word == "cell" else "shared" if word == "shared" else default_sharing(self.space)
+            how = (
+                "cell"
+                if word == "cell"
+                else "shared"
+                if word == "shared"
+                else default_sharing(self.space)
+            )
             self.share(sharing(self.space, how), dims, learned=not self.optimal)
 
     def spread(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -310,11 +375,14 @@ class _Continuous(Scaled, Likelihood):
         return (self.grid > 0).expand(self.space.shape).flatten()
 
     def _located(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the location of each cell, and the logarithm of its scale or variance, both inside."""
+        """Return the location of each cell, and the logarithm of its scale or variance, both
+        inside."""
         out = self.decode(z, given)
         if self.predicted:
             location, own = out.unbind(2)
-            return self.centre + self.stretch * location, soft_limit(own, self.limit) + self.power * torch.log(self.stretch)
+            return self.centre + self.stretch * location, soft_limit(
+                own, self.limit
+            ) + self.power * torch.log(self.stretch)
         location = self.centre + self.stretch * out
         if self.fixed:
             return location, self.get_buffer(self.number)
@@ -347,20 +415,26 @@ def _settled(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
 
 @final
 class Gaussian(_Continuous):
-    """Represent real data by a normal on each cell, all constants included; levels by one on uniformly dequantized values.
+    """Represent real data by a normal on each cell, all constants included; levels by one on
+    uniformly dequantized values.
 
-    The variance is a part of the model and not a weight: without it bounds of two runs cannot be compared.
+    The variance is a part of the model and not a weight: without it bounds of two runs cannot be
+    compared.
 
     Args:
         space, decoder: see Likelihood.
-        variance: a number (in the user's units squared); "cell", one learned for each cell, the same for all data; "shared", one
-            learned for all cells of a vector, or for all cells of a channel of an image or series, in the user's units; "auto", cell for
-            vectors and shared for images and series; "optimal-cell", "optimal-shared" and "optimal" (auto), as many variances in closed
-            form: the batch's mean squared residual in training and the training split's stored value in every reported bound (Rybkin
-            et al. 2021); "pixel", predicted by the decoder as a log-variance for each cell of each datum.
+        variance: a number (in the user's units squared); "cell", one learned for each cell, the
+            same for all data; "shared", one learned for all cells of a vector, or for all cells of
+            a channel of an image or series, in the user's units; "auto", cell for vectors and
+            shared for images and series; "optimal-cell", "optimal-shared" and "optimal" (auto), as
+            many variances in closed
+            form: the batch's mean squared residual in training and the training split's stored
+                value in every reported bound (Rybkin
+            et al. 2021); "pixel", predicted by the decoder as a log-variance for each cell of each
+            datum.
         limit: a learned log-variance lies in (-limit, limit) around the data's, by `soft_limit`.
-        version: 1 repeats runs made before versions were counted: one variance for all cells in standardised units, whose logarithm
-            starts at 0 and is learned as slowly as a weight.
+        version: 1 repeats runs made before versions were counted: one variance for all cells in
+            standardised units, whose logarithm starts at 0 and is learned as slowly as a weight.
     """
 
     number = "log_variance"
@@ -372,7 +446,10 @@ class Gaussian(_Continuous):
         space: Space,
         decoder: nn.Module,
         *,
-        variance: float | Literal["auto", "cell", "shared", "optimal", "optimal-cell", "optimal-shared", "pixel"] = "auto",
+        variance: float
+        | Literal[
+            "auto", "cell", "shared", "optimal", "optimal-cell", "optimal-shared", "pixel"
+        ] = "auto",
         limit: float = 20.0,
         version: Version = 2,
     ) -> None:
@@ -384,7 +461,9 @@ class Gaussian(_Continuous):
         return self.optimal
 
     @classmethod
-    def outputs(cls, space: Space, *, variance: float | str = "auto", **_: object) -> tuple[int, ...]:
+    def outputs(
+        cls, space: Space, *, variance: float | str = "auto", **_: object
+    ) -> tuple[int, ...]:
         return (2, *space.shape) if variance == "pixel" else space.shape
 
     @classmethod
@@ -400,16 +479,24 @@ class Gaussian(_Continuous):
     def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
         if not self.optimal:
             return px
-        # The variance is at its optimum, so the gradient through it is zero (the envelope theorem), and it is cut.
+        # The variance is at its optimum, so the gradient through it is zero (the envelope theorem),
+        # and it is cut.
         total, count = mean_over_ranks(self.accumulate(px, x, observed)).unbind()
         return densities.Normal(px.mean, self.placed(self._log_of(total, count)), self.dims)
 
     def accumulate(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
         squared = (x - px.mean.detach()).square() * torch.exp(-self.reference)
         if observed is None:
-            return torch.stack([self.over_cells(squared), self.over_cells(torch.ones_like(squared))])
+            return torch.stack(
+                [self.over_cells(squared), self.over_cells(torch.ones_like(squared))]
+            )
         seen = observed.expand_as(squared)
-        return torch.stack([self.over_cells(torch.where(seen, squared, 0.0)), self.over_cells(seen.to(squared.dtype))])
+        return torch.stack(
+            [
+                self.over_cells(torch.where(seen, squared, 0.0)),
+                self.over_cells(seen.to(squared.dtype)),
+            ]
+        )
 
     def store(self, sums: Tensor) -> None:
         self.numbers.copy_(self._log_of(*sums.unbind()))
@@ -445,16 +532,19 @@ class _Scaled(_Continuous):
 
 @final
 class Laplace(_Scaled):
-    """Represent real data (levels dequantized) by a Laplace density on each cell: absolute and not squared residuals.
+    """Represent real data (levels dequantized) by a Laplace density on each cell: absolute and not
+    squared residuals.
 
     Args:
         space, decoder: see Likelihood.
-        scale: a number (in the user's units); "cell", one learned for each cell, the same for all data; "shared", one learned for all
-            cells of a vector, or for all cells of a channel of an image or series, in the user's units; "auto", cell for vectors and
-            shared for images and series; "pixel", predicted by the decoder as a log-scale for each cell of each datum.
+        scale: a number (in the user's units); "cell", one learned for each cell, the same for all
+            data; "shared", one learned for all cells of a vector, or for all cells of a channel of
+            an image or series, in the user's units; "auto", cell for vectors and shared for images
+            and series; "pixel", predicted by the decoder as a log-scale for each cell of each
+            datum.
         limit: a learned log-scale lies in (-limit, limit) around the data's, by `soft_limit`.
-        version: 1 repeats runs made before versions were counted: one scale for all cells in standardised units, whose logarithm starts
-            at 0 and is learned as slowly as a weight.
+        version: 1 repeats runs made before versions were counted: one scale for all cells in
+            standardised units, whose logarithm starts at 0 and is learned as slowly as a weight.
     """
 
     def family(self, location: Tensor, number: Tensor) -> densities.Laplace:
@@ -481,7 +571,8 @@ class Logistic(_Scaled):
 
 @final
 class StudentT(_Scaled):
-    """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not pull.
+    """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not
+    pull.
 
     Args:
         space, decoder, scale, limit, version: as for Laplace.
@@ -503,7 +594,9 @@ class StudentT(_Scaled):
         super().__init__(space, decoder, scale=scale, limit=limit, version=version)
         if not 1 < df < math.inf:
             raise ValueError(f"expected df above 1; got {df}")
-        self.register_buffer("df", torch.tensor(df, dtype=torch.get_default_dtype()), persistent=False)
+        self.register_buffer(
+            "df", torch.tensor(df, dtype=torch.get_default_dtype()), persistent=False
+        )
 
     def family(self, location: Tensor, number: Tensor) -> densities.StudentT:
         return densities.StudentT(location, number, self.df, self.dims)
@@ -514,7 +607,8 @@ class StudentT(_Scaled):
 
 @final
 class ContinuousBernoulli(Likelihood):
-    """Represent values inside (0, 1) by a continuous Bernoulli on each cell: a Bernoulli's formula with its missing constant
+    """Represent values inside (0, 1) by a continuous Bernoulli on each cell: a Bernoulli's formula
+    with its missing constant
     (Loaiza-Ganem and Cunningham 2019). Data are read as such with SOURCE:kind=unit."""
 
     accepts = frozenset({Kind.UNIT})
@@ -540,18 +634,20 @@ class ContinuousBernoulli(Likelihood):
         return densities.ContinuousBernoulli(self.decode(z, given), self.dims)
 
 
-# -- levels -----------------------------------------------------------------------------------------------------------
+# -- levels ----------------------------------------------------------------------------------------
 
 
 @final
 class DiscretizedLogistic(Likelihood):
-    """Represent each level by a logistic rounded to levels: ordered, two numbers a cell (Kingma et al. 2016).
+    """Represent each level by a logistic rounded to levels: ordered, two numbers a cell (Kingma et
+    al. 2016).
 
     Args:
         space, decoder: see Likelihood.
         scale: "pixel", predicted for each cell; "shared", one learned for all.
         limit: the log-scale lies within this of that of the whole range, by `soft_limit`.
-        version: 1 repeats runs made before versions were counted, whose shared log-scale starts at -2 and is learned as slowly as a weight.
+        version: 1 repeats runs made before versions were counted, whose shared log-scale starts at
+            -2 and is learned as slowly as a weight.
     """
 
     accepts = frozenset({Kind.LEVELS})
@@ -578,23 +674,38 @@ class DiscretizedLogistic(Likelihood):
     @classmethod
     def start(cls, space: Space, *, scale: str = "pixel", **_: object) -> Tensor:
         loc = _centred_levels(space)
-        return torch.stack([loc, torch.full_like(loc, FIRST_LOG_SCALE)]) if scale == "pixel" and loc.ndim else loc
+        return (
+            torch.stack([loc, torch.full_like(loc, FIRST_LOG_SCALE)])
+            if scale == "pixel" and loc.ndim
+            else loc
+        )
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DiscretizedLogistic:
         out = self.decode(z, given)
-        loc, own = out.unbind(2) if self.scale == "pixel" else (out, self.reference + paced(self.log_scale, self.pace))
+        loc, own = (
+            out.unbind(2)
+            if self.scale == "pixel"
+            else (out, self.reference + paced(self.log_scale, self.pace))
+        )
         return self._density(loc, soft_limit(own, self.limit))
 
     def _density(self, loc: Tensor, log_scale: Tensor) -> densities.DiscretizedLogistic:
-        """Return the density at a location on -1 .. 1 and a log-scale relative to half of the range."""
+        """Return the density at a location on -1 .. 1 and a log-scale relative to half of the
+        range."""
         half = (self.space.levels - 1) / 2
-        return densities.DiscretizedLogistic(half * (1 + loc), log_scale + math.log(half), self.space.levels, self.dims)
+        return densities.DiscretizedLogistic(
+            half * (1 + loc), log_scale + math.log(half), self.space.levels, self.dims
+        )
 
     @property
     def start_values(self) -> int:
         if self.scale != "shared" or self.pace == 1:
             return 0
-        return START_VALUES // 16 if self.log_scale.requires_grad and not bool(self.log_scale.any()) else 0
+        return (
+            START_VALUES // 16
+            if self.log_scale.requires_grad and not bool(self.log_scale.any())
+            else 0
+        )
 
     @torch.no_grad()
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
@@ -604,7 +715,9 @@ class DiscretizedLogistic(Likelihood):
             return self._density(loc, log_scale).log_prob(x, observed).sum()
 
         bound = START_SHARE * self.limit
-        start = most_probable(log_likelihood, -bound, bound, torch.full_like(self.log_scale, self.reference))
+        start = most_probable(
+            log_likelihood, -bound, bound, torch.full_like(self.log_scale, self.reference)
+        )
         self.log_scale.copy_((unlimited(start, self.limit) - self.reference) / self.pace)
 
 
@@ -621,14 +734,15 @@ def _centred_levels(space: Space) -> Tensor:
 
 @final
 class LogisticMixture(Likelihood):
-    """Represent each pixel by a mixture of discretized logistics, its channels conditioned on each other (PixelCNN++'s output,
+    """Represent each pixel by a mixture of discretized logistics, its channels conditioned on each
+    other (PixelCNN++'s output,
     Salimans et al. 2017).
 
     Args:
         space, decoder: see Likelihood.
         components: of the mixture, shared by the channels of a pixel.
-        channels: "conditioned", each channel's location moves with the ones before it, so that no pixel may miss a channel;
-            "independent" given the component, which can be masked.
+        channels: "conditioned", each channel's location moves with the ones before it, so that no
+            pixel may miss a channel; "independent" given the component, which can be masked.
         limit: log-scales lie within this of that of the whole range, by `soft_limit`.
     """
 
@@ -652,29 +766,46 @@ class LogisticMixture(Likelihood):
         self.conditioned = channels == "conditioned" and self.channels > 1
         if space.missing and self.conditioned:
             raise ValueError(
-                "expected complete images for channels conditioned on each other; got missing cells (logistic-mixture:channels=independent)"
+                "expected complete images for channels conditioned on each other; got missing "
+                "cells (logistic-mixture:channels=independent)"
             )
 
     @staticmethod
-    def _sizes(space: Space, components: int, channels: str) -> tuple[int, int, int, tuple[int, ...]]:
-        """Return the numbers of channels, pairs of channels and outputs of each place, and the shape of the places."""
+    def _sizes(
+        space: Space, components: int, channels: str
+    ) -> tuple[int, int, int, tuple[int, ...]]:
+        """Return the numbers of channels, pairs of channels and outputs of each place, and the
+        shape of the places."""
         count = space.shape[0] if len(space.shape) == 3 else 1
         pairs = count * (count - 1) // 2 if channels == "conditioned" else 0
-        return count, pairs, components * (1 + 2 * count + pairs), space.shape[1:] if len(space.shape) == 3 else space.shape
+        return (
+            count,
+            pairs,
+            components * (1 + 2 * count + pairs),
+            space.shape[1:] if len(space.shape) == 3 else space.shape,
+        )
 
     @classmethod
-    def outputs(cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object) -> tuple[int, ...]:
+    def outputs(
+        cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object
+    ) -> tuple[int, ...]:
         _count, _pairs, size, places = cls._sizes(space, components, channels)
         return (size, *places)
 
     @classmethod
-    def start(cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object) -> Tensor:
+    def start(
+        cls, space: Space, *, components: int = 10, channels: str = "conditioned", **_: object
+    ) -> Tensor:
         count, pairs, _size, places = cls._sizes(space, components, channels)
         mean = _centred_levels(space).expand(space.shape).reshape(count, *places)
         # Components start apart from each other, or they would all receive the same gradient.
         apart = torch.linspace(-0.5, 0.5, components) if components > 1 else torch.zeros(1)
         loc = mean + apart.view(-1, *[1] * (1 + len(places)))
-        pieces = [torch.zeros(components, *places), loc.flatten(0, 1), torch.full((components * count, *places), -2.0)]
+        pieces = [
+            torch.zeros(components, *places),
+            loc.flatten(0, 1),
+            torch.full((components * count, *places), -2.0),
+        ]
         return torch.cat([*pieces, torch.zeros(components * pairs, *places)])
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.LogisticMixture:
@@ -694,14 +825,16 @@ class LogisticMixture(Likelihood):
         )
 
 
-# -- counts and tables ------------------------------------------------------------------------------------------------
+# -- counts and tables -----------------------------------------------------------------------------
 
 
 class _Counts(Likelihood):
-    """Hold what densities over counts share: the mean of each cell, as a number or as a share of a library.
+    """Hold what densities over counts share: the mean of each cell, as a number or as a share of a
+    library.
 
-    With `library=NAME` the mean is the condition NAME times a softmax over the cells, as in single cells, whose totals tell how deeply
-    each was read (Lopez et al. 2018). The condition is given, and no function of the counts that are scored.
+    With `library=NAME` the mean is the condition NAME times a softmax over the cells, as in single
+    cells, whose totals tell how deeply each was read (Lopez et al. 2018). The condition is given,
+    and no function of the counts that are scored.
     """
 
     accepts = frozenset({Kind.COUNT})
@@ -723,10 +856,19 @@ class _Counts(Likelihood):
         if self.library is None:
             return
         columns = [] if given is None else list(given.columns)
-        found = [(i, c) for i, c in enumerate(columns) if c.name == self.library and c.kind in (Kind.REAL, Kind.COUNT)]
+        found = [
+            (i, c)
+            for i, c in enumerate(columns)
+            if c.name == self.library and c.kind in (Kind.REAL, Kind.COUNT)
+        ]
         if not found:
-            there = ", ".join(c.name for c in columns if c.kind in (Kind.REAL, Kind.COUNT)) or "none"
-            raise ValueError(f"expected a condition of numbers named {self.library!r} (--condition {self.library}); got {there}")
+            there = (
+                ", ".join(c.name for c in columns if c.kind in (Kind.REAL, Kind.COUNT)) or "none"
+            )
+            raise ValueError(
+                f"expected a condition of numbers named {self.library!r} (--condition "
+                f"{self.library}); got {there}"
+            )
         self._place = found[0]
 
     def log_mean(self, out: Tensor, given: Tensor | None) -> Tensor:
@@ -741,10 +883,15 @@ class _Counts(Likelihood):
         if self.library is None:
             return torch.zeros((), dtype=dtype)
         if self._place is None or given is None:
-            raise ValueError(f"expected the condition {self.library!r} for a likelihood with a library; got none")
+            raise ValueError(
+                f"expected the condition {self.library!r} for a likelihood with a library; got none"
+            )
         place, column = self._place
         size = given[:, place].to(dtype) * column.scale + column.offset
-        log_size = torch.log((torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6))  # counts are seen as log(1 + n)
+        # counts are seen as log(1 + n)
+        log_size = torch.log(
+            (torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6)
+        )
         return log_size.reshape(-1, *[1] * self.dims)
 
 
@@ -758,7 +905,9 @@ class Poisson(_Counts):
         library: a condition, of which each cell's mean is a share.
     """
 
-    def __init__(self, space: Space, decoder: nn.Module, *, limit: float = 20.0, library: str | None = None) -> None:
+    def __init__(
+        self, space: Space, decoder: nn.Module, *, limit: float = 20.0, library: str | None = None
+    ) -> None:
         super().__init__(space, decoder, limit, library)
 
     @classmethod
@@ -766,7 +915,9 @@ class Poisson(_Counts):
         return space.shape
 
     @classmethod
-    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object) -> Tensor:
+    def start(
+        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+    ) -> Tensor:
         return cls._at_the_mean(space, limit, library)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
@@ -781,21 +932,24 @@ class _DispersedCounts(Dispersed, _Counts):
         return self.dispersion_values
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        self.begin_dispersion(x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device))
+        self.begin_dispersion(
+            x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device)
+        )
 
 
 @final
 class NegativeBinomial(_DispersedCounts):
-    """Represent counts by a negative binomial on each cell: a Poisson with more variance than its mean.
+    """Represent counts by a negative binomial on each cell: a Poisson with more variance than its
+    mean.
 
     Args:
         space, decoder: see Likelihood.
-        dispersion: "shared", one learned for each cell of a datum and the same for all data, which starts where it fits the training data;
-            "cell", predicted by the decoder.
+        dispersion: "shared", one learned for each cell of a datum and the same for all data, which
+            starts where it fits the training data; "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: a condition, of which each cell's mean is a share.
-        version: 1 repeats runs made before versions were counted, whose log inverse dispersions start at 0 and are learned as slowly as a
-            weight.
+        version: 1 repeats runs made before versions were counted, whose log inverse dispersions
+            start at 0 and are learned as slowly as a weight.
     """
 
     def __init__(
@@ -818,9 +972,19 @@ class NegativeBinomial(_DispersedCounts):
         return (2, *space.shape) if dispersion == "cell" else space.shape
 
     @classmethod
-    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, dispersion: str = "shared", **_: object) -> Tensor:
+    def start(
+        cls,
+        space: Space,
+        *,
+        limit: float = 20.0,
+        library: str | None = None,
+        dispersion: str = "shared",
+        **_: object,
+    ) -> Tensor:
         loc = cls._at_the_mean(space, limit, library)
-        return torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
+        return (
+            torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
+        )
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.NegativeBinomial:
         out = self.decode(z, given)
@@ -835,11 +999,13 @@ class NegativeBinomial(_DispersedCounts):
 
 @final
 class ZeroInflated(_DispersedCounts):
-    """Represent counts that are zero more often than their mean would have it, as where what is there is missed (Lopez et al. 2018, ZINB).
+    """Represent counts that are zero more often than their mean would have it, as where what is
+    there is missed (Lopez et al. 2018, ZINB).
 
     Args:
         space, decoder: see Likelihood.
-        counts: the density of what is not missed: "negative-binomial", its dispersion one for each cell of a datum, or "poisson".
+        counts: the density of what is not missed: "negative-binomial", its dispersion one for each
+            cell of a datum, or "poisson".
         limit: log-mean and logit of being missed lie in (-limit, limit), by `soft_limit`.
         library: a condition, of which each cell's mean is a share.
         version: as for NegativeBinomial.
@@ -864,21 +1030,27 @@ class ZeroInflated(_DispersedCounts):
         return (2, *space.shape)
 
     @classmethod
-    def start(cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object) -> Tensor:
+    def start(
+        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+    ) -> Tensor:
         loc = cls._at_the_mean(space, limit, library)
         return torch.stack([loc, torch.full_like(loc, FIRST_LOGIT)]) if loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:
         out, missed = self.decode(z, given).unbind(2)
         log_mean = self.log_mean(out, given)
-        base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(log_mean, self.dims)
+        base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(
+            log_mean, self.dims
+        )
         if self.dispersed:
             base = densities.NegativeBinomial(log_mean, self.inverses(), self.dims)
         return densities.ZeroInflated(base, soft_limit(missed, self.limit))
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.ZeroInflated:
         logit = soft_limit(torch.full_like(log_mean, FIRST_LOGIT), self.limit)
-        return densities.ZeroInflated(densities.NegativeBinomial(log_mean, log_inverse, self.dims), logit)
+        return densities.ZeroInflated(
+            densities.NegativeBinomial(log_mean, log_inverse, self.dims), logit
+        )
 
 
 FIRST_LOGIT = -2.0  # of a count being missed, before the first step
@@ -891,17 +1063,20 @@ def _raw_log_mean(mean: Tensor, limit: float) -> Tensor:
 
 @final
 class Table(Scaled, Dispersed, Likelihood):
-    """Represent a row of a table by a product over its columns, each by its kind: real, count, binary, category.
+    """Represent a row of a table by a product over its columns, each by its kind: real, count,
+    binary, category.
 
     Args:
         space, decoder: see Likelihood.
-        real: the density of real columns and dates; those that lie on a grid are spread over its cells.
+        real: the density of real columns and dates; those that lie on a grid are spread over its
+            cells.
         count: the probability of count columns.
-        scale: "column", one learned for each column; "cell", predicted by the decoder for each cell.
+        scale: "column", one learned for each column; "cell", predicted by the decoder for each
+            cell.
         df: degrees of freedom of student-t.
         limit: log-scales and log-means lie in (-limit, limit), by `soft_limit`.
-        version: 1 repeats runs made before versions were counted, whose log-scales and log inverse dispersions start at 0 and are
-            learned as slowly as a weight.
+        version: 1 repeats runs made before versions were counted, whose log-scales and log inverse
+            dispersions start at 0 and are learned as slowly as a weight.
     """
 
     accepts = frozenset({Kind.TABLE})
@@ -924,38 +1099,72 @@ class Table(Scaled, Dispersed, Likelihood):
         if not 0 < limit <= 40 or not 1 < df < math.inf:
             raise ValueError(f"expected a limit in (0, 40] and df above 1; got {limit} and {df}")
         self.real, self.count, self.scale, self.limit = real, count, scale, limit
-        self.reals, self.counts, self.binaries = (space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY))
+        self.reals, self.counts, self.binaries = (
+            space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY)
+        )
         self.sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
         if scale == "column":
-            self.share(Shared((self.reals,), np.zeros(()), np.zeros((), bool), PACE if version == 2 else 1.0), 1)
+            self.share(
+                Shared(
+                    (self.reals,), np.zeros(()), np.zeros((), bool), PACE if version == 2 else 1.0
+                ),
+                1,
+            )
             if count == "negative-binomial":
                 self.disperse((self.counts,), version)
         grid = space.grid()
         self.jitter = None if grid is None else (self.reals,)
         dtype = torch.get_default_dtype()
-        self.register_buffer("grid", torch.zeros(self.reals) if grid is None else torch.from_numpy(grid).to(dtype), persistent=False)
+        self.register_buffer(
+            "grid",
+            torch.zeros(self.reals) if grid is None else torch.from_numpy(grid).to(dtype),
+            persistent=False,
+        )
         self.register_buffer("df", torch.tensor(df, dtype=dtype), persistent=False)
 
     @staticmethod
     def _widths(space: Space, count: str, scale: str) -> list[int]:
-        """Return how many outputs each run of columns takes: real, count, binary, then each category."""
+        """Return how many outputs each run of columns takes: real, count, binary, then each
+        category."""
         own = 2 if scale == "cell" else 1
         of_counts = own if count == "negative-binomial" else 1
         sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
-        return [own * space.count(Kind.REAL), of_counts * space.count(Kind.COUNT), space.count(Kind.BINARY), *sizes]
+        return [
+            own * space.count(Kind.REAL),
+            of_counts * space.count(Kind.COUNT),
+            space.count(Kind.BINARY),
+            *sizes,
+        ]
 
     @classmethod
-    def outputs(cls, space: Space, *, count: str = "negative-binomial", scale: str = "column", **_: object) -> tuple[int, ...]:
+    def outputs(
+        cls, space: Space, *, count: str = "negative-binomial", scale: str = "column", **_: object
+    ) -> tuple[int, ...]:
         return (sum(cls._widths(space, count, scale)),)
 
     @classmethod
-    def start(cls, space: Space, *, count: str = "negative-binomial", scale: str = "column", limit: float = 20.0, **_: object) -> Tensor:
+    def start(
+        cls,
+        space: Space,
+        *,
+        count: str = "negative-binomial",
+        scale: str = "column",
+        limit: float = 20.0,
+        **_: object,
+    ) -> Tensor:
         widths = cls._widths(space, count, scale)
         pieces = [torch.zeros(widths[0])]
-        counts = _raw_log_mean(torch.tensor([c.start[0] if c.start else 1.0 for c in space.columns if c.kind is Kind.COUNT]), limit)
+        counts = _raw_log_mean(
+            torch.tensor(
+                [c.start[0] if c.start else 1.0 for c in space.columns if c.kind is Kind.COUNT]
+            ),
+            limit,
+        )
         pieces.append(torch.cat([counts, torch.zeros(widths[1] - len(counts))]))
         for c in space.columns:
-            p = torch.tensor(c.start or [1 / max(1, len(c.values))] * len(c.values)).clamp(1e-4, 1 - 1e-4)
+            p = torch.tensor(c.start or [1 / max(1, len(c.values))] * len(c.values)).clamp(
+                1e-4, 1 - 1e-4
+            )
             if c.kind is Kind.BINARY:
                 pieces.append(torch.logit(p[1:2]))
             elif c.kind is Kind.CATEGORY:
@@ -988,7 +1197,9 @@ class Table(Scaled, Dispersed, Likelihood):
             else:
                 log_mean, own = (pieces[1], None) if self.dispersed else pieces[1].chunk(2, -1)
                 log_inverse = self.inverses() if own is None else soft_limit(own, INVERSE_LIMIT)
-                parts.append((self.counts, self.counted(soft_limit(log_mean, self.limit), log_inverse)))
+                parts.append(
+                    (self.counts, self.counted(soft_limit(log_mean, self.limit), log_inverse))
+                )
         if self.binaries:
             parts.append((self.binaries, densities.Bernoulli(pieces[2], 1)))
         parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in pieces[3:]]
@@ -1006,15 +1217,22 @@ class Table(Scaled, Dispersed, Likelihood):
         return super().start_values if self.reals else 0
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        reals, counts = (slice(None), slice(self.reals)), (slice(None), slice(self.reals, self.reals + self.counts))
+        reals, counts = (
+            (slice(None), slice(self.reals)),
+            (slice(None), slice(self.reals, self.reals + self.counts)),
+        )
         if self._scale_values:
             self.begin(x[reals], None if observed is None else observed[reals], x.new_zeros(()))
         if self.counts and self.dispersion_values:
-            self.begin_dispersion(x[counts], None if observed is None else observed[counts], x.new_zeros(()))
+            self.begin_dispersion(
+                x[counts], None if observed is None else observed[counts], x.new_zeros(())
+            )
 
     def family(self, location: Tensor, number: Tensor) -> densities.Cells:
         if self.real == "gaussian":
             return densities.Normal(location, 2 * number)
         if self.real == "student-t":
             return densities.StudentT(location, number, self.df)
-        return (densities.Laplace if self.real == "laplace" else densities.Logistic)(location, number)
+        return (densities.Laplace if self.real == "laplace" else densities.Logistic)(
+            location, number
+        )

@@ -2,13 +2,14 @@
 
     for step in training(model, objective, data, epochs=20): ...
 
-One step is the six-step recipe: encode; draw noise and form z = mean + std * noise; decode and score; the KL; add;
-differentiate. Around it: AdamW on a one-cycle learning rate, clipping by norm, an exponential average of the weights,
-and validation of that average by the unweighted bound, whose best weights are kept. When the iterator ends, the model
-holds the kept weights.
+One step is the six-step recipe: encode; draw noise and form z = mean + std * noise; decode and
+score; the KL; add; differentiate. Around it: AdamW on a one-cycle learning rate, clipping by norm,
+an exponential average of the weights, and validation of that average by the unweighted bound, whose
+best weights are kept. When the iterator ends, the model holds the kept weights.
 
-What a step does is a function of (seed, step), so that a resumed run equals an uninterrupted one bit for bit; with
-several processes each takes its rows of the same global batch with the same noise.
+What a step does is a function of (seed, step), so that a resumed run equals an uninterrupted one
+bit for bit; with several processes each takes its rows of the same global batch with the same
+noise.
 """
 
 from __future__ import annotations
@@ -43,14 +44,19 @@ from vaestro.spaces import Batch, Kind
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-AVERAGE_EVERY = 8  # steps between updates of the average: the same average, for an eighth of the memory traffic
+# steps between updates of the average: the same average, for an eighth of the memory traffic
+AVERAGE_EVERY = 8
 VALIDATION_ROWS = 10_000
 FIT_ROWS = 10_000
-COMPARED_EVERY = 100  # steps at least between two that are taken from the record and by the model itself
+# steps at least between two that are taken from the record and by the model itself
+COMPARED_EVERY = 100
 CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
 GIVE_UP_AFTER = 20
-ACTIVE = 0.01  # variance over data of q's mean above which a unit is called active (Burda, Grosse and Salakhutdinov 2016)
-INNER, TOLD, INFORMED = 100, 10, 500  # at most so many updates of a lagging encoder, judged in tens; data whose codes are told apart
+# variance over data of q's mean above which a unit is called active (Burda, Grosse and
+# Salakhutdinov 2016)
+ACTIVE = 0.01
+# at most so many updates of a lagging encoder, judged in tens; data whose codes are told apart
+INNER, TOLD, INFORMED = 100, 10, 500
 LAP = 2000  # steps of streamed data after which validation comes at the latest
 AHEAD_BYTES = 2**21  # rows and noise are made for some steps at once, within the cache
 
@@ -63,15 +69,19 @@ class Diverged(RuntimeError):
 class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats.
 
-    bound = -(rate + distortion) for the ELBO, whatever the weights. `loss` holds every term of the objective at the step's schedules;
-    `terms` has what it has beside the weighted bound, as it enters the loss. Fields that do not apply are left out of the line.
+    bound = -(rate + distortion) for the ELBO, whatever the weights. `loss` holds every term of the
+    objective at the step's schedules; `terms` has what it has beside the weighted bound, as it
+    enters the loss. Fields that do not apply are left out of the line.
 
     Args:
-        objective: (validation) the loss with the weights and targets that hold at the end of the schedules; weights are selected by it.
+        objective: (validation) the loss with the weights and targets that hold at the end of the
+            schedules; weights are selected by it.
         settled: (validation) whether every schedule had reached its end.
-        stderr: (validation) standard error of the bound; `active_units` and `signal` as in `Validation`.
+        stderr: (validation) standard error of the bound; `active_units` and `signal` as in
+            `Validation`.
         encoder_updates: updates of the encoder alone since the last line.
-        altered: (training) how the trained model differs from the reported one, such as word dropout.
+        altered: (training) how the trained model differs from the reported one, such as word
+            dropout.
         waited: share of the time that training waited for streamed data.
         unread: number of unreadable rows so far; each was replaced by another row.
     """
@@ -101,17 +111,28 @@ class Record:
     terms: tuple[tuple[str, float], ...] = ()
 
     def line(self) -> dict[str, Any]:
-        """Return the record as JSON takes it: numbers that are not finite become null, and each term has its own key."""
+        """Return the record as JSON takes it: numbers that are not finite become null, and each
+        term has its own key."""
         fields = {**asdict(self), **dict(self.terms)}
         del fields["terms"]
-        absent = {"encoder_updates": None, "altered": "", "waited": None, "unread": None, "objective": None, "settled": None}
+        absent = {
+            "encoder_updates": None,
+            "altered": "",
+            "waited": None,
+            "unread": None,
+            "objective": None,
+            "settled": None,
+        }
         kept = {k: v for k, v in fields.items() if k not in absent or v != absent[k]}
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}
+        return {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Hold one step: its number from 1 (0 is the validation before training), its loss, and what was logged with it."""
+    """Hold one step: its number from 1 (0 is the validation before training), its loss, and what
+    was logged with it."""
 
     index: int
     epoch: float
@@ -144,9 +165,12 @@ class Validation(NamedTuple):
 
 
 class _Core(nn.Module):
-    """Hold model and objective: the one forward() that data parallelism, autocast and compilation wrap."""
+    """Hold model and objective: the one forward() that data parallelism, autocast and compilation
+    wrap."""
 
-    def __init__(self, model: LatentModel, objective: Objective, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, model: LatentModel, objective: Objective, device: torch.device, precision: str
+    ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.autocast = (device.type, torch.bfloat16) if precision == "bf16" else None
@@ -184,22 +208,28 @@ def training(
 
     Args:
         model, objective, data: what is trained, by what, on what.
-        epochs, steps, minutes: how long, in at most one of three ways; by default 20 epochs or 4,000 steps, whichever
-            is more; of texts, which are soon known by heart, 20 epochs. Minutes become a number of steps before the first
-            one, by timing some.
+        epochs, steps, minutes: how long, in at most one of three ways; by default 20 epochs or
+            4,000 steps, whichever is more; of texts, which are soon known by heart, 20 epochs.
+            Minutes become a number of steps before the first one, by timing some.
         batch: data in a global batch; by default 128, of texts 32, or less where there are few.
         lr: peak learning rate; 2e-3 by default.
         optimizer: a name of the table, or a function of the parameters.
-        clip: the gradient's norm is clipped to this; by default 10 times the root of the number of cells.
-        ema: decay of the average of the weights, for each step; by default its horizon is a hundredth of the run.
+        clip: the gradient's norm is clipped to this; by default 10 times the root of the number of
+            cells.
+        ema: decay of the average of the weights, for each step; by default its horizon is a
+            hundredth of the run.
         seed: of everything that is drawn.
-        patience: validations without a lower loss, after every schedule has settled, at which to stop; by default never.
-        keep: the weights that the model ends with: "best" by the validation loss after every schedule has settled, or "last".
+        patience: validations without a lower loss, after every schedule has settled, at which to
+            stop; by default never.
+        keep: the weights that the model ends with: "best" by the validation loss after every
+            schedule has settled, or "last".
         device: auto, cpu, cuda or mps.
-        precision: "32", or "bf16" for networks under autocast (weights and densities stay in float32).
-        compile: off; trace, to run the operations of a step from a record, with the same numbers bit for bit; on, to compile the
-            whole step, optimiser included; or auto: on for runs of several minutes, trace on a CPU for 2,000 steps or more, and off where
-            a part is not of this package, since what it does beside operations on tensors would not be in a record.
+        precision: "32", or "bf16" for networks under autocast (weights and densities stay in
+            float32).
+        compile: off; trace, to run the operations of a step from a record, with the same numbers
+            bit for bit; on, to compile the whole step, optimiser included; or auto: on for runs of
+            several minutes, trace on a CPU for 2,000 steps or more, and off where a part is not of
+            this package, since what it does beside operations on tensors would not be in a record.
         freeze: parts of the model that stay as they are: posterior, likelihood, prior.
         workers: threads that decode streamed data; by default one a processor.
 
@@ -231,7 +261,8 @@ def training(
 
 
 class Training(Iterator[Step]):
-    """Iterate over the steps of a run; `state()` and `load()` make it resumable. Made by `training`."""
+    """Iterate over the steps of a run; `state()` and `load()` make it resumable. Made by
+    `training`."""
 
     def __init__(
         self,
@@ -270,7 +301,11 @@ class Training(Iterator[Step]):
             (epochs is None or 0 < epochs < math.inf, "epochs above 0", epochs),
             (steps is None or steps >= 1, "1 or more steps", steps),
             (minutes is None or 0 < minutes < math.inf, "minutes above 0", minutes),
-            (sum(x is not None for x in (epochs, steps, minutes)) <= 1, "one of epochs, steps and minutes", "several"),
+            (
+                sum(x is not None for x in (epochs, steps, minutes)) <= 1,
+                "one of epochs, steps and minutes",
+                "several",
+            ),
             (workers is None or workers >= 1, "1 or more workers", workers),
             (precision in ("32", "bf16"), "precision 32 or bf16", precision),
             (compile in ("auto", "trace", "on", "off"), "compile auto, trace, on or off", compile),
@@ -281,59 +316,93 @@ class Training(Iterator[Step]):
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.batch % self.processes:
-            raise ValueError(f"expected a batch that {self.processes} processes can share; got {self.batch}")
+            raise ValueError(
+                f"expected a batch that {self.processes} processes can share; got {self.batch}"
+            )
         self.share = self.batch // self.processes
         self.steps_per_epoch = rows / self.batch
-        if objective.bound is not elbo and objective.k > 1 and getattr(getattr(model, "likelihood", None), "fitted_to_data", False):
-            raise ValueError("expected the ELBO with an optimal variance, which is the ELBO's optimum; got iwae (use variance=auto)")
+        if (
+            objective.bound is not elbo
+            and objective.k > 1
+            and getattr(getattr(model, "likelihood", None), "fitted_to_data", False)
+        ):
+            raise ValueError(
+                "expected the ELBO with an optimal variance, which is the ELBO's optimum; got "
+                "iwae (use variance=auto)"
+            )
         model.to(self.device).train()
         self.frozen = tuple(freeze)
         for name in self.frozen:
             _part(model, name).eval()  # its running statistics stay as well, and it has no dropout
-        self._held = [p for name in self.frozen for p in _part(model, name).parameters() if p.requires_grad]
+        self._held = [
+            p for name in self.frozen for p in _part(model, name).parameters() if p.requires_grad
+        ]
         for p in self._held:
             p.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "gradient"))
-            objective.prepare(model, data.train.take(min(rows, 2)).fixed().batch(slice(0, 2), self.device), rows, self.batch, seed)
+            objective.prepare(
+                model,
+                data.train.take(min(rows, 2)).fixed().batch(slice(0, 2), self.device),
+                rows,
+                self.batch,
+                seed,
+            )
         objective.to(self.device).train()
         if model.start_rows:
             chosen = numpy_generator(seed, "start").permutation(rows)[: model.start_rows]
-            model.start(data.train.pick(np.sort(chosen)).fixed().batch(slice(0, len(chosen)), self.device))
+            model.start(
+                data.train.pick(np.sort(chosen)).fixed().batch(slice(0, len(chosen)), self.device)
+            )
         self.precision = precision
         self.core = _Core(model, objective, self.device, precision)
         self.parameters = [p for p in self.core.parameters() if p.requires_grad]
         if not self.parameters:
-            raise ValueError("expected something to train; got a model whose every parameter is fixed or frozen")
+            raise ValueError(
+                "expected something to train; got a model whose every parameter is fixed or frozen"
+            )
         self.encoder = _Lagging(self, optimizer) if objective.aggressive else None
         self.optimizer = optimizer(self.parameters)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.average.named_parameters())
-        self._averaged = [(averaged[name], p) for name, p in model.named_parameters() if p.requires_grad]
+        self._averaged = [
+            (averaged[name], p) for name, p in model.named_parameters() if p.requires_grad
+        ]
         self._stream = data.train.values if isinstance(data.train.values, Streamed) else None
         self.order: Order | Windows
         if self._stream is None:
             self.order = Order(rows, self.batch, seed, data.train.sizes())
         else:
             self._stream.start(workers)
-            self.order = Windows(self._stream.block_sizes(data.train.index), self._stream.buffer, self.batch, seed)
+            self.order = Windows(
+                self._stream.block_sizes(data.train.index), self._stream.buffer, self.batch, seed
+            )
         # An epoch of a stream may take days: what happens is told and kept several times in it.
-        self._lap_rows = rows / (1 if self._stream is None else math.ceil(self.steps_per_epoch / LAP))
+        self._lap_rows = rows / (
+            1 if self._stream is None else math.ceil(self.steps_per_epoch / LAP)
+        )
         self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.core.modules())
         self._binary = data.space.kind is Kind.BINARY
         self._altered = getattr(getattr(model, "likelihood", None), "altered", "")
         self.valid = data.valid.spread(VALIDATION_ROWS)
-        self._prepared: Callable[..., Loss] = self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
+        self._prepared: Callable[..., Loss] = (
+            self.accelerator.prepare_model(self.core) if self.processes > 1 else self.core
+        )
         bytes_a_step = self.batch * (
-            data.train.row_bytes + 4 * objective.k * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
+            data.train.row_bytes
+            + 4
+            * objective.k
+            * model.noise(1, 1, torch_generator(self.device, seed, "size")).numel()
         )
         self._ahead = max(1, min(16, AHEAD_BYTES // bytes_a_step))
         self._made: tuple[int, list[tuple[Batch, Tensor, Tensor]]] | None = None
         self.sums = torch.zeros(6 + len(objective.terms), dtype=torch.float64, device=self.device)
         self._one_more = torch.ones((), device=self.device)
         at_hand = self.device.type == "cpu" and self.processes == 1
-        self._sums = self.sums.numpy() if at_hand else None  # the same memory, without calls into torch
-        self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)  # skipped so far, and in a row
+        # the same memory, without calls into torch
+        self._sums = self.sums.numpy() if at_hand else None
+        # skipped so far, and in a row
+        self.bad = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.index, self.seconds, self._clock = 0, 0.0, 0.0
         self._begun = self._finished = self.stopped_early = False
         self.compile = self._decide_to_compile(compile, epochs, steps, minutes)
@@ -345,15 +414,22 @@ class Training(Iterator[Step]):
         elif steps is not None:
             self.steps = steps
         else:
-            wanted = epochs if epochs is not None else 20.0 if texts else max(20.0, 4000 / self.steps_per_epoch)
+            wanted = (
+                epochs
+                if epochs is not None
+                else 20.0
+                if texts
+                else max(20.0, 4000 / self.steps_per_epoch)
+            )
             self.steps = max(1, round(wanted * self.steps_per_epoch))
         self.ema = math.exp(-1 / max(1.0, 0.01 * self.steps)) if ema is None else ema
         objective.plan(self.steps, self.steps_per_epoch)
 
-    # -- the step -----------------------------------------------------------------------------------------------------
+    # -- the step ----------------------------------------------------------------------------------
 
     def _inputs(self, step: int) -> tuple[Batch, Tensor, Tensor]:
-        """Return a step's rows, noise and number. Some steps are made at once, since many small calls cost more than one."""
+        """Return a step's rows, noise and number. Some steps are made at once, since many small
+        calls cost more than one."""
         block, at = divmod(step, self._ahead)
         if self._made is None or self._made[0] != block:
             first = self.rank * self.share
@@ -361,16 +437,36 @@ class Training(Iterator[Step]):
             index = np.stack([self.order(s)[first : first + self.share] for s in steps])
             if isinstance(self.order, Windows):
                 self._expect(self.order, steps)
-            made = self.data.train.gather(index, self.device, seed=self.seed, stream=block, place=(first, self.batch))
-            noise = self.model.noise(self._ahead * self.objective.k, self.batch, torch_generator(self.device, self.seed, "noise", block))
-            noise = noise.unflatten(0, (self._ahead, self.objective.k))[:, :, first : first + self.share]
+            made = self.data.train.gather(
+                index, self.device, seed=self.seed, stream=block, place=(first, self.batch)
+            )
+            noise = self.model.noise(
+                self._ahead * self.objective.k,
+                self.batch,
+                torch_generator(self.device, self.seed, "noise", block),
+            )
+            noise = noise.unflatten(0, (self._ahead, self.objective.k))[
+                :, :, first : first + self.share
+            ]
             numbers = torch.arange(steps.start, steps.stop, dtype=torch.float64, device=self.device)
-            # They are taken apart here too: between long parallel sections each call, however small, costs some tens of microseconds.
-            self._made = (block, list(zip((made[i] for i in range(self._ahead)), noise.unbind(), numbers.unbind(), strict=True)))
+            # They are taken apart here too: between long parallel sections each call, however
+            # small, costs some tens of microseconds.
+            self._made = (
+                block,
+                list(
+                    zip(
+                        (made[i] for i in range(self._ahead)),
+                        noise.unbind(),
+                        numbers.unbind(),
+                        strict=True,
+                    )
+                ),
+            )
         return self._made[1][at]
 
     def _expect(self, order: Windows, steps: range) -> None:
-        """Have what this process takes of the windows over these steps decoded, and of the one after them."""
+        """Have what this process takes of the windows over these steps decoded, and of the one
+        after them."""
         assert self._stream is not None
         windows = order.over(steps.start * self.batch, steps.stop * self.batch)
         end = windows[-1].start + len(windows[-1].rows)
@@ -404,7 +500,10 @@ class Training(Iterator[Step]):
             return taken
         if self._binary:  # encoder and likelihood would each make numbers of them
             batch = replace(batch, x=batch.x.float())
-        if self.compile == "trace" and (taken := self._traced(batch, noise, number, lr)) is not None:
+        if (
+            self.compile == "trace"
+            and (taken := self._traced(batch, noise, number, lr)) is not None
+        ):
             return taken
         if self.processes == 1:
             loss, grads = self._differentiated(batch, noise, number)
@@ -417,17 +516,29 @@ class Training(Iterator[Step]):
         loss = loss._replace(loss=loss.loss.detach())
         return self._update(loss, grads, _squares(grads), lr)
 
-    def _differentiated(self, batch: Batch, noise: Tensor, number: Tensor) -> tuple[Loss, Sequence[Tensor]]:
+    def _differentiated(
+        self, batch: Batch, noise: Tensor, number: Tensor
+    ) -> tuple[Loss, Sequence[Tensor]]:
         loss = self._prepared(batch, number, noise)
         return loss, torch.autograd.grad(loss.loss, self.parameters, materialize_grads=True)
 
-    def _record(self, step: Callable[..., Sequence[Tensor]], batch: Batch, noise: Tensor, number: Tensor, *constants: Tensor) -> bool:
-        """Record a step; where it cannot be and nobody asked for it, go on without and return False."""
+    def _record(
+        self,
+        step: Callable[..., Sequence[Tensor]],
+        batch: Batch,
+        noise: Tensor,
+        number: Tensor,
+        *constants: Tensor,
+    ) -> bool:
+        """Record a step; where it cannot be and nobody asked for it, go on without and return
+        False."""
         inputs = [*batch.tensors(), noise, number, *constants]
         try:
             from vaestro import graphs
 
-            self._recorded = (graphs.compiled if self.compile == "on" else graphs.listed)(step, inputs)
+            self._recorded = (graphs.compiled if self.compile == "on" else graphs.listed)(
+                step, inputs
+            )
             if self.compile == "trace":
                 self._compare(step, inputs)
         except Exception as error:
@@ -435,16 +546,19 @@ class Training(Iterator[Step]):
             asked, self.compile = self.compile, "trace" if self.compile == "on" else "off"
             if self._compile_asked == "auto":
                 return False
-            self._differentiated(batch, noise, number)  # what is wrong with the step itself says so itself
+            # what is wrong with the step itself says so itself
+            self._differentiated(batch, noise, number)
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             other = "trace or off" if asked == "on" else "off"
             raise ValueError(
-                f"expected --compile {other} for a step that does not come out of its record; got {asked} ({reason})"
+                f"expected --compile {other} for a step that does not come out of its record; "
+                f"got {asked} ({reason})"
             ) from error
         return True
 
     def _compiled(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss | None:
-        """Take one step as one graph, optimiser included; None where it turns out not to compile."""
+        """Take one step as one graph, optimiser included; None where it turns out not to
+        compile."""
         numbers = self.optimizer.constants(lr)
         if self._recorded is None:
 
@@ -453,7 +567,12 @@ class Training(Iterator[Step]):
                 loss, grads = self._differentiated(mine, noise, number)
                 with torch.no_grad():
                     row = self._row(loss, [g.square().sum() for g in grads])
-                    self._settle(row, lambda divisor, skip: self.optimizer.step_in_graph(grads, tuple(constants), divisor, skip))
+                    self._settle(
+                        row,
+                        lambda divisor, skip: self.optimizer.step_in_graph(
+                            grads, tuple(constants), divisor, skip
+                        ),
+                    )
                     return loss._replace(loss=loss.loss.detach()).flat()
 
             if not self._record(whole, batch, noise, number, *numbers):
@@ -463,7 +582,8 @@ class Training(Iterator[Step]):
             return Loss.of(self._recorded(*batch.tensors(), noise, number, *numbers))
 
     def _traced(self, batch: Batch, noise: Tensor, number: Tensor, lr: float) -> Loss | None:
-        """Take one step by the operations that were recorded at the first one; None where they turn out not to be recordable."""
+        """Take one step by the operations that were recorded at the first one; None where they turn
+        out not to be recordable."""
 
         def differentiated(*given: Tensor) -> list[Tensor]:
             mine, (noise, number) = batch.of_tensors(given)
@@ -482,8 +602,11 @@ class Training(Iterator[Step]):
         squares = numbers + len(self.parameters)
         return self._update(Loss.of(found[:numbers]), found[numbers:squares], found[squares:], lr)
 
-    def _compare(self, differentiated: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> None:
-        """Compare what the record gives with what the step itself gives, to a thousandth; weights, buffers and random states stay."""
+    def _compare(
+        self, differentiated: Callable[..., Sequence[Tensor]], inputs: list[Tensor]
+    ) -> None:
+        """Compare what the record gives with what the step itself gives, to a thousandth; weights,
+        buffers and random states stay."""
         assert self._recorded is not None
         found: list[Sequence[Tensor]] = []
         for step in (differentiated, self._recorded):
@@ -494,21 +617,35 @@ class Training(Iterator[Step]):
                 for buffer, before in buffers:
                     buffer.copy_(before)
         sizes = [float(a.abs().nan_to_num(0.0, 0.0).max()) for a in found[0]]
-        if not all(torch.allclose(a, b, 0, 1e-3 * size + 1e-6, equal_nan=True) for size, a, b in zip(sizes, *found, strict=True)):
+        if not all(
+            torch.allclose(a, b, 0, 1e-3 * size + 1e-6, equal_nan=True)
+            for size, a, b in zip(sizes, *found, strict=True)
+        ):
             chosen = ", which was chosen by auto" if self._compile_asked == "auto" else ""
-            raise ValueError(f"expected --compile off for a model or objective whose steps do not all do the same; got trace{chosen}")
+            raise ValueError(
+                f"expected --compile off for a model or objective whose steps do not all do the "
+                f"same; got trace{chosen}"
+            )
 
     @torch.no_grad()
-    def _update(self, loss: Loss, grads: Sequence[Tensor], squares: Sequence[Tensor], lr: float) -> Loss:
+    def _update(
+        self, loss: Loss, grads: Sequence[Tensor], squares: Sequence[Tensor], lr: float
+    ) -> Loss:
         """Clip, skip what is not finite, step, and add to the sums."""
         if self._sums is None:
-            self._settle(self._row(loss, squares), lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip))
+            self._settle(
+                self._row(loss, squares),
+                lambda divisor, skip: self.optimizer.step(grads, lr, divisor, skip),
+            )
             return loss
-        # The numbers are at hand: deciding on them costs less than a dozen operations on scalar tensors.
+        # The numbers are at hand: deciding on them costs less than a dozen operations on scalar
+        # tensors.
         norm = math.sqrt(sum(map(float, squares)))
         numbers = [*map(float, (loss.logged, *loss[1:4])), norm, 1.0, *map(float, loss.terms)]
         if math.isfinite(numbers[0] + norm):
-            self.optimizer.step(grads, lr, torch.tensor(norm / self.clip) if norm > self.clip else None)
+            self.optimizer.step(
+                grads, lr, torch.tensor(norm / self.clip) if norm > self.clip else None
+            )
             self._sums += numbers
             if self._in_a_row:
                 self._in_a_row = self.bad[1] = 0
@@ -530,7 +667,7 @@ class Training(Iterator[Step]):
         self.sums.add_(torch.where(skip > 0, 0.0, row))
         self.bad.copy_(torch.stack([self.bad[0] + skip, (self.bad[1] + 1) * skip]))
 
-    # -- the iterator -------------------------------------------------------------------------------------------------
+    # -- the iterator ------------------------------------------------------------------------------
 
     def __iter__(self) -> Training:
         return self
@@ -552,10 +689,16 @@ class Training(Iterator[Step]):
             self._give_up_if_diverged()
         epoch = self.index / self.steps_per_epoch
         records: tuple[Record, ...] = ()
-        if self.index == self.steps or self.index * self.batch // self._lap_rows > (self.index - 1) * self.batch // self._lap_rows:
+        if (
+            self.index == self.steps
+            or self.index * self.batch // self._lap_rows
+            > (self.index - 1) * self.batch // self._lap_rows
+        ):
             self._average()
             records = (self._train_record(), *self._validation())
-        return Step(self.index, epoch, loss, records, self.index >= self.steps or self.stopped_early)
+        return Step(
+            self.index, epoch, loss, records, self.index >= self.steps or self.stopped_early
+        )
 
     def _finish(self) -> None:
         if not self._finished:
@@ -575,7 +718,9 @@ class Training(Iterator[Step]):
         # At first the average forgets faster, so that it does not remember the initial weights.
         decay = min(self.ema, self.index / (self.index + 10)) ** (self.index - self._averaged_at)
         self._averaged_at = self.index
-        torch._foreach_lerp_([a for a, _ in self._averaged], [p for _, p in self._averaged], 1 - decay)
+        torch._foreach_lerp_(
+            [a for a, _ in self._averaged], [p for _, p in self._averaged], 1 - decay
+        )
         for average, latest in self._buffers():  # running statistics of normalisation layers
             if average.is_floating_point():
                 average.lerp_(mean_over_ranks(latest), 1 - decay)
@@ -583,14 +728,16 @@ class Training(Iterator[Step]):
                 average.copy_(latest)
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Return each buffer of the average with the model's own; data parallelism replaces tensors, so they are looked up anew."""
+        """Return each buffer of the average with the model's own; data parallelism replaces
+        tensors, so they are looked up anew."""
         return list(zip(self.average.buffers(), self.model.buffers(), strict=True))
 
     def _give_up_if_diverged(self) -> None:
         in_a_row = float(self.bad[1])
         if in_a_row >= GIVE_UP_AFTER:
             raise Diverged(
-                f"loss or gradient were not finite in {int(in_a_row)} steps in a row, up to step {self.index}; "
+                f"loss or gradient were not finite in {int(in_a_row)} steps in a row, up to step "
+                f"{self.index}; "
                 f"the weights from before are kept (try a lower --lr than {self.lr:g})"
             )
 
@@ -607,7 +754,7 @@ class Training(Iterator[Step]):
         """Say which weights are kept and why."""
         return self.selection.sentence(self.index, len(self.valid) > 0)
 
-    # -- what is logged -----------------------------------------------------------------------------------------------
+    # -- what is logged ----------------------------------------------------------------------------
 
     def _beta(self) -> float:
         return float(self.objective.beta(torch.tensor(max(0, self.index - 1), dtype=torch.float64)))
@@ -618,30 +765,51 @@ class Training(Iterator[Step]):
     def _train_record(self) -> Record:
         sums = mean_over_ranks(self.sums).tolist()
         self.sums.zero_()
-        loss, bound, rate, distortion, norm, _, *terms = (s / sums[5] if sums[5] else math.nan for s in sums)
+        loss, bound, rate, distortion, norm, _, *terms = (
+            s / sums[5] if sums[5] else math.nan for s in sums
+        )
         elapsed = self._lap()
         steps = self.index - self._last_logged
         self._last_logged = self.index
         speed = steps * self.batch / elapsed if elapsed > 0 else None
         return Record(
-            "train", self.index, round(self.index / self.steps_per_epoch, 4), bound, rate, distortion, loss, self._beta(), self._lr(),
-            norm, speed, self.seconds, int(self.bad[0]), encoder_updates=None if self.encoder is None else self.encoder.counted(),
-            altered=self._altered, terms=tuple(zip(self.objective.terms, terms, strict=True)), **self._of_stream(elapsed),
-        )  # fmt: skip
+            "train",
+            self.index,
+            round(self.index / self.steps_per_epoch, 4),
+            bound,
+            rate,
+            distortion,
+            loss,
+            self._beta(),
+            self._lr(),
+            norm,
+            speed,
+            self.seconds,
+            int(self.bad[0]),
+            encoder_updates=None if self.encoder is None else self.encoder.counted(),
+            altered=self._altered,
+            terms=tuple(zip(self.objective.terms, terms, strict=True)),
+            **self._of_stream(elapsed),
+        )
 
     def _of_stream(self, elapsed: float) -> dict[str, Any]:
         if self._stream is None:
             return {}
         waited, self._stream.waited = self._stream.waited, 0.0
-        return {"waited": round(waited / elapsed, 4) if elapsed > 0 else 0.0, "unread": self._stream.unread()[0]}
+        return {
+            "waited": round(waited / elapsed, 4) if elapsed > 0 else 0.0,
+            "unread": self._stream.unread()[0],
+        }
 
     def let_go(self) -> None:
-        """Forget streamed data that were decoded ahead, for which the process would wait at its end."""
+        """Forget streamed data that were decoded ahead, for which the process would wait at its
+        end."""
         if self._stream is not None:
             self._stream.let_go()
 
     def unread(self) -> str:
-        """Name rows of streamed data that could not be read, in whose place others stood; nothing if there are none."""
+        """Name rows of streamed data that could not be read, in whose place others stood; nothing
+        if there are none."""
         count, said = (0, "") if self._stream is None else self._stream.unread()
         return f"rows: {said}; the next ones stood in their place" if count else ""
 
@@ -662,7 +830,14 @@ class Training(Iterator[Step]):
             self._lap()
             return ()
         found = validate(
-            self.average, self.objective, self.valid, self.seed, self.device, self.processes, self.rank, step=max(0, self.index - 1)
+            self.average,
+            self.objective,
+            self.valid,
+            self.seed,
+            self.device,
+            self.processes,
+            self.rank,
+            step=max(0, self.index - 1),
         )
         settled = self.objective.settled(self.index)
         score = Score(found.objective, found.rate, self.objective.final_beta)
@@ -673,21 +848,42 @@ class Training(Iterator[Step]):
         beta = self._beta()
         return (
             Record(
-                "valid", self.index, round(self.index / self.steps_per_epoch, 4), found.bound, found.rate, found.distortion, found.loss,
-                beta, self._lr(), None, len(self.valid) / elapsed if elapsed > 0 else None, self.seconds, int(self.bad[0]),
-                found.stderr, found.active_units, found.signal, objective=found.objective, settled=settled,
+                "valid",
+                self.index,
+                round(self.index / self.steps_per_epoch, 4),
+                found.bound,
+                found.rate,
+                found.distortion,
+                found.loss,
+                beta,
+                self._lr(),
+                None,
+                len(self.valid) / elapsed if elapsed > 0 else None,
+                self.seconds,
+                int(self.bad[0]),
+                found.stderr,
+                found.active_units,
+                found.signal,
+                objective=found.objective,
+                settled=settled,
                 terms=tuple(zip(self.objective.terms, found.terms, strict=True)),
             ),
-        )  # fmt: skip
+        )
 
     @functools.cached_property
     def _fit_rows(self) -> Rows:
         return self.data.train.spread(FIT_ROWS)
 
     def _fit_pairs(self) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield training data with noise, for what a model derives from them in closed form; where it derives nothing, nothing is read."""
+        """Yield training data with noise, for what a model derives from them in closed form; where
+        it derives nothing, nothing is read."""
         for i, batch in enumerate(self._fit_rows.chunks(self.data.space.chunk, self.device)):
-            yield batch, self.average.noise(1, len(batch), torch_generator(self.device, self.seed, "fit", i))
+            yield (
+                batch,
+                self.average.noise(
+                    1, len(batch), torch_generator(self.device, self.seed, "fit", i)
+                ),
+            )
 
     def _fit_to_data(self) -> None:
         if "likelihood" in self.frozen:
@@ -699,7 +895,7 @@ class Training(Iterator[Step]):
                 if not torch.equal(was, average):
                     latest.copy_(average)
 
-    # -- resuming -----------------------------------------------------------------------------------------------------
+    # -- resuming ----------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and numbers from which `load` continues as if nothing had happened."""
@@ -725,7 +921,9 @@ class Training(Iterator[Step]):
         """Continue from a saved state."""
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+            return {
+                k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")
+            }
 
         self.core.model.load_state_dict(part("model"))
         self.average.load_state_dict(part("average"))
@@ -738,41 +936,67 @@ class Training(Iterator[Step]):
         self._in_a_row = int(self.bad[1])
         self.index, self.seconds = numbers["index"], numbers["seconds"]
         self._last_logged, self._averaged_at = numbers["last_logged"], numbers["averaged_at"]
-        self.selection.load(numbers, {k: v.to(self.device) for k, v in part("best").items()} or None)
+        self.selection.load(
+            numbers, {k: v.to(self.device) for k, v in part("best").items()} or None
+        )
         self.stopped_early = numbers["stopped_early"]
 
-    # -- before the first step ----------------------------------------------------------------------------------------
+    # -- before the first step ---------------------------------------------------------------------
 
-    def _decide_to_compile(self, asked: str, epochs: float | None, steps: int | None, minutes: float | None) -> str:
+    def _decide_to_compile(
+        self, asked: str, epochs: float | None, steps: int | None, minutes: float | None
+    ) -> str:
         parts = [getattr(self.model, name, None) for name in ("posterior", "prior", "likelihood")]
-        outside = self.objective.outside_graph + [type(part).__name__ for part in parts if not getattr(part, "in_graph", True)]
+        outside = self.objective.outside_graph + [
+            type(part).__name__ for part in parts if not getattr(part, "in_graph", True)
+        ]
         if self.data.train.sizes() is not None:
             outside.append("rows of several sizes")
         recordable = self.processes == 1 and self.precision == "32" and not outside
         on_cpu = self.device.type == "cpu"
-        compiler = not on_cpu or any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+        compiler = not on_cpu or any(
+            shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")
+        )
         possible = {"on": recordable and compiler, "trace": recordable}
         if not possible.get(asked, True):
             raise ValueError(
-                f"expected one process, precision 32, parts that can be recorded and, to compile for a CPU, a C++ compiler for --compile "
-                f"{asked}; got {self.processes} process(es), precision {self.precision}, {', '.join(outside) or 'such parts'} on "
+                f"expected one process, precision 32, parts that can be recorded and, to compile "
+                f"for a CPU, a C++ compiler for --compile "
+                f"{asked}; got {self.processes} process(es), precision {self.precision}, "
+                f"{', '.join(outside) or 'such parts'} on "
                 f"{self.device.type}"
             )
         if asked != "auto":
             return asked
         bound = self.objective.bound
-        used: list[Any] = [*map(type, (*self.core.modules(), self.objective.rate, self.optimizer)), getattr(bound, "func", bound)]
-        if any(part.__module__.split(".")[0] not in ("vaestro", "torch", "zuko", "builtins") for part in used):
+        used: list[Any] = [
+            *map(type, (*self.core.modules(), self.objective.rate, self.optimizer)),
+            getattr(bound, "func", bound),
+        ]
+        if any(
+            part.__module__.split(".")[0] not in ("vaestro", "torch", "zuko", "builtins")
+            for part in used
+        ):
             return "off"  # who knows what else than operations on tensors its steps do
-        # Compiling takes some ten seconds and saves a fifth of a small model's step; recording takes one second and saves a tenth.
+        # Compiling takes some ten seconds and saves a fifth of a small model's step; recording
+        # takes one second and saves a tenth.
         planned = steps if steps is not None else (epochs or 20) * self.steps_per_epoch
         work = planned * self.batch * self.objective.k * sum(p.numel() for p in self.parameters) * 6
-        if possible["on"] and (minutes >= 4 if minutes is not None else work > (4e13 if on_cpu else 4e15)):
+        if possible["on"] and (
+            minutes >= 4 if minutes is not None else work > (4e13 if on_cpu else 4e15)
+        ):
             return "on"
-        return "trace" if possible["trace"] and on_cpu and (minutes >= 0.5 if minutes is not None else planned >= 2000) else "off"
+        return (
+            "trace"
+            if possible["trace"]
+            and on_cpu
+            and (minutes >= 0.5 if minutes is not None else planned >= 2000)
+            else "off"
+        )
 
     def _steps_in(self, minutes: float) -> int:
-        """Time some steps and a validation on the run's own objects, put everything back, and say how many fit."""
+        """Time some steps and a validation on the run's own objects, put everything back, and say
+        how many fit."""
         self.steps, self.ema = 10**9, 0.999
         self.objective.plan(self.steps, self.steps_per_epoch)
         tensors, numbers = self.state()
@@ -805,24 +1029,39 @@ def _squares(grads: Sequence[Tensor]) -> list[Tensor]:
     """Return the square of each gradient's norm."""
     if grads[0].device.type != "cpu":
         return list(torch._foreach_pow(torch._foreach_norm(list(grads)), 2))
-    return [torch.dot(g, g) for g in (g.reshape(-1) for g in grads)]  # on both cores, which norms are not
+    # on both cores, which norms are not
+    return [torch.dot(g, g) for g in (g.reshape(-1) for g in grads)]
 
 
 @final
 class _Lagging:
-    """Update the encoder alone until its bound stops rising, before each step, for as long as the code's information rises.
+    """Update the encoder alone until its bound stops rising, before each step, for as long as the
+    code's information rises.
 
-    (He, Spokoyny, Neubig and Berg-Kirkpatrick 2019: an encoder that lags behind the decoder is what lets the posterior collapse.)
+    (He, Spokoyny, Neubig and Berg-Kirkpatrick 2019: an encoder that lags behind the decoder is what
+    lets the posterior collapse.)
     """
 
     def __init__(self, run: Training, optimizer: Callable[..., Optimizer]) -> None:
         posterior = getattr(run.model, "posterior", None)
-        self.parameters = [] if posterior is None else [p for p in posterior.parameters() if p.requires_grad]
-        if not self.parameters or run.processes > 1 or not getattr(posterior, "scored_anywhere", True):
-            reason = "several processes" if run.processes > 1 else "a posterior that is frozen or a flow"
-            raise ValueError(f"expected one process and an encoder whose q is scored anywhere for aggressive updates; got {reason}")
+        self.parameters = (
+            [] if posterior is None else [p for p in posterior.parameters() if p.requires_grad]
+        )
+        if (
+            not self.parameters
+            or run.processes > 1
+            or not getattr(posterior, "scored_anywhere", True)
+        ):
+            reason = (
+                "several processes" if run.processes > 1 else "a posterior that is frozen or a flow"
+            )
+            raise ValueError(
+                f"expected one process and an encoder whose q is scored anywhere for aggressive "
+                f"updates; got {reason}"
+            )
         self.run, self.optimizer = run, optimizer(self.parameters)
-        self.numbers = torch.tensor([1.0, -math.inf, 0.0], dtype=torch.float64)  # still lagging, information so far, updates since told
+        # still lagging, information so far, updates since told
+        self.numbers = torch.tensor([1.0, -math.inf, 0.0], dtype=torch.float64)
 
     def catch_up(self, step: int) -> None:
         """Update until ten updates lose no less than the ten before them."""
@@ -832,9 +1071,17 @@ class _Lagging:
         lr = run.lr * one_cycle(step, run.steps)
         for i in range(INNER):
             stream = step * INNER + i
-            index = numpy_generator(run.seed, "encoder", step, i).integers(len(run.data.train), size=(1, run.batch))
-            batch = run.data.train.gather(index, run.device, seed=run.seed, stream=stream, place=(0, run.batch))[0]
-            noise = run.model.noise(run.objective.k, run.batch, torch_generator(run.device, run.seed, "encoder noise", step, i))
+            index = numpy_generator(run.seed, "encoder", step, i).integers(
+                len(run.data.train), size=(1, run.batch)
+            )
+            batch = run.data.train.gather(
+                index, run.device, seed=run.seed, stream=stream, place=(0, run.batch)
+            )[0]
+            noise = run.model.noise(
+                run.objective.k,
+                run.batch,
+                torch_generator(run.device, run.seed, "encoder noise", step, i),
+            )
             number = torch.tensor(float(step), dtype=torch.float64, device=run.device)
             run.objective.eval()  # what follows the steps does not follow these
             loss = run.core(batch, number, noise).loss
@@ -852,15 +1099,25 @@ class _Lagging:
 
     @torch.no_grad()
     def judge(self) -> None:
-        """End it where the information of codes of validation data about their index no longer rises."""
+        """End it where the information of codes of validation data about their index no longer
+        rises."""
         run = self.run
         rows = run.valid.spread(INFORMED)
         if not self.numbers[0] or not run.index or len(rows) < 2:
             return
         batch = rows.batch(slice(0, len(rows)), run.device)
-        draws = run.model.draw(batch, 1, noise=run.model.noise(1, len(rows), torch_generator(run.device, run.seed, "information")))
-        held = draws.q.log_prob(draws.z[0].unsqueeze(1))  # (B, B): each draw under the q of each datum
-        information = float((held.diagonal() - torch.logsumexp(held, 1) + math.log(len(rows))).mean())
+        draws = run.model.draw(
+            batch,
+            1,
+            noise=run.model.noise(
+                1, len(rows), torch_generator(run.device, run.seed, "information")
+            ),
+        )
+        # (B, B): each draw under the q of each datum
+        held = draws.q.log_prob(draws.z[0].unsqueeze(1))
+        information = float(
+            (held.diagonal() - torch.logsumexp(held, 1) + math.log(len(rows))).mean()
+        )
         if information <= float(self.numbers[1]):
             self.numbers[0] = 0.0
         self.numbers[1] = information
@@ -873,12 +1130,17 @@ class _Lagging:
 
     def state(self) -> dict[str, Tensor]:
         """Return what `load` goes on from."""
-        return {"numbers": self.numbers, **{f"optimizer.{k}": v for k, v in self.optimizer.state().items()}}
+        return {
+            "numbers": self.numbers,
+            **{f"optimizer.{k}": v for k, v in self.optimizer.state().items()},
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a saved state."""
         self.numbers.copy_(state["numbers"])
-        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in state.items() if k != "numbers"})
+        self.optimizer.load(
+            {k.removeprefix("optimizer."): v for k, v in state.items() if k != "numbers"}
+        )
 
 
 def _part(model: LatentModel, name: str) -> nn.Module:
@@ -905,13 +1167,18 @@ def accelerator_for(device: str) -> Accelerator:
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ValueError(f"expected a device: auto, cpu, cuda or mps; got {device!r}")
-    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    there: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
     if device in there and not there[device]():
         raise ValueError(f"expected a device that is here; got {device}, and this machine has none")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         # Accelerate keeps one device for a process; runs of one process may differ in theirs.
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values())))
+    return Accelerator(
+        cpu=device == "cpu" or (device == "auto" and not any(f() for f in there.values()))
+    )
 
 
 @torch.inference_mode()
@@ -925,7 +1192,8 @@ def validate(
     rank: int = 0,
     step: int = 0,
 ) -> Validation:
-    """Return means over rows, the loss at the schedules of a step, with the same noise at every call.
+    """Return means over rows, the loss at the schedules of a step, with the same noise at every
+    call.
 
     Penalties on the aggregate posterior are means over batches of the size of a training batch.
     """
@@ -944,20 +1212,28 @@ def validate(
         bound = objective.bound(draws)
         terms = (bound, draws.total_rate, draws.distortion, bound.double().square())
         score = Scores(*(mine * s for s in objective.score(draws, number)))
-        scores = score if scores is None else Scores(*(a + b for a, b in zip(scores, score, strict=True)))
+        scores = (
+            score
+            if scores is None
+            else Scores(*(a + b for a, b in zip(scores, score, strict=True)))
+        )
         sums += mine * torch.stack([t.double().sum() for t in terms])
         variance = variance_of(draws.q)
         if variance is None:
             known = False
         else:
             mean = told(draws).double().flatten(1)
-            codes += mine * torch.stack([mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)])
+            codes += mine * torch.stack(
+                [mean.sum(0), mean.square().sum(0), variance.double().flatten(1).sum(0)]
+            )
     n = len(rows)
     assert scores is not None
     parts = [sums, codes.flatten(), *(s.flatten() for s in scores)]
     total = (mean_over_ranks(torch.cat(parts)) * processes).split([len(p) for p in parts])
     bound, rate, distortion, squared = (total[0] / n).tolist()
-    loss, final, extra = objective.value(Scores(*(t.view_as(s) for t, s in zip(total[2:], scores, strict=True))), n, number)
+    loss, final, extra = objective.value(
+        Scores(*(t.view_as(s) for t, s in zip(total[2:], scores, strict=True))), n, number
+    )
     error = math.sqrt(max(0.0, squared - bound**2) / (n - 1)) if n > 1 else math.nan
     if not known:
         return Validation(bound, rate, distortion, loss, error, None, None, final, extra)
@@ -968,14 +1244,17 @@ def validate(
 
 
 def told(draws: Draws) -> Tensor:
-    """Return what q's mean tells beyond what is given, (B, *Z): less the prior's mean where that differs by the datum."""
+    """Return what q's mean tells beyond what is given, (B, *Z): less the prior's mean where that
+    differs by the datum."""
     return draws.q.mean if draws.shared_prior else draws.q.mean - draws.p.mean
 
 
 def signal(moved: Tensor, variance: Tensor) -> Tensor:
-    """Return what each unit's mean tells of the data, in nats, were codes and their noise normal: ln(1 + moved / variance) / 2.
+    """Return what each unit's mean tells of the data, in nats, were codes and their noise normal:
+    ln(1 + moved / variance) / 2.
 
-    Zero if and only if the encoder's mean does not depend on its input. For a linear model it is the mutual information.
+    Zero if and only if the encoder's mean does not depend on its input. For a linear model it is
+    the mutual information.
 
     Args:
         moved: variance over data of q's mean, (units,).

@@ -1,7 +1,9 @@
-"""Bodies for encoders and decoders: modules from one shape to another, which know nothing of densities.
+"""Bodies for encoders and decoders: modules from one shape to another, which know nothing of
+densities.
 
-Each takes (N, *inputs), with conditions (N, given) where it was made for some, and returns (N, *outputs).
-`start_at(values)` sets the last bias, so that a decoder begins at the mean of the data and not at its own random guess.
+Each takes (N, *inputs), with conditions (N, given) where it was made for some, and returns (N,
+*outputs). `start_at(values)` sets the last bias, so that a decoder begins at the mean of the data
+and not at its own random guess.
 """
 
 from __future__ import annotations
@@ -15,21 +17,35 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
 Activation = Literal["relu", "tanh", "silu", "gelu"]
-_FUSED = {"": ("none", ""), "relu": ("relu", ""), "tanh": ("tanh", ""), "silu": ("swish", ""), "gelu": ("gelu", "none")}
+_FUSED = {
+    "": ("none", ""),
+    "relu": ("relu", ""),
+    "tanh": ("tanh", ""),
+    "silu": ("swish", ""),
+    "gelu": ("gelu", "none"),
+}
 
 
-def dense(layer: nn.Linear, x: Tensor, activation: Literal["", "relu", "tanh", "silu", "gelu"] = "") -> Tensor:
+def dense(
+    layer: nn.Linear, x: Tensor, activation: Literal["", "relu", "tanh", "silu", "gelu"] = ""
+) -> Tensor:
     """Return activation(layer(x)) for rows (N, inputs).
 
-    Where no gradient is asked for on a CPU, product, bias and activation are one oneDNN call: the product is 10 to 30 % faster,
-    and the rest nearly free.
+    Where no gradient is asked for on a CPU, product, bias and activation are one oneDNN call: the
+    product is 10 to 30 % faster, and the rest nearly free.
     """
     fused = (
         not torch.is_grad_enabled()
         and type(layer) is nn.Linear
-        and not (layer._forward_hooks or layer._forward_pre_hooks)  # which a call of the layer would run
+        # which a call of the layer would run
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
         and x.device.type == "cpu"
         and x.dtype == layer.weight.dtype == torch.float32
         and x.ndim == 2
@@ -64,22 +80,32 @@ def beside(x: Tensor, given: Tensor | None, count: int) -> Tensor:
 class _Body(nn.Module):
     """Hold what the bodies share: shapes, conditions, and the last layer."""
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, last: nn.Linear | nn.Conv2d) -> None:
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        last: nn.Linear | nn.Conv2d,
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.given = inputs, outputs, given
         self.last = last
 
     @classmethod
     def latent_shape(cls, latent: int, shape: tuple[int, ...], **_: Any) -> tuple[int, ...]:
-        """Return the shape of the latent for data of a shape (C, H, W), or of any other; the options are the constructor's."""
+        """Return the shape of the latent for data of a shape (C, H, W), or of any other; the
+        options are the constructor's."""
         return (latent,)
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it; a convolution takes each channel's average."""
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it; a
+        convolution takes each channel's average."""
         values = values.broadcast_to(self.outputs)
         assert self.last.bias is not None
         with torch.no_grad():
-            self.last.bias.copy_((values.mean((-2, -1)) if isinstance(self.last, nn.Conv2d) else values).flatten())
+            self.last.bias.copy_(
+                (values.mean((-2, -1)) if isinstance(self.last, nn.Conv2d) else values).flatten()
+            )
 
     def join(self, x: Tensor, given: Tensor | None) -> Tensor:
         """Flatten the input and put the conditions beside it: (N, inputs + given)."""
@@ -93,7 +119,11 @@ class _Body(nn.Module):
 class _Block(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.first, self.second = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
+        self.norm, self.first, self.second = (
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +132,8 @@ class _Block(nn.Module):
 
 @final
 class Residual(_Body):
-    """Map vectors through residual blocks with layer normalisation and SiLU (He et al. 2016, pre-activation).
+    """Map vectors through residual blocks with layer normalisation and SiLU (He et al. 2016,
+    pre-activation).
 
     Args:
         inputs, outputs: shapes of one datum on either side.
@@ -123,7 +154,10 @@ class Residual(_Body):
         dropout: float = 0.0,
     ) -> None:
         if width < 1 or blocks < 0 or not 0 <= dropout < 1:
-            raise ValueError(f"expected width >= 1, blocks >= 0 and 0 <= dropout < 1; got {width}, {blocks} and {dropout}")
+            raise ValueError(
+                f"expected width >= 1, blocks >= 0 and 0 <= dropout < 1; got {width}, {blocks} "
+                f"and {dropout}"
+            )
         super().__init__(inputs, outputs, given, nn.Linear(width, math.prod(outputs)))
         self.first = nn.Linear(math.prod(inputs) + given, width)
         self.blocks = nn.Sequential(*[_Block(width, dropout) for _ in range(blocks)])
@@ -158,7 +192,9 @@ class MLP(_Body):
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0; got {width} and {depth}")
         size = math.prod(inputs) + given
-        super().__init__(inputs, outputs, given, nn.Linear(width if depth else size, math.prod(outputs)))
+        super().__init__(
+            inputs, outputs, given, nn.Linear(width if depth else size, math.prod(outputs))
+        )
         self.hidden = nn.ModuleList([nn.Linear(width if i else size, width) for i in range(depth)])
         self.activation: Activation = activation
 
@@ -170,18 +206,24 @@ class MLP(_Body):
 
 
 def linear(inputs: tuple[int, ...], outputs: tuple[int, ...], given: int = 0) -> MLP:
-    """Make a linear map: with a Gaussian likelihood the model is probabilistic PCA (Tipping and Bishop 1999)."""
+    """Make a linear map: with a Gaussian likelihood the model is probabilistic PCA (Tipping and
+    Bishop 1999)."""
     return MLP(inputs, outputs, given, depth=0)
 
 
 class _ConvBlock(nn.Module):
-    """Add to an image what 1x1, 3x3 and 1x1 convolutions make of it, the middle one at half the width."""
+    """Add to an image what 1x1, 3x3 and 1x1 convolutions make of it, the middle one at half the
+    width."""
 
     def __init__(self, channels: int, given: int, dropout: float) -> None:
         super().__init__()
         half = max(1, channels // 2)
         self.norm = _norm(channels)
-        self.first, self.second, self.third = nn.Conv2d(channels, half, 1), nn.Conv2d(half, half, 3, 1, 1), nn.Conv2d(half, channels, 1)
+        self.first, self.second, self.third = (
+            nn.Conv2d(channels, half, 1),
+            nn.Conv2d(half, half, 3, 1, 1),
+            nn.Conv2d(half, channels, 1),
+        )
         self.condition = nn.Linear(given, half) if given else None
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
@@ -198,25 +240,30 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 @final
 class Convolutional(_Body):
-    """Map images to latents, or latents to images, through residual blocks of convolutions (He et al. 2016, pre-activation bottleneck).
+    """Map images to latents, or latents to images, through residual blocks of convolutions (He et
+    al. 2016, pre-activation bottleneck).
 
-    Which way is told by the shapes. The encoder halves the sides, rounding up, until they are at most 7 (a vector latent) or
-    1/factor of the image (a spatial latent), and doubles the channels up to 8 times the width; the decoder takes the same
-    sides in the opposite order, by nearest neighbours and then a convolution (Odena et al. 2016). At full resolution, where
-    they would cost most, there are no blocks. Groups of channels are normalised (Wu and He 2018), never
+    Which way is told by the shapes. The encoder halves the sides, rounding up, until they are at
+    most 7 (a vector latent) or 1/factor of the image (a spatial latent), and doubles the channels
+    up to 8 times the width; the decoder takes the same sides in the opposite order, by nearest
+    neighbours and then a convolution (Odena et al. 2016). At full resolution, where they would cost
+    most, there are no blocks. Groups of channels are normalised (Wu and He 2018), never
     a batch: data do not mix. Conditions are a bias of every block's channels.
 
     Args:
-        inputs, outputs: (C, H, W), or (C, H, W, L) for cells that are one of L, and (P, Z) or (P, Z, h, w) in an encoder;
-            (Z,) or (Z, h, w), and (..., H, W) in a decoder. An image has any sides.
+        inputs, outputs: (C, H, W), or (C, H, W, L) for cells that are one of L, and (P, Z) or (P,
+            Z, h, w) in an encoder; (Z,) or (Z, h, w), and (..., H, W) in a decoder. An image has
+            any sides.
         given: conditions.
         width: channels at full resolution.
         blocks: residual blocks at each resolution.
-        factor: 0 for a vector latent; 8 for a spatial latent of 1/8 of the sides, rounded up; a power of two.
+        factor: 0 for a vector latent; 8 for a spatial latent of 1/8 of the sides, rounded up; a
+            power of two.
         dropout: share of hidden channels' cells dropped in training.
 
     Raises:
-        ValueError: an option is out of its range, neither side or both are images, or the latent's sides are not those of the factor.
+        ValueError: an option is out of its range, neither side or both are images, or the latent's
+            sides are not those of the factor.
     """
 
     def __init__(
@@ -231,7 +278,10 @@ class Convolutional(_Body):
         dropout: float = 0.0,
     ) -> None:
         if width < 1 or blocks < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"expected width >= 1, blocks >= 1 and 0 <= dropout < 1; got {width}, {blocks} and {dropout}")
+            raise ValueError(
+                f"expected width >= 1, blocks >= 1 and 0 <= dropout < 1; got {width}, {blocks} "
+                f"and {dropout}"
+            )
         encodes, sides = self._sides(inputs, outputs, factor)
         finest = min(1, len(sides) - 1)
         widths = [width * min(2**level, 8) for level in range(len(sides))]
@@ -239,21 +289,35 @@ class Convolutional(_Body):
         if encodes and len(outputs) < 3:
             super().__init__(inputs, outputs, given, nn.Linear(flat, math.prod(outputs)))
         else:
-            super().__init__(inputs, outputs, given, nn.Conv2d(widths[-1 if encodes else 0], math.prod(outputs[:-2]), 3, 1, 1))
+            super().__init__(
+                inputs,
+                outputs,
+                given,
+                nn.Conv2d(widths[-1 if encodes else 0], math.prod(outputs[:-2]), 3, 1, 1),
+            )
         self.first: nn.Module
         if encodes:
-            self.first = nn.Conv2d(inputs[0] * math.prod(inputs[3:]), widths[finest], 5, 1 + finest, 2)
+            self.first = nn.Conv2d(
+                inputs[0] * math.prod(inputs[3:]), widths[finest], 5, 1 + finest, 2
+            )
         elif len(inputs) == 3:
             self.first = nn.Conv2d(inputs[0], widths[-1], 3, 1, 1)
         else:
-            self.first = nn.Sequential(nn.Linear(inputs[0], flat), nn.Unflatten(1, (widths[-1], *sides[-1])))
+            self.first = nn.Sequential(
+                nn.Linear(inputs[0], flat), nn.Unflatten(1, (widths[-1], *sides[-1]))
+            )
         layers: list[nn.Module] = []
-        for level in range(finest, len(sides)) if encodes else range(len(sides) - 1, finest - 1, -1):
+        for level in (
+            range(finest, len(sides)) if encodes else range(len(sides) - 1, finest - 1, -1)
+        ):
             layers += [_ConvBlock(widths[level], given, dropout) for _ in range(blocks)]
             if encodes and level + 1 < len(sides):
                 layers.append(nn.Conv2d(widths[level], widths[level + 1], 3, 2, 1))
             elif level and not encodes:
-                layers += [nn.Conv2d(widths[level], widths[level - 1], 1), nn.Upsample(sides[level - 1])]
+                layers += [
+                    nn.Conv2d(widths[level], widths[level - 1], 1),
+                    nn.Upsample(sides[level - 1]),
+                ]
         self.layers = nn.ModuleList(layers)
         self.norm = _norm(widths[-1 if encodes else 0])
         if not encodes:
@@ -261,35 +325,60 @@ class Convolutional(_Body):
                 self.last.weight.mul_(0.1)  # a decoder starts near its last bias
 
     @classmethod
-    def latent_shape(cls, latent: int, shape: tuple[int, ...], *, factor: int = 0, **_: Any) -> tuple[int, ...]:
-        """Return the shape of the latent for images of shape (C, H, W): (latent,), or (latent, H / factor, W / factor) rounded up.
+    def latent_shape(
+        cls, latent: int, shape: tuple[int, ...], *, factor: int = 0, **_: Any
+    ) -> tuple[int, ...]:
+        """Return the shape of the latent for images of shape (C, H, W): (latent,), or (latent, H /
+        factor, W / factor) rounded up.
 
         Raises:
-            ValueError: the data are no images, or the factor is no power of two, or larger than the image.
+            ValueError: the data are no images, or the factor is no power of two, or larger than the
+                image.
         """
         if len(shape) != 3:
-            raise ValueError(f"expected images for a convolutional network; got data of shape {shape}")
+            raise ValueError(
+                f"expected images for a convolutional network; got data of shape {shape}"
+            )
         if factor and (factor < 2 or factor & (factor - 1) or factor > max(shape[1:])):
-            raise ValueError(f"expected factor=0, or a power of two from 2 to the image's side; got {factor} for {shape[1]} x {shape[2]}")
+            raise ValueError(
+                f"expected factor=0, or a power of two from 2 to the image's side; got {factor} "
+                f"for {shape[1]} x {shape[2]}"
+            )
         return (latent, *(-(-side // factor) for side in shape[1:])) if factor else (latent,)
 
     @classmethod
-    def _sides(cls, inputs: tuple[int, ...], outputs: tuple[int, ...], factor: int) -> tuple[bool, list[tuple[int, ...]]]:
-        """Tell whether images come in (an encoder) or go out, and the sides at each resolution, the image's own first."""
+    def _sides(
+        cls, inputs: tuple[int, ...], outputs: tuple[int, ...], factor: int
+    ) -> tuple[bool, list[tuple[int, ...]]]:
+        """Tell whether images come in (an encoder) or go out, and the sides at each resolution, the
+        image's own first."""
         before = math.prod(inputs[1:3]) if len(inputs) in (3, 4) else 0
         after = math.prod(outputs[-2:]) if len(outputs) > 2 else 0
         encodes = before > after
         if before == after or (not encodes and len(inputs) not in (1, 3)):
-            raise ValueError(f"expected images on one side of a convolutional network; got {inputs} and {outputs}")
+            raise ValueError(
+                f"expected images on one side of a convolutional network; got {inputs} and "
+                f"{outputs}"
+            )
         image, latent = (inputs[1:3], outputs) if encodes else (outputs[-2:], inputs)
         grid = latent[-2:] if len(latent) > 2 else ()
         sides = [image]
         while sides[-1] != grid and max(sides[-1]) > (1 if grid else 7):
             sides.append(tuple((side + 1) // 2 for side in sides[-1]))
-        flat = encodes and len(latent) == 1  # what makes a density over a grid of numbers that do not lie on it
-        asked = cls.latent_shape(1, (1, *image), factor=factor)[1:] if factor and not flat else sides[-1] if grid else ()
+        # what makes a density over a grid of numbers that do not lie on it
+        flat = encodes and len(latent) == 1
+        asked = (
+            cls.latent_shape(1, (1, *image), factor=factor)[1:]
+            if factor and not flat
+            else sides[-1]
+            if grid
+            else ()
+        )
         if grid != asked:
-            raise ValueError(f"expected a latent with sides {asked} for images of {image} and factor={factor}; got {latent}")
+            raise ValueError(
+                f"expected a latent with sides {asked} for images of {image} and "
+                f"factor={factor}; got {latent}"
+            )
         return encodes, sides
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
@@ -309,7 +398,8 @@ class Convolutional(_Body):
 
 @final
 class MaskedNetwork(nn.Module):
-    """Map values (..., n) to as many numbers, those of a group of units depending on the groups before it alone (Germain et al. 2015).
+    """Map values (..., n) to as many numbers, those of a group of units depending on the groups
+    before it alone (Germain et al. 2015).
 
     Args:
         groups: to which group each unit belongs, (n,), from 0 on.
@@ -319,9 +409,16 @@ class MaskedNetwork(nn.Module):
     def __init__(self, groups: Tensor, width: int) -> None:
         super().__init__()
         n, count = len(groups), int(groups.max()) + 1
-        hidden = torch.arange(width) % max(1, count - 1)  # a hidden unit of degree d sees groups 0 .. d, and speaks to those beyond
-        self.layers = nn.ModuleList([nn.Linear(n, width), nn.Linear(width, width), nn.Linear(width, n)])
-        seen = (hidden.unsqueeze(1) >= groups, hidden.unsqueeze(1) >= hidden, groups.unsqueeze(1) > hidden)
+        # a hidden unit of degree d sees groups 0 .. d, and speaks to those beyond
+        hidden = torch.arange(width) % max(1, count - 1)
+        self.layers = nn.ModuleList(
+            [nn.Linear(n, width), nn.Linear(width, width), nn.Linear(width, n)]
+        )
+        seen = (
+            hidden.unsqueeze(1) >= groups,
+            hidden.unsqueeze(1) >= hidden,
+            groups.unsqueeze(1) > hidden,
+        )
         for i, mask in enumerate(seen):
             self.register_buffer(f"mask{i}", mask, persistent=False)
 

@@ -1,17 +1,20 @@
 """Bounds on log p(x), and the losses made of them.
 
-A bound is one function `Draws -> (B,)`, in nats, and training, evaluation and diagnosis all call that function:
+A bound is one function `Draws -> (B,)`, in nats, and training, evaluation and diagnosis all call
+that function:
 
     elbo  = mean_k log p(x | z_k) - rate                            (Kingma and Welling 2014)
-    iwae  = log mean_k exp(log w_k)                                 (Burda, Grosse and Salakhutdinov 2016)
-    miwae = mean_m log mean_k exp(log w_mk)                         (Rainforth et al. 2018)
+    iwae  = log mean_k exp(log w_k)                                 (Burda, Grosse and Salakhutdinov
+    2016) miwae = mean_m log mean_k exp(log w_mk)                         (Rainforth et al. 2018)
     ciwae = weight elbo + (1 - weight) iwae                         (Rainforth et al. 2018)
 
-All are lower bounds in expectation, for any K; E[exp(iwae)] = p(x). The ELBO is exact in its rate wherever the KL
-has a closed form. Beta acts on the rate in the loss only (Higgins et al. 2017); for iwae it means
-log w = log p(x | z) + beta (log p(z) - log q(z | x)). What is reported is always the unweighted bound.
+All are lower bounds in expectation, for any K; E[exp(iwae)] = p(x). The ELBO is exact in its rate
+wherever the KL has a closed form. Beta acts on the rate in the loss only (Higgins et al. 2017); for
+iwae it means log w = log p(x | z) + beta (log p(z) - log q(z | x)). What is reported is always the
+unweighted bound.
 
-An objective is a bound, an estimator of its gradient, a schedule of beta, what acts on the rate, and penalties, put together.
+An objective is a bound, an estimator of its gradient, a schedule of beta, what acts on the rate,
+and penalties, put together.
 """
 
 from __future__ import annotations
@@ -31,28 +34,43 @@ from vaestro.penalties import Penalty, RateTerm
 from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch
 
-__all__ = ["BOUNDS", "Beta", "Loss", "Objective", "Ramp", "Schedule", "ciwae", "elbo", "iwae", "miwae"]
+__all__ = [
+    "BOUNDS",
+    "Beta",
+    "Loss",
+    "Objective",
+    "Ramp",
+    "Schedule",
+    "ciwae",
+    "elbo",
+    "iwae",
+    "miwae",
+]
 
 
 def elbo(draws: Draws) -> Tensor:
-    """Return the evidence lower bound of each datum, (B,), in nats; of weighted draws the weighted one."""
+    """Return the evidence lower bound of each datum, (B,), in nats; of weighted draws the weighted
+    one."""
     if draws.unweighted:
         return draws.mean_log_px - draws.total_rate
     return draws.mean_log_px - draws.weight * draws.total_rate
 
 
 def iwae(draws: Draws) -> Tensor:
-    """Return the importance-weighted bound of each datum, (B,), in nats; of weighted draws the weighted one."""
+    """Return the importance-weighted bound of each datum, (B,), in nats; of weighted draws the
+    weighted one."""
     return log_mean_exp(draws.log_w)
 
 
 def miwae(draws: Draws, m: int) -> Tensor:
-    """Return the mean of m importance-weighted bounds, each of its own K / m draws: (B,), in nats; of weighted draws the weighted one."""
+    """Return the mean of m importance-weighted bounds, each of its own K / m draws: (B,), in nats;
+    of weighted draws the weighted one."""
     return log_mean_exp(draws.log_w.unflatten(0, (m, -1)), 1).mean(0)
 
 
 def ciwae(draws: Draws, weight: float) -> Tensor:
-    """Return weight elbo + (1 - weight) iwae of the same draws: (B,), in nats; of weighted draws the weighted ones."""
+    """Return weight elbo + (1 - weight) iwae of the same draws: (B,), in nats; of weighted draws
+    the weighted ones."""
     return weight * elbo(draws) + (1 - weight) * iwae(draws)
 
 
@@ -65,9 +83,11 @@ class Loss(NamedTuple):
     Args:
         loss: for backward() only.
         bound, rate, distortion: what is reported.
-        logged: the loss of the reported model. It differs from `loss` where training optimises another density: relaxed latents, a variance
-            that is optimal for each batch, word dropout.
-        terms: what the loss has beside the weighted bound, as they enter it; `Objective.terms` names them.
+        logged: the loss of the reported model. It differs from `loss` where training optimises
+            another density: relaxed latents, a variance that is optimal for each batch, word
+                dropout.
+        terms: what the loss has beside the weighted bound, as they enter it; `Objective.terms`
+            names them.
     """
 
     loss: Tensor
@@ -89,10 +109,12 @@ class Loss(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Hold sums over data that are not trained on, in nats, of which `Objective.value` makes the loss.
+    """Hold sums over data that are not trained on, in nats, of which `Objective.value` makes the
+    loss.
 
     Args:
-        loss: the weighted negative bound at a step's weight, or the distortion where a term replaces the rate, ().
+        loss: the weighted negative bound at a step's weight, or the distortion where a term
+            replaces the rate, ().
         final: the same at the weight at the end of the schedules, ().
         rates: of each unit, (units,), or of all units, (1,).
         penalties: as they enter the loss, times the number of data, (P,).
@@ -108,7 +130,8 @@ class Scores(NamedTuple):
 
 @final
 class Objective(nn.Module):
-    """Turn draws into a loss: a bound, a number of draws, a weight of the rate, a gradient estimator, and what else acts on the loss.
+    """Turn draws into a loss: a bound, a number of draws, a weight of the rate, a gradient
+    estimator, and what else acts on the loss.
 
     Args:
         bound: "elbo" or "iwae", or a function of draws (with `name`).
@@ -118,8 +141,9 @@ class Objective(nn.Module):
         rate: what stands in place of the rate in the loss, for the ELBO: free bits, a capacity.
         penalties: on the aggregate posterior.
         name: of the bound; by default the name that it was given by.
-        aggressive: whether the encoder is updated until its bound stops rising before each step, while the information of the code
-            rises (He, Spokoyny, Neubig and Berg-Kirkpatrick 2019).
+        aggressive: whether the encoder is updated until its bound stops rising before each step,
+            while the information of the code rises (He, Spokoyny, Neubig and Berg-Kirkpatrick
+            2019).
     """
 
     def __init__(
@@ -140,33 +164,49 @@ class Objective(nn.Module):
         if k < 1:
             raise ValueError(f"expected k of 1 or more draws; got {k}")
         self.bound, self.k = BOUNDS[bound] if isinstance(bound, str) else bound, k
-        self.name: str = name or (bound if isinstance(bound, str) else str(getattr(bound, "__name__", "bound")))
+        self.name: str = name or (
+            bound if isinstance(bound, str) else str(getattr(bound, "__name__", "bound"))
+        )
         self.beta = beta if isinstance(beta, Schedule) else Schedule(beta)
         self.gradient = gradient or Pathwise()
         self.gradient.check(self.name, k)
         self.rate, self.penalties, self.aggressive = rate, nn.ModuleList(penalties), aggressive
         self.size = 128  # data in a batch that penalties see
         if rate is not None and self.bound is not elbo:
-            raise ValueError(f"expected objective elbo with {type(rate).__name__}, which acts on its rate; got {self.name}")
+            raise ValueError(
+                f"expected objective elbo with {type(rate).__name__}, which acts on its rate; "
+                f"got {self.name}"
+            )
         if rate is not None and (self.gradient.stop_q or not self.gradient.pathwise):
             held = type(self.gradient).__name__
-            raise ValueError(f"expected gradient pathwise with {type(rate).__name__}, whose rate is differentiated; got {held}")
+            raise ValueError(
+                f"expected gradient pathwise with {type(rate).__name__}, whose rate is "
+                f"differentiated; got {held}"
+            )
         if (self.penalties or aggressive) and not self.gradient.pathwise:
-            raise ValueError(f"expected gradient pathwise with penalties and aggressive updates; got {type(self.gradient).__name__}")
+            raise ValueError(
+                f"expected gradient pathwise with penalties and aggressive updates; got "
+                f"{type(self.gradient).__name__}"
+            )
 
     @property
     def terms(self) -> tuple[str, ...]:
         """Name what the loss has beside the weighted bound: a term on the rate, and penalties."""
-        return (*(() if self.rate is None else (self.rate.name,)), *(str(p.name) for p in self.penalties))
+        return (
+            *(() if self.rate is None else (self.rate.name,)),
+            *(str(p.name) for p in self.penalties),
+        )
 
     @property
     def final_beta(self) -> float:
-        """Return the weight of the rate at the end of the schedules; of an adaptive weight, the one that holds now."""
+        """Return the weight of the rate at the end of the schedules; of an adaptive weight, the one
+        that holds now."""
         return float(self.beta(torch.tensor(END, dtype=torch.float64)))
 
     @property
     def plain(self) -> bool:
-        """Return whether the loss is the negative bound that is reported, at the end of the schedules."""
+        """Return whether the loss is the negative bound that is reported, at the end of the
+        schedules."""
         return not self.terms and not self.beta.adaptive and self.final_beta == 1
 
     @property
@@ -178,7 +218,9 @@ class Objective(nn.Module):
         elif self.bound is elbo:
             first = f"distortion + {'' if self.final_beta == 1 else beta}rate"
         else:
-            first = f"-{self.name}" + ("" if self.final_beta == 1 else f" with KL weight {beta.strip()}")
+            first = f"-{self.name}" + (
+                "" if self.final_beta == 1 else f" with KL weight {beta.strip()}"
+            )
         return " + ".join([first, *(str(p.name) for p in self.penalties)])
 
     def settled(self, step: int) -> bool:
@@ -189,7 +231,9 @@ class Objective(nn.Module):
     @property
     def outside_graph(self) -> list[str]:
         """Name what keeps the operations of a step with it from being recorded."""
-        return [type(p).__name__ for p in self.penalties if not p.in_graph] + ["aggressive updates"] * self.aggressive
+        return [type(p).__name__ for p in self.penalties if not p.in_graph] + [
+            "aggressive updates"
+        ] * self.aggressive
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:
         """Turn lengths of schedules into steps of a run.
@@ -221,13 +265,18 @@ class Objective(nn.Module):
         for penalty in self.penalties:
             penalty.prepare(model, rows, size, seed)  # type: ignore[operator]
         with torch.no_grad():
-            draws = model.draw(batch, 1, gradient=self.gradient, noise=model.noise(1, len(batch))).trained()
+            draws = model.draw(
+                batch, 1, gradient=self.gradient, noise=model.noise(1, len(batch))
+            ).trained()
         for part in (self.rate, *self.penalties):
             if part is not None:
                 part.check(draws)  # type: ignore[operator]
 
-    def forward(self, model: LatentModel, batch: Batch, step: Tensor, noise: Tensor | None = None) -> Loss:
-        """Return the loss of a batch at a step (a tensor that holds its number), and what is reported beside it."""
+    def forward(
+        self, model: LatentModel, batch: Batch, step: Tensor, noise: Tensor | None = None
+    ) -> Loss:
+        """Return the loss of a batch at a step (a tensor that holds its number), and what is
+        reported beside it."""
         draws = model.draw(batch, self.k, gradient=self.gradient, noise=noise)
         beta = self.beta(step)
         trained = draws.trained().weighted(beta)
@@ -248,7 +297,11 @@ class Objective(nn.Module):
             distortion = draws.distortion.mean()
             if self.training:
                 self.beta.observe(distortion)
-            logged = loss.detach() if draws.optimised is None else self._logged(loss.detach(), draws.weighted(beta), terms)
+            logged = (
+                loss.detach()
+                if draws.optimised is None
+                else self._logged(loss.detach(), draws.weighted(beta), terms)
+            )
             return Loss(loss, bound, draws.total_rate.mean(), distortion, logged, tuple(terms))
 
     def _logged(self, loss: Tensor, draws: Draws, terms: Sequence[Tensor]) -> Tensor:
@@ -268,11 +321,17 @@ class Objective(nn.Module):
         beta, last = self.beta(step), self.beta(torch.full_like(step, END))
 
         def weighted(weight: Beta) -> Tensor:
-            return draws.distortion if self.rate is not None else -self.bound(draws.weighted(weight))
+            return (
+                draws.distortion if self.rate is not None else -self.bound(draws.weighted(weight))
+            )
 
         loss = weighted(beta).double().sum()
         constant = isinstance(beta, float) or bool(beta == last)
-        penalties = [p.weight * p(draws, step, alone=True).double() * size for p in self.penalties if size > 1]  # type: ignore[operator]
+        penalties = [
+            p.weight * p(draws, step, alone=True).double() * size
+            for p in self.penalties
+            if size > 1
+        ]  # type: ignore[operator]
         return Scores(
             loss,
             loss if constant else weighted(last).double().sum(),
@@ -282,7 +341,8 @@ class Objective(nn.Module):
         )
 
     def value(self, sums: Scores, n: int, step: Tensor) -> tuple[float, float, tuple[float, ...]]:
-        """Return the loss at a step's schedules, that at the end of the schedules, and the terms of the first, from sums over n data."""
+        """Return the loss at a step's schedules, that at the end of the schedules, and the terms of
+        the first, from sums over n data."""
         end = torch.full_like(step, END)
         terms: list[float] = []
         loss, final = float(sums.loss) / n, float(sums.final) / n
@@ -296,7 +356,8 @@ class Objective(nn.Module):
 
 
 def elbo_objective(gradient: Gradient | None = None, *, k: int = 1, **parts: Any) -> Objective:
-    """Maximise the evidence lower bound, with a closed-form KL where there is one (Kingma and Welling 2014)."""
+    """Maximise the evidence lower bound, with a closed-form KL where there is one (Kingma and
+    Welling 2014)."""
     return Objective("elbo", k=k, gradient=gradient, **parts)
 
 
@@ -305,14 +366,19 @@ def iwae_objective(gradient: Gradient | None = None, *, k: int = 5, **parts: Any
     return Objective("iwae", k=k, gradient=gradient, **parts)
 
 
-def miwae_objective(gradient: Gradient | None = None, *, m: int = 4, k: int = 8, **parts: Any) -> Objective:
-    """Maximise the mean of m importance-weighted bounds with k draws each, between ELBO (k=1) and IWAE (m=1) (Rainforth et al. 2018)."""
+def miwae_objective(
+    gradient: Gradient | None = None, *, m: int = 4, k: int = 8, **parts: Any
+) -> Objective:
+    """Maximise the mean of m importance-weighted bounds with k draws each, between ELBO (k=1) and
+    IWAE (m=1) (Rainforth et al. 2018)."""
     if min(m, k) < 1:
         raise ValueError(f"expected m and k of 1 or more; got {m} and {k}")
     return Objective(partial(miwae, m=m), k=m * k, gradient=gradient, name="miwae", **parts)
 
 
-def ciwae_objective(gradient: Gradient | None = None, *, k: int = 5, weight: float = 0.5, **parts: Any) -> Objective:
+def ciwae_objective(
+    gradient: Gradient | None = None, *, k: int = 5, weight: float = 0.5, **parts: Any
+) -> Objective:
     """Maximise weight ELBO + (1 - weight) IWAE with k draws (Rainforth et al. 2018)."""
     if not 0 <= weight <= 1:
         raise ValueError(f"expected a weight in [0, 1]; got {weight}")

@@ -1,8 +1,9 @@
 """THE table: every name that a user can write, and the constructor that it calls.
 
-`gaussian:variance=pixel` is a call: the part before the first colon names a constructor, what follows are its
-keyword-only arguments, checked against its signature. `my_package.my_module:MyClass` reaches a user's own class the
-same way. Positional arguments (the space, a network, shapes) are supplied by `build`.
+`gaussian:variance=pixel` is a call: the part before the first colon names a constructor, what
+follows are its keyword-only arguments, checked against its signature.
+`my_package.my_module:MyClass` reaches a user's own class the same way. Positional arguments (the
+space, a network, shapes) are supplied by `build`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,19 @@ import torch
 import torch.nn as nn
 import yaml
 
-from vaestro import gradients, likelihoods, networks, objectives, optimizers, penalties, posteriors, priors, recipes, schedules, sequences
+from vaestro import (
+    gradients,
+    likelihoods,
+    networks,
+    objectives,
+    optimizers,
+    penalties,
+    posteriors,
+    priors,
+    recipes,
+    schedules,
+    sequences,
+)
 from vaestro.model import VAE
 from vaestro.spaces import Kind, Space
 
@@ -97,7 +110,11 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "cyclical": schedules.Cyclical,
         "geco": schedules.Geco,
     },
-    "penalty": {"total-correlation": penalties.TotalCorrelation, "dip": penalties.Dip, "mmd": penalties.Mmd},
+    "penalty": {
+        "total-correlation": penalties.TotalCorrelation,
+        "dip": penalties.Dip,
+        "mmd": penalties.Mmd,
+    },
     "recipe": recipes.RECIPES,
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
@@ -112,7 +129,11 @@ def default_likelihood(space: Space) -> str:
         ValueError: there is none for this kind.
     """
     if space.kind is Kind.LEVELS:
-        independent = ":channels=independent" if space.missing and len(space.shape) == 3 and space.shape[0] > 1 else ""
+        independent = (
+            ":channels=independent"
+            if space.missing and len(space.shape) == 3 and space.shape[0] > 1
+            else ""
+        )
         return "logistic-mixture" + independent if space.levels >= MANY_LEVELS else "categorical"
     names = {
         Kind.BINARY: "bernoulli",
@@ -145,17 +166,23 @@ def default_gradient(posterior: str) -> str:
 
 
 def default_network(space: Space) -> str:
-    """Name the networks that data of a space get when none are asked for: convolutions for photographs and larger images,
+    """Name the networks that data of a space get when none are asked for: convolutions for
+    photographs and larger images,
     over time for series, recurrent ones for texts."""
     if space.kind is Kind.TOKENS or space.series:
         return "conv1d" if space.series else "gru"
     image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
-    return "conv" if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32) else "residual"
+    return (
+        "conv"
+        if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32)
+        else "residual"
+    )
 
 
 @dataclass(frozen=True)
 class Part:
-    """Hold a constructor found in the table, or a user's own, with the options that were written beside it."""
+    """Hold a constructor found in the table, or a user's own, with the options that were written
+    beside it."""
 
     kind: str
     name: str
@@ -170,15 +197,28 @@ class Part:
         """
         needed = _needed(self.constructor) - set(self.options) - set(kwargs)
         if needed:
-            raise ValueError(f"expected {self.name}:{'=..., '.join(sorted(needed))}=...; got {self.name} without it")
+            raise ValueError(
+                f"expected {self.name}:{'=..., '.join(sorted(needed))}=...; got {self.name} "
+                f"without it"
+            )
         return self.constructor(*args, **{**self.options, **kwargs})
 
     def __str__(self) -> str:
-        return self.name + (":" + ",".join(f"{k}={_written(v)}" for k, v in self.options.items()) if self.options else "")
+        return self.name + (
+            ":" + ",".join(f"{k}={_written(v)}" for k, v in self.options.items())
+            if self.options
+            else ""
+        )
 
 
 def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else str(value).removesuffix(".0")
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:
@@ -186,7 +226,8 @@ def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:
 
     Args:
         text: the options.
-        names: keys whose values are names, which are kept as they are written: `split_names` reads them.
+        names: keys whose values are names, which are kept as they are written: `split_names` reads
+            them.
 
     Raises:
         ValueError: a piece is not key=value, a key stands twice, or a quote is not closed.
@@ -218,11 +259,15 @@ def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:
 
 def _split(text: str, at: str) -> list[str]:
     """Split a text at a letter, but not between double quotes."""
-    return [piece.replace("\0", at) for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)]
+    return [
+        piece.replace("\0", at)
+        for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)
+    ]
 
 
 def split_names(text: str) -> list[str]:
-    """Read names joined by +, each as it is or in double quotes, within which "" is one: `a+"b, c"` -> a and b, c."""
+    """Read names joined by +, each as it is or in double quotes, within which "" is one: `a+"b, c"`
+    -> a and b, c."""
     return [unquoted(piece) for piece in _split(text, "+")]
 
 
@@ -233,7 +278,11 @@ def unquoted(name: str) -> str:
 
 def quoted(name: str) -> str:
     """Return a name as options take it, in double quotes where it needs them."""
-    return name if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name) else '"' + name.replace('"', '""') + '"'
+    return (
+        name
+        if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name)
+        else '"' + name.replace('"', '""') + '"'
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -252,7 +301,8 @@ def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = 
     """Find the part that `spec` names, in the table's rows of a kind or in other rows.
 
     Raises:
-        ValueError: there is no such part, or it has no such option, or an option's value is of another type.
+        ValueError: there is no such part, or it has no such option, or an option's value is of
+            another type.
     """
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"expected the name of {_a(kind)}; got {spec!r}")
@@ -264,7 +314,9 @@ def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = 
         attribute, _, rest = rest.partition(":")
         name, constructor = f"{name}:{attribute}", _imported(name, attribute)
     else:
-        raise ValueError(f"expected {_a(kind)}: {nearest(name, table)}, or module:Class; got {name!r}")
+        raise ValueError(
+            f"expected {_a(kind)}: {nearest(name, table)}, or module:Class; got {name!r}"
+        )
     options = parse_options(rest)
     known = options_of(constructor)
     for key, value in options.items():
@@ -286,11 +338,16 @@ def _imported(module: str, attribute: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a user's module may raise anything while it is imported
         first = (str(error) or "no reason given").splitlines()[0]
-        raise ValueError(f"expected a module that can be imported; got {module!r} ({type(error).__name__}: {first})") from error
+        raise ValueError(
+            f"expected a module that can be imported; got {module!r} ({type(error).__name__}: "
+            f"{first})"
+        ) from error
     if found is None:
         raise ValueError(f"expected {module} to have {attribute}; got a module without it")
     if not callable(found):
-        raise ValueError(f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}")
+        raise ValueError(
+            f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}"
+        )
     return typing.cast("Callable[..., Any]", found)
 
 
@@ -313,7 +370,11 @@ def options_of(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 def checked(name: str, value: Any, hint: Any) -> Any:
     """Return the value as the type that the signature asks for."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    choices = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else (hint,)
+    )
     words = []
     for choice in choices:
         if typing.get_origin(choice) is Literal:
@@ -322,7 +383,12 @@ def checked(name: str, value: Any, hint: Any) -> Any:
             words += [repr(word) for word in typing.get_args(choice)]
         elif choice is bool and isinstance(value, bool):
             return value
-        elif choice is int and isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer():
+        elif (
+            choice is int
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and float(value).is_integer()
+        ):
             return int(value)
         elif choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -333,12 +399,19 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         elif choice is Any:
             return value
         if choice in (bool, int, float, str):
-            words.append({bool: "true or false", int: "a whole number", float: "a number", str: "text"}[choice])
+            words.append(
+                {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[
+                    choice
+                ]
+            )
     raise ValueError(f"expected {name} to be {' or '.join(words)}; got {value!r}")
 
 
-def catalogue(tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE) -> dict[str, list[dict[str, Any]]]:
-    """Return the whole table, or others like it, for programs: {kind: [{name, options, needed, summary}]}, `needed` being
+def catalogue(
+    tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the whole table, or others like it, for programs: {kind: [{name, options, needed,
+    summary}]}, `needed` being
     the options that have no default."""
     return {
         kind: [
@@ -371,22 +444,31 @@ def build(
     Args:
         space: what the data are (`load(...).space`).
         latent: latent units; with a spatial latent (conv:factor=8) its channels.
-        likelihood: by default by the kind of data: bernoulli for binary, logistic-mixture for many levels, gaussian for real ...
+        likelihood: by default by the kind of data: bernoulli for binary, logistic-mixture for many
+            levels, gaussian for real ...
         posterior: a name, with options, such as "normal:limit=10".
-        prior: likewise; by default the standard normal for real latents, and for discrete ones the uniform of their kind.
-        network: encoder and decoder, such as "residual:width=256,blocks=2"; by default conv for larger images, else residual.
-        encoder, decoder: one side alone, such as "my_module:MyEncoder", called with the shapes (inputs, outputs), and with
-            the number of conditions as a third argument where there are any.
+        prior: likewise; by default the standard normal for real latents, and for discrete ones the
+            uniform of their kind.
+        network: encoder and decoder, such as "residual:width=256,blocks=2"; by default conv for
+            larger images, else residual.
+        encoder, decoder: one side alone, such as "my_module:MyEncoder", called with the shapes
+            (inputs, outputs), and with the number of conditions as a third argument where there are
+            any.
         given: the space of the conditions (`load(..., condition=...).given`).
 
     Raises:
-        ValueError: a part is unknown, not true for such data, or a user's module gives another shape.
+        ValueError: a part is unknown, not true for such data, or a user's module gives another
+            shape.
     """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
     network = default_network(space) if network is None else network
     likelihood = default_likelihood(space) if likelihood is None else likelihood
-    named = {"likelihood": likelihood, "posterior": posterior, "prior": default_prior(posterior) if prior is None else prior}
+    named = {
+        "likelihood": likelihood,
+        "posterior": posterior,
+        "prior": default_prior(posterior) if prior is None else prior,
+    }
     parts = {kind: find(kind, spec) for kind, spec in named.items()}
     sides = {
         "encoder": find("network", network if encoder is None else encoder),
@@ -397,7 +479,10 @@ def build(
     likelihood_class.check(space)
     conditions = given.feature_shape[0] if given is not None else 0
     extra = (conditions,) if conditions else ()
-    shapes = {getattr(side.constructor, "latent_shape", _vector)(latent, space.shape, **side.options) for side in sides.values()}
+    shapes = {
+        getattr(side.constructor, "latent_shape", _vector)(latent, space.shape, **side.options)
+        for side in sides.values()
+    }
     if len(shapes) > 1:
         shapes.discard((latent,))  # a user's own module on one side follows the other
     if len(shapes) > 1:
@@ -415,19 +500,29 @@ def build(
     encoding: nn.Module = sides["encoder"](space.feature_shape, wanted, *extra)
     _check_module(encoding, sides["encoder"], space.feature_shape, wanted, conditions)
     over = parts["prior"](units, conditions, posterior_class.alphabet(**of_posterior))
-    return VAE(parts["posterior"](space, encoding, units), parts["likelihood"](space, decoding), over, given)
+    return VAE(
+        parts["posterior"](space, encoding, units),
+        parts["likelihood"](space, decoding),
+        over,
+        given,
+    )
 
 
 def _vector(latent: int, shape: tuple[int, ...], **_: object) -> tuple[int, ...]:
     return (latent,)
 
 
-def _check_module(module: nn.Module, part: Part, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int) -> None:
-    """Try a user's own module on two rows: a wrong shape is a mistake to be told before anything is trained."""
+def _check_module(
+    module: nn.Module, part: Part, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int
+) -> None:
+    """Try a user's own module on two rows: a wrong shape is a mistake to be told before anything is
+    trained."""
     if ":" not in part.name:
         return
     if not isinstance(module, nn.Module):
-        raise ValueError(f"expected {part.name} to make a torch module; got {type(module).__name__}")
+        raise ValueError(
+            f"expected {part.name} to make a torch module; got {type(module).__name__}"
+        )
     module.eval()
     arguments = [torch.zeros(2, *inputs)] + ([torch.zeros(2, given)] if given else [])
     try:
@@ -440,7 +535,10 @@ def _check_module(module: nn.Module, part: Part, inputs: tuple[int, ...], output
     finally:
         module.train()
     if got != (2, *outputs):
-        raise ValueError(f"expected {part.name} to turn (N, {_commas(inputs)}) into (N, {_commas(outputs)}); got {got} for two rows")
+        raise ValueError(
+            f"expected {part.name} to turn (N, {_commas(inputs)}) into (N, {_commas(outputs)}); "
+            f"got {got} for two rows"
+        )
 
 
 def _commas(shape: tuple[int, ...]) -> str:

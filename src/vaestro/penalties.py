@@ -1,7 +1,8 @@
 """What may act on the loss beside the weighted bound, and never on what is reported.
 
-Terms on the rate (free bits, a capacity) and penalties on the aggregate posterior q(z) = mean_n q(z | x_n). All are of batch means: with
-several processes they are of the global batch, gathered with their gradients.
+Terms on the rate (free bits, a capacity) and penalties on the aggregate posterior q(z) = mean_n q(z
+| x_n). All are of batch means: with several processes they are of the global batch, gathered with
+their gradients.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Binary, Cells, LatentDensity, LocationScale, Normal, full_precision, mean_over_ranks
+from vaestro.densities import (
+    Binary,
+    Cells,
+    LatentDensity,
+    LocationScale,
+    Normal,
+    full_precision,
+    mean_over_ranks,
+)
 from vaestro.model import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
 
 
 def gathered(x: Tensor, alone: bool = False) -> Tensor:
-    """Concatenate the rows of all processes, with their gradients; return x in a single process, and where it is `alone`."""
+    """Concatenate the rows of all processes, with their gradients; return x in a single process,
+    and where it is `alone`."""
     if not alone and torch.distributed.is_available() and torch.distributed.is_initialized():
         from torch.distributed.nn.functional import all_gather
 
@@ -31,7 +41,8 @@ def gathered(x: Tensor, alone: bool = False) -> Tensor:
 
 
 class RateTerm(ABC):
-    """Describe a term that replaces the rate in a loss: (B,) for each datum, whose mean has the value and gradient of the term."""
+    """Describe a term that replaces the rate in a loss: (B,) for each datum, whose mean has the
+    value and gradient of the term."""
 
     name: ClassVar[str]  # in metrics.jsonl
 
@@ -41,7 +52,8 @@ class RateTerm(ABC):
 
     @abstractmethod
     def value(self, rates: Tensor, step: Tensor) -> Tensor:
-        """Return the term, (), in nats, from mean rates over data: of each unit (units,), or of all units (1,)."""
+        """Return the term, (), in nats, from mean rates over data: of each unit (units,), or of all
+        units (1,)."""
 
     def settled(self, step: Tensor) -> bool:
         """Return whether the term's targets keep their values from a step on."""
@@ -56,7 +68,8 @@ class RateTerm(ABC):
 
 @final
 class FreeBits(RateTerm):
-    """Make the first nats of rate free: max(nats, mean rate over the batch), of each unit or of all (Kingma et al. 2016).
+    """Make the first nats of rate free: max(nats, mean rate over the batch), of each unit or of all
+    (Kingma et al. 2016).
 
     Below the limit the rate has no gradient, so that a unit is not pressed to switch off.
 
@@ -68,15 +81,24 @@ class FreeBits(RateTerm):
 
     name = "free_bits"
 
-    def __init__(self, nats: float, *, group: Literal["unit", "all"] = "unit", smooth: float = 0.0) -> None:
+    def __init__(
+        self, nats: float, *, group: Literal["unit", "all"] = "unit", smooth: float = 0.0
+    ) -> None:
         if not (0 <= nats < math.inf and 0 <= smooth < math.inf):
-            raise ValueError(f"expected free bits and their smoothing of 0 nats or more; got {nats} and {smooth}")
+            raise ValueError(
+                f"expected free bits and their smoothing of 0 nats or more; got {nats} and {smooth}"
+            )
         self.nats, self.group, self.smooth = nats, group, smooth
 
     def check(self, draws: Draws) -> None:
-        if self.group == "unit" and draws.rate[0].flatten(1).shape[1] == 1 and draws.z[0, 0].numel() > 1:
+        if (
+            self.group == "unit"
+            and draws.rate[0].flatten(1).shape[1] == 1
+            and draws.z[0, 0].numel() > 1
+        ):
             raise ValueError(
-                "expected a closed-form rate of each unit for free bits, or free bits with group=all; got one rate of all units"
+                "expected a closed-form rate of each unit for free bits, or free bits with "
+                "group=all; got one rate of all units"
             )
 
     def __call__(self, draws: Draws, step: Tensor) -> Tensor:
@@ -84,8 +106,13 @@ class FreeBits(RateTerm):
         if self.group == "all":
             rate = rate.sum(-1, keepdim=True)
         mean = mean_over_ranks(rate.detach().mean(0))
-        gate = torch.sigmoid((mean - self.nats) / self.smooth) if self.smooth else (mean > self.nats).to(mean)
-        # The derivative of the maximum of a mean is a factor for each unit, which all processes agree on.
+        gate = (
+            torch.sigmoid((mean - self.nats) / self.smooth)
+            if self.smooth
+            else (mean > self.nats).to(mean)
+        )
+        # The derivative of the maximum of a mean is a factor for each unit, which all processes
+        # agree on.
         return (gate * rate + (self._at_least(mean) - gate * mean)).sum(-1)
 
     def value(self, rates: Tensor, step: Tensor) -> Tensor:
@@ -93,7 +120,9 @@ class FreeBits(RateTerm):
 
     def _at_least(self, mean: Tensor) -> Tensor:
         if self.smooth:
-            return self.nats + self.smooth * torch.nn.functional.softplus((mean - self.nats) / self.smooth)
+            return self.nats + self.smooth * torch.nn.functional.softplus(
+                (mean - self.nats) / self.smooth
+            )
         return mean.clamp_min(self.nats)
 
 
@@ -122,7 +151,11 @@ class Capacity(RateTerm):
             raise ValueError(f"expected gamma above 0; got {gamma}")
         self.gamma = gamma
         self.capacity = Ramp(
-            0.0, to, steps=steps, epochs=epochs, share=0.5 if share is None and epochs is None and steps is None else share
+            0.0,
+            to,
+            steps=steps,
+            epochs=epochs,
+            share=0.5 if share is None and epochs is None and steps is None else share,
         )
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:
@@ -159,21 +192,27 @@ class Penalty(nn.Module, ABC):
         self._model: tuple[LatentModel, ...] = ()
 
     def prepare(self, model: LatentModel, rows: int, batch: int, seed: int) -> None:
-        """Learn of the model, of the number of training data, of the batch and the seed, before the first step.
+        """Learn of the model, of the number of training data, of the batch and the seed, before the
+        first step.
 
         Raises:
             ValueError: it has no meaning there.
         """
         if batch < 2:
-            raise ValueError(f"expected a batch of 2 or more for a penalty on the aggregate posterior; got {batch}")
-        self._model, self.rows, self.seed = (model,), rows, seed  # in a tuple, so that the model is no part of this one
+            raise ValueError(
+                f"expected a batch of 2 or more for a penalty on the aggregate posterior; got "
+                f"{batch}"
+            )
+        # in a tuple, so that the model is no part of this one
+        self._model, self.rows, self.seed = (model,), rows, seed
 
     def check(self, draws: Draws) -> None:
         """Raise ValueError where the model's families have no such penalty."""
 
     @abstractmethod
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
-        """Return the unweighted penalty of a batch, (), from the first of its draws; `alone` leaves the other processes' data out."""
+        """Return the unweighted penalty of a batch, (), from the first of its draws; `alone` leaves
+        the other processes' data out."""
 
 
 def _everywhere(q: Any) -> Any:
@@ -189,11 +228,14 @@ def _everywhere(q: Any) -> Any:
 
 
 def log_aggregate(q: Any, z: Tensor, rows: int, alone: bool = False) -> tuple[Tensor, Tensor]:
-    """Estimate log q(z) and log q(z_i) of each unit at draws z (B, *Z) of the data of q, from their batch alone: (B,) and (B, units).
+    """Estimate log q(z) and log q(z_i) of each unit at draws z (B, *Z) of the data of q, from their
+    batch alone: (B,) and (B, units).
 
-    In the aggregate posterior of N data a draw's own q has weight 1 / N, and the others (N - 1) / N together, which those of the batch
-    stand for: each with (N - 1) / (N (B - 1)). The mean of the estimated density is then the density. (Chen et al. 2018 give one datum of
-    the batch the weight of all that are absent, which has the same mean and more noise.)
+    In the aggregate posterior of N data a draw's own q has weight 1 / N, and the others (N - 1) / N
+    together, which those of the batch
+    stand for: each with (N - 1) / (N (B - 1)). The mean of the estimated density is then the
+    density. (Chen et al. 2018 give one datum of the batch the weight of all that are absent, which
+    has the same mean and more noise.)
 
     Args:
         q: independent units, for the B data of this process.
@@ -202,7 +244,11 @@ def log_aggregate(q: Any, z: Tensor, rows: int, alone: bool = False) -> tuple[Te
         alone: leave the other processes' data out.
     """
     every = q if alone else _everywhere(q)
-    cells = (every.cells(z.unsqueeze(1)) if not isinstance(every, Binary) else _binary_cells(every, z.unsqueeze(1))).flatten(2)
+    cells = (
+        every.cells(z.unsqueeze(1))
+        if not isinstance(every, Binary)
+        else _binary_cells(every, z.unsqueeze(1))
+    ).flatten(2)
     batch = cells.shape[1]
     several = not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if several else 0
@@ -210,7 +256,9 @@ def log_aggregate(q: Any, z: Tensor, rows: int, alone: bool = False) -> tuple[Te
     own = torch.zeros(len(z), batch, dtype=torch.bool, device=z.device)
     own[torch.arange(len(z)), torch.arange(len(z)) + rank * len(z)] = True
     weight = torch.where(own, -math.log(n), math.log((n - 1) / (n * (batch - 1))))
-    return torch.logsumexp(weight + cells.sum(-1), 1), torch.logsumexp(weight.unsqueeze(-1) + cells, 1)
+    return torch.logsumexp(weight + cells.sum(-1), 1), torch.logsumexp(
+        weight.unsqueeze(-1) + cells, 1
+    )
 
 
 def _binary_cells(q: Binary, z: Tensor) -> Tensor:
@@ -219,7 +267,8 @@ def _binary_cells(q: Binary, z: Tensor) -> Tensor:
 
 @final
 class TotalCorrelation(Penalty):
-    """Penalise the total correlation of q(z), KL(q(z) || prod_i q(z_i)): the (beta - 1) TC of the beta-TCVAE (Chen et al. 2018).
+    """Penalise the total correlation of q(z), KL(q(z) || prod_i q(z_i)): the (beta - 1) TC of the
+    beta-TCVAE (Chen et al. 2018).
 
     Args:
         weight: beta - 1 of the paper, whose rate has weight 1.
@@ -233,7 +282,8 @@ class TotalCorrelation(Penalty):
     def check(self, draws: Draws) -> None:
         if not isinstance(draws.q, (Cells, Binary)):
             raise ValueError(
-                f"expected a posterior of independent units for total-correlation, such as normal; got {type(draws.q).__name__}"
+                f"expected a posterior of independent units for total-correlation, such as "
+                f"normal; got {type(draws.q).__name__}"
             )
 
     @full_precision
@@ -244,31 +294,39 @@ class TotalCorrelation(Penalty):
 
 @final
 class Dip(Penalty):
-    """Penalise squared differences of the code's covariance from the unit matrix (DIP-VAE; Kumar, Sattigeri and Balakrishnan 2018).
+    """Penalise squared differences of the code's covariance from the unit matrix (DIP-VAE; Kumar,
+    Sattigeri and Balakrishnan 2018).
 
     Args:
-        kind: "i" for the covariance over data of q's mean; "ii" for the covariance of z, which adds the mean over data of q's covariance.
+        kind: "i" for the covariance over data of q's mean; "ii" for the covariance of z, which adds
+            the mean over data of q's covariance.
         off: weight of the squared covariances between units.
         diagonal: weight of the squared distances of variances from 1.
     """
 
     name = "dip"
 
-    def __init__(self, *, kind: Literal["i", "ii"] = "ii", off: float = 10.0, diagonal: float = 5.0) -> None:
+    def __init__(
+        self, *, kind: Literal["i", "ii"] = "ii", off: float = 10.0, diagonal: float = 5.0
+    ) -> None:
         super().__init__(1.0)
         if min(off, diagonal) < 0:
-            raise ValueError(f"expected weights of 0 or more; got off={off} and diagonal={diagonal}")
+            raise ValueError(
+                f"expected weights of 0 or more; got off={off} and diagonal={diagonal}"
+            )
         self.kind, self.off, self.diagonal = kind, off, diagonal
 
     def check(self, draws: Draws) -> None:
         if self.kind == "ii" and not isinstance(draws.q, LatentDensity):
             raise ValueError(
-                "expected q(z | x) to be a vaestro.densities.LatentDensity, whose mean_covariance dip:kind=ii uses; "
+                "expected q(z | x) to be a vaestro.densities.LatentDensity, whose "
+                "mean_covariance dip:kind=ii uses; "
                 f"got {type(draws.q).__name__} (dip:kind=i needs the mean alone)"
             )
 
     def covariance(self, draws: Draws, *, alone: bool = False) -> Tensor:
-        """Return the covariance that is penalised, (n, n), over the data of all processes, or with `alone` of this one."""
+        """Return the covariance that is penalised, (n, n), over the data of all processes, or with
+        `alone` of this one."""
         mean = gathered(draws.q.mean.flatten(1), alone)
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
@@ -281,14 +339,19 @@ class Dip(Penalty):
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
         covariance = self.covariance(draws, alone=alone)
         own = covariance.diagonal()
-        return self.off * (covariance.square().sum() - own.square().sum()) + self.diagonal * (own - 1).square().sum()
+        return (
+            self.off * (covariance.square().sum() - own.square().sum())
+            + self.diagonal * (own - 1).square().sum()
+        )
 
 
 @final
 class Mmd(Penalty):
-    """Press q(z) to the prior by the maximum mean discrepancy of their draws (InfoVAE, Zhao et al. 2019; Tolstikhin et al. 2018).
+    """Press q(z) to the prior by the maximum mean discrepancy of their draws (InfoVAE, Zhao et al.
+    2019; Tolstikhin et al. 2018).
 
-    The estimate has no self-pairs: its mean is the squared discrepancy, so that it may be negative. It has no unit.
+    The estimate has no self-pairs: its mean is the squared discrepancy, so that it may be negative.
+    It has no unit.
 
     Args:
         weight: of it.
@@ -309,7 +372,9 @@ class Mmd(Penalty):
 
     def check(self, draws: Draws) -> None:
         if not draws.shared_prior:
-            raise ValueError("expected one prior of all data for the penalty mmd; got one of what is given")
+            raise ValueError(
+                "expected one prior of all data for the penalty mmd; got one of what is given"
+            )
 
     @full_precision
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
@@ -318,6 +383,12 @@ class Mmd(Penalty):
         with torch.no_grad():
             drawn = self._model[0].draw_prior(len(z), None, generator).flatten(1)
         n = len(z)
-        ours, theirs, crossed = self._kernel(z, z), self._kernel(drawn, drawn), self._kernel(z, drawn)
+        ours, theirs, crossed = (
+            self._kernel(z, z),
+            self._kernel(drawn, drawn),
+            self._kernel(z, drawn),
+        )
         pairs = n * (n - 1)
-        return (ours.sum() - ours.diagonal().sum() + theirs.sum() - theirs.diagonal().sum()) / pairs - 2 * crossed.mean()
+        return (
+            ours.sum() - ours.diagonal().sum() + theirs.sum() - theirs.diagonal().sum()
+        ) / pairs - 2 * crossed.mean()

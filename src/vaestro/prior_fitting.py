@@ -1,7 +1,9 @@
-"""A prior fitted after training to the aggregate posterior, encoder and decoder left as they are (ex-post; Ghosh et al. 2020).
+"""A prior fitted after training to the aggregate posterior, encoder and decoder left as they are
+(ex-post; Ghosh et al. 2020).
 
-The ELBO with everything but the prior frozen is, up to a constant, E_q(z|x) log p(z): its maximum is the prior nearest to the aggregate
-posterior mean_n q(z | x_n). What results is a run like any other, whose samples start where codes lie.
+The ELBO with everything but the prior frozen is, up to a constant, E_q(z|x) log p(z): its maximum
+is the prior nearest to the aggregate posterior mean_n q(z | x_n). What results is a run like any
+other, whose samples start where codes lie.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ class Fitted:
 
     Args:
         run: the new run.
-        before, after: ELBO of the same held-out data, (mean, standard error), in nats; n data of a split.
+        before, after: ELBO of the same held-out data, (mean, standard error), in nats; n data of a
+            split.
         gain: after less before, paired over data and draws, (mean, standard error).
         samples: the pictures or tables of samples, before and after.
-        kept: whether the new run is on the disk. One that lowers the bound is removed, unless that was forced.
+        kept: whether the new run is on the disk. One that lowers the bound is removed, unless that
+            was forced.
     """
 
     run: Run
@@ -49,10 +53,15 @@ class Fitted:
     def sentence(self) -> str:
         """Say by how much the prior moves the bound."""
         moved, error = self.gain
-        return f"the fitted prior {'raises' if moved >= 0 else 'lowers'} the bound by {plus_minus((abs(moved), error))} nats"
+        return (
+            f"the fitted prior {'raises' if moved >= 0 else 'lowers'} the bound by "
+            f"{plus_minus((abs(moved), error))} nats"
+        )
 
 
-def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Any) -> Job:
+def prepare(
+    run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Any
+) -> Job:
     """Prepare a run that fits a prior to another run's aggregate posterior.
 
     Args:
@@ -67,30 +76,71 @@ def prepare(run: Run, prior: str, path: str | Path | None = None, *, force: bool
     """
     model = run.model()  # says what is wrong before anything is written
     name = find("prior", prior).name.replace(":", "-")
-    kept = ("source", "condition", "latent", "likelihood", "posterior", "network", "encoder", "decoder", "batch", "device")
+    kept = (
+        "source",
+        "condition",
+        "latent",
+        "likelihood",
+        "posterior",
+        "network",
+        "encoder",
+        "decoder",
+        "batch",
+        "device",
+    )
     config = {key: run.config[key] for key in kept if run.config.get(key) is not None}
     source = config.pop("source")
     given = {k: v for k, v in options.items() if v is not None}
-    asked: dict[str, Any] = {"lr": LR} if {"steps", "epochs", "minutes"} & given.keys() else {"lr": LR, "epochs": EPOCHS}
-    # Nothing goes through z to a frozen encoder: hard draws of discrete latents are what the prior is for.
+    asked: dict[str, Any] = (
+        {"lr": LR}
+        if {"steps", "epochs", "minutes"} & given.keys()
+        else {"lr": LR, "epochs": EPOCHS}
+    )
+    # Nothing goes through z to a frozen encoder: hard draws of discrete latents are what the prior
+    # is for.
     gradient = "score:baseline=none" if model.alphabet else "pathwise"
-    fixed = {"prior": prior, "init": str(run.path), "freeze": ["posterior", "likelihood"], "objective": "elbo", "gradient": gradient}
+    fixed = {
+        "prior": prior,
+        "init": str(run.path),
+        "freeze": ["posterior", "likelihood"],
+        "objective": "elbo",
+        "gradient": gradient,
+    }
     where = Path(f"{str(run.path).rstrip('/')}-{name}") if path is None else Path(path)
     return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
 
 
 def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
-    """Compare before and after on held-out data, and write samples of both into the new run's folder.
+    """Compare before and after on held-out data, and write samples of both into the new run's
+    folder.
 
     A run that lowers the bound is removed, unless `force`.
     """
     data = job.data
-    rows = next((r for r in (data.valid, data.test, data.train) if len(r)), data.train).spread(ROWS).fixed()
+    rows = (
+        next((r for r in (data.valid, data.test, data.train) if len(r)), data.train)
+        .spread(ROWS)
+        .fixed()
+    )
     before, after = run.model(), job.run.model()
-    scores = [evaluate(m, rows, k=DRAWS, methods="elbo", seed=seed)["elbo"].nats for m in (before, after)]
-    files = tuple(_samples(m, job.path, when, rows, seed) for m, when in ((before, "before"), (after, "after")))
+    scores = [
+        evaluate(m, rows, k=DRAWS, methods="elbo", seed=seed)["elbo"].nats for m in (before, after)
+    ]
+    files = tuple(
+        _samples(m, job.path, when, rows, seed)
+        for m, when in ((before, "before"), (after, "after"))
+    )
     found = [mean_and_error(s.astype(np.float64)) for s in (*scores, scores[1] - scores[0])]
-    fitted = Fitted(job.run, rows.name, len(rows), found[0], found[1], found[2], (files[0], files[1]), force or found[2][0] >= 0)
+    fitted = Fitted(
+        job.run,
+        rows.name,
+        len(rows),
+        found[0],
+        found[1],
+        found[2],
+        (files[0], files[1]),
+        force or found[2][0] >= 0,
+    )
     if not fitted.kept:
         job.discard()
     return fitted
@@ -98,20 +148,38 @@ def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
 
 def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
     given = latents.given_of(rows.spread(SHOWN))
-    drawn = latents.sample(model, SHOWN if given is None else len(given), given=given, seed=seed, mean=model.space.image)
+    drawn = latents.sample(
+        model,
+        SHOWN if given is None else len(given),
+        given=given,
+        seed=seed,
+        mean=model.space.image,
+    )
     if model.space.image:
         path = folder / f"samples-{when}.png"
-        write_grid(path, {"": drawn}, model.space, f"means of p(x|z) at draws of z, {when} the prior was fitted")
+        write_grid(
+            path,
+            {"": drawn},
+            model.space,
+            f"means of p(x|z) at draws of z, {when} the prior was fitted",
+        )
     else:
-        path = folder / f"samples-{when}.{'txt' if model.space.tokeniser else 'csv' if model.space.columns else 'npz'}"
+        suffix = "txt" if model.space.tokeniser else "csv" if model.space.columns else "npz"
+        path = folder / f"samples-{when}.{suffix}"
         write_data(path, drawn)
     return path
 
 
 def fit_prior(
-    run: str | Path | Run, prior: str = "mixture", path: str | Path | None = None, *, force: bool = False, **options: Any
+    run: str | Path | Run,
+    prior: str = "mixture",
+    path: str | Path | None = None,
+    *,
+    force: bool = False,
+    **options: Any,
 ) -> Fitted:
-    """Fit a prior to a run's aggregate posterior, encoder and decoder frozen, and write a new run: what `vaestro fit-prior` calls.
+    """Fit a prior to a run's aggregate posterior, encoder and decoder frozen, and write a new run:
+    what `vaestro fit-prior` calls.
 
     Args:
         run: a trained run.
@@ -119,7 +187,8 @@ def fit_prior(
 
     Raises:
         ValueError: the run has no weights, or the prior has no meaning for it; nothing was written.
-        RuntimeError: the fitted prior lowers the bound; its run was removed. With `force` it is kept.
+        RuntimeError: the fitted prior lowers the bound; its run was removed. With `force` it is
+            kept.
     """
     opened = run if isinstance(run, Run) else Run(run)
     job = prepare(opened, prior, path, force=force, **options)

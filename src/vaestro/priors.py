@@ -39,7 +39,8 @@ class Prior(nn.Module, ABC):
         if bool(alphabet) != self.discrete:
             kinds = {False: "real", True: "discrete"}
             raise ValueError(
-                f"expected a prior over {kinds[bool(alphabet)]} latents; got {type(self).__name__}, over {kinds[self.discrete]} ones"
+                f"expected a prior over {kinds[bool(alphabet)]} latents; got "
+                f"{type(self).__name__}, over {kinds[self.discrete]} ones"
             )
 
     def join(self, posterior: Posterior) -> None:
@@ -49,12 +50,18 @@ class Prior(nn.Module, ABC):
             ValueError: the two have no meaning together.
         """
         if posterior.units != self.units:
-            raise ValueError(f"expected one latent shape; got {posterior.units} (posterior) and {self.units} (prior)")
+            raise ValueError(
+                f"expected one latent shape; got {posterior.units} (posterior) and {self.units} "
+                f"(prior)"
+            )
         names = f"{type(posterior).__name__} and {type(self).__name__}"
         if posterior.discrete != self.discrete:
             raise ValueError(f"expected posterior and prior over latents of one kind; got {names}")
         if posterior.min_rate and not isinstance(self, Normal):
-            raise ValueError(f"expected prior normal for a minimum rate, which is a KL to it; got {type(self).__name__}")
+            raise ValueError(
+                f"expected prior normal for a minimum rate, which is a KL to it; got "
+                f"{type(self).__name__}"
+            )
 
     @property
     def start_rows(self) -> int:
@@ -66,10 +73,17 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, posterior: Posterior, given: Tensor | None) -> Any:
-        """Return p(z | given). Only a prior made of encoded pseudo-inputs uses the posterior, and none owns it."""
+        """Return p(z | given). Only a prior made of encoded pseudo-inputs uses the posterior, and
+        none owns it."""
 
     def draw(
-        self, posterior: Posterior, given: Tensor | None, n: int, generator: torch.Generator | None = None, *, temperature: float = 1.0
+        self,
+        posterior: Posterior,
+        given: Tensor | None,
+        n: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Draw n latents, (n, *Z), one for each row of `given` where there are conditions.
 
@@ -88,7 +102,8 @@ class Normal(Prior):
 
 @final
 class Conditional(Prior):
-    """Represent p(z | given) = N(mean, diag(exp(logvar))), both predicted from the conditions (Sohn, Lee and Yan 2015).
+    """Represent p(z | given) = N(mean, diag(exp(logvar))), both predicted from the conditions
+    (Sohn, Lee and Yan 2015).
 
     It starts at the standard normal.
 
@@ -100,10 +115,15 @@ class Conditional(Prior):
         ValueError: the model has no conditions.
     """
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, width: int = 64) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, width: int = 64
+    ) -> None:
         super().__init__(units, given, alphabet)
         if given < 1 or width < 1:
-            raise ValueError(f"expected conditions (--condition COLUMN) and width >= 1 for the prior conditional; got {given} and {width}")
+            raise ValueError(
+                f"expected conditions (--condition COLUMN) and width >= 1 for the prior "
+                f"conditional; got {given} and {width}"
+            )
         last = nn.Linear(width, 2 * math.prod(units))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -112,11 +132,19 @@ class Conditional(Prior):
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Normal:
         if given is None:
             raise ValueError("expected conditions for p(z | given); got none")
-        mean, logvar = self.network(given.to(posterior.like.dtype)).unflatten(-1, (2, *self.units)).unbind(1)
+        mean, logvar = (
+            self.network(given.to(posterior.like.dtype)).unflatten(-1, (2, *self.units)).unbind(1)
+        )
         return densities.Normal(mean, soft_limit(logvar, 20.0), len(self.units))
 
     def draw(
-        self, posterior: Posterior, given: Tensor | None, n: int, generator: torch.Generator | None = None, *, temperature: float = 1.0
+        self,
+        posterior: Posterior,
+        given: Tensor | None,
+        n: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         p = self(posterior, given)
         z = p.sample(generator)
@@ -129,21 +157,28 @@ class _Unconditional(Prior, ABC):
     def __init__(self, units: tuple[int, ...], given: int, alphabet: int) -> None:
         super().__init__(units, given, alphabet)
         if given:
-            raise ValueError(f"expected prior normal or conditional for a model with conditions; got {type(self).__name__}")
+            raise ValueError(
+                f"expected prior normal or conditional for a model with conditions; got "
+                f"{type(self).__name__}"
+            )
 
 
 @final
 class Mixture(_Unconditional):
-    """Represent p(z) = sum_k weight_k N(mean_k, diag(exp(logvar_k))), all of it learned: clusters, and any shape they cover together.
+    """Represent p(z) = sum_k weight_k N(mean_k, diag(exp(logvar_k))), all of it learned: clusters,
+    and any shape they cover together.
 
-    Scoring z costs two matrix products of as many columns as there are components. The KL has no closed form.
+    Scoring z costs two matrix products of as many columns as there are components. The KL has no
+    closed form.
 
     Args:
         units, given, alphabet: see Prior.
         components: how many.
     """
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, components: int = 32) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, components: int = 32
+    ) -> None:
         super().__init__(units, given, alphabet)
         if components < 1:
             raise ValueError(f"expected 1 or more components; got {components}")
@@ -153,16 +188,21 @@ class Mixture(_Unconditional):
         self.logvars = nn.Parameter(torch.zeros(components, n))
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture:
-        return densities.NormalMixture(self.logits, self.means, soft_limit(self.logvars, 20.0), self.units)
+        return densities.NormalMixture(
+            self.logits, self.means, soft_limit(self.logvars, 20.0), self.units
+        )
 
 
 @final
 class Vamp(_Unconditional):
-    """Represent p(z) = sum_k weight_k q(z | u_k), q of pseudo-inputs u_k that are learned: the VampPrior (Tomczak and Welling 2018).
+    """Represent p(z) = sum_k weight_k q(z | u_k), q of pseudo-inputs u_k that are learned: the
+    VampPrior (Tomczak and Welling 2018).
 
-    It follows the aggregate posterior, since it is made of posteriors. The pseudo-inputs lie in the space that the encoder sees, start at
-    training data, and go through the encoder at every step: that costs as much as so many data more in the encoder's batch. Scoring z
-    costs as in a mixture where q is normal; for other families each of its units is compared with those of each pseudo-input.
+    It follows the aggregate posterior, since it is made of posteriors. The pseudo-inputs lie in the
+    space that the encoder sees, start at
+    training data, and go through the encoder at every step: that costs as much as so many data more
+    in the encoder's batch. Scoring z costs as in a mixture where q is normal; for other families
+    each of its units is compared with those of each pseudo-input.
 
     Args:
         units, given, alphabet: see Prior.
@@ -171,7 +211,9 @@ class Vamp(_Unconditional):
 
     started: Tensor
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, inputs: int = 100) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, inputs: int = 100
+    ) -> None:
         super().__init__(units, given, alphabet)
         if inputs < 1:
             raise ValueError(f"expected 1 or more pseudo-inputs; got {inputs}")
@@ -183,11 +225,19 @@ class Vamp(_Unconditional):
     def join(self, posterior: Posterior) -> None:
         super().join(posterior)
         if not posterior.scored_anywhere:
-            raise ValueError(f"expected a posterior without a flow for the prior vamp, such as normal; got {type(posterior).__name__}")
+            raise ValueError(
+                f"expected a posterior without a flow for the prior vamp, such as normal; got "
+                f"{type(posterior).__name__}"
+            )
         if posterior.space.kind is Kind.TOKENS:
-            raise ValueError("expected data with a continuous encoder input for the prior vamp, or prior mixture; got tokens")
+            raise ValueError(
+                "expected data with a continuous encoder input for the prior vamp, or prior "
+                "mixture; got tokens"
+            )
         if self.inputs is None:
-            self.inputs = nn.Parameter(torch.randn(self.count, *posterior.space.feature_shape) * 0.1)
+            self.inputs = nn.Parameter(
+                torch.randn(self.count, *posterior.space.feature_shape) * 0.1
+            )
 
     @property
     def start_rows(self) -> int:
@@ -200,11 +250,15 @@ class Vamp(_Unconditional):
         self.inputs.copy_(x[torch.arange(self.count, device=x.device) % len(x)])
         self.started.fill_(1.0)
 
-    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture | densities.Mixture:
+    def forward(
+        self, posterior: Posterior, given: Tensor | None
+    ) -> densities.NormalMixture | densities.Mixture:
         features = posterior.encoded(self.inputs)  # type: ignore[arg-type]
         q = posterior.density(features)
         if isinstance(q, densities.Normal):
-            return densities.NormalMixture(self.logits, q.mean.flatten(1), q.logvar.flatten(1), self.units)
+            return densities.NormalMixture(
+                self.logits, q.mean.flatten(1), q.logvar.flatten(1), self.units
+            )
 
         def draw(chosen: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
             own = posterior.density(features[chosen])
@@ -218,10 +272,14 @@ class _FlowPrior(_Unconditional, ABC):
 
     maps: nn.Module
 
-    def __init__(self, units: tuple[int, ...], given: int, alphabet: int, layers: int, width: int) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int, alphabet: int, layers: int, width: int
+    ) -> None:
         super().__init__(units, given, alphabet)
         if layers < 1 or width < 1:
-            raise ValueError(f"expected 1 or more layers and a width of 1 or more; got {layers} and {width}")
+            raise ValueError(
+                f"expected 1 or more layers and a width of 1 or more; got {layers} and {width}"
+            )
         if math.prod(units) < 2:
             raise ValueError("expected 2 or more units for a flow prior, or prior mixture; got 1")
 
@@ -231,7 +289,8 @@ class _FlowPrior(_Unconditional, ABC):
 
 @final
 class MaskedAutoregressive(_FlowPrior):
-    """Represent p(z) by a masked autoregressive flow: each unit given the ones before it (Papamakarios, Pavlakou and Murray 2017).
+    """Represent p(z) by a masked autoregressive flow: each unit given the ones before it
+    (Papamakarios, Pavlakou and Murray 2017).
 
     Scoring takes one pass of each layer's network, drawing as many as there are units.
 
@@ -241,16 +300,26 @@ class MaskedAutoregressive(_FlowPrior):
         width: of the two hidden layers of each map's network.
     """
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 3, width: int = 64) -> None:
+    def __init__(
+        self,
+        units: tuple[int, ...],
+        given: int = 0,
+        alphabet: int = 0,
+        *,
+        layers: int = 3,
+        width: int = 64,
+    ) -> None:
         super().__init__(units, given, alphabet, layers, width)
         self.maps = autoregressive(math.prod(units), 0, layers, width)
 
 
 @final
 class Coupling(_FlowPrior):
-    """Represent p(z) by affine couplings, each moving half of the units by what the other half says (Dinh, Sohl-Dickstein and Bengio 2017).
+    """Represent p(z) by affine couplings, each moving half of the units by what the other half says
+    (Dinh, Sohl-Dickstein and Bengio 2017).
 
-    Scoring and drawing both take one pass of each layer's network; it takes more layers than an autoregressive flow for the same density.
+    Scoring and drawing both take one pass of each layer's network; it takes more layers than an
+    autoregressive flow for the same density.
 
     Args:
         units, given, alphabet: see Prior.
@@ -260,16 +329,26 @@ class Coupling(_FlowPrior):
 
     in_graph = False  # zuko picks the halves by masks, whose sums it reads
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0, *, layers: int = 6, width: int = 64) -> None:
+    def __init__(
+        self,
+        units: tuple[int, ...],
+        given: int = 0,
+        alphabet: int = 0,
+        *,
+        layers: int = 6,
+        width: int = 64,
+    ) -> None:
         super().__init__(units, given, alphabet, layers, width)
         self.maps = coupling(math.prod(units), layers, width)
 
 
 @final
 class Autoregressive(_Unconditional):
-    """Represent p(z) over discrete latents by the product of each unit (or one-hot group) given the ones before it.
+    """Represent p(z) over discrete latents by the product of each unit (or one-hot group) given the
+    ones before it.
 
-    (By one masked network: Germain, Gregor, Murray and Larochelle 2015.) Scoring takes one pass, drawing as many as there are groups.
+    (By one masked network: Germain, Gregor, Murray and Larochelle 2015.) Scoring takes one pass,
+    drawing as many as there are groups.
 
     Args:
         units, given, alphabet: see Prior.
@@ -278,7 +357,9 @@ class Autoregressive(_Unconditional):
 
     discrete = True
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, width: int = 128) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, width: int = 128
+    ) -> None:
         super().__init__(units, given, alphabet)
         if width < 1:
             raise ValueError(f"expected a width of 1 or more; got {width}")
@@ -290,7 +371,8 @@ class Autoregressive(_Unconditional):
 
 @final
 class Bernoulli(Prior):
-    """Represent independent zeros and ones: fair coins that are fixed, or with `learned` probabilities of their own.
+    """Represent independent zeros and ones: fair coins that are fixed, or with `learned`
+    probabilities of their own.
 
     Args:
         units, given, alphabet: see Prior.
@@ -299,10 +381,15 @@ class Bernoulli(Prior):
 
     discrete = True
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, learned: bool = False) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 1, *, learned: bool = False
+    ) -> None:
         super().__init__(units, given, alphabet)
         if alphabet != 1:
-            raise ValueError(f"expected latents of zeros and ones for the prior bernoulli, or prior categorical; got groups of {alphabet}")
+            raise ValueError(
+                f"expected latents of zeros and ones for the prior bernoulli, or prior "
+                f"categorical; got groups of {alphabet}"
+            )
         self.logits = nn.Parameter(torch.zeros(units), requires_grad=learned)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Binary:
@@ -311,7 +398,8 @@ class Bernoulli(Prior):
 
 @final
 class Categorical(Prior):
-    """Represent independent one-hot groups: all codes alike and fixed, or with `learned` probabilities of their own.
+    """Represent independent one-hot groups: all codes alike and fixed, or with `learned`
+    probabilities of their own.
 
     Args:
         units, given, alphabet: see Prior.
@@ -320,10 +408,15 @@ class Categorical(Prior):
 
     discrete = True
 
-    def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 10, *, learned: bool = False) -> None:
+    def __init__(
+        self, units: tuple[int, ...], given: int = 0, alphabet: int = 10, *, learned: bool = False
+    ) -> None:
         super().__init__(units, given, alphabet)
         if alphabet == 1:
-            raise ValueError("expected one-hot latents for the prior categorical, or prior bernoulli; got zeros and ones")
+            raise ValueError(
+                "expected one-hot latents for the prior categorical, or prior bernoulli; got "
+                "zeros and ones"
+            )
         self.logits = nn.Parameter(torch.zeros(units), requires_grad=learned)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.OneHot:

@@ -1,6 +1,8 @@
-"""Named recipes: what is known under a name is a choice of options, and each function here says which.
+"""Named recipes: what is known under a name is a choice of options, and each function here says
+which.
 
-`vaestro train --recipe beta-tcvae:beta=6` stands for the options that the function returns; an option that is given beside it wins.
+`vaestro train --recipe beta-tcvae:beta=6` stands for the options that the function returns; an
+option that is given beside it wins.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ def annealed(*, share: float = 0.3) -> Options:
 
 
 def cyclical(*, cycles: int = 4, rise: float = 0.5) -> Options:
-    """Raise the weight of the KL from 0 several times (Fu et al. 2019); the last tenth of the run stays at 1."""
+    """Raise the weight of the KL from 0 several times (Fu et al. 2019); the last tenth of the run
+    stays at 1."""
     return {"beta": f"cyclical:cycles={cycles},rise={rise:g},share=0.9"}
 
 
@@ -42,17 +45,20 @@ def dip_vae_ii(*, off: float = 10.0, diagonal: float = 5.0) -> Options:
 
 
 def info_vae(*, alpha: float = 0.0, weight: float = 1000.0) -> Options:
-    """Weight the KL by 1 - alpha and press the aggregate posterior to the prior by the MMD (Zhao et al. 2019)."""
+    """Weight the KL by 1 - alpha and press the aggregate posterior to the prior by the MMD (Zhao et
+    al. 2019)."""
     return {"beta": 1.0 - alpha, "penalty": [f"mmd:weight={weight - (1 - alpha):g},kernel=rbf"]}
 
 
 def wae(*, weight: float = 100.0) -> Options:
-    """Leave the KL out and press the aggregate posterior to the prior by the MMD (Tolstikhin et al. 2018): its ELBO is not maximised."""
+    """Leave the KL out and press the aggregate posterior to the prior by the MMD (Tolstikhin et al.
+    2018): its ELBO is not maximised."""
     return {"beta": 0.0, "penalty": [f"mmd:weight={weight:g},kernel=imq"]}
 
 
 def sigma_vae() -> Options:
-    """Set the variance of a Gaussian likelihood to its optimum (Rybkin, Daniilidis and Levine 2021): no weight of the KL to tune."""
+    """Set the variance of a Gaussian likelihood to its optimum (Rybkin, Daniilidis and Levine
+    2021): no weight of the KL to tune."""
     return {"likelihood": "gaussian:variance=optimal"}
 
 
@@ -72,12 +78,14 @@ def capacity(*, to: float = 25.0, gamma: float = 100.0) -> Options:
 
 
 def geco(*, target: float) -> Options:
-    """Seek the least rate at which the distortion reaches a target in nats (Rezende and Viola 2018)."""
+    """Seek the least rate at which the distortion reaches a target in nats (Rezende and Viola
+    2018)."""
     return {"beta": f"geco:target={target:g}"}
 
 
 def lagging() -> Options:
-    """Update the encoder until it has caught up before each step, while the code's information rises (He et al. 2019)."""
+    """Update the encoder until it has caught up before each step, while the code's information
+    rises (He et al. 2019)."""
     return {"aggressive": True}
 
 
@@ -87,7 +95,8 @@ def iwae(*, k: int = 5) -> Options:
 
 
 def dreg(*, k: int = 50) -> Options:
-    """Maximise the importance-weighted bound by doubly reparameterized gradients (Tucker et al. 2019)."""
+    """Maximise the importance-weighted bound by doubly reparameterized gradients (Tucker et al.
+    2019)."""
     return {"objective": f"iwae:k={k}", "gradient": "dreg"}
 
 
@@ -97,23 +106,29 @@ def stl(*, k: int = 1) -> Options:
 
 
 def vimco(*, k: int = 5) -> Options:
-    """Maximise the importance-weighted bound over discrete latents by the score function with leave-one-out (Mnih and Rezende 2016)."""
+    """Maximise the importance-weighted bound over discrete latents by the score function with
+    leave-one-out (Mnih and Rezende 2016)."""
     return {"objective": f"iwae:k={k}", "gradient": "score", "posterior": "bernoulli"}
 
 
 def rloo(*, k: int = 4) -> Options:
-    """Maximise the ELBO over discrete latents by the score function with leave-one-out (Kool et al. 2019)."""
+    """Maximise the ELBO over discrete latents by the score function with leave-one-out (Kool et al.
+    2019)."""
     return {"objective": f"elbo:k={k}", "gradient": "score", "posterior": "bernoulli"}
 
 
 def vampprior(*, inputs: int = 500, share: float = 0.3) -> Options:
-    """Learn the prior as a mixture of encoded pseudo-inputs, with a warm-up of the KL (Tomczak and Welling 2018)."""
+    """Learn the prior as a mixture of encoded pseudo-inputs, with a warm-up of the KL (Tomczak and
+    Welling 2018)."""
     return {"prior": f"vamp:inputs={inputs}", "beta": f"warmup:share={share:g}"}
 
 
 def dvae(*, codes: int = 32, temperature: float = 0.67) -> Options:
     """Learn one-hot latents by the Gumbel-softmax (Jang et al. 2017)."""
-    return {"posterior": f"categorical:codes={codes}", "gradient": f"gumbel-softmax:temperature={temperature:g}"}
+    return {
+        "posterior": f"categorical:codes={codes}",
+        "gradient": f"gumbel-softmax:temperature={temperature:g}",
+    }
 
 
 RECIPES: dict[str, Callable[..., Options]] = {

@@ -1,17 +1,18 @@
 """A run's folder: what was asked, what was logged, the weights, and the results.
 
-    RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml` repeats the run
-    RUN/metrics.jsonl          a line each time something is logged
+    RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml`
+    repeats the run RUN/metrics.jsonl          a line each time something is logged
     RUN/data.json              how many data of each split there were, and hashes of them
     RUN/environment.json       the machine and the versions that the run was made with
     RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
     RUN/kept.json              the step of these weights, and why they were kept
-    RUN/checkpoints/           complete states to resume from, written aside and renamed; the last two are kept
-    RUN/evaluation.json, .npz  bounds on held-out data
+    RUN/checkpoints/           complete states to resume from, written aside and renamed; the last
+    two are kept RUN/evaluation.json, .npz  bounds on held-out data
     RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
     RUN/gradients.json, .png   how noisy each gradient estimator is on its model and data
     RUN/failure.json           why training ended, where it did not end by itself
-    RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals and codes; RUN/report.html
+    RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals
+    and codes; RUN/report.html
 
 Weights are tensors only, and nothing here is ever unpickled.
 """
@@ -48,7 +49,17 @@ from vaestro.data.readers import Progress, parse_source
 from vaestro.data.sets import Streamed
 from vaestro.data.texts import as_texts
 from vaestro.data.writers import write_arrays, writing
-from vaestro.diagnosis import Case, Curves, Diagnosis, Finding, Remedies, Watcher, diagnosed, lint, measure
+from vaestro.diagnosis import (
+    Case,
+    Curves,
+    Diagnosis,
+    Finding,
+    Remedies,
+    Watcher,
+    diagnosed,
+    lint,
+    measure,
+)
 from vaestro.diagnosis.continuation import Continuation, continued, worsened
 from vaestro.diagnosis.lint import Plan
 from vaestro.diagnosis.noise import Noises, gradient_noise
@@ -61,7 +72,16 @@ from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.parts import build, checked, default_gradient, default_likelihood, default_network, default_prior, find, nearest
+from vaestro.parts import (
+    build,
+    checked,
+    default_gradient,
+    default_likelihood,
+    default_network,
+    default_prior,
+    find,
+    nearest,
+)
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.spaces import Frame, Kind
@@ -107,7 +127,19 @@ DEFAULTS: dict[str, Any] = {
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("latent", "steps", "batch", "seed", "patience", "workers"), int),
     **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
-    **dict.fromkeys(("source", "likelihood", "posterior", "prior", "network", "encoder", "decoder", "objective"), str),
+    **dict.fromkeys(
+        (
+            "source",
+            "likelihood",
+            "posterior",
+            "prior",
+            "network",
+            "encoder",
+            "decoder",
+            "objective",
+        ),
+        str,
+    ),
     **dict.fromkeys(("gradient", "optimizer"), str),
     **dict.fromkeys(("condition", "penalty", "freeze"), list),
     "free_bits": float | str,
@@ -205,7 +237,11 @@ class Run:
         """Tell whether the run went to its end."""
         last = self.metrics()[-1:]
         numbers = _newest_numbers(self.path)
-        return bool(last and numbers and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"]))
+        return bool(
+            last
+            and numbers
+            and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
+        )
 
     def model(self, device: str = "cpu") -> LatentModel:
         """Build the model with the weights in use.
@@ -217,7 +253,8 @@ class Run:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..}; None in runs of older versions."""
+        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
+        None in runs of older versions."""
         return read_object(self.path / "kept.json")
 
     def weights_sha256(self) -> str:
@@ -228,7 +265,11 @@ class Run:
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         config = self.config
-        return load(config["source"], condition=config.get("condition") or (), origin=stored_origin(self.path, config.get("init")))
+        return load(
+            config["source"],
+            condition=config.get("condition") or (),
+            origin=stored_origin(self.path, config.get("init")),
+        )
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -255,7 +296,10 @@ class Run:
         try:
             result: dict[str, Any] = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got a damaged one") from error
+            raise ValueError(
+                f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "
+                f"a damaged one"
+            ) from error
         return result
 
     @property
@@ -264,7 +308,9 @@ class Run:
         reason = (read_object(self.path / "failure.json") or {}).get("reason")
         return None if reason is None else str(reason)
 
-    def diagnose(self, *, seed: int = 0, device: str = "cpu", data: Data | None = None) -> Diagnosis:
+    def diagnose(
+        self, *, seed: int = 0, device: str = "cpu", data: Data | None = None
+    ) -> Diagnosis:
         """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.
 
         Args:
@@ -277,7 +323,9 @@ class Run:
         """
         model, config = self.model(device), self.config
         data = self.data() if data is None else data
-        remedy = Remedies(str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters()))
+        remedy = Remedies(
+            str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters())
+        )
         steps = int(config["steps"])
         objective = make_objective(DEFAULTS | normalised(config))
         objective.plan(max(steps, 1), len(data.train) / config["batch"])
@@ -292,14 +340,35 @@ class Run:
         if objective.beta.adaptive and logged.lines and math.isfinite(logged.beta):
             objective.beta = Schedule(logged.beta)  # what it had come to
         if finite:
-            chosen = sum(line.get("split") == "valid" for line in metrics) if held_out is data.valid and config.get("keep") != "last" else 0
+            chosen = (
+                sum(line.get("split") == "valid" for line in metrics)
+                if held_out is data.valid and config.get("keep") != "last"
+                else 0
+            )
             unseen = data.test if held_out is data.valid else None
-            measures = measure(model, data.train, held_out, objective, batch=config["batch"], seed=seed, unseen=unseen, validations=chosen)
+            measures = measure(
+                model,
+                data.train,
+                held_out,
+                objective,
+                batch=config["batch"],
+                seed=seed,
+                unseen=unseen,
+                validations=chosen,
+            )
         curves = Curves(metrics, steps, self.finished, measures.valid[1] if measures else 0.0)
-        further = measures is not None and self.finished and self.failure is None and curves.valid and len(held_out)
+        further = (
+            measures is not None
+            and self.finished
+            and self.failure is None
+            and curves.valid
+            and len(held_out)
+        )
         case = Case(
             continued=self._continued(model, data, held_out, objective, seed) if further else None,
-            worsened=self._worsened(model, data, objective, curves, remedy) if measures is not None else None,
+            worsened=self._worsened(model, data, objective, curves, remedy)
+            if measures is not None
+            else None,
             remedy=remedy,
             curves=curves,
             measures=measures,
@@ -311,7 +380,12 @@ class Run:
             failure=self.failure,
             notes=(
                 *(("duplicates between splits", sentence) for sentence in data.shared),
-                *(("data changed", sentence) for sentence in self.changed(data, (held_out if len(held_out) else data.train).name)),
+                *(
+                    ("data changed", sentence)
+                    for sentence in self.changed(
+                        data, (held_out if len(held_out) else data.train).name
+                    )
+                ),
             ),
             log_det=0.0 if log_dets is None else float(log_dets.sum()),
             cells=float(model.space.cells),
@@ -323,7 +397,9 @@ class Run:
         _write_text(self.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
         return found
 
-    def _continued(self, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int) -> Continuation | None:
+    def _continued(
+        self, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
+    ) -> Continuation | None:
         """Train a copy of the kept weights a little further."""
         config = DEFAULTS | normalised(self.config)
         return continued(
@@ -340,16 +416,30 @@ class Run:
             freeze=config["freeze"] or (),
         )
 
-    def _worsened(self, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies) -> Paired | None:
-        """Compare training data before the first step and at the end, where the validation loss ended above its start."""
+    def _worsened(
+        self, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies
+    ) -> Paired | None:
+        """Compare training data before the first step and at the end, where the validation loss
+        ended above its start."""
         ends = curves.ends(remedy)
-        newest = next(iter(sorted((self.path / "checkpoints").glob("*.safetensors"), reverse=True)), None)
+        newest = next(
+            iter(sorted((self.path / "checkpoints").glob("*.safetensors"), reverse=True)), None
+        )
         if ends is None or ends[1] <= ends[0] or newest is None:
             return None
         try:
             tensors, _ = read_checkpoint(newest)
-            last, first = copy.deepcopy(model), untrained(model, data, DEFAULTS | normalised(self.config))
-            last.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+            last, first = (
+                copy.deepcopy(model),
+                untrained(model, data, DEFAULTS | normalised(self.config)),
+            )
+            last.load_state_dict(
+                {
+                    k.removeprefix("average."): v
+                    for k, v in tensors.items()
+                    if k.startswith("average.")
+                }
+            )
         except (ValueError, RuntimeError):
             return None  # the log alone decides
         return worsened(first, last, data.train, objective)
@@ -364,9 +454,11 @@ class Run:
         seed: int = 0,
         device: str = "cpu",
     ) -> Iterator[tuple[float, Noises | None]]:
-        """Measure how noisy each gradient estimator is on the run's model and a batch of its training data.
+        """Measure how noisy each gradient estimator is on the run's model and a batch of its
+        training data.
 
-        Yields (share of the work done, None), and at the end (1, Noises), when gradients.json and gradients.png are written.
+        Yields (share of the work done, None), and at the end (1, Noises), when gradients.json and
+        gradients.png are written.
 
         Args:
             k: numbers of draws; by default the run's own, and 8.
@@ -381,7 +473,11 @@ class Run:
         """
         config = DEFAULTS | normalised(self.config)
         objective = make_objective(config)
-        bound = ("elbo" if config["objective"].partition(":")[0] == "elbo" else "iwae") if bound is None else bound
+        bound = (
+            ("elbo" if config["objective"].partition(":")[0] == "elbo" else "iwae")
+            if bound is None
+            else bound
+        )
         draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
         data, model = self.data(), self.model(device)
         found = None
@@ -398,12 +494,15 @@ class Run:
         ):
             if found is not None:
                 known = {"weights_sha256": self.weights_sha256(), "vaestro": vaestro.__version__}
-                _write_text(self.path / "gradients.json", json.dumps(found.line() | known, indent=1) + "\n")
+                _write_text(
+                    self.path / "gradients.json", json.dumps(found.line() | known, indent=1) + "\n"
+                )
                 draw_noise(found, self.path / "gradients.png")
             yield share, found
 
     def changed(self, data: Data, split: str) -> list[str]:
-        """Say whether the training data, or those of a split, are others than when the run was made, with both hashes."""
+        """Say whether the training data, or those of a split, are others than when the run was
+        made, with both hashes."""
         try:
             then = json.loads((self.path / "data.json").read_text())
         except (OSError, ValueError):
@@ -412,18 +511,31 @@ class Run:
         for name in dict.fromkeys(("train", split)):
             now = getattr(data, name).fingerprint()
             if name in then and then[name] != now:
-                before, after = (f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now))
+                before, after = (
+                    f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
+                )
                 # Values are hashed with their standardisation, which the training data give.
-                or_units = ", or stand in other units" if found and data.space.measure != "counting" else ""
-                found.append(f"the {name} data are not those of the training{or_units}: {before} then, {after} now")
+                or_units = (
+                    ", or stand in other units"
+                    if found and data.space.measure != "counting"
+                    else ""
+                )
+                found.append(
+                    f"the {name} data are not those of the training{or_units}: {before} then, "
+                    f"{after} now"
+                )
         return found
 
-    def save_evaluation(self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None) -> None:
-        """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a name with its split and k.
+    def save_evaluation(
+        self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
+    ) -> None:
+        """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a
+        name with its split and k.
 
         Args:
             evaluation: what was found.
-            rows: the data that `evaluate` was given; `evaluation.index` says which of them were evaluated.
+            rows: the data that `evaluate` was given; `evaluation.index` says which of them were
+                evaluated.
             source: where they came from.
             weights: the hash of the weights that were evaluated; by default of those there are now.
         """
@@ -446,7 +558,9 @@ class Run:
             "rate": evaluation.rate,
             "distortion": evaluation.distortion,
             "gap": None if evaluation.gap is None else evaluation.gap.line(),
-            "information": None if evaluation.information is None else evaluation.information.line(),
+            "information": None
+            if evaluation.information is None
+            else evaluation.information.line(),
             "warnings": list(evaluation.warnings),
             "weights_sha256": self.weights_sha256() if weights is None else weights,
             "vaestro": vaestro.__version__,
@@ -454,14 +568,26 @@ class Run:
         arrays: dict[str, np.ndarray] = {"index": places}
         for e in evaluation.estimates:
             simulated = e.on == SIMULATED
-            name = ("simulated_" if simulated else "") + e.method + ("_upper" if e.side == "upper" else "")
+            name = (
+                ("simulated_" if simulated else "")
+                + e.method
+                + ("_upper" if e.side == "upper" else "")
+            )
             among = None if simulated else places
             arrays[name] = _placed(e.nats, e.index, among)
             if e.ess is not None:
                 arrays[f"{name}_ess"] = _placed(e.ess, e.index, among)
         if evaluation.gap is not None:
-            parts = {"elbo": evaluation.gap.elbo, "optimised": evaluation.gap.optimised, "reference": evaluation.gap.reference}
-            arrays |= {f"gap_{name}": _placed(x, evaluation.gap.index, places) for name, x in parts.items() if x is not None}
+            parts = {
+                "elbo": evaluation.gap.elbo,
+                "optimised": evaluation.gap.optimised,
+                "reference": evaluation.gap.reference,
+            }
+            arrays |= {
+                f"gap_{name}": _placed(x, evaluation.gap.index, places)
+                for name, x in parts.items()
+                if x is not None
+            }
         if rows.space.measure != "counting":
             arrays["datum"] = rows.projection()
         self._keep_evaluation(result)
@@ -469,7 +595,8 @@ class Run:
         _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
 
     def _keep_evaluation(self, new: dict[str, Any]) -> None:
-        """Move the evaluation that is there to a name of its own, unless the new one only repeats it."""
+        """Move the evaluation that is there to a name of its own, unless the new one only repeats
+        it."""
         try:
             old = self.evaluation
         except ValueError:
@@ -521,20 +648,27 @@ def _estimate_line(estimate: Estimate) -> dict[str, Any]:
         "bits_per_dim": estimate.bits_per_dim,
         "seconds": round(estimate.seconds, 3),
     }
-    ess = {} if estimate.ess is None else {"ess_median": float(np.median(estimate.ess)), "ess_min": float(estimate.ess.min())}
+    ess = (
+        {}
+        if estimate.ess is None
+        else {"ess_median": float(np.median(estimate.ess)), "ess_min": float(estimate.ess.min())}
+    )
     return {**line, **ess, **estimate.details}
 
 
-def train(source: Any = None, *, run: str | Path | None = None, force: bool = False, **options: Any) -> Run:
+def train(
+    source: Any = None, *, run: str | Path | None = None, force: bool = False, **options: Any
+) -> Run:
     """Train a model and write a run's folder: what `vaestro train` calls.
 
     Args:
-        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is stored with the run.
+        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is
+            stored with the run.
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
-        options: as on the command line: latent, likelihood, posterior, prior, network, encoder, decoder, condition, objective, beta,
-            optimizer, epochs, steps or minutes, batch, lr, seed, ema, clip, patience, keep, device, precision, compile, workers, init,
-            config.
+        options: as on the command line: latent, likelihood, posterior, prior, network, encoder,
+            decoder, condition, objective, beta, optimizer, epochs, steps or minutes, batch, lr,
+            seed, ema, clip, patience, keep, device, precision, compile, workers, init, config.
 
     Raises:
         ValueError: something that was asked for is impossible; nothing was written.
@@ -545,7 +679,8 @@ def train(source: Any = None, *, run: str | Path | None = None, force: bool = Fa
 
 
 def resume(run: str | Path, **options: Any) -> Run:
-    """Go on with a stopped run as if it had not stopped; epochs, steps, device and workers may be changed."""
+    """Go on with a stopped run as if it had not stopped; epochs, steps, device and workers may be
+    changed."""
     return _run_through(Job.resumed(run, **options))
 
 
@@ -559,11 +694,25 @@ def _run_through(job: Job) -> Run:
 class Job(Iterator[Step]):
     """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
 
-    `with job:` holds Ctrl-C back until the state is saved; the next step then raises KeyboardInterrupt.
+    `with job:` holds Ctrl-C back until the state is saved; the next step then raises
+    KeyboardInterrupt.
     """
 
-    def __init__(self, training: Training, data: Data, config: dict[str, Any], path: Path, notes: tuple[str, ...]) -> None:
-        self.training, self.data, self.config, self.path, self.notes = training, data, config, path, notes
+    def __init__(
+        self,
+        training: Training,
+        data: Data,
+        config: dict[str, Any],
+        path: Path,
+        notes: tuple[str, ...],
+    ) -> None:
+        self.training, self.data, self.config, self.path, self.notes = (
+            training,
+            data,
+            config,
+            path,
+            notes,
+        )
         self.writes = training.rank == 0
         self._saved_at = time.monotonic()
         self._interrupted = False
@@ -571,7 +720,7 @@ class Job(Iterator[Step]):
         self._saved_step = -1
         self._new = False  # whether its folder was made by it
 
-    # -- making one ---------------------------------------------------------------------------------------------------
+    # -- making one --------------------------------------------------------------------------------
 
     @classmethod
     def new(
@@ -585,7 +734,8 @@ class Job(Iterator[Step]):
         progress: Progress | None = None,
         **options: Any,
     ) -> Job:
-        """Prepare a run; unless `dry`, make its folder. Options given here win over those of the file `config`.
+        """Prepare a run; unless `dry`, make its folder. Options given here win over those of the
+        file `config`.
 
         Raises:
             ValueError: something that was asked for is impossible; nothing was written.
@@ -608,12 +758,21 @@ class Job(Iterator[Step]):
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = DEFAULTS | asked
-        data = load(source if held else asked["source"], condition=asked["condition"] or (), origin=origin, progress=progress)
+        data = load(
+            source if held else asked["source"],
+            condition=asked["condition"] or (),
+            origin=origin,
+            progress=progress,
+        )
         path = Path(run) if run is not None else _fresh_name(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
             _refuse_existing(path, force)
         training, resolved = _prepare(data, asked)
-        taken = [] if model is None or own is None else take_over(training, model, own, resolved, asked["init"])
+        taken = (
+            []
+            if model is None or own is None
+            else take_over(training, model, own, resolved, asked["init"])
+        )
         job = cls(training, data, resolved, path, (*data.notes, *taken))
         if not dry and job.writes:
             _clear(path)
@@ -626,13 +785,24 @@ class Job(Iterator[Step]):
                 frame = source if isinstance(source, Frame) else None
                 if found is not None:
                     frame = Frame({"text": np.ma.MaskedArray(found.lines.astype(str))})
-                tables.write_frame(path / "data.parquet", tables.frame_of(source) if frame is None else frame)
-                resolved["source"] = str(path / "data.parquet") + (":text=text" if found is not None else "")
+                tables.write_frame(
+                    path / "data.parquet", tables.frame_of(source) if frame is None else frame
+                )
+                resolved["source"] = str(path / "data.parquet") + (
+                    ":text=text" if found is not None else ""
+                )
             _write_text(path / "config.yaml", dump_config(resolved))
-            _write_text(path / "config.json", json.dumps(_model_json(training.model, resolved), indent=1) + "\n")
-            prints = {name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")}
+            _write_text(
+                path / "config.json",
+                json.dumps(_model_json(training.model, resolved), indent=1) + "\n",
+            )
+            prints = {
+                name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")
+            }
             _write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
-            _write_text(path / "environment.json", json.dumps(_environment(training), indent=1) + "\n")
+            _write_text(
+                path / "environment.json", json.dumps(_environment(training), indent=1) + "\n"
+            )
             (path / "metrics.jsonl").touch()
             job._new = True
             if model is not None:
@@ -641,16 +811,21 @@ class Job(Iterator[Step]):
 
     @classmethod
     def resumed(cls, run: str | Path, **options: Any) -> Job:
-        """Prepare to go on with a run, from its last whole checkpoint, or from its beginning if it has none yet.
+        """Prepare to go on with a run, from its last whole checkpoint, or from its beginning if it
+        has none yet.
 
         Raises:
-            ValueError: it is not a run, or an option other than epochs, steps, device and workers was given.
+            ValueError: it is not a run, or an option other than epochs, steps, device and workers
+                was given.
         """
         opened = Run(run)
         options = {k: v for k, v in options.items() if v is not None}
         other = [k for k in options if k not in ("epochs", "steps", "device", "workers")]
         if other:
-            raise ValueError(f"expected only epochs, steps, device or workers beside resume; got {', '.join(other)}")
+            raise ValueError(
+                f"expected only epochs, steps, device or workers beside resume; got "
+                f"{', '.join(other)}"
+            )
         asked = normalised(opened.config)
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
@@ -668,7 +843,9 @@ class Job(Iterator[Step]):
                 state = read_checkpoint(checkpoint)
                 break
             except ValueError as error:
-                notes.append(f"{checkpoint.name} is damaged ({error}); going on from the one before it")
+                notes.append(
+                    f"{checkpoint.name} is damaged ({error}); going on from the one before it"
+                )
         job = cls(training, data, resolved, opened.path, tuple(notes))
         metrics, size = opened.path / "metrics.jsonl", 0
         if state is not None:
@@ -680,7 +857,9 @@ class Job(Iterator[Step]):
             job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
         else:
             if asked["init"]:
-                notes += take_over(training, *(start or _start(asked["init"])), resolved, asked["init"])
+                notes += take_over(
+                    training, *(start or _start(asked["init"])), resolved, asked["init"]
+                )
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         if job.writes:
             (opened.path / "checkpoints").mkdir(exist_ok=True)
@@ -699,20 +878,43 @@ class Job(Iterator[Step]):
     def lint(self) -> list[Finding]:
         """Say what options and data show before the first step."""
         training = self.training
-        parameters, units = sum(p.numel() for p in training.model.parameters()), math.prod(training.model.units)
-        return lint(Plan(self._remedies(), self.data, parameters, units, training.objective.beta, training.steps, training.batch))
+        parameters, units = (
+            sum(p.numel() for p in training.model.parameters()),
+            math.prod(training.model.units),
+        )
+        return lint(
+            Plan(
+                self._remedies(),
+                self.data,
+                parameters,
+                units,
+                training.objective.beta,
+                training.steps,
+                training.batch,
+            )
+        )
 
     def watcher(self) -> Watcher:
         """Return what says at each validation what the curves show."""
-        return Watcher(self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model))
+        return Watcher(
+            self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model)
+        )
 
     def _remedies(self) -> Remedies:
-        return Remedies(str(self.path), self.config, _trial(self.data), sum(p.numel() for p in self.training.model.parameters()))
+        return Remedies(
+            str(self.path),
+            self.config,
+            _trial(self.data),
+            sum(p.numel() for p in self.training.model.parameters()),
+        )
 
     def __enter__(self) -> Job:
-        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes through."""
+        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes
+        through."""
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {
+                s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -736,24 +938,34 @@ class Job(Iterator[Step]):
             self._save_weights()
             raise
         except (OSError, ValueError) as error:
-            if self._new and self.training.index == 0 and isinstance(error, ValueError):  # a first step that is impossible as asked
+            # a first step that is impossible as asked
+            if self._new and self.training.index == 0 and isinstance(error, ValueError):
                 self.discard()
-            elif self.writes and self.training.index > self._saved_step:  # streamed data that cannot be read any more
+            # streamed data that cannot be read any more
+            elif self.writes and self.training.index > self._saved_step:
                 self.checkpoint()
             raise
         except Diverged as error:
             self._save_weights()
             if self.writes:
-                _write_text(self.path / "failure.json", json.dumps({"step": self.training.index, "reason": str(error)}) + "\n")
+                _write_text(
+                    self.path / "failure.json",
+                    json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
+                )
             raise
         if self.writes:
-            if self.training.compile != self.config["compile"]:  # the first step turned out not to compile here
+            # the first step turned out not to compile here
+            if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
                 _write_text(self.path / "config.yaml", dump_config(self.config))
             for record in step.records:
                 with (self.path / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(record.line()) + "\n")
-            if step.last or self._interrupted or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+            if (
+                step.last
+                or self._interrupted
+                or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            ):
                 self.checkpoint()
         return step
 
@@ -779,8 +991,13 @@ class Job(Iterator[Step]):
     def _save_weights(self) -> None:
         if self.writes:
             space = self.data.space
-            tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()}
-            tensors |= {f"space.{k}": torch.from_numpy(np.array(v, order="C")) for k, v in space.arrays().items()}
+            tensors = {
+                k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()
+            }
+            tensors |= {
+                f"space.{k}": torch.from_numpy(np.array(v, order="C"))
+                for k, v in space.arrays().items()
+            }
             _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
             _write_text(self.path / "kept.json", json.dumps(kept) + "\n")
@@ -823,10 +1040,14 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     )
     resolved = dict(asked) | {
         "source": data.source,
-        "likelihood": default_likelihood(data.space) if asked["likelihood"] is None else asked["likelihood"],
+        "likelihood": default_likelihood(data.space)
+        if asked["likelihood"] is None
+        else asked["likelihood"],
         "network": default_network(data.space) if asked["network"] is None else asked["network"],
         "prior": default_prior(asked["posterior"]) if asked["prior"] is None else asked["prior"],
-        "gradient": default_gradient(asked["posterior"]) if asked["gradient"] is None else asked["gradient"],
+        "gradient": default_gradient(asked["posterior"])
+        if asked["gradient"] is None
+        else asked["gradient"],
         "epochs": None,
         "steps": made.steps,
         "minutes": None,
@@ -844,10 +1065,18 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> Late
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
-        first = build(model.space, given=model.given, **{k: config[k] for k in MODEL_OPTIONS}).to(device)
+        first = build(model.space, given=model.given, **{k: config[k] for k in MODEL_OPTIONS}).to(
+            device
+        )
     if first.start_rows:
-        rows = np.sort(numpy_generator(config["seed"], "start").permutation(len(data.train))[: first.start_rows])
-        first.start(in_space(data.train.pick(rows).fixed(), model.space).batch(slice(0, len(rows)), device))
+        rows = np.sort(
+            numpy_generator(config["seed"], "start").permutation(len(data.train))[
+                : first.start_rows
+            ]
+        )
+        first.start(
+            in_space(data.train.pick(rows).fixed(), model.space).batch(slice(0, len(rows)), device)
+        )
     return first.eval()
 
 
@@ -864,7 +1093,8 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
 
 
 def _trial(data: Data) -> Trial | None:
-    """Return what prepares a run on data with other options and counts its weights; None where a second run cannot be prepared."""
+    """Return what prepares a run on data with other options and counts its weights; None where a
+    second run cannot be prepared."""
     if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
 
@@ -885,8 +1115,13 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     with suppress(ValueError):
         beta = float(beta)
     if isinstance(beta, float) and not 0 <= beta < math.inf:
-        raise ValueError(f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got {beta}")
-    gradient: Gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+        raise ValueError(
+            f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got "
+            f"{beta}"
+        )
+    gradient: Gradient = find(
+        "gradient", asked["gradient"] or default_gradient(asked["posterior"])
+    )()
     made: Objective = find("objective", asked["objective"])(
         gradient,
         beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
@@ -898,7 +1133,8 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
 
 
 def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
-    """Make what stands in place of the rate in the loss: free bits ("0.5:group=all,smooth=0.1") or a capacity ("to=25,share=0.5")."""
+    """Make what stands in place of the rate in the loss: free bits ("0.5:group=all,smooth=0.1") or
+    a capacity ("to=25,share=0.5")."""
     bits, most = asked["free_bits"], asked["capacity"]
     if bits is not None and most is not None:
         raise ValueError("expected free bits or a capacity; got both")
@@ -910,11 +1146,13 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
     try:
         nats = float(number)
     except ValueError:
-        raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}") from None
+        raise ValueError(
+            f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}"
+        ) from None
     return find("free bits", f"free-bits:{options}", {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _fresh_name(source: str) -> Path:
@@ -932,9 +1170,15 @@ def _refuse_existing(path: Path, force: bool) -> None:
         raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
     if path.exists() and any(path.iterdir()):
         if not (path / "config.yaml").exists():
-            raise ValueError(f"expected a new run folder; got {path}, which has files that are not a run's (give another --run)")
+            raise ValueError(
+                f"expected a new run folder; got {path}, which has files that are not a run's "
+                f"(give another --run)"
+            )
         if not force:
-            raise ValueError(f"expected a new run folder; got {path}, which exists (--force overwrites it, --resume goes on with it)")
+            raise ValueError(
+                f"expected a new run folder; got {path}, which exists (--force overwrites it, "
+                f"--resume goes on with it)"
+            )
 
 
 def _clear(path: Path) -> None:
@@ -947,7 +1191,8 @@ def _clear(path: Path) -> None:
 
 
 def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by their own names and of their own types, as a person writes them in YAML or Python.
+    """Return options by their own names and of their own types, as a person writes them in YAML or
+    Python.
 
     Raises:
         ValueError: an option is unknown, or of another type.
@@ -974,7 +1219,9 @@ def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
 def _names(key: str, value: Any) -> list[str] | None:
     """Return names that were given as one text or as a list."""
     names = [value] if isinstance(value, str) else value
-    if names is not None and (not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names)):
+    if names is not None and (
+        not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names)
+    ):
         raise ValueError(f"expected {key} to be a name or a list of names; got {value!r}")
     return list(names) if names else None
 
@@ -982,7 +1229,11 @@ def _names(key: str, value: Any) -> list[str] | None:
 def dump_config(config: Mapping[str, Any]) -> str:
     """Return options as YAML; what was left open is left out."""
     shown = {k: v for k, v in config.items() if v is not None}
-    return yaml.safe_dump(shown | {"vaestro": vaestro.__version__, "format": FORMAT}, sort_keys=False, default_flow_style=False)
+    return yaml.safe_dump(
+        shown | {"vaestro": vaestro.__version__, "format": FORMAT},
+        sort_keys=False,
+        default_flow_style=False,
+    )
 
 
 def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -1006,15 +1257,25 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
-        raise ValueError(f"expected trained weights in {folder}; got none yet ({Path(str(error.filename)).name} is missing)") from error
+        raise ValueError(
+            f"expected trained weights in {folder}; got none yet "
+            f"({Path(str(error.filename)).name} is missing)"
+        ) from error
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"expected readable weights in {folder}; got damaged ones ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"expected readable weights in {folder}; got damaged ones "
+            f"({str(error).splitlines()[0]})"
+        ) from error
     try:
-        space, given = spaces_of(config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")})
+        space, given = spaces_of(
+            config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
+        )
         model = build(space, given=given, **current(config["model"], config.get("format", 1)))
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected the weights of the model that {folder}/config.json describes; got others") from error
+        raise ValueError(
+            f"expected the weights of the model that {folder}/config.json describes; got others"
+        ) from error
     return model.to(device).eval()
 
 
@@ -1047,7 +1308,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             numbers = json.loads(file.metadata()["numbers"])
             return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise ValueError(
+            str(error).splitlines()[0] if str(error) else type(error).__name__
+        ) from error
 
 
 def _newest_numbers(path: Path) -> dict[str, Any] | None:
@@ -1062,7 +1325,8 @@ def _newest_numbers(path: Path) -> dict[str, Any] | None:
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at random, k draws or for large data fewer."""
+    """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at
+    random, k draws or for large data fewer."""
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
@@ -1070,8 +1334,20 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
-    what = "images" if rows.space.image else "texts" if rows.space.kind is Kind.TOKENS else "series" if rows.space.series else "data"
-    return f"{n:,} {rows.name} {what}" if n == len(rows) else f"{n:,} of {len(rows):,} {rows.name} {what}, drawn at random"
+    what = (
+        "images"
+        if rows.space.image
+        else "texts"
+        if rows.space.kind is Kind.TOKENS
+        else "series"
+        if rows.space.series
+        else "data"
+    )
+    return (
+        f"{n:,} {rows.name} {what}"
+        if n == len(rows)
+        else f"{n:,} of {len(rows):,} {rows.name} {what}, drawn at random"
+    )
 
 
 def _environment(training: Training) -> dict[str, Any]:
@@ -1092,6 +1368,8 @@ def machine() -> dict[str, str]:
         "vaestro": vaestro.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu, {torch.get_num_threads()} threads",
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -1,8 +1,11 @@
-"""The scales of a likelihood: which cells have one together, where they start, and how fast they are learned.
+"""The scales of a likelihood: which cells have one together, where they start, and how fast they
+are learned.
 
-A scale is stated in the user's units. Inside, cell d is divided by scale_d, so that a scale s that cells share is s / scale_d there.
-What is learned is a factor on a reference, the spread of the training data about their mean: a learned number is 0 at the reference.
-Learned numbers start at the scale that fits the training data at the decoder's first location, by maximum likelihood, and move PACE times
+A scale is stated in the user's units. Inside, cell d is divided by scale_d, so that a scale s that
+cells share is s / scale_d there.
+What is learned is a factor on a reference, the spread of the training data about their mean: a
+learned number is 0 at the reference. Learned numbers start at the scale that fits the training data
+at the decoder's first location, by maximum likelihood, and move PACE times
 as fast as weights do: a weight that is off by 1 is rare, and a log-scale that is off by 3 is not.
 """
 
@@ -35,8 +38,10 @@ class Shared:
 
     Args:
         shape: of the learned numbers; it broadcasts to *X.
-        reference: logarithm of the scale inside at which a learned number is 0; it broadcasts to *X.
-        constant: cells that do not vary in the training split, whose scale stays at the reference; it broadcasts to *X.
+        reference: logarithm of the scale inside at which a learned number is 0; it broadcasts to
+            *X.
+        constant: cells that do not vary in the training split, whose scale stays at the reference;
+            it broadcasts to *X.
         pace: how many times as fast as a weight a learned number moves.
     """
 
@@ -47,7 +52,8 @@ class Shared:
 
 
 def default_sharing(space: Space) -> Sharing:
-    """Name how cells share scales where nothing is asked for: each of a vector has its own, those of a channel share one."""
+    """Name how cells share scales where nothing is asked for: each of a vector has its own, those
+    of a channel share one."""
     return "cell" if len(space.shape) == 1 else "shared"
 
 
@@ -56,8 +62,9 @@ def sharing(space: Space, how: Sharing) -> Shared:
 
     Args:
         space: what the data are.
-        how: "cell", each its own; "shared", one for all cells of a vector or of a channel, in the user's units; "standardised", one
-            for all cells in standardised units, which moves as fast as a weight.
+        how: "cell", each its own; "shared", one for all cells of a vector or of a channel, in the
+            user's units; "standardised", one for all cells in standardised units, which moves as
+            fast as a weight.
     """
     spread, constant = _spread(space)
     if how == "standardised":
@@ -65,7 +72,13 @@ def sharing(space: Space, how: Sharing) -> Shared:
     if how == "cell":
         return Shared(space.shape, np.log(spread), np.zeros((), bool), PACE)
     dims = len(space.shape)
-    shape = () if dims == 1 else (space.shape[1],) if space.series else (space.shape[0], *[1] * (dims - 1))
+    shape = (
+        ()
+        if dims == 1
+        else (space.shape[1],)
+        if space.series
+        else (space.shape[0], *[1] * (dims - 1))
+    )
     channel = 1 if space.series else 0
     others = tuple(i for i in range(dims) if dims == 1 or i != channel)
     unit = np.broadcast_to(units_of(space), space.shape)
@@ -73,7 +86,12 @@ def sharing(space: Space, how: Sharing) -> Shared:
     count = np.maximum((~constant).sum(others, keepdims=True), 1)
     top = np.where(constant, -np.inf, size).max(others, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
-    mean = top + 0.5 * np.log(np.maximum(np.where(constant, 0.0, np.exp(2 * (size - top))).sum(others, keepdims=True) / count, 1e-30))
+    mean = top + 0.5 * np.log(
+        np.maximum(
+            np.where(constant, 0.0, np.exp(2 * (size - top))).sum(others, keepdims=True) / count,
+            1e-30,
+        )
+    )
     reference = np.where(constant, np.log(spread), mean - np.log(unit))
     return Shared(shape, reference, constant if constant.any() else np.zeros((), bool), PACE)
 
@@ -86,7 +104,8 @@ def units_of(space: Space) -> np.ndarray:
 
 
 def levels_moments(space: Space) -> tuple[float, float]:
-    """Return mean and standard deviation of levels over all cells of the training split; 0 and 1 for standardised data."""
+    """Return mean and standard deviation of levels over all cells of the training split; 0 and 1
+    for standardised data."""
     if space.kind is not Kind.LEVELS:
         return 0.0, 1.0
     codes = np.arange(space.levels)
@@ -99,24 +118,32 @@ def levels_moments(space: Space) -> tuple[float, float]:
 
 
 def _spread(space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Return the standard deviation inside of each cell about its own mean in the training split, and whether it is constant, (*X)."""
+    """Return the standard deviation inside of each cell about its own mean in the training split,
+    and whether it is constant, (*X)."""
     if space.kind is Kind.LEVELS:
         if space.marginal is None:
             return np.full(space.shape, levels_moments(space)[1]), np.zeros(space.shape, bool)
         codes = np.arange(space.levels, dtype=np.float64)
-        whole, mean, square = (np.tensordot(codes**power, space.marginal, (0, 0)).astype(np.float64) for power in range(3))
+        whole, mean, square = (
+            np.tensordot(codes**power, space.marginal, (0, 0)).astype(np.float64)
+            for power in range(3)
+        )
         variance = np.maximum(square / whole - (mean / whole) ** 2, 0.0)
         return np.broadcast_to(np.sqrt(variance + 1 / 12), space.shape), np.zeros(space.shape, bool)
     steps = space.grid()
-    # A cell whose grid is as wide as its scale is constant but for the noise that spreads it (data.arrays).
-    constant = np.zeros(space.shape, bool) if steps is None else np.broadcast_to(steps, space.shape) >= 1
+    # A cell whose grid is as wide as its scale is constant but for the noise that spreads it
+    # (data.arrays).
+    constant = (
+        np.zeros(space.shape, bool) if steps is None else np.broadcast_to(steps, space.shape) >= 1
+    )
     return np.where(constant, math.sqrt(1 / 12), 1.0), constant
 
 
 def paced(numbers: Tensor, pace: float) -> Tensor:
     """Return learned numbers times a pace, with the gradients of the numbers.
 
-    The step is multiplied, and not the gradient, whose norm decides on the clipping of all gradients.
+    The step is multiplied, and not the gradient, whose norm decides on the clipping of all
+    gradients.
     """
     return numbers if pace == 1 else numbers + ((pace - 1) * numbers).detach()
 
@@ -137,13 +164,19 @@ class Scaled(nn.Module, ABC):
 
     @abstractmethod
     def family(self, location: Tensor, number: Tensor) -> Cells:
-        """Return the density at a location and a logarithm of the scale (for `power` 2 of the variance), both inside."""
+        """Return the density at a location and a logarithm of the scale (for `power` 2 of the
+        variance), both inside."""
 
     def share(self, shared: Shared, dims: int, *, learned: bool = True) -> None:
-        """Make the numbers of cells with `dims` dimensions *X: a parameter, or a buffer that is fitted in closed form."""
+        """Make the numbers of cells with `dims` dimensions *X: a parameter, or a buffer that is
+        fitted in closed form."""
         self.pace, self.dims_of_cells = shared.pace, dims
         dtype = torch.get_default_dtype()
-        self.register_buffer("reference", torch.from_numpy(np.array(self.power * shared.reference)).to(dtype), persistent=False)
+        self.register_buffer(
+            "reference",
+            torch.from_numpy(np.array(self.power * shared.reference)).to(dtype),
+            persistent=False,
+        )
         self.register_buffer("constant", torch.from_numpy(shared.constant.copy()), persistent=False)
         self.free = not bool(shared.constant.any())
         numbers = torch.zeros(shared.shape)
@@ -155,19 +188,27 @@ class Scaled(nn.Module, ABC):
     @property
     def numbers(self) -> Tensor:
         """Return what is learned, in the shape in which it is shared."""
-        return self.get_parameter(self.number) if self.number in self._parameters else self.get_buffer(self.number)
+        return (
+            self.get_parameter(self.number)
+            if self.number in self._parameters
+            else self.get_buffer(self.number)
+        )
 
     def spreads(self) -> Tensor:
-        """Return the logarithm of each cell's scale (for `power` 2 of its variance) inside; it broadcasts to *X."""
+        """Return the logarithm of each cell's scale (for `power` 2 of its variance) inside; it
+        broadcasts to *X."""
         return self.placed(soft_limit(paced(self.numbers, self.pace), self.limit))
 
     def placed(self, relative: Tensor) -> Tensor:
         """Return logarithms inside from logarithms relative to the reference."""
-        return self.reference + (relative if self.free else torch.where(self.constant, 0.0, relative))
+        return self.reference + (
+            relative if self.free else torch.where(self.constant, 0.0, relative)
+        )
 
     @property
     def start_values(self) -> int:
-        """Return how many values of training data `begin` needs; 0 if there is nothing to start, or it has been started."""
+        """Return how many values of training data `begin` needs; 0 if there is nothing to start, or
+        it has been started."""
         if self.number not in self._parameters or self.pace == 1:
             return 0
         numbers = self.numbers
@@ -195,11 +236,13 @@ class Scaled(nn.Module, ABC):
 
     @torch.no_grad()
     def put(self, relative: Tensor) -> None:
-        """Set learned numbers so that these logarithms, relative to the reference and within the limit, are what `spreads` places."""
+        """Set learned numbers so that these logarithms, relative to the reference and within the
+        limit, are what `spreads` places."""
         self.numbers.copy_(unlimited(relative, self.limit) / self.pace)
 
     def over_cells(self, x: Tensor) -> Tensor:
-        """Sum (..., *X) over data and over the cells that share a number, in the shape of the numbers."""
+        """Sum (..., *X) over data and over the cells that share a number, in the shape of the
+        numbers."""
         shape = self.numbers.shape
         if not shape:
             return x.sum()

@@ -1,8 +1,10 @@
 """Which weights a run keeps: the best by the objective that was asked for.
 
-The reported bound is always the unweighted one. The weights are selected by the loss on validation data, with the weights and
-targets that hold at the end of all schedules, and only among validations after every schedule has settled: before, a low weight of
-the KL makes another objective the best one. For a plain ELBO or IWAE this is the best validation bound.
+The reported bound is always the unweighted one. The weights are selected by the loss on validation
+data, with the weights and
+targets that hold at the end of all schedules, and only among validations after every schedule has
+settled: before, a low weight of the KL makes another objective the best one. For a plain ELBO or
+IWAE this is the best validation bound.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ Keep = Literal["best", "last"]
 
 
 class Score(NamedTuple):
-    """Hold a validation: the loss with the weights at the end of the schedules, the rate, and the weight of the rate, in nats."""
+    """Hold a validation: the loss with the weights at the end of the schedules, the rate, and the
+    weight of the rate, in nats."""
 
     final: float
     rate: float
@@ -38,7 +41,9 @@ class Selection:
         ValueError: there is no such choice, or the patience is below 1.
     """
 
-    def __init__(self, objective: Objective, keep: Keep = "best", patience: int | None = None) -> None:
+    def __init__(
+        self, objective: Objective, keep: Keep = "best", patience: int | None = None
+    ) -> None:
         if keep not in ("best", "last"):
             raise ValueError(f"expected keep best or last; got {keep!r}")
         if patience is not None and patience < 1:
@@ -46,7 +51,8 @@ class Selection:
         self.objective, self.keep, self.patience = objective, keep, patience
         self.weights: dict[str, Tensor] | None = None  # of the best validation
         self.best: Score | None = None
-        self.best_step = self.validations = self.since = 0  # validations after every schedule had settled
+        # validations after every schedule had settled
+        self.best_step = self.validations = self.since = 0
         self.seen = 0  # all validations
 
     def see(self, step: int, score: Score, weights: dict[str, Tensor]) -> bool:
@@ -59,12 +65,15 @@ class Selection:
         """
         self.seen += 1
         if not self.objective.settled(step):
-            # An adaptive weight may leave where it had settled: what was validated there was not at the end of the schedule.
+            # An adaptive weight may leave where it had settled: what was validated there was not at
+            # the end of the schedule.
             self.best, self.weights = None, None
             self.best_step = self.validations = self.since = 0
             return False
         self.validations += 1
-        if math.isfinite(score.final) and (self.best is None or self._now(score) < self._now(self.best)):
+        if math.isfinite(score.final) and (
+            self.best is None or self._now(score) < self._now(self.best)
+        ):
             self.best, self.best_step, self.since = score, step, 0
             if self.weights is None:
                 self.weights = {k: v.clone() for k, v in weights.items()}
@@ -76,12 +85,14 @@ class Selection:
         return self.patience is not None and self.since >= self.patience
 
     def _now(self, score: Score) -> float:
-        """Return the loss of a validation with the weight that holds now: an adaptive weight has changed since."""
+        """Return the loss of a validation with the weight that holds now: an adaptive weight has
+        changed since."""
         now = self.objective.final_beta
         return score.final if now == score.beta else score.final + (now - score.beta) * score.rate
 
     def kept(self, latest: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights to use: the best, or the latest where none was validated after the schedules or the last are asked for."""
+        """Return the weights to use: the best, or the latest where none was validated after the
+        schedules or the last are asked for."""
         return latest if self.keep == "last" or self.weights is None else self.weights
 
     def kept_step(self, latest: int) -> int:
@@ -98,16 +109,35 @@ class Selection:
         if self.keep == "last":
             return f"kept the weights of the last step, {latest:,} (--keep last)"
         if not validated:
-            return f"kept the weights of the last step, {latest:,}: there are no validation data to choose by"
+            return (
+                f"kept the weights of the last step, {latest:,}: there are no validation data "
+                f"to choose by"
+            )
         if self.best is None:
-            why = "no validation loss was finite" if self.validations else "no validation came after the schedules had settled"
+            why = (
+                "no validation loss was finite"
+                if self.validations
+                else "no validation came after the schedules had settled"
+            )
             return f"kept the weights of the last step, {latest:,}: {why}"
         loss = self._now(self.best)
-        what = f"{-loss:,.2f} nats" if self.objective.plain else f"{loss:,.2f} nats ({self.objective.formula})"
-        among = f"{self.validations:,} validations" + (" after the schedules had settled" if self.seen > self.validations else "")
+        what = (
+            f"{-loss:,.2f} nats"
+            if self.objective.plain
+            else f"{loss:,.2f} nats ({self.objective.formula})"
+        )
+        among = f"{self.validations:,} validations" + (
+            " after the schedules had settled" if self.seen > self.validations else ""
+        )
         best = "best bound" if self.objective.plain else "lowest loss"
-        said = f"kept the weights of step {self.best_step:,}, which have the {best} of {among}: {what}"
-        return said if self.best_step else f"{said}. Step 0 is before training: training made no validation better"
+        said = (
+            f"kept the weights of step {self.best_step:,}, which have the {best} of {among}: {what}"
+        )
+        return (
+            said
+            if self.best_step
+            else f"{said}. Step 0 is before training: training made no validation better"
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the numbers from which `load` continues."""
@@ -122,14 +152,24 @@ class Selection:
     def load(self, numbers: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """Continue from saved numbers and weights.
 
-        Older runs selected by the unweighted bound, as `best_bound`. Where the objective is another one, selection starts anew.
+        Older runs selected by the unweighted bound, as `best_bound`. Where the objective is another
+        one, selection starts anew.
         """
         if "best_bound" in numbers:
             bound = numbers["best_bound"]
             if bound is None or not self.objective.plain:
                 return
-            numbers = {**numbers, "best": [-bound, 0.0, self.objective.final_beta], "validations": 0, "validations_seen": 0}
+            numbers = {
+                **numbers,
+                "best": [-bound, 0.0, self.objective.final_beta],
+                "validations": 0,
+                "validations_seen": 0,
+            }
         self.best = None if numbers["best"] is None else Score(*numbers["best"])
         self.weights = weights
-        self.best_step, self.validations, self.since = numbers["best_step"], numbers["validations"], numbers["validations_since"]
+        self.best_step, self.validations, self.since = (
+            numbers["best_step"],
+            numbers["validations"],
+            numbers["validations_since"],
+        )
         self.seen = numbers["validations_seen"]

@@ -1,8 +1,10 @@
-"""Networks for sequences: encoders that read tokens or numbers over time, and decoders that make them from the latent.
+"""Networks for sequences: encoders that read tokens or numbers over time, and decoders that make
+them from the latent.
 
-An encoder takes codes (N, t), as `spaces` has tokens, and reads as far as each row's end, or numbers (N, T, C). A decoder is
-called with latents alone and makes all positions at once, or gives the state of each position from the tokens before it
-(`states`), from which its `last` layer makes logits; `begin` and `advance` go one token at a time, for drawing.
+An encoder takes codes (N, t), as `spaces` has tokens, and reads as far as each row's end, or
+numbers (N, T, C). A decoder is called with latents alone and makes all positions at once, or gives
+the state of each position from the tokens before it (`states`), from which its `last` layer makes
+logits; `begin` and `advance` go one token at a time, for drawing.
 """
 
 from __future__ import annotations
@@ -43,11 +45,19 @@ def _encodes(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
 
 
 class SequenceEncoder(nn.Module, ABC):
-    """Describe an encoder of sequences: codes (N, t) or numbers (N, T, C), and conditions (N, given) -> (N, *outputs)."""
+    """Describe an encoder of sequences: codes (N, t) or numbers (N, T, C), and conditions (N,
+    given) -> (N, *outputs)."""
 
     reads_codes = True
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, embedding: int, width: int) -> None:
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        embedding: int,
+        width: int,
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.given = inputs, outputs, given
         self.embedding = nn.Embedding(inputs[1], embedding)
@@ -55,7 +65,8 @@ class SequenceEncoder(nn.Module, ABC):
 
     @abstractmethod
     def read(self, entering: Tensor, there: Tensor) -> Tensor:
-        """Return what was read of each row, (N, width), from (N, t, embedding); `there` (N, t) tells which cells exist."""
+        """Return what was read of each row, (N, width), from (N, t, embedding); `there` (N, t)
+        tells which cells exist."""
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         if x.is_floating_point():  # one-hot codes would meet the same matrix
@@ -77,16 +88,25 @@ class SequenceDecoder(nn.Module, ABC):
         width: numbers for each position.
     """
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, embedding: int, width: int) -> None:
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        embedding: int,
+        width: int,
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.given, self.length = inputs, outputs, given, outputs[-2]
         self.codes = math.prod(outputs) // self.length
-        self.embedding = nn.Embedding(self.codes + 1, embedding)  # the last stands for a token that was dropped
+        # the last stands for a token that was dropped
+        self.embedding = nn.Embedding(self.codes + 1, embedding)
         self.last = nn.Linear(width, self.codes)
         self.sources = inputs[0] + given
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: at each position the average."""
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: at each
+        position the average."""
         with torch.no_grad():
             self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())
 
@@ -99,7 +119,8 @@ class SequenceDecoder(nn.Module, ABC):
 
     @abstractmethod
     def states(self, source: Tensor, before: Tensor) -> Tensor:
-        """Return the state of each position, (N, t, width), from sources (N, Z + given) and the token before each, (N, t)."""
+        """Return the state of each position, (N, t, width), from sources (N, Z + given) and the
+        token before each, (N, t)."""
 
     @abstractmethod
     def begin(self, source: Tensor) -> State:
@@ -107,15 +128,25 @@ class SequenceDecoder(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
-        """Take one token (N,): return (N, width), from which `last` makes the next one's logits, and the state after it."""
+        """Take one token (N,): return (N, width), from which `last` makes the next one's logits,
+        and the state after it."""
 
 
 @final
 class GRUEncoder(SequenceEncoder):
-    """Read tokens by gated recurrent units (Cho et al. 2014), and keep the state at the end of each row."""
+    """Read tokens by gated recurrent units (Cho et al. 2014), and keep the state at the end of each
+    row."""
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, *, width: int, layers: int, embedding: int, dropout: float
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        embedding: int,
+        dropout: float,
     ) -> None:
         super().__init__(inputs, outputs, given, embedding, width)
         self.cells = nn.GRU(embedding, width, layers, batch_first=True)
@@ -129,10 +160,19 @@ class GRUEncoder(SequenceEncoder):
 
 @final
 class GRUDecoder(SequenceDecoder):
-    """Predict tokens by gated recurrent units: the latent makes the first state, and enters again with every token (Bowman et al. 2016)."""
+    """Predict tokens by gated recurrent units: the latent makes the first state, and enters again
+    with every token (Bowman et al. 2016)."""
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, *, width: int, layers: int, embedding: int, dropout: float
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        embedding: int,
+        dropout: float,
     ) -> None:
         super().__init__(inputs, outputs, given, embedding, width)
         self.first = nn.Linear(self.sources, layers * width)
@@ -159,7 +199,8 @@ class GRUDecoder(SequenceDecoder):
 
 
 class _Attention(nn.Module):
-    """Add to a sequence what attention and two layers make of it (Vaswani et al. 2017, normalised before)."""
+    """Add to a sequence what attention and two layers make of it (Vaswani et al. 2017, normalised
+    before)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -191,7 +232,15 @@ class TransformerEncoder(SequenceEncoder):
     """Read tokens by attention in both directions, and keep the mean over each row's positions."""
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, *, width: int, layers: int, heads: int, dropout: float
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
     ) -> None:
         super().__init__(inputs, outputs, given, width, width)
         self.places = nn.Parameter(0.02 * torch.randn(inputs[0], width))
@@ -212,7 +261,15 @@ class TransformerDecoder(SequenceDecoder):
     """Predict tokens by attention to those before; the latent is added to every position."""
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int, *, width: int, layers: int, heads: int, dropout: float
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
     ) -> None:
         super().__init__(inputs, outputs, given, width, width)
         self.beside = nn.Linear(self.sources, width)
@@ -221,7 +278,11 @@ class TransformerDecoder(SequenceDecoder):
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def states(self, source: Tensor, before: Tensor) -> Tensor:
-        x = self.embedding(before) + self.places[: before.shape[1]] + self.beside(source).unsqueeze(1)
+        x = (
+            self.embedding(before)
+            + self.places[: before.shape[1]]
+            + self.beside(source).unsqueeze(1)
+        )
         for block in self.blocks:
             q, k, v = block.split(x)  # type: ignore[operator]
             x = block.join(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))  # type: ignore[operator]
@@ -229,7 +290,14 @@ class TransformerDecoder(SequenceDecoder):
 
     def begin(self, source: Tensor) -> State:
         beside = self.beside(source)
-        none = beside.new_zeros(len(source), len(self.blocks), 2, self.blocks[0].heads, 0, beside.shape[1] // self.blocks[0].heads)  # type: ignore[operator]
+        none = beside.new_zeros(
+            len(source),
+            len(self.blocks),
+            2,
+            self.blocks[0].heads,
+            0,
+            beside.shape[1] // self.blocks[0].heads,
+        )  # type: ignore[operator]
         return (none, beside)
 
     def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
@@ -254,7 +322,8 @@ def gru(
     embedding: int = 0,
     dropout: float = 0.0,
 ) -> SequenceEncoder | SequenceDecoder:
-    """Make an encoder or a decoder of texts or series by gated recurrent units (Cho et al. 2014; Bowman et al. 2016).
+    """Make an encoder or a decoder of texts or series by gated recurrent units (Cho et al. 2014;
+    Bowman et al. 2016).
 
     Args:
         inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
@@ -298,12 +367,16 @@ def transformer(
 
 
 class _Block1d(nn.Module):
-    """Add to a series what two convolutions over time make of it (He et al. 2016, pre-activation)."""
+    """Add to a series what two convolutions over time make of it (He et al. 2016,
+    pre-activation)."""
 
     def __init__(self, channels: int, given: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(channels, 4), channels)
-        self.first, self.second = nn.Conv1d(channels, channels, 3, 1, 1), nn.Conv1d(channels, channels, 3, 1, 1)
+        self.first, self.second = (
+            nn.Conv1d(channels, channels, 3, 1, 1),
+            nn.Conv1d(channels, channels, 3, 1, 1),
+        )
         self.condition = nn.Linear(given, channels) if given else None
         self.dropout = nn.Dropout(dropout)
 
@@ -316,14 +389,17 @@ class _Block1d(nn.Module):
 
 @final
 class Convolutional1d(nn.Module):
-    """Map series to latents, or latents to series, through residual blocks of convolutions over time.
+    """Map series to latents, or latents to series, through residual blocks of convolutions over
+    time.
 
-    Which way is told by the shapes. The encoder halves the length, rounding up, until it is at most 8, and doubles the channels
-    up to 4 times the width; the decoder takes the same lengths in the opposite order, by nearest neighbours and then a convolution.
-    Conditions are a bias of every block's channels.
+    Which way is told by the shapes. The encoder halves the length, rounding up, until it is at most
+    8, and doubles the channels up to 4 times the width; the decoder takes the same lengths in the
+    opposite order, by nearest neighbours and then a convolution. Conditions are a bias of every
+    block's channels.
 
     Args:
-        inputs, outputs: (T, C), or (T, 2 C) with a mask beside, in an encoder; (..., T, C) in a decoder.
+        inputs, outputs: (T, C), or (T, 2 C) with a mask beside, in an encoder; (..., T, C) in a
+            decoder.
         given: conditions.
         width: channels at full length.
         blocks: residual blocks at each length.
@@ -345,7 +421,12 @@ class Convolutional1d(nn.Module):
     ) -> None:
         _check(width, blocks, dropout, 0)
         super().__init__()
-        self.encodes, self.inputs, self.outputs, self.given = _encodes(inputs, outputs), inputs, outputs, given
+        self.encodes, self.inputs, self.outputs, self.given = (
+            _encodes(inputs, outputs),
+            inputs,
+            outputs,
+            given,
+        )
         lengths = [inputs[0] if self.encodes else outputs[-2]]
         while lengths[-1] > 8:
             lengths.append((lengths[-1] + 1) // 2)
@@ -356,21 +437,27 @@ class Convolutional1d(nn.Module):
             self.first: nn.Module = nn.Conv1d(inputs[1], width, 5, 1, 2)
             self.last: nn.Linear | nn.Conv1d = nn.Linear(flat + given, math.prod(outputs))
         else:
-            self.first = nn.Sequential(nn.Linear(inputs[0] + given, flat), nn.Unflatten(1, (widths[-1], lengths[-1])))
+            self.first = nn.Sequential(
+                nn.Linear(inputs[0] + given, flat), nn.Unflatten(1, (widths[-1], lengths[-1]))
+            )
             self.last = nn.Conv1d(width, math.prod(outputs) // outputs[-2], 5, 1, 2)
         for level in range(len(lengths)) if self.encodes else reversed(range(len(lengths))):
             layers += [_Block1d(widths[level], given, dropout) for _ in range(blocks)]
             if self.encodes and level + 1 < len(lengths):
                 layers.append(nn.Conv1d(widths[level], widths[level + 1], 3, 2, 1))
             elif level and not self.encodes:
-                layers += [nn.Conv1d(widths[level], widths[level - 1], 1), nn.Upsample(lengths[level - 1])]
+                layers += [
+                    nn.Conv1d(widths[level], widths[level - 1], 1),
+                    nn.Upsample(lengths[level - 1]),
+                ]
         self.layers = nn.ModuleList(layers)
         if not self.encodes:
             with torch.no_grad():
                 self.last.weight.mul_(0.1)  # a decoder starts near its last bias
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: over time the average."""
+        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: over time
+        the average."""
         assert self.last.bias is not None
         with torch.no_grad():
             self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())
@@ -382,6 +469,8 @@ class Convolutional1d(nn.Module):
         for layer in self.layers:
             x = layer(x, given) if isinstance(layer, _Block1d) else layer(x)
         if self.encodes:
-            return self.last(beside(F.silu(x).flatten(1), given, self.given)).reshape(len(x), *self.outputs)  # type: ignore[no-any-return]
+            return self.last(beside(F.silu(x).flatten(1), given, self.given)).reshape(
+                len(x), *self.outputs
+            )  # type: ignore[no-any-return]
         out = self.last(F.silu(x)).unflatten(1, (-1, self.outputs[-1]))  # (N, P, C, T)
         return out.transpose(-1, -2).reshape(len(x), *self.outputs)  # type: ignore[no-any-return]

@@ -1,14 +1,16 @@
 """Text and its tokens: what a line of text is cut into, and arrays of rows that differ in length.
 
-A sentence inside is a row of codes: those of its tokens, then 0, the end, then nothing but zeros. One symbol serves as
-the end, as what stands before the first token, and as padding: cells after the first 0 do not exist, are never scored,
-and count nowhere. p(x) then sums to one over sentences of every length; a sentence that fills the whole width has no end,
-and stands for all that begin so.
+A sentence inside is a row of codes: those of its tokens, then 0, the end, then nothing but zeros.
+One symbol serves as
+the end, as what stands before the first token, and as padding: cells after the first 0 do not
+exist, are never scored, and count nowhere. p(x) then sums to one over sentences of every length; a
+sentence that fills the whole width has no end, and stands for all that begin so.
 
-Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch 2016). Bytes and pieces
-write any text back letter for letter, so that p(x) of tokens is a lower bound on p of the text (a text can be cut in other
-ways too; bytes: equal to it), and their nats can be compared between tokenisers. Characters and words that the training
-split lacks are the code 1, "unknown", and what is scored is the text with that in place of them.
+Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
+2016). Bytes and pieces write any text back letter for letter, so that p(x) of tokens is a lower
+bound on p of the text (a text can be cut in other ways too; bytes: equal to it), and their nats can
+be compared between tokenisers. Characters and words that the training split lacks are the code 1,
+"unknown", and what is scored is the text with that in place of them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ UNKNOWN_WORD = "<unk>"
 VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
 TOGETHER = 20_000  # texts that are cut at once
-LEARNED_FROM = 20_000_000  # characters of texts at equal distances that pieces are learned from, at most
+# characters of texts at equal distances that pieces are learned from, at most
+LEARNED_FROM = 20_000_000
 CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
 
 
@@ -60,12 +63,14 @@ class Texts:
 
 @final
 class Ragged:
-    """Hold rows of codes that differ in length, one after the other, and give any of them padded with zeros.
+    """Hold rows of codes that differ in length, one after the other, and give any of them padded
+    with zeros.
 
     Args:
         codes: of all rows, (total,), without their ends.
         starts: where each row begins, and where the last one ends, (N + 1,).
-        width: the most cells of a row, its end among them; what a row holds beyond is not given out.
+        width: the most cells of a row, its end among them; what a row holds beyond is not given
+            out.
     """
 
     def __init__(self, codes: np.ndarray, starts: np.ndarray, width: int) -> None:
@@ -99,8 +104,11 @@ class Ragged:
         return self.codes.nbytes
 
     def sizes(self, rows: Any = slice(None)) -> np.ndarray:
-        """Return how many cells rows have, their ends among them: the tokens that are scored, at most `width`."""
-        return np.asarray(np.minimum(self.starts[1:][rows] - self.starts[:-1][rows] + 1, self.width))
+        """Return how many cells rows have, their ends among them: the tokens that are scored, at
+        most `width`."""
+        return np.asarray(
+            np.minimum(self.starts[1:][rows] - self.starts[:-1][rows] + 1, self.width)
+        )
 
     def pick(self, rows: np.ndarray) -> Ragged:
         """Return some of the rows, (N,)."""
@@ -114,7 +122,11 @@ class Ragged:
         """Put rows one below the other."""
         ends = np.cumsum([0] + [len(p.codes) for p in parts])
         starts = [p.starts[:-1] + end for p, end in zip(parts, ends, strict=False)]
-        return cls(np.concatenate([p.codes for p in parts]), np.concatenate([*starts, ends[-1:]]), parts[0].width)
+        return cls(
+            np.concatenate([p.codes for p in parts]),
+            np.concatenate([*starts, ends[-1:]]),
+            parts[0].width,
+        )
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return rows (...,) padded with zeros as (..., t), t being the largest of their sizes."""
@@ -144,21 +156,30 @@ class Tokeniser:
 
     @classmethod
     def trained(cls, method: str, texts: Texts, vocabulary: int | None = None) -> Tokeniser:
-        """Make a tokeniser from the training split: the most frequent characters or words, or pieces by byte-pair encoding.
+        """Make a tokeniser from the training split: the most frequent characters or words, or
+        pieces by byte-pair encoding.
 
         Args:
             method: bytes, characters, words or bpe.
             texts: of the training split.
-            vocabulary: at most so many tokens; by default 5,000 characters, 20,000 words that occur twice, or 4,000 pieces.
+            vocabulary: at most so many tokens; by default 5,000 characters, 20,000 words that occur
+                twice, or 4,000 pieces.
 
         Raises:
-            ValueError: there is no such method, the vocabulary is too small, or the library is missing.
+            ValueError: there is no such method, the vocabulary is too small, or the library is
+                missing.
         """
         if method not in METHODS:
-            raise ValueError(f"expected tokens to be {', '.join(METHODS[:-1])} or {METHODS[-1]}; got {method!r}")
+            raise ValueError(
+                f"expected tokens to be {', '.join(METHODS[:-1])} or {METHODS[-1]}; got {method!r}"
+            )
         least = {"bytes": 0, "bpe": 257}.get(method, 2)
         if vocabulary is not None and (method == "bytes" or vocabulary < least):
-            what = "no vocabulary= for bytes" if method == "bytes" else f"a vocabulary of {least} or more {method}"
+            what = (
+                "no vocabulary= for bytes"
+                if method == "bytes"
+                else f"a vocabulary of {least} or more {method}"
+            )
             raise ValueError(f"expected {what}; got vocabulary={vocabulary}")
         size = vocabulary or VOCABULARY.get(method, 0)
         if method == "bytes":
@@ -189,7 +210,9 @@ class Tokeniser:
         """Return how many codes there are, the end among them."""
         if self.method == "bytes":
             return 257
-        return 1 + self._pieces.get_vocab_size() if self.method == "bpe" else 2 + len(self.vocabulary)
+        return (
+            1 + self._pieces.get_vocab_size() if self.method == "bpe" else 2 + len(self.vocabulary)
+        )
 
     @property
     def lossless(self) -> bool:
@@ -206,9 +229,14 @@ class Tokeniser:
 
     def cut(self, texts: Texts, width: int | None = None) -> Ragged:
         """Cut texts into rows of codes, by default as wide as the longest and its end."""
-        pieces = [Ragged.of(self.encode(texts[start : start + TOGETHER]), 1, self.size) for start in range(0, max(1, len(texts)), TOGETHER)]
+        pieces = [
+            Ragged.of(self.encode(texts[start : start + TOGETHER]), 1, self.size)
+            for start in range(0, max(1, len(texts)), TOGETHER)
+        ]
         made = Ragged.joined(pieces)
-        return Ragged(made.codes, made.starts, width or 1 + int(np.diff(made.starts).max(initial=0)))
+        return Ragged(
+            made.codes, made.starts, width or 1 + int(np.diff(made.starts).max(initial=0))
+        )
 
     def encode(self, texts: Texts) -> list[list[int]]:
         """Cut texts into codes, without their ends."""
@@ -224,11 +252,20 @@ class Tokeniser:
 
     def decode(self, codes: np.ndarray) -> Texts:
         """Join codes (N, t) into texts; what follows an end does not exist."""
-        rows = [row[: int(np.argmin(row != 0)) if (row == 0).any() else len(row)].tolist() for row in np.asarray(codes)]
+        rows = [
+            row[: int(np.argmin(row != 0)) if (row == 0).any() else len(row)].tolist()
+            for row in np.asarray(codes)
+        ]
         if self.method == "bytes":
-            return Texts.of(bytes(code - 1 for code in row).decode(errors="replace") for row in rows)
+            return Texts.of(
+                bytes(code - 1 for code in row).decode(errors="replace") for row in rows
+            )
         if self.method == "bpe":
-            return Texts.of(self._pieces.decode_batch([[code - 1 for code in row] for row in rows], skip_special_tokens=False))
+            return Texts.of(
+                self._pieces.decode_batch(
+                    [[code - 1 for code in row] for row in rows], skip_special_tokens=False
+                )
+            )
         if self.method == "characters":
             tokens = ("", UNKNOWN, *self.vocabulary)
             return Texts.of("".join(tokens[code] for code in row) for row in rows)
@@ -258,7 +295,10 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[text] for tokens=bpe (words, characters and bytes need none); got none") from error
+        raise ValueError(
+            "expected the extra vaestro[text] for tokens=bpe (words, characters and bytes need "
+            "none); got none"
+        ) from error
     return tokenizers
 
 
@@ -268,7 +308,9 @@ def _trained_pieces(texts: Texts, size: int) -> str:
     pieces.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = library.decoders.ByteLevel()
     alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
-    trainer = library.trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False
+    )
     every = max(1, -(-sum(map(len, texts.lines)) // LEARNED_FROM))
     pieces.train_from_iterator(texts.lines[::every].tolist(), trainer)
     return str(pieces.to_str())

@@ -16,18 +16,24 @@ def check_dtype(dtype: str | None, *, draws: bool = False) -> None:
     if dtype not in (None, *DTYPES):
         raise ValueError(f"expected dtype own or float; got {dtype!r}")
     if dtype is not None and draws:
-        raise ValueError(f"expected dtype={dtype} for means; got it for draws, which are values of the data")
+        raise ValueError(
+            f"expected dtype={dtype} for means; got it for draws, which are values of the data"
+        )
 
 
-def means(space: Space, x: np.ndarray, dtype: str | None = None, *, most_probable: bool = False) -> Any:
-    """Turn means of p(x | z), (N, *X) inside, into the user's layout and units: an array, a Frame, or Texts.
+def means(
+    space: Space, x: np.ndarray, dtype: str | None = None, *, most_probable: bool = False
+) -> Any:
+    """Turn means of p(x | z), (N, *X) inside, into the user's layout and units: an array, a Frame,
+    or Texts.
 
     Args:
         space: what the data are.
         x: means; of categories and tokens the most probable codes.
-        dtype: None writes the user's own dtype, which rounds where that holds whole numbers alone, but probabilities of binary arrays.
-            "own" rounds these too, to the more probable of the two values. "float" rounds nothing: expected levels, counts and numbers off
-            their grid. It is float32, or float64 where the user's values are or need that.
+        dtype: None writes the user's own dtype, which rounds where that holds whole numbers alone,
+            but probabilities of binary arrays. "own" rounds these too, to the more probable of the
+            two values. "float" rounds nothing: expected levels, counts and numbers off their grid.
+            It is float32, or float64 where the user's values are or need that.
         most_probable: the codes are most probable values of categories.
 
     Raises:
@@ -37,7 +43,9 @@ def means(space: Space, x: np.ndarray, dtype: str | None = None, *, most_probabl
     if dtype is not None and space.kind is Kind.TOKENS:
         raise ValueError(f"expected no dtype for texts, which have no mean; got {dtype}")
     if most_probable or space.kind in (Kind.TABLE, Kind.TOKENS, Kind.CATEGORY):
-        return space.outward(x, exact=most_probable or space.kind is Kind.CATEGORY or dtype != "float")
+        return space.outward(
+            x, exact=most_probable or space.kind is Kind.CATEGORY or dtype != "float"
+        )
     if dtype == "own" and space.kind is Kind.BINARY:
         return space.outward(x)
     if dtype == "float" or (dtype is None and space.kind is Kind.BINARY):
@@ -46,7 +54,8 @@ def means(space: Space, x: np.ndarray, dtype: str | None = None, *, most_probabl
 
 
 def rounding(space: Space, dtype: str | None = None) -> str:
-    """Say to what `means` are rounded, or that they are probabilities, with the option for the other; nothing where neither holds."""
+    """Say to what `means` are rounded, or that they are probabilities, with the option for the
+    other; nothing where neither holds."""
     if space.kind in (Kind.TOKENS, Kind.CATEGORY) or dtype == "float":
         return ""
     if dtype is None and space.kind is Kind.BINARY:
@@ -54,7 +63,16 @@ def rounding(space: Space, dtype: str | None = None) -> str:
     if space.kind is Kind.TABLE:
         numbers = [c for c in space.columns if c.kind in (Kind.REAL, Kind.COUNT)]
         cut = any(c.resolution or np.dtype(c.dtype).kind in "iu" for c in numbers)
-        return "numbers are rounded to values of their columns (--dtype float writes means as they are)" if cut else ""
+        return (
+            "numbers are rounded to values of their columns (--dtype float writes means as they "
+            "are)"
+            if cut
+            else ""
+        )
     if space.kind is Kind.BINARY:
         return "each cell is the more probable value (--dtype float writes probabilities)"
-    return "" if space.floating else f"means are rounded to {space.dtype} (--dtype float writes them as they are)"
+    return (
+        ""
+        if space.floating
+        else f"means are rounded to {space.dtype} (--dtype float writes them as they are)"
+    )

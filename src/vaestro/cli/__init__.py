@@ -1,4 +1,5 @@
-"""The command line: one function a command. A user's mistake is one line on stderr and exit code 2."""
+"""The command line: one function a command. A user's mistake is one line on stderr and exit code
+2."""
 
 from vaestro.cli.main import main
 

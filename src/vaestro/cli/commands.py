@@ -22,7 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train variational autoencoders, know how good they are, and use their latent space.\n\n"
-    "Everywhere: --quiet prints nothing but errors, --debug shows where an error came from, --version. "
+    "Everywhere: --quiet prints nothing but errors, --debug shows where an error came from, "
+    "--version. "
     "Where a command takes RUN, leaving it out means the newest run under runs/.",
 )
 
@@ -35,35 +36,73 @@ EXTRAS = {
     "text": "tokenizers",
     "counts": "h5py",
 }
-RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/."),
+]
+Output = Annotated[
+    str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
-Split = Annotated[str | None, typer.Option(help="train, valid, test or all; by default a file's every row, or else test.")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, valid, test or all; by default a file's every row, or else test."),
+]
 TopP = Annotated[
-    float | None, typer.Option("--top-p", help="Of texts: draw from the most probable tokens that together reach this.  [default: 1]")
+    float | None,
+    typer.Option(
+        "--top-p",
+        help="Of texts: draw from the most probable tokens that together reach this.  [default: 1]",
+    ),
 ]
 Heat = Annotated[
-    float | None, typer.Option("--token-temperature", help="Of texts: divides each token's logits; 1 draws from the model.  [default: 1]")
+    float | None,
+    typer.Option(
+        "--token-temperature",
+        help="Of texts: divides each token's logits; 1 draws from the model.  [default: 1]",
+    ),
 ]
-Beam = Annotated[int | None, typer.Option("--beam", help="Of texts: sentences that the search for the most probable keeps.  [default: 1]")]
+Beam = Annotated[
+    int | None,
+    typer.Option(
+        "--beam",
+        help="Of texts: sentences that the search for the most probable keeps.  [default: 1]",
+    ),
+]
 Condition = Annotated[
-    list[str] | None, typer.Option("--condition", metavar="NAME=VALUE", help="A value of each condition the model was trained with.")
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="A value of each condition the model was trained with.",
+    ),
 ]
 ConditionOfAll = Annotated[
     list[str] | None,
-    typer.Option("--condition", metavar="NAME=VALUE", help="What is given to all rows in place of the source's own; may be repeated."),
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="What is given to all rows in place of the source's own; may be repeated.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="own: means in the data's own dtype, rounded if that holds whole numbers only. float: means as they are, and of numbers in a "
-        "table off their grid. A .png always shows means.  [default: own; of binary arrays probabilities]",
+        help="own: means in the data's own dtype, rounded if that holds whole numbers only. "
+        "float: means as they are, and of numbers in a "
+        "table off their grid. A .png always shows means.  [default: own; of binary arrays "
+        "probabilities]",
     ),
 ]
-Some = Annotated[int | None, typer.Option("-n", help="Number of rows, taken at equal distances.  [default: all; 32 in a .png]")]
+Some = Annotated[
+    int | None,
+    typer.Option(
+        "-n", help="Number of rows, taken at equal distances.  [default: all; 32 in a .png]"
+    ),
+]
 
 
 @app.command()
@@ -71,83 +110,177 @@ def train(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a path to .npy, .npz, IDX, .csv, .parquet, "
+            help="mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a "
+            "path to .npy, .npz, IDX, .csv, .parquet, "
             ".json or .txt, or hf:OWNER/NAME; "
             "with options after a colon."
         ),
     ] = None,
-    run: Annotated[str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")] = None,
-    latent: Annotated[int | None, typer.Option("--latent", "--latent-dim", help="Latent units.  [default: 32]")] = None,
-    likelihood: Annotated[str | None, typer.Option(help="p(x|z).  [default: by the kind of data]")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")
+    ] = None,
+    latent: Annotated[
+        int | None, typer.Option("--latent", "--latent-dim", help="Latent units.  [default: 32]")
+    ] = None,
+    likelihood: Annotated[
+        str | None, typer.Option(help="p(x|z).  [default: by the kind of data]")
+    ] = None,
     posterior: Annotated[str | None, typer.Option(help="q(z|x).  [default: normal]")] = None,
-    prior: Annotated[str | None, typer.Option(help="p(z).  [default: normal; uniform for discrete latents]")] = None,
-    network: Annotated[str | None, typer.Option(help="Encoder and decoder.  [default: conv for larger images, else residual]")] = None,
-    encoder: Annotated[str | None, typer.Option(help="The encoder alone, such as my_module:MyEncoder.")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="p(z).  [default: normal; uniform for discrete latents]")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="Encoder and decoder.  [default: conv for larger images, else residual]"),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The encoder alone, such as my_module:MyEncoder.")
+    ] = None,
     decoder: Annotated[str | None, typer.Option(help="The decoder alone.")] = None,
     condition: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Attribute or column to condition on; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Attribute or column to condition on; may be repeated."
+        ),
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="elbo, iwae:k=5, miwae, ciwae.  [default: elbo]")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="elbo, iwae:k=5, miwae, ciwae.  [default: elbo]")
+    ] = None,
     gradient: Annotated[
-        str | None, typer.Option(help="Gradient estimator.  [default: pathwise; gumbel-softmax for discrete latents]")
+        str | None,
+        typer.Option(
+            help="Gradient estimator.  [default: pathwise; gumbel-softmax for discrete latents]"
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="Optimiser.  [default: adamw]")] = None,
-    beta: Annotated[str | None, typer.Option(help="Weight of the KL: a number, or warmup:share=0.1.  [default: 1]")] = None,
+    beta: Annotated[
+        str | None,
+        typer.Option(help="Weight of the KL: a number, or warmup:share=0.1.  [default: 1]"),
+    ] = None,
     free_bits: Annotated[
-        str | None, typer.Option(metavar="NATS", help="Rate of each unit that costs nothing, or 5:group=all,smooth=0.5 of all units.")
+        str | None,
+        typer.Option(
+            metavar="NATS",
+            help="Rate of each unit that costs nothing, or 5:group=all,smooth=0.5 of all units.",
+        ),
     ] = None,
     capacity: Annotated[
-        str | None, typer.Option(metavar="OPTIONS", help="Press the rate to a capacity that grows, such as to=25,share=0.5,gamma=100.")
+        str | None,
+        typer.Option(
+            metavar="OPTIONS",
+            help="Press the rate to a capacity that grows, such as to=25,share=0.5,gamma=100.",
+        ),
     ] = None,
     penalty: Annotated[
-        list[str] | None, typer.Option(help="On the aggregate posterior, such as total-correlation:weight=5; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="On the aggregate posterior, such as total-correlation:weight=5; may be repeated."
+        ),
     ] = None,
     aggressive: Annotated[
-        bool | None, typer.Option("--aggressive", help="Let the encoder catch up before each step, while the code's information rises.")
+        bool | None,
+        typer.Option(
+            "--aggressive",
+            help="Let the encoder catch up before each step, while the code's information rises.",
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Options known under a name, such as beta-tcvae:beta=6 (vaestro parts recipe); others given win.")
+        str | None,
+        typer.Option(
+            help="Options known under a name, such as beta-tcvae:beta=6 (vaestro parts recipe); "
+            "others given win."
+        ),
     ] = None,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PART",
-            help="Part that is not trained, such as posterior: it keeps the weights of --init RUN. May be repeated.",
+            help="Part that is not trained, such as posterior: it keeps the weights of --init "
+            "RUN. May be repeated.",
         ),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]")
+        float | None,
+        typer.Option(
+            help="Passes over the training data.  [default: 20, or 4,000 steps if more; texts 20]"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time, in place of epochs; made into steps before the first.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", "--batch-size", help="Data in a step.  [default: 128, less if few data]")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time, in place of epochs; made into steps before the first."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch", "--batch-size", help="Data in a step.  [default: 128, less if few data]"
+        ),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.002]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights.  [default: by the length of the run]")] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.  [default: 10 sqrt(cells)]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of the average of the weights.  [default: by the length of the run]"
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient.  [default: 10 sqrt(cells)]")
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after this many validations without a lower validation loss.  [default: never]")
+        int | None,
+        typer.Option(
+            help="Stop after this many validations without a lower validation loss.  [default: "
+            "never]"
+        ),
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Weights to keep: best by validation loss after all schedules, or last.  [default: best]")
+        str | None,
+        typer.Option(
+            help="Weights to keep: best by validation loss after all schedules, or last.  "
+            "[default: best]"
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.  [default: 32]")] = None,
-    compile: Annotated[str | None, typer.Option(help="off, trace (steps run from a record), on or auto.  [default: auto]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that decode streamed data.  [default: one a processor]")] = None,
-    config: Annotated[str | None, typer.Option(help="A YAML of these options, such as a run's config.yaml; options here win.")] = None,
+    compile: Annotated[
+        str | None,
+        typer.Option(help="off, trace (steps run from a record), on or auto.  [default: auto]"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Threads that decode streamed data.  [default: one a processor]"),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="A YAML of these options, such as a run's config.yaml; options here win."
+        ),
+    ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; --epochs, --steps, --device, --workers may be given.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a stopped run; --epochs, --steps, --device, --workers may be given.",
+        ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Start from another run's weights. The data are read into that run's space (offsets, scales, columns, categories and "
-            "conditions, matched by name). Model options that are not given come from that run. Only the prior may differ.",
+            help="Start from another run's weights. The data are read into that run's space "
+            "(offsets, scales, columns, categories and "
+            "conditions, matched by name). Model options that are not given come from that run. "
+            "Only the prior may differ.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Train a VAE and write a run's folder.
@@ -159,20 +292,57 @@ def train(
     from vaestro.runs import result as result_of
 
     options: dict[str, Any] = {
-        "latent": latent, "likelihood": likelihood, "posterior": posterior, "prior": prior, "network": network, "encoder": encoder,
-        "decoder": decoder, "condition": [unquoted(name) for name in condition or []] or None, "objective": objective,
-        "gradient": gradient, "optimizer": optimizer, "beta": beta, "free_bits": free_bits, "capacity": capacity,
-        "penalty": penalty or None, "aggressive": aggressive, "recipe": recipe, "freeze": freeze or None,
-        "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch,
-        "lr": lr, "seed": seed, "ema": ema, "clip": clip, "patience": patience, "keep": keep, "device": device, "precision": precision,
-        "compile": compile, "init": init, "workers": workers,
-    }  # fmt: skip
+        "latent": latent,
+        "likelihood": likelihood,
+        "posterior": posterior,
+        "prior": prior,
+        "network": network,
+        "encoder": encoder,
+        "decoder": decoder,
+        "condition": [unquoted(name) for name in condition or []] or None,
+        "objective": objective,
+        "gradient": gradient,
+        "optimizer": optimizer,
+        "beta": beta,
+        "free_bits": free_bits,
+        "capacity": capacity,
+        "penalty": penalty or None,
+        "aggressive": aggressive,
+        "recipe": recipe,
+        "freeze": freeze or None,
+        "epochs": epochs,
+        "steps": steps,
+        "minutes": minutes,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "ema": ema,
+        "clip": clip,
+        "patience": patience,
+        "keep": keep,
+        "device": device,
+        "precision": precision,
+        "compile": compile,
+        "init": init,
+        "workers": workers,
+    }
     if resume is not None:
         if dry_run or force or config or run or source:
-            raise ValueError("expected --resume RUN with at most --epochs, --steps, --device or --workers; got more")
+            raise ValueError(
+                "expected --resume RUN with at most --epochs, --steps, --device or --workers; "
+                "got more"
+            )
         job = Job.resumed(resume, **options)
     else:
-        job = Job.new(source, run=run, force=force, config=config, dry=dry_run, progress=console.reading, **options)
+        job = Job.new(
+            source,
+            run=run,
+            force=force,
+            config=config,
+            dry=dry_run,
+            progress=console.reading,
+            **options,
+        )
     training = job.training
     writes = job.writes
     if not writes:
@@ -180,11 +350,21 @@ def train(
     for note in job.notes:
         console.say(f"{'# ' if dry_run else ''}{note}")
     for finding in job.lint():
-        for text in list(finding.lines())[: 1 if dry_run else None]:  # a remedy starts from the run's files, which a dry run has not
+        # a remedy starts from the run's files, which a dry run has not
+        for text in list(finding.lines())[: 1 if dry_run else None]:
             console.say(f"{'# ' if dry_run else ''}{text}")
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in training.model.named_children()}
-    parameters = f"{sum(sizes.values()):,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
-    console.say(f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on {training.device}")
+    sizes = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in training.model.named_children()
+    }
+    parameters = (
+        f"{sum(sizes.values()):,} parameters "
+        f"({', '.join(f'{k} {v:,}' for k, v in sizes.items() if v)})"
+    )
+    console.say(
+        f"{'# ' if dry_run else ''}{parameters}, {training.steps:,} steps of {training.batch} on "
+        f"{training.device}"
+    )
     if dry_run:
         print(dump_config(job.config), end="")
         return
@@ -193,7 +373,10 @@ def train(
             console.watch(job)
     except KeyboardInterrupt:
         if writes:
-            console.say(f"stopped at step {training.index:,} of {training.steps:,}; go on with: vaestro train --resume {job.path}")
+            console.say(
+                f"stopped at step {training.index:,} of {training.steps:,}; go on with: vaestro "
+                f"train --resume {job.path}"
+            )
             raise typer.Exit(130) from None
         raise
     if not writes:
@@ -206,7 +389,9 @@ def train(
     if len(rows):
         console.say(result_of(training.model, rows))
     else:
-        console.say(f"no held-out data to evaluate on: {describe(job.data.train, len(job.data.train))} only")
+        console.say(
+            f"no held-out data to evaluate on: {describe(job.data.train, len(job.data.train))} only"
+        )
 
 
 @app.command()
@@ -214,21 +399,34 @@ def evaluate(
     run: RunArgument = None,
     methods: Annotated[
         str,
-        typer.Option(help="Some of elbo, iwae, ais, gap, information, with options: elbo,ais:chains=16,n=100 (vaestro parts method)."),
+        typer.Option(
+            help="Some of elbo, iwae, ais, gap, information, with options: "
+            "elbo,ais:chains=16,n=100 (vaestro parts method)."
+        ),
     ] = "elbo,iwae",
     k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
-    split: Annotated[str | None, typer.Option(help="test, valid or train.  [default: test; every row of --data without splits]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of rows to evaluate, drawn at random by --seed.")] = None,
-    data: Annotated[str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="test, valid or train.  [default: test; every row of --data without splits]"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Number of rows to evaluate, drawn at random by --seed.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other data of the same kind.  [default: the run's own]")
+    ] = None,
     condition: ConditionOfAll = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
 
-    ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model how far above it log p(x)
-    can lie. gap takes apart what lies between the ELBO and log p(x), information what the rate is made of. A stopped
-    evaluation goes on where it was when the same command is given again.
+    ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model
+    how far above it log p(x) can lie. gap takes apart what lies between the ELBO and log p(x),
+    information what the rate is made of. A stopped evaluation goes on where it was when the same
+    command is given again.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
@@ -248,10 +446,16 @@ def evaluate(
     weights = opened.weights_sha256()
     source = data or opened.config["source"]
     if data:
-        rows, changed = load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)), []
+        rows, changed = (
+            load_rows(source, model.space, split, given=model.given, conditions=_pairs(condition)),
+            [],
+        )
         say_read(rows)
     elif condition:
-        raise ValueError("expected --condition with --data, for data that do not say theirs; got it for the run's own data")
+        raise ValueError(
+            "expected --condition with --data, for data that do not say theirs; got it for the "
+            "run's own data"
+        )
     else:
         own = opened.data()
         rows, changed = own.split(split or "test"), opened.changed(own, split or "test")
@@ -260,10 +464,22 @@ def evaluate(
     rows = rows.fixed()
     every = len(rows)
     folder = opened.path / "evaluating"
-    steps = evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, folder=folder, rank=rank, processes=processes)
+    steps = evaluating(
+        model,
+        rows,
+        k=k,
+        methods=methods,
+        limit=limit,
+        seed=seed,
+        folder=folder,
+        rank=rank,
+        processes=processes,
+    )
     evaluation = None
     try:
-        for _, evaluation in console.progress(steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"):
+        for _, evaluation in console.progress(
+            steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"
+        ):
             if evaluation is not None and rank == 0:
                 evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
                 opened.save_evaluation(evaluation, rows, source, weights)
@@ -276,7 +492,10 @@ def evaluate(
     _say_unread(rows)
     for warning in evaluation.warnings[len(changed) :]:
         console.say(f"note: {warning}")
-    console.say(f"wrote {opened.path}/evaluation.json and evaluation.npz after {duration(time.perf_counter() - start)}")
+    console.say(
+        f"wrote {opened.path}/evaluation.json and evaluation.npz after "
+        f"{duration(time.perf_counter() - start)}"
+    )
 
 
 def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
@@ -290,29 +509,42 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
         console.say(estimate.sentence(describe(rows, len(estimate.nats))) + estimate.bits)
         for note in estimate.notes():
             console.say(f"    {note}")
-    gaps = ", ".join(f"{m.upper()} by {plus_minus(gap)}" for m, gap in evaluation.simulated_gaps().items())
+    gaps = ", ".join(
+        f"{m.upper()} by {plus_minus(gap)}" for m, gap in evaluation.simulated_gaps().items()
+    )
     if gaps:
-        console.say(f"on data drawn from the model, log p(x) lies above the lower bounds by at most: {gaps} nats")
+        console.say(
+            f"on data drawn from the model, log p(x) lies above the lower bounds by at most: "
+            f"{gaps} nats"
+        )
     if evaluation.gap is not None:
         console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
         for note in evaluation.gap.notes():
             console.say(f"    {note}")
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
-    console.say(f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the ELBO)")
+    console.say(
+        f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the "
+        f"ELBO)"
+    )
 
 
 @app.command()
 def diagnose(
     run: RunArgument = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Print nothing but the command that mends the worst finding.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Print nothing but the command that mends the worst finding."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what diagnosis.json holds.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Say what is wrong with a run, in words, with the evidence and the remedy, and write RUN/diagnosis.json and .npz.
+    """Say what is wrong with a run, in words, with the evidence and the remedy, and write
+    RUN/diagnosis.json and .npz.
 
-    Posterior collapse is judged by whether the encoder's output depends on its input, never by a small KL alone.
+    Posterior collapse is judged by whether the encoder's output depends on its input, never by a
+    small KL alone.
 
     Example: vaestro diagnose runs/mine
     """
@@ -320,7 +552,11 @@ def diagnose(
     found = opened.diagnose(seed=seed, device=_device(device))
     if fix:
         worst = next((f for f in found.findings if f.severity != "note"), None)
-        nothing = f"# nothing to mend: {found.verdict}" if worst is None else f"# no command for {worst.name}: {worst.no_remedy}"
+        nothing = (
+            f"# nothing to mend: {found.verdict}"
+            if worst is None
+            else f"# no command for {worst.name}: {worst.no_remedy}"
+        )
         print((worst and worst.remedy) or nothing)
         return
     if json:
@@ -339,17 +575,27 @@ def diagnose(
 @app.command()
 def gradients(
     run: RunArgument = None,
-    k: Annotated[str | None, typer.Option(help="Numbers of draws, such as 1,8,64.  [default: the run's own, and 8]")] = None,
-    estimator: Annotated[
-        list[str] | None, typer.Option(help="An estimator with its options; may be repeated.  [default: every one that has a meaning]")
+    k: Annotated[
+        str | None,
+        typer.Option(help="Numbers of draws, such as 1,8,64.  [default: the run's own, and 8]"),
     ] = None,
-    bound: Annotated[str | None, typer.Option(help="elbo or iwae.  [default: the run's own]")] = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An estimator with its options; may be repeated.  [default: every one that has "
+            "a meaning]"
+        ),
+    ] = None,
+    bound: Annotated[
+        str | None, typer.Option(help="elbo or iwae.  [default: the run's own]")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Independent draws of the noise.")] = 40,
     json: Annotated[bool, typer.Option("--json", help="Print what gradients.json holds.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Measure variance and signal-to-noise of every gradient estimator on a run's model and data: RUN/gradients.json and .png.
+    """Measure variance and signal-to-noise of every gradient estimator on a run's model and data:
+    RUN/gradients.json and .png.
 
     Example: vaestro gradients runs/mine --k 1,8,64
     """
@@ -362,7 +608,14 @@ def gradients(
         raise ValueError(f"expected numbers of draws as 1,8,64; got {k!r}") from None
     if json:
         console.quiet = True
-    steps = opened.gradients(k=draws, estimators=estimator, bound=bound, repeats=repeats, seed=seed, device=_device(device))
+    steps = opened.gradients(
+        k=draws,
+        estimators=estimator,
+        bound=bound,
+        repeats=repeats,
+        seed=seed,
+        device=_device(device),
+    )
     found = None
     for _, found in console.progress(steps, f"{repeats} gradients of each estimator"):
         pass
@@ -377,36 +630,57 @@ def gradients(
                 console.say(title(found, lines[0][1]))
                 width = max(len(name) for name, _ in lines)
                 for name, row in lines:
-                    console.say(f"    {name:<{width}}  variance {row.variance:9.3g}  {sentence(row, lines[0][1])}")
+                    console.say(
+                        f"    {name:<{width}}  variance {row.variance:9.3g}  "
+                        f"{sentence(row, lines[0][1])}"
+                    )
                 over = lines[0][1].batches
                 if over is not None:
-                    console.say(f"    {'over batches':<{width}}  variance {over:9.3g}  for scale: with other data at each step")
+                    console.say(
+                        f"    {'over batches':<{width}}  variance {over:9.3g}  for scale: with "
+                        f"other data at each step"
+                    )
     console.say(f"wrote {opened.path}/gradients.json and gradients.png")
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated.")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated."),
+    ] = None,
     exact: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE.npz",
-            help="Exact log p(x) of each datum, an array log_px, with options after a colon: unit=bits|nats (of the whole datum), "
+            help="Exact log p(x) of each datum, an array log_px, with options after a colon: "
+            "unit=bits|nats (of the whole datum), "
             "measure=counting|lebesgue, given=CONDITION; may be repeated.",
         ),
     ] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Also write .png (a picture), .json (all of it) or .csv.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", help="Also write .png (a picture), .json (all of it) or .csv."
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Say which runs' numbers may be compared, which may not, and what follows: a table, sentences, and a chart of intervals.
+    """Say which runs' numbers may be compared, which may not, and what follows: a table, sentences,
+    and a chart of intervals.
 
-    Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o comparison.png
+    Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o
+    comparison.png
     """
     from vaestro.comparison import compare
     from vaestro.comparison.words import report
     from vaestro.data.writers import check_output
 
-    path = None if output is None else check_output(output, force=force, suffixes=(".png", ".json", ".csv"))
+    path = (
+        None
+        if output is None
+        else check_output(output, force=force, suffixes=(".png", ".json", ".csv"))
+    )
     files: dict[str, str] = {}
     for text in exact or []:
         name, equals, file = text.partition("=")
@@ -425,20 +699,28 @@ def compare(
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN ...]", help="Folders of runs; by default the newest under runs/. Several are compared."),
+        typer.Argument(
+            metavar="[RUN ...]",
+            help="Folders of runs; by default the newest under runs/. Several are compared.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", help="The .html to write.  [default: report.html in the run's folder, or in the one that holds all]"
+            "-o",
+            "--output",
+            help="The .html to write.  [default: report.html in the run's folder, or in the one "
+            "that holds all]",
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,
 ) -> None:
-    """Write a report as one HTML file that stands for itself: the result, findings, curves, pictures, and what repeats the run.
+    """Write a report as one HTML file that stands for itself: the result, findings, curves,
+    pictures, and what repeats the run.
 
-    What is missing or of earlier weights is made first: evaluation, diagnosis, pictures. A report of the same runs is written anew.
+    What is missing or of earlier weights is made first: evaluation, diagnosis, pictures. A report
+    of the same runs is written anew.
 
     Example: vaestro report runs/mine --open
     """
@@ -457,11 +739,22 @@ def sample(
     run: RunArgument = None,
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="The file to write.  [default: RUN/samples.png, .txt, .csv or .npz]")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file to write.  [default: RUN/samples.png, .txt, .csv or .npz]",
+        ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Multiplies the prior's standard deviation.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(help="Multiplies the prior's standard deviation.")
+    ] = 1.0,
     mean: Annotated[
-        bool | None, typer.Option("--mean/--draws", help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]")
+        bool | None,
+        typer.Option(
+            "--mean/--draws",
+            help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
+        ),
     ] = None,
     condition: Condition = None,
     dtype: Dtype = None,
@@ -483,18 +776,44 @@ def sample(
     opened = _open(run)
     model = opened.model()
     texts = model.space.kind == "tokens"
-    default = "samples.txt" if texts else "samples.csv" if model.space.columns else "samples.png" if model.space.image else "samples.npz"
+    default = (
+        "samples.txt"
+        if texts
+        else "samples.csv"
+        if model.space.columns
+        else "samples.png"
+        if model.space.image
+        else "samples.npz"
+    )
     path = check_output(output or opened.path / default, force=force)
     given = latents.conditions(model, _pairs(condition), n)
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
     decoding = _decoding(top_p, token_temperature, beam)
     shown = dtype_of(model.space, picture and mean, dtype)
-    drawn = latents.sample(model, n, given=given, temperature=temperature, seed=seed, mean=mean, decoding=decoding, dtype=shown)
-    what = ("most probable texts" if texts else "means of p(x|z)") + " at draws of z" if mean else "draws"
+    drawn = latents.sample(
+        model,
+        n,
+        given=given,
+        temperature=temperature,
+        seed=seed,
+        mean=mean,
+        decoding=decoding,
+        dtype=shown,
+    )
+    what = (
+        ("most probable texts" if texts else "means of p(x|z)") + " at draws of z"
+        if mean
+        else "draws"
+    )
     if picture:
         of = f" with {', '.join(condition)}" if condition else ""
-        write_grid(path, {"": drawn}, model.space, f"{n} {what} from {opened.path}{of}, temperature {temperature:g}")
+        write_grid(
+            path,
+            {"": drawn},
+            model.space,
+            f"{n} {what} from {opened.path}{of}, temperature {temperature:g}",
+        )
     else:
         if isinstance(drawn, Frame):
             drawn = Frame({**drawn.columns, **condition_columns(model.given, _pairs(condition), n)})
@@ -505,15 +824,28 @@ def sample(
 @app.command("fit-prior")
 def fit_prior(
     run: RunArgument = None,
-    prior: Annotated[str, typer.Option(help="The prior to fit: mixture, vamp, maf, coupling, autoregressive, with options.")] = "mixture",
-    output: Annotated[str | None, typer.Option("--run", metavar="DIR", help="The new run's folder.  [default: RUN-PRIOR]")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.  [default: 5]")] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="The prior to fit: mixture, vamp, maf, coupling, autoregressive, with options."
+        ),
+    ] = "mixture",
+    output: Annotated[
+        str | None,
+        typer.Option("--run", metavar="DIR", help="The new run's folder.  [default: RUN-PRIOR]"),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training data.  [default: 5]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.01]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with samples before and after.
+    """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with
+    samples before and after.
 
     A run whose bound is lower than before is not kept, unless --force is given.
 
@@ -527,19 +859,31 @@ def fit_prior(
     opened = _open(run)
     job = prepare(opened, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
     count = sum(p.numel() for p in job.training.parameters)
-    console.say(f"{count:,} parameters of the prior {prior}, {job.training.steps:,} steps of {job.training.batch}; all else is frozen")
+    console.say(
+        f"{count:,} parameters of the prior {prior}, {job.training.steps:,} steps of "
+        f"{job.training.batch}; all else is frozen"
+    )
     try:
         with job:
             console.watch(job)
     except KeyboardInterrupt:
-        console.say(f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: vaestro train --resume {job.path}")
+        console.say(
+            f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: "
+            f"vaestro train --resume {job.path}"
+        )
         raise typer.Exit(130) from None
     found = finish(opened, job, force=force)
     samples = [f", samples in {path}" if found.kept else "" for path in found.samples]
-    console.say(f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {found.n:,} {found.split} data){samples[0]}")
+    console.say(
+        f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {found.n:,} {found.split} "
+        f"data){samples[0]}"
+    )
     console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats{samples[1]}")
     if not found.kept:
-        print(f"vaestro: {found.sentence()}: {job.path} was not written (--force writes it)", file=sys.stderr)
+        print(
+            f"vaestro: {found.sentence()}: {job.path} was not written (--force writes it)",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
     console.say(f"{found.sentence()}; wrote {job.path}/")
 
@@ -549,7 +893,9 @@ def encode(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
     output: Output,
-    sample: Annotated[int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")] = 0,
+    sample: Annotated[
+        int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")
+    ] = 0,
     split: Split = None,
     condition: ConditionOfAll = None,
     seed: Seed = 0,
@@ -567,14 +913,23 @@ def encode(
     from vaestro.data.writers import check_output, write_arrays
 
     opened = _open(run)
-    path = check_output(output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad"))
+    path = check_output(
+        output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
+    )
     annotated = path.suffix.lower() == ".h5ad"
-    if annotated and (source.lower().partition(":")[0][-5:] != ".h5ad" or split not in (None, "all")):
-        raise ValueError(f"expected every row of an .h5ad file to write its latents beside; got {source}{f' ({split})' if split else ''}")
+    if annotated and (
+        source.lower().partition(":")[0][-5:] != ".h5ad" or split not in (None, "all")
+    ):
+        raise ValueError(
+            f"expected every row of an .h5ad file to write its latents beside; got "
+            f"{source}{f' ({split})' if split else ''}"
+        )
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    rows = load_rows(
+        _like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition)
+    )
     say_read(rows)
     codes = latents.encode(model, rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
@@ -586,7 +941,10 @@ def encode(
     _say_unread(rows)
     console.warn(empty_code.warning(opened))
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
-    console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} units each, to {path}")
+    console.say(
+        f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} "
+        f"units each, to {path}"
+    )
 
 
 @app.command()
@@ -594,7 +952,9 @@ def decode(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
     output: Output,
-    sample: Annotated[bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")
+    ] = False,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -603,7 +963,8 @@ def decode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at given latents: probabilities for binary data, the most probable value for categories and texts.
+    """Write the likelihood's mean at given latents: probabilities for binary data, the most
+    probable value for categories and texts.
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """
@@ -615,12 +976,19 @@ def decode(
     path = check_output(output, force=force)
     model = opened.model()
     z = read_latents(file)
-    decoding, given = _decoding(top_p, token_temperature, beam), latents.conditions(model, _pairs(condition), len(z))
+    decoding, given = (
+        _decoding(top_p, token_temperature, beam),
+        latents.conditions(model, _pairs(condition), len(z)),
+    )
     picture = path.suffix.lower() == ".png"
     shown = dtype_of(model.space, picture and not sample, dtype)
-    x = latents.decode(model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=shown)
+    x = latents.decode(
+        model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=shown
+    )
     if picture:
-        write_grid(path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}")
+        write_grid(
+            path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}"
+        )
     else:
         write(path, x, model.space, "float" if sample else dtype)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
@@ -638,7 +1006,8 @@ def reconstruct(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at each datum's code, of texts the most probable one; a .png shows data and reconstructions in turn.
+    """Write the likelihood's mean at each datum's code, of texts the most probable one; a .png
+    shows data and reconstructions in turn.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
@@ -650,11 +1019,18 @@ def reconstruct(
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    rows = load_rows(
+        _like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition)
+    )
     say_read(rows)
     every = len(rows)
     rows, places = spread(rows, n, picture)
-    means = latents.reconstruct(model, rows, decoding=_decoding(None, None, beam), dtype=dtype_of(model.space, picture, dtype))
+    means = latents.reconstruct(
+        model,
+        rows,
+        decoding=_decoding(None, None, beam),
+        dtype=dtype_of(model.space, picture, dtype),
+    )
     _say_unread(rows)
     if picture:
         write_grid(
@@ -677,7 +1053,9 @@ def interpolate(
     j: Annotated[int, typer.Argument(metavar="J", help="The number of another.")],
     output: Output,
     steps: Annotated[int, typer.Option(help="Codes from one to the other, both among them.")] = 9,
-    path: Annotated[str, typer.Option(help="linear, or spherical: along the great circle.")] = "linear",
+    path: Annotated[
+        str, typer.Option(help="linear, or spherical: along the great circle.")
+    ] = "linear",
     split: Split = None,
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
@@ -695,27 +1073,49 @@ def interpolate(
     opened = _open(run)
     file = check_output(output, force=force)
     model = opened.model()
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    rows = load_rows(
+        _like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition)
+    )
     say_read(rows)
     picture = file.suffix.lower() == ".png"
     shown = dtype_of(model.space, picture, dtype)
-    made = latents.interpolate(model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam), dtype=shown)
+    made = latents.interpolate(
+        model, rows, i, j, steps=steps, path=path, decoding=_decoding(None, None, beam), dtype=shown
+    )
     if picture:
-        write_grid(file, {"": made}, model.space, f"from {i} to {j} of {source} by {opened.path}", columns=steps)
+        write_grid(
+            file,
+            {"": made},
+            model.space,
+            f"from {i} to {j} of {source} by {opened.path}",
+            columns=steps,
+        )
     else:
         write(file, made, model.space, dtype)
     console.warn(empty_code.warning(opened))
-    console.say(f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}")
+    console.say(
+        f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}"
+    )
 
 
 @app.command()
 def edit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
-    attribute: Annotated[str, typer.Option(metavar="NAME", help="An attribute of the training data, or NAME=VALUE, such as digit=7.")],
+    attribute: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="An attribute of the training data, or NAME=VALUE, such as digit=7.",
+        ),
+    ],
     output: Output,
     amount: Annotated[
-        float, typer.Option(help="1 is the step from data without the value to those with it, or one of a number's units; negative: back.")
+        float,
+        typer.Option(
+            help="1 is the step from data without the value to those with it, or one of a "
+            "number's units; negative: back."
+        ),
     ] = 1.0,
     split: Split = None,
     condition: ConditionOfAll = None,
@@ -726,7 +1126,8 @@ def edit(
 ) -> None:
     """Add so much of an attribute to each datum's code, and write what that decodes to.
 
-    A .png shows the data, their reconstructions without the edit, and with it, so that what the edit changes can be seen.
+    A .png shows the data, their reconstructions without the edit, and with it, so that what the
+    edit changes can be seen.
 
     The attribute is looked for in the data that the run was trained on, and else in SOURCE.
 
@@ -739,36 +1140,66 @@ def edit(
     opened = _open(run)
     path = check_output(output, force=force)
     model, picture = opened.model(), path.suffix.lower() == ".png"
-    rows = load_rows(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    rows = load_rows(
+        _like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition)
+    )
     say_read(rows)
     chosen, places = spread(rows, n, picture)
     name, value = next(iter(_pairs([attribute]).items())) if "=" in attribute else (attribute, None)
     trained = opened.data().train.spread(latents.KNOWN).fixed()
-    along = latents.direction(model, trained if name in latents.attributes(trained) else rows.fixed(), name, value)
+    along = latents.direction(
+        model, trained if name in latents.attributes(trained) else rows.fixed(), name, value
+    )
     decoding, kind = _decoding(None, None, beam), dtype_of(model.space, picture, dtype)
     made = latents.edit(model, chosen, along, amount, decoding=decoding, dtype=kind)
     if picture:
         still = latents.edit(model, chosen, along, 0.0, decoding=decoding, dtype=kind)
         shown = {"data": chosen.outward(), "reconstruction": still, along.moved(amount): made}
-        write_grid(path, shown, model.space, f"{len(chosen)} of {source} by {opened.path}: {along.moved(amount)}")
+        write_grid(
+            path,
+            shown,
+            model.space,
+            f"{len(chosen)} of {source} by {opened.path}: {along.moved(amount)}",
+        )
     else:
         write(path, made, model.space, dtype, None if n is None else places)
     console.warn(empty_code.warning(opened))
-    if model.space.kind == "tokens" and list(made) == list(latents.reconstruct(model, chosen, decoding=decoding)):
-        console.warn(f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if the code is informative")
+    if model.space.kind == "tokens" and list(made) == list(
+        latents.reconstruct(model, chosen, decoding=decoding)
+    ):
+        console.warn(
+            f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if "
+            f"the code is informative"
+        )
     console.say(f"an amount of 1 is {along.unit}")
-    console.say(f"{along.name} and the codes along it have a correlation of {along.correlation:.2f} over {along.n:,} data")
+    console.say(
+        f"{along.name} and the codes along it have a correlation of {along.correlation:.2f} over "
+        f"{along.n:,} data"
+    )
     console.warn(along.warning)
-    console.say(f"wrote {len(chosen):,} data ({rows.name}){which(places, len(rows))}, moved {along.moved(amount)}, to {path}")
+    console.say(
+        f"wrote {len(chosen):,} data ({rows.name}){which(places, len(rows))}, moved "
+        f"{along.moved(amount)}, to {path}"
+    )
 
 
 @app.command()
 def impute(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[str, typer.Argument(help="Data with missing cells, of the kind that the run was trained on.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Data with missing cells, of the kind that the run was trained on."),
+    ],
     output: Output,
-    k: Annotated[int, typer.Option(help="Draws of z for each datum, weighted by importance.")] = 100,
-    sample: Annotated[bool, typer.Option("--sample", help="Fill in a draw from p(missing|observed) in place of its mean.")] = False,
+    k: Annotated[
+        int, typer.Option(help="Draws of z for each datum, weighted by importance.")
+    ] = 100,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample", help="Fill in a draw from p(missing|observed) in place of its mean."
+        ),
+    ] = False,
     split: Split = None,
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
@@ -777,7 +1208,8 @@ def impute(
 ) -> None:
     """Fill in what is missing, given what is there; cells that are there stay as they are.
 
-    Cells are assumed to be missing at random: whether a cell is missing may depend on what is observed, not on its own value.
+    Cells are assumed to be missing at random: whether a cell is missing may depend on what is
+    observed, not on its own value.
 
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
@@ -789,24 +1221,41 @@ def impute(
     opened = _open(run)
     path = check_output(output, force=force)
     model = opened.model()
-    rows, own = load_with_own(_like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition))
+    rows, own = load_with_own(
+        _like(source, opened), model.space, split, given=model.given, conditions=_pairs(condition)
+    )
     say_read(rows)
     filled = latents.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
     if isinstance(filled, Frame):
         filled = completed(_like(source, opened), filled, rows.name)
-    cells = 0 if rows.observed is None else round(len(rows) * (model.space.cells - rows.observed_cells()))
+    cells = (
+        0
+        if rows.observed is None
+        else round(len(rows) * (model.space.cells - rows.observed_cells()))
+    )
     if path.suffix.lower() == ".png":
-        write_grid(path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}")
+        write_grid(
+            path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}"
+        )
     else:
         write(path, filled, model.space, "float" if sample or not model.space.columns else dtype)
-    how = "draws from p(missing | observed)" if sample else "weighted means and most probable values"
-    console.say(f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of z) to {path}")
+    how = (
+        "draws from p(missing | observed)" if sample else "weighted means and most probable values"
+    )
+    console.say(
+        f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of "
+        f"z) to {path}"
+    )
 
 
 @app.command()
 def parts(
     kind: Annotated[
-        str | None, typer.Argument(help="likelihood, posterior, prior, network, objective, gradient, schedule, optimizer or method.")
+        str | None,
+        typer.Argument(
+            help="likelihood, posterior, prior, network, objective, gradient, schedule, "
+            "optimizer or method."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
 ) -> None:
@@ -828,19 +1277,29 @@ def parts(
     for name, rows in table.items():
         console.say(f"{name}")
         for row in rows:
-            options = ",".join(f"{k}={'...' if k in row['needed'] else v}" for k, v in row["options"].items())
+            options = ",".join(
+                f"{k}={'...' if k in row['needed'] else v}" for k, v in row["options"].items()
+            )
             console.say(f"  {row['name']}{':' + options if options else ''}")
             console.say(f"      {row['summary']}")
 
 
 @app.command()
 def info(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's folder; without it, versions, devices and extras.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run's folder; without it, versions, devices and extras."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
-    cache: Annotated[bool, typer.Option("--cache", help="List the decoded data that are kept for a quick start.")] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="List the decoded data that are kept for a quick start.")
+    ] = False,
     clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Remove them.")] = False,
 ) -> None:
-    """Say what is installed, or what a run is and how it went; show or clear the cache of decoded data.
+    """Say what is installed, or what a run is and how it went; show or clear the cache of decoded
+    data.
 
     Example: vaestro info runs/mine
     """
@@ -857,7 +1316,9 @@ def info(
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = (
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        )
         console.say(f"{name:{width}}  {shown}")
 
 
@@ -868,12 +1329,21 @@ def _show_cache(clear: bool, json: bool) -> None:
     if clear:
         freed = cache.clear()
     if json:
-        listed = [{"source": e.source, "bytes": e.bytes, "made": e.when.isoformat()} for e in entries]
-        print(json_module.dumps({"folder": str(cache.folder()), "entries": listed, "freed": freed}, indent=1))
+        listed = [
+            {"source": e.source, "bytes": e.bytes, "made": e.when.isoformat()} for e in entries
+        ]
+        print(
+            json_module.dumps(
+                {"folder": str(cache.folder()), "entries": listed, "freed": freed}, indent=1
+            )
+        )
         return
     for entry in entries:
         console.say(f"{entry.bytes / 1e6:10,.1f} MB  {entry.source}")
-    total = f"{sum(e.bytes for e in entries) / 1e6:,.1f} MB in {len(entries)} entries under {cache.folder()}"
+    total = (
+        f"{sum(e.bytes for e in entries) / 1e6:,.1f} MB in {len(entries)} entries under "
+        f"{cache.folder()}"
+    )
     console.say(f"removed {freed / 1e6:,.1f} MB from {cache.folder()}" if clear else total)
 
 
@@ -887,14 +1357,21 @@ def _installation() -> dict[str, Any]:
     from vaestro.runs import machine
 
     held = cache.entries()
-    versions = {n: metadata.version(n) for n in ("numpy", "accelerate", "safetensors", "typer", "rich", "pillow")}
+    versions = {
+        n: metadata.version(n)
+        for n in ("numpy", "accelerate", "safetensors", "typer", "rich", "pillow")
+    }
     return {
         **machine(),
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "libraries": versions,
-        "extras": {extra: "installed" if find_spec(module) else "not installed" for extra, module in EXTRAS.items()},
-        "cache": f"{sum(e.bytes for e in held) / 1e6:,.1f} MB in {len(held)} entries under {cache.folder()}",
+        "extras": {
+            extra: "installed" if find_spec(module) else "not installed"
+            for extra, module in EXTRAS.items()
+        },
+        "cache": f"{sum(e.bytes for e in held) / 1e6:,.1f} MB in {len(held)} entries under "
+        f"{cache.folder()}",
     }
 
 
@@ -918,16 +1395,25 @@ def _of_run(run: Run) -> dict[str, Any]:
     if kept is not None:
         facts["weights"] = kept["why"]
     if valid:
-        at = max(valid, key=lambda m: m["bound"]) if kept is None else next((m for m in valid if m["step"] == kept["step"]), valid[-1])
+        at = (
+            max(valid, key=lambda m: m["bound"])
+            if kept is None
+            else next((m for m in valid if m["step"] == kept["step"]), valid[-1])
+        )
         facts["validation bound"] = (
-            f"{at['bound']:.2f} nats at step {at['step']:,} (KL {at['rate']:.2f}, reconstruction {at['distortion']:.2f})"
+            f"{at['bound']:.2f} nats at step {at['step']:,} (KL {at['rate']:.2f}, reconstruction "
+            f"{at['distortion']:.2f})"
         )
     diagnosis = run.diagnosis
     if diagnosis is not None:
         facts["diagnosis"] = f"{diagnosis.get('verdict')}: {diagnosis.get('summary')}"
     evaluation = run.evaluation or {}
     there = (run.path / "model.safetensors").exists()
-    stale = bool(evaluation) and there and evaluation.get("weights_sha256") not in (None, run.weights_sha256())
+    stale = (
+        bool(evaluation)
+        and there
+        and evaluation.get("weights_sha256") not in (None, run.weights_sha256())
+    )
     for estimate in evaluation.get("estimates", []):
         name, given = estimate["method"], evaluation.get("given")
         if estimate.get("on", "data") == "data":
@@ -935,7 +1421,10 @@ def _of_run(run: Run) -> dict[str, Any]:
             draws = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}"
             of = f"{draws}, {estimate.get('n', evaluation['n']):,} {evaluation['split']} data"
             px = f"p(x | {', '.join(given)})" if given else "p(x)"
-            facts[name] = f"log {px} >= {plus_minus((estimate['mean'], error))} nats with {of}" + ", of earlier weights" * stale
+            facts[name] = (
+                f"log {px} >= {plus_minus((estimate['mean'], error))} nats with {of}"
+                + ", of earlier weights" * stale
+            )
     return facts
 
 
@@ -948,7 +1437,9 @@ def _pairs(conditions: list[str] | None) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in conditions or []:
         held = re.match(r'"(?:[^"]|"")*"(?==)', text)
-        name, equals, value = (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
+        name, equals, value = (
+            (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
+        )
         name = unquoted(name)
         if not equals or not name or name in pairs:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
@@ -961,7 +1452,10 @@ def _say_unread(rows: Rows) -> None:
     from vaestro.data.sets import Streamed
 
     if isinstance(rows.values, Streamed) and rows.values.unread()[0]:
-        console.say(f"warning: rows: {rows.values.unread()[1]}; what is written for them is of the next ones")
+        console.say(
+            f"warning: rows: {rows.values.unread()[1]}; what is written for them is of the next "
+            f"ones"
+        )
 
 
 def _decoding(top_p: float | None, temperature: float | None, beam: int | None) -> Any:
@@ -990,4 +1484,8 @@ def _like(source: str, run: Run) -> str:
     from pathlib import Path
 
     own = run.config["source"]
-    return own if own.partition(":")[0] in (source, str(Path(source).expanduser().resolve())) else source
+    return (
+        own
+        if own.partition(":")[0] in (source, str(Path(source).expanduser().resolve()))
+        else source
+    )

@@ -59,12 +59,16 @@ class Console:
             end = "\n" if done >= total else ""
             print(f"\r{what} {done:,} / {total:,}   ", end=end, flush=True)
 
-    def progress(self, items: Iterable[tuple[float, Item]], what: str) -> Iterator[tuple[float, Item]]:
-        """Pass (share done, item) pairs on; say after a second how long all will take, and show progress on a terminal."""
+    def progress(
+        self, items: Iterable[tuple[float, Item]], what: str
+    ) -> Iterator[tuple[float, Item]]:
+        """Pass (share done, item) pairs on; say after a second how long all will take, and show
+        progress on a terminal."""
         start, first, told = time.perf_counter(), 0.0, False
         for done, item in items:
             if not first:
-                # The first piece pays for what is loaded and warmed up, and says nothing about the others.
+                # The first piece pays for what is loaded and warmed up, and says nothing about the
+                # others.
                 start, first = time.perf_counter(), done
             elapsed = time.perf_counter() - start
             left = elapsed * (1 - done) / max(1e-9, done - first)
@@ -93,14 +97,26 @@ def duration(seconds: float) -> str:
 
 def line(record: Record, steps: int) -> str:
     """Say a record in a line: the bound, with reconstruction and KL apart."""
-    speed = f"  {record.examples_per_second:,.0f}/s" if record.split == "train" and record.examples_per_second else ""
-    skipped = f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
+    speed = (
+        f"  {record.examples_per_second:,.0f}/s"
+        if record.split == "train" and record.examples_per_second
+        else ""
+    )
+    skipped = (
+        f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
+    )
     altered = f"  (with {record.altered}: the bound of another model)" if record.altered else ""
-    waited = f"  (waiting for data {record.waited:.0%} of the time)" if record.waited and record.waited >= 0.02 else ""
+    waited = (
+        f"  (waiting for data {record.waited:.0%} of the time)"
+        if record.waited and record.waited >= 0.02
+        else ""
+    )
     unread = f"  ({record.unread:,} rows could not be read)" if record.unread else ""
     return (
-        f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound {record.bound:9.2f}  "
-        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} nats{speed}{waited}{unread}{skipped}{altered}"
+        f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound "
+        f"{record.bound:9.2f}  "
+        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} "
+        f"nats{speed}{waited}{unread}{skipped}{altered}"
     )
 
 
@@ -108,10 +124,18 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
     """Say what latent units carry: how many of each role, and those with the largest rate."""
     if not units:
         return
-    roles = {role: sum(u.role == role for u in units) for role in ("informative", "noise", "off", "unclear")}
-    yield f"{len(units)} units: " + ", ".join(f"{count} {role}" for role, count in roles.items() if count)
+    roles = {
+        role: sum(u.role == role for u in units)
+        for role in ("informative", "noise", "off", "unclear")
+    }
+    yield f"{len(units)} units: " + ", ".join(
+        f"{count} {role}" for role, count in roles.items() if count
+    )
     ranked = sorted(units, key=lambda u: u.activity if u.rate is None else u.rate, reverse=True)
-    yield f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (nats, but for the activity; effect: reconstruction without the unit)"
+    yield (
+        f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (nats, but for the activity; "
+        f"effect: reconstruction without the unit)"
+    )
     for u in ranked[:most]:
         rate, effect = ("-" if x is None else f"{x:.2f}" for x in (u.rate, u.effect))
         yield f"{u.unit:>6} {rate:>7} {u.activity:>9.2g} {effect:>8}   {u.role}"
@@ -135,7 +159,8 @@ def _watch_live(job: Job) -> None:
 
     training = job.training
     history: dict[str, dict[str, deque[float]]] = {
-        s: {n: deque(maxlen=24) for n in ("bound", "distortion", "rate")} for s in ("train", "valid")
+        s: {n: deque(maxlen=24) for n in ("bound", "distortion", "rate")}
+        for s in ("train", "valid")
     }
     latest: dict[str, Record] = {}
     start, first, shown, unread = time.monotonic(), training.index, 0.0, 0
@@ -156,7 +181,11 @@ def _watch_live(job: Job) -> None:
         for name in ("", "bound", "", "reconstruction", "", "KL (nats)", ""):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for split, record in latest.items():
-            cells = [c for name, h in history[split].items() for c in (f"{getattr(record, name):.2f}", trend(h))]
+            cells = [
+                c
+                for name, h in history[split].items()
+                for c in (f"{getattr(record, name):.2f}", trend(h))
+            ]
             table.add_row(split, *cells)
         return Group(head, table, Text(""))
 
@@ -168,7 +197,9 @@ def _watch_live(job: Job) -> None:
                     values.append(getattr(record, name))
                 if (record.unread or 0) > unread:
                     unread = record.unread or 0
-                    live.console.print(job.training.unread(), markup=False, highlight=False, soft_wrap=True)
+                    live.console.print(
+                        job.training.unread(), markup=False, highlight=False, soft_wrap=True
+                    )
             for finding in watcher.see([record.line() for record in step.records]):
                 for text in finding.lines():
                     live.console.print(text, markup=False, highlight=False, soft_wrap=True)

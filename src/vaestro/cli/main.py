@@ -1,7 +1,8 @@
 """Run a command and turn what it raises into an exit code.
 
-0: it did what was asked. 2, with one line on stderr: the user asked for something impossible. 1, with one line: it was
-possible but failed. 130: stopped by Ctrl-C, with what can be resumed saved. A traceback only with --debug.
+0: it did what was asked. 2, with one line on stderr: the user asked for something impossible. 1,
+with one line: it was possible but failed. 130: stopped by Ctrl-C, with what can be resumed saved. A
+traceback only with --debug.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vaestro.cli.commands import app
 
     try:
-        code = typer.main.get_command(app).main(arguments or ["--help"], "vaestro", standalone_mode=False)
+        code = typer.main.get_command(app).main(
+            arguments or ["--help"], "vaestro", standalone_mode=False
+        )
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _say("stopped", 130)
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        # Typer carries a private copy of click in some versions and uses click itself in others: only names are common.
+        # Typer carries a private copy of click in some versions and uses click itself in others:
+        # only names are common.
         names = {c.__name__ for c in type(error).__mro__}
         if "Exit" in names:
             return int(getattr(error, "exit_code", 0))
@@ -74,7 +78,11 @@ def _failure(error: Exception) -> str:
     if isinstance(error, OSError):
         return text
     first = text.splitlines()[0]
-    return first if type(error).__name__ == "Diverged" else f"{type(error).__name__}: {first} (--debug shows where)"
+    return (
+        first
+        if type(error).__name__ == "Diverged"
+        else f"{type(error).__name__}: {first} (--debug shows where)"
+    )
 
 
 def _usage(error: Any, names: set[str]) -> str:
@@ -86,7 +94,11 @@ def _usage(error: Any, names: set[str]) -> str:
     if "NoSuchOption" in names:
         known = [o for p in context.command.params for o in p.opts] if context is not None else []
         close = difflib.get_close_matches(error.option_name, known, 1)
-        return f"expected an option of {command}{f', perhaps {close[0]}' if close else ' (see --help)'}; got {error.option_name}"
+        return (
+            f"expected an option of "
+            f"{command}{f', perhaps {close[0]}' if close else ' (see --help)'}; got "
+            f"{error.option_name}"
+        )
     if "MissingParameter" in names:
         name = "/".join(parameter.opts) if parameter is not None else "an argument"
         return f"expected {name} for {command} (see {command} --help); got none"
@@ -94,7 +106,13 @@ def _usage(error: Any, names: set[str]) -> str:
         name = parameter.opts[0] if parameter is not None else "the option"
         return f"expected a value that {name} can take; got another ({message})"
     if message.startswith("No such command"):
-        wrong, commands = message.split("'")[1], list(context.command.commands) if context is not None else []
+        wrong, commands = (
+            message.split("'")[1],
+            list(context.command.commands) if context is not None else [],
+        )
         close = difflib.get_close_matches(wrong, commands, 1)
-        return f"expected a command{f', perhaps {close[0]}' if close else ''} (one of {', '.join(commands)}); got {wrong!r}"
+        return (
+            f"expected a command{f', perhaps {close[0]}' if close else ''} (one of "
+            f"{', '.join(commands)}); got {wrong!r}"
+        )
     return f"expected other arguments for {command} (see --help); got a mistake ({message})"

@@ -1,4 +1,5 @@
-"""What the commands that read a source and write data share: which rows, what is said of them, and how they are written."""
+"""What the commands that read a source and write data share: which rows, what is said of them, and
+how they are written."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def say_read(rows: Rows) -> None:
 
 
 def spread(rows: Rows, n: int | None, picture: bool) -> tuple[Rows, np.ndarray]:
-    """Return n rows at equal distances and their places; by default all, and as many as fit in a picture.
+    """Return n rows at equal distances and their places; by default all, and as many as fit in a
+    picture.
 
     Sorted data begin with rows that are alike: the first n would show one class.
 
@@ -43,7 +45,10 @@ def which(places: np.ndarray, total: int) -> str:
     shown = [f"{i:,}" for i in places.tolist()]
     few = len(shown) <= 8
     listed = ", ".join(shown) if few else f"{', '.join(shown[:3])} .. {shown[-1]}"
-    return f" (row{'s' if len(shown) > 1 else ''} {listed} of {total:,}{'' if few else ', at equal distances'})"
+    return (
+        f" (row{'s' if len(shown) > 1 else ''} {listed} of "
+        f"{total:,}{'' if few else ', at equal distances'})"
+    )
 
 
 def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
@@ -51,8 +56,11 @@ def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
     return "float" if picture and space.image else dtype
 
 
-def write(path: Path, data: Any, space: Space, dtype: str | None, places: np.ndarray | None = None) -> None:
-    """Write means, an .npz with the places of their rows if only some were taken, and say to what they are rounded."""
+def write(
+    path: Path, data: Any, space: Space, dtype: str | None, places: np.ndarray | None = None
+) -> None:
+    """Write means, an .npz with the places of their rows if only some were taken, and say to what
+    they are rounded."""
     from vaestro.data.writers import write_data
     from vaestro.written import rounding
 

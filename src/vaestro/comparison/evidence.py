@@ -1,4 +1,5 @@
-"""Read what is known of log p(x) of each datum: a run's evaluation, or an exact value brought along."""
+"""Read what is known of log p(x) of each datum: a run's evaluation, or an exact value brought
+along."""
 
 from __future__ import annotations
 
@@ -22,7 +23,16 @@ MEASURES = ("counting", "lebesgue", "mixed")
 UNITS = {"nats": 1.0, "bits": math.log(2)}
 ARRAYS = ("log_px", "unit", "measure", "given", "data_sha256")
 OPTIONS = ("unit", "measure", "given")
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +46,8 @@ class Bound:
         k: draws or chains for each datum, if known.
         temperatures: of annealing, if known.
         bits_per_dim: None for densities, or where the number of cells is not known.
-        gap: an upper bound on the method's mean gap in nats, its standard error, and the number of simulated data.
+        gap: an upper bound on the method's mean gap in nats, its standard error, and the number of
+            simulated data.
         annealing: its schedule, start and leapfrog steps, each None if unknown.
         per: what the bits are for each of: dim, or token of a text.
     """
@@ -60,8 +71,14 @@ class Bound:
 
     @property
     def tightness(self) -> tuple[Any, ...]:
-        """Return what two bounds must share to be equally tight by construction; draws do not tighten an ELBO."""
-        return self.method, None if self.method == "elbo" else self.k, self.temperatures, *self.annealing
+        """Return what two bounds must share to be equally tight by construction; draws do not
+        tighten an ELBO."""
+        return (
+            self.method,
+            None if self.method == "elbo" else self.k,
+            self.temperatures,
+            *self.annealing,
+        )
 
     @property
     def there(self) -> np.ndarray:
@@ -131,7 +148,8 @@ class Row:
 
     @property
     def headline(self) -> Bound:
-        """Return the bound that covers most data, of those an exact one, and of those the highest."""
+        """Return the bound that covers most data, of those an exact one, and of those the
+        highest."""
         return max(self.bounds, key=lambda b: (b.n, b.side == "exact", b.mean()[0]))
 
     @property
@@ -140,7 +158,9 @@ class Row:
         top = self.headline
         if top.side == "exact":
             return None
-        others = [b for b in self.bounds if b.n < top.n and b.mean()[0] > np.mean(top.nats[b.there])]
+        others = [
+            b for b in self.bounds if b.n < top.n and b.mean()[0] > np.mean(top.nats[b.there])
+        ]
         return max(others, key=lambda b: b.mean()[0], default=None)
 
     @property
@@ -155,7 +175,8 @@ class Row:
 
 
 def interval(bound: Bound) -> tuple[float, float, float] | None:
-    """Return lower end, upper end and the upper's standard error in nats, if the gap was measured: [L, L + gap]."""
+    """Return lower end, upper end and the upper's standard error in nats, if the gap was measured:
+    [L, L + gap]."""
     if bound.gap is None:
         return None
     mean, error = bound.mean()
@@ -166,20 +187,32 @@ def read_run(opened: Run, name: str) -> Row:
     """Read a run's evaluation.
 
     Raises:
-        ValueError: there is none or none with a bound, or its files are damaged or not of one evaluation.
+        ValueError: there is none or none with a bound, or its files are damaged or not of one
+            evaluation.
     """
     command = f"vaestro evaluate {shlex.quote(str(opened.path))}"
     file, arrays_file = opened.path / "evaluation.json", opened.path / "evaluation.npz"
     if not file.exists():
-        raise ValueError(f"expected a run that was evaluated ({command}); got {opened.path}, which has no evaluation.json")
+        raise ValueError(
+            f"expected a run that was evaluated ({command}); got {opened.path}, which has no "
+            f"evaluation.json"
+        )
     if not arrays_file.exists():
-        raise ValueError(f"expected evaluation.npz beside evaluation.json ({command} writes both); got {opened.path} without it")
+        raise ValueError(
+            f"expected evaluation.npz beside evaluation.json ({command} writes both); got "
+            f"{opened.path} without it"
+        )
     try:
         result: Any = opened.evaluation
         n, sha256 = int(result["n"]), str(result["data_sha256"])
-        lines = [e for e in result["estimates"] if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")]
+        lines = [
+            e
+            for e in result["estimates"]
+            if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")
+        ]
         measure = str(lines[0]["measure"]) if lines else ""
-        # Only what bounds the same thing: a density's evaluation may carry the bound for the discrete data beside it.
+        # Only what bounds the same thing: a density's evaluation may carry the bound for the
+        # discrete data beside it.
         announced = [_announced(e) for e in lines if e["measure"] == measure]
         means = [float(e["mean"]) for e in lines if e["measure"] == measure]
         split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
@@ -188,10 +221,18 @@ def read_run(opened: Run, name: str) -> Row:
         hashed = result.get("weights_sha256")
     except (*DAMAGE, json.JSONDecodeError) as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}") from error
+        raise ValueError(
+            f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}"
+        ) from error
     if not lines:
-        raise ValueError(f"expected a run with a bound ({command}); got {opened.path}, whose evaluation has none")
-    stale = hashed is not None and (opened.path / "model.safetensors").exists() and hashed != opened.weights_sha256()
+        raise ValueError(
+            f"expected a run with a bound ({command}); got {opened.path}, whose evaluation has none"
+        )
+    stale = (
+        hashed is not None
+        and (opened.path / "model.safetensors").exists()
+        and hashed != opened.weights_sha256()
+    )
     if stale:
         warnings += (f"its evaluation is of earlier weights ({command} measures these)",)
     given = _given(result, lines[0], opened)
@@ -202,18 +243,38 @@ def read_run(opened: Run, name: str) -> Row:
         if nats is None:
             continue
         if nats.shape != (n,) or nats.dtype.kind != "f" or not _agrees(nats, mean):
-            raise ValueError(f"expected {file} and evaluation.npz of one evaluation; got others for {bound.method} ({command})")
+            raise ValueError(
+                f"expected {file} and evaluation.npz of one evaluation; got others for "
+                f"{bound.method} ({command})"
+            )
         bounds.append(replace(bound, nats=nats.astype(np.float64), gap=_gap(arrays, bound.method)))
     if not bounds:
-        raise ValueError(f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)")
+        raise ValueError(
+            f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)"
+        )
     datum, index = arrays.get("datum"), arrays.get("index")
     source = str(result.get("source", ""))
     own = source in ("", str(opened.config.get("source", "")))
     return Row(
-        name, opened.path, tuple(bounds), split, n, sha256, source, str(result.get("space", "")), measure, given,
-        None if masked is None else bool(masked), datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
-        warnings, alike=alike, own=own, stale=stale, index=index if index is not None and index.shape == (n,) else None, seed=seed,
-    )  # fmt: skip
+        name,
+        opened.path,
+        tuple(bounds),
+        split,
+        n,
+        sha256,
+        source,
+        str(result.get("space", "")),
+        measure,
+        given,
+        None if masked is None else bool(masked),
+        datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
+        warnings,
+        alike=alike,
+        own=own,
+        stale=stale,
+        index=index if index is not None and index.shape == (n,) else None,
+        seed=seed,
+    )
 
 
 def read_exact(name: str, spec: str | Path) -> Row:
@@ -221,8 +282,9 @@ def read_exact(name: str, spec: str | Path) -> Row:
 
     Args:
         name: of the row.
-        spec: FILE.npz, or FILE.npz:unit=bits,measure=counting,given=digit. The file may hold `unit`, `measure`, `given` and
-            `data_sha256` as text. Unit nats or bits (of the whole datum), by default nats; conditions as NAME+NAME.
+        spec: FILE.npz, or FILE.npz:unit=bits,measure=counting,given=digit. The file may hold
+            `unit`, `measure`, `given` and `data_sha256` as text. Unit nats or bits (of the whole
+            datum), by default nats; conditions as NAME+NAME.
 
     Raises:
         ValueError: no measure is stated, or the file is not such a file.
@@ -234,7 +296,9 @@ def read_exact(name: str, spec: str | Path) -> Row:
     options = parse_options(rest)
     for key in options:
         if key not in OPTIONS:
-            raise ValueError(f"expected an option of exact values: {nearest(key, OPTIONS)}; got {key!r}")
+            raise ValueError(
+                f"expected an option of exact values: {nearest(key, OPTIONS)}; got {key!r}"
+            )
     path = Path(file).expanduser()
     if path.suffix != ".npz":
         raise ValueError(f"expected exact values in an .npz file with an array log_px; got {file}")
@@ -246,28 +310,59 @@ def read_exact(name: str, spec: str | Path) -> Row:
             raise ValueError(f"expected arrays among {', '.join(ARRAYS)} in {file}; got {key!r}")
     if "log_px" not in arrays:
         raise ValueError(f"expected an array log_px in {file}; got {', '.join(arrays) or 'none'}")
-    texts = {key: str(array.item()) if array.size == 1 else "" for key, array in arrays.items() if key != "log_px"}
+    texts = {
+        key: str(array.item()) if array.size == 1 else ""
+        for key, array in arrays.items()
+        if key != "log_px"
+    }
     for key, value in options.items():
         if texts.setdefault(key, str(value)) != str(value):
-            raise ValueError(f"expected one {key} for {file}; got {value!r} as an option and {texts[key]!r} in the file")
+            raise ValueError(
+                f"expected one {key} for {file}; got {value!r} as an option and {texts[key]!r} "
+                f"in the file"
+            )
     unit, measure = texts.get("unit", "nats"), texts.get("measure")
     if unit not in UNITS:
         raise ValueError(f"expected unit to be one of {', '.join(UNITS)} for {file}; got {unit!r}")
     if measure is None:
-        raise ValueError(f"expected the measure of {file}, as {file}:measure=counting (probabilities) or measure=lebesgue; got none")
+        raise ValueError(
+            f"expected the measure of {file}, as {file}:measure=counting (probabilities) or "
+            f"measure=lebesgue; got none"
+        )
     if measure not in MEASURES:
-        raise ValueError(f"expected measure to be one of {', '.join(MEASURES)} for {file}; got {measure!r}")
+        raise ValueError(
+            f"expected measure to be one of {', '.join(MEASURES)} for {file}; got {measure!r}"
+        )
     log_px = arrays["log_px"]
     if log_px.ndim != 1 or not len(log_px) or log_px.dtype.kind not in "fiu":
-        raise ValueError(f"expected log_px to be numbers (N,) in {file}; got {log_px.dtype} of shape {log_px.shape}")
+        raise ValueError(
+            f"expected log_px to be numbers (N,) in {file}; got {log_px.dtype} of shape "
+            f"{log_px.shape}"
+        )
     if not np.isfinite(log_px).all():
-        raise ValueError(f"expected finite numbers in log_px of {file}; got {int((~np.isfinite(log_px)).sum())} NaN or infinite")
+        raise ValueError(
+            f"expected finite numbers in log_px of {file}; got "
+            f"{int((~np.isfinite(log_px)).sum())} NaN or infinite"
+        )
     if measure == "counting" and (log_px > 0).any():
-        raise ValueError(f"expected logs of probabilities, 0 or less, in {file}; got {log_px.max():g} (measure=lebesgue for densities)")
+        raise ValueError(
+            f"expected logs of probabilities, 0 or less, in {file}; got {log_px.max():g} "
+            f"(measure=lebesgue for densities)"
+        )
     nats = log_px.astype(np.float64) * UNITS[unit]
     given = tuple(filter(None, texts.get("given", "").split("+")))
     return Row(
-        name, path, (Bound("exact", "exact", nats),), "", len(nats), texts.get("data_sha256", ""), "", "", measure, given, exact=True
+        name,
+        path,
+        (Bound("exact", "exact", nats),),
+        "",
+        len(nats),
+        texts.get("data_sha256", ""),
+        "",
+        "",
+        measure,
+        given,
+        exact=True,
     )
 
 
@@ -286,11 +381,22 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def _announced(line: Mapping[str, Any]) -> Bound:
-    k, temperatures = (None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures"))
+    k, temperatures = (
+        None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures")
+    )
     bits = None if line.get("bits_per_dim") is None else float(line["bits_per_dim"])
     annealing = tuple(line.get(key) for key in ("schedule", "start", "leapfrog"))
     per = "token" if "tokens" in line else "dim"
-    return Bound(str(line["method"]), str(line["side"]), np.empty(0), k, temperatures, bits, annealing=annealing, per=per)
+    return Bound(
+        str(line["method"]),
+        str(line["side"]),
+        np.empty(0),
+        k,
+        temperatures,
+        bits,
+        annealing=annealing,
+        per=per,
+    )
 
 
 def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> tuple[str, ...]:
@@ -306,7 +412,9 @@ def _arrays(path: Path, remedy: str = "") -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except DAMAGE as error:
-        raise ValueError(f"expected readable arrays; got {path}, which is damaged or cut short{remedy}") from error
+        raise ValueError(
+            f"expected readable arrays; got {path}, which is damaged or cut short{remedy}"
+        ) from error
 
 
 def _agrees(nats: np.ndarray, mean: float) -> bool:

@@ -1,4 +1,5 @@
-"""Take the differences of pairs of rows, correct for the number of pairs, and say what follows from each."""
+"""Take the differences of pairs of rows, correct for the number of pairs, and say what follows from
+each."""
 
 from __future__ import annotations
 
@@ -23,9 +24,10 @@ class Pair:
     Args:
         higher: the name of the row whose number is higher.
         lower: the other's.
-        relation: "better" (the higher is the better model for certain, up to error), "better on simulated data" (it is, as far as
-            simulated data speak for the real), "higher" (it is if the lower's gap is below the difference, and if both numbers
-            are of the weights that the runs have now), "equal" (they cannot be told apart).
+        relation: "better" (the higher is the better model for certain, up to error), "better on
+            simulated data" (it is, as far as simulated data speak for the real), "higher" (it is if
+            the lower's gap is below the difference, and if both numbers are of the weights that the
+            runs have now), "equal" (they cannot be told apart).
         difference: the mean over data of the higher's number minus the lower's, in nats.
         stderr: its standard error, paired over data; NaN for a single datum.
         n: data that it is over.
@@ -65,7 +67,8 @@ class _Contest:
     Args:
         a, b: the rows.
         of_a, of_b: the bound of each that the pair is judged by.
-        difference, error, n: of a less b: the mean, its standard error, and the number of paired data.
+        difference, error, n: of a less b: the mean, its standard error, and the number of paired
+            data.
     """
 
     a: Row
@@ -101,12 +104,14 @@ class _Contest:
 
     @property
     def gap_known(self) -> bool:
-        """Tell whether the lower row's gap was measured, on simulated data that are like the real ones."""
+        """Tell whether the lower row's gap was measured, on simulated data that are like the real
+        ones."""
         return self.of_b.gap is not None and self.b.alike
 
     @property
     def p_beyond_gap(self) -> float:
-        """Return the p-value of the difference exceeding the lower row's gap, as simulated data show it; 1 where it is not known.
+        """Return the p-value of the difference exceeding the lower row's gap, as simulated data
+        show it; 1 where it is not known.
 
         The two standard errors are added, which holds for any dependence between them.
         """
@@ -115,18 +120,23 @@ class _Contest:
             return self.p
         if gap is None or not self.gap_known or not self.tested or gap[0] >= self.difference:
             return 1.0
-        return max(self.p, p_value(self.difference - gap[0], self.error + gap[1], min(self.n, gap[2]) - 1))
+        return max(
+            self.p, p_value(self.difference - gap[0], self.error + gap[1], min(self.n, gap[2]) - 1)
+        )
 
 
 def decided(pairs: Sequence[tuple[Row, Row]]) -> dict[tuple[str, str], Pair]:
-    """Say what follows from each of some pairs of rows, corrected for their number; by the names of both rows.
+    """Say what follows from each of some pairs of rows, corrected for their number; by the names of
+    both rows.
 
-    Two statements are made of a pair, that one number is higher and that one model is better. Each family is corrected by itself. The
-    second is made only together with the first.
+    Two statements are made of a pair, that one number is higher and that one model is better. Each
+    family is corrected by itself. The second is made only together with the first.
     """
     contests = [_Contest.of(a, b) for a, b in pairs]
     tested = [c for c in contests if c.tested]
-    corrected = zip(holm([c.p for c in tested]), holm([c.p_beyond_gap for c in tested]), strict=True)
+    corrected = zip(
+        holm([c.p for c in tested]), holm([c.p_beyond_gap for c in tested]), strict=True
+    )
     known = {id(c): p for c, p in zip(tested, corrected, strict=True)}
     made = [_judged(c, *known.get(id(c), (1.0, 1.0)), len(tested)) for c in contests]
     return {(a.name, b.name): pair for (a, b), pair in zip(pairs, made, strict=True)}
@@ -142,31 +152,63 @@ def _judged(contest: _Contest, p_corrected: float, p_beyond: float, pairs: int) 
     how = f"{method}, {'paired over ' if n > 1 else 'on '}{count}{also}"
 
     def made(relation: str, sentence: str) -> Pair:
-        return Pair(a.name, b.name, relation, difference, error, n, (of_a.label, of_b.label), sentence, contest.p, p_corrected)
+        return Pair(
+            a.name,
+            b.name,
+            relation,
+            difference,
+            error,
+            n,
+            (of_a.label, of_b.label),
+            sentence,
+            contest.p,
+            p_corrected,
+        )
 
     if not math.isfinite(difference):
-        return made("equal", f"{a.name} and {b.name} cannot be compared: their difference is not finite ({how})")
+        return made(
+            "equal",
+            f"{a.name} and {b.name} cannot be compared: their difference is not finite ({how})",
+        )
     if n < FEWEST:
         return made(
             "equal",
-            f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({method}{also}), from {count}, too few for the "
+            f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats "
+            f"({method}{also}), from {count}, too few for the "
             "error of their difference",
         )
     if p_corrected >= LEVEL:
-        alone = f"; p = {contest.p:.2g} alone, {p_corrected:.2g} corrected for {pairs} pairs" if contest.p < LEVEL else ""
-        return made("equal", f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats ({how}{alone})")
+        alone = (
+            f"; p = {contest.p:.2g} alone, {p_corrected:.2g} corrected for {pairs} pairs"
+            if contest.p < LEVEL
+            else ""
+        )
+        return made(
+            "equal",
+            f"{a.name} and {b.name} cannot be told apart: they differ by {said} nats "
+            f"({how}{alone})",
+        )
     if a.stale or b.stale:
         return made("higher", _stale(contest, said, how))
     if contest.sure and of_a.side == "exact":
-        return made("better", f"{a.name} is better than {b.name} by {said} nats; both values are exact ({how})")
+        return made(
+            "better",
+            f"{a.name} is better than {b.name} by {said} nats; both values are exact ({how})",
+        )
     if contest.sure:
-        return made("better", f"{a.name} is better than {b.name}: its lower bound lies {said} nats above {b.name}'s exact value ({how})")
+        return made(
+            "better",
+            f"{a.name} is better than {b.name}: its lower bound lies {said} nats above "
+            f"{b.name}'s exact value ({how})",
+        )
     gap = of_b.gap
     if gap is not None and max(p_beyond, p_corrected) < LEVEL:
         return made(
             "better on simulated data",
-            f"{a.name}'s {'value' if of_a.side == 'exact' else 'bound'} is higher than {b.name}'s by {said} nats, more than {b.name}'s gap "
-            f"(measured on simulated data: at most {number(*gap[:2])}): {a.name} is better, as far as simulated data speak for the real "
+            f"{a.name}'s {'value' if of_a.side == 'exact' else 'bound'} is higher than "
+            f"{b.name}'s by {said} nats, more than {b.name}'s gap "
+            f"(measured on simulated data: at most {number(*gap[:2])}): {a.name} is better, as "
+            f"far as simulated data speak for the real "
             f"({how})",
         )
     return made("higher", _higher(contest, said, how))
@@ -176,10 +218,15 @@ def _stale(contest: _Contest, said: str, how: str) -> str:
     """Say that a difference is of earlier weights than the runs have now."""
     a, b = contest.a, contest.b
     stale = sorted(r.name for r in (a, b) if r.stale)
-    of = f"{stale[0]}'s evaluation is" if len(stale) == 1 else f"the evaluations of {listing(stale)} are"
+    of = (
+        f"{stale[0]}'s evaluation is"
+        if len(stale) == 1
+        else f"the evaluations of {listing(stale)} are"
+    )
     noun = "value" if contest.of_a.side == "exact" else "bound"
     return (
-        f"{a.name}'s {noun} is higher than {b.name}'s by {said} nats ({how}), but nothing follows for the models as they are now: "
+        f"{a.name}'s {noun} is higher than {b.name}'s by {said} nats ({how}), but nothing "
+        f"follows for the models as they are now: "
         f"{of} of earlier weights"
     )
 
@@ -191,28 +238,37 @@ def _higher(contest: _Contest, said: str, how: str) -> str:
         knowledge = f"{b.name}'s gap is not known: {_again(b)} measures it"
     else:
         unlike = "" if b.alike else ", which may be unlike the data"
-        knowledge = f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
+        knowledge = (
+            f"{b.name}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
+        )
     threshold = f"{contest.difference:.{decimals(contest.error)}f}"
     if of_a.side == "exact":
         return (
-            f"{a.name}'s exact value is higher than {b.name}'s lower bound by {said} nats ({how}); that {a.name} is better does not "
-            f"follow: {a.name} is better than {b.name} only if {b.name}'s gap is below {threshold} ({knowledge})"
+            f"{a.name}'s exact value is higher than {b.name}'s lower bound by {said} nats "
+            f"({how}); that {a.name} is better does not "
+            f"follow: {a.name} is better than {b.name} only if {b.name}'s gap is below "
+            f"{threshold} ({knowledge})"
         )
     return (
-        f"{a.name}'s bound is higher than {b.name}'s by {said} nats ({how}); {a.name} is the better model if {b.name}'s gap is below "
+        f"{a.name}'s bound is higher than {b.name}'s by {said} nats ({how}); {a.name} is the "
+        f"better model if {b.name}'s gap is below "
         f"{threshold} ({knowledge})"
     )
 
 
 def _again(row: Row) -> str:
-    """Write the command that measures a run's gap, on the same data and with the same draws, so that it stays in its group."""
+    """Write the command that measures a run's gap, on the same data and with the same draws, so
+    that it stays in its group."""
     k = next((b.k for b in row.bounds if b.method == "iwae" and b.k != 500), None)
     options = f" --k {k}" if k else ""
     if not row.own:  # which rows are taken by default depends on the source
         options += f" --data {shlex.quote(row.source)} --split {row.split}"
     elif row.split != "test":
         options += f" --split {row.split}"
-    return f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} --limit {row.n}{row.seed_option}"
+    return (
+        f"vaestro evaluate {shlex.quote(str(row.path))} --methods elbo,iwae,ais{options} "
+        f"--limit {row.n}{row.seed_option}"
+    )
 
 
 def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
@@ -222,7 +278,8 @@ def _choose(a: Row, b: Row) -> tuple[Bound, Bound]:
 
 
 def _alike(a: Bound, b: Bound) -> bool:
-    """Tell whether two bounds are like with like: of one method, or one of them exact, which is never the looser."""
+    """Tell whether two bounds are like with like: of one method, or one of them exact, which is
+    never the looser."""
     return a.method == b.method or "exact" in (a.side, b.side)
 
 
@@ -257,10 +314,16 @@ def _also(a: Row, b: Row, of_a: Bound, of_b: Bound) -> str:
     for x, y in tops:
         both = x.there & y.there
         fewer = 0 < both.sum() < there
-        if fewer and all(new is old or new.nats[both].mean() > old.nats[both].mean() for new, old in ((x, of_a), (y, of_b))):
+        if fewer and all(
+            new is old or new.nats[both].mean() > old.nats[both].mean()
+            for new, old in ((x, of_a), (y, of_b))
+        ):
             better.append((x, y))
     if not better:
         return ""
     x, y = max(better, key=_worth)
     difference, error, n = _difference(x, y)
-    return f"; {a.name} minus {b.name} by {_how(x, y)}, on {n:,} of them: {number(difference, error, '+')}"
+    return (
+        f"; {a.name} minus {b.name} by {_how(x, y)}, on {n:,} of them: "
+        f"{number(difference, error, '+')}"
+    )

@@ -19,13 +19,22 @@ LEGEND = (
     ("interval", "from a bound to the bound with its gap, as measured on simulated data"),
     ("exact", "an exact value"),
 )
-WHISKER = "+- one standard error of each mean over data. Differences are paired over data, and surer than these look"
+WHISKER = (
+    "+- one standard error of each mean over data. Differences are paired over data, and "
+    "surer than these look"
+)
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Write a comparison as a .png, 1,200 pixels wide: names, intervals over an axis in nats, numbers, and a legend in words."""
+    """Write a comparison as a .png, 1,200 pixels wide: names, intervals over an axis in nats,
+    numbers, and a legend in words."""
     panels = [(g, extent([r.headline for r in g.rows])) for g in comparison.groups]
-    height = MARGIN + sum(HEAD + LINE * len(g.rows) + AXIS + MARGIN for g, _ in panels) + 26 * (len(LEGEND) + 1) + MARGIN
+    height = (
+        MARGIN
+        + sum(HEAD + LINE * len(g.rows) + AXIS + MARGIN for g, _ in panels)
+        + 26 * (len(LEGEND) + 1)
+        + MARGIN
+    )
 
     def everything(pen: Pen) -> None:
         top = MARGIN
@@ -46,7 +55,8 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def _mark(pen: Pen, kind: str, low: float, high: float, y: float) -> None:
-    """Draw a bound from low on: a point with an open arrow, brackets from low to high, or a diamond at low."""
+    """Draw a bound from low on: a point with an open arrow, brackets from low to high, or a diamond
+    at low."""
     colour = COLOURS[kind]
     if kind == "exact":
         corners = [(low, y - 7), (low + 7, y), (low, y + 7), (low - 7, y)]
@@ -56,7 +66,9 @@ def _mark(pen: Pen, kind: str, low: float, high: float, y: float) -> None:
         foot = min(4.0, (high - low) / 2)
         pen.line([(low, y), (high, y)], colour, 2)
         pen.line([(low + foot, y - 8), (low, y - 8), (low, y + 8), (low + foot, y + 8)], colour, 2)
-        pen.line([(high - foot, y - 8), (high, y - 8), (high, y + 8), (high - foot, y + 8)], colour, 2)
+        pen.line(
+            [(high - foot, y - 8), (high, y - 8), (high, y + 8), (high - foot, y + 8)], colour, 2
+        )
     else:
         tip = low + 44
         pen.line([(low, y), (tip - 1, y)], colour, 1.5)
@@ -88,7 +100,9 @@ def _panel(pen: Pen, rows: Sequence[Row], span: tuple[float, float] | None, top:
         bound = row.headline
         mean, error = bound.mean()
         pen.text(MARGIN, y - 9, pen.fitting(row.name, 15, LEFT - MARGIN - 16), 15)
-        said = f"{SIGN[bound.side].strip()} {number(mean, error)}  {bound.label}" + (f" on {bound.n:,}" if bound.n < row.n else "")
+        said = f"{SIGN[bound.side].strip()} {number(mean, error)}  {bound.label}" + (
+            f" on {bound.n:,}" if bound.n < row.n else ""
+        )
         pen.text(last + 14, y - 8, pen.fitting(said, 13, RIGHT - MARGIN - 14), 13)
         if span is None or not math.isfinite(mean):
             continue

@@ -20,7 +20,8 @@ from vaestro.comparison.words import group_title, listing
 from vaestro.data.writers import writing
 from vaestro.runs import Run
 
-# How far projections of one datum may lie apart, in standard deviations over data: float32 values standardised twice.
+# How far projections of one datum may lie apart, in standard deviations over data: float32 values
+# standardised twice.
 SAME_DATUM = 1e-4
 SPOKEN_PAIRS = 10
 
@@ -79,7 +80,10 @@ class Comparison:
                 pairs = tuple(group.pair(a, b) for a, b in pairwise(order))
             said += [p.sentence for p in pairs]
             if len(pairs) < len(group.pairs):
-                said.append(f"{len(group.pairs) - len(pairs)} more pairs, not next to each other, are in -o FILE.json")
+                said.append(
+                    f"{len(group.pairs) - len(pairs)} more pairs, not next to each other, are in "
+                    f"-o FILE.json"
+                )
             said += [group.summary] if group.summary else []
         return (*self.refusals, *said, *self.notes)
 
@@ -93,7 +97,11 @@ class Comparison:
                     "names": [r.name for r in g.rows],
                     "ranking": None if g.ranking is None else list(g.ranking),
                     "summary": g.summary,
-                    "pairs": [{k: _plain(getattr(p, k)) for k in Pair.__dataclass_fields__} | {"decided": p.decided} for p in g.pairs],
+                    "pairs": [
+                        {k: _plain(getattr(p, k)) for k in Pair.__dataclass_fields__}
+                        | {"decided": p.decided}
+                        for p in g.pairs
+                    ],
                 }
                 for g in self.groups
             ],
@@ -103,7 +111,8 @@ class Comparison:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write a picture (.png), everything (.json), or the rows (.csv); what is not known is empty there.
+        """Write a picture (.png), everything (.json), or the rows (.csv); what is not known is
+        empty there.
 
         Raises:
             ValueError: the suffix is another.
@@ -130,13 +139,18 @@ class Comparison:
         flat = []
         for row in self.rows:
             line = _row_record(row)
-            line |= {"given": "+".join(row.given), "group": next(i for i, g in enumerate(self.groups) if row in g.rows)}
+            line |= {
+                "given": "+".join(row.given),
+                "group": next(i for i, g in enumerate(self.groups) if row in g.rows),
+            }
             del line["bounds"], line["warnings"]
             flat.append({k: "" if v is None else v for k, v in line.items()})
         return flat
 
 
-def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | None = None) -> Comparison:
+def compare(
+    runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | None = None
+) -> Comparison:
     """Compare runs that were evaluated, and exact values of log p(x), from their files alone.
 
     Args:
@@ -144,7 +158,8 @@ def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | 
         exact: {name: FILE.npz, with options such as :unit=bits,measure=counting}; see `read_exact`.
 
     Raises:
-        ValueError: a run has no evaluation or stands twice, files are damaged, or an exact set has another length than every run.
+        ValueError: a run has no evaluation or stands twice, files are damaged, or an exact set has
+            another length than every run.
     """
     opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
@@ -160,24 +175,39 @@ def compare(runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | 
         lengths = sorted({r.n for r in rows if not r.exact})
         if row.n not in lengths:
             were = " or ".join(f"{n:,}" for n in lengths)
-            raise ValueError(f"expected log_px of the {were} data that the runs were evaluated on in {row.path}; got {row.n:,}")
+            raise ValueError(
+                f"expected log_px of the {were} data that the runs were evaluated on in "
+                f"{row.path}; got {row.n:,}"
+            )
         if not row.sha256:
             row = _on_word(row, groups)
-            notes.append(f"{name} is taken to be of the same data on your word: {row.path} has no data_sha256")
+            notes.append(
+                f"{name} is taken to be of the same data on your word: {row.path} has no "
+                f"data_sha256"
+            )
         rows.append(_place(row, groups))
     refusals = []
     for other, one in combinations(groups, 2):
         verb = "is" if len(one) == 1 else "are"
-        apart = f"{listing([r.name for r in one])} {verb} not ranked with {listing([r.name for r in other])}"
-        refusals.append(f"{apart}: {next(filter(None, (refusal(x, y) for x in one for y in other)))}")
+        apart = (
+            f"{listing([r.name for r in one])} {verb} not ranked with "
+            f"{listing([r.name for r in other])}"
+        )
+        refusals.append(
+            f"{apart}: {next(filter(None, (refusal(x, y) for x in one for y in other)))}"
+        )
     pairs = decided([pair for group in groups for pair in combinations(group, 2)])
     tested = sum(pair.tested for pair in pairs.values())
     if tested > 1:
         notes.append(
-            f"p-values are corrected for the {tested} pairs that are compared (Holm), so that the chance of calling any difference wrongly "
+            f"p-values are corrected for the {tested} pairs that are compared (Holm), so that "
+            f"the chance of calling any difference wrongly "
             f"is at most {100 * LEVEL:.0f} %"
         )
-    made = tuple(_group(group, [pairs[a.name, b.name] for a, b in combinations(group, 2)]) for group in groups)
+    made = tuple(
+        _group(group, [pairs[a.name, b.name] for a, b in combinations(group, 2)])
+        for group in groups
+    )
     return Comparison(tuple(rows), made, tuple(refusals), tuple(notes))
 
 
@@ -190,14 +220,28 @@ def refusal(a: Row, b: Row) -> str | None:
     same = _same_values(a, b)
     if a.n != b.n:
         if known or same is False:
-            return f"different data ({' and '.join(known[0]) if known else hashes}), and {a.n:,} and {b.n:,} of them"
-        advice = "" if a.exact or b.exact else f": evaluate both with --limit {min(a.n, b.n)}{min(a, b, key=lambda r: r.n).seed_option}"
+            return (
+                f"different data ({' and '.join(known[0]) if known else hashes}), and {a.n:,} "
+                f"and {b.n:,} of them"
+            )
+        advice = (
+            ""
+            if a.exact or b.exact
+            else f": evaluate both with --limit "
+            f"{min(a.n, b.n)}{min(a, b, key=lambda r: r.n).seed_option}"
+        )
         return f"measured on {a.n:,} and on {b.n:,} data{advice}"
     if same is not False and a.sha256 != b.sha256 and _other_rows(a, b) and a.source == b.source:
-        return f"measured on different rows of the same data, {a.n:,} each: evaluate both with --limit {a.n} and the same --seed"
+        return (
+            f"measured on different rows of the same data, {a.n:,} each: evaluate both with "
+            f"--limit {a.n} and the same --seed"
+        )
     different = f"different data or binarisation ({hashes})"
     scaled = f"different data: equal as standardised ({a.short_hash}), but not in their own units"
-    density = f"a density and a probability, or densities of different measure, have no common scale ({kinds})"
+    density = (
+        f"a density and a probability, or densities of different measure, have no common "
+        f"scale ({kinds})"
+    )
     conditions = f"different conditions: {a.of} and {b.of}"
     if a.sha256 == b.sha256:
         if a.measure != b.measure:
@@ -209,14 +253,20 @@ def refusal(a: Row, b: Row) -> str | None:
         return conditions
     if None not in (a.masked, b.masked) and a.masked != b.masked:
         holed, whole = (a, b) if a.masked else (b, a)
-        return f"different masks: {holed.name} is measured on data with missing cells, {whole.name} on complete data ({hashes})"
+        return (
+            f"different masks: {holed.name} is measured on data with missing cells, "
+            f"{whole.name} on complete data ({hashes})"
+        )
     if a.measure != b.measure:
-        return density if same or (same is None and not known and a.source == b.source) else different
+        return (
+            density if same or (same is None and not known and a.source == b.source) else different
+        )
     return None if same and a.measure != "counting" else different
 
 
 def _same_values(a: Row, b: Row) -> bool | None:
-    """Tell whether two rows are of the same values as far as both go, by projections or by hash; None if unknown."""
+    """Tell whether two rows are of the same values as far as both go, by projections or by hash;
+    None if unknown."""
     equal = a.sha256 == b.sha256
     if a.datum is None or b.datum is None or (equal and "counting" in (a.measure, b.measure)):
         return equal or None
@@ -237,15 +287,21 @@ def _other_rows(a: Row, b: Row) -> bool:
 
 
 def _place(row: Row, groups: list[list[Row]]) -> Row:
-    """Put a row into the group that it can be compared with, or into one of its own; exact values learn their bits/dim there."""
+    """Put a row into the group that it can be compared with, or into one of its own; exact values
+    learn their bits/dim there."""
     home = next((g for g in groups if all(refusal(r, row) is None for r in g)), None)
     if home is None:
         groups.append([row])
         return row
-    scales = [(b.bits_per_dim / b.mean()[0], b.per) for r in home for b in r.bounds if b.bits_per_dim]
+    scales = [
+        (b.bits_per_dim / b.mean()[0], b.per) for r in home for b in r.bounds if b.bits_per_dim
+    ]
     if row.exact and scales:
         scale, per = scales[0]
-        row = replace(row, bounds=tuple(replace(b, bits_per_dim=scale * b.mean()[0], per=per) for b in row.bounds))
+        row = replace(
+            row,
+            bounds=tuple(replace(b, bits_per_dim=scale * b.mean()[0], per=per) for b in row.bounds),
+        )
     home.append(row)
     return row
 
@@ -260,7 +316,10 @@ def _on_word(row: Row, groups: list[list[Row]]) -> Row:
     fits = [h for h in homes if (h.measure, set(h.given)) == (row.measure, set(row.given))]
     if len(fits) > 1:
         hashes = " or ".join(h.sha256 for h in fits)
-        raise ValueError(f"expected an array data_sha256 in {row.path}, because the runs differ in their data ({hashes}); got none")
+        raise ValueError(
+            f"expected an array data_sha256 in {row.path}, because the runs differ in their data "
+            f"({hashes}); got none"
+        )
     return replace(row, sha256=(fits or homes)[0].sha256)
 
 
@@ -277,12 +336,27 @@ def _group(rows: list[Row], pairs: list[Pair]) -> Group:
     ordered_so = [p.decided and p.higher == a for a, _, p in steps]
     if all(ordered_so):
         ranking = tuple(r.name for r in ordered)
-        hedge = " (as far as simulated data speak for the real)" if any(p.relation != "better" for *_, p in steps) else ""
-        return replace(group, ranking=ranking, summary=f"ranking, best first: {', '.join(ranking)}{hedge}")
+        hedge = (
+            " (as far as simulated data speak for the real)"
+            if any(p.relation != "better" for *_, p in steps)
+            else ""
+        )
+        return replace(
+            group, ranking=ranking, summary=f"ranking, best first: {', '.join(ranking)}{hedge}"
+        )
     if not any(ordered_so):
-        return replace(group, summary=f"no ranking of {listing(list(wins))} follows from these numbers" if len(rows) > 2 else "")
-    chain = ordered[0].name + "".join(f" {'>' if yes else '?'} {b}" for yes, (_, b, _) in zip(ordered_so, steps, strict=True))
-    return replace(group, summary=f"the ranking is partial: {chain} (> is better than; ? is not decided)")
+        return replace(
+            group,
+            summary=f"no ranking of {listing(list(wins))} follows from these numbers"
+            if len(rows) > 2
+            else "",
+        )
+    chain = ordered[0].name + "".join(
+        f" {'>' if yes else '?'} {b}" for yes, (_, b, _) in zip(ordered_so, steps, strict=True)
+    )
+    return replace(
+        group, summary=f"the ranking is partial: {chain} (> is better than; ? is not decided)"
+    )
 
 
 def _row_record(row: Row) -> dict[str, Any]:
@@ -290,18 +364,45 @@ def _row_record(row: Row) -> dict[str, Any]:
     ends = interval(bound) or (None, None, None)
     mean, error = bound.mean()
     record: dict[str, Any] = {
-        "name": row.name, "path": str(row.path), "exact": row.exact, "method": bound.label, "side": bound.side, "log_px": mean,
-        "stderr": error, "interval_low": ends[0], "interval_high": ends[1], "interval_high_stderr": ends[2],
-        "bits_per_dim": bound.bits_per_dim, "n": bound.n, "of_n": row.n, "split": row.split, "data_sha256": row.sha256,
-        "source": row.source, "measure": row.measure, "given": list(row.given), "masked": row.masked, "warnings": list(row.warnings),
-    }  # fmt: skip
+        "name": row.name,
+        "path": str(row.path),
+        "exact": row.exact,
+        "method": bound.label,
+        "side": bound.side,
+        "log_px": mean,
+        "stderr": error,
+        "interval_low": ends[0],
+        "interval_high": ends[1],
+        "interval_high_stderr": ends[2],
+        "bits_per_dim": bound.bits_per_dim,
+        "n": bound.n,
+        "of_n": row.n,
+        "split": row.split,
+        "data_sha256": row.sha256,
+        "source": row.source,
+        "measure": row.measure,
+        "given": list(row.given),
+        "masked": row.masked,
+        "warnings": list(row.warnings),
+    }
     record = {key: _plain(value) for key, value in record.items()}
     bounds = []
     for each in row.bounds:
         value, deviation = each.mean()
-        gap = None if each.gap is None else dict(zip(("at_most", "stderr", "simulated"), each.gap, strict=True))
+        gap = (
+            None
+            if each.gap is None
+            else dict(zip(("at_most", "stderr", "simulated"), each.gap, strict=True))
+        )
         bounds.append(
-            {"method": each.label, "side": each.side, "log_px": _plain(value), "stderr": _plain(deviation), "n": each.n, "gap": gap}
+            {
+                "method": each.label,
+                "side": each.side,
+                "log_px": _plain(value),
+                "stderr": _plain(deviation),
+                "n": each.n,
+                "gap": gap,
+            }
         )
     return record | {"bounds": bounds}
 

@@ -1,4 +1,5 @@
-"""Say a comparison in text: numbers with their errors, a table, and a chart of intervals in plain characters."""
+"""Say a comparison in text: numbers with their errors, a table, and a chart of intervals in plain
+characters."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ LEGEND = (
     "o-->  a lower bound: the truth lies to its right",
     "[--]  from a bound to the same with its gap, as measured on simulated data",
     "<>    exact",
-    "===   +- one standard error of a mean over data (differences are paired, and surer than these look)",
+    "===   +- one standard error of a mean over data (differences are paired, and surer than "
+    "these look)",
 )
 
 
 def decimals(error: float) -> int:
-    """Return how many decimals a number with this error deserves: two digits of the error, 2 .. 6."""
+    """Return how many decimals a number with this error deserves: two digits of the error, 2 ..
+    6."""
     return 2 if not 0 < error < 0.01 else min(6, 1 - math.floor(math.log10(error)))
 
 
@@ -67,7 +70,8 @@ def data_words(row: Row, bound: Bound) -> str:
 
 
 def group_title(rows: Sequence[Row]) -> str:
-    """Name what the rows of a group share: log p(x | digit) of 10,000 test data (f648aa53), counting measure, in nats."""
+    """Name what the rows of a group share: log p(x | digit) of 10,000 test data (f648aa53),
+    counting measure, in nats."""
     known = next((r for r in rows if not r.exact), rows[0])
     split = f"{known.split} " if known.split else ""
     data = f"{known.n:,} {split}data ({known.short_hash})"
@@ -75,22 +79,42 @@ def group_title(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
-    """Lay rows out as a table: one line for each, and a second where there is an interval or a tighter bound on fewer data."""
-    per = " or ".join(dict.fromkeys(row.headline.per for row in rows if row.headline.bits_per_dim is not None))
+    """Lay rows out as a table: one line for each, and a second where there is an interval or a
+    tighter bound on fewer data."""
+    per = " or ".join(
+        dict.fromkeys(row.headline.per for row in rows if row.headline.bits_per_dim is not None)
+    )
     head = ("", "log p(x), nats", "method", f"bits/{per}", "data", "measure", "given")
     cells, below = [], []
     for row in rows:
         bound = row.headline
         bits = "" if bound.bits_per_dim is None else f"{bound.bits_per_dim:.4f}"
         said = f"{SIGN[bound.side]} {number(*bound.mean())}"
-        cells.append((row.name, said, bound.label, bits, data_words(row, bound), row.measure, ", ".join(row.given)))
+        cells.append(
+            (
+                row.name,
+                said,
+                bound.label,
+                bits,
+                data_words(row, bound),
+                row.measure,
+                ", ".join(row.given),
+            )
+        )
         ends = interval_words(bound)
         unlike = "" if row.alike else ", which may be unlike the data"
-        lines = [f"in {ends} by AIS both ways, gap measured on {bound.gap[2]:,} simulated data{unlike}"] if ends and bound.gap else []
+        lines = (
+            [f"in {ends} by AIS both ways, gap measured on {bound.gap[2]:,} simulated data{unlike}"]
+            if ends and bound.gap
+            else []
+        )
         also = row.tighter
         if also is not None:
             above = number(*mean_and_error((also.nats - bound.nats)[also.there]))
-            text = f"{SIGN[also.side].strip()} {number(*also.mean())} by {also.label} on {also.n:,} of them"
+            text = (
+                f"{SIGN[also.side].strip()} {number(*also.mean())} by {also.label} on "
+                f"{also.n:,} of them"
+            )
             lines.append(f"{text}, {above} above {bound.label} there")
         below.append(lines)
     kept = [i for i in range(len(head)) if i == 0 or any(c[i] for c in cells)]
@@ -101,10 +125,14 @@ def table(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
             widths[i] = max(min(widths[i], 10), widths[i] - max(0, over))
     out = []
     for texts, lines in zip([head, *cells], [[], *below], strict=True):
-        out.append("  ".join(f"{shortened(texts[i], widths[i]):{widths[i]}}" for i in kept).rstrip())
+        out.append(
+            "  ".join(f"{shortened(texts[i], widths[i]):{widths[i]}}" for i in kept).rstrip()
+        )
         indent = " " * (widths[0] + 2)
         for text in lines:
-            out += textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ")
+            out += textwrap.wrap(
+                text, width, initial_indent=indent, subsequent_indent=indent + "  "
+            )
     return out
 
 
@@ -123,7 +151,8 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def extent(bounds: Sequence[Bound]) -> tuple[float, float] | None:
-    """Return the range that an axis must show for points, errors, intervals and arrows; None if nothing is finite."""
+    """Return the range that an axis must show for points, errors, intervals and arrows; None if
+    nothing is finite."""
     lows, highs = [], []
     for bound in bounds:
         mean, error = bound.mean()
@@ -179,7 +208,9 @@ def chart(rows: Sequence[Row], width: int = WIDTH) -> list[str]:
                 _fill(line, max(stop, at) + 1, tip, "-")
                 _fill(line, tip, tip, ">")
                 _fill(line, at, at, "o")
-        out.append((f"{shortened(row.name, left - 2 - len(part)) + part:{left}}" + "".join(line)).rstrip())
+        out.append(
+            (f"{shortened(row.name, left - 2 - len(part)) + part:{left}}" + "".join(line)).rstrip()
+        )
     axis, labels = [" "] * across, [" "] * across
     marks = ticks(low, high, max(2, across // 12))
     for value, text in zip(marks, tick_labels(marks), strict=True):
@@ -197,11 +228,19 @@ def _fill(line: list[str], start: int, stop: int, mark: str) -> None:
 
 def wrapped(text: str) -> list[str]:
     """Break a sentence into lines with a dash before the first; commands and paths stay whole."""
-    return textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def report(comparison: Comparison) -> list[str]:
-    """Lay a comparison out for a terminal of 100 columns: the table, what follows from it, and a chart of each group."""
+    """Lay a comparison out for a terminal of 100 columns: the table, what follows from it, and a
+    chart of each group."""
     out = [*table(comparison.rows)]
     spoken = [line for text in comparison.spoken for line in wrapped(text)]
     if spoken:

@@ -1,11 +1,13 @@
-"""Keep what was decoded and what was found in it: each entry is a folder of .npy files, made once and then memory-mapped.
+"""Keep what was decoded and what was found in it: each entry is a folder of .npy files, made once
+and then memory-mapped.
 
     $VAESTRO_CACHE, else $XDG_CACHE_HOME/vaestro, else ~/.cache/vaestro
     ├── KEY/                 an entry: its arrays and meta.json
     ├── KEY.XXXXXXXX.part/   an entry that is being made; it is renamed when it is whole
     └── KEY.lock             held by the process that makes KEY
 
-A key is a hash of the source's place, of every file's size and time, and of the options that change what is decoded.
+A key is a hash of the source's place, of every file's size and time, and of the options that change
+what is decoded.
 """
 
 from __future__ import annotations
@@ -75,11 +77,14 @@ def key(kind: str, files: Iterable[str | Path], options: Mapping[str, Any], root
     return digest.hexdigest()
 
 
-def entry(key: str, make: Callable[[Path], dict[str, Any]], source: str | Path = "") -> tuple[Path, dict[str, Any]]:
-    """Return an entry's folder and what its meta.json says; the entry is made first if it is absent.
+def entry(
+    key: str, make: Callable[[Path], dict[str, Any]], source: str | Path = ""
+) -> tuple[Path, dict[str, Any]]:
+    """Return an entry's folder and what its meta.json says; the entry is made first if it is
+    absent.
 
-    Where two processes want one entry, one makes it and the other waits; where files cannot be locked, both make it and
-    the first stays. A making that fails or is interrupted leaves no entry.
+    Where two processes want one entry, one makes it and the other waits; where files cannot be
+    locked, both make it and the first stays. A making that fails or is interrupted leaves no entry.
 
     Args:
         key: as `key` returns it.
@@ -138,26 +143,39 @@ def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 def entries() -> list[Entry]:
     """List the entries, the oldest first."""
     found = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
-    listed = [Entry(name, meta["source"], meta["bytes"], datetime.fromtimestamp(meta["when"])) for name, meta in found]
+    listed = [
+        Entry(name, meta["source"], meta["bytes"], datetime.fromtimestamp(meta["when"]))
+        for name, meta in found
+    ]
     return sorted(listed, key=lambda e: e.when)
 
 
 def clear() -> int:
-    """Remove every entry and what interrupted processes left, but nothing that is not the cache's; returns the bytes freed."""
+    """Remove every entry and what interrupted processes left, but nothing that is not the cache's;
+    returns the bytes freed."""
     freed = sum(_discard(folder() / found.key) for found in entries())
     return freed + _sweep(folder())
 
 
-# -- making -----------------------------------------------------------------------------------------------------------
+# -- making ----------------------------------------------------------------------------------------
 
 
-def _made(place: Path, make: Callable[[Path], dict[str, Any]], source: str, held: str) -> dict[str, Any]:
+def _made(
+    place: Path, make: Callable[[Path], dict[str, Any]], source: str, held: str
+) -> dict[str, Any]:
     _sweep(place.parent, held)
     part = _beside(place)
     part.mkdir()
     try:
         made = make(part)
-        meta = {**made, "format": FORMAT, "key": place.name, "source": source, "when": time.time(), "bytes": _size(part)}
+        meta = {
+            **made,
+            "format": FORMAT,
+            "key": place.name,
+            "source": source,
+            "when": time.time(),
+            "bytes": _size(part),
+        }
         (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         for file in part.iterdir():
             # On the disk before the name: a power cut must not leave an entry of zeros.
@@ -166,7 +184,8 @@ def _made(place: Path, make: Callable[[Path], dict[str, Any]], source: str, held
         try:
             part.rename(place)
         except OSError:
-            if _whole(place) is None:  # not another process that was faster, but an entry that is damaged
+            # not another process that was faster, but an entry that is damaged
+            if _whole(place) is None:
                 _discard(place)
                 part.rename(place)
     finally:
@@ -175,7 +194,8 @@ def _made(place: Path, make: Callable[[Path], dict[str, Any]], source: str, held
 
 
 def _reserve(path: Path) -> None:
-    """Take the whole file's room on the disk: a write to mapped memory that finds none would kill the process."""
+    """Take the whole file's room on the disk: a write to mapped memory that finds none would kill
+    the process."""
     size = path.stat().st_size
     try:
         with path.open("rb+") as file:
@@ -197,19 +217,30 @@ def _explained(home: Path, key: str) -> Iterator[None]:
         yield
     except OSError as error:
         # NumPy reports a full disk in words alone.
-        if error.errno in _FULL or (error.errno is None and re.search("free space|requested and", str(error))):
-            expected, got, remedy = "room on the disk for", "none left", "free some, or set VAESTRO_CACHE to a folder on another disk"
+        if error.errno in _FULL or (
+            error.errno is None and re.search("free space|requested and", str(error))
+        ):
+            expected, got, remedy = (
+                "room on the disk for",
+                "none left",
+                "free some, or set VAESTRO_CACHE to a folder on another disk",
+            )
         else:
             name = str(error.filename)
             if not name.startswith(str(home / key)) and Path(name) not in (home, *home.parents):
                 raise
-            expected, got, remedy = "to write", error.strerror or type(error).__name__, "set VAESTRO_CACHE to a folder that can be written"
+            expected, got, remedy = (
+                "to write",
+                error.strerror or type(error).__name__,
+                "set VAESTRO_CACHE to a folder that can be written",
+            )
         raise OSError(f"expected {expected} decoded data in {home}; got {got}: {remedy}") from error
 
 
 @contextmanager
 def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a key, which ends with the process; gives whether it is held, which it never is where there are no locks."""
+    """Hold the lock of a key, which ends with the process; gives whether it is held, which it never
+    is where there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -223,7 +254,8 @@ def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
             except OSError:
                 yield False
                 return
-            # A file that was removed while this waited for it locks out nobody. It may also be removed at this moment.
+            # A file that was removed while this waited for it locks out nobody. It may also be
+            # removed at this moment.
             try:
                 same = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:
@@ -237,12 +269,16 @@ def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
             return
 
 
-# -- what there is ----------------------------------------------------------------------------------------------------
+# -- what there is ---------------------------------------------------------------------------------
 
 
 def _names() -> list[str]:
     home = folder()
-    return [p.name for p in home.iterdir() if _KEY.fullmatch(p.name) and not p.is_symlink()] if home.is_dir() else []
+    return (
+        [p.name for p in home.iterdir() if _KEY.fullmatch(p.name) and not p.is_symlink()]
+        if home.is_dir()
+        else []
+    )
 
 
 def _meta(place: Path) -> dict[str, Any] | None:
@@ -251,7 +287,11 @@ def _meta(place: Path) -> dict[str, Any] | None:
         meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(meta, dict) and meta.get("key") == place.name and {"format", "source", "when", "bytes"} <= meta.keys()
+    ours = (
+        isinstance(meta, dict)
+        and meta.get("key") == place.name
+        and {"format", "source", "when", "bytes"} <= meta.keys()
+    )
     return meta if ours else None
 
 
@@ -271,7 +311,8 @@ def _beside(place: Path) -> Path:
 
 
 def _discard(place: Path) -> int:
-    """Remove an entry, which is renamed first, so that no half of it is ever taken for one; returns the bytes freed."""
+    """Remove an entry, which is renamed first, so that no half of it is ever taken for one; returns
+    the bytes freed."""
     gone = place.rename(_beside(place))
     size = _size(gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -279,12 +320,19 @@ def _discard(place: Path) -> int:
 
 
 def _sweep(home: Path, held: str = "") -> int:
-    """Remove what interrupted processes left, whose locks are free or held by the caller; returns the bytes freed."""
+    """Remove what interrupted processes left, whose locks are free or held by the caller; returns
+    the bytes freed."""
     freed = 0
-    left = [p for p in home.iterdir() if _PART.fullmatch(p.name) or _LOCK.fullmatch(p.name)] if home.is_dir() else []
+    left = (
+        [p for p in home.iterdir() if _PART.fullmatch(p.name) or _LOCK.fullmatch(p.name)]
+        if home.is_dir()
+        else []
+    )
     for key in {p.name[:32] for p in left}:
         with nullcontext(True) if key == held else _locked(home, key, wait=False) as dead:
-            for part in [p for p in left if dead and p.name.startswith(key) and p.name.endswith(".part")]:
+            for part in [
+                p for p in left if dead and p.name.startswith(key) and p.name.endswith(".part")
+            ]:
                 freed += _size(part)
                 shutil.rmtree(part, ignore_errors=True)
     return freed

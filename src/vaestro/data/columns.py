@@ -13,12 +13,17 @@ LETTERS = 100  # of text that is an attribute; longer text is a description
 
 
 def named(table: Any, column: str, names: Sequence[str]) -> Any:
-    """Return an Arrow table with the names of classes in place of a column's codes; -1, which is not known, becomes empty."""
+    """Return an Arrow table with the names of classes in place of a column's codes; -1, which is
+    not known, becomes empty."""
     import pyarrow
     import pyarrow.compute as compute
 
     codes = compute.if_else(compute.less(table[column], 0), None, table[column])
-    return table.set_column(table.column_names.index(column), column, compute.take(pyarrow.array(names, pyarrow.string()), codes))
+    return table.set_column(
+        table.column_names.index(column),
+        column,
+        compute.take(pyarrow.array(names, pyarrow.string()), codes),
+    )
 
 
 def filled(cells: np.ma.MaskedArray) -> np.ndarray:
@@ -50,21 +55,30 @@ def stacked(column: Any, name: str, source: str) -> np.ndarray:
         while cells.type.num_fields:
             sizes = compute.min_max(compute.list_value_length(cells)).as_py()
             if cells.null_count or sizes["min"] != sizes["max"]:
-                got = "empty cells" if cells.null_count else f"{sizes['min']} to {sizes['max']} values"
+                got = (
+                    "empty cells"
+                    if cells.null_count
+                    else f"{sizes['min']} to {sizes['max']} values"
+                )
                 raise ValueError(
-                    f"expected arrays of one shape in column {name!r} of {source}; got {got}: try {source}:ignore={quoted(name)}"
+                    f"expected arrays of one shape in column {name!r} of {source}; got {got}: "
+                    f"try {source}:ignore={quoted(name)}"
                 )
             cells = cells.flatten()
             shape.append(sizes["min"] or 0)
         parts.append(cells.to_numpy(zero_copy_only=False).reshape(shape))
     if len({part.shape[1:] for part in parts}) > 1 or not parts[0].size:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
-        raise ValueError(f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try {source}:ignore={quoted(name)}")
+        raise ValueError(
+            f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try "
+            f"{source}:ignore={quoted(name)}"
+        )
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def series(column: Any, name: str, source: str) -> np.ndarray:
-    """Return lists of numbers, or of lists of one length, as an array (N, T) or (N, T, C), with NaN after the end of the shorter ones.
+    """Return lists of numbers, or of lists of one length, as an array (N, T) or (N, T, C), with NaN
+    after the end of the shorter ones.
 
     Args:
         column: an Arrow column.
@@ -77,22 +91,43 @@ def series(column: Any, name: str, source: str) -> np.ndarray:
     import pyarrow.compute as compute
 
     if not column.type.num_fields or getattr(column.type, "value_type", None) is None:
-        raise ValueError(f"expected lists of numbers in column {name!r} of {source}; got {column.type}")
+        raise ValueError(
+            f"expected lists of numbers in column {name!r} of {source}; got {column.type}"
+        )
     cells = column.combine_chunks()
     cells = cells.combine_chunks() if isinstance(cells, pyarrow.ChunkedArray) else cells
-    sizes = compute.fill_null(compute.list_value_length(cells), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    sizes = (
+        compute.fill_null(compute.list_value_length(cells), 0)
+        .to_numpy(zero_copy_only=False)
+        .astype(np.int64)
+    )
     flat = cells.flatten()
-    values = stacked(pyarrow.chunked_array([flat]), name, source) if flat.type.num_fields else flat.to_numpy(zero_copy_only=False)
+    values = (
+        stacked(pyarrow.chunked_array([flat]), name, source)
+        if flat.type.num_fields
+        else flat.to_numpy(zero_copy_only=False)
+    )
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"expected lists of numbers in column {name!r} of {source}; got {column.type}")
+        raise ValueError(
+            f"expected lists of numbers in column {name!r} of {source}; got {column.type}"
+        )
     whole = np.full(
-        (len(sizes), int(sizes.max(initial=0)), *values.shape[1:]), np.nan, np.float32 if values.dtype.itemsize <= 4 else np.float64
+        (len(sizes), int(sizes.max(initial=0)), *values.shape[1:]),
+        np.nan,
+        np.float32 if values.dtype.itemsize <= 4 else np.float64,
     )
     ends = np.cumsum(sizes)
-    whole[np.repeat(np.arange(len(sizes)), sizes), np.arange(len(values)) - np.repeat(ends - sizes, sizes)] = values
+    whole[
+        np.repeat(np.arange(len(sizes)), sizes),
+        np.arange(len(values)) - np.repeat(ends - sizes, sizes),
+    ] = values
     return whole
 
 
 def padded(array: np.ndarray, length: int) -> np.ndarray:
     """Return series (N, T, ...) as (N, length, ...), with NaN after their end."""
-    return np.pad(array, [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)], constant_values=np.nan)
+    return np.pad(
+        array,
+        [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)],
+        constant_values=np.nan,
+    )

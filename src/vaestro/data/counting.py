@@ -1,8 +1,9 @@
 """Decide whether whole numbers are counts, or real values on a grid of 1.
 
-A negative binomial is never narrower than a Poisson of the same mean. Ages, years and heights read as counts therefore lose
-nats that no decoder can regain, without limit as the other columns predict them better; counts read as real values on a grid
-lose hundredths of a nat where they lie far from 0. Numbers are counts unless the training rows speak against it.
+A negative binomial is never narrower than a Poisson of the same mean. Ages, years and heights read
+as counts therefore lose nats that no decoder can regain, without limit as the other columns predict
+them better; counts read as real values on a grid lose hundredths of a nat where they lie far from
+0. Numbers are counts unless the training rows speak against it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ LIMIT = 0.5  # standard deviations: what is never below this has its lower limit
 WIDER = 1.5  # times the mean: a variance above this is no Poisson's
 NORMAL = 5.0  # standard deviations: a Poisson with a mean above this is nearly normal
 TAIL = 0.005  # of the values are below what counts as the lower limit
-FAR = 10.0  # interquartile ranges from the median: typing errors and codes for missing values, if there are few
+# interquartile ranges from the median: typing errors and codes for missing values, if there are few
+FAR = 10.0
 CLEARLY = 3.0  # standard errors
 LEAST = 0.01  # nats a value by which a normal has to fit better
 
 
 def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
-    """Return what speaks against whole numbers of 0 or more being counts, in words; None if nothing does.
+    """Return what speaks against whole numbers of 0 or more being counts, in words; None if nothing
+    does.
 
     Args:
         values: distinct whole numbers of the training rows, sorted.
@@ -37,7 +40,8 @@ def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
     mean = float(np.average(values, weights=times))
     variance = float(np.average((values - mean) ** 2, weights=times))
     ratio, degrees = variance / mean, max(1.0, total - 1)
-    # Under a Poisson, (n - 1) variance / mean is chi-square; its cube root is nearly normal (Wilson and Hilferty 1931).
+    # Under a Poisson, (n - 1) variance / mean is chi-square; its cube root is nearly normal (Wilson
+    # and Hilferty 1931).
     z = (ratio ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(2 / (9 * degrees))
     if ratio < 0.9 and z < -CLEARLY:
         return f"variance {_short(variance)} below the mean {_short(mean)}"
@@ -55,13 +59,16 @@ def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
 
 
 def why_not_all_counts(rows: np.ndarray) -> str | None:
-    """Return what speaks against the cells of an array (n, columns) being counts; None if at least 9 of 10 columns look like counts."""
+    """Return what speaks against the cells of an array (n, columns) being counts; None if at least
+    9 of 10 columns look like counts."""
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, min(200, rows.shape[1])).astype(int))
     said = {}
     varying = 0
     for i in columns:
         column = rows[:, i]
-        values, times = np.unique(column[~np.isnan(column)] if column.dtype.kind == "f" else column, return_counts=True)
+        values, times = np.unique(
+            column[~np.isnan(column)] if column.dtype.kind == "f" else column, return_counts=True
+        )
         if len(values) > 1:
             varying += 1
             if (why := why_no_counts(values, times)) is not None:
@@ -73,14 +80,22 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
 
 
 def _outliers(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return which distinct values are far from the bulk, at most one row in 100 of them; with more, they are no outliers."""
+    """Return which distinct values are far from the bulk, at most one row in 100 of them; with
+    more, they are no outliers."""
     low, middle, high = (_quantile(values, times, q) for q in (0.25, 0.5, 0.75))
     far = np.abs(values - middle) > FAR * max(1.0, high - low)
     return far if times[far].sum() <= max(1.0, 0.01 * times.sum()) else np.zeros(len(values), bool)
 
 
 def _quantile(values: np.ndarray, times: np.ndarray, q: float) -> float:
-    return float(values[min(len(values) - 1, int(np.searchsorted(np.cumsum(times), q * times.sum(), side="right")))])
+    return float(
+        values[
+            min(
+                len(values) - 1,
+                int(np.searchsorted(np.cumsum(times), q * times.sum(), side="right")),
+            )
+        ]
+    )
 
 
 def _log_normal(values: np.ndarray, mean: float, variance: float) -> np.ndarray:
@@ -89,13 +104,16 @@ def _log_normal(values: np.ndarray, mean: float, variance: float) -> np.ndarray:
 
 
 def _log_negative_binomial(values: np.ndarray, mean: float, variance: float) -> np.ndarray:
-    """Return log-probabilities under the negative binomial of these moments; the Poisson if the variance is not above the mean."""
+    """Return log-probabilities under the negative binomial of these moments; the Poisson if the
+    variance is not above the mean."""
     x = torch.from_numpy(values)
     if variance <= mean * (1 + 1e-6):
         return (x * math.log(mean) - mean - torch.lgamma(x + 1)).numpy()
     size = mean**2 / (variance - mean)
     choices = torch.lgamma(x + size) - math.lgamma(size) - torch.lgamma(x + 1)
-    return (choices + size * math.log(size / (size + mean)) + x * math.log(mean / (size + mean))).numpy()
+    return (
+        choices + size * math.log(size / (size + mean)) + x * math.log(mean / (size + mean))
+    ).numpy()
 
 
 def _short(number: float) -> str:

@@ -1,7 +1,9 @@
 """Read a folder of images into one memory-mapped array of bytes.
 
-The headers are read first, and say whether the images fit together before any is decoded. Then every image goes straight
-from its decoder into its row of the array, which lies in the cache: memory stays flat, however many images there are.
+The headers are read first, and say whether the images fit together before any is decoded. Then
+every image goes straight
+from its decoder into its row of the array, which lies in the cache: memory stays flat, however many
+images there are.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from vaestro.data.sets import Raw
 
 KIND = "images-3"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what a file holds is asked of these alone, whatever its name
+# what a file holds is asked of these alone, whatever its name
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 SPELLINGS = {"centre": "center", "gray": "grey", "color": "colour"}
 GREY = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
-PIXELS = 89_478_485  # a quarter of a gibibyte in colour, which is also where Pillow warns of decompression bombs
+# a quarter of a gibibyte in colour, which is also where Pillow warns of decompression bombs
+PIXELS = 89_478_485
 SIDES = (4, 8192)
 LARGEST = 256  # side that the networks are made for; beyond it only where asked
 
@@ -39,7 +43,8 @@ DEEP = "hold 32-bit values, which belong in an array (.npy)"
 WIDE = "of 16 bits scaled to 8, where 65535 becomes 255"
 CLEAR = "with transparency laid on white"
 
-# EXIF's eight orientations: what turns the stored image upright. From 5 on, height and width change places.
+# EXIF's eight orientations: what turns the stored image upright. From 5 on, height and width change
+# places.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,7 +59,8 @@ Progress = Callable[[str, int, int], None]
 
 
 class Target(NamedTuple):
-    """Say what images become: (height, width) or as they are; cropped about the centre or stretched; grey, colour or as they are."""
+    """Say what images become: (height, width) or as they are; cropped about the centre or
+    stretched; grey, colour or as they are."""
 
     size: tuple[int, int] | None
     crop: bool
@@ -64,17 +70,20 @@ class Target(NamedTuple):
 def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | None = None) -> Raw:
     """Read a folder of images: uint8 arrays (N, H, W) where all are grey, else (N, H, W, 3).
 
-    Subfolders train and valid or test are splits. Subfolders below these, or below the folder, give the attribute `class`;
-    the attribute `file` is each image's path in the folder. What was decoded once comes from the cache.
+    Subfolders train and valid or test are splits. Subfolders below these, or below the folder, give
+    the attribute `class`; the attribute `file` is each image's path in the folder. What was decoded
+    once comes from the cache.
 
     Args:
         folder: where the images are, at any depth.
-        options: `size`, 64 or 48x64 (height x width); `crop`, center or none; `channels`, grey or colour; `strict`, to refuse
-            a folder with files that cannot be used, which are skipped otherwise. Others are ignored.
+        options: `size`, 64 or 48x64 (height x width); `crop`, center or none; `channels`, grey or
+            colour; `strict`, to refuse a folder with files that cannot be used, which are skipped
+            otherwise. Others are ignored.
         progress: called now and then with what is done, how many are done, and of how many.
 
     Raises:
-        ValueError: there are no images, without `size` they differ in size or have a side above 256, or an option is not as above.
+        ValueError: there are no images, without `size` they differ in size or have a side above
+            256, or an option is not as above.
         OSError: the folder cannot be read, or the cache cannot be written.
     """
     folder = Path(folder)
@@ -87,13 +96,25 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
     splits = _splits(files, folder)
     count = sum(map(len, splits.values()))
     if not count:
-        raise ValueError(f"expected images in {folder}; got none" + (f" among {others:,} files" if others else ""))
-    key = cache.key(KIND, (os.path.join(folder, name) for s in splits.values() for name in s), target._asdict(), folder)
-    place, meta = cache.entry(key, lambda part: _make(part, folder, splits, target, progress), folder.resolve())
+        raise ValueError(
+            f"expected images in {folder}; got none"
+            + (f" among {others:,} files" if others else "")
+        )
+    key = cache.key(
+        KIND,
+        (os.path.join(folder, name) for s in splits.values() for name in s),
+        target._asdict(),
+        folder,
+    )
+    place, meta = cache.entry(
+        key, lambda part: _make(part, folder, splits, target, progress), folder.resolve()
+    )
     if strict and meta["skipped"]:
         bad = "; ".join(meta["skipped"]).replace(" skipped, which ", " that ")
         raise ValueError(f"expected images that can all be used, as strict=true asks; got {bad}")
-    arrays = {name: cache.open_array(place / f"{name}.npy") for name in ("images", *meta["attributes"])}
+    arrays = {
+        name: cache.open_array(place / f"{name}.npy") for name in ("images", *meta["attributes"])
+    }
     notes = [*meta["notes"]]
     if count < len(files):
         notes.append(f"{len(files) - count:,} images outside {', '.join(splits)} left out")
@@ -101,18 +122,27 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
         notes.append(f"{others:,} files that are not images left out")
     return Raw(
         {s: arrays["images"][a:b] for s, (a, b) in meta["splits"].items()},
-        {s: {name: arrays[name][a:b] for name in meta["attributes"]} for s, (a, b) in meta["splits"].items()},
+        {
+            s: {name: arrays[name][a:b] for name in meta["attributes"]}
+            for s, (a, b) in meta["splits"].items()
+        },
         tuple(notes),
     )
 
 
 def _target(options: Mapping[str, Any]) -> Target:
-    size, crop, channels = (SPELLINGS.get(v, v) if isinstance(v, str) else v for v in map(options.get, ("size", "crop", "channels")))
+    size, crop, channels = (
+        SPELLINGS.get(v, v) if isinstance(v, str) else v
+        for v in map(options.get, ("size", "crop", "channels"))
+    )
     if size is not None:
         sides = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(size))
         size = (int(sides[1]), int(sides[2] or sides[1])) if sides else (0, 0)
         if not all(SIDES[0] <= side <= SIDES[1] for side in size):
-            raise ValueError(f"expected size as 64 or 48x64 (height x width), from {SIDES[0]} to {SIDES[1]}; got {options['size']!r}")
+            raise ValueError(
+                f"expected size as 64 or 48x64 (height x width), from {SIDES[0]} to {SIDES[1]}; "
+                f"got {options['size']!r}"
+            )
     if crop not in (None, "center", "none"):
         raise ValueError(f"expected crop to be center or none; got {crop!r}")
     if crop and size is None:
@@ -122,11 +152,12 @@ def _target(options: Mapping[str, Any]) -> Target:
     return Target(size, crop != "none", channels)
 
 
-# -- which files ------------------------------------------------------------------------------------------------------
+# -- which files -----------------------------------------------------------------------------------
 
 
 def _listed(folder: Path) -> tuple[list[str], int]:
-    """Return the images below a folder in order, as paths in it, and how many other files there are."""
+    """Return the images below a folder in order, as paths in it, and how many other files there
+    are."""
     found: list[str] = []
     others = 0
 
@@ -151,7 +182,13 @@ def _listed(folder: Path) -> tuple[list[str], int]:
 
 def _splits(files: Sequence[str], folder: Path) -> dict[str, list[str]]:
     """Return the files by split, or all of them as "all"."""
-    tops = sorted({top for top, slash, _ in (f.partition("/") for f in files) if slash and top.lower() in SPLITS})
+    tops = sorted(
+        {
+            top
+            for top, slash, _ in (f.partition("/") for f in files)
+            if slash and top.lower() in SPLITS
+        }
+    )
     named = {top: SPLITS[top.lower()] for top in tops}
     if "train" not in named.values() or len(set(named.values())) < 2:
         return {"all": list(files)}
@@ -162,20 +199,31 @@ def _splits(files: Sequence[str], folder: Path) -> dict[str, list[str]]:
 
 
 def _classes(files: Sequence[str], depth: int) -> np.ndarray | None:
-    """Return the name of each file's folder at a depth, if every file has one and they are at least two."""
+    """Return the name of each file's folder at a depth, if every file has one and they are at least
+    two."""
     paths = [f.split("/") for f in files]
     if any(len(p) < depth + 2 for p in paths) or len({p[depth] for p in paths}) < 2:
         return None
     return np.array([p[depth] for p in paths])
 
 
-# -- making an entry --------------------------------------------------------------------------------------------------
+# -- making an entry -------------------------------------------------------------------------------
 
 
-def _make(part: Path, folder: Path, splits: Mapping[str, Sequence[str]], target: Target, progress: Progress | None) -> dict[str, Any]:
+def _make(
+    part: Path,
+    folder: Path,
+    splits: Mapping[str, Sequence[str]],
+    target: Target,
+    progress: Progress | None,
+) -> dict[str, Any]:
     """Write images.npy, file.npy and perhaps class.npy; returns their meta."""
     names = [name for split in splits.values() for name in split]
-    sides, grey, wrong = np.zeros((len(names), 2), np.int64), np.zeros(len(names), bool), dict[int, str]()
+    sides, grey, wrong = (
+        np.zeros((len(names), 2), np.int64),
+        np.zeros(len(names), bool),
+        dict[int, str](),
+    )
     remarks: list[str] = []
 
     def measure(i: int) -> None:
@@ -203,8 +251,14 @@ def _make(part: Path, folder: Path, splits: Mapping[str, Sequence[str]], target:
         """Leave out what turned out wrong."""
         candidates = candidates[[i not in wrong for i in candidates.tolist()]]
         if not len(candidates):
-            text = "; ".join(f"{len(found):,} {reason} ({_few(found)})" for reason, found in _reasons(wrong, names).items())
-            raise ValueError(f"expected images in {folder}; got {len(names):,} files of which none can be used: {text}")
+            text = "; ".join(
+                f"{len(found):,} {reason} ({_few(found)})"
+                for reason, found in _reasons(wrong, names).items()
+            )
+            raise ValueError(
+                f"expected images in {folder}; got {len(names):,} files of which none can be "
+                f"used: {text}"
+            )
         return candidates
 
     with warnings.catch_warnings():
@@ -214,7 +268,9 @@ def _make(part: Path, folder: Path, splits: Mapping[str, Sequence[str]], target:
         rows = left(np.arange(len(names)))
         size = target.size or _one_size(sides[rows], folder)
         colour = target.channels == "colour" or (target.channels is None and not grey[rows].all())
-        array = cache.create_array(part / "images.npy", np.uint8, (len(rows), *size, *([3] if colour else [])))
+        array = cache.create_array(
+            part / "images.npy", np.uint8, (len(rows), *size, *([3] if colour else []))
+        )
         _each(decode, len(rows), "decoding", progress)
     kept = left(rows)
     if len(kept) < len(rows):  # close the gaps
@@ -243,7 +299,8 @@ def processors() -> int:
 
 
 def _each(work: Callable[[int], None], count: int, what: str, progress: Progress | None) -> None:
-    """Call work(i) for every i below a number, in a thread for each processor: Pillow decodes and scales outside Python's lock."""
+    """Call work(i) for every i below a number, in a thread for each processor: Pillow decodes and
+    scales outside Python's lock."""
     workers = processors()
     chunk = max(1, min(64, count // (8 * workers)))
 
@@ -266,17 +323,30 @@ def _each(work: Callable[[int], None], count: int, what: str, progress: Progress
 
 
 def _measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
-    """Read an image's header: (height, width) upright, whether it is grey, and why it cannot be used, or nothing."""
+    """Read an image's header: (height, width) upright, whether it is grey, and why it cannot be
+    used, or nothing."""
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
-        return ((width, height) if _turn(image) >= 5 else (height, width)), image.mode in GREY, _unfit(image)
+        return (
+            ((width, height) if _turn(image) >= 5 else (height, width)),
+            image.mode in GREY,
+            _unfit(image),
+        )
 
 
 def _unfit(image: Image.Image) -> str:
     """Say why an image cannot be used, from its header; nothing where it can."""
     width, height = image.size
     floats = image.mode == "F" or (image.mode == "I" and image.format == "TIFF")
-    return DEEP if floats else HUGE if width * height > PIXELS else TINY if min(width, height) < SIDES[0] else ""
+    return (
+        DEEP
+        if floats
+        else HUGE
+        if width * height > PIXELS
+        else TINY
+        if min(width, height) < SIDES[0]
+        else ""
+    )
 
 
 def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
@@ -294,10 +364,13 @@ def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.n
         turn = _turn(image)
         height, width = target.size or (0, 0)
         height, width = (width, height) if turn >= 5 else (height, width)
-        # JPEG decodes to a half, a quarter or an eighth for less; twice the target leaves the filter enough to work on.
+        # JPEG decodes to a half, a quarter or an eighth for less; twice the target leaves the
+        # filter enough to work on.
         drafted = image.draft(mode, (2 * width, 2 * height) if target.size else None)
         w, h = drafted[1][2:] if drafted else image.size
-        if image.mode.startswith("I") or (image.format != "BMP" and ";16" in str([tile[3] for tile in getattr(image, "tile", [])])):
+        if image.mode.startswith("I") or (
+            image.format != "BMP" and ";16" in str([tile[3] for tile in getattr(image, "tile", [])])
+        ):
             said.append(WIDE)
         image.load()
         if image.mode.startswith("I"):
@@ -310,15 +383,20 @@ def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.n
                 said.append(CLEAR)
         image = image.convert(mode)
         if target.size:
-            across, down = (min(w, h * width / height), min(h, w * height / width)) if target.crop else (w, h)
+            across, down = (
+                (min(w, h * width / height), min(h, w * height / width)) if target.crop else (w, h)
+            )
             left, top = (w - across) / 2, (h - down) / 2
             box = (left, top, min(w, left + across), min(h, top + down))
-            image = image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+            image = image.resize(
+                (width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0
+            )
         return np.asarray(image.transpose(UPRIGHT[turn]) if turn in UPRIGHT else image), said
 
 
 def _turn(image: Image.Image) -> int:
-    """Return EXIF's orientation from 1 to 8. Pillow turns TIFF itself, and would decode a PNG to look for one that comes late."""
+    """Return EXIF's orientation from 1 to 8. Pillow turns TIFF itself, and would decode a PNG to
+    look for one that comes late."""
     if "exif" not in image.info:
         return 1
     try:
@@ -328,15 +406,20 @@ def _turn(image: Image.Image) -> int:
     return turn if turn in UPRIGHT else 1
 
 
-# -- in words ---------------------------------------------------------------------------------------------------------
+# -- in words --------------------------------------------------------------------------------------
 
 
 def _one_size(sides: np.ndarray, folder: Path) -> tuple[int, int]:
     sizes = Counter(map(tuple, sides.tolist())).most_common()
     if len(sizes) > 1:
-        text = ", ".join(f"{h}x{w} ({k:,})" for (h, w), k in sizes[:3]) + (f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else "")
+        text = ", ".join(f"{h}x{w} ({k:,})" for (h, w), k in sizes[:3]) + (
+            f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else ""
+        )
         fits = min(64, 1 << (int(sides.min()).bit_length() - 1))
-        raise ValueError(f"expected images of one size, or size=; got height x width {text}: try {folder}/:size={fits}")
+        raise ValueError(
+            f"expected images of one size, or size=; got height x width {text}: try "
+            f"{folder}/:size={fits}"
+        )
     (height, width), count = sizes[0]
     if max(height, width) > LARGEST:
         raise ValueError(too_large(height, width, f"{folder}/", count))
@@ -359,7 +442,10 @@ def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) ->
         shaped = int((sides[:, 0] * width != sides[:, 1] * height).sum())
         done = "cropped about the centre and scaled" if target.crop else "stretched"
         if shaped:
-            notes.append(f"{shaped:,} images {done} to {height}x{width}" + (" (crop=none stretches them)" if target.crop else ""))
+            notes.append(
+                f"{shaped:,} images {done} to {height}x{width}"
+                + (" (crop=none stretches them)" if target.crop else "")
+            )
         scaled = int((sides != target.size).any(1).sum()) - shaped
         if scaled:
             notes.append(f"{scaled:,} images scaled to {height}x{width}")
@@ -368,7 +454,9 @@ def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) ->
             notes.append(f"{enlarged:,} images are smaller than {height}x{width} and were enlarged")
     other = int(grey.sum() if colour else (~grey).sum())
     if other:
-        read = "grey and are read as colour" if colour else "not stored as grey and are read as grey"
+        read = (
+            "grey and are read as colour" if colour else "not stored as grey and are read as grey"
+        )
         notes.append(f"{other:,} of {len(grey):,} images are {read}")
     return notes
 
@@ -382,7 +470,10 @@ def _reasons(wrong: Mapping[int, str], names: Sequence[str]) -> dict[str, list[s
 
 def _skipped(wrong: Mapping[int, str], names: Sequence[str]) -> list[str]:
     reasons = _reasons(wrong, names).items()
-    return [f"{len(found):,} of {len(names):,} files skipped, which {reason}: {_few(found)}" for reason, found in reasons]
+    return [
+        f"{len(found):,} of {len(names):,} files skipped, which {reason}: {_few(found)}"
+        for reason, found in reasons
+    ]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Find the grid that numbers lie on: cents, quarters, multiples of 2.54, whole days, k / 255.
 
-The grid is that of the bulk of the values. A few values may lie off it, so that one typo among prices in cents does not
-make every cell a thousand times too small. A grid is accepted only if numbers without one would be very unlikely to look
+The grid is that of the bulk of the values. A few values may lie off it, so that one typo among
+prices in cents does not make every cell a thousand times too small. A grid is accepted only if
+numbers without one would be very unlikely to look
 as if they had it: the odds count every way to choose the values that are off.
 """
 
@@ -31,7 +32,8 @@ class Lattice:
     """Hold the grid of some numbers.
 
     Args:
-        step: its step in the unit of the numbers; 0 if there is no grid. With `atoms`, the width of the cells.
+        step: its step in the unit of the numbers; 0 if there is no grid. With `atoms`, the width of
+            the cells.
         origin: a point of the grid, or the most frequent value.
         atoms: whether values repeat although there is no grid.
         off: which of the distinct values lie off the grid, (n,); empty if none does.
@@ -50,7 +52,8 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class Fractions:
-    """Hold a grid with steps of units / parts, both whole numbers, with the points of n distinct values on it.
+    """Hold a grid with steps of units / parts, both whole numbers, with the points of n distinct
+    values on it.
 
     Args:
         units, parts: of the step; units is 0 if there is no grid.
@@ -67,9 +70,10 @@ class Fractions:
 def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
     """Return the grid that the bulk of some numbers lies on.
 
-    If there is no grid but rows share a number, as rain is 0 on many days, that number has a probability and the others have
-    a density, which no step makes comparable. The width of the cells is then the median distance between neighbouring
-    numbers, and at most a thousandth of the deviation.
+    If there is no grid but rows share a number, as rain is 0 on many days, that number has a
+    probability and the others have a density, which no step makes comparable. The width of the
+    cells is then the median distance between neighbouring numbers, and at most a thousandth of the
+    deviation.
 
     Args:
         values: the distinct numbers, sorted, at least two.
@@ -80,25 +84,37 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
     if found.units:
         return Lattice(found.units / found.parts, found.residue / found.parts, off=found.off)
     often, total = int(times.argmax()), times.sum()
-    if times[often] >= 10 or times[times >= 3].sum() > 0.01 * total or times[times >= 2].sum() > 0.5 * total:
+    if (
+        times[often] >= 10
+        or times[times >= 3].sum() > 0.01 * total
+        or times[times >= 2].sum() > 0.5 * total
+    ):
         spaced = _spaced(values.astype(np.float64), times, float(np.finfo(values.dtype).eps))
         if spaced is not None:
             return spaced
         own = float(np.spacing(np.quantile(np.abs(values), 0.01).astype(values.dtype)))
         if own > 1e-3 * scale:  # numbers repeat because their type has no more digits
             return Lattice(own, values[often].item())
-        return Lattice(max(_gap(values, 1e-3 * scale), FINEST * scale), values[often].item(), atoms=True)
+        return Lattice(
+            max(_gap(values, 1e-3 * scale), FINEST * scale), values[often].item(), atoms=True
+        )
     return Lattice()
 
 
 def allowed(times: np.ndarray) -> int:
-    """Return how many rows may lie off a grid: 1 in 100 (at least one of 20), and 1 in 20 of those beside the most frequent value."""
+    """Return how many rows may lie off a grid: 1 in 100 (at least one of 20), and 1 in 20 of those
+    beside the most frequent value."""
     total = int(times.sum())
-    return min(max(1, int(STRAY_SHARE * total)), int(STRAY_REST * (total - int(times.max()))) + 1) if total >= FEWEST else 0
+    return (
+        min(max(1, int(STRAY_SHARE * total)), int(STRAY_REST * (total - int(times.max()))) + 1)
+        if total >= FEWEST
+        else 0
+    )
 
 
 def fractions(values: np.ndarray, times: np.ndarray) -> Fractions:
-    """Return the grid of whole multiples of a fraction that the bulk of sorted distinct numbers lies on, over 1, 10 .. 10**8.
+    """Return the grid of whole multiples of a fraction that the bulk of sorted distinct numbers
+    lies on, over 1, 10 .. 10**8.
 
     Numbers of float64 that were rounded to float32 before are looked at as such.
     """
@@ -116,7 +132,8 @@ def fractions(values: np.ndarray, times: np.ndarray) -> Fractions:
 
 
 def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
-    """Return the coarsest grid of decimals that all but a few floats lie on, given their relative rounding."""
+    """Return the coarsest grid of decimals that all but a few floats lie on, given their relative
+    rounding."""
     values = values.astype(np.float64)
     size, most = np.abs(values), allowed(times)
     largest = float(size.max())
@@ -131,18 +148,25 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
         some = bool(off.any())
         if times[off | aside].sum() > most or (some and (bulk is not None or (~off).sum() < 4)):
             continue
-        # If a step is hardly above the rounding of floats, numbers on no grid look as if they were on one: these are the odds.
-        odds = float(np.log10(np.clip(2 * eps * size[~off] * parts, 1e-6, 1)).sum()) + _choices(len(values), int(off.sum()))
+        # If a step is hardly above the rounding of floats, numbers on no grid look as if they were
+        # on one: these are the odds.
+        odds = float(np.log10(np.clip(2 * eps * size[~off] * parts, 1e-6, 1)).sum()) + _choices(
+            len(values), int(off.sum())
+        )
         if odds > DECIMAL_ODDS:
             if not some:
                 break
             continue
         if not some and bulk is not None:
             lost = int(bulk.off.sum())
-            chance = _choices(len(values), lost) - (len(values) - lost - 1) * math.log10(parts / coarser)
+            chance = _choices(len(values), lost) - (len(values) - lost - 1) * math.log10(
+                parts / coarser
+            )
             if chance < ODDS:
                 return bulk
-        found = _coarsest(np.where(off | aside, 0, points).astype(np.int64), times, parts, off | aside, most)
+        found = _coarsest(
+            np.where(off | aside, 0, points).astype(np.int64), times, parts, off | aside, most
+        )
         found = replace(found, off=found.off & ~aside if len(found.off) else NOWHERE)
         if not some:
             return found
@@ -150,7 +174,9 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
     return Fractions() if bulk is None else bulk
 
 
-def _coarsest(points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray, most: int) -> Fractions:
+def _coarsest(
+    points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray, most: int
+) -> Fractions:
     """Return the coarsest grid of whole steps that holds all points but a few.
 
     Args:
@@ -169,7 +195,11 @@ def _coarsest(points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray
     if left > 0 and len(on) >= 5:
         draw = np.random.default_rng(0)
         shares = times[~off] / times[~off].sum()
-        some = on[np.concatenate([draw.choice(len(on), (20, 12), p=shares), draw.integers(len(on), size=(20, 12))])]
+        some = on[
+            np.concatenate(
+                [draw.choice(len(on), (20, 12), p=shares), draw.integers(len(on), size=(20, 12))]
+            )
+        ]
         guesses = {int(g) for g in np.gcd.reduce(some[:, 1:] - some[:, :1], axis=1)}
         for units in sorted(guesses, reverse=True):
             if units <= whole:
@@ -180,7 +210,12 @@ def _coarsest(points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray
             held, lost = int((~away).sum()), int(away.sum())
             if times[~off][away].sum() > left or held < 4:
                 continue
-            if _choices(len(on), lost) - (held - 1) * math.log10(units / whole) + math.log10(len(some)) < ODDS:
+            if (
+                _choices(len(on), lost)
+                - (held - 1) * math.log10(units / whole)
+                + math.log10(len(some))
+                < ODDS
+            ):
                 best, best_off = units, off.copy()
                 best_off[~off] = away
                 break
@@ -190,11 +225,14 @@ def _coarsest(points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray
 
 def _choices(count: int, lost: int) -> float:
     """Return log10 of the number of ways to choose `lost` of `count`."""
-    return (math.lgamma(count + 1) - math.lgamma(lost + 1) - math.lgamma(count - lost + 1)) / math.log(10)
+    return (
+        math.lgamma(count + 1) - math.lgamma(lost + 1) - math.lgamma(count - lost + 1)
+    ) / math.log(10)
 
 
 def _spaced(values: np.ndarray, times: np.ndarray, eps: float) -> Lattice | None:
-    """Return the lattice of equal steps, such as k / 255 or 5 / 9 of a degree, that distinct numbers lie on, or None."""
+    """Return the lattice of equal steps, such as k / 255 or 5 / 9 of a degree, that distinct
+    numbers lie on, or None."""
     noise = 16 * eps * float(np.abs(values).max())
     gaps = np.diff(values)
     gaps = gaps[gaps > noise]  # smaller ones are one number, computed in two ways
@@ -211,14 +249,19 @@ def _spaced(values: np.ndarray, times: np.ndarray, eps: float) -> Lattice | None
     return _spaced_bulk(values, times, gaps, noise)
 
 
-def _spaced_bulk(values: np.ndarray, times: np.ndarray, gaps: np.ndarray, noise: float) -> Lattice | None:
-    """Return the lattice of all but a few of the numbers: a part of their most common gap, if that is no chance."""
+def _spaced_bulk(
+    values: np.ndarray, times: np.ndarray, gaps: np.ndarray, noise: float
+) -> Lattice | None:
+    """Return the lattice of all but a few of the numbers: a part of their most common gap, if that
+    is no chance."""
     most = allowed(times)
     if not most or len(gaps) < 6:
         return None
     ordered = np.sort(gaps)
     ends = np.searchsorted(ordered, ordered * 1.01 + noise, side="right")
-    common = float(np.median(ordered[(start := int((ends - np.arange(len(ends))).argmax())) : ends[start]]))
+    common = float(
+        np.median(ordered[(start := int((ends - np.arange(len(ends))).argmax())) : ends[start]])
+    )
     for parts in range(1, 13):
         step = common / parts
         if 4 * OFF * step < noise:

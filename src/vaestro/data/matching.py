@@ -1,7 +1,8 @@
-"""Match what was read to the space of a run: for `encode` and its kin, and for training that starts from that run.
+"""Match what was read to the space of a run: for `encode` and its kin, and for training that starts
+from that run.
 
-Columns, categories, conditions and tokens are matched by name. Offsets, scales and grids are the run's own, so that equal data
-have equal codes, and data that were shifted have shifted codes.
+Columns, categories, conditions and tokens are matched by name. Offsets, scales and grids are the
+run's own, so that equal data have equal codes, and data that were shifted have shifted codes.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from vaestro.tokens import Ragged, Texts
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's
 SHIFTED = 1.0  # of the run's standard deviations: a shift of the mean that is mentioned
 SURE = 5.0  # standard errors of the new mean that a shift exceeds, whatever the number of columns
-REPEATED = 0.01  # share of values that occur several times, from which values without a grid are mentioned
+# share of values that occur several times, from which values without a grid are mentioned
+REPEATED = 0.01
 SHOWN = 3  # columns named in a note
 
 
 def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]) -> dict[str, Part]:
-    """Return parts of a source as a space needs them: shorter series are padded, and named columns of a sparse matrix put in order.
+    """Return parts of a source as a space needs them: shorter series are padded, and named columns
+    of a sparse matrix put in order.
 
     Raises:
         ValueError: the data are of another kind or shape.
@@ -42,27 +45,53 @@ def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any])
     made: dict[str, Part] = {}
     named: dict[int, Sparse] = {}  # splits that are rows of one matrix stay rows of one
     for name, part in parts.items():
-        got = "texts" if isinstance(part.whole, Texts) else "a table" if isinstance(part.whole, Frame) else "numbers"
+        got = (
+            "texts"
+            if isinstance(part.whole, Texts)
+            else "a table"
+            if isinstance(part.whole, Frame)
+            else "numbers"
+        )
         if got != {Kind.TOKENS: "texts", Kind.TABLE: "a table"}.get(space.kind, "numbers"):
-            raise ValueError(f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; got {got}")
-        if options.get("series", False) and isinstance(part.whole, np.ndarray) and part.whole.shape[1] < space.outside[0]:
+            raise ValueError(
+                f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; "
+                f"got {got}"
+            )
+        if (
+            options.get("series", False)
+            and isinstance(part.whole, np.ndarray)
+            and part.whole.shape[1] < space.outside[0]
+        ):
             part = replace(part, whole=padded(part.whole, space.outside[0]))
-        if isinstance(part.whole, Sparse) and part.whole.names and space.names and space.kind is Kind.COUNT:
+        if (
+            isinstance(part.whole, Sparse)
+            and part.whole.names
+            and space.names
+            and space.kind is Kind.COUNT
+        ):
             if id(part.whole) not in named:
                 named[id(part.whole)] = part.whole.named(space.names)
             part = replace(part, whole=named[id(part.whole)])
         if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
-            raise ValueError(f"expected data of shape (N, {shape}), as the run was trained on; got {part.whole.shape}")
+            raise ValueError(
+                f"expected data of shape (N, {shape}), as the run was trained on; got "
+                f"{part.whole.shape}"
+            )
         made[name] = part
     return made
 
 
-def cut(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]) -> dict[int, Ragged] | None:
-    """Return texts as tokens, by the id of the whole, where `length` says that longer ones are cut; None otherwise."""
+def cut(
+    parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]
+) -> dict[int, Ragged] | None:
+    """Return texts as tokens, by the id of the whole, where `length` says that longer ones are cut;
+    None otherwise."""
     if space.tokeniser is None or "length" not in options:
         return None
-    return {id(whole): space.tokeniser.cut(whole, space.shape[0]) for whole in distinct(parts.values())}
+    return {
+        id(whole): space.tokeniser.cut(whole, space.shape[0]) for whole in distinct(parts.values())
+    }
 
 
 @final
@@ -95,22 +124,30 @@ class Origin:
         """
         own = () if self.given is None else self.given.names
         if set(asked) not in (set(), set(own)) or len(set(asked)) < len(asked):
-            wanted = " ".join(f"--condition {shlex.quote(quoted(name))}" for name in own) or "no --condition"
-            raise ValueError(f"expected {wanted}, as in {self.run}; got {' '.join(f'--condition {shlex.quote(n)}' for n in asked)}")
+            wanted = (
+                " ".join(f"--condition {shlex.quote(quoted(name))}" for name in own)
+                or "no --condition"
+            )
+            raise ValueError(
+                f"expected {wanted}, as in {self.run}; got "
+                f"{' '.join(f'--condition {shlex.quote(n)}' for n in asked)}"
+            )
         return own
 
     def check(self, parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> None:
         """Check columns and options of a source before any value is looked at.
 
         Raises:
-            ValueError: a column has no counterpart in the run or the run's has none in the data, or an option contradicts the run.
+            ValueError: a column has no counterpart in the run or the run's has none in the data, or
+                an option contradicts the run.
         """
         conditions = [] if self.given is None else list(self.given.names)
         for part in parts.values():
             columns = list(part.whole.columns) if isinstance(part.whole, Frame) else []
             if absent := [n for n in conditions if n not in columns and n not in part.attributes]:
                 raise ValueError(
-                    f"expected the condition {absent[0]!r} of {self.run} in {name}; got no such column or attribute: train without --init"
+                    f"expected the condition {absent[0]!r} of {self.run} in {name}; got no such "
+                    f"column or attribute: train without --init"
                 )
             if columns and self.space.kind is Kind.TABLE:
                 self._check_columns([n for n in columns if n not in conditions], options, name)
@@ -119,29 +156,42 @@ class Origin:
             self._check_options(options, name)
 
     def _check_columns(self, names: Sequence[str], options: Mapping[str, Any], where: str) -> None:
-        lacking, other = ([n for n in a if n not in b] for a, b in ((self.space.names, names), (names, self.space.names)))
+        lacking, other = (
+            [n for n in a if n not in b]
+            for a, b in ((self.space.names, names), (names, self.space.names))
+        )
         wanted = f"the columns of {self.run} in {where}"
         if lacking and other:
             raise ValueError(
-                f"expected {wanted}; got no {_listed(lacking)}, but {_listed(other)}: rename what is the same, or train without --init"
+                f"expected {wanted}; got no {_listed(lacking)}, but {_listed(other)}: rename "
+                f"what is the same, or train without --init"
             )
         if lacking:
             raise ValueError(
-                f"expected {wanted}; got no {_listed(lacking)}: a column of empty cells stands for what was not measured, "
+                f"expected {wanted}; got no {_listed(lacking)}: a column of empty cells stands "
+                f"for what was not measured, "
                 "or train without --init"
             )
         if other:
             before = [str(options["ignore"])] if "ignore" in options else []
-            ignored = as_source(where, {**options, "ignore": "+".join([*before, *map(quoted, other)])})
+            ignored = as_source(
+                where, {**options, "ignore": "+".join([*before, *map(quoted, other)])}
+            )
             hint = f" with {shlex.quote(ignored)}" if Path(where).suffix else ""
-            raise ValueError(f"expected {wanted}; got {_listed(other)} too: leave {'it' if len(other) == 1 else 'them'} out{hint}")
+            raise ValueError(
+                f"expected {wanted}; got {_listed(other)} too: leave "
+                f"{'it' if len(other) == 1 else 'them'} out{hint}"
+            )
 
     def _check_kinds(self, frame: Frame, options: Mapping[str, Any], where: str) -> None:
         kinds = {c.name: c.kind for c in self.space.columns if len(c.values) != 1}
         for key, kind in KINDS.items():
             for name in tables.named(options, key, frame.columns, where) if key in options else ():
                 if kinds.get(name, kind) is not kind:
-                    raise ValueError(f"expected column {name!r} as {kinds[name]}, as in {self.run}; got {key}= (leave {key}={name} out)")
+                    raise ValueError(
+                        f"expected column {name!r} as {kinds[name]}, as in {self.run}; got "
+                        f"{key}= (leave {key}={name} out)"
+                    )
 
     def _check_options(self, options: Mapping[str, Any], where: str) -> None:
         space, grey = self.space, options.get("binarise", "none") != "none"
@@ -152,10 +202,14 @@ class Origin:
             own |= {"tokens": space.tokeniser.method, "length": space.shape[0]}
         for key, value in own.items():
             if options.get(key, value) != value:
-                raise ValueError(f"expected {key}={value} for {where}, as in {self.run}; got {key}={options[key]}")
+                raise ValueError(
+                    f"expected {key}={value} for {where}, as in {self.run}; got "
+                    f"{key}={options[key]}"
+                )
         if grey and space.kind is not Kind.BINARY:
             raise ValueError(
-                f"expected binarise=none for {where}, as in {self.run}, whose data are {space}; got binarise={options['binarise']}"
+                f"expected binarise=none for {where}, as in {self.run}, whose data are {space}; "
+                f"got binarise={options['binarise']}"
             )
 
     def left_out(self, parts: Mapping[str, Part]) -> list[str]:
@@ -165,19 +219,35 @@ class Origin:
             return []
         own = set(self.space.names)
         other = [name for name in whole.names if name not in own]
-        return [f"left out {len(other):,} of {len(whole.names):,} columns, which {self.run} lacks: {_listed(other)}"] if other else []
+        return (
+            [
+                f"left out {len(other):,} of {len(whole.names):,} columns, which {self.run} "
+                f"lacks: {_listed(other)}"
+            ]
+            if other
+            else []
+        )
 
     def advised(self, error: ValueError, where: str) -> ValueError:
         """Return an error about values of a source, with what can be done about it."""
         if self.space.kind is Kind.TOKENS:
             return error
         if self.space.kind is Kind.TABLE:
-            return ValueError(f"{error} (as in {self.run}; leave such rows out, empty such cells, or train without --init)")
+            return ValueError(
+                f"{error} (as in {self.run}; leave such rows out, empty such cells, or train "
+                f"without --init)"
+            )
         if self.space.kind is Kind.BINARY and self.space.step == 255:
-            return ValueError(f"{error} ({shlex.quote(as_source(where, {'binarise': 'dynamic'}))} binarises grey levels)")
-        return ValueError(f"{error} ({self.run} was trained on {self.space}{'' if self.space.missing else ' without missing cells'})")
+            return ValueError(
+                f"{error} ({shlex.quote(as_source(where, {'binarise': 'dynamic'}))} binarises "
+                f"grey levels)"
+            )
+        return ValueError(
+            f"{error} ({self.run} was trained on "
+            f"{self.space}{'' if self.space.missing else ' without missing cells'})"
+        )
 
-    # -- what there is to say -----------------------------------------------------------------------------------------
+    # -- what there is to say ----------------------------------------------------------------------
 
     def notes(self, parts: Mapping[str, Part], rows: Mapping[str, Rows]) -> list[str]:
         """Say what was taken over, and where the new data are unlike those of the run.
@@ -186,29 +256,44 @@ class Origin:
             parts: the splits as they were read.
             rows: the same inside.
         """
-        own = {Kind.TABLE: "columns, categories, offsets and scales", Kind.TOKENS: "tokens and length"}
+        own = {
+            Kind.TABLE: "columns, categories, offsets and scales",
+            Kind.TOKENS: "tokens and length",
+        }
         what = own.get(self.space.kind, "offsets, scales and levels")
         notes = [f"read into the space of {self.run}: {what} are those of that run"]
         if self.given is not None:
             names = ", ".join(self.given.names)
-            notes.append(f"conditioned on {names}, as in {self.run}: bounds are of log p(x | {names})")
+            notes.append(
+                f"conditioned on {names}, as in {self.run}: bounds are of log p(x | {names})"
+            )
         train = parts["train"]
         frame = train.whole if isinstance(train.whole, Frame) else None
         if frame is not None:
-            notes += self._gaps(frame) + self._grids(frame if train.index is None else frame[train.index])
+            notes += self._gaps(frame) + self._grids(
+                frame if train.index is None else frame[train.index]
+            )
         if self.space.tokeniser is not None:
             notes += self._unknown(rows["train"])
         return notes + self._shifts(rows["train"])
 
     def _gaps(self, frame: Frame) -> list[str]:
-        empty = {c.name: n for c in self.space.columns if (n := int(np.ma.getmaskarray(frame.columns[c.name]).sum()))}
+        empty = {
+            c.name: n
+            for c in self.space.columns
+            if (n := int(np.ma.getmaskarray(frame.columns[c.name]).sum()))
+        }
         if not empty:
             return []
         said = (
-            f"{sum(empty.values()):,} cells are empty, in {_listed(list(empty))}: bounds are of what is observed, assumed missing at random"
+            f"{sum(empty.values()):,} cells are empty, in {_listed(list(empty))}: bounds are "
+            f"of what is observed, assumed missing at random"
         )
         if not self.space.missing:
-            said += f"; {self.run} was trained without empty cells, and its encoder takes them for average values"
+            said += (
+                f"; {self.run} was trained without empty cells, and its encoder takes them "
+                f"for average values"
+            )
         return [said]
 
     def _grids(self, frame: Frame) -> list[str]:
@@ -228,9 +313,15 @@ class Origin:
                     repeated.append(column.name)
         notes = []
         if off:
-            notes.append(f"{_listed(off)}: values between the steps of {self.run}'s grid, which is kept; samples are rounded to it")
+            notes.append(
+                f"{_listed(off)}: values between the steps of {self.run}'s grid, which is kept; "
+                f"samples are rounded to it"
+            )
         if repeated:
-            notes.append(f"{_listed(repeated)}: values repeat, in {self.run} they did not: their density can grow without end")
+            notes.append(
+                f"{_listed(repeated)}: values repeat, in {self.run} they did not: their density "
+                f"can grow without end"
+            )
         return notes
 
     def _unknown(self, rows: Rows) -> list[str]:
@@ -240,37 +331,70 @@ class Origin:
         codes = rows.values.codes
         unknown = int((codes == tokeniser.unknown).sum())
         share = unknown / max(1, len(codes))
-        return [f"{unknown:,} of {len(codes):,} {tokeniser.method} are not in {self.run}'s vocabulary ({share:.1%})"] if unknown else []
+        return (
+            [
+                f"{unknown:,} of {len(codes):,} {tokeniser.method} are not in {self.run}'s "
+                f"vocabulary ({share:.1%})"
+            ]
+            if unknown
+            else []
+        )
 
     def _shifts(self, rows: Rows) -> list[str]:
-        """Say which columns of a table, or features of a vector, lie far from the run's, in its standard deviations."""
+        """Say which columns of a table, or features of a vector, lie far from the run's, in its
+        standard deviations."""
         space = self.space
-        # Features of a vector that were scaled together have no standard deviation of their own in the space.
-        scaled = space.kind is Kind.REAL and space.scale is not None and len(space.shape) == 1 and space.scale.shape == space.shape
+        # Features of a vector that were scaled together have no standard deviation of their own in
+        # the space.
+        scaled = (
+            space.kind is Kind.REAL
+            and space.scale is not None
+            and len(space.shape) == 1
+            and space.scale.shape == space.shape
+        )
         real = space.count(Kind.REAL) if space.columns else space.cells if scaled else 0
         if not real or not len(rows):
             return []
         some = rows.spread(ROWS).fixed()
         batch = some.batch(slice(0, len(some)))
         values = batch.x[:, :real].numpy().astype(np.float64)
-        seen = np.ones_like(values, bool) if batch.observed is None else batch.observed[:, :real].numpy()
+        seen = (
+            np.ones_like(values, bool)
+            if batch.observed is None
+            else batch.observed[:, :real].numpy()
+        )
         count = seen.sum(0)
         shift = (values * seen).sum(0) / np.maximum(count, 1)
-        error = np.sqrt((((values - shift) * seen) ** 2).sum(0) / np.maximum(count - 1, 1) / np.maximum(count, 1))
+        error = np.sqrt(
+            (((values - shift) * seen) ** 2).sum(0)
+            / np.maximum(count - 1, 1)
+            / np.maximum(count, 1)
+        )
         # A constant cell has no standard deviation: its step is its own size.
         grid = space.grid()
         shift = np.where((np.broadcast_to(0.0 if grid is None else grid, (real,)) >= 1), 0.0, shift)
-        far = sorted((i for i in range(real) if abs(shift[i]) > max(SHIFTED, SURE * error[i])), key=lambda i: -abs(shift[i]))
+        far = sorted(
+            (i for i in range(real) if abs(shift[i]) > max(SHIFTED, SURE * error[i])),
+            key=lambda i: -abs(shift[i]),
+        )
         if not far:
             return []
-        label = [c.name for c in space.columns] if space.columns else [f"feature {i}" for i in range(real)]
+        label = (
+            [c.name for c in space.columns]
+            if space.columns
+            else [f"feature {i}" for i in range(real)]
+        )
         shown = ", ".join(f"{label[i]} by {shift[i]:+.2g}" for i in far[:SHOWN])
         shown += f" and {len(far) - SHOWN} more" if len(far) > SHOWN else ""
-        return [f"the mean differs from {self.run}'s by more than one of its standard deviations: {shown}; codes show this shift"]
+        return [
+            f"the mean differs from {self.run}'s by more than one of its standard deviations: "
+            f"{shown}; codes show this shift"
+        ]
 
 
 def shared(parts: Mapping[str, Part], rows: Mapping[str, Rows], trusted: bool) -> list[str]:
-    """Say which held-out rows also stand in the training data; in all shards of a stream they are not looked for."""
+    """Say which held-out rows also stand in the training data; in all shards of a stream they are
+    not looked for."""
     if isinstance(parts["train"].whole, Stream):
         return []
     if isinstance(parts["train"].whole, Texts):
@@ -279,4 +403,6 @@ def shared(parts: Mapping[str, Part], rows: Mapping[str, Rows], trusted: bool) -
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(map(repr, names[:SHOWN])) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

@@ -1,4 +1,5 @@
-"""Put what a model fills in into the user's own data: observed cells keep the user's values, bit for bit."""
+"""Put what a model fills in into the user's own data: observed cells keep the user's values, bit
+for bit."""
 
 from __future__ import annotations
 
@@ -12,12 +13,18 @@ from vaestro.spaces import Frame, rounded
 
 
 def own_values(parts: Mapping[str, Part]) -> Any:
-    """Return the rows of several parts one below the other, as they were read: an array (N, *outside) or a Frame."""
+    """Return the rows of several parts one below the other, as they were read: an array (N,
+    *outside) or a Frame."""
     pieces = [p.whole if p.index is None else p.whole[p.index] for p in parts.values()]
     if len(pieces) == 1:
         return pieces[0]
     if isinstance(pieces[0], Frame):
-        return Frame({name: np.ma.concatenate([p.columns[name] for p in pieces]) for name in pieces[0].columns})
+        return Frame(
+            {
+                name: np.ma.concatenate([p.columns[name] for p in pieces])
+                for name in pieces[0].columns
+            }
+        )
     return np.concatenate(pieces)
 
 
@@ -26,18 +33,25 @@ def merged(own: Any, made: Any) -> Any:
 
     Args:
         own: an array (N, *outside) with NaN where a cell is missing, or a Frame.
-        made: values for every cell, in the user's layout and units; columns that it lacks stay as they are.
+        made: values for every cell, in the user's layout and units; columns that it lacks stay as
+            they are.
     """
     if isinstance(own, Frame):
         fills = made.columns
-        return Frame({name: merged_column(cells, fills[name]) if name in fills else cells for name, cells in own.columns.items()})
+        return Frame(
+            {
+                name: merged_column(cells, fills[name]) if name in fills else cells
+                for name, cells in own.columns.items()
+            }
+        )
     own = np.asarray(own)
     holes = np.isnan(own) if own.dtype.kind == "f" else np.zeros(own.shape, bool)
     return np.where(holes, made.astype(own.dtype), own) if holes.any() else own
 
 
 def merged_column(own: np.ma.MaskedArray, made: np.ma.MaskedArray) -> np.ma.MaskedArray:
-    """Return a column (N,) with its empty cells taken from `made`, in the user's dtype wherever that holds what is filled in."""
+    """Return a column (N,) with its empty cells taken from `made`, in the user's dtype wherever
+    that holds what is filled in."""
     holes, values = np.ma.getmaskarray(own), np.asarray(own.data)
     if not holes.any():
         return own
@@ -47,19 +61,29 @@ def merged_column(own: np.ma.MaskedArray, made: np.ma.MaskedArray) -> np.ma.Mask
     kinds = {values.dtype.kind, fills.dtype.kind}
     if kinds <= set("biuf"):
         dtype = _holding(values[~holes], fills)
-        fills = rounded(fills, dtype) if dtype.kind in "iu" and fills.dtype.kind == "f" else fills.astype(dtype)
-    elif len(kinds) == 1:  # text, or dates: the longer text, or the finer unit, where the user's is too short
+        fills = (
+            rounded(fills, dtype)
+            if dtype.kind in "iu" and fills.dtype.kind == "f"
+            else fills.astype(dtype)
+        )
+    # text, or dates: the longer text, or the finer unit, where the user's is too short
+    elif len(kinds) == 1:
         kept = fills.astype(values.dtype)
-        dtype = values.dtype if (kept == fills).all() else np.promote_types(values.dtype, fills.dtype)
+        dtype = (
+            values.dtype if (kept == fills).all() else np.promote_types(values.dtype, fills.dtype)
+        )
     else:
-        raise ValueError(f"expected to fill cells of {values.dtype} with the same; got {fills.dtype}")
+        raise ValueError(
+            f"expected to fill cells of {values.dtype} with the same; got {fills.dtype}"
+        )
     out = values.astype(dtype)
     out[holes] = fills
     return np.ma.MaskedArray(out)
 
 
 def _holding(own: np.ndarray, fills: np.ndarray) -> np.dtype:
-    """Return the dtype for observed numbers and those that are filled in: the user's, unless it cannot hold the latter."""
+    """Return the dtype for observed numbers and those that are filled in: the user's, unless it
+    cannot hold the latter."""
     if own.dtype.kind == "f":
         return own.dtype
     limits = (0, 1) if own.dtype.kind == "b" else (np.iinfo(own.dtype).min, np.iinfo(own.dtype).max)

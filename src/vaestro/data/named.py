@@ -1,4 +1,5 @@
-"""The data sets that have names: each a function that returns `Raw`, its keyword-only arguments the options of a source."""
+"""The data sets that have names: each a function that returns `Raw`, its keyword-only arguments the
+options of a source."""
 
 from __future__ import annotations
 
@@ -15,16 +16,22 @@ from vaestro.randomness import derive
 
 def _whole(name: str, value: int, low: int, high: int | None = None) -> None:
     """Raise ValueError unless the value is a whole number of that range."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low or (high is not None and value > high):
+    if (
+        not isinstance(value, (int, np.integer))
+        or isinstance(value, bool)
+        or value < low
+        or (high is not None and value > high)
+    ):
         wanted = f"from {low} to {high}" if high is not None else f"of {low} or more"
         raise ValueError(f"expected {name} to be a whole number {wanted}; got {value!r}")
 
 
-# -- MNIST, with what can be measured of a stroke ---------------------------------------------------------------------
+# -- MNIST, with what can be measured of a stroke --------------------------------------------------
 
 
 def mnist(*, valid: int = 5000) -> Raw:
-    """Read MNIST (LeCun, Cortes and Burges), which the package ships: uint8 (N, 28, 28), of which the last training images are valid.
+    """Read MNIST (LeCun, Cortes and Burges), which the package ships: uint8 (N, 28, 28), of which
+    the last training images are valid.
 
     Attributes: `digit`, and those of `measure`.
 
@@ -32,19 +39,27 @@ def mnist(*, valid: int = 5000) -> Raw:
         ValueError: valid leaves nothing to train on.
     """
     _whole("valid", valid, 0, 59999)
-    with resources.files("vaestro.data").joinpath("mnist.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with (
+        resources.files("vaestro.data").joinpath("mnist.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
         x, test = archive["train"], archive["test"]
         known = {"digit": archive["train_digit"], **measure(x)}
         known_of_test = {"digit": archive["test_digit"], **measure(test)}
     cut = len(x) - valid
     return Raw(
         {"train": x[:cut], "valid": x[cut:], "test": test},
-        {"train": {k: v[:cut] for k, v in known.items()}, "valid": {k: v[cut:] for k, v in known.items()}, "test": known_of_test},
+        {
+            "train": {k: v[:cut] for k, v in known.items()},
+            "valid": {k: v[cut:] for k, v in known.items()},
+            "test": known_of_test,
+        },
     )
 
 
 def measure(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure strokes of ink 0 .. 255 on empty ground, uint8 (N, H, W) -> {name: float32 (N,)}, after Morpho-MNIST (Castro et al. 2019).
+    """Measure strokes of ink 0 .. 255 on empty ground, uint8 (N, H, W) -> {name: float32 (N,)},
+    after Morpho-MNIST (Castro et al. 2019).
 
     slant: degrees by which upright strokes lean to the right, from the second moments.
     thickness: pixels across a stroke.
@@ -56,15 +71,22 @@ def measure(images: np.ndarray) -> dict[str, np.ndarray]:
     for start in range(0, len(images), 512):
         rows = slice(start, start + 512)
         shear[rows], thickness[rows] = _shear(images[rows]), _thickness(images[rows])
-    measured = {"slant": np.degrees(np.arctan(shear)), "thickness": thickness, "width": _width(images, shear)}
+    measured = {
+        "slant": np.degrees(np.arctan(shear)),
+        "thickness": thickness,
+        "width": _width(images, shear),
+    }
     return {name: values.astype(np.float32) for name, values in measured.items()}
 
 
 def _shear(images: np.ndarray) -> np.ndarray:
-    """Return how many pixels upright strokes move to the right for each pixel up: (N, H, W) -> (N,)."""
+    """Return how many pixels upright strokes move to the right for each pixel up: (N, H, W) ->
+    (N,)."""
     y, x = (place.ravel() - place.max() // 2 for place in np.indices(images.shape[1:]))
     # Whole numbers below 2**24, of which float32 makes no errors: the same bytes on every machine.
-    moments = images.reshape(len(images), -1).astype(np.float32) @ np.stack([x**0, x, y, x * y, y * y], 1).astype(np.float32)
+    moments = images.reshape(len(images), -1).astype(np.float32) @ np.stack(
+        [x**0, x, y, x * y, y * y], 1
+    ).astype(np.float32)
     ink, mx, my, mxy, myy = moments.astype(np.float64).T
     ink = np.maximum(ink, 1)
     spread = myy - my * my / ink
@@ -74,12 +96,15 @@ def _shear(images: np.ndarray) -> np.ndarray:
 def _thickness(images: np.ndarray) -> np.ndarray:
     """Return twice the radius r of the pen: (N, H, W) -> (N,).
 
-    By Steiner's formula a pen of radius r that draws curves with Euler characteristic e (strokes less loops) leaves the area A and
-    the perimeter P with A = r P - pi e r^2. Each of A, P and e is a sum over pixels and pairs of pixels, averaged over the levels of
-    grey: P counts the steps of grey along four directions (Crofton), e counts corners less edges plus faces.
+    By Steiner's formula a pen of radius r that draws curves with Euler characteristic e (strokes
+    less loops) leaves the area A and the perimeter P with A = r P - pi e r^2. Each of A, P and e is
+    a sum over pixels and pairs of pixels, averaged over the levels of
+    grey: P counts the steps of grey along four directions (Crofton), e counts corners less edges
+    plus faces.
     """
     n, row = len(images), images.shape[2] + 2
-    ink = np.pad(images, ((0, 0), (1, 1), (1, 1))).ravel()  # flat: a neighbour is an offset, and rows are kept apart by empty pixels
+    # flat: a neighbour is an offset, and rows are kept apart by empty pixels
+    ink = np.pad(images, ((0, 0), (1, 1), (1, 1))).ravel()
 
     def total(*offsets: int) -> np.ndarray:
         """Sum over each image the most of the pixels at these offsets."""
@@ -89,7 +114,11 @@ def _thickness(images: np.ndarray) -> np.ndarray:
         return most.reshape(n, -1).sum(1, np.uint32) / 255
 
     area, across, down, corners = total(), total(1), total(row), total(1, row, row + 1)
-    perimeter = math.pi / 4 * (across + down - 2 * area + (total(row + 1) + total(row - 1) - 2 * area) / math.sqrt(2))
+    perimeter = (
+        math.pi
+        / 4
+        * (across + down - 2 * area + (total(row + 1) + total(row - 1) - 2 * area) / math.sqrt(2))
+    )
     euler = corners - across - down + area
     root = np.sqrt(np.maximum(perimeter**2 - 4 * math.pi * euler * area, 0))
     return 4 * area / np.where(area > 0, perimeter + root, 1)
@@ -119,11 +148,12 @@ def _width(images: np.ndarray, shear: np.ndarray) -> np.ndarray:
     return found
 
 
-# -- digits of scikit-learn -------------------------------------------------------------------------------------------
+# -- digits of scikit-learn ------------------------------------------------------------------------
 
 
 def digits() -> Raw:
-    """Read the 1,797 digits that come with scikit-learn: uint8 (1797, 8, 8), levels 0 .. 16, with the attribute `digit`.
+    """Read the 1,797 digits that come with scikit-learn: uint8 (1797, 8, 8), levels 0 .. 16, with
+    the attribute `digit`.
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -131,12 +161,16 @@ def digits() -> Raw:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[sklearn] for digits; got an installation without it") from error
+        raise ValueError(
+            "expected the extra vaestro[sklearn] for digits; got an installation without it"
+        ) from error
     found = load_digits()
-    return Raw({"all": found.images.astype(np.uint8)}, {"all": {"digit": found.target.astype(np.uint8)}})
+    return Raw(
+        {"all": found.images.astype(np.uint8)}, {"all": {"digit": found.target.astype(np.uint8)}}
+    )
 
 
-# -- shapes -----------------------------------------------------------------------------------------------------------
+# -- shapes ----------------------------------------------------------------------------------------
 
 SYMMETRY = {"square": 90, "ellipse": 180, "heart": 360}
 COLOURS = {
@@ -148,21 +182,30 @@ COLOURS = {
     "violet": (171, 71, 188),
 }
 SCALE = (0.18, 0.36)
-REACH = SCALE[1] * math.sqrt(2 / math.pi)  # from the centre to the end of the longest ellipse, in sides of the image
+# from the centre to the end of the longest ellipse, in sides of the image
+REACH = SCALE[1] * math.sqrt(2 / math.pi)
 HEART = 0.5 + math.pi / 8  # a square of side sqrt(1/2) with half a disc on two of its sides
 HEART_CENTRE = (1 / 4 + 3 * math.pi / 32 + 1 / 24) / HEART  # above its tip
 
 
-def shapes(*, size: int = 64, n: int = 10_000, seed: int = 0, channels: Literal["colour", "grey"] = "colour") -> Raw:
-    """Render one shape an image on black, all factors drawn independently and uniformly: uint8 (n, size, size, 3), or (n, size, size).
+def shapes(
+    *,
+    size: int = 64,
+    n: int = 10_000,
+    seed: int = 0,
+    channels: Literal["colour", "grey"] = "colour",
+) -> Raw:
+    """Render one shape an image on black, all factors drawn independently and uniformly: uint8 (n,
+    size, size, 3), or (n, size, size).
 
-    A row follows from seed and row number, so fewer rows are the first of more; and from arithmetic that is the same on every machine.
-    Of another size the same rows show the same scenes.
+    A row follows from seed and row number, so fewer rows are the first of more; and from arithmetic
+    that is the same on every machine. Of another size the same rows show the same scenes.
 
     Attributes:
         shape: square, ellipse (twice as long as wide) or heart.
         scale: the root of the shape's area, .18 to .36 of the image's side.
-        rotation: degrees anticlockwise, from 0 to where the shape looks the same again: 90, 180 or 360.
+        rotation: degrees anticlockwise, from 0 to where the shape looks the same again: 90, 180 or
+            360.
         x, y: where the centre of mass is, from 0 (as far left, or up, as every shape fits) to 1.
         colour: red, yellow, green, cyan, blue or violet; grey images have none, and white shapes.
 
@@ -184,10 +227,13 @@ def shapes(*, size: int = 64, n: int = 10_000, seed: int = 0, channels: Literal[
     try:
         images = np.zeros(layout, np.uint8)
     except (MemoryError, ValueError) as error:
-        raise ValueError(f"expected images that fit into memory; got {math.prod(layout):,} bytes of them") from error
+        raise ValueError(
+            f"expected images that fit into memory; got {math.prod(layout):,} bytes of them"
+        ) from error
 
     def uniform(factor: str) -> np.ndarray:
-        """Draw (n,) numbers of 24 bits on [0, 1) from raw bits, which do not change between NumPy versions."""
+        """Draw (n,) numbers of 24 bits on [0, 1) from raw bits, which do not change between NumPy
+        versions."""
         return (np.random.PCG64(derive(seed, "shapes", factor)).random_raw(n) >> 40) / 2**24
 
     names = np.array(list(SYMMETRY))
@@ -195,7 +241,13 @@ def shapes(*, size: int = 64, n: int = 10_000, seed: int = 0, channels: Literal[
     rotation = uniform("rotation") * np.array(list(SYMMETRY.values()))[kind]
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * uniform("scale")
     x, y = uniform("x"), uniform("y")
-    known = {"shape": names[kind], **{k: v.astype(np.float32) for k, v in (("scale", scale), ("rotation", rotation), ("x", x), ("y", y))}}
+    known = {
+        "shape": names[kind],
+        **{
+            k: v.astype(np.float32)
+            for k, v in (("scale", scale), ("rotation", rotation), ("x", x), ("y", y))
+        },
+    }
     if channels == "colour":
         colour = (uniform("colour") * len(COLOURS)).astype(np.int64)
         known["colour"] = np.array(list(COLOURS))[colour]
@@ -207,23 +259,34 @@ def shapes(*, size: int = 64, n: int = 10_000, seed: int = 0, channels: Literal[
     cosine, sine = _turn(rotation)
     margin = REACH * size + 1
     patch = math.ceil(2 * margin) + 1
-    windows = np.lib.stride_tricks.sliding_window_view(images, (patch, patch), (1, 2), writeable=True)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        images, (patch, patch), (1, 2), writeable=True
+    )
     across, down = (margin + place * (size - 2 * margin) for place in (x, y))
-    left, top = (np.clip(np.floor(centre - margin).astype(np.int64), 0, size - patch) for centre in (across, down))
+    left, top = (
+        np.clip(np.floor(centre - margin).astype(np.int64), 0, size - patch)
+        for centre in (across, down)
+    )
     pixels = np.arange(patch) + 0.5
     for k, cover in enumerate((_square, _ellipse, _heart)):
         every = np.flatnonzero(kind == k)
         for rows in filter(len, np.array_split(every, len(every) * patch**2 // 2**17 + 1)):
             right = (left[rows, None] + pixels - across[rows, None]).astype(np.float32)[:, None, :]
             up = (down[rows, None] - top[rows, None] - pixels).astype(np.float32)[:, :, None]
-            c, s, side = (values[rows, None, None].astype(np.float32) for values in (cosine, sine, scale * size))
+            c, s, side = (
+                values[rows, None, None].astype(np.float32)
+                for values in (cosine, sine, scale * size)
+            )
             covered = np.clip(cover(c * right + s * up, c * up - s * right, side), 0, 1)
-            windows[rows, top[rows], left[rows]] = covered[:, None] * paint[rows, :, None, None] + np.float32(0.5)
+            windows[rows, top[rows], left[rows]] = covered[:, None] * paint[
+                rows, :, None, None
+            ] + np.float32(0.5)
     return Raw({"all": images.reshape(layout)}, {"all": known})
 
 
 def _turn(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines and sines from sums and products alone: those of mathematical libraries differ in the last bit."""
+    """Return cosines and sines from sums and products alone: those of mathematical libraries differ
+    in the last bit."""
     angle = degrees * (math.pi / 180 / 64)
     square = angle * angle
     c = 1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))
@@ -233,8 +296,9 @@ def _turn(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return c, s
 
 
-# Each shape has the area side^2 and its centre of mass at 0. From pixels (u, v) of a frame that turns with it, v upwards, follows how much
-# of the pixel it covers: half a pixel less the distance to the edge, yet to be limited to [0, 1].
+# Each shape has the area side^2 and its centre of mass at 0. From pixels (u, v) of a frame that
+# turns with it, v upwards, follows how much of the pixel it covers: half a pixel less the distance
+# to the edge, yet to be limited to [0, 1].
 
 
 def _square(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:
@@ -246,7 +310,9 @@ def _ellipse(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:
     short = side * np.float32(1 / math.sqrt(2 * math.pi))
     u, v = u / (2 * short), v / short
     level, slope = u * u + v * v, u * u / (2 * short) ** 2 + (v / short) ** 2
-    return np.float32(0.5) - (np.sqrt(level) - 1) * np.sqrt((level + np.float32(1e-9)) / (slope + np.float32(1e-9)))
+    return np.float32(0.5) - (np.sqrt(level) - 1) * np.sqrt(
+        (level + np.float32(1e-9)) / (slope + np.float32(1e-9))
+    )
 
 
 def _heart(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:

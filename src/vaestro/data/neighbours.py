@@ -1,4 +1,5 @@
-"""Distances among rows: how rows are compared, the nearest ones, the local dimension, and the step between two values of a cell."""
+"""Distances among rows: how rows are compared, the nearest ones, the local dimension, and the step
+between two values of a cell."""
 
 from __future__ import annotations
 
@@ -19,15 +20,20 @@ ENTRIES = 4_000_000  # distances in memory at a time
 OTHERS = 40  # training rows nearby whose own distances are looked at
 QUARTILES = 0.961, 2.693  # of the gamma distribution with shape 2
 FIRST = 0.288, 1.386  # quartiles of the exponential distribution
-RARE = 0.1  # rows expected as near as the nearest: fewer show that the neighbourhood does not explain it
-SHARE = 0.4  # of the training rows nearby with such a nearest from which closeness is a property of the data
+# rows expected as near as the nearest: fewer show that the neighbourhood does not explain it
+RARE = 0.1
+# of the training rows nearby with such a nearest from which closeness is a property of the data
+SHARE = 0.4
 SAFE = 0.7  # of a dimension that is estimated from a few rows
 MOST = 30.0  # that it may be: sketches have no more
 STEPS = 10  # between rows, from which distances count as continuous
-GAP = 0.5  # of the distance to the next rows that are no copies: a row further from its nearest has a cluster around it
+# of the distance to the next rows that are no copies: a row further from its nearest has a cluster
+# around it
+GAP = 0.5
 COLUMNS = 256  # cells of a row whose step is looked for
 ATOM = 0.02  # share of rows from which a repeated value counts as one that rows share by chance
-SKETCH = 32  # numbers kept of a vector: random projections, or the vector itself if it has no more cells
+# numbers kept of a vector: random projections, or the vector itself if it has no more cells
+SKETCH = 32
 BRIGHT = 32  # levels from which images are compared without their brightness and contrast
 COARSE, FINE = 8, 32  # pixels of a side
 STEP = 1e-6  # of coarse and fine images, whose cells are means
@@ -68,24 +74,38 @@ class Neighbours:
         self._copies = min(COPIES, self._k // 4)
         most = max(100, min(SAMPLE, 10_000_000 // max(1, len(known))))
         self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(known))[:most])
-        distances = self._distances(known[self._some], self._k + 1)[:, 1:]  # a row itself is its own nearest
+        # a row itself is its own nearest
+        distances = self._distances(known[self._some], self._k + 1)[:, 1:]
         self.typical = float(np.median(distances[:, self._copies])) if distances.shape[1] else 0.0
         self._firsts, self._seconds, self._thirds = (
-            distances[:, min(i, distances.shape[1] - 1)] if distances.shape[1] else np.zeros(len(distances)) for i in range(3)
+            distances[:, min(i, distances.shape[1] - 1)]
+            if distances.shape[1]
+            else np.zeros(len(distances))
+            for i in range(3)
         )
         far = distances[distances[:, self._copies] > 0] if distances.shape[1] else distances
         spacings = self._spacings(far)
         # Rows in regions of lower dimension are met by their own estimate.
         self._global = 1 / max(float(spacings.mean()), 1e-3) if spacings.size else 1.0
         around = np.maximum(distances, 1e-300)
-        self._close = self._extrapolated(around, around[:, 0]) < RARE if distances.shape[1] else np.zeros(len(distances), bool)
+        self._close = (
+            self._extrapolated(around, around[:, 0]) < RARE
+            if distances.shape[1]
+            else np.zeros(len(distances), bool)
+        )
 
     def _distances(self, rows: np.ndarray, k: int) -> np.ndarray:
         k = min(k, len(self._known))
-        return np.concatenate([np.sqrt(np.sort(np.partition(squares, k - 1, 1)[:, :k], 1)) for _, squares in _squares(rows, self._known)])
+        return np.concatenate(
+            [
+                np.sqrt(np.sort(np.partition(squares, k - 1, 1)[:, :k], 1))
+                for _, squares in _squares(rows, self._known)
+            ]
+        )
 
     def _spacings(self, distances: np.ndarray) -> np.ndarray:
-        """Return j log(D_(j+1) / D_j) without the nearest rows, (N, K - 1 - copies): exponential with the rate m (Renyi 1953)."""
+        """Return j log(D_(j+1) / D_j) without the nearest rows, (N, K - 1 - copies): exponential
+        with the rate m (Renyi 1953)."""
         logs = np.log(np.maximum(distances[:, self._copies :], 1e-300))
         return np.diff(logs, axis=1) * np.arange(self._copies + 1, self._copies + logs.shape[1])
 
@@ -95,7 +115,8 @@ class Neighbours:
         Args:
             rows: (N, cells).
             distance: (N,).
-            step: the smallest difference that two rows can have, (N,); infinite if equal rows mean nothing.
+            step: the smallest difference that two rows can have, (N,); infinite if equal rows mean
+                nothing.
         """
         if not len(rows):
             return np.zeros(0)
@@ -109,52 +130,81 @@ class Neighbours:
         return np.where(np.isfinite(step), number, np.inf)
 
     def _extrapolated(self, around: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Return the expected number within a distance (N,), from the distances of the nearest training rows (N, K)."""
+        """Return the expected number within a distance (N,), from the distances of the nearest
+        training rows (N, K)."""
         spacings = self._spacings(around)
-        own = 1 / np.maximum(spacings.mean(1), 1e-3) if spacings.shape[1] else np.full(len(around), self._global)
-        return self._more * self._k * np.minimum(distance / around[:, -1], 1.0) ** np.minimum(own, self._global)
+        own = (
+            1 / np.maximum(spacings.mean(1), 1e-3)
+            if spacings.shape[1]
+            else np.full(len(around), self._global)
+        )
+        return (
+            self._more
+            * self._k
+            * np.minimum(distance / around[:, -1], 1.0) ** np.minimum(own, self._global)
+        )
 
     def grouped(self, rows: np.ndarray) -> np.ndarray:
-        """Return whether rows lie where training rows form small groups of alike rows, such as one template with noise, (N,)."""
-        return np.concatenate([np.zeros(0, bool), *(self._close[others].mean(1) >= SHARE for _, others in self._others(rows))])
+        """Return whether rows lie where training rows form small groups of alike rows, such as one
+        template with noise, (N,)."""
+        return np.concatenate(
+            [
+                np.zeros(0, bool),
+                *(self._close[others].mean(1) >= SHARE for _, others in self._others(rows)),
+            ]
+        )
 
     def _others(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield some rows at a time and the training rows nearby whose own distances are looked at, (rows, OTHERS or fewer)."""
+        """Yield some rows at a time and the training rows nearby whose own distances are looked at,
+        (rows, OTHERS or fewer)."""
         number = min(OTHERS, len(self._some))
         for part, squares in _squares(rows, self._known[self._some]):
             yield part, np.argpartition(squares, number - 1, 1)[:, :number]
 
     def _by_nearest(self, rows: np.ndarray, distance: np.ndarray, least: np.ndarray) -> np.ndarray:
-        """Return the expected number from the distances of training rows nearby to their nearest, 0 where these say nothing.
+        """Return the expected number from the distances of training rows nearby to their nearest, 0
+        where these say nothing.
 
-        In a small group, the nearest row is of the group, and most rows around it are not. Where training rows have so near a row too,
-        their distances are the measure. The volume up to the nearest row has the exponential distribution, from whose quartiles follows
-        the dimension. Equal rows are copies, unless training rows have three equals too.
+        In a small group, the nearest row is of the group, and most rows around it are not. Where
+        training rows have so near a row too, their distances are the measure. The volume up to the
+        nearest row has the exponential distribution, from whose quartiles follows the dimension.
+        Equal rows are copies, unless training rows have three equals too.
         """
         found = np.zeros(len(rows))
         rounding = 1e-6 * np.sqrt((rows.astype(np.float64) ** 2).sum(1))
         for part, others in self._others(rows):
             apart, step = distance[part], least[part]
-            low, high = np.maximum(np.quantile(self._firsts[others], (0.25, 0.75), axis=1), np.maximum(step, 1e-300))
-            dimension = np.minimum(SAFE * math.log(FIRST[1] / FIRST[0]) / np.maximum(np.log(high / low), 1e-3), MOST)
+            low, high = np.maximum(
+                np.quantile(self._firsts[others], (0.25, 0.75), axis=1), np.maximum(step, 1e-300)
+            )
+            dimension = np.minimum(
+                SAFE * math.log(FIRST[1] / FIRST[0]) / np.maximum(np.log(high / low), 1e-3), MOST
+            )
             number = self._more * FIRST[0] * np.minimum(apart / low, 10.0) ** dimension
             repeated = np.median(self._thirds[others], axis=1) <= step + rounding[part]
             grouped = self._close[others].mean(1) >= SHARE
-            found[part] = np.where(apart <= step, np.where(repeated, np.inf, 0.0), np.where(grouped, number, 0.0))
+            found[part] = np.where(
+                apart <= step, np.where(repeated, np.inf, 0.0), np.where(grouped, number, 0.0)
+            )
         return found
 
     def _by_others(self, rows: np.ndarray, distance: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Return the expected number from the distances of training rows nearby to their own second nearest, (N,).
+        """Return the expected number from the distances of training rows nearby to their own second
+        nearest, (N,).
 
-        Noise has a higher dimension than what it is added to, and rules at small distances only. The volume up to the second nearest
-        row has the gamma distribution with shape 2, from whose quartiles follows the dimension at that distance.
+        Noise has a higher dimension than what it is added to, and rules at small distances only.
+        The volume up to the second nearest row has the gamma distribution with shape 2, from whose
+        quartiles follows the dimension at that distance.
         """
         if len(self._some) < 2 * OTHERS:
             return np.full(len(rows), np.inf)
         found = np.empty(len(rows))
         for part, others in self._others(rows):
             low, high = np.maximum(np.quantile(self._seconds[others], (0.25, 0.75), axis=1), 1e-300)
-            dimension = np.minimum(SAFE * math.log(QUARTILES[1] / QUARTILES[0]) / np.maximum(np.log(high / low), 1e-3), MOST)
+            dimension = np.minimum(
+                SAFE * math.log(QUARTILES[1] / QUARTILES[0]) / np.maximum(np.log(high / low), 1e-3),
+                MOST,
+            )
             number = self._more * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
             found[part] = np.where(low > STEPS * step[part], number, np.inf)
         return found
@@ -164,8 +214,10 @@ class Neighbours:
 class Resolution:
     """Find the smallest difference that two rows can have, where they differ at all.
 
-    Values of a cell may lie on a grid, such as whole numbers or prices in cents. A value off any grid that many rows share, such as 0,
-    may be shared by chance too: its step is the median distance of other values. All other values are exact to float32.
+    Values of a cell may lie on a grid, such as whole numbers or prices in cents. A value off any
+    grid that many rows share, such as 0,
+    may be shared by chance too: its step is the median distance of other values. All other values
+    are exact to float32.
 
     Args:
         sample: training rows, (n, cells).
@@ -181,7 +233,9 @@ class Resolution:
         found = np.full(len(rows), np.inf)
         for column, (step, atoms) in zip(self._columns, self._cells, strict=True):
             values = rows[:, column]
-            own = np.full(len(rows), step) if step else np.spacing(np.abs(values)).astype(np.float64)
+            own = (
+                np.full(len(rows), step) if step else np.spacing(np.abs(values)).astype(np.float64)
+            )
             for value, gap in atoms:
                 own[values == value] = gap
             found = np.minimum(found, own)
@@ -189,7 +243,8 @@ class Resolution:
 
 
 def _steps(column: np.ndarray) -> tuple[float, list[tuple[float, float]]]:
-    """Return the step between values of a cell, 0 for none but that of float32, and (value, step) for values that many rows share."""
+    """Return the step between values of a cell, 0 for none but that of float32, and (value, step)
+    for values that many rows share."""
     values, counts = np.unique(column, return_counts=True)
     if len(values) < 2:
         return np.inf, []
@@ -202,7 +257,7 @@ def _steps(column: np.ndarray) -> tuple[float, list[tuple[float, float]]]:
     return 0.0, [(float(v), float(np.median(np.abs(column[column != v] - v)))) for v in shared]
 
 
-# -- how rows are compared --------------------------------------------------------------------------------------------
+# -- how rows are compared -------------------------------------------------------------------------
 
 
 class View(ABC):
@@ -211,7 +266,9 @@ class View(ABC):
     def __init__(self, width: int) -> None:
         self._planes = None
         if width > SKETCH:
-            self._planes = (numpy_generator(width, "sketch").normal(size=(width, SKETCH)) / math.sqrt(SKETCH)).astype(np.float32)
+            self._planes = (
+                numpy_generator(width, "sketch").normal(size=(width, SKETCH)) / math.sqrt(SKETCH)
+            ).astype(np.float32)
 
     @abstractmethod
     def of(self, rows: np.ndarray) -> np.ndarray:
@@ -219,10 +276,12 @@ class View(ABC):
 
     @abstractmethod
     def step(self, rows: np.ndarray) -> np.ndarray:
-        """Return the smallest distance that two vectors can have, (N,); infinite for rows whose equality means nothing."""
+        """Return the smallest distance that two vectors can have, (N,); infinite for rows whose
+        equality means nothing."""
 
     def sketch(self, vectors: np.ndarray) -> np.ndarray:
-        """Return at most SKETCH numbers of each vector, with about the same distances (Johnson and Lindenstrauss 1984)."""
+        """Return at most SKETCH numbers of each vector, with about the same distances (Johnson and
+        Lindenstrauss 1984)."""
         return vectors if self._planes is None else vectors @ self._planes
 
 
@@ -238,7 +297,9 @@ class Plain(View):
     def __init__(self, space: Space, sample: np.ndarray) -> None:
         flat = sample.reshape(len(sample), -1)
         super().__init__(flat.shape[1])
-        self._divisor = flat.std(0) if space.kind is Kind.TABLE else np.ones(flat.shape[1], np.float32)
+        self._divisor = (
+            flat.std(0) if space.kind is Kind.TABLE else np.ones(flat.shape[1], np.float32)
+        )
         self._divisor[self._divisor == 0] = 1
         whole = space.kind not in (Kind.TABLE, Kind.REAL, Kind.UNIT)
         self._resolution = None if whole else Resolution(flat / self._divisor)
@@ -247,7 +308,9 @@ class Plain(View):
         return np.asarray(rows.reshape(len(rows), -1) / self._divisor)
 
     def step(self, rows: np.ndarray) -> np.ndarray:
-        return np.ones(len(rows)) if self._resolution is None else self._resolution.of(self.of(rows))
+        return (
+            np.ones(len(rows)) if self._resolution is None else self._resolution.of(self.of(rows))
+        )
 
 
 @final
@@ -265,12 +328,15 @@ class Coarse(View):
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         pooled = _pooled(rows, COARSE)
-        return (pooled - pooled.mean(1, keepdims=True)) / (pooled.std(1, keepdims=True) + np.float32(self._least))
+        return (pooled - pooled.mean(1, keepdims=True)) / (
+            pooled.std(1, keepdims=True) + np.float32(self._least)
+        )
 
     def step(self, rows: np.ndarray) -> np.ndarray:
         pooled = _pooled(rows, COARSE)
         deviation = pooled.std(1)
-        return np.where(deviation > 1e-3 * self._least, STEP / (deviation + self._least), np.inf)  # images of one colour are no twins
+        # images of one colour are no twins
+        return np.where(deviation > 1e-3 * self._least, STEP / (deviation + self._least), np.inf)
 
 
 @final
@@ -288,7 +354,9 @@ class Fine(View):
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         detail = _detail(rows)
-        return np.asarray(detail / np.sqrt((detail**2).mean(1, keepdims=True) + np.float32(self._least**2)))
+        return np.asarray(
+            detail / np.sqrt((detail**2).mean(1, keepdims=True) + np.float32(self._least**2))
+        )
 
     def step(self, rows: np.ndarray) -> np.ndarray:
         return np.full(len(rows), STEP)
@@ -296,7 +364,12 @@ class Fine(View):
 
 def views_of(space: Space, sample: np.ndarray) -> tuple[View, ...]:
     """Return how rows are compared: images of many levels in two ways."""
-    if space.image and sample.ndim == 4 and space.cells >= 16 and (space.kind in (Kind.REAL, Kind.UNIT) or space.levels >= BRIGHT):
+    if (
+        space.image
+        and sample.ndim == 4
+        and space.cells >= 16
+        and (space.kind in (Kind.REAL, Kind.UNIT) or space.levels >= BRIGHT)
+    ):
         return Coarse(sample), Fine(sample)
     return (Plain(space, sample),)
 
@@ -314,7 +387,8 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def _detail(images: np.ndarray) -> np.ndarray:
-    """Return images (N, C, H, W) of at most FINE x FINE less the mean of the 3 x 3 pixels around each, flat."""
+    """Return images (N, C, H, W) of at most FINE x FINE less the mean of the 3 x 3 pixels around
+    each, flat."""
     height, width = (min(FINE, size) for size in images.shape[2:])
     images = _pooled(images, FINE).reshape(*images.shape[:2], height, width)
     around = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), "edge")

@@ -1,9 +1,11 @@
 """Find single values so far from the rest that they are probably typing errors.
 
-A heavy tail has large values too, but its logarithmic spacings are alike: if the tail is a power law, i (log d_i - log d_(i+1)),
-with d_1 the largest distance from the median, are independent exponential variables of one mean (Renyi 1953). The mean of k of
-them is Hill's estimate (1975). A gap above the tail, divided by that mean, therefore has a known distribution whatever the
-index of the tail is. Lighter tails have smaller spacings towards the end, so that the test is conservative for them.
+A heavy tail has large values too, but its logarithmic spacings are alike: if the tail is a power
+law, i (log d_i - log d_(i+1)), with d_1 the largest distance from the median, are independent
+exponential variables of one mean (Renyi 1953). The mean of k of them is Hill's estimate (1975). A
+gap above the tail, divided by that mean, therefore has a known distribution whatever the index of
+the tail is. Lighter tails have smaller spacings towards the end, so that the test is conservative
+for them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ SPACINGS = 12, 50  # fewest and most spacings that describe the tail, else one r
 
 
 def distances(values: np.ndarray) -> np.ndarray:
-    """Return how many interquartile ranges each number (n,) lies from the median, (n,); zeros if that range is 0."""
+    """Return how many interquartile ranges each number (n,) lies from the median, (n,); zeros if
+    that range is 0."""
     numbers = values.astype(np.float64)
     low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75), method="nearest")
     return np.abs(numbers - middle) / (high - low) if high > low else np.zeros(len(numbers))
@@ -45,7 +48,8 @@ def isolated(values: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.int64)
     ranks = np.arange(1, len(top))
     gaps = -ranks * np.diff(np.log(apart[top]))
-    limit = spacings * (CHANCE ** (-1 / spacings) - 1)  # the mean of k exponential variables is below 1 / limit of another
+    # the mean of k exponential variables is below 1 / limit of another
+    limit = spacings * (CHANCE ** (-1 / spacings) - 1)
     for rank in range(most, 0, -1):
         tail = gaps[rank : rank + spacings].mean()
         if apart[top[rank - 1]] > FAR and gaps[rank - 1] > max(limit * tail, math.log(2)):

@@ -1,4 +1,5 @@
-"""Read arrays once, in order, some megabytes at a time, and hand their rows to all that want them."""
+"""Read arrays once, in order, some megabytes at a time, and hand their rows to all that want
+them."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 
 PIECE = 2**24  # bytes that are looked at together
-AHEAD = 2**17  # bytes of a file that are asked for at once: of more than that, Linux reads but a part
+# bytes of a file that are asked for at once: of more than that, Linux reads but a part
+AHEAD = 2**17
 Look = Callable[[Any, int, np.ndarray], Any]  # (array, first row, some rows in order)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Hold some rows of an array or table, such as one split: their numbers in order, or None for all.
+    """Hold some rows of an array or table, such as one split: their numbers in order, or None for
+    all.
 
     Args:
         whole: the array or table.
@@ -34,7 +37,8 @@ class Part:
         return len(self.whole) if self.index is None else len(self.index)
 
     def spread(self, n: int) -> Part:
-        """Return n rows at equal distances, or all if there are fewer, without what is known of them."""
+        """Return n rows at equal distances, or all if there are fewer, without what is known of
+        them."""
         if n >= len(self):
             return replace(self, attributes={}, given=None)
         at = np.linspace(0, len(self) - 1, n).astype(np.int64)
@@ -53,7 +57,8 @@ def distinct(parts: Iterable[Part]) -> list[Any]:
 
 
 def pieces(array: np.ndarray, rows: int | None = None) -> Iterator[slice]:
-    """Yield the slices that cut an array, or so many rows like its own, into pieces of some megabytes."""
+    """Yield the slices that cut an array, or so many rows like its own, into pieces of some
+    megabytes."""
     rows, size = len(array) if rows is None else rows, piece(array)
     for start in range(0, max(1, rows), size):
         yield slice(start, min(rows, start + size))
@@ -74,7 +79,8 @@ def once(arrays: Iterable[np.ndarray], *looks: Look) -> None:
 
 
 class Picked:
-    """Pick the rows of a part out of what `once` reads, and hand them on in groups of one size, of which the last may be smaller.
+    """Pick the rows of a part out of what `once` reads, and hand them on in groups of one size, of
+    which the last may be smaller.
 
     Args:
         part: which rows.
@@ -84,7 +90,11 @@ class Picked:
     """
 
     def __init__(
-        self, part: Part, size: int, take: Callable[[np.ndarray], Any], made: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        part: Part,
+        size: int,
+        take: Callable[[np.ndarray], Any],
+        made: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.part, self.size, self._take, self._made = part, size, take, made
         self._group: np.ndarray | None = None
@@ -93,7 +103,11 @@ class Picked:
         if array is not self.part.whole:
             return
         index = self.part.index
-        first, last = (start, start + len(rows)) if index is None else np.searchsorted(index, (start, start + len(rows)))
+        first, last = (
+            (start, start + len(rows))
+            if index is None
+            else np.searchsorted(index, (start, start + len(rows)))
+        )
         while first < last:
             at = first % self.size
             end = min(last, first - at + self.size)
@@ -115,11 +129,12 @@ class Picked:
             group[:] = made
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def place(array: Any) -> tuple[str, int] | None:
-    """Return the file that an array is mapped from, and where in it the array begins; None where it lies in memory."""
+    """Return the file that an array is mapped from, and where in it the array begins; None where it
+    lies in memory."""
     mapped, first = _mapped(array)
     if mapped is None or not isinstance(array, np.memmap) or array.filename is None:
         return None
@@ -128,7 +143,8 @@ def place(array: Any) -> tuple[str, int] | None:
 
 
 def expect(array: np.ndarray, rows: np.ndarray) -> None:
-    """Have the disk read rows of a memory map all at once: touched one by one, each is waited for, with needless pages around it."""
+    """Have the disk read rows of a memory map all at once: touched one by one, each is waited for,
+    with needless pages around it."""
     mapped, start = _mapped(array)
     if mapped is not None and array.flags.c_contiguous:
         size = array[:1].nbytes
@@ -152,7 +168,9 @@ def _mapped(array: Any) -> tuple[mmap.mmap | None, int]:
         base = base.base
     if not isinstance(base, mmap.mmap):
         return None, 0
-    return base, array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    return base, array.__array_interface__["data"][0] - np.frombuffer(
+        base, np.uint8
+    ).__array_interface__["data"][0]
 
 
 def _ask(mapped: mmap.mmap, first: int, size: int) -> None:

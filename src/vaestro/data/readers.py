@@ -1,7 +1,7 @@
 """Read the user's files as they are.
 
-A source is a name (`mnist`) or a path, with options after a colon: `mnist:binarise=static`, `x.npy:kind=real`.
-Nothing is ever unpickled.
+A source is a name (`mnist`) or a path, with options after a colon: `mnist:binarise=static`,
+`x.npy:kind=real`. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -68,22 +68,29 @@ SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
 
 def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Split a source into its name or path and its options; names of columns stay as they are written, quotes included.
+    """Split a source into its name or path and its options; names of columns stay as they are
+    written, quotes included.
 
     Raises:
         ValueError: an option is unknown, or a quote is not closed.
     """
     if not isinstance(source, (str, Path)):
-        raise ValueError(f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}")
+        raise ValueError(
+            f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
+        )
     source = str(source)
-    found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)  # a colon between quotes is part of a name
+    # a colon between quotes is part of a name
+    found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)
     name, colon, rest = (found[1], ":", found[2]) if found else source.rpartition(":")
-    if not colon or "=" not in rest or rest.startswith("//") or Path(source).exists():  # an address may hold date=2026
+    # an address may hold date=2026
+    if not colon or "=" not in rest or rest.startswith("//") or Path(source).exists():
         name, rest = source, ""
     options = parse_options(rest, NAMES)
     for key, value in options.items():
         if key not in OPTIONS:
-            raise ValueError(f"expected an option of a source: {nearest(key, OPTIONS)}; got {key!r}")
+            raise ValueError(
+                f"expected an option of a source: {nearest(key, OPTIONS)}; got {key!r}"
+            )
         if key in WORDS:
             if isinstance(value, float) and value != value:
                 value = "nan"
@@ -104,11 +111,12 @@ def as_source(name: str, options: Mapping[str, Any]) -> str:
     return f"{name}:{','.join(written)}" if written else name
 
 
-# -- files -> arrays --------------------------------------------------------------------------------------------------
+# -- files -> arrays -------------------------------------------------------------------------------
 
 
 def is_images(name: str) -> bool:
-    """Tell whether a source is a folder of images (and not one of shards, or one that the datasets library saved)."""
+    """Tell whether a source is a folder of images (and not one of shards, or one that the datasets
+    library saved)."""
     path = Path(name).expanduser()
     saved = any((path / n).exists() for n in shards.SAVED)
     return path.is_dir() and not saved and not shards.is_shards(name)
@@ -139,8 +147,13 @@ def read(
         reader = ("valid", "test", "seed", "kind", "binarise", "standardise", "levels")
         unfit = [k for k in options if k not in known and k not in reader]
         if unfit:
-            raise ValueError(f"expected an option of {name}: {nearest(unfit[0], [*known, *reader])}; got {unfit[0]!r}")
-        return NAMED[name](**{k: checked(f"{name}:{k}", v, known[k][0]) for k, v in options.items() if k in known})
+            raise ValueError(
+                f"expected an option of {name}: {nearest(unfit[0], [*known, *reader])}; got "
+                f"{unfit[0]!r}"
+            )
+        return NAMED[name](
+            **{k: checked(f"{name}:{k}", v, known[k][0]) for k, v in options.items() if k in known}
+        )
     if name.startswith("hf:"):
         from vaestro.data import hub
 
@@ -150,7 +163,10 @@ def read(
     path = Path(name).expanduser()
     if not path.exists():
         offer = difflib.get_close_matches(name, NAMED, 1)
-        raise ValueError(f"expected a file, a folder of images or {', '.join(NAMED)}; got {name!r}{_perhaps(offer)}")
+        raise ValueError(
+            f"expected a file, a folder of images or {', '.join(NAMED)}; got "
+            f"{name!r}{_perhaps(offer)}"
+        )
     if path.is_dir():
         if is_images(name):
             return images.read_images(path, options, progress)
@@ -161,7 +177,10 @@ def read(
         return sparse.read_h5ad(path, options)
     if path.suffix.lower() == ".txt":
         if "text" in options:
-            raise ValueError(f"expected no text= for {path}, whose lines are the texts; got text={options['text']}")
+            raise ValueError(
+                f"expected no text= for {path}, whose lines are the texts; got "
+                f"text={options['text']}"
+            )
         return texts.read_lines(path)
     if path.suffix.lower() in TABLES and "text" in options:
         column = unquoted(options["text"])
@@ -169,13 +188,20 @@ def read(
         return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
     if path.suffix.lower() == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
-    if path.suffix.lower() == ".parquet" and columns is None and not any(k in options for k in TABLE) and shards.streamable(path):
+    if (
+        path.suffix.lower() == ".parquet"
+        and columns is None
+        and not any(k in options for k in TABLE)
+        and shards.streamable(path)
+    ):
         return streams.read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
         if columns is None:
             return tables.read_table(path, options)
         text = [c.name for c in columns if c.dtype == "str"]
-        return tables.read_table(path, options, columns=None if every else [c.name for c in columns], text=text)
+        return tables.read_table(
+            path, options, columns=None if every else [c.name for c in columns], text=text
+        )
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -183,16 +209,24 @@ def read(
             return Raw({"all": plain(np.load(path, mmap_mode="r", allow_pickle=False), path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
-        if head[:2] == b"\x1f\x8b" or (head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES):
+        if head[:2] == b"\x1f\x8b" or (
+            head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES
+        ):
             return Raw({"all": _idx(path)})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, ValueError) and str(error).startswith("expected"):
             raise
         if "pickle" in str(error).lower():
-            raise ValueError(f"expected plain numbers in {path}; got Python objects, which are never unpickled") from error
-        raise ValueError(f"expected readable data; got {path}, which is damaged or cut short ({one_line(error)})") from error
+            raise ValueError(
+                f"expected plain numbers in {path}; got Python objects, which are never unpickled"
+            ) from error
+        raise ValueError(
+            f"expected readable data; got {path}, which is damaged or cut short ({one_line(error)})"
+        ) from error
     formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl, .h5ad or .txt"
-    raise ValueError(f"expected a {formats} file, or a folder of images; got {path}, which is none of them")
+    raise ValueError(
+        f"expected a {formats} file, or a folder of images; got {path}, which is none of them"
+    )
 
 
 def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) -> Raw:
@@ -205,19 +239,41 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
     if splits is None:
         return streams.read_shards(name, options, progress)
     if options.get("streaming", False):
-        raise ValueError(f"expected images or arrays to stream; got a table in {name}, which is held in memory")
+        raise ValueError(
+            f"expected images or arrays to stream; got a table in {name}, which is held in memory"
+        )
     if "buffer" in options:
-        raise ValueError(f"expected no buffer= for a table, which is held in memory; got buffer={options['buffer']} for {name}")
+        raise ValueError(
+            f"expected no buffer= for a table, which is held in memory; got "
+            f"buffer={options['buffer']} for {name}"
+        )
     if "split" in options:
-        raise ValueError(f"expected no split= for shards, whose names say it; got split={options['split']} for {name}")
+        raise ValueError(
+            f"expected no split= for shards, whose names say it; got split={options['split']} "
+            f"for {name}"
+        )
     text = unquoted(options["text"]) if "text" in options else None
     own = {k: v for k, v in options.items() if k not in TEXT}
     frames = {}
     for split, files in splits.items():
-        held = [tables.read_table(Path(file), own, text=[] if text is None else [text]).splits["all"] for file in files]
-        if wrong := next((file for file, frame in zip(files, held, strict=True) if set(frame.columns) != set(held[0].columns)), None):
-            raise ValueError(f"expected shards of the same columns in {name}; got others in {wrong}")
-        frames[split] = Frame({n: np.ma.concatenate([frame.columns[n] for frame in held]) for n in held[0].columns})
+        held = [
+            tables.read_table(Path(file), own, text=[] if text is None else [text]).splits["all"]
+            for file in files
+        ]
+        if wrong := next(
+            (
+                file
+                for file, frame in zip(files, held, strict=True)
+                if set(frame.columns) != set(held[0].columns)
+            ),
+            None,
+        ):
+            raise ValueError(
+                f"expected shards of the same columns in {name}; got others in {wrong}"
+            )
+        frames[split] = Frame(
+            {n: np.ma.concatenate([frame.columns[n] for frame in held]) for n in held[0].columns}
+        )
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
     return raw if text is None else texts.of_column(raw, text, name)
 
@@ -244,10 +300,14 @@ def plain(array: np.ndarray, path: Path) -> np.ndarray:
         ValueError: it is another thing.
     """
     if array.dtype.kind not in "biuf":
-        what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(array.dtype.kind, str(array.dtype))
+        what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(
+            array.dtype.kind, str(array.dtype)
+        )
         raise ValueError(f"expected real numbers in {path}; got {what}")
     if array.ndim == 0:
-        raise ValueError(f"expected an array with a row for each datum in {path}; got a single number")
+        raise ValueError(
+            f"expected an array with a row for each datum in {path}; got a single number"
+        )
     if not array.size:
         raise ValueError(f"expected data in {path}; got an empty array of shape {array.shape}")
     return array
@@ -265,10 +325,15 @@ def _npz(path: Path, wanted: str | None) -> Raw:
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: plain(archive[s], path) for s in splits}
-            return Raw(arrays, {s: _attributes(archive, f"{s}_", len(arrays[s]), path) for s in splits})
+            return Raw(
+                arrays, {s: _attributes(archive, f"{s}_", len(arrays[s]), path) for s in splits}
+            )
         data = [n for n in names if n in ("x", "data", "X")] or (names if len(names) == 1 else [])
         if len(data) != 1:
-            raise ValueError(f"expected an array train, x or data in {path}, or array=NAME; got {', '.join(names) or 'no arrays'}")
+            raise ValueError(
+                f"expected an array train, x or data in {path}, or array=NAME; got "
+                f"{', '.join(names) or 'no arrays'}"
+            )
         return Raw({"all": plain(archive[data[0]], path)})
 
 
@@ -291,10 +356,17 @@ def _idx(path: Path) -> np.ndarray:
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
         raise ValueError(f"expected an IDX file; got {path}, which does not start like one")
     kind, dims = np.dtype(_IDX_TYPES[content[2]]), content[3]
-    shape = tuple(np.frombuffer(content, ">u4", dims, 4).tolist()) if len(content) >= 4 + 4 * dims else ()
+    shape = (
+        tuple(np.frombuffer(content, ">u4", dims, 4).tolist())
+        if len(content) >= 4 + 4 * dims
+        else ()
+    )
     start = 4 + 4 * dims
     if not shape or len(content) - start != math.prod(shape) * kind.itemsize:
-        raise ValueError(f"expected {math.prod(shape) * kind.itemsize} bytes of data in {path}; got {max(0, len(content) - start)}")
+        raise ValueError(
+            f"expected {math.prod(shape) * kind.itemsize} bytes of data in {path}; got "
+            f"{max(0, len(content) - start)}"
+        )
     array = np.frombuffer(content, kind, offset=start).reshape(shape)
     return plain(array.astype(kind.newbyteorder("=")), path)
 
@@ -307,10 +379,16 @@ def read_latents(path: str) -> np.ndarray:
     """
     name, options = parse_source(path)
     if not Path(name).is_file():
-        raise ValueError(f"expected a file of latents (.npy, .npz, or a table that encode wrote); got {name!r}, which is no file")
+        raise ValueError(
+            f"expected a file of latents (.npy, .npz, or a table that encode wrote); got "
+            f"{name!r}, which is no file"
+        )
     if Path(name).suffix.lower() in TABLES:
         columns = tables.read_table(Path(name), options).splits["all"].columns
-        chosen = next((c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c), list(columns))
+        chosen = next(
+            (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
+            list(columns),
+        )
         if any(columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]) for n in chosen):
             raise ValueError(f"expected numbers in every cell of the latents in {name}; got others")
         return np.stack([columns[n].data for n in chosen], 1).astype(np.float32)
@@ -319,7 +397,9 @@ def read_latents(path: str) -> np.ndarray:
             with np.load(name, allow_pickle=False) as archive:
                 found = [n for n in ("z", "mean") if n in archive.files]
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"expected readable latents; got {name}, which is damaged or cut short") from error
+            raise ValueError(
+                f"expected readable latents; got {name}, which is damaged or cut short"
+            ) from error
         options = {**options, "array": found[0] if found else "z"}
     array = read(name, options).splits.get("all")
     if array is None:

@@ -19,11 +19,18 @@ class Unfit(ValueError):
 
 
 def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Any = None) -> None:
-    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be left out, beside what is `ignored`."""
+    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be
+    left out, beside what is `ignored`."""
     if unfit:
-        wanted, got = (", and ".join(said) for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit]))
+        wanted, got = (
+            ", and ".join(said)
+            for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit])
+        )
         names = [name for _, names in unfit for name in names]
-        raise ValueError(f"expected {wanted}; got {got}" + (f" {leave_out(where, names, ignored)}" if names else ""))
+        raise ValueError(
+            f"expected {wanted}; got {got}"
+            + (f" {leave_out(where, names, ignored)}" if names else "")
+        )
 
 
 def listed(names: Sequence[str], most: int = 3, width: int = 24) -> str:
@@ -34,11 +41,22 @@ def listed(names: Sequence[str], most: int = 3, width: int = 24) -> str:
 
 def columns_named(names: Sequence[str]) -> str:
     """Return "column 'a'" or "columns 'a', 'b'", at most nine of them."""
-    return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
+    return (
+        f"column {names[0]!r}"
+        if len(names) == 1
+        else "columns " + ", ".join(map(repr, names[:9])) + (" .." if len(names) > 9 else "")
+    )
 
 
 def leave_out(where: str, names: Sequence[str], ignored: Any = None) -> str:
-    """Return how to leave columns out of a source, beside those that are `ignored` already, in brackets."""
-    before = [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
-    how = " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}") if Path(where).suffix else ""
+    """Return how to leave columns out of a source, beside those that are `ignored` already, in
+    brackets."""
+    before = (
+        [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
+    )
+    how = (
+        " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}")
+        if Path(where).suffix
+        else ""
+    )
     return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"

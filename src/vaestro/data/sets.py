@@ -24,13 +24,16 @@ DRAWN = 2**26  # cells that are binarised from one stream of draws
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Hold what a source has, in the user's own layout and units: by split, or all of it under "all".
+    """Hold what a source has, in the user's own layout and units: by split, or all of it under
+    "all".
 
     Args:
-        splits: arrays (N, ...), possibly memory-mapped and read-only, or tables, by the name of the split.
+        splits: arrays (N, ...), possibly memory-mapped and read-only, or tables, by the name of the
+            split.
         attributes: for each split, what else is known of each row, by name, each (N,).
         notes: what was decided while reading, a line each.
-        missing: whether NaN stands for what is not there, such as after a series' end, and is no mistake.
+        missing: whether NaN stands for what is not there, such as after a series' end, and is no
+            mistake.
     """
 
     splits: Mapping[str, Any]
@@ -56,7 +59,8 @@ class Streamed(ABC):
 
     @abstractmethod
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Begin to read rows that will be asked for, a window at a time, in this order; others are let go."""
+        """Begin to read rows that will be asked for, a window at a time, in this order; others are
+        let go."""
 
     @abstractmethod
     def start(self, workers: int | None) -> None:
@@ -77,11 +81,13 @@ class Streamed(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Hold one split: which rows of the values, which of their cells were observed, and what is given with them.
+    """Hold one split: which rows of the values, which of their cells were observed, and what is
+    given with them.
 
     Args:
-        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens, Sparse counts or a stream,
-            or (M, H, W, C) where `channels_last`; where `dynamic`, 8-bit grey levels that are binarised at every access.
+        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens,
+            Sparse counts or a stream, or (M, H, W, C) where `channels_last`; where `dynamic`, 8-bit
+            grey levels that are binarised at every access.
         space: what a batch of them is.
         name: which split, which names the stream of a fixed binarisation.
         dynamic: binarise anew at every access, with P(1) = level / 255 exactly.
@@ -110,7 +116,8 @@ class Rows:
         return len(self.values) if self.index is None else len(self.index)
 
     def sizes(self) -> np.ndarray | None:
-        """Return the size of each row, (N,), where rows differ: the tokens of a text, its end among them; None where they do not."""
+        """Return the size of each row, (N,), where rows differ: the tokens of a text, its end among
+        them; None where they do not."""
         if not isinstance(self.values, Ragged):
             return None
         return self.values.sizes(slice(None) if self.index is None else self.index)
@@ -118,7 +125,9 @@ class Rows:
     @property
     def row_bytes(self) -> int:
         """Return the bytes of a row as it is held, or 1."""
-        size = self.values.row_bytes if isinstance(self.values, Streamed) else self.values[:1].nbytes
+        size = (
+            self.values.row_bytes if isinstance(self.values, Streamed) else self.values[:1].nbytes
+        )
         return size or 1
 
     def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
@@ -136,12 +145,18 @@ class Rows:
         """Return values as they are held, (..., *X) or with channels last, as (..., *X)."""
         return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
 
-    def _batch(self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str) -> Batch:
-        observed = None if self.observed is None else _tensor(self._take(self.observed, rows), device)
+    def _batch(
+        self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str
+    ) -> Batch:
+        observed = (
+            None if self.observed is None else _tensor(self._take(self.observed, rows), device)
+        )
         given = None
         if self.given is not None and self.given_space is not None:
             codes = _tensor(self.given[rows], device)
-            features = self.given_space.features(codes.flatten(0, -2), None, torch.get_default_dtype())
+            features = self.given_space.features(
+                codes.flatten(0, -2), None, torch.get_default_dtype()
+            )
             given = features.unflatten(0, codes.shape[:-1])
         return Batch(_tensor(values, device), observed, given)
 
@@ -154,9 +169,11 @@ class Rows:
         stream: int = 0,
         place: tuple[int, int] | None = None,
     ) -> Batch:
-        """Gather the batches of several steps at once: row numbers (S, B) -> codes or values (S, B, *X).
+        """Gather the batches of several steps at once: row numbers (S, B) -> codes or values (S, B,
+        *X).
 
-        `place` is where each batch stands in its step's global batch (first row, rows); `stream` names the steps.
+        `place` is where each batch stands in its step's global batch (first row, rows); `stream`
+        names the steps.
         """
         values = self._values(index)
         if self.dynamic:
@@ -168,10 +185,13 @@ class Rows:
             values = binarised(values, seed, "binarise", self.name, stream)[:, mine]
         batch = self._batch(values, index, device)
         sizes = self.sizes()
-        return batch if sizes is None else replace(batch, widths=tuple(sizes[index].max(1).tolist()))
+        return (
+            batch if sizes is None else replace(batch, widths=tuple(sizes[index].max(1).tolist()))
+        )
 
     def fixed(self, out: np.ndarray | None = None) -> Rows:
-        """Return the rows with one binarisation for good: the one that every evaluation sees, whatever the run's seed.
+        """Return the rows with one binarisation for good: the one that every evaluation sees,
+        whatever the run's seed.
 
         Args:
             out: where it is written, uint8 (N, *X); by default into memory.
@@ -180,7 +200,9 @@ class Rows:
             return self
         out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
         for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
-            binarised(self._values(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
+            binarised(
+                self._values(part), 0, "binarise", self.name, *([i] if i else []), out=out[part]
+            )
         return self.fixed_as(out)
 
     def fixed_as(self, values: np.ndarray) -> Rows:
@@ -201,27 +223,44 @@ class Rows:
         """Return some of the rows."""
         index = np.arange(len(self.values))[rows] if self.index is None else self.index[rows]
         given = None if self.given is None else self.given[rows]
-        return replace(self, index=index, given=given, attributes={k: v[rows] for k, v in self.attributes.items()})
+        return replace(
+            self,
+            index=index,
+            given=given,
+            attributes={k: v[rows] for k, v in self.attributes.items()},
+        )
 
     def take(self, n: int) -> Rows:
         """Return the first n rows."""
         return self if n >= len(self) else self.pick(slice(n))
 
     def spread(self, n: int) -> Rows:
-        """Return n rows at equal distances, or all if there are fewer; of a stream those of few blocks, held in memory, as many as fit."""
+        """Return n rows at equal distances, or all if there are fewer; of a stream those of few
+        blocks, held in memory, as many as fit."""
         if isinstance(self.values, Streamed):
-            return self.pick(self.values.spread(min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index)).in_memory()
-        return self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
+            return self.pick(
+                self.values.spread(
+                    min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index
+                )
+            ).in_memory()
+        return (
+            self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
+        )
 
     def places(self, n: int) -> np.ndarray:
-        """Return the places of n of the rows at equal distances, (n,), rising; of a stream those of few blocks."""
+        """Return the places of n of the rows at equal distances, (n,), rising; of a stream those of
+        few blocks."""
         if isinstance(self.values, Streamed) and n < len(self):
             return self.values.spread(n, self.index)
         return np.linspace(0, len(self) - 1, n).astype(np.int64)
 
     def in_memory(self) -> Rows:
         """Return rows of a stream read into memory; other rows as they are."""
-        return replace(self, values=self._values(slice(None)), index=None) if isinstance(self.values, Streamed) else self
+        return (
+            replace(self, values=self._values(slice(None)), index=None)
+            if isinstance(self.values, Streamed)
+            else self
+        )
 
     def observed_cells(self) -> float:
         """Return the mean number of cells of a row that were observed: of texts, that there are."""
@@ -233,7 +272,8 @@ class Rows:
         return float(self._take(self.observed, slice(None)).sum() / len(self))
 
     def sha256(self) -> str:
-        """Hash what an evaluation sees: shape, type, every value and its units, and which were observed and given."""
+        """Hash what an evaluation sees: shape, type, every value and its units, and which were
+        observed and given."""
         if self.space.kind is Kind.TOKENS:
             return self._sha256_of_texts()
         rows = self.fixed()
@@ -246,11 +286,14 @@ class Rows:
             digest.update(np.ascontiguousarray(rows._values(part)).data)
         for array, shared in held:
             if array is not None:
-                digest.update(np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data)
+                digest.update(
+                    np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data
+                )
         return digest.hexdigest()
 
     def _sha256_of_texts(self) -> str:
-        """Hash the texts and not their tokens, and what was given: bounds under two tokenisers are of the same p(x)."""
+        """Hash the texts and not their tokens, and what was given: bounds under two tokenisers are
+        of the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
             codes = self._values(part)
@@ -264,18 +307,24 @@ class Rows:
         return digest.hexdigest()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the number of rows and a hash of as many as are read in no time: what changes with the data."""
+        """Return the number of rows and a hash of as many as are read in no time: what changes with
+        the data."""
         if isinstance(self.values, Streamed):
             digest = hashlib.sha256(self.values.fingerprint().encode())
             digest.update(np.ascontiguousarray(self.values.block_sizes(self.index)).data)
             return {"n": len(self), "sha256": digest.hexdigest()}
-        return {"n": len(self), "sha256": self.spread(max(100, 2**25 // self.row_bytes)).sha256() if len(self) else ""}
+        return {
+            "n": len(self),
+            "sha256": self.spread(max(100, 2**25 // self.row_bytes)).sha256() if len(self) else "",
+        }
 
     def projection(self) -> np.ndarray:
-        """Return one number for each row, (N,) float64: a fixed random projection of its values in the user's units.
+        """Return one number for each row, (N,) float64: a fixed random projection of its values in
+        the user's units.
 
-        It agrees to rounding between two readings of the same data that were standardised differently. Missing cells count as 0;
-        numbers of a table enter by their logarithm, so that no column drowns the others.
+        It agrees to rounding between two readings of the same data that were standardised
+        differently. Missing cells count as 0; numbers of a table enter by their logarithm, so that
+        no column drowns the others.
         """
         if self.space.kind is Kind.TOKENS:
             return np.array([zlib.crc32(line.encode()) / 2**32 for line in self.outward().lines])
@@ -291,24 +340,38 @@ class Rows:
                 numbers = np.where(absent, 0.0, data.astype(np.float64))
                 columns.append(np.sign(numbers) * np.log1p(np.abs(numbers)))
             return np.asarray(np.stack(columns, 1) @ rng.normal(size=len(columns)))
-        weights = rng.normal(size=math.prod(self.space.outside)) / math.sqrt(math.prod(self.space.outside))
+        weights = rng.normal(size=math.prod(self.space.outside)) / math.sqrt(
+            math.prod(self.space.outside)
+        )
         parts = [
-            np.nan_to_num(np.asarray(self.pick(p).outward(), np.float64)).reshape(-1, len(weights)) @ weights for p in _slices(len(self))
+            np.nan_to_num(np.asarray(self.pick(p).outward(), np.float64)).reshape(-1, len(weights))
+            @ weights
+            for p in _slices(len(self))
         ]
         return np.concatenate(parts)
 
     def outward(self) -> Any:
-        """Return the rows in the user's layout and units: an array or a Frame, with missing cells as NaN or masked."""
+        """Return the rows in the user's layout and units: an array or a Frame, with missing cells
+        as NaN or masked."""
         rows = self.fixed()
         if self.space.kind is Kind.TOKENS:
-            return Texts.of(line for part in _slices(len(self)) for line in self.space.outward(rows._values(part)).lines)
+            return Texts.of(
+                line
+                for part in _slices(len(self))
+                for line in self.space.outward(rows._values(part)).lines
+            )
         out = rows.space.outward(rows._values(slice(None)))
         if rows.observed is None:
             return out
         observed = rows._take(rows.observed, slice(None))
         if isinstance(out, Frame):
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
-            return Frame({name: np.ma.MaskedArray(column.data, masks[name]) for name, column in out.columns.items()})
+            return Frame(
+                {
+                    name: np.ma.MaskedArray(column.data, masks[name])
+                    for name, column in out.columns.items()
+                }
+            )
         return np.where(rows.space.outward_mask(observed), out, np.nan)
 
 
@@ -330,7 +393,8 @@ class Data:
     """Hold what was read: three splits, what they are, and what was inferred, in words.
 
     Args:
-        train, valid, test: the splits. valid and test have one fixed binarisation where data are binarised.
+        train, valid, test: the splits. valid and test have one fixed binarisation where data are
+            binarised.
         space: what the data are; what it holds of statistics is the training split's.
         source: where they came from, with every option resolved.
         notes: what was inferred, a line each.
@@ -363,5 +427,8 @@ class Data:
         rows: Rows = getattr(self, name)
         if not len(rows):
             there = [s for s in ("train", "valid", "test") if len(getattr(self, s))]
-            raise ValueError(f"expected data in the {name} split of {self.source}; got none (there are {' and '.join(there)})")
+            raise ValueError(
+                f"expected data in the {name} split of {self.source}; got none (there are "
+                f"{' and '.join(there)})"
+            )
         return rows

@@ -1,7 +1,9 @@
-"""Read data that lie in many files: WebDataset's .tar, and Parquet; on this machine, or wherever fsspec reaches.
+"""Read data that lie in many files: WebDataset's .tar, and Parquet; on this machine, or wherever
+fsspec reaches.
 
-The shards are indexed once: where each row lies, in which block of rows that are read together, and what else is known of it.
-Then any rows can be read, and which are read when follows from a seed and a step, and not from what was read before.
+The shards are indexed once: where each row lies, in which block of rows that are read together, and
+what else is known of it. Then any rows can be read, and which are read when follows from a seed and
+a step, and not from what was read before.
 """
 
 from __future__ import annotations
@@ -30,17 +32,21 @@ from vaestro.parts import nearest, one_line, unquoted
 KIND = "shards-1"
 SUFFIXES = (".tar", ".parquet")
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-BLOCK_ROWS, BLOCK_BYTES = 256, 2**23  # of a .tar that are read together; of Parquet it is a row group
-SPLIT = re.compile(r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE)
+# of a .tar that are read together; of Parquet it is a row group
+BLOCK_ROWS, BLOCK_BYTES = 256, 2**23
+SPLIT = re.compile(
+    r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE
+)
 DEPTH = 2  # folders below the named one in which shards are looked for
-SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")  # what the datasets library writes into a folder
+# what the datasets library writes into a folder
+SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 
 
 class Changed(OSError):
     """Report that a shard is not what it was when it was indexed."""
 
 
-# -- files, here and elsewhere ----------------------------------------------------------------------------------------
+# -- files, here and elsewhere ---------------------------------------------------------------------
 
 
 def remote(path: str) -> bool:
@@ -57,7 +63,10 @@ def _fsspec() -> Any:
     try:
         import fsspec
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[hub] to read data from elsewhere; got an installation without it") from error
+        raise ValueError(
+            "expected the extra vaestro[hub] to read data from elsewhere; got an installation "
+            "without it"
+        ) from error
     return fsspec
 
 
@@ -70,7 +79,10 @@ def _system(path: str) -> tuple[Any, str]:
     try:
         system, inside = _fsspec().core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"expected an address that fsspec reads with what is installed; got {path} ({one_line(error)})") from error
+        raise ValueError(
+            f"expected an address that fsspec reads with what is installed; got {path} "
+            f"({one_line(error)})"
+        ) from error
     return system, inside
 
 
@@ -83,7 +95,8 @@ def _opened(path: str) -> Any:
 
 
 def _stamp(path: str, file: Any = None) -> str:
-    """Say which state of a file this is: its size and time, or what its system calls its version."""
+    """Say which state of a file this is: its size and time, or what its system calls its
+    version."""
     if not remote(path):
         stat = os.fstat(file.fileno()) if file is not None else os.stat(path)
         return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -92,7 +105,9 @@ def _stamp(path: str, file: Any = None) -> str:
         info = system.info(inside)
     except FileNotFoundError as error:
         raise ValueError(f"expected a shard at {path}; got none there") from error
-    known = [info.get(k) for k in ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "created")]
+    known = [
+        info.get(k) for k in ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "created")
+    ]
     return " ".join(str(v) for v in known if v is not None)
 
 
@@ -107,11 +122,14 @@ def _braces(name: str) -> list[str]:
         words = [f"{i:0{width}d}" for i in range(low, high + 1)]
     else:
         words = found[1].split(",")
-    return [one for word in words for one in _braces(name[: found.start()] + word + name[found.end() :])]
+    return [
+        one for word in words for one in _braces(name[: found.start()] + word + name[found.end() :])
+    ]
 
 
 def is_shards(name: str) -> bool:
-    """Tell whether a source is shards: an address, a pattern, a .tar, or a folder with shards and no images."""
+    """Tell whether a source is shards: an address, a pattern, a .tar, or a folder with shards and
+    no images."""
     if remote(name):
         return True
     path = Path(name).expanduser()
@@ -123,7 +141,8 @@ def is_shards(name: str) -> bool:
 
 
 def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
-    """Return the shards below a folder in order; None where there is an image, or what the datasets library saved."""
+    """Return the shards below a folder in order; None where there is an image, or what the datasets
+    library saved."""
     found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -157,7 +176,11 @@ def listed(name: str) -> list[str]:
                 found += [system.unstrip_protocol(p) for p in sorted(system.glob(inside))]
             elif not one.lower().endswith(SUFFIXES) and system.isdir(inside):
                 below = system.find(inside, maxdepth=DEPTH + 1)
-                found += [system.unstrip_protocol(p) for p in sorted(below) if p.lower().endswith(SUFFIXES)]
+                found += [
+                    system.unstrip_protocol(p)
+                    for p in sorted(below)
+                    if p.lower().endswith(SUFFIXES)
+                ]
             else:
                 found.append(one)
     elif (path := Path(name).expanduser()).is_dir():
@@ -165,25 +188,41 @@ def listed(name: str) -> list[str]:
     elif path.exists():
         found = [str(path)]
     else:
-        found = [one for word in _braces(str(path)) for one in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])]
+        found = [
+            one
+            for word in _braces(str(path))
+            for one in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])
+        ]
         absent = [one for one in found if not os.path.exists(one)]
         if absent:
-            raise ValueError(f"expected the shards {name}; got no {absent[0]}" + (f" and {len(absent) - 1:,} more" if absent[1:] else ""))
+            raise ValueError(
+                f"expected the shards {name}; got no {absent[0]}"
+                + (f" and {len(absent) - 1:,} more" if absent[1:] else "")
+            )
     if not found:
         raise ValueError(f"expected shards ({', '.join(SUFFIXES)}) in {name}; got none")
     packed = [one for one in found if one.lower().endswith(PACKED)]
     if packed:
-        raise ValueError(f"expected .tar files as they are, in which any row can be read; got {packed[0]} (unpack it to .tar)")
+        raise ValueError(
+            f"expected .tar files as they are, in which any row can be read; got {packed[0]} "
+            f"(unpack it to .tar)"
+        )
     kinds = {os.path.splitext(one)[1].lower() for one in found}
     if wrong := kinds - set(SUFFIXES):
-        raise ValueError(f"expected shards ({', '.join(SUFFIXES)}) in {name}; got {min(wrong) or 'a file without a suffix'}")
+        raise ValueError(
+            f"expected shards ({', '.join(SUFFIXES)}) in {name}; got "
+            f"{min(wrong) or 'a file without a suffix'}"
+        )
     if len(kinds) > 1:
-        raise ValueError(f"expected shards of one kind in {name}; got {' and '.join(sorted(kinds))}")
+        raise ValueError(
+            f"expected shards of one kind in {name}; got {' and '.join(sorted(kinds))}"
+        )
     return found
 
 
 def _split_of(path: str, root: str) -> str:
-    """Return the split that a shard's name, or that of a folder that it lies in, speaks of; nothing if there is none."""
+    """Return the split that a shard's name, or that of a folder that it lies in, speaks of; nothing
+    if there is none."""
     inside = path[len(root) :] if path.startswith(root) else os.path.basename(path)
     for part in reversed([p for p in inside.replace(os.sep, "/").split("/") if p]):
         if found := SPLIT.search(part):
@@ -197,21 +236,33 @@ def by_split(files: Sequence[str], name: str) -> dict[str, list[str]]:
     Raises:
         ValueError: some names speak of a split and others do not, or there are none to train on.
     """
-    root = "" if remote(name) else str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else ""
+    root = (
+        ""
+        if remote(name)
+        else str(Path(name).expanduser())
+        if Path(name).expanduser().is_dir()
+        else ""
+    )
     known = {file: _split_of(file, root) if root or len(files) > 1 else "" for file in files}
     if not any(known.values()):
         return {"all": list(files)}
     unsure = [file for file, split in known.items() if not split]
     if unsure:
-        raise ValueError(f"expected train, valid or test in the name of every shard of {name}, or of none; got {unsure[0]}")
+        raise ValueError(
+            f"expected train, valid or test in the name of every shard of {name}, or of none; "
+            f"got {unsure[0]}"
+        )
     made = {s: [f for f in files if known[f] == s] for s in ("train", "valid", "test")}
     if not made["train"]:
-        raise ValueError(f"expected shards to train on in {name}; got {' and '.join(s for s, held in made.items() if held)} alone")
+        raise ValueError(
+            f"expected shards to train on in {name}; got "
+            f"{' and '.join(s for s, held in made.items() if held)} alone"
+        )
     there = {s: held for s, held in made.items() if held}
     return {"all": there["train"]} if len(there) == 1 else there
 
 
-# -- the index --------------------------------------------------------------------------------------------------------
+# -- the index -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +272,10 @@ class Index:
     Args:
         files: the shards, and `stamps`, which state of each was indexed.
         field: which part of a sample, or which column, is the data.
-        file, place, sizes: of each block of rows: its shard, where in it the block begins, and how many rows it has.
-        spans: of each row of .tar files, where its bytes begin and how many there are, (N, 2); empty of Parquet.
+        file, place, sizes: of each block of rows: its shard, where in it the block begins, and how
+            many rows it has.
+        spans: of each row of .tar files, where its bytes begin and how many there are, (N, 2);
+            empty of Parquet.
         splits: blocks (first, last + 1) of each split.
         attributes: what else is known of each row, each (N,).
         notes: what there is to say.
@@ -247,14 +300,22 @@ class Index:
             np.save(folder / f"{name}.npy", getattr(self, name))
         for i, values in enumerate(self.attributes.values()):
             np.save(folder / f"attribute{i}.npy", values)
-        words = {k: getattr(self, k) for k in ("files", "stamps", "field", "splits", "notes", "damaged")}
+        words = {
+            k: getattr(self, k) for k in ("files", "stamps", "field", "splits", "notes", "damaged")
+        }
         return {**words, "attributes": list(self.attributes)}
 
     @classmethod
     def restore(cls, folder: Path, meta: Mapping[str, Any]) -> Index:
         """Return what `save` wrote."""
-        arrays = {name: np.asarray(cache.open_array(folder / f"{name}.npy")) for name in ("file", "place", "sizes", "spans")}
-        attributes = {name: np.asarray(cache.open_array(folder / f"attribute{i}.npy")) for i, name in enumerate(meta["attributes"])}
+        arrays = {
+            name: np.asarray(cache.open_array(folder / f"{name}.npy"))
+            for name in ("file", "place", "sizes", "spans")
+        }
+        attributes = {
+            name: np.asarray(cache.open_array(folder / f"attribute{i}.npy"))
+            for i, name in enumerate(meta["attributes"])
+        }
         words = {k: tuple(meta[k]) for k in ("files", "stamps", "notes", "damaged")}
         splits = {s: (a, b) for s, (a, b) in meta["splits"].items()}
         return cls(field=meta["field"], splits=splits, attributes=attributes, **words, **arrays)  # type: ignore[arg-type]
@@ -266,7 +327,8 @@ class Index:
 
 
 class Indexed(NamedTuple):
-    """Hold what was found in one shard: where its blocks begin, the rows of each, spans of rows, attributes, and why the rest of it is
+    """Hold what was found in one shard: where its blocks begin, the rows of each, spans of rows,
+    attributes, and why the rest of it is
     left out, or nothing."""
 
     place: list[int]
@@ -285,7 +347,8 @@ class Format(ABC):
     @classmethod
     @abstractmethod
     def fields(cls, path: str) -> dict[str, str]:
-        """Return what there is in a shard, by name: images, arrays, or another word for what cannot be streamed."""
+        """Return what there is in a shard, by name: images, arrays, or another word for what cannot
+        be streamed."""
 
     @abstractmethod
     def index(self, path: str) -> Indexed:
@@ -293,7 +356,8 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
-        """Return some rows of a block, by their numbers in it in rising order: the bytes of each, or an array.
+        """Return some rows of a block, by their numbers in it in rising order: the bytes of each,
+        or an array.
 
         Raises:
             Changed: the shard is not what it was.
@@ -304,19 +368,29 @@ class Format(ABC):
 def _unchanged(index: Index, number: int, file: Any) -> None:
     path = index.files[number]
     if _stamp(path, file) != index.stamps[number]:
-        raise Changed(f"expected {path} as it was when it was indexed; got one that changed (start again or resume: it is indexed anew)")
+        raise Changed(
+            f"expected {path} as it was when it was indexed; got one that changed (start again "
+            f"or resume: it is indexed anew)"
+        )
 
 
 @final
 class Tar(Format):
-    """Read WebDataset's .tar files: files of one name up to the first dot are a sample, and their suffixes name its fields."""
+    """Read WebDataset's .tar files: files of one name up to the first dot are a sample, and their
+    suffixes name its fields."""
 
     @classmethod
     def fields(cls, path: str) -> dict[str, str]:
         kinds: dict[str, str] = {}
         for _, field, _ in itertools.islice(_members(path, []), 1000):
             suffix = "." + field.rpartition(".")[2]
-            kinds[field] = "images" if suffix in images.SUFFIXES else "arrays" if suffix == ".npy" else "other files"
+            kinds[field] = (
+                "images"
+                if suffix in images.SUFFIXES
+                else "arrays"
+                if suffix == ".npy"
+                else "other files"
+            )
         return kinds
 
     def index(self, path: str) -> Indexed:
@@ -355,7 +429,13 @@ class Tar(Format):
         places, sizes = _blocks(held[:, 1])
         if without:
             damage.append(f"{without:,} samples without .{self.field} are left out")
-        return Indexed(places, sizes, held, {n: np.array(values) for n, values in known.items()}, "; ".join(damage))
+        return Indexed(
+            places,
+            sizes,
+            held,
+            {n: np.array(values) for n, values in known.items()},
+            "; ".join(damage),
+        )
 
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
         number, first = int(index.file[block]), int(index.starts[block])
@@ -363,7 +443,8 @@ class Tar(Format):
         begin, end = int(spans[:, 0].min()), int(spans.sum(1).max())
         with _opened(index.files[number]) as file:
             _unchanged(index, number, file)
-            if end - begin <= 2 * int(spans[:, 1].sum()) + 2**16:  # most of what lies between is asked for
+            # most of what lies between is asked for
+            if end - begin <= 2 * int(spans[:, 1].sum()) + 2**16:
                 file.seek(begin)
                 held = memoryview(file.read(end - begin))
                 return [bytes(held[at - begin : at - begin + size]) for at, size in spans.tolist()]
@@ -380,15 +461,22 @@ def _blocks(sizes: np.ndarray) -> tuple[list[int], list[int]]:
     ends = np.cumsum(sizes)
     while first < len(sizes):
         before = ends[first] - sizes[first]
-        last = min(first + BLOCK_ROWS, max(first + 1, int(np.searchsorted(ends, before + BLOCK_BYTES, "right"))), len(sizes))
+        last = min(
+            first + BLOCK_ROWS,
+            max(first + 1, int(np.searchsorted(ends, before + BLOCK_BYTES, "right"))),
+            len(sizes),
+        )
         places.append(first)
         counts.append(last - first)
         first = last
     return places, counts
 
 
-def _members(path: str, damage: list[str], file: Any = None) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Yield the files in a .tar as (key, field, where); what is wrong with it goes to `damage`, and ends it."""
+def _members(
+    path: str, damage: list[str], file: Any = None
+) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield the files in a .tar as (key, field, where); what is wrong with it goes to `damage`, and
+    ends it."""
     opened = _opened(path) if file is None else file
     try:
         size = opened.seek(0, os.SEEK_END)
@@ -435,7 +523,9 @@ def _told(fields: Mapping[str, bytes]) -> dict[str, Any]:
         for name, value in values.items() if isinstance(values, dict) else ():
             if field == "cls" and re.fullmatch(r"-?\d{1,18}", value):
                 value = int(value)
-            if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= LETTERS):
+            if isinstance(value, (bool, int, float)) or (
+                isinstance(value, str) and len(value) <= LETTERS
+            ):
                 found[name] = value
     return found
 
@@ -455,7 +545,9 @@ class Parquet(Format):
             with _parquet(path) as file:
                 if self.field not in file.schema_arrow.names:
                     return Indexed([], [], empty, {}, f"it has no column {self.field!r}")
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+                sizes = [
+                    file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
+                ]
                 held = _beside(file, self.field, path)
         except _damage() as error:
             return Indexed([], [], empty, {}, f"it is cut short or damaged ({one_line(error)})")
@@ -469,7 +561,9 @@ class Parquet(Format):
             _unchanged(index, number, opened)
             try:
                 with _parquet(path, opened, index.stamps[number]) as file:
-                    column = file.read_row_group(int(index.place[block]), columns=[self.field], use_threads=False)[self.field]
+                    column = file.read_row_group(
+                        int(index.place[block]), columns=[self.field], use_threads=False
+                    )[self.field]
                 if _kind(column.type) == "arrays":
                     return stacked(column, self.field, path)[rows]
                 import pyarrow
@@ -512,7 +606,11 @@ def _kind(kind: Any) -> str:
     kind = getattr(kind, "storage_type", kind)
     if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
-        return "images" if "bytes" in names and types.is_binary(kind.field("bytes").type) else "other things"
+        return (
+            "images"
+            if "bytes" in names and types.is_binary(kind.field("bytes").type)
+            else "other things"
+        )
     if types.is_binary(kind) or types.is_large_binary(kind):
         return "images"
     if types.is_string(kind) or types.is_large_string(kind):
@@ -520,24 +618,40 @@ def _kind(kind: Any) -> str:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
             kind = kind.value_type
-        return "arrays" if types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind) else "other things"
+        return (
+            "arrays"
+            if types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
+            else "other things"
+        )
     return "other things" if types.is_nested(kind) else "single values"
 
 
 def _beside(file: Any, field: str, path: str) -> dict[str, np.ndarray]:
-    """Return a Parquet file's columns of single values beside the data, each (N,), with the names of classes for their codes where the
+    """Return a Parquet file's columns of single values beside the data, each (N,), with the names
+    of classes for their codes where the
     datasets library left them."""
     import pyarrow.compute as compute
 
-    singles = [f.name for f in file.schema_arrow if f.name != field and _kind(f.type) in ("single values", "texts")]
+    singles = [
+        f.name
+        for f in file.schema_arrow
+        if f.name != field and _kind(f.type) in ("single values", "texts")
+    ]
     table = file.read(columns=singles).select(singles)
-    about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    about = (
+        json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        .get("info", {})
+        .get("features", {})
+    )
     found = {}
     for name in singles:
         names = about.get(name, {}).get("names") if isinstance(about.get(name), dict) else None
         if names is not None:
             table = named(table, name, names)
-        if "string" in str(table[name].type) and (compute.max(compute.utf8_length(table[name])).as_py() or 0) > LETTERS:
+        if (
+            "string" in str(table[name].type)
+            and (compute.max(compute.utf8_length(table[name])).as_py() or 0) > LETTERS
+        ):
             continue
         try:
             found[name] = filled(tables.frame_of(table.select([name]), path).columns[name])
@@ -546,7 +660,7 @@ def _beside(file: Any, field: str, path: str) -> dict[str, np.ndarray]:
     return found
 
 
-# -- indexing ---------------------------------------------------------------------------------------------------------
+# -- indexing --------------------------------------------------------------------------------------
 
 
 def kind_of(path: str) -> type[Format]:
@@ -554,8 +668,11 @@ def kind_of(path: str) -> type[Format]:
     return Tar if path.lower().endswith(".tar") else Parquet
 
 
-def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
-    """Read Parquet with one series a row into an array with NaN where series end; returns what else is known of each row, and notes.
+def read_series(
+    files: Sequence[str], options: Mapping[str, Any], name: str
+) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
+    """Read Parquet with one series a row into an array with NaN where series end; returns what else
+    is known of each row, and notes.
 
     Raises:
         ValueError: there is no such column, or a file is damaged.
@@ -565,11 +682,17 @@ def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> 
     for path in files:
         try:
             with _parquet(path) as file:
-                part, beside = series(file.read(columns=[field])[field], field, path), _beside(file, field, path)
+                part, beside = (
+                    series(file.read(columns=[field])[field], field, path),
+                    _beside(file, field, path),
+                )
         except _damage() as error:
             if str(error).startswith("expected"):
                 raise
-            raise ValueError(f"expected a readable .parquet file; got {path}, which is damaged or cut short ({one_line(error)})") from error
+            raise ValueError(
+                f"expected a readable .parquet file; got {path}, which is damaged or cut short "
+                f"({one_line(error)})"
+            ) from error
         there = ~np.isnan(part.reshape(len(part), -1)).all(1)
         empty += int((~there).sum())
         parts.append(part[there])
@@ -581,7 +704,11 @@ def read_series(files: Sequence[str], options: Mapping[str, Any], name: str) -> 
         raise ValueError(f"expected series in column {field!r} of {name}; got empty ones alone")
     names = [n for n in known[0] if all(n in held for held in known)]
     notes = [f"{empty:,} rows without a series left out"] if empty else []
-    return np.concatenate([padded(p, longest) for p in parts]), {n: np.concatenate([held[n] for held in known]) for n in names}, notes
+    return (
+        np.concatenate([padded(p, longest) for p in parts]),
+        {n: np.concatenate([held[n] for held in known]) for n in names},
+        notes,
+    )
 
 
 def streamable(path: Path) -> bool:
@@ -593,9 +720,14 @@ def streamable(path: Path) -> bool:
 
 
 def plain(name: str) -> dict[str, list[str]] | None:
-    """Return the shards by split where they are Parquet of single values and texts alone, which are a table; else None."""
+    """Return the shards by split where they are Parquet of single values and texts alone, which are
+    a table; else None."""
     files = listed(name)
-    table = kind_of(files[0]) is Parquet and not remote(name) and not {"images", "arrays"} & set(_fields(files, name).values())
+    table = (
+        kind_of(files[0]) is Parquet
+        and not remote(name)
+        and not {"images", "arrays"} & set(_fields(files, name).values())
+    )
     return by_split(files, name) if table else None
 
 
@@ -608,7 +740,10 @@ def _fields(files: Sequence[str], name: str) -> dict[str, str]:
             continue
         if found:
             return found
-    raise ValueError(f"expected shards that can be read in {name}; got {len(files):,} that are damaged or empty, such as {files[0]}")
+    raise ValueError(
+        f"expected shards that can be read in {name}; got {len(files):,} that are damaged or "
+        f"empty, such as {files[0]}"
+    )
 
 
 def _chosen(fields: Mapping[str, str], options: Mapping[str, Any], name: str) -> str:
@@ -617,12 +752,18 @@ def _chosen(fields: Mapping[str, str], options: Mapping[str, Any], name: str) ->
     if "array" in options:
         asked = unquoted(str(options["array"])).removeprefix(".")
         if asked not in data:
-            raise ValueError(f"expected array= to name images or arrays in {name}: {nearest(asked, data)}; got {asked!r}")
+            raise ValueError(
+                f"expected array= to name images or arrays in {name}: {nearest(asked, data)}; "
+                f"got {asked!r}"
+            )
         return asked
     for kind in ("images", "arrays"):
         found = [field for field in data if fields[field] == kind]
         if len(found) > 1:
-            raise ValueError(f"expected one field of {kind} in {name}; got {', '.join(found)}: try {name}:array={found[0]}")
+            raise ValueError(
+                f"expected one field of {kind} in {name}; got {', '.join(found)}: try "
+                f"{name}:array={found[0]}"
+            )
         if found:
             return found[0]
     there = ", ".join(list(fields)[:9]) or "nothing"
@@ -630,9 +771,13 @@ def _chosen(fields: Mapping[str, str], options: Mapping[str, Any], name: str) ->
 
 
 def indexed(
-    name: str, options: Mapping[str, Any], progress: Progress | None = None, given: Mapping[str, Sequence[str]] | None = None
+    name: str,
+    options: Mapping[str, Any],
+    progress: Progress | None = None,
+    given: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Index, str]:
-    """Index shards, or take from the cache what was found in them before; returns what the data are too, images or arrays.
+    """Index shards, or take from the cache what was found in them before; returns what the data are
+    too, images or arrays.
 
     Args:
         name: a folder, a pattern, a file or an address.
@@ -654,7 +799,11 @@ def indexed(
     def make(folder: Path) -> dict[str, Any]:
         return _indexed(reader, splits, stamps, name, progress).save(folder)
 
-    settings = {"field": field, "files": list(zip(files, stamps, strict=True)), "splits": {s: len(f) for s, f in splits.items()}}
+    settings = {
+        "field": field,
+        "files": list(zip(files, stamps, strict=True)),
+        "splits": {s: len(f) for s, f in splits.items()},
+    }
     folder, meta = cache.entry(cache.key(KIND, (), settings, rooted(name)), make, name)
     index = Index.restore(folder, meta)
     if options.get("strict", False) and index.damaged:
@@ -662,27 +811,48 @@ def indexed(
     return index, fields[field]
 
 
-def _indexed(reader: Format, splits: Mapping[str, Sequence[str]], stamps: Sequence[str], name: str, progress: Progress | None) -> Index:
+def _indexed(
+    reader: Format,
+    splits: Mapping[str, Sequence[str]],
+    stamps: Sequence[str],
+    name: str,
+    progress: Progress | None,
+) -> Index:
     files = [file for held in splits.values() for file in held]
     found: list[Indexed] = []
     for i, path in enumerate(files):
         found.append(reader.index(path))
         if progress is not None:
             progress("indexing shards", i + 1, len(files))
-    damaged = [f"{path}: {one.damage}" for path, one in zip(files, found, strict=True) if one.damage]
+    damaged = [
+        f"{path}: {one.damage}" for path, one in zip(files, found, strict=True) if one.damage
+    ]
     rows = [sum(one.sizes) for one in found]
     if not sum(rows):
-        raise ValueError(f"expected rows in the shards of {name}; got none" + (f" ({damaged[0]})" if damaged else ""))
+        raise ValueError(
+            f"expected rows in the shards of {name}; got none"
+            + (f" ({damaged[0]})" if damaged else "")
+        )
     blocks = np.cumsum([0] + [len(one.sizes) for one in found])
     cuts, at = {}, 0
     for split, held in splits.items():
         cuts[split] = (int(blocks[at]), int(blocks[at + len(held)]))
         at += len(held)
         if cuts[split][0] == cuts[split][1]:
-            raise ValueError(f"expected rows in the {split} shards of {name}; got none" + (f" ({damaged[0]})" if damaged else ""))
+            raise ValueError(
+                f"expected rows in the {split} shards of {name}; got none"
+                + (f" ({damaged[0]})" if damaged else "")
+            )
     filled_in = [one.attributes for one, n in zip(found, rows, strict=True) if n]
-    names = [n for n in filled_in[0] if all(n in held and held[n].dtype.kind == filled_in[0][n].dtype.kind for held in filled_in)]
-    notes = [f"{len(damaged):,} of {len(files):,} shards are not whole: {'; '.join(damaged[:3])}" + (" .." if damaged[3:] else "")]
+    names = [
+        n
+        for n in filled_in[0]
+        if all(n in held and held[n].dtype.kind == filled_in[0][n].dtype.kind for held in filled_in)
+    ]
+    notes = [
+        f"{len(damaged):,} of {len(files):,} shards are not whole: {'; '.join(damaged[:3])}"
+        + (" .." if damaged[3:] else "")
+    ]
     return Index(
         files=tuple(files),
         stamps=tuple(stamps),

@@ -18,7 +18,8 @@ PARTS = ("data", "indices", "indptr")
 
 @final
 class Sparse:
-    """Hold a matrix of counts by its rows' cells that are not zero (CSR), and give any rows as a dense array.
+    """Hold a matrix of counts by its rows' cells that are not zero (CSR), and give any rows as a
+    dense array.
 
     Args:
         data, indices: counts and their columns, row after row.
@@ -29,8 +30,21 @@ class Sparse:
 
     ndim = 2
 
-    def __init__(self, data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int, names: tuple[str, ...] = ()) -> None:
-        self.data, self.indices, self.starts, self.columns, self.names = data, indices, starts, columns, names
+    def __init__(
+        self,
+        data: np.ndarray,
+        indices: np.ndarray,
+        starts: np.ndarray,
+        columns: int,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self.data, self.indices, self.starts, self.columns, self.names = (
+            data,
+            indices,
+            starts,
+            columns,
+            names,
+        )
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -64,14 +78,21 @@ class Sparse:
         place = {name: i for i, name in enumerate(self.names)}
         lacking = [name for name in names if name not in place]
         if lacking:
-            shown = ", ".join(map(repr, lacking[:3])) + (f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else "")
-            raise ValueError(f"expected the {len(names):,} columns that the run was trained on; got no {shown} among {len(place):,} names")
+            shown = ", ".join(map(repr, lacking[:3])) + (
+                f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else ""
+            )
+            raise ValueError(
+                f"expected the {len(names):,} columns that the run was trained on; got no "
+                f"{shown} among {len(place):,} names"
+            )
         to = np.full(self.columns, -1, np.int64)
         to[[place[name] for name in names]] = np.arange(len(names))
         columns = to[self.indices]
         kept = columns >= 0
         starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
-        return Sparse(self.data[kept], columns[kept].astype(self.indices.dtype), starts, len(names), names)
+        return Sparse(
+            self.data[kept], columns[kept].astype(self.indices.dtype), starts, len(names), names
+        )
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return rows (...,) as a dense array (..., columns)."""
@@ -80,13 +101,23 @@ class Sparse:
         out = np.zeros((*first.shape, self.columns), self.dtype)
         flat = out.reshape(-1, self.columns)
         ends = np.cumsum(sizes)
-        at = np.repeat(first.ravel() - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+        at = np.repeat(first.ravel() - (ends - sizes), sizes) + np.arange(
+            int(ends[-1]) if len(ends) else 0
+        )
         flat[np.repeat(np.arange(len(sizes)), sizes), self.indices[at]] = self.data[at]
         return out
 
 
-def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple[int, int], form: str, where: str) -> Sparse:
-    """Make a matrix of what a file holds, in the smallest types that hold it; of columns (CSC) or single cells (COO) sorted by rows.
+def made(
+    data: np.ndarray,
+    indices: np.ndarray,
+    starts: np.ndarray,
+    shape: tuple[int, int],
+    form: str,
+    where: str,
+) -> Sparse:
+    """Make a matrix of what a file holds, in the smallest types that hold it; of columns (CSC) or
+    single cells (COO) sorted by rows.
 
     Raises:
         ValueError: the parts do not belong together, or the numbers are no counts.
@@ -101,15 +132,27 @@ def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple
             raise ValueError(wrong)
     else:
         starts = starts.astype(np.int64)
-        if len(starts) != along + 1 or starts[0] or (np.diff(starts) < 0).any() or starts[-1] > len(data):
+        if (
+            len(starts) != along + 1
+            or starts[0]
+            or (np.diff(starts) < 0).any()
+            or starts[-1] > len(data)
+        ):
             raise ValueError(wrong)
         data, indices = data[: starts[-1]], indices[: starts[-1]]
     if len(indices) and (indices.min() < 0 or indices.max() >= across):
         raise ValueError(wrong)
-    bad = ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT) if data.dtype.kind == "f" else data < 0
+    bad = (
+        ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT)
+        if data.dtype.kind == "f"
+        else data < 0
+    )
     if bad.any():
         got = f"{int(bad.sum()):,} others of {len(data):,}, such as {data[bad][0]:g}"
-        raise ValueError(f"expected counts in {where}, whole numbers of 0 or more that were not normalised; got {got}")
+        raise ValueError(
+            f"expected counts in {where}, whole numbers of 0 or more that were not normalised; "
+            f"got {got}"
+        )
     most = int(data.max()) if len(data) else 0
     data = data.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
     if form == "csc":
@@ -121,11 +164,19 @@ def made(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, shape: tuple
         data, indices = data[order], indices[order]
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=rows))])
     data, indices, starts = _once_each(data, indices, starts, columns)
-    return Sparse(data, indices.astype(np.uint16 if columns <= 65536 else np.int32), starts.astype(np.int64), columns)
+    return Sparse(
+        data,
+        indices.astype(np.uint16 if columns <= 65536 else np.int32),
+        starts.astype(np.int64),
+        columns,
+    )
 
 
-def _once_each(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum what stands for one cell several times, as COO allows; rows whose columns rise stay as they are."""
+def _once_each(
+    data: np.ndarray, indices: np.ndarray, starts: np.ndarray, columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum what stands for one cell several times, as COO allows; rows whose columns rise stay as
+    they are."""
     falls = np.flatnonzero(np.diff(indices.astype(np.int64)) <= 0) + 1
     if np.isin(falls, starts).all():
         return data, indices, starts
@@ -135,14 +186,19 @@ def _once_each(data: np.ndarray, indices: np.ndarray, starts: np.ndarray, column
     of_rows, indices = np.divmod(kept, columns)
     most = total.max(initial=0)
     data = total.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
-    return data, indices, np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=len(starts) - 1))])
+    return (
+        data,
+        indices,
+        np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=len(starts) - 1))]),
+    )
 
 
 def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw:
     """Read what scipy.sparse.save_npz wrote.
 
     Raises:
-        ValueError: the format is none of csr, csc and coo, or the matrix is damaged or holds no counts.
+        ValueError: the format is none of csr, csc and coo, or the matrix is damaged or holds no
+            counts.
     """
     form = archive["format"].item()
     form = form.decode() if isinstance(form, bytes) else str(form)
@@ -150,24 +206,31 @@ def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw:
         raise ValueError(f"expected a sparse matrix as csr, csc or coo in {where}; got {form}")
     indices, starts = ("col", "row") if form == "coo" else ("indices", "indptr")
     if indices not in archive or starts not in archive:
-        raise ValueError(f"expected a whole sparse matrix in {where}; got one without {indices} or {starts}")
+        raise ValueError(
+            f"expected a whole sparse matrix in {where}; got one without {indices} or {starts}"
+        )
     shape = tuple(archive["shape"].tolist())
-    return Raw({"all": made(archive["data"], archive[indices], archive[starts], shape, form, where)})
+    return Raw(
+        {"all": made(archive["data"], archive[indices], archive[starts], shape, form, where)}
+    )
 
 
-# -- AnnData ----------------------------------------------------------------------------------------------------------
+# -- AnnData ---------------------------------------------------------------------------------------
 
 
 def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[counts] to read .h5ad; got an installation without it") from error
+        raise ValueError(
+            "expected the extra vaestro[counts] to read .h5ad; got an installation without it"
+        ) from error
     return h5py
 
 
 def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
-    """Read counts of an .h5ad file (AnnData): X, or the layer that `array=` names, with the columns of obs as attributes.
+    """Read counts of an .h5ad file (AnnData): X, or the layer that `array=` names, with the columns
+    of obs as attributes.
 
     Raises:
         ValueError: it is no such file, has no such layer, or holds no counts.
@@ -176,15 +239,23 @@ def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"expected an .h5ad file; got {path}, which is damaged or another thing") from error
+        raise ValueError(
+            f"expected an .h5ad file; got {path}, which is damaged or another thing"
+        ) from error
     with file:
         name = str(options.get("array", "X"))
         layers = list(file.get("layers", ()))
         if name != "X" and name not in layers:
-            raise ValueError(f"expected array= to be X or a layer of {path}: {', '.join(layers) or 'there is none'}; got {name!r}")
+            raise ValueError(
+                f"expected array= to be X or a layer of {path}: "
+                f"{', '.join(layers) or 'there is none'}; got {name!r}"
+            )
         held = file.get("X" if name == "X" else f"layers/{name}")
         if held is None:
-            raise ValueError(f"expected counts in X of {path}, or array=LAYER ({', '.join(layers) or 'there is none'}); got none")
+            raise ValueError(
+                f"expected counts in X of {path}, or array=LAYER "
+                f"({', '.join(layers) or 'there is none'}); got none"
+            )
         where = f"{name} of {path}"
         if isinstance(held, h5py.Dataset):
             dense = held[:]
@@ -192,19 +263,33 @@ def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
             counts = made(dense[rows, columns], columns, rows, dense.shape, "coo", where)
         else:
             form = str(held.attrs.get("encoding-type", "csr_matrix")).removesuffix("_matrix")
-            if form not in ("csr", "csc") or any(part not in held for part in PARTS) or "shape" not in held.attrs:
+            if (
+                form not in ("csr", "csc")
+                or any(part not in held for part in PARTS)
+                or "shape" not in held.attrs
+            ):
                 raise ValueError(f"expected a csr or csc matrix in {where}; got {form}")
-            counts = made(held["data"][:], held["indices"][:], held["indptr"][:], tuple(held.attrs["shape"]), form, where)
+            counts = made(
+                held["data"][:],
+                held["indices"][:],
+                held["indptr"][:],
+                tuple(held.attrs["shape"]),
+                form,
+                where,
+            )
         counts.names = _names(h5py, file.get("var"), counts.columns)
         found = {
-            n: values for n in file.get("obs", ()) if (values := _column(h5py, file["obs"][n])) is not None and len(values) == len(counts)
+            n: values
+            for n in file.get("obs", ())
+            if (values := _column(h5py, file["obs"][n])) is not None and len(values) == len(counts)
         }
     index = ("_index", "index", "__categories")
     return Raw({"all": counts}, {"all": {n: v for n, v in found.items() if n not in index}})
 
 
 def _names(h5py: Any, held: Any, columns: int) -> tuple[str, ...]:
-    """Return the names of the columns, the index of var; none where they are absent or not different."""
+    """Return the names of the columns, the index of var; none where they are absent or not
+    different."""
     if not isinstance(held, h5py.Group):
         return ()
     index = str(held.attrs.get("_index", "_index"))
@@ -214,7 +299,8 @@ def _names(h5py: Any, held: Any, columns: int) -> tuple[str, ...]:
 
 
 def _column(h5py: Any, held: Any) -> np.ndarray | None:
-    """Return a column of obs: numbers, truth values, text, or categories as text; None for others."""
+    """Return a column of obs: numbers, truth values, text, or categories as text; None for
+    others."""
     if isinstance(held, h5py.Group):
         if "codes" not in held or "categories" not in held:
             return None

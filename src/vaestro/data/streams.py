@@ -1,7 +1,9 @@
-"""Give rows of shards as an array that is decoded when it is asked for, and ahead of that where it is known what will be.
+"""Give rows of shards as an array that is decoded when it is asked for, and ahead of that where it
+is known what will be.
 
-Which rows come next follows from a seed and a step (`randomness.Windows`), so that nothing is remembered of what was read: a
-stopped run goes on in the middle of a shard, and several processes read what is theirs.
+Which rows come next follows from a seed and a step (`randomness.Windows`), so that nothing is
+remembered of what was read: a stopped run goes on in the middle of a shard, and several processes
+read what is theirs.
 """
 
 from __future__ import annotations
@@ -30,14 +32,15 @@ from vaestro.randomness import Window, numpy_generator
 KIND = "stream-1"
 BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # of a window, whichever is less
 FITTED = 10_000  # rows from which is inferred what the data are
-HELD_OUT = 10_000  # at most so many rows are held out for validation, and for the test, where shards bring no splits
+# at most so many rows are held out for validation, and for the test, where shards bring no splits
+HELD_OUT = 10_000
 HELD_BYTES = 2**31  # of held-out data, up to which they are decoded once
 FEWEST = 32  # blocks from which rows are taken where not all are wanted
 LOOKED_AT = 256  # rows that say which size and type all have
 UNREAD = 0.1, 100  # share and number of rows that may be unreadable
 
 
-# -- one row ----------------------------------------------------------------------------------------------------------
+# -- one row ---------------------------------------------------------------------------------------
 
 
 class Decoder(ABC):
@@ -84,7 +87,9 @@ def _array(cell: bytes) -> np.ndarray:
     return np.asarray(np.lib.format.read_array(io.BytesIO(cell), allow_pickle=False))
 
 
-def _decoder(index: shards.Index, reader: shards.Format, kind: str, options: Mapping[str, Any], name: str) -> Decoder:
+def _decoder(
+    index: shards.Index, reader: shards.Format, kind: str, options: Mapping[str, Any], name: str
+) -> Decoder:
     """Say from some rows what all rows are.
 
     Raises:
@@ -100,7 +105,13 @@ def _decoder(index: shards.Index, reader: shards.Format, kind: str, options: Map
             continue
         for cell in cells:
             try:
-                found.append(cell if isinstance(cell, np.ndarray) else _array(cell or b"") if kind == "arrays" else _header(cell))
+                found.append(
+                    cell
+                    if isinstance(cell, np.ndarray)
+                    else _array(cell or b"")
+                    if kind == "arrays"
+                    else _header(cell)
+                )
             except Exception:  # a damaged file can raise nearly anything
                 continue
     if not found:
@@ -112,9 +123,12 @@ def _decoder(index: shards.Index, reader: shards.Format, kind: str, options: Map
             raise ValueError(f"expected arrays of numbers of one shape in {name}; got {got}")
         return Arrays(found[0].shape, found[0].dtype)
     common, times = Counter(sides for sides, _ in found).most_common(1)[0]
-    usual = [common] if times >= (1 - UNREAD[0]) * len(found) else [sides for sides, _ in found]  # a few others are left out, and counted
+    # a few others are left out, and counted
+    usual = [common] if times >= (1 - UNREAD[0]) * len(found) else [sides for sides, _ in found]
     size = target.size or images._one_size(np.array(usual), Path(name))
-    colour = target.channels == "colour" or (target.channels is None and not all(grey for _, grey in found))
+    colour = target.channels == "colour" or (
+        target.channels is None and not all(grey for _, grey in found)
+    )
     return Images(size, colour, target)
 
 
@@ -125,13 +139,16 @@ def _header(cell: bytes | None) -> tuple[tuple[int, int], bool]:
     return sides, grey
 
 
-# -- rows -------------------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------
 
 
 class _Source:
-    """Hold what the streams over one set of shards share: how a block is read and decoded, what could not be, and the threads."""
+    """Hold what the streams over one set of shards share: how a block is read and decoded, what
+    could not be, and the threads."""
 
-    def __init__(self, index: shards.Index, reader: shards.Format, decoder: Decoder, strict: bool) -> None:
+    def __init__(
+        self, index: shards.Index, reader: shards.Format, decoder: Decoder, strict: bool
+    ) -> None:
         self.index, self.reader, self.decoder, self.strict = index, reader, decoder, strict
         self.workers = _share()
         self.unread: dict[int, str] = {}  # rows that could not be read, and why
@@ -166,7 +183,9 @@ class _Source:
             cells, why = [None] * len(rows), dict.fromkeys(range(len(rows)), str(error))
         if isinstance(cells, np.ndarray):
             if cells.shape[1:] != decoder.shape:
-                why = dict.fromkeys(range(len(rows)), f"has shape {cells.shape[1:]} and not {decoder.shape}")
+                why = dict.fromkeys(
+                    range(len(rows)), f"has shape {cells.shape[1:]} and not {decoder.shape}"
+                )
             else:
                 made[:] = cells
         else:
@@ -180,7 +199,10 @@ class _Source:
                     raise
                 except Exception as error:  # a damaged file can raise nearly anything
                     why.setdefault(
-                        i, str(error) if isinstance(error, ValueError) and str(error).startswith(("has ", "are ")) else "is damaged"
+                        i,
+                        str(error)
+                        if isinstance(error, ValueError) and str(error).startswith(("has ", "are "))
+                        else "is damaged",
                     )
         if made.dtype.kind == "f":
             for i in np.flatnonzero(~np.isfinite(made.reshape(len(made), -1)).all(1)).tolist():
@@ -194,7 +216,10 @@ class _Source:
         with self._lock:
             self.asked += len(rows)
             self.unread |= {first + int(rows[i]): reason for i, reason in why.items()}
-        if why and (self.strict or (len(self.unread) >= UNREAD[1] and len(self.unread) > UNREAD[0] * self.asked)):
+        if why and (
+            self.strict
+            or (len(self.unread) >= UNREAD[1] and len(self.unread) > UNREAD[0] * self.asked)
+        ):
             most = "in every row, as strict=true asks" if self.strict else "in nine rows of ten"
             raise ValueError(f"expected data that can be read {most}; got {self.said()}")
 
@@ -235,7 +260,8 @@ class Stream(Streamed):
         source: how blocks are read.
         blocks: which of them, laid end to end.
         buffer: rows of a window of the shuffled order.
-        own: which rows may stand for one that cannot be read, (N,) truth values; None for all. Those of another split may not.
+        own: which rows may stand for one that cannot be read, (N,) truth values; None for all.
+            Those of another split may not.
         inward: lays rows out inside; None for rows as the user has them.
     """
 
@@ -247,7 +273,13 @@ class Stream(Streamed):
         own: np.ndarray | None = None,
         inward: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        self.source, self.blocks, self.buffer, self.own, self.inward = source, blocks, buffer, own, inward
+        self.source, self.blocks, self.buffer, self.own, self.inward = (
+            source,
+            blocks,
+            buffer,
+            own,
+            inward,
+        )
         self.sizes = source.index.sizes[blocks]
         self._starts = np.cumsum(self.sizes) - self.sizes
         self._rows = int(self.sizes.sum())
@@ -291,24 +323,38 @@ class Stream(Streamed):
     def joined(streams: Sequence[Stream]) -> Stream:
         """Lay streams over the same shards end to end."""
         first = streams[0]
-        return Stream(first.source, np.concatenate([s.blocks for s in streams]), first.buffer, None, first.inward)
+        return Stream(
+            first.source,
+            np.concatenate([s.blocks for s in streams]),
+            first.buffer,
+            None,
+            first.inward,
+        )
 
     def held_out(self, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-        """Draw so many rows for each split, and the rest for training, in rising order. They come from few blocks, half of whose rows are
+        """Draw so many rows for each split, and the rest for training, in rising order. They come
+        from few blocks, half of whose rows are
         left: nobody wants to read all shards for what is held out."""
         total = sum(sizes.values())
         few = max(FEWEST, -(-2 * total * len(self.blocks) // self._rows))
         blocks = numpy_generator(seed, "split", "blocks").permutation(len(self.blocks))
         enough = int(np.searchsorted(np.cumsum(self.sizes[blocks]), total)) + 1
-        drawn = numpy_generator(seed, "split").permutation(self._rows_of(np.sort(blocks[: max(few, enough)])))
+        drawn = numpy_generator(seed, "split").permutation(
+            self._rows_of(np.sort(blocks[: max(few, enough)]))
+        )
         ends = np.cumsum(list(sizes.values())).tolist()
-        found = {s: np.sort(drawn[end - size : end]) for (s, size), end in zip(sizes.items(), ends, strict=True)}
+        found = {
+            s: np.sort(drawn[end - size : end])
+            for (s, size), end in zip(sizes.items(), ends, strict=True)
+        }
         rest = np.ones(self._rows, bool)
         rest[drawn[:total]] = False
         return {"train": np.flatnonzero(rest), **found}
 
     def _rows_of(self, blocks: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.arange(self._starts[b], self._starts[b] + self.sizes[b]) for b in blocks.tolist()])
+        return np.concatenate(
+            [np.arange(self._starts[b], self._starts[b] + self.sizes[b]) for b in blocks.tolist()]
+        )
 
     def block_sizes(self, index: np.ndarray | None) -> np.ndarray:
         """Return how many of some rows each block has, (blocks,); None stands for all rows."""
@@ -317,11 +363,20 @@ class Stream(Streamed):
         return np.diff(np.searchsorted(index, np.append(self._starts, self._rows)))
 
     def spread(self, n: int, index: np.ndarray | None) -> np.ndarray:
-        """Return the places of n rows among some, or all, at equal distances within few blocks, in rising order."""
+        """Return the places of n rows among some, or all, at equal distances within few blocks, in
+        rising order."""
         count = self.block_sizes(index)
-        starts, blocks = np.cumsum(count) - count, numpy_generator(0, "spread").permutation(len(count))
+        starts, blocks = (
+            np.cumsum(count) - count,
+            numpy_generator(0, "spread").permutation(len(count)),
+        )
         last = int(np.searchsorted(np.cumsum(count[blocks]), n)) + 1
-        places = np.concatenate([np.arange(starts[b], starts[b] + count[b]) for b in np.sort(blocks[: max(FEWEST, last)]).tolist()])
+        places = np.concatenate(
+            [
+                np.arange(starts[b], starts[b] + count[b])
+                for b in np.sort(blocks[: max(FEWEST, last)]).tolist()
+            ]
+        )
         return places[np.linspace(0, len(places) - 1, min(n, len(places))).astype(np.int64)]
 
     def fingerprint(self) -> str:
@@ -338,7 +393,7 @@ class Stream(Streamed):
                 digest.update(np.ascontiguousarray(index.spans[start : start + size]).data)
         return digest.hexdigest()
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return rows (...,) as an array (..., *shape[1:]).
@@ -370,7 +425,8 @@ class Stream(Streamed):
         return found.reshape(*rows.shape, *self.shape[1:])
 
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Begin to decode what will be asked for next, a window at a time, in this order; others are let go."""
+        """Begin to decode what will be asked for next, a window at a time, in this order; others
+        are let go."""
         keys = [window.key for window, _ in windows]
         for key in [k for k in self._ahead if k not in keys]:
             self._ahead.pop(key).cancel()
@@ -404,10 +460,14 @@ class Stream(Streamed):
             ahead.work = []
 
     def _after(self, block: int, row: int) -> np.ndarray:
-        """Return the next row that can be read, as the user has it; after the last comes the first."""
+        """Return the next row that can be read, as the user has it; after the last comes the
+        first."""
         for step in range(min(len(self.blocks), 100) + 1):
             at = (block + step) % len(self.blocks)
-            rest = np.arange(row + 1 if step == 0 else int(self._starts[at]), int(self._starts[at] + self.sizes[at]))
+            rest = np.arange(
+                row + 1 if step == 0 else int(self._starts[at]),
+                int(self._starts[at] + self.sizes[at]),
+            )
             rest = rest if self.own is None else rest[self.own[rest]]
             for some in np.array_split(rest, -(-len(rest) // 16)) if len(rest) else ():
                 made, bad = self.source.tried(int(self.blocks[at]), some - int(self._starts[at]))
@@ -429,7 +489,9 @@ class Stream(Streamed):
         pool = self.source.pool()
 
         def fill(block: int, first: int, last: int) -> None:
-            made, bad = self.source.tried(int(self.blocks[block]), rows[first:last] - int(self._starts[block]))
+            made, bad = self.source.tried(
+                int(self.blocks[block]), rows[first:last] - int(self._starts[block])
+            )
             for i in np.flatnonzero(bad).tolist():
                 made[i] = self._after(block, int(rows[first + i]))
             values[first:last] = made if self.inward is None else self.inward(made)
@@ -438,7 +500,7 @@ class Stream(Streamed):
         return _Ahead(rows, values, work)
 
 
-# -- a source ---------------------------------------------------------------------------------------------------------
+# -- a source --------------------------------------------------------------------------------------
 
 
 def read_shards(
@@ -447,12 +509,14 @@ def read_shards(
     progress: images.Progress | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> Raw:
-    """Read shards: streams by split, or arrays that were decoded once where `streaming=false` asks for that.
+    """Read shards: streams by split, or arrays that were decoded once where `streaming=false` asks
+    for that.
 
     Args:
         name: a folder, a pattern such as train-{0000..0099}.tar, a file or an address.
-        options: `array`, the field that is the data; of images `size`, `crop`, `channels`; `strict`; `buffer`, the rows among which is
-            shuffled; `streaming`, false to decode all into the cache.
+        options: `array`, the field that is the data; of images `size`, `crop`, `channels`;
+            `strict`; `buffer`, the rows among which is shuffled; `streaming`, false to decode all
+            into the cache.
         progress: called with what is done.
         given: the shards by split, where they are known.
 
@@ -464,11 +528,21 @@ def read_shards(
     reader = shards.kind_of(index.files[0])(index.field)
     decoder = _decoder(index, reader, kind, options, name)
     if kind == "arrays":
-        own = {"size": decoder.shape[:2], "channels": "grey" if len(decoder.shape) == 2 else "colour"}
+        own = {
+            "size": decoder.shape[:2],
+            "channels": "grey" if len(decoder.shape) == 2 else "colour",
+        }
         asked = images._target(options)
-        unfit = [k for k in ("size", "crop", "channels") if k in options and (k == "crop" or getattr(asked, k) != own[k])]
+        unfit = [
+            k
+            for k in ("size", "crop", "channels")
+            if k in options and (k == "crop" or getattr(asked, k) != own[k])
+        ]
         if unfit:
-            raise ValueError(f"expected no {unfit[0]}= for arrays in {name}, which stay as they are; got {unfit[0]}={options[unfit[0]]}")
+            raise ValueError(
+                f"expected no {unfit[0]}= for arrays in {name}, which stay as they are; got "
+                f"{unfit[0]}={options[unfit[0]]}"
+            )
     source = _Source(index, reader, decoder, bool(options.get("strict", False)))
     size = max(1, int(np.prod(decoder.shape)) * decoder.dtype.itemsize)
     buffer = options.get("buffer", max(1, min(BUFFER_ROWS, BUFFER_BYTES // size)))
@@ -476,13 +550,20 @@ def read_shards(
         raise ValueError(f"expected a buffer of 1 row or more; got {buffer}")
     streams = {s: Stream(source, np.arange(a, b), buffer) for s, (a, b) in index.splits.items()}
     starts = np.append(index.starts, index.sizes.sum())
-    attributes = {s: {n: v[starts[a] : starts[b]] for n, v in index.attributes.items()} for s, (a, b) in index.splits.items()}
+    attributes = {
+        s: {n: v[starts[a] : starts[b]] for n, v in index.attributes.items()}
+        for s, (a, b) in index.splits.items()
+    }
     largest = int(index.sizes.max()) * size
-    notes = [f"{len(index.files):,} shards of {index.field}, {int(index.sizes.sum()):,} rows", *index.notes]
+    notes = [
+        f"{len(index.files):,} shards of {index.field}, {int(index.sizes.sum()):,} rows",
+        *index.notes,
+    ]
     if options.get("streaming", True):
         if largest > 2 * BUFFER_BYTES:
             notes.append(
-                f"blocks of up to {int(index.sizes.max()):,} rows ({largest / 2**30:.1f} GB decoded): smaller row groups need less memory"
+                f"blocks of up to {int(index.sizes.max()):,} rows ({largest / 2**30:.1f} GB "
+                f"decoded): smaller row groups need less memory"
             )
         return Raw(streams, attributes, tuple(notes))
     if "buffer" in options:
@@ -511,14 +592,19 @@ def _packed(
                 if progress is not None:
                     progress("decoding", done, total)
             array.flush()
-            np.save(folder / f"kept{i}.npy", np.flatnonzero(stream.readable(np.arange(len(stream)))))
+            np.save(
+                folder / f"kept{i}.npy", np.flatnonzero(stream.readable(np.arange(len(stream))))
+            )
         return {"unread": [f"{source.said()}: left out"] if source.unread else []}
 
     settings = {**_settings(streams, options), "streaming": False}
     folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
     arrays, known = {}, {}
     for i, split in enumerate(streams):
-        array, kept = cache.open_array(folder / f"part{i}.npy"), np.asarray(cache.open_array(folder / f"kept{i}.npy"))
+        array, kept = (
+            cache.open_array(folder / f"part{i}.npy"),
+            np.asarray(cache.open_array(folder / f"kept{i}.npy")),
+        )
         arrays[split] = array if len(kept) == len(array) else array[kept]
         known[split] = {n: v[kept] for n, v in attributes[split].items()}
     return Raw(arrays, known, (*notes, *meta["unread"]))
@@ -529,14 +615,26 @@ def _settings(streams: Mapping[str, Stream], options: Mapping[str, Any]) -> dict
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
     stamps = next(iter(streams.values())).source.index.stamps
-    mine = {k: options[k] for k in ("size", "crop", "channels", "valid", "test", "seed") if k in options}
-    return {"prints": prints, "stamps": stamps, "shape": decoder.shape, "dtype": decoder.dtype.str, **mine}
+    mine = {
+        k: options[k] for k in ("size", "crop", "channels", "valid", "test", "seed") if k in options
+    }
+    return {
+        "prints": prints,
+        "stamps": stamps,
+        "shape": decoder.shape,
+        "dtype": decoder.dtype.str,
+        **mine,
+    }
 
 
 def settled(
-    parts: Mapping[str, Part], options: Mapping[str, Any], name: str, progress: images.Progress | None
+    parts: Mapping[str, Part],
+    options: Mapping[str, Any],
+    name: str,
+    progress: images.Progress | None,
 ) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
-    """Decode once what is looked at again and again: the held-out data, and some rows of which is inferred what all are.
+    """Decode once what is looked at again and again: the held-out data, and some rows of which is
+    inferred what all are.
 
     Args:
         parts: the splits, of streams.
@@ -544,7 +642,8 @@ def settled(
         progress: called with what is done.
 
     Returns:
-        the splits, held-out ones as arrays; the same with some training rows as an array, to infer from; and what there is to say.
+        the splits, held-out ones as arrays; the same with some training rows as an array, to infer
+        from; and what there is to say.
 
     Raises:
         OSError: a shard cannot be reached, or the cache cannot be written.
@@ -552,13 +651,19 @@ def settled(
     train, index = parts["train"].whole, parts["train"].index
     some = train.spread(min(FITTED, max(100, 2**28 // train.row_bytes)), index)
     some = some if index is None else index[some]
-    once = {s: p for s, p in parts.items() if s != "train" and len(p) * train.row_bytes <= HELD_BYTES}
+    once = {
+        s: p for s, p in parts.items() if s != "train" and len(p) * train.row_bytes <= HELD_BYTES
+    }
 
     def make(folder: Path) -> dict[str, Any]:
         done, total = 0, len(some) + sum(map(len, once.values()))
-        wanted = {s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()}
+        wanted = {
+            s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()
+        }
         for split, (stream, rows) in {"train": (train, some), **wanted}.items():
-            array = cache.create_array(folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:]))
+            array = cache.create_array(
+                folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:])
+            )
             for start in range(0, len(rows), 4096):
                 array[start : start + 4096] = stream[rows[start : start + 4096]]
                 done += len(rows[start : start + 4096])
@@ -583,9 +688,17 @@ def settled(
         if split in once:
             kept = np.load(folder / f"kept-{split}.npy")
             given = None if part.given is None else part.given[kept]
-            made[split] = Part(held(split), None, {n: v[kept] for n, v in part.attributes.items()}, given)
+            made[split] = Part(
+                held(split), None, {n: v[kept] for n, v in part.attributes.items()}, given
+            )
             if meta["left"][split]:
-                notes.append(f"{meta['left'][split]:,} of {len(part):,} {split} rows left out, which cannot be read")
+                notes.append(
+                    f"{meta['left'][split]:,} of {len(part):,} {split} rows left out, which "
+                    f"cannot be read"
+                )
     looked = {s: p for s, p in made.items() if s in once} | {"train": Part(held("train"))}
-    notes.append(f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} training rows")
+    notes.append(
+        f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} "
+        f"training rows"
+    )
     return made, looked, notes

@@ -1,7 +1,7 @@
 """Read tables and write them.
 
-Every format becomes an Arrow table first and a Frame then, so that a column means the same wherever it came from: NaN,
-null and empty text are empty cells. What each column is, `data.kinds` says.
+Every format becomes an Arrow table first and a Frame then, so that a column means the same wherever
+it came from: NaN, null and empty text are empty cells. What each column is, `data.kinds` says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ from vaestro.spaces import Frame, Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
-SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "test": "test",
+}
 LARGEST_TEXT = 2**30  # bytes of one column
 CHUNK = 65536  # rows
 
@@ -40,25 +47,34 @@ def _arrow(what: str) -> Any:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"expected the extra vaestro[tables] to {what}; got an installation without it") from error
+        raise ValueError(
+            f"expected the extra vaestro[tables] to {what}; got an installation without it"
+        ) from error
     return pyarrow
 
 
-# -- files -> frames --------------------------------------------------------------------------------------------------
+# -- files -> frames -------------------------------------------------------------------------------
 
 
-def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[str] | None = None, text: Collection[str] = ()) -> Raw:
+def read_table(
+    path: Path,
+    options: Mapping[str, Any],
+    *,
+    columns: Collection[str] | None = None,
+    text: Collection[str] = (),
+) -> Raw:
     """Read a .csv, .tsv, .parquet, .json or .jsonl file into a Frame.
 
     Args:
         path: the file; its suffix says the format.
-        options: `ignore` names columns to leave out, joined by +; `split` names the column that says which rows are
-            train, valid and test, which then are the splits, and not "all".
+        options: `ignore` names columns to leave out, joined by +; `split` names the column that
+            says which rows are train, valid and test, which then are the splits, and not "all".
         columns: read only these, as far as there are such; by default all.
         text: columns that a CSV file holds as text, whatever they look like.
 
     Raises:
-        ValueError: the file is damaged or no table, a column cannot be data, or an option names no column.
+        ValueError: the file is damaged or no table, a column cannot be data, or an option names no
+            column.
     """
     suffix = path.suffix.lower()
     pa = _arrow(f"read {suffix}")
@@ -74,12 +90,17 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
                 table = file.read(columns=wanted).select(wanted)  # asked for a, it gives a.b too
         else:
             table = _read_json(pa, path)
-            table = _dated(pa, table.select(_wanted(table.column_names, options, columns, path.name)))
+            table = _dated(
+                pa, table.select(_wanted(table.column_names, options, columns, path.name))
+            )
         frame = _frame(pa, table, path.name, notes, options.get("ignore"))
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if str(error).startswith("expected"):
             raise
-        raise ValueError(f"expected a readable {suffix} file; got {path}, which is damaged or cut short ({one_line(error)})") from error
+        raise ValueError(
+            f"expected a readable {suffix} file; got {path}, which is damaged or cut short "
+            f"({one_line(error)})"
+        ) from error
     if "split" not in options:
         return Raw({"all": frame}, {"all": {}}, tuple(notes))
     splits = _splits(frame, str(options["split"]), path.name)
@@ -87,32 +108,48 @@ def read_table(path: Path, options: Mapping[str, Any], *, columns: Collection[st
 
 
 def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
-    """Return the columns that an option names, joined by + and in quotes where they need them, or as a list.
+    """Return the columns that an option names, joined by + and in quotes where they need them, or
+    as a list.
 
     Raises:
         ValueError: there is no such column.
     """
     value = options.get(key, ())
     text = str(value)
-    pieces = [str(v) for v in value] if isinstance(value, (list, tuple)) else [text] if text in names else split_names(text)
+    pieces = (
+        [str(v) for v in value]
+        if isinstance(value, (list, tuple))
+        else [text]
+        if text in names
+        else split_names(text)
+    )
     for name in pieces:
         if name not in names:
-            raise ValueError(f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got {name!r}")
+            raise ValueError(
+                f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got "
+                f"{name!r}"
+            )
     return pieces
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
-    return nearest(name, names if len(names) <= 12 else difflib.get_close_matches(name, names, 5, 0.0))
+    return nearest(
+        name, names if len(names) <= 12 else difflib.get_close_matches(name, names, 5, 0.0)
+    )
 
 
-def _wanted(names: Sequence[str], options: Mapping[str, Any], columns: Collection[str] | None, where: str) -> list[str]:
+def _wanted(
+    names: Sequence[str], options: Mapping[str, Any], columns: Collection[str] | None, where: str
+) -> list[str]:
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
     if columns is not None:
         found = [name for name in names if name in columns]
         if not found:
-            raise ValueError(f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}")
+            raise ValueError(
+                f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}"
+            )
         return found
     ignored = named(options, "ignore", names, where) if "ignore" in options else []
     if len(ignored) == len(names):
@@ -128,36 +165,61 @@ def _splits(frame: Frame, column: str, where: str) -> dict[str, Frame]:
     strange = ["empty cells"] if np.ma.is_masked(frame.columns[column]) else []
     strange += [repr(str(word)) for word in words if word.strip().lower() not in SPLITS]
     if strange:
-        raise ValueError(f"expected train, valid or test in column {column!r} of {where}; got {strange[0]}")
+        raise ValueError(
+            f"expected train, valid or test in column {column!r} of {where}; got {strange[0]}"
+        )
     splits = np.array([SPLITS[word.strip().lower()] for word in words])[codes.ravel()]
     if not (splits == "train").any() or not rest.columns:
-        raise ValueError(f"expected rows for training and other columns beside {column!r} in {where}; got none")
-    return {name: rest[splits == name] for name in ("train", "valid", "test") if (splits == name).any()}
+        raise ValueError(
+            f"expected rows for training and other columns beside {column!r} in {where}; got none"
+        )
+    return {
+        name: rest[splits == name] for name in ("train", "valid", "test") if (splits == name).any()
+    }
 
 
-# -- CSV --------------------------------------------------------------------------------------------------------------
+# -- CSV -------------------------------------------------------------------------------------------
 
 
 def _read_csv(
-    pa: Any, path: Path, options: Mapping[str, Any], columns: Collection[str] | None, text: Collection[str], notes: list[str]
+    pa: Any,
+    path: Path,
+    options: Mapping[str, Any],
+    columns: Collection[str] | None,
+    text: Collection[str],
+    notes: list[str],
 ) -> Any:
     quotes = _check_text(path)
     delimiter, header, blank = _header(path)
     names = [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
     numbers = [cell for cell in header if _number(cell)]
-    if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:  # 0, 1, .. are names that pandas gives
-        raise ValueError(f"expected a first line of column names in {path.name}; got numbers, {', '.join(numbers[:3])} (add such a line)")
+    # 0, 1, .. are names that pandas gives
+    if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:
+        raise ValueError(
+            f"expected a first line of column names in {path.name}; got numbers, "
+            f"{', '.join(numbers[:3])} (add such a line)"
+        )
     if numbers:
-        notes.append(f"the first line is read as names of columns: {listed([cell for cell in header if cell])}")
+        notes.append(
+            f"the first line is read as names of columns: "
+            f"{listed([cell for cell in header if cell])}"
+        )
     wanted = _wanted(names, options, columns, path.name)
-    whole = {name for kind in ("real", "count") if kind in options for name in named(options, kind, names, path.name)}
+    whole = {
+        name
+        for kind in ("real", "count")
+        if kind in options
+        for name in named(options, kind, names, path.name)
+    }
     if quotes % 2:
         _refuse_lines(path, delimiter, len(names))
 
     def read(of: list[str], types: Mapping[str, Any], **how: Any) -> Any:
         return pa.csv.read_csv(
             path,
-            read_options=pa.csv.ReadOptions(column_names=names, skip_rows=blank, skip_rows_after_names=1, block_size=2**23),
+            read_options=pa.csv.ReadOptions(
+                column_names=names, skip_rows=blank, skip_rows_after_names=1, block_size=2**23
+            ),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=of,
@@ -184,26 +246,58 @@ def _read_csv(
         raise
     if not table.num_rows:
         raise ValueError(f"expected rows of data in {path.name}; got column names alone")
-    # A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it is an empty cell among numbers.
+    # A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it is
+    # an empty cell among numbers.
     free = [n for n in wanted if table[n].type == words and n not in text]
-    doubtful = [n for n in free if pa.compute.any(pa.compute.is_in(table[n], pa.array(EMPTY))).as_py()]
-    table = replaced(table, doubtful, {}, lambda c: c.type != words, quoted_strings_can_be_null=True)
+    doubtful = [
+        n for n in free if pa.compute.any(pa.compute.is_in(table[n], pa.array(EMPTY))).as_py()
+    ]
+    table = replaced(
+        table, doubtful, {}, lambda c: c.type != words, quoted_strings_can_be_null=True
+    )
     if delimiter == ";":
-        commas = [n for n in free if table[n].type == words and _all(pa, table[n], r"^\s*[+-]?\d+(,\d+)?\s*$")]
-        commas = [n for n in commas if not _all(pa, table[n], r"^[^,]*(,\d{3})?$")]  # 1,234 could be a thousand
-        table = replaced(table, commas, {}, lambda c: c.type != words, decimal_point=",", quoted_strings_can_be_null=True)
+        commas = [
+            n
+            for n in free
+            if table[n].type == words and _all(pa, table[n], r"^\s*[+-]?\d+(,\d+)?\s*$")
+        ]
+        # 1,234 could be a thousand
+        commas = [n for n in commas if not _all(pa, table[n], r"^[^,]*(,\d{3})?$")]
+        table = replaced(
+            table,
+            commas,
+            {},
+            lambda c: c.type != words,
+            decimal_point=",",
+            quoted_strings_can_be_null=True,
+        )
         if commas:
             notes.append(f"commas are decimal points in {listed(commas)}")
     # A code such as 01234 is no number, and a time of day is text as it was written.
-    codes = [n for n in wanted if (table[n].type == pa.int64() and n not in whole) or pa.types.is_time(table[n].type)]
+    codes = [
+        n
+        for n in wanted
+        if (table[n].type == pa.int64() and n not in whole) or pa.types.is_time(table[n].type)
+    ]
     types = dict.fromkeys(codes, words)
-    table = replaced(table, codes, types, lambda c: _any(pa, c, r"^\s*[+-]?0\d|:"), quoted_strings_can_be_null=True)
+    table = replaced(
+        table,
+        codes,
+        types,
+        lambda c: _any(pa, c, r"^\s*[+-]?0\d|:"),
+        quoted_strings_can_be_null=True,
+    )
     for i, name in enumerate(names):
         if not header[i] and name in table.column_names:
             column = table[name]
-            if column.type == pa.null() or (column.type == pa.int64() and not column.null_count and (np.diff(column) == 1).all()):
+            if column.type == pa.null() or (
+                column.type == pa.int64() and not column.null_count and (np.diff(column) == 1).all()
+            ):
                 table = table.drop_columns([name])
-                notes.append(f"left out the column without a name, which {'is empty' if column.type == pa.null() else 'numbers the rows'}")
+                notes.append(
+                    f"left out the column without a name, which "
+                    f"{'is empty' if column.type == pa.null() else 'numbers the rows'}"
+                )
     return table
 
 
@@ -236,7 +330,9 @@ def _check_text(path: Path) -> int:
                 bad, piece = error.start, error.object
             if bad >= 0:
                 got = f"byte 0x{piece[bad]:02x} at {at - len(piece) + bad:,}"
-                raise ValueError(f"expected text in UTF-8 in {path.name}; got {got} (save it again as UTF-8)")
+                raise ValueError(
+                    f"expected text in UTF-8 in {path.name}; got {got} (save it again as UTF-8)"
+                )
     return quotes
 
 
@@ -249,15 +345,19 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield last + 1, row
                 last = reader.line_num
         except csv.Error as error:
-            raise ValueError(f"expected closed quotes in {path.name}; got {error} after line {last:,}") from error
+            raise ValueError(
+                f"expected closed quotes in {path.name}; got {error} after line {last:,}"
+            ) from error
 
 
 def _header(path: Path) -> tuple[str, list[str], int]:
-    """Return a CSV file's delimiter, its first line's cells, and how many lines are empty before that."""
+    """Return a CSV file's delimiter, its first line's cells, and how many lines are empty before
+    that."""
     best: tuple[tuple[bool, int], str, list[str], int] | None = None
     for delimiter in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
         head = []
-        with suppress(ValueError):  # of a quote that is not closed, which another delimiter may explain, or _refuse_lines tells
+        # of a quote that is not closed, which another delimiter may explain, or _refuse_lines tells
+        with suppress(ValueError):
             for line in _lines(path, delimiter):
                 head += [line] if line[1] else []
                 if len(head) == 2:
@@ -273,17 +373,21 @@ def _header(path: Path) -> tuple[str, list[str], int]:
 
 
 def _refuse_lines(path: Path, delimiter: str, width: int) -> None:
-    """Raise ValueError if a line has more or fewer cells than there are names, a quote is not closed, or there are no lines."""
+    """Raise ValueError if a line has more or fewer cells than there are names, a quote is not
+    closed, or there are no lines."""
     lines = 0
     for at, row in _lines(path, delimiter):
         lines += bool(row)
         if row and len(row) != width:
-            raise ValueError(f"expected {width} cells in every line of {path.name}; got {len(row)} in line {at:,}")
+            raise ValueError(
+                f"expected {width} cells in every line of {path.name}; got {len(row)} in line "
+                f"{at:,}"
+            )
     if lines < 2:
         raise ValueError(f"expected rows of data in {path.name}; got column names alone")
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def _read_json(pa: Any, path: Path) -> Any:
@@ -301,7 +405,10 @@ def _read_json(pa: Any, path: Path) -> Any:
         if not ends:
             record, at = decode(text, at)
             if not isinstance(record, dict):
-                raise ValueError(f"expected {kind}, in {path.name}; got {type(record).__name__} {str(record)[:30]!r}")
+                raise ValueError(
+                    f"expected {kind}, in {path.name}; got {type(record).__name__} "
+                    f"{str(record)[:30]!r}"
+                )
             chunk.append(record)
         if chunk and (ends or len(chunk) == CHUNK):
             tables.append(_records(pa, chunk, path.name))
@@ -309,15 +416,25 @@ def _read_json(pa: Any, path: Path) -> Any:
         if ends:
             break
     if array and text[at:].strip() != "]":
-        raise ValueError(f"expected {kind}, in {path.name}; got {'no end' if at == len(text) else 'more after the array'}")
+        raise ValueError(
+            f"expected {kind}, in {path.name}; got "
+            f"{'no end' if at == len(text) else 'more after the array'}"
+        )
     if not tables:
         raise ValueError(f"expected {kind}, in {path.name}; got none")
-    if len(tables) == 1 and tables[0].num_rows == 1 and all(pa.types.is_nested(c.type) for c in tables[0].columns):
+    if (
+        len(tables) == 1
+        and tables[0].num_rows == 1
+        and all(pa.types.is_nested(c.type) for c in tables[0].columns)
+    ):
         raise ValueError(f"expected {kind}, in {path.name}; got one object of columns")
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise ValueError(f"expected values of one type in each column of {path.name}; got others ({str(error)[:100]})") from error
+        raise ValueError(
+            f"expected values of one type in each column of {path.name}; got others "
+            f"({str(error)[:100]})"
+        ) from error
 
 
 def _records(pa: Any, rows: list[dict[str, Any]], where: str) -> Any:
@@ -326,14 +443,19 @@ def _records(pa: Any, rows: list[dict[str, Any]], where: str) -> Any:
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, OverflowError) as error:
-            raise ValueError(f"expected values of one type in column {name!r} of {where}; got others ({str(error)[:80]})") from error
+            raise ValueError(
+                f"expected values of one type in column {name!r} of {where}; got others "
+                f"({str(error)[:80]})"
+            ) from error
     return pa.table(columns)
 
 
 def _dated(pa: Any, table: Any) -> Any:
     """Turn text columns of ISO dates into dates, as a CSV file's are."""
     for i, name in enumerate(table.column_names):
-        if table[name].type == pa.string() and _all(pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"):
+        if table[name].type == pa.string() and _all(
+            pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"
+        ):
             for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
                 try:
                     table = table.set_column(i, name, table[name].cast(kind))
@@ -343,18 +465,21 @@ def _dated(pa: Any, table: Any) -> Any:
     return table
 
 
-# -- Arrow and Python -> frames ---------------------------------------------------------------------------------------
+# -- Arrow and Python -> frames --------------------------------------------------------------------
 
 
 def _frame(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
     """Turn an Arrow table into a Frame, column by column."""
-    names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]  # where pandas keeps row labels
+    # where pandas keeps row labels
+    names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
     wrong = [n for n in names if pa.types.is_nested(table[n].type)]
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
-        unfit.append((Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong))
+        unfit.append(
+            (Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong)
+        )
     columns = {}
     for name in names:
         if name in wrong:
@@ -398,13 +523,17 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
-        raise Unfit(f"names of categories in column {name!r} of {where}", f"text of up to {longest:,} letters")
+        raise Unfit(
+            f"names of categories in column {name!r} of {where}",
+            f"text of up to {longest:,} letters",
+        )
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
 
 
 def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.MaskedArray:
-    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days unless some are not midnight."""
+    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days
+    unless some are not midnight."""
     kind = data.dtype.kind
     if kind == "f":
         empty = empty | np.isnan(data)
@@ -425,55 +554,92 @@ def _masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma
 
 
 def frame_of(columns: Any, where: str = "the table") -> Frame:
-    """Make a Frame from {name: array or list}, a DataFrame or an Arrow table; None, NaN and empty text are empty cells.
+    """Make a Frame from {name: array or list}, a DataFrame or an Arrow table; None, NaN and empty
+    text are empty cells.
 
     Args:
-        columns: arrays, masked arrays or lists (N,) by name; or what gives Arrow data, as DataFrames do.
+        columns: arrays, masked arrays or lists (N,) by name; or what gives Arrow data, as
+            DataFrames do.
         where: what to call it in errors.
 
     Raises:
-        ValueError: columns are of different lengths, have more than one dimension, or hold what is no data.
+        ValueError: columns are of different lengths, have more than one dimension, or hold what is
+            no data.
     """
     if hasattr(columns, "__arrow_c_stream__") or hasattr(columns, "columns"):
         pa = _arrow("take a DataFrame")
         try:
             table = pa.table(columns)
         except pa.ArrowException as error:
-            raise ValueError(f"expected values of one type in each column of {where}; got others ({str(error.args[0])[:100]})") from error
+            raise ValueError(
+                f"expected values of one type in each column of {where}; got others "
+                f"({str(error.args[0])[:100]})"
+            ) from error
         _wanted(table.column_names, {}, None, where)
         return _frame(pa, table, where, [])
     if not isinstance(columns, Mapping) or not columns:
-        raise ValueError(f"expected columns as {{name: values}}; got {'none' if isinstance(columns, Mapping) else type(columns).__name__}")
+        raise ValueError(
+            f"expected columns as {{name: values}}; got "
+            f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
+        )
     made = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
     sizes = {len(values) for values in made.values()}
     if len(sizes) > 1 or 0 in sizes:
-        raise ValueError(f"expected columns of one length, not 0, in {where}; got {', '.join(map(str, sorted(sizes)))}")
+        raise ValueError(
+            f"expected columns of one length, not 0, in {where}; got "
+            f"{', '.join(map(str, sorted(sizes)))}"
+        )
     return Frame(made)
 
 
 def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
     if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise ValueError(f"expected an array or a list in column {name!r} of {where}; got {type(values).__name__}")
+        raise ValueError(
+            f"expected an array or a list in column {name!r} of {where}; got "
+            f"{type(values).__name__}"
+        )
     # Beside None, lists of lists stay objects.
-    array = np.asanyarray(values) if hasattr(values, "__array__") else np.array([*values, None], object)[:-1]
+    array = (
+        np.asanyarray(values)
+        if hasattr(values, "__array__")
+        else np.array([*values, None], object)[:-1]
+    )
     empty = np.ma.getmaskarray(array)
     array = np.ma.getdata(array)
     if array.dtype.kind == "O" and array.ndim == 1:
-        gone = [v is None or type(v).__name__ in ("NAType", "NaTType") or (isinstance(v, float) and v != v) for v in array]
+        gone = [
+            v is None
+            or type(v).__name__ in ("NAType", "NaTType")
+            or (isinstance(v, float) and v != v)
+            for v in array
+        ]
         empty = empty | np.array(gone, bool)
         there = _typed(array[~empty].tolist())
         array = np.zeros(len(array), there.dtype) if there.ndim == 1 else there
         if there.ndim == 1:
             array[~empty] = there
     if array.ndim != 1 or array.dtype.kind not in "biufUM":
-        what = f"shape {array.shape}" if array.ndim > 1 else f"values of type {array.dtype}" if array.ndim else "mixed or other values"
-        raise ValueError(f"expected numbers, text, truth values or dates (N,) in column {name!r} of {where}; got {what}")
+        what = (
+            f"shape {array.shape}"
+            if array.ndim > 1
+            else f"values of type {array.dtype}"
+            if array.ndim
+            else "mixed or other values"
+        )
+        raise ValueError(
+            f"expected numbers, text, truth values or dates (N,) in column {name!r} of {where}; "
+            f"got {what}"
+        )
     return _masked(array, empty, name, where)
 
 
 def _typed(values: list[Any]) -> np.ndarray:
-    """Turn Python values of one type into an array (N,); others into an array without dimensions."""
-    kinds = {np.array(v, None if np.isscalar(v) else object).dtype.kind for v in {type(v): v for v in values}.values()}
+    """Turn Python values of one type into an array (N,); others into an array without
+    dimensions."""
+    kinds = {
+        np.array(v, None if np.isscalar(v) else object).dtype.kind
+        for v in {type(v): v for v in values}.values()
+    }
     try:
         if kinds == {"O"}:
             return np.array(values, "datetime64[us]")
@@ -482,10 +648,12 @@ def _typed(values: list[Any]) -> np.ndarray:
         return np.array(None)
 
 
-# -- conditions -------------------------------------------------------------------------------------------------------
+# -- conditions ------------------------------------------------------------------------------------
 
 
-def condition_columns(given: Space | None, values: Mapping[str, Any], n: int) -> dict[str, np.ma.MaskedArray]:
+def condition_columns(
+    given: Space | None, values: Mapping[str, Any], n: int
+) -> dict[str, np.ma.MaskedArray]:
     """Return one value for each of some conditions as columns of a table, each (n,).
 
     Args:
@@ -497,21 +665,31 @@ def condition_columns(given: Space | None, values: Mapping[str, Any], n: int) ->
         ValueError: there is no such condition, or its column can hold no such value.
     """
     if given is None and values:
-        raise ValueError(f"expected no conditions for a model trained without any; got {', '.join(values)}")
+        raise ValueError(
+            f"expected no conditions for a model trained without any; got {', '.join(values)}"
+        )
     known = {} if given is None else {c.name: c for c in given.columns}
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise ValueError(f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}")
-    return {name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n)) for name, c in known.items() if name in values}
+        raise ValueError(
+            f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}"
+        )
+    return {
+        name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n))
+        for name, c in known.items()
+        if name in values
+    }
 
 
-# -- writing ----------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
-    """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array for each column).
+    """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array
+    for each column).
 
-    Empty cells stay empty. An .npz file has NaN there (whole numbers become float64), NaT among dates and "" among text.
+    Empty cells stay empty. An .npz file has NaN there (whole numbers become float64), NaT among
+    dates and "" among text.
 
     Args:
         path: the file, which is overwritten.
@@ -530,7 +708,9 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 archive.writestr(f"{name}.npy", part.getvalue())
         return
     if suffix not in SUFFIXES:
-        raise ValueError(f"expected a file of a table, {', '.join((*SUFFIXES, '.npz'))}; got {path}")
+        raise ValueError(
+            f"expected a file of a table, {', '.join((*SUFFIXES, '.npz'))}; got {path}"
+        )
     pa = _arrow(f"write {suffix}")
     if suffix in (".json", ".jsonl"):
         with path.open("w", encoding="utf-8") as file:
@@ -539,12 +719,20 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 file.write((",\n" if suffix == ".json" else "\n") * (at > 0) + record)
             file.write("\n]\n" if suffix == ".json" else "\n")
         return
-    table = pa.table({name: pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values)) for name, values in frame.columns.items()})
+    table = pa.table(
+        {
+            name: pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
+            for name, values in frame.columns.items()
+        }
+    )
     if suffix == ".parquet":
         pa.parquet.write_table(table, path)
         return
-    if table.num_columns == 1 and table.column(0).null_count:  # an empty line would be none: "" is an empty cell
-        table = table.set_column(0, table.column_names[0], table.column(0).cast(pa.string()).fill_null(""))
+    # an empty line would be none: "" is an empty cell
+    if table.num_columns == 1 and table.column(0).null_count:
+        table = table.set_column(
+            0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
+        )
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
 
 
@@ -563,7 +751,8 @@ def _as_records(frame: Frame) -> Iterator[str]:
         for values in frame[start : start + CHUNK].columns.values():
             data = np.ma.getdata(values)
             if data.dtype.kind == "M" or data.dtype.name in ("float16", "float32"):
-                data = data.astype(str)  # dates as ISO text, and 0.1 of float32 with its own few digits
+                # dates as ISO text, and 0.1 of float32 with its own few digits
+                data = data.astype(str)
             written = (data if values.dtype.kind != "f" else data.astype(np.float64)).astype(object)
             written[np.ma.getmaskarray(values)] = None
             cells.append(written.tolist())

@@ -17,17 +17,22 @@ from vaestro.tokens import Texts
 SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
 
 
-def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES) -> Path:
+def check_output(
+    path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES
+) -> Path:
     """Return the path if it may be written.
 
     Raises:
-        ValueError: its suffix names no format, its folder is missing, or it exists and `force` is not given.
+        ValueError: its suffix names no format, its folder is missing, or it exists and `force` is
+            not given.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"expected a file ending in {', '.join(suffixes)}; got {path}")
     if not path.parent.is_dir():
-        raise ValueError(f"expected a folder to write into; got {path.parent}, which does not exist")
+        raise ValueError(
+            f"expected a folder to write into; got {path.parent}, which does not exist"
+        )
     if path.is_dir():
         raise ValueError(f"expected a file to write; got {path}, which is a folder")
     if path.exists() and not force:
@@ -36,7 +41,8 @@ def check_output(path: str | Path, *, force: bool = False, suffixes: Sequence[st
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays with a row for each datum. A .npy file takes the first alone; tables take columns."""
+    """Write named arrays with a row for each datum. A .npy file takes the first alone; tables take
+    columns."""
     suffix = path.suffix.lower()
     with writing(path) as part:
         if suffix == ".npz":
@@ -47,14 +53,20 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.save(file, next(iter(arrays.values())), allow_pickle=False)
         elif suffix == ".txt":
             table = np.stack(list(_columns(arrays).values()), 1)
-            np.savetxt(part, table.astype(str) if table.dtype.kind == "f" else table, fmt="%s" if table.dtype.kind == "f" else "%d")
+            np.savetxt(
+                part,
+                table.astype(str) if table.dtype.kind == "f" else table,
+                fmt="%s" if table.dtype.kind == "f" else "%d",
+            )
         else:
             _write_table(part, _columns(arrays), suffix)
 
 
 def write_data(path: Path, data: Any, places: np.ndarray | None = None) -> None:
-    """Write data in the user's layout: an array under the name x, a table with its columns, or texts, in .txt one a line, else in a
-    column text; a line's end within a text is written as \\n. With `places` an .npz of an array also says which rows they are."""
+    """Write data in the user's layout: an array under the name x, a table with its columns, or
+    texts, in .txt one a line, else in a
+    column text; a line's end within a text is written as \\n. With `places` an .npz of an array
+    also says which rows they are."""
     if isinstance(data, Texts):
         suffix = path.suffix.lower()
         if suffix == ".txt":
@@ -66,9 +78,16 @@ def write_data(path: Path, data: Any, places: np.ndarray | None = None) -> None:
         else:
             write_data(path, Frame({"text": np.ma.MaskedArray(data.lines.astype(str))}))
     elif not isinstance(data, Frame):
-        write_arrays(path, {"x": data} | ({"index": places} if places is not None and path.suffix.lower() == ".npz" else {}))
+        write_arrays(
+            path,
+            {"x": data}
+            | ({"index": places} if places is not None and path.suffix.lower() == ".npz" else {}),
+        )
     elif path.suffix.lower() == ".npy" or path.suffix.lower() == ".txt":
-        raise ValueError(f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got {path}")
+        raise ValueError(
+            f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got "
+            f"{path}"
+        )
     else:
         with writing(path) as part:
             tables.write_frame(part, data, path.suffix.lower())
@@ -100,7 +119,9 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"expected the extra vaestro[tables] to write {suffix}; got an installation without it") from error
+        raise ValueError(
+            f"expected the extra vaestro[tables] to write {suffix}; got an installation without it"
+        ) from error
     table = pyarrow.table(dict(columns))
     if suffix == ".csv":
         pyarrow.csv.write_csv(table, path)
@@ -108,12 +129,16 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
         pyarrow.parquet.write_table(table, path)
 
 
-def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16) -> None:
-    """Write images as a labelled grid. Several named sets are laid in alternating lines, each line with its name.
+def write_grid(
+    path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16
+) -> None:
+    """Write images as a labelled grid. Several named sets are laid in alternating lines, each line
+    with its name.
 
     Args:
         path: a .png file.
-        rows: {label: images in the user's layout}, all of one number; binary data may be probabilities.
+        rows: {label: images in the user's layout}, all of one number; binary data may be
+            probabilities.
         space: what the images are.
         title: a line above the grid.
         columns: images in a line.
@@ -124,10 +149,15 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
     from PIL import Image, ImageDraw, ImageFont
 
     if not space.image:
-        raise ValueError(f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, .parquet or .txt)")
+        raise ValueError(
+            f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
+            f".parquet or .txt)"
+        )
     sets = {label: pixels(images, space) for label, images in rows.items()}
     if not space.levels:  # what is stretched over its range must be stretched alike
-        every = pixels(np.concatenate([np.asarray(images, np.float64) for images in rows.values()]), space)
+        every = pixels(
+            np.concatenate([np.asarray(images, np.float64) for images in rows.values()]), space
+        )
         sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
     count = len(next(iter(sets.values())))
     height, width = next(iter(sets.values())).shape[1:3]
@@ -139,7 +169,12 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
     left = max(int(font.getlength(label)) for label in sets) + 14 if labelled else gap
     lines = -(-count // columns) * len(sets)
     canvas = Image.new(
-        "RGB", (max(left + columns * (w + gap) + gap, int(font.getlength(title)) + 16), 30 + lines * (h + gap) + gap), "white"
+        "RGB",
+        (
+            max(left + columns * (w + gap) + gap, int(font.getlength(title)) + 16),
+            30 + lines * (h + gap) + gap,
+        ),
+        "white",
     )
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 7), title, fill="black", font=font)
@@ -156,7 +191,8 @@ def write_grid(path: Path, rows: Mapping[str, np.ndarray], space: Space, title: 
 
 
 def pixels(images: np.ndarray, space: Space) -> np.ndarray:
-    """Turn images in the user's layout into (N, H, W, C) bytes; what has no levels is stretched over the whole range; NaN is black."""
+    """Turn images in the user's layout into (N, H, W, C) bytes; what has no levels is stretched
+    over the whole range; NaN is black."""
     images = np.asarray(images, np.float64)
     images = images[..., None] if len(space.outside) == 2 else images
     if not space.levels:

@@ -1,4 +1,5 @@
-"""What densities over data and latents share: sums over cells, masks, and numbers that neither overflow nor vanish."""
+"""What densities over data and latents share: sums over cells, masks, and numbers that neither
+overflow nor vanish."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
-SOFTPLUS_EXACT = 50  # torch's default threshold of 20 costs 2e-9 a pixel in float64; at 50 it is exact in both precisions
+# torch's default threshold of 20 costs 2e-9 a pixel in float64; at 50 it is exact in both
+# precisions
+SOFTPLUS_EXACT = 50
 
 
 def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
@@ -22,11 +25,13 @@ def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
 
 
 def soft_limit(x: Tensor, limit: float) -> Tensor:
-    """Map any real number smoothly and strictly increasingly into (-limit, limit): x / (1 + |x| / limit).
+    """Map any real number smoothly and strictly increasingly into (-limit, limit): x / (1 + |x| /
+    limit).
 
-    Near zero it is the identity. A network may ask for a log-variance of -1e9 or 1e9: the variance stays finite and
-    positive, and the derivative 1 / (1 + |x| / limit)^2, unlike that of a clamp, is never zero, so that gradient
-    descent can lead back. (In float32 it is lost to rounding only beyond |x| of some 1e7 times the limit.)
+    Near zero it is the identity. A network may ask for a log-variance of -1e9 or 1e9: the variance
+    stays finite and positive, and the derivative 1 / (1 + |x| / limit)^2, unlike that of a clamp,
+    is never zero, so that gradient descent can lead back. (In float32 it is lost to rounding only
+    beyond |x| of some 1e7 times the limit.)
     """
     return x / (1 + x.abs() / limit)
 
@@ -54,7 +59,8 @@ def full_precision(method: Method) -> Method:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """Average a detached tensor over processes that hold equal shares; returns it unchanged in a single process."""
+    """Average a detached tensor over processes that hold equal shares; returns it unchanged in a
+    single process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         x = x.detach().clone()
         torch.distributed.all_reduce(x)
@@ -75,13 +81,15 @@ class Density(Protocol):
 
 
 def entropy_of(q: Density) -> Tensor | None:
-    """Return the entropy of each unit in nats; None for families that do not offer it in closed form."""
+    """Return the entropy of each unit in nats; None for families that do not offer it in closed
+    form."""
     found = getattr(q, "entropy", None)
     return found if isinstance(found, Tensor) else None
 
 
 def scored_anywhere(q: Density) -> bool:
-    """Tell whether a density is scored at any point for what its own draws cost; a flow from noise is not."""
+    """Tell whether a density is scored at any point for what its own draws cost; a flow from noise
+    is not."""
     return getattr(q, "scored_anywhere", True)
 
 
@@ -110,20 +118,24 @@ class DataDensity(ABC):
         """Return log-densities in nats, (...), of the cells that were observed."""
 
     def conditioned(self, value: Tensor, observed: Tensor) -> DataDensity:
-        """Return the density of what was not observed given what was; itself where cells are independent."""
+        """Return the density of what was not observed given what was; itself where cells are
+        independent."""
         return self
 
     def standardised_residual(self, value: Tensor) -> Tensor:
-        """Return how far each cell lies from its location in units of its scale, (..., *X): 1 on average over draws of this density.
+        """Return how far each cell lies from its location in units of its scale, (..., *X): 1 on
+        average over draws of this density.
 
-        It is y times -d log p / dy at y = (x - location) / scale: y^2 for a normal, |y| for a Laplace density. A mean over data above 1
-        says that the scale is too small, below 1 that it is too large; at a scale fitted by maximum likelihood the mean is 1. It is
-        bounded where tails are heavy (by df + 1 for Student's t), and NaN in cells whose density has no scale.
+        It is y times -d log p / dy at y = (x - location) / scale: y^2 for a normal, |y| for a
+        Laplace density. A mean over data above 1 says that the scale is too small, below 1 that it
+        is too large; at a scale fitted by maximum likelihood the mean is 1. It is bounded where
+        tails are heavy (by df + 1 for Student's t), and NaN in cells whose density has no scale.
         """
         return torch.full(value.shape, math.nan, device=value.device)
 
     def point(self, weights: Tensor | None = None) -> Tensor:
-        """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights (K, B) that sum to 1 over K.
+        """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights
+        (K, B) that sum to 1 over K.
 
         The mean, or where a mean says nothing (categories) the most probable value.
         """
@@ -147,7 +159,8 @@ class Cells(DataDensity):
         """Return the log-density of each cell in nats, (..., *X)."""
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), every constant included, summed over the cells that were observed."""
+        """Return log-densities in nats, (...), every constant included, summed over the cells that
+        were observed."""
         return sum_cells(self.cells(value), self.dims, observed)
 
 
@@ -158,8 +171,12 @@ def sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
     return summed(log_prob.flatten(-dims) if dims > 1 else log_prob)
 
 
-MANY_CELLS = 1024  # beyond, the rounding of a sum in float32 shows in importance weights: it is .03 nats at 256 x 256 x 3
-BLOCK = 64  # cells that are summed in the cells' own precision: the sums of blocks are few, and cost little in float64
+# beyond, the rounding of a sum in float32 shows in importance weights: it is .03 nats at 256 x 256
+# x 3
+MANY_CELLS = 1024
+# cells that are summed in the cells' own precision: the sums of blocks are few, and cost little in
+# float64
+BLOCK = 64
 
 
 def summed(cells: Tensor) -> Tensor:
@@ -175,4 +192,6 @@ def summed(cells: Tensor) -> Tensor:
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from the open interval (0, 1)."""
     tiny = torch.finfo(like.dtype).eps / 2
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp_(tiny, 1 - tiny)
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp_(
+        tiny, 1 - tiny
+    )

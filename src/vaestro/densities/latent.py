@@ -1,7 +1,8 @@
 """Densities over latents, and the closed form of their KL where there is one.
 
-What serves as q(z | x) makes draws of noise from outside (`from_noise`) and can be cut from the graph (`detach`). What serves as p(z)
-draws rows (`sample`), at a temperature by which its own noise is multiplied: at 0 the most likely of what it would draw.
+What serves as q(z | x) makes draws of noise from outside (`from_noise`) and can be cut from the
+graph (`detach`). What serves as p(z) draws rows (`sample`), at a temperature by which its own noise
+is multiplied: at 0 the most likely of what it would draw.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ class StandardNormal:
         """Return zeros, (*Z,)."""
         return self._like.new_zeros(self.shape)
 
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z)."""
-        noise = torch.randn((rows, *self.shape), generator=generator, dtype=self._like.dtype, device=self._like.device)
+        noise = torch.randn(
+            (rows, *self.shape),
+            generator=generator,
+            dtype=self._like.dtype,
+            device=self._like.device,
+        )
         return noise if temperature == 1 else temperature * noise
 
     def cells(self, value: Tensor) -> Tensor:
@@ -49,10 +57,11 @@ class StandardNormal:
 
 
 class FullNormal(LatentDensity):
-    """Represent a normal with any covariance: z = mean + std * (noise + T noise), with T strictly lower triangular.
+    """Represent a normal with any covariance: z = mean + std * (noise + T noise), with T strictly
+    lower triangular.
 
-    Given the units before it, unit i is N(mean_i + std_i (T noise)_i, std_i^2), so that by the chain rule the density and its KL to
-    independent normals are sums over units.
+    Given the units before it, unit i is N(mean_i + std_i (T noise)_i, std_i^2), so that by the
+    chain rule the density and its KL to independent normals are sums over units.
 
     Args:
         mean, logvar: (B, *Z); of the conditional variance std^2.
@@ -67,12 +76,16 @@ class FullNormal(LatentDensity):
     @property
     def variance(self) -> Tensor:
         """Return the marginal variance of each unit, (B, *Z)."""
-        return torch.exp(self.conditional_logvar) * (1 + self.lower.square().sum(-1).reshape(self.mean.shape))
+        return torch.exp(self.conditional_logvar) * (
+            1 + self.lower.square().sum(-1).reshape(self.mean.shape)
+        )
 
     @full_precision
     def mean_covariance(self) -> Tensor:
         """Return S (I + T) (I + T)' S, S = diag(std), averaged over the data, (n, n)."""
-        unit = self.lower + torch.eye(self.lower.shape[-1], dtype=self.lower.dtype, device=self.lower.device)
+        unit = self.lower + torch.eye(
+            self.lower.shape[-1], dtype=self.lower.dtype, device=self.lower.device
+        )
         factor = torch.exp(0.5 * self.conditional_logvar.flatten(1)).unsqueeze(-1) * unit
         return torch.einsum("bik,bjk->ij", factor, factor) / len(factor)
 
@@ -88,33 +101,56 @@ class FullNormal(LatentDensity):
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...); of its own draws from the noise that made them."""
-        noise = self._made[1] if self._made is not None and value is self._made[0] else self._noise_of(value)
-        return sum_cells(-0.5 * (noise.square() + self.conditional_logvar + LOG_2PI), self.dims, None)
+        noise = (
+            self._made[1]
+            if self._made is not None and value is self._made[0]
+            else self._noise_of(value)
+        )
+        return sum_cells(
+            -0.5 * (noise.square() + self.conditional_logvar + LOG_2PI), self.dims, None
+        )
 
     def _noise_of(self, value: Tensor) -> Tensor:
-        scaled = ((value - self.mean) * torch.exp(-0.5 * self.conditional_logvar)).flatten(value.ndim - self.dims)
-        unit = self.lower + torch.eye(self.lower.shape[-1], dtype=scaled.dtype, device=scaled.device)
-        # Leading dimensions of the values stand beside each other as columns, where the matrices have none of them.
+        scaled = ((value - self.mean) * torch.exp(-0.5 * self.conditional_logvar)).flatten(
+            value.ndim - self.dims
+        )
+        unit = self.lower + torch.eye(
+            self.lower.shape[-1], dtype=scaled.dtype, device=scaled.device
+        )
+        # Leading dimensions of the values stand beside each other as columns, where the matrices
+        # have none of them.
         lead, rows = scaled.shape[:-2], scaled.shape[-2]
         columns = scaled.reshape(-1, rows, scaled.shape[-1]).permute(1, 2, 0)
         solved = torch.linalg.solve_triangular(unit, columns, upper=False, unitriangular=True)
-        return solved.permute(2, 0, 1).reshape(*lead, rows, *self.mean.shape[self.mean.ndim - self.dims :])
+        return solved.permute(2, 0, 1).reshape(
+            *lead, rows, *self.mean.shape[self.mean.ndim - self.dims :]
+        )
 
     @full_precision
     def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
         """Return KL to N(mean, exp(logvar)) on each unit, given the units before it, (B, *Z)."""
         ratio = self.conditional_logvar - logvar
         own = torch.exp(ratio)
-        moved = (self.mean - mean).square() * (torch.exp(-logvar) if isinstance(logvar, Tensor) else math.exp(-logvar))
-        return 0.5 * (moved + own * self.lower.square().sum(-1).reshape(self.mean.shape) + torch.expm1(ratio) - ratio)
+        moved = (self.mean - mean).square() * (
+            torch.exp(-logvar) if isinstance(logvar, Tensor) else math.exp(-logvar)
+        )
+        return 0.5 * (
+            moved
+            + own * self.lower.square().sum(-1).reshape(self.mean.shape)
+            + torch.expm1(ratio)
+            - ratio
+        )
 
     def detach(self) -> FullNormal:
         """Return the same density, cut from the graph."""
-        return FullNormal(self.mean.detach(), self.conditional_logvar.detach(), self.lower.detach(), self.dims)
+        return FullNormal(
+            self.mean.detach(), self.conditional_logvar.detach(), self.lower.detach(), self.dims
+        )
 
 
 class LowRankNormal(LatentDensity):
-    """Represent a normal with covariance S (I + V V') S, S = diag(std): independent noise and a few directions shared by all units.
+    """Represent a normal with covariance S (I + V V') S, S = diag(std): independent noise and a few
+    directions shared by all units.
 
     Args:
         mean, logvar: (B, *Z); of std^2.
@@ -128,21 +164,29 @@ class LowRankNormal(LatentDensity):
     @property
     def variance(self) -> Tensor:
         """Return the marginal variance of each unit, (B, *Z)."""
-        return torch.exp(self.own_logvar) * (1 + self.factors.square().sum(-1).reshape(self.mean.shape))
+        return torch.exp(self.own_logvar) * (
+            1 + self.factors.square().sum(-1).reshape(self.mean.shape)
+        )
 
     @full_precision
     def mean_covariance(self) -> Tensor:
         """Return S (I + V V') S averaged over the data, (n, n)."""
         logvar = self.own_logvar.flatten(1)
         factor = torch.exp(0.5 * logvar).unsqueeze(-1) * self.factors
-        return torch.diag(torch.exp(logvar).mean(0)) + torch.einsum("bik,bjk->ij", factor, factor) / len(factor)
+        return torch.diag(torch.exp(logvar).mean(0)) + torch.einsum(
+            "bik,bjk->ij", factor, factor
+        ) / len(factor)
 
     @full_precision
     def from_noise(self, noise: Tensor) -> Tensor:
         """Return z (K, B, *Z) from standard normal noise (K, B, n + R)."""
         n = self.factors.shape[-2]
         mixed = noise[..., :n] + torch.einsum("bir,kbr->kbi", self.factors, noise[..., n:])
-        return torch.addcmul(self.mean, torch.exp(0.5 * self.own_logvar), mixed.reshape(*noise.shape[:2], *self.mean.shape[1:]))
+        return torch.addcmul(
+            self.mean,
+            torch.exp(0.5 * self.own_logvar),
+            mixed.reshape(*noise.shape[:2], *self.mean.shape[1:]),
+        )
 
     def _capacitance(self) -> Tensor:
         """Return the Cholesky factor of I + V'V, (B, R, R)."""
@@ -153,28 +197,44 @@ class LowRankNormal(LatentDensity):
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...), by Woodbury's identity."""
-        scaled = ((value - self.mean) * torch.exp(-0.5 * self.own_logvar)).flatten(value.ndim - self.dims)
+        scaled = ((value - self.mean) * torch.exp(-0.5 * self.own_logvar)).flatten(
+            value.ndim - self.dims
+        )
         factor = self._capacitance()
         seen = torch.einsum("bir,...bi->...br", self.factors, scaled)
         lead, rows = seen.shape[:-2], seen.shape[-2]
         columns = seen.reshape(-1, rows, seen.shape[-1]).permute(1, 2, 0)
-        shared = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum(1).T.reshape(*lead, rows)
-        return -0.5 * (scaled.square().sum(-1) - shared + self._log_det(factor) + scaled.shape[-1] * LOG_2PI)
+        shared = (
+            torch.linalg.solve_triangular(factor, columns, upper=False)
+            .square()
+            .sum(1)
+            .T.reshape(*lead, rows)
+        )
+        return -0.5 * (
+            scaled.square().sum(-1) - shared + self._log_det(factor) + scaled.shape[-1] * LOG_2PI
+        )
 
     def _log_det(self, factor: Tensor) -> Tensor:
-        return self.own_logvar.flatten(1).sum(-1) + 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self.own_logvar.flatten(1).sum(-1) + 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(
+            -1
+        )
 
     @full_precision
     def rate_to(self, mean: Tensor | float, logvar: Tensor | float) -> Tensor:
-        """Return KL to N(mean, exp(logvar)) of all units together, (B, 1): they share noise, so that none has a part of its own."""
+        """Return KL to N(mean, exp(logvar)) of all units together, (B, 1): they share noise, so
+        that none has a part of its own."""
         logvar = torch.as_tensor(logvar, dtype=self.mean.dtype, device=self.mean.device)
         precision = torch.exp(-logvar)
         parts = ((self.mean - mean).square() + self.variance) * precision - 1 + logvar
-        return 0.5 * (parts.expand(self.mean.shape).flatten(1).sum(-1) - self._log_det(self._capacitance())).unsqueeze(-1)
+        return 0.5 * (
+            parts.expand(self.mean.shape).flatten(1).sum(-1) - self._log_det(self._capacitance())
+        ).unsqueeze(-1)
 
     def detach(self) -> LowRankNormal:
         """Return the same density, cut from the graph."""
-        return LowRankNormal(self.mean.detach(), self.own_logvar.detach(), self.factors.detach(), self.dims)
+        return LowRankNormal(
+            self.mean.detach(), self.own_logvar.detach(), self.factors.detach(), self.dims
+        )
 
 
 class Binary(IndependentUnits):
@@ -217,21 +277,28 @@ class Binary(IndependentUnits):
         return (self.logits.detach() + noise > 0).to(self.logits.dtype)
 
     def relaxed(self, noise: Tensor, temperature: float) -> Tensor:
-        """Return sigmoid((logit + noise) / temperature), the binary Concrete (Maddison, Mnih and Teh 2017)."""
+        """Return sigmoid((logit + noise) / temperature), the binary Concrete (Maddison, Mnih and
+        Teh 2017)."""
         return torch.sigmoid((self.logits + noise) / temperature)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-probabilities in nats, (...)."""
         return sum_cells(value * self.logits - F.softplus(self.logits), self.dims, None)
 
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z) from one density for all."""
         noise = self.noise((rows, *self.logits.shape[self.logits.ndim - self.dims :]), generator)
         return (self.logits.detach() + temperature * noise > 0).to(self.logits.dtype)
 
     def rate_to(self, p: Binary) -> Tensor:
         """Return KL to p on each unit, (..., *Z)."""
-        return torch.sigmoid(self.logits) * (self.logits - p.logits) - F.softplus(self.logits) + F.softplus(p.logits)
+        return (
+            torch.sigmoid(self.logits) * (self.logits - p.logits)
+            - F.softplus(self.logits)
+            + F.softplus(p.logits)
+        )
 
     def detach(self) -> Binary:
         """Return the same density, cut from the graph."""
@@ -239,7 +306,8 @@ class Binary(IndependentUnits):
 
 
 class OneHot(LatentDensity):
-    """Represent groups of units of which one is one and the others zero, by logits; the units of a group lie together, first.
+    """Represent groups of units of which one is one and the others zero, by logits; the units of a
+    group lie together, first.
 
     Args:
         logits: (..., G * codes, *R).
@@ -280,11 +348,14 @@ class OneHot(LatentDensity):
 
     @full_precision
     def mean_covariance(self) -> Tensor:
-        """Return the covariance averaged over the data, (n, n): diag(p) - p p' within a group, 0 between groups."""
+        """Return the covariance averaged over the data, (n, n): diag(p) - p p' within a group, 0
+        between groups."""
         mean = self.mean
         group = groups_of(tuple(mean.shape[1:]), self.codes).to(mean.device)
         p = mean.flatten(1)
-        return torch.diag(p.mean(0)) - torch.where(group == group.unsqueeze(-1), p.T @ p / len(p), 0.0)
+        return torch.diag(p.mean(0)) - torch.where(
+            group == group.unsqueeze(-1), p.T @ p / len(p), 0.0
+        )
 
     @property
     def entropy(self) -> Tensor:
@@ -302,18 +373,24 @@ class OneHot(LatentDensity):
         return self._flat(torch.zeros_like(grouped).scatter_(-self.dims, chosen, 1.0))
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return one for the largest logit + noise of each group, zero for the others (the Gumbel-max trick)."""
+        """Return one for the largest logit + noise of each group, zero for the others (the
+        Gumbel-max trick)."""
         return self._hard(self.logits.detach() + noise)
 
     def relaxed(self, noise: Tensor, temperature: float) -> Tensor:
-        """Return softmax((logit + noise) / temperature) (Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017)."""
-        return self._flat(torch.softmax(self.grouped((self.logits + noise) / temperature), -self.dims))
+        """Return softmax((logit + noise) / temperature) (Jang, Gu and Poole 2017; Maddison, Mnih
+        and Teh 2017)."""
+        return self._flat(
+            torch.softmax(self.grouped((self.logits + noise) / temperature), -self.dims)
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-probabilities in nats, (...)."""
         return sum_cells(value * self._flat(self.log_probs), self.dims, None)
 
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z) from one density for all."""
         noise = self.noise((rows, *self.logits.shape[self.logits.ndim - self.dims :]), generator)
         return self._hard(self.logits.detach() + temperature * noise)
@@ -331,7 +408,8 @@ class OneHot(LatentDensity):
 class NormalMixture:
     """Represent sum_k weight_k N(mean_k, diag(exp(logvar_k))) over latents laid flat.
 
-    It is scored by two matrix products, in double precision where the device has it: the squares that they expand nearly cancel.
+    It is scored by two matrix products, in double precision where the device has it: the squares
+    that they expand nearly cancel.
 
     Args:
         logits: of the weights, (C,).
@@ -341,7 +419,9 @@ class NormalMixture:
 
     shared = True
 
-    def __init__(self, logits: Tensor, means: Tensor, logvars: Tensor, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, logits: Tensor, means: Tensor, logvars: Tensor, shape: tuple[int, ...]
+    ) -> None:
         self.logits, self.means, self.logvars, self.shape = logits, means, logvars, shape
 
     @property
@@ -362,16 +442,22 @@ class NormalMixture:
         return torch.logsumexp(logs, -1).to(value.dtype)
 
     @full_precision
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z); the temperature is that within a component."""
         chosen = _chosen(self.logits, rows, generator)
         means, std = self.means.detach()[chosen], torch.exp(0.5 * self.logvars.detach()[chosen])
-        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        noise = torch.randn(
+            means.shape, generator=generator, dtype=means.dtype, device=means.device
+        )
         return (means + temperature * std * noise).reshape(rows, *self.shape)
 
 
 def _chosen(logits: Tensor, rows: int, generator: torch.Generator | None) -> Tensor:
-    return torch.multinomial(torch.softmax(logits.detach(), 0), rows, replacement=True, generator=generator)
+    return torch.multinomial(
+        torch.softmax(logits.detach(), 0), rows, replacement=True, generator=generator
+    )
 
 
 class Mixture:
@@ -387,7 +473,11 @@ class Mixture:
     shared = True
 
     def __init__(
-        self, logits: Tensor, q: Any, draw: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]], shape: tuple[int, ...]
+        self,
+        logits: Tensor,
+        q: Any,
+        draw: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]],
+        shape: tuple[int, ...],
     ) -> None:
         self.logits, self.q, self._draw, self.shape = logits, q, draw, shape
 
@@ -403,10 +493,14 @@ class Mixture:
         weights = torch.log_softmax(self.logits, 0)
         size = max(1, BLOCK // (len(weights) * math.prod(self.shape)))
         parts = value.reshape(-1, *self.shape).split(size)
-        return torch.cat([torch.logsumexp(weights + self.q.log_prob(part.unsqueeze(1)), -1) for part in parts]).reshape(lead)
+        return torch.cat(
+            [torch.logsumexp(weights + self.q.log_prob(part.unsqueeze(1)), -1) for part in parts]
+        ).reshape(lead)
 
     @full_precision
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z); the temperature is that within a component."""
         with torch.no_grad():
             z, centre = self._draw(_chosen(self.logits, rows, generator), generator)
@@ -414,7 +508,8 @@ class Mixture:
 
 
 def groups_of(units: tuple[int, ...], alphabet: int) -> Tensor:
-    """Return to which group each unit belongs, of latents laid flat, (n,): each to its own, but those of one-hot latents."""
+    """Return to which group each unit belongs, of latents laid flat, (n,): each to its own, but
+    those of one-hot latents."""
     codes, rest = max(1, alphabet), math.prod(units[1:])
     index = torch.arange(math.prod(units))
     return index // (codes * rest) * rest + index % rest
@@ -424,7 +519,8 @@ class Autoregressive:
     """Represent discrete latents by the product of each group of units given the groups before it.
 
     Args:
-        logits: a function from latents laid flat, (..., n), to logits, those of a group depending on earlier groups alone.
+        logits: a function from latents laid flat, (..., n), to logits, those of a group depending
+            on earlier groups alone.
         shape: of one latent, *Z.
         alphabet: 1 for units that are zero or one, n for one-hot groups of n.
         like: tells dtype and device.
@@ -432,12 +528,22 @@ class Autoregressive:
 
     shared = True
 
-    def __init__(self, logits: Callable[[Tensor], Tensor], shape: tuple[int, ...], alphabet: int, like: Tensor) -> None:
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        shape: tuple[int, ...],
+        alphabet: int,
+        like: Tensor,
+    ) -> None:
         self._logits, self.shape, self.alphabet, self._like = logits, shape, alphabet, like
 
     def _given(self, value: Tensor) -> Binary | OneHot:
         logits = self._logits(value.flatten(value.ndim - len(self.shape))).reshape(value.shape)
-        return Binary(logits, len(self.shape)) if self.alphabet == 1 else OneHot(logits, self.alphabet, len(self.shape))
+        return (
+            Binary(logits, len(self.shape))
+            if self.alphabet == 1
+            else OneHot(logits, self.alphabet, len(self.shape))
+        )
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
@@ -445,14 +551,20 @@ class Autoregressive:
         return self._given(value).log_prob(value)
 
     @full_precision
-    def sample(self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Draw (rows, *Z), a group after the other."""
         z = self._like.new_zeros((rows, *self.shape))
         groups = groups_of(self.shape, self.alphabet).to(z.device).reshape(self.shape)
         with torch.no_grad():
             for group in range(int(groups.max()) + 1):
                 given = self._given(z)
-                z = torch.where(groups == group, given.from_noise(temperature * given.noise(tuple(z.shape), generator)), z)
+                z = torch.where(
+                    groups == group,
+                    given.from_noise(temperature * given.noise(tuple(z.shape), generator)),
+                    z,
+                )
         return z
 
 
@@ -470,15 +582,17 @@ def is_shared(p: Density, units: int) -> bool:
 def closed_form_kl(q: Any, p: Any) -> Tensor | None:
     """Return KL(q || p) in nats, (1, B, ...); None where no closed form is known here.
 
-    For each latent unit, (1, B, *Z); for a normal with full covariance for each unit given those before it, for one of low rank
-    for all together, (1, B, 1), for one-hot latents for each group.
+    For each latent unit, (1, B, *Z); for a normal with full covariance for each unit given those
+    before it, for one of low rank for all together, (1, B, 1), for one-hot latents for each group.
     """
     if isinstance(p, StandardNormal):
         mean: Tensor | float = 0.0
         logvar: Tensor | float = 0.0
     elif isinstance(p, Normal):
         mean, logvar = p.mean, p.logvar
-    elif (isinstance(q, Binary) and isinstance(p, Binary)) or (isinstance(q, OneHot) and isinstance(p, OneHot) and p.codes == q.codes):
+    elif (isinstance(q, Binary) and isinstance(p, Binary)) or (
+        isinstance(q, OneHot) and isinstance(p, OneHot) and p.codes == q.codes
+    ):
         return q.rate_to(p).unsqueeze(0)  # type: ignore[arg-type]
     else:
         return None
@@ -486,7 +600,9 @@ def closed_form_kl(q: Any, p: Any) -> Tensor | None:
         if isinstance(p, StandardNormal):
             return (0.5 * (q.mean.square() + torch.expm1(q.logvar) - q.logvar)).unsqueeze(0)
         ratio = q.logvar - p.logvar
-        return 0.5 * ((q.mean - p.mean).square() * torch.exp(-p.logvar) + torch.expm1(ratio) - ratio).unsqueeze(0)
+        return 0.5 * (
+            (q.mean - p.mean).square() * torch.exp(-p.logvar) + torch.expm1(ratio) - ratio
+        ).unsqueeze(0)
     if isinstance(q, (FullNormal, LowRankNormal)):
         return q.rate_to(mean, logvar).unsqueeze(0)
     if isinstance(q, LocationScale):

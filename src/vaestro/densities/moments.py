@@ -18,7 +18,8 @@ class LatentDensity(ABC):
 
     @abstractmethod
     def mean_covariance(self) -> Tensor:
-        """Return the covariance of the units of z given x, averaged over the data of the batch, (n, n)."""
+        """Return the covariance of the units of z given x, averaged over the data of the batch, (n,
+        n)."""
 
 
 class IndependentUnits(LatentDensity):

@@ -28,12 +28,15 @@ def ended(codes: Tensor) -> Tensor:
 
 def _whole(observed: Tensor | None) -> None:
     if observed is not None:
-        raise ValueError("expected every cell observed of texts, which end where they do; got a mask")
+        raise ValueError(
+            "expected every cell observed of texts, which end where they do; got a mask"
+        )
 
 
 @final
 class Positions(DataDensity):
-    """Represent tokens that are independent given z, each place by its own softmax; what follows the first end does not exist.
+    """Represent tokens that are independent given z, each place by its own softmax; what follows
+    the first end does not exist.
 
     Args:
         logits: (..., V, T).
@@ -70,9 +73,12 @@ class Decoding:
     """Say how sentences are drawn and searched for.
 
     Args:
-        temperature: divides the logits; 1 draws from the model, and another number from another one.
-        top_p: only the most probable tokens that together reach this probability are drawn (Holtzman et al. 2020).
-        beam: sentences that the search for the most probable one keeps; 1 takes the most probable token each time.
+        temperature: divides the logits; 1 draws from the model, and another number from another
+            one.
+        top_p: only the most probable tokens that together reach this probability are drawn
+            (Holtzman et al. 2020).
+        beam: sentences that the search for the most probable one keeps; 1 takes the most probable
+            token each time.
 
     Raises:
         ValueError: a temperature that is not above 0, a top_p outside of (0, 1], or a beam below 1.
@@ -85,12 +91,16 @@ class Decoding:
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf") or not 0 < self.top_p <= 1 or self.beam < 1:
             got = f"{self.temperature}, {self.top_p} and {self.beam}"
-            raise ValueError(f"expected a temperature above 0, top_p in (0, 1] and a beam of 1 or more; got {got}")
+            raise ValueError(
+                f"expected a temperature above 0, top_p in (0, 1] and a beam of 1 or more; got "
+                f"{got}"
+            )
 
 
 @final
 class Sentences(DataDensity):
-    """Represent p(x | z) = prod_t p(x_t | x_<t, z) over rows of codes that end with a 0, or fill the length.
+    """Represent p(x | z) = prod_t p(x_t | x_<t, z) over rows of codes that end with a 0, or fill
+    the length.
 
     Args:
         decoder: predicts tokens (see `sequences.SequenceDecoder`).
@@ -99,7 +109,13 @@ class Sentences(DataDensity):
         decoding: how sentences are drawn and searched for.
     """
 
-    def __init__(self, decoder: Any, source: Tensor, drop: Drop | None = None, decoding: Decoding = Decoding()) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        source: Tensor,
+        drop: Drop | None = None,
+        decoding: Decoding = Decoding(),
+    ) -> None:
         self.decoder, self.source, self.drop, self.decoding = decoder, source, drop, decoding
 
     def by(self, decoding: Decoding) -> Sentences:
@@ -111,7 +127,8 @@ class Sentences(DataDensity):
         raise NotImplementedError("sentences have no mean")
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that broadcast: the sum over a row's tokens.
+        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that
+        broadcast: the sum over a row's tokens.
 
         Raises:
             ValueError: some cells are missing.
@@ -139,9 +156,12 @@ class Sentences(DataDensity):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw sentences, (K, B, length) codes: by default from the model, else as `decoding` says."""
+        """Draw sentences, (K, B, length) codes: by default from the model, else as `decoding`
+        says."""
         k, rows = self.source.shape[:2]
-        codes = torch.zeros(k * rows, self.decoder.length, dtype=torch.long, device=self.source.device)
+        codes = torch.zeros(
+            k * rows, self.decoder.length, dtype=torch.long, device=self.source.device
+        )
         state, before = self.decoder.begin(self.source.flatten(0, 1)), codes[:, 0]
         going = torch.ones_like(before, dtype=torch.bool)
         for t in range(self.decoder.length):
@@ -163,12 +183,20 @@ class Sentences(DataDensity):
 
     @torch.no_grad()
     def point(self, weights: Tensor | None = None) -> Tensor:
-        """Return the most probable sentence that a beam search finds, (B, length) codes, at the draw of z with the largest weight."""
-        best = torch.zeros_like(self.source[0, :, 0], dtype=torch.long) if weights is None else weights.argmax(0)
+        """Return the most probable sentence that a beam search finds, (B, length) codes, at the
+        draw of z with the largest weight."""
+        best = (
+            torch.zeros_like(self.source[0, :, 0], dtype=torch.long)
+            if weights is None
+            else weights.argmax(0)
+        )
         rows, beam, length = self.source.shape[1], self.decoding.beam, self.decoder.length
         source = self.source[best, torch.arange(rows, device=best.device)]
         codes = torch.zeros(rows, beam, length, dtype=torch.long, device=source.device)
-        state, before = self.decoder.begin(source.repeat_interleave(beam, 0)), codes[:, :, 0].flatten()
+        state, before = (
+            self.decoder.begin(source.repeat_interleave(beam, 0)),
+            codes[:, :, 0].flatten(),
+        )
         # At first all sentences of a beam are one: only its first one goes on.
         scores = source.new_full((rows, beam), float("-inf"))
         scores[:, 0] = 0.0
@@ -178,7 +206,9 @@ class Sentences(DataDensity):
             nats = torch.log_softmax(logits, -1).unflatten(0, (rows, beam))
             ended = torch.full_like(nats, float("-inf"))
             ended[..., 0] = 0.0  # what has ended goes on as it is
-            ranked = (scores.unsqueeze(-1) + torch.where(going.unsqueeze(-1), nats, ended)).flatten(1)
+            ranked = (scores.unsqueeze(-1) + torch.where(going.unsqueeze(-1), nats, ended)).flatten(
+                1
+            )
             scores, chosen = ranked.topk(beam, 1)
             parent, code = chosen // nats.shape[-1], chosen % nats.shape[-1]
             codes = codes.gather(1, parent.unsqueeze(-1).expand_as(codes))

@@ -1,4 +1,5 @@
-"""Densities of independent or jointly modelled cells; the continuous ones with a location and a scale also serve as q(z | x)."""
+"""Densities of independent or jointly modelled cells; the continuous ones with a location and a
+scale also serve as q(z | x)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities.core import LOG_2PI, Cells, DataDensity, mixed_over, softplus, sum_cells, summed, uniform
+from vaestro.densities.core import (
+    LOG_2PI,
+    Cells,
+    DataDensity,
+    mixed_over,
+    softplus,
+    sum_cells,
+    summed,
+    uniform,
+)
 from vaestro.densities.moments import IndependentUnits
 
 EULER = 0.5772156649015329
@@ -44,7 +54,8 @@ class Normal(Cells, IndependentUnits):
         return torch.exp(self.logvar)
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return mean + std * noise: the reparameterization (Kingma and Welling 2014; Rezende et al. 2014)."""
+        """Return mean + std * noise: the reparameterization (Kingma and Welling 2014; Rezende et
+        al. 2014)."""
         return torch.addcmul(self.mean, self.std, noise)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -81,12 +92,19 @@ class Bernoulli(Cells):
         return torch.bernoulli(self.mean, generator=generator)
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-probabilities in nats, (...): x * logit - log(1 + exp(logit)), stable for any logit."""
+        """Return log-probabilities in nats, (...): x * logit - log(1 + exp(logit)), stable for any
+        logit."""
         value = value.to(self.logits.dtype)
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             logits, value = self.logits.flatten(-self.dims), value.flatten(-self.dims)
-            if torch.is_grad_enabled():  # one call with a derivative of its own: half the time that autograd takes for the formula
-                return summed(F.binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")).neg()
+            # one call with a derivative of its own: half the time that autograd takes for the
+            # formula
+            if torch.is_grad_enabled():
+                return summed(
+                    F.binary_cross_entropy_with_logits(
+                        logits, value.expand_as(logits), reduction="none"
+                    )
+                ).neg()
             return summed(softplus(logits).addcmul_(value, logits, value=-1)).neg_()
         return super().log_prob(value, observed)
 
@@ -131,7 +149,9 @@ class Categorical(Cells):
 
     def cells(self, value: Tensor) -> Tensor:
         codes = value.long().unsqueeze(value.ndim - self.dims)
-        lead = torch.broadcast_shapes(self.logits.shape[: self._codes], codes.shape[: codes.ndim - self.dims - 1])
+        lead = torch.broadcast_shapes(
+            self.logits.shape[: self._codes], codes.shape[: codes.ndim - self.dims - 1]
+        )
         codes = codes.expand(*lead, 1, *codes.shape[codes.ndim - self.dims :])
         logits = self.logits.expand(*lead, *self.logits.shape[self._codes :])
         chosen = logits.gather(len(lead), codes).squeeze(len(lead))
@@ -139,7 +159,8 @@ class Categorical(Cells):
 
 
 class LocationScale(Cells, IndependentUnits):
-    """Hold what families x = loc + scale * noise share; loc and log_scale broadcast to (..., *X)."""
+    """Hold what families x = loc + scale * noise share; loc and log_scale broadcast to (...,
+    *X)."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor, dims: int = 1) -> None:
         self.loc, self.log_scale, self.dims = loc, log_scale, dims
@@ -147,7 +168,8 @@ class LocationScale(Cells, IndependentUnits):
     @property
     @abstractmethod
     def moments(self) -> tuple[float, float | Tensor, float | Tensor]:
-        """Return mean, variance and entropy in nats of the standard member; an infinite variance where there is none."""
+        """Return mean, variance and entropy in nats of the standard member; an infinite variance
+        where there is none."""
 
     @property
     def mean(self) -> Tensor:
@@ -166,7 +188,8 @@ class LocationScale(Cells, IndependentUnits):
         return self.log_scale + self.moments[2]
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return loc + scale * noise, the reparameterization of any location-scale family (Kingma and Welling 2014)."""
+        """Return loc + scale * noise, the reparameterization of any location-scale family (Kingma
+        and Welling 2014)."""
         return torch.addcmul(self.loc, torch.exp(self.log_scale), noise)
 
     def detach(self) -> Self:
@@ -181,7 +204,8 @@ class LocationScale(Cells, IndependentUnits):
 
     @abstractmethod
     def pull(self, y: Tensor) -> Tensor:
-        """Return y times the derivative of -log of the standard density at y, whose mean over draws is 1 (see `standardised_residual`)."""
+        """Return y times the derivative of -log of the standard density at y, whose mean over draws
+        is 1 (see `standardised_residual`)."""
 
     @abstractmethod
     def noise(self, generator: torch.Generator | None) -> Tensor:
@@ -214,7 +238,8 @@ class Laplace(LocationScale):
 
 
 class Logistic(LocationScale):
-    """Represent independent logistic cells: the density whose distribution function is a sigmoid."""
+    """Represent independent logistic cells: the density whose distribution function is a
+    sigmoid."""
 
     moments = (0.0, math.pi**2 / 3, 2.0)
 
@@ -230,7 +255,8 @@ class Logistic(LocationScale):
 
 
 class StudentT(LocationScale):
-    """Represent independent cells of Student's t with `df` > 1 degrees of freedom, a tensor that broadcasts."""
+    """Represent independent cells of Student's t with `df` > 1 degrees of freedom, a tensor that
+    broadcasts."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor, df: Tensor, dims: int = 1) -> None:
         super().__init__(loc, log_scale, dims)
@@ -246,11 +272,14 @@ class StudentT(LocationScale):
 
     def standard(self, y: Tensor) -> Tensor:
         half = (self.df + 1) / 2
-        constant = torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * torch.log(self.df * math.pi)
+        constant = (
+            torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * torch.log(self.df * math.pi)
+        )
         return constant - half * torch.log1p(y.square() / self.df)
 
     def pull(self, y: Tensor) -> Tensor:
-        return (self.df + 1) / (1 + self.df / y.square())  # in this form neither y = 0 nor an overflow of the square gives NaN
+        # in this form neither y = 0 nor an overflow of the square gives NaN
+        return (self.df + 1) / (1 + self.df / y.square())
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
         loc = self.loc
@@ -260,7 +289,8 @@ class StudentT(LocationScale):
 
 
 class Gumbel(LocationScale):
-    """Represent independent Gumbel cells, of which the largest of many draws tend to be one: density exp(-y - exp(-y)) / scale."""
+    """Represent independent Gumbel cells, of which the largest of many draws tend to be one:
+    density exp(-y - exp(-y)) / scale."""
 
     moments = (EULER, math.pi**2 / 6, EULER + 1)
 
@@ -280,7 +310,8 @@ def gumbel_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 class ContinuousBernoulli(Cells):
-    """Represent values inside (0, 1) with density exp(l x) l / (exp(l) - 1) (Loaiza-Ganem and Cunningham 2019).
+    """Represent values inside (0, 1) with density exp(l x) l / (exp(l) - 1) (Loaiza-Ganem and
+    Cunningham 2019).
 
     Args:
         logits: l, (..., *X).
@@ -291,7 +322,8 @@ class ContinuousBernoulli(Cells):
         self.logits, self.dims = logits, dims
 
     def _apart(self) -> tuple[Tensor, Tensor]:
-        """Return where |l| is too small for the formulas, and |l| with those replaced, so that no branch can make a NaN."""
+        """Return where |l| is too small for the formulas, and |l| with those replaced, so that no
+        branch can make a NaN."""
         size = self.logits.abs()
         small = size < 0.05
         return small, torch.where(small, 1.0, size)
@@ -313,7 +345,8 @@ class ContinuousBernoulli(Cells):
         return self.logits * (value - 0.5) - torch.where(small, near, far)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        size = self.logits.abs().clamp_min(1e-6)  # nothing cancels here, so that only zero is kept away
+        # nothing cancels here, so that only zero is kept away
+        size = self.logits.abs().clamp_min(1e-6)
         u = uniform(self.logits, generator)
         falling = -torch.log1p(u * torch.expm1(-size)) / size
         x = torch.where(self.logits > 0, 1 - falling, falling)
@@ -322,10 +355,11 @@ class ContinuousBernoulli(Cells):
 
 
 def _log_of_level(code: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    """Return the log-probability that a logistic falls into the unit interval around a code; the outer ones are open.
+    """Return the log-probability that a logistic falls into the unit interval around a code; the
+    outer ones are open.
 
-    With a and b the standardised ends, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which neither
-    cancels nor underflows in logarithms, so that no clamp is needed.
+    With a and b the standardised ends, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b
+    - a)), which neither cancels nor underflows in logarithms, so that no clamp is needed.
     """
     inverse = torch.exp(-log_scale)
     upper, lower = (code + 0.5 - loc) * inverse, (code - 0.5 - loc) * inverse
@@ -341,9 +375,11 @@ def _clipped_mean(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
 
 
 class DiscretizedLogistic(Cells):
-    """Represent levels by a logistic rounded to the nearest one, in units of levels (Kingma et al. 2016; Salimans et al. 2017).
+    """Represent levels by a logistic rounded to the nearest one, in units of levels (Kingma et al.
+    2016; Salimans et al. 2017).
 
-    `mean` is that of the logistic before it is rounded, clipped to the levels: within half a level of the rounded one's.
+    `mean` is that of the logistic before it is rounded, clipped to the levels: within half a level
+    of the rounded one's.
 
     Args:
         loc, log_scale: tensors that broadcast to (..., *X).
@@ -367,23 +403,39 @@ class DiscretizedLogistic(Cells):
 
 
 class LogisticMixture(DataDensity):
-    """Represent the levels of each pixel by a mixture of M discretized logistics over its channels (Salimans et al. 2017).
+    """Represent the levels of each pixel by a mixture of M discretized logistics over its channels
+    (Salimans et al. 2017).
 
-    All C channels of a pixel come from one component. With coefficients, the location of a channel moves linearly with the
-    channels before it, so that colours are not independent given z; such channels cannot be scored when some are missing.
+    All C channels of a pixel come from one component. With coefficients, the location of a channel
+    moves linearly with the channels before it, so that colours are not independent given z; such
+    channels cannot be scored when some are missing.
 
     Args:
-        logits: of the components, (..., M, *R), where *R are the dimensions of a datum without channels.
+        logits: of the components, (..., M, *R), where *R are the dimensions of a datum without
+            channels.
         loc, log_scale: in units of levels, (..., M, C, *R).
-        coefficients: (..., M, C (C - 1) / 2, *R), ordered (1 on 0), (2 on 0), (2 on 1); None for independent channels.
+        coefficients: (..., M, C (C - 1) / 2, *R), ordered (1 on 0), (2 on 0), (2 on 1); None for
+            independent channels.
         levels: how many.
         channelled: whether a datum is (C, *R); otherwise it is (*R) and C is 1.
     """
 
     def __init__(
-        self, logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor | None, levels: int, dims: int, channelled: bool
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        log_scale: Tensor,
+        coefficients: Tensor | None,
+        levels: int,
+        dims: int,
+        channelled: bool,
     ) -> None:
-        self.logits, self.loc, self.log_scale, self.coefficients = logits, loc, log_scale, coefficients
+        self.logits, self.loc, self.log_scale, self.coefficients = (
+            logits,
+            loc,
+            log_scale,
+            coefficients,
+        )
         self.levels, self.dims, self.channelled = levels, dims, channelled
         self.rest = dims - 1 if channelled else dims  # dimensions of *R
 
@@ -403,7 +455,8 @@ class LogisticMixture(DataDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the mixture's mean, channel by channel, each given the means of those before it; (..., *X)."""
+        """Return the mixture's mean, channel by channel, each given the means of those before it;
+        (..., *X)."""
         weights = torch.softmax(self.logits, -1 - self.rest)
         channels: list[Tensor] = []
         for c in range(self.loc.shape[-1 - self.rest]):
@@ -414,37 +467,54 @@ class LogisticMixture(DataDensity):
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         if observed is not None and self.coefficients is not None:
-            raise ValueError("expected every cell observed where channels are conditioned on each other; got missing ones")
+            raise ValueError(
+                "expected every cell observed where channels are conditioned on each other; got "
+                "missing ones"
+            )
         total = self._components(value, observed)
         return sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
 
     def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
-        """Return the density of missing channels given the observed ones, which say from which component a pixel comes."""
+        """Return the density of missing channels given the observed ones, which say from which
+        component a pixel comes."""
         if self.coefficients is not None:
-            raise ValueError("expected every cell observed where channels are conditioned on each other; got missing ones")
+            raise ValueError(
+                "expected every cell observed where channels are conditioned on each other; got "
+                "missing ones"
+            )
         logits = self._components(value, observed)
-        return LogisticMixture(logits, self.loc, self.log_scale, None, self.levels, self.dims, self.channelled)
+        return LogisticMixture(
+            logits, self.loc, self.log_scale, None, self.levels, self.dims, self.channelled
+        )
 
     def _components(self, value: Tensor, observed: Tensor | None) -> Tensor:
-        """Return the log-probability of each component and of what was observed of a pixel, (..., M, *R)."""
+        """Return the log-probability of each component and of what was observed of a pixel, (...,
+        M, *R)."""
         value = value.to(self.loc.dtype)
         channels = list(value.unbind(value.ndim - self.dims)) if self.channelled else [value]
-        channels = [x.unsqueeze(x.ndim - self.rest) for x in channels]  # (B, 1, *R): a place for the components
+        # (B, 1, *R): a place for the components
+        channels = [x.unsqueeze(x.ndim - self.rest) for x in channels]
         total = torch.log_softmax(self.logits, -1 - self.rest)
         for c, x in enumerate(channels):
             loc, log_scale = self._moved(c, channels[:c]), self.log_scale.select(-1 - self.rest, c)
             log_prob = _log_of_level(x, loc, log_scale, self.levels)
             if observed is not None:
-                mask = observed.select(observed.ndim - self.dims, c) if self.channelled else observed
+                mask = (
+                    observed.select(observed.ndim - self.dims, c) if self.channelled else observed
+                )
                 log_prob = torch.where(mask.unsqueeze(mask.ndim - self.rest), log_prob, 0.0)
             total = total + log_prob
         return total
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        chosen = (self.logits + gumbel_noise(self.logits, generator)).argmax(-1 - self.rest, keepdim=True)
+        chosen = (self.logits + gumbel_noise(self.logits, generator)).argmax(
+            -1 - self.rest, keepdim=True
+        )
         channels: list[Tensor] = []
         for c in range(self.loc.shape[-1 - self.rest]):
-            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(-1 - self.rest, chosen)
+            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(
+                -1 - self.rest, chosen
+            )
             log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, chosen)
             drawn = loc + torch.exp(log_scale) * torch.logit(uniform(loc, generator))
             channels.append(drawn.round().clamp(0, self.levels - 1).squeeze(-1 - self.rest))
@@ -452,7 +522,8 @@ class LogisticMixture(DataDensity):
 
 
 def _beyond_power(y: Tensor) -> Tensor:
-    """Return log(y!) - y log y + y for y >= 0, some log(2 pi y) / 2, without the large numbers that cancel in it.
+    """Return log(y!) - y log y + y for y >= 0, some log(2 pi y) / 2, without the large numbers that
+    cancel in it.
 
     In float32 the parts are rounded by a nat at counts of a million.
     """
@@ -460,7 +531,10 @@ def _beyond_power(y: Tensor) -> Tensor:
     near = torch.where(small, y, 1.0).clamp_min(1e-30)
     far = torch.where(small, 16.0, y)
     square = far**-2
-    series = 0.5 * (LOG_2PI + torch.log(far)) + (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / far
+    series = (
+        0.5 * (LOG_2PI + torch.log(far))
+        + (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / far
+    )
     return torch.where(small, torch.lgamma(near + 1) - near * torch.log(near) + near, series)
 
 
@@ -477,7 +551,9 @@ class Poisson(Cells):
     def cells(self, value: Tensor) -> Tensor:
         value = value.to(self.log_rate.dtype)
         apart = self.log_rate - torch.log(value.clamp_min(1))
-        body = torch.where(value > 0, value * (apart - torch.expm1(apart)), -torch.exp(self.log_rate))
+        body = torch.where(
+            value > 0, value * (apart - torch.expm1(apart)), -torch.exp(self.log_rate)
+        )
         return body - _beyond_power(value)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -485,9 +561,11 @@ class Poisson(Cells):
 
 
 class NegativeBinomial(Cells):
-    """Represent independent counts by mean and inverse dispersion: a Poisson whose rate is Gamma-distributed.
+    """Represent independent counts by mean and inverse dispersion: a Poisson whose rate is
+    Gamma-distributed.
 
-    The variance is mean + mean^2 / exp(log_inverse); as the inverse dispersion grows it becomes the Poisson.
+    The variance is mean + mean^2 / exp(log_inverse); as the inverse dispersion grows it becomes the
+    Poisson.
 
     Args:
         log_mean, log_inverse: tensors that broadcast to (..., *X).
@@ -503,21 +581,32 @@ class NegativeBinomial(Cells):
 
     def cells(self, value: Tensor) -> Tensor:
         value = value.to(self.log_mean.dtype)
-        # lgamma(x + r) - lgamma(r) - lgamma(x + 1) - r log(1 + mean / r) - x log(1 + r / mean), each large part as a difference
+        # lgamma(x + r) - lgamma(r) - lgamma(x + 1) - r log(1 + mean / r) - x log(1 + r / mean),
+        # each large part as a difference
         r = torch.exp(self.log_inverse)
         odds = self.log_mean - self.log_inverse
-        own = torch.log(value.clamp_min(1e-30)) - self.log_inverse  # the odds at which the mean would be the value
-        constant = _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - softplus(own)
-        return constant + r * (softplus(own) - softplus(odds)) + value * (softplus(-own) - softplus(-odds))
+        # the odds at which the mean would be the value
+        own = torch.log(value.clamp_min(1e-30)) - self.log_inverse
+        constant = (
+            _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - softplus(own)
+        )
+        return (
+            constant
+            + r * (softplus(own) - softplus(odds))
+            + value * (softplus(-own) - softplus(-odds))
+        )
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         r = torch.exp(self.log_inverse).expand(self.log_mean.shape).contiguous()
-        rate = torch._standard_gamma(r, generator=generator) * torch.exp(self.log_mean - self.log_inverse)
+        rate = torch._standard_gamma(r, generator=generator) * torch.exp(
+            self.log_mean - self.log_inverse
+        )
         return torch.poisson(rate, generator=generator)
 
 
 class ZeroInflated(Cells):
-    """Represent counts that are zero more often than a base density has them: with probability sigmoid(logit), and else by the base.
+    """Represent counts that are zero more often than a base density has them: with probability
+    sigmoid(logit), and else by the base.
 
     Args:
         base: the density over counts.
@@ -537,14 +626,17 @@ class ZeroInflated(Cells):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         counted = self.base.sample(generator)
-        return counted * torch.bernoulli(torch.sigmoid(-self.logit).expand_as(counted), generator=generator)
+        return counted * torch.bernoulli(
+            torch.sigmoid(-self.logit).expand_as(counted), generator=generator
+        )
 
 
 class Product(DataDensity):
     """Represent the columns of a table by densities over consecutive runs of them.
 
     Args:
-        parts: (number of columns, density over them) in the order in which they lie, together (..., columns).
+        parts: (number of columns, density over them) in the order in which they lie, together (...,
+            columns).
     """
 
     def __init__(self, parts: Sequence[tuple[int, Cells]]) -> None:
@@ -555,17 +647,30 @@ class Product(DataDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the means of columns that have one and the most probable codes of the others, (..., columns)."""
-        return torch.cat([d.logits.argmax(-2).to(d.logits.dtype) if isinstance(d, Categorical) else d.mean for _, d in self.parts], -1)
+        """Return the means of columns that have one and the most probable codes of the others,
+        (..., columns)."""
+        return torch.cat(
+            [
+                d.logits.argmax(-2).to(d.logits.dtype) if isinstance(d, Categorical) else d.mean
+                for _, d in self.parts
+            ],
+            -1,
+        )
 
     def point(self, weights: Tensor | None = None) -> Tensor:
         return torch.cat([_as_code(density, weights) for _, density in self.parts], -1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return torch.cat([density.sample(generator).to(torch.get_default_dtype()) for _, density in self.parts], -1)
+        return torch.cat(
+            [density.sample(generator).to(torch.get_default_dtype()) for _, density in self.parts],
+            -1,
+        )
 
     def standardised_residual(self, value: Tensor) -> Tensor:
-        pieces = [part.standardised_residual(x) for (_, part), x in zip(self.parts, self._pieces(value), strict=True)]
+        pieces = [
+            part.standardised_residual(x)
+            for (_, part), x in zip(self.parts, self._pieces(value), strict=True)
+        ]
         lead = torch.broadcast_shapes(*(x.shape[:-1] for x in pieces))
         return torch.cat([x.expand(*lead, -1) for x in pieces], -1)
 
@@ -573,7 +678,9 @@ class Product(DataDensity):
         masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
         pieces = zip(self.parts, self._pieces(value), masks, strict=True)
         scored = [density.log_prob(x, mask) for (_, density), x, mask in pieces]
-        precision = torch.float64 if any(s.dtype == torch.float64 for s in scored) else scored[0].dtype
+        precision = (
+            torch.float64 if any(s.dtype == torch.float64 for s in scored) else scored[0].dtype
+        )
         return torch.stack([s.to(precision) for s in scored]).sum(0)
 
 

@@ -1,7 +1,8 @@
-"""Judge codes: whether they depend on the data, whether the decoder uses them, and the role of each unit.
+"""Judge codes: whether they depend on the data, whether the decoder uses them, and the role of each
+unit.
 
-Each answer has three values. An absence is stated from an upper limit below a stated size, a presence from a test or a lower limit, and
-between them the data are not enough to tell.
+Each answer has three values. An absence is stated from an upper limit below a stated size, a
+presence from a test or a lower limit, and between them the data are not enough to tell.
 """
 
 from __future__ import annotations
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 
 Role = Literal["informative", "noise", "off", "unclear"]
 SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
-UNUSED = (0.05, 0.5)  # of the weighted rate: below the first the decoder does not use z, below the second not if chance does as well
-CHANCE = 0.01  # probability by chance, corrected for the choice of the weights, above which a use of z is not shown
-WORTH = (0.05, 0.25)  # nats, and of the weighted rate: a code that raises the objective by less is not worth its KL
+# of the weighted rate: below the first the decoder does not use z, below the second not if chance
+# does as well
+UNUSED = (0.05, 0.5)
+# probability by chance, corrected for the choice of the weights, above which a use of z is not
+# shown
+CHANCE = 0.01
+# nats, and of the weighted rate: a code that raises the objective by less is not worth its KL
+WORTH = (0.05, 0.25)
 UNSTRUCTURED = 1.15  # largest eigenvalue of correlations over that of shuffled cells
-VISIBLE = 1.4  # largest eigenvalue of independent cells, above which correlations are too hard to see to conclude that there are none
+# largest eigenvalue of independent cells, above which correlations are too hard to see to conclude
+# that there are none
+VISIBLE = 1.4
 SMALL_RATE = 1.0  # nats in all
 NEAR = 1.5  # of the threshold of the signal, up to which it is near
 FEW = 20  # data below which no absence is stated
@@ -34,43 +42,70 @@ UNIT_RATE = 0.05  # nats of KL above which a unit that does not depend on the da
 
 
 def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Return upper limits of each unit's activity, its mean posterior variance (None without one), and from how many codes.
+    """Return upper limits of each unit's activity, its mean posterior variance (None without one),
+    and from how many codes.
 
-    Whether q depends on its input is a property of the encoder: codes of training data show it as well as those of data held out.
+    Whether q depends on its input is a property of the encoder: codes of training data show it as
+    well as those of data held out.
     """
     means = [x for x in (m.mean, m.train_mean) if x is not None]
     variances = [x for x in (m.variance, m.train_variance) if x is not None]
     codes = np.concatenate(means).astype(np.float64)
-    activity = codes.var(0, ddof=1) * variance_factor(len(codes)) if len(codes) > 1 else np.full(codes.shape[1], math.inf)
-    return activity, np.concatenate(variances).mean(0, dtype=np.float64) if variances else None, len(codes)
+    activity = (
+        codes.var(0, ddof=1) * variance_factor(len(codes))
+        if len(codes) > 1
+        else np.full(codes.shape[1], math.inf)
+    )
+    return (
+        activity,
+        np.concatenate(variances).mean(0, dtype=np.float64) if variances else None,
+        len(codes),
+    )
 
 
 def collapsed(m: Measures) -> bool:
-    """Tell whether the encoder's output does not depend on its input, or does not change texts, up to the stated limits."""
+    """Tell whether the encoder's output does not depend on its input, or does not change texts, up
+    to the stated limits."""
     if m.n > 1 and m.reconstruction is not None and m.reconstruction.empty and m.rate < SMALL_RATE:
         return True
     return (silent(m) and not silence_unclear(m)) or faint(m)
 
 
 def faint(m: Measures) -> bool:
-    """Tell whether the signal is near its threshold, and the code is not shown to raise the objective.
+    """Tell whether the signal is near its threshold, and the code is not shown to raise the
+    objective.
 
-    The variance of means over few rows has an error, so a signal just above the threshold is no evidence of a code.
+    The variance of means over few rows has an error, so a signal just above the threshold is no
+    evidence of a code.
     """
-    if m.signal is None or m.rate >= SMALL_RATE or m.worth is None or m.worth.low > 0 or m.worth.n < FEW:
+    if (
+        m.signal is None
+        or m.rate >= SMALL_RATE
+        or m.worth is None
+        or m.worth.low > 0
+        or m.worth.n < FEW
+    ):
         return False
     return max(m.signal, _signal_limit(m)) < NEAR * SMALL_SIGNAL
 
 
 def unstructured(m: Measures) -> bool:
     """Tell whether cells are not correlated beyond chance, in data that would show it."""
-    return m.structure is not None and m.structure < UNSTRUCTURED and (m.visible is None or m.visible <= VISIBLE)
+    return (
+        m.structure is not None
+        and m.structure < UNSTRUCTURED
+        and (m.visible is None or m.visible <= VISIBLE)
+    )
 
 
 def _signal_limit(m: Measures) -> float:
     """Return the signal of the upper limits of activities, in nats, of all codes that were seen."""
     activity, variance, _ = codes_of(m)
-    return math.inf if variance is None else 0.5 * float(np.log1p(activity / np.maximum(variance, 1e-12)).sum())
+    return (
+        math.inf
+        if variance is None
+        else 0.5 * float(np.log1p(activity / np.maximum(variance, 1e-12)).sum())
+    )
 
 
 def silent(m: Measures) -> bool:
@@ -89,25 +124,33 @@ def silence_unclear(m: Measures) -> bool:
 
 
 def moving_units(m: Measures) -> np.ndarray:
-    """Tell which units' means depend on the data, (units,): they are active, or have a signal above 0.01 nats."""
+    """Tell which units' means depend on the data, (units,): they are active, or have a signal above
+    0.01 nats."""
     if m.variance is None:
         return m.activity > ACTIVE
-    return (m.activity > ACTIVE) | (0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL)
+    return (m.activity > ACTIVE) | (
+        0.5 * np.log1p(m.activity / m.variance.mean(0, dtype=np.float64)) > SMALL
+    )
 
 
 def off_units(m: Measures) -> np.ndarray:
-    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of activity and signal."""
+    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of
+    activity and signal."""
     activity, variance, _ = codes_of(m)
     still = activity <= 1.5 * ACTIVE
-    return ~moving_units(m) & (still if variance is None else still & (0.5 * np.log1p(activity / variance) <= 1.5 * SMALL))
+    return ~moving_units(m) & (
+        still if variance is None else still & (0.5 * np.log1p(activity / variance) <= 1.5 * SMALL)
+    )
 
 
 def use_of(case: Case) -> tuple[str, Paired, float]:
-    """Return whether the decoder uses z ("used", "unused" or "unclear"), the numbers, and the nats below which it is not used.
+    """Return whether the decoder uses z ("used", "unused" or "unclear"), the numbers, and the nats
+    below which it is not used.
 
-    Used: another row's z costs more than chance explains, and the lower limit of its mean or median is above 0. Unused: the upper limits of
-    both lie below a twentieth of the weighted rate or 0.01 nats; or chance explains them, and they lie below half of the weighted rate, so
-    that the code costs more than it can save. For a code of less than 1 nat see also `worthless`.
+    Used: another row's z costs more than chance explains, and the lower limit of its mean or median
+    is above 0. Unused: the upper limits of both lie below a twentieth of the weighted rate or 0.01
+    nats; or chance explains them, and they lie below half of the weighted rate, so that the code
+    costs more than it can save. For a code of less than 1 nat see also `worthless`.
     """
     m = case.measures
     assert m is not None
@@ -125,25 +168,34 @@ def use_of(case: Case) -> tuple[str, Paired, float]:
 def worthless(case: Case) -> bool:
     """Tell whether a small code does not raise the objective of unseen data.
 
-    Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode some of each row: the decoder uses that code, and
-    saves about what the KL costs. The upper limit of the rise must be small; for cells that are not correlated beyond chance, it is
-    enough that the lower limit is not above 0.
+    Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode some of each
+    row: the decoder uses that code, and saves about what the KL costs. The upper limit of the rise
+    must be small; for cells that are not correlated beyond chance, it is enough that the lower
+    limit is not above 0.
     """
     m = case.measures
     if m is None or m.worth is None or case.autoregressive or m.worth.low > 0 or m.worth.n < FEW:
         return False
     if m.rate >= SMALL_RATE and (not m.effects or "informative" in _own_roles(case)):
         return False
-    return m.worth.high < max(WORTH[0], WORTH[1] * case.beta * m.rate) or (case.beta <= 1 and unstructured(m))
+    return m.worth.high < max(WORTH[0], WORTH[1] * case.beta * m.rate) or (
+        case.beta <= 1 and unstructured(m)
+    )
 
 
 def unused(case: Case) -> bool:
-    """Tell whether the code depends on the data, but the decoder certainly does not use it or the objective gains nothing from it."""
-    return case.measures is not None and not collapsed(case.measures) and (use_of(case)[0] == "unused" or worthless(case))
+    """Tell whether the code depends on the data, but the decoder certainly does not use it or the
+    objective gains nothing from it."""
+    return (
+        case.measures is not None
+        and not collapsed(case.measures)
+        and (use_of(case)[0] == "unused" or worthless(case))
+    )
 
 
 def used(case: Case) -> bool:
-    """Tell whether the code depends on the data and the decoder certainly uses it; a small code must also raise the objective."""
+    """Tell whether the code depends on the data and the decoder certainly uses it; a small code
+    must also raise the objective."""
     m = case.measures
     if m is None or collapsed(m) or use_of(case)[0] != "used" or worthless(case):
         return False
@@ -151,15 +203,21 @@ def used(case: Case) -> bool:
 
 
 def aggregate_limits(m: Measures) -> tuple[float, float] | None:
-    """Return limits of the unit-wise KL of the aggregate posterior to the prior, in nats, summed over units.
+    """Return limits of the unit-wise KL of the aggregate posterior to the prior, in nats, summed
+    over units.
 
-    The lower one is the leave-one-out estimate less its error, the upper one the estimate with all codes plus its error.
+    The lower one is the leave-one-out estimate less its error, the upper one the estimate with all
+    codes plus its error.
     """
     found = m.aggregate or m.information
     if found is None or found.unit_kl_sum is None:
         return None
     reach = t_quantile(0.995, found.n - 1)
-    low = -math.inf if found.unit_kl_lower_sum is None else found.unit_kl_lower_sum[0] - reach * found.unit_kl_lower_sum[1]
+    low = (
+        -math.inf
+        if found.unit_kl_lower_sum is None
+        else found.unit_kl_lower_sum[0] - reach * found.unit_kl_lower_sum[1]
+    )
     return max(0.0, low), found.unit_kl_sum[0] + reach * found.unit_kl_sum[1]
 
 
@@ -169,7 +227,9 @@ def units_of(case: Case) -> tuple[Unit, ...]:
     if m is None:
         return ()
     activity, roles = m.activity, _own_roles(case)
-    useless = ("informative", "unclear") if unused(case) else ("informative",) if collapsed(m) else ()
+    useless = (
+        ("informative", "unclear") if unused(case) else ("informative",) if collapsed(m) else ()
+    )
     variance = None if m.variance is None else m.variance.mean(0, dtype=np.float64)
     rates = None if m.rates is None else m.rates.mean(0, dtype=np.float64)
     kl, low = (None if x is None else np.asarray(x).ravel() for x in _unit_kls(m))
@@ -211,12 +271,18 @@ def _own_roles(case: Case) -> list[Role]:
     """Judge each unit alone: what it certainly saves, against half of its weighted rate."""
     m = case.measures
     assert m is not None
-    rates = [None] * len(m.activity) if m.rates is None else m.rates.mean(0, dtype=np.float64).tolist()
+    rates = (
+        [None] * len(m.activity) if m.rates is None else m.rates.mean(0, dtype=np.float64).tolist()
+    )
     moving, off = moving_units(m).tolist(), off_units(m).tolist()
-    return [_own_role(case, m, unit, rate, moving[unit], off[unit]) for unit, rate in enumerate(rates)]
+    return [
+        _own_role(case, m, unit, rate, moving[unit], off[unit]) for unit, rate in enumerate(rates)
+    ]
 
 
-def _own_role(case: Case, m: Measures, unit: int, rate: float | None, moving: bool, off: bool) -> Role:
+def _own_role(
+    case: Case, m: Measures, unit: int, rate: float | None, moving: bool, off: bool
+) -> Role:
     paid = bool(m.activity[unit] > ACTIVE) or (rate is not None and rate > UNIT_RATE)
     if not paid and not moving:
         return "off" if off or m.n >= FEW else "unclear"

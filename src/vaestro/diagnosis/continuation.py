@@ -1,10 +1,12 @@
-"""Train a copy of the kept weights a little further, to see whether more training would still raise the validation objective.
+"""Train a copy of the kept weights a little further, to see whether more training would still raise
+the validation objective.
 
-The curve of a finished run ends flat because its learning rate was lowered to zero, whether the model had converged or not. So a copy of
-the weights is trained at the run's peak rate, held constant, for a fifth of the run's steps; the weights of the second half are
-averaged, which removes the noise of the high rate (Polyak and Juditsky 1992). The same validation data with the same noise are scored
-before and after. What is gained is part of what a longer run gains, so a gain shows that the run was too short, and none does not show
-that it was long enough.
+The curve of a finished run ends flat because its learning rate was lowered to zero, whether the
+model had converged or not. So a copy of the weights is trained at the run's peak rate, held
+constant, for a fifth of the run's steps; the weights of the second half are averaged, which removes
+the noise of the high rate (Polyak and Juditsky 1992). The same validation data with the same noise
+are scored before and after. What is gained is part of what a longer run gains, so a gain shows that
+the run was too short, and none does not show that it was long enough.
 """
 
 from __future__ import annotations
@@ -54,7 +56,10 @@ class Continuation:
 
     def words(self) -> str:
         """Say what the steps cost and gained."""
-        taken = f"{self.steps:,} further steps of a copy at a constant learning rate of {self.lr:.2g} ({self.share:.0%} of the run)"
+        taken = (
+            f"{self.steps:,} further steps of a copy at a constant learning rate of "
+            f"{self.lr:.2g} ({self.share:.0%} of the run)"
+        )
         change = plus_minus((self.gain.mean, self.gain.stderr))
         return f"{taken} raise the objective of {self.gain.n:,} validation data by {change} nats"
 
@@ -77,7 +82,8 @@ def continued(
     seed: int = 0,
     freeze: Sequence[str] = (),
 ) -> Continuation | None:
-    """Train a copy of a model further and score validation data before and after; None where that is impossible or says nothing.
+    """Train a copy of a model further and score validation data before and after; None where that
+    is impossible or says nothing.
 
     Args:
         model: the model, with the weights in use; it stays as it is.
@@ -96,9 +102,13 @@ def continued(
         return None  # a discriminator that a penalty learns is not kept
     device = next(model.parameters()).device
     # Of streamed data as many rows as memory holds: they are drawn in a random order.
-    source = in_space(train.spread(further * batch) if isinstance(train.values, Streamed) else train, model.space)
+    source = in_space(
+        train.spread(further * batch) if isinstance(train.values, Streamed) else train, model.space
+    )
     copied = copy.deepcopy(model)
-    frozen = {id(p) for name, part in copied.named_children() if name in freeze for p in part.parameters()}
+    frozen = {
+        id(p) for name, part in copied.named_children() if name in freeze for p in part.parameters()
+    }
     parameters = [p for p in copied.parameters() if id(p) not in frozen and p.requires_grad]
     if not parameters or not len(source):
         return None
@@ -106,20 +116,39 @@ def continued(
     before = objective_scores(model.eval(), objective, scored, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "continue"))
-        finite = _train(copied.train(), parameters, optimizer(parameters), source, objective, further, batch, lr, clip, seed)
+        finite = _train(
+            copied.train(),
+            parameters,
+            optimizer(parameters),
+            source,
+            objective,
+            further,
+            batch,
+            lr,
+            clip,
+            seed,
+        )
     if not finite:
         return None
     if "likelihood" not in freeze:
         pairs = (
             (b, copied.noise(1, len(b), torch_generator(device, seed, "continue fit", i)))
-            for i, b in enumerate(in_space(train.spread(ROWS).fixed(), model.space).chunks(model.space.chunk, device))
+            for i, b in enumerate(
+                in_space(train.spread(ROWS).fixed(), model.space).chunks(model.space.chunk, device)
+            )
         )
         copied.eval().fit_to_data(pairs)
     gains = objective_scores(copied.eval(), objective, scored, seed) - before
     if not np.isfinite(gains).all():
         return None
-    # A term on the rate may be steep (a capacity, whose weight is 100), and then wavers more than the rest gains: both have to rise.
-    return Continuation(further, further / steps, lr, min((Paired.of(gain) for gain in gains), key=lambda gain: gain.mean))
+    # A term on the rate may be steep (a capacity, whose weight is 100), and then wavers more than
+    # the rest gains: both have to rise.
+    return Continuation(
+        further,
+        further / steps,
+        lr,
+        min((Paired.of(gain) for gain in gains), key=lambda gain: gain.mean),
+    )
 
 
 def _train(
@@ -134,7 +163,8 @@ def _train(
     clip: float,
     seed: int,
 ) -> bool:
-    """Take steps at a constant rate, after a tenth of them in which it rises, and leave the average of the second half in the model.
+    """Take steps at a constant rate, after a tenth of them in which it rises, and leave the average
+    of the second half in the model.
 
     Returns whether all numbers stayed finite.
     """
@@ -144,7 +174,9 @@ def _train(
     average: list[Tensor] = []
     taken = 0
     for step in range(steps):
-        some = rows.gather(order(step)[None], device, seed=derive(seed, "continue"), stream=step, place=(0, batch))[0]
+        some = rows.gather(
+            order(step)[None], device, seed=derive(seed, "continue"), stream=step, place=(0, batch)
+        )[0]
         noise = model.noise(objective.k, batch, torch_generator(device, seed, "continue", step))
         loss = objective(model, some, number, noise).loss
         gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -167,8 +199,11 @@ def _train(
 
 
 @torch.inference_mode()
-def objective_scores(model: LatentModel, objective: Objective, rows: Rows, seed: int, draws: int = DRAWS) -> np.ndarray:
-    """Return the objective of each datum at the end of all schedules, penalties left out, in nats: (1, N); larger is better.
+def objective_scores(
+    model: LatentModel, objective: Objective, rows: Rows, seed: int, draws: int = DRAWS
+) -> np.ndarray:
+    """Return the objective of each datum at the end of all schedules, penalties left out, in nats:
+    (1, N); larger is better.
 
     With a term in place of the rate, (2, N): the objective and -distortion.
     """
@@ -177,7 +212,11 @@ def objective_scores(model: LatentModel, objective: Objective, rows: Rows, seed:
     k = objective.k if objective.k > 1 else draws
     out = []
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
-        drawn = model.draw(batch, k, noise=model.noise(k, len(batch), torch_generator(device, seed, "continue score", i)))
+        drawn = model.draw(
+            batch,
+            k,
+            noise=model.noise(k, len(batch), torch_generator(device, seed, "continue score", i)),
+        )
         out.append(_of_each(objective, drawn, number).double())
     return torch.cat(out, 1).cpu().numpy()
 
@@ -186,15 +225,22 @@ def _of_each(objective: Objective, draws: Draws, step: Tensor) -> Tensor:
     weighted = draws.weighted(objective.beta(step))
     if objective.rate is None:
         return objective.bound(weighted).unsqueeze(0)
-    return torch.stack([draws.mean_log_px - weighted.weight * objective.rate(weighted, step), draws.mean_log_px])
+    return torch.stack(
+        [draws.mean_log_px - weighted.weight * objective.rate(weighted, step), draws.mean_log_px]
+    )
 
 
-def worsened(before: LatentModel, after: LatentModel, rows: Rows, objective: Objective, seed: int = 0) -> Paired | None:
-    """Compare the objective of the same data under two sets of weights: what `before` has more, in nats; None if it is not finite."""
+def worsened(
+    before: LatentModel, after: LatentModel, rows: Rows, objective: Objective, seed: int = 0
+) -> Paired | None:
+    """Compare the objective of the same data under two sets of weights: what `before` has more, in
+    nats; None if it is not finite."""
     scored = in_space(rows.spread(ROWS).fixed(), after.space)
     if len(scored) < 3:
         return None
-    first, last = (objective_scores(model.eval(), objective, scored, seed, 1)[0] for model in (before, after))
+    first, last = (
+        objective_scores(model.eval(), objective, scored, seed, 1)[0] for model in (before, after)
+    )
     if not np.isfinite(first).all():
         return None
     lost = np.where(np.isfinite(last), first - last, math.inf)

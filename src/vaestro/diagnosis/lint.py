@@ -16,7 +16,8 @@ from vaestro.diagnosis.remedies import HIGH_LR, Remedies
 from vaestro.objectives import Schedule
 from vaestro.spaces import Kind
 
-FEW_ROWS, WEIGHTS_EACH = 2000, 500  # training data, and weights for each, from which overfitting is to be expected
+# training data, and weights for each, from which overfitting is to be expected
+FEW_ROWS, WEIGHTS_EACH = 2000, 500
 FEW_VALID = 30
 TOTALS = 200  # data whose totals are compared with their library
 LEFT = 0.5  # share of the data's variance that a fixed variance may take
@@ -58,10 +59,16 @@ def lint(plan: Plan) -> list[Finding]:
 def _weight(plan: Plan) -> Finding | None:
     last = plan.beta.value
     if last == 0:
-        said = "beta 0: the loss has no term for the prior. Prior samples may be far from all codes, and the bound far below log p(x)"
+        said = (
+            "beta 0: the loss has no term for the prior. Prior samples may be far from all "
+            "codes, and the bound far below log p(x)"
+        )
         return Finding("weight of the KL", "warning", said, plan.remedy.with_beta(1.0))
     if last > 1:
-        said = f"beta {last:g}: units become inactive that would raise the bound; the reported bound is unweighted"
+        said = (
+            f"beta {last:g}: units become inactive that would raise the bound; the reported "
+            f"bound is unweighted"
+        )
         return Finding("weight of the KL", "note", said, plan.remedy.with_beta(1.0))
     return None
 
@@ -70,15 +77,24 @@ def _library(plan: Plan) -> Finding | None:
     """Find a library that is the sum of the modelled counts."""
     name = plan.remedy.library
     rows = plan.data.train.spread(TOTALS)
-    if name is None or rows.given is None or rows.given_space is None or name not in rows.given_space.names:
+    if (
+        name is None
+        or rows.given is None
+        or rows.given_space is None
+        or name not in rows.given_space.names
+    ):
         return None
-    library = np.asarray(rows.given_space.outward(rows.given, exact=False).columns[name].data, np.float64)
+    library = np.asarray(
+        rows.given_space.outward(rows.given, exact=False).columns[name].data, np.float64
+    )
     totals = rows.fixed().batch(slice(0, len(rows))).x.flatten(1).double().sum(1).numpy()
     if not np.allclose(library, totals, rtol=1e-3, atol=0.5):
         return None
     said = (
-        f"{name} is the sum of the modelled counts: p(x | {name}) then conditions on a function of x, and its bound cannot be compared "
-        "with that of a model without this condition. A library is a total of cells that are not modelled, or of the whole sample"
+        f"{name} is the sum of the modelled counts: p(x | {name}) then conditions on a function "
+        f"of x, and its bound cannot be compared "
+        "with that of a model without this condition. A library is a total of cells that are not "
+        "modelled, or of the whole sample"
     )
     return Finding("library of its own counts", "warning", said)
 
@@ -90,16 +106,25 @@ def _schedule(plan: Plan) -> Finding | None:
     late = float(plan.beta(torch.tensor(0.9 * plan.steps, dtype=torch.float64)))
     if math.isclose(late, last, rel_tol=1e-6, abs_tol=1e-9):
         return None
-    said = f"the weight of the KL is still moving in the last tenth of the run ({late:.3g} of {last:g})"
+    said = (
+        f"the weight of the KL is still moving in the last tenth of the run ({late:.3g} of "
+        f"{last:g})"
+    )
     return Finding("schedule too long", "warning", said, plan.remedy.shorter_schedule(last))
 
 
 def _length(plan: Plan) -> Finding | None:
     if plan.epochs < 1:
-        said = f"{plan.steps:,} steps of {plan.batch} see {plan.epochs:.0%} of the {len(plan.data.train):,} training data once"
+        said = (
+            f"{plan.steps:,} steps of {plan.batch} see {plan.epochs:.0%} of the "
+            f"{len(plan.data.train):,} training data once"
+        )
         return Finding("short run", "warning", said)
     if plan.epochs < ENOUGH:
-        said = f"{plan.epochs:.1f} epochs: convergence cannot be judged with fewer than {ENOUGH} validations"
+        said = (
+            f"{plan.epochs:.1f} epochs: convergence cannot be judged with fewer than {ENOUGH} "
+            f"validations"
+        )
         return Finding("short run", "note", said)
     return None
 
@@ -108,7 +133,11 @@ def _few_data(plan: Plan) -> Finding | None:
     rows = len(plan.data.train)
     if rows >= FEW_ROWS or plan.parameters < WEIGHTS_EACH * rows:
         return None
-    kept = "" if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid) else ". The best weights by validation are kept"
+    kept = (
+        ""
+        if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid)
+        else ". The best weights by validation are kept"
+    )
     said = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
     return Finding("few data", "note", said)
 
@@ -118,7 +147,9 @@ def _validation(plan: Plan) -> Finding | None:
     if rows >= FEW_VALID:
         return None
     said = f"{rows} validation data: " + (
-        "early stopping and the choice of the best weights need validation data" if not rows else "their bound has a large error"
+        "early stopping and the choice of the best weights need validation data"
+        if not rows
+        else "their bound has a large error"
     )
     return Finding("little validation", "warning" if not rows else "note", said)
 
@@ -133,7 +164,8 @@ def _fixed_variance(plan: Plan) -> Finding | None:
     if not there > 0 or variance < LEFT * there:
         return None
     said = (
-        f"the fixed variance is {variance:g}, and the data have {there:.3g} per cell: little is left to explain, so units will be inactive"
+        f"the fixed variance is {variance:g}, and the data have {there:.3g} per cell: little "
+        f"is left to explain, so units will be inactive"
     )
     return Finding("variance that does not fit", "warning", said, plan.remedy.learned_variance())
 
@@ -148,13 +180,28 @@ def _many_units(plan: Plan) -> Finding | None:
 
 def _rate(plan: Plan) -> Finding | None:
     lr: Any = plan.remedy.config.get("lr")
-    if not isinstance(lr, float) or lr <= HIGH_LR or not str(plan.remedy.config.get("optimizer")).startswith("adam"):
+    if (
+        not isinstance(lr, float)
+        or lr <= HIGH_LR
+        or not str(plan.remedy.config.get("optimizer")).startswith("adam")
+    ):
         return None
     return Finding(
-        "high learning rate", "warning", f"a learning rate of {lr:g} is high for AdamW (default 0.002)", plan.remedy.again("lr", lr=0.002)
+        "high learning rate",
+        "warning",
+        f"a learning rate of {lr:g} is high for AdamW (default 0.002)",
+        plan.remedy.again("lr", lr=0.002),
     )
 
 
 RULES: tuple[Callable[[Plan], Finding | None], ...] = (
-    _weight, _library, _schedule, _length, _few_data, _validation, _fixed_variance, _many_units, _rate,
-)  # fmt: skip
+    _weight,
+    _library,
+    _schedule,
+    _length,
+    _few_data,
+    _validation,
+    _fixed_variance,
+    _many_units,
+    _rate,
+)

@@ -1,8 +1,10 @@
-"""What is measured on a model and data, for the rules to judge: each number once, and nothing judged here.
+"""What is measured on a model and data, for the rules to judge: each number once, and nothing
+judged here.
 
-The code's dependence on the data, and the decoder's on the code, are two questions. The first is answered by the encoder alone: does
-E[z | x] vary with x? The second by the decoder: what does the distortion cost with another datum's z in place of a datum's own, or with
-a draw of the prior in place of one unit?
+The code's dependence on the data, and the decoder's on the code, are two questions. The first is
+answered by the encoder alone: does E[z | x] vary with x? The second by the decoder: what does the
+distortion cost with another datum's z in place of a datum's own, or with a draw of the prior in
+place of one unit?
 """
 
 from __future__ import annotations
@@ -38,9 +40,13 @@ BINS = 60
 SATURATED = 0.75  # of the limit of the log-variance
 REPEATS = 8
 CELLS, CELL_ROWS = 256, 4000  # what the search for structure looks at
-EXCHANGED, MOST_OTHERS = 4000, 16  # latents of other data that are decoded for one datum's: in all at least, and for each datum at most
+# latents of other data that are decoded for one datum's: in all at least, and for each datum at
+# most
+EXCHANGED, MOST_OTHERS = 4000, 16
 CONSTANTS, CONSTANT_ROWS = 15, 500  # codes that are tried for all data, and data they are tried on
-FEW = 100  # data that no step and no choice of weights has seen, below which those that chose the weights are added
+# data that no step and no choice of weights has seen, below which those that chose the weights are
+# added
+FEW = 100
 
 
 @dataclass(eq=False)
@@ -50,31 +56,39 @@ class Measures:
     Args:
         split: of the data that were held out, or "train" where there are none; n of them.
         rate, distortion: means of the ELBO's parts there.
-        mean, variance, rates: of q for each datum, (N, units); variance and rates None for families without.
-        z_mean, z_std: of draws of the aggregate posterior; histogram and prior_histogram (units, bins) over edges.
+        mean, variance, rates: of q for each datum, (N, units); variance and rates None for families
+            without.
+        z_mean, z_std: of draws of the aggregate posterior; histogram and prior_histogram (units,
+            bins) over edges.
         effects: {unit: (effect, standard error)}, of the prior's draw in a unit's place.
-        own, other, gain: distortion with a datum's own z, with another's (or its prior's, where that depends on what is given), and
-            the difference with its paired error.
-        valid, train: ELBO of data held out and of training data with the same weights, each (mean, standard error, n); train is None
-            where nothing is held out.
+        own, other, gain: distortion with a datum's own z, with another's (or its prior's, where
+            that depends on what is given), and the difference with its paired error.
+        valid, train: ELBO of data held out and of training data with the same weights, each (mean,
+            standard error, n); train is None where nothing is held out.
         information: of the aggregate posterior.
         saturated: share of log-variances near their limit; None where there is no limit.
-        residual: mean standardised residual, (x - mean)^2 / variance for a Gaussian likelihood; None for one without a scale.
-        gradient_noise: the share of the variance of the encoder's gradient, from step to step, that the draws of z make; None
-            where it was not measured.
-        structure: the largest eigenvalue of the correlations between cells, over what independent cells of as many data would
-            have; None where there are too few.
-        visible: the smallest such eigenvalue, of correlations in the population, that these data can show.
-        use: by how much another datum's z, averaged over several, raises the distortion of each datum of `use_split`, with the p-value of
-            the rank test against chance, corrected for `chosen`; None where there are fewer than three data.
-        worth: by how much the code raises the objective of each of these data: the distortion with the one z that is best for all, less
-            that with a datum's own z and the weighted rate; None where there is no such z.
-        chosen: number of validations among which the weights were chosen by data of `use_split`; 0 if they had no part in it.
+        residual: mean standardised residual, (x - mean)^2 / variance for a Gaussian likelihood;
+            None for one without a scale.
+        gradient_noise: the share of the variance of the encoder's gradient, from step to step, that
+            the draws of z make; None where it was not measured.
+        structure: the largest eigenvalue of the correlations between cells, over what independent
+            cells of as many data would have; None where there are too few.
+        visible: the smallest such eigenvalue, of correlations in the population, that these data
+            can show.
+        use: by how much another datum's z, averaged over several, raises the distortion of each
+            datum of `use_split`, with the p-value of the rank test against chance, corrected for
+            `chosen`; None where there are fewer than three data.
+        worth: by how much the code raises the objective of each of these data: the distortion with
+            the one z that is best for all, less that with a datum's own z and the weighted rate;
+            None where there is no such z.
+        chosen: number of validations among which the weights were chosen by data of `use_split`; 0
+            if they had no part in it.
         limits: {unit: (low, high)}, of the effects, together at the level of 95 %.
         train_mean, train_variance: of q for each training datum, (N, units).
         aggregate: information of the training data.
-        scales: {column of a table, or "": (mean, low, high)} of the standardised residual of training data, 1 where a scale that is
-            learned has reached its optimum; the limits hold for all columns together at the level of 95 %.
+        scales: {column of a table, or "": (mean, low, high)} of the standardised residual of
+            training data, 1 where a scale that is learned has reached its optimum; the limits hold
+            for all columns together at the level of 95 %.
         reconstruction: of texts; None for other data.
     """
 
@@ -120,10 +134,16 @@ class Measures:
 
     @cached_property
     def signal(self) -> float | None:
-        """Return what the means of all units tell of the data (see `loop.signal`), which is zero if none depends on them."""
+        """Return what the means of all units tell of the data (see `loop.signal`), which is zero if
+        none depends on them."""
         if self.variance is None:
             return None
-        return float(signal(torch.from_numpy(self.activity), torch.from_numpy(self.variance.astype(np.float64).mean(0))).sum())
+        return float(
+            signal(
+                torch.from_numpy(self.activity),
+                torch.from_numpy(self.variance.astype(np.float64).mean(0)),
+            ).sum()
+        )
 
 
 def measure(
@@ -161,21 +181,36 @@ def measure(
     if not alone:
         scores = _scores(model, trained, found, seed)
         found.train = (*mean_and_error(scores), len(trained))
-        fresh = None if unseen is None or not len(unseen) else in_space(unseen.spread(limit).fixed(), model.space)
+        fresh = (
+            None
+            if unseen is None or not len(unseen)
+            else in_space(unseen.spread(limit).fixed(), model.space)
+        )
         sets = [scored] if fresh is None else [fresh] if len(fresh) >= FEW else [fresh, scored]
         sets = [rows for rows in sets if len(rows) > 2]
         if sets:
-            _use(model, found, sets, [validations if rows is scored else 0 for rows in sets], passes, seed)
+            _use(
+                model,
+                found,
+                sets,
+                [validations if rows is scored else 0 for rows in sets],
+                passes,
+                seed,
+            )
             found.worth = _worth(model, trained, sets, objective.beta.value, seed)
     found.effects, found.limits = _effects(model, scored, found, passes // 2, seed)
     if getattr(getattr(model, "posterior", None), "scored_anywhere", True):
         most = max(2, math.isqrt(PAIRS // units))
         if len(scored) > 2:
-            found.information = evaluate(model, scored, k=1, methods=f"information:n={min(len(scored), most)}", seed=seed).information
+            found.information = evaluate(
+                model, scored, k=1, methods=f"information:n={min(len(scored), most)}", seed=seed
+            ).information
         found.aggregate = found.information
         if not alone and len(trained) > 2:
             codes = in_space(train.spread(min(most, CODES)).fixed(), model.space)
-            found.aggregate = evaluate(model, codes, k=1, methods=f"information:n={len(codes)}", seed=seed).information
+            found.aggregate = evaluate(
+                model, codes, k=1, methods=f"information:n={len(codes)}", seed=seed
+            ).information
     found.gradient_noise = _gradient_noise(model, train, objective, batch, seed)
     found.structure, found.visible = _structure(trained, seed)
     found.reconstruction = reconstructed(model, scored)
@@ -183,8 +218,11 @@ def measure(
 
 
 @torch.inference_mode()
-def _use(model: LatentModel, found: Measures, sets: list[Rows], chosen: list[int], passes: int, seed: int) -> None:
-    """Measure whether the decoder uses z. Only rows on which the weights were chosen are corrected for that choice."""
+def _use(
+    model: LatentModel, found: Measures, sets: list[Rows], chosen: list[int], passes: int, seed: int
+) -> None:
+    """Measure whether the decoder uses z. Only rows on which the weights were chosen are corrected
+    for that choice."""
     parts = [_exchanged(model, rows, passes, seed) for rows in sets]
     p = combined([rank_test([part]) for part in parts], chosen)
     found.use = Paired.of(np.concatenate([others.mean(0) - own for others, own in parts]), p=p)
@@ -193,8 +231,11 @@ def _use(model: LatentModel, found: Measures, sets: list[Rows], chosen: list[int
 
 
 @torch.inference_mode()
-def _worth(model: LatentModel, trained: Rows, sets: list[Rows], beta: float, seed: int) -> Paired | None:
-    """Compare with a code that is the same for all data: of some draws of the prior, and its mean, the best for training data."""
+def _worth(
+    model: LatentModel, trained: Rows, sets: list[Rows], beta: float, seed: int
+) -> Paired | None:
+    """Compare with a code that is the same for all data: of some draws of the prior, and its mean,
+    the best for training data."""
     device = next(model.parameters()).device
     some = trained.spread(CONSTANT_ROWS)
     batch = some.batch(slice(0, 1), device)
@@ -205,28 +246,39 @@ def _worth(model: LatentModel, trained: Rows, sets: list[Rows], beta: float, see
     if not model.alphabet:
         one.append(torch.zeros_like(one[0][:1]))
     constants = torch.cat(one)
-    costs = [_distortions(model, some, z.expand(len(some), *z.shape), seed).mean() for z in constants]
+    costs = [
+        _distortions(model, some, z.expand(len(some), *z.shape), seed).mean() for z in constants
+    ]
     best = constants[int(np.argmin(costs))]
     saved = []
     for rows in sets:
         base, first = _distortions(model, rows, best.expand(len(rows), *best.shape), seed), 0
         k = max(1, min(MOST_OTHERS, EXCHANGED // len(rows)))
         for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
-            draws = model.draw(batch, k, noise=model.noise(k, len(batch), torch_generator(device, seed, "worth", i)))
+            draws = model.draw(
+                batch,
+                k,
+                noise=model.noise(k, len(batch), torch_generator(device, seed, "worth", i)),
+            )
             own = (draws.distortion + beta * draws.total_rate).double().cpu().numpy()
             saved.append(base[first : first + len(own)] - own)
             first += len(own)
     return Paired.of(np.concatenate(saved))
 
 
-def _exchanged(model: LatentModel, rows: Rows, passes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distortion of each of N data with R other data's z (R, N), and with its own (N,)."""
+def _exchanged(
+    model: LatentModel, rows: Rows, passes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distortion of each of N data with R other data's z (R, N), and with its own
+    (N,)."""
     device = next(model.parameters()).device
     n = len(rows)
     repeats = int(max(1, min(n - 1, MOST_OTHERS, EXCHANGED // n, passes // (4 * n))))
     z, own, shared = [], [], True
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
-        draws = model.draw(batch, 1, noise=model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i)))
+        draws = model.draw(
+            batch, 1, noise=model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i))
+        )
         z.append(draws.z[0])
         own.append(draws.distortion)
         shared = shared and draws.shared_prior
@@ -241,7 +293,11 @@ def _exchanged(model: LatentModel, rows: Rows, passes: int, seed: int) -> tuple[
         else:  # under a prior of the conditions another datum's z would differ by those too
             instead = torch.cat(
                 [
-                    model.draw_prior(len(batch), batch.given, torch_generator(device, seed, "diagnose prior", shift, i))
+                    model.draw_prior(
+                        len(batch),
+                        batch.given,
+                        torch_generator(device, seed, "diagnose prior", shift, i),
+                    )
                     for i, batch in enumerate(rows.chunks(model.space.chunk, device))
                 ]
             )
@@ -252,7 +308,10 @@ def _exchanged(model: LatentModel, rows: Rows, passes: int, seed: int) -> tuple[
 @torch.inference_mode()
 def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
     device = next(model.parameters()).device
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("mean", "variance", "rates", "z", "prior", "own", "elbo", "total", "residual")}
+    kept: dict[str, list[Tensor]] = {
+        name: []
+        for name in ("mean", "variance", "rates", "z", "prior", "own", "elbo", "total", "residual")
+    }
     near = every = 0.0
     shared = True
     limit = getattr(getattr(model, "posterior", None), "limit", None)
@@ -270,7 +329,11 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
         if draws.rate[0].flatten(1).shape[1] == math.prod(model.units):
             kept["rates"].append(draws.rate[0].flatten(1))
         kept["z"].append(draws.z[0])
-        kept["prior"].append(model.draw_prior(len(batch), batch.given, torch_generator(device, seed, "diagnose prior", i)))
+        kept["prior"].append(
+            model.draw_prior(
+                len(batch), batch.given, torch_generator(device, seed, "diagnose prior", i)
+            )
+        )
         kept["own"].append(draws.distortion)
         kept["total"].append(draws.total_rate)
         kept["elbo"].append(elbo(draws))
@@ -279,11 +342,14 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
             kept["residual"].append(standard)
     z, prior = torch.cat(kept["z"]), torch.cat(kept["prior"])
     own = _double(kept["own"])
-    # Another datum's z: any but its own, the same for every call; under a prior of the conditions, a draw of that.
+    # Another datum's z: any but its own, the same for every call; under a prior of the conditions,
+    # a draw of that.
     away = torch.from_numpy(_derangement(len(z), seed)).to(device)
     other = _distortions(model, rows, z[away] if shared else prior, seed)
     flat, flat_prior = z.flatten(1).cpu().numpy(), prior.flatten(1).cpu().numpy()
-    reach = max(4.0, float(np.quantile(np.abs(flat), 0.999)), float(np.quantile(np.abs(flat_prior), 0.999)))
+    reach = max(
+        4.0, float(np.quantile(np.abs(flat), 0.999)), float(np.quantile(np.abs(flat_prior), 0.999))
+    )
     edges = np.linspace(-reach, reach, BINS + 1)
     return Measures(
         split=rows.name,
@@ -308,7 +374,8 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
 
 
 def _residuals(model: LatentModel, batch: Batch, draws: Draws, noise: Tensor) -> Tensor | None:
-    """Return the standardised residual of each datum, mean over observed cells, of a table of each column: (B, columns or 1).
+    """Return the standardised residual of each datum, mean over observed cells, of a table of each
+    column: (B, columns or 1).
 
     NaN where nothing was observed; None for a likelihood without a scale.
     """
@@ -330,7 +397,8 @@ def _double(parts: list[Tensor]) -> np.ndarray:
 
 
 def _derangement(n: int, seed: int) -> np.ndarray:
-    """Return a permutation that leaves nothing in its place (for n > 1): a cycle through all in a random order."""
+    """Return a permutation that leaves nothing in its place (for n > 1): a cycle through all in a
+    random order."""
     order = numpy_generator(seed, "diagnose", "other").permutation(n)
     away = np.empty(n, np.int64)
     away[order] = np.roll(order, 1)
@@ -338,9 +406,12 @@ def _derangement(n: int, seed: int) -> np.ndarray:
 
 
 def _histogram(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return densities over edges of each column, (units, bins); what lies outside counts to the last bin."""
+    """Return densities over edges of each column, (units, bins); what lies outside counts to the
+    last bin."""
     inside = np.clip(x, edges[0], edges[-1])
-    return np.stack([np.histogram(column, edges, density=True)[0] for column in inside.T]).astype(np.float32)
+    return np.stack([np.histogram(column, edges, density=True)[0] for column in inside.T]).astype(
+        np.float32
+    )
 
 
 @torch.inference_mode()
@@ -348,7 +419,9 @@ def _distortions(model: LatentModel, rows: Rows, z: Tensor, seed: int) -> np.nda
     """Return -log p(x | z) of each datum at given latents (N, *Z)."""
     out, first = [], 0
     for i, batch in enumerate(rows.chunks(model.space.chunk, z.device)):
-        jitter = model.parts(model.noise(1, len(batch), torch_generator(z.device, seed, "diagnose", i)))[1]
+        jitter = model.parts(
+            model.noise(1, len(batch), torch_generator(z.device, seed, "diagnose", i))
+        )[1]
         log_px, _ = model.log_terms(batch, z[first : first + len(batch)].unsqueeze(0), jitter)
         out.append(-log_px[0])
         first += len(batch)
@@ -357,7 +430,8 @@ def _distortions(model: LatentModel, rows: Rows, z: Tensor, seed: int) -> np.nda
 
 @torch.inference_mode()
 def _scores(model: LatentModel, rows: Rows, found: Measures, seed: int) -> np.ndarray:
-    """Return the ELBO of each training datum, from one draw, (N,); note q's means and variances, and how scales fit."""
+    """Return the ELBO of each training datum, from one draw, (N,); note q's means and variances,
+    and how scales fit."""
     device = next(model.parameters()).device
     out, means, variances, residuals = [], [], [], []
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
@@ -388,9 +462,11 @@ def _scores(model: LatentModel, rows: Rows, found: Measures, seed: int) -> np.nd
 def _effects(
     model: LatentModel, rows: Rows, found: Measures, passes: int, seed: int
 ) -> tuple[dict[int, tuple[float, float]], dict[int, tuple[float, float]]]:
-    """Replace one unit at a time, those with the largest rate, by a draw of the prior: the change of the distortion, in nats.
+    """Replace one unit at a time, those with the largest rate, by a draw of the prior: the change
+    of the distortion, in nats.
 
-    Returns means and standard errors by unit, and limits of mean and median together, corrected for the number of units.
+    Returns means and standard errors by unit, and limits of mean and median together, corrected for
+    the number of units.
     """
     device = next(model.parameters()).device
     weight = found.activity if found.rates is None else found.rates.mean(0)
@@ -406,11 +482,14 @@ def _effects(
             noise = model.noise(1, len(batch), torch_generator(device, *where))
             draws, jitter = model.draw(batch, 1, noise=noise), model.parts(noise)[1]
             z = draws.z.flatten(2)
-            fresh = model.draw_prior(len(batch), batch.given, torch_generator(device, *where, "prior")).flatten(1)
+            fresh = model.draw_prior(
+                len(batch), batch.given, torch_generator(device, *where, "prior")
+            ).flatten(1)
             changes = []
             for start in range(0, len(chosen), TOGETHER):
                 units = torch.from_numpy(chosen[start : start + TOGETHER].copy()).to(device)
-                taken = (groups[units].unsqueeze(1) == groups).unsqueeze(1)  # (units, 1, Z): a unit of a one-hot group with the others
+                # (units, 1, Z): a unit of a one-hot group with the others
+                taken = (groups[units].unsqueeze(1) == groups).unsqueeze(1)
                 changed = torch.where(taken, fresh, z.expand(len(units), -1, -1))
                 spread = None if jitter is None else jitter.expand(len(units), *jitter.shape[1:])
                 log_px, _ = model.log_terms(batch, changed.unflatten(2, model.units), spread)
@@ -418,21 +497,40 @@ def _effects(
             total[:, first : first + len(batch)] += torch.cat(changes).double().cpu().numpy()
             first += len(batch)
     level = 1 - (1 - LEVEL) / len(chosen)
-    said = {int(unit): Paired.of(row / repeats, level=level) for unit, row in zip(chosen, total, strict=True)}
-    errors = {unit: (each.mean, each.stderr if each.n > 1 else math.nan) for unit, each in said.items()}
-    return errors, {unit: (max(each.low, each.median_low), each.most) for unit, each in said.items()}
+    said = {
+        int(unit): Paired.of(row / repeats, level=level)
+        for unit, row in zip(chosen, total, strict=True)
+    }
+    errors = {
+        unit: (each.mean, each.stderr if each.n > 1 else math.nan) for unit, each in said.items()
+    }
+    return errors, {
+        unit: (max(each.low, each.median_low), each.most) for unit, each in said.items()
+    }
 
 
-def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int) -> float | None:
-    """Compare the variance of the encoder's gradient over draws of z, for one batch, with that over batches and draws."""
+def _gradient_noise(
+    model: LatentModel, train: Rows, objective: Objective, batch: int, seed: int
+) -> float | None:
+    """Compare the variance of the encoder's gradient over draws of z, for one batch, with that over
+    batches and draws."""
     encoder = getattr(model, "posterior", None)
-    parameters = [] if encoder is None or not objective.gradient.pathwise else [p for p in encoder.parameters() if p.requires_grad]
+    parameters = (
+        []
+        if encoder is None or not objective.gradient.pathwise
+        else [p for p in encoder.parameters() if p.requires_grad]
+    )
     size = min(batch, len(train) // REPEATS)
     if size < 1 or not parameters:
         return None
     device = parameters[0].device
-    step = torch.full((), 2.0**62, dtype=torch.float64, device=device)  # long after the end of any schedule
-    picks = numpy_generator(seed, "gradient").permutation(len(train))[: size * REPEATS].reshape(REPEATS, size)
+    # long after the end of any schedule
+    step = torch.full((), 2.0**62, dtype=torch.float64, device=device)
+    picks = (
+        numpy_generator(seed, "gradient")
+        .permutation(len(train))[: size * REPEATS]
+        .reshape(REPEATS, size)
+    )
     rows = [in_space(train.pick(np.sort(picks[i])).fixed(), model.space) for i in range(REPEATS)]
 
     def total_variance(vary: bool) -> float:
@@ -440,7 +538,9 @@ def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch
         mean, squares = [torch.zeros_like(p) for p in parameters], 0.0
         for i in range(REPEATS):
             noise = model.noise(objective.k, size, torch_generator(device, seed, "gradient", i))
-            loss = objective(model, rows[i if vary else 0].batch(slice(0, size), device), step, noise).loss
+            loss = objective(
+                model, rows[i if vary else 0].batch(slice(0, size), device), step, noise
+            ).loss
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for m, g in zip(mean, gradients, strict=True):
                 if g is not None:
@@ -454,10 +554,11 @@ def _gradient_noise(model: LatentModel, train: Rows, objective: Objective, batch
 
 
 def _structure(rows: Rows, seed: int) -> tuple[float | None, float | None]:
-    """Compare the largest eigenvalue of the cells' correlations with that after each cell was shuffled on its own over data.
+    """Compare the largest eigenvalue of the cells' correlations with that after each cell was
+    shuffled on its own over data.
 
-    The second number is the smallest eigenvalue of the population that shows among n data of p cells: 1 + sqrt(p / n) (Baik, Ben Arous
-    and Peche 2005).
+    The second number is the smallest eigenvalue of the population that shows among n data of p
+    cells: 1 + sqrt(p / n) (Baik, Ben Arous and Peche 2005).
     """
     rows = rows.spread(CELL_ROWS)
     if len(rows) < 50 or rows.observed is not None or rows.space.tokeniser is not None:
@@ -465,9 +566,15 @@ def _structure(rows: Rows, seed: int) -> tuple[float | None, float | None]:
     batch = rows.batch(slice(0, len(rows)))
     x = rows.space.features(batch.x, None, torch.float32).flatten(1).numpy().astype(np.float64)
     if rows.space.columns:
-        single = len(rows.space.columns) - sum(len(c.values) > 0 for c in rows.space.columns if c.kind == "category")
+        single = len(rows.space.columns) - sum(
+            len(c.values) > 0 for c in rows.space.columns if c.kind == "category"
+        )
         x = x[:, :single]  # one-hot codes of one column depend on each other
-    x = x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)] if x.shape[1] else x
+    x = (
+        x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)]
+        if x.shape[1]
+        else x
+    )
     x = x[:, x.std(0) > 0]
     if x.shape[1] < 2:
         return None, None
@@ -476,4 +583,6 @@ def _structure(rows: Rows, seed: int) -> tuple[float | None, float | None]:
         return float(np.linalg.eigvalsh(np.corrcoef(x.T))[-1])
 
     rng = numpy_generator(seed, "structure")
-    return largest(x) / max(largest(rng.permuted(x, axis=0)) for _ in range(3)), 1 + math.sqrt(x.shape[1] / len(x))
+    return largest(x) / max(largest(rng.permuted(x, axis=0)) for _ in range(3)), 1 + math.sqrt(
+        x.shape[1] / len(x)
+    )

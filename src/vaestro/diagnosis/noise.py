@@ -1,14 +1,18 @@
 """How noisy the gradient is under each estimator, on a run's own model and data.
 
-For one batch and repeated draws of the noise, with g the gradient of the (weighted) bound's mean over the batch for a group of parameters:
+For one batch and repeated draws of the noise, with g the gradient of the (weighted) bound's mean
+over the batch for a group of parameters:
 
     variance          the trace of Cov(g), from pairs of independent gradients: E |g - g'|^2 / 2
     signal            |E g|, from products of independent block means, which noise does not inflate
-    signal-to-noise   signal / sqrt(variance)                       (as Rainforth et al. 2018 compare estimators, over whole groups)
-    bias              |E g - E g_ref| / signal_ref, likewise from products of block means; the reference is the pathwise estimator, for
-                      discrete latents the score function (with leave-one-out where there are two draws or more)
+    signal-to-noise   signal / sqrt(variance)                       (as Rainforth et al. 2018
+    compare estimators, over whole groups) bias              |E g - E g_ref| / signal_ref, likewise
+                      from products of block means; the reference is the pathwise estimator, for
+                      discrete latents the score function (with leave-one-out where there are two
+                      draws or more)
 
-All estimators see the same batch. Variance over batches is told beside it, for scale: what a better estimator cannot take away.
+All estimators see the same batch. Variance over batches is told beside it, for scale: what a better
+estimator cannot take away.
 """
 
 from __future__ import annotations
@@ -37,8 +41,23 @@ BLOCKS = 10  # of repetitions, whose means are held
 HELD = 100_000_000  # numbers of block means that are held
 TEXTS = 8  # of a batch
 FITTING = 300  # steps that a learned baseline is fitted for
-REAL = ("pathwise", "stl", "dreg", "score", "score:baseline=average", "score:baseline=learned", "score:baseline=none")
-DISCRETE = ("score", "score:baseline=average", "score:baseline=learned", "score:baseline=none", "gumbel-softmax", "straight-through")
+REAL = (
+    "pathwise",
+    "stl",
+    "dreg",
+    "score",
+    "score:baseline=average",
+    "score:baseline=learned",
+    "score:baseline=none",
+)
+DISCRETE = (
+    "score",
+    "score:baseline=average",
+    "score:baseline=learned",
+    "score:baseline=none",
+    "gumbel-softmax",
+    "straight-through",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,8 @@ class Noise:
         variance, variance_stderr: the trace of the gradient's covariance over draws.
         signal: the norm of the mean gradient; 0 where noise hides it.
         snr: signal / sqrt(variance); None where nothing varies.
-        bias, bias_stderr: relative distance of the mean gradient from the reference's; None for the reference itself.
+        bias, bias_stderr: relative distance of the mean gradient from the reference's; None for the
+            reference itself.
         batches: variance of the reference's gradient over batches, for scale; None for others.
     """
 
@@ -88,12 +108,16 @@ class Noises:
         return [r for r in self.rows if r.group == group and r.k == k]
 
 
-def applicable(model: LatentModel, bound: str, k: int, specs: Sequence[str] | None = None) -> list[tuple[str, Gradient]]:
-    """Make the estimators that have a meaning for a model, a bound and a number of draws, the reference first.
+def applicable(
+    model: LatentModel, bound: str, k: int, specs: Sequence[str] | None = None
+) -> list[tuple[str, Gradient]]:
+    """Make the estimators that have a meaning for a model, a bound and a number of draws, the
+    reference first.
 
     Args:
         model, bound, k: what the gradient is of.
-        specs: names with options; by default every one of the table. One that is asked for and has no meaning is refused.
+        specs: names with options; by default every one of the table. One that is asked for and has
+            no meaning is refused.
 
     Raises:
         ValueError: see `specs`.
@@ -127,7 +151,8 @@ def gradient_noise(
     repeats: int = 100,
     seed: int = 0,
 ) -> Iterator[tuple[float, Noises | None]]:
-    """Measure the noise of each estimator: yield (share of the work done, None), and at the end (1, Noises).
+    """Measure the noise of each estimator: yield (share of the work done, None), and at the end (1,
+    Noises).
 
     Args:
         model: with the weights in use; not changed.
@@ -136,18 +161,21 @@ def gradient_noise(
         k: numbers of draws.
         beta: the weight of the rate.
         estimators: names with options; by default all that have a meaning.
-        batch: data in a step; of texts, each of which takes as many steps of a network as it has tokens, at most 8.
+        batch: data in a step; of texts, each of which takes as many steps of a network as it has
+            tokens, at most 8.
         repeats: independent draws of the noise, 20 or more.
         seed: of batch and noise.
 
     Raises:
-        ValueError: an option is out of range, or an estimator that was asked for has no meaning here.
+        ValueError: an option is out of range, or an estimator that was asked for has no meaning
+            here.
     """
     if bound not in BOUNDS:
         raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
     if repeats < 2 * BLOCKS or min(k, default=0) < 1 or batch < 1:
         raise ValueError(
-            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or more; got {repeats}, {k} and {batch}"
+            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or "
+            f"more; got {repeats}, {k} and {batch}"
         )
     model = copy.deepcopy(model).eval()
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
@@ -156,7 +184,9 @@ def gradient_noise(
     size = min(batch, len(train), TEXTS if train.space.kind is Kind.TOKENS else batch)
     order = numpy_generator(seed, "gradient noise").permutation(len(train))
     starts = range(0, max(1, min(8, len(train) // size)) * size, size)
-    several = [in_space(train.pick(np.sort(order[i : i + size])).fixed(), model.space) for i in starts]
+    several = [
+        in_space(train.pick(np.sort(order[i : i + size])).fixed(), model.space) for i in starts
+    ]
     batches = [rows.batch(slice(0, size), device) for rows in several]
     meter = _Meter(model, bound, beta, repeats // 2 * 2, seed)
     rows: list[Noise] = []
@@ -170,7 +200,11 @@ def gradient_noise(
                 yield (done + share * draws) / work, None
             over = meter.over_batches(estimator, batches, draws) if i == 0 else {}
             for group, (blocks, pairs) in found.items():
-                rows.append(meter.judged(spec, draws, group, blocks, pairs, reference.get(group), over.get(group)))
+                rows.append(
+                    meter.judged(
+                        spec, draws, group, blocks, pairs, reference.get(group), over.get(group)
+                    )
+                )
             if i == 0:
                 reference = {group: blocks for group, (blocks, _) in found.items()}
             done += draws
@@ -180,20 +214,35 @@ def gradient_noise(
 class _Meter:
     """Take gradients of a bound for each group of a model's parameters."""
 
-    def __init__(self, model: LatentModel, bound: str, beta: float, repeats: int, seed: int) -> None:
-        self.model, self.bound, self.beta, self.repeats, self.seed = model, BOUNDS[bound], beta, repeats, seed
-        named = [(name, part) for name, part in model.named_children() if isinstance(part, nn.Module)]
-        self.groups = {name: [p for p in part.parameters() if p.requires_grad] for name, part in named}
+    def __init__(
+        self, model: LatentModel, bound: str, beta: float, repeats: int, seed: int
+    ) -> None:
+        self.model, self.bound, self.beta, self.repeats, self.seed = (
+            model,
+            BOUNDS[bound],
+            beta,
+            repeats,
+            seed,
+        )
+        named = [
+            (name, part) for name, part in model.named_children() if isinstance(part, nn.Module)
+        ]
+        self.groups = {
+            name: [p for p in part.parameters() if p.requires_grad] for name, part in named
+        }
         self.groups = {name: parameters for name, parameters in self.groups.items() if parameters}
         most = max((sum(p.numel() for p in ps) for ps in self.groups.values()), default=1)
         self.blocks = max(3, min(BLOCKS, HELD // most))
 
     def ready(self, estimator: Gradient, batches: Sequence[Any], k: int) -> None:
-        """Bring a baseline to where training would hold it: the mean of log w, or fitted to it; then hold it still."""
+        """Bring a baseline to where training would hold it: the mean of log w, or fitted to it;
+        then hold it still."""
         if not isinstance(estimator, Score):
             return
         with torch.no_grad():
-            estimator.running.fill_(float(self._draws(estimator, batches[0], k, "baseline").log_w.mean()))
+            estimator.running.fill_(
+                float(self._draws(estimator, batches[0], k, "baseline").log_w.mean())
+            )
         if estimator.network is not None:
             adam = torch.optim.Adam(estimator.network.parameters(), 1e-2)
             for step in range(FITTING):
@@ -205,18 +254,36 @@ class _Meter:
         estimator.eval()
 
     def _draws(self, estimator: Gradient, batch: Any, k: int, purpose: str, place: int = 0) -> Any:
-        noise = self.model.noise(k, len(batch), torch_generator(batch.x.device, self.seed, f"gradient noise {purpose}", k, place))
-        return self.model.draw(batch, k, gradient=estimator, noise=noise).trained().weighted(self.beta)
+        noise = self.model.noise(
+            k,
+            len(batch),
+            torch_generator(batch.x.device, self.seed, f"gradient noise {purpose}", k, place),
+        )
+        return (
+            self.model.draw(batch, k, gradient=estimator, noise=noise).trained().weighted(self.beta)
+        )
 
-    def _gradients(self, estimator: Gradient, batch: Any, k: int, place: int, purpose: str = "draws") -> dict[str, Tensor]:
-        value = estimator.surrogate(self._draws(estimator, batch, k, purpose, place), self.bound).mean()
+    def _gradients(
+        self, estimator: Gradient, batch: Any, k: int, place: int, purpose: str = "draws"
+    ) -> dict[str, Tensor]:
+        value = estimator.surrogate(
+            self._draws(estimator, batch, k, purpose, place), self.bound
+        ).mean()
         every = [p for parameters in self.groups.values() for p in parameters]
         flat = iter(torch.autograd.grad(value, every, materialize_grads=True, allow_unused=True))
-        return {group: torch.cat([next(flat).flatten() for _ in parameters]) for group, parameters in self.groups.items()}
+        return {
+            group: torch.cat([next(flat).flatten() for _ in parameters])
+            for group, parameters in self.groups.items()
+        }
 
-    def measure(self, estimator: Gradient, batch: Any, k: int) -> Iterator[tuple[float, dict[str, tuple[Tensor, np.ndarray]]]]:
+    def measure(
+        self, estimator: Gradient, batch: Any, k: int
+    ) -> Iterator[tuple[float, dict[str, tuple[Tensor, np.ndarray]]]]:
         """Yield (share done, {group: (block means, half squared distances of pairs)})."""
-        sums = {group: torch.zeros(self.blocks, sum(p.numel() for p in ps), device=ps[0].device) for group, ps in self.groups.items()}
+        sums = {
+            group: torch.zeros(self.blocks, sum(p.numel() for p in ps), device=ps[0].device)
+            for group, ps in self.groups.items()
+        }
         pairs: dict[str, list[float]] = {group: [] for group in self.groups}
         counts = torch.zeros(self.blocks)
         for i in range(self.repeats // 2):
@@ -225,19 +292,43 @@ class _Meter:
             counts[block] += 2
             for group in self.groups:
                 sums[group][block] += one[group] + other[group]
-                pairs[group].append(0.5 * float((one[group] - other[group]).double().square().sum()))
+                pairs[group].append(
+                    0.5 * float((one[group] - other[group]).double().square().sum())
+                )
             yield 2 * (i + 1) / self.repeats, {}
-        yield 1.0, {group: (sums[group] / counts.unsqueeze(1).to(sums[group].device), np.array(pairs[group])) for group in self.groups}
+        yield (
+            1.0,
+            {
+                group: (
+                    sums[group] / counts.unsqueeze(1).to(sums[group].device),
+                    np.array(pairs[group]),
+                )
+                for group in self.groups
+            },
+        )
 
     def over_batches(self, estimator: Gradient, batches: Sequence[Any], k: int) -> dict[str, float]:
-        """Return the variance of the gradient over batches and draws together, {} where there is one batch."""
+        """Return the variance of the gradient over batches and draws together, {} where there is
+        one batch."""
         if len(batches) < 2:
             return {}
-        found = [self._gradients(estimator, batch, k, i, "batches") for i, batch in enumerate(batches)]
-        return {group: float(torch.stack([f[group] for f in found]).double().var(0).sum()) for group in self.groups}
+        found = [
+            self._gradients(estimator, batch, k, i, "batches") for i, batch in enumerate(batches)
+        ]
+        return {
+            group: float(torch.stack([f[group] for f in found]).double().var(0).sum())
+            for group in self.groups
+        }
 
     def judged(
-        self, spec: str, k: int, group: str, blocks: Tensor, pairs: np.ndarray, reference: Tensor | None, batches: float | None
+        self,
+        spec: str,
+        k: int,
+        group: str,
+        blocks: Tensor,
+        pairs: np.ndarray,
+        reference: Tensor | None,
+        batches: float | None,
     ) -> Noise:
         variance, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
         signal = math.sqrt(max(0.0, _squared(blocks)[0]))
@@ -248,16 +339,25 @@ class _Meter:
             if size > 0:
                 bias = math.sqrt(max(0.0, squared)) / size
                 # Of a root near zero: the bias whose square is the error.
-                bias_error = squared_error / (2 * bias * size**2) if squared > squared_error else math.sqrt(max(squared_error, 0.0)) / size
+                bias_error = (
+                    squared_error / (2 * bias * size**2)
+                    if squared > squared_error
+                    else math.sqrt(max(squared_error, 0.0)) / size
+                )
         snr = signal / math.sqrt(variance) if variance > 0 else None
-        return Noise(spec, k, group, blocks.shape[1], variance, error, signal, snr, bias, bias_error, batches)
+        return Noise(
+            spec, k, group, blocks.shape[1], variance, error, signal, snr, bias, bias_error, batches
+        )
 
 
 def _squared(blocks: Tensor) -> tuple[float, float]:
-    """Return the squared norm of the mean of independent block means, without its noise, and the standard error by the jackknife."""
+    """Return the squared norm of the mean of independent block means, without its noise, and the
+    standard error by the jackknife."""
     gram = (blocks.double() @ blocks.double().T).cpu().numpy()
     n = len(gram)
     crossed = gram.sum() - np.trace(gram)
     without = crossed - 2 * (gram.sum(1) - np.diag(gram))
     estimates = without / ((n - 1) * (n - 2))
-    return float(crossed / (n * (n - 1))), float(math.sqrt((n - 1) / n * np.square(estimates - estimates.mean()).sum()))
+    return float(crossed / (n * (n - 1))), float(
+        math.sqrt((n - 1) / n * np.square(estimates - estimates.mean()).sum())
+    )

@@ -1,4 +1,5 @@
-"""Draw the noise of gradient estimators: a panel for each group of parameters and number of draws, variances on a logarithmic axis."""
+"""Draw the noise of gradient estimators: a panel for each group of parameters and number of draws,
+variances on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -16,8 +17,12 @@ GROUPS = {"posterior": "encoder", "likelihood": "decoder", "prior": "prior"}
 
 def draw(noises: Noises, path: Path) -> None:
     """Write the picture as a .png, 1,200 pixels wide."""
-    panels = [lines for group in dict.fromkeys(r.group for r in noises.rows) for k in dict.fromkeys(r.k for r in noises.rows)
-              if (lines := told(noises.of(group, k)))]  # fmt: skip
+    panels = [
+        lines
+        for group in dict.fromkeys(r.group for r in noises.rows)
+        for k in dict.fromkeys(r.k for r in noises.rows)
+        if (lines := told(noises.of(group, k)))
+    ]
     variances = [r.variance for lines in panels for _, r in lines if r.variance > 0]
     low = math.floor(math.log10(min(variances))) if variances else 0
     high = max(low + 1, math.ceil(math.log10(max(variances)))) if variances else 1
@@ -29,7 +34,10 @@ def draw(noises: Noises, path: Path) -> None:
             _panel(pen, noises, lines, (low, high), top)
             top += HEAD + LINE * len(lines) + AXIS
         repeated = f"{noises.repeats} repetitions on one batch of {noises.batch}"
-        said = f"variance of the gradient over draws of the noise, {repeated}; whiskers are standard errors. Less is better"
+        said = (
+            f"variance of the gradient over draws of the noise, {repeated}; whiskers are "
+            f"standard errors. Less is better"
+        )
         pen.text(MARGIN, top, pen.fitting(said, 13, WIDTH - 2 * MARGIN), 13, PALE)
 
     with writing(path) as part:
@@ -47,11 +55,15 @@ def title(noises: Noises, row: Noise) -> str:
     """Name a panel in words."""
     weight = "" if noises.beta == 1 else f", KL weight {noises.beta:g}"
     draws = "1 draw" if row.k == 1 else f"{row.k} draws"
-    return f"{GROUPS.get(row.group, row.group)}: {row.parameters:,} parameters, {noises.bound.upper()} with {draws}{weight}"
+    return (
+        f"{GROUPS.get(row.group, row.group)}: {row.parameters:,} parameters, "
+        f"{noises.bound.upper()} with {draws}{weight}"
+    )
 
 
 def sentence(row: Noise, reference: Noise) -> str:
-    """Say a row's variance against the reference's, its signal-to-noise and its bias where that is visible."""
+    """Say a row's variance against the reference's, its signal-to-noise and its bias where that is
+    visible."""
     ratio = row.variance / reference.variance if reference.variance > 0 else math.nan
     parts = ["reference" if row is reference else f"{ratio:.3g} x"]
     parts.append(f"signal-to-noise {row.snr:.2g}" if row.snr else "signal hidden by noise")
@@ -60,7 +72,9 @@ def sentence(row: Noise, reference: Noise) -> str:
     return ", ".join(parts)
 
 
-def _panel(pen: Pen, noises: Noises, lines: list[tuple[str, Noise]], span: tuple[int, int], top: float) -> None:
+def _panel(
+    pen: Pen, noises: Noises, lines: list[tuple[str, Noise]], span: tuple[int, int], top: float
+) -> None:
     first, last = LEFT, WIDTH - RIGHT
     reference = lines[0][1]
     pen.text(MARGIN, top, pen.fitting(title(noises, reference), 17, WIDTH - 2 * MARGIN), 17)
@@ -68,7 +82,9 @@ def _panel(pen: Pen, noises: Noises, lines: list[tuple[str, Noise]], span: tuple
     bottom = begin + LINE * len(lines)
 
     def across(value: float) -> float:
-        return first + (math.log10(max(value, 10.0 ** span[0])) - span[0]) / (span[1] - span[0]) * (last - first)
+        return first + (math.log10(max(value, 10.0 ** span[0])) - span[0]) / (span[1] - span[0]) * (
+            last - first
+        )
 
     every = max(1, math.ceil((span[1] - span[0]) / 10))
     for power in range(span[0], span[1] + 1, every):
@@ -78,9 +94,16 @@ def _panel(pen: Pen, noises: Noises, lines: list[tuple[str, Noise]], span: tuple
     for i, (name, row) in enumerate(lines):
         y = begin + LINE * (i + 0.5)
         pen.text(MARGIN, y - 9, pen.fitting(name, 15, LEFT - MARGIN - 12), 15)
-        pen.box(first, y - 8, max(first + 1, across(row.variance)), y + 8, REFERENCE if i == 0 else BAR)
-        low, high = across(row.variance - row.variance_stderr), across(row.variance + row.variance_stderr)
+        pen.box(
+            first, y - 8, max(first + 1, across(row.variance)), y + 8, REFERENCE if i == 0 else BAR
+        )
+        low, high = (
+            across(row.variance - row.variance_stderr),
+            across(row.variance + row.variance_stderr),
+        )
         if high - low > 1:
             pen.line([(low, y), (high, y)], "#222222")
-        pen.text(last + 16, y - 8, pen.fitting(sentence(row, reference), 13, RIGHT - MARGIN - 16), 13)
+        pen.text(
+            last + 16, y - 8, pen.fitting(sentence(row, reference), 13, RIGHT - MARGIN - 16), 13
+        )
     pen.line([(first, bottom), (last, bottom)], PALE)

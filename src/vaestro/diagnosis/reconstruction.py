@@ -25,7 +25,8 @@ class Reconstruction(NamedTuple):
     Args:
         n: number of texts.
         distinct: number of distinct reconstructions, and `data` of distinct texts among the data.
-        gain: share of tokens at which a text agrees with its own reconstruction, less that with another text's: (mean, standard error).
+        gain: share of tokens at which a text agrees with its own reconstruction, less that with
+            another text's: (mean, standard error).
     """
 
     n: int
@@ -35,21 +36,24 @@ class Reconstruction(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Tell whether the code changes less than ALIKE of the tokens for the better, with certainty."""
+        """Tell whether the code changes less than ALIKE of the tokens for the better, with
+        certainty."""
         return self.n >= ENOUGH and self.gain[0] + CERTAIN * self.gain[1] < ALIKE
 
     def sentence(self) -> str:
         """Say it."""
         mean, error = self.gain
         return (
-            f"{self.n:,} different data have {self.distinct:,} different reconstructions, and a text agrees with its own in {mean:.1%} +- "
+            f"{self.n:,} different data have {self.distinct:,} different reconstructions, and a "
+            f"text agrees with its own in {mean:.1%} +- "
             f"{error:.1%} more of its tokens than with another text's"
         )
 
 
 @torch.inference_mode()
 def reconstructed(model: LatentModel, rows: Rows) -> Reconstruction | None:
-    """Reconstruct some texts by the most probable tokens at their codes; None for other data and for discrete latents."""
+    """Reconstruct some texts by the most probable tokens at their codes; None for other data and
+    for discrete latents."""
     if model.space.kind is not Kind.TOKENS or model.alphabet or len(rows) < 2:
         return None
     rows = rows.spread(ROWS).fixed()
@@ -73,4 +77,6 @@ def reconstructed(model: LatentModel, rows: Rows) -> Reconstruction | None:
         return np.asarray(((x == other) & inside).sum(1) / np.maximum(inside.sum(1), 1))
 
     away = np.mean([agreement(np.roll(back, shift, 0)) for shift in range(1, min(len(x), 20))], 0)
-    return Reconstruction(len(x), len(np.unique(back, axis=0)), len(x), mean_and_error(agreement(back) - away))
+    return Reconstruction(
+        len(x), len(np.unique(back, axis=0)), len(x), mean_and_error(agreement(back) - away)
+    )

@@ -10,31 +10,44 @@ from typing import Any, Literal
 import numpy as np
 
 VERDICTS = (
-    "diverged", "not converged", "collapsed", "latent unused by the decoder", "overfitted", "partly collapsed",
-    "small rate but informative", "healthy",
-)  # fmt: skip
+    "diverged",
+    "not converged",
+    "collapsed",
+    "latent unused by the decoder",
+    "overfitted",
+    "partly collapsed",
+    "small rate but informative",
+    "healthy",
+)
 SEVERITIES = ("error", "warning", "note")
 # Why a finding of this name may have no command, and what to do then.
 NO_COMMAND = {
-    "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; train with another --prior, such as mixture",
+    "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; train with "
+    "another --prior, such as mixture",
     "data changed": "restore the data that the run was trained on, or train again on these",
     "divergence": "train again with a lower --lr",
-    "duplicates between splits": "remove the copies from the data, or put copies into one split, and train again",
+    "duplicates between splits": "remove the copies from the data, or put copies into one split, "
+    "and train again",
     "few data": "compare the training and validation bounds for overfitting; more data reduce it",
     "further terms in the loss": "these terms were asked for",
     "gradient mostly noise": "use an objective with more draws, or a larger --batch",
     "high learning rate": "use a lower --lr",
-    "latent unused": "each remedy known for this was tried, or would be refused for this model; use another --likelihood or --network",
+    "latent unused": "each remedy known for this was tried, or would be refused for this model; "
+    "use another --likelihood or --network",
     "library of its own counts": "use a library that is not computed from the modelled counts",
     "little validation": "hold out more data, such as SOURCE:valid=0.1",
-    "log-variance at its limit": "raise limit= of the posterior only if codes must be that exact or that flat",
+    "log-variance at its limit": "raise limit= of the posterior only if codes must be that exact "
+    "or that flat",
     "many units": "use a smaller --latent, unless more units than cells are intended",
     "no validation": "hold out data, such as SOURCE:valid=0.1",
     "not converged": "train with more --steps",
-    "not enough data to tell": "hold out more data, such as SOURCE:valid=0.2, or evaluate on more test data",
-    "overfitting": "no smaller network of this kind can be built: use more data, or a network of another kind",
+    "not enough data to tell": "hold out more data, such as SOURCE:valid=0.2, or evaluate on "
+    "more test data",
+    "overfitting": "no smaller network of this kind can be built: use more data, or a network of "
+    "another kind",
     "partial collapse": "each remedy was tried, or would be refused for this model",
-    "posterior collapse": "each remedy known for this was tried, or would be refused for this model; use another --likelihood or --network",
+    "posterior collapse": "each remedy known for this was tried, or would be refused for this "
+    "model; use another --likelihood or --network",
     "reconstruction stagnates while the KL falls": "use a lower --lr",
     "schedule too long": "use a schedule with a smaller share of the run",
     "short run": "train with more --epochs",
@@ -46,7 +59,7 @@ NO_COMMAND = {
     "validation bound falls": "the run already stops early",
     "variance that does not fit": "train longer, or choose another likelihood",
     "weight of the KL": "the weight was asked for",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,14 @@ class Finding:
 
     Args:
         name: of the finding.
-        severity: "error": the model does not work as a VAE, or its numbers mislead; "warning": it could be better, or its numbers need
-            care; "note": for information.
+        severity: "error": the model does not work as a VAE, or its numbers mislead; "warning": it
+            could be better, or its numbers need care; "note": for information.
         evidence: a sentence with the numbers.
         remedy: a command line that changes it; "" if there is none.
         figure: which figure of the report shows it.
         numbers: the numbers by name.
-        no_remedy: why there is no command and what to do, if `remedy` is ""; by default what NO_COMMAND says.
+        no_remedy: why there is no command and what to do, if `remedy` is ""; by default what
+            NO_COMMAND says.
     """
 
     name: str
@@ -74,7 +88,11 @@ class Finding:
 
     def __post_init__(self) -> None:
         """Fill in why there is no command."""
-        why = "" if self.remedy else self.no_remedy or NO_COMMAND.get(self.name, "this version knows none")
+        why = (
+            ""
+            if self.remedy
+            else self.no_remedy or NO_COMMAND.get(self.name, "this version knows none")
+        )
         object.__setattr__(self, "no_remedy", why)
 
     def lines(self) -> Iterator[str]:
@@ -91,18 +109,23 @@ class Unit:
         unit: its number; grids lie flat.
         place: its index in the latent.
         rate: mean KL to the prior, in nats; None for families without a rate for each unit.
-        activity: Var_x(E[z | x]), the variance over data of q's mean (Burda, Grosse and Salakhutdinov 2016).
+        activity: Var_x(E[z | x]), the variance over data of q's mean (Burda, Grosse and
+            Salakhutdinov 2016).
         active: whether that is above 0.01.
-        share: the share of the code's variance that the data explain: activity / (activity + posterior_variance); it does not change
-            with the unit's scale.
+        share: the share of the code's variance that the data explain: activity / (activity +
+            posterior_variance); it does not change with the unit's scale.
         posterior_variance: mean variance of q.
-        effect: increase of the distortion, in nats, if this unit is replaced by a prior sample, and its standard error; None if it was
-            not measured (only the units with the largest rate are).
+        effect: increase of the distortion, in nats, if this unit is replaced by a prior sample, and
+            its standard error; None if it was not measured (only the units with the largest rate
+            are).
         aggregate_mean, aggregate_std: of q(z), the mixture over data.
-        kl_to_prior: KL(q(z_j) || p(z_j)) of the aggregate, in nats; None for families or priors without units.
-        role: "informative"; "noise": it has a rate, or its mean depends on the data, but its effect is below half of the rate, or the
-            whole code is shown to be of no use; "off"; "unclear": not enough data to tell.
-        kl_to_prior_low: lower bound on kl_to_prior, from mixtures that leave each datum's own q out.
+        kl_to_prior: KL(q(z_j) || p(z_j)) of the aggregate, in nats; None for families or priors
+            without units.
+        role: "informative"; "noise": it has a rate, or its mean depends on the data, but its effect
+            is below half of the rate, or the whole code is shown to be of no use; "off"; "unclear":
+            not enough data to tell.
+        kl_to_prior_low: lower bound on kl_to_prior, from mixtures that leave each datum's own q
+            out.
     """
 
     unit: int
@@ -131,8 +154,9 @@ class Diagnosis:
         units: of the latent, in order.
         findings: the worst first.
         numbers: what else diagnosis.json holds, by name.
-        arrays: the whole distributions: of each datum and unit "rate", "mean", "logvar" (N, units); "histogram" and
-            "prior_histogram" (units, bins), densities over "edges" (bins + 1,) of draws of q(z_j) and p(z_j).
+        arrays: the whole distributions: of each datum and unit "rate", "mean", "logvar" (N, units);
+            "histogram" and "prior_histogram" (units, bins), densities over "edges" (bins + 1,) of
+            draws of q(z_j) and p(z_j).
     """
 
     verdict: str
@@ -168,7 +192,8 @@ class Diagnosis:
 
 
 def plain(value: Any) -> Any:
-    """Return numbers and containers as JSON takes them, numbers to six digits, what is not finite as None."""
+    """Return numbers and containers as JSON takes them, numbers to six digits, what is not finite
+    as None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,5 @@
-"""Command lines that change what was found, made from the run's own configuration; only those that the program would accept."""
+"""Command lines that change what was found, made from the run's own configuration; only those that
+the program would accept."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ SCALED = ("gaussian", "laplace", "logistic", "student-t", "table")  # likelihood
 RESCUE = "residual"  # in place of a user's own network that may be at fault
 # Options that no model, objective or data can refuse.
 ALWAYS = {"lr", "steps", "patience", "beta"}
-Trial = Callable[[Mapping[str, Any]], int]  # the number of weights of a run with these options; ValueError if it is refused
-TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})  # from the run that --init names
+# the number of weights of a run with these options; ValueError if it is refused
+Trial = Callable[[Mapping[str, Any]], int]
+# from the run that --init names
+TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})
 
 
 def _is_number(text: str) -> bool:
@@ -40,12 +43,24 @@ class Remedies:
         weights: number of weights of the run's model.
     """
 
-    def __init__(self, path: str, config: Mapping[str, Any], trial: Trial | None = None, weights: int | None = None) -> None:
-        self.path, self.config, self._trial, self._own_weights = path.rstrip("/") or ".", config, trial, weights
+    def __init__(
+        self,
+        path: str,
+        config: Mapping[str, Any],
+        trial: Trial | None = None,
+        weights: int | None = None,
+    ) -> None:
+        self.path, self.config, self._trial, self._own_weights = (
+            path.rstrip("/") or ".",
+            config,
+            trial,
+            weights,
+        )
         self._tried: dict[str, int | None] = {}
 
     def _part(self, kind: str) -> Part | None:
-        """Return a part of the run as it was written; None for a user's own, or one that this version does not know."""
+        """Return a part of the run as it was written; None for a user's own, or one that this
+        version does not know."""
         spec = self.config.get(kind)
         if not isinstance(spec, str) or spec.partition(":")[0] not in TABLE[kind]:
             return None
@@ -63,21 +78,27 @@ class Remedies:
         return str(self.config.get(option) or "").partition(":")[0]
 
     def _weights(self, changes: Mapping[str, Any]) -> int | None:
-        """Return the number of weights of the run with changed options; None if it would be refused."""
+        """Return the number of weights of the run with changed options; None if it would be
+        refused."""
         key = repr(sorted(changes.items()))
         if key not in self._tried:
             assert self._trial is not None
             try:
-                self._tried[key] = self._trial({**self.config, **{k.replace("-", "_"): v for k, v in changes.items()}})
+                self._tried[key] = self._trial(
+                    {**self.config, **{k.replace("-", "_"): v for k, v in changes.items()}}
+                )
             except ValueError:
                 self._tried[key] = None
         return self._tried[key]
 
     def _possible(self, changes: dict[str, Any]) -> bool:
-        return self._trial is None or not changes.keys() - ALWAYS or self._weights(changes) is not None
+        return (
+            self._trial is None or not changes.keys() - ALWAYS or self._weights(changes) is not None
+        )
 
     def again(self, name: str, source: str = "", /, **changes: Any) -> str:
-        """Train anew with some options changed, or on another source, into a new folder; "" where --init forbids the change."""
+        """Train anew with some options changed, or on another source, into a new folder; "" where
+        --init forbids the change."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
             return ""
         if not source and changes.keys() - ALWAYS and self.config.get("compile") in ("trace", "on"):
@@ -87,10 +108,25 @@ class Remedies:
         options = [
             word
             for key, value in changes.items()
-            for word in ((f"--{key}",) if value is True else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value)))
+            for word in (
+                (f"--{key}",)
+                if value is True
+                else (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value))
+            )
         ]
         given = [source] if source else []
-        return shlex.join(["vaestro", "train", *given, "--config", f"{self.path}/config.yaml", *options, "--run", self._fresh(name)])
+        return shlex.join(
+            [
+                "vaestro",
+                "train",
+                *given,
+                "--config",
+                f"{self.path}/config.yaml",
+                *options,
+                "--run",
+                self._fresh(name),
+            ]
+        )
 
     def _fresh(self, name: str) -> str:
         """Name a folder that does not exist."""
@@ -111,7 +147,11 @@ class Remedies:
     def slower(self, factor: int) -> str:
         """Train with a lower learning rate; from far too high a one, with the default."""
         lr = self.config.get("lr")
-        return self.again("slower", lr=0.002 if lr > HIGH_LR else lr / factor) if isinstance(lr, float) else ""
+        return (
+            self.again("slower", lr=0.002 if lr > HIGH_LR else lr / factor)
+            if isinstance(lr, float)
+            else ""
+        )
 
     def faster_data(self) -> str:
         """Decode all once, into the cache, where there is room for it."""
@@ -122,7 +162,9 @@ class Remedies:
     def longer(self, done: int) -> str:
         """Train twice as long; or to the end, where the run stopped before."""
         planned = int(self.config.get("steps") or 0)
-        return self.resume() if done < planned else self.again("longer", steps=2 * max(done, planned))
+        return (
+            self.resume() if done < planned else self.again("longer", steps=2 * max(done, planned))
+        )
 
     def patient(self) -> str:
         """Stop when the validation loss no longer falls, and keep the best weights."""
@@ -136,58 +178,88 @@ class Remedies:
         return self.again(f"beta{beta:g}", beta=beta)
 
     def warm_up(self) -> str:
-        """Raise the weight of the KL from 0 over half of the run; with a schedule already, more slowly learned too."""
+        """Raise the weight of the KL from 0 over half of the run; with a schedule already, more
+        slowly learned too."""
         if self._name("beta") == "warmup":
             return self.slower(2)
         return self.again("warm", beta="warmup:share=0.5")
 
     @property
     def cures(self) -> list[tuple[str, str]]:
-        """Return what makes a code informative whose decoder could ignore it, and was not tried: (in words, command)."""
+        """Return what makes a code informative whose decoder could ignore it, and was not tried:
+        (in words, command)."""
         config, posterior = self.config, self._part("posterior")
         made: list[tuple[str, str]] = []
         if self._name("beta") not in ("warmup", "sigmoid", "cyclical"):
-            made.append(("a weight of the KL that rises from 0", self.again("warm", beta="warmup:share=0.5")))
+            made.append(
+                (
+                    "a weight of the KL that rises from 0",
+                    self.again("warm", beta="warmup:share=0.5"),
+                )
+            )
         if not config.get("free_bits") and not config.get("capacity"):
             made.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
         if not config.get("aggressive"):
-            made.append(("aggressive updates of the encoder", self.again("aggressive", aggressive=True)))
+            made.append(
+                ("aggressive updates of the encoder", self.again("aggressive", aggressive=True))
+            )
         if config.get("posterior") is None or (
-            posterior is not None and posterior.name == "normal" and not posterior.options.get("min_rate")
+            posterior is not None
+            and posterior.name == "normal"
+            and not posterior.options.get("min_rate")
         ):
-            least = Part("posterior", "normal", TABLE["posterior"]["normal"], {**(posterior.options if posterior else {}), "min_rate": 0.1})
-            made.append(("a posterior with a minimum rate", self.again("minrate", posterior=str(least))))
+            least = Part(
+                "posterior",
+                "normal",
+                TABLE["posterior"]["normal"],
+                {**(posterior.options if posterior else {}), "min_rate": 0.1},
+            )
+            made.append(
+                ("a posterior with a minimum rate", self.again("minrate", posterior=str(least)))
+            )
         return [(words, command) for words, command in made if command]
 
     def informed(self) -> str:
-        """Make a code informative whose decoder could ignore it: the first cure that was not tried."""
+        """Make a code informative whose decoder could ignore it: the first cure that was not
+        tried."""
         return self.cures[0][1] if self.cures else ""
 
     def shorter_schedule(self, beta: float) -> str:
         """Reach the last weight of the KL early."""
         to = 1.0 if abs(beta - 1) < 0.2 else beta
-        return self.again("warm", beta=f"warmup:to={to:g},share=0.1" if to != 1 else "warmup:share=0.1")
+        return self.again(
+            "warm", beta=f"warmup:to={to:g},share=0.1" if to != 1 else "warmup:share=0.1"
+        )
 
     def for_collapse(self, beta: float) -> str:
-        """Remove the likely cause of an encoder that ignores its input: a weight above 1, a user's own encoder, a variance that leaves
+        """Remove the likely cause of an encoder that ignores its input: a weight above 1, a user's
+        own encoder, a variance that leaves
         nothing to explain, or too quick a start."""
         if beta > 1:
             return self.with_beta(1.0)
         causes = (
             lambda: self.again("encoder", encoder=RESCUE) if self._own("encoder") else "",
             lambda: self.learned_variance() if self.fixed_variance is not None else "",
-            lambda: self.informed() if self._name("likelihood") == "autoregressive" else self.warm_up(),
+            lambda: (
+                self.informed() if self._name("likelihood") == "autoregressive" else self.warm_up()
+            ),
         )
         return next((command for cause in causes if (command := cause())), "")
 
     def for_decoder(self, beta: float) -> str:
-        """Remove the likely cause of a decoder that ignores z: a user's own decoder, a weight below 1, or too quick a start."""
-        replaced = self.again("decoder", decoder=RESCUE) if self._own("decoder") or self._own("network") else ""
+        """Remove the likely cause of a decoder that ignores z: a user's own decoder, a weight below
+        1, or too quick a start."""
+        replaced = (
+            self.again("decoder", decoder=RESCUE)
+            if self._own("decoder") or self._own("network")
+            else ""
+        )
         return replaced or (self.with_beta(1.0) if beta < 1 else self.warm_up())
 
     @property
     def fixed_variance(self) -> str | None:
-        """Return the fixed variance of a Gaussian likelihood as a number in words; None for others."""
+        """Return the fixed variance of a Gaussian likelihood as a number in words; None for
+        others."""
         part = self._part("likelihood")
         if part is None or part.name != "gaussian":
             return None
@@ -198,18 +270,27 @@ class Remedies:
     def learns_scale(self) -> bool:
         """Return whether training maximises the ELBO over a scale of the likelihood."""
         part = self._part("likelihood")
-        fixed = part is None or any(_is_number(str(part.options.get(option, ""))) for option in ("variance", "scale"))
-        return part is not None and part.name in SCALED and not fixed and self._name("objective") in ("", "elbo")
+        fixed = part is None or any(
+            _is_number(str(part.options.get(option, ""))) for option in ("variance", "scale")
+        )
+        return (
+            part is not None
+            and part.name in SCALED
+            and not fixed
+            and self._name("objective") in ("", "elbo")
+        )
 
     @property
     def library(self) -> str | None:
-        """Return the name of the condition that a likelihood of counts takes for its library; None without one."""
+        """Return the name of the condition that a likelihood of counts takes for its library; None
+        without one."""
         part = self._part("likelihood")
         name = None if part is None else part.options.get("library")
         return None if name is None else str(name)
 
     def learned_variance(self) -> str:
-        """Fit the variance of a Gaussian likelihood: its optimum in closed form, or for other bounds than the ELBO learned."""
+        """Fit the variance of a Gaussian likelihood: its optimum in closed form, or for other
+        bounds than the ELBO learned."""
         part = self._part("likelihood")
         if part is None or part.name != "gaussian" or part.options.get("variance") == "optimal":
             return ""
@@ -217,7 +298,14 @@ class Remedies:
         for how in ways:
             if how != part.options.get("variance", "auto"):
                 others = {k: v for k, v in part.options.items() if k not in ("variance", "version")}
-                command = self.again(how, likelihood=str(Part("likelihood", "gaussian", part.constructor, {"variance": how, **others})))
+                command = self.again(
+                    how,
+                    likelihood=str(
+                        Part(
+                            "likelihood", "gaussian", part.constructor, {"variance": how, **others}
+                        )
+                    ),
+                )
                 if command:
                     return command
         return ""
@@ -225,11 +313,20 @@ class Remedies:
     def more_draws(self) -> str:
         """Draw more than one z for each datum in a step."""
         part = self._part("objective")
-        return self.again("k4", objective="elbo:k=4") if part is not None and part.name == "elbo" and part.options.get("k", 1) == 1 else ""
+        return (
+            self.again("k4", objective="elbo:k=4")
+            if part is not None and part.name == "elbo" and part.options.get("k", 1) == 1
+            else ""
+        )
 
     def smaller(self) -> str:
-        """Train a smaller network of the same kind, with more weight decay; with weight decay alone if none is smaller."""
-        decay = {"optimizer": "adamw:weight_decay=0.3"} if self._name("optimizer") in ("", "adamw") else {}
+        """Train a smaller network of the same kind, with more weight decay; with weight decay alone
+        if none is smaller."""
+        decay = (
+            {"optimizer": "adamw:weight_decay=0.3"}
+            if self._name("optimizer") in ("", "adamw")
+            else {}
+        )
         for spec in self._narrower():
             changes = {"network": spec, **decay}
             if self._trial is None or self._own_weights is None:
@@ -237,7 +334,11 @@ class Remedies:
             weights = self._weights(changes)
             if weights is not None and weights <= SMALLER * self._own_weights:
                 return self.again("smaller", **changes)
-        return self.again("decay", **decay) if decay and self.config.get("optimizer") != decay["optimizer"] else ""
+        return (
+            self.again("decay", **decay)
+            if decay and self.config.get("optimizer") != decay["optimizer"]
+            else ""
+        )
 
     def _narrower(self) -> Iterator[str]:
         """Yield the run's network at a half, a quarter and an eighth of its width."""
@@ -248,14 +349,35 @@ class Remedies:
         width = part.options.get("width", default)
         for factor in (2, 4, 8):
             if isinstance(width, int) and width // factor >= 1:
-                yield str(Part("network", part.name, part.constructor, {**part.options, "width": width // factor}))
+                yield str(
+                    Part(
+                        "network",
+                        part.name,
+                        part.constructor,
+                        {**part.options, "width": width // factor},
+                    )
+                )
 
     def fitted_prior(self) -> str:
         """Fit a prior to the codes, with encoder and decoder as they are."""
         fixed = {"prior": "mixture", "freeze": ["posterior", "likelihood"]}
-        if self._name("prior") not in ("", "normal") or self.config.get("condition") or not self._possible(fixed):
+        if (
+            self._name("prior") not in ("", "normal")
+            or self.config.get("condition")
+            or not self._possible(fixed)
+        ):
             return ""
-        return shlex.join(["vaestro", "fit-prior", self.path, "--prior", "mixture", "--run", self._fresh("mixture")])
+        return shlex.join(
+            [
+                "vaestro",
+                "fit-prior",
+                self.path,
+                "--prior",
+                "mixture",
+                "--run",
+                self._fresh("mixture"),
+            ]
+        )
 
     def fewer_units(self, units: int) -> str:
         """Train with fewer latent units."""

@@ -1,7 +1,9 @@
-"""Intervals and tests behind the rules: an absence is stated from an upper limit, a presence from a lower limit or a test.
+"""Intervals and tests behind the rules: an absence is stated from an upper limit, a presence from a
+lower limit or a test.
 
-Sources: Student's t and chi-square quantiles by Hill (1970) and Wilson and Hilferty (1931); order-statistic intervals of a median by
-Conover (1999, section 3.2); the rank test by Lehmann (1975); the correction for several tests by Bonferroni.
+Sources: Student's t and chi-square quantiles by Hill (1970) and Wilson and Hilferty (1931);
+order-statistic intervals of a median by Conover (1999, section 3.2); the rank test by Lehmann
+(1975); the correction for several tests by Bonferroni.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ NORMAL = NormalDist()
 
 
 def t_quantile(p: float, df: float) -> float:
-    """Return the quantile of Student's t with df degrees of freedom, p in (0, 1); infinite for df below 1.
+    """Return the quantile of Student's t with df degrees of freedom, p in (0, 1); infinite for df
+    below 1.
 
     >>> round(t_quantile(0.975, 9), 3)
     2.262
@@ -50,12 +53,16 @@ def t_quantile(p: float, df: float) -> float:
         y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
         y = math.expm1(min(700.0, a * y * y))
     else:
-        y = ((1 / (((df + 6) / (df * y) - 0.089 * d - 0.822) * (df + 2) * 3) + 0.5 / (df + 4)) * y - 1) * (df + 1) / (df + 2) + 1 / y
+        y = (
+            (1 / (((df + 6) / (df * y) - 0.089 * d - 0.822) * (df + 2) * 3) + 0.5 / (df + 4)) * y
+            - 1
+        ) * (df + 1) / (df + 2) + 1 / y
     return math.sqrt(df * y)
 
 
 def variance_factor(n: int, level: float = LEVEL) -> float:
-    """Return by what a variance from n numbers is multiplied for its upper confidence limit: (n - 1) / chi-square quantile.
+    """Return by what a variance from n numbers is multiplied for its upper confidence limit: (n -
+    1) / chi-square quantile.
 
     >>> round(variance_factor(11), 2)
     3.08
@@ -72,10 +79,13 @@ def variance_factor(n: int, level: float = LEVEL) -> float:
 
 
 def median_limits(x: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return an interval of the median from order statistics, exact for any distribution; infinite where n is too small."""
+    """Return an interval of the median from order statistics, exact for any distribution; infinite
+    where n is too small."""
     n, tail, below, r = len(x), (1 - level) / 2, 0.0, -1
     for k in range(n // 2 + 1):
-        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+        below += math.exp(
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        )
         if below > tail:
             break
         r = k
@@ -86,10 +96,12 @@ def median_limits(x: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the probability that chance makes `own` as low among `others` as it is, from one or more sets of data.
+    """Return the probability that chance makes `own` as low among `others` as it is, from one or
+    more sets of data.
 
-    For each of N data the rank of its own value among R others is uniform if own and others are exchangeable (Lehmann 1975); equal
-    values share their rank. The sum of ranks is compared with its normal limit, whose variance is that of independent data.
+    For each of N data the rank of its own value among R others is uniform if own and others are
+    exchangeable (Lehmann 1975); equal values share their rank. The sum of ranks is compared with
+    its normal limit, whose variance is that of independent data.
 
     Args:
         parts: (others (R, N), own (N,)) of each set.
@@ -103,7 +115,8 @@ def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def combined(parts: Sequence[float], tests: Sequence[int]) -> float:
-    """Combine p-values of independent sets of rows by Fisher's method (1932), each first multiplied by its number of tests (Bonferroni).
+    """Combine p-values of independent sets of rows by Fisher's method (1932), each first multiplied
+    by its number of tests (Bonferroni).
 
     Rows that chose among 40 validations have 40 tests; rows that nothing was chosen on have one.
 
@@ -111,7 +124,8 @@ def combined(parts: Sequence[float], tests: Sequence[int]) -> float:
     (0.02, 0.8)
     """
     corrected = [min(1.0, p * max(1, count)) for p, count in zip(parts, tests, strict=True)]
-    half = -math.log(max(math.prod(corrected), 1e-300))  # half of a chi-square with 2 * len(parts) degrees of freedom
+    # half of a chi-square with 2 * len(parts) degrees of freedom
+    half = -math.log(max(math.prod(corrected), 1e-300))
     terms = [half**i / math.factorial(i) for i in range(len(corrected))]
     return corrected[0] if len(corrected) == 1 else min(1.0, math.exp(-half) * math.fsum(terms))
 
@@ -127,7 +141,8 @@ class Paired:
         low, high: limits of the mean, by Student's t.
         median, median_low, median_high: the median and its limits, by order statistics.
         positive: share of positive differences.
-        p: probability of as large differences by chance, of `rank_test`, corrected for the choice of the weights; None if not computed.
+        p: probability of as large differences by chance, of `rank_test`, corrected for the choice
+            of the weights; None if not computed.
     """
 
     n: int
@@ -149,7 +164,18 @@ class Paired:
         error = float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
         reach = t_quantile(0.5 + level / 2, n - 1) * error if error else 0.0
         low, high = median_limits(x, level)
-        return cls(n, mean, error, mean - reach, mean + reach, float(np.median(x)), low, high, float((x > 0).mean()), p)
+        return cls(
+            n,
+            mean,
+            error,
+            mean - reach,
+            mean + reach,
+            float(np.median(x)),
+            low,
+            high,
+            float((x > 0).mean()),
+            p,
+        )
 
     @classmethod
     def normal(cls, mean: float, stderr: float, n: int) -> Paired:
@@ -158,7 +184,9 @@ class Paired:
         reach = t_quantile(0.975, n - 1) * error if error else 0.0
         z = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
         limits = (mean - reach, mean + reach)
-        return cls(n, mean, error, *limits, mean, *limits, NORMAL.cdf(z / math.sqrt(n)), NORMAL.cdf(-z))
+        return cls(
+            n, mean, error, *limits, mean, *limits, NORMAL.cdf(z / math.sqrt(n)), NORMAL.cdf(-z)
+        )
 
     @property
     def most(self) -> float:
@@ -173,6 +201,12 @@ class Paired:
     def line(self) -> dict[str, float | int | None]:
         """Return what diagnosis.json holds."""
         return {
-            "n": self.n, "mean": self.mean, "stderr": self.stderr, "low": self.low, "high": self.high, "median": self.median,
-            "positive": self.positive, "p": self.p,
-        }  # fmt: skip
+            "n": self.n,
+            "mean": self.mean,
+            "stderr": self.stderr,
+            "low": self.low,
+            "high": self.high,
+            "median": self.median,
+            "positive": self.positive,
+            "p": self.p,
+        }

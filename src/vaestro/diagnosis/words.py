@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def cost_of(use: Paired) -> str:
     """Return the cost of another row's z in words."""
     chance = "" if use.p is None else f", probability by chance {use.p:.2g}"
-    return f"{plus_minus((use.mean, use.stderr))} nats (median {use.median:.2g}, positive for {use.positive:.0%}{chance})"
+    return (
+        f"{plus_minus((use.mean, use.stderr))} nats (median {use.median:.2g}, positive for "
+        f"{use.positive:.0%}{chance})"
+    )
 
 
 def _checked(case: Case) -> str:
@@ -25,32 +28,42 @@ def _checked(case: Case) -> str:
     if case.continued is not None:
         gain = case.continued.gain
         return (
-            f"; {case.continued.steps:,} further steps at a constant rate change the objective of {gain.n:,} validation data by "
+            f"; {case.continued.steps:,} further steps at a constant rate change the objective "
+            f"of {gain.n:,} validation data by "
             f"{plus_minus((gain.mean, gain.stderr))} nats (limit {case.rise:.2g})"
         )
     if case.curves.valid:
-        return "; the validation bound rose by no more than its error over the last tenth of the run, and further steps were not tried"
+        return (
+            "; the validation bound rose by no more than its error over the last tenth of the "
+            "run, and further steps were not tried"
+        )
     return ""
 
 
 def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | None) -> str:
     """Return the verdict as a sentence, with what was checked."""
     informative = sum(u.role == "informative" for u in units)
-    carrying = f"{informative} of {len(units)} units {'is' if informative == 1 else 'are'} informative"
+    carrying = (
+        f"{informative} of {len(units)} units {'is' if informative == 1 else 'are'} informative"
+    )
     if verdict in ("collapsed", "latent unused by the decoder") and not case.reads_latent:
         return "The decoder has no latent input, as configured: this is a plain model of the data."
     return {
         "diverged": "Training diverged: the weights and the scores of this run are not usable.",
         "not converged": "The run was too short: more steps are expected to raise its bound.",
-        "collapsed": "The encoder ignores its input up to noise: codes contain next to no information about the data."
+        "collapsed": "The encoder ignores its input up to noise: codes contain next to no "
+        "information about the data."
         if case.measures is not None and faint(case.measures)
         else "The encoder ignores its input: codes contain no information about the data.",
-        "latent unused by the decoder": "The encoder's output depends on its input, but the code is not shown to raise the objective."
+        "latent unused by the decoder": "The encoder's output depends on its input, but the code "
+        "is not shown to raise the objective."
         if case.measures is not None and use_of(case)[0] != "unused"
         else "The encoder's output depends on its input, but the decoder does not use the code.",
-        "overfitted": "The model has overfitted: held-out data score much worse than training data.",
+        "overfitted": "The model has overfitted: held-out data score much worse than training "
+        "data.",
         "partly collapsed": f"Some units are inactive; {carrying}.",
-        "small rate but informative": f"The code contains little information, but it raises the objective; {carrying}.",
+        "small rate but informative": f"The code contains little information, but it raises the "
+        f"objective; {carrying}.",
         "healthy": f"{_healthy(case)}{_checked(case)}; {carrying}.",
     }[verdict]
 
@@ -66,4 +79,7 @@ def _healthy(case: Case) -> str:
         return "Not enough data to tell whether the decoder uses the code"
     if not used(case):
         return f"Not enough data to tell whether the code is worth its KL of {m.rate:.2g} nats"
-    return f"The code depends on the data, and the decoder uses it (measured on {use.n:,} {m.use_split or m.split} rows)"
+    return (
+        f"The code depends on the data, and the decoder uses it (measured on {use.n:,} "
+        f"{m.use_split or m.split} rows)"
+    )

@@ -1,4 +1,5 @@
-"""Estimates of log p(x), each with its side, its measure and its standard error; what lies between them; what codes hold."""
+"""Estimates of log p(x), each with its side, its measure and its standard error; what lies between
+them; what codes hold."""
 
 from vaestro.evaluation.bounds import affordable, chunks, in_space
 from vaestro.evaluation.budget import within_seconds
@@ -6,6 +7,18 @@ from vaestro.evaluation.methods import METHODS, evaluate, evaluating, split_meth
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information, plus_minus
 
 __all__ = [
-    "METHODS", "SIMULATED", "Estimate", "Evaluation", "Gap", "Information", "affordable", "chunks", "evaluate", "evaluating", "in_space",
-    "plus_minus", "split_methods", "within_seconds",
-]  # fmt: skip
+    "METHODS",
+    "SIMULATED",
+    "Estimate",
+    "Evaluation",
+    "Gap",
+    "Information",
+    "affordable",
+    "chunks",
+    "evaluate",
+    "evaluating",
+    "in_space",
+    "plus_minus",
+    "split_methods",
+    "within_seconds",
+]

@@ -1,11 +1,12 @@
 """ELBO and IWAE of each datum, streamed.
 
-Both are lower bounds in expectation; IWAE with k draws is tighter and rises to log p(x) with k. Draws are streamed in
-chunks that stay in the cache, so that memory does not grow with k:
+Both are lower bounds in expectation; IWAE with k draws is tighter and rises to log p(x) with k.
+Draws are streamed in chunks that stay in the cache, so that memory does not grow with k:
 
     log mean_k w = log sum over chunks of exp(chunk's log-sum) - log k
 
-for exactly the k that was asked for. Noise is a function of (seed, datum, chunk), so the same call gives the same digits.
+for exactly the k that was asked for. Noise is a function of (seed, datum, chunk), so the same call
+gives the same digits.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from vaestro.spaces import Batch, Kind, Space
 
 PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
 FEW = 5.0  # effective draws below which one draw or two carry the bound
-COLUMNS = 7  # ELBO by the closed-form rate, IWAE, IWAE with k/10 draws, log of the effective draws, rate, distortion, ELBO by log w
+# ELBO by the closed-form rate, IWAE, IWAE with k/10 draws, log of the effective draws, rate,
+# distortion, ELBO by log w
+COLUMNS = 7
 
 
 def bounding(job: Job) -> list[Work]:
-    """Bound log p(x) from below by the ELBO and IWAE, from the same k draws (Kingma and Welling 2014; Burda et al. 2016)."""
+    """Bound log p(x) from below by the ELBO and IWAE, from the same k draws (Kingma and Welling
+    2014; Burda et al. 2016)."""
     return [Bounds(job)]
 
 
@@ -50,21 +54,43 @@ class Bounds(Work):
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
-        table = bounds(job.model, job.batch(first, self.chunk), job.k, self.draws, (job.seed, "evaluate", first), self.chunk)
+        table = bounds(
+            job.model,
+            job.batch(first, self.chunk),
+            job.k,
+            self.draws,
+            (job.seed, "evaluate", first),
+            self.chunk,
+        )
         return table.cpu().numpy()
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         made = estimates(self.job, table, self.seconds)
         warnings = done.warnings
-        few = float((made[1].ess < FEW).mean()) if made[1].ess is not None and self.job.k >= 2 * FEW else 0.0
+        few = (
+            float((made[1].ess < FEW).mean())
+            if made[1].ess is not None and self.job.k >= 2 * FEW
+            else 0.0
+        )
         if few > 0.1:
             where = f"for {few:.0%} of the data"
-            warnings += (f"IWAE rests on fewer than {FEW:.0f} effective draws {where}: it may lie well below log p(x) there",)
+            warnings += (
+                f"IWAE rests on fewer than {FEW:.0f} effective draws {where}: it may lie well "
+                f"below log p(x) there",
+            )
         rate, distortion = float(table[4].mean()), float(table[5].mean())
-        return replace(done, estimates=(*done.estimates, *made), rate=rate, distortion=distortion, warnings=warnings)
+        return replace(
+            done,
+            estimates=(*done.estimates, *made),
+            rate=rate,
+            distortion=distortion,
+            warnings=warnings,
+        )
 
 
-def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> tuple[Estimate, Estimate]:
+def estimates(
+    job: Job, table: np.ndarray, seconds: float, on: str = "data"
+) -> tuple[Estimate, Estimate]:
     """Turn the numbers that `bounds` returned into estimates."""
     elbos, iwaes, tenths, log_ess, _, _, sampled = table
     space, rows, k = job.model.space, job.rows, job.k
@@ -76,7 +102,11 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
     details = spread
     if k >= PARTS:
         rise, error = mean_and_error(iwaes - tenths)
-        details = spread | {"rise": rise, "rise_from_k": k // PARTS} | ({} if math.isnan(error) else {"rise_stderr": error})
+        details = (
+            spread
+            | {"rise": rise, "rise_from_k": k // PARTS}
+            | ({} if math.isnan(error) else {"rise_stderr": error})
+        )
     closed = spread | {"sampled": float(sampled.mean())}
     if on == "data":
         closed, details = closed | of_tokens(job, elbos), details | of_tokens(job, iwaes)
@@ -91,7 +121,9 @@ def estimates(job: Job, table: np.ndarray, seconds: float, on: str = "data") -> 
     }
     return (
         Estimate("elbo", elbos, how=f"ELBO with {draws}", details=closed, **shared),
-        Estimate("iwae", iwaes, how=f"IWAE with {draws}", ess=np.exp(log_ess), details=details, **shared),
+        Estimate(
+            "iwae", iwaes, how=f"IWAE with {draws}", ess=np.exp(log_ess), details=details, **shared
+        ),
     )
 
 
@@ -102,7 +134,8 @@ def cells_of(job: Job, count: int) -> float:
 
 
 def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
-    """Return how many tokens the first data have, their ends among them, and the perplexity of each; nothing for other data."""
+    """Return how many tokens the first data have, their ends among them, and the perplexity of
+    each; nothing for other data."""
     if job.model.space.kind is not Kind.TOKENS:
         return {}
     tokens = round(len(nats) * cells_of(job, len(nats)))
@@ -110,10 +143,12 @@ def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
 
 
 def correction(job: Job, count: int) -> dict[str, float]:
-    """Return what lies between a density of spread data and the probability of those on the grid, in nats for a datum; or nothing.
+    """Return what lies between a density of spread data and the probability of those on the grid,
+    in nats for a datum; or nothing.
 
-    Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is on a density, and with
-    this added on a probability, if all of them lie on one. Over the first `count` data, of their observed cells.
+    Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is
+    on a density, and with this added on a probability, if all of them lie on one. Over the first
+    `count` data, of their observed cells.
     """
     log_cells = job.model.space.log_cells()
     if job.model.jitter is None or log_cells is None or not job.model.space.on_grid:
@@ -129,7 +164,8 @@ def correction(job: Job, count: int) -> dict[str, float]:
 
 
 def in_space(rows: Rows, space: Space) -> Rows:
-    """Return rows as codes or values of a model's own space: two readings of data may differ in levels or standardisation.
+    """Return rows as codes or values of a model's own space: two readings of data may differ in
+    levels or standardisation.
 
     Raises:
         ValueError: a value is not one of the space's.
@@ -143,11 +179,19 @@ def in_space(rows: Rows, space: Space) -> Rows:
     if space.kind is Kind.TOKENS:
         return replace(rows, values=space.inward(outside), space=space, index=None)
     values = (space if rows.observed is None else replace(space, missing=True)).inward(outside)
-    return replace(rows, values=values, space=space, index=None, observed=replace(space, missing=True).seen(outside), channels_last=False)
+    return replace(
+        rows,
+        values=values,
+        space=space,
+        index=None,
+        observed=replace(space, missing=True).seen(outside),
+        channels_last=False,
+    )
 
 
 def chunks(space: Space, k: int) -> tuple[int, int]:
-    """Return how many data, and how many draws of each, go through the decoder at once: some 2,000 rows, which stay in
+    """Return how many data, and how many draws of each, go through the decoder at once: some 2,000
+    rows, which stay in
     the cache; a function of k and the data's size alone, because the digits depend on it."""
     decoded = int(min(2048, max(32, 2**22 // space.decoded)))
     draw_chunk = min(k, decoded, 256)
@@ -155,21 +199,31 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
 
 
 def affordable(model: LatentModel) -> int:
-    """Return how many latents can pass through the decoder and be scored in some ten seconds on two cores."""
+    """Return how many latents can pass through the decoder and be scored in some ten seconds on two
+    cores."""
     weights = sum(p.numel() for p in model.parameters())
-    return int(2e11 / max(weights, 250 * model.space.decoded))  # of large images the density costs more than the products
+    # of large images the density costs more than the products
+    return int(2e11 / max(weights, 250 * model.space.decoded))
 
 
 def at_once(space: Space) -> int:
-    """Return how many rows go through the decoder at once, where data and draws are shared out otherwise than by `chunks`."""
+    """Return how many rows go through the decoder at once, where data and draws are shared out
+    otherwise than by `chunks`."""
     return math.prod(chunks(space, 2048))
 
 
 @torch.inference_mode()
 def bounds(
-    model: LatentModel, batch: Batch, k: int, draw_chunk: int, path: tuple[int, str, int], rows: int, features: Tensor | None = None
+    model: LatentModel,
+    batch: Batch,
+    k: int,
+    draw_chunk: int,
+    path: tuple[int, str, int],
+    rows: int,
+    features: Tensor | None = None,
 ) -> Tensor:
-    """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate, distortion and mean log w of each datum.
+    """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate,
+    distortion and mean log w of each datum.
 
     Args:
         model: the model.
@@ -177,7 +231,8 @@ def bounds(
         k: draws for each.
         draw_chunk: draws at once.
         path: seed, purpose and place of the draws.
-        rows: data for which noise is drawn, B or more: so a limit on the data does not change a datum's digits.
+        rows: data for which noise is drawn, B or more: so a limit on the data does not change a
+            datum's digits.
         features: determine q in place of the encoder's outputs, (B, ...).
 
     Returns:
@@ -190,17 +245,35 @@ def bounds(
     parts = torch.full((PARTS, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     for done in range(0, k, draw_chunk):
         n = min(draw_chunk, k - done)
-        noise = model.noise(n, rows, torch_generator(batch.x.device, seed, purpose, first, done))[:, : len(batch)]
+        noise = model.noise(n, rows, torch_generator(batch.x.device, seed, purpose, first, done))[
+            :, : len(batch)
+        ]
         draws = model.draw(batch, n, noise=noise, features=features)
-        sums += n * torch.stack([elbo(draws), draws.total_rate, draws.distortion, draws.log_w.mean(0)])
+        sums += n * torch.stack(
+            [elbo(draws), draws.total_rate, draws.distortion, draws.log_w.mean(0)]
+        )
         # iwae is the log of a mean: log n makes it the log of a sum, which chunks share.
         chunk = torch.stack([iwae(draws) + math.log(n), torch.logsumexp(2 * draws.log_w, 0)])
         log_w = torch.logaddexp(log_w, chunk.double())
         if k >= PARTS:
             parts = torch.logaddexp(parts, _by_parts(draws.log_w, done))
-    sizes = torch.tensor([len(range(part, k, PARTS)) for part in range(PARTS)], dtype=torch.float64, device=batch.x.device)
+    sizes = torch.tensor(
+        [len(range(part, k, PARTS)) for part in range(PARTS)],
+        dtype=torch.float64,
+        device=batch.x.device,
+    )
     tenths = (parts - sizes.log().unsqueeze(1)).mean(0)
-    return torch.stack([sums[0] / k, log_w[0] - math.log(k), tenths, 2 * log_w[0] - log_w[1], sums[1] / k, sums[2] / k, sums[3] / k])
+    return torch.stack(
+        [
+            sums[0] / k,
+            log_w[0] - math.log(k),
+            tenths,
+            2 * log_w[0] - log_w[1],
+            sums[1] / k,
+            sums[2] / k,
+            sums[3] / k,
+        ]
+    )
 
 
 def _by_parts(log_w: Tensor, done: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""How many data and draws an evaluation of some seconds can have, and which of the two is cut first."""
+"""How many data and draws an evaluation of some seconds can have, and which of the two is cut
+first."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ NEAR_ONE = 2.0  # effective draws: one draw carries the bound, and further ones 
 
 
 def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
-    """Return how many draws for how many data make an evaluation of seconds: at most k, and at most 1,000 data.
+    """Return how many draws for how many data make an evaluation of seconds: at most k, and at most
+    1,000 data.
 
-    Where time is short and the effective number of draws of a few data is near one, draws are cut before data, because the error of the
-    mean falls with the number of data while further draws leave the bound where it is. Else at least 100 data are kept.
+    Where time is short and the effective number of draws of a few data is near one, draws are cut
+    before data, because the error of the mean falls with the number of data while further draws
+    leave the bound where it is. Else at least 100 data are kept.
     """
     passes, most = affordable(model), min(len(rows), MOST)
     if passes >= k * most:
@@ -32,9 +35,12 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
 
 
 def _near_one(model: LatentModel, rows: Rows, k: int, passes: int) -> bool:
-    """Tell whether one draw carries the bound of half of the data, from a few of them; taken as given where even that takes too long."""
+    """Tell whether one draw carries the bound of half of the data, from a few of them; taken as
+    given where even that takes too long."""
     draws = min(k, int(PILOT_SHARE * passes / PILOT_ROWS))
     if draws < min(k, PILOT_DRAWS):
         return True
-    ess = evaluate(model, rows, k=draws, methods="iwae", limit=min(len(rows), PILOT_ROWS))["iwae"].ess
+    ess = evaluate(model, rows, k=draws, methods="iwae", limit=min(len(rows), PILOT_ROWS))[
+        "iwae"
+    ].ess
     return ess is not None and float(np.median(ess)) < NEAR_ONE

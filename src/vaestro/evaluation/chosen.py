@@ -1,4 +1,5 @@
-"""Which rows an evaluation visits, and in which order: a random draw by the seed, so that any first n of them are a random n."""
+"""Which rows an evaluation visits, and in which order: a random draw by the seed, so that any first
+n of them are a random n."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from vaestro.randomness import numpy_generator
 def drawn(rows: Rows, n: int, seed: int) -> tuple[Rows, np.ndarray]:
     """Draw n of the rows at random by the seed, without replacement.
 
-    Which rows are drawn depends on (seed, number of rows) alone, so that two models evaluated with one seed are evaluated on the same
-    rows, and a smaller n is the beginning of a larger one. Rows of a stream come from few blocks, because each block that is touched is
-    read; those that fit are held in memory, and the others are visited in file order.
+    Which rows are drawn depends on (seed, number of rows) alone, so that two models evaluated with
+    one seed are evaluated on the same rows, and a smaller n is the beginning of a larger one. Rows
+    of a stream come from few blocks, because each block that is touched is read; those that fit are
+    held in memory, and the others are visited in file order.
 
     Args:
         rows: with one binarisation for good.

@@ -3,14 +3,16 @@
     log p(x) - ELBO[q] = (log p(x) - ELBO[q*]) + (ELBO[q*] - ELBO[q])
                          approximation gap       amortization gap
 
-q is the encoder's, and q* the best member of its family for the datum: what `LatentModel.features` returns is optimised for each
-datum, from the encoder's output, with the model held as it is. So any family will do. (What spreads gridded data over their cells
+q is the encoder's, and q* the best member of its family for the datum: what `LatentModel.features`
+returns is optimised for each datum, from the encoder's output, with the model held as it is. So any
+family will do. (What spreads gridded data over their cells
 keeps its prior: what that loses is part of the approximation gap.)
 
-Three streams of noise keep the numbers honest. The first is fresh at every step and only optimises; a second one decides, for each
-datum, whether the average of the steps, that of the last of them or the encoder's output makes the best q, and whether the search
-had come to rest; both ELBOs are then reported from the same draws of a third, so that the choice does not bias them and their
-difference is paired.
+Three streams of noise keep the numbers honest. The first is fresh at every step and only optimises;
+a second one decides, for each datum, whether the average of the steps, that of the last of them or
+the encoder's output makes the best q, and whether the search had come to rest; both ELBOs are then
+reported from the same draws of a third, so that the choice does not bias them and their difference
+is paired.
 """
 
 from __future__ import annotations
@@ -40,8 +42,11 @@ VISIBLE = 0.01  # nats: less than what is printed
 SETTLED = 0.1  # nats: a search may still rise by that much and be called settled
 
 
-def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500) -> list[Work]:
-    """Take the gap apart: optimise q for each datum, from the encoder's output (Cremer, Li and Duvenaud 2018).
+def searching(
+    job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500
+) -> list[Work]:
+    """Take the gap apart: optimise q for each datum, from the encoder's output (Cremer, Li and
+    Duvenaud 2018).
 
     Args:
         job: model and data.
@@ -55,9 +60,15 @@ def searching(job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: f
         ValueError: an option is out of its range, or latents are discrete.
     """
     if job.model.alphabet:
-        raise ValueError("expected real latents for gap, which follows a gradient through z; got discrete ones (iwae with more draws)")
+        raise ValueError(
+            "expected real latents for gap, which follows a gradient through z; got discrete "
+            "ones (iwae with more draws)"
+        )
     if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
-        raise ValueError(f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, {k} and {lr}")
+        raise ValueError(
+            f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, "
+            f"{k} and {lr}"
+        )
     return [Gaps(job, n, steps, draws, lr, k)]
 
 
@@ -74,25 +85,55 @@ class Gaps(Work):
         self.steps, self.draws, self.lr, self.k = steps, draws, lr, k
         self.decoded = at_once(job.model.space)
         self.chunk = max(1, min(ROWS, self.decoded) // draws)
-        self.cost = 2.5 * steps * draws + 2 * k + 4 * JUDGING  # a step goes through the decoder and back
+        # a step goes through the decoder and back
+        self.cost = 2.5 * steps * draws + 2 * k + 4 * JUDGING
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
         batch = job.batch(first, min(self.chunk, self.rows - first))
         with torch.no_grad():
             encoded = job.model.features(batch)
-        second, last, average = optimised(job.model, batch, encoded, self.steps, self.draws, self.lr, (job.seed, "gap", first), self.chunk)
-        judged = torch.stack([self._bounds(batch, q, JUDGING, "gap judged", first)[0] for q in (encoded, second, last, average)])
+        second, last, average = optimised(
+            job.model,
+            batch,
+            encoded,
+            self.steps,
+            self.draws,
+            self.lr,
+            (job.seed, "gap", first),
+            self.chunk,
+        )
+        judged = torch.stack(
+            [
+                self._bounds(batch, q, JUDGING, "gap judged", first)[0]
+                for q in (encoded, second, last, average)
+            ]
+        )
         chosen = judged[[0, 2, 3]].nan_to_num(-math.inf).argmax(0)
-        best = torch.stack([encoded, last, average])[chosen, torch.arange(len(chosen), device=chosen.device)]
-        with_encoder, with_best = (self._bounds(batch, q, self.k, "gap reported", first) for q in (encoded, best))
-        table = torch.stack([with_encoder[0], with_best[0], with_best[1], judged[2] - judged[1], (chosen == 0).double()])
+        best = torch.stack([encoded, last, average])[
+            chosen, torch.arange(len(chosen), device=chosen.device)
+        ]
+        with_encoder, with_best = (
+            self._bounds(batch, q, self.k, "gap reported", first) for q in (encoded, best)
+        )
+        table = torch.stack(
+            [
+                with_encoder[0],
+                with_best[0],
+                with_best[1],
+                judged[2] - judged[1],
+                (chosen == 0).double(),
+            ]
+        )
         return table.cpu().numpy()
 
     def _bounds(self, batch: Batch, features: Tensor, k: int, purpose: str, first: int) -> Tensor:
-        """Return ELBO, IWAE and more of each datum with the q of some features; the same noise for all features."""
+        """Return ELBO, IWAE and more of each datum with the q of some features; the same noise for
+        all features."""
         draws = min(k, max(1, self.decoded // self.chunk))
-        return bounds(self.job.model, batch, k, draws, (self.job.seed, purpose, first), self.chunk, features)
+        return bounds(
+            self.job.model, batch, k, draws, (self.job.seed, purpose, first), self.chunk, features
+        )
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         with_encoder, with_best, iwae, rises, worse = table
@@ -108,32 +149,49 @@ class Gaps(Work):
             how,
             {
                 **{"k": self.k, "steps": self.steps, "draws": self.draws, "lr": self.lr},
-                **{"rise": rise, "rise_stderr": None if math.isnan(error) else error, "kept": int(worse.sum())},
+                **{
+                    "rise": rise,
+                    "rise_stderr": None if math.isnan(error) else error,
+                    "kept": int(worse.sum()),
+                },
             },
         )
         warnings = done.warnings
         if not finite.all():
             warnings += (
-                f"the search for the best q diverged for {(~finite).sum():,} data, for which the encoder's is kept (gap:lr= less)",
+                f"the search for the best q diverged for {(~finite).sum():,} data, for which the "
+                f"encoder's is kept (gap:lr= less)",
             )
         if rise > VISIBLE and rise > 2 * error:  # never where one datum has no error
             warnings += (
-                f"the search for the best q had not come to rest: it rose by {rise:.2f} nats from its second quarter to its last; "
-                "the amortization gap is larger and the approximation gap smaller than what is said (gap:steps= more, or another lr=)",
+                f"the search for the best q had not come to rest: it rose by {rise:.2f} nats "
+                f"from its second quarter to its last; "
+                "the amortization gap is larger and the approximation gap smaller than what is "
+                "said (gap:steps= more, or another lr=)",
             )
         elif finite.any() and not rise + 2 * error < SETTLED:
             few = "one datum is" if finite.sum() == 1 else f"{int(finite.sum()):,} data are"
             warnings += (
-                f"{few} too few to tell whether the search for the best q had come to rest: it rose by "
-                f"{plus_minus((rise, error))} nats from its second quarter to its last (gap:n= more)",
+                f"{few} too few to tell whether the search for the best q had come to rest: it "
+                f"rose by "
+                f"{plus_minus((rise, error))} nats from its second quarter to its last (gap:n= "
+                f"more)",
             )
         return replace(done, gap=gap, warnings=warnings)
 
 
 def optimised(
-    model: LatentModel, batch: Batch, start: Tensor, steps: int, draws: int, lr: float, path: tuple[int, str, int], rows: int
+    model: LatentModel,
+    batch: Batch,
+    start: Tensor,
+    steps: int,
+    draws: int,
+    lr: float,
+    path: tuple[int, str, int],
+    rows: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Raise the ELBO of each datum over q's own parameters; the model is not touched, nor any gradient that it holds.
+    """Raise the ELBO of each datum over q's own parameters; the model is not touched, nor any
+    gradient that it holds.
 
     Args:
         model: in evaluation mode.
@@ -144,7 +202,8 @@ def optimised(
         rows: data for which noise is drawn, B or more.
 
     Returns:
-        the features' averages over the second, the last, and all quarters of the steps but the first, each (B, ...).
+        the features' averages over the second, the last, and all quarters of the steps but the
+        first, each (B, ...).
     """
     seed, purpose, first = path
     # Fresh tensors: those made in inference mode cannot be differentiated.
@@ -152,13 +211,22 @@ def optimised(
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
             q = model.q(features)
-        gradient_of_z = StickingTheLanding() if hasattr(q, "detach") and scored_anywhere(q) else Pathwise()
+        gradient_of_z = (
+            StickingTheLanding() if hasattr(q, "detach") and scored_anywhere(q) else Pathwise()
+        )
         adam = torch.optim.Adam([features], lr)
-        quarters, lengths = [torch.zeros_like(features, requires_grad=False) for _ in range(4)], [0] * 4
+        quarters, lengths = (
+            [torch.zeros_like(features, requires_grad=False) for _ in range(4)],
+            [0] * 4,
+        )
         for step in range(steps):
-            noise = model.noise(draws, rows, torch_generator(start.device, seed, purpose, first, step))[:, : len(batch)]
+            noise = model.noise(
+                draws, rows, torch_generator(start.device, seed, purpose, first, step)
+            )[:, : len(batch)]
             # Each datum has parameters of its own, and Adam goes number by number: data do not mix.
-            total = elbo(model.draw(batch, draws, gradient=gradient_of_z, noise=noise, features=features)).sum()
+            total = elbo(
+                model.draw(batch, draws, gradient=gradient_of_z, noise=noise, features=features)
+            ).sum()
             (features.grad,) = torch.autograd.grad(-total, features)
             adam.step()
             # With fewer than four steps the last ones count for those that are missing.
@@ -171,9 +239,11 @@ def optimised(
 
 
 def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray | None, str]:
-    """Return the lower bound with the highest mean over the data that all of them cover, the first ones, and its name.
+    """Return the lower bound with the highest mean over the data that all of them cover, the first
+    ones, and its name.
 
-    One is taken for all data: the highest for each datum would be chosen by its noise, and lie above log p(x).
+    One is taken for all data: the highest for each datum would be chosen by its noise, and lie
+    above log p(x).
     """
     if not candidates:
         return None, ""
@@ -182,6 +252,14 @@ def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray |
 
 
 def _others(estimates: Sequence[Estimate], n: int) -> list[tuple[np.ndarray, str]]:
-    """Return the lower bounds on the same data, up to n of them; an ELBO, or IWAE with one draw, is no reference."""
-    below = [e for e in estimates if e.on == "data" and e.side != "upper" and e.method != "elbo" and (e.k > 1 or e.method != "iwae")]
+    """Return the lower bounds on the same data, up to n of them; an ELBO, or IWAE with one draw, is
+    no reference."""
+    below = [
+        e
+        for e in estimates
+        if e.on == "data"
+        and e.side != "upper"
+        and e.method != "elbo"
+        and (e.k > 1 or e.method != "iwae")
+    ]
     return [(e.nats[:n], e.how) for e in below]

@@ -1,19 +1,25 @@
-"""The rate taken apart by the aggregate posterior of N data (Hoffman and Johnson 2016; Chen et al. 2018).
+"""The rate taken apart by the aggregate posterior of N data (Hoffman and Johnson 2016; Chen et al.
+2018).
 
     q(z) = mean_n q(z | x_n)
-    mean rate = I(n; z) + KL(q(z) || p(z))                  I(n; z) = E[log q(z | x_n) - log q(z)], the index-code mutual information
-    KL(q(z) || p(z)) = TC + sum_j KL(q(z_j) || p(z_j))      TC = E[log q(z) - sum_j log q(z_j)], the total correlation
+    mean rate = I(n; z) + KL(q(z) || p(z))                  I(n; z) = E[log q(z | x_n) - log q(z)],
+    the index-code mutual information KL(q(z) || p(z)) = TC + sum_j KL(q(z_j) || p(z_j))      TC =
+    E[log q(z) - sum_j log q(z_j)], the total correlation
 
-with z ~ q(z | x_n). log q(z) is a log-sum over all N data, their own included, and never over a batch, whose ln B would cap it. What
-is averaged is log q(z | x_n) - log q(z), whose noise largely cancels; the KLs are the rate, in closed form where it has one,
-less what is found of the information, so that the parts add up to the rate, and no datum's own term is lost.
+with z ~ q(z | x_n). log q(z) is a log-sum over all N data, their own included, and never over a
+batch, whose ln B would cap it. What is averaged is log q(z | x_n) - log q(z), whose noise largely
+cancels; the KLs are the rate, in closed form where it has one, less what is found of the
+information, so that the parts add up to the rate, and no datum's own term is lost.
 
-The estimate of I(n; z) is unbiased for the index of these N data, and so at most ln N. The true mutual information between data and codes
-lies between it and the rate, but for Monte Carlo error. Near ln N the estimate says little, and the KL to the prior is too large.
+The estimate of I(n; z) is unbiased for the index of these N data, and so at most ln N. The true
+mutual information between data and codes lies between it and the rate, but for Monte Carlo error.
+Near ln N the estimate says little, and the KL to the prior is too large.
 
-Any density r that does not depend on the draw gives a lower bound, E[log r(z) - log p(z)] <= KL(q(z) || p(z)) of the population, for any N
-(Donsker and Varadhan 1975; Poole et al. 2019). For each unit and datum r is a mixture of what the other data say: their own q, a normal
-with their moments, and, since few narrow q leave gaps, a little of the prior. The upper and the lower estimate meet as N grows.
+Any density r that does not depend on the draw gives a lower bound, E[log r(z) - log p(z)] <=
+KL(q(z) || p(z)) of the population, for any N (Donsker and Varadhan 1975; Poole et al. 2019). For
+each unit and datum r is a mixture of what the other data say: their own q, a normal with their
+moments, and, since few narrow q leave gaps, a little of the prior. The upper and the lower estimate
+meet as N grows.
 """
 
 from __future__ import annotations
@@ -38,20 +44,24 @@ AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two c
 MOST = 10_000
 EACH = 256  # draws in a piece, and data whose q are held as one density
 BLOCK = 2**18  # log-densities of one unit at once, which stay in the cache
-PRIOR_SHARE, SMOOTH_BELOW = 0.1, 100  # in what bounds a KL from below: weight of the prior, and data at which q and moments weigh the same
+# in what bounds a KL from below: weight of the prior, and data at which q and moments weigh the
+# same
+PRIOR_SHARE, SMOOTH_BELOW = 0.1, 100
 NEAR = 1.0  # nats below ln N at which the mutual information is called its ceiling
 
 
 def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
-    """Take the rate apart by the aggregate posterior of the data (Hoffman and Johnson 2016; Chen et al. 2018).
+    """Take the rate apart by the aggregate posterior of the data (Hoffman and Johnson 2016; Chen et
+    al. 2018).
 
-    Where the prior differs by the datum (`conditional`), codes may share with the conditions what the rate does not count: then
-    the information is estimated alone, and neither bounded by the rate nor taken off it.
+    Where the prior differs by the datum (`conditional`), codes may share with the conditions what
+    the rate does not count: then the information is estimated alone, and neither bounded by the
+    rate nor taken off it.
 
     Args:
         job: model and data.
-        n: number of rows, drawn at random, that make up the aggregate posterior; all if there are fewer. By default 10,000, or
-            fewer where n * n * draws * units would exceed 5e9.
+        n: number of rows, drawn at random, that make up the aggregate posterior; all if there are
+            fewer. By default 10,000, or fewer where n * n * draws * units would exceed 5e9.
         draws: for each datum.
 
     Raises:
@@ -60,7 +70,10 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
     if not getattr(getattr(job.model, "posterior", None), "scored_anywhere", True):
-        raise ValueError("expected a posterior without a flow for information, which scores each code under the q of all data; got one")
+        raise ValueError(
+            "expected a posterior without a flow for information, which scores each code under "
+            "the q of all data; got one"
+        )
     return [Codes(job, n, draws)]
 
 
@@ -77,38 +90,51 @@ class Codes(Work):
         self.rows = min(most, self.rows)
         self.lowered = n is None and self.rows < min(MOST, len(job.rows))
         self.draws = draws
-        self.each = min(EACH, at_once(job.model.space))  # also what the decoder takes, which draws pass through
+        # also what the decoder takes, which draws pass through
+        self.each = min(EACH, at_once(job.model.space))
         self.chunk = max(1, self.each // draws)
         self.columns = 3 + 2 * self.units
-        self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000  # a pass takes as long as some 10,000 log-densities
+        # a pass takes as long as some 10,000 log-densities
+        self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000
         self._each: list[Density] = []
         self._moments: tuple[Tensor, Tensor] | None = None
 
     @torch.inference_mode()
     def compute(self, first: int) -> np.ndarray:
-        """Return rate, information, total correlation and the unit-wise KLs of a piece; NaN for what the families do not have."""
+        """Return rate, information, total correlation and the unit-wise KLs of a piece; NaN for
+        what the families do not have."""
         size = min(self.chunk, self.rows - first)
         drawn = self._draw(first, size)
         alone = _factorised(drawn)
         index = torch.arange(first, first + size, device=drawn.z.device).repeat(self.draws)
-        held, left_out = (x.unflatten(0, (self.draws, size)) for x in self._held(drawn.z.flatten(0, 1), index, alone))
+        held, left_out = (
+            x.unflatten(0, (self.draws, size))
+            for x in self._held(drawn.z.flatten(0, 1), index, alone)
+        )
         held = held.mean(0)  # (size, 1 + units)
         table = torch.full((self.columns, size), math.nan, dtype=torch.float64, device=held.device)
         table[0], table[1] = drawn.total_rate, held[:, 0]
         if alone:
             table[2] = held[:, 1:].sum(1) - held[:, 0]
             table[3 : 3 + self.units] = (drawn.rate[0].flatten(1) - held[:, 1:]).T
-            table[3 + self.units :] = self._lower(drawn, left_out[:, :, 1:], torch.arange(first, first + size, device=held.device)).T
+            table[3 + self.units :] = self._lower(
+                drawn, left_out[:, :, 1:], torch.arange(first, first + size, device=held.device)
+            ).T
         return table.cpu().numpy()
 
     def _draw(self, first: int, size: int) -> Draws:
         """Draw codes of some data; how many follow does not change a datum's."""
         model = self.job.model
-        noise = model.noise(self.draws, self.chunk, torch_generator(self.job.device, self.job.seed, "information", first))
+        noise = model.noise(
+            self.draws,
+            self.chunk,
+            torch_generator(self.job.device, self.job.seed, "information", first),
+        )
         return model.draw(self.job.batch(first, size), self.draws, noise=noise[:, :size])
 
     def _held(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
-        """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each unit alone: (R, 1 + units).
+        """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each
+        unit alone: (R, 1 + units).
 
         Second, log q(z) of all other data, likewise.
         """
@@ -123,19 +149,24 @@ class Codes(Work):
                 at, size = index[part] - first, logs[0].shape[1]
                 here = (at >= 0) & (at < size)
                 own[part][here] = torch.cat([each[here, at[here]] for each in logs], -1).double()
-                # Taking its own term off a sum afterwards would lose the others to rounding where q is narrow.
+                # Taking its own term off a sum afterwards would lose the others to rounding where q
+                # is narrow.
                 for each in logs:
                     each[here, at[here]] = -math.inf
                 sums = torch.cat([torch.logsumexp(each, 1) for each in logs], -1)
                 others[part] = torch.logaddexp(others[part], sums.double())
                 first += size
-        total = torch.logaddexp(others, own)  # a datum's own term stands in the sum: so nothing exceeds ln N
+        # a datum's own term stands in the sum: so nothing exceeds ln N
+        total = torch.logaddexp(others, own)
         return own - total + math.log(self.rows), others - math.log(max(1, self.rows - 1))
 
     def _lower(self, drawn: Draws, left_out: Tensor, index: Tensor) -> Tensor:
-        """Return log r(z) - log p(z) of each unit, mean over draws, (size, units), with r from all other data."""
+        """Return log r(z) - log p(z) of each unit, mean over draws, (size, units), with r from all
+        other data."""
         q, z = drawn.q, drawn.z.double().flatten(2)
-        assert isinstance(q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+        assert isinstance(q, densities.Normal) and isinstance(
+            drawn.p, densities.StandardNormal | densities.Normal
+        )
         if self._moments is None:
             every = [x for x in self._posteriors() if isinstance(x, densities.Normal)]
             means = torch.cat([x.mean.double().flatten(1) for x in every])
@@ -144,13 +175,24 @@ class Codes(Work):
         means, squares = self._moments
         others = max(1, self.rows - 1)
         mean = (means.sum(0) - means[index]) / others
-        # The variance of a normal fitted to n numbers, as of a prediction: wider by (n + 1) / (n - 1).
-        variance = ((squares.sum(0) - squares[index]) / others - mean.square()).clamp_min(1e-12) * (others + 1) / max(1, others - 1)
+        # The variance of a normal fitted to n numbers, as of a prediction: wider by (n + 1) / (n -
+        # 1).
+        variance = (
+            ((squares.sum(0) - squares[index]) / others - mean.square()).clamp_min(1e-12)
+            * (others + 1)
+            / max(1, others - 1)
+        )
         fitted = densities.Normal(mean, variance.log()).cells(z)
-        prior = drawn.p.cells(z.unflatten(2, self.job.model.units).to(drawn.z.dtype)).double().flatten(2)
+        prior = (
+            drawn.p.cells(z.unflatten(2, self.job.model.units).to(drawn.z.dtype))
+            .double()
+            .flatten(2)
+        )
         of_q = (1 - PRIOR_SHARE) * others / (others + SMOOTH_BELOW)
         parts = torch.stack(torch.broadcast_tensors(left_out, fitted, prior))
-        weights = torch.tensor([of_q, 1 - of_q - PRIOR_SHARE, PRIOR_SHARE], dtype=parts.dtype, device=parts.device)
+        weights = torch.tensor(
+            [of_q, 1 - of_q - PRIOR_SHARE, PRIOR_SHARE], dtype=parts.dtype, device=parts.device
+        )
         return (torch.logsumexp(parts + weights.log().reshape(3, 1, 1, 1), 0) - prior).mean(0)
 
     def _posteriors(self) -> list[Density]:
@@ -158,7 +200,11 @@ class Codes(Work):
         if not self._each:
             model = self.job.model
             for first in range(0, self.rows, self.each):
-                self._each.append(model.q(model.features(self.job.batch(first, min(self.each, self.rows - first)))))
+                self._each.append(
+                    model.q(
+                        model.features(self.job.batch(first, min(self.each, self.rows - first)))
+                    )
+                )
         return self._each
 
     @torch.inference_mode()
@@ -168,7 +214,12 @@ class Codes(Work):
         one = self._draw(0, 1)
         shared, alone = one.shared_prior, _factorised(one)
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''} of each"
-        lowered = f"; no more than {self.rows:,} of them, for N x N x units to stay below {AFFORDABLE:.0e}" if self.lowered else ""
+        lowered = (
+            f"; no more than {self.rows:,} of them, for N x N x units to stay below "
+            f"{AFFORDABLE:.0e}"
+            if self.lowered
+            else ""
+        )
         found = Information(
             n=self.rows,
             rate=float(rates.mean()),
@@ -178,31 +229,49 @@ class Codes(Work):
             unit_kl=units.mean(1).reshape(self.job.model.units) if alone else None,
             unit_kl_sum=mean_and_error(units.sum(0)) if alone else None,
             how=draws + lowered,
-            unit_kl_lower=lower.mean(1).reshape(self.job.model.units) if alone and self.rows > 1 else None,
+            unit_kl_lower=lower.mean(1).reshape(self.job.model.units)
+            if alone and self.rows > 1
+            else None,
             unit_kl_lower_sum=mean_and_error(lower.sum(0)) if alone and self.rows > 1 else None,
         )
         warnings = done.warnings
         if self.rows == 1:
-            warnings += ("one datum alone has no index for its code to tell: the mutual information of one is 0",)
+            warnings += (
+                "one datum alone has no index for its code to tell: the mutual information of "
+                "one is 0",
+            )
         if found.mutual_information[0] > found.ceiling - min(NEAR, found.ceiling / 2):
             held_found = found.mutual_information[0]
-            too_large = "; the KL of the aggregate posterior to the prior is then too large, an upper estimate" if shared else ""
+            too_large = (
+                "; the KL of the aggregate posterior to the prior is then too large, an upper "
+                "estimate"
+                if shared
+                else ""
+            )
             warnings += (
-                f"the mutual information of {held_found:.2f} nats is at its ceiling, ln {self.rows:,} = {found.ceiling:.2f}: "
+                f"the mutual information of {held_found:.2f} nats is at its ceiling, ln "
+                f"{self.rows:,} = {found.ceiling:.2f}: "
                 f"the true one may be larger by far{too_large}",
             )
         return replace(done, information=found, warnings=warnings)
 
 
 def _factorised(drawn: Draws) -> bool:
-    """Tell whether each unit stands alone in q and in the one prior, with its rate in closed form."""
-    return drawn.shared_prior and isinstance(drawn.q, densities.Normal) and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+    """Tell whether each unit stands alone in q and in the one prior, with its rate in closed
+    form."""
+    return (
+        drawn.shared_prior
+        and isinstance(drawn.q, densities.Normal)
+        and isinstance(drawn.p, densities.StandardNormal | densities.Normal)
+    )
 
 
 def _log_densities(q: Density, z: Tensor, alone: bool) -> list[Tensor]:
-    """Return log q of M data at draws (R, 1, *Z): (R, M, 1), and with `alone` also those of each unit, (R, M, units).
+    """Return log q of M data at draws (R, 1, *Z): (R, M, 1), and with `alone` also those of each
+    unit, (R, M, units).
 
-    In the model's own precision: what decides a log-sum are the data near z, whose terms are small numbers.
+    In the model's own precision: what decides a log-sum are the data near z, whose terms are small
+    numbers.
     """
     if not alone:
         return [q.log_prob(z).unsqueeze(-1)]

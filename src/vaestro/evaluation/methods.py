@@ -45,16 +45,22 @@ def evaluate(
         model: a trained model.
         rows: data of the model's space, such as `data.test`.
         k: draws for each datum.
-        methods: elbo and iwae (from the same k draws), ais, gap, information, each with options: "ais:chains=16,temperatures=500".
-        limit: number of rows to evaluate, drawn at random by the seed without replacement; `Evaluation.index` says which.
-        seed: of the draws, and of which data are drawn. Two models evaluated with one seed are evaluated on the same data.
+        methods: elbo and iwae (from the same k draws), ais, gap, information, each with options:
+            "ais:chains=16,temperatures=500".
+        limit: number of rows to evaluate, drawn at random by the seed without replacement;
+            `Evaluation.index` says which.
+        seed: of the draws, and of which data are drawn. Two models evaluated with one seed are
+            evaluated on the same data.
         device: where; by default where the model is.
 
     Raises:
-        ValueError: k or limit below 1, more data asked than there are, an unknown method or option, or other data.
+        ValueError: k or limit below 1, more data asked than there are, an unknown method or option,
+            or other data.
     """
     done: Evaluation | None = None
-    for _, done in evaluating(model, rows, k=k, methods=methods, limit=limit, seed=seed, device=device):
+    for _, done in evaluating(
+        model, rows, k=k, methods=methods, limit=limit, seed=seed, device=device
+    ):
         pass
     assert done is not None
     return done
@@ -73,7 +79,8 @@ def evaluating(
     rank: int = 0,
     processes: int = 1,
 ) -> Generator[tuple[float, Evaluation | None]]:
-    """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end (1, Evaluation).
+    """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end
+    (1, Evaluation).
 
     Args:
         model, rows, k, methods, limit, seed, device: see `evaluate`.
@@ -86,18 +93,31 @@ def evaluating(
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     if limit is not None and not 1 <= limit <= len(rows):
-        raise ValueError(f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got {limit}")
+        raise ValueError(
+            f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
+            f"{limit}"
+        )
     parts = [find("method", spec, METHODS) for spec in split_methods(methods)]
     names = [part.name for part in parts]
     if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
-        raise ValueError(f"expected each method once, among {', '.join(METHODS)}; got {', '.join(names) or 'none'}")
-    if (rows.space.kind, rows.space.shape, rows.space.names) != (model.space.kind, model.space.shape, model.space.names):
+        raise ValueError(
+            f"expected each method once, among {', '.join(METHODS)}; got "
+            f"{', '.join(names) or 'none'}"
+        )
+    if (rows.space.kind, rows.space.shape, rows.space.names) != (
+        model.space.kind,
+        model.space.shape,
+        model.space.names,
+    ):
         raise ValueError(f"expected {model.space} data; got {rows.space}")
     if model.given is not None and rows.given is None:
-        raise ValueError(f"expected data with the conditions {', '.join(model.given.names)}; got none")
+        raise ValueError(
+            f"expected data with the conditions {', '.join(model.given.names)}; got none"
+        )
     if not len(rows):
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
-    # Methods that stop after n data visit the rows in this order, so that their n are a random draw too.
+    # Methods that stop after n data visit the rows in this order, so that their n are a random draw
+    # too.
     rows, order = drawn(rows.fixed(), len(rows) if limit is None else limit, seed)
     rows = in_space(rows, model.space)
     device = next(model.parameters()).device if device is None else torch.device(device)
@@ -121,14 +141,19 @@ def evaluating(
             done = work.finish(table, done)
     finally:
         model.train(training)
-    kept = tuple(e for e in done.estimates if e.method in names or (e.on == SIMULATED and e.method in {"elbo", "iwae"} and bounded))
+    kept = tuple(
+        e
+        for e in done.estimates
+        if e.method in names or (e.on == SIMULATED and e.method in {"elbo", "iwae"} and bounded)
+    )
     yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
     if rank == 0:
         store.clear()  # only now: whoever took the evaluation has had the chance to keep it
 
 
 def split_methods(methods: str | Sequence[str]) -> list[str]:
-    """Read "elbo,iwae,ais:chains=16,temperatures=100" as three methods: what has an = and no colon belongs to the one before it."""
+    """Read "elbo,iwae,ais:chains=16,temperatures=100" as three methods: what has an = and no colon
+    belongs to the one before it."""
     if not isinstance(methods, str):
         return list(methods)
     found: list[str] = []

@@ -1,7 +1,7 @@
 """How an evaluation is done: in pieces that can be shared out, kept, and gone on with.
 
-A piece is some data in a row, and what it yields depends on (seed, place of its first datum) alone. So one process or many,
-at once or after an interruption, arrive at the same digits.
+A piece is some data in a row, and what it yields depends on (seed, place of its first datum) alone.
+So one process or many, at once or after an interruption, arrive at the same digits.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Work(ABC):
 
     @abstractmethod
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        """Return the evaluation with what the whole table (columns, rows) says; `done` holds what earlier methods found."""
+        """Return the evaluation with what the whole table (columns, rows) says; `done` holds what
+        earlier methods found."""
 
 
 class Store:
@@ -98,23 +99,45 @@ class Store:
         self._saved = time.monotonic()
 
     def read(self, work: Work) -> dict[int, np.ndarray]:
-        """Return the pieces that any process finished, by their first datum; files that are damaged are passed over."""
+        """Return the pieces that any process finished, by their first datum; files that are damaged
+        are passed over."""
         found: dict[int, np.ndarray] = {}
         for file in self._files(work.name):
-            with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(file, allow_pickle=False) as held:
+            with (
+                suppress(OSError, ValueError, KeyError, EOFError, BadZipFile),
+                np.load(file, allow_pickle=False) as held,
+            ):
                 pieces = {int(f): held["table"][:, i : i + n] for f, i, n in held["places"]}
-                found |= {f: p for f, p in pieces.items() if p.shape == (work.columns, min(work.chunk, work.rows - f))}
+                found |= {
+                    f: p
+                    for f, p in pieces.items()
+                    if p.shape == (work.columns, min(work.chunk, work.rows - f))
+                }
         return found
 
     def save(self, work: Work, pieces: dict[int, np.ndarray], *, now: bool = False) -> None:
         """Write this process's pieces, every few seconds or at once."""
-        if self.folder is None or not pieces or not (now or time.monotonic() - self._saved > SAVE_SECONDS):
+        if (
+            self.folder is None
+            or not pieces
+            or not (now or time.monotonic() - self._saved > SAVE_SECONDS)
+        ):
             return
         self.folder.mkdir(exist_ok=True)
         ends = np.cumsum([p.shape[1] for p in pieces.values()])
-        places = [(f, end - p.shape[1], p.shape[1]) for (f, p), end in zip(pieces.items(), ends, strict=True)]
-        with writing(self.folder / f"{self.key}.{work.name}.{self.rank}.npz") as part, part.open("wb") as file:
-            np.savez(file, table=np.concatenate(list(pieces.values()), 1), places=np.array(places, np.int64))
+        places = [
+            (f, end - p.shape[1], p.shape[1])
+            for (f, p), end in zip(pieces.items(), ends, strict=True)
+        ]
+        with (
+            writing(self.folder / f"{self.key}.{work.name}.{self.rank}.npz") as part,
+            part.open("wb") as file,
+        ):
+            np.savez(
+                file,
+                table=np.concatenate(list(pieces.values()), 1),
+                places=np.array(places, np.int64),
+            )
         self._saved = time.monotonic()
 
     def clear(self) -> None:
@@ -130,23 +153,42 @@ class Store:
 
 
 def key_of(job: Job, methods: Sequence[Any]) -> str:
-    """Name an evaluation by whatever its digits depend on: weights, data, methods with their options, draws and seed."""
+    """Name an evaluation by whatever its digits depend on: weights, data, methods with their
+    options, draws and seed."""
     digest = hashlib.sha256(
-        json.dumps([vaestro.__version__, job.rows.sha256(), [str(m) for m in methods], job.k, job.seed, str(job.device.type)]).encode()
+        json.dumps(
+            [
+                vaestro.__version__,
+                job.rows.sha256(),
+                [str(m) for m in methods],
+                job.k,
+                job.seed,
+                str(job.device.type),
+            ]
+        ).encode()
     )
     for name, tensor in sorted(job.model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
 
 
-def perform(works: Sequence[Work], store: Store, rank: int = 0, processes: int = 1) -> Iterator[tuple[float, list[np.ndarray] | None]]:
-    """Go through all pieces: yield the share of the cost that is done with None, and at the end (1, the table of each work)."""
+def perform(
+    works: Sequence[Work], store: Store, rank: int = 0, processes: int = 1
+) -> Iterator[tuple[float, list[np.ndarray] | None]]:
+    """Go through all pieces: yield the share of the cost that is done with None, and at the end (1,
+    the table of each work)."""
     total = sum(w.cost * w.rows for w in works)
     tables, done = [], 0.0
     for work in works:
         pieces = store.read(work)
-        owned = [f for i, f in enumerate(range(0, work.rows, work.chunk)) if i % processes == rank and f not in pieces]
+        owned = [
+            f
+            for i, f in enumerate(range(0, work.rows, work.chunk))
+            if i % processes == rank and f not in pieces
+        ]
         done += work.cost * sum(p.shape[1] for p in pieces.values())
         try:
             for first in owned:

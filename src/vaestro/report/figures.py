@@ -1,7 +1,8 @@
 """Make figures as plain values, as Plotly reads them: {"data": [...], "layout": {...}}.
 
-Colours are names of the page's own variables ("--accent"), which the page puts in when it draws a figure, and again when its theme
-changes. Texts that Plotly would read as markup are escaped, since names come from the data.
+Colours are names of the page's own variables ("--accent"), which the page puts in when it draws a
+figure, and again when its theme changes. Texts that Plotly would read as markup are escaped, since
+names come from the data.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from vaestro.report.reading import Folder
 from vaestro.report.words import LABELS, bounds_of, data_words, method, number, real
 
 Figure = dict[str, Any]
-Interval = tuple[str, float, float | None, float | None, str]  # label, value, standard error, gap or None, side
+# label, value, standard error, gap or None, side
+Interval = tuple[str, float, float | None, float | None, str]
 SERIES = ("--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7", "--c8", "--c9", "--c10", "--c11")
 ROLES = {"informative": "--c1", "noise": "--c2", "off": "--faint", "unclear": "--c3"}
 SHOWN_UNITS = 120
@@ -72,7 +74,7 @@ def title(words: str, y: float, x: float = 0.0) -> dict[str, Any]:
     }
 
 
-# -- curves -----------------------------------------------------------------------------------------------------------
+# -- curves ----------------------------------------------------------------------------------------
 
 PANELS = (
     ("bound", "Bound on log p(x), nats: higher is better"),
@@ -83,12 +85,15 @@ SETTINGS = (("beta", "Weight of the KL"), ("lr", "Learning rate"))
 
 
 def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | None:
-    """Draw bound, reconstruction and KL apart, with the KL's weight and the learning rate beneath; of several runs validation alone."""
+    """Draw bound, reconstruction and KL apart, with the KL's weight and the learning rate beneath;
+    of several runs validation alone."""
     single = not several
     data: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     domains = (
-        [(0.75, 0.97), (0.485, 0.705), (0.235, 0.44), (0.12, 0.18), (0.0, 0.06)] if single else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
+        [(0.75, 0.97), (0.485, 0.705), (0.235, 0.44), (0.12, 0.18), (0.0, 0.06)]
+        if single
+        else [(0.70, 0.97), (0.36, 0.63), (0.0, 0.29)]
     )
     panels = (*PANELS, *SETTINGS) if single else PANELS
     seen: dict[str, list[float]] = {name: [] for name, _ in panels}
@@ -104,9 +109,15 @@ def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | Non
                 values = [real(m.get(name)) for m in lines]
                 if not any(v is not None for v in values):
                     continue
-                settled = [v for s, v in zip(steps, values, strict=True) if v is not None and s >= 0.08 * max(steps)]
+                settled = [
+                    v
+                    for s, v in zip(steps, values, strict=True)
+                    if v is not None and s >= 0.08 * max(steps)
+                ]
                 seen[name] += settled
-                shown = {"train": "training", "valid": "validation"}[split] if single else text(label)
+                shown = (
+                    {"train": "training", "valid": "validation"}[split] if single else text(label)
+                )
                 data.append(
                     {
                         "type": "scatter",
@@ -118,7 +129,8 @@ def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | Non
                         "name": shown,
                         "legendgroup": shown,
                         "showlegend": i == 0,
-                        "hovertemplate": f"%{{y:.5~g}} {'' if single else text(label)}<extra>{shown if single else ''}</extra>",
+                        "hovertemplate": f"%{{y:.5~g}} "
+                        f"{'' if single else text(label)}<extra>{shown if single else ''}</extra>",
                         "line": {
                             "color": "--c2" if split == "train" else colour,
                             "width": 1.8,
@@ -145,7 +157,9 @@ def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | Non
                 "line": {"color": "--accent", "width": 1, "dash": "dash"},
             }
         )
-    made = layout(720 if single else 620, hovermode="x unified", hoversubplots="axis", shapes=shapes)
+    made = layout(
+        720 if single else 620, hovermode="x unified", hoversubplots="axis", shapes=shapes
+    )
     made |= {
         "margin": {"l": 52, "r": 14, "t": 34, "b": 40},
         "showlegend": True,
@@ -158,8 +172,14 @@ def curves(runs: Mapping[str, Folder], *, several: bool = False) -> Figure | Non
             "font": {"size": 12, "color": "--ink"},
             "bgcolor": "--none",
         },
-        "annotations": [title(words, top + 0.004) for (_, words), (_, top) in zip(panels, domains, strict=True)],
-        "xaxis": axis(title={"text": "step", "font": {"size": 12, "color": "--muted"}}, anchor=f"y{len(panels)}", hoverformat=",d"),
+        "annotations": [
+            title(words, top + 0.004) for (_, words), (_, top) in zip(panels, domains, strict=True)
+        ],
+        "xaxis": axis(
+            title={"text": "step", "font": {"size": 12, "color": "--muted"}},
+            anchor=f"y{len(panels)}",
+            hoverformat=",d",
+        ),
     }
     for i, ((name, _), domain) in enumerate(zip(panels, domains, strict=True)):
         options: dict[str, Any] = {"domain": list(domain), "nticks": 5 if i < len(PANELS) else 3}
@@ -178,14 +198,16 @@ def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [lines[i] for i in index]
 
 
-# -- units ------------------------------------------------------------------------------------------------------------
+# -- units -----------------------------------------------------------------------------------------
 
 
 def units(diagnosis: Mapping[str, Any]) -> Figure | None:
     """Draw each unit's rate, activity and effect, sorted by rate."""
     every = [u for u in diagnosis.get("units") or [] if isinstance(u.get("unit"), int)]
     by = "rate" if any(real(u.get("rate")) is not None for u in every) else "activity"
-    ranked = sorted((u for u in every if real(u.get(by)) is not None), key=lambda u: -u[by])[:SHOWN_UNITS]
+    ranked = sorted((u for u in every if real(u.get(by)) is not None), key=lambda u: -u[by])[
+        :SHOWN_UNITS
+    ]
     if not ranked:
         return None
     panels = [
@@ -203,8 +225,13 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
         3: [(0.66, 0.96), (0.33, 0.57), (0, 0.24)],
     }
     domains = stacks[len(panels)]
-    names = [f"unit {u['unit']}" + (f" at {tuple(u['place'])}" if len(u.get("place") or ()) > 1 else "") for u in ranked]
-    colours = [ROLES.get(str(u.get("role")), "--c1" if u.get("active") else "--faint") for u in ranked]
+    names = [
+        f"unit {u['unit']}" + (f" at {tuple(u['place'])}" if len(u.get("place") or ()) > 1 else "")
+        for u in ranked
+    ]
+    colours = [
+        ROLES.get(str(u.get("role")), "--c1" if u.get("active") else "--faint") for u in ranked
+    ]
     data = []
     for i, (key, words) in enumerate(panels):
         bar: dict[str, Any] = {
@@ -216,7 +243,9 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
             "text": names,
             "textposition": "none",
             "customdata": [text(u.get("role", "")) for u in ranked],
-            "hovertemplate": f"<b>%{{text}}</b> %{{customdata}}<br>{words.split(':')[0].split(',')[0].lower()} %{{y:.3~g}}<extra></extra>",
+            "hovertemplate": f"<b>%{{text}}</b> "
+            f"%{{customdata}}<br>{words.split(':')[0].split(',')[0].lower()} "
+            f"%{{y:.3~g}}<extra></extra>",
         }
         if key == "effect":
             bar["error_y"] = {
@@ -227,9 +256,17 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
                 "width": 0,
             }
         data.append(bar)
-    shown = list(range(len(ranked))) if len(ranked) <= 24 else list(range(0, len(ranked), math.ceil(len(ranked) / 20)))
+    shown = (
+        list(range(len(ranked)))
+        if len(ranked) <= 24
+        else list(range(0, len(ranked), math.ceil(len(ranked) / 20)))
+    )
     made = layout(
-        150 + 150 * len(panels), bargap=0.25, annotations=[title(w, top + 0.008) for (_, w), (_, top) in zip(panels, domains, strict=True)]
+        150 + 150 * len(panels),
+        bargap=0.25,
+        annotations=[
+            title(w, top + 0.008) for (_, w), (_, top) in zip(panels, domains, strict=True)
+        ],
     )
     made["xaxis"] = axis(
         tickvals=shown,
@@ -240,28 +277,43 @@ def units(diagnosis: Mapping[str, Any]) -> Figure | None:
         tickangle=0,
     )
     for i, domain in enumerate(domains):
-        made["yaxis" if i == 0 else f"yaxis{i + 1}"] = axis(domain=list(domain), nticks=5, rangemode="tozero")
+        made["yaxis" if i == 0 else f"yaxis{i + 1}"] = axis(
+            domain=list(domain), nticks=5, rangemode="tozero"
+        )
     return {"data": data, "layout": made}
 
 
-# -- bounds -----------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 
-def gaps(estimates: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Return by how much log p(x) of data drawn from the model can lie above each method's bound there, and the standard error."""
+def gaps(
+    estimates: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Return by how much log p(x) of data drawn from the model can lie above each method's bound
+    there, and the standard error."""
     upper = arrays.get("simulated_ais_upper")
     found = {}
     for e in estimates:
         lower = arrays.get(f"simulated_{e.get('method')}")
-        if upper is None or lower is None or upper.shape != lower.shape or not np.isfinite(upper - lower).all() or len(upper) < 2:
+        if (
+            upper is None
+            or lower is None
+            or upper.shape != lower.shape
+            or not np.isfinite(upper - lower).all()
+            or len(upper) < 2
+        ):
             continue
         difference = upper - lower
-        found[str(e["method"])] = (float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference))))
+        found[str(e["method"])] = (
+            float(difference.mean()),
+            float(difference.std(ddof=1) / math.sqrt(len(difference))),
+        )
     return found
 
 
 def bounds(rows: Sequence[Interval]) -> Figure | None:
-    """Draw bounds as intervals: a dot with two standard errors, and an arrow to where the truth can lie, or a bar over the gap.
+    """Draw bounds as intervals: a dot with two standard errors, and an arrow to where the truth can
+    lie, or a bar over the gap.
 
     Args:
         rows: (label, value, standard error, gap or None, side).
@@ -281,8 +333,18 @@ def bounds(rows: Sequence[Interval]) -> Figure | None:
                 "mode": "markers",
                 "x": [value],
                 "y": [-i],
-                "marker": {"size": 10, "color": colour, "symbol": "diamond" if side == "exact" else "circle"},
-                "error_x": {"type": "data", "array": [spread], "color": colour, "thickness": 3, "width": 0},
+                "marker": {
+                    "size": 10,
+                    "color": colour,
+                    "symbol": "diamond" if side == "exact" else "circle",
+                },
+                "error_x": {
+                    "type": "data",
+                    "array": [spread],
+                    "color": colour,
+                    "thickness": 3,
+                    "width": 0,
+                },
                 "hovertemplate": f"{text(label)}<br>{number(value, error)} nats<extra></extra>",
                 "showlegend": False,
             }
@@ -349,30 +411,49 @@ def bounds_of_folder(folder: Folder) -> Figure | None:
     rows: list[Interval] = []
     for evaluation in filter(None, (folder.evaluation, *folder.others)):
         estimates = bounds_of(evaluation)
-        measured = gaps(evaluation.get("estimates", []), folder.arrays["evaluation"]) if evaluation is folder.evaluation else {}
+        measured = (
+            gaps(evaluation.get("estimates", []), folder.arrays["evaluation"])
+            if evaluation is folder.evaluation
+            else {}
+        )
         for e in estimates:
             label = f"{method(e)}, {data_words(evaluation, e.get('n', evaluation.get('n', 0)))}"
             gap = measured.get(str(e.get("method")))
-            rows.append((label, float(e["mean"]), real(e.get("stderr")), None if gap is None else gap[0], str(e.get("side"))))
+            rows.append(
+                (
+                    label,
+                    float(e["mean"]),
+                    real(e.get("stderr")),
+                    None if gap is None else gap[0],
+                    str(e.get("side")),
+                )
+            )
     return bounds(rows)
 
 
 def gap_words(folder: Folder) -> list[str]:
-    """Say how far the truth can lie above each bound, where that was measured on data drawn from the model."""
+    """Say how far the truth can lie above each bound, where that was measured on data drawn from
+    the model."""
     estimates = (folder.evaluation or {}).get("estimates", [])
     alike = all(e.get("alike", True) for e in estimates)
     return [
-        f"On data drawn from the model, log p(x) lies above {LABELS.get(name, name)} by at most {number(gap, error)} nats"
+        f"On data drawn from the model, log p(x) lies above {LABELS.get(name, name)} by at most "
+        f"{number(gap, error)} nats"
         + ("." if alike else "; those data may be unlike the real ones.")
-        for name, (gap, error) in gaps([e for e in estimates if e.get("on", "data") == "data"], folder.arrays["evaluation"]).items()
+        for name, (gap, error) in gaps(
+            [e for e in estimates if e.get("on", "data") == "data"], folder.arrays["evaluation"]
+        ).items()
     ]
 
 
-# -- the map ----------------------------------------------------------------------------------------------------------
+# -- the map ---------------------------------------------------------------------------------------
 
 
-def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """Return what the page draws the map from: coordinates by projection, and each attribute's values or classes."""
+def latent_map(
+    showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Return what the page draws the map from: coordinates by projection, and each attribute's
+    values or classes."""
     facts = showcase.get("map")
     if not facts:
         return None
@@ -397,7 +478,11 @@ def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
             colours = [c for c, _ in zip(cycle(SERIES), a["classes"], strict=False)]
             if a.get("others") or last >= len(SERIES):
                 colours[last] = "--faint"
-            made |= {"classes": [text(c) for c in a["classes"]], "colors": colours, "values": values.tolist()}
+            made |= {
+                "classes": [text(c) for c in a["classes"]],
+                "colors": colours,
+                "values": values.tolist(),
+            }
         else:
             finite = values[np.isfinite(values)]
             low, high = np.quantile(finite, [0.02, 0.98]) if len(finite) else (0.0, 1.0)
@@ -421,7 +506,13 @@ def latent_map(showcase: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     }
     blank = {"showgrid": False, "showticklabels": False, "zeroline": False, "showline": False}
     made_layout["xaxis"], made_layout["yaxis"] = axis(**blank), axis(**blank)
-    return {"projections": projections, "attributes": attributes, "layout": made_layout, "columns": names, "cards": cards}
+    return {
+        "projections": projections,
+        "attributes": attributes,
+        "layout": made_layout,
+        "columns": names,
+        "cards": cards,
+    }
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

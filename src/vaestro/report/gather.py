@@ -29,11 +29,13 @@ def write_report(
 ) -> Path:
     """Write the report of a run, or of several side by side, and return its path.
 
-    What is missing in a run's folder, or is of earlier weights, is computed first: evaluation, diagnosis, pictures.
+    What is missing in a run's folder, or is of earlier weights, is computed first: evaluation,
+    diagnosis, pictures.
 
     Args:
         runs: a run's folder, or several.
-        output: the file; by default report.html in the run's folder, or in the folder that holds the runs.
+        output: the file; by default report.html in the run's folder, or in the folder that holds
+            the runs.
         force: write over a file that is no report of these runs.
         say: what to do with lines on what is being done.
 
@@ -45,9 +47,15 @@ def write_report(
     folders = [r.path.resolve() for r in opened]
     identity = render.identity(folders)
     own = folders[0] if len(folders) == 1 else Path(os.path.commonpath([f.parent for f in folders]))
-    path = Path(output) if output is not None else (opened[0].path if len(opened) == 1 else own) / "report.html"
+    path = (
+        Path(output)
+        if output is not None
+        else (opened[0].path if len(opened) == 1 else own) / "report.html"
+    )
     check_output(
-        path, force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1), suffixes=(".html", ".htm")
+        path,
+        force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1),
+        suffixes=(".html", ".htm"),
     )
     notes = {run.path: gather(run, say) for run in opened}
     if len(opened) == 1:
@@ -59,7 +67,11 @@ def write_report(
         except ValueError as error:
             notes[opened[0].path].append(f"the runs are not compared: {error}")
         page = render.runs_page(
-            [r.path for r in opened], names(folders), found, [n for lines in notes.values() for n in lines], path.parent
+            [r.path for r in opened],
+            names(folders),
+            found,
+            [n for lines in notes.values() for n in lines],
+            path.parent,
         )
     with writing(path) as part:
         part.write_text(page, encoding="utf-8")
@@ -71,16 +83,21 @@ def _renderer() -> Any:
         import jinja2  # noqa: F401
         import plotly  # noqa: F401
     except ImportError as error:
-        raise ValueError("expected the extra vaestro[report] to write a report; got an installation without it") from error
+        raise ValueError(
+            "expected the extra vaestro[report] to write a report; got an installation without it"
+        ) from error
     from vaestro.report import render
 
     return render
 
 
 def gather(run: Run, say: Say = lambda line: None) -> list[str]:
-    """Compute what a report needs and the folder lacks, and write it there; return a line for each thing that cannot be had."""
+    """Compute what a report needs and the folder lacks, and write it there; return a line for each
+    thing that cannot be had."""
     if not (run.path / "model.safetensors").exists():
-        return [f"{run.path} has no weights yet: there is nothing to evaluate, to diagnose or to show"]
+        return [
+            f"{run.path} has no weights yet: there is nothing to evaluate, to diagnose or to show"
+        ]
     notes: list[str] = []
     held: list[Data] = []
 
@@ -107,7 +124,9 @@ def _of_these_weights(run: Run, found: dict[str, Any] | None) -> bool:
 
 
 def _evaluated(run: Run) -> bool:
-    return (run.path / "evaluation.npz").exists() and _of_these_weights(run, read_object(run.path / "evaluation.json"))
+    return (run.path / "evaluation.npz").exists() and _of_these_weights(
+        run, read_object(run.path / "evaluation.json")
+    )
 
 
 def _evaluate(run: Run, data: Data, say: Say) -> None:
@@ -119,7 +138,9 @@ def _evaluate(run: Run, data: Data, say: Say) -> None:
     say(f"evaluating {describe(rows, limit)} with {k} draws")
     evaluation = evaluate(model, rows, k=k, limit=limit)
     changed = run.changed(data, split)
-    run.save_evaluation(replace(evaluation, warnings=(*changed, *evaluation.warnings)), rows, run.config["source"])
+    run.save_evaluation(
+        replace(evaluation, warnings=(*changed, *evaluation.warnings)), rows, run.config["source"]
+    )
 
 
 def _diagnosed(run: Run) -> bool:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-TILE = 8_000  # bytes of one image, at most: what a report shows of 96-pixel images then stays below 8 MB, even of noise
+# bytes of one image, at most: what a report shows of 96-pixel images then stays below 8 MB, even of
+# noise
+TILE = 8_000
 SHEET = 600_000
 QUALITIES = (92, 80, 60, 40, 20)
 PIXELATED = 48  # images up to this side are enlarged with hard edges
@@ -34,7 +36,8 @@ class Sheet:
 
 
 def uri(image: np.ndarray, most: int = TILE) -> str:
-    """Encode an image (H, W, C) as a PNG, or where that takes more bytes than it may, as a WebP of the highest quality that fits."""
+    """Encode an image (H, W, C) as a PNG, or where that takes more bytes than it may, as a WebP of
+    the highest quality that fits."""
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     held = io.BytesIO()
     picture.save(held, "PNG", optimize=True)
@@ -59,5 +62,9 @@ def sheet(images: np.ndarray) -> Sheet:
     rows = -(-n // columns)
     canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
     canvas[:n] = images
-    tiled = canvas.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, columns * width, channels)
+    tiled = (
+        canvas.reshape(rows, columns, height, width, channels)
+        .swapaxes(1, 2)
+        .reshape(rows * height, columns * width, channels)
+    )
     return Sheet(uri(tiled, SHEET), columns, rows, width, height)

@@ -1,4 +1,5 @@
-"""Read a run's folder as it is: nothing is computed, and what is absent or damaged is None with a note."""
+"""Read a run's folder as it is: nothing is computed, and what is absent or damaged is None with a
+note."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ class Folder:
         config: every option.
         version: of Vaestro, that the run was made with; empty if unknown.
         metrics: lines of metrics.jsonl.
-        evaluation: evaluation.json; `others` are those that were kept beside it, of the same weights.
+        evaluation: evaluation.json; `others` are those that were kept beside it, of the same
+            weights.
         diagnosis, showcase, environment, data: the files of these names.
         arrays: of evaluation.npz, diagnosis.npz and showcase.npz, by the file's stem.
         notes: what is absent, damaged, or of earlier weights.
-        choice: the step of the weights in use and why they were kept; None for a run of an older version.
+        choice: the step of the weights in use and why they were kept; None for a run of an older
+            version.
     """
 
     path: Path
@@ -54,11 +57,16 @@ class Folder:
 
     def lines(self, split: str) -> list[dict[str, Any]]:
         """Return the metrics of a split that say at which step they are."""
-        return [m for m in self.metrics if m.get("split") == split and isinstance(m.get("step"), (int, float))]
+        return [
+            m
+            for m in self.metrics
+            if m.get("split") == split and isinstance(m.get("step"), (int, float))
+        ]
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """Return the validation whose weights are in use. Older versions kept the best by the unweighted bound."""
+        """Return the validation whose weights are in use. Older versions kept the best by the
+        unweighted bound."""
         valid = [m for m in self.lines("valid") if isinstance(m.get("bound"), (int, float))]
         if self.choice is not None:
             return next((m for m in valid if m["step"] == self.choice.get("step")), None)
@@ -76,7 +84,8 @@ def read_folder(path: Path) -> Folder:
     notes: list[str] = []
     if _newer(version, vaestro.__version__):
         notes.append(
-            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what this version does not know is not shown"
+            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what "
+            f"this version does not know is not shown"
         )
     weights = path / "model.safetensors"
     now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
@@ -96,8 +105,16 @@ def read_folder(path: Path) -> Folder:
     if not metrics:
         notes.append("metrics.jsonl has no lines: there are no curves")
     kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]
-    others = tuple(e for e in kept if e is not None and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now))
-    arrays = {name: _arrays(path / f"{name}.npz", notes) for name in ("evaluation", "diagnosis", "showcase")}
+    others = tuple(
+        e
+        for e in kept
+        if e is not None
+        and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now)
+    )
+    arrays = {
+        name: _arrays(path / f"{name}.npz", notes)
+        for name in ("evaluation", "diagnosis", "showcase")
+    }
     return Folder(
         path,
         config,

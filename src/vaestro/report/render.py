@@ -78,14 +78,17 @@ def identity(paths: Sequence[Path]) -> str:
 
 
 def made_of(path: Path, own: str, *, any_run: bool) -> bool:
-    """Tell whether a file is a report of the same runs, or where `any_run` of any, and may be written anew."""
+    """Tell whether a file is a report of the same runs, or where `any_run` of any, and may be
+    written anew."""
     head = _Head()
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             head.feed(file.read(2000))
     except OSError:
         return False
-    return head.named.get("generator", "").startswith("vaestro ") and (any_run or head.named.get("vaestro-runs") == own)
+    return head.named.get("generator", "").startswith("vaestro ") and (
+        any_run or head.named.get("vaestro-runs") == own
+    )
 
 
 class _Head(HTMLParser):
@@ -104,7 +107,11 @@ class _Head(HTMLParser):
 @cache
 def _environment() -> tuple[Environment, dict[str, str]]:
     folder = resources.files("vaestro.report") / "page"
-    files = {f.name: f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith((".html", ".css", ".js"))}
+    files = {
+        f.name: f.read_text("utf-8")
+        for f in folder.iterdir()
+        if f.name.endswith((".html", ".css", ".js"))
+    }
     return Environment(loader=DictLoader(files), autoescape=True, trim_blocks=True), files
 
 
@@ -112,10 +119,16 @@ def _page(template: str, values: dict[str, Any], own: str) -> str:
     from plotly.offline import get_plotlyjs
 
     environment, files = _environment()
-    style = files["style.css"].replace("@light", files["light.css"]).replace("@dark", files["dark.css"])
+    style = (
+        files["style.css"].replace("@light", files["light.css"]).replace("@dark", files["dark.css"])
+    )
     return environment.get_template(template).render(
-        **{**values, "blobs": {name: Markup(_json(value)) for name, value in values["blobs"].items()}},
-        nonce=os.urandom(12).hex(),  # scripts that content brings along cannot know it, and do not run
+        **{
+            **values,
+            "blobs": {name: Markup(_json(value)) for name, value in values["blobs"].items()},
+        },
+        # scripts that content brings along cannot know it, and do not run
+        nonce=os.urandom(12).hex(),
         identity=own,
         version=vaestro.__version__,
         style=Markup(style),
@@ -141,7 +154,8 @@ def _finite(value: Any) -> Any:
 
 
 class _Builder:
-    """Build the parts of a page; what a file's content does not allow becomes a note, and the rest stands."""
+    """Build the parts of a page; what a file's content does not allow becomes a note, and the rest
+    stands."""
 
     def __init__(self, folder: Folder, notes: list[str]) -> None:
         self.folder, self.notes = folder, notes
@@ -152,11 +166,16 @@ class _Builder:
         try:
             return build(self.folder)
         except BROKEN as error:
-            unknown = f"the files say it in a way that this version does not know ({type(error).__name__})"
+            unknown = (
+                f"the files say it in a way that this version does not know "
+                f"({type(error).__name__})"
+            )
             self.notes.append(f"{what} cannot be shown: {unknown}")
             return None
 
-    def figure(self, name: str, label: str, build: Callable[[Folder], figures.Figure | None]) -> dict[str, Any] | None:
+    def figure(
+        self, name: str, label: str, build: Callable[[Folder], figures.Figure | None]
+    ) -> dict[str, Any] | None:
         """Build a figure and lay its values into the page."""
         figure = self.part(f"the figure of {name}", build)
         if figure is None:
@@ -190,9 +209,17 @@ class _Builder:
             names = [p["name"] for p in showcase["map"]["projections"]]
             attributes = [a["name"] for a in showcase["map"]["attributes"] if a["key"] in arrays]
             n = f"{showcase['map']['n']:,}"
-            label = f"Codes of {n} data laid out by {' or '.join(names)}" + (f", coloured by {attributes[0]}" if attributes else "")
+            label = f"Codes of {n} data laid out by {' or '.join(names)}" + (
+                f", coloured by {attributes[0]}" if attributes else ""
+            )
             chosen = names.index("t-SNE") if "t-SNE" in names else 0
-            return {"n": n, "projections": names, "attributes": attributes, "label": label, "chosen": chosen}
+            return {
+                "n": n,
+                "projections": names,
+                "attributes": attributes,
+                "label": label,
+                "chosen": chosen,
+            }
 
         return self.part("the map", built)
 
@@ -204,7 +231,9 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
     build = _Builder(folder, said)
     summary = build.summary()
     result = summary["result"]
-    value, _, spread = number(result.value, result.error).partition(" ± ") if result else ("", "", "")
+    value, _, spread = (
+        number(result.value, result.error).partition(" ± ") if result else ("", "", "")
+    )
     units = (folder.diagnosis or {}).get("units") or []
     return {
         **summary,
@@ -220,8 +249,14 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
         "split": sections.split(folder),
         "given": ", ".join(map(str, (folder.showcase or {}).get("given") or [])),
         "latent_lead": build.part("the latent space", sections.latent_lead),
-        "units_figure": build.figure("units", "Rate and activity of each latent unit, sorted", lambda f: figures.units(f.diagnosis or {})),
-        "units_cut": f"{figures.SHOWN_UNITS} of {len(units):,}" if len(units) > figures.SHOWN_UNITS else "",
+        "units_figure": build.figure(
+            "units",
+            "Rate and activity of each latent unit, sorted",
+            lambda f: figures.units(f.diagnosis or {}),
+        ),
+        "units_cut": f"{figures.SHOWN_UNITS} of {len(units):,}"
+        if len(units) > figures.SHOWN_UNITS
+        else "",
         "checks": build.part("the checks", sections.checks) or [],
         "moves": build.part("traversals", sections.moves),
         "map": build.map(),
@@ -229,10 +264,13 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
         "curves_lead": build.part("training", sections.curves_lead),
         "curves_figure": build.figure(
             "curves",
-            "Bound, reconstruction and KL over the steps of training, with the weight of the KL and the learning rate beneath",
+            "Bound, reconstruction and KL over the steps of training, with the weight of the KL "
+            "and the learning rate beneath",
             lambda f: figures.curves({"": f}),
         ),
-        "bounds_figure": build.figure("bounds", "Bounds on log p(x) as intervals", figures.bounds_of_folder),
+        "bounds_figure": build.figure(
+            "bounds", "Bounds on log p(x) as intervals", figures.bounds_of_folder
+        ),
         "bound_sentences": build.part("the bounds", sections.bound_sentences) or [],
         "tighter": sections.tighter(folder),
         "commands": build.part("the commands", sections.commands) or [],
@@ -243,7 +281,10 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def runs_values(
-    folders: Mapping[str, Folder], comparison: Mapping[str, Any], notes: Sequence[str] = (), beside: Path | None = None
+    folders: Mapping[str, Folder],
+    comparison: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    beside: Path | None = None,
 ) -> dict[str, Any]:
     """Return what the template of several runs shows; folders by name."""
     shared = _Builder(next(iter(folders.values())), list(notes))
@@ -251,13 +292,27 @@ def runs_values(
     groups = comparison.get("groups") or [{"names": list(folders), "title": ""}]
     intervals, curves = [], []
     for i, group in enumerate(groups):
-        lines = [by_name[name] for name in group["names"] if name in by_name and real(by_name[name]["log_px"]) is not None]
-        drawn = [(f"{r['name']}, {r['method']}", r["log_px"], r["stderr"], _gap(r), r["side"]) for r in lines]
+        lines = [
+            by_name[name]
+            for name in group["names"]
+            if name in by_name and real(by_name[name]["log_px"]) is not None
+        ]
+        drawn = [
+            (f"{r['name']}, {r['method']}", r["log_px"], r["stderr"], _gap(r), r["side"])
+            for r in lines
+        ]
         if len(drawn) > 1:
-            made = shared.figure(f"intervals-{i}", "Bounds on log p(x) of the runs, as intervals", partial(_intervals, drawn))
+            made = shared.figure(
+                f"intervals-{i}",
+                "Bounds on log p(x) of the runs, as intervals",
+                partial(_intervals, drawn),
+            )
             intervals += [{**made, "title": sections.typeset(str(group["title"]))}] if made else []
         own = {name: folders[name] for name in group["names"] if name in folders}
-        label = f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of training"
+        label = (
+            f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of "
+            f"training"
+        )
         made = shared.figure(f"curves-{i}", label, partial(_curves, own))
         curves += [{**made, "title": ", ".join(own)}] if made else []
     ranking = next((g["summary"] for g in comparison.get("groups", []) if g.get("ranking")), "")
@@ -265,7 +320,11 @@ def runs_values(
         "title": f"{len(folders)} runs compared",
         "heading": f"{len(folders)} runs compared",
         "eyebrow": ", ".join(str(f.path) for f in folders.values()),
-        "sections": [("follows", "What follows"), ("curves", "Training"), *((f"run-{i}", name) for i, name in enumerate(folders, 1))],
+        "sections": [
+            ("follows", "What follows"),
+            ("curves", "Training"),
+            *((f"run-{i}", name) for i, name in enumerate(folders, 1)),
+        ],
         "ranking": ranking[:1].upper() + ranking[1:],
         "runs": [_one_of_several(name, folder, beside) for name, folder in folders.items()],
         "sentences": [sections.typeset(str(s)) for s in comparison.get("statements", [])],
@@ -294,7 +353,10 @@ def _one_of_several(name: str, folder: Folder, beside: Path | None) -> dict[str,
     summary = build.summary()
     result, evaluation = summary["result"], folder.evaluation or {}
     report = folder.path / "report.html"
-    data = f"{data_words(evaluation, evaluation.get('n', 0))} ({str(evaluation.get('data_sha256', ''))[:8]})"
+    data = (
+        f"{data_words(evaluation, evaluation.get('n', 0))} "
+        f"({str(evaluation.get('data_sha256', ''))[:8]})"
+    )
     return {
         **summary,
         "name": name,

@@ -10,31 +10,48 @@ import numpy as np
 
 from vaestro.report import figures, pictures, sketches
 from vaestro.report.reading import Folder
-from vaestro.report.words import SPLITS, bounds_of, data_words, duration, method, number, plain, real, result_of, short
+from vaestro.report.words import (
+    SPLITS,
+    bounds_of,
+    data_words,
+    duration,
+    method,
+    number,
+    plain,
+    real,
+    result_of,
+    short,
+)
 
 Values = dict[str, Any]
 UNKNOWN = "an earlier version made this diagnosis; `vaestro diagnose` makes it again"
 SEVERITIES = {"error": "needs mending", "warning": "worth mending", "note": "good to know"}
-ANCHORS = {"curves": "curves", "bounds": "bounds"}  # other figures stand in the section on the latent space
+# other figures stand in the section on the latent space
+ANCHORS = {"curves": "curves", "bounds": "bounds"}
 ROWS = 5  # of data and of samples
 AGGREGATES = 8
 TABLES = 4  # traversals of tables shown
 
 
-# -- the first screen -------------------------------------------------------------------------------------------------
+# -- the first screen ------------------------------------------------------------------------------
 
 
 def eyebrow(folder: Folder) -> str:
     """Say what a run was trained on, and where it lies."""
     space = (folder.showcase or folder.evaluation or {}).get("space")
-    return " · ".join(str(p) for p in (folder.config.get("source", ""), space, str(folder.path)) if p)
+    return " · ".join(
+        str(p) for p in (folder.config.get("source", ""), space, str(folder.path)) if p
+    )
 
 
 def numbers(folder: Folder) -> list[Values]:
     """Return the few numbers that stand beneath the result."""
     diagnosis, evaluation = folder.diagnosis or {}, folder.evaluation or {}
     sources = (evaluation, diagnosis, folder.kept or {})
-    rate, distortion = (next((v for s in sources if (v := real(s.get(name))) is not None), None) for name in ("rate", "distortion"))
+    rate, distortion = (
+        next((v for s in sources if (v := real(s.get(name))) is not None), None)
+        for name in ("rate", "distortion")
+    )
     found = []
     if distortion is not None:
         found.append(("Reconstruction", short(distortion), "nats lost, given the code"))
@@ -42,12 +59,21 @@ def numbers(folder: Folder) -> list[Values]:
         found.append(("KL", short(rate), "nats that the code costs"))
     if real(diagnosis.get("active_units")) is not None:
         found.append(("Active units", active_units(folder), "depend on the data"))
-    information, ceiling = diagnosis.get("mutual_information"), real(diagnosis.get("mutual_information_ceiling"))
+    information, ceiling = (
+        diagnosis.get("mutual_information"),
+        real(diagnosis.get("mutual_information_ceiling")),
+    )
     if information:
         low, high = information
         seen = diagnosis.get("mutual_information_n", diagnosis.get("n", 0))
-        limit = "" if ceiling is None or low < ceiling - 0.3 else f"; {seen:,} data can show {ceiling:.1f}"
-        found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}"))
+        limit = (
+            ""
+            if ceiling is None or low < ceiling - 0.3
+            else f"; {seen:,} data can show {ceiling:.1f}"
+        )
+        found.append(
+            ("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}")
+        )
     result = result_of(folder)
     if result is not None and result.bits:
         found.append((f"Bits/{result.per}", result.bits, "the same bound"))
@@ -77,7 +103,9 @@ def findings(folder: Folder) -> list[Values]:
                 "word": SEVERITIES[str(severity)],
                 "evidence": sentence(str(found.get("evidence", ""))),
                 "remedy": str(found.get("remedy") or ""),
-                "no_remedy": "" if found.get("remedy") else sentence(f"No command: {found.get('no_remedy') or UNKNOWN}"),
+                "no_remedy": ""
+                if found.get("remedy")
+                else sentence(f"No command: {found.get('no_remedy') or UNKNOWN}"),
                 "sketch": sketches.sketch(figure, folder),
                 "anchor": ANCHORS.get(str(figure), "latent"),
             }
@@ -96,7 +124,7 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}" + ("" if not words or words[-1] in ".!?:" else ".")
 
 
-# -- data, reconstructions, samples -----------------------------------------------------------------------------------
+# -- data, reconstructions, samples ----------------------------------------------------------------
 
 
 def split(folder: Folder) -> str:
@@ -129,7 +157,9 @@ def rows(folder: Folder) -> Values | None:
         "names": names,
         "pairs": list(zip(texts["data"], texts["reconstructions"], strict=True))[:ROWS],
         "samples": texts["samples"][:ROWS],
-        "cut": "" if len(names) == total else f" Of {total:,} columns the {len(names)} {which} are shown.",
+        "cut": ""
+        if len(names) == total
+        else f" Of {total:,} columns the {len(names)} {which} are shown.",
         "histograms": [histogram(h) for h in showcase["histograms"]],
         "texts": names == ["text"] and not showcase["moved"],
         "between": showcase.get("between") or [],
@@ -145,11 +175,16 @@ def histogram(spread: Mapping[str, Any]) -> Values:
         values = spread["values"]
         ends = [f"{values[0]} …", f"… {values[-1]}"] if len(values) > 2 else values
         if len(values) > 2:
-            notes.append(f"{len(values)} values" + (" shown" if spread["outside"][0] > 0.001 else ""))
+            notes.append(
+                f"{len(values)} values" + (" shown" if spread["outside"][0] > 0.001 else "")
+            )
         sketch = sketches.paired_bars(ours, theirs, label, 190, 64)
     else:
         edges = spread["edges"]
-        ends = [_date(e) if spread["kind"] == "date" else f"{e:.4g}".replace("-", "−") for e in (edges[0], edges[-1])]
+        ends = [
+            _date(e) if spread["kind"] == "date" else f"{e:.4g}".replace("-", "−")
+            for e in (edges[0], edges[-1])
+        ]
         if spread["outside"][1] - spread["outside"][0] > 0.015:
             notes.append(f"{spread['outside'][1]:.0%} of samples beyond")
         sketch = sketches.overlay(np.array(ours), np.array(theirs), label, 190, 64)
@@ -160,7 +195,7 @@ def _date(days: float) -> str:
     return str(np.datetime64(0, "D") + np.timedelta64(round(days), "D"))
 
 
-# -- the latent space -------------------------------------------------------------------------------------------------
+# -- the latent space ------------------------------------------------------------------------------
 
 
 def latent_lead(folder: Folder) -> str:
@@ -172,7 +207,10 @@ def latent_lead(folder: Folder) -> str:
         return ""
     most = int(np.searchsorted(np.cumsum(rates), 0.9 * sum(rates))) + 1
     data = f"{diagnosis.get('n', 0):,} {SPLITS.get(name, name)} data"
-    return f"{most:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats that a code costs ({data})."
+    return (
+        f"{most:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats "
+        f"that a code costs ({data})."
+    )
 
 
 def checks(folder: Folder) -> list[str]:
@@ -181,18 +219,30 @@ def checks(folder: Folder) -> list[str]:
     gain = (diagnosis.get("dependence") or {}).get("gain") or {}
     if real(gain.get("mean")) is not None:
         costs = number(gain["mean"], gain.get("stderr"))
-        said = {"used": "The decoder uses the code: r", "unused": "The decoder does not use the code: r"}
+        said = {
+            "used": "The decoder uses the code: r",
+            "unused": "The decoder does not use the code: r",
+        }
         head = said.get(str((diagnosis.get("dependence") or {}).get("state")), "R")
-        lines.append(f"{head}eplacing a datum’s code by that of another datum costs {costs} nats of reconstruction.")
+        lines.append(
+            f"{head}eplacing a datum’s code by that of another datum costs {costs} nats of "
+            f"reconstruction."
+        )
     scores = diagnosis.get("scores") or {}
     if scores.get("gap"):
-        train, valid, gap = (number(scores[k]["mean"], scores[k].get("stderr")) for k in ("train", "valid", "gap"))
-        lines.append(f"The same weights score {train} on training data and {valid} on validation data: a difference of {gap} nats.")
+        train, valid, gap = (
+            number(scores[k]["mean"], scores[k].get("stderr")) for k in ("train", "valid", "gap")
+        )
+        lines.append(
+            f"The same weights score {train} on training data and {valid} on validation data: a "
+            f"difference of {gap} nats."
+        )
     return lines
 
 
 def moves(folder: Folder) -> Values | None:
-    """Return what decoding makes of one code while one unit at a time moves: images, or cells with a tint."""
+    """Return what decoding makes of one code while one unit at a time moves: images, or cells with
+    a tint."""
     showcase, arrays = folder.showcase or {}, folder.arrays.get("showcase", {})
     facts = showcase.get("traversed")
     if not facts or not facts["units"]:
@@ -203,10 +253,17 @@ def moves(folder: Folder) -> Values | None:
         "by": facts["by"],
         "what": facts.get("what", "unit"),
     }
-    labels = [{"unit": f"{found['what']} {u}", "note": f"{short(s)} {unit}"} for u, s in zip(facts["units"], facts["spread"], strict=True)]
+    labels = [
+        {"unit": f"{found['what']} {u}", "note": f"{short(s)} {unit}"}
+        for u, s in zip(facts["units"], facts["spread"], strict=True)
+    ]
     if "traversals" in arrays:
         made = pictures.uris(arrays["traversals"])
-        return found | {"images": [{**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)]}
+        return found | {
+            "images": [
+                {**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)
+            ]
+        }
     texts = (showcase.get("rows") or {}).get("traversals")
     if texts is None:
         return None
@@ -217,7 +274,11 @@ def moves(folder: Folder) -> Values | None:
         part = slice(i * n, (i + 1) * n, every)
         lines = []
         for c, name in enumerate(names):
-            tints = [None] * len(found["offsets"]) if moved.get(name) is None else [_tint(p) for p in moved[name][part]]
+            tints = (
+                [None] * len(found["offsets"])
+                if moved.get(name) is None
+                else [_tint(p) for p in moved[name][part]]
+            )
             lines.append((name, list(zip([row[c] for row in texts[part]], tints, strict=True))))
         tables.append({**label, "rows": lines})
     return found | {"tables": tables}
@@ -235,18 +296,36 @@ def aggregates(folder: Folder) -> list[Values]:
         return []
     ours, prior, edges = (arrays[name] for name in ("histogram", "prior_histogram", "edges"))
     known = {u["unit"]: u for u in (folder.diagnosis or {}).get("units") or []}
-    ranked = sorted(range(len(ours)), key=lambda j: -(real(known.get(j, {}).get("kl_to_prior")) or 0.0))
+    ranked = sorted(
+        range(len(ours)), key=lambda j: -(real(known.get(j, {}).get("kl_to_prior")) or 0.0)
+    )
     low, high = (f"{e:.3g}".replace("-", "−") for e in (edges[0], edges[-1]))
     made = []
     for j in ranked[:AGGREGATES]:
-        apart, mean, std = (real(known.get(j, {}).get(k)) for k in ("kl_to_prior", "aggregate_mean", "aggregate_std"))
-        spread = "" if mean is None or std is None else f", mean {short(mean)}, standard deviation {short(std)}"
-        sketch = sketches.overlay(ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64)
-        made.append({"name": f"unit {j}", "note": "" if apart is None else f"KL {short(apart)}", "sketch": sketch, "ends": [low, high]})
+        apart, mean, std = (
+            real(known.get(j, {}).get(k))
+            for k in ("kl_to_prior", "aggregate_mean", "aggregate_std")
+        )
+        spread = (
+            ""
+            if mean is None or std is None
+            else f", mean {short(mean)}, standard deviation {short(std)}"
+        )
+        sketch = sketches.overlay(
+            ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64
+        )
+        made.append(
+            {
+                "name": f"unit {j}",
+                "note": "" if apart is None else f"KL {short(apart)}",
+                "sketch": sketch,
+                "ends": [low, high],
+            }
+        )
     return made
 
 
-# -- training and bounds ----------------------------------------------------------------------------------------------
+# -- training and bounds ---------------------------------------------------------------------------
 
 
 def curves_lead(folder: Folder) -> str:
@@ -256,7 +335,10 @@ def curves_lead(folder: Folder) -> str:
     last, kept, total = folder.metrics[-1], folder.kept, folder.config.get("steps")
     step, seconds = last.get("step", 0), real(last.get("seconds"))
     of = f" of {total:,}" if isinstance(total, int) and total != step else ""
-    said = f"{step:,}{of} {'step' if step == 1 else 'steps'}{f' in {duration(seconds)}' if seconds else ''}."
+    said = (
+        f"{step:,}{of} "
+        f"{'step' if step == 1 else 'steps'}{f' in {duration(seconds)}' if seconds else ''}."
+    )
     if folder.choice is not None:
         why = str(folder.choice.get("why"))
         said += f" Training {why[:1].lower()}{why[1:]}."
@@ -276,20 +358,40 @@ def bound_sentences(folder: Folder) -> list[str]:
         if median is not None and isinstance(e.get("k"), int) and e["k"] > 1:
             of = f"{e['k']:,} {'chains' if e.get('method') == 'ais' else 'draws'}"
             worst = "" if lowest is None else f", {lowest:.1f} for the worst"
-            lines.append(f"{method(e)}: effectively {median:.1f} of {of} for the median datum{worst}.")
+            lines.append(
+                f"{method(e)}: effectively {median:.1f} of {of} for the median datum{worst}."
+            )
         if real(e.get("rise")) is not None:
-            rose = f"{method(e)} rose by {number(e['rise'])} nats from {e.get('rise_from_k', 0):,} draws"
-            lines.append(f"{rose}: a bound that still rises has not arrived." if e["rise"] >= 0.1 else f"{rose}.")
+            rose = (
+                f"{method(e)} rose by {number(e['rise'])} nats from "
+                f"{e.get('rise_from_k', 0):,} draws"
+            )
+            lines.append(
+                f"{rose}: a bound that still rises has not arrived."
+                if e["rise"] >= 0.1
+                else f"{rose}."
+            )
     lines += figures.gap_words(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:
-        family = f", and the family at least {_mean(gap['approximation'])}" if gap.get("approximation") else ""
-        loses = f"the encoder loses at least {_mean(gap['amortization'])} nats against the best q of its family"
+        family = (
+            f", and the family at least {_mean(gap['approximation'])}"
+            if gap.get("approximation")
+            else ""
+        )
+        loses = (
+            f"the encoder loses at least {_mean(gap['amortization'])} nats against the best "
+            f"q of its family"
+        )
         lines.append(f"Of the gap, {loses}{family}.")
     if information:
         ceiling = short(information["mutual_information_ceiling"])
-        held = f"A code holds at least {_mean(information['mutual_information'])} nats about its datum"
-        lines.append(f"{held}, as {information['n']:,} data tell (they can tell {ceiling} at most).")
+        held = (
+            f"A code holds at least {_mean(information['mutual_information'])} nats about its datum"
+        )
+        lines.append(
+            f"{held}, as {information['n']:,} data tell (they can tell {ceiling} at most)."
+        )
     return lines + [sentence(str(w)) for w in evaluation.get("warnings") or []]
 
 
@@ -299,18 +401,27 @@ def _mean(line: Mapping[str, Any]) -> str:
 
 def tighter(folder: Folder) -> str:
     """Write the command that measures tighter bounds, and the gap."""
-    return f"vaestro evaluate {shlex.quote(str(folder.path))} --k 5000 --methods elbo,iwae,ais,gap,information"
+    return (
+        f"vaestro evaluate {shlex.quote(str(folder.path))} --k 5000 --methods "
+        f"elbo,iwae,ais,gap,information"
+    )
 
 
-# -- how to repeat it -------------------------------------------------------------------------------------------------
+# -- how to repeat it ------------------------------------------------------------------------------
 
 
 def commands(folder: Folder) -> list[str]:
     """Write the commands that repeat the run and its evaluation."""
     again = shlex.quote(f"{str(folder.path).rstrip('/')}-again")
-    found = [f"vaestro train --config {shlex.quote(str(folder.path / 'config.yaml'))} --run {again}"]
+    found = [
+        f"vaestro train --config {shlex.quote(str(folder.path / 'config.yaml'))} --run {again}"
+    ]
     evaluation = folder.evaluation or {}
-    drawn = [e["k"] for e in bounds_of(evaluation) if e.get("method") in ("elbo", "iwae") and isinstance(e.get("k"), int)]
+    drawn = [
+        e["k"]
+        for e in bounds_of(evaluation)
+        if e.get("method") in ("elbo", "iwae") and isinstance(e.get("k"), int)
+    ]
     if drawn:
         name, n = evaluation.get("split"), evaluation.get("n")
         every = ((folder.data or {}).get(str(name)) or {}).get("n")
@@ -323,14 +434,25 @@ def commands(folder: Folder) -> list[str]:
 
 def settings(folder: Folder) -> list[tuple[str, list[tuple[str, str]]]]:
     """List options, machine and versions, and hashes."""
-    absent = {"vaestro": folder.version or "unknown", "machine": "not recorded: the run has no environment.json"}
+    absent = {
+        "vaestro": folder.version or "unknown",
+        "machine": "not recorded: the run has no environment.json",
+    }
     machine = [(k.replace("_", " "), str(v)) for k, v in (folder.environment or absent).items()]
-    groups = [("Options", [(k, str(v)) for k, v in folder.config.items()]), ("Machine and versions", machine)]
+    groups = [
+        ("Options", [(k, str(v)) for k, v in folder.config.items()]),
+        ("Machine and versions", machine),
+    ]
     evaluation = folder.evaluation or {}
     hashes = []
     for name, facts in (folder.data or {}).items():
         if isinstance(facts, dict):
-            hashes.append((f"{SPLITS.get(name, name)} data", f"{facts.get('n', 0):,}, sha256 {str(facts.get('sha256', ''))[:16]}"))
+            hashes.append(
+                (
+                    f"{SPLITS.get(name, name)} data",
+                    f"{facts.get('n', 0):,}, sha256 {str(facts.get('sha256', ''))[:16]}",
+                )
+            )
     if evaluation.get("data_sha256"):
         data = data_words(evaluation, evaluation.get("n", 0))
         hashes.append(("evaluated on", f"{data}, sha256 {str(evaluation['data_sha256'])[:16]}"))

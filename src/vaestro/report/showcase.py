@@ -1,7 +1,9 @@
-"""Choose what a report shows of a model at work, and write it down: RUN/showcase.json and showcase.npz.
+"""Choose what a report shows of a model at work, and write it down: RUN/showcase.json and
+showcase.npz.
 
-Images become bytes (N, H, W, C), everything else rows of text and histograms by column; of texts, how many tokens they have. Codes of
-held-out data are laid out on a plane by PCA, and by t-SNE and UMAP where these are installed.
+Images become bytes (N, H, W, C), everything else rows of text and histograms by column; of texts,
+how many tokens they have. Codes of held-out data are laid out on a plane by PCA, and by t-SNE and
+UMAP where these are installed.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ BETWEEN, WAY = 3, 5  # pairs of texts between which codes are decoded, and how m
 
 @dataclass
 class Showcase:
-    """Collect what is shown: values for JSON, arrays, and a line for each thing that could not be had."""
+    """Collect what is shown: values for JSON, arrays, and a line for each thing that could not be
+    had."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -58,7 +61,11 @@ class Showcase:
 
     def save(self, run: Run) -> None:
         """Write the two files."""
-        stamp = {"format": FORMAT, "vaestro": vaestro.__version__, "weights_sha256": run.weights_sha256()}
+        stamp = {
+            "format": FORMAT,
+            "vaestro": vaestro.__version__,
+            "weights_sha256": run.weights_sha256(),
+        }
         write_arrays(run.path / "showcase.npz", self.arrays or {"none": np.zeros(0)})
         with writing(run.path / "showcase.json") as part:
             part.write_text(json.dumps({**stamp, **self.facts, "notes": self.notes}) + "\n")
@@ -81,10 +88,20 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     code = latents.encode(model, mapped)["mean"].reshape(len(mapped), -1)
     bounds = _bounds(run, rows)
     shown = rows.spread(PAIRS)
-    hardest = None if bounds is None or len(rows) < 3 * HARDEST else rows.pick(np.argsort(bounds)[:HARDEST])
-    n = SAMPLES if model.space.image else min(WRITTEN if model.space.tokeniser else COUNTED, len(rows))
+    hardest = (
+        None
+        if bounds is None or len(rows) < 3 * HARDEST
+        else rows.pick(np.argsort(bounds)[:HARDEST])
+    )
+    n = (
+        SAMPLES
+        if model.space.image
+        else min(WRITTEN if model.space.tokeniser else COUNTED, len(rows))
+    )
     given = latents.given_of(rows.spread(n))
-    samples = latents.sample(model, n if given is None else len(given), given=given, seed=seed, mean=model.space.image)
+    samples = latents.sample(
+        model, n if given is None else len(given), given=given, seed=seed, mean=model.space.image
+    )
     moved = _moves(run, model, code, seed)
     made.facts |= {
         "kind": "images" if model.space.image else "rows",
@@ -94,12 +111,22 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         "given": [] if model.given is None else list(model.given.names),
         "traversed": moved,
     }
-    z = _moved(model, latents.settled(model, latents.encode(model, shown.take(1))["mean"]).reshape(-1), moved)
+    z = _moved(
+        model,
+        latents.settled(model, latents.encode(model, shown.take(1))["mean"]).reshape(-1),
+        moved,
+    )
     fixed = _repeated(latents.given_of(shown.take(1)), len(z))
     traversed = latents.decode(model, z, given=fixed)
-    sets: dict[str, Any] = {"data": shown.outward(), "reconstructions": latents.reconstruct(model, shown)}
+    sets: dict[str, Any] = {
+        "data": shown.outward(),
+        "reconstructions": latents.reconstruct(model, shown),
+    }
     if hardest is not None:
-        sets |= {"hardest": hardest.outward(), "hardest_reconstructions": latents.reconstruct(model, hardest)}
+        sets |= {
+            "hardest": hardest.outward(),
+            "hardest_reconstructions": latents.reconstruct(model, hardest),
+        }
     sets |= {"samples": samples, "traversals": traversed, "mapped": mapped.outward()}
     if isinstance(samples, Texts) and not model.alphabet and len(shown) > 1:
         made.facts["between"] = _between(model, shown)
@@ -115,7 +142,10 @@ def _between(model: LatentModel, rows: Rows) -> list[list[str]]:
     """Decode codes on the way from one text to another, for some pairs."""
     half = len(rows) // 2  # neighbours in sorted data are alike
     pairs = [(i, i + half) for i in range(min(BETWEEN, half))]
-    return [[_shortened(t, LINE) for t in latents.interpolate(model, rows, i, j, steps=WAY).lines] for i, j in pairs]
+    return [
+        [_shortened(t, LINE) for t in latents.interpolate(model, rows, i, j, steps=WAY).lines]
+        for i, j in pairs
+    ]
 
 
 def _repeated(given: Tensor | None, n: int) -> Tensor | None:
@@ -123,7 +153,8 @@ def _repeated(given: Tensor | None, n: int) -> Tensor | None:
 
 
 def _bounds(run: Run, rows: Rows) -> np.ndarray | None:
-    """Return the tightest bound of each datum, (N,), if the evaluation is of these data and all of them have one."""
+    """Return the tightest bound of each datum, (N,), if the evaluation is of these data and all of
+    them have one."""
     evaluation = run.evaluation or {}
     if evaluation.get("n") != len(rows) or evaluation.get("split") != rows.name:
         return None
@@ -139,33 +170,51 @@ def _diagnosed(run: Run, units: int) -> list[dict[str, Any]]:
     from vaestro.files import read_object
 
     lines = (read_object(run.path / "diagnosis.json") or {}).get("units") or []
-    return [u for u in lines if isinstance(u.get("rate"), (int, float)) and 0 <= u.get("unit", -1) < units]
+    return [
+        u
+        for u in lines
+        if isinstance(u.get("rate"), (int, float)) and 0 <= u.get("unit", -1) < units
+    ]
 
 
 def _moves(run: Run, model: LatentModel, code: np.ndarray, seed: int) -> dict[str, Any]:
-    """Say which units move, the most active first, what they were ranked by, and through which values: for one-hot latents, which
+    """Say which units move, the most active first, what they were ranked by, and through which
+    values: for one-hot latents, which
     groups through which codes."""
     if model.alphabet > 1:
         varied = _groups(model, code.var(0)).sum(1)
         offsets = np.arange(min(model.alphabet, STEPS), dtype=float)
         ranked = np.argsort(-varied.reshape(-1), kind="stable")[:UNITS]
-        return {"units": ranked.tolist(), "what": "group", "spread": varied.reshape(-1)[ranked].tolist(), "by": "activity",
-                "offsets": offsets.tolist()}  # fmt: skip
+        return {
+            "units": ranked.tolist(),
+            "what": "group",
+            "spread": varied.reshape(-1)[ranked].tolist(),
+            "by": "activity",
+            "offsets": offsets.tolist(),
+        }
     known = _diagnosed(run, code.shape[1])
     size = {u["unit"]: float(u["rate"]) for u in known} or dict(enumerate(code.var(0).tolist()))
     best = sorted(size, key=lambda u: -size[u])[:UNITS]
     best = [u for u in best if size[u] > TRIFLE * size[best[0]]] or best[:1]
     offsets = np.array([0.0, 1.0]) if model.alphabet else _span(model, best, seed)
-    return {"units": best, "what": "unit", "spread": [size[u] for u in best], "by": "rate" if known else "activity",
-            "offsets": offsets.tolist()}  # fmt: skip
+    return {
+        "units": best,
+        "what": "unit",
+        "spread": [size[u] for u in best],
+        "by": "rate" if known else "activity",
+        "offsets": offsets.tolist(),
+    }
 
 
 def _span(model: LatentModel, units: list[int], seed: int) -> np.ndarray:
-    """Return the values that real units move through: three standard deviations each way, or what another prior draws."""
+    """Return the values that real units move through: three standard deviations each way, or what
+    another prior draws."""
     if model.given is not None or isinstance(getattr(model, "prior", None), StandardPrior):
         return np.linspace(-RANGE, RANGE, STEPS)
     with torch.no_grad():
-        drawn = model.draw_prior(1000, None, torch_generator(next(model.parameters()).device, seed, "span")).flatten(1)[:, units]
+        drawn = model.draw_prior(
+            1000, None, torch_generator(next(model.parameters()).device, seed, "span")
+        ).flatten(1)[:, units]
     low, high = np.quantile(drawn.cpu().numpy(), [0.002, 0.998]).tolist()
     return np.linspace(low, high, STEPS)
 
@@ -176,7 +225,8 @@ def _groups(model: LatentModel, x: np.ndarray) -> np.ndarray:
 
 
 def _moved(model: LatentModel, code: np.ndarray, moved: dict[str, Any]) -> np.ndarray:
-    """Return the code as often as units move, each time with one unit (or one-hot group) at another value."""
+    """Return the code as often as units move, each time with one unit (or one-hot group) at another
+    value."""
     n = len(moved["offsets"])
     z = np.repeat(code[None], len(moved["units"]) * n, 0)
     for i, unit in enumerate(moved["units"]):
@@ -190,7 +240,7 @@ def _moved(model: LatentModel, code: np.ndarray, moved: dict[str, Any]) -> np.nd
     return z
 
 
-# -- images -----------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def _pictures(made: Showcase, sets: Mapping[str, np.ndarray], space: Space) -> None:
@@ -199,9 +249,13 @@ def _pictures(made: Showcase, sets: Mapping[str, np.ndarray], space: Space) -> N
         parts = {name: pixels(images, space) for name, images in sets.items()}
     else:  # what is stretched over its range must be stretched alike
         every = pixels(np.concatenate([np.asarray(s, np.float32) for s in sets.values()]), space)
-        parts = dict(zip(sets, np.split(every, np.cumsum([len(s) for s in sets.values()])[:-1]), strict=True))
+        parts = dict(
+            zip(sets, np.split(every, np.cumsum([len(s) for s in sets.values()])[:-1]), strict=True)
+        )
     for name, images in parts.items():
-        made.arrays["thumbnails" if name == "mapped" else name] = shrunk(images, THUMBNAIL if name == "mapped" else SIDE)
+        made.arrays["thumbnails" if name == "mapped" else name] = shrunk(
+            images, THUMBNAIL if name == "mapped" else SIDE
+        )
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
@@ -213,14 +267,23 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
         return images
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [np.asarray(Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x).resize(size, Image.Resampling.LANCZOS)) for x in images]
+    small = [
+        np.asarray(
+            Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x).resize(
+                size, Image.Resampling.LANCZOS
+            )
+        )
+        for x in images
+    ]
     return np.stack(small).reshape(len(images), size[1], size[0], images.shape[-1])
 
 
-# -- tables and vectors -----------------------------------------------------------------------------------------------
+# -- tables and vectors ----------------------------------------------------------------------------
 
 
-def columns_of(values: Any, space: Space, keep: Sequence[int] | None = None) -> dict[str, np.ma.MaskedArray]:
+def columns_of(
+    values: Any, space: Space, keep: Sequence[int] | None = None
+) -> dict[str, np.ma.MaskedArray]:
     """Return data as columns by name; of arrays the cells `keep` alone."""
     if isinstance(values, Texts):
         return {"text": np.ma.MaskedArray(values.lines.astype(str))}
@@ -230,7 +293,9 @@ def columns_of(values: Any, space: Space, keep: Sequence[int] | None = None) -> 
     flat = values.reshape(len(values), -1)
     shape = space.outside
     chosen = range(flat.shape[1]) if keep is None else keep
-    names = {i: ", ".join(str(j) for j in np.unravel_index(i, shape)) if shape else "0" for i in chosen}
+    names = {
+        i: ", ".join(str(j) for j in np.unravel_index(i, shape)) if shape else "0" for i in chosen
+    }
     absent = np.isnan(flat) if flat.dtype.kind == "f" else np.zeros(flat.shape, bool)
     return {f"[{names[i]}]": np.ma.MaskedArray(flat[:, i], absent[:, i]) for i in chosen}
 
@@ -242,14 +307,17 @@ def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows) -> 
     total = 1 if space.tokeniser else len(space.columns) or space.cells
     if not isinstance(data, (Frame, Texts)):
         flat = np.asarray(data, np.float64).reshape(len(data), -1)
-        keep = sorted(np.argsort(-np.nan_to_num(np.nanvar(flat, 0)), kind="stable")[:COLUMNS].tolist())
+        keep = sorted(
+            np.argsort(-np.nan_to_num(np.nanvar(flat, 0)), kind="stable")[:COLUMNS].tolist()
+        )
     names = list(columns_of(data, space, keep))[:COLUMNS]
     made.facts["columns"] = {"names": names, "of": total, "by": "varying most" if keep else "first"}
     tables, most = {}, LINE if space.tokeniser else TEXT
     for name, values in sets.items():
         columns = columns_of(values, space, keep)
         tables[name] = [
-            [cell(columns[c], i, most) for c in names] for i in range(len(values) if name != "samples" else min(12, len(values)))
+            [cell(columns[c], i, most) for c in names]
+            for i in range(len(values) if name != "samples" else min(12, len(values)))
         ]
     made.facts["rows"] = tables
     if space.tokeniser is not None:
@@ -282,7 +350,8 @@ def _shortened(text: str, most: int) -> str:
 
 
 def numbers_of(column: np.ma.MaskedArray) -> np.ndarray | None:
-    """Return the observed values as numbers, dates as days since 1970; None where they are categories."""
+    """Return the observed values as numbers, dates as days since 1970; None where they are
+    categories."""
     data = np.asarray(column.data)[~np.ma.getmaskarray(column)]
     if data.dtype.kind == "M":
         return (data - np.datetime64(0, "D")) / np.timedelta64(1, "D")
@@ -290,7 +359,8 @@ def numbers_of(column: np.ma.MaskedArray) -> np.ndarray | None:
 
 
 def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) -> dict[str, Any]:
-    """Return how a column of the data and of the samples is spread, on one scale: shares in bins, or of the most frequent values."""
+    """Return how a column of the data and of the samples is spread, on one scale: shares in bins,
+    or of the most frequent values."""
     ours, theirs = numbers_of(data), numbers_of(samples)
     found: dict[str, Any] = {"name": name, "missing": float(np.ma.getmaskarray(data).mean())}
     several = 2 if np.asarray(data.data).dtype.kind in "fM" else COLUMNS
@@ -298,32 +368,62 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
         low, high = np.quantile(ours, [0.005, 0.995])
         bins = min(BINS, max(8, round(2 * len(ours) ** (1 / 3))))
         whole = np.asarray(data.data).dtype.kind in "iu" and high - low < bins
-        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5 if whole else np.linspace(low, high, bins + 1)
+        edges = (
+            np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+            if whole
+            else np.linspace(low, high, bins + 1)
+        )
         counts = [np.histogram(v, edges)[0] / max(1, len(v)) for v in (ours, theirs)]
-        outside = [1 - float(c.sum()) if len(v) else 0.0 for c, v in zip(counts, (ours, theirs), strict=True)]
+        outside = [
+            1 - float(c.sum()) if len(v) else 0.0
+            for c, v in zip(counts, (ours, theirs), strict=True)
+        ]
         kind = "date" if np.asarray(data.data).dtype.kind == "M" else "number"
-        return {**found, "kind": kind, "edges": edges.tolist(), "shares": [c.tolist() for c in counts], "outside": outside}
+        return {
+            **found,
+            "kind": kind,
+            "edges": edges.tolist(),
+            "shares": [c.tolist() for c in counts],
+            "outside": outside,
+        }
     texts = [np.asarray(c.data)[~np.ma.getmaskarray(c)].astype(str) for c in (data, samples)]
     values, counts_of = np.unique(np.concatenate(texts), return_counts=True)
     if len(values) > COLUMNS:
         values = values[np.sort(np.argsort(-counts_of, kind="stable")[:COLUMNS])]
     shares = [[float((t == v).mean()) if len(t) else 0.0 for v in values] for t in texts]
     others = [max(0.0, 1 - sum(s)) if len(t) else 0.0 for s, t in zip(shares, texts, strict=True)]
-    return {**found, "kind": "category", "values": [v[:TEXT] for v in values.tolist()], "shares": shares, "outside": others}
+    return {
+        **found,
+        "kind": "category",
+        "values": [v[:TEXT] for v in values.tolist()],
+        "shares": shares,
+        "outside": others,
+    }
 
 
 def _places(moved: np.ma.MaskedArray, data: np.ma.MaskedArray) -> list[float | None] | None:
-    """Return where decoded numbers lie among the data's, in standard deviations from the mean; None for categories."""
+    """Return where decoded numbers lie among the data's, in standard deviations from the mean; None
+    for categories."""
     numbers, own = numbers_of(moved), numbers_of(data)
-    if numbers is None or own is None or len(own) < 2 or not own.std() or len(numbers) != len(moved):
+    if (
+        numbers is None
+        or own is None
+        or len(own) < 2
+        or not own.std()
+        or len(numbers) != len(moved)
+    ):
         return None
-    return [round(float(v), 3) if np.isfinite(v) else None for v in (numbers - own.mean()) / own.std()]
+    return [
+        round(float(v), 3) if np.isfinite(v) else None for v in (numbers - own.mean()) / own.std()
+    ]
 
 
-# -- the map ----------------------------------------------------------------------------------------------------------
+# -- the map ---------------------------------------------------------------------------------------
 
 
-def _map(made: Showcase, code: np.ndarray, rows: Rows, bounds: np.ndarray | None, values: Any) -> None:
+def _map(
+    made: Showcase, code: np.ndarray, rows: Rows, bounds: np.ndarray | None, values: Any
+) -> None:
     """Lay codes out on a plane in the ways there are, with what is known of each datum."""
     if len(code) < 3:
         made.notes.append(f"no map of the latent space: {len(code)} held-out data are too few")
@@ -335,7 +435,11 @@ def _map(made: Showcase, code: np.ndarray, rows: Rows, bounds: np.ndarray | None
     for key, name, note, coordinates in projected(code, made.notes):
         made.arrays[f"map_{key}"] = coordinates.astype(np.float32)
         projections.append({"key": key, "name": name, "note": note})
-    known: dict[str, Any] = {} if rows.given is None or rows.given_space is None else dict(rows.given_space.outward(rows.given).columns)
+    known: dict[str, Any] = (
+        {}
+        if rows.given is None or rows.given_space is None
+        else dict(rows.given_space.outward(rows.given).columns)
+    )
     known |= rows.attributes
     if isinstance(values, Frame):
         known |= dict(list(values.columns.items())[:COLUMNS])
@@ -359,14 +463,23 @@ def _names_rows(column: np.ma.MaskedArray) -> bool:
 
 
 def projected(code: np.ndarray, notes: list[str]) -> list[tuple[str, str, str, np.ndarray]]:
-    """Return (key, name, what to know, coordinates (N, 2)) for PCA, t-SNE and UMAP, as far as they are installed."""
+    """Return (key, name, what to know, coordinates (N, 2)) for PCA, t-SNE and UMAP, as far as they
+    are installed."""
     centred = code.astype(np.float64) - code.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     axes = min(2, u.shape[1])
     plane = np.zeros((len(code), 2))
     plane[:, :axes] = u[:, :axes] * s[:axes]
     share = float((s[:2] ** 2).sum() / ((s**2).sum() or 1.0))
-    found = [("pca", "PCA", f"a linear projection, which holds {share:.0%} of the variance of the codes; distances can be read", plane)]
+    found = [
+        (
+            "pca",
+            "PCA",
+            f"a linear projection, which holds {share:.0%} of the variance of the codes; "
+            f"distances can be read",
+            plane,
+        )
+    ]
     # What t-SNE sees is the codes' leading directions: beyond fifty lies noise, and time.
     leading = (u * s)[:, : min(50, u.shape[1])]
     if code.shape[1] > 2 and len(code) >= 30:
@@ -374,24 +487,49 @@ def projected(code: np.ndarray, notes: list[str]) -> list[tuple[str, str, str, n
             from sklearn.manifold import TSNE
             from threadpoolctl import threadpool_limits
 
-            # Its threads wait for each other at every step: on a busy machine several take many times as long as one.
+            # Its threads wait for each other at every step: on a busy machine several take many
+            # times as long as one.
             with threadpool_limits(1):
-                made = TSNE(perplexity=min(30, len(code) // 4), init="pca", max_iter=TSNE_STEPS, random_state=0).fit_transform(leading)
-            found.append(("tsne", "t-SNE", "neighbours stay neighbours; distances between clusters, and their sizes, mean nothing", made))
+                made = TSNE(
+                    perplexity=min(30, len(code) // 4),
+                    init="pca",
+                    max_iter=TSNE_STEPS,
+                    random_state=0,
+                ).fit_transform(leading)
+            found.append(
+                (
+                    "tsne",
+                    "t-SNE",
+                    "neighbours stay neighbours; distances between clusters, and their sizes, "
+                    "mean nothing",
+                    made,
+                )
+            )
         except ImportError:
-            notes.append("no t-SNE on the map: scikit-learn is not installed (the extra vaestro[sklearn])")
+            notes.append(
+                "no t-SNE on the map: scikit-learn is not installed (the extra vaestro[sklearn])"
+            )
         try:
             from umap import UMAP
 
             made = UMAP(n_neighbors=min(15, len(code) - 1), random_state=0).fit_transform(leading)
-            found.append(("umap", "UMAP", "neighbours stay neighbours; distances between clusters, and their sizes, mean little", made))
+            found.append(
+                (
+                    "umap",
+                    "UMAP",
+                    "neighbours stay neighbours; distances between clusters, and their sizes, "
+                    "mean little",
+                    made,
+                )
+            )
         except ImportError:
             pass
     return found
 
 
 def attribute(column: np.ma.MaskedArray) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """Return what an attribute is and its codes (N,): numbers with NaN where missing, or classes, -1 where missing.
+    """Return what an attribute is and its codes (N,): numbers with NaN where missing, or classes,
+    -1 where missing.
 
     Of many classes the most frequent keep their names, and the rest is one class.
     """
@@ -413,7 +551,12 @@ def attribute(column: np.ma.MaskedArray) -> tuple[dict[str, Any] | None, np.ndar
         table[kept] = np.arange(CLASSES)
         codes[~absent] = table[inverse.ravel()]
         names = [*classes[kept].tolist(), f"{len(classes) - CLASSES:,} others"]
-        return {"kind": "category", "classes": [n[:TEXT] for n in names], "others": True, "distinct": len(classes)}, codes
+        return {
+            "kind": "category",
+            "classes": [n[:TEXT] for n in names],
+            "others": True,
+            "distinct": len(classes),
+        }, codes
     codes[~absent] = inverse.ravel()
     names = classes.tolist()
     if data.dtype.kind in "iu":
@@ -422,4 +565,9 @@ def attribute(column: np.ma.MaskedArray) -> tuple[dict[str, Any] | None, np.ndar
         rank[order] = np.arange(len(order))
         codes[~absent] = rank[codes[~absent]]
         names = [names[i] for i in order]
-    return {"kind": "category", "classes": [n[:TEXT] for n in names], "others": False, "distinct": len(classes)}, codes
+    return {
+        "kind": "category",
+        "classes": [n[:TEXT] for n in names],
+        "others": False,
+        "distinct": len(classes),
+    }, codes

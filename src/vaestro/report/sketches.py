@@ -1,4 +1,5 @@
-"""Draw small pictures as SVG, in the page's own colours: what a finding rests on, seen at a glance."""
+"""Draw small pictures as SVG, in the page's own colours: what a finding rests on, seen at a
+glance."""
 
 from __future__ import annotations
 
@@ -16,12 +17,17 @@ W, H = 240, 84
 
 def svg(body: str, label: str, width: int = W, height: int = H) -> Markup:
     """Frame a drawing; the label is its text alternative."""
-    head = f'<svg class="sketch" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" preserveAspectRatio="none">'
+    head = (
+        f'<svg class="sketch" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}" preserveAspectRatio="none">'
+    )
     return Markup(f"{head}{body}</svg>")
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+    )
 
 
 def _scale(values: Sequence[float], low: float, high: float) -> Any:
@@ -39,14 +45,23 @@ def steps(counts: np.ndarray, low: float, high: float, top: float, width: float 
     return "".join(parts) + f"L{width:.1f} {high:.1f}Z"
 
 
-def overlay(first: np.ndarray, second: np.ndarray, label: str, width: int = W, height: int = H) -> Markup:
+def overlay(
+    first: np.ndarray, second: np.ndarray, label: str, width: int = W, height: int = H
+) -> Markup:
     """Draw one histogram filled and another as a line."""
     top = float(max(np.max(first, initial=0), np.max(second, initial=0)))
     filled = f'<path class="fill" d="{steps(first, 4, height - 2, top, width)}"/>'
-    return svg(filled + f'<path class="line second" d="{steps(second, 4, height - 2, top, width)}"/>', label, width, height)
+    return svg(
+        filled + f'<path class="line second" d="{steps(second, 4, height - 2, top, width)}"/>',
+        label,
+        width,
+        height,
+    )
 
 
-def paired_bars(first: Sequence[float], second: Sequence[float], label: str, width: int = W, height: int = H) -> Markup:
+def paired_bars(
+    first: Sequence[float], second: Sequence[float], label: str, width: int = W, height: int = H
+) -> Markup:
     """Draw shares of values side by side."""
     top = max([*first, *second, 1e-12])
     each = width / max(1, len(first))
@@ -55,7 +70,10 @@ def paired_bars(first: Sequence[float], second: Sequence[float], label: str, wid
         for j, (value, kind) in enumerate(((a, "bar"), (b, "bar second"))):
             tall = value / top * (height - 6)
             x, y = (i + 0.1 + 0.4 * j) * each, height - 2 - tall
-            body += f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{0.38 * each:.1f}" height="{tall:.1f}"/>'
+            body += (
+                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{0.38 * each:.1f}" '
+                f'height="{tall:.1f}"/>'
+            )
     return svg(body, label, width, height)
 
 
@@ -68,8 +86,13 @@ def points(lines: Sequence[tuple[str, float, float | None]], label: str) -> Mark
         y = (i + 0.5) * H / len(lines)
         body += _text(0, y + 4, name)
         if error:
-            body += f'<line class="whisker" x1="{at(value - error):.1f}" x2="{at(value + error):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        body += f'<circle class="dot" cx="{at(value):.1f}" cy="{y:.1f}" r="4"/>' + _text(W, y + 4, short(value), "end")
+            body += (
+                f'<line class="whisker" x1="{at(value - error):.1f}" '
+                f'x2="{at(value + error):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            )
+        body += f'<circle class="dot" cx="{at(value):.1f}" cy="{y:.1f}" r="4"/>' + _text(
+            W, y + 4, short(value), "end"
+        )
     return svg(body, label)
 
 
@@ -93,18 +116,25 @@ def sketch(name: str | None, folder: Folder) -> Markup | None:
 
 
 def _curves(folder: Folder) -> Markup | None:
-    valid = [(m["step"], m["bound"]) for m in folder.lines("valid") if real(m.get("bound")) is not None]
+    valid = [
+        (m["step"], m["bound"]) for m in folder.lines("valid") if real(m.get("bound")) is not None
+    ]
     if len(valid) < 2:
         return None
     tail = [v for _, v in valid[len(valid) // 10 :]]
     bottom = min(tail)
     xs, ys = _scale([s for s, _ in valid], 4, W - 4), _scale(tail, H - 6, 6)
     path = " ".join(f"{xs(s):.1f},{ys(max(v, bottom)):.1f}" for s, v in valid)
-    return svg(f'<polyline class="line" points="{path}"/>', f"validation bound, from {number(valid[0][1])} to {number(valid[-1][1])} nats")
+    return svg(
+        f'<polyline class="line" points="{path}"/>',
+        f"validation bound, from {number(valid[0][1])} to {number(valid[-1][1])} nats",
+    )
 
 
 def _rates(folder: Folder) -> list[dict[str, Any]]:
-    units = [u for u in (folder.diagnosis or {}).get("units") or [] if real(u.get("rate")) is not None]
+    units = [
+        u for u in (folder.diagnosis or {}).get("units") or [] if real(u.get("rate")) is not None
+    ]
     return sorted(units, key=lambda u: -u["rate"])
 
 
@@ -116,8 +146,15 @@ def _units(folder: Folder) -> Markup | None:
     for i, u in enumerate(units):
         tall = max(1.0, u["rate"] / top * (H - 6))
         kind = "bar" if u.get("active") else "bar off"
-        body += f'<rect class="{kind}" x="{i * each:.1f}" y="{H - 2 - tall:.1f}" width="{0.8 * each:.1f}" height="{tall:.1f}"/>'
-    return svg(body, f"rate of {len(units)} units, sorted, from {short(units[0]['rate'])} to {short(units[-1]['rate'])} nats")
+        body += (
+            f'<rect class="{kind}" x="{i * each:.1f}" y="{H - 2 - tall:.1f}" '
+            f'width="{0.8 * each:.1f}" height="{tall:.1f}"/>'
+        )
+    return svg(
+        body,
+        f"rate of {len(units)} units, sorted, from {short(units[0]['rate'])} to "
+        f"{short(units[-1]['rate'])} nats",
+    )
 
 
 def _aggregate(folder: Folder) -> Markup | None:
@@ -126,24 +163,45 @@ def _aggregate(folder: Folder) -> Markup | None:
     if "histogram" not in arrays or "prior_histogram" not in arrays or not known:
         return None
     _, unit = max(known)
-    return overlay(arrays["histogram"][unit], arrays["prior_histogram"][unit], f"aggregate posterior of unit {unit} against its prior")
+    return overlay(
+        arrays["histogram"][unit],
+        arrays["prior_histogram"][unit],
+        f"aggregate posterior of unit {unit} against its prior",
+    )
 
 
 def _bounds(folder: Folder) -> Markup | None:
-    lines = [(method(e).split(" ")[0], e["mean"], real(e.get("stderr"))) for e in bounds_of(folder.evaluation)]
+    lines = [
+        (method(e).split(" ")[0], e["mean"], real(e.get("stderr")))
+        for e in bounds_of(folder.evaluation)
+    ]
     return points(lines[:3], "bounds on log p(x) in nats") if lines else None
 
 
 def _scores(folder: Folder) -> Markup | None:
     scores = (folder.diagnosis or {}).get("scores") or {}
-    lines = [(n, s["mean"], real(s.get("stderr"))) for n in ("train", "valid") if (s := scores.get(n))]
-    return points(lines, "bound on training and on validation data, in nats") if len(lines) == 2 else None
+    lines = [
+        (n, s["mean"], real(s.get("stderr"))) for n in ("train", "valid") if (s := scores.get(n))
+    ]
+    return (
+        points(lines, "bound on training and on validation data, in nats")
+        if len(lines) == 2
+        else None
+    )
 
 
 def _dependence(folder: Folder) -> Markup | None:
     found = (folder.diagnosis or {}).get("dependence") or {}
-    lines = [(label, found[key], None) for key, label in (("own", "own code"), ("other", "another’s")) if real(found.get(key)) is not None]
-    return points(lines, "distortion with a datum's own code and with another's, in nats") if len(lines) == 2 else None
+    lines = [
+        (label, found[key], None)
+        for key, label in (("own", "own code"), ("other", "another’s"))
+        if real(found.get(key)) is not None
+    ]
+    return (
+        points(lines, "distortion with a datum's own code and with another's, in nats")
+        if len(lines) == 2
+        else None
+    )
 
 
 def _logvar(folder: Folder) -> Markup | None:
@@ -151,4 +209,7 @@ def _logvar(folder: Folder) -> Markup | None:
     if logvar is None or not np.isfinite(logvar).any():
         return None
     counts = np.histogram(logvar[np.isfinite(logvar)], 40)[0].astype(float)
-    return svg(f'<path class="fill" d="{steps(counts, 4, H - 2, counts.max())}"/>', "posterior log-variances over data and units")
+    return svg(
+        f'<path class="fill" d="{steps(counts, 4, H - 2, counts.max())}"/>',
+        "posterior log-variances over data and units",
+    )

@@ -11,15 +11,25 @@ from typing import Any
 from vaestro.report.reading import Folder
 
 SIGNS = {"lower": "≥", "upper": "≤", "exact": "="}
-SIDES = {"lower": "a lower bound: the truth is at least this", "upper": "an upper bound", "exact": "exact"}
+SIDES = {
+    "lower": "a lower bound: the truth is at least this",
+    "upper": "an upper bound",
+    "exact": "exact",
+}
 SPLITS = {"train": "training", "valid": "validation"}
 LABELS = {"elbo": "ELBO", "iwae": "IWAE", "ais": "AIS"}
 # tone, and what to say where a diagnosis has no summary of its own
 VERDICTS = {
     "healthy": ("good", "Nothing is wrong that these checks can see."),
-    "small rate but informative": ("good", "The codes carry little, but what they carry is of the data."),
+    "small rate but informative": (
+        "good",
+        "The codes carry little, but what they carry is of the data.",
+    ),
     "partly collapsed": ("warning", "Some latent units carry nothing although they are asked to."),
-    "overfitted": ("warning", "The model scores its training data clearly better than held-out data."),
+    "overfitted": (
+        "warning",
+        "The model scores its training data clearly better than held-out data.",
+    ),
     "not converged": ("warning", "The validation bound was still rising at the end."),
     "latent unused by the decoder": ("error", "The decoder makes the same whatever the code says."),
     "collapsed": ("error", "The codes do not depend on the data."),
@@ -29,7 +39,11 @@ VERDICTS = {
 
 def real(value: Any) -> float | None:
     """Return a finite number, or None."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def plain(value: float, decimals: int = 2) -> str:
@@ -53,7 +67,9 @@ def short(value: Any) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    return plain(value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3)
+    return plain(
+        value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3
+    )
 
 
 def method(line: Mapping[str, Any]) -> str:
@@ -101,12 +117,17 @@ class Result:
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     """Name what was evaluated on: 10,000 test images; 100 of 10,000 test data, drawn at random."""
     space = str(evaluation.get("space", ""))
-    shape = re.search(r"\(([\d, ]+)\)$", space)  # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
+    # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
+    shape = re.search(r"\(([\d, ]+)\)$", space)
     named = [("texts", space.startswith("texts")), ("series", " series (" in space)]
-    named += [("images", shape is not None and len(re.findall(r"\d+", shape[1])) > 1), ("data", True)]
+    named += [
+        ("images", shape is not None and len(re.findall(r"\d+", shape[1])) > 1),
+        ("data", True),
+    ]
     what = next(name for name, holds in named if holds)
     total, split = evaluation.get("n"), evaluation.get("split", "")
-    every = evaluation.get("total")  # absent before rows were drawn at random: then the first ones were taken
+    # absent before rows were drawn at random: then the first ones were taken
+    every = evaluation.get("total")
     whole = every if isinstance(every, int) else total
     fewer = isinstance(whole, int) and n != whole
     part = f"{n:,} of {whole:,}" if fewer else f"{n:,}"
@@ -116,12 +137,19 @@ def data_words(evaluation: Mapping[str, Any], n: int) -> str:
 
 def density_words(measure: str) -> str:
     """Say that a number is of a density where it is one."""
-    return {"lebesgue": "a density in the data’s own units", "mixed": "partly a density in the data’s own units"}.get(measure, "")
+    return {
+        "lebesgue": "a density in the data’s own units",
+        "mixed": "partly a density in the data’s own units",
+    }.get(measure, "")
 
 
 def bounds_of(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return the estimates on the data themselves, of the measure that the first one has."""
-    lines = [e for e in (evaluation or {}).get("estimates", []) if e.get("on", "data") == "data" and real(e.get("mean")) is not None]
+    lines = [
+        e
+        for e in (evaluation or {}).get("estimates", [])
+        if e.get("on", "data") == "data" and real(e.get("mean")) is not None
+    ]
     return [e for e in lines if e.get("measure") == lines[0].get("measure")]
 
 
@@ -140,22 +168,45 @@ def result_of(folder: Folder) -> Result | None:
     extra = f"; {density}" if density else ""
     bits, per = real(best.get("bits_per_dim")), "token" if "tokens" in best else "dim"
     sign = SIGNS.get(side, "=")
-    sentence = f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
+    sentence = (
+        f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
+    )
     how = f"{method(best)}, mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
     turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
-    return Result(of, side, value, error, how, sentence, "" if bits is None else f"{turned} {bits:.4f}", method(best), per)
+    return Result(
+        of,
+        side,
+        value,
+        error,
+        how,
+        sentence,
+        "" if bits is None else f"{turned} {bits:.4f}",
+        method(best),
+        per,
+    )
 
 
 def verdict_of(folder: Folder) -> tuple[str, str, str]:
     """Return the verdict, its tone (good, warning, error or none) and a sentence."""
     if folder.diagnosis is None:
         if not folder.metrics:
-            return "not trained", "none", "There is nothing to judge yet: the run has logged nothing."
-        return "not diagnosed", "none", "Whether something is wrong with this model was not measured."
+            return (
+                "not trained",
+                "none",
+                "There is nothing to judge yet: the run has logged nothing.",
+            )
+        return (
+            "not diagnosed",
+            "none",
+            "Whether something is wrong with this model was not measured.",
+        )
     verdict = str(folder.diagnosis.get("verdict", "unknown"))
-    tone, sentence = VERDICTS.get(verdict, ("none", "This version of Vaestro does not know the verdict."))
+    tone, sentence = VERDICTS.get(
+        verdict, ("none", "This version of Vaestro does not know the verdict.")
+    )
     severities = {finding.get("severity") for finding in folder.diagnosis.get("findings", ())}
-    if tone == "error" and tone not in severities:  # it holds, and is no fault: there is nothing to encode, or nothing was to be
+    # it holds, and is no fault: there is nothing to encode, or nothing was to be
+    if tone == "error" and tone not in severities:
         tone = "warning" if "warning" in severities else "none"
     return verdict, tone, str(folder.diagnosis.get("summary") or sentence)
 
@@ -165,4 +216,8 @@ def duration(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 90:
         return f"{seconds} s"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds < 5400 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return (
+        f"{seconds // 60} min {seconds % 60:02d} s"
+        if seconds < 5400
+        else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    )
