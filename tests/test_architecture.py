@@ -13,6 +13,7 @@ ORDER = [
     "drawing",
     "randomness",
     "graphs",
+    "frames",
     "tokens",
     "spaces",
     "written",

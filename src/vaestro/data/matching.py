@@ -23,8 +23,9 @@ from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import Stream
+from vaestro.frames import Frame
 from vaestro.parts import quoted
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.spaces import Column, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's

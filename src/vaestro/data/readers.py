@@ -21,9 +21,10 @@ import numpy as np
 from vaestro.data import images, shards, sparse, streams, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
+from vaestro.frames import Frame
 from vaestro.parts import checked, nearest, one_line, options_of, parse_options, unquoted
-from vaestro.spaces import Column, Frame
+from vaestro.spaces import Column
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")

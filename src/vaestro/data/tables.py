@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from vaestro.data.raw import Raw
 from vaestro.data.refusals import Unfit, listed, refuse
-from vaestro.data.sets import Raw
+from vaestro.frames import Frame
 from vaestro.parts import nearest, one_line, split_names, unquoted
-from vaestro.spaces import Frame, Space
+from vaestro.spaces import Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
