@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+Json = Any  # a JSON value, as `json.loads` returns it
+
 # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
 FORMAT = 2
 FORMAT_1 = (
