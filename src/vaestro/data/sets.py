@@ -8,7 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import Ragged, Texts
+
+if TYPE_CHECKING:
+    from vaestro.data.sparse import Sparse
+
+    Values = np.ndarray | Ragged | Sparse | "Streamed"
 
 HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
 DRAWN = 2**26  # cells that are binarised from one stream of draws
@@ -81,7 +86,7 @@ class Rows:
         notes: what was done to the source when it was read, a line each.
     """
 
-    values: Any
+    values: Values
     space: Space
     name: str
     dynamic: bool = False
@@ -96,31 +101,41 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values) if self.index is None else len(self.index)
 
+    @property
+    def ragged(self) -> Ragged | None:
+        """Return the values of texts; None for other data."""
+        return self.values if isinstance(self.values, Ragged) else None
+
+    @property
+    def stream(self) -> Streamed | None:
+        """Return the values of a stream; None for other data."""
+        return self.values if isinstance(self.values, Streamed) else None
+
     def sizes(self) -> np.ndarray | None:
         """Return the size of each row, (N,), where rows differ: the tokens of a text, its end among
         them; None where they do not."""
-        if not isinstance(self.values, Ragged):
-            return None
-        return self.values.sizes(slice(None) if self.index is None else self.index)
+        rows = slice(None) if self.index is None else self.index
+        return None if self.ragged is None else self.ragged.sizes(rows)
 
     @property
     def row_bytes(self) -> int:
         """Return the bytes of a row as it is held, or 1."""
-        size = (
-            self.values.row_bytes if isinstance(self.values, Streamed) else self.values[:1].nbytes
-        )
-        return size or 1
+        stream = self.stream
+        return (self.values[:1].nbytes if stream is None else stream.row_bytes) or 1
 
-    def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    def _take(self, array: Values, rows: np.ndarray | slice) -> np.ndarray:
         chosen = rows if self.index is None else self.index[rows]
-        if isinstance(chosen, slice) or not isinstance(array, np.ndarray):
-            return array[chosen]
-        expect(array, chosen)
-        return array[chosen]
+        if not isinstance(chosen, slice):
+            expect(array, chosen)
+        return np.asarray(array[chosen])
 
-    def _values(self, rows: np.ndarray | slice) -> np.ndarray:
+    def held(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return rows as they are held, (..., *X)."""
         return self.turned(self._take(self.values, rows))
+
+    def mask(self) -> np.ndarray | None:
+        """Return which cells were observed, (N, *X); None for all."""
+        return None if self.observed is None else self._take(self.observed, slice(None))
 
     def turned(self, values: np.ndarray) -> np.ndarray:
         """Return values as they are held, (..., *X) or with channels last, as (..., *X)."""
@@ -156,7 +171,7 @@ class Rows:
         `place` is where each batch stands in its step's global batch (first row, rows); `stream`
         names the steps.
         """
-        values = self._values(index)
+        values = self.held(index)
         if self.dynamic:
             start, rows = place or (0, index.shape[1])
             mine = slice(start, start + index.shape[1])
@@ -181,9 +196,7 @@ class Rows:
             return self
         out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
         for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
-            binarised(
-                self._values(part), 0, "binarise", self.name, *([i] if i else []), out=out[part]
-            )
+            binarised(self.held(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
         return self.fixed_as(out)
 
     def fixed_as(self, values: np.ndarray) -> Rows:
@@ -198,7 +211,7 @@ class Rows:
 
     def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
         """Return rows as a batch; binarised data must be `fixed` before."""
-        return self._batch(self._values(rows), rows, device)
+        return self._batch(self.held(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
         """Return some of the rows."""
@@ -218,12 +231,9 @@ class Rows:
     def spread(self, n: int) -> Rows:
         """Return n rows at equal distances, or all if there are fewer; of a stream those of few
         blocks, held in memory, as many as fit."""
-        if isinstance(self.values, Streamed):
-            return self.pick(
-                self.values.spread(
-                    min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index
-                )
-            ).in_memory()
+        if self.stream is not None:
+            most = min(n, len(self), max(100, HELD_BYTES // self.row_bytes))
+            return self.pick(self.stream.spread(most, self.index)).in_memory()
         return (
             self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
         )
@@ -231,26 +241,21 @@ class Rows:
     def places(self, n: int) -> np.ndarray:
         """Return the places of n of the rows at equal distances, (n,), rising; of a stream those of
         few blocks."""
-        if isinstance(self.values, Streamed) and n < len(self):
-            return self.values.spread(n, self.index)
+        if self.stream is not None and n < len(self):
+            return self.stream.spread(n, self.index)
         return np.linspace(0, len(self) - 1, n).astype(np.int64)
 
     def in_memory(self) -> Rows:
         """Return rows of a stream read into memory; other rows as they are."""
-        return (
-            replace(self, values=self._values(slice(None)), index=None)
-            if isinstance(self.values, Streamed)
-            else self
-        )
+        return self if self.stream is None else replace(self, values=self.held(), index=None)
 
     def observed_cells(self) -> float:
         """Return the mean number of cells of a row that were observed: of texts, that there are."""
         sizes = self.sizes()
         if sizes is not None:
             return float(sizes.mean())
-        if self.observed is None:
-            return float(self.space.cells)
-        return float(self._take(self.observed, slice(None)).sum() / len(self))
+        mask = self.mask()
+        return float(self.space.cells if mask is None else mask.sum() / len(self))
 
     def sha256(self) -> str:
         """Hash what an evaluation sees: shape, type, every value and its units, and which were
@@ -264,7 +269,7 @@ class Rows:
             digest.update(rows.space.transform())
         held = [(rows.observed, True), (rows.given, False)]
         for part in _slices(len(rows)):
-            digest.update(np.ascontiguousarray(rows._values(part)).data)
+            digest.update(np.ascontiguousarray(rows.held(part)).data)
         for array, shared in held:
             if array is not None:
                 digest.update(
@@ -277,7 +282,7 @@ class Rows:
         of the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
-            codes = self._values(part)
+            codes = self.held(part)
             # A text without its end stands for all that begin so, which is another event.
             endless = (codes != 0).all(1) & (codes.shape[1] == self.values.width)
             for line, whole in zip(self.space.outward(codes).lines, ~endless, strict=True):
@@ -290,9 +295,9 @@ class Rows:
     def fingerprint(self) -> dict[str, Any]:
         """Return the number of rows and a hash of as many as are read in no time: what changes with
         the data."""
-        if isinstance(self.values, Streamed):
-            digest = hashlib.sha256(self.values.fingerprint().encode())
-            digest.update(np.ascontiguousarray(self.values.block_sizes(self.index)).data)
+        if self.stream is not None:
+            digest = hashlib.sha256(self.stream.fingerprint().encode())
+            digest.update(np.ascontiguousarray(self.stream.block_sizes(self.index)).data)
             return {"n": len(self), "sha256": digest.hexdigest()}
         return {
             "n": len(self),
@@ -339,13 +344,13 @@ class Rows:
             return Texts.of(
                 line
                 for part in _slices(len(self))
-                for line in self.space.outward(rows._values(part)).lines
+                for line in self.space.outward(rows.held(part)).lines
             )
-        out = rows.space.outward(rows._values(slice(None)))
-        if rows.observed is None:
+        out = rows.space.outward(rows.held())
+        observed = rows.mask()
+        if observed is None:
             return out
-        observed = rows._take(rows.observed, slice(None))
-        if isinstance(out, Frame):
+        if rows.space.columns:
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
             return Frame(
                 {
