@@ -95,7 +95,9 @@ def _data(
     sizes = " / ".join(f"{len(rows[s]):,}" for s in SPLITS)
     first = f"{space}, {sizes} for training, validation and test"
     return Data(
-        *(rows[s] for s in SPLITS),
+        rows["train"],
+        rows["valid"],
+        rows["test"],
         space=space,
         source=as_source(resolved(found.name), options),
         notes=(first, *notes),

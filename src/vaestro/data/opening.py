@@ -67,8 +67,8 @@ def opened(
     Raises:
         ValueError: the source cannot be read, or an option does not apply to it.
     """
-    if (raw := _in_python(source)) is not None:
-        return raw
+    if (data := _in_python(source)) is not None:
+        return data
     name, options = parse_source(source)
     raw = read(name, options, progress, columns, every=every)
     first = next(iter(raw.splits.values()))

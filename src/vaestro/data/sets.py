@@ -8,7 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,10 +19,7 @@ from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
-if TYPE_CHECKING:
-    from vaestro.data.sparse import Sparse
-
-    Values = np.ndarray | Ragged | Sparse | "Streamed"
+Values: TypeAlias = Any  # an array, Ragged codes, Sparse counts or a stream
 
 HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
 DRAWN = 2**26  # cells that are binarised from one stream of draws

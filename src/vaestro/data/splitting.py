@@ -44,6 +44,7 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
 def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
     """Raise ValueError if an option says how to make a split that the source already has."""
     name, options = opened.name, opened.options
+    fixed: list[str]
     if name == "mnist":  # `valid` says where its training images are cut
         fixed = [k for k in ("test", "seed") if k in options]
     else:

@@ -137,7 +137,7 @@ class Layout(ABC, Generic[W]):
         """Draw rows for the held-out splits, by seed; the others are the training split."""
         order = numpy_generator(seed, "split").permutation(len(part))
         start, chosen = len(part), {}
-        for split, size in reversed(sizes.items()):
+        for split, size in reversed(list(sizes.items())):
             chosen[split] = np.sort(order[start - size : start])
             start -= size
         chosen["train"] = np.sort(order[:start])
