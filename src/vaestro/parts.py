@@ -35,7 +35,7 @@ from vaestro import (
     schedules,
     sequences,
 )
-from vaestro.model import VAE
+from vaestro.models import VAE
 from vaestro.spaces import Kind, Space
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
