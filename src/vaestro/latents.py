@@ -17,9 +17,9 @@ from vaestro.data.columns import filled
 from vaestro.data.merging import merged
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.model import LatentModel
-from vaestro.parts import nearest
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Frame, Kind, Space
+from vaestro.text import nearest
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means
 

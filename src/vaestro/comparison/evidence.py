@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.evaluation.records import mean_and_error
-from vaestro.parts import nearest, parse_options
 from vaestro.runs import Run
+from vaestro.text import nearest, parse_path
 
 MEASURES = ("counting", "lebesgue", "mixed")
 UNITS = {"nats": 1.0, "bits": math.log(2)}
@@ -289,11 +289,7 @@ def read_exact(name: str, spec: str | Path) -> Row:
     Raises:
         ValueError: no measure is stated, or the file is not such a file.
     """
-    text = str(spec)
-    file, colon, rest = text.rpartition(":")
-    if not colon or "=" not in rest or Path(text).exists():
-        file, rest = text, ""
-    options = parse_options(rest)
+    file, options = parse_path(str(spec))
     for key in options:
         if key not in OPTIONS:
             raise ValueError(

@@ -48,9 +48,9 @@ from vaestro.data.readers import (
 from vaestro.data.sets import Data, Raw, Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import HELD_OUT, Stream, settled
-from vaestro.parts import nearest
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.text import nearest
 from vaestro.tokens import Ragged, Texts
 
 SPLITS = ("train", "valid", "test")

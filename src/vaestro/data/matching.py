@@ -23,8 +23,8 @@ from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import Stream
-from vaestro.parts import quoted
 from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.text import quoted
 from vaestro.tokens import Ragged, Texts
 
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's
