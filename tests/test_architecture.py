@@ -16,6 +16,7 @@ ORDER = [
     "drawing",
     "randomness",
     "graphs",
+    "frames",
     "tokens",
     "spaces",
     "written",

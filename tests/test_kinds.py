@@ -16,7 +16,8 @@ from vaestro.cli.main import main
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import lattice
 from vaestro.data.outliers import isolated
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Column, Kind, Space
 
 N = 2000
 

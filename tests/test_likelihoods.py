@@ -16,7 +16,8 @@ from tests.test_contracts import GIVEN, LIKELIHOODS, small_model
 from tests.test_oracles import set_linear
 from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
-from vaestro.spaces import Batch, Column, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Batch, Column, Kind, Space
 
 # Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges
 # spectrally there, kinks and heavy tails or not.

@@ -15,7 +15,8 @@ import pytest
 from vaestro.data import tables
 from vaestro.data.kinds import infer_space
 from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
-from vaestro.spaces import LARGEST_COUNT, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import LARGEST_COUNT, Kind, Space
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -16,9 +16,10 @@ from vaestro.data import Rows, tables
 from vaestro.data.columns import filled
 from vaestro.data.merging import merged
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
+from vaestro.frames import Frame
 from vaestro.model import LatentModel
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Frame, Kind, Space
+from vaestro.spaces import Kind, Space
 from vaestro.text import nearest
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means

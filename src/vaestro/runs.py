@@ -67,6 +67,7 @@ from vaestro.diagnosis.remedies import Trial
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
 from vaestro.files import FORMAT, current, read_config, read_lines, read_object
+from vaestro.frames import Frame
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -82,7 +83,7 @@ from vaestro.parts import (
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
-from vaestro.spaces import Frame, Kind
+from vaestro.spaces import Kind
 from vaestro.text import Spec, alternatives, as_number, parse
 from vaestro.transfer import spaces_of, stored_origin, take_over
 

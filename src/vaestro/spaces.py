@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaestro.frames import Frame
 from vaestro.tokens import Ragged, Texts, Tokeniser
 
 
@@ -49,25 +50,6 @@ DAY = np.timedelta64(1, "D")
 FINEST = 2.0**-22  # of the standard deviation: the finest step that float32 resolves
 # of a standard deviation, or of the step between two levels: what the rounding of a mean may take
 FINE = 1e-4
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """Hold a user's table: columns by name, each a masked array (N,) of numbers, text, truth values
-    or datetime64."""
-
-    columns: Mapping[str, np.ma.MaskedArray]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
-
-    def __getitem__(self, rows: Any) -> Frame:
-        return Frame({name: values[rows] for name, values in self.columns.items()})
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return (rows, columns)."""
-        return len(self), len(self.columns)
 
 
 @dataclass(frozen=True)

@@ -487,7 +487,7 @@ def sample(
     from vaestro import latents
     from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.spaces import Frame
+    from vaestro.frames import Frame
 
     opened = _open(run)
     model = opened.model()
@@ -933,7 +933,7 @@ def impute(
     from vaestro import latents
     from vaestro.data.loading import completed, load_with_own
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.spaces import Frame
+    from vaestro.frames import Frame
 
     opened = _open(run)
     path = check_output(output, force=force)

@@ -24,7 +24,7 @@ import numpy as np
 
 from vaestro.data import cache, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 from vaestro.data.streams import read_shards
 from vaestro.text import few, nearest, quoted, unquoted
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from vaestro.data import cache
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 
 KIND = "images-3"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

@@ -31,6 +31,7 @@ from vaestro.data.arrays import (
 from vaestro.data.matching import Origin
 from vaestro.data.merging import merged, own_values
 from vaestro.data.passes import Part, distinct, once, piece, place
+from vaestro.data.raw import Raw
 from vaestro.data.readers import (
     IMAGE,
     NAMED,
@@ -45,11 +46,12 @@ from vaestro.data.readers import (
     plain,
     read,
 )
-from vaestro.data.sets import Data, Raw, Rows
+from vaestro.data.sets import Data, Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import HELD_OUT, Stream, settled
+from vaestro.frames import Frame
 from vaestro.randomness import numpy_generator
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.spaces import Column, Kind, Space
 from vaestro.text import nearest
 from vaestro.tokens import Ragged, Texts
 

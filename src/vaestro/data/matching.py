@@ -23,7 +23,8 @@ from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.data.sparse import Sparse
 from vaestro.data.streams import Stream
-from vaestro.spaces import Column, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Column, Kind, Space
 from vaestro.text import quoted
 from vaestro.tokens import Ragged, Texts
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.data.passes import Part
-from vaestro.spaces import Frame, rounded
+from vaestro.frames import Frame
+from vaestro.spaces import rounded
 
 
 def own_values(parts: Mapping[str, Part]) -> Any:

@@ -20,9 +20,10 @@ import numpy as np
 from vaestro.data import images, shards, sparse, streams, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
+from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import Column, Frame
+from vaestro.spaces import Column
 from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,32 +14,13 @@ import numpy as np
 import torch
 
 from vaestro.data.passes import expect
+from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
-from vaestro.spaces import Batch, Frame, Kind, Space
+from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
 HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
 DRAWN = 2**26  # cells that are binarised from one stream of draws
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """Hold what a source has, in the user's own layout and units: by split, or all of it under
-    "all".
-
-    Args:
-        splits: arrays (N, ...), possibly memory-mapped and read-only, or tables, by the name of the
-            split.
-        attributes: for each split, what else is known of each row, by name, each (N,).
-        notes: what was decided while reading, a line each.
-        missing: whether NaN stands for what is not there, such as after a series' end, and is no
-            mistake.
-    """
-
-    splits: Mapping[str, Any]
-    attributes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    missing: bool = False
 
 
 class Streamed(ABC):

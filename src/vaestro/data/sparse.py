@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 from vaestro.data.writers import writing
 from vaestro.spaces import LARGEST_COUNT
 

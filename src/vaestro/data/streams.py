@@ -26,7 +26,8 @@ import numpy as np
 
 from vaestro.data import cache, images, shards
 from vaestro.data.passes import Part
-from vaestro.data.sets import Raw, Streamed
+from vaestro.data.raw import Raw
+from vaestro.data.sets import Streamed
 from vaestro.randomness import Window, numpy_generator
 
 KIND = "stream-1"

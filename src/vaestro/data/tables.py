@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from vaestro.data.raw import Raw
 from vaestro.data.refusals import Unfit, listed, refuse
-from vaestro.data.sets import Raw
-from vaestro.spaces import Frame, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Space
 from vaestro.text import few, nearest, one_line, split_names, unquoted
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")

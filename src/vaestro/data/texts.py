@@ -11,8 +11,9 @@ import numpy as np
 
 from vaestro.data import cache, duplicates
 from vaestro.data.passes import Part, distinct
-from vaestro.data.sets import Raw
-from vaestro.spaces import Frame, Kind, Space
+from vaestro.data.raw import Raw
+from vaestro.frames import Frame
+from vaestro.spaces import Kind, Space
 from vaestro.tokens import Ragged, Texts, Tokeniser
 
 DEFAULT = "bpe"

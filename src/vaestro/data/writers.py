@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.data import tables
-from vaestro.spaces import Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Kind, Space
 from vaestro.tokens import Texts
 
 SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")

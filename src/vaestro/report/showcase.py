@@ -21,11 +21,12 @@ import vaestro
 from vaestro import latents
 from vaestro.data import Data, Rows
 from vaestro.data.writers import pixels, write_arrays, writing
+from vaestro.frames import Frame
 from vaestro.model import LatentModel
 from vaestro.priors import Normal as StandardPrior
 from vaestro.randomness import torch_generator
 from vaestro.runs import Run
-from vaestro.spaces import Frame, Space
+from vaestro.spaces import Space
 from vaestro.tokens import Texts, Tokeniser
 
 FORMAT = 2
