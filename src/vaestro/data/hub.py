@@ -454,7 +454,7 @@ def _images(
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
     """Return the images of each split and which rows they are, with what was done in words."""
-    target, place = images._target(options), folder or Path(os.sep)
+    target, place = images.target_of(options), folder or Path(os.sep)
     files = [file["filename"] for d in splits.values() for file in d.cache_files] if folder else []
     prints = {s: (d._fingerprint, len(d)) for s, d in splits.items()}
     settings = {
