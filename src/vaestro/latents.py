@@ -17,10 +17,10 @@ from vaestro.data.columns import filled
 from vaestro.data.layouts import layout_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
-from vaestro.model import LatentModel
-from vaestro.parts import nearest
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Kind, Space
+from vaestro.text import nearest
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vaestro.data.refusals import listed
-from vaestro.parts import nearest, split_names
+from vaestro.text import few, nearest, split_names
 
 
 def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
@@ -30,17 +29,10 @@ def named(options: Mapping[str, Any], key: str, names: Collection[str], where: s
     for name in pieces:
         if name not in names:
             raise ValueError(
-                f"expected {key}= to name a column of {where}: {nearest_column(name, names)}; got "
-                f"{name!r}"
+                f"expected {key}= to name a column of {where}: {nearest(name, few(name, names))}; "
+                f"got {name!r}"
             )
     return pieces
-
-
-def nearest_column(name: str, names: Collection[str]) -> str:
-    """Return the names that are like one, for a message."""
-    return nearest(
-        name, names if len(names) <= 12 else difflib.get_close_matches(name, names, 5, 0.0)
-    )
 
 
 def wanted_columns(

@@ -26,7 +26,7 @@ from vaestro.data import cache, choosing, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Raw
 from vaestro.data.shard_streams import read_shards
-from vaestro.parts import quoted, unquoted
+from vaestro.text import few, nearest, quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
 KIND = f"{images.KIND}-hub-1"
@@ -353,7 +353,7 @@ def _chosen(
     if column is not None:
         if column not in kinds:
             raise ValueError(
-                f"expected a column of {source}: {choosing.nearest_column(column, kinds)}; "
+                f"expected a column of {source}: {nearest(column, few(column, kinds))}; "
                 f"got {column!r}"
             )
         if not kinds[column]:

@@ -23,7 +23,7 @@ from vaestro.data.shard_formats import (
     open_parquet,
 )
 from vaestro.data.shards import by_split, listed, remote, rooted, stamp
-from vaestro.parts import nearest, one_line, unquoted
+from vaestro.text import nearest, one_line, unquoted
 
 KIND = "shards-1"
 

@@ -22,8 +22,8 @@ from vaestro.data.passes import Part, Whole
 from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.frames import Frame
-from vaestro.parts import quoted
 from vaestro.spaces import Column, Kind, Space
+from vaestro.text import quoted
 
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's
 SHIFTED = 1.0  # of the run's standard deviations: a shift of the mean that is mentioned

@@ -20,7 +20,7 @@ import numpy as np
 from vaestro.data import arrow, cache, images, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.shards import open_file, stamp
-from vaestro.parts import one_line
+from vaestro.text import one_line
 
 # of a .tar that are read together; of Parquet it is a row group
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**23

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vaestro.data import images, tables
-from vaestro.parts import one_line
+from vaestro.text import one_line
 
 SUFFIXES = (".tar", ".parquet")
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")

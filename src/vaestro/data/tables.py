@@ -11,7 +11,7 @@ import json
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from vaestro.data.csv_tables import read_csv
 from vaestro.data.json_tables import dated, read_json
 from vaestro.data.raw import Raw
 from vaestro.frames import Frame
-from vaestro.parts import nearest, one_line, unquoted
-from vaestro.spaces import Space
+from vaestro.text import nearest, one_line, unquoted
+
+if TYPE_CHECKING:
+    from vaestro.spaces import Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 SPLITS = {
