@@ -457,7 +457,7 @@ class VAE(LatentModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Batch, Tensor, Tensor | None]:
         z = self.draw_prior(n, given, generator)
-        x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)  # type: ignore[attr-defined]
+        x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)
         jitter = None
         if self.jitter is not None:
             x, jitter = self.likelihood.settle(x)
