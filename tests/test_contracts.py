@@ -15,7 +15,8 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
-from vaestro.parts import TABLE, catalogue, find, options_of
+from vaestro.parts import TABLE, catalogue, find
+from vaestro.signatures import options_of
 from vaestro.spaces import Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
 KINDS = tuple(Kind)
