@@ -11,7 +11,7 @@ import numpy as np
 
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.passes import Part, Picked, once, piece
-from vaestro.spaces import Kind, Space, widths
+from vaestro.spaces import Kind, LevelsSpace, Space, widths
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
@@ -19,7 +19,7 @@ SAMPLED = 2_000_000  # cells of the training split from which grids are found
 
 def grey_levels(array: np.ndarray, space: Space) -> np.ndarray:
     """Return 8-bit grey levels inside, to be binarised."""
-    return replace(space, kind=Kind.LEVELS, levels=256, low=0.0, step=1.0).inward(array)
+    return space.converted(LevelsSpace, levels=256, low=0.0, step=1.0).inward(array)
 
 
 class Fit(ABC):
@@ -167,14 +167,14 @@ class _Real(Fit):
         )
         if absent.any():
             inside = np.where(absent, 0.0, inside)
-            self.count -= self.space._inside(absent).sum(0)
+            self.count -= self.space.arranged(absent).sum(0)
         self.count += len(rows)
         with np.errstate(all="ignore"):
-            self.sums += self.space._inside(inside).sum(0)
+            self.sums += self.space.arranged(inside).sum(0)
         self.largest = max(self.largest, -float(inside.min()), float(inside.max()))
 
     def _sampled(self, rows: np.ndarray) -> None:
-        self.sample = self.space._inside(rows).reshape(len(rows), -1)
+        self.sample = self.space.arranged(rows).reshape(len(rows), -1)
 
     def fitted(self) -> tuple[Space, list[str]]:
         space, train, whole = self.space, self.train, self.train.whole.dtype.kind in "iu"
@@ -201,7 +201,7 @@ class _Real(Fit):
 
         def deviate(rows: np.ndarray) -> None:
             nonlocal squares
-            apart = space._inside(np.asarray(rows, np.float64)) - offset
+            apart = space.arranged(np.asarray(rows, np.float64)) - offset
             np.square(apart, apart)
             if missing:
                 apart[np.isnan(apart)] = 0
