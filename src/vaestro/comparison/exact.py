@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vaestro.comparison.evidence import Bound, Row, read_arrays
-from vaestro.parts import nearest, parse_options
+from vaestro.text import nearest, parse_path
 
 MEASURES = ("counting", "lebesgue", "mixed")
 UNITS = {"nats": 1.0, "bits": math.log(2)}
@@ -60,11 +60,8 @@ def read_exact(name: str, spec: str | Path) -> Row:
 
 def _parse(spec: str | Path) -> tuple[Path, dict[str, str]]:
     """Return the file and the options of a specification."""
-    text = str(spec)
-    file, colon, rest = text.rpartition(":")
-    if not colon or "=" not in rest or Path(text).exists():
-        file, rest = text, ""
-    options = {key: str(value) for key, value in parse_options(rest).items()}
+    file, read = parse_path(str(spec))
+    options = {key: str(value) for key, value in read.items()}
     for key in options:
         if key not in OPTIONS:
             raise ValueError(

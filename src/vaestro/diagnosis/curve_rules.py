@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from vaestro.diagnosis.continuation import Continuation
-from vaestro.diagnosis.curves import ENOUGH, ZERO_RATE, SMALL_SIGNAL, Curves, loss, number
+from vaestro.diagnosis.curves import ENOUGH, SMALL_SIGNAL, ZERO_RATE, Curves, loss, number
 from vaestro.diagnosis.records import Finding
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.statistics import Paired
