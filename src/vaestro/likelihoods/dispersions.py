@@ -1,7 +1,7 @@
 """The dispersion of counts: where it starts, and how fast it is learned.
 
 A dispersion starts where it fits the training data at their mean. It moves PACE times as fast as a
-weight. Scales of real values do the same (`vaestro.scales`).
+weight. Scales of real values do the same (`vaestro.likelihoods.scales`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import Cells, soft_limit
-from vaestro.scales import PACE, START_VALUES, Version, paced, unlimited
+from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
 
 # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
 INVERSE_LIMIT = 8.0
