@@ -27,7 +27,11 @@ FIRST_LOGIT = -2.0  # of a count being missed, before the first step
 
 
 def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
-    """Return the inverse of `soft_limit` at log(mean), clamped to 0.9 of the limit."""
+    """Return the inverse of `soft_limit` at log(mean), clamped to 0.9 of the limit.
+
+    >>> soft_limit(raw_log_mean(torch.tensor(20.0), 20.0), 20.0).exp().round()
+    tensor(20.)
+    """
     return unlimited(torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit), limit)
 
 

@@ -11,13 +11,15 @@ den Oord and Bethge 2016). The constant log g is the space's (`Space.log_dets`).
 
 from __future__ import annotations
 
+from abc import ABC
+
 import torch
 from torch import Tensor
 
 from vaestro.likelihoods.base import Likelihood
 
 
-class Dequantised(Likelihood):
+class Dequantised(Likelihood, ABC):
     """Score data on a grid by a density over real values. The noise comes from outside."""
 
     grid: Tensor

@@ -12,6 +12,7 @@ value of the training split.
 from __future__ import annotations
 
 import math
+from abc import ABC
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from vaestro.densities import DataDensity, mean_over_ranks
 from vaestro.likelihoods.scales import Scaled
 
 
-class FittedVariance(Scaled):
+class FittedVariance(Scaled, ABC):
     """Fit the variances of a `Scaled` normal in closed form, if `fitted_to_data` is set."""
 
     fitted_to_data: bool
