@@ -9,7 +9,10 @@ import vaestro
 
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
+    "text",
+    "signatures",
     "files",
+    "options",
     "drawing",
     "randomness",
     "graphs",

@@ -15,7 +15,8 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
-from vaestro.parts import TABLE, catalogue, find, options_of
+from vaestro.parts import TABLE, catalogue, find
+from vaestro.signatures import options_of
 from vaestro.spaces import Batch, Column, Kind, Space
 
 KINDS = tuple(Kind)
@@ -381,6 +382,26 @@ def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.V
         assert ((drawn.mean(0) - px.mean).abs() < 0.5 + 5 * drawn.std(0) / 4000**0.5).all()
     else:
         moments(px, drawn)
+
+
+def test_a_likelihood_used_alone_scores_as_the_model_records(model: vs.VAE) -> None:
+    model.eval()
+    batch = batch_for(model, 3)
+    noise = model.noise(2, 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        draws = model.draw(batch, 2, noise=noise)
+        x = model.likelihood.spread(batch.x, model.parts(noise)[1])
+        px = model.likelihood(draws.z, batch.given)
+        alone = px.log_prob(x, batch.observed)
+        every = x.expand(2, 3, *x.shape[-batch.x.ndim + 1 :])  # one x for each draw, (K, B, *X)
+        own = px.log_prob(
+            every, None if batch.observed is None else batch.observed.expand_as(every)
+        )
+    log_dets = torch.zeros(()) if model.log_dets is None else model.log_dets
+    kept = torch.ones(()) if batch.observed is None else batch.observed.float()
+    constants = (log_dets * kept).expand_as(batch.x).flatten(1).sum(1)
+    torch.testing.assert_close(alone + constants, draws.log_px)
+    torch.testing.assert_close(own, alone)
 
 
 def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:

@@ -56,9 +56,6 @@ SUBJECTS = (
 # Modules, each with its submodules, that still lack examples. Remove a line when its module has
 # them all. Nothing is ever added here.
 LACKING = (
-    "comparison",
-    "data.loading",
-    "data.sets",
     "densities",
     "diagnosis",
     "drawing",

@@ -19,7 +19,8 @@ from vaestro import densities
 from vaestro.data.tables import frame_of
 from vaestro.files import FORMAT, FORMAT_1, current, read_config
 from vaestro.likelihoods.scales import PACE
-from vaestro.parts import TABLE, find, options_of
+from vaestro.parts import TABLE, find
+from vaestro.signatures import options_of
 from vaestro.spaces import Batch, Column, Kind, Space
 
 LOCATED = ("gaussian", "laplace", "logistic", "student-t")

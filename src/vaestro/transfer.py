@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from vaestro.data.matching import Origin
 from vaestro.loop import Training
 from vaestro.model import LatentModel
-from vaestro.parts import find, options_of
+from vaestro.parts import find
+from vaestro.signatures import options_of
 from vaestro.spaces import Space
 
 PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")

@@ -19,8 +19,8 @@ from vaestro.data.outliers import distances, isolated
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
 from vaestro.data.tables import named
 from vaestro.frames import Frame
-from vaestro.parts import quoted
 from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Kind, Space, widths
+from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that say what columns are
 MOST_CATEGORIES = 1000
