@@ -1195,10 +1195,10 @@ class Geometric(Likelihood):
 
 def test_a_new_likelihood_is_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TABLE["likelihood"], "geometric", Geometric)
-    x = np.random.default_rng(0).geometric(0.3, (400, 3)) - 1
-    data = vs.load(x)
+    x = np.random.default_rng(0).geometric(0.3, (400, 3)) - 1.0
+    data = make_data(make_space(Kind.COUNT, (3,)), x.astype(np.float32))
     model = vs.build(data.space, likelihood="geometric", latent=1, network="linear")
-    before = float(model.draw(next(iter(data.train.chunks(64)))).log_px.mean())
+    before = float(model.draw(next(iter(data.train.chunks(64)))).log_px.mean().detach())
     list(vs.training(model, vs.Objective(), data, batch=64, steps=100, device="cpu"))
     batch = next(iter(data.train.chunks(64)))
     after = model.eval().draw(batch).log_px.mean()

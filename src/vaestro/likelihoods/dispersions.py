@@ -5,7 +5,8 @@ number n,
 
     log r = soft_limit(PACE n, INVERSE_LIMIT)
 
-It starts at the maximum likelihood of the training data at their mean. Scales of real values do the same (`vaestro.likelihoods.scales`).
+It starts at the maximum likelihood of the training data at their mean. Scales of real
+values do the same (`vaestro.likelihoods.scales`).
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Dispersed(nn.Module, ABC):
         """Return the density of counts before the first step."""
 
     def disperse(self, shape: tuple[int, ...], version: Version) -> None:
-        """Register the parameter. At version 1 it starts at 0 and is learned as slowly as a weight."""
+        """Register the parameter. At version 1 it starts at 0 and is learned like a weight."""
         self.dispersed, self.inverse_pace = True, PACE if version == 2 else 1.0
         self.log_inverse = nn.Parameter(torch.zeros(shape))
 
