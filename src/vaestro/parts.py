@@ -31,7 +31,7 @@ from vaestro import (
     schedules,
     sequences,
 )
-from vaestro.model import VAE
+from vaestro.models import VAE
 from vaestro.signatures import checked, options_of, required_options
 from vaestro.spaces import Kind, Space
 from vaestro.text import Spec, article, nearest, parse

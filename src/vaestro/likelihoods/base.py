@@ -33,7 +33,8 @@ class Likelihood(nn.Module, ABC):
         ValueError: the likelihood is not true for data of this kind.
 
     >>> from vaestro.likelihoods import Bernoulli
-    >>> space = Space(Kind.BINARY, (3,), (3,))
+    >>> from vaestro.spaces import BinarySpace
+    >>> space = BinarySpace((3,), (3,))
     >>> likelihood = Bernoulli(space, nn.Linear(2, 3))
     >>> likelihood(torch.zeros(4, 5, 2)).log_prob(torch.ones(5, 3)).shape
     torch.Size([4, 5])

@@ -24,7 +24,8 @@ class Bernoulli(Likelihood):
     its "bounds" are not bounds on anything (Loaiza-Ganem and Cunningham 2019).
 
     >>> import torch.nn as nn
-    >>> likelihood = Bernoulli(Space(Kind.BINARY, (3,), (3,)), nn.Linear(2, 3))
+    >>> from vaestro.spaces import BinarySpace
+    >>> likelihood = Bernoulli(BinarySpace((3,), (3,)), nn.Linear(2, 3))
     >>> likelihood(torch.zeros(1, 5, 2)).mean.shape
     torch.Size([1, 5, 3])
     """

@@ -25,7 +25,8 @@ class Categorical(Likelihood):
     of their dependence.
 
     >>> import torch.nn as nn
-    >>> space = Space(Kind.CATEGORY, (3,), (3,), levels=4)
+    >>> from vaestro.spaces import CategorySpace
+    >>> space = CategorySpace((3,), (3,), levels=4)
     >>> likelihood = Categorical(space, nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (4, 3))))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape
     torch.Size([1, 5])

@@ -110,7 +110,8 @@ class Poisson(_Counts):
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction.
 
-    >>> likelihood = Poisson(Space(Kind.COUNT, (3,), (3,)), nn.Linear(2, 3))
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = Poisson(CountSpace((3,), (3,)), nn.Linear(2, 3))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.ones(5, 3)).shape
     torch.Size([1, 5])
     """
@@ -161,7 +162,8 @@ class NegativeBinomial(_DispersedCounts):
         version: 1 repeats runs made before versions were counted, whose log inverse dispersions
             start at 0 and are learned as slowly as a weight.
 
-    >>> likelihood = NegativeBinomial(Space(Kind.COUNT, (3,), (3,)), nn.Linear(2, 3))
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = NegativeBinomial(CountSpace((3,), (3,)), nn.Linear(2, 3))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.ones(5, 3)).shape
     torch.Size([1, 5])
     """
@@ -227,7 +229,8 @@ class ZeroInflated(_DispersedCounts):
         version: as for NegativeBinomial.
 
     >>> decoder = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (2, 3)))
-    >>> likelihood = ZeroInflated(Space(Kind.COUNT, (3,), (3,)), decoder)
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = ZeroInflated(CountSpace((3,), (3,)), decoder)
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape
     torch.Size([1, 5])
     """

@@ -48,7 +48,8 @@ class DiscretizedLogistic(Likelihood):
         version: 1 repeats runs made before versions were counted, whose shared log-scale starts at
             -2 and is learned as slowly as a weight.
 
-    >>> space = Space(Kind.LEVELS, (3,), (3,), levels=256)
+    >>> from vaestro.spaces import LevelsSpace
+    >>> space = LevelsSpace((3,), (3,), levels=256)
     >>> likelihood = DiscretizedLogistic(space, nn.Linear(2, 3), scale="shared")
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape
     torch.Size([1, 5])
@@ -138,7 +139,8 @@ class LogisticMixture(Likelihood):
             no pixel may lack a channel; "independent" given the component, which can be masked.
         limit: log-scales lie in (-limit, limit) around that of half of the range, by `soft_limit`.
 
-    >>> space = Space(Kind.LEVELS, (3,), (3,), levels=256)
+    >>> from vaestro.spaces import LevelsSpace
+    >>> space = LevelsSpace((3,), (3,), levels=256)
     >>> decoder = nn.Sequential(nn.Linear(2, 18), nn.Unflatten(1, (6, 3)))
     >>> likelihood = LogisticMixture(space, decoder, components=2)
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape

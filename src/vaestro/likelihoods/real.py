@@ -158,7 +158,8 @@ class Gaussian(FittedVariance, _Continuous):
         version: 1 repeats runs made before versions were counted: one variance for all cells in
             standardised units, whose logarithm starts at 0 and is learned as slowly as a weight.
 
-    >>> space = Space(Kind.REAL, (3,), (3,))
+    >>> from vaestro.spaces import RealSpace
+    >>> space = RealSpace((3,), (3,))
     >>> likelihood = Gaussian(space, nn.Linear(2, 3), variance=1.0)
     >>> likelihood(torch.zeros(1, 5, 2)).std
     tensor(1.)
@@ -236,7 +237,8 @@ class Laplace(_Scaled):
         version: 1 repeats runs made before versions were counted: one scale for all cells in
             standardised units, whose logarithm starts at 0 and is learned as slowly as a weight.
 
-    >>> likelihood = Laplace(Space(Kind.REAL, (3,), (3,)), nn.Linear(2, 3), scale=1.0)
+    >>> from vaestro.spaces import RealSpace
+    >>> likelihood = Laplace(RealSpace((3,), (3,)), nn.Linear(2, 3), scale=1.0)
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape
     torch.Size([1, 5])
     """
@@ -252,7 +254,8 @@ class Logistic(_Scaled):
     Args:
         space, decoder, scale, limit, version: as for Laplace.
 
-    >>> likelihood = Logistic(Space(Kind.REAL, (3,), (3,)), nn.Linear(2, 3), scale=1.0)
+    >>> from vaestro.spaces import RealSpace
+    >>> likelihood = Logistic(RealSpace((3,), (3,)), nn.Linear(2, 3), scale=1.0)
     >>> likelihood(torch.zeros(1, 5, 2)).mean.shape
     torch.Size([1, 5, 3])
     """
@@ -270,7 +273,8 @@ class StudentT(_Scaled):
         space, decoder, scale, limit, version: as for Laplace.
         df: degrees of freedom, above 1, so that there is a mean.
 
-    >>> likelihood = StudentT(Space(Kind.REAL, (3,), (3,)), nn.Linear(2, 3), df=3.0)
+    >>> from vaestro.spaces import RealSpace
+    >>> likelihood = StudentT(RealSpace((3,), (3,)), nn.Linear(2, 3), df=3.0)
     >>> likelihood(torch.zeros(1, 5, 2)).df
     tensor(3.)
     """

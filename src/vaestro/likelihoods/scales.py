@@ -60,7 +60,8 @@ class Shared:
 def default_sharing(space: Space) -> Sharing:
     """Return the default sharing: one scale for each cell of a vector, or for each channel.
 
-    >>> default_sharing(Space(Kind.REAL, (3,), (3,)))
+    >>> from vaestro.spaces import RealSpace
+    >>> default_sharing(RealSpace((3,), (3,)))
     'cell'
     """
     return "cell" if len(space.shape) == 1 else "shared"
@@ -75,7 +76,8 @@ def sharing(space: Space, how: Sharing) -> Shared:
             the user's units; "standardised", one for all cells in standardised units, learned as
             slowly as a weight.
 
-    >>> sharing(Space(Kind.REAL, (3,), (3,)), "cell").shape
+    >>> from vaestro.spaces import RealSpace
+    >>> sharing(RealSpace((3,), (3,)), "cell").shape
     (3,)
     """
     spread, constant = _spread(space)
@@ -111,7 +113,8 @@ def sharing(space: Space, how: Sharing) -> Shared:
 def units_of(space: Space) -> np.ndarray:
     """Return the size of 1 inside in the user's units; it broadcasts to *X.
 
-    >>> units_of(Space(Kind.REAL, (2,), (2,), scale=np.array([1.0, 10.0]))).tolist()
+    >>> from vaestro.spaces import RealSpace
+    >>> units_of(RealSpace((2,), (2,), scale=np.array([1.0, 10.0]))).tolist()
     [1.0, 10.0]
     """
     if space.kind is Kind.LEVELS:
@@ -123,7 +126,8 @@ def levels_moments(space: Space) -> tuple[float, float]:
     """Return mean and standard deviation of levels over all cells of the training split; 0 and 1
     for standardised data.
 
-    >>> levels_moments(Space(Kind.LEVELS, (2,), (2,), levels=3))[0]
+    >>> from vaestro.spaces import LevelsSpace
+    >>> levels_moments(LevelsSpace((2,), (2,), levels=3))[0]
     1.0
     """
     if space.kind is not Kind.LEVELS:

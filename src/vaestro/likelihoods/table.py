@@ -38,9 +38,9 @@ class Table(Scaled, Dispersed, Dequantised):
         version: 1 repeats runs made before versions were counted, whose log-scales and log inverse
             dispersions start at 0 and are learned as slowly as a weight.
 
-    >>> from vaestro.spaces import Column
-    >>> names = [Column("age", Kind.REAL, "float32"), Column("ill", Kind.BINARY, "bool")]
-    >>> likelihood = Table(Space.table(names), nn.Linear(2, 2))
+    >>> from vaestro.spaces import BinaryColumn, RealColumn, TableSpace
+    >>> names = [RealColumn("age", "float32"), BinaryColumn("ill", "bool")]
+    >>> likelihood = Table(TableSpace.of(names), nn.Linear(2, 2))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 2)).shape
     torch.Size([1, 5])
     """

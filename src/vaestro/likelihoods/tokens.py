@@ -35,7 +35,8 @@ class Autoregressive(Likelihood):
             language model, and its log p(x) is exact where the rate is 0.
 
     >>> from vaestro.sequences import gru
-    >>> space = Space(Kind.TOKENS, (4,), (4,), levels=5)
+    >>> from vaestro.spaces import TokensSpace
+    >>> space = TokensSpace((4,), (4,), levels=5)
     >>> likelihood = Autoregressive(space, gru((2,), (4, 5), width=8))
     >>> likelihood(torch.zeros(1, 3, 2)).log_prob(torch.zeros(3, 4)).shape
     torch.Size([1, 3])

@@ -23,7 +23,8 @@ class ContinuousBernoulli(Likelihood):
     (Loaiza-Ganem and Cunningham 2019). Data are read as such with SOURCE:kind=unit.
 
     >>> import torch.nn as nn
-    >>> likelihood = ContinuousBernoulli(Space(Kind.UNIT, (3,), (3,)), nn.Linear(2, 3))
+    >>> from vaestro.spaces import UnitSpace
+    >>> likelihood = ContinuousBernoulli(UnitSpace((3,), (3,)), nn.Linear(2, 3))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.full((5, 3), 0.5)).shape
     torch.Size([1, 5])
     """
