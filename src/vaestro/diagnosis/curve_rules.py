@@ -218,7 +218,7 @@ def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
     'schedule too long'
     """
     settled = curves.settled_from()
-    if str(remedy.config.get("beta")).startswith("geco"):
+    if remedy.name("beta") == "geco":
         return None  # GECO changes the weight until the end
     enough = (
         curves.finished
@@ -306,9 +306,7 @@ def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
         loss, what = -np.array([number(line, "bound") for line in lines]), "validation bound"
     # Under GECO the weight differs between lines. Under a capacity the loss has the noise of
     # gamma * |rate - C|.
-    adaptive = str(remedy.config.get("beta")).startswith("geco") or any(
-        "capacity" in line for line in lines
-    )
+    adaptive = remedy.name("beta") == "geco" or any("capacity" in line for line in lines)
     if len(loss) < ENOUGH + 1 or not np.isfinite(loss).any() or adaptive:
         return None
     best = int(np.nanargmin(loss))
