@@ -135,7 +135,7 @@ def large(array: np.ndarray, space: Space) -> bool:
 
 def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
     """Tell whether an array is large, and its bytes are what they are inside."""
-    plain = space.kind in (Kind.LEVELS, Kind.BINARY) and space.low == 0 and space.step == 1
+    plain = space.levels and space.has_mean and space.low == 0 and space.step == 1
     return large(array, space) and array.dtype == np.uint8 and (grey or plain)
 
 
@@ -425,13 +425,13 @@ class _Fit(ABC):
 
 
 def _fit(space: Space, train: Part, options: Mapping[str, Any]) -> _Fit:
-    if space.kind in (Kind.REAL, Kind.UNIT):
+    if not space.discrete:
         return _Real(space, train, options.get("standardise"))
     # frequencies are where a decoder starts, and need no more
     train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
     if options.get("binarise", "none") != "none":
         return _Grey(space, train)
-    return (_Means if space.kind in (Kind.BINARY, Kind.COUNT) else _Frequencies)(space, train)
+    return (_Means if space.marginal_is_mean else _Frequencies)(space, train)
 
 
 @final
@@ -530,7 +530,7 @@ class _Real(_Fit):
         super().__init__(space, train)
         self.how = (
             "none"
-            if space.kind is Kind.UNIT
+            if not space.standardised
             else standardise or {1: "feature", 2: "channel"}.get(len(space.shape), "global")
         )
         if self.how == "channel" and not space.series:
@@ -628,7 +628,7 @@ class _Real(_Fit):
                 atoms=atoms,
                 strays=strays,
             )
-        if space.kind is Kind.UNIT:
+        if space.marginal_is_mean:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
             notes += _grid_notes(fitted, constant)
