@@ -103,7 +103,7 @@ def fitting(source: Any, space: Space) -> Any:
         return source
     name, options = parse_source(str(source))
     if "size" in options or not (
-        has_images(name) and space.image and space.levels and space.has_mean
+        has_images(name) and space.image and space.levels > 0 and space.has_mean
     ):
         return str(source)
     size = f"{space.shape[1]}x{space.shape[2]}"
