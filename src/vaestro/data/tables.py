@@ -16,15 +16,17 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaestro.data.raw import Raw
 from vaestro.data.refusals import Unfit, listed, refuse
 from vaestro.frames import Frame
-from vaestro.spaces import Space
 from vaestro.text import few, nearest, one_line, split_names, unquoted
+
+if TYPE_CHECKING:
+    from vaestro.spaces import Space
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
