@@ -17,7 +17,7 @@ from vaestro.data.columns import filled
 from vaestro.data.layouts import layout_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Kind, Space
 from vaestro.text import nearest

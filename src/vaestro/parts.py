@@ -30,7 +30,7 @@ from vaestro import (
     schedules,
     sequences,
 )
-from vaestro.model import VAE
+from vaestro.models import VAE
 from vaestro.signatures import Entry, checked, entry_of, options_of, required_options
 from vaestro.spaces import Kind, Space
 from vaestro.text import Spec, Value, article, nearest, parse

@@ -69,7 +69,7 @@ from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_spa
 from vaestro.files import FORMAT, current, read_config, read_lines, read_object
 from vaestro.frames import Frame
 from vaestro.loop import Diverged, Step, Training, training
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import defaults, documented, dump_config, names, normalised, resumable
 from vaestro.parts import (
@@ -313,7 +313,7 @@ class Run:
             units=model.units,
             beta=objective.beta.value,
             extra=objective.terms,
-            autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
+            autoregressive=model.capabilities.autoregressive,
             reads_latent=_reads_latent(model),
             failure=self.failure,
             notes=(
@@ -1166,7 +1166,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
 
 def _reads_latent(model: LatentModel) -> bool:
     """Tell whether the decoder sees the latent at all."""
-    return getattr(getattr(model, "likelihood", None), "reads_latent", True)
+    return model.capabilities.reads_latent
 
 
 def _write_text(path: Path, text: str) -> None:

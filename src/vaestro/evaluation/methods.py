@@ -17,7 +17,7 @@ from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.parts import find
 from vaestro.text import split_specs
 
