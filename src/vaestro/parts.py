@@ -32,7 +32,7 @@ from vaestro import (
 )
 from vaestro.models import VAE
 from vaestro.signatures import Entry, checked, entry_of, options_of, required_options
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 from vaestro.text import Spec, Value, article, nearest, parse
 
 Made = TypeVar("Made")
@@ -119,39 +119,16 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
 
-MANY_LEVELS = 32  # from here on neighbouring levels are alike, and a logit for each is wasted
-
 
 def default_likelihood(space: Space) -> str:
     """Return the likelihood for data of a space when the user names none.
-
-    Raises:
-        ValueError: this kind of data has no default.
 
     Example:
         >>> import numpy as np, vaestro as vs
         >>> default_likelihood(vs.load(np.eye(40, dtype="uint8")).space)
         'bernoulli'
     """
-    if space.kind is Kind.LEVELS:
-        independent = (
-            ":channels=independent"
-            if space.missing and len(space.shape) == 3 and space.shape[0] > 1
-            else ""
-        )
-        return "logistic-mixture" + independent if space.levels >= MANY_LEVELS else "categorical"
-    names = {
-        Kind.BINARY: "bernoulli",
-        Kind.CATEGORY: "categorical",
-        Kind.REAL: "gaussian",
-        Kind.UNIT: "continuous-bernoulli",
-        Kind.COUNT: "negative-binomial",
-        Kind.TABLE: "table",
-        Kind.TOKENS: "autoregressive",
-    }
-    if space.kind not in names:
-        raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
-    return names[space.kind]
+    return space.default_likelihood
 
 
 def default_prior(posterior: str) -> str:
@@ -178,20 +155,14 @@ def default_gradient(posterior: str) -> str:
 
 
 def default_network(space: Space) -> str:
-    """Return the networks for data of a space when the user names none: recurrent for text,
-    convolutions over time for series, convolutions for photographs and large images, and residual
-    layers for all else.
+    """Return the networks for data of a space when the user names none.
 
     Example:
         >>> import numpy as np, vaestro as vs
         >>> default_network(vs.load(np.eye(40, dtype="uint8")).space)
         'residual'
     """
-    if space.kind is Kind.TOKENS or space.series:
-        return "conv1d" if space.series else "gru"
-    image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
-    large = image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32)
-    return "conv" if large else "residual"
+    return space.default_network
 
 
 # -- from names to constructors --------------------------------------------------------------------

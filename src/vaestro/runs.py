@@ -82,7 +82,6 @@ from vaestro.parts import (
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
-from vaestro.spaces import Kind
 from vaestro.text import Spec, alternatives, as_number, parse
 from vaestro.transfer import spaces_of, stored_origin, take_over
 
@@ -1219,15 +1218,7 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
-    what = (
-        "images"
-        if rows.space.image
-        else "texts"
-        if rows.space.kind is Kind.TOKENS
-        else "series"
-        if rows.space.series
-        else "data"
-    )
+    what = rows.space.layout.noun
     return (
         f"{n:,} {rows.name} {what}"
         if n == len(rows)
