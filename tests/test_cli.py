@@ -696,7 +696,7 @@ def test_what_was_computed_is_kept_where_it_cannot_be_written(capsys, copy, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vaestro.runs.write_arrays", full)
+        patched.setattr("vaestro.runs.results.write_arrays", full)
         assert main(["evaluate", copy, "--k", "3"]) == 1
     assert list((Path(copy) / "evaluating").iterdir())
     say(capsys, "evaluate", copy, "--k", "3")

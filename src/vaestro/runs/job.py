@@ -19,8 +19,6 @@ Weights are tensors only, and nothing here is ever unpickled.
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import math
 import os
@@ -29,7 +27,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -38,36 +36,18 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import vaestro
-from vaestro.data import Data, Rows, load, tables
+from vaestro.data import Data, load, tables
 from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress, parse_source
 from vaestro.data.sets import Streamed
 from vaestro.data.texts import as_texts
-from vaestro.data.writers import write_arrays, writing
-from vaestro.diagnosis import (
-    Case,
-    Curves,
-    Diagnosis,
-    Finding,
-    Remedies,
-    Watcher,
-    diagnosed,
-    lint,
-    measure,
-)
-from vaestro.diagnosis.continuation import Continuation, continued, worsened
+from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.diagnosis.noise import Noises, gradient_noise
-from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.remedies import Trial
-from vaestro.diagnosis.statistics import Paired
-from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
-from vaestro.files import FORMAT, current, read_config, read_lines, read_object
+from vaestro.evaluation import in_space
+from vaestro.files import FORMAT, read_config
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.model import LatentModel
@@ -84,8 +64,11 @@ from vaestro.parts import (
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
-from vaestro.spaces import Frame, Kind
-from vaestro.transfer import spaces_of, stored_origin, take_over
+from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
+from vaestro.runs.run import Run
+from vaestro.runs.weights import reads_latent
+from vaestro.spaces import Frame
+from vaestro.transfer import stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
 MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
@@ -172,488 +155,6 @@ FILES = (
     "showcase.*",
     "report.html",
 )
-
-
-class Run:
-    """Open a run's folder.
-
-    Args:
-        path: the folder.
-
-    Raises:
-        ValueError: it is not a run's folder.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise ValueError(f"expected a run's folder; got {self.path}, which does not exist")
-        if not (self.path / "config.yaml").exists():
-            raise ValueError(f"expected a run's folder; got {self.path}, which has no config.yaml")
-
-    @classmethod
-    def newest(cls, folder: str | Path = "runs") -> Run:
-        """Open the newest run under a folder.
-
-        Raises:
-            ValueError: there is none.
-        """
-        configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
-        if not configs:
-            raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
-        return cls(configs[-1].parent)
-
-    @classmethod
-    def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
-        """Open one run or more.
-
-        Raises:
-            ValueError: there is none, a folder is no run's, or one stands twice.
-        """
-        named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
-        opened = [r if isinstance(r, Run) else cls(r) for r in named]
-        if not opened:
-            raise ValueError("expected one run or more; got none")
-        folders = [r.path.resolve() for r in opened]
-        twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
-        if twice is not None:
-            raise ValueError(f"expected each run once; got {twice} twice")
-        return opened
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Return every option of the run, as config.yaml has them."""
-        return read_config(self.path / "config.yaml")
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
-        return read_lines(self.path / "metrics.jsonl")
-
-    @property
-    def finished(self) -> bool:
-        """Tell whether the run went to its end."""
-        last = self.metrics()[-1:]
-        numbers = _newest_numbers(self.path)
-        return bool(
-            last
-            and numbers
-            and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
-        )
-
-    def model(self, device: str = "cpu") -> LatentModel:
-        """Build the model with the weights in use.
-
-        Raises:
-            ValueError: the run has no weights yet, or they are damaged.
-        """
-        return load_model(self.path, device)
-
-    @property
-    def kept(self) -> dict[str, Any] | None:
-        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
-        None in runs of older versions."""
-        return read_object(self.path / "kept.json")
-
-    def weights_sha256(self) -> str:
-        """Hash the file of the weights in use."""
-        with (self.path / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def data(self) -> Data:
-        """Read the data that the run was trained on."""
-        config = self.config
-        return load(
-            config["source"],
-            condition=config.get("condition") or (),
-            origin=stored_origin(self.path, config.get("init")),
-        )
-
-    @property
-    def evaluation(self) -> dict[str, Any] | None:
-        """Return evaluation.json, or None.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        return self._result("evaluation.json", "evaluate")
-
-    @property
-    def diagnosis(self) -> dict[str, Any] | None:
-        """Return diagnosis.json, or None.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        return self._result("diagnosis.json", "diagnose")
-
-    def _result(self, name: str, command: str) -> dict[str, Any] | None:
-        file = self.path / name
-        if not file.exists():
-            return None
-        try:
-            result: dict[str, Any] = json.loads(file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "
-                f"a damaged one"
-            ) from error
-        return result
-
-    @property
-    def failure(self) -> str | None:
-        """Return why training ended where it did not end by itself, or None."""
-        reason = (read_object(self.path / "failure.json") or {}).get("reason")
-        return None if reason is None else str(reason)
-
-    def diagnose(
-        self, *, seed: int = 0, device: str = "cpu", data: Data | None = None
-    ) -> Diagnosis:
-        """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.
-
-        Args:
-            seed: of the draws.
-            device: where.
-            data: the run's own, where they are read already.
-
-        Raises:
-            ValueError: the run has no weights yet.
-        """
-        model, config = self.model(device), self.config
-        data = self.data() if data is None else data
-        remedy = Remedies(
-            str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters())
-        )
-        steps = int(config["steps"])
-        objective = make_objective(DEFAULTS | normalised(config))
-        objective.plan(max(steps, 1), len(data.train) / config["batch"])
-        some = data.train.take(min(len(data.train), 2)).fixed().batch(slice(0, 2), device)
-        objective.prepare(model, some, len(data.train), config["batch"], config["seed"])
-        objective.to(device).eval()
-        held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
-        finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
-        log_dets = model.space.log_dets()
-        metrics = self.metrics()
-        logged, measures = Curves(metrics, steps, self.finished), None
-        if objective.beta.adaptive and logged.lines and math.isfinite(logged.beta):
-            objective.beta = Schedule(logged.beta)  # what it had come to
-        if finite:
-            chosen = (
-                sum(line.get("split") == "valid" for line in metrics)
-                if held_out is data.valid and config.get("keep") != "last"
-                else 0
-            )
-            unseen = data.test if held_out is data.valid else None
-            measures = measure(
-                model,
-                data.train,
-                held_out,
-                objective,
-                batch=config["batch"],
-                seed=seed,
-                unseen=unseen,
-                validations=chosen,
-            )
-        curves = Curves(metrics, steps, self.finished, measures.valid[1] if measures else 0.0)
-        further = (
-            measures is not None
-            and self.finished
-            and self.failure is None
-            and curves.valid
-            and len(held_out)
-        )
-        case = Case(
-            continued=self._continued(model, data, held_out, objective, seed) if further else None,
-            worsened=self._worsened(model, data, objective, curves, remedy)
-            if measures is not None
-            else None,
-            remedy=remedy,
-            curves=curves,
-            measures=measures,
-            units=model.units,
-            beta=objective.beta.value,
-            extra=objective.terms,
-            autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
-            reads_latent=_reads_latent(model),
-            failure=self.failure,
-            notes=(
-                *(("duplicates between splits", sentence) for sentence in data.shared),
-                *(
-                    ("data changed", sentence)
-                    for sentence in self.changed(
-                        data, (held_out if len(held_out) else data.train).name
-                    )
-                ),
-            ),
-            log_det=0.0 if log_dets is None else float(log_dets.sum()),
-            cells=float(model.space.cells),
-            discrete=model.space.discrete,
-            known={"weights_sha256": self.weights_sha256(), "vaestro": vaestro.__version__},
-        )
-        found = diagnosed(case)
-        write_arrays(self.path / "diagnosis.npz", found.arrays)
-        _write_text(self.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
-        return found
-
-    def _continued(
-        self, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
-    ) -> Continuation | None:
-        """Train a copy of the kept weights a little further."""
-        config = DEFAULTS | normalised(self.config)
-        return continued(
-            model,
-            data.train,
-            held_out,
-            objective,
-            optimizer=find("optimizer", config["optimizer"]),
-            steps=int(config["steps"]),
-            batch=config["batch"],
-            lr=config["lr"],
-            clip=config["clip"],
-            seed=seed,
-            freeze=config["freeze"] or (),
-        )
-
-    def _worsened(
-        self, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies
-    ) -> Paired | None:
-        """Compare training data before the first step and at the end, where the validation loss
-        ended above its start."""
-        ends = curves.ends(remedy)
-        newest = next(
-            iter(sorted((self.path / "checkpoints").glob("*.safetensors"), reverse=True)), None
-        )
-        if ends is None or ends[1] <= ends[0] or newest is None:
-            return None
-        try:
-            tensors, _ = read_checkpoint(newest)
-            last, first = (
-                copy.deepcopy(model),
-                untrained(model, data, DEFAULTS | normalised(self.config)),
-            )
-            last.load_state_dict(
-                {
-                    k.removeprefix("average."): v
-                    for k, v in tensors.items()
-                    if k.startswith("average.")
-                }
-            )
-        except (ValueError, RuntimeError):
-            return None  # the log alone decides
-        return worsened(first, last, data.train, objective)
-
-    def gradients(
-        self,
-        *,
-        k: Sequence[int] | None = None,
-        estimators: Sequence[str] | None = None,
-        bound: str | None = None,
-        repeats: int = 40,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> Iterator[tuple[float, Noises | None]]:
-        """Measure how noisy each gradient estimator is on the run's model and a batch of its
-        training data.
-
-        Yields (share of the work done, None), and at the end (1, Noises), when gradients.json and
-        gradients.png are written.
-
-        Args:
-            k: numbers of draws; by default the run's own, and 8.
-            estimators: names with options; by default every one that has a meaning.
-            bound: "elbo" or "iwae"; by default the run's own.
-            repeats: independent draws of the noise.
-            seed: of batch and noise.
-            device: where.
-
-        Raises:
-            ValueError: the run has no weights yet, or what was asked for has no meaning.
-        """
-        config = DEFAULTS | normalised(self.config)
-        objective = make_objective(config)
-        bound = (
-            ("elbo" if config["objective"].partition(":")[0] == "elbo" else "iwae")
-            if bound is None
-            else bound
-        )
-        draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
-        data, model = self.data(), self.model(device)
-        found = None
-        for share, found in gradient_noise(
-            model,
-            data.train,
-            bound=bound,
-            k=draws,
-            beta=objective.beta.value,
-            estimators=estimators,
-            batch=config["batch"],
-            repeats=repeats,
-            seed=seed,
-        ):
-            if found is not None:
-                known = {"weights_sha256": self.weights_sha256(), "vaestro": vaestro.__version__}
-                _write_text(
-                    self.path / "gradients.json", json.dumps(found.line() | known, indent=1) + "\n"
-                )
-                draw_noise(found, self.path / "gradients.png")
-            yield share, found
-
-    def changed(self, data: Data, split: str) -> list[str]:
-        """Say whether the training data, or those of a split, are others than when the run was
-        made, with both hashes."""
-        try:
-            then = json.loads((self.path / "data.json").read_text())
-        except (OSError, ValueError):
-            return []
-        found: list[str] = []
-        for name in dict.fromkeys(("train", split)):
-            now = getattr(data, name).fingerprint()
-            if name in then and then[name] != now:
-                before, after = (
-                    f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
-                )
-                # Values are hashed with their standardisation, which the training data give.
-                or_units = (
-                    ", or stand in other units"
-                    if found and data.space.measure != "counting"
-                    else ""
-                )
-                found.append(
-                    f"the {name} data are not those of the training{or_units}: {before} then, "
-                    f"{after} now"
-                )
-        return found
-
-    def save_evaluation(
-        self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
-    ) -> None:
-        """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a
-        name with its split and k.
-
-        Args:
-            evaluation: what was found.
-            rows: the data that `evaluate` was given; `evaluation.index` says which of them were
-                evaluated.
-            source: where they came from.
-            weights: the hash of the weights that were evaluated; by default of those there are now.
-        """
-        total = len(rows)
-        places = np.arange(total) if evaluation.index is None else evaluation.index
-        rows = rows if len(places) == total else rows.pick(places)
-        given = () if rows.given_space is None else rows.given_space.names
-        result = {
-            "split": rows.name,
-            "n": len(rows),
-            "total": total,
-            "seed": evaluation.seed,
-            "data_sha256": rows.sha256(),
-            "source": source,
-            "unit": "nats",
-            "space": str(rows.space),
-            "given": list(given),
-            "masked": rows.observed is not None,
-            "estimates": [_estimate_line(e) for e in evaluation.estimates],
-            "rate": evaluation.rate,
-            "distortion": evaluation.distortion,
-            "gap": None if evaluation.gap is None else evaluation.gap.line(),
-            "information": None
-            if evaluation.information is None
-            else evaluation.information.line(),
-            "warnings": list(evaluation.warnings),
-            "weights_sha256": self.weights_sha256() if weights is None else weights,
-            "vaestro": vaestro.__version__,
-        }
-        arrays: dict[str, np.ndarray] = {"index": places}
-        for e in evaluation.estimates:
-            simulated = e.on == SIMULATED
-            name = (
-                ("simulated_" if simulated else "")
-                + e.method
-                + ("_upper" if e.side == "upper" else "")
-            )
-            among = None if simulated else places
-            arrays[name] = _placed(e.nats, e.index, among)
-            if e.ess is not None:
-                arrays[f"{name}_ess"] = _placed(e.ess, e.index, among)
-        if evaluation.gap is not None:
-            parts = {
-                "elbo": evaluation.gap.elbo,
-                "optimised": evaluation.gap.optimised,
-                "reference": evaluation.gap.reference,
-            }
-            arrays |= {
-                f"gap_{name}": _placed(x, evaluation.gap.index, places)
-                for name, x in parts.items()
-                if x is not None
-            }
-        if rows.space.measure != "counting":
-            arrays["datum"] = rows.projection()
-        self._keep_evaluation(result)
-        write_arrays(self.path / "evaluation.npz", arrays)
-        _write_text(self.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
-
-    def _keep_evaluation(self, new: dict[str, Any]) -> None:
-        """Move the evaluation that is there to a name of its own, unless the new one only repeats
-        it."""
-        try:
-            old = self.evaluation
-        except ValueError:
-            os.replace(self.path / "evaluation.json", self.path / "evaluation-damaged.json")
-            return
-        if old is None or _timeless(old) == _timeless(new):
-            return
-        k = old["estimates"][0]["k"] if old["estimates"] else 0
-        name = stem = f"evaluation-{old['split']}-k{k}"
-        number = 2
-        while (self.path / f"{name}.json").exists():
-            name, number = f"{stem}-{number}", number + 1
-        for suffix in (".npz", ".json"):
-            if (self.path / f"evaluation{suffix}").exists():
-                os.replace(self.path / f"evaluation{suffix}", self.path / f"{name}{suffix}")
-
-
-def _timeless(result: dict[str, Any]) -> dict[str, Any]:
-    estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
-    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
-
-
-def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:
-    """Return a number for each evaluated row, (N,), NaN where an estimate has none.
-
-    Args:
-        x: numbers of M rows, (M,).
-        index: places of those rows, the first M of which count; None for the first M of `among`.
-        among: places of all evaluated rows, (N,), rising; None returns x as it is.
-    """
-    if among is None:
-        return x
-    out = np.full(len(among), np.nan)
-    out[slice(len(x)) if index is None else np.searchsorted(among, index[: len(x)])] = x
-    return out
-
-
-def _estimate_line(estimate: Estimate) -> dict[str, Any]:
-    mean, error = estimate.mean()
-    line = {
-        "method": estimate.method,
-        "side": estimate.side,
-        "measure": estimate.measure,
-        "k": estimate.k,
-        "n": len(estimate.nats),
-        "on": estimate.on,
-        "mean": mean,
-        "stderr": None if math.isnan(error) else error,
-        "bits_per_dim": estimate.bits_per_dim,
-        "seconds": round(estimate.seconds, 3),
-    }
-    ess = (
-        {}
-        if estimate.ess is None
-        else {"ess_median": float(np.median(estimate.ess)), "ess_min": float(estimate.ess.min())}
-    )
-    return {**line, **ess, **estimate.details}
 
 
 def train(
@@ -791,17 +292,17 @@ class Job(Iterator[Step]):
                 resolved["source"] = str(path / "data.parquet") + (
                     ":text=text" if found is not None else ""
                 )
-            _write_text(path / "config.yaml", dump_config(resolved))
-            _write_text(
+            write_text(path / "config.yaml", dump_config(resolved))
+            write_text(
                 path / "config.json",
                 json.dumps(_model_json(training.model, resolved), indent=1) + "\n",
             )
             prints = {
                 name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")
             }
-            _write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
-            _write_text(
-                path / "environment.json", json.dumps(_environment(training), indent=1) + "\n"
+            write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
+            write_text(
+                path / "environment.json", json.dumps(environment(training), indent=1) + "\n"
             )
             (path / "metrics.jsonl").touch()
             job._new = True
@@ -867,7 +368,7 @@ class Job(Iterator[Step]):
             metrics.touch()
             with metrics.open("r+b") as file:
                 file.truncate(min(size, metrics.stat().st_size))
-            _write_text(opened.path / "config.yaml", dump_config(resolved))
+            write_text(opened.path / "config.yaml", dump_config(resolved))
         return job
 
     @property
@@ -897,14 +398,14 @@ class Job(Iterator[Step]):
     def watcher(self) -> Watcher:
         """Return what says at each validation what the curves show."""
         return Watcher(
-            self.training.steps, self._remedies(), reads_latent=_reads_latent(self.training.model)
+            self.training.steps, self._remedies(), reads_latent=reads_latent(self.training.model)
         )
 
     def _remedies(self) -> Remedies:
         return Remedies(
             str(self.path),
             self.config,
-            _trial(self.data),
+            trial(self.data),
             sum(p.numel() for p in self.training.model.parameters()),
         )
 
@@ -948,7 +449,7 @@ class Job(Iterator[Step]):
         except Diverged as error:
             self._save_weights()
             if self.writes:
-                _write_text(
+                write_text(
                     self.path / "failure.json",
                     json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
                 )
@@ -957,7 +458,7 @@ class Job(Iterator[Step]):
             # the first step turned out not to compile here
             if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
-                _write_text(self.path / "config.yaml", dump_config(self.config))
+                write_text(self.path / "config.yaml", dump_config(self.config))
             for record in step.records:
                 with (self.path / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(record.line()) + "\n")
@@ -975,7 +476,7 @@ class Job(Iterator[Step]):
         numbers["metrics_bytes"] = (self.path / "metrics.jsonl").stat().st_size
         folder = self.path / "checkpoints"
         name = folder / f"step-{self.training.index:010d}.safetensors"
-        _save_tensors(name, tensors, {"numbers": json.dumps(numbers)})
+        save_tensors(name, tensors, {"numbers": json.dumps(numbers)})
         for old in sorted(folder.glob("step-*.safetensors"))[:-2]:
             old.unlink()
         self._save_weights()
@@ -998,9 +499,9 @@ class Job(Iterator[Step]):
                 f"space.{k}": torch.from_numpy(np.array(v, order="C"))
                 for k, v in space.arrays().items()
             }
-            _save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
+            save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
-            _write_text(self.path / "kept.json", json.dumps(kept) + "\n")
+            write_text(self.path / "kept.json", json.dumps(kept) + "\n")
 
 
 def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
@@ -1092,7 +593,7 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
 
 
-def _trial(data: Data) -> Trial | None:
+def trial(data: Data) -> Trial | None:
     """Return what prepares a run on data with other options and counts its weights; None where a
     second run cannot be prepared."""
     if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -1246,111 +747,7 @@ def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
-    """Build the model that config.json and model.safetensors of a folder describe.
-
-    Raises:
-        ValueError: a file is missing or damaged.
-    """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"expected trained weights in {folder}; got none yet "
-            f"({Path(str(error.filename)).name} is missing)"
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(
-            f"expected readable weights in {folder}; got damaged ones "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    try:
-        space, given = spaces_of(
-            config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
-        )
-        model = build(space, given=given, **current(config["model"], config.get("format", 1)))
-        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"expected the weights of the model that {folder}/config.json describes; got others"
-        ) from error
-    return model.to(device).eval()
-
-
-def _reads_latent(model: LatentModel) -> bool:
-    """Tell whether the decoder sees the latent at all."""
-    return getattr(getattr(model, "likelihood", None), "reads_latent", True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with writing(path) as part:
-        part.write_text(text)
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with writing(path) as part:
-        save_file(tensors, part, metadata)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a complete state.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["numbers"])
-            return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            str(error).splitlines()[0] if str(error) else type(error).__name__
-        ) from error
-
-
-def _newest_numbers(path: Path) -> dict[str, Any] | None:
-    for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
-        try:
-            with safe_open(checkpoint, framework="pt") as file:
-                numbers: dict[str, Any] = json.loads(file.metadata()["numbers"])
-                return numbers
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue
-    return None
-
-
-def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at
-    random, k draws or for large data fewer."""
-    k, limit = within_seconds(model, rows, k)
-    evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
-    return evaluation["iwae"].sentence(describe(rows, limit))
-
-
-def describe(rows: Rows, n: int) -> str:
-    """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
-    what = (
-        "images"
-        if rows.space.image
-        else "texts"
-        if rows.space.kind is Kind.TOKENS
-        else "series"
-        if rows.space.series
-        else "data"
-    )
-    return (
-        f"{n:,} {rows.name} {what}"
-        if n == len(rows)
-        else f"{n:,} of {len(rows):,} {rows.name} {what}, drawn at random"
-    )
-
-
-def _environment(training: Training) -> dict[str, Any]:
+def environment(training: Training) -> dict[str, Any]:
     """Say on what a run is made, and when."""
     return {
         **machine(),
