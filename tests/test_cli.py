@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import vaestro as vs
 from tests.conftest import make_space
 from vaestro.cli import main
-from vaestro.cli.commands import app
+from vaestro.cli.app import app
 from vaestro.spaces import Kind
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
