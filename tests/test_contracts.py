@@ -15,8 +15,9 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
-from vaestro.parts import TABLE, catalogue, find, options_of
-from vaestro.spaces import Batch, Column, Kind, Space
+from vaestro.parts import TABLE, catalogue, find
+from vaestro.signatures import options_of
+from vaestro.spaces import Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
 KINDS = tuple(Kind)
 LIKELIHOOD_OPTIONS = {
@@ -59,8 +60,8 @@ SMALL = {
 }
 # what a network is made for, where it is not made for vectors
 SHAPES = {"conv": (1, 8, 8), "conv1d": (20, 2)}
-GIVEN = Space.table(
-    [Column("kind", Kind.CATEGORY, "str", ("a", "b", "c")), Column("amount", Kind.REAL, "float64")]
+GIVEN = TableSpace.of(
+    [CategoryColumn("kind", "str", ("a", "b", "c")), RealColumn("amount", "float64")]
 )
 
 

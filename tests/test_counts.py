@@ -18,6 +18,7 @@ from vaestro.cli import main
 from vaestro.data import load_rows
 from vaestro.data.sparse import Sparse
 from vaestro.densities import log_mean_exp
+from vaestro.frames import Frame
 from vaestro.runs import Job
 from vaestro.spaces import Kind
 
@@ -197,7 +198,7 @@ def test_means_are_shares_of_the_library() -> None:
         for column in (depth, depth + 0.25):  # a count, and a real number
             space = make_space(Kind.COUNT, (GENES,))
             given, _ = vs.data.kinds.infer_space(
-                *[vs.spaces.Frame({"depth": np.ma.MaskedArray(column)})] * 2, {}, "a test"
+                *[Frame({"depth": np.ma.MaskedArray(column)})] * 2, {}, "a test"
             )
             model = vs.build(
                 space,
@@ -207,9 +208,7 @@ def test_means_are_shares_of_the_library() -> None:
                 network="mlp:width=8",
             )
             features = given.features(
-                torch.from_numpy(
-                    given.inward(vs.spaces.Frame({"depth": np.ma.MaskedArray(column)}))
-                ),
+                torch.from_numpy(given.inward(Frame({"depth": np.ma.MaskedArray(column)}))),
                 None,
                 torch.float32,
             )

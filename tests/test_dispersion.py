@@ -18,6 +18,7 @@ from tests.test_counts import simulated, write_h5ad
 from vaestro import densities
 from vaestro.data.tables import frame_of
 from vaestro.dispersions import START_LIMIT
+from vaestro.frames import Frame
 from vaestro.scales import PACE
 from vaestro.spaces import Kind
 
@@ -117,7 +118,7 @@ def test_missing_counts_do_not_enter_the_start() -> None:
         f"c{i}": np.ma.MaskedArray(np.where(missing[:, i], 0, x[:, i]), missing[:, i])
         for i in range(4)
     }
-    found = dispersions(started(vs.load(vs.spaces.Frame(columns)), "table"))
+    found = dispersions(started(vs.load(Frame(columns)), "table"))
     np.testing.assert_allclose(found, TRUE[:4], atol=0.3)
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 import vaestro
 from vaestro.data import cache, hub, images
 from vaestro.data.hub import read_hub, read_saved
-from vaestro.spaces import Frame, Kind
+from vaestro.frames import Frame
+from vaestro.spaces import Kind
 
 datasets = pytest.importorskip("datasets")
 Value, Array2D, Array3D, ClassLabel, List, Picture = (

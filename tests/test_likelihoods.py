@@ -16,7 +16,16 @@ from tests.test_contracts import GIVEN, LIKELIHOODS, small_model
 from tests.test_oracles import set_linear
 from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
-from vaestro.spaces import Batch, Column, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import (
+    Batch,
+    BinaryColumn,
+    CategoryColumn,
+    CountColumn,
+    Kind,
+    RealColumn,
+    TableSpace,
+)
 
 # Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges
 # spectrally there, kinks and heavy tails or not.
@@ -445,14 +454,14 @@ def test_counts_are_exact_in_float32() -> None:
 )
 def test_a_small_table_integrates_to_one(options: str) -> None:
     columns = [
-        Column("colour", Kind.CATEGORY, "str", ("a", "b", "c"), start=(0.2, 0.3, 0.5)),
-        Column("visits", Kind.COUNT, "int64", start=(1.5,)),
-        Column("size", Kind.REAL, "float64", offset=10.0, scale=4.0),
-        Column("member", Kind.BINARY, "bool", (False, True), start=(0.6, 0.4)),
+        CategoryColumn("colour", "str", ("a", "b", "c"), start=(0.2, 0.3, 0.5)),
+        CountColumn("visits", "int64", start=(1.5,)),
+        RealColumn("size", "float64", offset=10.0, scale=4.0),
+        BinaryColumn("member", "bool", (False, True), start=(0.6, 0.4)),
     ]
     torch.manual_seed(0)
     model = vs.build(
-        Space.table(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}"
+        TableSpace.of(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}"
     )
     z = torch.randn(1, 1, 2)
     loc = float(model.likelihood(z).mean[0, 0, 0].detach())
@@ -468,8 +477,8 @@ def test_a_decoder_of_counts_starts_at_the_mean_of_the_data() -> None:
     # The bias passes through soft_limit before it is a log-mean.
     mean = np.array([0.02, 3.0, 900.0, 40_000.0], np.float32)
     space = replace(make_space(Kind.COUNT, (4,)), marginal=mean)
-    table = Space.table(
-        [Column(f"c{i}", Kind.COUNT, "int64", start=(float(m),)) for i, m in enumerate(mean)]
+    table = TableSpace.of(
+        [CountColumn(f"c{i}", "int64", start=(float(m),)) for i, m in enumerate(mean)]
     )
     of_array = (
         "poisson",
@@ -619,13 +628,8 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
         user = torch.tensor([[1.5, 2.3, 3.0], [0.0, 1.2, 5.0]])
         x = (user - offset) / unit
         columns = [
-            Column(
-                f"c{i}",
-                Kind.REAL,
-                "float64",
-                offset=float(offset[i]),
-                scale=0.6,
-                resolution=float(step[i]),
+            RealColumn(
+                f"c{i}", "float64", offset=float(offset[i]), scale=0.6, resolution=float(step[i])
             )
             for i in range(3)
         ]
@@ -638,7 +642,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
             )
         else:
             space, option, unit = (
-                Space.table([*columns, Column("member", Kind.BINARY, "bool", (False, True))]),
+                TableSpace.of([*columns, BinaryColumn("member", "bool", (False, True))]),
                 f"table:real={family}",
                 0.6,
             )
@@ -1126,7 +1130,7 @@ def test_a_conditional_model_learns_the_conditional_density() -> None:
     covariance = weights @ weights.T + 0.16 * np.eye(5)
     each = np.stack([log_normal(x[4000:] - centre, covariance) for centre in centres])
     exact, marginal = each[kinds[4000:], np.arange(1000)], np.logaddexp.reduce(each) - math.log(3)
-    given = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c"))])
+    given = TableSpace.of([CategoryColumn("kind", "str", ("a", "b", "c"))])
     data = make_data(make_space(Kind.REAL, (5,)), x[:4000], x[4000:])
     codes = {"train": kinds[:4000], "valid": kinds[4000:], "test": kinds[4000:]}
     splits = {

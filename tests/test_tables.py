@@ -15,7 +15,8 @@ import pytest
 from vaestro.data import tables
 from vaestro.data.kinds import infer_space
 from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
-from vaestro.spaces import LARGEST_COUNT, Frame, Kind, Space
+from vaestro.frames import Frame
+from vaestro.spaces import LARGEST_COUNT, Kind, restored_space
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -818,7 +819,7 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
         there_and_back(frame, space),
         exact=[k for k, c in columns.items() if c.dtype.kind == "U"],
     )
-    restored = Space.restore(json.loads(json.dumps(space.scalars())), space.arrays())
+    restored = restored_space(json.loads(json.dumps(space.scalars())), space.arrays())
     assert np.array_equal(restored.inward(again), space.inward(frame))
     assert_equal(there_and_back(frame, restored), there_and_back(frame, space))
 

@@ -17,7 +17,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro import densities
-from vaestro.densities import Density, mean_over_ranks, soft_limit
+from vaestro.densities import DataDensity, mean_over_ranks, soft_limit
 from vaestro.dispersions import INVERSE_LIMIT, START_SHARE, Dispersed, most_probable
 from vaestro.scales import (
     PACE,
@@ -47,16 +47,21 @@ class Likelihood(nn.Module, ABC):
         ValueError: the data are of a kind that this likelihood is not true for.
     """
 
+    # kinds of data that the density is true for, and what the refusal of the others says to do
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
-    fitted_to_data: ClassVar[bool] = False
-    # whether the decoder could do without the latent, since it sees the rest of the datum
-    does_without: bool = False
-    reads_latent: bool = True  # whether it sees the latent at all
-    in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
-    # in which way the model in training is another one than the one that is reported
+    # whether a training step can be traced into a graph
+    in_graph: ClassVar[bool] = True
+    # What other modules read of an instance; a constructor sets what differs from the default.
+    # whether `accumulate` and `store` must be called before a bound is reported
+    fitted_to_data: bool = False
+    # how the model in training differs from the one that is reported; "" if it does not
     altered: str = ""
-    # the shape of what spreads one datum over the grid it lies on; None where nothing does
+    # whether the decoder is autoregressive and could therefore ignore z
+    does_without: bool = False
+    # whether the decoder has z as an input
+    reads_latent: bool = True
+    # shape of the dequantisation noise of one datum; None for data that lie on no grid
     jitter: tuple[int, ...] | None = None
 
     def __init__(self, space: Space, decoder: nn.Module) -> None:
@@ -86,7 +91,7 @@ class Likelihood(nn.Module, ABC):
         `outputs`)."""
 
     @abstractmethod
-    def forward(self, z: Tensor, given: Tensor | None = None) -> Density:
+    def forward(self, z: Tensor, given: Tensor | None = None) -> DataDensity:
         """Return p(x | z, given) for latents (K, B, *Z)."""
 
     def bind(self, given: Space | None) -> None:
@@ -139,11 +144,11 @@ class Likelihood(nn.Module, ABC):
     # What follows matters only to likelihoods with parameters that are fitted to data in closed
     # form.
 
-    def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
+    def training_density(self, px: DataDensity, x: Tensor, observed: Tensor | None) -> DataDensity:
         """Return the density that training optimises, where it is not the one that is reported."""
         return px
 
-    def accumulate(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
+    def accumulate(self, px: DataDensity, x: Tensor, observed: Tensor | None) -> Tensor:
         """Return sums over a batch of the training split, from which `store` makes the fitted
         parameters."""
         raise NotImplementedError
@@ -211,7 +216,7 @@ class Categorical(Likelihood):
         p = torch.stack([1 - p, p]) if space.kind is Kind.BINARY else p
         return torch.log(p.clamp_min(1e-4))
 
-    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.DataDensity:
+    def forward(self, z: Tensor, given: Tensor | None = None) -> DataDensity:
         logits = self.decode(z, given)
         if self.space.kind is Kind.TOKENS:
             return densities.Positions(logits.movedim(-1, -2))
@@ -454,11 +459,7 @@ class Gaussian(_Continuous):
         version: Version = 2,
     ) -> None:
         super().__init__(space, decoder, variance, limit, version)
-
-    @property
-    def fitted_to_data(self) -> bool:  # type: ignore[override]
-        """Tell whether `accumulate` and `store` must be called before a bound is reported."""
-        return self.optimal
+        self.fitted_to_data = self.optimal
 
     @classmethod
     def outputs(
@@ -476,7 +477,7 @@ class Gaussian(_Continuous):
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Normal:
         return self.family(*self._located(z, given))
 
-    def training_density(self, px: Density, x: Tensor, observed: Tensor | None) -> Density:
+    def training_density(self, px: DataDensity, x: Tensor, observed: Tensor | None) -> DataDensity:
         if not self.optimal:
             return px
         # The variance is at its optimum, so the gradient through it is zero (the envelope theorem),
@@ -484,7 +485,7 @@ class Gaussian(_Continuous):
         total, count = mean_over_ranks(self.accumulate(px, x, observed)).unbind()
         return densities.Normal(px.mean, self.placed(self._log_of(total, count)), self.dims)
 
-    def accumulate(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
+    def accumulate(self, px: DataDensity, x: Tensor, observed: Tensor | None) -> Tensor:
         squared = (x - px.mean.detach()).square() * torch.exp(-self.reference)
         if observed is None:
             return torch.stack(

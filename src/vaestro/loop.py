@@ -33,7 +33,7 @@ from torch import Tensor
 from vaestro.data import Data, Rows
 from vaestro.data.sets import Streamed
 from vaestro.densities import mean_over_ranks, variance_of
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Loss, Objective, Scores, elbo
 from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.parts import find

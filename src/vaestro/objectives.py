@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vaestro.densities import log_mean_exp
 from vaestro.gradients import Bound, Gradient, Pathwise
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.penalties import Penalty, RateTerm
 from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from vaestro.cli.commands import fit_prior, train
+from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.showing import info, parts
+from vaestro.cli.train import train
 from vaestro.cli.using import decode, edit, encode, impute, interpolate, reconstruct, sample
 
 app = typer.Typer(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaestro.text import parse_pair
+
 if TYPE_CHECKING:
     from vaestro.densities import Decoding
     from vaestro.runs import Run
@@ -81,21 +83,13 @@ Some = Annotated[
 
 def pairs(conditions: list[str] | None) -> dict[str, str]:
     """Read NAME=VALUE pairs; a name may stand in double quotes."""
-    import re
-
-    from vaestro.parts import unquoted
-
-    pairs: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in conditions or []:
-        held = re.match(r'"(?:[^"]|"")*"(?==)', text)
-        name, equals, value = (
-            (held[0], "=", text[held.end() + 1 :]) if held else text.partition("=")
-        )
-        name = unquoted(name)
-        if not equals or not name or name in pairs:
+        pair = parse_pair(text)
+        if pair is None or pair[0] in values:
             raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
-        pairs[name] = value
-    return pairs
+        values[pair[0]] = pair[1]
+    return values
 
 
 def decoding_of(
@@ -127,9 +121,8 @@ def source_of(source: str, run: Run) -> str:
     """Return the source with the run's own options where it names the run's data without any."""
     from pathlib import Path
 
-    own = run.config["source"]
-    return (
-        own
-        if own.partition(":")[0] in (source, str(Path(source).expanduser().resolve()))
-        else source
-    )
+    from vaestro.data.readers import parse_source
+
+    own: str = run.config["source"]
+    names = (source, str(Path(source).expanduser().resolve()))
+    return own if parse_source(own)[0] in names else source

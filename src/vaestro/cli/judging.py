@@ -17,8 +17,9 @@ from vaestro.cli.arguments import (
     opened_run,
     pairs,
 )
-from vaestro.cli.console import console, duration, unit_lines
+from vaestro.cli.console import console, unit_lines
 from vaestro.cli.rows import say_read, say_unread
+from vaestro.text import duration, parse_pair
 
 if TYPE_CHECKING:
     from vaestro.data import Rows
@@ -310,8 +311,8 @@ def compare(
     )
     files: dict[str, str] = {}
     for text in exact or []:
-        name, equals, file = text.partition("=")
-        if not equals or not name or ":" in name or not file or name in files:
+        name, file = parse_pair(text) or ("", "")
+        if not name or ":" in name or not file or name in files:
             raise ValueError(f"expected each --exact once, as NAME=FILE.npz; got {text!r}")
         files[name] = file
     comparison = compare(runs or [opened_run(None).path], files)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaestro.cli.arguments import opened_run
-from vaestro.cli.console import console, duration
+from vaestro.cli.console import console
+from vaestro.text import duration
 
 if TYPE_CHECKING:
     from vaestro.runs import Run
@@ -40,7 +41,8 @@ def parts(
     Example: vaestro parts likelihood
     """
     from vaestro.evaluation import METHODS
-    from vaestro.parts import TABLE, catalogue, nearest
+    from vaestro.parts import TABLE, catalogue
+    from vaestro.text import nearest
 
     table = catalogue({**TABLE, "method": METHODS})
     if kind is not None:

@@ -69,7 +69,7 @@ def sample(
     from vaestro import latents
     from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.spaces import Frame
+    from vaestro.frames import Frame
 
     opened = opened_run(run)
     model = opened.model()
@@ -139,6 +139,7 @@ def encode(
 
     from vaestro import latents
     from vaestro.data import load_rows
+    from vaestro.data.readers import parse_source
     from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
 
@@ -148,7 +149,7 @@ def encode(
     )
     annotated = path.suffix.lower() == ".h5ad"
     if annotated and (
-        source.lower().partition(":")[0][-5:] != ".h5ad" or split not in (None, "all")
+        not parse_source(source)[0].lower().endswith(".h5ad") or split not in (None, "all")
     ):
         raise ValueError(
             f"expected every row of an .h5ad file to write its latents beside; got "
@@ -169,7 +170,7 @@ def encode(
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
     if annotated:
-        write_latents(Path(source.partition(":")[0]).expanduser(), path, codes)
+        write_latents(Path(parse_source(source)[0]).expanduser(), path, codes)
     else:
         write_arrays(path, codes)
     say_unread(rows)
@@ -464,7 +465,7 @@ def impute(
     from vaestro import latents
     from vaestro.data.loading import completed, load_with_own
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.spaces import Frame
+    from vaestro.frames import Frame
 
     opened = opened_run(run)
     path = check_output(output, force=force)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +24,20 @@ from vaestro.data.counting import why_not_all_counts
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, Picked, distinct, once, piece
-from vaestro.spaces import LARGEST_COUNT, Kind, Space, widths
+from vaestro.spaces import (
+    LARGEST_COUNT,
+    LAYOUTS,
+    SPACES,
+    BinarySpace,
+    CountSpace,
+    Kind,
+    LevelsSpace,
+    RealSpace,
+    Space,
+    layout_of_array,
+    restored_space,
+    widths,
+)
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
@@ -60,7 +72,10 @@ class Inferred(NamedTuple):
         found = meta["found"]
         arrays = {file.stem: np.load(file, allow_pickle=False) for file in folder.glob("*.npy")}
         inferred = cls(
-            Space.restore(found["space"], arrays), found["options"], found["notes"], found["shared"]
+            restored_space(found["space"], arrays),
+            found["options"],
+            found["notes"],
+            found["shared"],
         )
         if inferred._hash() != meta["hash"]:
             raise ValueError(f"expected what was written into {folder}; got something else")
@@ -126,7 +141,7 @@ def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
 
 def grey_levels(array: np.ndarray, space: Space) -> np.ndarray:
     """Return 8-bit grey levels inside, to be binarised."""
-    return replace(space, kind=Kind.LEVELS, levels=256, low=0.0, step=1.0).inward(array)
+    return space.converted(LevelsSpace, levels=256, low=0.0, step=1.0).inward(array)
 
 
 # -- what the cells are ----------------------------------------------------------------------------
@@ -190,7 +205,7 @@ def _settled(
             or space.step != 1
         ):
             raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
-        space = replace(space, kind=Kind.BINARY, levels=2, step=255.0)
+        space = space.converted(BinarySpace, levels=2, step=255.0)
         notes.append(binarised_note(binarise))
     return space, options, notes
 
@@ -204,16 +219,14 @@ def binarised_note(how: str) -> str:
 
 def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
-    inside = {0: (1,), 2: (1, *shape)}.get(len(shape), shape)
-    if len(shape) == 3:
-        inside = (shape[2], *shape[:2])
+    layout = layout_of_array(shape)
     if options.get("series", False):
         if len(shape) not in (1, 2):
             raise ValueError(
                 f"expected series as an array (N, T) or (N, T, C); got (N, "
                 f"{', '.join(map(str, shape))}) in {name}"
             )
-        inside = (shape[0], math.prod(shape[1:]))
+        layout = LAYOUTS["series"]
     if seen.infinite or (seen.nan and options.get("missing") != "nan"):
         advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
         raise ValueError(
@@ -225,33 +238,34 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
         raise ValueError(f"expected values in {name}; got nothing but NaN")
     if low == high:
         raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
-    base = Space(Kind.REAL, inside, shape, dtype.name, missing=seen.nan > 0)
+    inside = layout.inside(shape)
+    base = RealSpace(inside, shape, dtype.name, missing=seen.nan > 0, layout=layout)
     asked = options.get("kind")
     if asked is None:
         asked = (
             "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
         )
         if asked == "real" and len(inside) == 3 and low >= 0 and high <= 1 and seen.bytes:
-            return replace(base, kind=Kind.LEVELS, step=1 / 255, levels=256)
+            return base.converted(LevelsSpace, step=1 / 255, levels=256)
     if asked in ("real", "unit"):
         if asked == "unit" and (low <= 0 or high >= 1):
             raise ValueError(
                 f"expected values inside (0, 1) for kind=unit; got some from {low:g} to {high:g} "
                 f"in {name}"
             )
-        return replace(base, kind=Kind(asked))
+        return base.converted(SPACES[Kind(asked)])
     if asked == "binary":
         if not seen.two:
             raise ValueError(
                 f"expected two values in binary data; got more, from {low:g} to {high:g}, in {name}"
             )
-        return replace(base, kind=Kind.BINARY, low=low, step=high - low, levels=2)
+        return base.converted(BinarySpace, low=low, step=high - low, levels=2)
     if not integral:
         raise ValueError(f"expected whole numbers in {asked} data; got fractions in {name}")
     if asked == "count":
         if low < 0:
             raise ValueError(f"expected counts of 0 or more; got {low:g} in {name}")
-        return replace(base, kind=Kind.COUNT)
+        return base.converted(CountSpace)
     if asked == "levels":
         if low < 0:
             raise ValueError(f"expected levels of 0 or more; got {low:g} in {name}")
@@ -264,7 +278,7 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], na
             f"expected levels between {max(2, int(high - low) + 1)} and 65536; got {levels} in "
             f"{name}"
         )
-    return replace(base, kind=Kind(asked), low=low, levels=levels)
+    return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
 
 
 def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, list[str]]:
@@ -296,7 +310,7 @@ def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, li
         else f"values above {LARGEST_COUNT:,}"
     )
     if why is None:
-        return replace(space, kind=Kind.COUNT), [
+        return space.converted(CountSpace), [
             f"{numbers} read as counts" + (f" ({name}:kind=real overrules)" if named else "")
         ]
     return space, [
@@ -536,14 +550,14 @@ class _Real(_Fit):
         )
         if absent.any():
             inside = np.where(absent, 0.0, inside)
-            self.count -= self.space._inside(absent).sum(0)
+            self.count -= self.space.arranged(absent).sum(0)
         self.count += len(rows)
         with np.errstate(all="ignore"):
-            self.sums += self.space._inside(inside).sum(0)
+            self.sums += self.space.arranged(inside).sum(0)
         self.largest = max(self.largest, -float(inside.min()), float(inside.max()))
 
     def _sampled(self, rows: np.ndarray) -> None:
-        self.sample = self.space._inside(rows).reshape(len(rows), -1)
+        self.sample = self.space.arranged(rows).reshape(len(rows), -1)
 
     def fitted(self) -> tuple[Space, list[str]]:
         space, train, whole = self.space, self.train, self.train.whole.dtype.kind in "iu"
@@ -570,7 +584,7 @@ class _Real(_Fit):
 
         def deviate(rows: np.ndarray) -> None:
             nonlocal squares
-            apart = space._inside(np.asarray(rows, np.float64)) - offset
+            apart = space.arranged(np.asarray(rows, np.float64)) - offset
             np.square(apart, apart)
             if missing:
                 apart[np.isnan(apart)] = 0

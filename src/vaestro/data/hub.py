@@ -24,9 +24,9 @@ import numpy as np
 
 from vaestro.data import cache, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 from vaestro.data.streams import read_shards
-from vaestro.parts import quoted, unquoted
+from vaestro.text import few, nearest, quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
 KIND = f"{images.KIND}-hub-1"
@@ -353,7 +353,8 @@ def _chosen(
     if column is not None:
         if column not in kinds:
             raise ValueError(
-                f"expected a column of {source}: {tables._nearest(column, kinds)}; got {column!r}"
+                f"expected a column of {source}: {nearest(column, few(column, kinds))}; "
+                f"got {column!r}"
             )
         if not kinds[column]:
             raise ValueError(
@@ -453,7 +454,7 @@ def _images(
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
     """Return the images of each split and which rows they are, with what was done in words."""
-    target, place = images._target(options), folder or Path(os.sep)
+    target, place = images.target_of(options), folder or Path(os.sep)
     files = [file["filename"] for d in splits.values() for file in d.cache_files] if folder else []
     prints = {s: (d._fingerprint, len(d)) for s, d in splits.items()}
     settings = {

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from vaestro.data import cache
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 
 KIND = "images-3"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -87,7 +87,7 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
         OSError: the folder cannot be read, or the cache cannot be written.
     """
     folder = Path(folder)
-    target, strict = _target(options), options.get("strict", False)
+    target, strict = target_of(options), options.get("strict", False)
     if not isinstance(strict, bool):
         raise ValueError(f"expected strict to be true or false; got {strict!r}")
     if not folder.is_dir():
@@ -130,7 +130,15 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
     )
 
 
-def _target(options: Mapping[str, Any]) -> Target:
+def target_of(options: Mapping[str, Any]) -> Target:
+    """Return what images are brought to, from the options of a source.
+
+    Raises:
+        ValueError: an option has no meaning for images.
+
+    >>> target_of({"size": "48x64", "channels": "grey"}).size
+    (48, 64)
+    """
     size, crop, channels = (
         SPELLINGS.get(v, v) if isinstance(v, str) else v
         for v in map(options.get, ("size", "crop", "channels"))

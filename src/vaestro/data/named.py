@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from vaestro.data.sets import Raw
+from vaestro.data.raw import Raw
 from vaestro.randomness import derive
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,11 @@ import numpy as np
 from vaestro.data import images, shards, sparse, streams, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
-from vaestro.data.sets import Raw
-from vaestro.parts import checked, nearest, one_line, options_of, parse_options, unquoted
-from vaestro.spaces import Column, Frame
+from vaestro.data.raw import Raw
+from vaestro.frames import Frame
+from vaestro.signatures import checked, options_of
+from vaestro.spaces import Column
+from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -78,14 +79,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
         )
-    source = str(source)
-    # a colon between quotes is part of a name
-    found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)
-    name, colon, rest = (found[1], ":", found[2]) if found else source.rpartition(":")
-    # an address may hold date=2026
-    if not colon or "=" not in rest or rest.startswith("//") or Path(source).exists():
-        name, rest = source, ""
-    options = parse_options(rest, NAMES)
+    name, options = parse_path(str(source), NAMES)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(
@@ -94,7 +88,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         if key in WORDS:
             if isinstance(value, float) and value != value:
                 value = "nan"
-            options[key] = value = SPELLINGS.get(value, value)
+            options[key] = value = SPELLINGS.get(str(value), value)
         words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
         if key in WORDS and value not in words:
             raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
@@ -107,8 +101,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
 
 def as_source(name: str, options: Mapping[str, Any]) -> str:
     """Return a name and its options as one source, as `parse_source` reads it."""
-    written = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items()]
-    return f"{name}:{','.join(written)}" if written else name
+    return str(Spec(name, dict(options)))
 
 
 # -- files -> arrays -------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import numpy as np
 from vaestro.data import cache, images, tables
 from vaestro.data.columns import LETTERS, filled, named, padded, series, stacked
 from vaestro.data.images import Progress
-from vaestro.parts import nearest, one_line, unquoted
+from vaestro.text import nearest, one_line, unquoted
 
 KIND = "shards-1"
 SUFFIXES = (".tar", ".parquet")

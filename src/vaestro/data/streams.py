@@ -26,7 +26,8 @@ import numpy as np
 
 from vaestro.data import cache, images, shards
 from vaestro.data.passes import Part
-from vaestro.data.sets import Raw, Streamed
+from vaestro.data.raw import Raw
+from vaestro.data.sets import Streamed
 from vaestro.randomness import Window, numpy_generator
 
 KIND = "stream-1"
@@ -95,7 +96,7 @@ def _decoder(
     Raises:
         ValueError: images differ in size and `size` was not given, or none can be used.
     """
-    target = images._target(options)
+    target = images.target_of(options)
     found: list[Any] = []
     for block in np.unique(np.linspace(0, len(index.sizes) - 1, 8).astype(np.int64)).tolist():
         some = np.unique(np.linspace(0, index.sizes[block] - 1, LOOKED_AT // 8).astype(np.int64))
@@ -532,7 +533,7 @@ def read_shards(
             "size": decoder.shape[:2],
             "channels": "grey" if len(decoder.shape) == 2 else "colour",
         }
-        asked = images._target(options)
+        asked = images.target_of(options)
         unfit = [
             k
             for k in ("size", "crop", "channels")

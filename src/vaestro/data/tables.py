@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import io
 import json
 import re
@@ -21,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from vaestro.data.raw import Raw
 from vaestro.data.refusals import Unfit, listed, refuse
-from vaestro.data.sets import Raw
-from vaestro.parts import nearest, one_line, split_names, unquoted
-from vaestro.spaces import Frame, Space
+from vaestro.frames import Frame
+from vaestro.spaces import Space
+from vaestro.text import few, nearest, one_line, split_names, unquoted
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
@@ -126,16 +126,10 @@ def named(options: Mapping[str, Any], key: str, names: Collection[str], where: s
     for name in pieces:
         if name not in names:
             raise ValueError(
-                f"expected {key}= to name a column of {where}: {_nearest(name, names)}; got "
-                f"{name!r}"
+                f"expected {key}= to name a column of {where}: {nearest(name, few(name, names))}; "
+                f"got {name!r}"
             )
     return pieces
-
-
-def _nearest(name: str, names: Collection[str]) -> str:
-    return nearest(
-        name, names if len(names) <= 12 else difflib.get_close_matches(name, names, 5, 0.0)
-    )
 
 
 def _wanted(
