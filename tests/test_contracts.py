@@ -384,6 +384,26 @@ def test_sample_moments_match_the_mean_and_scores_prefer_own_samples(model: vs.V
         moments(px, drawn)
 
 
+def test_a_likelihood_used_alone_scores_as_the_model_records(model: vs.VAE) -> None:
+    model.eval()
+    batch = batch_for(model, 3)
+    noise = model.noise(2, 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        draws = model.draw(batch, 2, noise=noise)
+        x = model.likelihood.spread(batch.x, model.parts(noise)[1])
+        px = model.likelihood(draws.z, batch.given)
+        alone = px.log_prob(x, batch.observed)
+        every = x.expand(2, 3, *x.shape[-batch.x.ndim + 1 :])  # one x for each draw, (K, B, *X)
+        own = px.log_prob(
+            every, None if batch.observed is None else batch.observed.expand_as(every)
+        )
+    log_dets = torch.zeros(()) if model.log_dets is None else model.log_dets
+    kept = torch.ones(()) if batch.observed is None else batch.observed.float()
+    constants = (log_dets * kept).expand_as(batch.x).flatten(1).sum(1)
+    torch.testing.assert_close(alone + constants, draws.log_px)
+    torch.testing.assert_close(own, alone)
+
+
 def test_log_prob_sums_over_what_was_observed(model: vs.VAE) -> None:
     batch = batch_for(model, 3)
     px = model.likelihood(torch.randn(2, 3, *model.units), batch.given)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vaestro as vs
@@ -17,6 +18,8 @@ from tests.test_oracles import set_linear
 from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
 from vaestro.frames import Frame
+from vaestro.likelihoods import Likelihood
+from vaestro.parts import TABLE
 from vaestro.spaces import (
     Batch,
     BinaryColumn,
@@ -1161,3 +1164,47 @@ def test_observed_channels_say_which_component_a_missing_one_comes_from() -> Non
         [conditioned.sample(torch.Generator().manual_seed(i))[0, 0, 2] for i in range(20)]
     )
     assert bool((drawn > 8).all())
+
+
+# -- a new likelihood ------------------------------------------------------------------------------
+
+
+class GeometricCounts(densities.Cells):
+    """p(x) = p (1 - p)^x with logit(p) from the decoder."""
+
+    def __init__(self, logits: Tensor, dims: int) -> None:
+        self.logits, self.dims = logits, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.exp(-self.logits)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return F.logsigmoid(self.logits) + value * F.logsigmoid(-self.logits)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        u = torch.rand(self.logits.shape, generator=generator)
+        return torch.floor(torch.log1p(-u) / F.logsigmoid(-self.logits))
+
+
+class Geometric(Likelihood):
+    """Represent counts by a geometric distribution on each cell."""
+
+    accepts = frozenset({Kind.COUNT})
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> GeometricCounts:
+        return GeometricCounts(self.decode(z, given), self.dims)
+
+
+def test_a_new_likelihood_is_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TABLE["likelihood"], "geometric", Geometric)
+    x = np.random.default_rng(0).geometric(0.3, (400, 3)) - 1.0
+    data = make_data(make_space(Kind.COUNT, (3,)), x.astype(np.float32))
+    model = vs.build(data.space, likelihood="geometric", latent=1, network="linear")
+    before = float(model.draw(next(iter(data.train.chunks(64)))).log_px.mean().detach())
+    list(vs.training(model, vs.Objective(), data, batch=64, steps=100, device="cpu"))
+    batch = next(iter(data.train.chunks(64)))
+    after = model.eval().draw(batch).log_px.mean().detach()
+    assert float(after) > before
+    assert model.sample(5).sample().shape == (1, 5, 3)
+    assert model.likelihood.spread(batch.x, None) is batch.x and not model.likelihood.fitted_to_data

@@ -18,8 +18,8 @@ from tests.test_contracts import batch_for, small_model
 from vaestro import densities
 from vaestro.data.tables import frame_of
 from vaestro.files import FORMAT, FORMAT_1, current, read_config
+from vaestro.likelihoods.scales import PACE
 from vaestro.parts import TABLE, find
-from vaestro.scales import PACE
 from vaestro.signatures import options_of
 from vaestro.spaces import Batch, Kind, RealColumn, Space, TableSpace
 

@@ -11,8 +11,8 @@ from vaestro.data import kinds, tables
 from vaestro.data.layouts import layout_of
 from vaestro.data.passes import Part, Whole, distinct
 from vaestro.frames import Frame
-from vaestro.parts import nearest
 from vaestro.spaces import Space
+from vaestro.text import nearest
 
 
 def conditioned(

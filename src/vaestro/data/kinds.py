@@ -13,11 +13,11 @@ from typing import Any, final
 
 import numpy as np
 
+from vaestro.data.choosing import named
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions, lattice
 from vaestro.data.outliers import distances, isolated
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
-from vaestro.data.tables import named
 from vaestro.frames import Frame
 from vaestro.spaces import (
     COLUMN_ORDER,

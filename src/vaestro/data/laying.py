@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.data import cache
-from vaestro.data.arrays import as_it_lies, grey_levels, large
+from vaestro.data.arrays import as_it_lies, large
+from vaestro.data.fitting import grey_levels
 from vaestro.data.images import Progress
 from vaestro.data.passes import location, once, place
 from vaestro.data.sets import Rows

@@ -15,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
-from vaestro.data import tables
+from vaestro.data import choosing
 from vaestro.data.kinds import KINDS
 from vaestro.data.layouts import layout_of
 from vaestro.data.passes import Part, Whole
@@ -147,7 +147,7 @@ class Origin:
     ) -> None:
         kinds = {c.name: c.kind for c in self.space.columns if len(c.values) != 1}
         for key, kind in KINDS.items():
-            for name in tables.named(options, key, columns, where) if key in options else ():
+            for name in choosing.named(options, key, columns, where) if key in options else ():
                 if kinds.get(name, kind) is not kind:
                     raise ValueError(
                         f"expected column {name!r} as {kinds[name]}, as in {self.run}; got "

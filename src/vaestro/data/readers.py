@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import images, shards, sparse, streams, tables, texts
+from vaestro.data import images, indexing, shards, sparse, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Raw
+from vaestro.data.shard_formats import Parquet, kind_of
+from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column
@@ -185,9 +187,9 @@ def read(
         path.suffix.lower() == ".parquet"
         and columns is None
         and not any(k in options for k in TABLE)
-        and shards.streamable(path)
+        and indexing.streamable(path)
     ):
-        return streams.read_shards(name, options, progress)
+        return read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
         if columns is None:
             return tables.read_table(path, options)
@@ -226,11 +228,11 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
     """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
     if options.get("series", False) and not shards.remote(name):
         files = shards.listed(name)
-        if shards.kind_of(files[0]) is shards.Parquet:
+        if kind_of(files[0]) is Parquet:
             return _series(files, name, options)
-    splits = shards.plain(name)
+    splits = indexing.plain(name)
     if splits is None:
-        return streams.read_shards(name, options, progress)
+        return read_shards(name, options, progress)
     if options.get("streaming", False):
         raise ValueError(
             f"expected images or arrays to stream; got a table in {name}, which is held in memory"
@@ -274,7 +276,7 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
 def _series(files: Sequence[str], name: str, options: Mapping[str, Any]) -> Raw:
     """Read Parquet with one series a row, by split if the names of several say so."""
     splits = shards.by_split(files, name)
-    read = {s: shards.read_series(held, options, name) for s, held in splits.items()}
+    read = {s: indexing.read_series(held, options, name) for s, held in splits.items()}
     longest = max(array.shape[1] for array, _, _ in read.values())
     arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
     notes = tuple(note for _, _, said in read.values() for note in said)

@@ -142,7 +142,7 @@ class VAE(LatentModel):
         self, batch: Batch, q: Any, p: Any, z: Tensor, jitter: Tensor | None, gradient: Gradient
     ) -> Draws:
         px = self.likelihood(z, batch.given)
-        x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+        x = self.likelihood.spread(batch.x, jitter)
         log_px = self._log_px(px, x, batch.observed)
         rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
         draws = Draws(
@@ -227,16 +227,15 @@ class VAE(LatentModel):
     ) -> tuple[Batch, Tensor, Tensor | None]:
         z = self.draw_prior(n, given, generator)
         x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)
-        jitter = None
-        if self.jitter is not None:
-            x, jitter = self.likelihood.settle(x)
+        x, jitter = self.likelihood.settle(x)
+        if jitter is not None:
             # Without a grid, or where the cell is missing, nothing depends on the jitter: its
             # posterior is its prior.
             own = self.likelihood.on_grid()
             if observed is not None:
-                own = own & observed.flatten(1)[:, : math.prod(self.jitter)]
+                own = own & observed.flatten(1)[:, : jitter[0].numel()]
             jitter = torch.where(
-                own.reshape(-1, *self.jitter), jitter, self._jitter(1, n, z, generator)[0]
+                own.reshape(-1, *jitter.shape[1:]), jitter, self._jitter(1, n, z, generator)[0]
             )
         return (
             Batch(x if observed is None else torch.where(observed, x, 0), observed, given),
@@ -295,7 +294,7 @@ class VAE(LatentModel):
         sums = []
         for batch, noise in pairs:
             z_noise, jitter = self.parts(noise)
-            x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+            x = self.likelihood.spread(batch.x, jitter)
             px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)
             sums.append(self.likelihood.accumulate(px, x, batch.observed))
         self.likelihood.store(torch.stack(sums).double().sum(0))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from vaestro.data.arrays import grey_levels, infer_space
+from vaestro.data.arrays import infer_space
+from vaestro.data.fitting import grey_levels
 from vaestro.data.images import Progress
 from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.passes import Part
 from vaestro.data.readers import TABLE, TEXT, is_images
-from vaestro.data.streams import HELD_OUT, Stream, settled
+from vaestro.data.shard_streams import settled
+from vaestro.data.streams import HELD_OUT, Stream
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
 
