@@ -33,7 +33,7 @@ from vaestro import (
 )
 from vaestro.models import VAE
 from vaestro.signatures import checked, options_of, required_options
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 from vaestro.text import Spec, article, nearest, parse
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
@@ -117,34 +117,10 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
 
-MANY_LEVELS = 32  # from here on neighbouring levels are alike, and a logit for each is wasted
-
 
 def default_likelihood(space: Space) -> str:
-    """Name the likelihood that data of a space get when none is asked for.
-
-    Raises:
-        ValueError: there is none for this kind.
-    """
-    if space.kind is Kind.LEVELS:
-        independent = (
-            ":channels=independent"
-            if space.missing and len(space.shape) == 3 and space.shape[0] > 1
-            else ""
-        )
-        return "logistic-mixture" + independent if space.levels >= MANY_LEVELS else "categorical"
-    names = {
-        Kind.BINARY: "bernoulli",
-        Kind.CATEGORY: "categorical",
-        Kind.REAL: "gaussian",
-        Kind.UNIT: "continuous-bernoulli",
-        Kind.COUNT: "negative-binomial",
-        Kind.TABLE: "table",
-        Kind.TOKENS: "autoregressive",
-    }
-    if space.kind not in names:
-        raise ValueError(f"expected a likelihood to be named for {space.kind} data; got none")
-    return names[space.kind]
+    """Return the likelihood that data of a space have if none is named."""
+    return space.default_likelihood
 
 
 def _posterior(spec: str) -> tuple[type[posteriors.Posterior], Mapping[str, Any]]:
@@ -164,17 +140,9 @@ def default_gradient(posterior: str) -> str:
 
 
 def default_network(space: Space) -> str:
-    """Name the networks that data of a space get when none are asked for: convolutions for
-    photographs and larger images,
-    over time for series, recurrent ones for texts."""
-    if space.kind is Kind.TOKENS or space.series:
-        return "conv1d" if space.series else "gru"
-    image = len(space.shape) == 3 and min(space.shape[1:]) >= 28
-    return (
-        "conv"
-        if image and (space.kind is not Kind.BINARY or min(space.shape[1:]) > 32)
-        else "residual"
-    )
+    """Return the networks that data of a space have if none are named: convolutions for photographs
+    and larger images, over time for series, recurrent ones for texts."""
+    return space.default_network
 
 
 @dataclass(frozen=True)

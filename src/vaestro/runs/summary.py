@@ -5,7 +5,6 @@ from __future__ import annotations
 from vaestro.data import Rows
 from vaestro.evaluation import evaluate, within_seconds
 from vaestro.models import LatentModel
-from vaestro.spaces import Kind
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
@@ -18,15 +17,7 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
-    what = (
-        "images"
-        if rows.space.image
-        else "texts"
-        if rows.space.kind is Kind.TOKENS
-        else "series"
-        if rows.space.series
-        else "data"
-    )
+    what = rows.space.layout.noun
     return (
         f"{n:,} {rows.name} {what}"
         if n == len(rows)
