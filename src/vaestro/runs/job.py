@@ -48,7 +48,6 @@ from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.files import FORMAT, read_config
 from vaestro.frames import Frame
-from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.models import LatentModel
 from vaestro.objectives import Objective, Schedule
@@ -556,10 +555,8 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
             f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got "
             f"{beta}"
         )
-    gradient: Gradient = find(
-        "gradient", asked["gradient"] or default_gradient(asked["posterior"])
-    )()
-    made: Objective = find("objective", asked["objective"])(
+    gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+    made = find("objective", asked["objective"])(
         gradient,
         beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
         rate=_rate_term(asked),
@@ -576,7 +573,7 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
     if bits is not None and most is not None:
         raise ValueError("expected free bits or a capacity; got both")
     if most is not None:
-        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()  # type: ignore[no-any-return]
+        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()
     if bits is None:
         return None
     number, options = parse(str(bits))
@@ -584,7 +581,7 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
     if nats is None:
         raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}")
     spec = str(Spec("free-bits", options))
-    return find("free bits", spec, {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
+    return find("free bits", spec, {"free-bits": FreeBits})(nats)
 
 
 # -- files -----------------------------------------------------------------------------------------
