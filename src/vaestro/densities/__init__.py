@@ -44,6 +44,7 @@ from vaestro.densities.latent import (
     closed_form_kl,
     groups_of,
     is_shared,
+    register_kl,
 )
 from vaestro.densities.moments import IndependentUnits, LatentDensity
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
@@ -105,6 +106,7 @@ __all__ = [
     "log_mean_exp",
     "logvar_of",
     "mean_over_ranks",
+    "register_kl",
     "scored",
     "scored_anywhere",
     "soft_limit",
