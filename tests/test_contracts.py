@@ -241,25 +241,30 @@ def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor
     return found
 
 
-def assert_recorded(model: vs.VAE, objective: vs.Objective) -> None:
+def assert_compiled(
+    model: vs.VAE, objective: vs.Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One graph of a whole step computes what eager steps do; here without a C++ compiler."""
+    monkeypatch.setattr("vaestro.loop.compiling.BACKEND", "aot_eager")
+    monkeypatch.setattr("shutil.which", lambda name: name)
     parts = (model.posterior, model.prior, model.likelihood)
     if (
         objective.outside_graph
         or not all(p.in_graph for p in parts)
         or model.space.kind is Kind.TOKENS
     ):
-        with pytest.raises(ValueError, match="parts that can be recorded"):
-            steps(model, objective, "trace")
+        with pytest.raises(ValueError, match="parts that can be compiled"):
+            steps(model, objective, "on")
         return
-    for plain, recorded in zip(
-        steps(model, objective, "off"), steps(model, objective, "trace"), strict=True
+    for plain, compiled in zip(
+        steps(model, objective, "off"), steps(model, objective, "on"), strict=True
     ):
         assert plain.isfinite().all()
-        assert torch.equal(plain, recorded)
+        torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4)
 
 
-def test_a_recorded_step_is_the_same_bit_for_bit(model: vs.VAE) -> None:
-    assert_recorded(model, objective_for(model))
+def test_a_compiled_step_is_the_same(model: vs.VAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_compiled(model, objective_for(model), monkeypatch)
 
 
 OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
@@ -298,11 +303,14 @@ OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objectives_recorded_step_is_the_same_bit_for_bit(name: str) -> None:
+def test_an_objectives_compiled_step_is_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective = OBJECTIVES[name]()
-    assert_recorded(
+    assert_compiled(
         small_model(**{"posterior": "categorical:codes=3"} if objective.gradient.relaxed else {}),
         objective,
+        monkeypatch,
     )
 
 
