@@ -105,6 +105,12 @@ class Loss(NamedTuple):
         return [self.loss, self.bound, self.rate, self.distortion, self.logged, *self.terms]
 
     @classmethod
+    def only(cls, loss: Tensor) -> Loss:
+        """Return a loss of which nothing else is reported, such as a discriminator's."""
+        nothing = torch.zeros_like(loss)
+        return cls(loss, nothing, nothing, nothing, loss.detach())
+
+    @classmethod
     def of(cls, numbers: Sequence[Tensor]) -> Loss:
         """Return the loss that `flat` made these numbers of."""
         loss, bound, rate, distortion, logged, *terms = numbers

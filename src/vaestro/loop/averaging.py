@@ -15,6 +15,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vaestro.data import Rows
 from vaestro.densities import mean_over_ranks
@@ -41,7 +42,8 @@ class Average:
         self.model: LatentModel = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.model.named_parameters())
         trained = [(averaged[n], p) for n, p in model.named_parameters() if p.requires_grad]
-        self._averaged, self._trained = [a for a, _ in trained], [p for _, p in trained]
+        self._averaged: list[Tensor] = [a for a, _ in trained]
+        self._trained: list[Tensor] = [p for _, p in trained]
         self.index = 0  # the step of the last update
         self.decay = 0.999
 
@@ -50,7 +52,7 @@ class Average:
         """Take the weights after step `index` in."""
         decay = min(self.decay, index / (index + 10)) ** (index - self.index)
         self.index = index
-        torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self._averaged, self._trained, None)
         for average, latest in self._buffers():  # running statistics of normalisation layers
             if average.is_floating_point():
                 average.lerp_(mean_over_ranks(latest), 1 - decay)

@@ -2,6 +2,9 @@
 
 Shapes and objects stay the same for a whole run, so the graph is compiled once, without guards.
 PyTorch keeps compiled graphs on disk, so a later run with the same shapes starts sooner.
+
+PyTorch 2.13 treats a CPU tensor of shape () and type float64 as a Python number, and a compiled
+graph loses what is written into it. State of that type is written through `view(1)`.
 """
 
 from __future__ import annotations
@@ -102,7 +105,9 @@ def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence
     # torch.compile keeps its graphs by code object, and without guards it would give the steps of
     # a second run the graph of the first.
     step.__code__ = step.__code__.replace()  # type: ignore[attr-defined]
-    options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
+    }
     compiled: Numbers = torch.compile(
         step, fullgraph=True, dynamic=False, backend=BACKEND, options=options
     )

@@ -99,11 +99,11 @@ class Training(Iterator[Step]):
         self.objective.plan(self.steps, self.inputs.steps_per_epoch)
         tensors, numbers = self.state()
         for step in range(5):
-            self._advance(step)
+            self.advance(step)
         self.processes.wait()
         start, done = time.perf_counter(), 0
         while done < TIMED or time.perf_counter() - start < min(TIMED_SECONDS, 60 * minutes / 50):
-            self._advance(5 + done)
+            self.advance(5 + done)
             done += 1
         self.processes.wait()
         each = (time.perf_counter() - start) / done
@@ -130,7 +130,7 @@ class Training(Iterator[Step]):
         if self.index >= self.steps or self.stopped_early:
             self._finish()
             raise StopIteration
-        loss = self._advance(self.index)
+        loss = self.advance(self.index)
         self.index += 1
         if self.index % AVERAGE_EVERY == 0:
             self.averaging.update(self.index)
@@ -143,8 +143,8 @@ class Training(Iterator[Step]):
         last = self.index >= self.steps or self.stopped_early
         return Step(self.index, self.index / self.inputs.steps_per_epoch, loss, records, last)
 
-    def _advance(self, step: int) -> Loss:
-        """Take a step, and return the loss of its first update."""
+    def advance(self, step: int) -> Loss:
+        """Take the step of a number from 0, and return the loss of its first update."""
         for lagging in self.lagging:
             lagging.catch_up(step, self.steps)
         inputs = self.inputs(step, self.steps)
@@ -247,6 +247,11 @@ class Training(Iterator[Step]):
         return "on" if self._compilation.on else "off"
 
     @property
+    def steps_per_epoch(self) -> float:
+        """Return the steps of an epoch, as a fraction."""
+        return self.inputs.steps_per_epoch
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """Return what is trained."""
         return trainable(self.model, self.objective)
@@ -298,19 +303,22 @@ class Training(Iterator[Step]):
         """Return a sentence that says which weights are kept and why."""
         return self.selection.sentence(self.index, len(self.valid) > 0)
 
+    def _further(self) -> list[Updater | LaggingUpdater]:
+        """Return the updaters after the first, whose state has a prefix."""
+        return [*self.updaters[1:], *self.lagging]
+
     # -- resuming ----------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and numbers from which `load` continues as if nothing had happened."""
-        first, *others = self.updaters
         tensors = {
             **prefixed("model", self.model.state_dict()),
             **prefixed("average", self.average.state_dict()),
             **prefixed("best", self.selection.weights or {}),
             **prefixed("objective", self.objective.state_dict()),
-            **first.state(),
+            **self.updaters[0].state(),
         }
-        for further in (*others, *self.lagging):
+        for further in self._further():
             tensors |= prefixed(further.name, further.state())
         numbers = {
             "index": self.index,
@@ -327,9 +335,8 @@ class Training(Iterator[Step]):
         self.model.load_state_dict(part("model", tensors))
         self.average.load_state_dict(part("average", tensors))
         self.objective.load_state_dict(part("objective", tensors))
-        first, *others = self.updaters
-        first.load(tensors)
-        for further in (*others, *self.lagging):
+        self.updaters[0].load(tensors)
+        for further in self._further():
             further.load(part(further.name, tensors))
         self.index, self._log.clock.seconds = numbers["index"], numbers["seconds"]
         self._log.last_index = numbers["last_logged"]

@@ -135,11 +135,11 @@ def _is_partial(
     before: list[tuple[Tensor, Tensor]] = [(b, b.clone()) for b in core.buffers()]
     with processes.fork_rng():
         loss = core(rows, number, noise, updates[0].name).loss
+    gradients = torch.autograd.grad(loss, trainable(core), allow_unused=True)
     with torch.no_grad():
         for buffer, value in before:
             buffer.copy_(value)
-    parameters = [p for p in core.parameters() if p.requires_grad]
-    return any(g is None for g in torch.autograd.grad(loss, parameters, allow_unused=True))
+    return any(gradient is None for gradient in gradients)
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:
