@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from vaestro.data import Data, Rows
-from vaestro.spaces import Column, Kind, Space
+from vaestro.spaces import (
+    SPACES,
+    BinaryColumn,
+    CategoryColumn,
+    CountColumn,
+    Kind,
+    RealColumn,
+    Space,
+    TableSpace,
+    TokensSpace,
+    stored_layout,
+)
 from vaestro.tokens import Ragged, Tokeniser
 
 
@@ -19,12 +30,12 @@ def float64() -> Iterator[None]:
 
 
 COLUMNS = [
-    Column("size", Kind.REAL, "float64", offset=10.0, scale=4.0),
-    Column("colour", Kind.CATEGORY, "str", ("blue", "green", "red"), start=(0.2, 0.3, 0.5)),
-    Column("age", Kind.REAL, "int64", offset=40.0, scale=20.0, resolution=1.0),
-    Column("visits", Kind.COUNT, "int64", offset=1.0, scale=0.7, start=(3.0,)),
-    Column("member", Kind.BINARY, "bool", (False, True), start=(0.6, 0.4)),
-    Column("same", Kind.CATEGORY, "int64", (7,), start=(1.0,)),
+    RealColumn("size", "float64", offset=10.0, scale=4.0),
+    CategoryColumn("colour", "str", ("blue", "green", "red"), start=(0.2, 0.3, 0.5)),
+    RealColumn("age", "int64", offset=40.0, scale=20.0, resolution=1.0),
+    CountColumn("visits", "int64", offset=1.0, scale=0.7, start=(3.0,)),
+    BinaryColumn("member", "bool", (False, True), start=(0.6, 0.4)),
+    CategoryColumn("same", "int64", (7,), start=(1.0,)),
 ]
 
 
@@ -32,15 +43,10 @@ def make_space(
     kind: Kind, shape: tuple[int, ...] = (6,), levels: int = 0, missing: bool = False
 ) -> Space:
     if kind is Kind.TABLE:
-        return replace(Space.table(COLUMNS), missing=missing)
+        return replace(TableSpace.of(COLUMNS), missing=missing)
     if kind is Kind.TOKENS:
-        return Space(
-            kind,
-            shape[:1],
-            (),
-            dtype="str",
-            levels=5,
-            tokeniser=Tokeniser("characters", ("a", "b", "c")),
+        return TokensSpace(
+            shape[:1], (), dtype="str", levels=5, tokeniser=Tokeniser("characters", ("a", "b", "c"))
         )
     levels = levels or {Kind.BINARY: 2, Kind.LEVELS: 5, Kind.CATEGORY: 4}.get(kind, 0)
     fitted = (
@@ -49,7 +55,9 @@ def make_space(
         else {}
     )
     outside = shape if len(shape) != 3 else (*shape[1:], shape[0])
-    return Space(kind, shape, outside, levels=levels, missing=missing, **fitted)
+    return SPACES[kind](
+        shape, outside, levels=levels, missing=missing, layout=stored_layout(shape), **fitted
+    )
 
 
 def make_values(space: Space, n: int, seed: int = 0) -> np.ndarray:

@@ -356,7 +356,7 @@ OPTIONS = [
     (["--precision", "16"], "precision 32 or bf16; got 16"),
     (["--compile", "maybe"], "compile auto, on or off; got maybe"),
     (["--compile", "on", "--precision", "bf16"], "--compile on"),
-    (["--device", "quantum"], "auto, cpu, cuda or mps; got 'quantum'"),
+    (["--device", "quantum"], "auto, cpu, cuda or mps; got quantum"),
     (["--epochs", "3"], "one of epochs, steps and minutes; got several"),
     (["--minutes", "3"], "one of epochs, steps and minutes; got several"),
     (["--likelihood", "gausian"], "expected a likelihood: 'gaussian' (one of "),

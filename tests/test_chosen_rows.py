@@ -18,7 +18,7 @@ from vaestro.cli import main
 from vaestro.comparison import compare
 from vaestro.data.sets import Rows
 from vaestro.evaluation import budget
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 
 TINY = ["--latent", "2", "--network", "linear", "--device", "cpu", "--compile", "off", "--quiet"]
 

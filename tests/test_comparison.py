@@ -327,19 +327,19 @@ def test_a_gap_that_may_reach_the_difference_leaves_it_open(here, gap):
     )
 
 
-def test_a_gap_below_the_difference_decides_as_far_as_simulated_data_speak(here):
+def test_a_gap_below_the_difference_decides_if_simulated_data_are_like_real_ones(here):
     write("a", {"iwae": near(0.8, seed=1)}, gaps={"iwae": (5.0, 0.1)})
     write("b", {"iwae": near(0, seed=2)}, gaps={"iwae": (0.3, 0.05)})
     got = pair(["a", "b"])
     assert (got.relation, got.decided) == ("better on simulated data", True)
     assert (
-        "more than b's gap (measured on simulated data: at most 0.30 +- 0.05): a is better, as "
-        "far as simulated" in got.sentence
+        "more than b's gap (measured on simulated data: at most 0.30 +- 0.05): a is better, if "
+        "the gap on real data is as on simulated" in got.sentence
     )
     group = vs.compare(["a", "b"]).groups[0]
     assert group.ranking == ("a", "b")
     assert (
-        group.summary == "ranking, best first: a, b (as far as simulated data speak for the real)"
+        group.summary == "ranking, best first: a, b (if gaps on real data are as on simulated data)"
     )
 
 
@@ -589,7 +589,7 @@ def test_a_bound_above_an_exact_value_decides(here):
     got = pair(["a"], {"oracle": exact()})
     assert (got.higher, got.relation) == ("a", "better")
     assert got.sentence.startswith(
-        "a is better than oracle: its lower bound lies 0.80 +- 0.03 nats above oracle's exact "
+        "a is better than oracle: its lower bound is 0.80 +- 0.03 nats above oracle's exact "
         "value (IWAE_500"
     )
     group = vs.compare(["a"], {"oracle": exact()}).groups[0]
@@ -601,8 +601,8 @@ def test_an_exact_value_above_a_bound_decides_nothing(here):
     got = pair(["a"], {"oracle": exact()})
     assert (got.higher, got.relation) == ("oracle", "higher")
     assert (
-        "that oracle is better does not follow: oracle is better than a only if a's gap is below "
-        "0.80 (a's gap is not" in got.sentence
+        "it does not follow that oracle is better: oracle is better than a only if a's gap is "
+        "below 0.80 (a's gap is not" in got.sentence
     )
     write("b", {"iwae": near(-0.8, seed=1)}, gaps={"iwae": (0.2, 0.02)})
     got = pair(["b"], {"oracle": exact()})
@@ -662,7 +662,7 @@ def test_units_and_measures_of_exact_values(here):
 def test_whose_word_it_is_that_the_data_are_the_same(here):
     write("a", {"iwae": near(0, seed=1)})
     assert vs.compare(["a"], {"o": exact()}).notes == (
-        "o is taken to be of the same data on your word: exact.npz has no data_sha256",
+        "o is assumed to be of the same data: exact.npz has no data_sha256",
     )
     assert vs.compare(["a"], {"o": exact(data_sha256=SHA)}).notes == ()
     assert "different data or binarisation (bbbbbbbb and aaaaaaaa)" in alone(
@@ -814,7 +814,7 @@ def test_the_interval_is_the_bound_and_the_bound_with_its_gap(here):
         (mean, mean + 0.3, math.hypot(error, 0.02)), rel=1e-12
     )
     assert (
-        f"in [{mean:.2f}, {mean + 0.3:.2f} +- {math.hypot(error, 0.02):.2f}] by AIS both ways, "
+        f"in [{mean:.2f}, {mean + 0.3:.2f} +- {math.hypot(error, 0.02):.2f}] by bidirectional AIS, "
         f"gap measured on 64 simulated data" in "\n".join(report(vs.compare(["a"])))
     )
 

@@ -17,9 +17,9 @@ from tests.test_contracts import batch_for, small_model
 from tests.test_counts import simulated, write_h5ad
 from vaestro import densities
 from vaestro.data.tables import frame_of
-from vaestro.dispersions import START_LIMIT
 from vaestro.frames import Frame
-from vaestro.scales import PACE
+from vaestro.likelihoods.dispersions import START_LIMIT
+from vaestro.likelihoods.scales import PACE
 from vaestro.spaces import Kind
 
 TRUE = np.log([0.2, 0.7, 2.0, 5.0, 20.0])

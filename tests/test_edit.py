@@ -12,7 +12,7 @@ import vaestro as vs
 from vaestro import latents
 from vaestro.cli import main
 from vaestro.data.sets import Rows
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import vaestro as vs
 from tests.conftest import make_space, make_values
 from vaestro import latents
 from vaestro.data import Rows
-from vaestro.evaluation import Estimate, chunks, evaluating, split_methods
+from vaestro.evaluation import Estimate, chunks, evaluating
 from vaestro.evaluation.bounds import Bounds
 from vaestro.evaluation.chosen import drawn
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Kind
+from vaestro.text import split_specs
 
 
 def rows_and_model(kind: Kind = Kind.BINARY, n: int = 23) -> tuple[Rows, vs.VAE]:
@@ -377,13 +378,13 @@ def test_pieces_shared_over_processes_are_those_of_one(monkeypatch: pytest.Monke
 
 
 def test_methods_are_read_with_their_options() -> None:
-    assert split_methods("elbo,iwae,ais:chains=16,temperatures=500,gap") == [
+    assert split_specs("elbo,iwae,ais:chains=16,temperatures=500,gap") == [
         "elbo",
         "iwae",
         "ais:chains=16,temperatures=500",
         "gap",
     ]
-    assert split_methods("ais, elbo") == ["ais", "elbo"]
+    assert split_specs("ais, elbo") == ["ais", "elbo"]
     rows, model = rows_and_model()
     for wrong in ("", "elbo,elbo", "magic", "iwae:k=3"):
         with pytest.raises(ValueError, match="expected"):

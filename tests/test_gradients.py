@@ -18,7 +18,7 @@ from vaestro import densities
 from vaestro.data import Data
 from vaestro.densities import log_mean_exp
 from vaestro.gradients import DoublyReparameterized, Gradient, Pathwise, Score, StickingTheLanding
-from vaestro.model import Draws
+from vaestro.models import Draws
 from vaestro.objectives import BOUNDS, Objective
 from vaestro.parts import TABLE, find
 from vaestro.spaces import Kind

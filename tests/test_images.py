@@ -372,7 +372,7 @@ def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, hei
     for i in range(3):
         save(folder / f"{i}.png", smooth(height, width))
     with monkeypatch.context() as m:
-        m.setattr(images, "_decoded", lambda *_: pytest.fail("decoded"))
+        m.setattr(images, "decoded", lambda *_: pytest.fail("decoded"))
         text = (
             rf"sides of at most 256.*; got height x width {height}x{width} \(3\): try "
             rf"{folder}/:size=64,crop=center \("
@@ -603,7 +603,7 @@ def test_decompression_bombs_are_not_decoded(folder, monkeypatch, side):
         read_images(folder, {"size": 8, "strict": True})
     shutil.rmtree(cache.folder())
     (folder / "a.png").unlink()
-    monkeypatch.setattr(images, "_decoded", None)
+    monkeypatch.setattr(images, "decoded", None)
     refused(folder, r"none can be used: 1 have more than 89 million pixels \(bomb.png\)", size=8)
 
 
@@ -709,7 +709,7 @@ def test_running_out_of_memory_is_not_damage(folder, monkeypatch):
         raise MemoryError
 
     save(folder / "a.png")
-    monkeypatch.setattr(images, "_decoded", full)
+    monkeypatch.setattr(images, "decoded", full)
     with pytest.raises(MemoryError):
         read_images(folder, {})
 

@@ -17,7 +17,7 @@ from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import lattice
 from vaestro.data.outliers import isolated
 from vaestro.frames import Frame
-from vaestro.spaces import Column, Kind, Space
+from vaestro.spaces import Kind, RealColumn, TableSpace, restored_space
 
 N = 2000
 
@@ -159,15 +159,15 @@ def test_values_off_the_grid_are_rounded_for_the_model_and_named(rng) -> None:
         assert (
             back.columns["price"].data if space.kind is Kind.TABLE else back[:, 0]
         ).tolist() == pytest.approx([33.33, 33.33, 41.24], abs=1e-5)
-        again = Space.restore(json.loads(json.dumps(space.scalars())), space.arrays())
+        again = restored_space(json.loads(json.dumps(space.scalars())), space.arrays())
         assert (again.inward(user) == space.inward(user)).all()
 
 
 def test_probabilities_of_values_on_and_off_the_grid_sum_to_one() -> None:
     # Whatever the value is, it is scored by the cell that holds it, and these cells cover the line
     # once.
-    column = Column("x", Kind.REAL, "float64", scale=3.0, resolution=0.5, strays=True)
-    space = Space.table([column])
+    column = RealColumn("x", "float64", scale=3.0, resolution=0.5, strays=True)
+    space = TableSpace.of([column])
     model = vs.build(space, latent=1, network="linear", likelihood="table").eval()
     values = np.unique(np.round(np.linspace(-8, 8, 1601), 2))
     inside, counted = np.unique(space.inward(Frame({"x": np.ma.array(values)})), return_counts=True)
@@ -188,10 +188,10 @@ def test_probabilities_of_values_on_and_off_the_grid_sum_to_one() -> None:
 
 
 def test_a_run_from_before_reads_values_off_the_grid_as_it_did() -> None:
-    new = Space.table([Column("x", Kind.REAL, "float64", scale=3.0, resolution=0.5)])
+    new = TableSpace.of([RealColumn("x", "float64", scale=3.0, resolution=0.5)])
     scalars = new.scalars()
     assert scalars["columns"][0].pop("strays") is False
-    old = Space.restore(scalars, {})
+    old = restored_space(scalars, {})
     assert old.inward(Frame({"x": np.ma.array([0.6])}))[0, 0] == pytest.approx(0.2)
 
 

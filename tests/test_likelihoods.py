@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vaestro as vs
@@ -17,7 +18,17 @@ from tests.test_oracles import set_linear
 from vaestro import densities, latents
 from vaestro.densities import closed_form_kl, log_mean_exp
 from vaestro.frames import Frame
-from vaestro.spaces import Batch, Column, Kind, Space
+from vaestro.likelihoods import Likelihood
+from vaestro.parts import TABLE
+from vaestro.spaces import (
+    Batch,
+    BinaryColumn,
+    CategoryColumn,
+    CountColumn,
+    Kind,
+    RealColumn,
+    TableSpace,
+)
 
 # Both halves of the line, as distances exp(t) from a centre: the trapezoid rule converges
 # spectrally there, kinks and heavy tails or not.
@@ -446,14 +457,14 @@ def test_counts_are_exact_in_float32() -> None:
 )
 def test_a_small_table_integrates_to_one(options: str) -> None:
     columns = [
-        Column("colour", Kind.CATEGORY, "str", ("a", "b", "c"), start=(0.2, 0.3, 0.5)),
-        Column("visits", Kind.COUNT, "int64", start=(1.5,)),
-        Column("size", Kind.REAL, "float64", offset=10.0, scale=4.0),
-        Column("member", Kind.BINARY, "bool", (False, True), start=(0.6, 0.4)),
+        CategoryColumn("colour", "str", ("a", "b", "c"), start=(0.2, 0.3, 0.5)),
+        CountColumn("visits", "int64", start=(1.5,)),
+        RealColumn("size", "float64", offset=10.0, scale=4.0),
+        BinaryColumn("member", "bool", (False, True), start=(0.6, 0.4)),
     ]
     torch.manual_seed(0)
     model = vs.build(
-        Space.table(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}"
+        TableSpace.of(columns), latent=2, network="mlp:width=8", likelihood=f"table{options}"
     )
     z = torch.randn(1, 1, 2)
     loc = float(model.likelihood(z).mean[0, 0, 0].detach())
@@ -469,8 +480,8 @@ def test_a_decoder_of_counts_starts_at_the_mean_of_the_data() -> None:
     # The bias passes through soft_limit before it is a log-mean.
     mean = np.array([0.02, 3.0, 900.0, 40_000.0], np.float32)
     space = replace(make_space(Kind.COUNT, (4,)), marginal=mean)
-    table = Space.table(
-        [Column(f"c{i}", Kind.COUNT, "int64", start=(float(m),)) for i, m in enumerate(mean)]
+    table = TableSpace.of(
+        [CountColumn(f"c{i}", "int64", start=(float(m),)) for i, m in enumerate(mean)]
     )
     of_array = (
         "poisson",
@@ -620,13 +631,8 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
         user = torch.tensor([[1.5, 2.3, 3.0], [0.0, 1.2, 5.0]])
         x = (user - offset) / unit
         columns = [
-            Column(
-                f"c{i}",
-                Kind.REAL,
-                "float64",
-                offset=float(offset[i]),
-                scale=0.6,
-                resolution=float(step[i]),
+            RealColumn(
+                f"c{i}", "float64", offset=float(offset[i]), scale=0.6, resolution=float(step[i])
             )
             for i in range(3)
         ]
@@ -639,7 +645,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
             )
         else:
             space, option, unit = (
-                Space.table([*columns, Column("member", Kind.BINARY, "bool", (False, True))]),
+                TableSpace.of([*columns, BinaryColumn("member", "bool", (False, True))]),
                 f"table:real={family}",
                 0.6,
             )
@@ -1127,7 +1133,7 @@ def test_a_conditional_model_learns_the_conditional_density() -> None:
     covariance = weights @ weights.T + 0.16 * np.eye(5)
     each = np.stack([log_normal(x[4000:] - centre, covariance) for centre in centres])
     exact, marginal = each[kinds[4000:], np.arange(1000)], np.logaddexp.reduce(each) - math.log(3)
-    given = Space.table([Column("kind", Kind.CATEGORY, "str", ("a", "b", "c"))])
+    given = TableSpace.of([CategoryColumn("kind", "str", ("a", "b", "c"))])
     data = make_data(make_space(Kind.REAL, (5,)), x[:4000], x[4000:])
     codes = {"train": kinds[:4000], "valid": kinds[4000:], "test": kinds[4000:]}
     splits = {
@@ -1158,3 +1164,47 @@ def test_observed_channels_say_which_component_a_missing_one_comes_from() -> Non
         [conditioned.sample(torch.Generator().manual_seed(i))[0, 0, 2] for i in range(20)]
     )
     assert bool((drawn > 8).all())
+
+
+# -- a new likelihood ------------------------------------------------------------------------------
+
+
+class GeometricCounts(densities.Cells):
+    """p(x) = p (1 - p)^x with logit(p) from the decoder."""
+
+    def __init__(self, logits: Tensor, dims: int) -> None:
+        self.logits, self.dims = logits, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.exp(-self.logits)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return F.logsigmoid(self.logits) + value * F.logsigmoid(-self.logits)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        u = torch.rand(self.logits.shape, generator=generator)
+        return torch.floor(torch.log1p(-u) / F.logsigmoid(-self.logits))
+
+
+class Geometric(Likelihood):
+    """Represent counts by a geometric distribution on each cell."""
+
+    accepts = frozenset({Kind.COUNT})
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> GeometricCounts:
+        return GeometricCounts(self.decode(z, given), self.dims)
+
+
+def test_a_new_likelihood_is_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TABLE["likelihood"], "geometric", Geometric)
+    x = np.random.default_rng(0).geometric(0.3, (400, 3)) - 1.0
+    data = make_data(make_space(Kind.COUNT, (3,)), x.astype(np.float32))
+    model = vs.build(data.space, likelihood="geometric", latent=1, network="linear")
+    before = float(model.draw(next(iter(data.train.chunks(64)))).log_px.mean().detach())
+    list(vs.training(model, vs.Objective(), data, batch=64, steps=100, device="cpu"))
+    batch = next(iter(data.train.chunks(64)))
+    after = model.eval().draw(batch).log_px.mean().detach()
+    assert float(after) > before
+    assert model.sample(5).sample().shape == (1, 5, 3)
+    assert model.likelihood.spread(batch.x, None) is batch.x and not model.likelihood.fitted_to_data

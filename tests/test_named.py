@@ -17,7 +17,7 @@ from vaestro.data.named import (
     mnist,
     shapes,
 )
-from vaestro.parts import checked, options_of
+from vaestro.signatures import checked, options_of
 
 Y, X = (np.indices((224, 224)) + 0.5) / 8  # eight by eight places in each of 28 x 28 pixels
 

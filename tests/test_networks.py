@@ -13,7 +13,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.networks import MLP, Convolutional, Residual
-from vaestro.parts import TABLE, options_of
+from vaestro.parts import TABLE
+from vaestro.signatures import options_of
 
 BODIES: dict[str, Callable[..., Any]] = TABLE["network"] | {"conv": Convolutional}
 SMALL: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from vaestro import densities, schedules
 from vaestro.cli.main import main
 from vaestro.densities import log_mean_exp
 from vaestro.loop import Training
-from vaestro.model import Draws
+from vaestro.models import Draws
 from vaestro.objectives import Objective, ciwae, elbo, iwae, miwae
 from vaestro.parts import TABLE, find
 from vaestro.penalties import Capacity, Dip, FreeBits, Mmd, TotalCorrelation, log_aggregate

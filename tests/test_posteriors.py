@@ -198,7 +198,7 @@ def test_a_minimum_rate_is_for_the_standard_normal_prior() -> None:
         built(
             "normal:min_rate=0.1",
             prior="conditional",
-            given=vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")]),
+            given=vs.spaces.TableSpace.of([vs.spaces.RealColumn("a", "float64")]),
         )
 
 

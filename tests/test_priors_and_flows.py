@@ -524,7 +524,7 @@ def test_a_vampprior_refuses_posteriors_that_are_not_scored_elsewhere(
 
 
 def test_learned_priors_do_not_serve_conditions() -> None:
-    given = vs.spaces.Space.table([vs.spaces.Column("a", Kind.REAL, "float64")])
+    given = vs.spaces.TableSpace.of([vs.spaces.RealColumn("a", "float64")])
     for prior in ("mixture", "vamp", "maf", "coupling"):
         with pytest.raises(
             ValueError, match="expected prior normal or conditional for a model with conditions"

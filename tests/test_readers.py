@@ -12,9 +12,9 @@ from vaestro.data.loading import load_rows
 from vaestro.data.readers import parse_source, read
 from vaestro.data.sets import Rows
 from vaestro.randomness import Order, binarised, derive
-from vaestro.spaces import Batch, Kind, Space
+from vaestro.spaces import Batch, BinarySpace, restored_space
 
-GREY = Space(Kind.BINARY, (256,), (256,), "uint8", step=255.0, levels=2)
+GREY = BinarySpace((256,), (256,), "uint8", step=255.0, levels=2)
 
 
 @pytest.fixture
@@ -468,7 +468,7 @@ def test_values_of_another_kind_are_refused_inward(values):
 def test_a_space_is_restored_from_what_it_stores(rng):
     for array in (rng.normal(size=(50, 4)), rng.integers(0, 5, (50, 3, 3))):
         space = vs.load(array).space
-        again = Space.restore(space.scalars(), space.arrays())
+        again = restored_space(space.scalars(), space.arrays())
         assert again.scalars() == space.scalars() and again.arrays().keys() == space.arrays().keys()
         assert np.array_equal(again.inward(array), space.inward(array))
 

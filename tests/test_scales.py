@@ -18,9 +18,10 @@ from tests.test_contracts import batch_for, small_model
 from vaestro import densities
 from vaestro.data.tables import frame_of
 from vaestro.files import FORMAT, FORMAT_1, current, read_config
-from vaestro.parts import TABLE, find, options_of
-from vaestro.scales import PACE
-from vaestro.spaces import Batch, Column, Kind, Space
+from vaestro.likelihoods.scales import PACE
+from vaestro.parts import TABLE, find
+from vaestro.signatures import options_of
+from vaestro.spaces import Batch, Kind, RealColumn, Space, TableSpace
 
 LOCATED = ("gaussian", "laplace", "logistic", "student-t")
 WORD = {"gaussian": "variance"}
@@ -38,8 +39,8 @@ def vectors(scale: np.ndarray) -> Space:
 
 
 def of_columns(scale: np.ndarray) -> Space:
-    return Space.table(
-        [Column(f"c{i}", Kind.REAL, "float64", scale=float(s)) for i, s in enumerate(scale)]
+    return TableSpace.of(
+        [RealColumn(f"c{i}", "float64", scale=float(s)) for i, s in enumerate(scale)]
     )
 
 

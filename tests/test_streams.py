@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import vaestro as vs
-from vaestro.data import load, shards, streams
+from vaestro.data import decoders, load, shard_formats, shard_streams, shards, streams
 from vaestro.data.loading import load_rows
 from vaestro.data.sets import Streamed
 from vaestro.data.streams import Stream
@@ -160,7 +160,7 @@ def test_a_window_holds_few_blocks_and_mixes_their_rows() -> None:
 
 def test_rows_of_tar_shards_are_their_images_with_what_stands_beside_them(tmp_path: Path) -> None:
     folder = tars(tmp_path / "s", [30, 50, 20])
-    raw = streams.read_shards(str(folder), {})
+    raw = shard_streams.read_shards(str(folder), {})
     stream, known = raw.splits["all"], raw.attributes["all"]
     assert (
         isinstance(stream, Stream)
@@ -182,7 +182,7 @@ def test_rows_of_tar_shards_are_their_images_with_what_stands_beside_them(tmp_pa
 def test_parquet_shards(tmp_path: Path, kind: str) -> None:
     for s in range(3):
         parquet(tmp_path / "p" / "data" / f"part-{s}.parquet", 40 * s, 40, kind=kind)
-    raw = streams.read_shards(str(tmp_path / "p"), {})
+    raw = shard_streams.read_shards(str(tmp_path / "p"), {})
     stream = raw.splits["all"]
     wanted = np.stack([picture(i) for i in range(120)])
     assert (stream[:] == wanted).all() and stream.dtype == (
@@ -229,7 +229,7 @@ def test_splits_are_what_the_names_say(tmp_path: Path) -> None:
     nested = tmp_path / "n"
     tars(nested / "train", [30], "a")
     tars(nested / "validation", [10], "a")
-    assert {s: len(a) for s, a in streams.read_shards(str(nested), {}).splits.items()} == {
+    assert {s: len(a) for s, a in shard_streams.read_shards(str(nested), {}).splits.items()} == {
         "train": 30,
         "valid": 10,
     }
@@ -257,9 +257,9 @@ def test_held_out_rows_are_not_trained_on(tmp_path: Path) -> None:
 def test_held_out_rows_of_many_blocks_come_from_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(shard_formats, "BLOCK_ROWS", 4)
     monkeypatch.setattr(streams, "FEWEST", 3)
-    stream = streams.read_shards(str(tars(tmp_path / "s", [400])), {}).splits["all"]
+    stream = shard_streams.read_shards(str(tars(tmp_path / "s", [400])), {}).splits["all"]
     found = stream.held_out({"valid": 10, "test": 10}, 0)
     held = np.concatenate([found["valid"], found["test"]])
     assert (
@@ -455,13 +455,13 @@ def test_waiting_for_the_loader_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     import time
 
     data = load(str(tars(tmp_path / "s", [200])) + ":buffer=20")
-    slow: Callable[..., np.ndarray] = streams.Images.__call__
+    slow: Callable[..., np.ndarray] = decoders.Images.__call__
 
-    def slowly(self: streams.Images, cell: bytes) -> np.ndarray:
+    def slowly(self: decoders.Images, cell: bytes) -> np.ndarray:
         time.sleep(0.003)
         return slow(self, cell)
 
-    monkeypatch.setattr(streams.Images, "__call__", slowly)
+    monkeypatch.setattr(decoders.Images, "__call__", slowly)
     found = [r for s in small(data, steps=60, workers=1) for r in s.records if r.split == "train"]
     last = max(found, key=lambda r: r.waited or 0)
     assert last.waited is not None and last.waited > 0.1
@@ -488,7 +488,7 @@ def test_a_shard_that_is_cut_short_is_named_and_the_rest_goes_on(tmp_path: Path)
     folder = tars(tmp_path / "s", [40, 40])
     file = folder / "part-0001.tar"
     file.write_bytes(file.read_bytes()[:20_000])
-    raw = streams.read_shards(str(folder), {})
+    raw = shard_streams.read_shards(str(folder), {})
     rows = len(raw.splits["all"])
     assert 40 < rows < 80
     assert any("part-0001.tar" in note and "cut short" in note for note in raw.notes)
@@ -498,7 +498,7 @@ def test_a_shard_that_is_cut_short_is_named_and_the_rest_goes_on(tmp_path: Path)
     ):
         load(f"{folder}:strict=true")
     (folder / "part-0001.tar").write_bytes(b"x" * 5000)
-    raw = streams.read_shards(str(folder), {})
+    raw = shard_streams.read_shards(str(folder), {})
     assert len(raw.splits["all"]) == 40 and any("part-0001.tar" in note for note in raw.notes)
 
 
@@ -506,7 +506,7 @@ def test_parquet_that_is_cut_short_is_named_and_the_rest_goes_on(tmp_path: Path)
     parquet(tmp_path / "p" / "a.parquet", 0, 50)
     other = parquet(tmp_path / "p" / "b.parquet", 50, 50)
     other.write_bytes(other.read_bytes()[:-20])
-    raw = streams.read_shards(str(tmp_path / "p"), {})
+    raw = shard_streams.read_shards(str(tmp_path / "p"), {})
     assert len(raw.splits["all"]) == 50 and any("b.parquet" in note for note in raw.notes)
 
 
@@ -515,14 +515,14 @@ def test_a_damaged_image_is_counted_and_the_next_one_stands_for_it(tmp_path: Pat
     samples[7] = {"png": b"nothing"}
     samples[59] = {"png": encoded(np.zeros((4, 4), np.uint8))}
     write_tar(tmp_path / "s" / "a.tar", samples)
-    stream = streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
+    stream = shard_streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
     assert (stream[np.array([6, 7, 8, 59])] == np.stack([picture(i) for i in (6, 8, 8, 0)])).all()
     assert (stream[np.array([7])] == picture(8)).all(), "the same one, whatever else is asked for"
     count, said = stream.unread()
     assert count == 2 and "row 8 of" in said and "row 60 of" in said and "shape (4, 4)" in said
-    packed = streams.read_shards(str(tmp_path / "s"), {"streaming": False})
+    packed = shard_streams.read_shards(str(tmp_path / "s"), {"streaming": False})
     assert len(packed.splits["all"]) == 58, "decoded once, they are left out"
-    strict = streams.read_shards(str(tmp_path / "s"), {"strict": True}).splits["all"]
+    strict = shard_streams.read_shards(str(tmp_path / "s"), {"strict": True}).splits["all"]
     with pytest.raises(
         ValueError,
         match=r"in every row, as strict=true asks; got 1 that cannot be read: row 8 of .*a.tar",
@@ -608,7 +608,7 @@ def test_rows_that_cannot_be_read_are_named_while_it_trains(
 def test_many_damaged_images_end_it(tmp_path: Path) -> None:
     samples = [{"png": encoded(picture(i)) if i % 2 else b"nothing"} for i in range(400)]
     write_tar(tmp_path / "s" / "a.tar", samples)
-    stream = streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
+    stream = shard_streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
     with pytest.raises(ValueError, match="nine rows of ten"):
         stream[:]
 
@@ -617,7 +617,7 @@ def test_not_a_number_is_not_trained_on(tmp_path: Path) -> None:
     rows = [np.full(4, i, np.float32) for i in range(50)]
     rows[10][2] = np.nan
     write_tar(tmp_path / "s" / "a.tar", [{"npy": saved(r)} for r in rows])
-    stream = streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
+    stream = shard_streams.read_shards(str(tmp_path / "s"), {}).splits["all"]
     assert np.isfinite(stream[:]).all() and "NaN" in stream.unread()[1]
 
 
@@ -630,7 +630,8 @@ def test_a_shard_that_changes_while_it_is_read_ends_it(tmp_path: Path) -> None:
     file.write_bytes(content[:-512] + b"\1" * 512)
     os.utime(file, ns=(1, 1))
     with pytest.raises(
-        shards.Changed, match=r"part-0000.tar as it was when it was indexed; got one that changed"
+        shard_formats.Changed,
+        match=r"part-0000.tar as it was when it was indexed; got one that changed",
     ):
         list(run)
 
@@ -654,7 +655,7 @@ def test_what_was_trained_until_a_shard_changed_is_kept(tmp_path: Path) -> None:
                 if step.index == 30:
                     os.utime(folder / "part-0000.tar", ns=(1, 1))
 
-    with pytest.raises(shards.Changed):
+    with pytest.raises(shard_formats.Changed):
         change()
     done = job.training.index
     assert (

@@ -12,11 +12,11 @@ import warnings
 import numpy as np
 import pytest
 
-from vaestro.data import tables
+from vaestro.data import arrow
 from vaestro.data.kinds import infer_space
 from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
 from vaestro.frames import Frame
-from vaestro.spaces import LARGEST_COUNT, Kind, Space
+from vaestro.spaces import LARGEST_COUNT, Kind, restored_space
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -370,7 +370,7 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
         read(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]))
     with pytest.raises(ValueError, match=r"expected rows of data in t.parquet"):
         read(pa.table({"a": pa.array([], pa.int64())}))
-    monkeypatch.setattr(tables, "LARGEST_TEXT", 10**6)
+    monkeypatch.setattr(arrow, "LARGEST_TEXT", 10**6)
     with pytest.raises(ValueError, match=r"got text of up to 9,000 letters \(leave it out"):
         read(pa.table({"a": ["x" * 9000] * 40}))
     for junk in (b"", b"PAR1 and junk", b"PAR1" + bytes(100) + b"PAR1"):
@@ -819,7 +819,7 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
         there_and_back(frame, space),
         exact=[k for k, c in columns.items() if c.dtype.kind == "U"],
     )
-    restored = Space.restore(json.loads(json.dumps(space.scalars())), space.arrays())
+    restored = restored_space(json.loads(json.dumps(space.scalars())), space.arrays())
     assert np.array_equal(restored.inward(again), space.inward(frame))
     assert_equal(there_and_back(frame, restored), there_and_back(frame, space))
 

@@ -33,7 +33,7 @@ class Adversarial(TrainingObjective):
         super().__init__(elbo)
         self.discriminator, self.clip = nn.Linear(units, 1), clip
 
-    def updates(self, model: vs.model.LatentModel) -> list[Update]:
+    def updates(self, model: vs.models.LatentModel) -> list[Update]:
         return [
             Update("model", list(model.parameters()), self.model_loss),
             Update(
@@ -132,7 +132,7 @@ def test_several_updates_resume_to_the_bit(stop: int) -> None:
 
 def test_updates_without_parameters_or_of_one_name_are_refused() -> None:
     class Twice(TrainingObjective):
-        def updates(self, model: vs.model.LatentModel) -> list[Update]:
+        def updates(self, model: vs.models.LatentModel) -> list[Update]:
             return [Update("one", list(model.parameters()), vs.Objective()) for _ in range(2)]
 
     space = make_space(Kind.BINARY, (6,))

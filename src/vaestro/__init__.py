@@ -13,9 +13,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "spaces",
     "Space": "spaces",
-    "VAE": "model",
-    "Draws": "model",
-    "LatentModel": "model",
+    "VAE": "models",
+    "Draws": "models",
+    "LatentModel": "models",
     "Objective": "objectives",
     "Ramp": "objectives",
     "elbo": "objectives",
@@ -43,7 +43,7 @@ _MODULES = (
     "priors",
     "likelihoods",
     "networks",
-    "model",
+    "models",
     "gradients",
     "objectives",
     "optimizers",
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis, Finding
     from vaestro.evaluation import Estimate, evaluate
     from vaestro.loop import training
-    from vaestro.model import VAE, Draws, LatentModel
+    from vaestro.models import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
     from vaestro.prior_fitting import fit_prior

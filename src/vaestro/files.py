@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from vaestro.text import Spec, parse
+
 # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
 FORMAT = 2
 FORMAT_1 = (
@@ -31,14 +33,11 @@ def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
     start: `version=1` repeats that.
     """
     found = dict(options)
-    spec = found.get("likelihood")
-    if (
-        written < 2
-        and isinstance(spec, str)
-        and spec.partition(":")[0] in FORMAT_1
-        and "version=" not in spec
-    ):
-        found["likelihood"] = f"{spec}{',' if ':' in spec else ':'}version=1"
+    likelihood = found.get("likelihood")
+    if written < 2 and isinstance(likelihood, str):
+        name, options = parse(likelihood)
+        if name in FORMAT_1 and "version" not in options:
+            found["likelihood"] = str(Spec(name, options | {"version": 1}))
     return found
 
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from vaestro.densities import mean_over_ranks
 
 if TYPE_CHECKING:
-    from vaestro.model import Draws, LatentModel
+    from vaestro.models import Draws, LatentModel
 
 Bound = Callable[["Draws"], Tensor]
 
@@ -65,8 +65,7 @@ class Gradient(nn.Module, ABC):
                 f"expected gradient gumbel-softmax, straight-through or score for discrete "
                 f"latents; got {_named(self)}"
             )
-        held = getattr(getattr(model, "posterior", None), "scored_held", True)
-        if not held and (self.stop_q or not self.pathwise):
+        if not model.capabilities.scored_held and (self.stop_q or not self.pathwise):
             raise ValueError(
                 f"expected gradient pathwise for a posterior that is scored at its own draws "
                 f"alone; got {_named(self)}"

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from vaestro.data import Rows, tables
 from vaestro.data.columns import filled
-from vaestro.data.merging import merged
+from vaestro.data.layouts import layout_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
-from vaestro.model import LatentModel
-from vaestro.parts import nearest
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Kind, Space
+from vaestro.text import nearest
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means
 
@@ -552,7 +552,7 @@ def impute(
     if dtype == "float" and space.kind is Kind.BINARY:
         # beside observed values a probability is the expected value
         made = made * space.step + space.low
-    return made if own is None else merged(own, made)
+    return made if own is None else layout_of(own).merged(own, made)
 
 
 def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor | None:

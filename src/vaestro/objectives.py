@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vaestro.densities import log_mean_exp
 from vaestro.gradients import Bound, Gradient, Pathwise
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.penalties import Penalty, RateTerm
 from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch
@@ -343,11 +343,8 @@ class Objective(TrainingObjective):
         joint = Update("joint", parameters, self)
         if not self.aggressive:
             return [joint]
-        posterior = getattr(model, "posterior", None)
-        encoder = (
-            [] if posterior is None else [p for p in posterior.parameters() if p.requires_grad]
-        )
-        if not encoder or not getattr(posterior, "scored_anywhere", True):
+        encoder = model.encoder_parameters()
+        if not encoder or not model.capabilities.scored_anywhere:
             raise ValueError(
                 "expected one process and an encoder whose q is scored anywhere for aggressive "
                 "updates; got a posterior that is frozen or a flow"

@@ -8,19 +8,15 @@ space, a network, shapes) are supplied by `build`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-import re
-import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn as nn
-import yaml
 
 from vaestro import (
     gradients,
@@ -35,8 +31,10 @@ from vaestro import (
     schedules,
     sequences,
 )
-from vaestro.model import VAE
+from vaestro.models import VAE
+from vaestro.signatures import checked, options_of, required_options
 from vaestro.spaces import Kind, Space
+from vaestro.text import Spec, article, nearest, parse
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "likelihood": {
@@ -195,7 +193,7 @@ class Part:
         Raises:
             ValueError: one that it needs was not given.
         """
-        needed = _needed(self.constructor) - set(self.options) - set(kwargs)
+        needed = required_options(self.constructor) - set(self.options) - set(kwargs)
         if needed:
             raise ValueError(
                 f"expected {self.name}:{'=..., '.join(sorted(needed))}=...; got {self.name} "
@@ -204,97 +202,7 @@ class Part:
         return self.constructor(*args, **{**self.options, **kwargs})
 
     def __str__(self) -> str:
-        return self.name + (
-            ":" + ",".join(f"{k}={_written(v)}" for k, v in self.options.items())
-            if self.options
-            else ""
-        )
-
-
-def _written(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else str(value).removesuffix(".0")
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def parse_options(text: str, names: Collection[str] = ()) -> dict[str, Any]:
-    """Read `key=value,key=value` with values as in YAML. Between double quotes a comma is a letter.
-
-    Args:
-        text: the options.
-        names: keys whose values are names, which are kept as they are written: `split_names` reads
-            them.
-
-    Raises:
-        ValueError: a piece is not key=value, a key stands twice, or a quote is not closed.
-    """
-    options: dict[str, Any] = {}
-    if text.count('"') % 2:
-        raise ValueError(f"expected closed quotes in options; got {text!r}")
-    for piece in filter(None, _split(text, ",")):
-        key, equals, value = piece.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or not key.isidentifier():
-            raise ValueError(f"expected options as key=value,key=value; got {piece!r}")
-        if key in options:
-            raise ValueError(f"expected each option once; got {key} twice")
-        if key in names:
-            options[key] = value.strip()
-            continue
-        try:
-            # YAML reads 1e-3 as text; Python's float knows better.
-            options[key] = yaml.safe_load(value) if value else ""
-            if isinstance(options[key], str):
-                options[key] = float(value)
-        except ValueError:
-            pass
-        except yaml.YAMLError:
-            options[key] = value
-    return options
-
-
-def _split(text: str, at: str) -> list[str]:
-    """Split a text at a letter, but not between double quotes."""
-    return [
-        piece.replace("\0", at)
-        for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)
-    ]
-
-
-def split_names(text: str) -> list[str]:
-    """Read names joined by +, each as it is or in double quotes, within which "" is one: `a+"b, c"`
-    -> a and b, c."""
-    return [unquoted(piece) for piece in _split(text, "+")]
-
-
-def unquoted(name: str) -> str:
-    """Return a name without the double quotes that it may stand in."""
-    return name[1:-1].replace('""', '"') if re.fullmatch(r'"([^"]|"")*"', name) else name
-
-
-def quoted(name: str) -> str:
-    """Return a name as options take it, in double quotes where it needs them."""
-    return (
-        name
-        if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name)
-        else '"' + name.replace('"', '""') + '"'
-    )
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error of a library in a line."""
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """Say which names there are, the nearest one first."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 1, 0.4)
-    return f"{close[0]!r} (one of {', '.join(known)})" if close else f"one of {', '.join(known)}"
+        return str(Spec(self.name, dict(self.options)))
 
 
 def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = None) -> Part:
@@ -305,30 +213,26 @@ def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = 
             another type.
     """
     if not isinstance(spec, str) or not spec:
-        raise ValueError(f"expected the name of {_a(kind)}; got {spec!r}")
-    name, _, rest = spec.partition(":")
+        raise ValueError(f"expected the name of {article(kind)}; got {spec!r}")
     table = TABLE[kind] if table is None else table
+    name, options = parse(spec)
+    module, colon, attribute = name.partition(":")
     if name in table:
         constructor = table[name]
-    elif rest and "=" not in rest.split(":")[0]:
-        attribute, _, rest = rest.partition(":")
-        name, constructor = f"{name}:{attribute}", _imported(name, attribute)
+    elif colon and module in table:
+        raise ValueError(f"expected options of {module} as key=value; got {attribute!r}")
+    elif colon:
+        constructor = _imported(module, attribute)
     else:
-        raise ValueError(
-            f"expected {_a(kind)}: {nearest(name, table)}, or module:Class; got {name!r}"
-        )
-    options = parse_options(rest)
+        offer = nearest(name, table)
+        raise ValueError(f"expected {article(kind)}: {offer}, or module:Class; got {name!r}")
     known = options_of(constructor)
     for key, value in options.items():
         if key not in known:
             offer = nearest(key, known) if known else "none"
             raise ValueError(f"expected an option of {name}: {offer}; got {key!r}")
-        options[key] = checked(f"{name}:{key}", value, known[key][0])
+        options[key] = checked(f"{name}:{key}", value, known[key].hint)
     return Part(kind, name, constructor, options)
-
-
-def _a(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
 
 
 def _imported(module: str, attribute: str) -> Callable[..., Any]:
@@ -351,62 +255,6 @@ def _imported(module: str, attribute: str) -> Callable[..., Any]:
     return typing.cast("Callable[..., Any]", found)
 
 
-def _needed(constructor: Callable[..., Any]) -> set[str]:
-    """Return the keyword-only arguments that have no default."""
-    parameters = inspect.signature(constructor).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-
-
-def options_of(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the keyword-only arguments of a constructor as {name: (type, default)}."""
-    target = constructor.__init__ if inspect.isclass(constructor) else constructor  # type: ignore[misc]
-    hints = typing.get_type_hints(target)
-    return {
-        p.name: (hints.get(p.name, Any), None if p.default is p.empty else p.default)
-        for p in inspect.signature(target).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
-
-
-def checked(name: str, value: Any, hint: Any) -> Any:
-    """Return the value as the type that the signature asks for."""
-    choices = (
-        typing.get_args(hint)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType)
-        else (hint,)
-    )
-    words = []
-    for choice in choices:
-        if typing.get_origin(choice) is Literal:
-            if value in typing.get_args(choice):
-                return value
-            words += [repr(word) for word in typing.get_args(choice)]
-        elif choice is bool and isinstance(value, bool):
-            return value
-        elif (
-            choice is int
-            and isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and float(value).is_integer()
-        ):
-            return int(value)
-        elif choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        elif choice is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return str(value)
-        elif choice is type(None) and value in (None, "none"):
-            return None
-        elif choice is Any:
-            return value
-        if choice in (bool, int, float, str):
-            words.append(
-                {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[
-                    choice
-                ]
-            )
-    raise ValueError(f"expected {name} to be {' or '.join(words)}; got {value!r}")
-
-
 def catalogue(
     tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -418,7 +266,7 @@ def catalogue(
             {
                 "name": name,
                 "options": {key: default for key, (_, default) in options_of(constructor).items()},
-                "needed": sorted(_needed(constructor)),
+                "needed": sorted(required_options(constructor)),
                 "summary": (inspect.getdoc(constructor) or "").split("\n\n")[0].replace("\n", " "),
             }
             for name, constructor in table.items()

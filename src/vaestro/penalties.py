@@ -25,7 +25,7 @@ from vaestro.densities import (
     full_precision,
     mean_over_ranks,
 )
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
 

@@ -43,6 +43,7 @@ class Posterior(nn.Module, ABC):
     scored_anywhere: ClassVar[bool] = True
     # whether q can be scored at a draw with its parameters held, or with the draw held
     scored_held: ClassVar[bool] = True
+    limit: float = math.inf  # the log-variance lies in (-limit, limit)
     min_rate: float = 0.0  # nats of KL to the standard normal below which no unit falls
     how: ClassVar[str] = "mean and log-variance of q(z | x)"
 

@@ -18,7 +18,7 @@ from vaestro import latents
 from vaestro.data.writers import write_data, write_grid
 from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.parts import find
 from vaestro.runs import Job, Run
 

@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -71,85 +70,24 @@ from vaestro.files import FORMAT, current, read_config, read_lines, read_object
 from vaestro.frames import Frame
 from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import Objective, Schedule
+from vaestro.options import defaults, documented, dump_config, names, normalised, resumable
 from vaestro.parts import (
     build,
-    checked,
     default_gradient,
     default_likelihood,
     default_network,
     default_prior,
     find,
-    nearest,
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.spaces import Kind
+from vaestro.text import Spec, alternatives, as_number, parse
 from vaestro.transfer import spaces_of, stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
-MODEL_OPTIONS = ("latent", "likelihood", "posterior", "prior", "network", "encoder", "decoder")
-DEFAULTS: dict[str, Any] = {
-    "source": "mnist",
-    "latent": 32,
-    "likelihood": None,
-    "posterior": "normal",
-    "prior": None,
-    "network": None,
-    "encoder": None,
-    "decoder": None,
-    "condition": None,
-    "objective": "elbo",
-    "gradient": None,
-    "beta": 1.0,
-    "free_bits": None,
-    "capacity": None,
-    "penalty": None,
-    "aggressive": False,
-    "freeze": None,
-    "optimizer": "adamw",
-    "epochs": None,
-    "steps": None,
-    "minutes": None,
-    "batch": None,
-    "lr": None,
-    "seed": 0,
-    "ema": None,
-    "clip": None,
-    "patience": None,
-    "keep": "best",
-    "device": "auto",
-    "precision": "32",
-    "compile": "auto",
-    "init": None,
-    "workers": None,
-}
-TYPES: dict[str, Any] = {
-    **dict.fromkeys(("latent", "steps", "batch", "seed", "patience", "workers"), int),
-    **dict.fromkeys(("epochs", "minutes", "lr", "ema", "clip"), float),
-    **dict.fromkeys(
-        (
-            "source",
-            "likelihood",
-            "posterior",
-            "prior",
-            "network",
-            "encoder",
-            "decoder",
-            "objective",
-        ),
-        str,
-    ),
-    **dict.fromkeys(("gradient", "optimizer"), str),
-    **dict.fromkeys(("condition", "penalty", "freeze"), list),
-    "free_bits": float | str,
-    "capacity": str,
-    "aggressive": bool,
-    **dict.fromkeys(("device", "precision", "compile", "init", "keep"), str),
-    "beta": float | str,
-}
-ALIASES = {"batch_size": "batch", "latent_dim": "latent"}
 FILES = (
     "config.yaml",
     "config.json",
@@ -328,7 +266,7 @@ class Run:
             str(self.path), config, _trial(data), sum(p.numel() for p in model.parameters())
         )
         steps = int(config["steps"])
-        objective = make_objective(DEFAULTS | normalised(config))
+        objective = make_objective(defaults() | normalised(config))
         objective.plan(max(steps, 1), len(data.train) / config["batch"])
         some = data.train.take(min(len(data.train), 2)).fixed().batch(slice(0, 2), device)
         objective.prepare(model, some, len(data.train), config["batch"], config["seed"])
@@ -376,7 +314,7 @@ class Run:
             units=model.units,
             beta=objective.beta.value,
             extra=objective.terms,
-            autoregressive=getattr(getattr(model, "likelihood", None), "does_without", False),
+            autoregressive=model.capabilities.autoregressive,
             reads_latent=_reads_latent(model),
             failure=self.failure,
             notes=(
@@ -402,7 +340,7 @@ class Run:
         self, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
     ) -> Continuation | None:
         """Train a copy of the kept weights a little further."""
-        config = DEFAULTS | normalised(self.config)
+        config = defaults() | normalised(self.config)
         return continued(
             model,
             data.train,
@@ -432,7 +370,7 @@ class Run:
             tensors, _ = read_checkpoint(newest)
             last, first = (
                 copy.deepcopy(model),
-                untrained(model, data, DEFAULTS | normalised(self.config)),
+                untrained(model, data, defaults() | normalised(self.config)),
             )
             last.load_state_dict(
                 {
@@ -472,10 +410,10 @@ class Run:
         Raises:
             ValueError: the run has no weights yet, or what was asked for has no meaning.
         """
-        config = DEFAULTS | normalised(self.config)
+        config = defaults() | normalised(self.config)
         objective = make_objective(config)
         bound = (
-            ("elbo" if config["objective"].partition(":")[0] == "elbo" else "iwae")
+            ("elbo" if parse(config["objective"]).name == "elbo" else "iwae")
             if bound is None
             else bound
         )
@@ -657,31 +595,49 @@ def _estimate_line(estimate: Estimate) -> dict[str, Any]:
     return {**line, **ess, **estimate.details}
 
 
+@documented(lambda row: row.name != "source")
 def train(
-    source: Any = None, *, run: str | Path | None = None, force: bool = False, **options: Any
+    source: Any = None,
+    *,
+    run: str | Path | None = None,
+    force: bool = False,
+    config: str | Path | None = None,
+    recipe: str | None = None,
+    **options: Any,
 ) -> Run:
-    """Train a model and write a run's folder: what `vaestro train` calls.
+    """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
 
     Args:
         source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is
             stored with the run.
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
-        options: as on the command line: latent, likelihood, posterior, prior, network, encoder,
-            decoder, condition, objective, beta, optimizer, epochs, steps or minutes, batch, lr,
-            seed, ema, clip, patience, keep, device, precision, compile, workers, init, config.
+        config: a YAML file of options; options that are given override it.
+        recipe: a named set of options, such as "beta-tcvae:beta=6"; options that are given
+            override it.
+        {options}
 
     Raises:
-        ValueError: something that was asked for is impossible; nothing was written.
-        Diverged: training failed; the weights from before are kept.
+        ValueError: the options are invalid; nothing was written.
+        Diverged: training failed; the weights before the failure are kept.
         KeyboardInterrupt: after the state has been saved.
     """
-    return _run_through(Job.new(source, run=run, force=force, **options))
+    return _run_through(
+        Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
+    )
 
 
+@documented(lambda row: row.resumable)
 def resume(run: str | Path, **options: Any) -> Run:
-    """Go on with a stopped run as if it had not stopped; epochs, steps, device and workers may be
-    changed."""
+    """Continue a stopped run and return it. The result is the same as without the stop.
+
+    Args:
+        run: the run's folder.
+        {options}
+
+    Raises:
+        ValueError: it is not a run's folder, or the options are invalid.
+    """
     return _run_through(Job.resumed(run, **options))
 
 
@@ -731,6 +687,7 @@ class Job(Iterator[Step]):
         run: str | Path | None = None,
         force: bool = False,
         config: str | Path | None = None,
+        recipe: str | None = None,
         dry: bool = False,
         progress: Progress | None = None,
         **options: Any,
@@ -745,7 +702,6 @@ class Job(Iterator[Step]):
         given = {k: v for k, v in options.items() if v is not None}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
-        recipe = given.pop("recipe", None)
         asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
         asked = normalised(asked)
@@ -758,7 +714,7 @@ class Job(Iterator[Step]):
             origin = Origin(asked["init"], model.space, model.given)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
-        asked = DEFAULTS | asked
+        asked = defaults() | asked
         data = load(
             source if held else asked["source"],
             condition=asked["condition"] or (),
@@ -821,16 +777,15 @@ class Job(Iterator[Step]):
         """
         opened = Run(run)
         options = {k: v for k, v in options.items() if v is not None}
-        other = [k for k in options if k not in ("epochs", "steps", "device", "workers")]
+        other = [k for k in options if k not in resumable()]
         if other:
             raise ValueError(
-                f"expected only epochs, steps, device or workers beside resume; got "
-                f"{', '.join(other)}"
+                f"expected only {alternatives(resumable())} with resume; got {', '.join(other)}"
             )
         asked = normalised(opened.config)
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
-        asked = DEFAULTS | asked | normalised(options)
+        asked = defaults() | asked | normalised(options)
         origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
             start = _start(asked["init"])
@@ -1012,32 +967,12 @@ def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, 
     objective = make_objective(asked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        model = build(data.space, given=data.given, **{k: asked[k] for k in MODEL_OPTIONS})
+        model = build(data.space, given=data.given, **{k: asked[k] for k in names("model")})
     made = training(
         model,
         objective,
         data,
-        **{
-            k: asked[k]
-            for k in (
-                "epochs",
-                "steps",
-                "minutes",
-                "batch",
-                "lr",
-                "optimizer",
-                "clip",
-                "ema",
-                "seed",
-                "patience",
-                "keep",
-                "device",
-                "precision",
-                "compile",
-            )
-        },
-        freeze=asked["freeze"] or (),
-        workers=asked["workers"],
+        **{name: asked[name] for name in names("training") if asked[name] is not None},
     )
     resolved = dict(asked) | {
         "source": data.source,
@@ -1066,7 +1001,7 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> Late
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
-        first = build(model.space, given=model.given, **{k: config[k] for k in MODEL_OPTIONS}).to(
+        first = build(model.space, given=model.given, **{k: config[k] for k in names("model")}).to(
             device
         )
     if first.start_rows:
@@ -1090,7 +1025,7 @@ def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
     opened = Run(run)
     model = opened.model()
     config = opened.config
-    return model, {k: config[k] for k in MODEL_OPTIONS if config.get(k) is not None}
+    return model, {k: config[k] for k in names("model") if config.get(k) is not None}
 
 
 def _trial(data: Data) -> Trial | None:
@@ -1100,7 +1035,7 @@ def _trial(data: Data) -> Trial | None:
         return None
 
     def weights(config: Mapping[str, Any]) -> int:
-        asked = DEFAULTS | normalised({k: v for k, v in config.items() if v is not None})
+        asked = defaults() | normalised({k: v for k, v in config.items() if v is not None})
         return sum(p.numel() for p in _prepare(data, asked)[0].model.parameters())
 
     return weights
@@ -1143,14 +1078,12 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
         return find("capacity", f"capacity:{most}", {"capacity": Capacity})()  # type: ignore[no-any-return]
     if bits is None:
         return None
-    number, _, options = str(bits).partition(":")
-    try:
-        nats = float(number)
-    except ValueError:
-        raise ValueError(
-            f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}"
-        ) from None
-    return find("free bits", f"free-bits:{options}", {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
+    number, options = parse(str(bits))
+    nats = as_number(number)
+    if nats is None:
+        raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}")
+    spec = str(Spec("free-bits", options))
+    return find("free bits", spec, {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -1191,57 +1124,11 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def normalised(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by their own names and of their own types, as a person writes them in YAML or
-    Python.
-
-    Raises:
-        ValueError: an option is unknown, or of another type.
-    """
-    found = {}
-    for key, value in options.items():
-        key = ALIASES.get(key, key)
-        value = str(value) if isinstance(value, Path) else value
-        if key not in TYPES:
-            raise ValueError(f"expected an option of training: {nearest(key, TYPES)}; got {key!r}")
-        hint = TYPES[key]
-        if hint is list:
-            found[key] = _names(key, value)
-            continue
-        if key == "compile" and isinstance(value, bool):
-            value = "on" if value else "off"  # YAML reads on and off as truth values
-        if isinstance(value, str) and hint in (int, float):
-            with suppress(ValueError):
-                value = float(value)  # YAML reads 1e-3 as text
-        found[key] = checked(key, value, hint)
-    return found
-
-
-def _names(key: str, value: Any) -> list[str] | None:
-    """Return names that were given as one text or as a list."""
-    names = [value] if isinstance(value, str) else value
-    if names is not None and (
-        not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names)
-    ):
-        raise ValueError(f"expected {key} to be a name or a list of names; got {value!r}")
-    return list(names) if names else None
-
-
-def dump_config(config: Mapping[str, Any]) -> str:
-    """Return options as YAML; what was left open is left out."""
-    shown = {k: v for k, v in config.items() if v is not None}
-    return yaml.safe_dump(
-        shown | {"vaestro": vaestro.__version__, "format": FORMAT},
-        sort_keys=False,
-        default_flow_style=False,
-    )
-
-
 def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "vaestro": vaestro.__version__,
         "format": FORMAT,
-        "model": {k: config[k] for k in MODEL_OPTIONS if config[k] is not None},
+        "model": {k: config[k] for k in names("model") if config[k] is not None},
         "space": model.space.scalars(),
         "given": None if model.given is None else model.given.scalars(),
     }
@@ -1282,7 +1169,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
 
 def _reads_latent(model: LatentModel) -> bool:
     """Tell whether the decoder sees the latent at all."""
-    return getattr(getattr(model, "likelihood", None), "reads_latent", True)
+    return model.capabilities.reads_latent
 
 
 def _write_text(path: Path, text: str) -> None:

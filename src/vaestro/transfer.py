@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from vaestro.data.matching import Origin
 from vaestro.loop import Training
-from vaestro.model import LatentModel
-from vaestro.parts import find, options_of
-from vaestro.spaces import Space
+from vaestro.models import LatentModel
+from vaestro.parts import find
+from vaestro.signatures import options_of
+from vaestro.spaces import Space, restored_space
 
 PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")
 OF_PART = {
@@ -138,8 +139,9 @@ def spaces_of(
     """Return the spaces of data and of conditions that config.json describes, from the arrays of
     model.safetensors."""
     given = config.get("given")
-    space = Space.restore(config["space"], {k.removeprefix("space."): v for k, v in arrays.items()})
-    return space, None if given is None else Space.restore(given, {})
+    fitted = {k.removeprefix("space."): v for k, v in arrays.items()}
+    space = restored_space(config["space"], fitted)
+    return space, None if given is None else restored_space(given, {})
 
 
 def _named(options: Mapping[str, Any], name: str) -> Any:

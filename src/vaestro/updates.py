@@ -19,7 +19,7 @@ from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.spaces import Batch
 
 if TYPE_CHECKING:
-    from vaestro.model import LatentModel
+    from vaestro.models import LatentModel
     from vaestro.objectives import Loss
 
 

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vaestro.text import duration
+
 if TYPE_CHECKING:
     from vaestro.diagnosis import Unit
     from vaestro.loop import Record
@@ -83,16 +85,6 @@ class Console:
 
 
 console = Console()
-
-
-def duration(seconds: float) -> str:
-    """Say a time in words: 42 s, 3 min 20 s, 2 h 5 min."""
-    seconds = round(seconds)
-    if seconds < 90:
-        return f"{seconds} s"
-    if seconds < 5400:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def line(record: Record, steps: int) -> str:

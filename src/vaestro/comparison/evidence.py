@@ -1,5 +1,4 @@
-"""Read what is known of log p(x) of each datum: a run's evaluation, or an exact value brought
-along."""
+"""Read log p(x) per datum from the evaluation of a run: bounds, and what they were measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import math
 import shlex
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,8 @@ from typing import Any
 import numpy as np
 
 from vaestro.evaluation.records import mean_and_error
-from vaestro.parts import nearest, parse_options
 from vaestro.runs import Run
 
-MEASURES = ("counting", "lebesgue", "mixed")
-UNITS = {"nats": 1.0, "bits": math.log(2)}
-ARRAYS = ("log_px", "unit", "measure", "given", "data_sha256")
-OPTIONS = ("unit", "measure", "given")
 DAMAGE = (
     OSError,
     EOFError,
@@ -37,19 +31,23 @@ DAMAGE = (
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """Hold what one method says about log p(x) of each datum.
+    """An estimate of log p(x) of each datum by one method.
 
     Args:
         method: elbo, iwae, ais or exact.
         side: "lower" or "exact".
-        nats: (N,) float64, NaN where it was not computed.
-        k: draws or chains for each datum, if known.
-        temperatures: of annealing, if known.
-        bits_per_dim: None for densities, or where the number of cells is not known.
-        gap: an upper bound on the method's mean gap in nats, its standard error, and the number of
-            simulated data.
-        annealing: its schedule, start and leapfrog steps, each None if unknown.
-        per: what the bits are for each of: dim, or token of a text.
+        nats: (N,) float64; NaN for data without an estimate.
+        k: number of draws or chains per datum; None if unknown.
+        temperatures: number of annealing temperatures; None if unknown.
+        bits_per_dim: None for densities, or if the number of cells is unknown.
+        gap: upper bound on the mean gap of the method in nats, its standard error, and the number
+            of simulated data.
+        annealing: schedule, start and number of leapfrog steps, each None if unknown.
+        per: unit of `bits_per_dim`: "dim", or "token" for text data.
+
+    >>> bound = Bound("iwae", "lower", np.array([-90.0, -92.0, np.nan]), k=500)
+    >>> bound.label, bound.n, bound.mean()
+    ('IWAE_500', 2, (-91.0, 1.0))
     """
 
     method: str
@@ -64,15 +62,15 @@ class Bound:
 
     @property
     def label(self) -> str:
-        """Name the method with what makes it tight: ELBO, IWAE_500, AIS_1000, exact."""
+        """Return the method with its number of draws or temperatures: ELBO, IWAE_500, AIS_1000."""
         number = {"iwae": self.k, "ais": self.temperatures}.get(self.method)
         name = self.method if self.side == "exact" else self.method.upper()
         return name if number is None else f"{name}_{number}"
 
     @property
     def tightness(self) -> tuple[Any, ...]:
-        """Return what two bounds must share to be equally tight by construction; draws do not
-        tighten an ELBO."""
+        """Return the settings that determine the tightness of a bound. The number of draws does not
+        affect the tightness of an ELBO."""
         return (
             self.method,
             None if self.method == "elbo" else self.k,
@@ -81,44 +79,49 @@ class Bound:
         )
 
     @property
-    def there(self) -> np.ndarray:
-        """Tell for which data it was computed, (N,) bool."""
+    def mask(self) -> np.ndarray:
+        """Return which data have an estimate, (N,) bool."""
         return ~np.isnan(self.nats)
 
     @property
     def n(self) -> int:
-        """Count the data that it covers."""
-        return int(self.there.sum())
+        """Return the number of data that have an estimate."""
+        return int(self.mask.sum())
 
     def mean(self) -> tuple[float, float]:
-        """Return the mean over the data that it covers and its standard error, in nats."""
-        return mean_and_error(self.nats[self.there])
+        """Return the mean over the data that have an estimate, and its standard error, in nats."""
+        return mean_and_error(self.nats[self.mask])
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Hold a run's, or an exact set's, bounds on log p(x), and what they were measured on.
+    """The bounds on log p(x) of a run or of an exact set, and the data they were measured on.
 
     Args:
-        name: the shortest path that tells the runs apart, or the name of the exact set.
-        path: the folder or file.
-        bounds: each covers one datum at least.
-        split: train, valid, test or all; empty where unknown.
-        n: data of the evaluation.
-        sha256: hash of the data, of which are observed, and of the conditions; empty if unknown.
-        source: of the data; empty where unknown.
-        space: what the data are, in words; empty where unknown.
+        name: shortest path that is unique among the runs, or the name of the exact set.
+        path: folder or file.
+        bounds: one or more, each with an estimate for at least one datum.
+        split: train, valid, test or all; empty if unknown.
+        n: number of data in the evaluation.
+        sha256: hash of the data, the observed mask and the conditions; empty if unknown.
+        source: source of the data; empty if unknown.
+        space: description of the data space; empty if unknown.
         measure: counting, lebesgue or mixed.
-        given: what p(x) is conditioned on.
-        masked: whether some cells are left out; None where unknown.
+        given: names of the conditions of p(x).
+        masked: whether some cells are missing; None if unknown.
         datum: (N,) a projection of each datum in the user's units, or None.
-        warnings: of the evaluation.
-        exact: whether it is a file of exact values that was brought along.
-        alike: whether the simulated data that gaps were measured on are like the data.
-        own: whether the data are of the run's own source.
-        stale: whether the evaluation is of earlier weights than the run has now.
-        index: places of the data among all of the split, (N,), rising; None where unknown.
-        seed: by which they were drawn.
+        warnings: warnings of the evaluation.
+        exact: whether the row is a file of exact values.
+        alike: whether the simulated data, on which gaps are measured, are like the data.
+        own_source: whether the data are those of the run's own source.
+        stale: whether the evaluation used earlier weights than the run has now.
+        index: (N,) increasing indices of the rows in the split; None if unknown.
+        seed: seed with which the rows were drawn.
+
+    >>> bound = Bound("exact", "exact", np.array([-1.0, -2.0]))
+    >>> row = Row("o", Path("o.npz"), (bound,), "test", 2, "", "", "", "counting", ("digit",))
+    >>> row.of, row.headline.label
+    ('p(x | digit)', 'exact')
     """
 
     name: str
@@ -136,36 +139,33 @@ class Row:
     warnings: tuple[str, ...] = ()
     exact: bool = False
     alike: bool = True
-    own: bool = True
+    own_source: bool = True
     stale: bool = False
     index: np.ndarray | None = None
     seed: int = 0
 
     @property
     def seed_option(self) -> str:
-        """Write the option that draws the same rows again; nothing for the default."""
+        """Return the option that draws the same rows again; empty for the default seed."""
         return f" --seed {self.seed}" if self.seed else ""
 
     @property
     def headline(self) -> Bound:
-        """Return the bound that covers most data, of those an exact one, and of those the
-        highest."""
+        """Return the bound that covers the most data. Ties: an exact one, then the highest."""
         return max(self.bounds, key=lambda b: (b.n, b.side == "exact", b.mean()[0]))
 
     @property
     def tighter(self) -> Bound | None:
-        """Return a higher bound than the headline that covers fewer data, judged on those."""
+        """Return the highest bound that has fewer data than the headline and is higher on them."""
         top = self.headline
         if top.side == "exact":
             return None
-        others = [
-            b for b in self.bounds if b.n < top.n and b.mean()[0] > np.mean(top.nats[b.there])
-        ]
+        others = [b for b in self.bounds if b.n < top.n and b.mean()[0] > np.mean(top.nats[b.mask])]
         return max(others, key=lambda b: b.mean()[0], default=None)
 
     @property
     def of(self) -> str:
-        """Write the probability that is bounded: p(x), or p(x | digit)."""
+        """Return the bounded probability: p(x), or p(x | digit)."""
         return f"p(x | {', '.join(self.given)})" if self.given else "p(x)"
 
     @property
@@ -175,8 +175,12 @@ class Row:
 
 
 def interval(bound: Bound) -> tuple[float, float, float] | None:
-    """Return lower end, upper end and the upper's standard error in nats, if the gap was measured:
-    [L, L + gap]."""
+    """Return the interval [L, L + gap] in nats and the standard error of its upper end; None if the
+    gap was not measured.
+
+    >>> interval(Bound("elbo", "lower", np.array([-4.0, -2.0]), gap=(0.5, 0.0, 9)))
+    (-3.0, -2.5, 1.0)
+    """
     if bound.gap is None:
         return None
     mean, error = bound.mean()
@@ -184,11 +188,14 @@ def interval(bound: Bound) -> tuple[float, float, float] | None:
 
 
 def read_run(opened: Run, name: str) -> Row:
-    """Read a run's evaluation.
+    """Read the evaluation of a run.
 
     Raises:
-        ValueError: there is none or none with a bound, or its files are damaged or not of one
-            evaluation.
+        ValueError: there is no evaluation, it has no bound, or its files are damaged or belong to
+            different evaluations.
+
+    >>> read_run(Run("runs/wide"), "wide").headline.label  # doctest: +SKIP
+    'IWAE_500'
     """
     command = f"vaestro evaluate {shlex.quote(str(opened.path))}"
     file, arrays_file = opened.path / "evaluation.json", opened.path / "evaluation.npz"
@@ -203,42 +210,81 @@ def read_run(opened: Run, name: str) -> Row:
             f"{opened.path} without it"
         )
     try:
-        result: Any = opened.evaluation
-        n, sha256 = int(result["n"]), str(result["data_sha256"])
-        lines = [
-            e
-            for e in result["estimates"]
-            if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")
-        ]
-        measure = str(lines[0]["measure"]) if lines else ""
-        # Only what bounds the same thing: a density's evaluation may carry the bound for the
-        # discrete data beside it.
-        announced = [_announced(e) for e in lines if e["measure"] == measure]
-        means = [float(e["mean"]) for e in lines if e["measure"] == measure]
-        split, warnings = str(result["split"]), tuple(str(w) for w in result.get("warnings") or ())
-        masked, seed = result.get("masked"), int(result.get("seed") or 0)
-        alike = all(e.get("alike", True) for e in result["estimates"])
-        hashed = result.get("weights_sha256")
+        row, entries = _row(opened, name)
     except (*DAMAGE, json.JSONDecodeError) as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(
             f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}"
         ) from error
-    if not lines:
+    if not entries:
         raise ValueError(
             f"expected a run with a bound ({command}); got {opened.path}, whose evaluation has none"
         )
-    stale = (
-        hashed is not None
-        and (opened.path / "model.safetensors").exists()
-        and hashed != opened.weights_sha256()
+    if row.stale:
+        warning = f"its evaluation is of earlier weights ({command} measures these)"
+        row = replace(row, warnings=(*row.warnings, warning))
+    arrays = read_arrays(arrays_file, f"; {command} writes it anew")
+    bounds = tuple(_with_values(entries, arrays, row.n, file, command))
+    if not bounds:
+        raise ValueError(
+            f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)"
+        )
+    datum, index = (
+        None if (a := arrays.get(key)) is None or a.shape != (row.n,) else a
+        for key in ("datum", "index")
     )
-    if stale:
-        warnings += (f"its evaluation is of earlier weights ({command} measures these)",)
-    given = _given(result, lines[0], opened)
-    arrays = _arrays(arrays_file, f"; {command} writes it anew")
-    bounds = []
-    for bound, mean in zip(announced, means, strict=True):
+    datum = None if datum is None or datum.dtype.kind != "f" else datum
+    return replace(row, bounds=bounds, datum=datum, index=index)
+
+
+def _row(opened: Run, name: str) -> tuple[Row, list[tuple[Bound, float]]]:
+    """Return what evaluation.json contains: the row without values, and each bound with its
+    mean."""
+    result: Any = opened.evaluation
+    lines = [
+        e
+        for e in result["estimates"]
+        if e.get("on", "data") == "data" and e["side"] in ("lower", "exact")
+    ]
+    measure = str(lines[0]["measure"]) if lines else ""
+    # The evaluation of a density may also contain the bound for the discrete data.
+    entries = [(_bound(e), float(e["mean"])) for e in lines if e["measure"] == measure]
+    masked, source = result.get("masked"), str(result.get("source", ""))
+    evaluated, weights = result.get("weights_sha256"), opened.path / "model.safetensors"
+    row = Row(
+        name,
+        opened.path,
+        (),
+        str(result["split"]),
+        int(result["n"]),
+        str(result["data_sha256"]),
+        source,
+        str(result.get("space", "")),
+        measure,
+        _given(result, lines[0], opened) if lines else (),
+        None if masked is None else bool(masked),
+        warnings=tuple(str(w) for w in result.get("warnings") or ()),
+        alike=all(e.get("alike", True) for e in result["estimates"]),
+        own_source=source in ("", str(opened.config.get("source", ""))),
+        stale=evaluated is not None and weights.exists() and evaluated != opened.weights_sha256(),
+        seed=int(result.get("seed") or 0),
+    )
+    return row, entries
+
+
+def _with_values(
+    entries: Sequence[tuple[Bound, float]],
+    arrays: Mapping[str, np.ndarray],
+    n: int,
+    file: Path,
+    command: str,
+) -> Iterator[Bound]:
+    """Yield each bound with its values and its gap.
+
+    Raises:
+        ValueError: the values do not agree with evaluation.json.
+    """
+    for bound, mean in entries:
         nats = arrays.get(bound.method)
         if nats is None:
             continue
@@ -247,140 +293,29 @@ def read_run(opened: Run, name: str) -> Row:
                 f"expected {file} and evaluation.npz of one evaluation; got others for "
                 f"{bound.method} ({command})"
             )
-        bounds.append(replace(bound, nats=nats.astype(np.float64), gap=_gap(arrays, bound.method)))
-    if not bounds:
-        raise ValueError(
-            f"expected estimates of each datum in {arrays_file}; got none ({command} writes them)"
-        )
-    datum, index = arrays.get("datum"), arrays.get("index")
-    source = str(result.get("source", ""))
-    own = source in ("", str(opened.config.get("source", "")))
-    return Row(
-        name,
-        opened.path,
-        tuple(bounds),
-        split,
-        n,
-        sha256,
-        source,
-        str(result.get("space", "")),
-        measure,
-        given,
-        None if masked is None else bool(masked),
-        datum if datum is not None and datum.shape == (n,) and datum.dtype.kind == "f" else None,
-        warnings,
-        alike=alike,
-        own=own,
-        stale=stale,
-        index=index if index is not None and index.shape == (n,) else None,
-        seed=seed,
-    )
-
-
-def read_exact(name: str, spec: str | Path) -> Row:
-    """Read exact values: an .npz with an array log_px (N,), and options after a colon.
-
-    Args:
-        name: of the row.
-        spec: FILE.npz, or FILE.npz:unit=bits,measure=counting,given=digit. The file may hold
-            `unit`, `measure`, `given` and `data_sha256` as text. Unit nats or bits (of the whole
-            datum), by default nats; conditions as NAME+NAME.
-
-    Raises:
-        ValueError: no measure is stated, or the file is not such a file.
-    """
-    text = str(spec)
-    file, colon, rest = text.rpartition(":")
-    if not colon or "=" not in rest or Path(text).exists():
-        file, rest = text, ""
-    options = parse_options(rest)
-    for key in options:
-        if key not in OPTIONS:
-            raise ValueError(
-                f"expected an option of exact values: {nearest(key, OPTIONS)}; got {key!r}"
-            )
-    path = Path(file).expanduser()
-    if path.suffix != ".npz":
-        raise ValueError(f"expected exact values in an .npz file with an array log_px; got {file}")
-    if not path.is_file():
-        raise ValueError(f"expected a file of exact values; got {file}, which does not exist")
-    arrays = _arrays(path)
-    for key in arrays:
-        if key not in ARRAYS:
-            raise ValueError(f"expected arrays among {', '.join(ARRAYS)} in {file}; got {key!r}")
-    if "log_px" not in arrays:
-        raise ValueError(f"expected an array log_px in {file}; got {', '.join(arrays) or 'none'}")
-    texts = {
-        key: str(array.item()) if array.size == 1 else ""
-        for key, array in arrays.items()
-        if key != "log_px"
-    }
-    for key, value in options.items():
-        if texts.setdefault(key, str(value)) != str(value):
-            raise ValueError(
-                f"expected one {key} for {file}; got {value!r} as an option and {texts[key]!r} "
-                f"in the file"
-            )
-    unit, measure = texts.get("unit", "nats"), texts.get("measure")
-    if unit not in UNITS:
-        raise ValueError(f"expected unit to be one of {', '.join(UNITS)} for {file}; got {unit!r}")
-    if measure is None:
-        raise ValueError(
-            f"expected the measure of {file}, as {file}:measure=counting (probabilities) or "
-            f"measure=lebesgue; got none"
-        )
-    if measure not in MEASURES:
-        raise ValueError(
-            f"expected measure to be one of {', '.join(MEASURES)} for {file}; got {measure!r}"
-        )
-    log_px = arrays["log_px"]
-    if log_px.ndim != 1 or not len(log_px) or log_px.dtype.kind not in "fiu":
-        raise ValueError(
-            f"expected log_px to be numbers (N,) in {file}; got {log_px.dtype} of shape "
-            f"{log_px.shape}"
-        )
-    if not np.isfinite(log_px).all():
-        raise ValueError(
-            f"expected finite numbers in log_px of {file}; got "
-            f"{int((~np.isfinite(log_px)).sum())} NaN or infinite"
-        )
-    if measure == "counting" and (log_px > 0).any():
-        raise ValueError(
-            f"expected logs of probabilities, 0 or less, in {file}; got {log_px.max():g} "
-            f"(measure=lebesgue for densities)"
-        )
-    nats = log_px.astype(np.float64) * UNITS[unit]
-    given = tuple(filter(None, texts.get("given", "").split("+")))
-    return Row(
-        name,
-        path,
-        (Bound("exact", "exact", nats),),
-        "",
-        len(nats),
-        texts.get("data_sha256", ""),
-        "",
-        "",
-        measure,
-        given,
-        exact=True,
-    )
+        yield replace(bound, nats=nats.astype(np.float64), gap=_gap(arrays, bound.method))
 
 
 def names(paths: list[Path]) -> list[str]:
-    """Name paths by as few of their last parts as tell them apart."""
+    """Return the shortest suffix of each path that is unique.
+
+    >>> names([Path("/runs/a/x"), Path("/runs/b/x"), Path("/runs/b/y")])
+    ['a/x', 'b/x', 'y']
+    """
     parts = [p.resolve().parts for p in paths]
 
-    def name(own: tuple[str, ...]) -> str:
-        others = [p for p in parts if p != own]
-        for k in range(1, len(own)):
-            if all(p[-k:] != own[-k:] for p in others):
-                return "/".join(own[-k:])
-        return str(Path(*own))
+    def name(path: tuple[str, ...]) -> str:
+        others = [p for p in parts if p != path]
+        for k in range(1, len(path)):
+            if all(p[-k:] != path[-k:] for p in others):
+                return "/".join(path[-k:])
+        return str(Path(*path))
 
     return [name(p) for p in parts]
 
 
-def _announced(line: Mapping[str, Any]) -> Bound:
+def _bound(line: Mapping[str, Any]) -> Bound:
+    """Return the bound that an entry of evaluation.json describes, without its values."""
     k, temperatures = (
         None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures")
     )
@@ -403,11 +338,20 @@ def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> t
     for place in (result, line):
         if "given" in place:
             return tuple(str(g) for g in place["given"] or ())
-    # Evaluations of version 0.1.0 did not say; a run always conditions on what it was trained with.
+    # Version 0.1.0 did not store the conditions. They are those that the run was trained with.
     return tuple(opened.config.get("condition") or ())
 
 
-def _arrays(path: Path, remedy: str = "") -> dict[str, np.ndarray]:
+def read_arrays(path: Path, remedy: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file by name.
+
+    Raises:
+        ValueError: the file is damaged.
+
+    >>> np.savez("x.npz", log_px=[-1.0])
+    >>> read_arrays(Path("x.npz"))
+    {'log_px': array([-1.])}
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -418,8 +362,8 @@ def _arrays(path: Path, remedy: str = "") -> dict[str, np.ndarray]:
 
 
 def _agrees(nats: np.ndarray, mean: float) -> bool:
-    there = nats[~np.isnan(nats)]
-    return len(there) > 0 and bool(np.isclose(there.mean(), mean, rtol=1e-6, atol=1e-4))
+    estimated = nats[~np.isnan(nats)]
+    return len(estimated) > 0 and bool(np.isclose(estimated.mean(), mean, rtol=1e-6, atol=1e-4))
 
 
 def _gap(arrays: Mapping[str, np.ndarray], method: str) -> tuple[float, float, int] | None:
@@ -428,7 +372,7 @@ def _gap(arrays: Mapping[str, np.ndarray], method: str) -> tuple[float, float, i
         return None
     with np.errstate(invalid="ignore"):
         differences = upper.astype(np.float64) - lower.astype(np.float64)
-    # Without those that are not finite, the rest would bound the gap of the rest alone.
+    # The finite differences alone would bound only the gap of their own data.
     if len(differences) < 2 or not np.isfinite(differences).all():
         return None
     return *mean_and_error(differences), len(differences)

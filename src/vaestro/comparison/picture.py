@@ -1,4 +1,4 @@
-"""Draw a comparison as a picture of intervals, one panel for each group."""
+"""Draw a comparison as a picture of intervals, with one panel per group."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from vaestro.drawing import PALE, RULE, Pen, picture
 WIDTH, LEFT, RIGHT, MARGIN, LINE, HEAD, AXIS = 1200, 250, 290, 24, 38, 40, 42
 COLOURS = {"lower": "#1f5fa8", "interval": "#1f5fa8", "exact": "#b3541e"}
 LEGEND = (
-    ("lower", "a lower bound: the truth lies to its right"),
-    ("interval", "from a bound to the bound with its gap, as measured on simulated data"),
+    ("lower", "a lower bound: the true value is to its right"),
+    ("interval", "from a lower bound to the bound plus its gap, measured on simulated data"),
     ("exact", "an exact value"),
 )
 WHISKER = (
-    "+- one standard error of each mean over data. Differences are paired over data, and "
-    "surer than these look"
+    "+- one standard error of each mean over data. Differences are paired over data and have "
+    "smaller errors"
 )
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Write a comparison as a .png, 1,200 pixels wide: names, intervals over an axis in nats,
-    numbers, and a legend in words."""
+    """Write a comparison as a .png of 1,200 pixels width: names, intervals over an axis in nats,
+    numbers and a legend.
+
+    >>> from vaestro.comparison.ranking import Comparison
+    >>> draw(Comparison((), (), (), ()), Path("empty.png"))
+    >>> Path("empty.png").exists()
+    True
+    """
     panels = [(g, extent([r.headline for r in g.rows])) for g in comparison.groups]
     height = (
         MARGIN
@@ -55,8 +61,8 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def _mark(pen: Pen, kind: str, low: float, high: float, y: float) -> None:
-    """Draw a bound from low on: a point with an open arrow, brackets from low to high, or a diamond
-    at low."""
+    """Draw a point with an arrow at `low` ("lower"), brackets from `low` to `high` ("interval"), or
+    a diamond at `low` ("exact")."""
     colour = COLOURS[kind]
     if kind == "exact":
         corners = [(low, y - 7), (low + 7, y), (low, y + 7), (low - 7, y)]
@@ -77,7 +83,7 @@ def _mark(pen: Pen, kind: str, low: float, high: float, y: float) -> None:
 
 
 def _whisker(pen: Pen, low: float, high: float, y: float) -> None:
-    """Draw a standard error."""
+    """Draw the ends of a standard error."""
     if high - low > 1:
         pen.line([(low, y), (high, y)], PALE, 1)
         for x in (low, high):
@@ -100,10 +106,10 @@ def _panel(pen: Pen, rows: Sequence[Row], span: tuple[float, float] | None, top:
         bound = row.headline
         mean, error = bound.mean()
         pen.text(MARGIN, y - 9, pen.fitting(row.name, 15, LEFT - MARGIN - 16), 15)
-        said = f"{SIGN[bound.side].strip()} {number(mean, error)}  {bound.label}" + (
+        text = f"{SIGN[bound.side].strip()} {number(mean, error)}  {bound.label}" + (
             f" on {bound.n:,}" if bound.n < row.n else ""
         )
-        pen.text(last + 14, y - 8, pen.fitting(said, 13, RIGHT - MARGIN - 14), 13)
+        pen.text(last + 14, y - 8, pen.fitting(text, 13, RIGHT - MARGIN - 14), 13)
         if span is None or not math.isfinite(mean):
             continue
         low, high = span
@@ -115,7 +121,7 @@ def _panel(pen: Pen, rows: Sequence[Row], span: tuple[float, float] | None, top:
 
         end = mean if ends is None else ends[1]
         kind = bound.side if ends is None else "interval"
-        # Beside the line, so that neither an arrow nor an interval hides it.
+        # Above and below the line, so that neither an arrow nor an interval hides them.
         _whisker(pen, across(mean - error), across(mean + error), y + 10)
         if ends is not None:
             _whisker(pen, across(end - ends[2]), across(end + ends[2]), y - 10)

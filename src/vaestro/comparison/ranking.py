@@ -1,4 +1,4 @@
-"""Group what may stand in one ranking, take paired differences, and say what follows from each."""
+"""Group rows that may be ranked together, and rank them by their paired differences."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.comparison.evidence import Row, interval, names, read_exact, read_run
+from vaestro.comparison.evidence import Row, interval, names, read_run
+from vaestro.comparison.exact import read_exact
 from vaestro.comparison.pairs import Pair, decided
 from vaestro.comparison.significance import LEVEL
 from vaestro.comparison.words import group_title, listing
 from vaestro.data.writers import writing
 from vaestro.runs import Run
 
-# How far projections of one datum may lie apart, in standard deviations over data: float32 values
-# standardised twice.
+# Largest difference between projections of one datum, in standard deviations over data. It allows
+# for the rounding of float32 values that were standardised twice.
 SAME_DATUM = 1e-4
-SPOKEN_PAIRS = 10
+SPOKEN_PAIRS = 10  # with more pairs in a group, only neighbours are printed
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Hold rows that may be compared, the highest first, and what follows for each pair of them.
+    """Rows that may be compared, the highest first, and the conclusion about each pair.
 
     Args:
         rows: the rows.
         pairs: one for each two rows.
         ranking: names, the best first, if every neighbouring pair is decided; else None.
-        summary: the ranking in words, or what there is of one; empty for a single row.
+        summary: the (partial) ranking in words; empty for a single row.
+
+    >>> pair = Pair("a", "b", "better", 2.0, 0.1, 100, ("exact", "exact"), "", 1e-9, 1e-9)
+    >>> Group((), (pair,), ("a", "b"), "").pair("b", "a").higher
+    'a'
     """
 
     rows: tuple[Row, ...]
@@ -43,19 +48,22 @@ class Group:
     summary: str
 
     def pair(self, a: str, b: str) -> Pair:
-        """Return what follows for two names, in any order."""
+        """Return the pair of two names, in any order."""
         return next(p for p in self.pairs if {p.higher, p.lower} == {a, b})
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Hold what can be said about some runs together.
+    """The comparison of several runs.
 
     Args:
-        rows: one for each run and each exact set, in the order asked.
-        groups: rows that may stand in one ranking.
-        refusals: why each two groups may not, in words.
-        notes: what else must be known to read the numbers.
+        rows: one for each run and each exact set, in the order of the arguments.
+        groups: rows that may be ranked together.
+        refusals: for each two groups, the reason why they may not be ranked together.
+        notes: warnings and assumptions.
+
+    >>> Comparison((), (), (), ("a: few data",)).statements
+    ('a: few data',)
     """
 
     rows: tuple[Row, ...]
@@ -66,29 +74,31 @@ class Comparison:
     @property
     def statements(self) -> tuple[str, ...]:
         """Return every refusal, note, pair and ranking as a sentence."""
-        said = [s for g in self.groups for s in (*(p.sentence for p in g.pairs), g.summary) if s]
-        return (*self.refusals, *said, *self.notes)
+        sentences = [
+            s for g in self.groups for s in (*(p.sentence for p in g.pairs), g.summary) if s
+        ]
+        return (*self.refusals, *sentences, *self.notes)
 
     @property
     def spoken(self) -> tuple[str, ...]:
-        """Return the statements, but of a large group's pairs the neighbouring ones only."""
-        said: list[str] = []
+        """Return the statements for the terminal: of a large group only the neighbouring pairs."""
+        sentences: list[str] = []
         for group in self.groups:
             pairs = group.pairs
             if len(pairs) > SPOKEN_PAIRS:
                 order = [r.name for r in group.rows]
                 pairs = tuple(group.pair(a, b) for a, b in pairwise(order))
-            said += [p.sentence for p in pairs]
+            sentences += [p.sentence for p in pairs]
             if len(pairs) < len(group.pairs):
-                said.append(
+                sentences.append(
                     f"{len(group.pairs) - len(pairs)} more pairs, not next to each other, are in "
                     f"-o FILE.json"
                 )
-            said += [group.summary] if group.summary else []
-        return (*self.refusals, *said, *self.notes)
+            sentences += [group.summary] if group.summary else []
+        return (*self.refusals, *sentences, *self.notes)
 
     def record(self) -> dict[str, Any]:
-        """Return all of it as plain values, for JSON; what is not finite is None."""
+        """Return the comparison as JSON values; numbers that are not finite are None."""
         return {
             "rows": [_row_record(r) for r in self.rows],
             "groups": [
@@ -111,11 +121,12 @@ class Comparison:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write a picture (.png), everything (.json), or the rows (.csv); what is not known is
-        empty there.
+        """Write a picture (.png), the whole comparison (.json), or the rows (.csv).
+
+        Unknown values are empty in the .csv.
 
         Raises:
-            ValueError: the suffix is another.
+            ValueError: the file has another suffix.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -151,15 +162,18 @@ class Comparison:
 def compare(
     runs: Sequence[str | Path | Run], exact: Mapping[str, str | Path] | None = None
 ) -> Comparison:
-    """Compare runs that were evaluated, and exact values of log p(x), from their files alone.
+    """Compare evaluated runs, and exact values of log p(x), from their files.
 
     Args:
         runs: folders, or runs.
         exact: {name: FILE.npz, with options such as :unit=bits,measure=counting}; see `read_exact`.
 
     Raises:
-        ValueError: a run has no evaluation or stands twice, files are damaged, or an exact set has
-            another length than every run.
+        ValueError: a run has no evaluation or is given twice, a file is damaged, or an exact set
+            has a different length from every run.
+
+    >>> compare(["runs/wide", "runs/narrow"]).statements  # doctest: +SKIP
+    ("wide's bound is higher than narrow's by 0.80 +- 0.10 nats ...",)
     """
     opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
@@ -169,50 +183,64 @@ def compare(
         _place(row, groups)
     notes = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
     for name, file in (exact or {}).items():
-        if not name or name in [r.name for r in rows]:
-            raise ValueError(f"expected a name for {file} that no other has; got {name!r}")
-        row = read_exact(name, file)
-        lengths = sorted({r.n for r in rows if not r.exact})
-        if row.n not in lengths:
-            were = " or ".join(f"{n:,}" for n in lengths)
-            raise ValueError(
-                f"expected log_px of the {were} data that the runs were evaluated on in "
-                f"{row.path}; got {row.n:,}"
-            )
+        row = _exact_row(name, file, rows)
         if not row.sha256:
-            row = _on_word(row, groups)
-            notes.append(
-                f"{name} is taken to be of the same data on your word: {row.path} has no "
-                f"data_sha256"
-            )
+            row = _with_hash(row, groups)
+            notes.append(f"{name} is assumed to be of the same data: {row.path} has no data_sha256")
         rows.append(_place(row, groups))
-    refusals = []
-    for other, one in combinations(groups, 2):
-        verb = "is" if len(one) == 1 else "are"
-        apart = (
-            f"{listing([r.name for r in one])} {verb} not ranked with "
-            f"{listing([r.name for r in other])}"
-        )
-        refusals.append(
-            f"{apart}: {next(filter(None, (refusal(x, y) for x in one for y in other)))}"
-        )
     pairs = decided([pair for group in groups for pair in combinations(group, 2)])
     tested = sum(pair.tested for pair in pairs.values())
     if tested > 1:
         notes.append(
             f"p-values are corrected for the {tested} pairs that are compared (Holm), so that "
-            f"the chance of calling any difference wrongly "
-            f"is at most {100 * LEVEL:.0f} %"
+            f"the probability of any false difference is at most {100 * LEVEL:.0f} %"
         )
-    made = tuple(
+    ranked = tuple(
         _group(group, [pairs[a.name, b.name] for a, b in combinations(group, 2)])
         for group in groups
     )
-    return Comparison(tuple(rows), made, tuple(refusals), tuple(notes))
+    refusals = tuple(_apart(one, other) for other, one in combinations(groups, 2))
+    return Comparison(tuple(rows), ranked, refusals, tuple(notes))
+
+
+def _exact_row(name: str, file: str | Path, rows: Sequence[Row]) -> Row:
+    """Read an exact set that is compared with rows.
+
+    Raises:
+        ValueError: its name is taken, or no run has as many data.
+    """
+    if not name or name in [r.name for r in rows]:
+        raise ValueError(f"expected a name for {file} that no other has; got {name!r}")
+    row = read_exact(name, file)
+    lengths = sorted({r.n for r in rows if not r.exact})
+    if row.n not in lengths:
+        counts = " or ".join(f"{n:,}" for n in lengths)
+        raise ValueError(
+            f"expected log_px of the {counts} data that the runs were evaluated on in "
+            f"{row.path}; got {row.n:,}"
+        )
+    return row
+
+
+def _apart(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    """Write why the rows of two groups are not ranked together."""
+    verb = "is" if len(rows) == 1 else "are"
+    reason = next(filter(None, (refusal(x, y) for x in rows for y in others)))
+    return (
+        f"{listing([r.name for r in rows])} {verb} not ranked with "
+        f"{listing([r.name for r in others])}: {reason}"
+    )
 
 
 def refusal(a: Row, b: Row) -> str | None:
-    """Say why two rows may not stand in one ranking, by the most basic reason; None if they may."""
+    """Return the reason why two rows may not be ranked together; None if they may.
+
+    >>> from vaestro.comparison.evidence import Bound
+    >>> bound = Bound("elbo", "lower", np.zeros(20))
+    >>> row = Row("a", Path("a"), (bound,), "test", 20, "aa", "", "", "counting")
+    >>> refusal(row, replace(row, sha256="bb"))
+    'different data or binarisation (aa and bb)'
+    """
     splits = "" != a.split != b.split != ""
     hashes = " and ".join(f"{r.split} {r.short_hash}" if splits else r.short_hash for r in (a, b))
     kinds = f"{a.measure} and {b.measure} measure"
@@ -246,16 +274,16 @@ def refusal(a: Row, b: Row) -> str | None:
     if a.sha256 == b.sha256:
         if a.measure != b.measure:
             return density
-        # Hashes once left the standardisation out.
+        # Hashes of earlier versions did not cover the standardisation.
         return scaled if same is False else conditions if set(a.given) != set(b.given) else None
-    # The hash covers conditions and masks too: where they differ, they alone explain that it does.
+    # The hash also covers conditions and masks, so their difference explains different hashes.
     if same is not False and set(a.given) != set(b.given):
         return conditions
     if None not in (a.masked, b.masked) and a.masked != b.masked:
-        holed, whole = (a, b) if a.masked else (b, a)
+        masked, complete = (a, b) if a.masked else (b, a)
         return (
-            f"different masks: {holed.name} is measured on data with missing cells, "
-            f"{whole.name} on complete data ({hashes})"
+            f"different masks: {masked.name} is measured on data with missing cells, "
+            f"{complete.name} on complete data ({hashes})"
         )
     if a.measure != b.measure:
         return (
@@ -265,7 +293,7 @@ def refusal(a: Row, b: Row) -> str | None:
 
 
 def _same_values(a: Row, b: Row) -> bool | None:
-    """Tell whether two rows are of the same values as far as both go, by projections or by hash;
+    """Return whether the data that two rows have in common are equal, by projections or by hash;
     None if unknown."""
     equal = a.sha256 == b.sha256
     if a.datum is None or b.datum is None or (equal and "counting" in (a.measure, b.measure)):
@@ -282,13 +310,15 @@ def _same_values(a: Row, b: Row) -> bool | None:
 
 
 def _other_rows(a: Row, b: Row) -> bool:
-    """Tell whether both are known to be of other rows of a split."""
+    """Return whether both rows state their indices in the split, and these differ."""
     return a.index is not None and b.index is not None and not np.array_equal(a.index, b.index)
 
 
 def _place(row: Row, groups: list[list[Row]]) -> Row:
-    """Put a row into the group that it can be compared with, or into one of its own; exact values
-    learn their bits/dim there."""
+    """Add a row to the group that it can be compared with, or to a new one.
+
+    In a group, exact values are also converted to bits/dim.
+    """
     home = next((g for g in groups if all(refusal(r, row) is None for r in g)), None)
     if home is None:
         groups.append([row])
@@ -306,11 +336,11 @@ def _place(row: Row, groups: list[list[Row]]) -> Row:
     return row
 
 
-def _on_word(row: Row, groups: list[list[Row]]) -> Row:
-    """Give an exact set without a hash the hash of the runs that it must be meant for.
+def _with_hash(row: Row, groups: list[list[Row]]) -> Row:
+    """Return an exact set without a hash, with the hash of the runs that match it.
 
     Raises:
-        ValueError: it could be meant for several.
+        ValueError: it matches runs of different data.
     """
     homes = [g[0] for g in groups if g[0].n == row.n]
     fits = [h for h in homes if (h.measure, set(h.given)) == (row.measure, set(row.given))]
@@ -324,7 +354,7 @@ def _on_word(row: Row, groups: list[list[Row]]) -> Row:
 
 
 def _group(rows: list[Row], pairs: list[Pair]) -> Group:
-    """Order the rows of a group, the highest first, and say what ranking follows."""
+    """Return the rows of a group, the highest first, with their ranking."""
     wins = {r.name: sum(p.higher == r.name for p in pairs) for r in rows}
     ordered = sorted(rows, key=lambda r: (-wins[r.name], -r.headline.mean()[0]))
     place = {r.name: i for i, r in enumerate(ordered)}
@@ -337,7 +367,7 @@ def _group(rows: list[Row], pairs: list[Pair]) -> Group:
     if all(ordered_so):
         ranking = tuple(r.name for r in ordered)
         hedge = (
-            " (as far as simulated data speak for the real)"
+            " (if gaps on real data are as on simulated data)"
             if any(p.relation != "better" for *_, p in steps)
             else ""
         )

@@ -1,12 +1,12 @@
-"""Tests of a mean difference, and their correction for many pairs."""
+"""Test a mean difference, and correct p-values for the number of pairs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-LEVEL = 0.05  # chance that any pair of a comparison is decided although its models are equal
-FEWEST = 10  # paired data; a standard error that is estimated from fewer holds too rarely
+LEVEL = 0.05  # probability of any significant difference in a comparison of equal models
+FEWEST = 10  # paired data; with fewer, the standard error is too uncertain
 
 
 def p_value(difference: float, error: float, freedom: float) -> float:
@@ -29,8 +29,9 @@ def p_value(difference: float, error: float, freedom: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm 1979): with those below LEVEL, the chance of
-    any false one is at most LEVEL.
+    """Return p-values corrected for their number (Holm 1979).
+
+    If those below LEVEL are called significant, the probability of any false call is at most LEVEL.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -44,7 +45,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """Return the regularised incomplete beta function I_x(a, b), by its continued fraction (Press
-    et al., Numerical Recipes, 6.4)."""
+    et al., Numerical Recipes, 6.4).
+
+    >>> round(incomplete_beta(2, 3, 0.5), 4)
+    0.6875
+    """
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):

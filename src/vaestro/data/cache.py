@@ -32,7 +32,7 @@ FORMAT = 1
 _KEY = re.compile(r"[0-9a-f]{32}")
 _PART = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}\.part")
 _LOCK = re.compile(r"[0-9a-f]{32}\.lock")
-_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Entry(NamedTuple):
@@ -217,7 +217,7 @@ def _explained(home: Path, key: str) -> Iterator[None]:
         yield
     except OSError as error:
         # NumPy reports a full disk in words alone.
-        if error.errno in _FULL or (
+        if error.errno in FULL or (
             error.errno is None and re.search("free space|requested and", str(error))
         ):
             expected, got, remedy = (

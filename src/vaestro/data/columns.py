@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.parts import quoted
+from vaestro.text import quoted
 
 LETTERS = 100  # of text that is an attribute; longer text is a description
 

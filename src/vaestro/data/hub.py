@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import cache, images, shards, tables, texts
+from vaestro.data import cache, choosing, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Raw
-from vaestro.data.streams import read_shards
-from vaestro.parts import quoted, unquoted
+from vaestro.data.shard_streams import read_shards
+from vaestro.text import few, nearest, quoted, unquoted
 
 OLDEST = 4  # of the library; older ones run what a data set's author wrote
 KIND = f"{images.KIND}-hub-1"
@@ -205,7 +205,7 @@ def _refusal(library: Any, error: Exception, name: str) -> Exception:
             f"expected the Hugging Face hub, or {name} in its cache on this machine; got no "
             f"connection ({_line(error)})"
         )
-    if isinstance(cause, OSError) and cause.errno in cache._FULL:
+    if isinstance(cause, OSError) and cause.errno in cache.FULL:
         return OSError(
             f"expected room on the disk for {name}; got none left: free some, or set HF_HOME to "
             f"a folder on another disk"
@@ -247,7 +247,7 @@ def _read(
             )
     kinds = {name: _kind(feature) for name, feature in features.items()}
     if "ignore" in options:
-        ignored = tables.named(options, "ignore", kinds, source)
+        ignored = choosing.named(options, "ignore", kinds, source)
         kinds = {name: kind for name, kind in kinds.items() if name not in ignored}
         if not kinds:
             raise ValueError(
@@ -280,7 +280,7 @@ def _read(
                     f"expected no split= for {source}, which brings its own splits; got "
                     f"split={options['split']}"
                 )
-            found = tables._splits(found["all"], str(options["split"]), source)
+            found = tables.splits_of(found["all"], str(options["split"]), source)
             attributes = {s: {} for s in found}
         return Raw(found, attributes, tuple(notes))
     if kinds[column] == ARRAYS:
@@ -353,7 +353,8 @@ def _chosen(
     if column is not None:
         if column not in kinds:
             raise ValueError(
-                f"expected a column of {source}: {tables._nearest(column, kinds)}; got {column!r}"
+                f"expected a column of {source}: {nearest(column, few(column, kinds))}; "
+                f"got {column!r}"
             )
         if not kinds[column]:
             raise ValueError(
@@ -453,7 +454,7 @@ def _images(
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
     """Return the images of each split and which rows they are, with what was done in words."""
-    target, place = images._target(options), folder or Path(os.sep)
+    target, place = images.target_of(options), folder or Path(os.sep)
     files = [file["filename"] for d in splits.values() for file in d.cache_files] if folder else []
     prints = {s: (d._fingerprint, len(d)) for s, d in splits.items()}
     settings = {
@@ -470,7 +471,7 @@ def _images(
             for s, d in splits.items()
         }
         try:
-            meta = images._make(part, cells, names, target, progress)
+            meta = images.make(part, cells, names, target, progress)
         except ValueError as error:
             raise ValueError(str(error).replace("/:size=", ":size=")) from error
         used = cache.open_array(part / "file.npy")

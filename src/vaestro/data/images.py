@@ -87,7 +87,7 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
         OSError: the folder cannot be read, or the cache cannot be written.
     """
     folder = Path(folder)
-    target, strict = _target(options), options.get("strict", False)
+    target, strict = target_of(options), options.get("strict", False)
     if not isinstance(strict, bool):
         raise ValueError(f"expected strict to be true or false; got {strict!r}")
     if not folder.is_dir():
@@ -107,7 +107,7 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
         folder,
     )
     place, meta = cache.entry(
-        key, lambda part: _make(part, folder, splits, target, progress), folder.resolve()
+        key, lambda part: make(part, folder, splits, target, progress), folder.resolve()
     )
     if strict and meta["skipped"]:
         bad = "; ".join(meta["skipped"]).replace(" skipped, which ", " that ")
@@ -130,7 +130,15 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
     )
 
 
-def _target(options: Mapping[str, Any]) -> Target:
+def target_of(options: Mapping[str, Any]) -> Target:
+    """Return what images are brought to, from the options of a source.
+
+    Raises:
+        ValueError: an option has no meaning for images.
+
+    >>> target_of({"size": "48x64", "channels": "grey"}).size
+    (48, 64)
+    """
     size, crop, channels = (
         SPELLINGS.get(v, v) if isinstance(v, str) else v
         for v in map(options.get, ("size", "crop", "channels"))
@@ -210,7 +218,7 @@ def _classes(files: Sequence[str], depth: int) -> np.ndarray | None:
 # -- making an entry -------------------------------------------------------------------------------
 
 
-def _make(
+def make(
     part: Path,
     folder: Path,
     splits: Mapping[str, Sequence[str]],
@@ -228,7 +236,7 @@ def _make(
 
     def measure(i: int) -> None:
         try:
-            sides[i], grey[i], reason = _measured(folder / names[i])
+            sides[i], grey[i], reason = measured(folder / names[i])
         except Image.DecompressionBombError:
             reason = HUGE
         except MemoryError:
@@ -240,7 +248,7 @@ def _make(
 
     def decode(row: int) -> None:
         try:
-            array[row], said = _decoded(folder / names[rows[row]], target, colour)
+            array[row], said = decoded(folder / names[rows[row]], target, colour)
             remarks.extend(said)
         except MemoryError:
             raise
@@ -266,7 +274,7 @@ def _make(
         Image.init()
         _each(measure, len(names), "reading headers", progress)
         rows = left(np.arange(len(names)))
-        size = target.size or _one_size(sides[rows], folder)
+        size = target.size or one_size(sides[rows], folder)
         colour = target.channels == "colour" or (target.channels is None and not grey[rows].all())
         array = cache.create_array(
             part / "images.npy", np.uint8, (len(rows), *size, *([3] if colour else []))
@@ -322,7 +330,7 @@ def _each(work: Callable[[int], None], count: int, what: str, progress: Progress
             raise
 
 
-def _measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
+def measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
     """Read an image's header: (height, width) upright, whether it is grey, and why it cannot be
     used, or nothing."""
     with Image.open(path, formats=FORMATS) as image:
@@ -349,7 +357,7 @@ def _unfit(image: Image.Image) -> str:
     )
 
 
-def _decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
+def decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
     """Decode an image into bytes (H, W) or (H, W, 3), with what was done in words.
 
     Raises:
@@ -409,7 +417,12 @@ def _turn(image: Image.Image) -> int:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def _one_size(sides: np.ndarray, folder: Path) -> tuple[int, int]:
+def one_size(sides: np.ndarray, folder: Path) -> tuple[int, int]:
+    """Return the size that all images have.
+
+    Raises:
+        ValueError: they differ in size, or are too large.
+    """
     sizes = Counter(map(tuple, sides.tolist())).most_common()
     if len(sizes) > 1:
         text = ", ".join(f"{h}x{w} ({k:,})" for (h, w), k in sizes[:3]) + (

@@ -13,14 +13,25 @@ from typing import Any, final
 
 import numpy as np
 
+from vaestro.data.choosing import named
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions, lattice
 from vaestro.data.outliers import distances, isolated
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
-from vaestro.data.tables import named
 from vaestro.frames import Frame
-from vaestro.parts import quoted
-from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Kind, Space, widths
+from vaestro.spaces import (
+    COLUMN_ORDER,
+    COLUMNS,
+    LARGEST_COUNT,
+    Column,
+    CountColumn,
+    Kind,
+    Space,
+    TableSpace,
+    column_class,
+    widths,
+)
+from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that say what columns are
 MOST_CATEGORIES = 1000
@@ -165,7 +176,7 @@ def infer_space(
             )
         )
     refuse(unfit, name, options.get("ignore"))
-    space = Space.table(made)
+    space = TableSpace.of(made)
     return space, [
         *_kinds_note(space),
         *_missing_note(whole),
@@ -225,8 +236,8 @@ def _fitted(
             len(known) + len(values)
         )
         codes = values.astype(str) if values.dtype.kind == "M" else values
-        return Column(
-            name, kind, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing
+        return COLUMNS[kind](
+            name, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing
         ), none
     if dtype == "str":
         raise Unfit(f"numbers in column {name!r} for {kind}=", f"text, such as {values[0][:30]!r}")
@@ -248,15 +259,8 @@ def _fitted(
         rounded = np.rint(_bulk(known).astype(np.float64))
         seen = np.log1p(rounded)
         offset, scale, mean = float(seen.mean()), float(seen.std()) or 1.0, float(rounded.mean())
-        return Column(
-            name,
-            kind,
-            dtype,
-            offset=offset,
-            scale=scale,
-            start=(mean,),
-            missing=missing,
-            strays=strays,
+        return CountColumn(
+            name, dtype, offset=offset, scale=scale, start=(mean,), missing=missing, strays=strays
         ), off if strays else none
     day = 1.0  # dates are whole days or microseconds here, and days in the column
     if values.dtype.kind == "M":
@@ -269,9 +273,8 @@ def _fitted(
     farthest = float(np.abs(known.astype(np.float64) - offset).max())
     scale = max(float(bulk.std(dtype=np.float64)), farthest / FARTHEST) or 1.0
     grid = lattice(values, times, scale)
-    column = Column(
+    column = column_class(kind, dtype)(
         name,
-        kind,
         dtype,
         offset=offset / day,
         scale=scale / day,

@@ -8,25 +8,22 @@ run's own, so that equal data have equal codes, and data that were shifted have 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from vaestro.data import duplicates, tables
-from vaestro.data.columns import padded
+from vaestro.data import choosing
 from vaestro.data.kinds import KINDS
-from vaestro.data.passes import Part, distinct
+from vaestro.data.layouts import layout_of
+from vaestro.data.passes import Part, Whole
 from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
-from vaestro.data.sparse import Sparse
-from vaestro.data.streams import Stream
 from vaestro.frames import Frame
-from vaestro.parts import quoted
 from vaestro.spaces import Column, Kind, Space
-from vaestro.tokens import Ragged, Texts
+from vaestro.text import quoted
 
 ROWS = 2000  # training rows from which is measured how far the data lie from the run's
 SHIFTED = 1.0  # of the run's standard deviations: a shift of the mean that is mentioned
@@ -43,56 +40,17 @@ def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any])
     Raises:
         ValueError: the data are of another kind or shape.
     """
-    made: dict[str, Part] = {}
-    named: dict[int, Sparse] = {}  # splits that are rows of one matrix stay rows of one
-    for name, part in parts.items():
-        got = (
-            "texts"
-            if isinstance(part.whole, Texts)
-            else "a table"
-            if isinstance(part.whole, Frame)
-            else "numbers"
-        )
-        if got != {Kind.TOKENS: "texts", Kind.TABLE: "a table"}.get(space.kind, "numbers"):
+    made: dict[int, Whole] = {}  # splits that are rows of one array stay rows of one
+    for part in parts.values():
+        layout = layout_of(part.whole)
+        if not layout.accepts(space):
             raise ValueError(
                 f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; "
-                f"got {got}"
+                f"got {layout.numbers}"
             )
-        if (
-            options.get("series", False)
-            and isinstance(part.whole, np.ndarray)
-            and part.whole.shape[1] < space.outside[0]
-        ):
-            part = replace(part, whole=padded(part.whole, space.outside[0]))
-        if (
-            isinstance(part.whole, Sparse)
-            and part.whole.names
-            and space.names
-            and space.kind is Kind.COUNT
-        ):
-            if id(part.whole) not in named:
-                named[id(part.whole)] = part.whole.named(space.names)
-            part = replace(part, whole=named[id(part.whole)])
-        if not isinstance(part.whole, (Frame, Texts)) and part.whole.shape[1:] != space.outside:
-            shape = ", ".join(map(str, space.outside))
-            raise ValueError(
-                f"expected data of shape (N, {shape}), as the run was trained on; got "
-                f"{part.whole.shape}"
-            )
-        made[name] = part
-    return made
-
-
-def cut(
-    parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]
-) -> dict[int, Ragged] | None:
-    """Return texts as tokens, by the id of the whole, where `length` says that longer ones are cut;
-    None otherwise."""
-    if space.tokeniser is None or "length" not in options:
-        return None
-    return {
-        id(whole): space.tokeniser.cut(whole, space.shape[0]) for whole in distinct(parts.values())
-    }
+        if id(part.whole) not in made:
+            made[id(part.whole)] = layout.fit(part.whole, space, options)
+    return {name: replace(part, whole=made[id(part.whole)]) for name, part in parts.items()}
 
 
 @final
@@ -113,7 +71,7 @@ class Origin:
     @property
     def columns(self) -> tuple[Column, ...] | None:
         """Return the columns of a table, conditions included; None for other data."""
-        if self.space.kind is not Kind.TABLE:
+        if not self.space.columns:
             return None
         return (*self.space.columns, *(() if self.given is None else self.given.columns))
 
@@ -144,16 +102,16 @@ class Origin:
         """
         conditions = [] if self.given is None else list(self.given.names)
         for part in parts.values():
-            columns = list(part.whole.columns) if isinstance(part.whole, Frame) else []
+            columns = layout_of(part.whole).columns(part.whole)
             if absent := [n for n in conditions if n not in columns and n not in part.attributes]:
                 raise ValueError(
                     f"expected the condition {absent[0]!r} of {self.run} in {name}; got no such "
                     f"column or attribute: train without --init"
                 )
-            if columns and self.space.kind is Kind.TABLE:
+            if columns and self.space.columns:
                 self._check_columns([n for n in columns if n not in conditions], options, name)
-                self._check_kinds(part.whole, options, name)
-        if self.space.kind is not Kind.TABLE:
+                self._check_kinds(columns, options, name)
+        if not self.space.columns:
             self._check_options(options, name)
 
     def _check_columns(self, names: Sequence[str], options: Mapping[str, Any], where: str) -> None:
@@ -184,10 +142,12 @@ class Origin:
                 f"{'it' if len(other) == 1 else 'them'} out{hint}"
             )
 
-    def _check_kinds(self, frame: Frame, options: Mapping[str, Any], where: str) -> None:
+    def _check_kinds(
+        self, columns: Collection[str], options: Mapping[str, Any], where: str
+    ) -> None:
         kinds = {c.name: c.kind for c in self.space.columns if len(c.values) != 1}
         for key, kind in KINDS.items():
-            for name in tables.named(options, key, frame.columns, where) if key in options else ():
+            for name in choosing.named(options, key, columns, where) if key in options else ():
                 if kinds.get(name, kind) is not kind:
                     raise ValueError(
                         f"expected column {name!r} as {kinds[name]}, as in {self.run}; got "
@@ -216,36 +176,18 @@ class Origin:
     def left_out(self, parts: Mapping[str, Part]) -> list[str]:
         """Say which named columns of a matrix of counts the run does not have."""
         whole = parts["train"].whole
-        if not isinstance(whole, Sparse) or not whole.names or not self.space.names:
+        names = layout_of(whole).cell_names(whole)
+        if not names or not self.space.names:
             return []
         own = set(self.space.names)
-        other = [name for name in whole.names if name not in own]
+        other = [name for name in names if name not in own]
         return (
             [
-                f"left out {len(other):,} of {len(whole.names):,} columns, which {self.run} "
+                f"left out {len(other):,} of {len(names):,} columns, which {self.run} "
                 f"lacks: {_listed(other)}"
             ]
             if other
             else []
-        )
-
-    def advised(self, error: ValueError, where: str) -> ValueError:
-        """Return an error about values of a source, with what can be done about it."""
-        if self.space.kind is Kind.TOKENS:
-            return error
-        if self.space.kind is Kind.TABLE:
-            return ValueError(
-                f"{error} (as in {self.run}; leave such rows out, empty such cells, or train "
-                f"without --init)"
-            )
-        if self.space.kind is Kind.BINARY and self.space.step == 255:
-            return ValueError(
-                f"{error} ({shlex.quote(as_source(where, {'binarise': 'dynamic'}))} binarises "
-                f"grey levels)"
-            )
-        return ValueError(
-            f"{error} ({self.run} was trained on "
-            f"{self.space}{'' if self.space.missing else ' without missing cells'})"
         )
 
     # -- what there is to say ----------------------------------------------------------------------
@@ -257,20 +199,16 @@ class Origin:
             parts: the splits as they were read.
             rows: the same inside.
         """
-        own = {
-            Kind.TABLE: "columns, categories, offsets and scales",
-            Kind.TOKENS: "tokens and length",
-        }
-        what = own.get(self.space.kind, "offsets, scales and levels")
-        notes = [f"read into the space of {self.run}: {what} are those of that run"]
+        train = parts["train"]
+        layout = layout_of(train.whole)
+        notes = [f"read into the space of {self.run}: {layout.taken_over} are those of that run"]
         if self.given is not None:
             names = ", ".join(self.given.names)
             notes.append(
                 f"conditioned on {names}, as in {self.run}: bounds are of log p(x | {names})"
             )
-        train = parts["train"]
-        frame = train.whole if isinstance(train.whole, Frame) else None
-        if frame is not None:
+        if columns := layout.columns(train.whole):
+            frame = Frame(columns)
             notes += self._gaps(frame) + self._grids(
                 frame if train.index is None else frame[train.index]
             )
@@ -326,10 +264,10 @@ class Origin:
         return notes
 
     def _unknown(self, rows: Rows) -> list[str]:
-        tokeniser = self.space.tokeniser
-        if tokeniser is None or tokeniser.unknown is None or not isinstance(rows.values, Ragged):
+        tokeniser, ragged = self.space.tokeniser, rows.ragged
+        if tokeniser is None or tokeniser.unknown is None or ragged is None:
             return []
-        codes = rows.values.codes
+        codes = ragged.codes
         unknown = int((codes == tokeniser.unknown).sum())
         share = unknown / max(1, len(codes))
         return (
@@ -391,16 +329,6 @@ class Origin:
             f"the mean differs from {self.run}'s by more than one of its standard deviations: "
             f"{shown}; codes show this shift"
         ]
-
-
-def shared(parts: Mapping[str, Part], rows: Mapping[str, Rows], trusted: bool) -> list[str]:
-    """Say which held-out rows also stand in the training data; in all shards of a stream they are
-    not looked for."""
-    if isinstance(parts["train"].whole, Stream):
-        return []
-    if isinstance(parts["train"].whole, Texts):
-        return duplicates.of_texts({s: (r.values, r.index) for s, r in rows.items() if len(r)})
-    return duplicates.between(rows, trusted)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,53 +1,10 @@
-"""Put what a model fills in into the user's own data: observed cells keep the user's values, bit
-for bit."""
+"""Fill the empty cells of a user's column: observed cells keep the user's values, bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from vaestro.data.passes import Part
-from vaestro.frames import Frame
 from vaestro.spaces import rounded
-
-
-def own_values(parts: Mapping[str, Part]) -> Any:
-    """Return the rows of several parts one below the other, as they were read: an array (N,
-    *outside) or a Frame."""
-    pieces = [p.whole if p.index is None else p.whole[p.index] for p in parts.values()]
-    if len(pieces) == 1:
-        return pieces[0]
-    if isinstance(pieces[0], Frame):
-        return Frame(
-            {
-                name: np.ma.concatenate([p.columns[name] for p in pieces])
-                for name in pieces[0].columns
-            }
-        )
-    return np.concatenate(pieces)
-
-
-def merged(own: Any, made: Any) -> Any:
-    """Return the user's data with the cells that are missing in them taken from others.
-
-    Args:
-        own: an array (N, *outside) with NaN where a cell is missing, or a Frame.
-        made: values for every cell, in the user's layout and units; columns that it lacks stay as
-            they are.
-    """
-    if isinstance(own, Frame):
-        fills = made.columns
-        return Frame(
-            {
-                name: merged_column(cells, fills[name]) if name in fills else cells
-                for name, cells in own.columns.items()
-            }
-        )
-    own = np.asarray(own)
-    holes = np.isnan(own) if own.dtype.kind == "f" else np.zeros(own.shape, bool)
-    return np.where(holes, made.astype(own.dtype), own) if holes.any() else own
 
 
 def merged_column(own: np.ma.MaskedArray, made: np.ma.MaskedArray) -> np.ma.MaskedArray:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, final
 
 import numpy as np
 
@@ -16,8 +16,24 @@ AHEAD = 2**17
 Look = Callable[[Any, int, np.ndarray], Any]  # (array, first row, some rows in order)
 
 
+class Whole(Protocol):
+    """Describe all rows of a split: an array, a table, texts, sparse counts or a stream."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (rows, ...)."""
+
+
+W = TypeVar("W", bound=Whole)
+
+
+@final
 @dataclass(frozen=True, eq=False)
-class Part:
+class Part(Generic[W]):
     """Hold some rows of an array or table, such as one split: their numbers in order, or None for
     all.
 
@@ -28,7 +44,7 @@ class Part:
         given: codes of the conditions of each row.
     """
 
-    whole: Any
+    whole: W
     index: np.ndarray | None = None
     attributes: dict[str, np.ndarray] = field(default_factory=dict)
     given: np.ndarray | None = None
@@ -43,6 +59,10 @@ class Part:
             return replace(self, attributes={}, given=None)
         at = np.linspace(0, len(self) - 1, n).astype(np.int64)
         return Part(self.whole, at if self.index is None else self.index[at])
+
+    def chosen(self, index: np.ndarray) -> Part[W]:
+        """Return some rows of a part that has all of them, with their attributes."""
+        return Part(self.whole, index, {k: v[index] for k, v in self.attributes.items()})
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of an array by their places in the part."""
@@ -142,11 +162,16 @@ def place(array: Any) -> tuple[str, int] | None:
     return str(array.filename), first + array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
 
 
-def expect(array: np.ndarray, rows: np.ndarray) -> None:
+def location(array: np.ndarray) -> list[Any]:
+    """Return the file that an array is mapped from, and how it lies there: what changes with it."""
+    return [place(array), array.shape, array.strides, array.dtype.str]
+
+
+def expect(array: Whole, rows: np.ndarray) -> None:
     """Have the disk read rows of a memory map all at once: touched one by one, each is waited for,
     with needless pages around it."""
     mapped, start = _mapped(array)
-    if mapped is not None and array.flags.c_contiguous:
+    if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:
         size = array[:1].nbytes
         for row in rows.ravel().tolist():
             _ask(mapped, start + row % len(array) * size, size)

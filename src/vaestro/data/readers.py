@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.data import images, shards, sparse, streams, tables, texts
+from vaestro.data import images, indexing, shards, sparse, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Raw
+from vaestro.data.shard_formats import Parquet, kind_of
+from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
-from vaestro.parts import checked, nearest, one_line, options_of, parse_options, unquoted
+from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column
+from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -79,14 +81,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
         )
-    source = str(source)
-    # a colon between quotes is part of a name
-    found = re.fullmatch(r'(.*):((?:[^":]|"[^"]*")*)', source, re.DOTALL)
-    name, colon, rest = (found[1], ":", found[2]) if found else source.rpartition(":")
-    # an address may hold date=2026
-    if not colon or "=" not in rest or rest.startswith("//") or Path(source).exists():
-        name, rest = source, ""
-    options = parse_options(rest, NAMES)
+    name, options = parse_path(str(source), NAMES)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(
@@ -95,7 +90,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         if key in WORDS:
             if isinstance(value, float) and value != value:
                 value = "nan"
-            options[key] = value = SPELLINGS.get(value, value)
+            options[key] = value = SPELLINGS.get(str(value), value)
         words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
         if key in WORDS and value not in words:
             raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
@@ -108,8 +103,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
 
 def as_source(name: str, options: Mapping[str, Any]) -> str:
     """Return a name and its options as one source, as `parse_source` reads it."""
-    written = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items()]
-    return f"{name}:{','.join(written)}" if written else name
+    return str(Spec(name, dict(options)))
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
@@ -193,9 +187,9 @@ def read(
         path.suffix.lower() == ".parquet"
         and columns is None
         and not any(k in options for k in TABLE)
-        and shards.streamable(path)
+        and indexing.streamable(path)
     ):
-        return streams.read_shards(name, options, progress)
+        return read_shards(name, options, progress)
     if path.suffix.lower() in TABLES:
         if columns is None:
             return tables.read_table(path, options)
@@ -234,11 +228,11 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
     """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
     if options.get("series", False) and not shards.remote(name):
         files = shards.listed(name)
-        if shards.kind_of(files[0]) is shards.Parquet:
+        if kind_of(files[0]) is Parquet:
             return _series(files, name, options)
-    splits = shards.plain(name)
+    splits = indexing.plain(name)
     if splits is None:
-        return streams.read_shards(name, options, progress)
+        return read_shards(name, options, progress)
     if options.get("streaming", False):
         raise ValueError(
             f"expected images or arrays to stream; got a table in {name}, which is held in memory"
@@ -282,7 +276,7 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
 def _series(files: Sequence[str], name: str, options: Mapping[str, Any]) -> Raw:
     """Read Parquet with one series a row, by split if the names of several say so."""
     splits = shards.by_split(files, name)
-    read = {s: shards.read_series(held, options, name) for s, held in splits.items()}
+    read = {s: indexing.read_series(held, options, name) for s, held in splits.items()}
     longest = max(array.shape[1] for array, _, _ in read.values())
     arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
     notes = tuple(note for _, _, said in read.values() for note in said)

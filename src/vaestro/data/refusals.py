@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vaestro.parts import quoted
+from vaestro.text import quoted
 
 
 class Unfit(ValueError):

@@ -1,4 +1,5 @@
-"""What a reader returns: the three splits, and how a batch is gathered from one."""
+"""Data ready for training: the rows of a split, how batches are gathered from them, and the three
+splits."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import Ragged, Texts
 
+Values: TypeAlias = Any  # an array, Ragged codes, Sparse counts or a stream
+
 HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
 DRAWN = 2**26  # cells that are binarised from one stream of draws
 
 
 class Streamed(ABC):
-    """Stand for an array whose rows are read when they are asked for, in blocks."""
+    """Hold rows that are read from shards when they are used, in blocks."""
 
     row_bytes: int
     buffer: int  # rows among which is shuffled
@@ -40,48 +43,51 @@ class Streamed(ABC):
 
     @abstractmethod
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Begin to read rows that will be asked for, a window at a time, in this order; others are
-        let go."""
+        """Begin to read the rows of the next windows, in this order; other windows are dropped."""
 
     @abstractmethod
     def start(self, workers: int | None) -> None:
-        """Say how many threads decode, from now on; None for one a processor."""
+        """Set the number of threads that decode; None for one per processor."""
 
     @abstractmethod
     def let_go(self) -> None:
-        """Forget what was read ahead, and end the threads."""
+        """Drop the rows that were read ahead, and end the threads."""
 
     @abstractmethod
     def unread(self) -> tuple[int, str]:
-        """Return how many rows could not be read so far, and which, in words."""
+        """Return the number of unreadable rows so far, and a description of some of them."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Say which state of which data this is, without reading them."""
+        """Return a string that changes with the data, without reading them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Hold one split: which rows of the values, which of their cells were observed, and what is
-    given with them.
+    """Hold one split: its rows, the mask of their observed cells, and their conditions.
 
     Args:
-        values: codes or values inside, (M, *X), possibly memory-mapped, or Ragged codes of tokens,
-            Sparse counts or a stream, or (M, H, W, C) where `channels_last`; where `dynamic`, 8-bit
-            grey levels that are binarised at every access.
-        space: what a batch of them is.
-        name: which split, which names the stream of a fixed binarisation.
-        dynamic: binarise anew at every access, with P(1) = level / 255 exactly.
-        attributes: what else is known of each row, by name, each (N,).
+        values: codes or values, (M, *X), possibly memory-mapped; or Ragged codes of tokens, Sparse
+            counts or a stream. With `channels_last` images are (M, H, W, C). With `dynamic` they
+            are 8-bit grey levels that are binarised at every access.
+        space: of a batch.
+        name: of the split; a fixed binarisation is drawn by it.
+        dynamic: whether to binarise at every access, with P(1) = level / 255 exactly.
+        attributes: other values of each row, by name, each (N,).
         index: which rows of `values`, (N,); None for all. Splits of large data share one array.
         observed: which cells were observed, (M, *X); None for all.
         given: codes of the conditions, (N, columns of `given_space`); None without.
         given_space: the space of the conditions.
-        channels_last: whether images lie as (H, W, C) and are turned when gathered.
-        notes: what was done to the source when it was read, a line each.
+        channels_last: whether images are (H, W, C) and become (C, H, W) when gathered.
+        notes: what was changed while the source was read, a line each.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
+    >>> rows.gather(np.array([[0, 1], [2, 3]])).x.shape
+    torch.Size([2, 2, 3])
     """
 
-    values: Any
+    values: Values
     space: Space
     name: str
     dynamic: bool = False
@@ -96,34 +102,43 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values) if self.index is None else len(self.index)
 
+    @property
+    def ragged(self) -> Ragged | None:
+        """Return the values of texts; None for other data."""
+        return self.values if isinstance(self.values, Ragged) else None
+
+    @property
+    def stream(self) -> Streamed | None:
+        """Return the values of a stream; None for other data."""
+        return self.values if isinstance(self.values, Streamed) else None
+
     def sizes(self) -> np.ndarray | None:
-        """Return the size of each row, (N,), where rows differ: the tokens of a text, its end among
-        them; None where they do not."""
-        if not isinstance(self.values, Ragged):
-            return None
-        return self.values.sizes(slice(None) if self.index is None else self.index)
+        """Return the tokens of each text with its end, (N,); None for data other than texts."""
+        rows = slice(None) if self.index is None else self.index
+        return None if self.ragged is None else self.ragged.sizes(rows)
 
     @property
     def row_bytes(self) -> int:
-        """Return the bytes of a row as it is held, or 1."""
-        size = (
-            self.values.row_bytes if isinstance(self.values, Streamed) else self.values[:1].nbytes
-        )
-        return size or 1
+        """Return the bytes of a row in `values`, at least 1."""
+        stream = self.stream
+        return (self.values[:1].nbytes if stream is None else stream.row_bytes) or 1
 
-    def _take(self, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    def _take(self, array: Values, rows: np.ndarray | slice) -> np.ndarray:
         chosen = rows if self.index is None else self.index[rows]
-        if isinstance(chosen, slice) or not isinstance(array, np.ndarray):
-            return array[chosen]
-        expect(array, chosen)
-        return array[chosen]
+        if not isinstance(chosen, slice):
+            expect(array, chosen)
+        return np.asarray(array[chosen])
 
-    def _values(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Return rows as they are held, (..., *X)."""
+    def held(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return rows as codes or values, (..., *X)."""
         return self.turned(self._take(self.values, rows))
 
+    def mask(self) -> np.ndarray | None:
+        """Return which cells were observed, (N, *X); None for all."""
+        return None if self.observed is None else self._take(self.observed, slice(None))
+
     def turned(self, values: np.ndarray) -> np.ndarray:
-        """Return values as they are held, (..., *X) or with channels last, as (..., *X)."""
+        """Return rows of `values`, (..., *X) or with channels last, as (..., *X)."""
         return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
 
     def _batch(
@@ -153,10 +168,13 @@ class Rows:
         """Gather the batches of several steps at once: row numbers (S, B) -> codes or values (S, B,
         *X).
 
-        `place` is where each batch stands in its step's global batch (first row, rows); `stream`
-        names the steps.
+        Args:
+            index: row numbers of S steps of B rows.
+            device: of the batch.
+            seed, stream: what a dynamic binarisation is drawn by; `stream` names the steps.
+            place: (first row, rows) of each batch in the global batch of its step.
         """
-        values = self._values(index)
+        values = self.held(index)
         if self.dynamic:
             start, rows = place or (0, index.shape[1])
             mine = slice(start, start + index.shape[1])
@@ -171,23 +189,21 @@ class Rows:
         )
 
     def fixed(self, out: np.ndarray | None = None) -> Rows:
-        """Return the rows with one binarisation for good: the one that every evaluation sees,
-        whatever the run's seed.
+        """Return the rows with one binarisation, which is the same in every evaluation, whatever
+        the run's seed.
 
         Args:
-            out: where it is written, uint8 (N, *X); by default into memory.
+            out: uint8 (N, *X), where it is written; by default into memory.
         """
         if not self.dynamic:
             return self
         out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
         for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
-            binarised(
-                self._values(part), 0, "binarise", self.name, *([i] if i else []), out=out[part]
-            )
+            binarised(self.held(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
         return self.fixed_as(out)
 
     def fixed_as(self, values: np.ndarray) -> Rows:
-        """Return the rows with a binarisation that `fixed` made before, (N, *X)."""
+        """Return the rows with a binarisation that `fixed` drew before, (N, *X)."""
         return replace(self, values=values, dynamic=False, index=None, channels_last=False)
 
     def chunks(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
@@ -197,8 +213,8 @@ class Rows:
             yield rows.batch(slice(start, start + size), device)
 
     def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
-        """Return rows as a batch; binarised data must be `fixed` before."""
-        return self._batch(self._values(rows), rows, device)
+        """Return rows as a batch. Rows that are binarised must be `fixed` before."""
+        return self._batch(self.held(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
         """Return some of the rows."""
@@ -216,45 +232,37 @@ class Rows:
         return self if n >= len(self) else self.pick(slice(n))
 
     def spread(self, n: int) -> Rows:
-        """Return n rows at equal distances, or all if there are fewer; of a stream those of few
-        blocks, held in memory, as many as fit."""
-        if isinstance(self.values, Streamed):
-            return self.pick(
-                self.values.spread(
-                    min(n, len(self), max(100, HELD_BYTES // self.row_bytes)), self.index
-                )
-            ).in_memory()
+        """Return n rows at equal distances, or all if there are fewer. Rows of a stream come from
+        few blocks and are read into memory, as many as fit."""
+        if self.stream is not None:
+            most = min(n, len(self), max(100, HELD_BYTES // self.row_bytes))
+            return self.pick(self.stream.spread(most, self.index)).in_memory()
         return (
             self if n >= len(self) else self.pick(np.linspace(0, len(self) - 1, n).astype(np.int64))
         )
 
     def places(self, n: int) -> np.ndarray:
-        """Return the places of n of the rows at equal distances, (n,), rising; of a stream those of
-        few blocks."""
-        if isinstance(self.values, Streamed) and n < len(self):
-            return self.values.spread(n, self.index)
+        """Return the row numbers of n rows at equal distances, (n,), in rising order. Those of a
+        stream come from few blocks."""
+        if self.stream is not None and n < len(self):
+            return self.stream.spread(n, self.index)
         return np.linspace(0, len(self) - 1, n).astype(np.int64)
 
     def in_memory(self) -> Rows:
         """Return rows of a stream read into memory; other rows as they are."""
-        return (
-            replace(self, values=self._values(slice(None)), index=None)
-            if isinstance(self.values, Streamed)
-            else self
-        )
+        return self if self.stream is None else replace(self, values=self.held(), index=None)
 
     def observed_cells(self) -> float:
-        """Return the mean number of cells of a row that were observed: of texts, that there are."""
+        """Return the mean number of observed cells of a row; for texts, of tokens."""
         sizes = self.sizes()
         if sizes is not None:
             return float(sizes.mean())
-        if self.observed is None:
-            return float(self.space.cells)
-        return float(self._take(self.observed, slice(None)).sum() / len(self))
+        mask = self.mask()
+        return float(self.space.cells if mask is None else mask.sum() / len(self))
 
     def sha256(self) -> str:
-        """Hash what an evaluation sees: shape, type, every value and its units, and which were
-        observed and given."""
+        """Return a hash of what an evaluation depends on: shape, dtype, every value and its units,
+        the mask and the conditions."""
         if self.space.kind is Kind.TOKENS:
             return self._sha256_of_texts()
         rows = self.fixed()
@@ -264,7 +272,7 @@ class Rows:
             digest.update(rows.space.transform())
         held = [(rows.observed, True), (rows.given, False)]
         for part in _slices(len(rows)):
-            digest.update(np.ascontiguousarray(rows._values(part)).data)
+            digest.update(np.ascontiguousarray(rows.held(part)).data)
         for array, shared in held:
             if array is not None:
                 digest.update(
@@ -273,12 +281,12 @@ class Rows:
         return digest.hexdigest()
 
     def _sha256_of_texts(self) -> str:
-        """Hash the texts and not their tokens, and what was given: bounds under two tokenisers are
-        of the same p(x)."""
+        """Return a hash of the texts and the conditions. Tokens are left out, because bounds under
+        two tokenisers are bounds on the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
-            codes = self._values(part)
-            # A text without its end stands for all that begin so, which is another event.
+            codes = self.held(part)
+            # A text without its end is the event that a text begins so.
             endless = (codes != 0).all(1) & (codes.shape[1] == self.values.width)
             for line, whole in zip(self.space.outward(codes).lines, ~endless, strict=True):
                 text = line.encode()
@@ -288,11 +296,10 @@ class Rows:
         return digest.hexdigest()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the number of rows and a hash of as many as are read in no time: what changes with
-        the data."""
-        if isinstance(self.values, Streamed):
-            digest = hashlib.sha256(self.values.fingerprint().encode())
-            digest.update(np.ascontiguousarray(self.values.block_sizes(self.index)).data)
+        """Return the number of rows, and a hash of as many as are read in about a second."""
+        if self.stream is not None:
+            digest = hashlib.sha256(self.stream.fingerprint().encode())
+            digest.update(np.ascontiguousarray(self.stream.block_sizes(self.index)).data)
             return {"n": len(self), "sha256": digest.hexdigest()}
         return {
             "n": len(self),
@@ -300,12 +307,10 @@ class Rows:
         }
 
     def projection(self) -> np.ndarray:
-        """Return one number for each row, (N,) float64: a fixed random projection of its values in
-        the user's units.
+        """Return a fixed random projection of each row in the user's units, (N,) float64.
 
-        It agrees to rounding between two readings of the same data that were standardised
-        differently. Missing cells count as 0; numbers of a table enter by their logarithm, so that
-        no column drowns the others.
+        Two readings of the same data that were standardised differently agree to rounding. Missing
+        cells count as 0. Numbers of a table enter by their logarithm, so that no column dominates.
         """
         if self.space.kind is Kind.TOKENS:
             return np.array([zlib.crc32(line.encode()) / 2**32 for line in self.outward().lines])
@@ -332,20 +337,20 @@ class Rows:
         return np.concatenate(parts)
 
     def outward(self) -> Any:
-        """Return the rows in the user's layout and units: an array or a Frame, with missing cells
-        as NaN or masked."""
+        """Return the rows in the user's layout and units: an array with NaN in missing cells, a
+        Frame with masks, or Texts."""
         rows = self.fixed()
         if self.space.kind is Kind.TOKENS:
             return Texts.of(
                 line
                 for part in _slices(len(self))
-                for line in self.space.outward(rows._values(part)).lines
+                for line in self.space.outward(rows.held(part)).lines
             )
-        out = rows.space.outward(rows._values(slice(None)))
-        if rows.observed is None:
+        out = rows.space.outward(rows.held())
+        observed = rows.mask()
+        if observed is None:
             return out
-        observed = rows._take(rows.observed, slice(None))
-        if isinstance(out, Frame):
+        if rows.space.columns:
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
             return Frame(
                 {
@@ -358,7 +363,7 @@ class Rows:
 
 def _tensor(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
     if array.dtype == np.uint16:
-        array = array.astype(np.int32)  # torch knows little of the other
+        array = array.astype(np.int32)  # few operations of torch take uint16
     if not array.flags.writeable:
         array = array.copy()  # a slice of a read-only memory map
     return torch.from_numpy(array).to(device, non_blocking=True)
@@ -371,16 +376,21 @@ def _slices(rows: int, size: int = 4096) -> Iterator[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Hold what was read: three splits, what they are, and what was inferred, in words.
+    """Hold the three splits of a data set, its space, and notes on what was inferred.
 
     Args:
-        train, valid, test: the splits. valid and test have one fixed binarisation where data are
-            binarised.
-        space: what the data are; what it holds of statistics is the training split's.
-        source: where they came from, with every option resolved.
+        train, valid, test: the splits. If data are binarised, valid and test have one fixed
+            binarisation.
+        space: of the data; its statistics are those of the training split.
+        source: where the data came from, with every option resolved.
         notes: what was inferred, a line each.
-        shared: of them, those that say which held-out rows also stand in the training data.
+        shared: the notes on held-out rows that equal training rows.
         given: the space of the conditions; None without.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> len(data.split("valid"))
+    5
     """
 
     train: Rows
@@ -394,7 +404,7 @@ class Data:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Name what else is known of each row."""
+        """Return the names of the attributes of each row."""
         return tuple(self.train.attributes)
 
     def split(self, name: str) -> Rows:

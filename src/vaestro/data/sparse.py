@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -92,6 +92,25 @@ class Sparse:
         starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
         return Sparse(
             self.data[kept], columns[kept].astype(self.indices.dtype), starts, len(names), names
+        )
+
+    def pick(self, rows: np.ndarray) -> Sparse:
+        """Return some of the rows, (N,)."""
+        first, sizes = self.starts[:-1][rows], np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        at = np.repeat(first - starts[:-1], sizes) + np.arange(int(starts[-1]))
+        return Sparse(self.data[at], self.indices[at], starts, self.columns, self.names)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sparse]) -> Sparse:
+        """Return the rows of several matrices one below the other."""
+        ends = np.cumsum([0] + [int(part.starts[-1]) for part in parts])
+        starts = [part.starts[:-1] + end for part, end in zip(parts, ends, strict=False)]
+        data, indices = (
+            np.concatenate(held) for held in ([p.data for p in parts], [p.indices for p in parts])
+        )
+        return cls(
+            data, indices, np.concatenate([*starts, ends[-1:]]), parts[0].columns, parts[0].names
         )
 
     def __getitem__(self, rows: Any) -> np.ndarray:

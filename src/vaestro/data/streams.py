@@ -9,147 +9,34 @@ read what is theirs.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from vaestro.data import cache, images, shards
-from vaestro.data.passes import Part
-from vaestro.data.raw import Raw
+from vaestro.data import images
+from vaestro.data.decoders import Decoder
 from vaestro.data.sets import Streamed
+from vaestro.data.shard_formats import Format, Index
 from vaestro.randomness import Window, numpy_generator
 
-KIND = "stream-1"
-BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # of a window, whichever is less
-FITTED = 10_000  # rows from which is inferred what the data are
 # at most so many rows are held out for validation, and for the test, where shards bring no splits
 HELD_OUT = 10_000
-HELD_BYTES = 2**31  # of held-out data, up to which they are decoded once
 FEWEST = 32  # blocks from which rows are taken where not all are wanted
-LOOKED_AT = 256  # rows that say which size and type all have
 UNREAD = 0.1, 100  # share and number of rows that may be unreadable
 
 
-# -- one row ---------------------------------------------------------------------------------------
-
-
-class Decoder(ABC):
-    """Turn the bytes of a row into an array.
-
-    Args:
-        shape: of a row.
-        dtype: of its values.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.shape, self.dtype = shape, dtype
-
-    @abstractmethod
-    def __call__(self, cell: bytes) -> np.ndarray:
-        """Return a row.
-
-        Raises:
-            Exception: of any kind, where the bytes are damaged.
-        """
-
-
-@final
-class Images(Decoder):
-    """Decode images, brought to one size and to grey or colour."""
-
-    def __init__(self, size: tuple[int, int], colour: bool, target: images.Target) -> None:
-        super().__init__((*size, 3) if colour else size, np.dtype(np.uint8))
-        self.colour, self.target = colour, target
-
-    def __call__(self, cell: bytes) -> np.ndarray:
-        return images._decoded(io.BytesIO(cell), self.target, self.colour)[0]
-
-
-@final
-class Arrays(Decoder):
-    """Decode .npy files."""
-
-    def __call__(self, cell: bytes) -> np.ndarray:
-        return _array(cell)
-
-
-def _array(cell: bytes) -> np.ndarray:
-    return np.asarray(np.lib.format.read_array(io.BytesIO(cell), allow_pickle=False))
-
-
-def _decoder(
-    index: shards.Index, reader: shards.Format, kind: str, options: Mapping[str, Any], name: str
-) -> Decoder:
-    """Say from some rows what all rows are.
-
-    Raises:
-        ValueError: images differ in size and `size` was not given, or none can be used.
-    """
-    target = images._target(options)
-    found: list[Any] = []
-    for block in np.unique(np.linspace(0, len(index.sizes) - 1, 8).astype(np.int64)).tolist():
-        some = np.unique(np.linspace(0, index.sizes[block] - 1, LOOKED_AT // 8).astype(np.int64))
-        try:
-            cells = reader.read(index, block, some)
-        except ValueError:
-            continue
-        for cell in cells:
-            try:
-                found.append(
-                    cell
-                    if isinstance(cell, np.ndarray)
-                    else _array(cell or b"")
-                    if kind == "arrays"
-                    else _header(cell)
-                )
-            except Exception:  # a damaged file can raise nearly anything
-                continue
-    if not found:
-        raise ValueError(f"expected {kind} in {name}; got damaged ones alone")
-    if kind == "arrays":
-        shapes = sorted({row.shape for row in found})
-        if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
-            got = " and ".join(map(str, shapes[:3])) if len(shapes) > 1 else str(found[0].dtype)
-            raise ValueError(f"expected arrays of numbers of one shape in {name}; got {got}")
-        return Arrays(found[0].shape, found[0].dtype)
-    common, times = Counter(sides for sides, _ in found).most_common(1)[0]
-    # a few others are left out, and counted
-    usual = [common] if times >= (1 - UNREAD[0]) * len(found) else [sides for sides, _ in found]
-    size = target.size or images._one_size(np.array(usual), Path(name))
-    colour = target.channels == "colour" or (
-        target.channels is None and not all(grey for _, grey in found)
-    )
-    return Images(size, colour, target)
-
-
-def _header(cell: bytes | None) -> tuple[tuple[int, int], bool]:
-    sides, grey, reason = images._measured(io.BytesIO(cell or b""))
-    if reason:
-        raise ValueError(reason)
-    return sides, grey
-
-
-# -- rows ------------------------------------------------------------------------------------------
-
-
-class _Source:
+class Source:
     """Hold what the streams over one set of shards share: how a block is read and decoded, what
     could not be, and the threads."""
 
-    def __init__(
-        self, index: shards.Index, reader: shards.Format, decoder: Decoder, strict: bool
-    ) -> None:
+    def __init__(self, index: Index, reader: Format, decoder: Decoder, strict: bool) -> None:
         self.index, self.reader, self.decoder, self.strict = index, reader, decoder, strict
         self.workers = _share()
         self.unread: dict[int, str] = {}  # rows that could not be read, and why
@@ -268,7 +155,7 @@ class Stream(Streamed):
 
     def __init__(
         self,
-        source: _Source,
+        source: Source,
         blocks: np.ndarray,
         buffer: int,
         own: np.ndarray | None = None,
@@ -499,207 +386,3 @@ class Stream(Streamed):
 
         work = [pool.submit(fill, int(blocks[a]), a, b) for a, b in itertools.pairwise(cuts)]
         return _Ahead(rows, values, work)
-
-
-# -- a source --------------------------------------------------------------------------------------
-
-
-def read_shards(
-    name: str,
-    options: Mapping[str, Any],
-    progress: images.Progress | None = None,
-    given: Mapping[str, Sequence[str]] | None = None,
-) -> Raw:
-    """Read shards: streams by split, or arrays that were decoded once where `streaming=false` asks
-    for that.
-
-    Args:
-        name: a folder, a pattern such as train-{0000..0099}.tar, a file or an address.
-        options: `array`, the field that is the data; of images `size`, `crop`, `channels`;
-            `strict`; `buffer`, the rows among which is shuffled; `streaming`, false to decode all
-            into the cache.
-        progress: called with what is done.
-        given: the shards by split, where they are known.
-
-    Raises:
-        ValueError: there are no data, or what is there cannot be used.
-        OSError: a shard cannot be reached, or the cache cannot be written.
-    """
-    index, kind = shards.indexed(name, options, progress, given)
-    reader = shards.kind_of(index.files[0])(index.field)
-    decoder = _decoder(index, reader, kind, options, name)
-    if kind == "arrays":
-        own = {
-            "size": decoder.shape[:2],
-            "channels": "grey" if len(decoder.shape) == 2 else "colour",
-        }
-        asked = images._target(options)
-        unfit = [
-            k
-            for k in ("size", "crop", "channels")
-            if k in options and (k == "crop" or getattr(asked, k) != own[k])
-        ]
-        if unfit:
-            raise ValueError(
-                f"expected no {unfit[0]}= for arrays in {name}, which stay as they are; got "
-                f"{unfit[0]}={options[unfit[0]]}"
-            )
-    source = _Source(index, reader, decoder, bool(options.get("strict", False)))
-    size = max(1, int(np.prod(decoder.shape)) * decoder.dtype.itemsize)
-    buffer = options.get("buffer", max(1, min(BUFFER_ROWS, BUFFER_BYTES // size)))
-    if buffer < 1:
-        raise ValueError(f"expected a buffer of 1 row or more; got {buffer}")
-    streams = {s: Stream(source, np.arange(a, b), buffer) for s, (a, b) in index.splits.items()}
-    starts = np.append(index.starts, index.sizes.sum())
-    attributes = {
-        s: {n: v[starts[a] : starts[b]] for n, v in index.attributes.items()}
-        for s, (a, b) in index.splits.items()
-    }
-    largest = int(index.sizes.max()) * size
-    notes = [
-        f"{len(index.files):,} shards of {index.field}, {int(index.sizes.sum()):,} rows",
-        *index.notes,
-    ]
-    if options.get("streaming", True):
-        if largest > 2 * BUFFER_BYTES:
-            notes.append(
-                f"blocks of up to {int(index.sizes.max()):,} rows ({largest / 2**30:.1f} GB "
-                f"decoded): smaller row groups need less memory"
-            )
-        return Raw(streams, attributes, tuple(notes))
-    if "buffer" in options:
-        raise ValueError(f"expected no buffer= without streaming; got buffer={options['buffer']}")
-    return _packed(streams, attributes, notes, options, name, progress)
-
-
-def _packed(
-    streams: Mapping[str, Stream],
-    attributes: Mapping[str, Mapping[str, np.ndarray]],
-    notes: list[str],
-    options: Mapping[str, Any],
-    name: str,
-    progress: images.Progress | None,
-) -> Raw:
-    """Decode all rows into the cache; those that cannot be read are left out."""
-    source = next(iter(streams.values())).source
-
-    def make(folder: Path) -> dict[str, Any]:
-        done, total = 0, sum(map(len, streams.values()))
-        for i, (split, stream) in enumerate(streams.items()):
-            array = cache.create_array(folder / f"part{i}.npy", stream.dtype, stream.shape)
-            for start in range(0, len(stream), 4096):
-                array[start : start + 4096] = stream[start : start + 4096]
-                done += len(array[start : start + 4096])
-                if progress is not None:
-                    progress("decoding", done, total)
-            array.flush()
-            np.save(
-                folder / f"kept{i}.npy", np.flatnonzero(stream.readable(np.arange(len(stream))))
-            )
-        return {"unread": [f"{source.said()}: left out"] if source.unread else []}
-
-    settings = {**_settings(streams, options), "streaming": False}
-    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
-    arrays, known = {}, {}
-    for i, split in enumerate(streams):
-        array, kept = (
-            cache.open_array(folder / f"part{i}.npy"),
-            np.asarray(cache.open_array(folder / f"kept{i}.npy")),
-        )
-        arrays[split] = array if len(kept) == len(array) else array[kept]
-        known[split] = {n: v[kept] for n, v in attributes[split].items()}
-    return Raw(arrays, known, (*notes, *meta["unread"]))
-
-
-def _settings(streams: Mapping[str, Stream], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the decoded rows depend on."""
-    decoder = next(iter(streams.values())).source.decoder
-    prints = {s: stream.fingerprint() for s, stream in streams.items()}
-    stamps = next(iter(streams.values())).source.index.stamps
-    mine = {
-        k: options[k] for k in ("size", "crop", "channels", "valid", "test", "seed") if k in options
-    }
-    return {
-        "prints": prints,
-        "stamps": stamps,
-        "shape": decoder.shape,
-        "dtype": decoder.dtype.str,
-        **mine,
-    }
-
-
-def settled(
-    parts: Mapping[str, Part],
-    options: Mapping[str, Any],
-    name: str,
-    progress: images.Progress | None,
-) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
-    """Decode once what is looked at again and again: the held-out data, and some rows of which is
-    inferred what all are.
-
-    Args:
-        parts: the splits, of streams.
-        options, name: of the source.
-        progress: called with what is done.
-
-    Returns:
-        the splits, held-out ones as arrays; the same with some training rows as an array, to infer
-        from; and what there is to say.
-
-    Raises:
-        OSError: a shard cannot be reached, or the cache cannot be written.
-    """
-    train, index = parts["train"].whole, parts["train"].index
-    some = train.spread(min(FITTED, max(100, 2**28 // train.row_bytes)), index)
-    some = some if index is None else index[some]
-    once = {
-        s: p for s, p in parts.items() if s != "train" and len(p) * train.row_bytes <= HELD_BYTES
-    }
-
-    def make(folder: Path) -> dict[str, Any]:
-        done, total = 0, len(some) + sum(map(len, once.values()))
-        wanted = {
-            s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()
-        }
-        for split, (stream, rows) in {"train": (train, some), **wanted}.items():
-            array = cache.create_array(
-                folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:])
-            )
-            for start in range(0, len(rows), 4096):
-                array[start : start + 4096] = stream[rows[start : start + 4096]]
-                done += len(rows[start : start + 4096])
-                if progress is not None:
-                    progress("decoding what is held out", done, total)
-            array.flush()
-            kept = stream.readable(rows)
-            left[split] = int((~kept).sum())
-            np.save(folder / f"kept-{split}.npy", np.flatnonzero(kept))
-        return {"left": left}
-
-    left: dict[str, int] = {}
-    settings = _settings({s: p.whole for s, p in parts.items()}, options)
-    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
-
-    def held(split: str) -> np.ndarray:
-        array = cache.open_array(folder / f"{split}.npy")
-        return array[np.load(folder / f"kept-{split}.npy")] if meta["left"][split] else array
-
-    made, notes = dict(parts), []
-    for split, part in parts.items():
-        if split in once:
-            kept = np.load(folder / f"kept-{split}.npy")
-            given = None if part.given is None else part.given[kept]
-            made[split] = Part(
-                held(split), None, {n: v[kept] for n, v in part.attributes.items()}, given
-            )
-            if meta["left"][split]:
-                notes.append(
-                    f"{meta['left'][split]:,} of {len(part):,} {split} rows left out, which "
-                    f"cannot be read"
-                )
-    looked = {s: p for s, p in made.items() if s in once} | {"train": Part(held("train"))}
-    notes.append(
-        f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} "
-        f"training rows"
-    )
-    return made, looked, notes

@@ -13,7 +13,7 @@ from vaestro.data import cache, duplicates
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Raw
 from vaestro.frames import Frame
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space, TokensSpace, restored_space
 from vaestro.tokens import Ragged, Texts, Tokeniser
 
 DEFAULT = "bpe"
@@ -148,7 +148,7 @@ def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -
     if made:
         return made[0]
     try:
-        space = Space.restore(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
+        space = restored_space(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
         arrays = [
             [cache.open_array(folder / f"{what}{i}.npy") for what in ("codes", "starts")]
             for i in range(meta["wholes"])
@@ -187,14 +187,8 @@ def _infer(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> 
         counts += np.bincount(rows[rows != 0], minlength=tokeniser.size)
     counts[0] = (held[index] < width).sum()
     marginal = ((counts + SMOOTHING) / (counts + SMOOTHING).sum()).astype(np.float32)
-    space = Space(
-        Kind.TOKENS,
-        (width,),
-        (),
-        dtype="str",
-        levels=tokeniser.size,
-        marginal=marginal,
-        tokeniser=tokeniser,
+    space = TokensSpace(
+        (width,), (), dtype="str", levels=tokeniser.size, marginal=marginal, tokeniser=tokeniser
     )
     notes = [f"{tokeniser}, {mine.sizes(index).mean():.1f} for a text, its end among them"]
     if tokeniser.unknown is not None:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaestro.data import tables
 from vaestro.frames import Frame
-from vaestro.spaces import Kind, Space
 from vaestro.tokens import Texts
+
+if TYPE_CHECKING:
+    from vaestro.spaces import Space
 
 SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
 
@@ -63,35 +64,25 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             _write_table(part, _columns(arrays), suffix)
 
 
-def write_data(path: Path, data: Any, places: np.ndarray | None = None) -> None:
-    """Write data in the user's layout: an array under the name x, a table with its columns, or
-    texts, in .txt one a line, else in a
-    column text; a line's end within a text is written as \\n. With `places` an .npz of an array
-    also says which rows they are."""
-    if isinstance(data, Texts):
-        suffix = path.suffix.lower()
-        if suffix == ".txt":
-            with writing(path) as part:
-                lines = (line.replace("\r", "\\r").replace("\n", "\\n") for line in data.lines)
-                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        elif suffix in (".npy", ".npz"):
-            write_arrays(path, {"x": data.lines.astype(str)})
-        else:
-            write_data(path, Frame({"text": np.ma.MaskedArray(data.lines.astype(str))}))
-    elif not isinstance(data, Frame):
-        write_arrays(
-            path,
-            {"x": data}
-            | ({"index": places} if places is not None and path.suffix.lower() == ".npz" else {}),
-        )
-    elif path.suffix.lower() == ".npy" or path.suffix.lower() == ".txt":
-        raise ValueError(
-            f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); got "
-            f"{path}"
-        )
-    else:
-        with writing(path) as part:
-            tables.write_frame(part, data, path.suffix.lower())
+def write_data(
+    path: Path, data: np.ndarray | Frame | Texts, places: np.ndarray | None = None
+) -> None:
+    """Write data in the user's layout.
+
+    An array has the name x, a table its own columns. Texts are written one a line in .txt, with a
+    line break in a text as \\n, and in other formats as a column `text`.
+
+    Args:
+        path: the file, whose suffix names the format; it is overwritten.
+        data: the rows.
+        places: their row numbers, which an .npz of an array also holds.
+
+    Raises:
+        ValueError: the format cannot hold such data.
+    """
+    from vaestro.data.layouts import layout_of  # imports torch
+
+    layout_of(data).write(path, data, places)
 
 
 @contextmanager
@@ -198,7 +189,7 @@ def pixels(images: np.ndarray, space: Space) -> np.ndarray:
     images = images[..., None] if len(space.outside) == 2 else images
     if not space.levels:
         low, high = np.nanmin(images), np.nanmax(images)
-    elif space.kind is Kind.BINARY and np.nanmax(images) <= 1:
+    elif space.kind == "binary" and np.nanmax(images) <= 1:
         low, high = 0.0, 1.0
     else:
         low, high = space.low, space.low + space.step * (space.levels - 1)

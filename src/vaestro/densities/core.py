@@ -87,6 +87,12 @@ def entropy_of(q: Density) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
+def logvar_of(q: Density) -> Tensor | None:
+    """Return the log-variance of each unit; None for densities that are not parametrised by it."""
+    found = getattr(q, "logvar", None)
+    return found if isinstance(found, Tensor) else None
+
+
 def scored_anywhere(q: Density) -> bool:
     """Tell whether a density is scored at any point for what its own draws cost; a flow from noise
     is not."""

@@ -25,7 +25,7 @@ from vaestro.data import Rows
 from vaestro.data.sets import Streamed
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
 from vaestro.randomness import Order, derive, torch_generator

@@ -313,7 +313,7 @@ def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:
 def rising_schedule(curves: Curves, remedy: Remedies) -> Finding | None:
     """Find a weight of the KL that was still moving in the last tenth of the run."""
     settled = curves.settled_from()
-    if str(remedy.config.get("beta")).startswith("geco"):
+    if remedy.name("beta") == "geco":
         return None  # it follows the distortion for as long as there is training
     enough = (
         curves.finished
@@ -387,9 +387,7 @@ def falling_bound(curves: Curves, remedy: Remedies) -> Finding | None:
         loss, what = -np.array([_number(line, "bound") for line in lines]), "validation bound"
     # With geco each loss has a weight of its own; with a capacity it follows the noise of |rate -
     # C|, multiplied by gamma.
-    adaptive = str(remedy.config.get("beta")).startswith("geco") or any(
-        "capacity" in line for line in lines
-    )
+    adaptive = remedy.name("beta") == "geco" or any("capacity" in line for line in lines)
     if len(loss) < ENOUGH + 1 or not np.isfinite(loss).any() or adaptive:
         return None
     best = int(np.nanargmin(loss))

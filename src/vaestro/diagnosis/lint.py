@@ -183,7 +183,7 @@ def _rate(plan: Plan) -> Finding | None:
     if (
         not isinstance(lr, float)
         or lr <= HIGH_LR
-        or not str(plan.remedy.config.get("optimizer")).startswith("adam")
+        or plan.remedy.name("optimizer") not in ("", "adamw")
     ):
         return None
     return Finding(

@@ -25,7 +25,7 @@ from vaestro.diagnosis.statistics import LEVEL, Paired, combined, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
 from vaestro.loop import informative_mean, signal
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Objective, elbo
 from vaestro.randomness import numpy_generator, torch_generator
 from vaestro.spaces import Batch
@@ -199,7 +199,7 @@ def measure(
             )
             found.worth = _worth(model, trained, sets, objective.beta.value, seed)
     found.effects, found.limits = _effects(model, scored, found, passes // 2, seed)
-    if getattr(getattr(model, "posterior", None), "scored_anywhere", True):
+    if model.capabilities.scored_anywhere:
         most = max(2, math.isqrt(PAIRS // units))
         if len(scored) > 2:
             found.information = evaluate(
@@ -314,7 +314,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
     }
     near = every = 0.0
     shared = True
-    limit = getattr(getattr(model, "posterior", None), "limit", None)
+    limit = model.capabilities.logvar_limit
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
         noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i))
         draws = model.draw(batch, 1, noise=noise)
@@ -514,12 +514,7 @@ def _gradient_noise(
 ) -> float | None:
     """Compare the variance of the encoder's gradient over draws of z, for one batch, with that over
     batches and draws."""
-    encoder = getattr(model, "posterior", None)
-    parameters = (
-        []
-        if encoder is None or not objective.gradient.pathwise
-        else [p for p in encoder.parameters() if p.requires_grad]
-    )
+    parameters = model.encoder_parameters() if objective.gradient.pathwise else []
     size = min(batch, len(train) // REPEATS)
     if size < 1 or not parameters:
         return None

@@ -31,7 +31,7 @@ from torch import Tensor
 from vaestro.data import Rows
 from vaestro.evaluation import in_space
 from vaestro.gradients import Gradient, Score
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import BOUNDS
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator

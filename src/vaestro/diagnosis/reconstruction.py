@@ -10,7 +10,7 @@ import torch
 from vaestro.data import Rows
 from vaestro.densities import DataDensity
 from vaestro.evaluation.records import mean_and_error
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.spaces import Kind
 
 ROWS = 200  # texts that are reconstructed

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 from vaestro.data.readers import as_source, parse_source
-from vaestro.parts import TABLE, Part, find, options_of
+from vaestro.options import names
+from vaestro.parts import TABLE, Part, find
+from vaestro.signatures import options_of
+from vaestro.text import Spec, as_number, parse
 
 HIGH_LR = 0.03  # for AdamW
 SMALLER = 0.5  # of the weights, that a smaller network has at most
@@ -20,16 +23,7 @@ ALWAYS = {"lr", "steps", "patience", "beta"}
 # the number of weights of a run with these options; ValueError if it is refused
 Trial = Callable[[Mapping[str, Any]], int]
 # from the run that --init names
-TAKEN_OVER = frozenset({"latent", "likelihood", "posterior", "network", "encoder", "decoder"})
-
-
-def _is_number(text: str) -> bool:
-    """Return whether an option is a number, and not a word."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+TAKEN_OVER = frozenset(names("model")) - {"prior"}
 
 
 @final
@@ -58,24 +52,27 @@ class Remedies:
         )
         self._tried: dict[str, int | None] = {}
 
-    def _part(self, kind: str) -> Part | None:
-        """Return a part of the run as it was written; None for a user's own, or one that this
-        version does not know."""
-        spec = self.config.get(kind)
-        if not isinstance(spec, str) or spec.partition(":")[0] not in TABLE[kind]:
+    def part(self, kind: str) -> Part | None:
+        """Return a part of the run with its options; None for a user's own, or one that this
+        version does not have."""
+        if self.name(kind) not in TABLE[kind]:
             return None
         try:
-            return find(kind, spec)
+            return find(kind, str(self.config[kind]))
         except ValueError:
             return None
 
-    def _own(self, option: str) -> bool:
-        """Tell whether a network is a user's own, module:Class."""
-        spec = self.config.get(option)
-        return isinstance(spec, str) and spec.partition(":")[0] not in TABLE["network"]
+    def name(self, option: str) -> str:
+        """Return the name of the part that an option of the run names; "" without one."""
+        value = self.config.get(option)
+        try:
+            return parse(value).name if isinstance(value, str) else ""
+        except ValueError:
+            return ""
 
-    def _name(self, option: str) -> str:
-        return str(self.config.get(option) or "").partition(":")[0]
+    def _own(self, option: str) -> bool:
+        """Return whether a network is a user's own, module:Class."""
+        return self.name(option) not in ("", *TABLE["network"])
 
     def _weights(self, changes: Mapping[str, Any]) -> int | None:
         """Return the number of weights of the run with changed options; None if it would be
@@ -180,7 +177,7 @@ class Remedies:
     def warm_up(self) -> str:
         """Raise the weight of the KL from 0 over half of the run; with a schedule already, more
         slowly learned too."""
-        if self._name("beta") == "warmup":
+        if self.name("beta") == "warmup":
             return self.slower(2)
         return self.again("warm", beta="warmup:share=0.5")
 
@@ -188,9 +185,9 @@ class Remedies:
     def cures(self) -> list[tuple[str, str]]:
         """Return what makes a code informative whose decoder could ignore it, and was not tried:
         (in words, command)."""
-        config, posterior = self.config, self._part("posterior")
+        config, posterior = self.config, self.part("posterior")
         made: list[tuple[str, str]] = []
-        if self._name("beta") not in ("warmup", "sigmoid", "cyclical"):
+        if self.name("beta") not in ("warmup", "sigmoid", "cyclical"):
             made.append(
                 (
                     "a weight of the KL that rises from 0",
@@ -208,15 +205,9 @@ class Remedies:
             and posterior.name == "normal"
             and not posterior.options.get("min_rate")
         ):
-            least = Part(
-                "posterior",
-                "normal",
-                TABLE["posterior"]["normal"],
-                {**(posterior.options if posterior else {}), "min_rate": 0.1},
-            )
-            made.append(
-                ("a posterior with a minimum rate", self.again("minrate", posterior=str(least)))
-            )
+            options = dict(posterior.options) if posterior else {}
+            least = str(Spec("normal", options | {"min_rate": 0.1}))
+            made.append(("a posterior with a minimum rate", self.again("minrate", posterior=least)))
         return [(words, command) for words, command in made if command]
 
     def informed(self) -> str:
@@ -241,7 +232,7 @@ class Remedies:
             lambda: self.again("encoder", encoder=RESCUE) if self._own("encoder") else "",
             lambda: self.learned_variance() if self.fixed_variance is not None else "",
             lambda: (
-                self.informed() if self._name("likelihood") == "autoregressive" else self.warm_up()
+                self.informed() if self.name("likelihood") == "autoregressive" else self.warm_up()
             ),
         )
         return next((command for cause in causes if (command := cause())), "")
@@ -260,59 +251,53 @@ class Remedies:
     def fixed_variance(self) -> str | None:
         """Return the fixed variance of a Gaussian likelihood as a number in words; None for
         others."""
-        part = self._part("likelihood")
+        part = self.part("likelihood")
         if part is None or part.name != "gaussian":
             return None
         variance = str(part.options.get("variance", ""))
-        return variance if _is_number(variance) else None
+        return None if as_number(variance) is None else variance
 
     @property
     def learns_scale(self) -> bool:
         """Return whether training maximises the ELBO over a scale of the likelihood."""
-        part = self._part("likelihood")
+        part = self.part("likelihood")
         fixed = part is None or any(
-            _is_number(str(part.options.get(option, ""))) for option in ("variance", "scale")
+            as_number(part.options.get(option)) is not None for option in ("variance", "scale")
         )
         return (
             part is not None
             and part.name in SCALED
             and not fixed
-            and self._name("objective") in ("", "elbo")
+            and self.name("objective") in ("", "elbo")
         )
 
     @property
     def library(self) -> str | None:
         """Return the name of the condition that a likelihood of counts takes for its library; None
         without one."""
-        part = self._part("likelihood")
+        part = self.part("likelihood")
         name = None if part is None else part.options.get("library")
         return None if name is None else str(name)
 
     def learned_variance(self) -> str:
         """Fit the variance of a Gaussian likelihood: its optimum in closed form, or for other
         bounds than the ELBO learned."""
-        part = self._part("likelihood")
+        part = self.part("likelihood")
         if part is None or part.name != "gaussian" or part.options.get("variance") == "optimal":
             return ""
-        ways = ("optimal", "auto") if self._name("objective") in ("", "elbo") else ("auto",)
+        ways = ("optimal", "auto") if self.name("objective") in ("", "elbo") else ("auto",)
         for how in ways:
             if how != part.options.get("variance", "auto"):
                 others = {k: v for k, v in part.options.items() if k not in ("variance", "version")}
-                command = self.again(
-                    how,
-                    likelihood=str(
-                        Part(
-                            "likelihood", "gaussian", part.constructor, {"variance": how, **others}
-                        )
-                    ),
-                )
+                fitted = Spec("gaussian", {"variance": how, **others})
+                command = self.again(how, likelihood=str(fitted))
                 if command:
                     return command
         return ""
 
     def more_draws(self) -> str:
         """Draw more than one z for each datum in a step."""
-        part = self._part("objective")
+        part = self.part("objective")
         return (
             self.again("k4", objective="elbo:k=4")
             if part is not None and part.name == "elbo" and part.options.get("k", 1) == 1
@@ -324,7 +309,7 @@ class Remedies:
         if none is smaller."""
         decay = (
             {"optimizer": "adamw:weight_decay=0.3"}
-            if self._name("optimizer") in ("", "adamw")
+            if self.name("optimizer") in ("", "adamw")
             else {}
         )
         for spec in self._narrower():
@@ -342,27 +327,20 @@ class Remedies:
 
     def _narrower(self) -> Iterator[str]:
         """Yield the run's network at a half, a quarter and an eighth of its width."""
-        part = self._part("network")
+        part = self.part("network")
         if part is None or self.config.get("encoder") or self.config.get("decoder"):
             return
-        _, default = options_of(part.constructor).get("width", (None, None))
-        width = part.options.get("width", default)
+        known = options_of(part.constructor)
+        width = part.options.get("width", known["width"].default if "width" in known else None)
         for factor in (2, 4, 8):
             if isinstance(width, int) and width // factor >= 1:
-                yield str(
-                    Part(
-                        "network",
-                        part.name,
-                        part.constructor,
-                        {**part.options, "width": width // factor},
-                    )
-                )
+                yield str(Spec(part.name, {**part.options, "width": width // factor}))
 
     def fitted_prior(self) -> str:
         """Fit a prior to the codes, with encoder and decoder as they are."""
         fixed = {"prior": "mixture", "freeze": ["posterior", "likelihood"]}
         if (
-            self._name("prior") not in ("", "normal")
+            self.name("prior") not in ("", "normal")
             or self.config.get("condition")
             or not self._possible(fixed)
         ):

@@ -64,8 +64,8 @@ def variance_factor(n: int, level: float = LEVEL) -> float:
     """Return by what a variance from n numbers is multiplied for its upper confidence limit: (n -
     1) / chi-square quantile.
 
-    >>> round(variance_factor(11), 2)
-    3.08
+    >>> round(variance_factor(11), 1)
+    3.1
     """
     df, p = n - 1, (1 - level) / 2
     if df < 1:

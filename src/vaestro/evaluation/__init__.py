@@ -3,7 +3,7 @@ them; what codes hold."""
 
 from vaestro.evaluation.bounds import affordable, chunks, in_space
 from vaestro.evaluation.budget import within_seconds
-from vaestro.evaluation.methods import METHODS, evaluate, evaluating, split_methods
+from vaestro.evaluation.methods import METHODS, evaluate, evaluating
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information, plus_minus
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "evaluating",
     "in_space",
     "plus_minus",
-    "split_methods",
     "within_seconds",
 ]

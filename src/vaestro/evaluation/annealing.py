@@ -45,7 +45,7 @@ from vaestro.evaluation.bounds import (
 )
 from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
@@ -345,9 +345,7 @@ def annealing(
             "expected real latents for ais, whose chains move by a gradient; got discrete ones "
             "(iwae with more draws)"
         )
-    if start == "posterior" and not getattr(
-        getattr(job.model, "posterior", None), "scored_anywhere", True
-    ):
+    if start == "posterior" and not job.model.capabilities.scored_anywhere:
         raise ValueError(
             "expected ais:start=prior for a flow posterior, which is not scored where chains go; "
             "got start=posterior"

@@ -22,7 +22,7 @@ from torch import Tensor
 from vaestro.data import Rows
 from vaestro.evaluation.records import Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Kind, Space

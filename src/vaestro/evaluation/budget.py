@@ -8,7 +8,7 @@ import numpy as np
 from vaestro.data import Rows
 from vaestro.evaluation.bounds import affordable
 from vaestro.evaluation.methods import evaluate
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 
 MOST = 1000  # data
 FEWEST = 100  # data that the draws leave room for

@@ -31,7 +31,7 @@ from vaestro.evaluation.bounds import at_once, bounds
 from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error, plus_minus
 from vaestro.evaluation.work import Job, Work
 from vaestro.gradients import Pathwise, StickingTheLanding
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import elbo
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch

@@ -37,7 +37,7 @@ from vaestro.densities import Density
 from vaestro.evaluation.bounds import at_once
 from vaestro.evaluation.records import Evaluation, Information, mean_and_error
 from vaestro.evaluation.work import Job, Work
-from vaestro.model import Draws
+from vaestro.models import Draws
 from vaestro.randomness import torch_generator
 
 AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two cores
@@ -69,7 +69,7 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
     """
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
-    if not getattr(getattr(job.model, "posterior", None), "scored_anywhere", True):
+    if not job.model.capabilities.scored_anywhere:
         raise ValueError(
             "expected a posterior without a flow for information, which scores each code under "
             "the q of all data; got one"

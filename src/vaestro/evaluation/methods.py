@@ -17,8 +17,9 @@ from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.parts import find
+from vaestro.text import split_specs
 
 METHODS: dict[str, Callable[..., Sequence[Work]]] = {
     "elbo": bounding,
@@ -97,7 +98,8 @@ def evaluating(
             f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
             f"{limit}"
         )
-    parts = [find("method", spec, METHODS) for spec in split_methods(methods)]
+    specs = split_specs(methods) if isinstance(methods, str) else methods
+    parts = [find("method", spec, METHODS) for spec in specs]
     names = [part.name for part in parts]
     if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
         raise ValueError(
@@ -149,17 +151,3 @@ def evaluating(
     yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
     if rank == 0:
         store.clear()  # only now: whoever took the evaluation has had the chance to keep it
-
-
-def split_methods(methods: str | Sequence[str]) -> list[str]:
-    """Read "elbo,iwae,ais:chains=16,temperatures=100" as three methods: what has an = and no colon
-    belongs to the one before it."""
-    if not isinstance(methods, str):
-        return list(methods)
-    found: list[str] = []
-    for piece in filter(None, (p.strip() for p in methods.split(","))):
-        if "=" in piece.partition(":")[0] and found:
-            found[-1] += ("," if ":" in found[-1] else ":") + piece
-        else:
-            found.append(piece)
-    return found

@@ -24,7 +24,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.spaces import Batch
 
 SAVE_SECONDS = 10.0

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vaestro.data import Rows
 from vaestro.densities import mean_over_ranks
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 

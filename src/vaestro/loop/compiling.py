@@ -117,10 +117,7 @@ def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence
 
 def _obstacles(core: Core, settings: Settings, data: Data, processes: Processes) -> list[str]:
     """Return what keeps the steps of a run from being compiled."""
-    parts = [getattr(core.model, name, None) for name in ("posterior", "prior", "likelihood")]
-    found = core.objective.outside_graph + [
-        type(part).__name__ for part in parts if not getattr(part, "in_graph", True)
-    ]
+    found = [*core.objective.outside_graph, *core.model.capabilities.not_recordable]
     if data.train.sizes() is not None:
         found.append("rows of several sizes")
     if processes.count > 1:

@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.spaces import Batch
 from vaestro.updates import Update

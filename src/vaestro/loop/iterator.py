@@ -36,7 +36,7 @@ from vaestro.loop.setup import prepare, trainable, updaters_of
 from vaestro.loop.state import gathered, part, prefixed
 from vaestro.loop.step import Dropout, Updater, with_float_values
 from vaestro.loop.validation import VALIDATION_ROWS, validate
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 from vaestro.spaces import Kind
@@ -79,8 +79,9 @@ class Training(Iterator[Step]):
             for u in made
             if u.update.until_flat
         ]
-        altered = getattr(getattr(model, "likelihood", None), "altered", "")
-        self._log = Log(objective, self.updaters, self.lagging, self.inputs, altered)
+        self._log = Log(
+            objective, self.updaters, self.lagging, self.inputs, model.capabilities.trained_as
+        )
         self._dropout = Dropout(self.core, processes, settings.seed)
         self._compilation = Compilation(
             self.core, settings, data, processes, [type(u.optimizer) for u in made]

@@ -15,7 +15,7 @@ from vaestro.data import Data
 from vaestro.loop.devices import Core, Processes
 from vaestro.loop.settings import Settings
 from vaestro.loop.step import Updater
-from vaestro.model import LatentModel
+from vaestro.models import LatentModel
 from vaestro.objectives import TrainingObjective, elbo
 from vaestro.randomness import derive, numpy_generator, torch_generator
 from vaestro.spaces import Batch
@@ -66,11 +66,7 @@ def prepare(
     Raises:
         ValueError: the objective has no meaning for the model.
     """
-    if (
-        objective.bound is not elbo
-        and objective.k > 1
-        and getattr(getattr(model, "likelihood", None), "fitted_to_data", False)
-    ):
+    if objective.bound is not elbo and objective.k > 1 and model.capabilities.fitted_to_data:
         raise ValueError(
             "expected the ELBO with an optimal variance, which is the ELBO's optimum; got "
             "iwae (use variance=auto)"

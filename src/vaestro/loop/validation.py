@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaestro.data import Rows
 from vaestro.densities import mean_over_ranks, variance_of
-from vaestro.model import Draws, LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Scores, TrainingObjective
 from vaestro.randomness import torch_generator
 

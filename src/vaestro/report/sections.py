@@ -14,7 +14,6 @@ from vaestro.report.words import (
     SPLITS,
     bounds_of,
     data_words,
-    duration,
     method,
     number,
     plain,
@@ -22,6 +21,7 @@ from vaestro.report.words import (
     result_of,
     short,
 )
+from vaestro.text import duration
 
 Values = dict[str, Any]
 UNKNOWN = "an earlier version made this diagnosis; `vaestro diagnose` makes it again"

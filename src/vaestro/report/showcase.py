@@ -22,8 +22,7 @@ from vaestro import latents
 from vaestro.data import Data, Rows
 from vaestro.data.writers import pixels, write_arrays, writing
 from vaestro.frames import Frame
-from vaestro.model import LatentModel
-from vaestro.priors import Normal as StandardPrior
+from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.runs import Run
 from vaestro.spaces import Space
@@ -210,7 +209,7 @@ def _moves(run: Run, model: LatentModel, code: np.ndarray, seed: int) -> dict[st
 def _span(model: LatentModel, units: list[int], seed: int) -> np.ndarray:
     """Return the values that real units move through: three standard deviations each way, or what
     another prior draws."""
-    if model.given is not None or isinstance(getattr(model, "prior", None), StandardPrior):
+    if model.given is not None or model.capabilities.standard_prior:
         return np.linspace(-RANGE, RANGE, STEPS)
     with torch.no_grad():
         drawn = model.draw_prior(

@@ -209,15 +209,3 @@ def verdict_of(folder: Folder) -> tuple[str, str, str]:
     if tone == "error" and tone not in severities:
         tone = "warning" if "warning" in severities else "none"
     return verdict, tone, str(folder.diagnosis.get("summary") or sentence)
-
-
-def duration(seconds: float) -> str:
-    """Say a time: 42 s, 3 min 20 s, 2 h 5 min."""
-    seconds = round(seconds)
-    if seconds < 90:
-        return f"{seconds} s"
-    return (
-        f"{seconds // 60} min {seconds % 60:02d} s"
-        if seconds < 5400
-        else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    )

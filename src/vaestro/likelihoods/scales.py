@@ -1,12 +1,15 @@
-"""The scales of a likelihood: which cells have one together, where they start, and how fast they
-are learned.
+"""The scales of a likelihood: which cells share one, where they start, and how fast they are
+learned.
 
-A scale is stated in the user's units. Inside, cell d is divided by scale_d, so that a scale s that
-cells share is s / scale_d there.
-What is learned is a factor on a reference, the spread of the training data about their mean: a
-learned number is 0 at the reference. Learned numbers start at the scale that fits the training data
-at the decoder's first location, by maximum likelihood, and move PACE times
-as fast as weights do: a weight that is off by 1 is rare, and a log-scale that is off by 3 is not.
+Scales are in the user's units. The space divides cell d by scale_d, so a shared scale s is
+s / scale_d inside. For a learned number n,
+
+    log scale_d inside = reference_d + soft_limit(PACE n, limit)
+
+with the reference the standard deviation of the training data about their mean. Learned numbers
+start at the maximum-likelihood scale of the training data at the decoder's first location. They
+change PACE times as fast as weights: a weight that is off by 1 is rare, a log-scale that is off by
+3 is not.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from vaestro.densities import Cells, soft_limit
 from vaestro.spaces import Kind, Space
 
 PACE = 16.0
-START_VALUES = 2**20  # how many values of the training data the start is fitted to
+START_VALUES = 2**20  # number of training values that the start is fitted to
 ITERATIONS = 20
 
 Version = Literal[1, 2]
@@ -34,7 +37,10 @@ Sharing = Literal["cell", "shared", "standardised"]
 
 @dataclass(frozen=True)
 class Shared:
-    """Say which cells have a scale together.
+    """Describe which cells share a scale.
+
+    >>> Shared((3,), np.zeros(3), np.zeros((), bool), PACE).shape
+    (3,)
 
     Args:
         shape: of the learned numbers; it broadcasts to *X.
@@ -42,7 +48,7 @@ class Shared:
             *X.
         constant: cells that do not vary in the training split, whose scale stays at the reference;
             it broadcasts to *X.
-        pace: how many times as fast as a weight a learned number moves.
+        pace: factor on the speed of learning, relative to a weight.
     """
 
     shape: tuple[int, ...]
@@ -52,19 +58,27 @@ class Shared:
 
 
 def default_sharing(space: Space) -> Sharing:
-    """Name how cells share scales where nothing is asked for: each of a vector has its own, those
-    of a channel share one."""
+    """Return the default sharing: one scale for each cell of a vector, or for each channel.
+
+    >>> from vaestro.spaces import RealSpace
+    >>> default_sharing(RealSpace((3,), (3,)))
+    'cell'
+    """
     return "cell" if len(space.shape) == 1 else "shared"
 
 
 def sharing(space: Space, how: Sharing) -> Shared:
-    """Return which cells of a space have a scale together.
+    """Return which cells of a space share a scale.
 
     Args:
         space: what the data are.
-        how: "cell", each its own; "shared", one for all cells of a vector or of a channel, in the
-            user's units; "standardised", one for all cells in standardised units, which moves as
-            fast as a weight.
+        how: "cell", one for each cell; "shared", one for all cells of a vector or of a channel, in
+            the user's units; "standardised", one for all cells in standardised units, learned as
+            slowly as a weight.
+
+    >>> from vaestro.spaces import RealSpace
+    >>> sharing(RealSpace((3,), (3,)), "cell").shape
+    (3,)
     """
     spread, constant = _spread(space)
     if how == "standardised":
@@ -97,7 +111,12 @@ def sharing(space: Space, how: Sharing) -> Shared:
 
 
 def units_of(space: Space) -> np.ndarray:
-    """Return how many of the user's units one is inside; it broadcasts to *X."""
+    """Return the size of 1 inside in the user's units; it broadcasts to *X.
+
+    >>> from vaestro.spaces import RealSpace
+    >>> units_of(RealSpace((2,), (2,), scale=np.array([1.0, 10.0]))).tolist()
+    [1.0, 10.0]
+    """
     if space.kind is Kind.LEVELS:
         return np.asarray(space.step, np.float64)
     return np.ones(()) if space.scale is None else np.asarray(space.scale, np.float64)
@@ -105,7 +124,12 @@ def units_of(space: Space) -> np.ndarray:
 
 def levels_moments(space: Space) -> tuple[float, float]:
     """Return mean and standard deviation of levels over all cells of the training split; 0 and 1
-    for standardised data."""
+    for standardised data.
+
+    >>> from vaestro.spaces import LevelsSpace
+    >>> levels_moments(LevelsSpace((2,), (2,), levels=3))[0]
+    1.0
+    """
     if space.kind is not Kind.LEVELS:
         return 0.0, 1.0
     codes = np.arange(space.levels)
@@ -142,22 +166,29 @@ def _spread(space: Space) -> tuple[np.ndarray, np.ndarray]:
 def paced(numbers: Tensor, pace: float) -> Tensor:
     """Return learned numbers times a pace, with the gradients of the numbers.
 
-    The step is multiplied, and not the gradient, whose norm decides on the clipping of all
-    gradients.
+    The pace multiplies the step. It does not multiply the gradient, because the norm of all
+    gradients decides whether they are clipped.
+
+    >>> paced(torch.tensor(0.5), 16.0)
+    tensor(8.)
     """
     return numbers if pace == 1 else numbers + ((pace - 1) * numbers).detach()
 
 
 def unlimited(x: Tensor, limit: float) -> Tensor:
-    """Return the inverse of `soft_limit` at x in (-limit, limit)."""
+    """Return the inverse of `soft_limit` at x in (-limit, limit).
+
+    >>> unlimited(soft_limit(torch.tensor(3.0), 10.0), 10.0)
+    tensor(3.)
+    """
     return x / (1 - x.abs() / limit)
 
 
 class Scaled(nn.Module, ABC):
-    """Hold the learned scales of cells x = location + scale * noise."""
+    """Learn or fit the scales of cells x = location + scale * noise."""
 
-    number: ClassVar[str] = "log_scale"  # the name of what is learned
-    power: ClassVar[int] = 1  # which power of the scale that is the logarithm of
+    number: ClassVar[str] = "log_scale"  # name of the parameter or buffer
+    power: ClassVar[int] = 1  # it is the logarithm of this power of the scale
     limit: float
     reference: Tensor
     constant: Tensor
@@ -187,7 +218,7 @@ class Scaled(nn.Module, ABC):
 
     @property
     def numbers(self) -> Tensor:
-        """Return what is learned, in the shape in which it is shared."""
+        """Return the learned or fitted numbers, one for each set of cells that share one."""
         return (
             self.get_parameter(self.number)
             if self.number in self._parameters
@@ -207,8 +238,8 @@ class Scaled(nn.Module, ABC):
 
     @property
     def start_values(self) -> int:
-        """Return how many values of training data `begin` needs; 0 if there is nothing to start, or
-        it has been started."""
+        """Return the number of training values that `begin` uses; 0 if nothing is learned, or it
+        has been called."""
         if self.number not in self._parameters or self.pace == 1:
             return 0
         numbers = self.numbers
@@ -220,24 +251,23 @@ class Scaled(nn.Module, ABC):
 
         Args:
             x: values as the density scores them, (B, *X).
-            observed: which of them are there, (B, *X); None for all.
+            observed: which of them are observed, (B, *X); None for all.
             location: it broadcasts to *X.
         """
-        there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-        there = there & ~self.constant
-        count = self.over_cells(there.to(x.dtype)).clamp_min(1.0)
+        mask = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+        mask = mask & ~self.constant
+        count = self.over_cells(mask.to(x.dtype)).clamp_min(1.0)
         relative = torch.zeros_like(self.numbers)
         for _ in range(ITERATIONS):
             pull = self.family(location, self.placed(relative)).standardised_residual(x)
-            mean = self.over_cells(torch.where(there, pull, 0.0)) / count
+            mean = self.over_cells(torch.where(mask, pull, 0.0)) / count
             step = 0.5 * self.power * torch.log(mean.clamp_min(1e-6))
             relative = (relative + step).clamp(-0.9 * self.limit, 0.9 * self.limit)
         self.put(torch.where(count > 1, relative, 0.0))
 
     @torch.no_grad()
     def put(self, relative: Tensor) -> None:
-        """Set learned numbers so that these logarithms, relative to the reference and within the
-        limit, are what `spreads` places."""
+        """Set the learned numbers to logarithms relative to the reference, within the limit."""
         self.numbers.copy_(unlimited(relative, self.limit) / self.pace)
 
     def over_cells(self, x: Tensor) -> Tensor:

@@ -1,7 +1,12 @@
 """The dispersion of counts: where it starts, and how fast it is learned.
 
-A dispersion starts where it fits the training data at their mean. It moves PACE times as fast as a
-weight. Scales of real values do the same (`vaestro.scales`).
+A negative binomial with mean m and inverse dispersion r has variance m + m^2 / r. For a learned
+number n,
+
+    log r = soft_limit(PACE n, INVERSE_LIMIT)
+
+It starts at the maximum likelihood of the training data at their mean. Scales of real
+values do the same (`vaestro.likelihoods.scales`).
 """
 
 from __future__ import annotations
@@ -15,15 +20,15 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import Cells, soft_limit
-from vaestro.scales import PACE, START_VALUES, Version, paced, unlimited
+from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
 
 # beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
 INVERSE_LIMIT = 8.0
 # of a limit; closer to it a step changes little, so that a wrong start would be kept
 START_SHARE = 0.75
 START_LIMIT = START_SHARE * INVERSE_LIMIT
-# standard deviation of the prior under which a start is fitted: it decides where the data say
-# nothing
+# standard deviation of the prior under which a start is fitted, for cells whose data do not
+# determine it
 PRIOR_WIDTH = 3.0
 
 
@@ -76,10 +81,10 @@ def _better(best: Tensor, top: Tensor, point: Tensor, found: Tensor) -> tuple[Te
 
 
 class Dispersed(nn.Module, ABC):
-    """Hold one learned dispersion of a negative binomial for each cell of counts, the same for all
+    """Learn one dispersion of a negative binomial for each cell of counts, the same for all
     data."""
 
-    # whether dispersions are learned here; otherwise the decoder predicts them, or there are none
+    # whether dispersions are parameters; otherwise the decoder predicts them, or there are none
     dispersed: bool = False
 
     @abstractmethod
@@ -87,7 +92,7 @@ class Dispersed(nn.Module, ABC):
         """Return the density of counts before the first step."""
 
     def disperse(self, shape: tuple[int, ...], version: Version) -> None:
-        """Make the parameter. At version 1 it starts at 0 and moves as fast as a weight."""
+        """Register the parameter. At version 1 it starts at 0 and is learned like a weight."""
         self.dispersed, self.inverse_pace = True, PACE if version == 2 else 1.0
         self.log_inverse = nn.Parameter(torch.zeros(shape))
 
@@ -97,8 +102,8 @@ class Dispersed(nn.Module, ABC):
 
     @property
     def dispersion_values(self) -> int:
-        """Return how many counts `begin_dispersion` needs; 0 if there is nothing to start, or it
-        has been started."""
+        """Return the number of counts that `begin_dispersion` uses; 0 if nothing is learned, or it
+        has been called."""
         fresh = (
             self.dispersed
             and self.inverse_pace != 1
@@ -117,16 +122,16 @@ class Dispersed(nn.Module, ABC):
 
         Args:
             x: counts, (B, *X).
-            observed: which of them are there, (B, *X); None for all.
+            observed: which of them are observed, (B, *X); None for all.
             log_size: logarithm of each datum's library, or 0; it broadcasts to (B, *X).
         """
-        there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-        x = torch.where(there, x, 0.0).to(self.log_inverse.dtype)
-        size = torch.where(there, log_size.exp(), 0.0).sum(0)
+        mask = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+        x = torch.where(mask, x, 0.0).to(self.log_inverse.dtype)
+        size = torch.where(mask, log_size.exp(), 0.0).sum(0)
         log_mean = torch.log((x.sum(0) / size.clamp_min(1e-30)).clamp_min(1e-12)) + log_size
 
         def log_likelihood(log_inverse: Tensor) -> Tensor:
-            return torch.where(there, self.counted(log_mean, log_inverse).cells(x), 0.0).sum(0)
+            return torch.where(mask, self.counted(log_mean, log_inverse).cells(x), 0.0).sum(0)
 
         start = most_probable(
             log_likelihood, -START_LIMIT, START_LIMIT, torch.zeros_like(self.log_inverse)

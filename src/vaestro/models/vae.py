@@ -1,291 +1,40 @@
-"""A latent-variable model and the record of what it drew.
+"""The variational autoencoder: a posterior, a likelihood and a prior put together.
 
-`draw` is the only place where posterior, prior and likelihood meet. What it returns, `Draws`, is
-all that a bound, a gradient estimator, a diagnosis or a report ever reads.
+For one example and one draw, in nats,
+
+    ELBO = log p(x | z) - KL(q(z | x) || p(z)),        z = mean + std * noise
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, NamedTuple, final
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, final
 
 import torch
-import torch.nn as nn
 from torch import Tensor
+from torch.nn import Parameter
 
 from vaestro.densities import (
     DataDensity,
     Density,
     closed_form_kl,
     entropy_of,
-    is_shared,
+    logvar_of,
     summed,
     variance_of,
 )
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
+from vaestro.models.base import Capabilities, LatentModel
+from vaestro.models.draws import Code, Draws
 from vaestro.posteriors import Posterior
-from vaestro.priors import Prior
+from vaestro.priors import Normal, Prior
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
-
-def _once(compute: Callable[[Draws], Tensor]) -> property:
-    """Make a property that computes its value once. (The lock in functools.cached_property cannot
-    be compiled.)"""
-    name = f"_{compute.__name__}"
-
-    @wraps(compute)
-    def get(self: Draws) -> Tensor:
-        value: Tensor | None = getattr(self, name, None)
-        if value is None:
-            value = compute(self)
-            object.__setattr__(self, name, value)
-        return value
-
-    return property(get)
-
-
 START_ROWS = 4096  # training data at most from which a likelihood starts
-
-
-def _mean_of_draws(x: Tensor) -> Tensor:
-    return x.squeeze(0) if len(x) == 1 else x.mean(0)
-
-
-class Code(NamedTuple):
-    """Hold what `encode` writes: mean and logvar of q, each (B, *Z); logvar is None for families
-    without one."""
-
-    mean: Tensor
-    logvar: Tensor | None
-    how: str
-
-
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """Record K draws for each of B data and the log-densities there, in nats.
-
-    Args:
-        z: (K, B, *Z).
-        log_px: log p(x | z), (K, B), in the user's units.
-        rate: the KL of each unit, (1, B, *Z) in closed form, or (K, B, 1) as log q - log p at the
-            draws.
-        q, p, px: the densities.
-        optimised: the draws that training optimises; None where they are these.
-        weight: of log q - log p in log_w, and of the rate in the ELBO: beta in a loss; 1 wherever a
-            bound is reported.
-    """
-
-    z: Tensor
-    log_px: Tensor
-    rate: Tensor
-    q: Density
-    p: Density
-    px: Density
-    optimised: Draws | None = None
-    weight: float | Tensor = 1.0
-
-    @_once
-    def log_pz(self) -> Tensor:
-        """Return log p(z), (K, B)."""
-        return self.p.log_prob(self.z)
-
-    @_once
-    def log_qz(self) -> Tensor:
-        """Return log q(z | x), (K, B)."""
-        return self.q.log_prob(self.z)
-
-    @property
-    def log_w(self) -> Tensor:
-        """Return the log importance weights log p(x, z) - log q(z | x), (K, B); with a weight, of
-        log p(z) - log q(z | x)."""
-        if isinstance(self.weight, float) and self.weight in (0, 1):
-            return self.log_px + self.log_pz - self.log_qz if self.weight else self.log_px
-        return self.log_px + self.weight * (self.log_pz - self.log_qz)
-
-    @_once
-    def total_rate(self) -> Tensor:
-        """Return the rate of each datum, summed over units and averaged over draws, (B,)."""
-        return _mean_of_draws(self.rate.flatten(2).sum(-1))
-
-    @_once
-    def mean_log_px(self) -> Tensor:
-        """Return log p(x | z) of each datum, averaged over draws, (B,)."""
-        return _mean_of_draws(self.log_px)
-
-    @property
-    def distortion(self) -> Tensor:
-        """Return -log p(x | z) of each datum, averaged over draws, (B,)."""
-        return -self.mean_log_px
-
-    @property
-    def shared_prior(self) -> bool:
-        """Tell whether all data have one prior, and none of its own by what is given."""
-        return is_shared(self.p, self.z.ndim - 2)
-
-    @property
-    def unweighted(self) -> bool:
-        """Tell whether the weight is 1 for certain."""
-        return isinstance(self.weight, float) and self.weight == 1
-
-    def weighted(self, weight: float | Tensor) -> Draws:
-        """Return the same draws with another weight of the rate."""
-        return (
-            self
-            if isinstance(weight, float) and weight == self.weight
-            else replace(self, weight=weight)
-        )
-
-    def sampled(self) -> Draws:
-        """Return the same draws with the sampled rate log q - log p in place of the closed form."""
-        return replace(self, rate=(self.log_qz - self.log_pz).unsqueeze(-1))
-
-    def of_weights(self, log_w: Tensor) -> Draws:
-        """Return draws whose log weights are these, (K, M), and which have no rate: what a bound
-        makes of other weights."""
-        return replace(
-            self,
-            log_px=log_w,
-            rate=log_w.new_zeros(1, log_w.shape[1], 1),
-            optimised=None,
-            weight=0.0,
-        )
-
-    def trained(self) -> Draws:
-        """Return the draws as training optimises them; itself where that is what is reported."""
-        return self if self.optimised is None else self.optimised
-
-
-class LatentModel(nn.Module, ABC):
-    """Describe a model of data x with latents z: whatever produces `Draws` can be trained, bounded
-    and diagnosed."""
-
-    space: Space
-    units: tuple[int, ...]
-    # what the model is conditioned on: the space of a table of attributes
-    given: Space | None = None
-    alphabet: int = 0  # what the latents are, as `Posterior.alphabet` says
-    # the shape of what spreads one datum over the grid it lies on
-    jitter: tuple[int, ...] | None = None
-
-    @abstractmethod
-    def draw(
-        self,
-        batch: Batch,
-        k: int = 1,
-        *,
-        gradient: Gradient | None = None,
-        noise: Tensor | None = None,
-        features: Tensor | None = None,
-    ) -> Draws:
-        """Draw z K times for each datum and record every log-density there.
-
-        `features` stand in for what `features` makes of the batch: the encoder then does not run,
-            or q is another one.
-        """
-
-    @abstractmethod
-    def features(self, batch: Batch) -> Tensor:
-        """Return what determines q(z | x) of each datum, (B, ...): the encoder's outputs."""
-
-    @abstractmethod
-    def q(self, features: Tensor) -> Any:
-        """Return q(z | x) from what determines it, as `features` makes it, without running the
-        encoder or the decoder."""
-
-    @abstractmethod
-    def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
-
-    @abstractmethod
-    def parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split noise into what `q(features).from_noise` takes and what spreads the data over their
-        grid, (K, B, *jitter) or None."""
-
-    @abstractmethod
-    def log_terms(
-        self, batch: Batch, z: Tensor, jitter: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z).
-
-        Data on a grid are spread over its cells by `jitter`, (K, B, *jitter) on (-1/2, 1/2), or
-        else by fresh noise.
-        """
-
-    @abstractmethod
-    def draw_prior(
-        self,
-        n: int,
-        given: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Draw n latents from the prior, (n, *Z), one for each row of `given` where there are
-        conditions.
-
-        The noise that the prior draws is multiplied by the temperature.
-        """
-
-    @abstractmethod
-    def simulate(
-        self,
-        n: int,
-        given: Tensor | None = None,
-        observed: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Batch, Tensor, Tensor | None]:
-        """Draw n data with the latents (n, *Z) that generated them, and the jitter (n, *jitter)
-        where data lie on a grid.
-
-        Each triple is an exact draw from the model's joint distribution. The latents are therefore
-        prior draws, and latents and
-        jitter are one exact posterior draw for each datum, also where only the cells in `observed`
-            are seen: the other cells are
-        drawn and then masked. A continuous density on 8-bit or other levels has mass outside of the
-        levels; such draws are kept, because rejecting a draw for a cell that is then masked changes
-        the distribution of z given the other cells.
-        """
-
-    @abstractmethod
-    def code(self, batch: Batch) -> Code:
-        """Return the code of each datum."""
-
-    @abstractmethod
-    def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
-        """Return p(x | z) for latents (B, *Z); its parameters have a leading dimension of one."""
-
-    @abstractmethod
-    def sample(
-        self,
-        n: int,
-        given: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Density:
-        """Draw n latents from the prior and return p(x | z) there; its parameters have a leading
-        dimension of one."""
-
-    @property
-    def start_rows(self) -> int:
-        """Return how many training data `start` wants; 0 where it needs none, and once it has had
-        them."""
-        return 0
-
-    def start(self, batch: Batch) -> None:
-        """Begin at training data, before the first step."""
-
-    @abstractmethod
-    def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
-        """Refresh parameters that have a closed form on the training split, from batches of it with
-        noise for each; reads none where there
-        are no such parameters."""
 
 
 @final
@@ -341,6 +90,26 @@ class VAE(LatentModel):
         )
         self.register_buffer("log_dets", made, persistent=False)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        posterior, likelihood, prior = self.posterior, self.likelihood, self.prior
+        parts = (posterior, prior, likelihood)
+        return Capabilities(
+            reads_latent=likelihood.reads_latent,
+            autoregressive=likelihood.does_without,
+            scored_anywhere=posterior.scored_anywhere,
+            scored_held=posterior.scored_held,
+            fitted_to_data=likelihood.fitted_to_data,
+            not_recordable=tuple(type(part).__name__ for part in parts if not part.in_graph),
+            trained_as=likelihood.altered,
+            latent_gradient=not self.alphabet,
+            logvar_limit=posterior.limit if posterior.limit < math.inf else None,
+            standard_prior=isinstance(prior, Normal),
+        )
+
+    def encoder_parameters(self) -> list[Parameter]:
+        return [p for p in self.posterior.parameters() if p.requires_grad]
+
     def features(self, batch: Batch) -> Tensor:
         return self.posterior.features(batch)
 
@@ -373,7 +142,7 @@ class VAE(LatentModel):
         self, batch: Batch, q: Any, p: Any, z: Tensor, jitter: Tensor | None, gradient: Gradient
     ) -> Draws:
         px = self.likelihood(z, batch.given)
-        x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+        x = self.likelihood.spread(batch.x, jitter)
         log_px = self._log_px(px, x, batch.observed)
         rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
         draws = Draws(
@@ -458,16 +227,15 @@ class VAE(LatentModel):
     ) -> tuple[Batch, Tensor, Tensor | None]:
         z = self.draw_prior(n, given, generator)
         x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)
-        jitter = None
-        if self.jitter is not None:
-            x, jitter = self.likelihood.settle(x)
+        x, jitter = self.likelihood.settle(x)
+        if jitter is not None:
             # Without a grid, or where the cell is missing, nothing depends on the jitter: its
             # posterior is its prior.
             own = self.likelihood.on_grid()
             if observed is not None:
-                own = own & observed.flatten(1)[:, : math.prod(self.jitter)]
+                own = own & observed.flatten(1)[:, : jitter[0].numel()]
             jitter = torch.where(
-                own.reshape(-1, *self.jitter), jitter, self._jitter(1, n, z, generator)[0]
+                own.reshape(-1, *jitter.shape[1:]), jitter, self._jitter(1, n, z, generator)[0]
             )
         return (
             Batch(x if observed is None else torch.where(observed, x, 0), observed, given),
@@ -477,7 +245,7 @@ class VAE(LatentModel):
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
-        logvar = getattr(q, "logvar", None)
+        logvar = logvar_of(q)
         if logvar is None and not self.alphabet:
             variance = variance_of(q)
             logvar = None if variance is None else variance.log()
@@ -526,7 +294,7 @@ class VAE(LatentModel):
         sums = []
         for batch, noise in pairs:
             z_noise, jitter = self.parts(noise)
-            x = batch.x if jitter is None else self.likelihood.spread(batch.x, jitter)
+            x = self.likelihood.spread(batch.x, jitter)
             px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)
             sums.append(self.likelihood.accumulate(px, x, batch.observed))
         self.likelihood.store(torch.stack(sums).double().sum(0))

@@ -1,0 +1,177 @@
+"""The command `vaestro train`. Its options are made from the rows of `vaestro.options`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vaestro.cli.console import console
+from vaestro.options import OPTIONS, Option, resumable
+from vaestro.text import alternatives, duration, unquoted
+
+if TYPE_CHECKING:
+    from vaestro.runs import Job
+
+Command = Callable[..., None]
+
+
+def with_options(command: Command) -> Command:
+    """Return a command with `**options` with the rows of `OPTIONS` as its options."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    first = [p for p in own if p.name in ("source", "run", "recipe")]
+    rows = [_parameter(row) for row in OPTIONS if row.name != "source"]
+    last = [p for p in own if p not in first]
+    command.__dict__["__signature__"] = signature.replace(parameters=[*first, *rows, *last])
+    return command
+
+
+def _parameter(row: Option) -> inspect.Parameter:
+    default = f"  [default: {row.in_default}]" if row.in_default else ""
+    option = typer.Option(
+        *row.flags,
+        help=row.sentences + default,
+        metavar=row.metavar or "|".join(row.values) or None,
+    )
+    kind = list[str] if row.repeatable else row.kind if isinstance(row.kind, type) else str
+    return inspect.Parameter(
+        row.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+_SOURCE = next(row for row in OPTIONS if row.name == "source")
+
+
+@with_options
+def train(
+    source: Annotated[str | None, typer.Argument(help=_SOURCE.help)] = None,
+    *,
+    run: Annotated[
+        str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="A named set of options, such as beta-tcvae:beta=6 (see vaestro parts recipe). "
+            "Options that are given override it.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML file of options, such as a run's config.yaml. Options that are given "
+            "override it.",
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Continue a stopped run. Only "
+            f"{', '.join(f'--{name}' for name in resumable())} may be given with it.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing run.")] = False,
+    **options: object,
+) -> None:
+    """Train a VAE and write a run's folder.
+
+    Example: vaestro train mnist --latent 40 --epochs 20 --run runs/mine
+    """
+    from vaestro.options import dump_config
+    from vaestro.runs import Job
+
+    given = {key: value for key, value in options.items() if value not in (None, [], ())}
+    condition = given.get("condition")
+    if isinstance(condition, list):
+        given["condition"] = [unquoted(name) for name in condition]
+    if resume is not None:
+        if dry_run or force or config or run or source or recipe:
+            allowed = alternatives([f"--{name}" for name in resumable()])
+            raise ValueError(f"expected --resume RUN with at most {allowed}; got more")
+        job = Job.resumed(resume, **given)
+    else:
+        job = Job.new(
+            source,
+            run=run,
+            force=force,
+            config=config,
+            dry=dry_run,
+            progress=console.reading,
+            recipe=recipe,
+            **given,
+        )
+    if not job.writes:
+        console.quiet = True
+    _announce(job, "# " if dry_run else "")
+    if dry_run:
+        print(dump_config(job.config), end="")
+        return
+    _run(job)
+
+
+def _announce(job: Job, mark: str) -> None:
+    """Print the notes and findings before the first step, and the sizes of the model.
+
+    Args:
+        job: what will be trained.
+        mark: precedes each line; "" unless this is a dry run.
+    """
+    for note in job.notes:
+        console.say(f"{mark}{note}")
+    for finding in job.lint():
+        # A remedy starts from the run's files, which a dry run does not write.
+        for text in list(finding.lines())[: 1 if mark else None]:
+            console.say(f"{mark}{text}")
+    training = job.training
+    sizes = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in training.model.named_children()
+    }
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    console.say(
+        f"{mark}{sum(sizes.values()):,} parameters ({parts}), {training.steps:,} steps of "
+        f"{training.batch} on {training.device}"
+    )
+
+
+def _run(job: Job) -> None:
+    """Train to the end, and print how good the model is."""
+    from vaestro.runs import describe, result
+
+    training = job.training
+    try:
+        with job:
+            console.watch(job)
+    except KeyboardInterrupt:
+        if not job.writes:
+            raise
+        console.say(
+            f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
+            f"train --resume {job.path}"
+        )
+        raise typer.Exit(130) from None
+    if not job.writes:
+        return
+    console.say(f"wrote {job.path}/ after {duration(training.seconds)}")
+    console.say(training.kept_sentence())
+    rows = job.data.test if len(job.data.test) else job.data.valid
+    if console.quiet:
+        return
+    if len(rows):
+        console.say(result(training.model, rows))
+    else:
+        train_rows = job.data.train
+        only = describe(train_rows, len(train_rows))
+        console.say(f"no held-out data to evaluate on: {only} only")

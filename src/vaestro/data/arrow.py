@@ -1,0 +1,131 @@
+"""Arrow tables as Frames: every format of a table becomes an Arrow table first, so that a column
+means the same wherever it came from. NaN, null and empty text are empty cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vaestro.data.refusals import Unfit, listed, refuse
+from vaestro.frames import Frame
+
+LARGEST_TEXT = 2**30  # bytes of one column
+
+
+def arrow(what: str) -> Any:
+    """Return PyArrow.
+
+    Args:
+        what: the purpose, for the message.
+
+    Raises:
+        ValueError: PyArrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(
+            f"expected the extra vaestro[tables] to {what}; got an installation without it"
+        ) from error
+    return pyarrow
+
+
+def any_match(pa: Any, column: Any, pattern: str) -> bool:
+    """Return whether some text of a column matches a pattern."""
+    return bool(pa.compute.any(pa.compute.match_substring_regex(column, pattern)).as_py())
+
+
+def all_match(pa: Any, column: Any, pattern: str) -> bool:
+    """Return whether all texts of a column match a pattern."""
+    return bool(pa.compute.all(pa.compute.match_substring_regex(column, pattern)).as_py())
+
+
+def from_arrow(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
+    """Turn an Arrow table into a Frame, column by column."""
+    # where pandas keeps row labels
+    names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
+    if not names or not table.num_rows:
+        raise ValueError(f"expected rows of data in {where}; got none")
+    wrong = [n for n in names if pa.types.is_nested(table[n].type)]
+    unfit: list[tuple[Unfit, Sequence[str]]] = []
+    if wrong:
+        unfit.append(
+            (Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong)
+        )
+    columns = {}
+    for name in names:
+        if name in wrong:
+            continue
+        try:
+            columns[name] = _cells(pa, table[name], name, where, notes)
+        except Unfit as error:
+            unfit.append((error, [name]))
+    refuse(unfit, where, ignored)
+    return Frame(columns)
+
+
+def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:
+    """Turn an Arrow column into one of a Frame."""
+    t = pa.types
+    if t.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind, empty = column.type, column.is_null().to_numpy()
+    if t.is_timestamp(kind) and kind.tz is not None:
+        notes.append(f"the times in {name} are in UTC")
+    if t.is_null(kind):
+        data = np.zeros(len(column))
+    elif t.is_boolean(kind):
+        data = column.fill_null(False).to_numpy()
+    elif t.is_integer(kind) or t.is_float32(kind) or t.is_float64(kind):
+        data = column.fill_null(0).to_numpy()
+    elif t.is_float16(kind) or t.is_decimal(kind):
+        data = column.cast(pa.float64()).fill_null(0).to_numpy()
+        data = data.astype(np.float16) if t.is_float16(kind) else data
+    elif t.is_date(kind) or t.is_timestamp(kind):
+        data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
+    elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
+        data = _words(pa, column.cast(pa.large_string()), name, where)
+    else:
+        raise Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+    return masked(data, empty, name, where)
+
+
+def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
+    """Turn an Arrow column of text into an array of str; each word is turned once."""
+    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
+    if 4 * longest * len(column) > LARGEST_TEXT:
+        raise Unfit(
+            f"names of categories in column {name!r} of {where}",
+            f"text of up to {longest:,} letters",
+        )
+    words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
+    return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+
+
+def masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.MaskedArray:
+    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days
+    unless some are not midnight."""
+    kind = data.dtype.kind
+    if kind == "f":
+        empty = empty | np.isnan(data)
+        infinite = int((np.isinf(data) & ~empty).sum())
+        if infinite:
+            raise Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
+    elif kind == "M":
+        empty = empty | np.isnat(data)
+        days = data.astype("datetime64[D]")
+        data = days if (empty | (days == data)).all() else data.astype("datetime64[us]")
+    elif kind == "U":
+        empty = empty | (data == "")
+    if not empty.any():
+        return np.ma.MaskedArray(data)
+    data = data.copy()
+    data[empty] = np.zeros((), data.dtype)
+    return np.ma.MaskedArray(data, empty)

@@ -1,0 +1,59 @@
+"""Which columns of a table are read: the options of a source that name columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from vaestro.data.refusals import listed
+from vaestro.text import few, nearest, split_names
+
+
+def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
+    """Return the columns that an option names, joined by + and in quotes where they need them, or
+    as a list.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    value = options.get(key, ())
+    text = str(value)
+    pieces = (
+        [str(v) for v in value]
+        if isinstance(value, (list, tuple))
+        else [text]
+        if text in names
+        else split_names(text)
+    )
+    for name in pieces:
+        if name not in names:
+            raise ValueError(
+                f"expected {key}= to name a column of {where}: {nearest(name, few(name, names))}; "
+                f"got {name!r}"
+            )
+    return pieces
+
+
+def wanted_columns(
+    names: Sequence[str], options: Mapping[str, Any], columns: Collection[str] | None, where: str
+) -> list[str]:
+    """Return the columns that are read: those that are needed, or all that `ignore` does not name.
+
+    Raises:
+        ValueError: a name occurs twice, or no column is left.
+    """
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
+    if columns is not None:
+        found = [name for name in names if name in columns]
+        if not found:
+            raise ValueError(
+                f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}"
+            )
+        return found
+    ignored = named(options, "ignore", names, where) if "ignore" in options else []
+    if len(ignored) == len(names):
+        raise ValueError(f"expected ignore= to leave a column of {where}; got {', '.join(ignored)}")
+    return [name for name in names if name not in ignored]

@@ -1,0 +1,345 @@
+"""Fit a space of arrays to the training split: frequencies, means, offsets, scales and grids."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+
+from vaestro.data.lattices import Lattice, lattice
+from vaestro.data.passes import Part, Picked, once, piece
+from vaestro.spaces import Kind, LevelsSpace, Space, widths
+
+COUNTED = 200_000_000  # cells from which frequencies are counted
+SAMPLED = 2_000_000  # cells of the training split from which grids are found
+
+
+def grey_levels(array: np.ndarray, space: Space) -> np.ndarray:
+    """Return 8-bit grey levels inside, to be binarised."""
+    return space.converted(LevelsSpace, levels=256, low=0.0, step=1.0).inward(array)
+
+
+class Fit(ABC):
+    """Fit a space to rows of the training split, which come in groups."""
+
+    def __init__(self, space: Space, train: Part) -> None:
+        self.space, self.train = space, train
+
+    def picks(self) -> list[Picked]:
+        """Return which rows it wants to see."""
+        return [Picked(self.train, piece(self.train.whole), self.look)]
+
+    @abstractmethod
+    def look(self, rows: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def fitted(self) -> tuple[Space, list[str]]:
+        """Return the fitted space, and what there is to say."""
+
+
+def fit_of(space: Space, train: Part, options: Mapping[str, Any]) -> Fit:
+    """Return what fits a space of this kind to the training split."""
+    if space.kind in (Kind.REAL, Kind.UNIT):
+        return _Real(space, train, options.get("standardise"))
+    # frequencies are where a decoder starts, and need no more
+    train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
+    if options.get("binarise", "none") != "none":
+        return _Grey(space, train)
+    return (_Means if space.kind in (Kind.BINARY, Kind.COUNT) else _Frequencies)(space, train)
+
+
+@final
+class _Grey(Fit):
+    """Fit probabilities of a one to 8-bit levels that are binarised."""
+
+    def __init__(self, space: Space, train: Part) -> None:
+        super().__init__(space, train)
+        self.total = np.zeros(space.shape)
+
+    def look(self, rows: np.ndarray) -> None:
+        self.total += grey_levels(rows, self.space).sum(0, dtype=np.float64)
+
+    def fitted(self) -> tuple[Space, list[str]]:
+        return replace(
+            self.space, marginal=np.asarray(self.total / (255 * len(self.train)), np.float32)
+        ), []
+
+
+@final
+class _Means(Fit):
+    """Fit the means of binary data and counts."""
+
+    def __init__(self, space: Space, train: Part) -> None:
+        super().__init__(space, train)
+        self.total, self.count = np.zeros(space.shape), np.zeros(space.shape)
+
+    def look(self, rows: np.ndarray) -> None:
+        observed = self.space.seen(rows)
+        self.total += (self.space.inward(rows) * (1 if observed is None else observed)).sum(
+            0, dtype=np.float64
+        )
+        self.count += len(rows) if observed is None else observed.sum(0)
+
+    def fitted(self) -> tuple[Space, list[str]]:
+        marginal = np.asarray(self.total / np.maximum(self.count, 1), np.float32)
+        return replace(self.space, marginal=marginal), _missing_note(self.space)
+
+
+@final
+class _Frequencies(Fit):
+    """Fit the frequencies of levels and categories: of each cell, or of all together where that
+    would be too many."""
+
+    def __init__(self, space: Space, train: Part) -> None:
+        super().__init__(space, train)
+        self.small = space.levels * space.cells <= 1_000_000
+        self.counts = np.zeros(space.cells * space.levels if self.small else space.levels, np.int64)
+        self.offsets = space.levels * np.arange(space.cells)
+
+    def look(self, rows: np.ndarray) -> None:
+        space = self.space
+        codes, observed = space.inward(rows).reshape(-1, space.cells), space.seen(rows)
+        for start in range(0, len(codes), max(1, 2**23 // space.cells)):
+            # One count over (cell, code) pairs, not a pass over the data for each code.
+            part = slice(start, start + max(1, 2**23 // space.cells))
+            pairs = codes[part] + self.offsets if self.small else codes[part]
+            kept = (
+                pairs.ravel()
+                if observed is None
+                else pairs[observed.reshape(-1, space.cells)[part]]
+            )
+            self.counts += np.bincount(kept, minlength=len(self.counts))
+
+    def fitted(self) -> tuple[Space, list[str]]:
+        space, counts = self.space, self.counts
+        if self.small:
+            counts = np.moveaxis(counts.reshape(*space.shape, space.levels), -1, 0)
+            # A level unseen at a cell is not impossible there: each cell sees the pooled
+            # frequencies `levels` times as well.
+            pooled = (counts.reshape(space.levels, -1).sum(1) + 1) / (counts.sum() + space.levels)
+            seen = counts + space.levels * pooled.reshape(-1, *[1] * len(space.shape))
+            frequencies = seen / seen.sum(0)
+        else:
+            frequencies = ((counts + 1) / (counts.sum() + space.levels)).reshape(
+                -1, *[1] * len(space.shape)
+            )
+        return replace(
+            space, marginal=np.ascontiguousarray(frequencies, np.float32)
+        ), _missing_note(space)
+
+
+def _missing_note(space: Space) -> list[str]:
+    return (
+        ["some cells are missing: bounds are of what is observed, and missing at random is assumed"]
+        if space.missing
+        else []
+    )
+
+
+@final
+class _Real(Fit):
+    """Fit offset, scale and grid of real values."""
+
+    def __init__(self, space: Space, train: Part, standardise: str | None) -> None:
+        super().__init__(space, train)
+        self.how = (
+            "none"
+            if space.kind is Kind.UNIT
+            else standardise or {1: "feature", 2: "channel"}.get(len(space.shape), "global")
+        )
+        if self.how == "channel" and not space.series:
+            raise ValueError(f"expected standardise=channel for series alone; got {space}")
+        self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
+        self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
+        self.sample: np.ndarray = np.zeros((0, 0))
+
+    def picks(self) -> list[Picked]:
+        some = self.train.spread(max(100, SAMPLED // self.space.cells))
+        return [*super().picks(), Picked(some, len(some), self._sampled)]
+
+    def look(self, rows: np.ndarray) -> None:
+        absent, inside = (
+            np.isnan(rows) if rows.dtype.kind == "f" else np.zeros(1, bool),
+            np.asarray(rows, np.float64),
+        )
+        if absent.any():
+            inside = np.where(absent, 0.0, inside)
+            self.count -= self.space.arranged(absent).sum(0)
+        self.count += len(rows)
+        with np.errstate(all="ignore"):
+            self.sums += self.space.arranged(inside).sum(0)
+        self.largest = max(self.largest, -float(inside.min()), float(inside.max()))
+
+    def _sampled(self, rows: np.ndarray) -> None:
+        self.sample = self.space.arranged(rows).reshape(len(rows), -1)
+
+    def fitted(self) -> tuple[Space, list[str]]:
+        space, train, whole = self.space, self.train, self.train.whole.dtype.kind in "iu"
+        notes = _missing_note(space)
+        if whole:
+            notes.append(
+                "whole numbers are dequantised: bounds are densities of values spread by one, "
+                "and draws are rounded"
+            )
+        if not self.largest < 1e30:
+            raise ValueError(f"expected values below 1e30 in size; got some up to {self.largest:g}")
+        sums, count = self.sums, self.count
+        if self.how == "channel":
+            sums, count = (np.broadcast_to(x.sum(0), space.shape) for x in (sums, count))
+        empty = int((count == 0).sum())
+        if empty:
+            always = f"got {empty} of {space.cells} cells that are always missing"
+            raise ValueError(f"expected a value in every cell of some training row; {always}")
+        offset, squares, missing = (
+            sums / count,
+            np.zeros(space.shape),
+            bool((self.count < len(train)).any()),
+        )
+
+        def deviate(rows: np.ndarray) -> None:
+            nonlocal squares
+            apart = space.arranged(np.asarray(rows, np.float64)) - offset
+            np.square(apart, apart)
+            if missing:
+                apart[np.isnan(apart)] = 0
+            squares += apart.sum(0)
+
+        once([train.whole], Picked(train, piece(train.whole), deviate).look)
+        spread = np.sqrt(
+            (np.broadcast_to(squares.sum(0), space.shape) if self.how == "channel" else squares)
+            / count
+        )
+        spread = np.where(spread > 1e-12 * np.maximum(np.abs(offset), 1e-300), spread, 0.0)
+        constant = spread == 0
+        if constant.any():
+            notes.append(
+                f"{int(constant.sum())} of {space.cells} columns are constant in the training split"
+            )
+        resolution, origin, atoms, strays = self._resolution(notes)
+        if self.how == "none":
+            fitted = replace(
+                self.plain, resolution=resolution, origin=origin, atoms=atoms, strays=strays
+            )
+        else:
+            # A constant cell has no scale of its own, and its density could grow without end: it is
+            # spread over its own size.
+            own = np.where(offset == 0, 1.0, np.abs(offset))
+            each = self.how in ("feature", "channel")
+            scale = (
+                np.where(constant, own, spread)
+                if each
+                else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
+            )
+            if each and constant.any():
+                resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
+                origin = np.where(constant, offset, 0.0 if origin is None else origin)
+            fitted = replace(
+                space,
+                offset=offset,
+                scale=scale,
+                resolution=resolution,
+                origin=origin,
+                atoms=atoms,
+                strays=strays,
+            )
+        if space.kind is Kind.UNIT:
+            fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
+        if resolution is not None and not whole:
+            notes += _grid_notes(fitted, constant)
+        return fitted, notes
+
+    def _resolution(
+        self, notes: list[str]
+    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Return step, origin, atoms and strays of the sample's grids, for each feature or for all
+        cells; None where there are none."""
+        if self.train.whole.dtype.kind in "iu":
+            return np.ones(()), np.zeros(()), None, None
+        sample = (
+            self.sample.reshape(-1, self.space.shape[-1]) if self.how == "channel" else self.sample
+        )
+        each = self.how in ("feature", "channel")
+        columns = [sample[:, i] for i in range(sample.shape[1])] if each else [sample.ravel()]
+        odd: list[tuple[int, np.ndarray, float]] = []
+        grids = []
+        for i, column in enumerate(columns):
+            grid, off = _grid(column)
+            step = float(widths(grid.step, np.nanstd(column))) if self.how == "none" else grid.step
+            grids.append((step, grid.origin, grid.atoms, grid.strays))
+            if len(off):
+                odd.append((i, off, step))
+        found = np.array(grids if each else grids[0])
+        if self.how == "channel":
+            found = np.broadcast_to(found, (*self.space.shape, 4))
+        steps, origins, atoms, strays = (
+            found[..., 0],
+            found[..., 1],
+            found[..., 2] > 0,
+            found[..., 3] > 0,
+        )
+        if odd:
+            count, (at, off, step) = sum(len(off) for _, off, _ in odd), odd[0]
+            where = f", column {at}" if each and len(columns) > 1 else ""
+            values = "1 value" if count == 1 else f"{count:,} values"
+            notes.append(
+                f"{values} off the grid, such as {off[0]}{where} (step {step:.2g}): rounded to "
+                f"it for the model"
+            )
+        if not steps.any():
+            return None, None, None, None
+        return steps, origins, atoms if atoms.any() else None, strays if strays.any() else None
+
+
+def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
+    """Say which cells lie on a grid, and which repeat without one; `constant` ones are neither."""
+    resolution, atoms, grid = space.resolution, space.atoms, space.grid()
+    if resolution is None or grid is None or space.scale is None:
+        return []
+    repeated = (
+        np.zeros(resolution.shape, bool)
+        if atoms is None
+        else np.broadcast_to(atoms, resolution.shape)
+    )
+    regular = (resolution > 0) & ~repeated
+    wider = np.asarray(grid * space.scale > 1.5 * resolution)
+    notes = []
+    for which, what, end in (
+        (regular & ~wider, "lie on a grid: dequantised with step", ""),
+        (
+            regular & wider,
+            "lie on a grid that float32 does not resolve: dequantised with bins wider than its "
+            "step",
+            "",
+        ),
+        (
+            repeated,
+            "repeat without a regular grid: dequantised with bin width",
+            ", which the bound depends on",
+        ),
+    ):
+        which = which & ~constant if which.ndim else which
+        steps = np.unique(resolution[which])
+        if len(steps):
+            whose = (
+                "values"
+                if which.all()
+                else f"values of {int(which.sum()):,} of {which.size:,} cells"
+            )
+            shown = f" {steps[0]:g}" if len(steps) == 1 else f"s {steps[0]:g} .. {steps[-1]:g}"
+            notes.append(f"{whose} {what}{shown}{end}")
+    return notes
+
+
+def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:
+    """Return the grid of some numbers, NaN among them, and those that lie off it."""
+    distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
+    if len(distinct) < 2:
+        return Lattice(), distinct[:0]
+    spread = float(
+        np.sqrt(np.average((distinct - np.average(distinct, weights=times)) ** 2, weights=times))
+    )
+    grid = lattice(distinct, times, spread)
+    return grid, np.repeat(distinct[grid.off], times[grid.off]) if grid.strays else distinct[:0]

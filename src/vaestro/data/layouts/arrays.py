@@ -1,0 +1,124 @@
+"""Arrays of numbers (N, ...), in memory or in a file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from vaestro.data import cache, images
+from vaestro.data.arrays import Inferred, infer_space
+from vaestro.data.columns import padded
+from vaestro.data.images import Progress
+from vaestro.data.laying import lay_out
+from vaestro.data.layouts.base import Inference, Laid, Layout
+from vaestro.data.named import NAMED
+from vaestro.data.passes import Part, distinct, location, piece, place
+from vaestro.data.readers import as_source
+from vaestro.data.writers import write_arrays
+from vaestro.spaces import Kind, Space
+
+
+@final
+class Arrays(Layout[np.ndarray]):
+    """Handle arrays of numbers."""
+
+    type = np.ndarray
+    fillable = True
+
+    def resized(self, key: str, options: Mapping[str, Any], whole: np.ndarray) -> bool:
+        return (
+            key == "size"
+            and whole.ndim in (3, 4)
+            and images.target_of(options).size == whole.shape[1:3]
+        )
+
+    def select(self, whole: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(whole[rows])
+
+    def join(self, wholes: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(wholes)
+
+    def infer(
+        self,
+        parts: dict[str, Part[np.ndarray]],
+        options: dict[str, Any],
+        name: str,
+        progress: Progress | None,
+    ) -> Inference:
+        key = _key(parts, options, name)
+        known = None if key is None else _recalled(key)
+        space, options, notes, shared = known or infer_space(parts, options, name)
+        return Inference(parts, space, options, notes, shared, key=key if known is None else None)
+
+    def keep(self, inference: Inference, shared: list[str], source: str) -> None:
+        if inference.key is None:
+            return
+        found = Inferred(inference.space, inference.options, inference.notes, shared)
+        # where nothing can be written, the next start takes as long as this one
+        with suppress(OSError):
+            cache.entry(inference.key, found.save, source)
+
+    def fit(self, whole: np.ndarray, space: Space, options: Mapping[str, Any]) -> np.ndarray:
+        if options.get("series", False) and whole.shape[1] < space.outside[0]:
+            whole = padded(whole, space.outside[0])
+        return super().fit(whole, space, options)
+
+    def fitted_note(self, space: Space) -> list[str]:
+        steps = f"{space.outside[0]:,} steps"
+        return [f"series are filled up to {steps}, as the run was trained on"]
+
+    def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:
+        if space.kind is Kind.BINARY and space.step == 255:
+            source = shlex.quote(as_source(where, {"binarise": "dynamic"}))
+            return ValueError(f"{error} ({source} binarises grey levels)")
+        return super().advise(error, run, space, where)
+
+    def lay_out(
+        self, whole: np.ndarray, space: Space, grey: bool, progress: Progress | None, checked: bool
+    ) -> Laid:
+        return Laid(*lay_out(whole, space, grey, progress, checked))
+
+    def merged(self, own: np.ndarray, made: np.ndarray) -> np.ndarray:
+        holes = np.isnan(own) if own.dtype.kind == "f" else np.zeros(own.shape, bool)
+        return np.where(holes, made.astype(own.dtype), own) if holes.any() else own
+
+    def write(self, path: Path, data: np.ndarray, places: np.ndarray | None) -> None:
+        index = {"index": places} if places is not None and path.suffix.lower() == ".npz" else {}
+        write_arrays(path, {"x": data} | index)
+
+
+def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> str | None:
+    """Return the key under which the inference is kept; None for small arrays, and for arrays that
+    are not mapped from files."""
+    arrays = distinct(parts.values())
+    places = [lies for a in arrays if (lies := place(a)) is not None]
+    if name == "array" or len(places) < len(arrays) or all(len(a) <= piece(a) for a in arrays):
+        return None
+    splits = {
+        s: [[a is p.whole for a in arrays].index(True), len(p)] for s, p in parts.items() if len(p)
+    }
+    settings = {
+        "options": options,
+        "trusted": name in NAMED,
+        "arrays": [location(a) for a in arrays],
+        "splits": splits,
+    }
+    return cache.key("found-3", [file for file, _ in places], settings, Path(places[0][0]).parent)
+
+
+def _recalled(key: str) -> Inferred | None:
+    """Return what was inferred from the same arrays before; None if there is no such entry, or it
+    is damaged."""
+    kept = cache.find(key)
+    if kept is not None:
+        try:
+            return Inferred.restore(*kept)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+            with suppress(OSError):
+                cache.remove(key)
+    return None

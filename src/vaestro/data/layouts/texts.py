@@ -1,0 +1,101 @@
+"""Texts, one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from vaestro.data import duplicates, tables, texts
+from vaestro.data.images import Progress
+from vaestro.data.layouts.base import Inference, Laid, Layout
+from vaestro.data.passes import Part, distinct
+from vaestro.data.readers import SHARDS, TEXT
+from vaestro.data.writers import write_arrays, writing
+from vaestro.frames import Frame
+from vaestro.spaces import Space
+from vaestro.tokens import Ragged, Texts
+
+if TYPE_CHECKING:
+    from vaestro.data.sets import Rows, Values
+
+
+@final
+class TextRows(Layout[Texts]):
+    """Handle texts."""
+
+    type = Texts
+    name = numbers = "texts"
+    taken_over = "tokens and length"
+
+    def check_options(
+        self, options: dict[str, Any], whole: Texts, name: str, folder: bool
+    ) -> tuple[list[str], str]:
+        of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
+        known = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
+        return [k for k in options if k not in known] + self.sharding(options, name), self.name
+
+    def select(self, whole: Texts, rows: np.ndarray) -> Texts:
+        return whole[rows]
+
+    def join(self, wholes: Sequence[Texts]) -> Texts:
+        return Texts(np.concatenate([whole.lines for whole in wholes]))
+
+    def infer(
+        self,
+        parts: dict[str, Part[Texts]],
+        options: dict[str, Any],
+        name: str,
+        progress: Progress | None,
+    ) -> Inference:
+        found = texts.inferred(parts, options, name)
+        wholes = map(id, distinct(parts.values()))
+        codes = dict(zip(wholes, found.codes, strict=True))
+        return Inference(parts, found.space, found.options, found.notes, found.shared, codes)
+
+    def shared(
+        self, parts: Mapping[str, Part[Texts]], rows: Mapping[str, Rows], trusted: bool
+    ) -> list[str]:
+        held = {s: (codes, r.index) for s, r in rows.items() if (codes := r.ragged) and len(r)}
+        return duplicates.of_texts(held)
+
+    def accepts(self, space: Space) -> bool:
+        return space.tokeniser is not None
+
+    def fit(self, whole: Texts, space: Space, options: Mapping[str, Any]) -> Texts:
+        return whole
+
+    def codes(
+        self, parts: Mapping[str, Part[Texts]], space: Space, options: Mapping[str, Any]
+    ) -> Mapping[int, Ragged]:
+        if space.tokeniser is None or "length" not in options:  # else longer texts are refused
+            return {}
+        tokeniser, width = space.tokeniser, space.shape[0]
+        return {id(whole): tokeniser.cut(whole, width) for whole in distinct(parts.values())}
+
+    def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:
+        return error
+
+    def lay_out(
+        self, whole: Texts, space: Space, grey: bool, progress: Progress | None, checked: bool
+    ) -> Laid:
+        return Laid(space.inward(whole))
+
+    def joined(self, rows: Sequence[Rows]) -> Values:
+        held = [(r.ragged, r.index) for r in rows]
+        return Ragged.joined([c if i is None else c.pick(i) for c, i in held if c is not None])
+
+    def write(self, path: Path, data: Texts, places: np.ndarray | None) -> None:
+        suffix = path.suffix.lower()
+        if suffix == ".txt":
+            with writing(path) as part:
+                lines = (line.replace("\r", "\\r").replace("\n", "\\n") for line in data.lines)
+                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        elif suffix in (".npy", ".npz"):
+            write_arrays(path, {"x": data.lines.astype(str)})
+        else:
+            column = np.ma.MaskedArray(data.lines.astype(str))
+            with writing(path) as part:
+                tables.write_frame(part, Frame({"text": column}), suffix)

@@ -1,0 +1,124 @@
+"""Open a source: read it, and check that its options apply to what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from vaestro.data import shards, tables, texts
+from vaestro.data.images import Progress
+from vaestro.data.layouts import Layout, layout_of
+from vaestro.data.named import NAMED
+from vaestro.data.passes import Part
+from vaestro.data.raw import Raw
+from vaestro.data.readers import OPTIONS, as_source, parse_source, plain, read
+from vaestro.frames import Frame
+from vaestro.spaces import Column, Kind, Space
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Hold a source that was read.
+
+    Args:
+        name: of the source, without its options; "array", "table" or "texts" for data in Python.
+        options: of the source.
+        raw: the data.
+        layout: of the data.
+    """
+
+    name: str
+    options: dict[str, Any]
+    raw: Raw
+    layout: Layout
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Return the splits that the source itself has, or all rows under "all"."""
+        known = self.raw.attributes
+        return {s: Part(a, None, dict(known.get(s, {}))) for s, a in self.raw.splits.items()}
+
+    def binarise(self, space: Space) -> str:
+        """Return how data of a known space are binarised: dynamic, static or none."""
+        usual = "dynamic" if self.name == "mnist" and space.kind is Kind.BINARY else "none"
+        return str(self.options.get("binarise", usual))
+
+
+def opened(
+    source: Any,
+    progress: Progress | None = None,
+    columns: Sequence[Column] | None = None,
+    *,
+    every: bool = False,
+) -> Opened:
+    """Read a source.
+
+    Args:
+        source: as for `load`.
+        progress: called with (what, done, total) while something takes long.
+        columns: the only columns that are needed of a table.
+        every: read the other columns of the table too.
+
+    Raises:
+        ValueError: the source cannot be read, or an option does not apply to it.
+    """
+    if (data := _in_python(source)) is not None:
+        return data
+    name, options = parse_source(source)
+    raw = read(name, options, progress, columns, every=every)
+    first = next(iter(raw.splits.values()))
+    if raw.missing:
+        options = {"missing": "nan", **options}
+    layout = layout_of(first)
+    unfit, what = layout.check_options(options, first, name, has_images(name))
+    if unfit:
+        raise ValueError(
+            f"expected options for {what} in {name}; got {unfit[0]}= ({OPTIONS[unfit[0]]})"
+        )
+    return Opened(name, options, raw, layout)
+
+
+def _in_python(source: Any) -> Opened | None:
+    """Return data in Python as a source without options; None for a name or path."""
+    if (found := texts.as_texts(source)) is not None:
+        return Opened("texts", {}, Raw({"all": found}), layout_of(found))
+    if isinstance(source, np.ndarray):
+        array = plain(source, Path("the array"))
+        return Opened("array", {}, Raw({"all": array}), layout_of(array))
+    if isinstance(source, (str, Path)):
+        return None
+    frame = source if isinstance(source, Frame) else tables.frame_of(source)
+    return Opened("table", {}, Raw({"all": frame}), layout_of(frame))
+
+
+def fitting(source: Any, space: Space) -> Any:
+    """Return a folder of images with the size and channels of a space as options, unless it has
+    such options; other sources as they are."""
+    if not isinstance(source, (str, Path)):
+        return source
+    name, options = parse_source(str(source))
+    if "size" in options or not (
+        has_images(name) and space.image and space.kind in (Kind.LEVELS, Kind.BINARY)
+    ):
+        return str(source)
+    size = f"{space.shape[1]}x{space.shape[2]}"
+    options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
+    return as_source(name, options)
+
+
+def has_images(name: str) -> bool:
+    """Return whether a source may hold images that are resized."""
+    return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
+
+
+def resolved(name: str) -> str:
+    """Return a source's name with its path made absolute."""
+    named = (
+        name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
+    )
+    return name if named else str(Path(name).expanduser().resolve())

@@ -1,0 +1,277 @@
+"""Likelihoods of counts.
+
+    Poisson            log p(x | z) = x log m - m - log x!
+    negative binomial  log p(x | z) = log NB(x; m, r), with variance m + m^2 / r
+    zero-inflated      p(x | z) = sigmoid(l) [x = 0] + sigmoid(-l) p_base(x | z)
+
+In each cell, m is the mean and r the inverse dispersion. With a library N (Lopez et al. 2018),
+m = N softmax(decoder(z)).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from vaestro import densities
+from vaestro.densities import soft_limit
+from vaestro.likelihoods.base import Likelihood
+from vaestro.likelihoods.dispersions import INVERSE_LIMIT, Dispersed
+from vaestro.likelihoods.scales import Version, unlimited
+from vaestro.spaces import Column, Kind, Space
+
+FIRST_LOGIT = -2.0  # of a count being missed, before the first step
+
+
+def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
+    """Return the inverse of `soft_limit` at log(mean), clamped to 0.9 of the limit.
+
+    >>> soft_limit(raw_log_mean(torch.tensor(20.0), 20.0), 20.0).exp().round()
+    tensor(20.)
+    """
+    return unlimited(torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit), limit)
+
+
+class _Counts(Likelihood):
+    """Share what densities over counts have in common: the mean of each cell.
+
+    With `library=NAME` the mean is the condition NAME times a softmax over the cells, as for single
+    cells, whose totals depend on the sequencing depth (Lopez et al. 2018). The library is a
+    condition: it is not computed from the counts that are scored.
+    """
+
+    accepts = frozenset({Kind.COUNT})
+    advice = "; whole numbers are read as counts with SOURCE:kind=count"
+
+    def __init__(self, space: Space, decoder: nn.Module, limit: float, library: str | None) -> None:
+        super().__init__(space, decoder)
+        self.limit, self.library = limit, library
+        self._place: tuple[int, Column] | None = None
+
+    @staticmethod
+    def _at_the_mean(space: Space, limit: float, library: str | None) -> Tensor:
+        if space.marginal is None:
+            return torch.zeros(())
+        mean = torch.from_numpy(space.marginal)
+        return raw_log_mean(mean, limit) if library is None else torch.log(mean.clamp_min(1e-6))
+
+    def bind(self, given: Space | None) -> None:
+        if self.library is None:
+            return
+        columns = [] if given is None else list(given.columns)
+        matches = [
+            (i, c)
+            for i, c in enumerate(columns)
+            if c.name == self.library and c.kind in (Kind.REAL, Kind.COUNT)
+        ]
+        if not matches:
+            names = (
+                ", ".join(c.name for c in columns if c.kind in (Kind.REAL, Kind.COUNT)) or "none"
+            )
+            raise ValueError(
+                f"expected a condition of numbers named {self.library!r} (--condition "
+                f"{self.library}); got {names}"
+            )
+        self._place = matches[0]
+
+    def log_mean(self, out: Tensor, given: Tensor | None) -> Tensor:
+        """Return the logarithm of each cell's mean, (K, B, *X)."""
+        if self.library is None:
+            return soft_limit(out, self.limit)
+        shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
+        return shares + self.log_size(given, out.dtype)
+
+    def log_size(self, given: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Return the logarithm of each datum's library, (B, 1 ..); 0 without a library."""
+        if self.library is None:
+            return torch.zeros((), dtype=dtype)
+        if self._place is None or given is None:
+            raise ValueError(
+                f"expected the condition {self.library!r} for a likelihood with a library; got none"
+            )
+        place, column = self._place
+        size = given[:, place].to(dtype) * column.scale + column.offset
+        # counts are seen as log(1 + n)
+        log_size = torch.log(
+            (torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6)
+        )
+        return log_size.reshape(-1, *[1] * self.dims)
+
+
+@final
+class Poisson(_Counts):
+    """Represent counts by a Poisson on each cell, from the logarithm of its mean.
+
+    Args:
+        space, decoder: see Likelihood.
+        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+        library: the condition of which each cell's mean is a fraction.
+
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = Poisson(CountSpace((3,), (3,)), nn.Linear(2, 3))
+    >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.ones(5, 3)).shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(
+        self, space: Space, decoder: nn.Module, *, limit: float = 20.0, library: str | None = None
+    ) -> None:
+        super().__init__(space, decoder, limit, library)
+
+    @classmethod
+    def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
+        return space.shape
+
+    @classmethod
+    def start(
+        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+    ) -> Tensor:
+        return cls._at_the_mean(space, limit, library)
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
+        return densities.Poisson(self.log_mean(self.decode(z, given), given), self.dims)
+
+
+class _DispersedCounts(Dispersed, _Counts):
+    """Start a learned dispersion where it fits the training data."""
+
+    @property
+    def start_values(self) -> int:
+        return self.dispersion_values
+
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        self.begin_dispersion(
+            x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device)
+        )
+
+
+@final
+class NegativeBinomial(_DispersedCounts):
+    """Represent counts by a negative binomial on each cell: a Poisson with more variance than its
+    mean.
+
+    Args:
+        space, decoder: see Likelihood.
+        dispersion: "shared", one learned for each cell of a datum, the same for all data; it starts
+            where it fits the training data. "cell", predicted by the decoder.
+        limit: the log-mean lies in (-limit, limit), by `soft_limit`.
+        library: the condition of which each cell's mean is a fraction.
+        version: 1 repeats runs made before versions were counted, whose log inverse dispersions
+            start at 0 and are learned as slowly as a weight.
+
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = NegativeBinomial(CountSpace((3,), (3,)), nn.Linear(2, 3))
+    >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.ones(5, 3)).shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        dispersion: Literal["shared", "cell"] = "shared",
+        limit: float = 20.0,
+        library: str | None = None,
+        version: Version = 2,
+    ) -> None:
+        super().__init__(space, decoder, limit, library)
+        self.dispersion = dispersion
+        if dispersion == "shared":
+            self.disperse(space.shape, version)
+
+    @classmethod
+    def outputs(cls, space: Space, *, dispersion: str = "shared", **_: object) -> tuple[int, ...]:
+        return (2, *space.shape) if dispersion == "cell" else space.shape
+
+    @classmethod
+    def start(
+        cls,
+        space: Space,
+        *,
+        limit: float = 20.0,
+        library: str | None = None,
+        dispersion: str = "shared",
+        **_: object,
+    ) -> Tensor:
+        loc = cls._at_the_mean(space, limit, library)
+        return (
+            torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
+        )
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.NegativeBinomial:
+        out = self.decode(z, given)
+        if not self.dispersed:
+            log_mean, log_inverse = out.unbind(2)
+            return self.counted(
+                self.log_mean(log_mean, given), soft_limit(log_inverse, INVERSE_LIMIT)
+            )
+        return self.counted(self.log_mean(out, given), self.inverses())
+
+    def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:
+        return densities.NegativeBinomial(log_mean, log_inverse, self.dims)
+
+
+@final
+class ZeroInflated(_DispersedCounts):
+    """Represent counts with more zeros than their mean implies, such as those that detection missed
+    (Lopez et al. 2018, ZINB).
+
+    Args:
+        space, decoder: see Likelihood.
+        counts: the density of counts that are not missed: "negative-binomial", with one dispersion
+            for each cell of a datum, or "poisson".
+        limit: the log-mean and the logit of being missed lie in (-limit, limit), by `soft_limit`.
+        library: the condition of which each cell's mean is a fraction.
+        version: as for NegativeBinomial.
+
+    >>> decoder = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (2, 3)))
+    >>> from vaestro.spaces import CountSpace
+    >>> likelihood = ZeroInflated(CountSpace((3,), (3,)), decoder)
+    >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
+        limit: float = 20.0,
+        library: str | None = None,
+        version: Version = 2,
+    ) -> None:
+        super().__init__(space, decoder, limit, library)
+        if counts == "negative-binomial":
+            self.disperse(space.shape, version)
+
+    @classmethod
+    def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
+        return (2, *space.shape)
+
+    @classmethod
+    def start(
+        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+    ) -> Tensor:
+        loc = cls._at_the_mean(space, limit, library)
+        return torch.stack([loc, torch.full_like(loc, FIRST_LOGIT)]) if loc.ndim else loc
+
+    def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:
+        out, missed = self.decode(z, given).unbind(2)
+        log_mean = self.log_mean(out, given)
+        base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(
+            log_mean, self.dims
+        )
+        if self.dispersed:
+            base = densities.NegativeBinomial(log_mean, self.inverses(), self.dims)
+        return densities.ZeroInflated(base, soft_limit(missed, self.limit))
+
+    def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.ZeroInflated:
+        logit = soft_limit(torch.full_like(log_mean, FIRST_LOGIT), self.limit)
+        return densities.ZeroInflated(
+            densities.NegativeBinomial(log_mean, log_inverse, self.dims), logit
+        )

@@ -1,0 +1,492 @@
+"""The options of training, one row for each.
+
+The rows make the arguments of `vaestro train` and of `vs.train`, the check of a `--config` file,
+the resolved config.yaml, and docs/options.md, which `python -m vaestro.options > docs/options.md`
+writes. To add an option, add a row to `OPTIONS` and use its value where it has its effect.
+
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, final
+
+import yaml
+
+import vaestro
+from vaestro.files import FORMAT
+from vaestro.signatures import checked
+from vaestro.text import Value, alternatives, as_number, nearest
+
+Group = Literal["data", "model", "objective", "training"]
+Setting = Value | list[str]
+Config = dict[str, Any]  # options by name; each value has the type of its row
+Function = TypeVar("Function", bound=Callable[..., object])
+TITLES: dict[Group, str] = {
+    "data": "Data",
+    "model": "Model",
+    "objective": "Objective",
+    "training": "Training",
+}
+
+
+@final
+@dataclass(frozen=True)
+class Option:
+    """Describe one option of training.
+
+    Args:
+        name: in Python and YAML; on the command line with hyphens.
+        kind: its type: bool, int, float, str, or a union of these.
+        group: what reads it. `build` and `training` receive every option of the groups "model" and
+            "training" by name.
+        help: what it is, as sentences.
+        default: the value if it is not given; None if the value then depends on other things.
+        otherwise: in words, the value if it is not given and the default is None.
+        aliases: other names.
+        values: the only values that it can have.
+        metavar: what the command's help shows for the value.
+        repeatable: whether it is a list of values.
+        resumable: whether `--resume` may change it.
+
+    Example:
+        >>> Option("k", int, "objective", "Draws of z.", default=1).checked("5")
+        5
+    """
+
+    name: str
+    kind: object
+    group: Group
+    help: str
+    default: Value = None
+    otherwise: str = ""
+    aliases: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    metavar: str = ""
+    repeatable: bool = False
+    resumable: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the option as the command line has it, its aliases included."""
+        return tuple(f"--{name.replace('_', '-')}" for name in (self.name, *self.aliases))
+
+    @property
+    def hint(self) -> object:
+        """Return the type of its argument in Python."""
+        kind = str | list[str] if self.repeatable else self.kind
+        return kind if self.default is not None else kind | None  # type: ignore[operator]
+
+    @property
+    def in_default(self) -> str:
+        """Return in words what holds if it is not given; "" if then nothing does."""
+        if self.default is None:
+            return self.otherwise
+        return "" if self.default is False else str(self.default).removesuffix(".0")
+
+    @property
+    def sentences(self) -> str:
+        """Return what it is, with whether it may be repeated."""
+        return f"{self.help} May be repeated." if self.repeatable else self.help
+
+    def checked(self, value: object) -> Setting:
+        """Return a value that was written in YAML, Python or on the command line, as its own type.
+
+        Raises:
+            ValueError: the value is of another type, or not one of its values.
+        """
+        if self.repeatable:
+            return self._listed(value)
+        if isinstance(value, Path):
+            value = str(value)
+        if isinstance(value, bool) and {"on", "off"} <= set(self.values):
+            value = "on" if value else "off"  # YAML reads on and off as truth values
+        if isinstance(value, str) and self.kind in (int, float):
+            number = as_number(value)  # YAML reads 1e-3 as text
+            value = value if number is None else number
+        found = checked(self.name, value, self.kind)
+        if self.values and found not in self.values:
+            raise ValueError(f"expected {self.name} {alternatives(self.values)}; got {found}")
+        return found
+
+    def _listed(self, value: object) -> list[str] | None:
+        names = [value] if isinstance(value, str) else value
+        if names is None or names == () or names == []:
+            return None
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise ValueError(f"expected {self.name} to be a name or a list of names; got {value!r}")
+        return list(names)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "source",
+        str,
+        "data",
+        "mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a path to .npy, "
+        ".npz, IDX, .csv, .parquet, .json or .txt, or hf:OWNER/NAME; with options after a colon.",
+        default="mnist",
+    ),
+    Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
+    Option(
+        "likelihood",
+        str,
+        "model",
+        "Likelihood p(x|z).",
+        otherwise="by the kind of data",
+        metavar="PART",
+    ),
+    Option("posterior", str, "model", "Posterior q(z|x).", default="normal", metavar="PART"),
+    Option(
+        "prior",
+        str,
+        "model",
+        "Prior p(z).",
+        otherwise="normal; uniform for discrete latents",
+        metavar="PART",
+    ),
+    Option(
+        "network",
+        str,
+        "model",
+        "Encoder and decoder.",
+        otherwise="conv for larger images, conv1d for series, gru for text, else residual",
+        metavar="PART",
+    ),
+    Option(
+        "encoder", str, "model", "The encoder alone, such as my_module:MyEncoder.", metavar="PART"
+    ),
+    Option("decoder", str, "model", "The decoder alone.", metavar="PART"),
+    Option(
+        "condition",
+        str,
+        "data",
+        "Attribute or column to condition on.",
+        metavar="COLUMN",
+        repeatable=True,
+    ),
+    Option(
+        "objective",
+        str,
+        "objective",
+        "Bound to maximise: elbo, iwae:k=5, miwae or ciwae.",
+        default="elbo",
+        metavar="PART",
+    ),
+    Option(
+        "gradient",
+        str,
+        "objective",
+        "Gradient estimator.",
+        otherwise="pathwise; gumbel-softmax for discrete latents",
+        metavar="PART",
+    ),
+    Option(
+        "beta",
+        float | str,
+        "objective",
+        "Weight of the KL: a number, or a schedule such as warmup:share=0.1.",
+        default=1.0,
+        metavar="NUMBER",
+    ),
+    Option(
+        "free_bits",
+        float | str,
+        "objective",
+        "Nats of each unit's rate that are not penalised, or 5:group=all,smooth=0.5 for the total "
+        "over all units.",
+        metavar="NATS",
+    ),
+    Option(
+        "capacity",
+        str,
+        "objective",
+        "Pull the rate towards a capacity that grows, such as to=25,share=0.5,gamma=100.",
+        metavar="OPTIONS",
+    ),
+    Option(
+        "penalty",
+        str,
+        "objective",
+        "Penalty on the aggregate posterior, such as total-correlation:weight=5.",
+        metavar="PART",
+        repeatable=True,
+    ),
+    Option(
+        "aggressive",
+        bool,
+        "objective",
+        "Before each joint step, train the encoder alone until its bound stops improving, as long "
+        "as the information in the code increases.",
+        default=False,
+    ),
+    Option(
+        "freeze",
+        str,
+        "training",
+        "Part that is not trained, such as posterior; it keeps the weights of --init RUN.",
+        metavar="PART",
+        repeatable=True,
+    ),
+    Option("optimizer", str, "training", "Optimiser.", default="adamw", metavar="PART"),
+    Option(
+        "epochs",
+        float,
+        "training",
+        "Passes over the training data.",
+        otherwise="20, or 4,000 steps if that is more; 20 for text",
+        resumable=True,
+    ),
+    Option("steps", int, "training", "Number of steps, instead of epochs.", resumable=True),
+    Option(
+        "minutes",
+        float,
+        "training",
+        "Training time, instead of epochs. It is converted to a number of steps before the first.",
+    ),
+    Option(
+        "batch",
+        int,
+        "training",
+        "Rows in a step.",
+        otherwise="128, 32 for text, or fewer for few data",
+        aliases=("batch_size",),
+    ),
+    Option("lr", float, "training", "Peak learning rate.", otherwise="0.002"),
+    Option("seed", int, "training", "Seed of every random draw.", default=0),
+    Option(
+        "ema",
+        float,
+        "training",
+        "Decay of the average of the weights.",
+        otherwise="by the length of the run",
+    ),
+    Option("clip", float, "training", "Largest norm of the gradient.", otherwise="10 sqrt(cells)"),
+    Option(
+        "patience",
+        int,
+        "training",
+        "Stop after this many validations without a lower validation loss.",
+        otherwise="never",
+    ),
+    Option(
+        "keep",
+        str,
+        "training",
+        "Weights to keep: best by validation loss after all schedules, or last.",
+        default="best",
+        values=("best", "last"),
+    ),
+    Option(
+        "device",
+        str,
+        "training",
+        "Device to train on.",
+        default="auto",
+        values=("auto", "cpu", "cuda", "mps"),
+        resumable=True,
+    ),
+    Option(
+        "precision",
+        str,
+        "training",
+        "Floating-point precision of the networks.",
+        default="32",
+        values=("32", "bf16"),
+    ),
+    Option(
+        "compile",
+        str,
+        "training",
+        "How steps run: off, trace (from a record of the operations), on (compiled) or auto.",
+        default="auto",
+        values=("auto", "trace", "on", "off"),
+    ),
+    Option(
+        "init",
+        str,
+        "data",
+        "Start from another run's weights. The data are read into that run's space (offsets, "
+        "scales, columns, categories and conditions, matched by name). Model options that are not "
+        "given come from that run. Only the prior may differ.",
+        metavar="RUN",
+    ),
+    Option(
+        "workers",
+        int,
+        "training",
+        "Threads that decode streamed data.",
+        otherwise="one per processor",
+        resumable=True,
+    ),
+)  # in the order of config.yaml
+
+
+def names(*groups: Group) -> tuple[str, ...]:
+    """Return the names of the options of some groups.
+
+    Example:
+        >>> names("model")[:3]
+        ('latent', 'likelihood', 'posterior')
+    """
+    return tuple(row.name for row in OPTIONS if row.group in groups)
+
+
+def resumable() -> tuple[str, ...]:
+    """Return the names of the options that `--resume` may change.
+
+    Example:
+        >>> resumable()
+        ('epochs', 'steps', 'device', 'workers')
+    """
+    return tuple(row.name for row in OPTIONS if row.resumable)
+
+
+def defaults() -> Config:
+    """Return every option with its default, in the order of config.yaml.
+
+    Example:
+        >>> defaults()["latent"]
+        32
+    """
+    return {row.name: row.default for row in OPTIONS}
+
+
+def normalised(options: Mapping[str, object]) -> Config:
+    """Return options by their own names and of their own types.
+
+    Args:
+        options: as written in YAML, in Python or on the command line; aliases are accepted.
+
+    Raises:
+        ValueError: an option is unknown, or its value has another type.
+
+    Example:
+        >>> normalised({"batch_size": 64, "lr": "1e-3"})
+        {'batch': 64, 'lr': 0.001}
+    """
+    rows = {name: row for row in OPTIONS for name in (row.name, *row.aliases)}
+    found: Config = {}
+    for key, value in options.items():
+        if key not in rows:
+            known = [row.name for row in OPTIONS]
+            raise ValueError(f"expected an option of training: {nearest(key, known)}; got {key!r}")
+        found[rows[key].name] = rows[key].checked(value)
+    return found
+
+
+def dump_config(config: Mapping[str, object]) -> str:
+    """Return options as the YAML of config.yaml; options without a value are left out.
+
+    Example:
+        >>> dump_config({"latent": 8, "prior": None}).splitlines()[0]
+        'latent: 8'
+    """
+    shown = {key: value for key, value in config.items() if value is not None}
+    return yaml.safe_dump(
+        shown | {"vaestro": vaestro.__version__, "format": FORMAT},
+        sort_keys=False,
+        default_flow_style=False,
+    )
+
+
+# -- Python ----------------------------------------------------------------------------------------
+
+
+def documented(chosen: Callable[[Option], bool]) -> Callable[[Function], Function]:
+    """Return a decorator that gives a function with `**options` the options in its signature and
+    in its docstring, in the line `{options}`.
+
+    Args:
+        chosen: which options the function accepts.
+
+    Example:
+        >>> @documented(lambda row: row.name == "seed")
+        ... def train(**options): '''{options}'''
+        >>> print(inspect.signature(train), train.__doc__)
+        (*, seed: int = 0) seed: Seed of every random draw. Default: 0.
+    """
+
+    def decorate(function: Function) -> Function:
+        rows = [row for row in OPTIONS if chosen(row)]
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(
+                row.name, inspect.Parameter.KEYWORD_ONLY, default=row.default, annotation=row.hint
+            )
+            for row in rows
+        ]
+        lines = (function.__doc__ or "").splitlines()
+        text: list[str] = []
+        for line in lines:
+            before = line.removesuffix("{options}")
+            text += [line] if before == line else [_argument(row, before) for row in rows]
+        function.__doc__ = "\n".join(text)
+        function.__dict__["__signature__"] = signature.replace(parameters=[*own, *added])
+        return function
+
+    return decorate
+
+
+def _argument(row: Option, indent: str) -> str:
+    """Return the lines of a docstring on an option."""
+    default = f" Default: {row.in_default}." if row.in_default else ""
+    return textwrap.fill(
+        f"{row.name}: {row.sentences}{default}",
+        100,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+    )
+
+
+# -- docs/options.md -------------------------------------------------------------------------------
+
+_PAGE = """# Options of training
+
+`vaestro train SOURCE --latent 40 --epochs 20` on the command line is
+`vs.train("SOURCE", latent=40, epochs=20)` in Python, and a file with the lines `latent: 40` and
+`epochs: 20` for `--config`. The hyphens of the command line are underscores in Python and YAML. A
+run's config.yaml contains every option with the value that was used.
+
+PART is a name with options, such as `residual:width=256`; `vaestro parts` lists all parts. An
+option that is marked with * may be changed with `--resume`.
+
+This page is written by `python -m vaestro.options > docs/options.md`.
+"""
+
+
+def reference() -> str:
+    """Return the page docs/options.md.
+
+    Example:
+        >>> reference().splitlines()[0]
+        '# Options of training'
+    """
+    page = _PAGE
+    for group, title in TITLES.items():
+        page += f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n"
+        for row in OPTIONS:
+            if row.group == group:
+                page += "| " + " | ".join(map(_escaped, _cells(row))) + " |\n"
+    return page
+
+
+def _cells(row: Option) -> tuple[str, str, str]:
+    flags = "SOURCE" if row.name == "source" else "`, `".join(row.flags)
+    value = alternatives(row.values) if row.values else ""
+    meaning = f"{row.sentences} One of {value}." if value else row.sentences
+    return f"`{flags}`{' *' if row.resumable else ''}", row.in_default, meaning
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

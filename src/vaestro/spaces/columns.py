@@ -1,0 +1,359 @@
+"""The columns of a table: one class for each kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+from vaestro.spaces.grids import LARGEST_COUNT, nearest, onto_grid, rounded
+from vaestro.spaces.kinds import Kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DAY = np.timedelta64(1, "D")
+COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.CATEGORY)
+
+
+@dataclass(frozen=True)
+class Column(ABC):
+    """Describe one column of a table.
+
+    Args:
+        name: its name.
+        dtype: the user's NumPy dtype ("str" for text), which samples are written in.
+        values: the user's values of the codes, for binary and category; a constant column is a
+            category of one value.
+        offset, scale: of real values; of log(1 + value) for counts, which only the encoder uses.
+        resolution: step of the grid that real values lie on, in the user's units; 0 if there is no
+            grid. The noise may be wider: see `widths`.
+        start: frequencies of the codes, or the mean count, in the training split.
+        missing: whether it has empty cells.
+        origin: a point of that grid.
+        atoms: whether there is no grid, but values repeat, `origin` most often: `resolution` is the
+            width of their cells.
+        strays: whether a few values lie off the grid (off the whole numbers for counts). They are
+            rounded to it inside, so that the cells stay disjoint and their probabilities sum to
+            one.
+    """
+
+    name: str
+    dtype: str
+    values: tuple[Any, ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+    resolution: float = 0.0
+    start: tuple[float, ...] = ()
+    missing: bool = False
+    origin: float = 0.0
+    atoms: bool = False
+    strays: bool = False
+
+    kind: ClassVar[Kind]
+    counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
+    numeric: ClassVar[bool] = False  # whether its values are numbers with a mean
+
+    @property
+    def features(self) -> int:
+        """Return the number of an encoder's inputs for one cell."""
+        return 1
+
+    @property
+    def unit(self) -> float:
+        """Return the number of the user's units that one unit inside has."""
+        return 1.0
+
+    @abstractmethod
+    def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
+        """Return the user's column (N,) as codes or standardised values (N,), float32; empty cells
+        are 0.
+
+        Raises:
+            ValueError: the column cannot contain one of the values.
+        """
+
+    @abstractmethod
+    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
+        """Return codes or standardised values (...) as the user's values and dtype, on their grid.
+
+        Without `exact`, real values stay off the grid, and counts may be fractions: these are means
+        and not data.
+        """
+
+    @abstractmethod
+    def typed(self, value: Any) -> np.ndarray:
+        """Return one value, (1,), in the column's dtype, also if it was written as text.
+
+        Raises:
+            ValueError: the column cannot contain the value: an unknown category, not a number or
+                date, or a fraction of a whole number or of a day.
+        """
+
+    @abstractmethod
+    def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
+        """Return an encoder's input for a run of columns of this kind, (B, features).
+
+        Cells that are not observed are zeros.
+
+        Args:
+            run: the columns.
+            x: their codes or values, (B, columns).
+            observed: which of them were observed; None if all were.
+        """
+
+    def scalars(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        fields = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
+        return {"name": fields.pop("name"), "kind": str(self.kind), **fields}
+
+
+@dataclass(frozen=True)
+class _CodedColumn(Column):
+    """Describe a column of a known number of values, whose codes are 0, 1, and so on."""
+
+    def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
+        mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
+        if mask.all():
+            return np.zeros(len(data), np.float32)  # cells that are all empty have no type
+        if self.dtype == "str" and data.dtype.kind != "U":
+            data = data.astype(str)  # a code such as 0123 that another file stores as numbers
+        elif self.dtype.startswith("datetime64") and data.dtype.kind == "M":
+            data = data.astype(self.dtype).astype(str)  # values are dates as ISO text
+        elif self.dtype.startswith("float") and data.dtype.kind in "iuf":
+            data = data.astype(self.dtype)  # 0.1 of float64 is another number than 0.1 of float32
+        known: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
+        # one text among numbers makes a column of text
+        if data.dtype.kind == "U" and self.dtype != "str":
+            known = {str(value): code for value, code in known.items()}
+        found, inverse = np.unique(data[~mask], return_inverse=True)
+        codes = np.array([known.get(value.item(), -1) for value in found], np.float32)
+        if (codes < 0).any():
+            strangers = [str(v) for v in found[codes < 0][:3]]
+            shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
+            raise ValueError(
+                f"expected a known category in column {self.name!r} ({shown}); got "
+                f"{', '.join(strangers)}"
+            )
+        out = np.zeros(len(data), np.float32)
+        out[~mask] = codes[inverse.ravel()]
+        return out
+
+    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
+        table = np.array(self.values, dtype=None if self.dtype == "str" else self.dtype)
+        return table[np.rint(x).astype(np.int64)]
+
+    def typed(self, value: Any) -> np.ndarray:
+        for known in self.values:
+            if value == known or str(value).lower() == str(known).lower():
+                return np.array([known], None if self.dtype == "str" else self.dtype)
+        shown = ", ".join(map(str, self.values[:12])) + (" .." if len(self.values) > 12 else "")
+        raise ValueError(f"expected {self.name} to be one of {shown}; got {value}")
+
+
+@final
+class BinaryColumn(_CodedColumn):
+    """Describe a column of two values.
+
+    >>> BinaryColumn("member", "bool", (False, True)).inward(np.ma.array([True, False]))
+    array([1., 0.], dtype=float32)
+    """
+
+    kind = Kind.BINARY
+
+    def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
+        return _seen(x * 2 - 1, observed)
+
+
+@final
+class CategoryColumn(_CodedColumn):
+    """Describe a column of unordered categories.
+
+    >>> CategoryColumn("colour", "str", ("blue", "red")).inward(np.ma.array(["red"]))
+    array([1.], dtype=float32)
+    """
+
+    kind = Kind.CATEGORY
+
+    @property
+    def features(self) -> int:
+        return len(self.values)
+
+    def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
+        import torch
+
+        sizes = [c.features for c in run]
+        starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))], device=x.device)
+        ones = torch.ones_like(x) if observed is None else observed.to(x.dtype)
+        return x.new_zeros(len(x), sum(sizes)).scatter(1, x.long() + starts, ones)
+
+
+@dataclass(frozen=True)
+class _NumberColumn(Column):
+    """Describe a column of numbers or dates."""
+
+    numeric = True
+    example: ClassVar[str] = "a number"
+
+    def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
+        mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
+        if mask.all():
+            return np.zeros(len(data), np.float32)  # cells that are all empty have no type
+        numbers = self._numbers(data, mask)
+        wrong = ~np.isfinite(numbers) & ~mask
+        if wrong.any():
+            raise ValueError(
+                f"expected finite values in column {self.name!r}; got {int(wrong.sum())} that "
+                f"are infinite"
+            )
+        if self.strays:
+            numbers = nearest(numbers, self.resolution or 1.0, self.origin)
+        return np.where(mask, 0.0, self._inside(numbers, mask)).astype(np.float32)
+
+    def _numbers(self, data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Return the user's values as float64."""
+        if data.dtype.kind not in "biuf":
+            raise self._mismatch("numbers", data, mask)
+        return data.astype(np.float64)
+
+    def _mismatch(self, wanted: str, data: np.ndarray, mask: np.ndarray) -> ValueError:
+        kinds = {"M": "dates", "U": "text", "O": "text", "S": "text"}
+        got = kinds.get(data.dtype.kind, "numbers")
+        return ValueError(
+            f"expected {wanted} in column {self.name!r}; got {got}, such as "
+            f"{str(data[~mask][0])[:30]!r}"
+        )
+
+    def _inside(self, numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Return finite numbers as values inside."""
+        return (numbers - self.offset) / self.scale
+
+    def typed(self, value: Any) -> np.ndarray:
+        dtype = np.dtype(self.dtype)
+        given = _array(value, "float64")
+        held = np.isfinite(given).all()
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            held = (given == np.rint(given)) & (given >= limits.min) & (given <= limits.max)
+        if not held:
+            raise self._refusal("a whole number" if dtype.kind in "iu" else "a number", value)
+        return given.astype(dtype)
+
+    def _refusal(self, wanted: str, value: Any) -> ValueError:
+        return ValueError(f"expected {wanted} for {self.name}, as its column holds; got {value!r}")
+
+    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
+        numbers = self._outside(x.astype(np.float64))
+        if not exact:
+            return numbers
+        if self.resolution:
+            numbers = onto_grid(numbers, self.resolution, self.origin, self.atoms)
+        if np.dtype(self.dtype).kind in "iu":
+            return rounded(numbers, np.dtype(self.dtype))
+        if self.resolution and not self.atoms:  # 29 * 0.01 is 0.29000000000000004
+            steps = self.resolution * 10.0 ** np.arange(9)
+            points = np.stack([steps, self.origin * 10.0 ** np.arange(9)])
+            whole = (np.abs(points - np.rint(points)) < 1e-9 * steps).all(0)
+            numbers = np.round(numbers, int(whole.argmax())) if whole.any() else numbers
+        return numbers.astype(self.dtype)
+
+    def _outside(self, x: np.ndarray) -> np.ndarray:
+        """Return values inside, float64, in the user's units."""
+        return x * self.scale + self.offset
+
+
+@dataclass(frozen=True)
+class _DenseColumn(_NumberColumn):
+    """Describe a column whose values have a density."""
+
+    kind = Kind.REAL
+    counting = False
+
+    @property
+    def unit(self) -> float:
+        return self.scale
+
+    def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
+        return _seen(x, observed)
+
+
+@final
+class RealColumn(_DenseColumn):
+    """Describe a column of real numbers.
+
+    >>> RealColumn("size", "float64", offset=10.0, scale=4.0).outward(np.array([0.5]))
+    array([12.])
+    """
+
+
+@final
+class DateColumn(_DenseColumn):
+    """Describe a column of dates; its numbers are days since 1970.
+
+    >>> DateColumn("day", "datetime64[D]").inward(np.ma.array(["1970-01-03"], "datetime64[D]"))
+    array([2.], dtype=float32)
+    """
+
+    def _numbers(self, data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        if data.dtype.kind != "M":
+            raise self._mismatch("dates", data, mask)
+        return np.where(np.isnat(data), np.nan, (data - np.datetime64(0, "D")) / DAY)
+
+    def typed(self, value: Any) -> np.ndarray:
+        given = _array(value, "datetime64[us]")
+        if not (np.isfinite(given).all() and (given.astype(self.dtype) == given).all()):
+            raise self._refusal("a day" if self.dtype == "datetime64[D]" else "a date", value)
+        return given.astype(self.dtype)
+
+    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
+        days = self._outside(x.astype(np.float64))
+        if self.resolution:
+            days = onto_grid(days, self.resolution, self.origin, self.atoms)
+        since = np.rint(days * 86400e6).astype("timedelta64[us]")
+        return (np.datetime64(0, "us") + since).astype(self.dtype)
+
+
+@final
+class CountColumn(_NumberColumn):
+    """Describe a column of counts.
+
+    >>> CountColumn("visits", "int64").inward(np.ma.array([0, 3]))
+    array([0., 3.], dtype=float32)
+    """
+
+    kind = Kind.COUNT
+
+    def _inside(self, numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        bad = ((numbers < 0) | (numbers != np.rint(numbers)) | (numbers > LARGEST_COUNT)) & ~mask
+        if bad.any():
+            raise ValueError(
+                f"expected counts of 0 .. {LARGEST_COUNT:,} in column {self.name!r}; got "
+                f"{numbers[bad][0]:g}"
+            )
+        return numbers
+
+    def _outside(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
+        import torch
+
+        offset, scale = x.new_tensor([[c.offset for c in run], [c.scale for c in run]])
+        return _seen((torch.log1p(x) - offset) / scale, observed)
+
+
+def _seen(x: Tensor, observed: Tensor | None) -> Tensor:
+    import torch
+
+    return x if observed is None else torch.where(observed, x, 0.0)
+
+
+def _array(value: Any, dtype: str) -> np.ndarray:
+    """Return one value as an array (1,); NaN if it is of another type."""
+    try:
+        return np.array([value]).astype(dtype)
+    except (TypeError, ValueError):
+        return np.array([np.nan])

@@ -1,0 +1,120 @@
+"""Arrays of real values, and of values in the open interval (0, 1).
+
+Values on a grid are dequantised (see `vaestro.spaces.grids`). The same holds if values repeat
+without a grid, such as exact zeros among positive numbers. The width of their cells is then a
+convention, which `data.lattices` infers from the data and every bound depends on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from vaestro.spaces.base import ArraySpace
+from vaestro.spaces.grids import nearest, onto_grid, widths
+from vaestro.spaces.kinds import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class _ContinuousSpace(ArraySpace):
+    """Describe arrays of values with a density: value = offset + scale * inside."""
+
+    counting = False
+
+    def _fitted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return offset and scale, which are set before values are transformed."""
+        assert self.offset is not None and self.scale is not None
+        return self.offset, self.scale
+
+    def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        offset, scale = self._fitted()
+        if self.strays is not None and self.resolution is not None:
+            step = np.where(self.strays, self.resolution, 1.0)
+            origin = 0.0 if self.origin is None else self.origin
+            snapped = nearest(values.astype(np.float64), step, origin)
+            values = np.where(self.strays, snapped, values)
+        inside = np.asarray((values - offset) / scale, np.float32)
+        return inside if absent is None else np.where(absent, np.float32(0), inside)
+
+    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        offset, scale = self._fitted()
+        x = x * scale + offset
+        if not exact or self.resolution is None:
+            return x
+        step = np.where(self.resolution > 0, self.resolution, 1.0)
+        origin = 0.0 if self.origin is None else self.origin
+        atoms = False if self.atoms is None else self.atoms
+        return np.where(self.resolution > 0, onto_grid(x, step, origin, atoms), x)
+
+    def units(self) -> np.ndarray:
+        return np.ones(()) if self.scale is None else np.asarray(self.scale, np.float64)
+
+    def log_dets(self) -> np.ndarray | None:
+        if self.scale is None:
+            return None
+        cells = -np.log(np.broadcast_to(self.scale, self.shape))
+        return cells if cells.any() else None
+
+    def grid(self) -> np.ndarray | None:
+        if self.resolution is None or self.scale is None:
+            return None
+        # no deviation is known
+        plain = self.offset is None or not (self.offset.any() or (self.scale != 1).any())
+        width = self.resolution if plain else widths(self.resolution, self.scale)
+        steps = np.asarray(width / self.scale)
+        return steps if steps.any() else None
+
+    @property
+    def on_grid(self) -> bool:
+        return (
+            self.resolution is not None
+            and bool((self.resolution > 0).all())
+            and (self.atoms is None or not self.atoms.any())
+        )
+
+    def log_cells(self) -> np.ndarray | None:
+        if self.resolution is None or not self.resolution.any():
+            return None
+        steps = np.broadcast_to(self.resolution, self.shape)
+        return np.log(np.where(steps > 0, steps, 1.0))
+
+    def _digits(self) -> tuple[np.ndarray, np.ndarray]:
+        offset, scale = self._fitted()
+        return np.abs(offset) + 10 * scale, scale
+
+
+@final
+class RealSpace(_ContinuousSpace):
+    """Describe arrays of real values.
+
+    >>> space = RealSpace((1,), (1,), "float64", offset=np.array([10.0]), scale=np.array([2.0]))
+    >>> space.inward(np.array([[12.0]])), space.outward(np.array([[1.0]]))
+    (array([[1.]], dtype=float32), array([[12.]]))
+    """
+
+    kind = Kind.REAL
+    likelihood = "gaussian"
+
+
+@final
+class UnitSpace(_ContinuousSpace):
+    """Describe arrays of values in the open interval (0, 1).
+
+    >>> space = UnitSpace((1,), (1,), offset=np.zeros(1), scale=np.ones(1))
+    >>> space.inward(np.array([[1.0]]))
+    Traceback (most recent call last):
+    ValueError: expected values inside (0, 1); got 1 (kind=real takes any)
+    """
+
+    kind = Kind.UNIT
+    likelihood = "continuous-bernoulli"
+
+    def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        wrong = values[(values <= 0) | (values >= 1)]
+        if wrong.size:
+            raise ValueError(
+                f"expected values inside (0, 1); got {wrong[0]:g} (kind=real takes any)"
+            )
+        return super()._inside(values, absent)

@@ -1,0 +1,192 @@
+"""Arrays of discrete data: binary values, levels, categories, and counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from vaestro.spaces.base import ArraySpace
+from vaestro.spaces.grids import LARGEST_COUNT
+from vaestro.spaces.kinds import Kind
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MANY_LEVELS = 32  # from here on neighbouring levels are similar, and one logit each is wasteful
+
+
+@dataclass(frozen=True, eq=False)
+class _WholeSpace(ArraySpace):
+    """Describe arrays of whole numbers: value = low + step * code."""
+
+    counting = True
+
+    def _codes(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        """Return the codes of values, still in any dtype and unchecked."""
+        if absent is not None:
+            values = np.where(absent, self.low, values)
+        if self.step == 1 and values.dtype == np.uint8 and self.low == 0:
+            return values
+        codes = (values.astype(np.float64) - self.low) / self.step
+        # levels stored as k / 255 in float32
+        return np.where(np.abs(codes - np.rint(codes)) < 1e-4, np.rint(codes), codes)
+
+    def _wrong(self, codes: np.ndarray) -> str:
+        """Name a few values that are no codes."""
+        high = self.levels - 1 if self.levels else LARGEST_COUNT
+        wrong = codes[(codes < 0) | (codes > high) | (codes != np.rint(codes))]
+        return ", ".join(f"{self.low + self.step * v:g}" for v in np.unique(wrong)[:3]) + (
+            " .." if wrong.size > 3 else ""
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _CodedSpace(_WholeSpace):
+    """Describe arrays of a known number of values."""
+
+    def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        codes = self._codes(values, absent)
+        every = self.levels == 256 and codes.dtype == np.uint8
+        if not every and len(codes):
+            outside = codes.min() < 0 or codes.max() > self.levels - 1
+            if outside or (codes.dtype.kind == "f" and (codes != np.rint(codes)).any()):
+                raise ValueError(
+                    f"expected {self.kind} values {self._values()}; got {self._wrong(codes)}"
+                )
+        return codes.astype(np.uint8 if self.levels <= 256 else np.int32, copy=False)
+
+    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        if exact:  # a density over spread levels may fall outside them
+            x = np.clip(np.rint(x), 0, self.levels - 1)
+        return x * self.step + self.low
+
+    def _values(self) -> str:
+        shown = [f"{self.low + self.step * code:g}" for code in range(min(self.levels, 2))]
+        return (
+            f"{shown[0]} and {shown[-1]}"
+            if self.levels == 2
+            else f"{shown[0]}, {shown[1]} .. {self.low + self.step * (self.levels - 1):g}"
+        )
+
+
+@final
+class BinarySpace(_CodedSpace):
+    """Describe arrays of two values.
+
+    >>> space = BinarySpace((2,), (2,), "uint8", step=255.0, levels=2)
+    >>> space.inward(np.array([[0, 255]], np.uint8))
+    array([[0, 1]], dtype=uint8)
+    """
+
+    kind = Kind.BINARY
+    convolved_from = 33
+    likelihood = "bernoulli"
+
+    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        return super()._outside(x, exact) if exact else x
+
+    @property
+    def float_dtype(self) -> np.dtype:
+        own = np.dtype(self.dtype)
+        return own if own.kind == "f" and own.itemsize > 4 else np.dtype(np.float32)
+
+
+@final
+class LevelsSpace(_CodedSpace):
+    """Describe arrays of ordered levels, such as the grey levels of images.
+
+    >>> LevelsSpace((2,), (2,), "uint8", levels=256).default_likelihood
+    'logistic-mixture'
+    """
+
+    kind = Kind.LEVELS
+
+    @property
+    def default_likelihood(self) -> str:
+        if self.levels < MANY_LEVELS:
+            return "categorical"
+        channels = self.shape[0] if self.layout.name == "image" else 1
+        return "logistic-mixture" + (
+            ":channels=independent" if self.missing and channels > 1 else ""
+        )
+
+    def _title(self) -> str:
+        return f"levels of {self.levels}"
+
+    def _encoded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype) * (2 / (self.levels - 1)) - 1
+
+    def units(self) -> np.ndarray:
+        return np.asarray(self.step, np.float64)
+
+    def grid(self) -> np.ndarray:
+        return np.ones(())
+
+    def log_cells(self) -> np.ndarray:
+        return np.full(self.shape, math.log(self.step))
+
+    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        return super()._outside(x if exact else np.clip(x, 0, self.levels - 1), exact)
+
+
+@final
+class CategorySpace(_CodedSpace):
+    """Describe arrays of unordered categories.
+
+    >>> str(CategorySpace((2,), (2,), "int64", levels=4))
+    'category of 4 (2,)'
+    """
+
+    kind = Kind.CATEGORY
+    likelihood = "categorical"
+
+    def _title(self) -> str:
+        return f"category of {self.levels}"
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return (*self.shape, self.levels + int(self.missing))
+
+    def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        seen = F.one_hot(x.long(), self.levels).to(dtype)
+        if observed is not None:
+            seen = torch.where(observed.unsqueeze(-1), seen, 0.0)
+        if not self.missing:
+            return seen
+        mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
+        return torch.cat([seen, mask.unsqueeze(-1)], -1)
+
+
+@final
+class CountSpace(_WholeSpace):
+    """Describe arrays of counts: 0, 1, 2, and so on.
+
+    >>> CountSpace((2,), (2,), "int64").inward(np.array([[0, 7]]))
+    array([[0, 7]], dtype=int32)
+    """
+
+    kind = Kind.COUNT
+    likelihood = "negative-binomial"
+
+    def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        codes = self._codes(values, absent)
+        if len(codes) and (
+            codes.min() < 0 or codes.max() > LARGEST_COUNT or (codes != np.rint(codes)).any()
+        ):
+            raise ValueError(f"expected counts 0 .. {LARGEST_COUNT:,}; got {self._wrong(codes)}")
+        return codes.astype(np.int32)
+
+    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
+        return x
+
+    def _encoded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        import torch
+
+        return torch.log1p(x.to(dtype))

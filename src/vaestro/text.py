@@ -1,0 +1,292 @@
+"""Strings that a person writes or reads: the parser of `name:key=value,...`, quotes, nearest names,
+numbers and durations in words.
+
+`parse` is the only parser of option strings in the package. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+Value = bool | int | float | str | None
+SHOWN = 12  # names that a message lists; of more, the nearest five
+# The name ends at the first colon that is followed by `key=`.
+_SPEC = re.compile(r'(.*?):(?=[^:=/",]*=)(.*)', re.DOTALL)
+_QUOTED = re.compile(r'"([^"]|"")*"')
+
+
+class Spec(NamedTuple):
+    """Hold a name and its options, as `gaussian:variance=pixel,version=1` names them.
+
+    Args:
+        name: what precedes the options; it may contain colons, as `my_module:MyClass` does.
+        options: the values by key, each of its YAML type.
+
+    Example:
+        >>> str(Spec("gaussian", {"variance": "pixel", "version": 1}))
+        'gaussian:variance=pixel,version=1'
+    """
+
+    name: str
+    options: dict[str, Value]
+
+    def __str__(self) -> str:
+        pairs = ",".join(f"{key}={_written(value)}" for key, value in self.options.items())
+        return f"{self.name}:{pairs}" if pairs else self.name
+
+
+def parse(text: str, names: Collection[str] = ()) -> Spec:
+    """Return the name and the options of `name:key=value,key=value`.
+
+    The name ends at the first colon that is followed by `key=`. Values are read as YAML scalars,
+    and as text if they are none. A comma between double quotes belongs to the value. A hyphen in a
+    key is read as an underscore.
+
+    Args:
+        text: what was written.
+        names: keys whose values are names. These are kept as they are written, quotes included;
+            `split_names` reads them.
+
+    Raises:
+        ValueError: a piece is not key=value, a key is repeated, or a quote is not closed.
+
+    Example:
+        >>> parse("normal:min-rate=0.1")
+        Spec(name='normal', options={'min_rate': 0.1})
+        >>> parse("my_module:MyClass:width=30").name
+        'my_module:MyClass'
+    """
+    found = _SPEC.fullmatch(text)
+    name, rest = found.groups() if found else (text.removesuffix(":"), "")
+    if rest.count('"') % 2:
+        raise ValueError(f"expected closed quotes in options; got {rest!r}")
+    options: dict[str, Value] = {}
+    for piece in filter(None, _split(rest, ",")):
+        key, equals, value = piece.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"expected options as key=value,key=value; got {piece!r}")
+        if key in options:
+            raise ValueError(f"expected each option once; got {key} twice")
+        options[key] = value.strip() if key in names else _read(value)
+    return Spec(name, options)
+
+
+def parse_path(text: str, names: Collection[str] = ()) -> Spec:
+    """Return the path and the options of `path:key=value,...`; a file of exactly this name has no
+    options.
+
+    Args:
+        text: what was written.
+        names: keys whose values are names, as for `parse`.
+
+    Raises:
+        ValueError: the options are malformed.
+
+    Example:
+        >>> parse_path("s3://bucket/date=2026/x.tar:size=64")
+        Spec(name='s3://bucket/date=2026/x.tar', options={'size': 64})
+    """
+    return Spec(text, {}) if Path(text).exists() else parse(text, names)
+
+
+def split_specs(text: str) -> list[str]:
+    """Return the pieces of `a,b:key=value,key=value`: a piece `key=value` belongs to the name
+    before it.
+
+    Example:
+        >>> split_specs("elbo,ais:chains=16,temperatures=100")
+        ['elbo', 'ais:chains=16,temperatures=100']
+    """
+    found: list[str] = []
+    for piece in filter(None, (p.strip() for p in _split(text, ","))):
+        if "=" in piece.partition(":")[0] and found:
+            found[-1] += ("," if ":" in found[-1] else ":") + piece
+        else:
+            found.append(piece)
+    return found
+
+
+def parse_pair(text: str) -> tuple[str, str] | None:
+    """Return name and value of `NAME=VALUE`, or None if the text is not such a pair. The name may
+    be in double quotes.
+
+    Example:
+        >>> parse_pair('"a=b"=3')
+        ('a=b', '3')
+    """
+    held = re.match(r'("(?:[^"]|"")*")=', text)
+    name, equals, value = (held[1], "=", text[held.end() :]) if held else text.partition("=")
+    name = unquoted(name)
+    return (name, value) if equals and name else None
+
+
+def _read(value: str) -> Value:
+    """Return the value of an option by its YAML type."""
+    value = value.strip()
+    if _QUOTED.fullmatch(value):
+        return unquoted(value)
+    try:
+        found = yaml.safe_load(value) if value else ""
+    except (yaml.YAMLError, ValueError):
+        return value
+    if found is None or isinstance(found, (bool, int, float)):
+        return found
+    number = as_number(value)  # YAML reads 1e-3 as text
+    return value if number is None else number
+
+
+def _written(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    if value is None:
+        return "none"
+    text = str(value)
+    return quoted(text) if len(_split(text, ",")) > 1 else text
+
+
+def _split(text: str, at: str) -> list[str]:
+    """Split a text at a letter, but not between double quotes."""
+    return [
+        piece.replace("\0", at)
+        for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)
+    ]
+
+
+def as_number(text: object) -> float | None:
+    """Return a text as a number, or None if it is no number.
+
+    Example:
+        >>> as_number("1e-3"), as_number("pixel")
+        (0.001, None)
+    """
+    try:
+        return float(str(text))
+    except ValueError:
+        return None
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def split_names(text: str) -> list[str]:
+    """Return names joined by +. A name may be in double quotes, where "" stands for one quote.
+
+    Example:
+        >>> split_names('a+"b, c"')
+        ['a', 'b, c']
+    """
+    return [unquoted(piece) for piece in _split(text, "+")]
+
+
+def unquoted(name: str) -> str:
+    """Return a name without the double quotes around it.
+
+    Example:
+        >>> unquoted('"b, c"')
+        'b, c'
+    """
+    return name[1:-1].replace('""', '"') if _QUOTED.fullmatch(name) else name
+
+
+def quoted(name: str) -> str:
+    """Return a name as options accept it, in double quotes if it needs them.
+
+    Example:
+        >>> quoted("age"), quoted("b, c")
+        ('age', '"b, c"')
+    """
+    return (
+        name
+        if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name)
+        else '"' + name.replace('"', '""') + '"'
+    )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the known names in words, the nearest one first. Of more than `SHOWN` columns or
+    fields, pass `few(name, names)`.
+
+    Example:
+        >>> nearest("wramup", ["constant", "warmup"])
+        "'warmup' (one of constant, warmup)"
+    """
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1, 0.4)
+    return f"{close[0]!r} (one of {', '.join(names)})" if close else f"one of {', '.join(names)}"
+
+
+def few(name: str, names: Collection[str]) -> Collection[str]:
+    """Return the names to list in a message: all of them, or the nearest five of many.
+
+    Example:
+        >>> few("x3", ["x1", "x2", "x3"])
+        ['x1', 'x2', 'x3']
+    """
+    return names if len(names) <= SHOWN else difflib.get_close_matches(name, names, 5, 0.0)
+
+
+# -- sentences -------------------------------------------------------------------------------------
+
+
+def article(noun: str) -> str:
+    """Return a noun with its indefinite article.
+
+    Example:
+        >>> article("objective"), article("prior")
+        ('an objective', 'a prior')
+    """
+    return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Return words as alternatives.
+
+    Example:
+        >>> alternatives(["auto", "on", "off"])
+        'auto, on or off'
+    """
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def plural(number: float, one: str, many: str = "") -> str:
+    """Return the form of a word for a number of things.
+
+    Example:
+        >>> plural(1, "draw"), plural(3, "draw"), plural(2, "is", "are")
+        ('draw', 'draws', 'are')
+    """
+    return one if number == 1 else many or one + "s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    Example:
+        >>> duration(42), duration(200), duration(7500)
+        ('42 s', '3 min 20 s', '2 h 05 min')
+    """
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 5400:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of a library's error as one line of at most 120 characters.
+
+    Example:
+        >>> one_line(ValueError("first\\nsecond"))
+        'first'
+    """
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
