@@ -175,8 +175,12 @@ class Updater:
         if self._compiled is not None:
             return Loss.of(self._compiled(*tensors))
 
+        # The graph must not reach the first step's tensors by another way than as its inputs:
+        # without guards it would go on to read them.
+        layout, _ = batch.of_tensors([torch.empty(0) for _ in batch.tensors()])
+
         def whole(*given: Tensor) -> list[Tensor]:
-            rows, (noise, number, *constants) = batch.of_tensors(given)
+            rows, (noise, number, *constants) = layout.of_tensors(given)
             loss, gradients = self.differentiate(Input(rows, noise, number))
             loss = loss._replace(loss=loss.loss.detach())
             with torch.no_grad():
