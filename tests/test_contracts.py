@@ -276,9 +276,7 @@ COMPILED: list[tuple[Kind, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "parts"),
-    COMPILED,
-    ids=lambda p: "-".join(p) if isinstance(p, dict) else p.name,
+    ("kind", "parts"), COMPILED, ids=lambda p: "-".join(p) if isinstance(p, dict) else p.name
 )
 def test_a_compiled_step_is_the_same(
     kind: Kind, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
