@@ -65,7 +65,6 @@ LACKING = (
     "latents",
     "loop",
     "models",
-    "networks",
     "objectives",
     "optimizers",
     "parts",
@@ -79,9 +78,7 @@ LACKING = (
     "runs",
     "schedules",
     "selection",
-    "sequences",
     "spaces",
-    "tokens",
     "transfer",
 )
 
