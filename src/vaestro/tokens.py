@@ -2,13 +2,13 @@
 
 Inside, a sentence is a row of codes: those of its tokens, then 0 for the end, then zeros. The same
 code marks the end, the start and padding: cells after the first 0 do not exist and are never
-scored. p(x) sums to one over sentences of every length. A sentence of the full width has no end; its
-probability is that of all texts that begin with it.
+scored. p(x) sums to one over sentences of every length. A sentence of the full width has no end;
+its probability is that of all texts that begin with it.
 
 Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
 2016). Bytes and pieces are lossless. For pieces, p(x) of the tokens is a lower bound on p of the
-text, because a text has several tokenisations; for bytes the two are equal. Their nats can therefore
-be compared between tokenisers. Characters and words that are not in the vocabulary have the code 1,
+text, because a text has several tokenisations; for bytes the two are equal. Their nats can be
+compared between tokenisers. Characters and words that are not in the vocabulary have the code 1,
 "unknown", and the scored text contains that code in their place.
 """
 

@@ -56,7 +56,7 @@ class TransformerEncoder(SequenceEncoder):
     """Read tokens by attention in both directions, and average over each row's positions.
 
     >>> TransformerEncoder((4, 5), (3,), 0, width=8, layers=1, heads=2, dropout=0.0)(
-    ...     torch.ones(2, 4)
+    ...     torch.ones(2, 4, dtype=torch.long)
     ... ).shape
     torch.Size([2, 3])
     """

@@ -18,7 +18,7 @@ class GRUEncoder(SequenceEncoder):
     the result.
 
     >>> GRUEncoder((4, 5), (3,), 0, width=8, layers=1, embedding=4, dropout=0.0)(
-    ...     torch.ones(2, 4)
+    ...     torch.ones(2, 4, dtype=torch.long)
     ... ).shape
     torch.Size([2, 3])
     """
@@ -111,7 +111,7 @@ def gru(
         embedding: numbers for each token; half the width by default.
         dropout: fraction of the inputs and outputs of the layers that training drops.
 
-    >>> gru((4, 5), (3,), width=8)(torch.ones(2, 4)).shape
+    >>> gru((4, 5), (3,), width=8)(torch.ones(2, 4, dtype=torch.long)).shape
     torch.Size([2, 3])
     """
     check_options(width, layers, dropout, embedding)
