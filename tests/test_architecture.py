@@ -129,3 +129,19 @@ def test_nothing_is_unpickled() -> None:
         text = file.read_text()
         for word in ("import pickle", "torch.load(", "allow_pickle=True", "joblib", "save_state("):
             assert word not in text, f"{file.name}: {word}"
+
+
+def without_torch(code: str, folder: Path) -> None:
+    """Run code in a new process, which then must not have imported torch."""
+    code += "\nimport sys\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_are_read_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n")
+    without_torch(
+        "from pathlib import Path\nfrom vaestro.data.tables import read_table\n"
+        "assert list(read_table(Path('t.csv'), {}).splits['all'].columns) == ['a', 'b']",
+        tmp_path,
+    )

@@ -19,7 +19,7 @@ from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sente
 from vaestro.frames import Frame
 from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 from vaestro.text import nearest
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means
@@ -411,7 +411,7 @@ def attributes(rows: Rows) -> dict[str, np.ndarray]:
     """Return the attributes of rows, and of a table its columns, with NaN or empty text in empty
     cells."""
     found = {name: np.asarray(values) for name, values in rows.attributes.items()}
-    if rows.space.kind is Kind.TABLE:
+    if rows.space.tabular:
         found |= {name: filled(column) for name, column in rows.outward().columns.items()}
     return found
 
@@ -549,7 +549,7 @@ def impute(
             x = draws.px.conditioned(batch.x, batch.observed).point(weights)
         filled.append(torch.where(batch.observed, batch.x.to(x.dtype), x).cpu().numpy())
     made = space.outward(np.concatenate(filled), exact=dtype != "float")
-    if dtype == "float" and space.kind is Kind.BINARY:
+    if dtype == "float" and space.probabilities:
         # beside observed values a probability is the expected value
         made = made * space.step + space.low
     return made if own is None else layout_of(own).merged(own, made)

@@ -21,7 +21,7 @@ from vaestro import densities
 from vaestro.densities import Density, soft_limit
 from vaestro.flows import Flowed, Transform, autoregressive
 from vaestro.flows import Planar as bends
-from vaestro.spaces import Batch, Kind, Space
+from vaestro.spaces import Batch, Space
 
 CONTEXT_LIMIT = 20.0
 MANY_UNITS = 512  # beyond, a full covariance of one datum takes more than a megabyte
@@ -80,7 +80,7 @@ class Posterior(nn.Module, ABC):
     def features(self, batch: Batch) -> Tensor:
         """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros, with
         the mask beside them."""
-        if self.space.kind is Kind.TOKENS and getattr(self.encoder, "reads_codes", False):
+        if self.space.ragged and getattr(self.encoder, "reads_codes", False):
             return self.encoded(batch.x, batch.given)
         x = self.space.features(batch.x, batch.observed, self.like.dtype)
         return self.encoded(x, batch.given)

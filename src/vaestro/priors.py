@@ -15,7 +15,7 @@ from vaestro.densities import soft_limit
 from vaestro.flows import FlowPrior, autoregressive, coupling
 from vaestro.networks import MaskedNetwork
 from vaestro.posteriors import Posterior
-from vaestro.spaces import Batch, Kind
+from vaestro.spaces import Batch
 
 
 class Prior(nn.Module, ABC):
@@ -229,7 +229,7 @@ class Vamp(_Unconditional):
                 f"expected a posterior without a flow for the prior vamp, such as normal; got "
                 f"{type(posterior).__name__}"
             )
-        if posterior.space.kind is Kind.TOKENS:
+        if posterior.space.ragged:
             raise ValueError(
                 "expected data with a continuous encoder input for the prior vamp, or prior "
                 "mixture; got tokens"

@@ -68,7 +68,6 @@ from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation, evaluate, in_space, within_seconds
 from vaestro.files import FORMAT, current, read_config, read_lines, read_object
 from vaestro.frames import Frame
-from vaestro.gradients import Gradient
 from vaestro.loop import Diverged, Step, Training, training
 from vaestro.models import LatentModel
 from vaestro.objectives import Objective, Schedule
@@ -83,7 +82,6 @@ from vaestro.parts import (
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
-from vaestro.spaces import Kind
 from vaestro.text import Spec, alternatives, as_number, parse
 from vaestro.transfer import spaces_of, stored_origin, take_over
 
@@ -1055,10 +1053,8 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
             f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got "
             f"{beta}"
         )
-    gradient: Gradient = find(
-        "gradient", asked["gradient"] or default_gradient(asked["posterior"])
-    )()
-    made: Objective = find("objective", asked["objective"])(
+    gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+    made = find("objective", asked["objective"])(
         gradient,
         beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
         rate=_rate_term(asked),
@@ -1075,7 +1071,7 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
     if bits is not None and most is not None:
         raise ValueError("expected free bits or a capacity; got both")
     if most is not None:
-        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()  # type: ignore[no-any-return]
+        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()
     if bits is None:
         return None
     number, options = parse(str(bits))
@@ -1083,7 +1079,7 @@ def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
     if nats is None:
         raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}")
     spec = str(Spec("free-bits", options))
-    return find("free bits", spec, {"free-bits": FreeBits})(nats)  # type: ignore[no-any-return]
+    return find("free bits", spec, {"free-bits": FreeBits})(nats)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -1222,15 +1218,7 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
 
 def describe(rows: Rows, n: int) -> str:
     """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
-    what = (
-        "images"
-        if rows.space.image
-        else "texts"
-        if rows.space.kind is Kind.TOKENS
-        else "series"
-        if rows.space.series
-        else "data"
-    )
+    what = rows.space.layout.noun
     return (
         f"{n:,} {rows.name} {what}"
         if n == len(rows)

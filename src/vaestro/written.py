@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 DTYPES = ("own", "float")
 
@@ -40,15 +40,13 @@ def means(
         ValueError: another dtype.
     """
     check_dtype(dtype)
-    if dtype is not None and space.kind is Kind.TOKENS:
+    if dtype is not None and space.ragged:
         raise ValueError(f"expected no dtype for texts, which have no mean; got {dtype}")
-    if most_probable or space.kind in (Kind.TABLE, Kind.TOKENS, Kind.CATEGORY):
-        return space.outward(
-            x, exact=most_probable or space.kind is Kind.CATEGORY or dtype != "float"
-        )
-    if dtype == "own" and space.kind is Kind.BINARY:
+    if most_probable or space.tabular or not space.has_mean:
+        return space.outward(x, exact=most_probable or not space.has_mean or dtype != "float")
+    if dtype == "own" and space.probabilities:
         return space.outward(x)
-    if dtype == "float" or (dtype is None and space.kind is Kind.BINARY):
+    if dtype == "float" or (dtype is None and space.probabilities):
         return space.outward(x, exact=False)
     return space.outward(x, exact=False).astype(space.dtype) if space.floating else space.outward(x)
 
@@ -56,12 +54,12 @@ def means(
 def rounding(space: Space, dtype: str | None = None) -> str:
     """Say to what `means` are rounded, or that they are probabilities, with the option for the
     other; nothing where neither holds."""
-    if space.kind in (Kind.TOKENS, Kind.CATEGORY) or dtype == "float":
+    if not space.has_mean or dtype == "float":
         return ""
-    if dtype is None and space.kind is Kind.BINARY:
+    if dtype is None and space.probabilities:
         return "each cell is a probability (--dtype own writes the more probable value)"
-    if space.kind is Kind.TABLE:
-        numbers = [c for c in space.columns if c.kind in (Kind.REAL, Kind.COUNT)]
+    if space.tabular:
+        numbers = [c for c in space.columns if c.numeric]
         cut = any(c.resolution or np.dtype(c.dtype).kind in "iu" for c in numbers)
         return (
             "numbers are rounded to values of their columns (--dtype float writes means as they "
@@ -69,7 +67,7 @@ def rounding(space: Space, dtype: str | None = None) -> str:
             if cut
             else ""
         )
-    if space.kind is Kind.BINARY:
+    if space.probabilities:
         return "each cell is the more probable value (--dtype float writes probabilities)"
     return (
         ""

@@ -491,7 +491,7 @@ def sample(
 
     opened = _open(run)
     model = opened.model()
-    texts = model.space.kind == "tokens"
+    texts = model.space.ragged
     default = (
         "samples.txt"
         if texts
@@ -881,7 +881,7 @@ def edit(
     else:
         write(path, made, model.space, dtype, None if n is None else places)
     console.warn(empty_code.warning(opened))
-    if model.space.kind == "tokens" and list(made) == list(
+    if model.space.ragged and list(made) == list(
         latents.reconstruct(model, chosen, decoding=decoding)
     ):
         console.warn(

@@ -130,7 +130,7 @@ def large(array: np.ndarray, space: Space) -> bool:
 
 def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
     """Tell whether an array is large, and its bytes are what they are inside."""
-    plain = space.kind in (Kind.LEVELS, Kind.BINARY) and space.low == 0 and space.step == 1
+    plain = space.levels > 0 and space.has_mean and space.low == 0 and space.step == 1
     return large(array, space) and array.dtype == np.uint8 and (grey or plain)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.passes import Part, Picked, once, piece
-from vaestro.spaces import Kind, LevelsSpace, Space, widths
+from vaestro.spaces import LevelsSpace, Space, widths
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
@@ -42,13 +42,13 @@ class Fit(ABC):
 
 def fit_of(space: Space, train: Part, options: Mapping[str, Any]) -> Fit:
     """Return what fits a space of this kind to the training split."""
-    if space.kind in (Kind.REAL, Kind.UNIT):
+    if not space.discrete:
         return _Real(space, train, options.get("standardise"))
     # frequencies are where a decoder starts, and need no more
     train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
     if options.get("binarise", "none") != "none":
         return _Grey(space, train)
-    return (_Means if space.kind in (Kind.BINARY, Kind.COUNT) else _Frequencies)(space, train)
+    return (_Means if space.marginal_is_mean else _Frequencies)(space, train)
 
 
 @final
@@ -147,7 +147,7 @@ class _Real(Fit):
         super().__init__(space, train)
         self.how = (
             "none"
-            if space.kind is Kind.UNIT
+            if not space.standardised
             else standardise or {1: "feature", 2: "channel"}.get(len(space.shape), "global")
         )
         if self.how == "channel" and not space.series:
@@ -245,7 +245,7 @@ class _Real(Fit):
                 atoms=atoms,
                 strays=strays,
             )
-        if space.kind is Kind.UNIT:
+        if space.marginal_is_mean:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
             notes += _grid_notes(fitted, constant)

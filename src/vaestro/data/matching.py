@@ -167,7 +167,7 @@ class Origin:
                     f"expected {key}={value} for {where}, as in {self.run}; got "
                     f"{key}={options[key]}"
                 )
-        if grey and space.kind is not Kind.BINARY:
+        if grey and not space.probabilities:
             raise ValueError(
                 f"expected binarise=none for {where}, as in {self.run}, whose data are {space}; "
                 f"got binarise={options['binarise']}"
@@ -239,7 +239,7 @@ class Origin:
         off, repeated = [], []
         for column in self.space.columns:
             cells = frame.columns[column.name]
-            if column.kind is not Kind.REAL or cells.dtype.kind not in "biuf":
+            if column.counting or cells.dtype.kind not in "biuf":
                 continue
             values = cells.compressed().astype(np.float64)
             if column.resolution and not column.atoms:
@@ -286,10 +286,7 @@ class Origin:
         # Features of a vector that were scaled together have no standard deviation of their own in
         # the space.
         scaled = (
-            space.kind is Kind.REAL
-            and space.scale is not None
-            and len(space.shape) == 1
-            and space.scale.shape == space.shape
+            space.scale is not None and len(space.shape) == 1 and space.scale.shape == space.shape
         )
         real = space.count(Kind.REAL) if space.columns else space.cells if scaled else 0
         if not real or not len(rows):

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from vaestro.randomness import numpy_generator
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 NEIGHBOURS = 20  # training rows around a row from which density and dimension are estimated
 COPIES = 5  # nearest of them that are left out of the dimension: they may be copies themselves
@@ -297,11 +297,9 @@ class Plain(View):
     def __init__(self, space: Space, sample: np.ndarray) -> None:
         flat = sample.reshape(len(sample), -1)
         super().__init__(flat.shape[1])
-        self._divisor = (
-            flat.std(0) if space.kind is Kind.TABLE else np.ones(flat.shape[1], np.float32)
-        )
+        self._divisor = flat.std(0) if space.tabular else np.ones(flat.shape[1], np.float32)
         self._divisor[self._divisor == 0] = 1
-        whole = space.kind not in (Kind.TABLE, Kind.REAL, Kind.UNIT)
+        whole = space.discrete and not space.tabular
         self._resolution = None if whole else Resolution(flat / self._divisor)
 
     def of(self, rows: np.ndarray) -> np.ndarray:
@@ -368,7 +366,7 @@ def views_of(space: Space, sample: np.ndarray) -> tuple[View, ...]:
         space.image
         and sample.ndim == 4
         and space.cells >= 16
-        and (space.kind in (Kind.REAL, Kind.UNIT) or space.levels >= BRIGHT)
+        and (not space.discrete or space.levels >= BRIGHT)
     ):
         return Coarse(sample), Fine(sample)
     return (Plain(space, sample),)

@@ -17,7 +17,7 @@ from vaestro.data.passes import Part
 from vaestro.data.raw import Raw
 from vaestro.data.readers import OPTIONS, as_source, parse_source, plain, read
 from vaestro.frames import Frame
-from vaestro.spaces import Column, Kind, Space
+from vaestro.spaces import Column, Space
 
 
 @final
@@ -45,7 +45,7 @@ class Opened:
 
     def binarise(self, space: Space) -> str:
         """Return how data of a known space are binarised: dynamic, static or none."""
-        usual = "dynamic" if self.name == "mnist" and space.kind is Kind.BINARY else "none"
+        usual = "dynamic" if self.name == "mnist" and space.probabilities else "none"
         return str(self.options.get("binarise", usual))
 
 
@@ -103,7 +103,7 @@ def fitting(source: Any, space: Space) -> Any:
         return source
     name, options = parse_source(str(source))
     if "size" in options or not (
-        has_images(name) and space.image and space.kind in (Kind.LEVELS, Kind.BINARY)
+        has_images(name) and space.image and space.levels > 0 and space.has_mean
     ):
         return str(source)
     size = f"{space.shape[1]}x{space.shape[2]}"

@@ -17,7 +17,7 @@ import torch
 from vaestro.data.passes import expect
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
-from vaestro.spaces import Batch, Kind, Space
+from vaestro.spaces import Batch, Space
 from vaestro.tokens import Ragged, Texts
 
 Values: TypeAlias = Any  # an array, Ragged codes, Sparse counts or a stream
@@ -263,7 +263,7 @@ class Rows:
     def sha256(self) -> str:
         """Return a hash of what an evaluation depends on: shape, dtype, every value and its units,
         the mask and the conditions."""
-        if self.space.kind is Kind.TOKENS:
+        if self.space.ragged:
             return self._sha256_of_texts()
         rows = self.fixed()
         shape = (len(rows), *rows.space.shape)
@@ -312,11 +312,11 @@ class Rows:
         Two readings of the same data that were standardised differently agree to rounding. Missing
         cells count as 0. Numbers of a table enter by their logarithm, so that no column dominates.
         """
-        if self.space.kind is Kind.TOKENS:
+        if self.space.ragged:
             return np.array([zlib.crc32(line.encode()) / 2**32 for line in self.outward().lines])
         rng = np.random.Generator(np.random.PCG64(derive(0, "projection")))
         columns: list[np.ndarray] = []
-        if self.space.kind is Kind.TABLE:
+        if self.space.tabular:
             for column in self.outward().columns.values():
                 data, absent = np.asarray(column.data), np.ma.getmaskarray(column)
                 if data.dtype.kind == "M":
@@ -340,7 +340,7 @@ class Rows:
         """Return the rows in the user's layout and units: an array with NaN in missing cells, a
         Frame with masks, or Texts."""
         rows = self.fixed()
-        if self.space.kind is Kind.TOKENS:
+        if self.space.ragged:
             return Texts.of(
                 line
                 for part in _slices(len(self))

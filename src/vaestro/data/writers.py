@@ -189,7 +189,7 @@ def pixels(images: np.ndarray, space: Space) -> np.ndarray:
     images = images[..., None] if len(space.outside) == 2 else images
     if not space.levels:
         low, high = np.nanmin(images), np.nanmax(images)
-    elif space.kind == "binary" and np.nanmax(images) <= 1:
+    elif space.probabilities and np.nanmax(images) <= 1:
         low, high = 0.0, 1.0
     else:
         low, high = space.low, space.low + space.step * (space.levels - 1)

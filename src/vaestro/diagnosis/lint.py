@@ -14,7 +14,6 @@ from vaestro.diagnosis.curves import ENOUGH
 from vaestro.diagnosis.records import SEVERITIES, Finding
 from vaestro.diagnosis.remedies import HIGH_LR, Remedies
 from vaestro.objectives import Schedule
-from vaestro.spaces import Kind
 
 # training data, and weights for each, from which overfitting is to be expected
 FEW_ROWS, WEIGHTS_EACH = 2000, 500
@@ -156,7 +155,7 @@ def _validation(plan: Plan) -> Finding | None:
 
 def _fixed_variance(plan: Plan) -> Finding | None:
     fixed, space = plan.remedy.fixed_variance, plan.data.space
-    if fixed is None or space.kind not in (Kind.REAL, Kind.UNIT, Kind.LEVELS):
+    if fixed is None or not space.has_mean or space.tabular:
         return None
     variance = float(fixed)
     values = np.asarray(plan.data.train.spread(2000).outward(), np.float64)

@@ -561,9 +561,7 @@ def _structure(rows: Rows, seed: int) -> tuple[float | None, float | None]:
     batch = rows.batch(slice(0, len(rows)))
     x = rows.space.features(batch.x, None, torch.float32).flatten(1).numpy().astype(np.float64)
     if rows.space.columns:
-        single = len(rows.space.columns) - sum(
-            len(c.values) > 0 for c in rows.space.columns if c.kind == "category"
-        )
+        single = len(rows.space.columns) - sum(c.one_hot for c in rows.space.columns)
         x = x[:, :single]  # one-hot codes of one column depend on each other
     x = (
         x[:, np.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).astype(int)]

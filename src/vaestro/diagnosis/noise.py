@@ -35,7 +35,6 @@ from vaestro.models import LatentModel
 from vaestro.objectives import BOUNDS
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator
-from vaestro.spaces import Kind
 
 BLOCKS = 10  # of repetitions, whose means are held
 HELD = 100_000_000  # numbers of block means that are held
@@ -126,7 +125,7 @@ def applicable(
     found = []
     for spec in names:
         try:
-            estimator: Gradient = find("gradient", spec)()
+            estimator = find("gradient", spec)()
             estimator.check(bound, k)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -181,7 +180,7 @@ def gradient_noise(
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
     work = float(sum(draws * len(each) for draws, each in planned)) or 1.0
     device = next(model.parameters()).device
-    size = min(batch, len(train), TEXTS if train.space.kind is Kind.TOKENS else batch)
+    size = min(batch, len(train), TEXTS if train.space.ragged else batch)
     order = numpy_generator(seed, "gradient noise").permutation(len(train))
     starts = range(0, max(1, min(8, len(train) // size)) * size, size)
     several = [

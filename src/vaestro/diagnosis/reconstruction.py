@@ -11,7 +11,6 @@ from vaestro.data import Rows
 from vaestro.densities import DataDensity
 from vaestro.evaluation.records import mean_and_error
 from vaestro.models import LatentModel
-from vaestro.spaces import Kind
 
 ROWS = 200  # texts that are reconstructed
 ENOUGH = 30  # of them, from which something is said
@@ -54,7 +53,7 @@ class Reconstruction(NamedTuple):
 def reconstructed(model: LatentModel, rows: Rows) -> Reconstruction | None:
     """Reconstruct some texts by the most probable tokens at their codes; None for other data and
     for discrete latents."""
-    if model.space.kind is not Kind.TOKENS or model.alphabet or len(rows) < 2:
+    if not model.space.ragged or model.alphabet or len(rows) < 2:
         return None
     rows = rows.spread(ROWS).fixed()
     device = next(model.parameters()).device

@@ -25,7 +25,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.models import LatentModel
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Batch, Kind, Space
+from vaestro.spaces import Batch, Space
 
 PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
 FEW = 5.0  # effective draws below which one draw or two carry the bound
@@ -129,14 +129,14 @@ def estimates(
 
 def cells_of(job: Job, count: int) -> float:
     """Return the mean number of cells of a datum that are scored, over the first data."""
-    whole = job.rows.observed is None and job.model.space.kind is not Kind.TOKENS
+    whole = job.rows.observed is None and not job.model.space.ragged
     return float(job.model.space.cells) if whole else job.rows.take(count).observed_cells()
 
 
 def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
     """Return how many tokens the first data have, their ends among them, and the perplexity of
     each; nothing for other data."""
-    if job.model.space.kind is not Kind.TOKENS:
+    if not job.model.space.ragged:
         return {}
     tokens = round(len(nats) * cells_of(job, len(nats)))
     return {"tokens": tokens, "perplexity": math.exp(min(700.0, -float(nats.sum()) / tokens))}
@@ -176,7 +176,7 @@ def in_space(rows: Rows, space: Space) -> Rows:
         return rows
     rows = rows.fixed()
     outside = rows.outward()
-    if space.kind is Kind.TOKENS:
+    if space.ragged:
         return replace(rows, values=space.inward(outside), space=space, index=None)
     values = (space if rows.observed is None else replace(space, missing=True)).inward(outside)
     return replace(

@@ -17,6 +17,8 @@ import yaml
 import vaestro
 from vaestro.files import read_config, read_lines, read_object
 
+SHOWCASE_FORMAT = 2  # of showcase.json
+
 
 @dataclass(frozen=True)
 class Folder:

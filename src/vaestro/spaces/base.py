@@ -102,6 +102,12 @@ class Space(ABC):
     kind: ClassVar[Kind]
     counting: ClassVar[bool]  # whether p(x) is a probability
     likelihood: ClassVar[str]  # the default one, without options
+    tabular: ClassVar[bool] = False  # whether the user's data are a Frame
+    ragged: ClassVar[bool] = False  # whether rows differ in size
+    has_mean: ClassVar[bool] = True  # whether a mean of its values is meaningful
+    probabilities: ClassVar[bool] = False  # whether means are probabilities of a one
+    standardised: ClassVar[bool] = False  # whether offset and scale are fitted to the data
+    marginal_is_mean: ClassVar[bool] = False  # whether `marginal` is a mean, not frequencies
     accepted: ClassVar[str] = "numbers"  # what `inward` takes, in words
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 

@@ -56,6 +56,7 @@ class Column(ABC):
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
     numeric: ClassVar[bool] = False  # whether its values are numbers with a mean
+    one_hot: ClassVar[bool] = False  # whether an encoder's inputs are one-hot codes
 
     @property
     def features(self) -> int:
@@ -177,6 +178,7 @@ class CategoryColumn(_CodedColumn):
     """
 
     kind = Kind.CATEGORY
+    one_hot = True
 
     @property
     def features(self) -> int:

@@ -95,6 +95,7 @@ class RealSpace(_ContinuousSpace):
     """
 
     kind = Kind.REAL
+    standardised = True
     likelihood = "gaussian"
 
 
@@ -109,6 +110,7 @@ class UnitSpace(_ContinuousSpace):
     """
 
     kind = Kind.UNIT
+    marginal_is_mean = True
     likelihood = "continuous-bernoulli"
 
     def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:

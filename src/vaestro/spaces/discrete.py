@@ -84,6 +84,8 @@ class BinarySpace(_CodedSpace):
 
     kind = Kind.BINARY
     convolved_from = 33
+    probabilities = True
+    marginal_is_mean = True
     likelihood = "bernoulli"
 
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
@@ -142,6 +144,7 @@ class CategorySpace(_CodedSpace):
     """
 
     kind = Kind.CATEGORY
+    has_mean = False
     likelihood = "categorical"
 
     def _title(self) -> str:
@@ -173,6 +176,7 @@ class CountSpace(_WholeSpace):
     """
 
     kind = Kind.COUNT
+    marginal_is_mean = True
     likelihood = "negative-binomial"
 
     def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:

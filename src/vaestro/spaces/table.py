@@ -35,6 +35,7 @@ class TableSpace(Space):
     layout: Layout = LAYOUTS["table"]
 
     kind = Kind.TABLE
+    tabular = True
     accepted = "a table"
     likelihood = "table"
 

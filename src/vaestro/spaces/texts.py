@@ -35,6 +35,8 @@ class TokensSpace(Space):
 
     kind = Kind.TOKENS
     counting = True
+    ragged = True
+    has_mean = False
     accepted = "texts"
     likelihood = "autoregressive"
 

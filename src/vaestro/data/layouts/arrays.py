@@ -20,7 +20,7 @@ from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.readers import as_source
 from vaestro.data.writers import write_arrays
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 
 @final
@@ -73,7 +73,7 @@ class Arrays(Layout[np.ndarray]):
         return [f"series are filled up to {steps}, as the run was trained on"]
 
     def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:
-        if space.kind is Kind.BINARY and space.step == 255:
+        if space.probabilities and space.step == 255:
             source = shlex.quote(as_source(where, {"binarise": "dynamic"}))
             return ValueError(f"{error} ({source} binarises grey levels)")
         return super().advise(error, run, space, where)
