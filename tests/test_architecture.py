@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import vaestro
 
 ROOT = Path(vaestro.__file__).parent
@@ -129,3 +131,31 @@ def test_nothing_is_unpickled() -> None:
         text = file.read_text()
         for word in ("import pickle", "torch.load(", "allow_pickle=True", "joblib", "save_state("):
             assert word not in text, f"{file.name}: {word}"
+
+
+def without_torch(code: str, folder: Path) -> None:
+    """Run code in a new process, which then must not have imported torch."""
+    code += "\nimport sys\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_are_read_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n")
+    without_torch(
+        "from pathlib import Path\nfrom vaestro.data.tables import read_table\n"
+        "assert list(read_table(Path('t.csv'), {}).splits['all'].columns) == ['a', 'b']",
+        tmp_path,
+    )
+
+
+def test_finished_runs_are_compared_and_reported_without_torch(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 4))
+    runs = [
+        vaestro.train(rows, run=tmp_path / name, steps=3, latent=n, network="mlp:width=4")
+        for n, name in enumerate("ab", 1)
+    ]
+    vaestro.write_report(runs[0])
+    vaestro.write_report(runs[1])
+    for command in (["compare", "a", "b"], ["report", "a"]):
+        without_torch(f"from vaestro.cli import main\nassert main({command}) == 0", tmp_path)

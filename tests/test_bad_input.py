@@ -18,8 +18,8 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 import vaestro as vs
-from vaestro import runs
 from vaestro.cli import main
+from vaestro.runs import job
 
 TINY = [
     "--network",
@@ -870,7 +870,7 @@ def test_the_program_exits_with_the_code(here):
 @pytest.fixture
 def stopped(here, monkeypatch, capsys):
     """Train a run with a checkpoint at each step, of which the last two are kept."""
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(job, "CHECKPOINT_SECONDS", 0.0)
     assert main(["train", "binary.npy", "--run", "stopped", *TINY]) == 0
     checkpoints = sorted(Path("stopped/checkpoints").iterdir())
     assert len(checkpoints) == 2
@@ -899,7 +899,7 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
     assert (
         err == ""
         and f"{stopped[-1].name} is damaged" in out
-        and "going on from the one before it" in out
+        and "continuing from the one before it" in out
     )
     assert "going on from step 3 of 4" in out
     assert (

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import vaestro as vs
 from tests.conftest import make_space
 from vaestro.cli import main
-from vaestro.cli.commands import app
+from vaestro.cli.app import app
 from vaestro.spaces import Kind
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
@@ -696,7 +696,7 @@ def test_what_was_computed_is_kept_where_it_cannot_be_written(capsys, copy, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vaestro.runs.write_arrays", full)
+        patched.setattr("vaestro.runs.results.write_arrays", full)
         assert main(["evaluate", copy, "--k", "3"]) == 1
     assert list((Path(copy) / "evaluating").iterdir())
     say(capsys, "evaluate", copy, "--k", "3")

@@ -31,7 +31,7 @@ from vaestro.diagnosis import (
     diagnosed,
     measure,
 )
-from vaestro.diagnosis.curves import (
+from vaestro.diagnosis.curve_rules import (
     divergence,
     falling_bound,
     not_converged,
@@ -618,7 +618,7 @@ def test_divergence() -> None:
 def test_a_schedule_that_is_still_rising_at_the_end() -> None:
     betas = [0.1 * i for i in range(11)]
     finding = found(rising_schedule, lines(RISING, beta=betas))
-    assert "still moving" in finding.evidence and "warmup:share=0.1" in finding.remedy
+    assert "still changing" in finding.evidence and "warmup:share=0.1" in finding.remedy
     late = [*[0.0] * 9, 0.5, 1.0]
     assert found(rising_schedule, lines(RISING, beta=late))
     assert (

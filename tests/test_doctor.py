@@ -20,7 +20,7 @@ from vaestro.data import Rows
 from vaestro.diagnosis import Case, Curves, Measures, Remedies, diagnosed, measure
 from vaestro.diagnosis.code import use_of
 from vaestro.diagnosis.continuation import Continuation, continued, worsened
-from vaestro.diagnosis.curves import divergence, falling_bound, not_converged
+from vaestro.diagnosis.curve_rules import divergence, falling_bound, not_converged
 from vaestro.diagnosis.statistics import (
     Paired,
     combined,

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import vaestro as vs
-from vaestro import latents, runs
+from vaestro import latents
 from vaestro.cli import main
 from vaestro.data import arrays as inferring
 from vaestro.data import loading, passes
 from vaestro.data.tables import read_table
 from vaestro.randomness import Order
+from vaestro.runs import summary
 from vaestro.spaces import Kind
 
 TINY = [
@@ -152,7 +153,7 @@ def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(
         asked.append(options)
         return vs.evaluate(model, rows, k=1, limit=1)
 
-    monkeypatch.setattr(runs, "evaluate", evaluate)
+    monkeypatch.setattr(summary, "evaluate", evaluate)
     for side in (8, 128, 256):
         data = vs.load(
             np.random.default_rng(0).integers(0, 256, (60, side, side, 3)).astype(np.uint8)
@@ -160,7 +161,7 @@ def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(
         model = vs.build(
             data.space, latent=2, network="conv:width=2" if side > 8 else "mlp:width=8"
         )
-        runs.result(model, data.train)
+        summary.result(model, data.train)
     small, large, largest = (options["k"] * options["limit"] for options in asked)
     assert small == 100 * 54 and 20 <= largest < large < 100
 

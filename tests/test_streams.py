@@ -466,7 +466,8 @@ def test_waiting_for_the_loader_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     last = max(found, key=lambda r: r.waited or 0)
     assert last.waited is not None and last.waited > 0.1
     from vaestro.cli.console import line
-    from vaestro.diagnosis.curves import Curves, slow_data
+    from vaestro.diagnosis.curve_rules import slow_data
+    from vaestro.diagnosis.curves import Curves
     from vaestro.diagnosis.remedies import Remedies
 
     assert "waiting for data" in line(last, 30)

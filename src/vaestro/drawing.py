@@ -1,11 +1,15 @@
-"""Plain pictures of numbers, drawn by Pillow: lines and text at twice their size, shrunk, for
-smooth edges."""
+"""Draw plain pictures with Pillow: lines and text at twice their size, then scaled down for smooth
+edges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw as Canvas
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 SCALE = 2
 INK, PALE, RULE = "#222222", "#777777", "#e4e4e4"
@@ -13,7 +17,17 @@ SIZES = (13, 15, 17)
 
 
 def picture(path: Path, width: int, height: int, draw: Callable[[Pen], None]) -> None:
-    """Write a .png of so many pixels, which `draw` draws with a pen."""
+    """Write a .png of width x height pixels.
+
+    Args:
+        path: file to write.
+        width, height: size in pixels.
+        draw: draws the picture with a pen.
+
+    >>> picture(Path("line.png"), 80, 40, lambda pen: pen.line([(5, 20), (75, 20)], INK))
+    >>> Path("line.png").stat().st_size > 0
+    True
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     canvas = Image.new("RGB", (width * SCALE, height * SCALE), "white")
@@ -23,9 +37,12 @@ def picture(path: Path, width: int, height: int, draw: Callable[[Pen], None]) ->
 
 @final
 class Pen:
-    """Draw in pixels of the finished picture."""
+    """Draws on a picture, in pixels of the finished picture.
 
-    def __init__(self, canvas: Any, fonts: dict[int, Any]) -> None:
+    >>> picture(Path("dot.png"), 40, 40, lambda pen: pen.dot(20, 20, 5, INK))
+    """
+
+    def __init__(self, canvas: Canvas, fonts: dict[int, FreeTypeFont | ImageFont]) -> None:
         self.canvas, self.fonts = canvas, fonts
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1) -> None:
@@ -43,7 +60,7 @@ class Pen:
         self.canvas.text((x * SCALE, y * SCALE), text, fill=colour, font=self.fonts[size])
 
     def fitting(self, text: str, size: int, width: float) -> str:
-        """Leave out the middle of a text that is longer than a width."""
+        """Return a text that fits a width: the middle of a longer one is replaced by dots."""
         keep = len(text)
         short = text
         while self.length(short, size) > width and keep > 4:

@@ -11,6 +11,8 @@ import yaml
 
 from vaestro.text import Spec, parse
 
+Json = Any  # a JSON value, as `json.loads` returns it
+
 # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
 FORMAT = 2
 FORMAT_1 = (

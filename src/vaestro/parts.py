@@ -1,22 +1,21 @@
-"""THE table: every name that a user can write, and the constructor that it calls.
+"""The table of parts: every name that a user can write, and the constructor that it calls.
 
-`gaussian:variance=pixel` is a call: the part before the first colon names a constructor, what
-follows are its keyword-only arguments, checked against its signature.
-`my_package.my_module:MyClass` reaches a user's own class the same way. Positional arguments (the
-space, a network, shapes) are supplied by `build`.
+`gaussian:variance=pixel` is a call. The name selects a constructor, and the options are its
+keyword-only arguments, checked against its signature. `my_package.my_module:MyClass` selects a
+user's own class in the same way. `build` supplies the positional arguments: the space, a network,
+shapes.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, Literal, Protocol, TypeVar, cast, final, overload, runtime_checkable
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from vaestro import (
     gradients,
@@ -32,11 +31,14 @@ from vaestro import (
     sequences,
 )
 from vaestro.models import VAE
-from vaestro.signatures import checked, options_of, required_options
+from vaestro.signatures import Entry, checked, entry_of, options_of, required_options
 from vaestro.spaces import Space
-from vaestro.text import Spec, article, nearest, parse
+from vaestro.text import Spec, Value, article, nearest, parse
 
-TABLE: dict[str, dict[str, Callable[..., Any]]] = {
+Made = TypeVar("Made")
+Made_co = TypeVar("Made_co", covariant=True)
+
+TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     "likelihood": {
         "bernoulli": likelihoods.Bernoulli,
         "categorical": likelihoods.Categorical,
@@ -119,66 +121,146 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def default_likelihood(space: Space) -> str:
-    """Return the likelihood that data of a space have if none is named."""
+    """Return the likelihood for data of a space when the user names none.
+
+    Example:
+        >>> import numpy as np, vaestro as vs
+        >>> default_likelihood(vs.load(np.eye(40, dtype="uint8")).space)
+        'bernoulli'
+    """
     return space.default_likelihood
 
 
-def _posterior(spec: str) -> tuple[type[posteriors.Posterior], Mapping[str, Any]]:
-    part = find("posterior", spec)
-    return typing.cast("type[posteriors.Posterior]", part.constructor), part.options
-
-
 def default_prior(posterior: str) -> str:
-    """Name the prior that a posterior gets when none is asked for."""
-    kind, options = _posterior(posterior)
-    return {0: "normal", 1: "bernoulli"}.get(kind.alphabet(**options), "categorical")
+    """Return the prior for a posterior when the user names none.
+
+    Example:
+        >>> default_prior("normal"), default_prior("categorical:codes=8")
+        ('normal', 'categorical')
+    """
+    part = find("posterior", posterior)
+    alphabet = class_of(part).alphabet(**part.options)
+    return {0: "normal", 1: "bernoulli"}.get(alphabet, "categorical")
 
 
 def default_gradient(posterior: str) -> str:
-    """Name the gradient estimator that a posterior gets when none is asked for."""
-    return "gumbel-softmax" if _posterior(posterior)[0].discrete else "pathwise"
+    """Return the gradient estimator for a posterior when the user names none.
+
+    Example:
+        >>> default_gradient("normal"), default_gradient("bernoulli")
+        ('pathwise', 'gumbel-softmax')
+    """
+    discrete = class_of(find("posterior", posterior)).discrete
+    return "gumbel-softmax" if discrete else "pathwise"
 
 
 def default_network(space: Space) -> str:
-    """Return the networks that data of a space have if none are named: convolutions for photographs
-    and larger images, over time for series, recurrent ones for texts."""
+    """Return the networks for data of a space when the user names none.
+
+    Example:
+        >>> import numpy as np, vaestro as vs
+        >>> default_network(vs.load(np.eye(40, dtype="uint8")).space)
+        'residual'
+    """
     return space.default_network
 
 
+# -- from names to constructors --------------------------------------------------------------------
+
+
+@final
 @dataclass(frozen=True)
-class Part:
-    """Hold a constructor found in the table, or a user's own, with the options that were written
-    beside it."""
+class Part(Generic[Made_co]):
+    """Hold a constructor of the table, or a user's own, with the options that were written.
+
+    Args:
+        kind: the kind of part, such as "prior".
+        name: its name in the table, or module:Class.
+        constructor: what makes it.
+        options: keyword arguments for the constructor.
+
+    Example:
+        >>> str(find("network", "residual:blocks=2,width=64"))
+        'residual:blocks=2,width=64'
+    """
 
     kind: str
     name: str
-    constructor: Callable[..., Any]
-    options: Mapping[str, Any]
+    constructor: Callable[..., Made_co]
+    options: dict[str, Value]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the constructor with the options.
+    def __call__(self, *args: object, **kwargs: object) -> Made_co:
+        """Return the part: the constructor called with the options.
 
         Raises:
-            ValueError: one that it needs was not given.
+            ValueError: an option without a default was not given.
         """
-        needed = required_options(self.constructor) - set(self.options) - set(kwargs)
-        if needed:
-            raise ValueError(
-                f"expected {self.name}:{'=..., '.join(sorted(needed))}=...; got {self.name} "
-                f"without it"
-            )
+        missing = required_options(self.constructor) - self.options.keys() - kwargs.keys()
+        if missing:
+            wanted = "=..., ".join(sorted(missing))
+            raise ValueError(f"expected {self.name}:{wanted}=...; got {self.name} without it")
         return self.constructor(*args, **{**self.options, **kwargs})
 
     def __str__(self) -> str:
-        return str(Spec(self.name, dict(self.options)))
+        return str(Spec(self.name, self.options))
 
 
-def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = None) -> Part:
-    """Find the part that `spec` names, in the table's rows of a kind or in other rows.
+def class_of(part: Part[Made]) -> type[Made]:
+    """Return the class of a part.
 
     Raises:
-        ValueError: there is no such part, or it has no such option, or an option's value is of
+        ValueError: it is made by a function.
+
+    Example:
+        >>> class_of(find("prior", "normal")).__name__
+        'Normal'
+    """
+    if not isinstance(part.constructor, type):
+        raise ValueError(f"expected {part.name} to be a class; got a function")
+    return cast("type[Made]", part.constructor)
+
+
+@overload
+def find(kind: Literal["likelihood"], spec: str) -> Part[likelihoods.Likelihood]: ...
+@overload
+def find(kind: Literal["posterior"], spec: str) -> Part[posteriors.Posterior]: ...
+@overload
+def find(kind: Literal["prior"], spec: str) -> Part[priors.Prior]: ...
+@overload
+def find(kind: Literal["network"], spec: str) -> Part[nn.Module]: ...
+@overload
+def find(kind: Literal["objective"], spec: str) -> Part[objectives.Objective]: ...
+@overload
+def find(kind: Literal["gradient"], spec: str) -> Part[gradients.Gradient]: ...
+@overload
+def find(kind: Literal["schedule"], spec: str) -> Part[schedules.Schedule]: ...
+@overload
+def find(kind: Literal["penalty"], spec: str) -> Part[penalties.Penalty]: ...
+@overload
+def find(kind: Literal["recipe"], spec: str) -> Part[recipes.Options]: ...
+@overload
+def find(kind: Literal["optimizer"], spec: str) -> Part[optimizers.Optimizer]: ...
+@overload
+def find(kind: str, spec: str, table: Mapping[str, Callable[..., Made]]) -> Part[Made]: ...
+@overload
+def find(kind: str, spec: str) -> Part[object]: ...
+def find(
+    kind: str, spec: str, table: Mapping[str, Callable[..., object]] | None = None
+) -> Part[object]:
+    """Return the part that `spec` names.
+
+    Args:
+        kind: the kind of part, a key of `TABLE`; with `table`, any word for messages.
+        spec: a name with options, such as "residual:width=256", or module:Class.
+        table: the constructors by name, instead of those of the kind.
+
+    Raises:
+        ValueError: there is no such part, it has no such option, or the value of an option has
             another type.
+
+    Example:
+        >>> find("schedule", "warmup:share=0.1").options
+        {'share': 0.1}
     """
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"expected the name of {article(kind)}; got {spec!r}")
@@ -203,7 +285,8 @@ def find(kind: str, spec: str, table: Mapping[str, Callable[..., Any]] | None = 
     return Part(kind, name, constructor, options)
 
 
-def _imported(module: str, attribute: str) -> Callable[..., Any]:
+def _imported(module: str, attribute: str) -> Callable[..., object]:
+    """Return a user's own class or function."""
     if not all(piece.isidentifier() for piece in module.split(".")):
         raise ValueError(f"expected module:Class; got {module!r} as the module")
     try:
@@ -220,27 +303,43 @@ def _imported(module: str, attribute: str) -> Callable[..., Any]:
         raise ValueError(
             f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}"
         )
-    return typing.cast("Callable[..., Any]", found)
+    return cast("Callable[..., object]", found)
 
 
 def catalogue(
-    tables: Mapping[str, Mapping[str, Callable[..., Any]]] = TABLE,
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the whole table, or others like it, for programs: {kind: [{name, options, needed,
-    summary}]}, `needed` being
-    the options that have no default."""
+    tables: Mapping[str, Mapping[str, Callable[..., object]]] = TABLE,
+) -> dict[str, list[Entry]]:
+    """Return all parts of the table, or of other tables, by kind.
+
+    Example:
+        >>> [entry["name"] for entry in catalogue()["optimizer"]]
+        ['adamw', 'sgd']
+    """
     return {
-        kind: [
-            {
-                "name": name,
-                "options": {key: default for key, (_, default) in options_of(constructor).items()},
-                "needed": sorted(required_options(constructor)),
-                "summary": (inspect.getdoc(constructor) or "").split("\n\n")[0].replace("\n", " "),
-            }
-            for name, constructor in table.items()
-        ]
+        kind: [entry_of(name, constructor) for name, constructor in table.items()]
         for kind, table in tables.items()
     }
+
+
+# -- from parts to a model -------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A constructor of networks that decides the shape of the latent."""
+
+    def latent_shape(
+        self, latent: int, shape: tuple[int, ...], **options: object
+    ) -> tuple[int, ...]:
+        """Return the shape of the latent for data of a shape."""
+
+
+@runtime_checkable
+class Startable(Protocol):
+    """A decoder whose outputs can be set before training."""
+
+    def start_at(self, values: Tensor) -> None:
+        """Set the outputs at the start, of the decoder's output shape."""
 
 
 def build(
@@ -255,84 +354,89 @@ def build(
     decoder: str | None = None,
     given: Space | None = None,
 ) -> VAE:
-    """Build a VAE for data of a space from names of the table.
+    """Return a VAE for data of a space, built from names of the table.
 
     Args:
-        space: what the data are (`load(...).space`).
-        latent: latent units; with a spatial latent (conv:factor=8) its channels.
-        likelihood: by default by the kind of data: bernoulli for binary, logistic-mixture for many
-            levels, gaussian for real ...
-        posterior: a name, with options, such as "normal:limit=10".
-        prior: likewise; by default the standard normal for real latents, and for discrete ones the
-            uniform of their kind.
-        network: encoder and decoder, such as "residual:width=256,blocks=2"; by default conv for
-            larger images, else residual.
-        encoder, decoder: one side alone, such as "my_module:MyEncoder", called with the shapes
-            (inputs, outputs), and with the number of conditions as a third argument where there are
-            any.
+        space: describes the data (`load(...).space`).
+        latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
+        likelihood: a name with options; see `default_likelihood`.
+        posterior: a name with options, such as "normal:limit=10".
+        prior: a name with options; see `default_prior`.
+        network: encoder and decoder, such as "residual:width=256,blocks=2"; see
+            `default_network`.
+        encoder, decoder: one of the two alone, such as "my_module:MyEncoder". It is called with the
+            shapes (inputs, outputs), and with the number of conditions if there are any.
         given: the space of the conditions (`load(..., condition=...).given`).
 
     Raises:
-        ValueError: a part is unknown, not true for such data, or a user's module gives another
+        ValueError: a part is unknown or does not fit the data, or a user's module returns another
             shape.
+
+    Example:
+        >>> import numpy as np, vaestro as vs
+        >>> vs.build(vs.load(np.eye(40, dtype="uint8")).space, latent=8).units
+        (8,)
     """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
     network = default_network(space) if network is None else network
     likelihood = default_likelihood(space) if likelihood is None else likelihood
-    named = {
-        "likelihood": likelihood,
-        "posterior": posterior,
-        "prior": default_prior(posterior) if prior is None else prior,
-    }
-    parts = {kind: find(kind, spec) for kind, spec in named.items()}
-    sides = {
-        "encoder": find("network", network if encoder is None else encoder),
-        "decoder": find("network", network if decoder is None else decoder),
-    }
-    likelihood_class = typing.cast("type[likelihoods.Likelihood]", parts["likelihood"].constructor)
-    posterior_class = typing.cast("type[posteriors.Posterior]", parts["posterior"].constructor)
+    likelihood_part = find("likelihood", likelihood)
+    posterior_part = find("posterior", posterior)
+    prior_part = find("prior", default_prior(posterior) if prior is None else prior)
+    encoder_part = find("network", network if encoder is None else encoder)
+    decoder_part = find("network", network if decoder is None else decoder)
+    likelihood_class, options = class_of(likelihood_part), likelihood_part.options
+    posterior_class, of_posterior = class_of(posterior_part), posterior_part.options
     likelihood_class.check(space)
+    shape = _latent_shape(latent, space, encoder_part, decoder_part)
+    units = posterior_class.latents(shape, **of_posterior)
     conditions = given.feature_shape[0] if given is not None else 0
-    extra = (conditions,) if conditions else ()
+    outputs = likelihood_class.outputs(space, **options)
+    decoding = _network(decoder_part, units, outputs, conditions)
+    if isinstance(decoding, Startable):
+        decoding.start_at(likelihood_class.start(space, **options))
+    parameters = posterior_class.outputs(units, **of_posterior)
+    encoding = _network(encoder_part, space.feature_shape, parameters, conditions)
+    over = prior_part(units, conditions, posterior_class.alphabet(**of_posterior))
+    return VAE(
+        posterior_part(space, encoding, units), likelihood_part(space, decoding), over, given
+    )
+
+
+def _latent_shape(latent: int, space: Space, *sides: Part[nn.Module]) -> tuple[int, ...]:
+    """Return the shape of the latent on which encoder and decoder agree."""
     shapes = {
-        getattr(side.constructor, "latent_shape", _vector)(latent, space.shape, **side.options)
-        for side in sides.values()
+        side.constructor.latent_shape(latent, space.shape, **side.options)
+        if isinstance(side.constructor, Shaped)
+        else (latent,)
+        for side in sides
     }
     if len(shapes) > 1:
         shapes.discard((latent,))  # a user's own module on one side follows the other
     if len(shapes) > 1:
         raise ValueError(f"expected one latent shape; got {' and '.join(map(str, sorted(shapes)))}")
-    of_posterior = parts["posterior"].options
-    units = posterior_class.latents(shapes.pop(), **of_posterior)
-    options = parts["likelihood"].options
-    outputs = likelihood_class.outputs(space, **options)
-    decoding: nn.Module = sides["decoder"](units, outputs, *extra)
-    _check_module(decoding, sides["decoder"], units, outputs, conditions)
-    start_at = getattr(decoding, "start_at", None)
-    if callable(start_at):
-        start_at(likelihood_class.start(space, **options))
-    wanted = posterior_class.outputs(units, **of_posterior)
-    encoding: nn.Module = sides["encoder"](space.feature_shape, wanted, *extra)
-    _check_module(encoding, sides["encoder"], space.feature_shape, wanted, conditions)
-    over = parts["prior"](units, conditions, posterior_class.alphabet(**of_posterior))
-    return VAE(
-        parts["posterior"](space, encoding, units),
-        parts["likelihood"](space, decoding),
-        over,
-        given,
-    )
+    return shapes.pop()
 
 
-def _vector(latent: int, shape: tuple[int, ...], **_: object) -> tuple[int, ...]:
-    return (latent,)
+def _network(
+    part: Part[nn.Module], inputs: tuple[int, ...], outputs: tuple[int, ...], conditions: int
+) -> nn.Module:
+    """Return an encoder or decoder; a user's own is tried on two rows."""
+    extra = (conditions,) if conditions else ()
+    module = part(inputs, outputs, *extra)
+    _check_module(module, part, inputs, outputs, conditions)
+    return module
 
 
 def _check_module(
-    module: nn.Module, part: Part, inputs: tuple[int, ...], outputs: tuple[int, ...], given: int
+    module: nn.Module,
+    part: Part[nn.Module],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    given: int,
 ) -> None:
-    """Try a user's own module on two rows: a wrong shape is a mistake to be told before anything is
-    trained."""
+    """Raise ValueError if a user's own module does not map two rows to the expected shape."""
     if ":" not in part.name:
         return
     if not isinstance(module, nn.Module):

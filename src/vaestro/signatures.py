@@ -9,7 +9,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from vaestro.text import Value
 
@@ -54,6 +54,31 @@ def required_options(constructor: Callable[..., object]) -> set[str]:
 def _keyword_only(constructor: Callable[..., object]) -> list[inspect.Parameter]:
     parameters = inspect.signature(constructor, eval_str=True).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+class Entry(TypedDict):
+    """Describe a constructor for programs; `needed` are its options without a default."""
+
+    name: str
+    options: dict[str, Value]
+    needed: list[str]
+    summary: str
+
+
+def entry_of(name: str, constructor: Callable[..., object]) -> Entry:
+    """Return the description of a constructor.
+
+    Example:
+        >>> def warmup(*, share: float = 0.1) -> None: "Raise a weight from 0."
+        >>> entry_of("warmup", warmup)["summary"]
+        'Raise a weight from 0.'
+    """
+    return {
+        "name": name,
+        "options": {key: known.default for key, known in options_of(constructor).items()},
+        "needed": sorted(required_options(constructor)),
+        "summary": (inspect.getdoc(constructor) or "").split("\n\n")[0].replace("\n", " "),
+    }
 
 
 def checked(name: str, value: object, hint: object) -> Value:

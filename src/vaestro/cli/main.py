@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     import typer
 
-    from vaestro.cli.commands import app
+    from vaestro.cli.app import app
 
     try:
         code = typer.main.get_command(app).main(

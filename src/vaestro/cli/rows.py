@@ -68,3 +68,14 @@ def write(
     said = rounding(space, dtype)
     if said:
         console.say(said)
+
+
+def say_unread(rows: Rows) -> None:
+    """Say which rows of streamed data could not be read, and that others stood in their place."""
+    from vaestro.data.sets import Streamed
+
+    if isinstance(rows.values, Streamed) and rows.values.unread()[0]:
+        console.say(
+            f"warning: rows: {rows.values.unread()[1]}; what is written for them is of the next "
+            f"ones"
+        )

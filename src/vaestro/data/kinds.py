@@ -7,7 +7,7 @@ the training rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, final
 
@@ -18,6 +18,7 @@ from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions, lattice
 from vaestro.data.orders import in_order, stated_orders
 from vaestro.data.outliers import distances, isolated
+from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
 from vaestro.frames import Frame
 from vaestro.spaces import (
@@ -74,7 +75,7 @@ SHOWN = 2  # columns of a note that says something of each
 def infer_space(
     whole: Frame,
     train: Frame,
-    options: Mapping[str, Any],
+    options: Options,
     name: str,
     place: Callable[[int], str] | None = None,
 ) -> tuple[Space, list[str]]:

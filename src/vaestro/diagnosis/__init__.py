@@ -1,16 +1,17 @@
-"""What is wrong with a run, in words, with the evidence and the remedy.
+"""Find what is wrong with a run, with the evidence and a remedy.
 
-`diagnosed` applies rules to a `Case`: what was logged, and what `measure` found of the weights in
-use on data held out. `Watcher` applies those that need nothing but the log at each validation of a
-run, and `lint` reads options and data before the first step.
+`diagnosed` applies rules to a `Case`: the log, and what `measure` measured with the weights in use
+on held-out data. `Watcher` applies the rules that need only the log, at each validation of a run.
+`lint` checks options and data before the first step.
 """
 
-from vaestro.diagnosis.curves import Curves, Watcher
+from vaestro.diagnosis.curves import Curves
 from vaestro.diagnosis.lint import lint
 from vaestro.diagnosis.measure import Measures, measure
 from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding, Unit
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.rules import Case, diagnosed
+from vaestro.diagnosis.watcher import Watcher
 
 __all__ = [
     "SEVERITIES",

@@ -125,7 +125,7 @@ def applicable(
     found = []
     for spec in names:
         try:
-            estimator: Gradient = find("gradient", spec)()
+            estimator = find("gradient", spec)()
             estimator.check(bound, k)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)

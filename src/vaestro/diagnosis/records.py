@@ -1,13 +1,15 @@
-"""What a diagnosis returns: units, findings, and one verdict."""
+"""The result of a diagnosis: units, findings, and a verdict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+
+from vaestro.files import Json
 
 VERDICTS = (
     "diverged",
@@ -20,34 +22,34 @@ VERDICTS = (
     "healthy",
 )
 SEVERITIES = ("error", "warning", "note")
-# Why a finding of this name may have no command, and what to do then.
+# What to do about a finding that has no command.
 NO_COMMAND = {
-    "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; train with "
-    "another --prior, such as mixture",
+    "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; "
+    "train with another --prior, for example mixture",
     "data changed": "restore the data that the run was trained on, or train again on these",
     "divergence": "train again with a lower --lr",
     "duplicates between splits": "remove the copies from the data, or put copies into one split, "
     "and train again",
     "few data": "compare the training and validation bounds for overfitting; more data reduce it",
-    "further terms in the loss": "these terms were asked for",
+    "further terms in the loss": "nothing needs to change: you requested these terms",
     "gradient mostly noise": "use an objective with more draws, or a larger --batch",
     "high learning rate": "use a lower --lr",
-    "latent unused": "each remedy known for this was tried, or would be refused for this model; "
+    "latent unused": "every known remedy was tried, or does not apply to this model; "
     "use another --likelihood or --network",
     "library of its own counts": "use a library that is not computed from the modelled counts",
-    "little validation": "hold out more data, such as SOURCE:valid=0.1",
-    "log-variance at its limit": "raise limit= of the posterior only if codes must be that exact "
-    "or that flat",
+    "little validation": "hold out more data, for example SOURCE:valid=0.1",
+    "log-variance at its limit": "raise limit= of the posterior only if you need codes of so "
+    "small or large a variance",
     "many units": "use a smaller --latent, unless more units than cells are intended",
-    "no validation": "hold out data, such as SOURCE:valid=0.1",
+    "no validation": "hold out data, for example SOURCE:valid=0.1",
     "not converged": "train with more --steps",
-    "not enough data to tell": "hold out more data, such as SOURCE:valid=0.2, or evaluate on "
+    "not enough data to tell": "hold out more data, for example SOURCE:valid=0.2, or evaluate on "
     "more test data",
     "overfitting": "no smaller network of this kind can be built: use more data, or a network of "
     "another kind",
-    "partial collapse": "each remedy was tried, or would be refused for this model",
-    "posterior collapse": "each remedy known for this was tried, or would be refused for this "
-    "model; use another --likelihood or --network",
+    "partial collapse": "every known remedy was tried, or does not apply to this model",
+    "posterior collapse": "every known remedy was tried, or does not apply to this model; "
+    "use another --likelihood or --network",
     "reconstruction stagnates while the KL falls": "use a lower --lr",
     "schedule too long": "use a schedule with a smaller share of the run",
     "short run": "train with more --epochs",
@@ -58,24 +60,29 @@ NO_COMMAND = {
     "units that carry noise": "nothing needs to change: more --steps let these units switch off",
     "validation bound falls": "the run already stops early",
     "variance that does not fit": "train longer, or choose another likelihood",
-    "weight of the KL": "the weight was asked for",
+    "weight of the KL": "nothing needs to change: you requested this weight",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Hold one finding.
+    """A finding of the diagnosis.
 
     Args:
-        name: of the finding.
-        severity: "error": the model does not work as a VAE, or its numbers mislead; "warning": it
-            could be better, or its numbers need care; "note": for information.
+        name: name of the finding.
+        severity: "error": the model does not work as a VAE, or its numbers are misleading;
+            "warning": the model could be better, or its numbers need care; "note": information.
         evidence: a sentence with the numbers.
-        remedy: a command line that changes it; "" if there is none.
-        figure: which figure of the report shows it.
+        remedy: a command line that fixes it; "" if there is none.
+        figure: the figure of the report that shows it.
         numbers: the numbers by name.
-        no_remedy: why there is no command and what to do, if `remedy` is ""; by default what
-            NO_COMMAND says.
+        no_remedy: what to do if there is no command; by default the entry of NO_COMMAND.
+
+    >>> finding = Finding("few data", "note", "there are 80 training data")
+    >>> for line in finding.lines():
+    ...     print(line)
+    note: few data: there are 80 training data
+        no command: compare the training and validation bounds for overfitting; more data reduce it
     """
 
     name: str
@@ -83,49 +90,50 @@ class Finding:
     evidence: str
     remedy: str = ""
     figure: str | None = None
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Json] = field(default_factory=dict)
     no_remedy: str = ""
 
     def __post_init__(self) -> None:
-        """Fill in why there is no command."""
+        """Fill in the advice for a finding without a command."""
         why = (
-            ""
-            if self.remedy
-            else self.no_remedy or NO_COMMAND.get(self.name, "this version knows none")
+            "" if self.remedy else self.no_remedy or NO_COMMAND.get(self.name, "no remedy is known")
         )
         object.__setattr__(self, "no_remedy", why)
 
     def lines(self) -> Iterator[str]:
-        """Say it, and what to do."""
+        """Yield the finding, then what to do, as lines of text."""
         yield f"{self.severity}: {self.name}: {self.evidence}"
         yield f"    try: {self.remedy}" if self.remedy else f"    no command: {self.no_remedy}"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Hold the measures and the role of one latent unit, on validation data.
+    """The measurements and the role of a latent unit, on validation data.
 
     Args:
-        unit: its number; grids lie flat.
-        place: its index in the latent.
-        rate: mean KL to the prior, in nats; None for families without a rate for each unit.
+        unit: number of the unit in the flattened latent.
+        place: index in the latent.
+        rate: mean KL to the prior, in nats; None for families without a rate per unit.
         activity: Var_x(E[z | x]), the variance over data of q's mean (Burda, Grosse and
             Salakhutdinov 2016).
-        active: whether that is above 0.01.
-        share: the share of the code's variance that the data explain: activity / (activity +
-            posterior_variance); it does not change with the unit's scale.
+        active: whether `activity` is above 0.01.
+        share: share of the variance of the unit that the data explain: activity / (activity +
+            posterior_variance). It does not depend on the scale of the unit.
         posterior_variance: mean variance of q.
-        effect: increase of the distortion, in nats, if this unit is replaced by a prior sample, and
-            its standard error; None if it was not measured (only the units with the largest rate
-            are).
-        aggregate_mean, aggregate_std: of q(z), the mixture over data.
-        kl_to_prior: KL(q(z_j) || p(z_j)) of the aggregate, in nats; None for families or priors
+        effect, effect_stderr: increase of the distortion, in nats, if the unit is replaced by a
+            prior sample, and its standard error. Measured only for the units with the largest
+            rates, else None.
+        aggregate_mean, aggregate_std: mean and standard deviation of q(z), the mixture over data.
+        kl_to_prior: KL(q(z_j) || p(z_j)) of this mixture, in nats; None for families or priors
             without units.
-        role: "informative"; "noise": it has a rate, or its mean depends on the data, but its effect
-            is below half of the rate, or the whole code is shown to be of no use; "off"; "unclear":
+        role: "informative"; "off"; "noise": it has a rate, or its mean depends on the data, but
+            its effect is below half of its rate, or the decoder does not use the code; "unclear":
             not enough data to tell.
-        kl_to_prior_low: lower bound on kl_to_prior, from mixtures that leave each datum's own q
-            out.
+        kl_to_prior_low: lower bound on kl_to_prior, from mixtures without the q of the datum
+            itself.
+
+    >>> Unit(0, (0,), 1.2, 0.9, True, 0.9, 0.1, 1.1, 0.1, 0.0, 1.0, 0.02, "informative").share
+    0.9
     """
 
     unit: int
@@ -146,54 +154,60 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """Hold a verdict, what it rests on, and what else was found.
+    """A verdict with its evidence, and all findings.
 
     Args:
-        verdict: one of VERDICTS, the first that holds.
-        summary: the same in a sentence.
-        units: of the latent, in order.
-        findings: the worst first.
-        numbers: what else diagnosis.json holds, by name.
-        arrays: the whole distributions: of each datum and unit "rate", "mean", "logvar" (N, units);
-            "histogram" and "prior_histogram" (units, bins), densities over "edges" (bins + 1,) of
-            draws of q(z_j) and p(z_j).
+        verdict: the first of VERDICTS that applies.
+        summary: the verdict as a sentence.
+        units: the latent units, in order.
+        findings: the findings, the worst first.
+        numbers: further entries of diagnosis.json by name.
+        arrays: "rate", "mean" and "logvar" (N, units); "histogram" and "prior_histogram"
+            (units, bins), the densities of draws of q(z_j) and p(z_j) in bins with "edges"
+            (bins + 1,).
+
+    >>> finding = Finding("few data", "note", "there are 80 training data")
+    >>> Diagnosis("healthy", "", (), (finding,))["few data"].severity
+    'note'
     """
 
     verdict: str
     summary: str
     units: tuple[Unit, ...]
     findings: tuple[Finding, ...]
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Json] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def active_units(self) -> int:
-        """Count the active units."""
+        """Return the number of active units."""
         return sum(u.active for u in self.units)
 
     def __getitem__(self, name: str) -> Finding:
-        """Return a finding by name."""
+        """Return a finding by its name."""
         for finding in self.findings:
             if finding.name == name:
                 return finding
         raise KeyError(name)
 
-    def line(self) -> dict[str, Any]:
-        """Return what diagnosis.json holds."""
-        whole = {
+    def line(self) -> dict[str, Json]:
+        """Return the content of diagnosis.json."""
+        return {
             "verdict": self.verdict,
             "summary": self.summary,
             "active_units": self.active_units,
-            **self.numbers,
-            "units": [asdict(u) for u in self.units],
-            "findings": [asdict(f) for f in self.findings],
+            **{name: plain(value) for name, value in self.numbers.items()},
+            "units": [plain(asdict(u)) for u in self.units],
+            "findings": [plain(asdict(f)) for f in self.findings],
         }
-        return plain(whole)  # type: ignore[no-any-return]
 
 
-def plain(value: Any) -> Any:
-    """Return numbers and containers as JSON takes them, numbers to six digits, what is not finite
-    as None."""
+def plain(value: object) -> Json:
+    """Return a value as JSON value, with numbers to six digits and None if not finite.
+
+    >>> plain({"p": np.float32(1 / 3), "x": [np.inf]})
+    {'p': 0.333333, 'x': [None]}
+    """
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -52,7 +52,7 @@ class Remedies:
         )
         self._tried: dict[str, int | None] = {}
 
-    def part(self, kind: str) -> Part | None:
+    def part(self, kind: str) -> Part[object] | None:
         """Return a part of the run with its options; None for a user's own, or one that this
         version does not have."""
         if self.name(kind) not in TABLE[kind]:

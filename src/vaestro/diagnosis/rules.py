@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro.diagnosis import curves as read
+from vaestro.diagnosis import curve_rules
 from vaestro.diagnosis.code import (
     CHANCE,
     FEW,
@@ -39,7 +39,7 @@ from vaestro.diagnosis.code import (
     used,
 )
 from vaestro.diagnosis.continuation import Continuation
-from vaestro.diagnosis.curves import SMALL_SIGNAL, Curves
+from vaestro.diagnosis.curves import SMALL_SIGNAL, ZERO_RATE, Curves
 from vaestro.diagnosis.measure import Measures
 from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding
 from vaestro.diagnosis.remedies import Remedies
@@ -180,7 +180,7 @@ def diagnosed(case: Case) -> Diagnosis:
 
 def _divergence(case: Case) -> Finding | None:
     broken = "the weights in use are not finite numbers" if case.measures is None else None
-    return read.divergence(
+    return curve_rules.divergence(
         case.curves,
         case.remedy,
         case.failure or broken,
@@ -190,7 +190,7 @@ def _divergence(case: Case) -> Finding | None:
 
 
 def _not_converged(case: Case) -> Finding | None:
-    return read.not_converged(
+    return curve_rules.not_converged(
         case.curves, case.remedy, case.continued, case.rise, unfitted_scale(case)
     )
 
@@ -253,7 +253,7 @@ def _collapse(case: Case) -> Finding | None:
     else:
         silent = case.curves.silent_from()
         said += f"; the KL is {m.rate:.2g} nats" + (
-            f", and was below {read.SMALL_RATE} since step {silent:,}" if silent else ""
+            f", and was below {ZERO_RATE} since step {silent:,}" if silent else ""
         )
     if m.worth is not None and faint(m):
         said += (
@@ -549,7 +549,7 @@ def _misfit(case: Case) -> Finding | None:
     # all the same.
     passed = (
         case.remedy.fixed_variance is None
-        and read.falling_bound(case.curves, case.remedy) is not None
+        and curve_rules.falling_bound(case.curves, case.remedy) is not None
     )
     worst = None if m is None or passed else off_scale(case, RESIDUAL)
     if (
@@ -642,19 +642,19 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _overfitting,
     _partly_collapsed,
     _small_rate,
-    _of_curves(read.no_validation),
-    _of_curves(read.stagnation),
-    _of_curves(read.falling_bound),
-    _of_curves(read.rising_schedule),
-    _of_curves(read.skipped_steps),
-    _of_curves(read.slow_data),
+    _of_curves(curve_rules.no_validation),
+    _of_curves(curve_rules.stagnation),
+    _of_curves(curve_rules.falling_bound),
+    _of_curves(curve_rules.rising_schedule),
+    _of_curves(curve_rules.skipped_steps),
+    _of_curves(curve_rules.slow_data),
     _aggregate,
     _misfit,
     _saturated,
     _noisy_gradient,
     _noise_units,
     _switched_off,
-    _of_curves(read.weight_of_kl),
+    _of_curves(curve_rules.weight_of_kl),
     _further_terms,
 )
 
@@ -671,7 +671,7 @@ _VERDICT_OF = {
 
 def _findings(case: Case) -> Iterator[Finding]:
     diverged = _divergence(case)
-    for rule in RULES if diverged is None else (_divergence, _of_curves(read.skipped_steps)):
+    for rule in RULES if diverged is None else (_divergence, _of_curves(curve_rules.skipped_steps)):
         finding = rule(case)
         if finding is not None:
             yield finding

@@ -1,7 +1,8 @@
-"""Intervals and tests behind the rules: an absence is stated from an upper limit, a presence from a
-lower limit or a test.
+"""Confidence intervals and tests for the rules of the diagnosis.
 
-Sources: Student's t and chi-square quantiles by Hill (1970) and Wilson and Hilferty (1931);
+An absence is stated from an upper confidence limit; a presence from a lower limit or a test.
+
+Sources: quantiles of Student's t by Hill (1970) and of chi-square by Wilson and Hilferty (1931);
 order-statistic intervals of a median by Conover (1999, section 3.2); the rank test by Lehmann
 (1975); the correction for several tests by Bonferroni.
 """
@@ -16,13 +17,12 @@ from typing import final
 
 import numpy as np
 
-LEVEL = 0.95  # of two-sided intervals
+LEVEL = 0.95  # confidence level of two-sided intervals
 NORMAL = NormalDist()
 
 
 def t_quantile(p: float, df: float) -> float:
-    """Return the quantile of Student's t with df degrees of freedom, p in (0, 1); infinite for df
-    below 1.
+    """Return the p-quantile of Student's t with df degrees of freedom; infinite if df is below 1.
 
     >>> round(t_quantile(0.975, 9), 3)
     2.262
@@ -61,8 +61,8 @@ def t_quantile(p: float, df: float) -> float:
 
 
 def variance_factor(n: int, level: float = LEVEL) -> float:
-    """Return by what a variance from n numbers is multiplied for its upper confidence limit: (n -
-    1) / chi-square quantile.
+    """Return the factor from a sample variance of n numbers to its upper confidence limit:
+    (n - 1) / chi-square quantile.
 
     >>> round(variance_factor(11), 1)
     3.1
@@ -79,8 +79,13 @@ def variance_factor(n: int, level: float = LEVEL) -> float:
 
 
 def median_limits(x: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return an interval of the median from order statistics, exact for any distribution; infinite
-    where n is too small."""
+    """Return a confidence interval of the median from order statistics.
+
+    It is exact for any distribution, and infinite if n is too small.
+
+    >>> median_limits(np.arange(20.0))
+    (5.0, 14.0)
+    """
     n, tail, below, r = len(x), (1 - level) / 2, 0.0, -1
     for k in range(n // 2 + 1):
         below += math.exp(
@@ -96,15 +101,17 @@ def median_limits(x: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the probability that chance makes `own` as low among `others` as it is, from one or
-    more sets of data.
+    """Return the one-sided p-value of `own` being lower than `others`, over one or more data sets.
 
-    For each of N data the rank of its own value among R others is uniform if own and others are
-    exchangeable (Lehmann 1975); equal values share their rank. The sum of ranks is compared with
-    its normal limit, whose variance is that of independent data.
+    If own and others are exchangeable, the rank of the own value of a datum among its R others is
+    uniform (Lehmann 1975). Ties share their rank. The sum of the ranks of independent data is
+    compared with its normal limit.
 
     Args:
-        parts: (others (R, N), own (N,)) of each set.
+        parts: (others (R, N), own (N,)) of each data set.
+
+    >>> rank_test([(np.ones((5, 40)), np.zeros(40))]) < 1e-6
+    True
     """
     excess = spread = 0.0
     for others, own in parts:
@@ -115,10 +122,11 @@ def rank_test(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def combined(parts: Sequence[float], tests: Sequence[int]) -> float:
-    """Combine p-values of independent sets of rows by Fisher's method (1932), each first multiplied
-    by its number of tests (Bonferroni).
+    """Return the combined p-value of independent sets of rows.
 
-    Rows that chose among 40 validations have 40 tests; rows that nothing was chosen on have one.
+    Each p-value is multiplied by its number of tests (Bonferroni), then they are combined by
+    Fisher's method (1932). Rows that were used to choose among 40 validations count as 40 tests.
+    Rows that were not used for any choice count as one.
 
     >>> combined([0.02], [1]), combined([0.02], [40])
     (0.02, 0.8)
@@ -133,16 +141,19 @@ def combined(parts: Sequence[float], tests: Sequence[int]) -> float:
 @final
 @dataclass(frozen=True)
 class Paired:
-    """Hold what n paired differences say, in nats.
+    """A summary of n paired differences, in nats.
 
     Args:
         n: number of data.
-        mean, stderr: of the differences.
-        low, high: limits of the mean, by Student's t.
-        median, median_low, median_high: the median and its limits, by order statistics.
+        mean, stderr: mean difference and its standard error.
+        low, high: confidence limits of the mean, by Student's t.
+        median, median_low, median_high: median and its confidence limits, by order statistics.
         positive: share of positive differences.
-        p: probability of as large differences by chance, of `rank_test`, corrected for the choice
-            of the weights; None if not computed.
+        p: p-value of `rank_test`, corrected for the choice of the weights; None if not computed.
+
+    >>> paired = Paired.of(np.array([1.0, 2.0, 3.0]))
+    >>> paired.mean, round(paired.low, 2), paired.sure
+    (2.0, -0.48, False)
     """
 
     n: int
@@ -179,7 +190,7 @@ class Paired:
 
     @classmethod
     def normal(cls, mean: float, stderr: float, n: int) -> Paired:
-        """Summarise differences that are known by mean and error alone, as if they were normal."""
+        """Summarise differences of which only mean and standard error are known, as if normal."""
         error = stderr if math.isfinite(stderr) else math.inf
         reach = t_quantile(0.975, n - 1) * error if error else 0.0
         z = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
@@ -190,16 +201,17 @@ class Paired:
 
     @property
     def most(self) -> float:
-        """Return the upper limit of mean and median: a heavy tail may hide from one of them."""
+        """Return the larger of the upper limits of mean and median. With heavy tails, either may be
+        too low."""
         return max(self.high, self.median_high)
 
     @property
     def sure(self) -> bool:
-        """Tell whether mean or median are above 0."""
+        """Return whether the mean or the median is significantly above 0."""
         return self.low > 0 or self.median_low > 0
 
     def line(self) -> dict[str, float | int | None]:
-        """Return what diagnosis.json holds."""
+        """Return the entry in diagnosis.json."""
         return {
             "n": self.n,
             "mean": self.mean,

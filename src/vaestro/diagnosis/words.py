@@ -1,4 +1,4 @@
-"""The sentences of a diagnosis that several rules share, and its summary."""
+"""Write the summary of a diagnosis, and sentences that several rules use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def cost_of(use: Paired) -> str:
-    """Return the cost of another row's z in words."""
+    """Return in words how much reconstruction degrades with the code of another row.
+
+    >>> import numpy as np
+    >>> cost_of(Paired.of(np.array([1.0, 2.0, 3.0]), p=0.01))
+    '2.00 +- 0.58 nats (median 2, positive for 100%, probability by chance 0.01)'
+    """
     chance = "" if use.p is None else f", probability by chance {use.p:.2g}"
     return (
         f"{plus_minus((use.mean, use.stderr))} nats (median {use.median:.2g}, positive for "
@@ -24,7 +29,7 @@ def cost_of(use: Paired) -> str:
 
 
 def _checked(case: Case) -> str:
-    """Return what was observed about convergence."""
+    """Return in words how convergence was checked."""
     if case.continued is not None:
         gain = case.continued.gain
         return (
@@ -34,16 +39,22 @@ def _checked(case: Case) -> str:
         )
     if case.curves.valid:
         return (
-            "; the validation bound rose by no more than its error over the last tenth of the "
-            "run, and further steps were not tried"
+            "; over the last tenth of the run the validation bound rose by no more than its error; "
+            "further steps were not tried"
         )
     return ""
 
 
 def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | None) -> str:
-    """Return the verdict as a sentence, with what was checked."""
+    """Return the verdict as a sentence, with the checks that it rests on.
+
+    >>> from vaestro.diagnosis import Case, Curves, Remedies
+    >>> case = Case(Remedies("run", {}), Curves([], 10), None)
+    >>> summary("diverged", case, (), None)
+    'Training diverged: the weights and the scores of this run are not usable.'
+    """
     informative = sum(u.role == "informative" for u in units)
-    carrying = (
+    active = (
         f"{informative} of {len(units)} units {'is' if informative == 1 else 'are'} informative"
     )
     if verdict in ("collapsed", "latent unused by the decoder") and not case.reads_latent:
@@ -51,24 +62,25 @@ def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | 
     return {
         "diverged": "Training diverged: the weights and the scores of this run are not usable.",
         "not converged": "The run was too short: more steps are expected to raise its bound.",
-        "collapsed": "The encoder ignores its input up to noise: codes contain next to no "
+        "collapsed": "The encoder almost ignores its input: codes contain next to no "
         "information about the data."
         if case.measures is not None and faint(case.measures)
         else "The encoder ignores its input: codes contain no information about the data.",
-        "latent unused by the decoder": "The encoder's output depends on its input, but the code "
-        "is not shown to raise the objective."
+        "latent unused by the decoder": "The encoder's output depends on its input, but there "
+        "is no evidence that the code improves the objective."
         if case.measures is not None and use_of(case)[0] != "unused"
         else "The encoder's output depends on its input, but the decoder does not use the code.",
         "overfitted": "The model has overfitted: held-out data score much worse than training "
         "data.",
-        "partly collapsed": f"Some units are inactive; {carrying}.",
-        "small rate but informative": f"The code contains little information, but it raises the "
-        f"objective; {carrying}.",
-        "healthy": f"{_healthy(case)}{_checked(case)}; {carrying}.",
+        "partly collapsed": f"Some units are inactive; {active}.",
+        "small rate but informative": f"The code contains little information, but it improves the "
+        f"objective; {active}.",
+        "healthy": f"{_healthy(case)}{_checked(case)}; {active}.",
     }[verdict]
 
 
 def _healthy(case: Case) -> str:
+    """Return the first half of the summary of a healthy run."""
     m = case.measures
     if m is None or not case.reads_latent:
         return "No fault was found"

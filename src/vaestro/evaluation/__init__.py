@@ -1,10 +1,29 @@
-"""Estimates of log p(x), each with its side, its measure and its standard error; what lies between
-them; what codes hold."""
+"""Estimates of log p(x), each with its side, its measure and its standard error; the gap between
+them; the information in codes.
 
-from vaestro.evaluation.bounds import affordable, chunks, in_space
-from vaestro.evaluation.budget import within_seconds
-from vaestro.evaluation.methods import METHODS, evaluate, evaluating
-from vaestro.evaluation.records import SIMULATED, Estimate, Evaluation, Gap, Information, plus_minus
+Names are loaded when first used, so that reading an evaluation does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "METHODS": "methods",
+    "SIMULATED": "records",
+    "Estimate": "records",
+    "Evaluation": "records",
+    "Gap": "records",
+    "Information": "records",
+    "affordable": "bounds",
+    "chunks": "bounds",
+    "evaluate": "methods",
+    "evaluating": "methods",
+    "in_space": "bounds",
+    "plus_minus": "records",
+    "within_seconds": "budget",
+}
 
 __all__ = [
     "METHODS",
@@ -21,3 +40,22 @@ __all__ = [
     "plus_minus",
     "within_seconds",
 ]
+
+if TYPE_CHECKING:
+    from vaestro.evaluation.bounds import affordable, chunks, in_space
+    from vaestro.evaluation.budget import within_seconds
+    from vaestro.evaluation.methods import METHODS, evaluate, evaluating
+    from vaestro.evaluation.records import (
+        SIMULATED,
+        Estimate,
+        Evaluation,
+        Gap,
+        Information,
+        plus_minus,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"vaestro.evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'vaestro.evaluation' has no attribute {name!r}")

@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
-from vaestro.data import Data
 from vaestro.data.writers import check_output, writing
-from vaestro.evaluation import evaluate, within_seconds
 from vaestro.files import read_object
-from vaestro.runs import Run, describe
+from vaestro.report.reading import SHOWCASE_FORMAT
+from vaestro.runs import Run
+
+if TYPE_CHECKING:
+    from vaestro.data import Data
 
 Say = Callable[[str], None]
 DRAWS = 100
@@ -130,6 +132,9 @@ def _evaluated(run: Run) -> bool:
 
 
 def _evaluate(run: Run, data: Data, say: Say) -> None:
+    from vaestro.evaluation import evaluate, within_seconds
+    from vaestro.runs import describe
+
     split = next((s for s in ("test", "valid") if len(getattr(data, s))), None)
     if split is None:
         raise ValueError("there are no held-out data to evaluate on")
@@ -153,10 +158,12 @@ def _diagnose(run: Run, data: Data, say: Say) -> None:
 
 
 def _shown(run: Run) -> bool:
-    from vaestro.report.showcase import FORMAT
-
     found = read_object(run.path / "showcase.json")
-    return _of_these_weights(run, found) and found is not None and found.get("format") == FORMAT
+    return (
+        found is not None
+        and _of_these_weights(run, found)
+        and found.get("format") == SHOWCASE_FORMAT
+    )
 
 
 def _show(run: Run, data: Data, say: Say) -> None:

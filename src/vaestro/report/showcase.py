@@ -24,11 +24,11 @@ from vaestro.data.writers import pixels, write_arrays, writing
 from vaestro.frames import Frame
 from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
+from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 from vaestro.spaces import Space
 from vaestro.tokens import Texts, Tokeniser
 
-FORMAT = 2
 MAPPED = 1000  # codes on the map
 PAIRS = 24  # data shown beside their reconstructions
 HARDEST = 12
@@ -62,7 +62,7 @@ class Showcase:
     def save(self, run: Run) -> None:
         """Write the two files."""
         stamp = {
-            "format": FORMAT,
+            "format": SHOWCASE_FORMAT,
             "vaestro": vaestro.__version__,
             "weights_sha256": run.weights_sha256(),
         }

@@ -1,0 +1,27 @@
+"""The program `vaestro`: every command, in the order in which --help lists them."""
+
+from __future__ import annotations
+
+import typer
+
+from vaestro.cli.fitting import fit_prior
+from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
+from vaestro.cli.showing import info, parts
+from vaestro.cli.train import train
+from vaestro.cli.using import decode, edit, encode, impute, interpolate, reconstruct, sample
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train variational autoencoders, know how good they are, and use their latent space.\n\n"
+    "Everywhere: --quiet prints nothing but errors, --debug shows where an error came from, "
+    "--version. "
+    "Where a command takes RUN, leaving it out means the newest run under runs/.",
+)
+for command in (
+    *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),
+    *(encode, decode, reconstruct, interpolate, edit, impute, parts, info),
+):
+    app.command(command.__name__.replace("_", "-"))(command)

@@ -1,0 +1,52 @@
+"""A run's folder: what was asked, what was logged, the weights, and the results.
+
+    RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml`
+                               repeats the run
+    RUN/metrics.jsonl          one line for each logged record
+    RUN/data.json              the number of data in each split, and their hashes
+    RUN/environment.json       the machine and the versions that the run was made with
+    RUN/config.json            the model's configuration
+    RUN/model.safetensors      the weights in use
+    RUN/kept.json              the step of these weights, and why they were kept
+    RUN/checkpoints/           complete states for resuming, written aside and renamed; the last
+                               two are kept
+    RUN/evaluation.json, .npz  bounds on held-out data
+    RUN/diagnosis.json, .npz   findings, and what each latent unit carries
+    RUN/gradients.json, .png   the noise of each gradient estimator on the run's model and data
+    RUN/failure.json           why training failed, if it did
+    RUN/showcase.json, .npz    the data, samples and codes that the report shows; RUN/report.html
+
+Weights are tensors only, and nothing here is ever unpickled. Names are loaded when first used, so
+that reading a run's folder does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "Run": "run",
+    "Job": "job",
+    "train": "job",
+    "resume": "job",
+    "load_model": "weights",
+    "describe": "summary",
+    "result": "summary",
+    "machine": "folder",
+}
+
+__all__ = [*_HOMES]
+
+if TYPE_CHECKING:
+    from vaestro.runs.folder import machine
+    from vaestro.runs.job import Job, resume, train
+    from vaestro.runs.run import Run
+    from vaestro.runs.summary import describe, result
+    from vaestro.runs.weights import load_model
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"vaestro.runs.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'vaestro.runs' has no attribute {name!r}")

@@ -1,0 +1,403 @@
+"""Train: iterate over a run's steps while its folder is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestro.data import Data, load
+from vaestro.data.matching import Origin
+from vaestro.data.readers import Progress
+from vaestro.diagnosis import Finding, Remedies, Watcher, lint
+from vaestro.diagnosis.lint import Plan
+from vaestro.files import read_config
+from vaestro.loop import Diverged, Step, Training
+from vaestro.options import defaults, documented, dump_config, normalised, resumable
+from vaestro.parts import find
+from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
+from vaestro.runs.folder import (
+    clear,
+    environment,
+    fresh_folder,
+    model_record,
+    refuse_existing,
+    store_source,
+)
+from vaestro.runs.preparing import prepare, starting_model, trial
+from vaestro.runs.run import Run
+from vaestro.text import alternatives
+from vaestro.transfer import stored_origin, take_over
+
+CHECKPOINT_SECONDS = 20.0
+
+
+@documented(lambda row: row.name != "source")
+def train(
+    source: Any = None,
+    *,
+    run: str | Path | None = None,
+    force: bool = False,
+    config: str | Path | None = None,
+    recipe: str | None = None,
+    **options: Any,
+) -> Run:
+    """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
+
+    Args:
+        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is
+            stored with the run.
+        run: the folder; by default runs/SOURCE-DATE-TIME.
+        force: overwrite an existing run.
+        config: a YAML file of options; options that are given override it.
+        recipe: a named set of options, such as "beta-tcvae:beta=6"; options that are given
+            override it.
+        {options}
+
+    Raises:
+        ValueError: the options are invalid; nothing was written.
+        Diverged: training failed; the weights before the failure are kept.
+        KeyboardInterrupt: after the state has been saved.
+    """
+    return _run_through(
+        Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
+    )
+
+
+@documented(lambda row: row.resumable)
+def resume(run: str | Path, **options: Any) -> Run:
+    """Continue a stopped run and return it. The result is the same as without the stop.
+
+    Args:
+        run: the run's folder.
+        {options}
+
+    Raises:
+        ValueError: it is not a run's folder, or the options are invalid.
+    """
+    return _run_through(Job.resumed(run, **options))
+
+
+def _run_through(job: Job) -> Run:
+    with job:
+        for _ in job:
+            pass
+    return job.run
+
+
+@final
+class Job(Iterator[Step]):
+    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
+
+    `with job:` holds Ctrl-C back until the state is saved; the next step then raises
+    KeyboardInterrupt.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        data: Data,
+        config: dict[str, Any],
+        path: Path,
+        notes: tuple[str, ...],
+    ) -> None:
+        self.training, self.data, self.config, self.path, self.notes = (
+            training,
+            data,
+            config,
+            path,
+            notes,
+        )
+        self.writes = training.rank == 0
+        self._saved_at = time.monotonic()
+        self._interrupted = False
+        self._handlers: dict[int, Any] = {}
+        self._saved_step = -1
+        self._new = False  # whether its folder was made by it
+
+    # -- making one --------------------------------------------------------------------------------
+
+    @classmethod
+    def new(
+        cls,
+        source: Any = None,
+        *,
+        run: str | Path | None = None,
+        force: bool = False,
+        config: str | Path | None = None,
+        recipe: str | None = None,
+        dry: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Job:
+        """Prepare a run, and make its folder unless `dry`. The arguments are those of `train`.
+
+        Raises:
+            ValueError: the options are invalid; nothing was written.
+        """
+        asked = {} if config is None else read_config(config)
+        given = {k: v for k, v in options.items() if v is not None}
+        if any(k in given for k in ("epochs", "steps", "minutes")):
+            asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
+        asked |= {} if recipe is None else find("recipe", recipe)()
+        asked |= given
+        asked = normalised(asked)
+        held = source is not None and not isinstance(source, (str, Path))
+        if source is not None and not held:
+            asked["source"] = str(source)
+        model = own = origin = None
+        if asked.get("init"):
+            model, own = starting_model(asked["init"])
+            origin = Origin(asked["init"], model.space, model.given)
+            asked = own | {k: v for k, v in asked.items() if v is not None}
+            asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
+        asked = defaults() | asked
+        data = load(
+            source if held else asked["source"],
+            condition=asked["condition"] or (),
+            origin=origin,
+            progress=progress,
+        )
+        path = Path(run) if run is not None else fresh_folder(data.source)
+        if not dry and os.environ.get("RANK", "0") == "0":
+            refuse_existing(path, force)
+        training, resolved = prepare(data, asked)
+        notes = list(data.notes)
+        if model is not None and own is not None:
+            notes += take_over(training, model, own, resolved, asked["init"])
+        job = cls(training, data, resolved, path, tuple(notes))
+        if not dry and job.writes:
+            job._make_folder(source if held else None)
+            if model is not None:
+                job.checkpoint()  # the run can then be resumed without the one that it started from
+        return job
+
+    def _make_folder(self, source: Any) -> None:
+        """Write the files of a new run; `source` is given if its data are not files."""
+        path = self.path
+        clear(path)
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            self.config["source"] = store_source(path, source, self.data.source)
+        splits = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}
+        records = {
+            "config.json": model_record(self.training.model, self.config),
+            "data.json": {name: rows.fingerprint() for name, rows in splits.items()},
+            "environment.json": environment(self.training),
+        }
+        write_text(path / "config.yaml", dump_config(self.config))
+        for name, record in records.items():
+            write_text(path / name, json.dumps(record, indent=1) + "\n")
+        (path / "metrics.jsonl").touch()
+        self._new = True
+
+    @classmethod
+    def resumed(cls, run: str | Path, **options: Any) -> Job:
+        """Prepare to continue a run from its last readable checkpoint, or from its beginning if it
+        has none yet.
+
+        Raises:
+            ValueError: it is not a run's folder, or an option was given that cannot change.
+        """
+        opened = Run(run)
+        options = {k: v for k, v in options.items() if v is not None}
+        other = [k for k in options if k not in resumable()]
+        if other:
+            raise ValueError(
+                f"expected only {alternatives(resumable())} with resume; got {', '.join(other)}"
+            )
+        asked = normalised(opened.config)
+        if "epochs" in options or "steps" in options:
+            asked |= {"epochs": None, "steps": None, "minutes": None}
+        asked = defaults() | asked | normalised(options)
+        origin, start = stored_origin(opened.path, asked["init"]), None
+        if asked["init"] and origin is None:
+            start = starting_model(asked["init"])
+            origin = Origin(asked["init"], start[0].space, start[0].given)
+        data = load(asked["source"], condition=asked["condition"] or (), origin=origin)
+        training, resolved = prepare(data, asked)
+        state, damaged = _newest_state(opened.path / "checkpoints")
+        notes = [*data.notes, *damaged]
+        job = cls(training, data, resolved, opened.path, tuple(notes))
+        metrics, size = opened.path / "metrics.jsonl", 0
+        if state is not None:
+            tensors, numbers = state
+            training.load(tensors, numbers)
+            if "epochs" in options or "steps" in options:
+                training.stopped_early = False  # more steps were asked for than patience allowed
+            size = numbers["metrics_bytes"]
+            job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
+        else:
+            if asked["init"]:
+                notes += take_over(
+                    training, *(start or starting_model(asked["init"])), resolved, asked["init"]
+                )
+            job.notes = (*notes, "no checkpoint yet: starting from the beginning")
+        if job.writes:
+            (opened.path / "checkpoints").mkdir(exist_ok=True)
+            (opened.path / "failure.json").unlink(missing_ok=True)
+            metrics.touch()
+            with metrics.open("r+b") as file:
+                file.truncate(min(size, metrics.stat().st_size))
+            write_text(opened.path / "config.yaml", dump_config(resolved))
+        return job
+
+    @property
+    def run(self) -> Run:
+        """Return the run."""
+        return Run(self.path)
+
+    def lint(self) -> list[Finding]:
+        """Say what options and data show before the first step."""
+        training = self.training
+        parameters, units = (
+            sum(p.numel() for p in training.model.parameters()),
+            math.prod(training.model.units),
+        )
+        return lint(
+            Plan(
+                self._remedies(),
+                self.data,
+                parameters,
+                units,
+                training.objective.beta,
+                training.steps,
+                training.batch,
+            )
+        )
+
+    def watcher(self) -> Watcher:
+        """Return what says at each validation what the curves show."""
+        return Watcher(
+            self.training.steps,
+            self._remedies(),
+            reads_latent=self.training.model.capabilities.reads_latent,
+        )
+
+    def _remedies(self) -> Remedies:
+        return Remedies(
+            str(self.path),
+            self.config,
+            trial(self.data),
+            sum(p.numel() for p in self.training.model.parameters()),
+        )
+
+    def __enter__(self) -> Job:
+        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes
+        through."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {
+                s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)
+            }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.training.let_go()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def __next__(self) -> Step:
+        if self._interrupted:
+            if self.writes and self._saved_step != self.training.index:
+                self.checkpoint()  # the signal came between two steps
+            raise KeyboardInterrupt
+        try:
+            step = next(self.training)
+        except StopIteration:
+            self._save_weights()
+            raise
+        except (OSError, ValueError) as error:
+            # a first step that is impossible as asked
+            if self._new and self.training.index == 0 and isinstance(error, ValueError):
+                self.discard()
+            # streamed data that cannot be read any more
+            elif self.writes and self.training.index > self._saved_step:
+                self.checkpoint()
+            raise
+        except Diverged as error:
+            self._save_weights()
+            if self.writes:
+                write_text(
+                    self.path / "failure.json",
+                    json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
+                )
+            raise
+        if self.writes:
+            # the first step turned out not to compile here
+            if self.training.compile != self.config["compile"]:
+                self.config["compile"] = self.training.compile
+                write_text(self.path / "config.yaml", dump_config(self.config))
+            for record in step.records:
+                with (self.path / "metrics.jsonl").open("a") as file:
+                    file.write(json.dumps(record.line()) + "\n")
+            if (
+                step.last
+                or self._interrupted
+                or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            ):
+                self.checkpoint()
+        return step
+
+    def checkpoint(self) -> None:
+        """Save the complete state and the weights in use."""
+        tensors, numbers = self.training.state()
+        numbers["metrics_bytes"] = (self.path / "metrics.jsonl").stat().st_size
+        folder = self.path / "checkpoints"
+        name = folder / f"step-{self.training.index:010d}.safetensors"
+        save_tensors(name, tensors, {"numbers": json.dumps(numbers)})
+        for old in sorted(folder.glob("step-*.safetensors"))[:-2]:
+            old.unlink()
+        self._save_weights()
+        self._saved_at, self._saved_step = time.monotonic(), self.training.index
+
+    def discard(self) -> None:
+        """Remove what the run has written, and its folder if nothing else is in it."""
+        if self.writes:
+            clear(self.path)
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def _save_weights(self) -> None:
+        if self.writes:
+            space = self.data.space
+            tensors = {
+                k: v.detach().cpu().clone().contiguous() for k, v in self.training.kept().items()
+            }
+            tensors |= {
+                f"space.{k}": torch.from_numpy(np.array(v, order="C"))
+                for k, v in space.arrays().items()
+            }
+            save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
+            kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
+            write_text(self.path / "kept.json", json.dumps(kept) + "\n")
+
+
+def _newest_state(
+    folder: Path,
+) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+    """Return the newest readable checkpoint of a folder, and a note on each damaged one."""
+    notes: list[str] = []
+    for checkpoint in sorted(folder.glob("*.safetensors"), reverse=True):
+        try:
+            return read_checkpoint(checkpoint), notes
+        except ValueError as error:
+            notes.append(
+                f"{checkpoint.name} is damaged ({error}); continuing from the one before it"
+            )
+    return None, notes

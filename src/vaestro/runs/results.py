@@ -1,0 +1,152 @@
+"""Write an evaluation into a run's folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import vaestro
+from vaestro.data import Rows
+from vaestro.data.writers import write_arrays
+from vaestro.evaluation import SIMULATED, Estimate, Evaluation
+from vaestro.runs.checkpoints import write_text
+
+if TYPE_CHECKING:
+    from vaestro.runs.run import Run
+
+
+def write_evaluation(
+    run: Run, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
+) -> None:
+    """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a
+    name with its split and k.
+
+    Args:
+        run: the run.
+        evaluation: what was found.
+        rows: the data that `evaluate` was given; `evaluation.index` says which of them were
+            evaluated.
+        source: where they came from.
+        weights: the hash of the weights that were evaluated; by default of those there are now.
+    """
+    total = len(rows)
+    places = np.arange(total) if evaluation.index is None else evaluation.index
+    rows = rows if len(places) == total else rows.pick(places)
+    given = () if rows.given_space is None else rows.given_space.names
+    result = {
+        "split": rows.name,
+        "n": len(rows),
+        "total": total,
+        "seed": evaluation.seed,
+        "data_sha256": rows.sha256(),
+        "source": source,
+        "unit": "nats",
+        "space": str(rows.space),
+        "given": list(given),
+        "masked": rows.observed is not None,
+        "estimates": [_estimate_line(e) for e in evaluation.estimates],
+        "rate": evaluation.rate,
+        "distortion": evaluation.distortion,
+        "gap": None if evaluation.gap is None else evaluation.gap.line(),
+        "information": None if evaluation.information is None else evaluation.information.line(),
+        "warnings": list(evaluation.warnings),
+        "weights_sha256": run.weights_sha256() if weights is None else weights,
+        "vaestro": vaestro.__version__,
+    }
+    _keep_evaluation(run, result)
+    write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
+    write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+
+
+def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays of evaluation.npz, (N,) each; NaN if a datum has no estimate."""
+    arrays: dict[str, np.ndarray] = {"index": places}
+    for e in evaluation.estimates:
+        simulated = e.on == SIMULATED
+        name = (
+            ("simulated_" if simulated else "") + e.method + ("_upper" if e.side == "upper" else "")
+        )
+        among = None if simulated else places
+        arrays[name] = _placed(e.nats, e.index, among)
+        if e.ess is not None:
+            arrays[f"{name}_ess"] = _placed(e.ess, e.index, among)
+    if evaluation.gap is not None:
+        parts = {
+            "elbo": evaluation.gap.elbo,
+            "optimised": evaluation.gap.optimised,
+            "reference": evaluation.gap.reference,
+        }
+        arrays |= {
+            f"gap_{name}": _placed(x, evaluation.gap.index, places)
+            for name, x in parts.items()
+            if x is not None
+        }
+    if rows.space.measure != "counting":
+        arrays["datum"] = rows.projection()
+    return arrays
+
+
+def _keep_evaluation(run: Run, new: dict[str, Any]) -> None:
+    """Move the evaluation that is there to a name of its own, unless the new one only repeats
+    it."""
+    try:
+        old = run.evaluation
+    except ValueError:
+        os.replace(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
+        return
+    if old is None or _timeless(old) == _timeless(new):
+        return
+    k = old["estimates"][0]["k"] if old["estimates"] else 0
+    name = stem = f"evaluation-{old['split']}-k{k}"
+    number = 2
+    while (run.path / f"{name}.json").exists():
+        name, number = f"{stem}-{number}", number + 1
+    for suffix in (".npz", ".json"):
+        if (run.path / f"evaluation{suffix}").exists():
+            os.replace(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
+
+
+def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+    estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
+    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
+
+
+def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:
+    """Return a number for each evaluated row, (N,), NaN where an estimate has none.
+
+    Args:
+        x: numbers of M rows, (M,).
+        index: places of those rows, the first M of which count; None for the first M of `among`.
+        among: places of all evaluated rows, (N,), rising; None returns x as it is.
+    """
+    if among is None:
+        return x
+    out = np.full(len(among), np.nan)
+    out[slice(len(x)) if index is None else np.searchsorted(among, index[: len(x)])] = x
+    return out
+
+
+def _estimate_line(estimate: Estimate) -> dict[str, Any]:
+    mean, error = estimate.mean()
+    line = {
+        "method": estimate.method,
+        "side": estimate.side,
+        "measure": estimate.measure,
+        "k": estimate.k,
+        "n": len(estimate.nats),
+        "on": estimate.on,
+        "mean": mean,
+        "stderr": None if math.isnan(error) else error,
+        "bits_per_dim": estimate.bits_per_dim,
+        "seconds": round(estimate.seconds, 3),
+    }
+    ess = (
+        {}
+        if estimate.ess is None
+        else {"ess_median": float(np.median(estimate.ess)), "ess_min": float(estimate.ess.min())}
+    )
+    return {**line, **ess, **estimate.details}

@@ -1,0 +1,219 @@
+"""Open a run's folder and read what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaestro.files import read_config, read_lines, read_object
+
+if TYPE_CHECKING:
+    from vaestro.data import Data, Rows
+    from vaestro.diagnosis import Diagnosis
+    from vaestro.diagnosis.noise import Noises
+    from vaestro.evaluation import Evaluation
+    from vaestro.models import LatentModel
+
+
+class Run:
+    """Open a run's folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: it is not a run's folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ValueError(f"expected a run's folder; got {self.path}, which does not exist")
+        if not (self.path / "config.yaml").exists():
+            raise ValueError(f"expected a run's folder; got {self.path}, which has no config.yaml")
+
+    @classmethod
+    def newest(cls, folder: str | Path = "runs") -> Run:
+        """Open the newest run under a folder.
+
+        Raises:
+            ValueError: there is none.
+        """
+        configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        if not configs:
+            raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
+        return cls(configs[-1].parent)
+
+    @classmethod
+    def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
+        """Open one run or more.
+
+        Raises:
+            ValueError: there is none, a folder is no run's, or one stands twice.
+        """
+        named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
+        opened = [r if isinstance(r, Run) else cls(r) for r in named]
+        if not opened:
+            raise ValueError("expected one run or more; got none")
+        folders = [r.path.resolve() for r in opened]
+        twice = next((r.path for i, r in enumerate(opened) if folders[i] in folders[:i]), None)
+        if twice is not None:
+            raise ValueError(f"expected each run once; got {twice} twice")
+        return opened
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return every option of the run, as config.yaml has them."""
+        return read_config(self.path / "config.yaml")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
+        return read_lines(self.path / "metrics.jsonl")
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the run went to its end."""
+        from vaestro.runs.checkpoints import newest_numbers
+
+        last = self.metrics()[-1:]
+        numbers = newest_numbers(self.path)
+        return bool(
+            last
+            and numbers
+            and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
+        )
+
+    def model(self, device: str = "cpu") -> LatentModel:
+        """Build the model with the weights in use.
+
+        Raises:
+            ValueError: the run has no weights yet, or they are damaged.
+        """
+        from vaestro.runs.weights import load_model
+
+        return load_model(self.path, device)
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
+        None in runs of older versions."""
+        return read_object(self.path / "kept.json")
+
+    def weights_sha256(self) -> str:
+        """Hash the file of the weights in use."""
+        with (self.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def data(self) -> Data:
+        """Read the data that the run was trained on."""
+        from vaestro.data import load
+        from vaestro.transfer import stored_origin
+
+        config = self.config
+        return load(
+            config["source"],
+            condition=config.get("condition") or (),
+            origin=stored_origin(self.path, config.get("init")),
+        )
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """Return evaluation.json, or None.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        return self._result("evaluation.json", "evaluate")
+
+    @property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Return diagnosis.json, or None.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        return self._result("diagnosis.json", "diagnose")
+
+    def _result(self, name: str, command: str) -> dict[str, Any] | None:
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            result: dict[str, Any] = json.loads(file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "
+                f"a damaged one"
+            ) from error
+        return result
+
+    @property
+    def failure(self) -> str | None:
+        """Return why training ended where it did not end by itself, or None."""
+        reason = (read_object(self.path / "failure.json") or {}).get("reason")
+        return None if reason is None else str(reason)
+
+    def changed(self, data: Data, split: str) -> list[str]:
+        """Say whether the training data, or those of a split, are others than when the run was
+        made, with both hashes."""
+        try:
+            then = json.loads((self.path / "data.json").read_text())
+        except (OSError, ValueError):
+            return []
+        found: list[str] = []
+        for name in dict.fromkeys(("train", split)):
+            now = getattr(data, name).fingerprint()
+            if name in then and then[name] != now:
+                before, after = (
+                    f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
+                )
+                # Values are hashed with their standardisation, which the training data give.
+                or_units = (
+                    ", or stand in other units"
+                    if found and data.space.measure != "counting"
+                    else ""
+                )
+                found.append(
+                    f"the {name} data are not those of the training{or_units}: {before} then, "
+                    f"{after} now"
+                )
+        return found
+
+    def save_evaluation(
+        self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
+    ) -> None:
+        """Write evaluation.json and evaluation.npz: see `results.write_evaluation`."""
+        from vaestro.runs.results import write_evaluation
+
+        write_evaluation(self, evaluation, rows, source, weights)
+
+    def diagnose(
+        self, *, seed: int = 0, device: str = "cpu", data: Data | None = None
+    ) -> Diagnosis:
+        """Diagnose the run, and write diagnosis.json and .npz: see `diagnosing.diagnose`."""
+        from vaestro.runs.diagnosing import diagnose
+
+        return diagnose(self, seed=seed, device=device, data=data)
+
+    def gradients(
+        self,
+        *,
+        k: Sequence[int] | None = None,
+        estimators: Sequence[str] | None = None,
+        bound: str | None = None,
+        repeats: int = 40,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Iterator[tuple[float, Noises | None]]:
+        """Measure the noise of gradient estimators: see `diagnosing.gradients`."""
+        from vaestro.runs.diagnosing import gradients
+
+        return gradients(
+            self, k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed, device=device
+        )

@@ -1,0 +1,47 @@
+"""Build a run's model from its configuration and weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from vaestro.files import current
+from vaestro.models import LatentModel
+from vaestro.parts import build
+from vaestro.transfer import spaces_of
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
+    """Build the model that config.json and model.safetensors of a folder describe.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"expected trained weights in {folder}; got none yet "
+            f"({Path(str(error.filename)).name} is missing)"
+        ) from error
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(
+            f"expected readable weights in {folder}; got damaged ones "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    try:
+        space, given = spaces_of(
+            config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
+        )
+        model = build(space, given=given, **current(config["model"], config.get("format", 1)))
+        model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"expected the weights of the model that {folder}/config.json describes; got others"
+        ) from error
+    return model.to(device).eval()
