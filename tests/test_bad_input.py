@@ -899,7 +899,7 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
     assert (
         err == ""
         and f"{stopped[-1].name} is damaged" in out
-        and "going on from the one before it" in out
+        and "continuing from the one before it" in out
     )
     assert "going on from step 3 of 4" in out
     assert (

@@ -17,9 +17,9 @@ from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
 from vaestro.parts import TABLE, catalogue, find
 from vaestro.signatures import options_of
-from vaestro.spaces import Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
+from vaestro.spaces import SPACES, Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
-KINDS = tuple(Kind)
+KINDS = tuple(SPACES)
 LIKELIHOOD_OPTIONS = {
     "gaussian": [
         "",
