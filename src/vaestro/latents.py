@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaestro.data import Rows, tables
 from vaestro.data.columns import filled
-from vaestro.data.layouts import layout_of
+from vaestro.data.containers import container_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
 from vaestro.models import LatentModel
@@ -552,7 +552,7 @@ def impute(
     if dtype == "float" and space.probabilities:
         # beside observed values a probability is the expected value
         made = made * space.step + space.low
-    return made if own is None else layout_of(own).merged(own, made)
+    return made if own is None else container_of(own).merged(own, made)
 
 
 def conditions(model: LatentModel, values: Mapping[str, Any], n: int) -> Tensor | None:

@@ -22,6 +22,7 @@ from vaestro.data.counting import why_not_all_counts
 from vaestro.data.fitting import SAMPLED, fit_of
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, once, piece
+from vaestro.data.raw import Json, Options
 from vaestro.spaces import (
     LARGEST_COUNT,
     LAYOUTS,
@@ -46,18 +47,18 @@ class Inferred(NamedTuple):
     were found, if they were looked for."""
 
     space: Space
-    options: dict[str, Any]
+    options: Options
     notes: list[str]
     shared: list[str] | None
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def save(self, folder: Path) -> Json:
         """Write the fitted arrays into a folder, and return the rest as JSON takes it."""
         for name, array in self.space.arrays().items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return {"found": self._words(), "hash": self._hash()}
 
     @classmethod
-    def restore(cls, folder: Path, meta: Mapping[str, Any]) -> Inferred:
+    def restore(cls, folder: Path, meta: Json) -> Inferred:
         """Return what `save` wrote.
 
         Raises:
@@ -76,7 +77,7 @@ class Inferred(NamedTuple):
             raise ValueError(f"expected what was written into {folder}; got something else")
         return inferred
 
-    def _words(self) -> dict[str, Any]:
+    def _words(self) -> Json:
         return {
             "space": self.space.scalars(),
             "options": self.options,
@@ -91,7 +92,7 @@ class Inferred(NamedTuple):
         return digest.hexdigest()
 
 
-def infer_space(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Inferred:
+def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Inferred:
     """Say what the values of arrays are (binary, levels, counts, categories or real), and fit what
     is derived from them.
 
@@ -176,8 +177,8 @@ class _Seen:
 
 
 def _settled(
-    seen: _Seen, parts: Mapping[str, Part], options: Mapping[str, Any], name: str
-) -> tuple[Space, dict[str, Any], list[str]]:
+    seen: _Seen, parts: Mapping[str, Part], options: Options, name: str
+) -> tuple[Space, Options, list[str]]:
     """Return the space of what was seen, the options, and what there is to say."""
     arrays = distinct(parts.values())
     space = _space(seen, arrays, options, name)
@@ -207,7 +208,7 @@ def binarised_note(how: str) -> str:
     )
 
 
-def _space(seen: _Seen, arrays: list[np.ndarray], options: Mapping[str, Any], name: str) -> Space:
+def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
     layout = layout_of_array(shape)
     if options.get("series", False):
@@ -309,9 +310,7 @@ def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, li
     ]
 
 
-def _sides(
-    space: Space, options: dict[str, Any], name: str, count: int
-) -> tuple[dict[str, Any], list[str]]:
+def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Options, list[str]]:
     """Refuse images that are larger than the networks are made for, unless size= says that they may
     be; returns the options, and notes.
 
@@ -338,7 +337,7 @@ class _Derived:
     twins where bytes are used as they lie."""
 
     def __init__(
-        self, parts: Mapping[str, Part], space: Space, options: Mapping[str, Any], name: str
+        self, parts: Mapping[str, Part], space: Space, options: Options, name: str
     ) -> None:
         self.fit = fit_of(space, parts["train"], options)
         picks, self.twins = self.fit.picks(), None
@@ -360,11 +359,7 @@ class _Guess:
     """Derive from what the cells seem to be in some rows, until one shows that they are not."""
 
     def __init__(
-        self,
-        parts: Mapping[str, Part],
-        arrays: list[np.ndarray],
-        options: Mapping[str, Any],
-        name: str,
+        self, parts: Mapping[str, Part], arrays: list[np.ndarray], options: Options, name: str
     ) -> None:
         self.space: Space | None = None
         seen = _Seen()

@@ -20,13 +20,15 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from vaestro.data.raw import Json, Options
 
 FORMAT = 1
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -52,7 +54,7 @@ def folder() -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "vaestro"
 
 
-def key(kind: str, files: Iterable[str | Path], options: Mapping[str, Any], root: Path) -> str:
+def key(kind: str, files: Iterable[str | Path], options: Options, root: Path) -> str:
     """Hash a source: equal keys mean that the same would be decoded.
 
     Args:
@@ -77,9 +79,7 @@ def key(kind: str, files: Iterable[str | Path], options: Mapping[str, Any], root
     return digest.hexdigest()
 
 
-def entry(
-    key: str, make: Callable[[Path], dict[str, Any]], source: str | Path = ""
-) -> tuple[Path, dict[str, Any]]:
+def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tuple[Path, Json]:
     """Return an entry's folder and what its meta.json says; the entry is made first if it is
     absent.
 
@@ -104,7 +104,7 @@ def entry(
     return place, meta
 
 
-def find(key: str) -> tuple[Path, dict[str, Any]] | None:
+def find(key: str) -> tuple[Path, Json] | None:
     """Return an entry as `entry` does if it is there and whole; nothing is made."""
     meta = _whole(folder() / key)
     return None if meta is None else (folder() / key, meta)
@@ -160,9 +160,7 @@ def clear() -> int:
 # -- making ----------------------------------------------------------------------------------------
 
 
-def _made(
-    place: Path, make: Callable[[Path], dict[str, Any]], source: str, held: str
-) -> dict[str, Any]:
+def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> Json:
     _sweep(place.parent, held)
     part = _beside(place)
     part.mkdir()
@@ -281,7 +279,7 @@ def _names() -> list[str]:
     )
 
 
-def _meta(place: Path) -> dict[str, Any] | None:
+def _meta(place: Path) -> Json | None:
     """Return what meta.json says, or None where the folder is no entry."""
     try:
         meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
@@ -295,7 +293,7 @@ def _meta(place: Path) -> dict[str, Any] | None:
     return meta if ours else None
 
 
-def _whole(place: Path) -> dict[str, Any] | None:
+def _whole(place: Path) -> Json | None:
     meta = _meta(place)
     return meta if meta is not None and _size(place) == meta["bytes"] else None
 

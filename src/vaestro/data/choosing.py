@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
+from vaestro.data.raw import Options
 from vaestro.data.refusals import listed
-from vaestro.text import few, nearest, split_names
+from vaestro.text import few, nearest, split_names, unquoted
 
 
-def named(options: Mapping[str, Any], key: str, names: Collection[str], where: str) -> list[str]:
+def named(options: Options, key: str, names: Collection[str], where: str) -> list[str]:
     """Return the columns that an option names, joined by + and in quotes where they need them, or
-    as a list.
+    as a list. An order after a name, as in grade=low<high, is left out.
 
     Raises:
         ValueError: there is no such column.
@@ -26,6 +26,7 @@ def named(options: Mapping[str, Any], key: str, names: Collection[str], where: s
         if text in names
         else split_names(text)
     )
+    pieces = [p if p in names else unquoted(p.partition("=")[0]) for p in pieces]
     for name in pieces:
         if name not in names:
             raise ValueError(
@@ -36,7 +37,7 @@ def named(options: Mapping[str, Any], key: str, names: Collection[str], where: s
 
 
 def wanted_columns(
-    names: Sequence[str], options: Mapping[str, Any], columns: Collection[str] | None, where: str
+    names: Sequence[str], options: Options, columns: Collection[str] | None, where: str
 ) -> list[str]:
     """Return the columns that are read: those that are needed, or all that `ignore` does not name.
 

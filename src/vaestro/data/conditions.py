@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vaestro.data import kinds, tables
-from vaestro.data.layouts import layout_of
+from vaestro.data.containers import container_of
 from vaestro.data.passes import Part, Whole, distinct
 from vaestro.frames import Frame
 from vaestro.spaces import Space
@@ -66,8 +66,8 @@ def _taken(
     found: dict[str, Part] = {}
     left: dict[int, Whole] = {}  # splits that are rows of one table stay rows of one
     for split, part in parts.items():
-        layout = layout_of(part.whole)
-        columns, attributes = layout.columns(part.whole), dict(part.attributes)
+        container = container_of(part.whole)
+        columns, attributes = container.columns(part.whole), dict(part.attributes)
         for name in names:
             if name in columns:
                 column = columns[name]
@@ -75,10 +75,10 @@ def _taken(
             if name in fixed:
                 attributes[name] = np.ma.MaskedArray(np.repeat(fixed[name].data, len(part)))
         if id(part.whole) not in left:
-            left[id(part.whole)] = layout.without(part.whole, names)
+            left[id(part.whole)] = container.without(part.whole, names)
         whole = left[id(part.whole)]
         absent = [name for name in names if name not in attributes]
-        rest = layout.columns(whole)
+        rest = container.columns(whole)
         if absent and space is not None:
             remedy = f"--condition {absent[0]}=VALUE gives one to all rows"
             wanted = f"{source} to have {absent[0]!r}, which the model is conditioned on"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from vaestro.data.arrow import all_match, any_match
 from vaestro.data.choosing import named, wanted_columns
+from vaestro.data.raw import Options
 from vaestro.data.refusals import listed
 
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
@@ -21,7 +22,7 @@ EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 def read_csv(
     pa: Any,
     path: Path,
-    options: Mapping[str, Any],
+    options: Options,
     columns: Collection[str] | None,
     text: Collection[str],
     notes: list[str],
@@ -33,7 +34,44 @@ def read_csv(
     """
     quotes = check_text(path)
     delimiter, header, blank = _header(path)
-    names = [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
+    names = _names(header, path, notes)
+    wanted = wanted_columns(names, options, columns, path.name)
+    asked = [
+        named(options, kind, names, path.name) for kind in ("real", "count") if kind in options
+    ]
+    numbers = {name for found in asked for name in found}
+    if quotes % 2:
+        _refuse_lines(path, delimiter, len(names))
+    file = _File(pa, path, names, delimiter, blank)
+    words = pa.string()
+    try:
+        table = file.read(wanted, {name: words for name in text if name in wanted})
+    except pa.ArrowInvalid:
+        _refuse_lines(path, delimiter, len(names))
+        raise
+    if not table.num_rows:
+        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
+    free = [n for n in wanted if table[n].type == words and n not in text]
+    table = file.with_numbers(table, free, notes)
+    # A code such as 01234 is no number, and a time of day is text as it was written.
+    codes = [
+        n
+        for n in wanted
+        if (table[n].type == pa.int64() and n not in numbers) or pa.types.is_time(table[n].type)
+    ]
+    again = file.read(codes, dict.fromkeys(codes, words), quoted_strings_can_be_null=True)
+    table = _replaced(table, again, lambda c: any_match(pa, c, r"^\s*[+-]?0\d|:"))
+    return _without_numbering(
+        pa, table, [n for n, cell in zip(names, header, strict=True) if not cell], notes
+    )
+
+
+def _names(header: Sequence[str], path: Path, notes: list[str]) -> list[str]:
+    """Return the names of the columns, one for each cell of the first line.
+
+    Raises:
+        ValueError: the first line has numbers, which are data.
+    """
     numbers = [cell for cell in header if _number(cell)]
     # 0, 1, .. are names that pandas gives
     if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:
@@ -42,28 +80,34 @@ def read_csv(
             f"{', '.join(numbers[:3])} (add such a line)"
         )
     if numbers:
-        notes.append(
-            f"the first line is read as names of columns: "
-            f"{listed([cell for cell in header if cell])}"
-        )
-    wanted = wanted_columns(names, options, columns, path.name)
-    whole = {
-        name
-        for kind in ("real", "count")
-        if kind in options
-        for name in named(options, kind, names, path.name)
-    }
-    if quotes % 2:
-        _refuse_lines(path, delimiter, len(names))
+        there = listed([cell for cell in header if cell])
+        notes.append(f"the first line is read as names of columns: {there}")
+    return [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
 
-    def read(of: list[str], types: Mapping[str, Any], **how: Any) -> Any:
-        return pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(
-                column_names=names, skip_rows=blank, skip_rows_after_names=1, block_size=2**23
+
+@final
+class _File:
+    """Read columns of a CSV file in one way or another."""
+
+    def __init__(self, pa: Any, path: Path, names: list[str], delimiter: str, blank: int) -> None:
+        self.pa, self.path, self.names = pa, path, names
+        self.delimiter, self.blank = delimiter, blank
+
+    def read(self, of: Sequence[str], types: Mapping[str, Any], **how: Any) -> Any:
+        """Return some columns as an Arrow table; None for no columns."""
+        csv = self.pa.csv
+        if not of:
+            return None
+        return csv.read_csv(
+            self.path,
+            read_options=csv.ReadOptions(
+                column_names=self.names,
+                skip_rows=self.blank,
+                skip_rows_after_names=1,
+                block_size=2**23,
             ),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
+            parse_options=csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
                 include_columns=of,
                 column_types=dict(types),
                 null_values=[*EMPTY, *(" " + word for word in EMPTY)],
@@ -72,65 +116,45 @@ def read_csv(
             ),
         )
 
-    def replaced(table: Any, of: list[str], types: Mapping[str, Any], keep: Any, **how: Any) -> Any:
-        """Read some columns again in another way, and take those that `keep` likes better."""
-        again = read(of, types, **how) if of else table
-        for name in of:
-            if keep(again[name]):
-                table = table.set_column(table.column_names.index(name), name, again[name])
-        return table
+    def with_numbers(self, table: Any, free: Sequence[str], notes: list[str]) -> Any:
+        """Return the table with columns of text read as numbers if they are numbers.
 
-    words = pa.string()
-    try:
-        table = read(wanted, {name: words for name in text if name in wanted})
-    except pa.ArrowInvalid:
-        _refuse_lines(path, delimiter, len(names))
-        raise
-    if not table.num_rows:
-        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
-    # A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it is
-    # an empty cell among numbers.
-    free = [n for n in wanted if table[n].type == words and n not in text]
-    doubtful = [
-        n for n in free if pa.compute.any(pa.compute.is_in(table[n], pa.array(EMPTY))).as_py()
-    ]
-    table = replaced(
-        table, doubtful, {}, lambda c: c.type != words, quoted_strings_can_be_null=True
-    )
-    if delimiter == ";":
+        A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it
+        is an empty cell among numbers. Commas are decimal points in a file with semicolons, unless
+        1,234 could be a thousand.
+        """
+        pa, words = self.pa, self.pa.string()
+        empty = pa.array(EMPTY)
+        doubtful = [n for n in free if pa.compute.any(pa.compute.is_in(table[n], empty)).as_py()]
+        again = self.read(doubtful, {}, quoted_strings_can_be_null=True)
+        table = _replaced(table, again, lambda c: c.type != words)
+        if self.delimiter != ";":
+            return table
         commas = [
             n
             for n in free
-            if table[n].type == words and all_match(pa, table[n], r"^\s*[+-]?\d+(,\d+)?\s*$")
+            if table[n].type == words
+            and all_match(pa, table[n], r"^\s*[+-]?\d+(,\d+)?\s*$")
+            and not all_match(pa, table[n], r"^[^,]*(,\d{3})?$")
         ]
-        # 1,234 could be a thousand
-        commas = [n for n in commas if not all_match(pa, table[n], r"^[^,]*(,\d{3})?$")]
-        table = replaced(
-            table,
-            commas,
-            {},
-            lambda c: c.type != words,
-            decimal_point=",",
-            quoted_strings_can_be_null=True,
-        )
         if commas:
             notes.append(f"commas are decimal points in {listed(commas)}")
-    # A code such as 01234 is no number, and a time of day is text as it was written.
-    codes = [
-        n
-        for n in wanted
-        if (table[n].type == pa.int64() and n not in whole) or pa.types.is_time(table[n].type)
-    ]
-    types = dict.fromkeys(codes, words)
-    table = replaced(
-        table,
-        codes,
-        types,
-        lambda c: any_match(pa, c, r"^\s*[+-]?0\d|:"),
-        quoted_strings_can_be_null=True,
-    )
-    for i, name in enumerate(names):
-        if not header[i] and name in table.column_names:
+        again = self.read(commas, {}, decimal_point=",", quoted_strings_can_be_null=True)
+        return _replaced(table, again, lambda c: c.type != words)
+
+
+def _replaced(table: Any, again: Any, better: Callable[[Any], bool]) -> Any:
+    """Return a table with the columns that are better in another reading; None is no reading."""
+    for name in () if again is None else again.column_names:
+        if better(again[name]):
+            table = table.set_column(table.column_names.index(name), name, again[name])
+    return table
+
+
+def _without_numbering(pa: Any, table: Any, unnamed: Sequence[str], notes: list[str]) -> Any:
+    """Return a table without columns that have no name and are empty or number the rows."""
+    for name in unnamed:
+        if name in table.column_names:
             column = table[name]
             if column.type == pa.null() or (
                 column.type == pa.int64() and not column.null_count and (np.diff(column) == 1).all()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from vaestro.data import images
+from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
 
 UNUSUAL = 0.1  # share of images that may have another size than the others
@@ -63,9 +63,7 @@ def _array(cell: bytes) -> np.ndarray:
     return np.asarray(np.lib.format.read_array(io.BytesIO(cell), allow_pickle=False))
 
 
-def decoder_of(
-    index: Index, reader: Format, kind: str, options: Mapping[str, Any], name: str
-) -> Decoder:
+def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: str) -> Decoder:
     """Say from some rows what all rows are.
 
     Raises:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.passes import Part, Picked, once, piece
+from vaestro.data.raw import Options
 from vaestro.spaces import LevelsSpace, Space, widths
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
@@ -40,7 +40,7 @@ class Fit(ABC):
         """Return the fitted space, and what there is to say."""
 
 
-def fit_of(space: Space, train: Part, options: Mapping[str, Any]) -> Fit:
+def fit_of(space: Space, train: Part, options: Options) -> Fit:
     """Return what fits a space of this kind to the training split."""
     if not space.discrete:
         return _Real(space, train, options.get("standardise"))

@@ -24,7 +24,7 @@ import numpy as np
 
 from vaestro.data import cache, choosing, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_streams import read_shards
 from vaestro.text import few, nearest, quoted, unquoted
 
@@ -33,7 +33,7 @@ KIND = f"{images.KIND}-hub-1"
 IMAGES, ARRAYS, SINGLE, TEXT = "images", "arrays", "single values", "text"
 
 
-def read_hub(name: str, options: Mapping[str, Any], progress: images.Progress | None = None) -> Raw:
+def read_hub(name: str, options: Options, progress: images.Progress | None = None) -> Raw:
     """Read a data set of the Hugging Face hub, which the datasets library downloads once.
 
     Args:
@@ -66,11 +66,7 @@ def read_hub(name: str, options: Mapping[str, Any], progress: images.Progress | 
 
 
 def _streamed(
-    library: Any,
-    name: str,
-    column: str | None,
-    options: Mapping[str, Any],
-    progress: images.Progress | None,
+    library: Any, name: str, column: str | None, options: Options, progress: images.Progress | None
 ) -> Raw:
     """Read the Parquet files or .tar files of a data set where they are, a block at a time.
 
@@ -106,9 +102,7 @@ def _streamed(
     return replace(raw, notes=(*notes, *raw.notes))
 
 
-def read_saved(
-    path: Path, options: Mapping[str, Any], progress: images.Progress | None = None
-) -> Raw:
+def read_saved(path: Path, options: Options, progress: images.Progress | None = None) -> Raw:
     """Read a folder that `save_to_disk` of the datasets library wrote; nothing but the folder is
     read.
 
@@ -233,7 +227,7 @@ def _read(
     column: str | None,
     source: str,
     folder: Path | None,
-    options: Mapping[str, Any],
+    options: Options,
     progress: images.Progress | None,
 ) -> Raw:
     """Read a Dataset or a DatasetDict; `folder` is where it lies if it was saved."""
@@ -296,7 +290,7 @@ def _read(
     )
 
 
-def _splits(found: Any, source: str, notes: list[str]) -> dict[str, Any]:
+def _splits(found: Any, source: str, notes: list[str]) -> Json:
     """Return data sets, or lists of their files, by split, or a single one as "all"."""
     if not isinstance(found, dict):
         found = {"all": found}
@@ -450,7 +444,7 @@ def _images(
     column: str,
     source: str,
     folder: Path | None,
-    options: Mapping[str, Any],
+    options: Options,
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
     """Return the images of each split and which rows they are, with what was done in words."""
@@ -464,7 +458,7 @@ def _images(
         "source": "" if folder else source,
     }
 
-    def make(part: Path) -> dict[str, Any]:
+    def make(part: Path) -> Json:
         cells: Any = _Cells(splits, column, source)
         names = {
             s: [str(i) if s == "all" else f"{s}/{i}" for i in range(len(d))]

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from vaestro.data import cache
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Json, Options, Raw
 
 KIND = "images-3"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -67,7 +67,7 @@ class Target(NamedTuple):
     channels: str | None
 
 
-def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | None = None) -> Raw:
+def read_images(folder: Path, options: Options, progress: Progress | None = None) -> Raw:
     """Read a folder of images: uint8 arrays (N, H, W) where all are grey, else (N, H, W, 3).
 
     Subfolders train and valid or test are splits. Subfolders below these, or below the folder, give
@@ -130,7 +130,7 @@ def read_images(folder: Path, options: Mapping[str, Any], progress: Progress | N
     )
 
 
-def target_of(options: Mapping[str, Any]) -> Target:
+def target_of(options: Options) -> Target:
     """Return what images are brought to, from the options of a source.
 
     Raises:
@@ -224,7 +224,7 @@ def make(
     splits: Mapping[str, Sequence[str]],
     target: Target,
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Json:
     """Write images.npy, file.npy and perhaps class.npy; returns their meta."""
     names = [name for split in splits.values() for name in split]
     sides, grey, wrong = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vaestro.data import cache
 from vaestro.data.columns import padded, series
 from vaestro.data.images import Progress
+from vaestro.data.raw import Json, Options
 from vaestro.data.shard_formats import (
     Format,
     Index,
@@ -29,7 +29,7 @@ KIND = "shards-1"
 
 
 def read_series(
-    files: Sequence[str], options: Mapping[str, Any], name: str
+    files: Sequence[str], options: Options, name: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
     """Read Parquet with one series a row into an array with NaN where series end; returns what else
     is known of each row, and notes.
@@ -106,7 +106,7 @@ def _fields(files: Sequence[str], name: str) -> dict[str, str]:
     )
 
 
-def _chosen(fields: Mapping[str, str], options: Mapping[str, Any], name: str) -> str:
+def _chosen(fields: Mapping[str, str], options: Options, name: str) -> str:
     """Return the field that is the data."""
     data = [field for field, kind in fields.items() if kind in ("images", "arrays")]
     if "array" in options:
@@ -132,7 +132,7 @@ def _chosen(fields: Mapping[str, str], options: Mapping[str, Any], name: str) ->
 
 def indexed(
     name: str,
-    options: Mapping[str, Any],
+    options: Options,
     progress: Progress | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Index, str]:
@@ -156,7 +156,7 @@ def indexed(
     field = _chosen(fields, options, name)
     reader = kind_of(files[0])(field)
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Path) -> Json:
         return _indexed(reader, splits, stamps, name, progress).save(folder)
 
     settings = {

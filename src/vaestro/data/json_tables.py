@@ -18,12 +18,18 @@ def read_json(pa: Any, path: Path) -> Any:
     check_text(path)
     text = path.read_text("utf-8-sig")
     decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
-    start = gap.match(text).end()  # type: ignore[union-attr]
+
+    def after_gap(at: int) -> int:
+        found = gap.match(text, at)
+        assert found is not None  # it matches nothing too
+        return found.end()
+
+    start = after_gap(0)
     array = text[start : start + 1] == "["
     at, chunk, tables = start + array, [], []
     kind = "records, [{name: value, ..}, ..] or one a line"
     while True:
-        at = gap.match(text, at).end()  # type: ignore[union-attr]
+        at = after_gap(at)
         ends = at == len(text) or (array and text[at] == "]")
         if not ends:
             record, at = decode(text, at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vaestro.data.arrays import as_it_lies, large
 from vaestro.data.fitting import grey_levels
 from vaestro.data.images import Progress
 from vaestro.data.passes import location, once, place
+from vaestro.data.raw import Json
 from vaestro.data.sets import Rows
 from vaestro.spaces import Space
 
@@ -47,28 +48,12 @@ def lay_out(
         return whole if last else whole.reshape(len(whole), *space.shape), None, last
     dtype, shape, lies = inward(whole[:0]).dtype, (len(whole), *space.shape), place(whole)
 
-    def fill(values: np.ndarray, observed: np.ndarray | None, progress: Progress | None) -> bool:
-        """Fill the arrays, and return whether some cell is missing."""
-        some = False
-
-        def look(array: np.ndarray, start: int, rows: np.ndarray) -> None:
-            nonlocal some
-            values[start : start + len(rows)] = inward(rows)
-            if observed is not None:
-                mask = space.seen(rows)
-                observed[start : start + len(rows)] = True if mask is None else mask
-                some |= mask is not None
-            if progress is not None:
-                progress("laying out", start + len(rows), len(whole))
-
-        once([whole], look)
-        return some
-
+    fill = partial(_fill, whole, space, inward)
     if not large(whole, space) or lies is None:
         values, observed = np.empty(shape, dtype), np.empty(shape, bool) if space.missing else None
         return values, observed if fill(values, observed, None) else None, False
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Path) -> Json:
         values = cache.create_array(folder / "values.npy", dtype, shape)
         observed = (
             cache.create_array(folder / "observed.npy", bool, shape) if space.missing else None
@@ -88,6 +73,31 @@ def lay_out(
     return cache.open_array(folder / "values.npy"), seen, False
 
 
+def _fill(
+    whole: np.ndarray,
+    space: Space,
+    inward: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    observed: np.ndarray | None,
+    progress: Progress | None,
+) -> bool:
+    """Fill arrays with values and the mask of observed cells; returns whether a cell is missing."""
+    some = False
+
+    def look(array: np.ndarray, start: int, rows: np.ndarray) -> None:
+        nonlocal some
+        values[start : start + len(rows)] = inward(rows)
+        if observed is not None:
+            mask = space.seen(rows)
+            observed[start : start + len(rows)] = True if mask is None else mask
+            some |= mask is not None
+        if progress is not None:
+            progress("laying out", start + len(rows), len(whole))
+
+    once([whole], look)
+    return some
+
+
 def _settings(whole: np.ndarray, space: Space, grey: bool) -> Mapping[str, Any]:
     """Return what the values of an array in the cache depend on."""
     inner = {"offset", "scale"}
@@ -104,7 +114,7 @@ def fixed(rows: Rows) -> Rows:
     if not rows.dynamic or lies is None:
         return rows.fixed()
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Path) -> Json:
         values = cache.create_array(folder / "values.npy", np.uint8, (len(rows), *rows.space.shape))
         rows.fixed(values)
         values.flush()

@@ -4,7 +4,7 @@ training.
 Statistics (means, scales, frequencies) come from the training split. The values that a cell can
 have (levels, categories) come from all splits. Arrays are read in pieces and laid out in memory, or
 in memory-mapped files in the cache if they are large, so that data larger than memory can be used.
-What differs between arrays, tables, texts, sparse counts and streams is in `data.layouts`.
+What differs between arrays, tables, texts, sparse counts and streams is in `data.containers`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 from vaestro.data import matching, tables
 from vaestro.data.arrays import binarised_note
 from vaestro.data.conditions import conditioned
+from vaestro.data.containers import Container, Laid, container_of, own_values
 from vaestro.data.images import Progress
 from vaestro.data.laying import fixed
-from vaestro.data.layouts import Laid, Layout, layout_of, own_values
 from vaestro.data.matching import Origin
 from vaestro.data.named import NAMED
 from vaestro.data.opening import Opened, fitting, opened, resolved
 from vaestro.data.passes import Part
+from vaestro.data.raw import Options
 from vaestro.data.readers import as_source, parse_source, read
 from vaestro.data.sets import Data, Rows
 from vaestro.data.splitting import SPLITS, split
@@ -72,13 +73,13 @@ def load(
         found = replace(found, options={"binarise": "dynamic", **found.options})
     parts, notes = split(found)
     parts, given, given_notes = conditioned(parts, condition, found.name)
-    made = found.layout.infer(parts, found.options, found.name, progress)
+    made = found.container.infer(parts, found.options, found.name, progress)
     binarise, trusted = found.options.get("binarise", "none"), found.name in NAMED
     rows = _rows(made.parts, made.space, binarise, given, progress, checked=True, codes=made.codes)
     shared = made.shared
     if shared is None:
-        shared = found.layout.shared(made.parts, rows, trusted)
-    found.layout.keep(made, shared, resolved(found.name))
+        shared = found.container.shared(made.parts, rows, trusted)
+    found.container.keep(made, shared, resolved(found.name))
     notes = [*found.raw.notes, *notes, *made.notes, *given_notes, *shared]
     return _data(found, rows, made.space, made.options, notes, given, shared)
 
@@ -87,7 +88,7 @@ def _data(
     found: Opened,
     rows: Mapping[str, Rows],
     space: Space,
-    options: Mapping[str, Any],
+    options: Options,
     notes: Sequence[str],
     given: Space | None,
     shared: Sequence[str],
@@ -112,7 +113,7 @@ def _load_into(
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
     found = opened(fitting(source, space), progress, origin.columns, every=True)
-    name, layout, options = found.name, found.layout, found.options
+    name, container, options = found.name, found.container, found.options
     binarise = found.binarise(space)
     parts, notes = split(found)
     if binarise != "none":
@@ -126,15 +127,15 @@ def _load_into(
         raise ValueError(
             f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
         ) from error
-    parts, options, said = layout.settle(parts, options, name, progress)
+    parts, options, said = container.settle(parts, options, name, progress)
     notes += said
     parts = matching.matched(parts, space, options)
     try:
-        codes = layout.codes(parts, space, options)
+        codes = container.codes(parts, space, options)
         rows = _rows(parts, space, binarise, origin.given, progress, codes=codes)
     except ValueError as error:
-        raise layout.advise(error, origin.run, space, name) from error
-    shared = layout.shared(parts, rows, name in NAMED)
+        raise container.advise(error, origin.run, space, name) from error
+    shared = container.shared(parts, rows, name in NAMED)
     notes = [*found.raw.notes, *notes, *origin.notes(parts, rows), *shared]
     return _data(found, rows, space, options, notes, origin.given, shared)
 
@@ -186,7 +187,7 @@ def load_with_own(
     """Return what `load_rows` returns, and the same rows in the user's layout: an array (N,
     *outside) or a Frame; None for texts, sparse counts and streams."""
     rows, parts = _as_rows(source, space, split, given, conditions, None)
-    fillable = all(layout_of(part.whole).fillable for part in parts.values())
+    fillable = all(container_of(part.whole).fillable for part in parts.values())
     return rows, own_values(parts) if fillable else None
 
 
@@ -209,10 +210,10 @@ def _as_rows(
     before = [part.whole.shape for part in chosen.values()]
     chosen = matching.matched(chosen, space, found.options)
     if any(a[1:] != b.whole.shape[1:] for a, b in zip(before, chosen.values(), strict=True)):
-        notes += found.layout.fitted_note(space)
-    codes = found.layout.codes(chosen, space, found.options)
+        notes += found.container.fitted_note(space)
+    codes = found.container.codes(chosen, space, found.options)
     laid = _rows(chosen, space, found.binarise(space), given, progress, codes=codes)
-    rows = _joined([r.fixed() for r in laid.values()], found.layout)
+    rows = _joined([r.fixed() for r in laid.values()], found.container)
     return replace(rows, name=name, notes=tuple(dict.fromkeys(notes))), chosen
 
 
@@ -234,7 +235,7 @@ def _chosen(found: Opened, name: str | None) -> tuple[dict[str, Part], str]:
     return chosen, name
 
 
-def _joined(made: Sequence[Rows], layout: Layout) -> Rows:
+def _joined(made: Sequence[Rows], container: Container) -> Rows:
     """Return the rows of several splits one below the other."""
     first = made[0]
     if len(made) == 1:
@@ -248,7 +249,7 @@ def _joined(made: Sequence[Rows], layout: Layout) -> Rows:
     given = [r.given for r in made if r.given is not None]
     return replace(
         first,
-        values=layout.joined(made),
+        values=container.joined(made),
         index=None,
         channels_last=False,
         attributes={k: np.concatenate([r.attributes[k] for r in made]) for k in first.attributes},
@@ -267,12 +268,12 @@ def completed(source: Any, filled: Frame, name: str) -> Frame:
         name: train, valid, test or all, as `Rows.name` says.
     """
     found = _own_table(source, filled)
-    if not all(found.layout.columns(whole) for whole in found.raw.splits.values()):
+    if not all(found.container.columns(whole) for whole in found.raw.splits.values()):
         return filled
     cut = "all" in found.raw.splits and name != "all"
     parts = split(found)[0] if cut else found.parts
     frame = own_values({s: p for s, p in parts.items() if name in (s, "all")})
-    return found.layout.merged(frame, filled) if len(frame) == len(filled) else filled
+    return found.container.merged(frame, filled) if len(frame) == len(filled) else filled
 
 
 def _own_table(source: Any, filled: Frame) -> Opened:
@@ -286,7 +287,7 @@ def _own_table(source: Any, filled: Frame) -> Opened:
         raw = tables.read_table(Path(name), of_split, text=text)
     else:
         raw = read(name, options)
-    return Opened(name, options, raw, layout_of(next(iter(raw.splits.values()))))
+    return Opened(name, options, raw, container_of(next(iter(raw.splits.values()))))
 
 
 # -- laying it out ---------------------------------------------------------------------------------
@@ -317,7 +318,7 @@ def _rows(
     rows = {}
     for name, part in parts.items():
         if id(part.whole) not in made:
-            made[id(part.whole)] = layout_of(part.whole).lay_out(
+            made[id(part.whole)] = container_of(part.whole).lay_out(
                 part.whole, space, binarise != "none", progress, checked
             )
         laid = made[id(part.whole)]

@@ -16,9 +16,10 @@ from typing import Any, final
 import numpy as np
 
 from vaestro.data import choosing
+from vaestro.data.containers import container_of
 from vaestro.data.kinds import KINDS
-from vaestro.data.layouts import layout_of
 from vaestro.data.passes import Part, Whole
+from vaestro.data.raw import Options
 from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.frames import Frame
@@ -33,7 +34,7 @@ REPEATED = 0.01
 SHOWN = 3  # columns named in a note
 
 
-def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any]) -> dict[str, Part]:
+def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[str, Part]:
     """Return parts of a source as a space needs them: shorter series are padded, and named columns
     of a sparse matrix put in order.
 
@@ -42,14 +43,14 @@ def matched(parts: Mapping[str, Part], space: Space, options: Mapping[str, Any])
     """
     made: dict[int, Whole] = {}  # splits that are rows of one array stay rows of one
     for part in parts.values():
-        layout = layout_of(part.whole)
-        if not layout.accepts(space):
+        container = container_of(part.whole)
+        if not container.accepts(space):
             raise ValueError(
                 f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; "
-                f"got {layout.numbers}"
+                f"got {container.numbers}"
             )
         if id(part.whole) not in made:
-            made[id(part.whole)] = layout.fit(part.whole, space, options)
+            made[id(part.whole)] = container.fit(part.whole, space, options)
     return {name: replace(part, whole=made[id(part.whole)]) for name, part in parts.items()}
 
 
@@ -93,7 +94,7 @@ class Origin:
             )
         return own
 
-    def check(self, parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> None:
+    def check(self, parts: Mapping[str, Part], options: Options, name: str) -> None:
         """Check columns and options of a source before any value is looked at.
 
         Raises:
@@ -102,7 +103,7 @@ class Origin:
         """
         conditions = [] if self.given is None else list(self.given.names)
         for part in parts.values():
-            columns = layout_of(part.whole).columns(part.whole)
+            columns = container_of(part.whole).columns(part.whole)
             if absent := [n for n in conditions if n not in columns and n not in part.attributes]:
                 raise ValueError(
                     f"expected the condition {absent[0]!r} of {self.run} in {name}; got no such "
@@ -114,7 +115,7 @@ class Origin:
         if not self.space.columns:
             self._check_options(options, name)
 
-    def _check_columns(self, names: Sequence[str], options: Mapping[str, Any], where: str) -> None:
+    def _check_columns(self, names: Sequence[str], options: Options, where: str) -> None:
         lacking, other = (
             [n for n in a if n not in b]
             for a, b in ((self.space.names, names), (names, self.space.names))
@@ -142,9 +143,7 @@ class Origin:
                 f"{'it' if len(other) == 1 else 'them'} out{hint}"
             )
 
-    def _check_kinds(
-        self, columns: Collection[str], options: Mapping[str, Any], where: str
-    ) -> None:
+    def _check_kinds(self, columns: Collection[str], options: Options, where: str) -> None:
         kinds = {c.name: c.kind for c in self.space.columns if len(c.values) != 1}
         for key, kind in KINDS.items():
             for name in choosing.named(options, key, columns, where) if key in options else ():
@@ -154,7 +153,7 @@ class Origin:
                         f"{key}= (leave {key}={name} out)"
                     )
 
-    def _check_options(self, options: Mapping[str, Any], where: str) -> None:
+    def _check_options(self, options: Options, where: str) -> None:
         space, grey = self.space, options.get("binarise", "none") != "none"
         own: dict[str, Any] = {"kind": "levels" if grey else str(space.kind)}
         if not grey:
@@ -176,7 +175,7 @@ class Origin:
     def left_out(self, parts: Mapping[str, Part]) -> list[str]:
         """Say which named columns of a matrix of counts the run does not have."""
         whole = parts["train"].whole
-        names = layout_of(whole).cell_names(whole)
+        names = container_of(whole).cell_names(whole)
         if not names or not self.space.names:
             return []
         own = set(self.space.names)
@@ -200,14 +199,14 @@ class Origin:
             rows: the same inside.
         """
         train = parts["train"]
-        layout = layout_of(train.whole)
-        notes = [f"read into the space of {self.run}: {layout.taken_over} are those of that run"]
+        container = container_of(train.whole)
+        notes = [f"read into the space of {self.run}: {container.taken_over} are those of that run"]
         if self.given is not None:
             names = ", ".join(self.given.names)
             notes.append(
                 f"conditioned on {names}, as in {self.run}: bounds are of log p(x | {names})"
             )
-        if columns := layout.columns(train.whole):
+        if columns := container.columns(train.whole):
             frame = Frame(columns)
             notes += self._gaps(frame) + self._grids(
                 frame if train.index is None else frame[train.index]

@@ -10,11 +10,11 @@ from typing import Any, final
 import numpy as np
 
 from vaestro.data import shards, tables, texts
+from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
-from vaestro.data.layouts import Layout, layout_of
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import OPTIONS, as_source, parse_source, plain, read
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
@@ -29,13 +29,13 @@ class Opened:
         name: of the source, without its options; "array", "table" or "texts" for data in Python.
         options: of the source.
         raw: the data.
-        layout: of the data.
+        container: of the data.
     """
 
     name: str
-    options: dict[str, Any]
+    options: Options
     raw: Raw
-    layout: Layout
+    container: Container
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -74,26 +74,26 @@ def opened(
     first = next(iter(raw.splits.values()))
     if raw.missing:
         options = {"missing": "nan", **options}
-    layout = layout_of(first)
-    unfit, what = layout.check_options(options, first, name, has_images(name))
+    container = container_of(first)
+    unfit, what = container.check_options(options, first, name, has_images(name))
     if unfit:
         raise ValueError(
             f"expected options for {what} in {name}; got {unfit[0]}= ({OPTIONS[unfit[0]]})"
         )
-    return Opened(name, options, raw, layout)
+    return Opened(name, options, raw, container)
 
 
 def _in_python(source: Any) -> Opened | None:
     """Return data in Python as a source without options; None for a name or path."""
     if (found := texts.as_texts(source)) is not None:
-        return Opened("texts", {}, Raw({"all": found}), layout_of(found))
+        return Opened("texts", {}, Raw({"all": found}), container_of(found))
     if isinstance(source, np.ndarray):
         array = plain(source, Path("the array"))
-        return Opened("array", {}, Raw({"all": array}), layout_of(array))
+        return Opened("array", {}, Raw({"all": array}), container_of(array))
     if isinstance(source, (str, Path)):
         return None
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
-    return Opened("table", {}, Raw({"all": frame}), layout_of(frame))
+    return Opened("table", {}, Raw({"all": frame}), container_of(frame))
 
 
 def fitting(source: Any, space: Space) -> Any:

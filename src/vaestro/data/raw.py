@@ -8,6 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
+Options = Mapping[str, Any]  # of a source; `parse_source` has checked names and types
+Json = dict[str, Any]  # as json reads and writes it
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -16,7 +19,7 @@ class Raw:
 
     Args:
         splits: arrays (N, ...), possibly memory-mapped and read-only, tables, texts, sparse counts
-            or streams, by the name of the split. All splits are of one layout (`data.layouts`).
+            or streams, by the name of the split. All are of one type (`data.containers`).
         attributes: for each split, other values of each row, by name, each (N,).
         notes: decisions of the reader, a line each.
         missing: whether NaN means that a cell does not exist, such as after the end of a series.

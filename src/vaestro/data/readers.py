@@ -11,7 +11,7 @@ import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,18 @@ import numpy as np
 from vaestro.data import images, indexing, shards, sparse, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Options, Raw
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import Column
+from vaestro.spaces import COLUMN_ORDER, Column
 from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 IMAGE = ("size", "crop", "channels", "strict")
-TABLE = ("ignore", "split", "real", "count", "category", "binary", "categories")
+TABLE = ("ignore", "split", *COLUMN_ORDER, "categories")
 SHARDS = ("streaming", "buffer")
 TEXT = ("text", "tokens", "vocabulary", "length")
 OPTIONS = {
@@ -54,10 +54,7 @@ OPTIONS = {
     "n": "a number of rows",
     "ignore": "columns joined by +",
     "split": "a column",
-    "real": "columns joined by +",
-    "count": "columns joined by +",
-    "category": "columns joined by +",
-    "binary": "columns joined by +",
+    **{str(kind): "columns joined by +" for kind in COLUMN_ORDER},
     "categories": "a number",
     "text": "a column",
     "tokens": "bytes, characters, words or bpe",
@@ -65,7 +62,7 @@ OPTIONS = {
     "length": "a number of tokens",
 }
 WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
-NAMES = ("array", "ignore", "split", "real", "count", "category", "binary", "text")
+NAMES = ("array", "ignore", "split", *COLUMN_ORDER, "text")
 NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
@@ -101,7 +98,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def as_source(name: str, options: Mapping[str, Any]) -> str:
+def as_source(name: str, options: Options) -> str:
     """Return a name and its options as one source, as `parse_source` reads it."""
     return str(Spec(name, dict(options)))
 
@@ -119,7 +116,7 @@ def is_images(name: str) -> bool:
 
 def read(
     name: str,
-    options: Mapping[str, Any],
+    options: Options,
     progress: Progress | None = None,
     columns: Sequence[Column] | None = None,
     *,
@@ -138,17 +135,7 @@ def read(
         ValueError: there is no such thing, or it cannot be read as data.
     """
     if name in NAMED:
-        known = options_of(NAMED[name])
-        reader = ("valid", "test", "seed", "kind", "binarise", "standardise", "levels")
-        unfit = [k for k in options if k not in known and k not in reader]
-        if unfit:
-            raise ValueError(
-                f"expected an option of {name}: {nearest(unfit[0], [*known, *reader])}; got "
-                f"{unfit[0]!r}"
-            )
-        return NAMED[name](
-            **{k: checked(f"{name}:{k}", v, known[k][0]) for k, v in options.items() if k in known}
-        )
+        return _named(name, options)
     if name.startswith("hf:"):
         from vaestro.data import hub
 
@@ -168,35 +155,68 @@ def read(
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
-    if path.suffix.lower() == ".h5ad":
+    if path.suffix.lower() in (*TABLES, ".h5ad", ".txt"):
+        return _by_suffix(path, name, options, progress, columns, every=every)
+    return _array_file(path, options)
+
+
+def _named(name: str, options: Options) -> Raw:
+    """Read a named data set."""
+    known = options_of(NAMED[name])
+    reader = ("valid", "test", "seed", "kind", "binarise", "standardise", "levels")
+    unfit = [k for k in options if k not in known and k not in reader]
+    if unfit:
+        raise ValueError(
+            f"expected an option of {name}: {nearest(unfit[0], [*known, *reader])}; got "
+            f"{unfit[0]!r}"
+        )
+    return NAMED[name](
+        **{k: checked(f"{name}:{k}", v, known[k][0]) for k, v in options.items() if k in known}
+    )
+
+
+def _by_suffix(
+    path: Path,
+    name: str,
+    options: Options,
+    progress: Progress | None,
+    columns: Sequence[Column] | None,
+    *,
+    every: bool,
+) -> Raw:
+    """Read a file whose suffix names its format: a table, texts or AnnData."""
+    suffix = path.suffix.lower()
+    if suffix == ".h5ad":
         return sparse.read_h5ad(path, options)
-    if path.suffix.lower() == ".txt":
+    if suffix == ".txt":
         if "text" in options:
             raise ValueError(
                 f"expected no text= for {path}, whose lines are the texts; got "
                 f"text={options['text']}"
             )
         return texts.read_lines(path)
-    if path.suffix.lower() in TABLES and "text" in options:
+    if "text" in options:
         column = unquoted(options["text"])
         own = {k: v for k, v in options.items() if k not in TEXT}
         return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
-    if path.suffix.lower() == ".parquet" and options.get("series", False):
+    if suffix == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
     if (
-        path.suffix.lower() == ".parquet"
+        suffix == ".parquet"
         and columns is None
         and not any(k in options for k in TABLE)
         and indexing.streamable(path)
     ):
         return read_shards(name, options, progress)
-    if path.suffix.lower() in TABLES:
-        if columns is None:
-            return tables.read_table(path, options)
-        text = [c.name for c in columns if c.dtype == "str"]
-        return tables.read_table(
-            path, options, columns=None if every else [c.name for c in columns], text=text
-        )
+    if columns is None:
+        return tables.read_table(path, options)
+    text = [c.name for c in columns if c.dtype == "str"]
+    needed = None if every else [c.name for c in columns]
+    return tables.read_table(path, options, columns=needed, text=text)
+
+
+def _array_file(path: Path, options: Options) -> Raw:
+    """Read a file whose first bytes name its format: .npy, .npz or IDX."""
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -224,7 +244,7 @@ def read(
     )
 
 
-def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) -> Raw:
+def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
     """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
     if options.get("series", False) and not shards.remote(name):
         files = shards.listed(name)
@@ -273,7 +293,7 @@ def _shards(name: str, options: Mapping[str, Any], progress: Progress | None) ->
     return raw if text is None else texts.of_column(raw, text, name)
 
 
-def _series(files: Sequence[str], name: str, options: Mapping[str, Any]) -> Raw:
+def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     """Read Parquet with one series a row, by split if the names of several say so."""
     splits = shards.by_split(files, name)
     read = {s: indexing.read_series(held, options, name) for s, held in splits.items()}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from vaestro.data.passes import expect
+from vaestro.data.raw import Json
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Space
@@ -295,7 +296,7 @@ class Rows:
             digest.update(np.ascontiguousarray(self.given).data)
         return digest.hexdigest()
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """Return the number of rows, and a hash of as many as are read in about a second."""
         if self.stream is not None:
             digest = hashlib.sha256(self.stream.fingerprint().encode())

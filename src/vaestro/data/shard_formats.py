@@ -19,6 +19,7 @@ import numpy as np
 
 from vaestro.data import arrow, cache, images, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
+from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
 from vaestro.text import one_line
 
@@ -59,7 +60,7 @@ class Index:
     notes: tuple[str, ...]
     damaged: tuple[str, ...]
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def save(self, folder: Path) -> Json:
         """Write the arrays into a folder, and return the rest as JSON takes it."""
         for name in ("file", "place", "sizes", "spans"):
             np.save(folder / f"{name}.npy", getattr(self, name))
@@ -71,7 +72,7 @@ class Index:
         return {**words, "attributes": list(self.attributes)}
 
     @classmethod
-    def restore(cls, folder: Path, meta: Mapping[str, Any]) -> Index:
+    def restore(cls, folder: Path, meta: Json) -> Index:
         """Return what `save` wrote."""
         arrays = {
             name: np.asarray(cache.open_array(folder / f"{name}.npy"))
@@ -81,9 +82,16 @@ class Index:
             name: np.asarray(cache.open_array(folder / f"attribute{i}.npy"))
             for i, name in enumerate(meta["attributes"])
         }
-        words = {k: tuple(meta[k]) for k in ("files", "stamps", "notes", "damaged")}
-        splits = {s: (a, b) for s, (a, b) in meta["splits"].items()}
-        return cls(field=meta["field"], splits=splits, attributes=attributes, **words, **arrays)  # type: ignore[arg-type]
+        return cls(
+            files=tuple(meta["files"]),
+            stamps=tuple(meta["stamps"]),
+            field=meta["field"],
+            splits={s: (a, b) for s, (a, b) in meta["splits"].items()},
+            attributes=attributes,
+            notes=tuple(meta["notes"]),
+            damaged=tuple(meta["damaged"]),
+            **arrays,
+        )
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
@@ -260,7 +268,7 @@ def _members(
                 return
             if info is None:
                 break
-            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+            vars(archive)["members"] = []  # an archive keeps all that it has read
             end = info.offset_data + -(-info.size // 512) * 512
             if info.offset_data + info.size > size:
                 damage.append("it is cut short, and the rest of it is left out")
@@ -276,7 +284,7 @@ def _members(
             opened.close()
 
 
-def _told(fields: Mapping[str, bytes]) -> dict[str, Any]:
+def _told(fields: Mapping[str, bytes]) -> Json:
     """Return what the small files beside a row say of it: its class, and single values of JSON."""
     found: dict[str, Any] = {}
     for field, content in fields.items():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vaestro.data import cache, images, shards
-from vaestro.data.decoders import decoder_of
+from vaestro.data.decoders import Decoder, decoder_of
+from vaestro.data.images import Progress
 from vaestro.data.indexing import indexed
 from vaestro.data.passes import Part
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_formats import kind_of
 from vaestro.data.streams import Source, Stream
 
@@ -24,8 +25,8 @@ HELD_BYTES = 2**31  # of held-out data, up to which they are decoded once
 
 def read_shards(
     name: str,
-    options: Mapping[str, Any],
-    progress: images.Progress | None = None,
+    options: Options,
+    progress: Progress | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> Raw:
     """Read shards: streams by split, or arrays that were decoded once where `streaming=false` asks
@@ -47,21 +48,7 @@ def read_shards(
     reader = kind_of(index.files[0])(index.field)
     decoder = decoder_of(index, reader, kind, options, name)
     if kind == "arrays":
-        own = {
-            "size": decoder.shape[:2],
-            "channels": "grey" if len(decoder.shape) == 2 else "colour",
-        }
-        asked = images.target_of(options)
-        unfit = [
-            k
-            for k in ("size", "crop", "channels")
-            if k in options and (k == "crop" or getattr(asked, k) != own[k])
-        ]
-        if unfit:
-            raise ValueError(
-                f"expected no {unfit[0]}= for arrays in {name}, which stay as they are; got "
-                f"{unfit[0]}={options[unfit[0]]}"
-            )
+        _check_arrays(decoder, options, name)
     source = Source(index, reader, decoder, bool(options.get("strict", False)))
     size = max(1, int(np.prod(decoder.shape)) * decoder.dtype.itemsize)
     buffer = options.get("buffer", max(1, min(BUFFER_ROWS, BUFFER_BYTES // size)))
@@ -90,18 +77,34 @@ def read_shards(
     return _packed(streams, attributes, notes, options, name, progress)
 
 
+def _check_arrays(decoder: Decoder, options: Options, name: str) -> None:
+    """Raise ValueError if an option would change arrays, which stay as they are."""
+    asked, colour = images.target_of(options), len(decoder.shape) != 2
+    unfit = {
+        "size": asked.size != decoder.shape[:2],
+        "crop": True,
+        "channels": asked.channels != ("colour" if colour else "grey"),
+    }
+    for key, wrong in unfit.items():
+        if key in options and wrong:
+            raise ValueError(
+                f"expected no {key}= for arrays in {name}, which stay as they are; got "
+                f"{key}={options[key]}"
+            )
+
+
 def _packed(
     streams: Mapping[str, Stream],
     attributes: Mapping[str, Mapping[str, np.ndarray]],
     notes: list[str],
-    options: Mapping[str, Any],
+    options: Options,
     name: str,
-    progress: images.Progress | None,
+    progress: Progress | None,
 ) -> Raw:
     """Decode all rows into the cache; those that cannot be read are left out."""
     source = next(iter(streams.values())).source
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Path) -> Json:
         done, total = 0, sum(map(len, streams.values()))
         for i, (split, stream) in enumerate(streams.items()):
             array = cache.create_array(folder / f"part{i}.npy", stream.dtype, stream.shape)
@@ -129,7 +132,7 @@ def _packed(
     return Raw(arrays, known, (*notes, *meta["unread"]))
 
 
-def _settings(streams: Mapping[str, Stream], options: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
     """Return what the decoded rows depend on."""
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
@@ -147,10 +150,7 @@ def _settings(streams: Mapping[str, Stream], options: Mapping[str, Any]) -> dict
 
 
 def settled(
-    parts: Mapping[str, Part],
-    options: Mapping[str, Any],
-    name: str,
-    progress: images.Progress | None,
+    parts: Mapping[str, Part], options: Options, name: str, progress: Progress | None
 ) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
     """Decode once what is looked at again and again: the held-out data, and some rows of which is
     inferred what all are.
@@ -173,28 +173,10 @@ def settled(
     once = {
         s: p for s, p in parts.items() if s != "train" and len(p) * train.row_bytes <= HELD_BYTES
     }
-
-    def make(folder: Path) -> dict[str, Any]:
-        done, total = 0, len(some) + sum(map(len, once.values()))
-        wanted = {
-            s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()
-        }
-        for split, (stream, rows) in {"train": (train, some), **wanted}.items():
-            array = cache.create_array(
-                folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:])
-            )
-            for start in range(0, len(rows), 4096):
-                array[start : start + 4096] = stream[rows[start : start + 4096]]
-                done += len(rows[start : start + 4096])
-                if progress is not None:
-                    progress("decoding what is held out", done, total)
-            array.flush()
-            kept = stream.readable(rows)
-            left[split] = int((~kept).sum())
-            np.save(folder / f"kept-{split}.npy", np.flatnonzero(kept))
-        return {"left": left}
-
-    left: dict[str, int] = {}
+    wanted = {
+        s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()
+    }
+    make = partial(_decode, {"train": (train, some), **wanted}, progress)
     settings = _settings({s: p.whole for s, p in parts.items()}, options)
     folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
 
@@ -203,21 +185,38 @@ def settled(
         return array[np.load(folder / f"kept-{split}.npy")] if meta["left"][split] else array
 
     made, notes = dict(parts), []
-    for split, part in parts.items():
-        if split in once:
-            kept = np.load(folder / f"kept-{split}.npy")
-            given = None if part.given is None else part.given[kept]
-            made[split] = Part(
-                held(split), None, {n: v[kept] for n, v in part.attributes.items()}, given
-            )
-            if meta["left"][split]:
-                notes.append(
-                    f"{meta['left'][split]:,} of {len(part):,} {split} rows left out, which "
-                    f"cannot be read"
-                )
+    for split, part in once.items():
+        kept, left = np.load(folder / f"kept-{split}.npy"), meta["left"][split]
+        given = None if part.given is None else part.given[kept]
+        attributes = {n: v[kept] for n, v in part.attributes.items()}
+        made[split] = Part(held(split), None, attributes, given)
+        if left:
+            notes.append(f"{left:,} of {len(part):,} {split} rows left out, which cannot be read")
     looked = {s: p for s, p in made.items() if s in once} | {"train": Part(held("train"))}
     notes.append(
         f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} "
         f"training rows"
     )
     return made, looked, notes
+
+
+def _decode(
+    wanted: Mapping[str, tuple[Stream, np.ndarray]], progress: Progress | None, folder: Path
+) -> Json:
+    """Decode rows of streams into files, and return how many could not be read, by split."""
+    done, total = 0, sum(len(rows) for _, rows in wanted.values())
+    left: dict[str, int] = {}
+    for split, (stream, rows) in wanted.items():
+        array = cache.create_array(
+            folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:])
+        )
+        for start in range(0, len(rows), 4096):
+            array[start : start + 4096] = stream[rows[start : start + 4096]]
+            done += len(rows[start : start + 4096])
+            if progress is not None:
+                progress("decoding what is held out", done, total)
+        array.flush()
+        kept = stream.readable(rows)
+        left[split] = int((~kept).sum())
+        np.save(folder / f"kept-{split}.npy", np.flatnonzero(kept))
+    return {"left": left}

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Options, Raw
 from vaestro.data.writers import writing
 from vaestro.spaces import LARGEST_COUNT
 
@@ -247,7 +247,7 @@ def _h5py() -> Any:
     return h5py
 
 
-def read_h5ad(path: Path, options: Mapping[str, Any]) -> Raw:
+def read_h5ad(path: Path, options: Options) -> Raw:
     """Read counts of an .h5ad file (AnnData): X, or the layer that `array=` names, with the columns
     of obs as attributes.
 

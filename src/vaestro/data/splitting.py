@@ -23,7 +23,7 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     if not missing:
         return {s: parts[s] for s in SPLITS}, []
     whole = parts.pop("all" if "all" in parts else "train")
-    n, most = len(whole), opened.layout.most_held_out
+    n, most = len(whole), opened.container.most_held_out
     usual = min(n if most is None else most, max(1, round(0.05 * n)))
     sizes: dict[str, int] = {s: options.get(s, usual) for s in ("valid", "test") if s in missing}
     if n >= 10 and n - sum(sizes.values()) < 1:
@@ -37,7 +37,7 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
             f"{name}"
         )
     seed = options.get("seed", 0)
-    parts |= opened.layout.divide(whole, sizes, seed)
+    parts |= opened.container.divide(whole, sizes, seed)
     return {s: parts[s] for s in SPLITS}, [f"split by seed {seed}"]
 
 

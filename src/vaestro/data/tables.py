@@ -19,7 +19,7 @@ from vaestro.data.arrow import arrow, from_arrow, masked
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.csv_tables import read_csv
 from vaestro.data.json_tables import dated, read_json
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Options, Raw
 from vaestro.frames import Frame
 from vaestro.text import nearest, one_line, unquoted
 
@@ -43,7 +43,7 @@ CHUNK = 65536  # rows
 
 def read_table(
     path: Path,
-    options: Mapping[str, Any],
+    options: Options,
     *,
     columns: Collection[str] | None = None,
     text: Collection[str] = (),

@@ -11,7 +11,7 @@ import numpy as np
 
 from vaestro.data import cache, duplicates
 from vaestro.data.passes import Part, distinct
-from vaestro.data.raw import Raw
+from vaestro.data.raw import Json, Options, Raw
 from vaestro.frames import Frame
 from vaestro.spaces import Space, TokensSpace, restored_space
 from vaestro.tokens import Ragged, Texts, Tokeniser
@@ -110,13 +110,13 @@ class Found(NamedTuple):
     whole, in their order."""
 
     space: Space
-    options: dict[str, Any]
+    options: Options
     notes: list[str]
     shared: list[str]
     codes: list[Ragged]
 
 
-def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Found:
+def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
     """Train a tokeniser on the training split, and cut all texts; of large files what was found
     before.
 
@@ -129,7 +129,7 @@ def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -
         return _infer(parts, options, name)
     made: list[Found] = []
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Path) -> Json:
         found = _infer(parts, options, name)
         made.append(found)
         for i, codes in enumerate(found.codes):
@@ -160,7 +160,7 @@ def inferred(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -
         return inferred(parts, options, name)
 
 
-def _infer(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> Found:
+def _infer(parts: Mapping[str, Part], options: Options, name: str) -> Found:
     method, wholes, train = options.get("tokens", DEFAULT), distinct(parts.values()), parts["train"]
     texts = train.whole if train.index is None else train.whole[train.index]
     tokeniser = Tokeniser.trained(method, texts, options.get("vocabulary"))

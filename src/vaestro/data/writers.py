@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with writing(path) as part:
         if suffix == ".npz":
             with part.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                # mypy takes the arrays for flags of savez_compressed
+                save: Callable[..., None] = np.savez_compressed
+                save(file, **arrays)
         elif suffix == ".npy":
             with part.open("wb") as file:
                 np.save(file, next(iter(arrays.values())), allow_pickle=False)
@@ -80,9 +82,9 @@ def write_data(
     Raises:
         ValueError: the format cannot hold such data.
     """
-    from vaestro.data.layouts import layout_of  # imports torch
+    from vaestro.data.containers import container_of  # imports torch
 
-    layout_of(data).write(path, data, places)
+    container_of(data).write(path, data, places)
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaestro.densities.continuous import LocationScale, Normal, gumbel_noise
 from vaestro.densities.core import LOG_2PI, Density, full_precision, sum_cells, uniform
 from vaestro.densities.moments import IndependentUnits, LatentDensity
-from vaestro.densities.values import LocationScale, Normal, gumbel_noise
 
 BLOCK = 2**20  # numbers at once, which stay in the cache
 

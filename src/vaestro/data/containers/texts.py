@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from vaestro.data import duplicates, tables, texts
+from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
-from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.passes import Part, distinct
+from vaestro.data.raw import Options
 from vaestro.data.readers import SHARDS, TEXT
 from vaestro.data.writers import write_arrays, writing
 from vaestro.frames import Frame
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @final
-class TextRows(Layout[Texts]):
+class TextRows(Container[Texts]):
     """Handle texts."""
 
     type = Texts
@@ -31,7 +32,7 @@ class TextRows(Layout[Texts]):
     taken_over = "tokens and length"
 
     def check_options(
-        self, options: dict[str, Any], whole: Texts, name: str, folder: bool
+        self, options: Options, whole: Texts, name: str, folder: bool
     ) -> tuple[list[str], str]:
         of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
         known = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
@@ -44,11 +45,7 @@ class TextRows(Layout[Texts]):
         return Texts(np.concatenate([whole.lines for whole in wholes]))
 
     def infer(
-        self,
-        parts: dict[str, Part[Texts]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
+        self, parts: dict[str, Part[Texts]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         found = texts.inferred(parts, options, name)
         wholes = map(id, distinct(parts.values()))
@@ -64,11 +61,11 @@ class TextRows(Layout[Texts]):
     def accepts(self, space: Space) -> bool:
         return space.tokeniser is not None
 
-    def fit(self, whole: Texts, space: Space, options: Mapping[str, Any]) -> Texts:
+    def fit(self, whole: Texts, space: Space, options: Options) -> Texts:
         return whole
 
     def codes(
-        self, parts: Mapping[str, Part[Texts]], space: Space, options: Mapping[str, Any]
+        self, parts: Mapping[str, Part[Texts]], space: Space, options: Options
     ) -> Mapping[int, Ragged]:
         if space.tokeniser is None or "length" not in options:  # else longer texts are refused
             return {}

@@ -1,9 +1,10 @@
-"""The interface between data of one layout and everything that reads them.
+"""The interface between a container of data (an array, a table, texts, sparse counts, a stream) and
+the code that reads, infers and lays out data.
 
 Opening, splitting, conditioning, inference, matching and laying out are the same code for all
-layouts. What differs is a method of `Layout`: how rows are selected and joined, which options
-apply, how the space is inferred, and how values are laid out for training. A new layout is one
-final class and one row in `LAYOUTS`.
+containers. What differs is a method of `Container`: how rows are selected and joined, which options
+apply, how the space is inferred, and how values are laid out for training. A new container is one
+final class and one row in `CONTAINERS`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vaestro.data import duplicates, shards
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, W
+from vaestro.data.raw import Options
 from vaestro.data.readers import IMAGE, SHARDS, TABLE, TEXT, is_images
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
@@ -46,7 +48,7 @@ class Inference:
 
     parts: dict[str, Part]
     space: Space
-    options: dict[str, Any]
+    options: Options
     notes: list[str]
     shared: list[str] | None = None
     codes: Mapping[int, Ragged] = field(default_factory=dict)
@@ -62,13 +64,13 @@ class Laid(NamedTuple):
     channels_last: bool = False
 
 
-class Layout(ABC, Generic[W]):
-    """Handle data of one layout; `W` is the type of all rows of a split in the user's units.
+class Container(ABC, Generic[W]):
+    """Handle data of one type of container, `W`, which holds rows in the user's units.
 
     The defaults are those of numbers (N, ...).
     """
 
-    type: ClassVar[type[Any]]  # what a reader returns for this layout
+    type: ClassVar[type[Any]]  # what a reader returns for this container
     name = "arrays"  # in messages about options
     numbers = "numbers"  # in messages about data that do not fit a run
     taken_over = "offsets, scales and levels"  # from a run whose space data are read into
@@ -78,7 +80,7 @@ class Layout(ABC, Generic[W]):
     # -- opening -----------------------------------------------------------------------------------
 
     def check_options(
-        self, options: dict[str, Any], whole: W, name: str, folder: bool
+        self, options: Options, whole: W, name: str, folder: bool
     ) -> tuple[list[str], str]:
         """Return the options that do not apply, and what the data are called in the message.
 
@@ -89,7 +91,7 @@ class Layout(ABC, Generic[W]):
             folder: whether the source may hold images, which are resized.
 
         Raises:
-            ValueError: the layout cannot have an option.
+            ValueError: the container cannot have an option.
         """
         unfit = [k for k in options if k in TABLE] + [k for k in options if k in TEXT]
         if not folder and name not in NAMED:
@@ -98,12 +100,12 @@ class Layout(ABC, Generic[W]):
             unfit = [k for k in unfit if k != "ignore"]
         return unfit + self.sharding(options, name), "images" if folder else self.name
 
-    def sharding(self, options: Mapping[str, Any], name: str) -> list[str]:
+    def sharding(self, options: Options, name: str) -> list[str]:
         """Return the options of shards if the source has no shards."""
         sharded = name.startswith("hf:") or shards.is_shards(name)
         return [] if sharded else [k for k in options if k in SHARDS]
 
-    def resized(self, key: str, options: Mapping[str, Any], whole: W) -> bool:
+    def resized(self, key: str, options: Options, whole: W) -> bool:
         """Return whether an option is the size that the images already have."""
         return False
 
@@ -122,7 +124,7 @@ class Layout(ABC, Generic[W]):
         """Return the rows of several wholes one below the other."""
 
     def columns(self, whole: W) -> Mapping[str, np.ma.MaskedArray]:
-        """Return the columns of a table by name; none for other layouts."""
+        """Return the columns of a table by name; none for other containers."""
         return {}
 
     def without(self, whole: W, names: Sequence[str]) -> W:
@@ -144,12 +146,8 @@ class Layout(ABC, Generic[W]):
         return {split: part.chosen(index) for split, index in chosen.items()}
 
     def settle(
-        self,
-        parts: dict[str, Part[W]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
-    ) -> tuple[dict[str, Part], dict[str, Any], list[str]]:
+        self, parts: dict[str, Part[W]], options: Options, name: str, progress: Progress | None
+    ) -> tuple[dict[str, Part], Options, list[str]]:
         """Return the splits with the held-out rows in memory or in a file, options, and notes."""
         return parts, options, []
 
@@ -157,11 +155,7 @@ class Layout(ABC, Generic[W]):
 
     @abstractmethod
     def infer(
-        self,
-        parts: dict[str, Part[W]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
+        self, parts: dict[str, Part[W]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         """Infer the space of the data.
 
@@ -182,10 +176,10 @@ class Layout(ABC, Generic[W]):
     # -- into a known space ------------------------------------------------------------------------
 
     def accepts(self, space: Space) -> bool:
-        """Return whether data of this layout can be data of a space."""
+        """Return whether data of this container can be data of a space."""
         return not space.columns and space.tokeniser is None
 
-    def fit(self, whole: W, space: Space, options: Mapping[str, Any]) -> W:
+    def fit(self, whole: W, space: Space, options: Options) -> W:
         """Return the data with the cells of a space, which are matched by name where they have one.
 
         Raises:
@@ -204,7 +198,7 @@ class Layout(ABC, Generic[W]):
         return []
 
     def codes(
-        self, parts: Mapping[str, Part[W]], space: Space, options: Mapping[str, Any]
+        self, parts: Mapping[str, Part[W]], space: Space, options: Options
     ) -> Mapping[int, Ragged]:
         """Return tokens that are made before the data are laid out, by the id of the whole."""
         return {}
@@ -260,5 +254,5 @@ class Layout(ABC, Generic[W]):
             places: their row numbers, which an .npz of an array also holds.
 
         Raises:
-            ValueError: the format cannot hold data of this layout.
+            ValueError: the format cannot hold data of this container.
         """

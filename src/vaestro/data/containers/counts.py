@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from vaestro.data.arrays import infer_space
+from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
-from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.passes import Part
+from vaestro.data.raw import Options
 from vaestro.data.sparse import Sparse
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Kind, Space
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Counts(Layout[Sparse]):
+class Counts(Container[Sparse]):
     """Handle sparse counts, whose rows are dense when they are selected."""
 
     type = Sparse
@@ -37,11 +38,7 @@ class Counts(Layout[Sparse]):
         return whole.names
 
     def infer(
-        self,
-        parts: dict[str, Part[Sparse]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
+        self, parts: dict[str, Part[Sparse]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         if options.get("kind", "count") != "count":
             raise ValueError(
@@ -52,7 +49,7 @@ class Counts(Layout[Sparse]):
         space = replace(space, dtype="int32", names=parts["train"].whole.names)
         return Inference(parts, space, options, notes, shared)
 
-    def fit(self, whole: Sparse, space: Space, options: Mapping[str, Any]) -> Sparse:
+    def fit(self, whole: Sparse, space: Space, options: Options) -> Sparse:
         if whole.names and space.names:
             whole = whole.named(space.names)
         return super().fit(whole, space, options)

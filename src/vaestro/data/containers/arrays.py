@@ -6,31 +6,32 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from vaestro.data import cache, images
 from vaestro.data.arrays import Inferred, infer_space
 from vaestro.data.columns import padded
+from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
 from vaestro.data.laying import lay_out
-from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
+from vaestro.data.raw import Options
 from vaestro.data.readers import as_source
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
 
 
 @final
-class Arrays(Layout[np.ndarray]):
+class Arrays(Container[np.ndarray]):
     """Handle arrays of numbers."""
 
     type = np.ndarray
     fillable = True
 
-    def resized(self, key: str, options: Mapping[str, Any], whole: np.ndarray) -> bool:
+    def resized(self, key: str, options: Options, whole: np.ndarray) -> bool:
         return (
             key == "size"
             and whole.ndim in (3, 4)
@@ -46,7 +47,7 @@ class Arrays(Layout[np.ndarray]):
     def infer(
         self,
         parts: dict[str, Part[np.ndarray]],
-        options: dict[str, Any],
+        options: Options,
         name: str,
         progress: Progress | None,
     ) -> Inference:
@@ -63,7 +64,7 @@ class Arrays(Layout[np.ndarray]):
         with suppress(OSError):
             cache.entry(inference.key, found.save, source)
 
-    def fit(self, whole: np.ndarray, space: Space, options: Mapping[str, Any]) -> np.ndarray:
+    def fit(self, whole: np.ndarray, space: Space, options: Options) -> np.ndarray:
         if options.get("series", False) and whole.shape[1] < space.outside[0]:
             whole = padded(whole, space.outside[0])
         return super().fit(whole, space, options)
@@ -92,7 +93,7 @@ class Arrays(Layout[np.ndarray]):
         write_arrays(path, {"x": data} | index)
 
 
-def _key(parts: Mapping[str, Part], options: Mapping[str, Any], name: str) -> str | None:
+def _key(parts: Mapping[str, Part], options: Options, name: str) -> str | None:
     """Return the key under which the inference is kept; None for small arrays, and for arrays that
     are not mapped from files."""
     arrays = distinct(parts.values())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from vaestro.data import kinds, tables
+from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
-from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.merging import merged_column
 from vaestro.data.passes import Part, distinct
+from vaestro.data.raw import Options
 from vaestro.data.readers import IMAGE, TEXT
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
@@ -22,7 +23,7 @@ OF_ARRAYS = ("kind", "binarise", "standardise", "levels", "array", "missing", "s
 
 
 @final
-class Tables(Layout[Frame]):
+class Tables(Container[Frame]):
     """Handle tables."""
 
     type = Frame
@@ -31,7 +32,7 @@ class Tables(Layout[Frame]):
     fillable = True
 
     def check_options(
-        self, options: dict[str, Any], whole: Frame, name: str, folder: bool
+        self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
         unfit = [k for k in options if k in IMAGE] + [k for k in options if k in TEXT]
         unfit += self.sharding(options, name)
@@ -50,11 +51,7 @@ class Tables(Layout[Frame]):
         return whole.without(names)
 
     def infer(
-        self,
-        parts: dict[str, Part[Frame]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
+        self, parts: dict[str, Part[Frame]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         frames = {s: self.rows(p) for s, p in parts.items()}
         columns = set(frames["train"].columns)
@@ -84,7 +81,7 @@ class Tables(Layout[Frame]):
     def accepts(self, space: Space) -> bool:
         return bool(space.columns)
 
-    def fit(self, whole: Frame, space: Space, options: Mapping[str, Any]) -> Frame:
+    def fit(self, whole: Frame, space: Space, options: Options) -> Frame:
         return whole
 
     def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from vaestro.data.arrays import infer_space
+from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.fitting import grey_levels
 from vaestro.data.images import Progress
-from vaestro.data.layouts.base import Inference, Laid, Layout
 from vaestro.data.passes import Part
+from vaestro.data.raw import Options
 from vaestro.data.readers import TABLE, TEXT, is_images
 from vaestro.data.shard_streams import settled
 from vaestro.data.streams import HELD_OUT, Stream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Streams(Layout[Stream]):
+class Streams(Container[Stream]):
     """Handle streams. Their held-out rows become arrays (`settle`)."""
 
     type = Stream
@@ -33,7 +34,7 @@ class Streams(Layout[Stream]):
     most_held_out = HELD_OUT
 
     def check_options(
-        self, options: dict[str, Any], whole: Stream, name: str, folder: bool
+        self, options: Options, whole: Stream, name: str, folder: bool
     ) -> tuple[list[str], str]:
         if "missing" in options:
             raise ValueError(
@@ -60,23 +61,15 @@ class Streams(Layout[Stream]):
         }
 
     def settle(
-        self,
-        parts: dict[str, Part[Stream]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
-    ) -> tuple[dict[str, Part], dict[str, Any], list[str]]:
+        self, parts: dict[str, Part[Stream]], options: Options, name: str, progress: Progress | None
+    ) -> tuple[dict[str, Part], Options, list[str]]:
         options = {"buffer": parts["train"].whole.buffer, **options}
         made, _, notes = settled(parts, options, name, progress)
         # the last note also says what statistics are of
         return made, options, [*notes[:-1], notes[-1].partition(";")[0]]
 
     def infer(
-        self,
-        parts: dict[str, Part[Stream]],
-        options: dict[str, Any],
-        name: str,
-        progress: Progress | None,
+        self, parts: dict[str, Part[Stream]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         options = {"buffer": parts["train"].whole.buffer, **options}
         made, some, said = settled(parts, options, name, progress)
