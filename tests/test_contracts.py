@@ -239,6 +239,7 @@ def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor
             if step.loss is None
             else [*step.loss.flat(), *(t.clone() for t in training.core.state_dict().values())]
         )
+    assert training.compile == how
     return found
 
 

@@ -444,6 +444,52 @@ def test_what_does_not_compile_is_refused_if_asked_for_and_eager_with_auto(
         list(of("on"))
 
 
+@pytest.mark.parametrize("wrong", ["loss", "weights"])
+def test_a_compiled_step_that_computes_other_numbers_is_not_used(
+    binary_data: Data, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setattr("vaestro.loop.compiling.BACKEND", "eager")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+
+    def after(how: str, steps: int) -> tuple[Training, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        model = vs.build(binary_data.space, latent=3, network=NETWORK)
+        training = vs.training(
+            model, vs.Objective(), binary_data, steps=100, batch=32, compile=how, device="cpu"
+        )
+        for step in training:
+            if step.index == 1 and how == "on":
+                spoil(training)
+            if step.index == steps:
+                break
+        return training, parameters(training)
+
+    def spoil(training: Training) -> None:
+        updater = training.updaters[0]
+        right = updater._compiled
+        assert right is not None
+
+        def graph(*tensors: torch.Tensor) -> list[torch.Tensor]:
+            loss, *rest = right(*tensors)
+            if wrong == "weights":
+                with torch.no_grad():
+                    for p in training.parameters:
+                        p.add_(0.01)
+                return [loss, *rest]
+            return [loss + 1, *rest]
+
+        updater._compiled = graph
+
+    first, _ = after("on", 1)
+    assert first.compile == "on"
+    compiled, found = after("on", 4)
+    _, expected = after("off", 4)
+    assert compiled.compile == "off"
+    assert "the compiled step computes other numbers" in caplog.text
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_run_that_does_not_compile_goes_on_without_and_says_so_in_its_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -90,15 +90,20 @@ class Compilation:
         try:
             return _compile(step, inputs)
         except Exception as error:
-            self.on = False
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             if self.automatic:
-                logger.warning("compilation failed, so steps run eagerly (%s)", reason)
+                self.stop(reason)
                 return None
+            self.on = False
             eager()
             raise ValueError(
                 f"expected --compile off for a step that cannot be compiled; got on ({reason})"
             ) from error
+
+    def stop(self, reason: str) -> None:
+        """Run the following steps eagerly, and log one line with the reason."""
+        self.on = False
+        logger.warning("compilation failed, so steps run eagerly (%s)", reason)
 
 
 def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence[Tensor]]:

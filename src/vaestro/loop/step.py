@@ -28,6 +28,9 @@ from vaestro.optimizers import Optimizer
 from vaestro.randomness import derive
 from vaestro.updates import Update
 
+COMPARED = 2  # first steps after the one that compiles that are also taken eagerly and compared
+CLOSE = 0.1  # of the norm of a step: how far the compiled one may end from the eager one
+
 
 @final
 class Sums:
@@ -117,6 +120,9 @@ class Updater:
         self.lr, self.clip = lr, clip
         self.sums = Sums(terms, processes)
         self._compiled: Numbers | None = None
+        # Dropout draws other masks in a graph, so its steps cannot be compared.
+        drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in core.modules())
+        self._compared = COMPARED if drops else 0
 
     @property
     def name(self) -> str:
@@ -137,6 +143,9 @@ class Updater:
         """Make the update at a learning rate, and return the loss of before."""
         if compilation.on and (loss := self._take_compiled(inputs, lr, compilation)) is not None:
             return loss
+        return self._take_eagerly(inputs, lr)
+
+    def _take_eagerly(self, inputs: Input, lr: float) -> Loss:
         loss, gradients = self.differentiate(inputs)
         loss = loss._replace(loss=loss.loss.detach())
         with torch.no_grad():
@@ -172,6 +181,9 @@ class Updater:
         """Make the update as one graph, optimiser included; return None if it does not compile."""
         batch, constants = inputs.batch, self.optimizer.constants(lr)
         tensors = [*batch.tensors(), inputs.noise, inputs.number, *constants]
+        if self._compiled is not None and self._compared < COMPARED:
+            self._compared += 1
+            return self._take_both(self._compiled, tensors, inputs, lr, compilation)
         if self._compiled is not None:
             return Loss.of(self._compiled(*tensors))
 
@@ -196,6 +208,29 @@ class Updater:
         self._compiled, numbers = made
         return Loss.of(numbers)
 
+    def _take_both(
+        self,
+        compiled: Numbers,
+        tensors: Sequence[Tensor],
+        inputs: Input,
+        lr: float,
+        compilation: Compilation,
+    ) -> Loss:
+        """Make the update eagerly and as a graph. Keep the graph's result if they agree; otherwise
+        keep the eager one and stop using the graph."""
+        weights = [p.detach() for p in self.update.parameters]
+        state = [*weights, *self.core.state_dict().values(), *self.state().values()]
+        before = [t.clone() for t in state]
+        loss = self._take_eagerly(inputs, lr)
+        eager = [t.clone() for t in state]
+        _copy(before, state)
+        compiled_loss = Loss.of(compiled(*tensors))
+        if _agree(loss, compiled_loss) and _close_steps(before, eager, weights):
+            return compiled_loss
+        _copy(eager, state)
+        compilation.stop("the compiled step computes other numbers than the eager one")
+        return loss
+
 
 @final
 class Dropout:
@@ -217,6 +252,34 @@ class Dropout:
         with self.processes.fork_rng():
             torch.manual_seed(derive(self.seed, "dropout", *path))
             return updater.take(inputs, lr, compilation)
+
+
+def _copy(values: Sequence[Tensor], to: Sequence[Tensor]) -> None:
+    for value, tensor in zip(values, to, strict=True):
+        tensor.copy_(value)
+
+
+def _agree(eager: Loss, compiled: Loss) -> bool:
+    """Return whether two losses are equal within float noise."""
+    pairs = zip(eager.flat(), compiled.flat(), strict=True)
+    return all(
+        torch.allclose(a.detach().double(), b.detach().double(), 1e-3, 1e-3, equal_nan=True)
+        for a, b in pairs
+    )
+
+
+def _close_steps(
+    before: Sequence[Tensor], eager: Sequence[Tensor], compiled: Sequence[Tensor]
+) -> bool:
+    """Return whether two steps of the weights from the same state end close to each other.
+
+    Weights whose gradient is rounding error may differ, so all of them are judged together.
+    """
+    step, difference = 0.0, 0.0
+    for old, a, b in zip(before, eager, compiled, strict=False):  # the weights come first
+        step += float((a - old).double().square().sum())
+        difference += float((a - b).double().square().sum())
+    return not math.isfinite(step) or difference <= CLOSE**2 * step
 
 
 @torch.no_grad()
