@@ -8,7 +8,7 @@ alone, in one run.
 784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory,
 fused AdamW and nothing
 else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those
-on, with --compile off, trace and on; only validation, which the loop has not, is left out. The
+on, with --compile off and on; only validation, which the loop has not, is left out. The
 contestants take turns, so that a machine whose speed drifts treats all alike; what is printed is
 the median over rounds, and the median of the ratios round by round.
 """
@@ -138,7 +138,6 @@ def main() -> None:
             "matrix products": matrix_products(batch),
             "plain loop": plain_loop(pixels, batch),
             "training, eager": vaestro_training(data, batch, "off"),
-            "training, traced": vaestro_training(data, batch, "trace"),
             "training, compiled": vaestro_training(data, batch, "on"),
         }
         times: dict[str, list[float]] = {name: [] for name in contestants}

@@ -58,7 +58,7 @@ def steps_of(
 
     def take(steps: int) -> None:
         for step in range(take.at, take.at + steps):  # type: ignore[attr-defined]
-            run._one(step)
+            run.advance(step)
         take.at += steps  # type: ignore[attr-defined]
 
     take.at = 0  # type: ignore[attr-defined]

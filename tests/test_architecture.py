@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import vaestro
 
 ROOT = Path(vaestro.__file__).parent
@@ -15,7 +17,6 @@ ORDER = [
     "options",
     "drawing",
     "randomness",
-    "graphs",
     "frames",
     "tokens",
     "spaces",
@@ -31,10 +32,11 @@ ORDER = [
     "schedules",
     "models",
     "penalties",
+    "optimizers",
+    "updates",
     "objectives",
     "selection",
     "recipes",
-    "optimizers",
     "parts",
     "data",
     "loop",
@@ -145,3 +147,15 @@ def test_tables_are_read_without_torch(tmp_path: Path) -> None:
         "assert list(read_table(Path('t.csv'), {}).splits['all'].columns) == ['a', 'b']",
         tmp_path,
     )
+
+
+def test_finished_runs_are_compared_and_reported_without_torch(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 4))
+    runs = [
+        vaestro.train(rows, run=tmp_path / name, steps=3, latent=n, network="mlp:width=4")
+        for n, name in enumerate("ab", 1)
+    ]
+    vaestro.write_report(runs[0])
+    vaestro.write_report(runs[1])
+    for command in (["compare", "a", "b"], ["report", "a"]):
+        without_torch(f"from vaestro.cli import main\nassert main({command}) == 0", tmp_path)

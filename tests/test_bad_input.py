@@ -354,7 +354,7 @@ OPTIONS = [
     (["--patience", "0"], "a patience of 1 or more; got 0"),
     (["--seed", "-1"], "a seed of 0 or more; got -1"),
     (["--precision", "16"], "precision 32 or bf16; got 16"),
-    (["--compile", "maybe"], "compile auto, trace, on or off; got maybe"),
+    (["--compile", "maybe"], "compile auto, on or off; got maybe"),
     (["--compile", "on", "--precision", "bf16"], "--compile on"),
     (["--device", "quantum"], "auto, cpu, cuda or mps; got quantum"),
     (["--epochs", "3"], "one of epochs, steps and minutes; got several"),
@@ -899,7 +899,7 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
     assert (
         err == ""
         and f"{stopped[-1].name} is damaged" in out
-        and "going on from the one before it" in out
+        and "continuing from the one before it" in out
     )
     assert "going on from step 3 of 4" in out
     assert (

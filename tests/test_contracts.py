@@ -17,9 +17,9 @@ from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
 from vaestro.parts import TABLE, catalogue, find
 from vaestro.signatures import options_of
-from vaestro.spaces import Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
+from vaestro.spaces import SPACES, Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
-KINDS = tuple(Kind)
+KINDS = tuple(SPACES)
 LIKELIHOOD_OPTIONS = {
     "gaussian": [
         "",
@@ -237,30 +237,52 @@ def steps(model: vs.VAE, objective: vs.Objective, how: str) -> list[torch.Tensor
         found += (
             []
             if step.loss is None
-            else [*step.loss.flat(), *(p.detach().clone() for p in training.core.parameters())]
+            else [*step.loss.flat(), *(t.clone() for t in training.core.state_dict().values())]
         )
     return found
 
 
-def assert_recorded(model: vs.VAE, objective: vs.Objective) -> None:
+def assert_compiled(
+    model: vs.VAE, objective: vs.Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One graph of a whole step computes what eager steps do; here without a C++ compiler."""
+    monkeypatch.setattr("vaestro.loop.compiling.BACKEND", "aot_eager")
+    monkeypatch.setattr("shutil.which", lambda name: name)
     parts = (model.posterior, model.prior, model.likelihood)
     if (
         objective.outside_graph
         or not all(p.in_graph for p in parts)
         or model.space.kind is Kind.TOKENS
     ):
-        with pytest.raises(ValueError, match="parts that can be recorded"):
-            steps(model, objective, "trace")
+        with pytest.raises(ValueError, match="parts that can be compiled"):
+            steps(model, objective, "on")
         return
-    for plain, recorded in zip(
-        steps(model, objective, "off"), steps(model, objective, "trace"), strict=True
+    for plain, compiled in zip(
+        steps(model, objective, "off"), steps(model, objective, "on"), strict=True
     ):
-        assert plain.isfinite().all()
-        assert torch.equal(plain, recorded)
+        torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-def test_a_recorded_step_is_the_same_bit_for_bit(model: vs.VAE) -> None:
-    assert_recorded(model, objective_for(model))
+# A compilation takes some seconds: one model for each mechanism.
+COMPILED: list[tuple[Kind, dict[str, Any]]] = [
+    (Kind.REAL, {"likelihood": "gaussian:variance=optimal"}),
+    (Kind.BINARY, {"missing": True}),
+    (Kind.BINARY, {"given": GIVEN}),
+    (Kind.BINARY, {"prior": "vamp"}),
+    (Kind.BINARY, {"posterior": "categorical:codes=3"}),
+    (Kind.BINARY, {"network": "conv"}),
+    (Kind.TOKENS, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), COMPILED, ids=lambda p: "-".join(p) if isinstance(p, dict) else p.name
+)
+def test_a_compiled_step_is_the_same(
+    kind: Kind, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model(kind, **parts)
+    assert_compiled(model, objective_for(model), monkeypatch)
 
 
 OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
@@ -298,12 +320,17 @@ OBJECTIVES: dict[str, Callable[[], vs.Objective]] = (
 )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objectives_recorded_step_is_the_same_bit_for_bit(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["dreg-iwae", "stl-elbo", "score-average", "score-learned", "dip", "mmd", "geco"]
+)
+def test_an_objectives_compiled_step_is_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective = OBJECTIVES[name]()
-    assert_recorded(
+    assert_compiled(
         small_model(**{"posterior": "categorical:codes=3"} if objective.gradient.relaxed else {}),
         objective,
+        monkeypatch,
     )
 
 

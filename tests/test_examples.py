@@ -72,7 +72,6 @@ LACKING = (
     "latents",
     "loop",
     "models",
-    "networks",
     "objectives",
     "optimizers",
     "penalties",
@@ -84,9 +83,7 @@ LACKING = (
     "runs",
     "schedules",
     "selection",
-    "sequences",
     "spaces",
-    "tokens",
     "transfer",
 )
 

@@ -398,11 +398,11 @@ def test_the_encoder_alone_catches_up() -> None:
     run, model = lagging()
     decoder = {k: v.clone() for k, v in model.likelihood.state_dict().items()}
     encoder = {k: v.clone() for k, v in model.posterior.state_dict().items()}
-    run.encoder.catch_up(0)
+    run.lagging[0].catch_up(0, run.steps)
     assert all(torch.equal(v, model.likelihood.state_dict()[k]) for k, v in decoder.items())
     assert any(not torch.equal(v, model.posterior.state_dict()[k]) for k, v in encoder.items())
-    assert run.encoder.counted() >= 10
-    assert run.encoder.counted() == 0
+    assert run.lagging[0].counted() >= 10
+    assert run.lagging[0].counted() == 0
 
 
 def test_aggressive_training_resumes_bit_for_bit() -> None:

@@ -413,7 +413,11 @@ def test_the_first_screen_answers(runs: dict[str, Run]) -> None:
         and "a lower bound" in said
         and f"≤ {iwae['bits_per_dim']:.4f}" in said
     )
-    assert said.index("partly collapsed") < said.index(value) < said.index("What stands out")
+    assert (
+        said.index("partly collapsed")
+        < said.index(value)
+        < said.index("Findings", said.index(value))
+    )
     order = [said.index(name) for name in ("overfitting", "dependence", "units switched off")]
     assert order == sorted(order), "findings stand worst first"
     assert "The gap is 1.0 ± 0.5 nats." in said and 'vaestro train "></script><script>' in said
@@ -576,7 +580,7 @@ import sys
 from vaestro.report import render
 page = render.run_page({str(folder)!r})
 assert "torch" not in sys.modules, "torch was imported"
-assert "What the most active units do" in page and "partly collapsed" in page
+assert "Traversals of the most active units" in page and "partly collapsed" in page
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -655,7 +659,7 @@ def test_a_run_from_a_newer_version(run: Run) -> None:
     assert (
         "made by Vaestro 9.2.1, newer than this" in said
         and "transcendent" in said
-        and "does not know the verdict" in said
+        and "does not know this verdict" in said
     )
     assert "cannot be shown" in said and "wavelets" in said
 

@@ -445,7 +445,7 @@ def test_two_processes_decode_what_is_theirs_and_together_what_one_does(tmp_path
 def test_validation_comes_several_times_in_a_long_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vaestro.loop.LAP", 5)
+    monkeypatch.setattr("vaestro.loop.inputs.LAP", 5)
     data = load(str(tars(tmp_path / "s", [200])))
     seen = [s.index for s in small(data, epochs=1) for r in s.records if r.split == "valid"]
     assert len(seen) == 4 and seen[0] == 0

@@ -19,6 +19,7 @@ and penalties, put together.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, final
@@ -33,6 +34,7 @@ from vaestro.models import Draws, LatentModel
 from vaestro.penalties import Penalty, RateTerm
 from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch
+from vaestro.updates import Update
 
 __all__ = [
     "BOUNDS",
@@ -41,6 +43,7 @@ __all__ = [
     "Objective",
     "Ramp",
     "Schedule",
+    "TrainingObjective",
     "ciwae",
     "elbo",
     "iwae",
@@ -102,6 +105,12 @@ class Loss(NamedTuple):
         return [self.loss, self.bound, self.rate, self.distortion, self.logged, *self.terms]
 
     @classmethod
+    def only(cls, loss: Tensor) -> Loss:
+        """Return a loss of which nothing else is reported, such as a discriminator's."""
+        nothing = torch.zeros_like(loss)
+        return cls(loss, nothing, nothing, nothing, loss.detach())
+
+    @classmethod
     def of(cls, numbers: Sequence[Tensor]) -> Loss:
         """Return the loss that `flat` made these numbers of."""
         loss, bound, rate, distortion, logged, *terms = numbers
@@ -128,8 +137,97 @@ class Scores(NamedTuple):
     penalised: Tensor
 
 
+class TrainingObjective(nn.Module, ABC):
+    """Describe what training minimises: named updates, and how validation scores the result.
+
+    The defaults are those of an unweighted bound without further terms. A subclass defines
+    `updates`, and overrides what differs.
+
+    Args:
+        bound: the bound that is reported, (B,) of draws.
+        k: draws of each datum.
+        beta: the weight of the rate.
+    """
+
+    def __init__(self, bound: Bound, k: int = 1, beta: Schedule | None = None) -> None:
+        super().__init__()
+        self.bound, self.k = bound, k
+        self.beta = Schedule(1.0) if beta is None else beta
+
+    @abstractmethod
+    def updates(self, model: LatentModel) -> list[Update]:
+        """Return the updates of a step, in their order.
+
+        Training logs the loss of the first one as the loss of the step.
+
+        Args:
+            model: what is trained, on its device and after `prepare`.
+
+        Raises:
+            ValueError: an update has no meaning for the model.
+        """
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Return the names of the terms of the loss beside the weighted bound."""
+        return ()
+
+    @property
+    def final_beta(self) -> float:
+        """Return the weight of the rate at the end of the schedules; of an adaptive weight, the
+        current one."""
+        return float(self.beta(torch.tensor(END, dtype=torch.float64)))
+
+    @property
+    def plain(self) -> bool:
+        """Return whether the loss at the end of the schedules is the negative bound that is
+        reported."""
+        return False
+
+    @property
+    def formula(self) -> str:
+        """Return the loss at the end of the schedules, in words."""
+        return "-bound"
+
+    @property
+    def outside_graph(self) -> list[str]:
+        """Return the names of parts whose steps cannot be compiled."""
+        return []
+
+    @property
+    def functions(self) -> list[object]:
+        """Return what the objective calls beside its submodules: functions and terms."""
+        return [self.bound.func if isinstance(self.bound, partial) else self.bound]
+
+    @property
+    def rows_together(self) -> int | None:
+        """Return how many rows validation scores at once, if the loss depends on it."""
+        return None
+
+    def settled(self, step: int) -> bool:
+        """Return whether the weight and every target keep their values from a step on."""
+        return True
+
+    def plan(self, steps: int, steps_per_epoch: float) -> None:
+        """Convert lengths of schedules into steps of a run."""
+
+    def prepare(self, model: LatentModel, batch: Batch, rows: int, size: int, seed: int) -> None:
+        """Create what is learned beside a model, before the first step."""
+
+    def score(self, draws: Draws, step: Tensor) -> Scores:
+        """Return sums over the data of draws, from which `value` computes the loss."""
+        loss = -self.bound(draws).double().sum()
+        nothing = loss.new_zeros(0)
+        return Scores(loss, loss, nothing, nothing, loss.new_zeros(()))
+
+    def value(self, sums: Scores, n: int, step: Tensor) -> tuple[float, float, tuple[float, ...]]:
+        """Return the loss at a step's schedules, that at the end of the schedules, and the terms of
+        the first, from sums over n data."""
+        return float(sums.loss) / n, float(sums.final) / n, ()
+
+
 @final
-class Objective(nn.Module):
+class Objective(TrainingObjective):
     """Turn draws into a loss: a bound, a number of draws, a weight of the rate, a gradient
     estimator, and what else acts on the loss.
 
@@ -158,16 +256,18 @@ class Objective(nn.Module):
         name: str | None = None,
         aggressive: bool = False,
     ) -> None:
-        super().__init__()
         if isinstance(bound, str) and bound not in BOUNDS:
             raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
         if k < 1:
             raise ValueError(f"expected k of 1 or more draws; got {k}")
-        self.bound, self.k = BOUNDS[bound] if isinstance(bound, str) else bound, k
+        super().__init__(
+            BOUNDS[bound] if isinstance(bound, str) else bound,
+            k,
+            beta if isinstance(beta, Schedule) else Schedule(beta),
+        )
         self.name: str = name or (
             bound if isinstance(bound, str) else str(getattr(bound, "__name__", "bound"))
         )
-        self.beta = beta if isinstance(beta, Schedule) else Schedule(beta)
         self.gradient = gradient or Pathwise()
         self.gradient.check(self.name, k)
         self.rate, self.penalties, self.aggressive = rate, nn.ModuleList(penalties), aggressive
@@ -196,12 +296,6 @@ class Objective(nn.Module):
             *(() if self.rate is None else (self.rate.name,)),
             *(str(p.name) for p in self.penalties),
         )
-
-    @property
-    def final_beta(self) -> float:
-        """Return the weight of the rate at the end of the schedules; of an adaptive weight, the one
-        that holds now."""
-        return float(self.beta(torch.tensor(END, dtype=torch.float64)))
 
     @property
     def plain(self) -> bool:
@@ -235,8 +329,30 @@ class Objective(nn.Module):
             "aggressive updates"
         ] * self.aggressive
 
+    @property
+    def functions(self) -> list[object]:
+        return [*super().functions, *([] if self.rate is None else [self.rate])]
+
+    @property
+    def rows_together(self) -> int | None:
+        return self.size if self.penalties else None
+
+    def updates(self, model: LatentModel) -> list[Update]:
+        """Return one update of all parameters, and with `aggressive` one of the encoder."""
+        parameters = [p for p in nn.ModuleList([model, self]).parameters() if p.requires_grad]
+        joint = Update("joint", parameters, self)
+        if not self.aggressive:
+            return [joint]
+        encoder = model.encoder_parameters()
+        if not encoder or not model.capabilities.scored_anywhere:
+            raise ValueError(
+                "expected one process and an encoder whose q is scored anywhere for aggressive "
+                "updates; got a posterior that is frozen or a flow"
+            )
+        return [joint, Update("encoder", encoder, self, until_flat=True)]
+
     def plan(self, steps: int, steps_per_epoch: float) -> None:
-        """Turn lengths of schedules into steps of a run.
+        """Convert lengths of schedules into steps of a run.
 
         Raises:
             ValueError: one is longer than the run.

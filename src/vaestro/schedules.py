@@ -253,10 +253,10 @@ class Geco(Schedule):
             -1, 1
         )
         counted = torch.isfinite(off)
-        self.average.copy_(torch.where(counted, average, self.average))
-        self.log_multiplier.copy_(
-            torch.where(counted, moved.clamp(-LIMIT, LIMIT), self.log_multiplier)
-        )
+        moved = torch.where(counted, moved.clamp(-LIMIT, LIMIT), self.log_multiplier)
+        # through views, since a compiled graph takes numbers of type float64 for constants
+        self.average.view(1).copy_(torch.where(counted, average, self.average).view(1))
+        self.log_multiplier.view(1).copy_(moved.view(1))
 
     def settled(self, step: Tensor) -> bool:
         """Return whether the distortion is at its target, to 2 % of it, or the multiplier at its

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, final
 
 from torch import Tensor
 
-from vaestro.objectives import Objective
+from vaestro.objectives import TrainingObjective
 
 Keep = Literal["best", "last"]
 
@@ -42,7 +42,7 @@ class Selection:
     """
 
     def __init__(
-        self, objective: Objective, keep: Keep = "best", patience: int | None = None
+        self, objective: TrainingObjective, keep: Keep = "best", patience: int | None = None
     ) -> None:
         if keep not in ("best", "last"):
             raise ValueError(f"expected keep best or last; got {keep!r}")

@@ -1,16 +1,15 @@
-"""Text and its tokens: what a line of text is cut into, and arrays of rows that differ in length.
+"""Text and its tokens, and arrays of rows that differ in length.
 
-A sentence inside is a row of codes: those of its tokens, then 0, the end, then nothing but zeros.
-One symbol serves as
-the end, as what stands before the first token, and as padding: cells after the first 0 do not
-exist, are never scored, and count nowhere. p(x) then sums to one over sentences of every length; a
-sentence that fills the whole width has no end, and stands for all that begin so.
+Inside, a sentence is a row of codes: those of its tokens, then 0 for the end, then zeros. The same
+code marks the end, the start and padding: cells after the first 0 do not exist and are never
+scored. p(x) sums to one over sentences of every length. A sentence of the full width has no end;
+its probability is that of all texts that begin with it.
 
 Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
-2016). Bytes and pieces write any text back letter for letter, so that p(x) of tokens is a lower
-bound on p of the text (a text can be cut in other ways too; bytes: equal to it), and their nats can
-be compared between tokenisers. Characters and words that the training split lacks are the code 1,
-"unknown", and what is scored is the text with that in place of them.
+2016). Bytes and pieces are lossless. For pieces, p(x) of the tokens is a lower bound on p of the
+text, because a text has several tokenisations; for bytes the two are equal. Their nats can be
+compared between tokenisers. Characters and words that are not in the vocabulary have the code 1,
+"unknown", and the scored text contains that code in their place.
 """
 
 from __future__ import annotations
@@ -20,39 +19,45 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any, final
 
 import numpy as np
 
 METHODS = ("bytes", "characters", "words", "bpe")
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # how an unknown character is written
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # written for an unknown character
 UNKNOWN_WORD = "<unk>"
 VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
-TOGETHER = 20_000  # texts that are cut at once
-# characters of texts at equal distances that pieces are learned from, at most
+TOGETHER = 20_000  # texts that are tokenised at once
+# largest number of characters from which pieces are learned, in equally spaced texts
 LEARNED_FROM = 20_000_000
+Index = int | slice | np.ndarray | Sequence[int]
 CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Hold a user's texts, one a row: an array (N,) of str."""
+    """Store a user's texts, one a row: an array (N,) of str.
+
+    >>> len(Texts.of(["a cat", "a dog"]))
+    2
+    """
 
     lines: np.ndarray
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> Texts:
-        """Hold texts in Python, one after the other."""
-        found = list(lines)
-        array = np.empty(len(found), object)
-        array[:] = found
+        """Return texts from an iterable of str."""
+        texts = list(lines)
+        array = np.empty(len(texts), object)
+        array[:] = texts
         return cls(array)
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def __getitem__(self, rows: Any) -> Texts:
+    def __getitem__(self, rows: Index) -> Texts:
         return Texts(self.lines[rows])
 
     @property
@@ -63,14 +68,17 @@ class Texts:
 
 @final
 class Ragged:
-    """Hold rows of codes that differ in length, one after the other, and give any of them padded
-    with zeros.
+    """Store rows of codes that differ in length, concatenated; indexing returns rows padded with
+    zeros.
+
+    >>> Ragged.of([[3, 4], [5]], width=3, codes=6)[[0, 1]]
+    array([[3, 4, 0],
+           [5, 0, 0]], dtype=uint8)
 
     Args:
         codes: of all rows, (total,), without their ends.
-        starts: where each row begins, and where the last one ends, (N + 1,).
-        width: the most cells of a row, its end among them; what a row holds beyond is not given
-            out.
+        starts: the start of each row in `codes`, and the end of the last one, (N + 1,).
+        width: largest number of cells of a row, including its end; longer rows are truncated.
     """
 
     def __init__(self, codes: np.ndarray, starts: np.ndarray, width: int) -> None:
@@ -78,7 +86,7 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], width: int, codes: int) -> Ragged:
-        """Hold rows of codes below `codes`."""
+        """Return rows of codes below `codes`."""
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         dtype = np.uint8 if codes <= 256 else np.uint16 if codes <= 65536 else np.int32
@@ -100,18 +108,17 @@ class Ragged:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes that the codes take."""
+        """Return the size of the codes in bytes."""
         return self.codes.nbytes
 
-    def sizes(self, rows: Any = slice(None)) -> np.ndarray:
-        """Return how many cells rows have, their ends among them: the tokens that are scored, at
-        most `width`."""
+    def sizes(self, rows: Index = slice(None)) -> np.ndarray:
+        """Return the number of scored tokens of each row, including its end, at most `width`."""
         return np.asarray(
             np.minimum(self.starts[1:][rows] - self.starts[:-1][rows] + 1, self.width)
         )
 
     def pick(self, rows: np.ndarray) -> Ragged:
-        """Return some of the rows, (N,)."""
+        """Return the rows of these indices, (N,)."""
         first, sizes = self.starts[:-1][rows], self.starts[1:][rows] - self.starts[:-1][rows]
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         at = np.repeat(first - starts[:-1], sizes) + np.arange(int(starts[-1]))
@@ -119,7 +126,7 @@ class Ragged:
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Put rows one below the other."""
+        """Return the rows of all parts, concatenated."""
         ends = np.cumsum([0] + [len(p.codes) for p in parts])
         starts = [p.starts[:-1] + end for p, end in zip(parts, ends, strict=False)]
         return cls(
@@ -128,26 +135,29 @@ class Ragged:
             parts[0].width,
         )
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return rows (...,) padded with zeros as (..., t), t being the largest of their sizes."""
+    def __getitem__(self, rows: Index) -> np.ndarray:
+        """Return rows (...,) padded with zeros as (..., t), with t the largest of their sizes."""
         sizes, first = self.sizes(rows), self.starts[:-1][rows]
         place = np.arange(int(sizes.max(initial=1)))
-        held = self.starts[1:][rows][..., None] - first[..., None]
+        lengths = self.starts[1:][rows][..., None] - first[..., None]
         if not len(self.codes):
             return np.zeros((*sizes.shape, len(place)), self.dtype)
-        found = self.codes[np.minimum(first[..., None] + place, len(self.codes) - 1)]
-        return np.where(place < held, found, self.dtype.type(0))
+        codes = self.codes[np.minimum(first[..., None] + place, len(self.codes) - 1)]
+        return np.where(place < lengths, codes, self.dtype.type(0))
 
 
 @final
 @dataclass(frozen=True)
 class Tokeniser:
-    """Cut texts into tokens, and join tokens into texts.
+    """Split texts into tokens, and join tokens into texts.
+
+    >>> Tokeniser("bytes").encode(Texts.of(["ab"]))
+    [[98, 99]]
 
     Args:
         method: bytes, characters, words or bpe.
         vocabulary: the tokens of the codes from 2 on, for characters and words.
-        model: what the tokenizers library wrote of a trained one, for bpe.
+        model: a trained model as the tokenizers library writes it, for bpe.
     """
 
     method: str
@@ -156,14 +166,14 @@ class Tokeniser:
 
     @classmethod
     def trained(cls, method: str, texts: Texts, vocabulary: int | None = None) -> Tokeniser:
-        """Make a tokeniser from the training split: the most frequent characters or words, or
-        pieces by byte-pair encoding.
+        """Return a tokeniser fitted to the training split: the most frequent characters or words,
+        or pieces by byte-pair encoding.
 
         Args:
             method: bytes, characters, words or bpe.
             texts: of the training split.
-            vocabulary: at most so many tokens; by default 5,000 characters, 20,000 words that occur
-                twice, or 4,000 pieces.
+            vocabulary: largest number of tokens; by default 5,000 characters, 20,000 words that
+                occur twice, or 4,000 pieces.
 
         Raises:
             ValueError: there is no such method, the vocabulary is too small, or the library is
@@ -207,7 +217,7 @@ class Tokeniser:
 
     @cached_property
     def size(self) -> int:
-        """Return how many codes there are, the end among them."""
+        """Return the number of codes, including the end."""
         if self.method == "bytes":
             return 257
         return (
@@ -216,19 +226,19 @@ class Tokeniser:
 
     @property
     def lossless(self) -> bool:
-        """Tell whether every text is written back letter for letter."""
+        """Return whether decoding inverts encoding for every text."""
         return self.method in ("bytes", "bpe")
 
     @property
     def unknown(self) -> int | None:
-        """Return the code of what is not in the vocabulary; None where nothing is unknown."""
+        """Return the code of tokens outside of the vocabulary; None if there are none."""
         return None if self.lossless else 1
 
     def __str__(self) -> str:
         return f"{self.size:,} {'pieces' if self.method == 'bpe' else self.method}"
 
     def cut(self, texts: Texts, width: int | None = None) -> Ragged:
-        """Cut texts into rows of codes, by default as wide as the longest and its end."""
+        """Return texts as rows of codes, by default as wide as the longest with its end."""
         pieces = [
             Ragged.of(self.encode(texts[start : start + TOGETHER]), 1, self.size)
             for start in range(0, max(1, len(texts)), TOGETHER)
@@ -239,7 +249,7 @@ class Tokeniser:
         )
 
     def encode(self, texts: Texts) -> list[list[int]]:
-        """Cut texts into codes, without their ends."""
+        """Return the codes of each text, without its end."""
         if self.method == "bytes":
             return [[byte + 1 for byte in line.encode()] for line in texts.lines]
         if self.method == "bpe":
@@ -251,7 +261,7 @@ class Tokeniser:
         return [[codes.get(w, 1) for w in WORDS.findall(line)] for line in texts.lines]
 
     def decode(self, codes: np.ndarray) -> Texts:
-        """Join codes (N, t) into texts; what follows an end does not exist."""
+        """Return the texts of codes (N, t); codes after an end are ignored."""
         rows = [
             row[: int(np.argmin(row != 0)) if (row == 0).any() else len(row)].tolist()
             for row in np.asarray(codes)
@@ -273,17 +283,17 @@ class Tokeniser:
         return Texts.of(_joined(tokens[code] for code in row) for row in rows)
 
     def scalars(self) -> dict[str, Any]:
-        """Return what JSON takes."""
+        """Return the fields as values that JSON can store."""
         return {"method": self.method, "vocabulary": list(self.vocabulary), "model": self.model}
 
     @classmethod
     def restore(cls, scalars: Mapping[str, Any]) -> Tokeniser:
-        """Make a tokeniser again from `scalars()`."""
+        """Return a tokeniser from the result of `scalars()`."""
         return cls(scalars["method"], tuple(scalars["vocabulary"]), scalars["model"])
 
 
 def _joined(words: Iterable[str]) -> str:
-    """Join words by spaces, but for marks that close or open something."""
+    """Join words by spaces, except before closing and after opening punctuation."""
     out = ""
     for word in words:
         tight = not out or word in CLOSING or out[-1] in OPENING
@@ -291,7 +301,7 @@ def _joined(words: Iterable[str]) -> str:
     return out
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError as error:

@@ -208,6 +208,21 @@ def binarised_note(how: str) -> str:
     )
 
 
+def _check_values(seen: _Seen, options: Options, name: str) -> None:
+    """Raise ValueError if values are not finite, all missing, or all the same."""
+    if seen.infinite or (seen.nan and options.get("missing") != "nan"):
+        advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
+        raise ValueError(
+            f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} "
+            f"infinite{advice}"
+        )
+    low, high = seen.low, seen.high
+    if low > high:
+        raise ValueError(f"expected values in {name}; got nothing but NaN")
+    if low == high:
+        raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
+
+
 def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
     layout = layout_of_array(shape)
@@ -218,17 +233,8 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -
                 f"{', '.join(map(str, shape))}) in {name}"
             )
         layout = LAYOUTS["series"]
-    if seen.infinite or (seen.nan and options.get("missing") != "nan"):
-        advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
-        raise ValueError(
-            f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} "
-            f"infinite{advice}"
-        )
+    _check_values(seen, options, name)
     low, high, integral = seen.low, seen.high, seen.integral
-    if low > high:
-        raise ValueError(f"expected values in {name}; got nothing but NaN")
-    if low == high:
-        raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
     inside = layout.inside(shape)
     base = RealSpace(inside, shape, dtype.name, missing=seen.nan > 0, layout=layout)
     asked = options.get("kind")

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 
 from vaestro.data.raw import Options
 from vaestro.data.refusals import listed
-from vaestro.text import few, nearest, split_names
+from vaestro.text import few, nearest, split_names, unquoted
 
 
 def named(options: Options, key: str, names: Collection[str], where: str) -> list[str]:
     """Return the columns that an option names, joined by + and in quotes where they need them, or
-    as a list.
+    as a list. An order after a name, as in grade=low<high, is left out.
 
     Raises:
         ValueError: there is no such column.
@@ -26,6 +26,7 @@ def named(options: Options, key: str, names: Collection[str], where: str) -> lis
         if text in names
         else split_names(text)
     )
+    pieces = [p if p in names else unquoted(p.partition("=")[0]) for p in pieces]
     for name in pieces:
         if name not in names:
             raise ValueError(

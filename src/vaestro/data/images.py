@@ -79,14 +79,13 @@ def read_images(folder: Path, options: Options, progress: Progress | None = None
         options: `size`, 64 or 48x64 (height x width); `crop`, center or none; `channels`, grey or
             colour; `strict`, to refuse a folder with files that cannot be used, which are skipped
             otherwise. Others are ignored.
-        progress: called now and then with what is done, how many are done, and of how many.
+        progress: called with (what, done, total).
 
     Raises:
         ValueError: there are no images, without `size` they differ in size or have a side above
             256, or an option is not as above.
         OSError: the folder cannot be read, or the cache cannot be written.
     """
-    folder = Path(folder)
     target, strict = target_of(options), options.get("strict", False)
     if not isinstance(strict, bool):
         raise ValueError(f"expected strict to be true or false; got {strict!r}")

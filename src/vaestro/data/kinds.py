@@ -16,6 +16,7 @@ import numpy as np
 from vaestro.data.choosing import named
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions, lattice
+from vaestro.data.orders import in_order, stated_orders
 from vaestro.data.outliers import distances, isolated
 from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, leave_out, listed, refuse
@@ -84,8 +85,8 @@ def infer_space(
         whole: every row of every split, which says which categories there are, and what grid real
             values lie on.
         train: the training rows.
-        options: `real`, `count`, `category` and `binary` name columns, joined by +, that are of
-            that kind; `categories` is the largest number of them in a column.
+        options: `real`, `count`, `binary`, `ordinal` and `category` name columns of that kind,
+            joined by +; `categories` is the largest number of them in a column.
         name: where the table came from, for errors.
         place: of a row of `whole`, in words; by default its number from 1.
 
@@ -102,6 +103,7 @@ def infer_space(
                 raise ValueError(
                     f"expected one kind for column {column!r}; got {asked[column]}= and {key}="
                 )
+    orders = stated_orders(options, whole.columns)
     limit = options.get("categories", MOST_CATEGORIES)
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
         raise ValueError(f"expected categories to be a whole number of 2 or more; got {limit!r}")
@@ -136,12 +138,14 @@ def infer_space(
         kind, why = (asked[column], None) if column in asked else _kind(values, times, known)
         if len(values) == 1:
             kind = Kind.CATEGORY
-        if kind is Kind.CATEGORY:
+        if COLUMNS[kind].coded:
             most = min(limit, len(seen) // 2) if len(seen) > 100 and column not in asked else limit
             if len(values) > most:
                 crowded[column] = most, len(values)
                 continue
         try:
+            if kind is Kind.ORDINAL:
+                values = in_order(column, values, orders.get(column))
             one, off = _fitted(
                 column, kind, values, times, known, bool(np.ma.getmaskarray(cells).any())
             )
@@ -230,12 +234,12 @@ def _fitted(
     rows.
     """
     dtype, none = "str" if values.dtype.kind == "U" else values.dtype.name, np.zeros(0, bool)
-    if kind in (Kind.BINARY, Kind.CATEGORY):
+    if COLUMNS[kind].coded:
         if kind is Kind.BINARY and len(values) != 2:
             raise Unfit(f"two values in column {name!r} for binary=", f"{len(values):,}")
-        shares = (np.bincount(np.searchsorted(values, known), minlength=len(values)) + 1) / (
-            len(known) + len(values)
-        )
+        sorter = np.argsort(values)
+        found = sorter[np.searchsorted(values, known, sorter=sorter)]
+        shares = (np.bincount(found, minlength=len(values)) + 1) / (len(known) + len(values))
         codes = values.astype(str) if values.dtype.kind == "M" else values
         return COLUMNS[kind](
             name, dtype, tuple(codes.tolist()), start=tuple(shares.tolist()), missing=missing

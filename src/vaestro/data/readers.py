@@ -25,13 +25,13 @@ from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import Column
+from vaestro.spaces import COLUMN_ORDER, Column
 from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 IMAGE = ("size", "crop", "channels", "strict")
-TABLE = ("ignore", "split", "real", "count", "category", "binary", "categories")
+TABLE = ("ignore", "split", *COLUMN_ORDER, "categories")
 SHARDS = ("streaming", "buffer")
 TEXT = ("text", "tokens", "vocabulary", "length")
 OPTIONS = {
@@ -54,10 +54,7 @@ OPTIONS = {
     "n": "a number of rows",
     "ignore": "columns joined by +",
     "split": "a column",
-    "real": "columns joined by +",
-    "count": "columns joined by +",
-    "category": "columns joined by +",
-    "binary": "columns joined by +",
+    **{str(kind): "columns joined by +" for kind in COLUMN_ORDER},
     "categories": "a number",
     "text": "a column",
     "tokens": "bytes, characters, words or bpe",
@@ -65,7 +62,7 @@ OPTIONS = {
     "length": "a number of tokens",
 }
 WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
-NAMES = ("array", "ignore", "split", "real", "count", "category", "binary", "text")
+NAMES = ("array", "ignore", "split", *COLUMN_ORDER, "text")
 NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 

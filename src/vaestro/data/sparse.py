@@ -172,13 +172,11 @@ def made(
             f"expected counts in {where}, whole numbers of 0 or more that were not normalised; "
             f"got {got}"
         )
-    most = int(data.max()) if len(data) else 0
-    data = data.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
-    if form == "csc":
-        of_rows, indices = indices, np.repeat(np.arange(columns), np.diff(starts))
-    elif form == "coo":
-        of_rows = starts
-    if form in ("csc", "coo"):
+    data = _smallest(data)
+    if form != "csr":
+        of_rows = starts if form == "coo" else indices
+        if form == "csc":
+            indices = np.repeat(np.arange(columns), np.diff(starts))
         order = np.argsort(of_rows, kind="stable")
         data, indices = data[order], indices[order]
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=rows))])
@@ -189,6 +187,12 @@ def made(
         starts.astype(np.int64),
         columns,
     )
+
+
+def _smallest(counts: np.ndarray) -> np.ndarray:
+    """Return counts in the smallest type that holds the largest of them."""
+    most = counts.max(initial=0)
+    return counts.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
 
 
 def _once_each(
@@ -203,10 +207,8 @@ def _once_each(
     kept, place = np.unique(cells, return_inverse=True)
     total = np.bincount(place.ravel(), data, len(kept))
     of_rows, indices = np.divmod(kept, columns)
-    most = total.max(initial=0)
-    data = total.astype(np.uint8 if most < 256 else np.uint16 if most < 65536 else np.int32)
     return (
-        data,
+        _smallest(total),
         indices,
         np.concatenate([[0], np.cumsum(np.bincount(of_rows, minlength=len(starts) - 1))]),
     )

@@ -18,6 +18,15 @@ B):
     KL(N(mean, std^2) || N(0, 1)) = (std^2 + mean^2 - 1 - log std^2) / 2
 """
 
+from vaestro.densities.continuous import (
+    ContinuousBernoulli,
+    Gumbel,
+    Laplace,
+    LocationScale,
+    Logistic,
+    Normal,
+    StudentT,
+)
 from vaestro.densities.core import (
     Cells,
     DataDensity,
@@ -32,6 +41,8 @@ from vaestro.densities.core import (
     summed,
     variance_of,
 )
+from vaestro.densities.counts import NegativeBinomial, Poisson, ZeroInflated
+from vaestro.densities.discrete import Bernoulli, Categorical
 from vaestro.densities.latent import (
     Autoregressive,
     Binary,
@@ -44,26 +55,12 @@ from vaestro.densities.latent import (
     closed_form_kl,
     groups_of,
     is_shared,
+    register_kl,
 )
+from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture
 from vaestro.densities.moments import IndependentUnits, LatentDensity
+from vaestro.densities.product import Product
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
-from vaestro.densities.values import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    DiscretizedLogistic,
-    Gumbel,
-    Laplace,
-    LocationScale,
-    Logistic,
-    LogisticMixture,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-    Product,
-    StudentT,
-    ZeroInflated,
-)
 
 __all__ = [
     "Autoregressive",
@@ -105,6 +102,7 @@ __all__ = [
     "log_mean_exp",
     "logvar_of",
     "mean_over_ranks",
+    "register_kl",
     "scored",
     "scored_anywhere",
     "soft_limit",

@@ -169,6 +169,15 @@ class Cells(DataDensity):
         were observed."""
         return sum_cells(self.cells(value), self.dims, observed)
 
+    def column_mean(self) -> Tensor:
+        """Return one number for each cell that describes a column of a table: the mean, or for
+        categories the most probable code."""
+        return self.mean
+
+    def column_point(self, weights: Tensor | None) -> Tensor:
+        """Return `point` as a value that a column of a table can have."""
+        return self.point(weights).to(torch.get_default_dtype())
+
 
 def sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
     """Sum over the trailing dimensions of one datum, leaving out what was not observed."""

@@ -1,45 +1,82 @@
-"""Densities over rows of tokens, each given those before it."""
+"""Densities over rows of tokens.
+
+    independent      log p(x) = sum_t log p(x_t)
+    autoregressive   log p(x) = sum_t log p(x_t | x_<t)
+
+The sum runs over the tokens up to the first 0, the end, and includes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Protocol, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities.core import DataDensity, full_precision, mixed_over, summed
-from vaestro.densities.values import Categorical
+from vaestro.densities.discrete import Categorical
 
 Drop = Callable[[Tensor], Tensor]
+State = tuple[Tensor, ...]
+
+
+class TokenDecoder(Protocol):
+    """Describe a network that predicts each token from those before it."""
+
+    length: int
+
+    @property
+    def last(self) -> Callable[[Tensor], Tensor]:
+        """Return the layer from states (..., width) to logits (..., V)."""
+
+    def states(self, source: Tensor, before: Tensor) -> Tensor:
+        """Return states (N, t, width) from sources (N, S) and the token before each, (N, t)."""
+
+    def begin(self, source: Tensor) -> State:
+        """Return the state before the first token."""
+
+    def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
+        """Return (N, width) and the next state, given one token (N,)."""
 
 
 def scored(codes: Tensor) -> Tensor:
-    """Tell which cells of codes (..., t) exist: those up to the first 0, the end."""
+    """Return which cells of codes (..., t) exist: those up to the first 0, the end.
+
+    >>> scored(torch.tensor([3, 0, 0]))
+    tensor([ True,  True, False])
+    """
     return F.pad(codes[..., :-1] != 0, (1, 0), value=True)
 
 
 def ended(codes: Tensor) -> Tensor:
-    """Return codes (..., T) with nothing but zeros after the first one."""
+    """Return codes (..., T) with every code after the first 0 set to 0.
+
+    >>> ended(torch.tensor([3, 0, 2]))
+    tensor([3, 0, 0])
+    """
     return torch.where(scored(codes).cumprod(-1) > 0, codes, 0)
 
 
 def _whole(observed: Tensor | None) -> None:
     if observed is not None:
         raise ValueError(
-            "expected every cell observed of texts, which end where they do; got a mask"
+            "expected every cell observed of texts, whose length is part of the data; got a mask"
         )
 
 
 @final
 class Positions(DataDensity):
-    """Represent tokens that are independent given z, each place by its own softmax; what follows
-    the first end does not exist.
+    """Represent tokens that are independent given z, with one softmax for each position; cells
+    after the first end do not exist.
 
     Args:
         logits: (..., V, T).
+
+    >>> Positions(torch.zeros(4, 3)).log_prob(torch.tensor([2, 0, 0]))  # -2 log 4, in nats
+    tensor(-2.7726)
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -70,15 +107,17 @@ class Positions(DataDensity):
 @final
 @dataclass(frozen=True)
 class Decoding:
-    """Say how sentences are drawn and searched for.
+    """Configure how sentences are drawn and searched for.
+
+    >>> Decoding(temperature=0.5).beam
+    1
 
     Args:
-        temperature: divides the logits; 1 draws from the model, and another number from another
-            one.
+        temperature: divides the logits; draws are from the model only if it is 1.
         top_p: only the most probable tokens that together reach this probability are drawn
             (Holtzman et al. 2020).
-        beam: sentences that the search for the most probable one keeps; 1 takes the most probable
-            token each time.
+        beam: number of sentences that the beam search keeps; 1 takes the most probable token each
+            time.
 
     Raises:
         ValueError: a temperature that is not above 0, a top_p outside of (0, 1], or a beam below 1.
@@ -105,13 +144,18 @@ class Sentences(DataDensity):
     Args:
         decoder: predicts tokens (see `sequences.SequenceDecoder`).
         source: latents and conditions, (K, B, S).
-        drop: replaces some of the tokens before each one; None where none are.
+        drop: replaces some of the context tokens; None to keep all.
         decoding: how sentences are drawn and searched for.
+
+    >>> from vaestro.sequences import gru
+    >>> sentences = Sentences(gru((2,), (4, 5), width=8), torch.zeros(1, 3, 2))
+    >>> sentences.sample().shape
+    torch.Size([1, 3, 4])
     """
 
     def __init__(
         self,
-        decoder: Any,
+        decoder: TokenDecoder,
         source: Tensor,
         drop: Drop | None = None,
         decoding: Decoding = Decoding(),
@@ -119,7 +163,7 @@ class Sentences(DataDensity):
         self.decoder, self.source, self.drop, self.decoding = decoder, source, drop, decoding
 
     def by(self, decoding: Decoding) -> Sentences:
-        """Return the same density, drawn and searched in another way."""
+        """Return the density with another `Decoding`."""
         return Sentences(self.decoder, self.source, self.drop, decoding)
 
     @property
@@ -150,7 +194,7 @@ class Sentences(DataDensity):
     def _nats(self, logits: Tensor, codes: Tensor) -> Tensor:
         return -F.cross_entropy(logits.to(self.source.dtype), codes, reduction="none")
 
-    def _logits(self, state: Any, before: Tensor) -> tuple[Tensor, Any]:
+    def _logits(self, state: State, before: Tensor) -> tuple[Tensor, State]:
         hidden, state = self.decoder.advance(state, before)
         return self.decoder.last(hidden).to(self.source.dtype), state
 

@@ -24,7 +24,7 @@ from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
 from vaestro.diagnosis.statistics import LEVEL, Paired, combined, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
 from vaestro.evaluation.records import mean_and_error
-from vaestro.loop import signal, told
+from vaestro.loop import informative_mean, signal
 from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Objective, elbo
 from vaestro.randomness import numpy_generator, torch_generator
@@ -319,7 +319,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
         noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i))
         draws = model.draw(batch, 1, noise=noise)
         variance = variance_of(draws.q)
-        kept["mean"].append(told(draws).flatten(1))
+        kept["mean"].append(informative_mean(draws).flatten(1))
         shared = shared and draws.shared_prior
         if variance is not None:
             kept["variance"].append(variance.flatten(1))
@@ -438,7 +438,7 @@ def _scores(model: LatentModel, rows: Rows, found: Measures, seed: int) -> np.nd
         noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose train", i))
         draws = model.draw(batch, 1, noise=noise)
         out.append(elbo(draws))
-        means.append(told(draws).flatten(1))
+        means.append(informative_mean(draws).flatten(1))
         variance, standard = variance_of(draws.q), _residuals(model, batch, draws, noise)
         if variance is not None:
             variances.append(variance.flatten(1))

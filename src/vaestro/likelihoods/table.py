@@ -18,6 +18,7 @@ from vaestro.densities import soft_limit
 from vaestro.likelihoods.counts import raw_log_mean
 from vaestro.likelihoods.dequantised import Dequantised
 from vaestro.likelihoods.dispersions import INVERSE_LIMIT, Dispersed
+from vaestro.likelihoods.ordinal import cuts_of
 from vaestro.likelihoods.scales import PACE, Scaled, Shared, Version
 from vaestro.spaces import Kind, Space
 
@@ -25,7 +26,7 @@ from vaestro.spaces import Kind, Space
 @final
 class Table(Scaled, Dispersed, Dequantised):
     """Represent a row of a table by a product over its columns, each by its kind: real, count,
-    binary, category.
+    binary, ordinal, category.
 
     Args:
         space, decoder: see Likelihood.
@@ -67,7 +68,7 @@ class Table(Scaled, Dispersed, Dequantised):
         self.reals, self.counts, self.binaries = (
             space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY)
         )
-        self.sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
+        self.cuts = cuts_of([c for c in space.columns if c.kind is Kind.ORDINAL])
         if scale == "column":
             self.share(
                 Shared(
@@ -92,6 +93,7 @@ class Table(Scaled, Dispersed, Dequantised):
             each * space.count(Kind.REAL),
             of_counts * space.count(Kind.COUNT),
             space.count(Kind.BINARY),
+            *[1] * space.count(Kind.ORDINAL),
             *sizes,
         ]
 
@@ -126,6 +128,8 @@ class Table(Scaled, Dispersed, Dequantised):
             )
             if c.kind is Kind.BINARY:
                 pieces.append(torch.logit(p[1:2]))
+            elif c.kind is Kind.ORDINAL:
+                pieces.append(torch.zeros(1))
             elif c.kind is Kind.CATEGORY:
                 pieces.append(torch.log(p))
         return torch.cat(pieces)
@@ -153,7 +157,9 @@ class Table(Scaled, Dispersed, Dequantised):
                 )
         if self.binaries:
             parts.append((self.binaries, densities.Bernoulli(pieces[2], 1)))
-        parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in pieces[3:]]
+        ordinal, category = pieces[3 : 3 + len(self.cuts)], pieces[3 + len(self.cuts) :]
+        parts += [(1, cuts(location)) for cuts, location in zip(self.cuts, ordinal, strict=True)]
+        parts += [(1, densities.Categorical(logits.unsqueeze(-1), 1)) for logits in category]
         return densities.Product(parts)
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:

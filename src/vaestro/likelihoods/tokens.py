@@ -44,6 +44,7 @@ class Autoregressive(Likelihood):
 
     accepts = frozenset({Kind.TOKENS})
     in_graph = False
+    decoder: SequenceDecoder
 
     def __init__(
         self, space: Space, decoder: nn.Module, *, word_dropout: float = 0.0, latent: bool = True

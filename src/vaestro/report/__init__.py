@@ -1,14 +1,16 @@
-"""The report: a run's folder -> one HTML file that stands for itself.
+"""Write the report of a run's folder as one self-contained HTML file.
 
-    gather.py       runs what a report needs and the folder lacks, or has of earlier weights:
-    evaluation, diagnosis, showcase showcase.py     chosen data, their reconstructions, samples,
-    traversals, codes on a map -> RUN/showcase.json, .npz reading.py      the folder's files, as
-    they are; without torch, as all below figures.py      Plotly figures as plain values;
-    sketches.py: small pictures drawn as SVG; pictures.py: sheets of images words.py        numbers
-    and results in words sections.py     what each part of the page holds
-    render.py       files -> HTML
+    gather.py      run what a report needs and the folder lacks or has of earlier weights
+    showcase.py    chosen data, reconstructions, samples, traversals, map -> RUN/showcase.json, .npz
+    reading.py     read the files of the folder; without torch, like all modules below
+    figures.py     Plotly figures as plain values
+    sketches.py    small SVG pictures
+    pictures.py    images as data URIs
+    words.py       numbers and results in words
+    sections.py    the content of each section of the page
+    render.py      files -> HTML
 
-`render` needs no torch, and no data: a folder that was copied elsewhere renders the same.
+`render` needs neither torch nor the data, so it also works on a folder that was copied elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read a run's folder as it is: nothing is computed, and what is absent or damaged is None with a
+"""Read the files of a run's folder. Nothing is computed; absent or damaged files are None, with a
 note."""
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ SHOWCASE_FORMAT = 2  # of showcase.json
 
 @dataclass(frozen=True)
 class Folder:
-    """Hold what a run's folder says.
+    """The content of a run's folder.
 
     Args:
-        path: the folder, as it was named.
+        path: the folder, as given by the user.
         config: every option.
-        version: of Vaestro, that the run was made with; empty if unknown.
+        version: the version of Vaestro that wrote the run; empty if unknown.
         metrics: lines of metrics.jsonl.
-        evaluation: evaluation.json; `others` are those that were kept beside it, of the same
-            weights.
+        evaluation: evaluation.json.
+        others: further evaluations of the same weights in the folder.
         diagnosis, showcase, environment, data: the files of these names.
-        arrays: of evaluation.npz, diagnosis.npz and showcase.npz, by the file's stem.
-        notes: what is absent, damaged, or of earlier weights.
-        choice: the step of the weights in use and why they were kept; None for a run of an older
-            version.
+        arrays: arrays of evaluation.npz, diagnosis.npz and showcase.npz, by the stem of the file.
+        notes: which files are absent, damaged, or of earlier weights.
+        choice: the step of the weights in use and why they were kept; None for older versions.
     """
 
     path: Path
@@ -54,11 +53,11 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """Return the folder's own name."""
+        """Return the name of the folder."""
         return self.path.resolve().name
 
     def lines(self, split: str) -> list[dict[str, Any]]:
-        """Return the metrics of a split that say at which step they are."""
+        """Return the metrics of a split that have a step."""
         return [
             m
             for m in self.metrics
@@ -67,11 +66,11 @@ class Folder:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """Return the validation whose weights are in use. Older versions kept the best by the
-        unweighted bound."""
+        """Return the validation of the weights in use; None if it is not in the log."""
         valid = [m for m in self.lines("valid") if isinstance(m.get("bound"), (int, float))]
         if self.choice is not None:
             return next((m for m in valid if m["step"] == self.choice.get("step")), None)
+        # Older versions kept the weights with the best unweighted bound.
         return max(valid, key=lambda m: m["bound"], default=None)
 
 
@@ -86,32 +85,32 @@ def read_folder(path: Path) -> Folder:
     notes: list[str] = []
     if _newer(version, vaestro.__version__):
         notes.append(
-            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: what "
-            f"this version does not know is not shown"
+            f"the run was made by Vaestro {version}, newer than this {vaestro.__version__}: "
+            f"unknown parts are not shown"
         )
     weights = path / "model.safetensors"
     now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
-    found: dict[str, dict[str, Any] | None] = {}
+    files: dict[str, dict[str, Any] | None] = {}
     for name in ("evaluation", "diagnosis", "showcase", "environment", "data"):
         file = path / f"{name}.json"
-        found[name] = read_object(file)
-        if found[name] is None and file.exists():
+        files[name] = read_object(file)
+        if files[name] is None and file.exists():
             notes.append(f"{file.name} is damaged and left out")
-        hashed = (found[name] or {}).get("weights_sha256")
+        hashed = (files[name] or {}).get("weights_sha256")
         if hashed is not None and now is not None and hashed != now:
             notes.append(f"{file.name} is of earlier weights than the run has now")
     failure = (read_object(path / "failure.json") or {}).get("reason")
     if failure:
-        notes.append(f"training did not end by itself: {failure}")
+        notes.append(f"training failed: {failure}")
     metrics = read_lines(path / "metrics.jsonl")
     if not metrics:
-        notes.append("metrics.jsonl has no lines: there are no curves")
+        notes.append("metrics.jsonl is empty: there are no curves")
     kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]
     others = tuple(
         e
         for e in kept
         if e is not None
-        and e.get("weights_sha256") == (found["evaluation"] or {}).get("weights_sha256", now)
+        and e.get("weights_sha256") == (files["evaluation"] or {}).get("weights_sha256", now)
     )
     arrays = {
         name: _arrays(path / f"{name}.npz", notes)
@@ -122,12 +121,12 @@ def read_folder(path: Path) -> Folder:
         config,
         version,
         metrics,
-        found["evaluation"],
+        files["evaluation"],
         others,
-        found["diagnosis"],
-        found["showcase"],
-        found["environment"],
-        found["data"],
+        files["diagnosis"],
+        files["showcase"],
+        files["environment"],
+        files["data"],
         arrays,
         tuple(notes),
         read_object(path / "kept.json"),

@@ -1,4 +1,4 @@
-"""Say what each section of a page shows, from a run's files: values for the templates."""
+"""Return the values for the templates of each section of a page, from the files of a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vaestro.report.words import (
 from vaestro.text import duration
 
 Values = dict[str, Any]
-UNKNOWN = "an earlier version made this diagnosis; `vaestro diagnose` makes it again"
-SEVERITIES = {"error": "needs mending", "warning": "worth mending", "note": "good to know"}
-# other figures stand in the section on the latent space
+UNKNOWN = "this diagnosis is of an earlier version; run `vaestro diagnose` again"
+SEVERITIES = {"error": "error", "warning": "warning", "note": "note"}
+# all other figures are in the section on the latent space
 ANCHORS = {"curves": "curves", "bounds": "bounds"}
 ROWS = 5  # of data and of samples
 AGGREGATES = 8
@@ -37,7 +37,7 @@ TABLES = 4  # traversals of tables shown
 
 
 def eyebrow(folder: Folder) -> str:
-    """Say what a run was trained on, and where it lies."""
+    """Return source, data space and folder of a run."""
     space = (folder.showcase or folder.evaluation or {}).get("space")
     return " · ".join(
         str(p) for p in (folder.config.get("source", ""), space, str(folder.path)) if p
@@ -45,7 +45,7 @@ def eyebrow(folder: Folder) -> str:
 
 
 def numbers(folder: Folder) -> list[Values]:
-    """Return the few numbers that stand beneath the result."""
+    """Return the numbers below the result."""
     diagnosis, evaluation = folder.diagnosis or {}, folder.evaluation or {}
     sources = (evaluation, diagnosis, folder.kept or {})
     rate, distortion = (
@@ -54,9 +54,9 @@ def numbers(folder: Folder) -> list[Values]:
     )
     found = []
     if distortion is not None:
-        found.append(("Reconstruction", short(distortion), "nats lost, given the code"))
+        found.append(("Reconstruction", short(distortion), "nats: −log p(x | z)"))
     if rate is not None:
-        found.append(("KL", short(rate), "nats that the code costs"))
+        found.append(("KL", short(rate), "nats: KL(q(z | x) ‖ p(z))"))
     if real(diagnosis.get("active_units")) is not None:
         found.append(("Active units", active_units(folder), "depend on the data"))
     information, ceiling = (
@@ -69,11 +69,9 @@ def numbers(folder: Folder) -> list[Values]:
         limit = (
             ""
             if ceiling is None or low < ceiling - 0.3
-            else f"; {seen:,} data can show {ceiling:.1f}"
+            else f"; at most {ceiling:.1f} measurable with {seen:,} data"
         )
-        found.append(
-            ("Information", f"{low:.1f} – {high:.1f}", f"nats about its datum in a code{limit}")
-        )
+        found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats: I(x; z){limit}"))
     result = result_of(folder)
     if result is not None and result.bits:
         found.append((f"Bits/{result.per}", result.bits, "the same bound"))
@@ -81,7 +79,7 @@ def numbers(folder: Folder) -> list[Values]:
 
 
 def active_units(folder: Folder) -> str:
-    """Say how many units are active: 20 of 40."""
+    """Return the number of active units in words: 20 of 40."""
     diagnosis = folder.diagnosis or {}
     active, units = real(diagnosis.get("active_units")), diagnosis.get("units") or []
     if active is None:
@@ -114,12 +112,12 @@ def findings(folder: Folder) -> list[Values]:
 
 
 def typeset(words: str) -> str:
-    """Write plus-minus and bounds as signs."""
+    """Return text with typographic signs for +-, >= and <=."""
     return words.replace(" +- ", " ± ").replace(">=", "≥").replace("<=", "≤")
 
 
 def sentence(words: str) -> str:
-    """Write words as a sentence: with a capital, a full stop, and typeset signs."""
+    """Return words as a sentence, with a capital, a full stop and typographic signs."""
     words = typeset(words.strip())
     return f"{words[:1].upper()}{words[1:]}" + ("" if not words or words[-1] in ".!?:" else ".")
 
@@ -128,13 +126,13 @@ def sentence(words: str) -> str:
 
 
 def split(folder: Folder) -> str:
-    """Name the split that is shown."""
+    """Return the name of the split that is shown."""
     name = str((folder.showcase or {}).get("split", "held-out"))
     return SPLITS.get(name, name)
 
 
 def images(folder: Folder) -> Values | None:
-    """Return images by what they are, and how large they are shown."""
+    """Return the images by name, and their size on the page."""
     arrays = folder.arrays.get("showcase", {})
     if (folder.showcase or {}).get("kind") != "images" or "data" not in arrays:
         return None
@@ -146,7 +144,7 @@ def images(folder: Folder) -> Values | None:
 
 
 def rows(folder: Folder) -> Values | None:
-    """Return rows of data with their reconstructions, samples, and how each column is spread."""
+    """Return rows of data with their reconstructions, samples, and a histogram of each column."""
     showcase = folder.showcase or {}
     texts = showcase.get("rows")
     if not texts:
@@ -167,9 +165,9 @@ def rows(folder: Folder) -> Values | None:
 
 
 def histogram(spread: Mapping[str, Any]) -> Values:
-    """Draw how one column is spread in data and samples."""
+    """Return the histogram of a column in data and samples."""
     ours, theirs = spread["shares"]
-    label = f"how {spread['name']} is spread in data and samples"
+    label = f"distribution of {spread['name']} in data and samples"
     notes = [f"{spread['missing']:.0%} missing"] if spread["missing"] >= 0.005 else []
     if spread["kind"] == "category":
         values = spread["values"]
@@ -199,7 +197,7 @@ def _date(days: float) -> str:
 
 
 def latent_lead(folder: Folder) -> str:
-    """Say how many units carry most of the rate."""
+    """Return a sentence on the number of units with most of the rate."""
     diagnosis = folder.diagnosis or {}
     units, name = diagnosis.get("units") or [], str(diagnosis.get("split", ""))
     rates = sorted((r for u in units if (r := real(u.get("rate"))) is not None), reverse=True)
@@ -208,13 +206,13 @@ def latent_lead(folder: Folder) -> str:
     most = int(np.searchsorted(np.cumsum(rates), 0.9 * sum(rates))) + 1
     data = f"{diagnosis.get('n', 0):,} {SPLITS.get(name, name)} data"
     return (
-        f"{most:,} of {len(units):,} units carry nine tenths of the {short(sum(rates))} nats "
-        f"that a code costs ({data})."
+        f"{most:,} of {len(units):,} units have nine tenths of the KL of {short(sum(rates))} nats "
+        f"({data})."
     )
 
 
 def checks(folder: Folder) -> list[str]:
-    """Say what the diagnosis measured, whether it found fault or not."""
+    """Return sentences on the measurements of the diagnosis."""
     diagnosis, lines = folder.diagnosis or {}, []
     gain = (diagnosis.get("dependence") or {}).get("gain") or {}
     if real(gain.get("mean")) is not None:
@@ -225,8 +223,8 @@ def checks(folder: Folder) -> list[str]:
         }
         head = said.get(str((diagnosis.get("dependence") or {}).get("state")), "R")
         lines.append(
-            f"{head}eplacing a datum’s code by that of another datum costs {costs} nats of "
-            f"reconstruction."
+            f"{head}eplacing the code of a datum by that of another datum increases the distortion "
+            f"by {costs} nats."
         )
     scores = diagnosis.get("scores") or {}
     if scores.get("gap"):
@@ -241,8 +239,8 @@ def checks(folder: Folder) -> list[str]:
 
 
 def moves(folder: Folder) -> Values | None:
-    """Return what decoding makes of one code while one unit at a time moves: images, or cells with
-    a tint."""
+    """Return the decoded code of a datum while one unit at a time changes: images, or cells with a
+    tint."""
     showcase, arrays = folder.showcase or {}, folder.arrays.get("showcase", {})
     facts = showcase.get("traversed")
     if not facts or not facts["units"]:
@@ -290,7 +288,7 @@ def _tint(deviations: float | None) -> float | None:
 
 
 def aggregates(folder: Folder) -> list[Values]:
-    """Draw the aggregate posterior against the prior for the units where they differ most."""
+    """Return the histograms of aggregate posterior and prior, for the units with the largest KL."""
     arrays = folder.arrays.get("diagnosis", {})
     if any(name not in arrays for name in ("histogram", "prior_histogram", "edges")):
         return []
@@ -329,7 +327,7 @@ def aggregates(folder: Folder) -> list[Values]:
 
 
 def curves_lead(folder: Folder) -> str:
-    """Say how far training went, how long it took, and which weights are in use."""
+    """Return sentences on the steps, the time, and the weights in use."""
     if not folder.metrics:
         return ""
     last, kept, total = folder.metrics[-1], folder.kept, folder.config.get("steps")
@@ -346,11 +344,15 @@ def curves_lead(folder: Folder) -> str:
         best = f"the best by the validation bound ({number(kept['bound'])} nats)"
         said += f" The weights in use are those of step {kept['step']:,}, {best}."
     skipped = sum(int(real(m.get("skipped")) or 0) for m in folder.lines("train"))
-    return said + (f" {skipped:,} steps were not finite and skipped." if skipped else "")
+    return said + (
+        f" {skipped:,} steps were skipped because loss or gradient were not finite."
+        if skipped
+        else ""
+    )
 
 
 def bound_sentences(folder: Folder) -> list[str]:
-    """Say what a reader of the bounds should know beside them."""
+    """Return sentences on the reliability of the bounds."""
     evaluation = folder.evaluation or {}
     lines = []
     for e in bounds_of(evaluation):

@@ -1,4 +1,4 @@
-"""Say numbers and results in words, with the typography of a page."""
+"""Write numbers and results in words, with the typography of a page."""
 
 from __future__ import annotations
 
@@ -11,27 +11,23 @@ from typing import Any
 from vaestro.report.reading import Folder
 
 SIGNS = {"lower": "≥", "upper": "≤", "exact": "="}
-SIDES = {
-    "lower": "a lower bound: the truth is at least this",
-    "upper": "an upper bound",
-    "exact": "exact",
-}
+SIDES = {"lower": "a lower bound on the true value", "upper": "an upper bound", "exact": "exact"}
 SPLITS = {"train": "training", "valid": "validation"}
 LABELS = {"elbo": "ELBO", "iwae": "IWAE", "ais": "AIS"}
-# tone, and what to say where a diagnosis has no summary of its own
+# tone, and the sentence for a diagnosis without a summary
 VERDICTS = {
-    "healthy": ("good", "Nothing is wrong that these checks can see."),
+    "healthy": ("good", "No check found a fault."),
     "small rate but informative": (
         "good",
-        "The codes carry little, but what they carry is of the data.",
+        "The codes contain little information, but it is about the data.",
     ),
-    "partly collapsed": ("warning", "Some latent units carry nothing although they are asked to."),
+    "partly collapsed": ("warning", "Some latent units contain no information."),
     "overfitted": (
         "warning",
         "The model scores its training data clearly better than held-out data.",
     ),
     "not converged": ("warning", "The validation bound was still rising at the end."),
-    "latent unused by the decoder": ("error", "The decoder makes the same whatever the code says."),
+    "latent unused by the decoder": ("error", "The decoder ignores the code."),
     "collapsed": ("error", "The codes do not depend on the data."),
     "diverged": ("error", "Training failed: loss or gradient were not finite."),
 }
@@ -47,13 +43,13 @@ def real(value: Any) -> float | None:
 
 
 def plain(value: float, decimals: int = 2) -> str:
-    """Write a number with a true minus sign."""
+    """Return a number with a typographic minus sign."""
     text = f"{value:,.{decimals}f}"
     return "−" + text[1:] if text.startswith("-") else text
 
 
 def number(value: Any, error: Any = None, least: int = 2) -> str:
-    """Write a number with its standard error, with as many decimals as that deserves."""
+    """Return a number with its standard error, to two digits of the error."""
     value, error = real(value), real(error)
     if value is None:
         return "not finite"
@@ -62,7 +58,7 @@ def number(value: Any, error: Any = None, least: int = 2) -> str:
 
 
 def short(value: Any) -> str:
-    """Write a number to three digits or so."""
+    """Return a number to about three digits."""
     value = real(value)
     if value is None:
         return "–"
@@ -73,7 +69,7 @@ def short(value: Any) -> str:
 
 
 def method(line: Mapping[str, Any]) -> str:
-    """Name a method with what makes it tight: IWAE with 100 draws."""
+    """Return the name of a method with its number of draws: IWAE with 100 draws."""
     name = str(line.get("method", ""))
     label, k = LABELS.get(name, name), line.get("k")
     if name == "iwae":
@@ -85,17 +81,17 @@ def method(line: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """Hold the number that a report opens with, and how it is said.
+    """The main number of a report, and its description.
 
     Args:
-        of: the probability that is bounded, such as p(x | digit).
+        of: the bounded probability, for example p(x | digit).
         side: lower, upper or exact.
         value, error: mean over data and its standard error, in nats.
         how: method, data, side, in words.
-        sentence: all of it.
+        sentence: the result as a sentence.
         bits: bits per dimension, or token, in words; empty for densities.
         method: its name.
-        per: what the bits are for each of, dim or token.
+        per: unit of the bits: dim or token.
     """
 
     of: str
@@ -115,7 +111,7 @@ class Result:
 
 
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
-    """Name what was evaluated on: 10,000 test images; 100 of 10,000 test data, drawn at random."""
+    """Return the evaluated data in words: 100 of 10,000 test images, drawn at random."""
     space = str(evaluation.get("space", ""))
     # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
     shape = re.search(r"\(([\d, ]+)\)$", space)
@@ -126,7 +122,7 @@ def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     ]
     what = next(name for name, holds in named if holds)
     total, split = evaluation.get("n"), evaluation.get("split", "")
-    # absent before rows were drawn at random: then the first ones were taken
+    # absent in versions that used the first rows instead of random ones
     every = evaluation.get("total")
     whole = every if isinstance(every, int) else total
     fewer = isinstance(whole, int) and n != whole
@@ -136,7 +132,7 @@ def data_words(evaluation: Mapping[str, Any], n: int) -> str:
 
 
 def density_words(measure: str) -> str:
-    """Say that a number is of a density where it is one."""
+    """Return the words for a density; empty for a probability."""
     return {
         "lebesgue": "a density in the data’s own units",
         "mixed": "partly a density in the data’s own units",
@@ -144,7 +140,7 @@ def density_words(measure: str) -> str:
 
 
 def bounds_of(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the estimates on the data themselves, of the measure that the first one has."""
+    """Return the estimates on the data that have the same measure as the first one."""
     lines = [
         e
         for e in (evaluation or {}).get("estimates", [])
@@ -154,7 +150,7 @@ def bounds_of(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def result_of(folder: Folder) -> Result | None:
-    """Return the bound that covers most data, and of those the tightest; None without one."""
+    """Return the bound with the most data, and among these the tightest; None if there is none."""
     evaluation = folder.evaluation
     lines = [e for e in bounds_of(evaluation) if e.get("side") in ("lower", "exact")]
     if evaluation is None or not lines:
@@ -190,22 +186,14 @@ def verdict_of(folder: Folder) -> tuple[str, str, str]:
     """Return the verdict, its tone (good, warning, error or none) and a sentence."""
     if folder.diagnosis is None:
         if not folder.metrics:
-            return (
-                "not trained",
-                "none",
-                "There is nothing to judge yet: the run has logged nothing.",
-            )
-        return (
-            "not diagnosed",
-            "none",
-            "Whether something is wrong with this model was not measured.",
-        )
+            return ("not trained", "none", "The log of the run is empty.")
+        return ("not diagnosed", "none", "The run has not been diagnosed.")
     verdict = str(folder.diagnosis.get("verdict", "unknown"))
     tone, sentence = VERDICTS.get(
-        verdict, ("none", "This version of Vaestro does not know the verdict.")
+        verdict, ("none", "This version of Vaestro does not know this verdict.")
     )
     severities = {finding.get("severity") for finding in folder.diagnosis.get("findings", ())}
-    # it holds, and is no fault: there is nothing to encode, or nothing was to be
+    # The verdict is no fault: the data have nothing to encode, or the model has no latent input.
     if tone == "error" and tone not in severities:
         tone = "warning" if "warning" in severities else "none"
     return verdict, tone, str(folder.diagnosis.get("summary") or sentence)

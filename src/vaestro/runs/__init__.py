@@ -33,13 +33,14 @@ _HOMES = {
     "load_model": "weights",
     "describe": "summary",
     "result": "summary",
-    "machine": "job",
+    "machine": "folder",
 }
 
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from vaestro.runs.job import Job, machine, resume, train
+    from vaestro.runs.folder import machine
+    from vaestro.runs.job import Job, resume, train
     from vaestro.runs.run import Run
     from vaestro.runs.summary import describe, result
     from vaestro.runs.weights import load_model

@@ -20,7 +20,7 @@ from vaestro.objectives import Objective, Schedule
 from vaestro.options import defaults, normalised
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, write_text
-from vaestro.runs.job import make_objective, trial, untrained
+from vaestro.runs.preparing import make_objective, trial, untrained
 from vaestro.runs.run import Run
 from vaestro.text import parse
 

@@ -1,96 +1,46 @@
-"""A run's folder: what was asked, what was logged, the weights, and the results.
-
-    RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml`
-    repeats the run RUN/metrics.jsonl          a line each time something is logged
-    RUN/data.json              how many data of each split there were, and hashes of them
-    RUN/environment.json       the machine and the versions that the run was made with
-    RUN/config.json            what the model is, and RUN/model.safetensors its weights in use
-    RUN/kept.json              the step of these weights, and why they were kept
-    RUN/checkpoints/           complete states to resume from, written aside and renamed; the last
-    two are kept RUN/evaluation.json, .npz  bounds on held-out data
-    RUN/diagnosis.json, .npz   what is wrong with it, and what each latent unit carries
-    RUN/gradients.json, .png   how noisy each gradient estimator is on its model and data
-    RUN/failure.json           why training ended, where it did not end by itself
-    RUN/showcase.json, .npz    what the report shows of data, reconstructions, samples, traversals
-    and codes; RUN/report.html
-
-Weights are tensors only, and nothing here is ever unpickled.
-"""
+"""Train: iterate over a run's steps while its folder is written."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import platform
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
-import vaestro
-from vaestro.data import Data, load, tables
+from vaestro.data import Data, load
 from vaestro.data.matching import Origin
-from vaestro.data.readers import Progress, parse_source
-from vaestro.data.sets import Streamed
-from vaestro.data.texts import as_texts
+from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.diagnosis.remedies import Trial
-from vaestro.evaluation import in_space
-from vaestro.files import FORMAT, read_config
-from vaestro.frames import Frame
-from vaestro.loop import Diverged, Step, Training, training
-from vaestro.models import LatentModel
-from vaestro.objectives import Objective, Schedule
-from vaestro.options import defaults, documented, dump_config, names, normalised, resumable
-from vaestro.parts import (
-    build,
-    default_gradient,
-    default_likelihood,
-    default_network,
-    default_prior,
-    find,
-)
-from vaestro.penalties import Capacity, FreeBits, RateTerm
-from vaestro.randomness import derive, numpy_generator
+from vaestro.files import read_config
+from vaestro.loop import Diverged, Step, Training
+from vaestro.options import defaults, documented, dump_config, normalised, resumable
+from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
+from vaestro.runs.folder import (
+    clear,
+    environment,
+    fresh_folder,
+    model_record,
+    refuse_existing,
+    store_source,
+)
+from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
-from vaestro.text import Spec, alternatives, as_number, parse
+from vaestro.text import alternatives
 from vaestro.transfer import stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
-FILES = (
-    "config.yaml",
-    "config.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "evaluation*.json",
-    "evaluation*.npz",
-    "samples.*",
-    "samples-before.*",
-    "samples-after.*",
-    "data.npy",
-    "data.parquet",
-    "data.json",
-    "kept.json",
-    "failure.json",
-    "diagnosis.json",
-    "diagnosis.npz",
-    "environment.json",
-    "gradients.json",
-    "gradients.png",
-    "showcase.*",
-    "report.html",
-)
 
 
 @documented(lambda row: row.name != "source")
@@ -146,6 +96,7 @@ def _run_through(job: Job) -> Run:
     return job.run
 
 
+@final
 class Job(Iterator[Step]):
     """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
 
@@ -190,11 +141,10 @@ class Job(Iterator[Step]):
         progress: Progress | None = None,
         **options: Any,
     ) -> Job:
-        """Prepare a run; unless `dry`, make its folder. Options given here win over those of the
-        file `config`.
+        """Prepare a run, and make its folder unless `dry`. The arguments are those of `train`.
 
         Raises:
-            ValueError: something that was asked for is impossible; nothing was written.
+            ValueError: the options are invalid; nothing was written.
         """
         asked = {} if config is None else read_config(config)
         given = {k: v for k, v in options.items() if v is not None}
@@ -208,7 +158,7 @@ class Job(Iterator[Step]):
             asked["source"] = str(source)
         model = own = origin = None
         if asked.get("init"):
-            model, own = _start(asked["init"])
+            model, own = starting_model(asked["init"])
             origin = Origin(asked["init"], model.space, model.given)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
@@ -219,59 +169,46 @@ class Job(Iterator[Step]):
             origin=origin,
             progress=progress,
         )
-        path = Path(run) if run is not None else _fresh_name(data.source)
+        path = Path(run) if run is not None else fresh_folder(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
-            _refuse_existing(path, force)
-        training, resolved = _prepare(data, asked)
-        taken = (
-            []
-            if model is None or own is None
-            else take_over(training, model, own, resolved, asked["init"])
-        )
-        job = cls(training, data, resolved, path, (*data.notes, *taken))
+            refuse_existing(path, force)
+        training, resolved = prepare(data, asked)
+        notes = list(data.notes)
+        if model is not None and own is not None:
+            notes += take_over(training, model, own, resolved, asked["init"])
+        job = cls(training, data, resolved, path, tuple(notes))
         if not dry and job.writes:
-            _clear(path)
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            found = as_texts(source)
-            if isinstance(source, np.ndarray) and found is None:
-                np.save(path / "data.npy", source, allow_pickle=False)
-                resolved["source"] = f"{path / 'data.npy'}{data.source.removeprefix('array')}"
-            elif held:
-                frame = source if isinstance(source, Frame) else None
-                if found is not None:
-                    frame = Frame({"text": np.ma.MaskedArray(found.lines.astype(str))})
-                tables.write_frame(
-                    path / "data.parquet", tables.frame_of(source) if frame is None else frame
-                )
-                resolved["source"] = str(path / "data.parquet") + (
-                    ":text=text" if found is not None else ""
-                )
-            write_text(path / "config.yaml", dump_config(resolved))
-            write_text(
-                path / "config.json",
-                json.dumps(_model_json(training.model, resolved), indent=1) + "\n",
-            )
-            prints = {
-                name: getattr(data, name).fingerprint() for name in ("train", "valid", "test")
-            }
-            write_text(path / "data.json", json.dumps(prints, indent=1) + "\n")
-            write_text(
-                path / "environment.json", json.dumps(environment(training), indent=1) + "\n"
-            )
-            (path / "metrics.jsonl").touch()
-            job._new = True
+            job._make_folder(source if held else None)
             if model is not None:
                 job.checkpoint()  # the run can then be resumed without the one that it started from
         return job
 
+    def _make_folder(self, source: Any) -> None:
+        """Write the files of a new run; `source` is given if its data are not files."""
+        path = self.path
+        clear(path)
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            self.config["source"] = store_source(path, source, self.data.source)
+        splits = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}
+        records = {
+            "config.json": model_record(self.training.model, self.config),
+            "data.json": {name: rows.fingerprint() for name, rows in splits.items()},
+            "environment.json": environment(self.training),
+        }
+        write_text(path / "config.yaml", dump_config(self.config))
+        for name, record in records.items():
+            write_text(path / name, json.dumps(record, indent=1) + "\n")
+        (path / "metrics.jsonl").touch()
+        self._new = True
+
     @classmethod
     def resumed(cls, run: str | Path, **options: Any) -> Job:
-        """Prepare to go on with a run, from its last whole checkpoint, or from its beginning if it
+        """Prepare to continue a run from its last readable checkpoint, or from its beginning if it
         has none yet.
 
         Raises:
-            ValueError: it is not a run, or an option other than epochs, steps, device and workers
-                was given.
+            ValueError: it is not a run's folder, or an option was given that cannot change.
         """
         opened = Run(run)
         options = {k: v for k, v in options.items() if v is not None}
@@ -286,20 +223,12 @@ class Job(Iterator[Step]):
         asked = defaults() | asked | normalised(options)
         origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
-            start = _start(asked["init"])
+            start = starting_model(asked["init"])
             origin = Origin(asked["init"], start[0].space, start[0].given)
         data = load(asked["source"], condition=asked["condition"] or (), origin=origin)
-        training, resolved = _prepare(data, asked)
-        notes = list(data.notes)
-        state = None
-        for checkpoint in sorted((opened.path / "checkpoints").glob("*.safetensors"), reverse=True):
-            try:
-                state = read_checkpoint(checkpoint)
-                break
-            except ValueError as error:
-                notes.append(
-                    f"{checkpoint.name} is damaged ({error}); going on from the one before it"
-                )
+        training, resolved = prepare(data, asked)
+        state, damaged = _newest_state(opened.path / "checkpoints")
+        notes = [*data.notes, *damaged]
         job = cls(training, data, resolved, opened.path, tuple(notes))
         metrics, size = opened.path / "metrics.jsonl", 0
         if state is not None:
@@ -312,7 +241,7 @@ class Job(Iterator[Step]):
         else:
             if asked["init"]:
                 notes += take_over(
-                    training, *(start or _start(asked["init"])), resolved, asked["init"]
+                    training, *(start or starting_model(asked["init"])), resolved, asked["init"]
                 )
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         if job.writes:
@@ -440,7 +369,7 @@ class Job(Iterator[Step]):
     def discard(self) -> None:
         """Remove what the run has written, and its folder if nothing else is in it."""
         if self.writes:
-            _clear(self.path)
+            clear(self.path)
             with suppress(OSError):
                 self.path.rmdir()
 
@@ -459,199 +388,16 @@ class Job(Iterator[Step]):
             write_text(self.path / "kept.json", json.dumps(kept) + "\n")
 
 
-def _prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
-    """Build everything that a run needs; returns the training and every option, resolved."""
-    seed = asked["seed"]
-    if seed < 0:
-        raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
-    objective = make_objective(asked)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
-        model = build(data.space, given=data.given, **{k: asked[k] for k in names("model")})
-    made = training(
-        model,
-        objective,
-        data,
-        **{name: asked[name] for name in names("training") if asked[name] is not None},
-    )
-    resolved = dict(asked) | {
-        "source": data.source,
-        "likelihood": default_likelihood(data.space)
-        if asked["likelihood"] is None
-        else asked["likelihood"],
-        "network": default_network(data.space) if asked["network"] is None else asked["network"],
-        "prior": default_prior(asked["posterior"]) if asked["prior"] is None else asked["prior"],
-        "gradient": default_gradient(asked["posterior"])
-        if asked["gradient"] is None
-        else asked["gradient"],
-        "epochs": None,
-        "steps": made.steps,
-        "minutes": None,
-        "batch": made.batch,
-        "lr": made.lr,
-        "clip": made.clip,
-        "ema": made.ema,
-        "compile": made.compile,
-    }
-    return made, resolved
-
-
-def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
-    """Return a run's model as it was before the first step."""
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config["seed"], "weights"))
-        first = build(model.space, given=model.given, **{k: config[k] for k in names("model")}).to(
-            device
-        )
-    if first.start_rows:
-        rows = np.sort(
-            numpy_generator(config["seed"], "start").permutation(len(data.train))[
-                : first.start_rows
-            ]
-        )
-        first.start(
-            in_space(data.train.pick(rows).fixed(), model.space).batch(slice(0, len(rows)), device)
-        )
-    return first.eval()
-
-
-def _start(run: str) -> tuple[LatentModel, dict[str, Any]]:
-    """Return the model of a run to start from, with its options.
-
-    Raises:
-        ValueError: it is not a run, or has no weights yet.
-    """
-    opened = Run(run)
-    model = opened.model()
-    config = opened.config
-    return model, {k: config[k] for k in names("model") if config.get(k) is not None}
-
-
-def trial(data: Data) -> Trial | None:
-    """Return what prepares a run on data with other options and counts its weights; None where a
-    second run cannot be prepared."""
-    if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return None
-
-    def weights(config: Mapping[str, Any]) -> int:
-        asked = defaults() | normalised({k: v for k, v in config.items() if v is not None})
-        return sum(p.numel() for p in _prepare(data, asked)[0].model.parameters())
-
-    return weights
-
-
-def make_objective(asked: Mapping[str, Any]) -> Objective:
-    """Make the objective that options name.
-
-    Raises:
-        ValueError: the weight of the KL or a part is not one.
-    """
-    beta = asked["beta"]
-    with suppress(ValueError):
-        beta = float(beta)
-    if isinstance(beta, float) and not 0 <= beta < math.inf:
-        raise ValueError(
-            f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got "
-            f"{beta}"
-        )
-    gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
-    made = find("objective", asked["objective"])(
-        gradient,
-        beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
-        rate=_rate_term(asked),
-        penalties=[find("penalty", spec)() for spec in asked["penalty"] or ()],
-        aggressive=asked["aggressive"],
-    )
-    return made
-
-
-def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
-    """Make what stands in place of the rate in the loss: free bits ("0.5:group=all,smooth=0.1") or
-    a capacity ("to=25,share=0.5")."""
-    bits, most = asked["free_bits"], asked["capacity"]
-    if bits is not None and most is not None:
-        raise ValueError("expected free bits or a capacity; got both")
-    if most is not None:
-        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()
-    if bits is None:
-        return None
-    number, options = parse(str(bits))
-    nats = as_number(number)
-    if nats is None:
-        raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}")
-    spec = str(Spec("free-bits", options))
-    return find("free bits", spec, {"free-bits": FreeBits})(nats)
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _fresh_name(source: str) -> Path:
-    name = Path(parse_source(source)[0]).stem or "run"
-    base = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, n = base, 2
-    while path.exists():
-        path, n = base.with_name(f"{base.name}-{n}"), n + 1
-    return path
-
-
-def _refuse_existing(path: Path, force: bool) -> None:
-    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
-    if path.exists() and any(path.iterdir()):
-        if not (path / "config.yaml").exists():
-            raise ValueError(
-                f"expected a new run folder; got {path}, which has files that are not a run's "
-                f"(give another --run)"
+def _newest_state(
+    folder: Path,
+) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+    """Return the newest readable checkpoint of a folder, and a note on each damaged one."""
+    notes: list[str] = []
+    for checkpoint in sorted(folder.glob("*.safetensors"), reverse=True):
+        try:
+            return read_checkpoint(checkpoint), notes
+        except ValueError as error:
+            notes.append(
+                f"{checkpoint.name} is damaged ({error}); continuing from the one before it"
             )
-        if not force:
-            raise ValueError(
-                f"expected a new run folder; got {path}, which exists (--force overwrites it, "
-                f"--resume goes on with it)"
-            )
-
-
-def _clear(path: Path) -> None:
-    """Remove what an overwritten run has written, and nothing else."""
-    for name in FILES:
-        for file in path.glob(name):
-            file.unlink()
-    for name in ("checkpoints", "evaluating"):
-        shutil.rmtree(path / name, ignore_errors=True)
-
-
-def _model_json(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "vaestro": vaestro.__version__,
-        "format": FORMAT,
-        "model": {k: config[k] for k in names("model") if config[k] is not None},
-        "space": model.space.scalars(),
-        "given": None if model.given is None else model.given.scalars(),
-    }
-
-
-def environment(training: Training) -> dict[str, Any]:
-    """Say on what a run is made, and when."""
-    return {
-        **machine(),
-        "numpy": np.__version__,
-        "trained_on": str(training.device),
-        "cores": os.cpu_count(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-
-
-def machine() -> dict[str, str]:
-    """Say what this machine and its versions are."""
-    return {
-        "vaestro": vaestro.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads",
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    return None, notes

@@ -14,7 +14,6 @@ import numpy as np
 from vaestro.spaces.base import ArraySpace, Space
 from vaestro.spaces.batch import Batch
 from vaestro.spaces.columns import (
-    COLUMN_ORDER,
     BinaryColumn,
     CategoryColumn,
     Column,
@@ -25,8 +24,9 @@ from vaestro.spaces.columns import (
 from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
 from vaestro.spaces.grids import FINEST, LARGEST_COUNT, rounded, widths
-from vaestro.spaces.kinds import Kind
+from vaestro.spaces.kinds import COLUMN_ORDER, Kind
 from vaestro.spaces.layouts import LAYOUTS, Layout, layout_of_array, stored_layout
+from vaestro.spaces.ordinal import OrdinalColumn
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
 
@@ -44,7 +44,8 @@ SPACES: dict[Kind, type[Space]] = {
     )
 }
 COLUMNS: dict[Kind, type[Column]] = {
-    column.kind: column for column in (RealColumn, CountColumn, BinaryColumn, CategoryColumn)
+    column.kind: column
+    for column in (RealColumn, CountColumn, BinaryColumn, OrdinalColumn, CategoryColumn)
 }
 
 
@@ -94,6 +95,7 @@ __all__ = [
     "Kind",
     "Layout",
     "LevelsSpace",
+    "OrdinalColumn",
     "RealColumn",
     "RealSpace",
     "Space",

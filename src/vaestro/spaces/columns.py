@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAY = np.timedelta64(1, "D")
-COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.CATEGORY)
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Column(ABC):
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
+    coded: ClassVar[bool] = False  # whether its cells are codes of `values`
     numeric: ClassVar[bool] = False  # whether its values are numbers with a mean
     one_hot: ClassVar[bool] = False  # whether an encoder's inputs are one-hot codes
 
@@ -113,8 +113,14 @@ class Column(ABC):
 
 
 @dataclass(frozen=True)
-class _CodedColumn(Column):
-    """Describe a column of a known number of values, whose codes are 0, 1, and so on."""
+class CodedColumn(Column):
+    """Describe a column of a known number of values, whose codes are 0, 1, and so on.
+
+    >>> CodedColumn.coded
+    True
+    """
+
+    coded = True
 
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
         mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
@@ -156,7 +162,7 @@ class _CodedColumn(Column):
 
 
 @final
-class BinaryColumn(_CodedColumn):
+class BinaryColumn(CodedColumn):
     """Describe a column of two values.
 
     >>> BinaryColumn("member", "bool", (False, True)).inward(np.ma.array([True, False]))
@@ -166,11 +172,11 @@ class BinaryColumn(_CodedColumn):
     kind = Kind.BINARY
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
-        return _seen(x * 2 - 1, observed)
+        return masked(x * 2 - 1, observed)
 
 
 @final
-class CategoryColumn(_CodedColumn):
+class CategoryColumn(CodedColumn):
     """Describe a column of unordered categories.
 
     >>> CategoryColumn("colour", "str", ("blue", "red")).inward(np.ma.array(["red"]))
@@ -279,7 +285,7 @@ class _DenseColumn(_NumberColumn):
         return self.scale
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
-        return _seen(x, observed)
+        return masked(x, observed)
 
 
 @final
@@ -344,10 +350,16 @@ class CountColumn(_NumberColumn):
         import torch
 
         offset, scale = x.new_tensor([[c.offset for c in run], [c.scale for c in run]])
-        return _seen((torch.log1p(x) - offset) / scale, observed)
+        return masked((torch.log1p(x) - offset) / scale, observed)
 
 
-def _seen(x: Tensor, observed: Tensor | None) -> Tensor:
+def masked(x: Tensor, observed: Tensor | None) -> Tensor:
+    """Return an encoder's input with zeros in cells that are not observed.
+
+    >>> import torch
+    >>> masked(torch.ones(2), torch.tensor([True, False]))
+    tensor([1., 0.])
+    """
     import torch
 
     return x if observed is None else torch.where(observed, x, 0.0)

@@ -12,5 +12,10 @@ class Kind(StrEnum):
     UNIT = "unit"  # the open interval (0, 1)
     CATEGORY = "category"
     COUNT = "count"
+    ORDINAL = "ordinal"  # ordered categories
     TOKENS = "tokens"
     TABLE = "table"
+
+
+# the kinds of a table's columns, in the order that they have inside
+COLUMN_ORDER = (Kind.REAL, Kind.COUNT, Kind.BINARY, Kind.ORDINAL, Kind.CATEGORY)

@@ -11,9 +11,9 @@ import numpy as np
 
 from vaestro.frames import Frame
 from vaestro.spaces.base import Space, hashed
-from vaestro.spaces.columns import COLUMN_ORDER, Column
+from vaestro.spaces.columns import Column
 from vaestro.spaces.grids import widths
-from vaestro.spaces.kinds import Kind
+from vaestro.spaces.kinds import COLUMN_ORDER, Kind
 from vaestro.spaces.layouts import LAYOUTS, Layout
 from vaestro.tokens import Texts
 

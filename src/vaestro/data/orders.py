@@ -1,0 +1,58 @@
+"""Orders of ordinal columns, as the option ordinal= states them: ordinal=level+grade=low<mid<high.
+
+Numbers and dates have an order of their own; text needs a stated one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from vaestro.data.refusals import Unfit
+from vaestro.text import quoted, split_names, unquoted
+
+
+def stated_orders(options: Mapping[str, Any], names: Collection[str]) -> dict[str, list[str]]:
+    """Return the orders that the option ordinal= states, by column.
+
+    >>> stated_orders({"ordinal": "level+grade=low<mid<high"}, ["level", "grade"])
+    {'grade': ['low', 'mid', 'high']}
+    """
+    stated = options.get("ordinal", ())
+    pieces = stated if isinstance(stated, (list, tuple)) else split_names(str(stated))
+    pairs = [str(piece).partition("=") for piece in pieces if piece not in names]
+    return {unquoted(name): order.split("<") for name, _, order in pairs if order}
+
+
+def in_order(name: str, values: np.ndarray, order: Sequence[str] | None) -> np.ndarray:
+    """Return the distinct values of an ordinal column in increasing order.
+
+    It is the stated order, which may contain values that no row has, or that of numbers and dates.
+
+    Raises:
+        Unfit: text has no stated order, a value is not in it, or a value is in it twice.
+
+    >>> in_order("grade", np.array(["high", "low"]), ["low", "mid", "high"]).tolist()
+    ['low', 'mid', 'high']
+    """
+    if order is None:
+        if values.dtype.kind == "U":
+            example = f"ordinal={quoted(name)}={'<'.join(values[:3].tolist())}"
+            raise Unfit(
+                f"an order of the values of column {name!r}, such as {example}", "text without one"
+            )
+        return values
+    made = np.array(order)
+    if values.dtype.kind != "U":
+        with suppress(ValueError):  # text is none of the column's values
+            made = made.astype(values.dtype)
+    strangers = [str(value) for value in values.tolist() if value not in made.tolist()]
+    if strangers or len(set(order)) < len(order):
+        raise Unfit(
+            f"the values of column {name!r} to be in {'<'.join(order)}, each once",
+            ", ".join(strangers[:3]) or "one value twice",
+        )
+    return made

@@ -1,0 +1,197 @@
+"""Densities of ordered levels 0 .. L - 1.
+
+A logistic with location m and scale s, rounded to levels, has
+
+    log p(x) = log(sigmoid((x + 1/2 - m) / s) - sigmoid((x - 1/2 - m) / s))
+
+in each cell; the intervals of the outer levels are open (Kingma et al. 2016; Salimans et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaestro.densities.continuous import gumbel_noise
+from vaestro.densities.core import Cells, DataDensity, sum_cells, uniform
+
+
+def _log_of_level(code: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Return the log-probability that a logistic falls into the unit interval around a code; the
+    outer ones are open.
+
+    With a and b the standardised ends, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b
+    - a)), which neither cancels nor underflows in logarithms, so that no clamp is needed.
+    """
+    inverse = torch.exp(-log_scale)
+    upper, lower = (code + 0.5 - loc) * inverse, (code - 0.5 - loc) * inverse
+    below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+    inside = below + above + torch.log(-torch.expm1(-inverse))
+    return torch.where(code == 0, below, torch.where(code == levels - 1, above, inside))
+
+
+def _clipped_mean(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Return the mean of a logistic clipped to 0 .. levels - 1."""
+    scale = torch.exp(log_scale)
+    return scale * (F.softplus(loc / scale) - F.softplus((loc - (levels - 1)) / scale))
+
+
+@final
+class DiscretizedLogistic(Cells):
+    """Represent levels by a logistic rounded to the nearest one, in units of levels (Kingma et al.
+    2016; Salimans et al. 2017).
+
+    `mean` is that of the logistic before it is rounded, clipped to the levels: within half a level
+    of the rounded one's.
+
+    Args:
+        loc, log_scale: tensors that broadcast to (..., *X).
+        levels: their number.
+        dims: number of dimensions of one datum.
+
+    >>> DiscretizedLogistic(torch.zeros(3), torch.zeros(3), 256).log_prob(torch.zeros(3)) < 0
+    tensor(True)
+    """
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int, dims: int = 1) -> None:
+        self.loc, self.log_scale, self.levels, self.dims = loc, log_scale, levels, dims
+
+    @property
+    def mean(self) -> Tensor:
+        return _clipped_mean(self.loc, self.log_scale, self.levels)
+
+    def cells(self, value: Tensor) -> Tensor:
+        return _log_of_level(value.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        drawn = self.loc + torch.exp(self.log_scale) * torch.logit(uniform(self.loc, generator))
+        return drawn.round().clamp(0, self.levels - 1)
+
+
+@final
+class LogisticMixture(DataDensity):
+    """Represent the levels of each pixel by a mixture of M discretized logistics over its channels
+    (Salimans et al. 2017).
+
+    All C channels of a pixel come from one component. With coefficients, the location of a channel
+    is linear in the channels before it. Colours are then not independent given z, and a pixel with
+    missing channels cannot be scored.
+
+    Args:
+        logits: of the components, (..., M, *R), where *R are the dimensions of a datum without
+            channels.
+        loc, log_scale: in units of levels, (..., M, C, *R).
+        coefficients: (..., M, C (C - 1) / 2, *R), ordered (1 on 0), (2 on 0), (2 on 1); None for
+            independent channels.
+        levels: their number.
+        channelled: whether a datum is (C, *R); otherwise it is (*R) and C is 1.
+
+    >>> zeros = torch.zeros(2, 1, 3)
+    >>> mixture = LogisticMixture(torch.zeros(2, 3), zeros, zeros, None, 256, 1, False)
+    >>> mixture.log_prob(torch.zeros(3)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        log_scale: Tensor,
+        coefficients: Tensor | None,
+        levels: int,
+        dims: int,
+        channelled: bool,
+    ) -> None:
+        self.logits, self.loc, self.log_scale, self.coefficients = (
+            logits,
+            loc,
+            log_scale,
+            coefficients,
+        )
+        self.levels, self.dims, self.channelled = levels, dims, channelled
+        self.rest = dims - 1 if channelled else dims  # dimensions of *R
+
+    def _moved(self, channel: int, before: Sequence[Tensor]) -> Tensor:
+        """Return the locations (..., M, *R) of a channel given those before it, in levels."""
+        loc = self.loc.select(-1 - self.rest, channel)
+        if self.coefficients is None:
+            return loc
+        first = channel * (channel - 1) // 2
+        middle = (self.levels - 1) / 2  # as in the paper, channels enter as values around zero
+        for i, x in enumerate(before):
+            loc = loc + self.coefficients.select(-1 - self.rest, first + i) * (x - middle)
+        return loc
+
+    def _stacked(self, channels: list[Tensor]) -> Tensor:
+        return torch.stack(channels, -1 - self.rest) if self.channelled else channels[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mixture's mean, channel by channel, each given the means of those before it;
+        (..., *X)."""
+        weights = torch.softmax(self.logits, -1 - self.rest)
+        channels: list[Tensor] = []
+        for c in range(self.loc.shape[-1 - self.rest]):
+            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels])
+            means = _clipped_mean(loc, self.log_scale.select(-1 - self.rest, c), self.levels)
+            channels.append((weights * means).sum(-1 - self.rest))
+        return self._stacked(channels)
+
+    def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
+        if observed is not None and self.coefficients is not None:
+            raise ValueError(
+                "expected every cell observed where channels are conditioned on each other; got "
+                "missing ones"
+            )
+        total = self._components(value, observed)
+        return sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
+
+    def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
+        """Return the density of missing channels given the observed ones, which say from which
+        component a pixel comes."""
+        if self.coefficients is not None:
+            raise ValueError(
+                "expected every cell observed where channels are conditioned on each other; got "
+                "missing ones"
+            )
+        logits = self._components(value, observed)
+        return LogisticMixture(
+            logits, self.loc, self.log_scale, None, self.levels, self.dims, self.channelled
+        )
+
+    def _components(self, value: Tensor, observed: Tensor | None) -> Tensor:
+        """Return the log-probability of each component and of what was observed of a pixel, (...,
+        M, *R)."""
+        value = value.to(self.loc.dtype)
+        channels = list(value.unbind(value.ndim - self.dims)) if self.channelled else [value]
+        # (B, 1, *R): a place for the components
+        channels = [x.unsqueeze(x.ndim - self.rest) for x in channels]
+        total = torch.log_softmax(self.logits, -1 - self.rest)
+        for c, x in enumerate(channels):
+            loc, log_scale = self._moved(c, channels[:c]), self.log_scale.select(-1 - self.rest, c)
+            log_prob = _log_of_level(x, loc, log_scale, self.levels)
+            if observed is not None:
+                mask = (
+                    observed.select(observed.ndim - self.dims, c) if self.channelled else observed
+                )
+                log_prob = torch.where(mask.unsqueeze(mask.ndim - self.rest), log_prob, 0.0)
+            total = total + log_prob
+        return total
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        chosen = (self.logits + gumbel_noise(self.logits, generator)).argmax(
+            -1 - self.rest, keepdim=True
+        )
+        channels: list[Tensor] = []
+        for c in range(self.loc.shape[-1 - self.rest]):
+            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(
+                -1 - self.rest, chosen
+            )
+            log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, chosen)
+            drawn = loc + torch.exp(log_scale) * torch.logit(uniform(loc, generator))
+            channels.append(drawn.round().clamp(0, self.levels - 1).squeeze(-1 - self.rest))
+        return self._stacked(channels)

@@ -1,0 +1,149 @@
+"""Compilation of a whole step, optimiser included, by torch.compile.
+
+Shapes and objects stay the same for a whole run, so the graph is compiled once, without guards.
+PyTorch keeps compiled graphs on disk, so a later run with the same shapes starts sooner.
+
+PyTorch 2.13 treats a CPU tensor of shape () and type float64 as a Python number, and a compiled
+graph loses what is written into it. State of that type is written through `view(1)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from vaestro.data import Data
+from vaestro.loop.devices import Core, Processes
+from vaestro.loop.settings import EPOCHS, Settings
+
+Numbers = Callable[..., Sequence[Tensor]]
+LIBRARIES = ("vaestro", "torch", "zuko", "builtins")  # whose operations are known to be tensors'
+# Compiling takes some ten seconds and saves a fifth of a small model's step: floating-point
+# operations of a run, on a CPU and elsewhere, and minutes from which auto compiles.
+WORK_CPU, WORK, MINUTES = 4e13, 4e15, 4.0
+
+BACKEND = "inductor"  # of torch.compile
+
+logger = logging.getLogger("vaestro")
+
+
+@final
+class Compilation:
+    """Decide whether steps are compiled, and compile them; `auto` falls back to eager steps.
+
+    Args:
+        core: model and objective.
+        settings: `compile` is auto, on or off; trace, an option of earlier versions whose numbers
+            were those of eager steps, means off.
+        data: what is trained on.
+        processes: where.
+        optimizers: the classes of the optimisers.
+
+    Raises:
+        ValueError: compilation was asked for and is impossible.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        settings: Settings,
+        data: Data,
+        processes: Processes,
+        optimizers: Sequence[type],
+    ) -> None:
+        self.automatic = settings.compile == "auto"
+        obstacles = _obstacles(core, settings, data, processes)
+        if settings.compile == "on" and obstacles:
+            raise ValueError(
+                "expected one process, precision 32, parts that can be compiled and, for a CPU, a "
+                f"C++ compiler for --compile on; got {', '.join(obstacles)}"
+            )
+        self.on = settings.compile == "on" or (
+            self.automatic
+            and not obstacles
+            and not _foreign(core, optimizers)
+            and _pays(core, settings, data, processes)
+        )
+
+    def first(
+        self, step: Numbers, inputs: Sequence[Tensor], eager: Callable[[], object]
+    ) -> tuple[Numbers, Sequence[Tensor]] | None:
+        """Compile a step and take it; return the compiled step and its result.
+
+        Args:
+            step: a function of tensors.
+            inputs: of the first step.
+            eager: the same step, whose own error is raised if it has one.
+
+        Returns:
+            None if `auto` fell back to eager steps.
+
+        Raises:
+            ValueError: the step does not compile, although that was asked for.
+        """
+        try:
+            return _compile(step, inputs)
+        except Exception as error:
+            self.on = False
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if self.automatic:
+                logger.warning("compilation failed, so steps run eagerly (%s)", reason)
+                return None
+            eager()
+            raise ValueError(
+                f"expected --compile off for a step that cannot be compiled; got on ({reason})"
+            ) from error
+
+
+def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence[Tensor]]:
+    # torch.compile keeps its graphs by code object, and without guards it would give the steps of
+    # a second run the graph of the first.
+    step.__code__ = step.__code__.replace()  # type: ignore[attr-defined]
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
+    }
+    compiled: Numbers = torch.compile(
+        step, fullgraph=True, dynamic=False, backend=BACKEND, options=options
+    )
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        return compiled, compiled(*inputs)
+
+
+def _obstacles(core: Core, settings: Settings, data: Data, processes: Processes) -> list[str]:
+    """Return what keeps the steps of a run from being compiled."""
+    found = [*core.objective.outside_graph, *core.model.capabilities.not_recordable]
+    if data.train.sizes() is not None:
+        found.append("rows of several sizes")
+    if processes.count > 1:
+        found.append(f"{processes.count} processes")
+    if settings.precision != "32":
+        found.append(f"precision {settings.precision}")
+    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
+    if processes.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        found.append("no C++ compiler")
+    return found
+
+
+def _foreign(core: Core, optimizers: Sequence[type]) -> bool:
+    """Return whether a part is user code, which may have side effects that a graph does not
+    capture."""
+    used = [*map(type, core.modules()), *core.objective.functions, *optimizers]
+    return any(part.__module__.split(".")[0] not in LIBRARIES for part in used)
+
+
+def _pays(core: Core, settings: Settings, data: Data, processes: Processes) -> bool:
+    """Return whether a run is long enough that compilation makes it faster."""
+    if settings.minutes is not None:
+        return settings.minutes >= MINUTES
+    epochs = EPOCHS if settings.epochs is None else settings.epochs
+    steps_per_epoch = len(data.train) / settings.batch
+    steps = epochs * steps_per_epoch if settings.steps is None else settings.steps
+    weights = sum(p.numel() for p in core.parameters() if p.requires_grad)
+    work = 6 * steps * settings.batch * core.objective.k * weights
+    return work > (WORK_CPU if processes.device.type == "cpu" else WORK)

@@ -1,0 +1,161 @@
+"""Devices and processes: where training runs, and how several processes share it.
+
+With N processes each draws the noise of the whole batch and takes its own rows of it, so that N
+processes compute what one would.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, final
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from vaestro.models import LatentModel
+from vaestro.objectives import Loss, TrainingObjective
+from vaestro.spaces import Batch
+from vaestro.updates import Update
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Forward = Callable[[Batch, Tensor, Tensor, str], Loss]
+
+
+def accelerator_for(device: str) -> Accelerator:
+    """Return an Accelerator for a device by name; in a single process each call starts afresh.
+
+    Raises:
+        ValueError: there is no such device here.
+
+    >>> accelerator_for("cpu").device
+    device(type='cpu')
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"expected a device: auto, cpu, cuda or mps; got {device!r}")
+    available: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if device in available and not available[device]():
+        raise ValueError(f"expected a device that is here; got {device}, and this machine has none")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # Accelerate has one device for each process; runs of one process may differ in theirs.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device == "cpu" or (device == "auto" and not any(f() for f in available.values()))
+    )
+
+
+@final
+class Core(nn.Module):
+    """Hold model and objective: the one forward() that data parallelism, autocast and compilation
+    wrap.
+
+    Args:
+        model: what is trained.
+        objective: by what.
+        updates: whose losses it computes.
+        device: where.
+        precision: "32", or "bf16" for networks under autocast.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        objective: TrainingObjective,
+        updates: Sequence[Update],
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self._losses: Mapping[str, Callable[..., Loss]] = {u.name: u.loss for u in updates}
+        self.autocast = (device.type, torch.bfloat16) if precision == "bf16" else None
+
+    def forward(self, batch: Batch, step: Tensor, noise: Tensor, update: str) -> Loss:
+        """Return the loss of a named update."""
+        if self.autocast is None:
+            return self._losses[update](self.model, batch, step, noise)
+        with torch.autocast(*self.autocast):
+            return self._losses[update](self.model, batch, step, noise)
+
+
+@final
+class Processes:
+    """Describe the processes that train together, and this one's device.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        batch: rows in a global batch.
+
+    Raises:
+        ValueError: the device does not exist, or the processes cannot share the batch equally.
+    """
+
+    def __init__(self, device: str, batch: int) -> None:
+        self._accelerator = accelerator_for(device)
+        self.device = self._accelerator.device
+        self.count, self.rank = (self._accelerator.num_processes, self._accelerator.process_index)
+        if batch % self.count:
+            raise ValueError(f"expected a batch that {self.count} processes can share; got {batch}")
+        self.rows = slice(
+            self.rank * (batch // self.count), (self.rank + 1) * (batch // self.count)
+        )
+
+    @property
+    def at_hand(self) -> bool:
+        """Return whether numbers can be read without waiting: one process, on the CPU."""
+        return self.count == 1 and self.device.type == "cpu"
+
+    def wrap(self, core: Core, partial: bool) -> Forward:
+        """Wrap the forward() for data parallelism, before optimisers are made.
+
+        Args:
+            core: what is wrapped.
+            partial: whether some loss leaves some parameters without a gradient.
+        """
+        if self.count == 1:
+            return core
+        from accelerate import DistributedDataParallelKwargs
+
+        self._accelerator.ddp_handler = DistributedDataParallelKwargs(
+            find_unused_parameters=partial
+        )
+        wrapped: Forward = self._accelerator.prepare_model(core)
+        return wrapped
+
+    def gradients(
+        self, loss: Tensor, core: nn.Module, parameters: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the gradients of a loss, averaged over processes; zeros if a parameter has
+        none."""
+        if self.count == 1:
+            return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        for p in core.parameters():
+            p.grad = None
+        self._accelerator.backward(loss)
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+    def fork_rng(self) -> AbstractContextManager[None]:
+        """Return a context after which PyTorch's global generators are as before."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    def wait(self) -> None:
+        """Wait until the device has finished."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def finish(self) -> None:
+        """Wait for the other processes; a process that leaves earlier takes them down."""
+        if self.count > 1:
+            self._accelerator.wait_for_everyone()
+            atexit.register(self._accelerator.end_training)

@@ -1,0 +1,165 @@
+"""Build what a run needs from its options: the model, the objective, and the training."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaestro.data import Data
+from vaestro.data.sets import Streamed
+from vaestro.diagnosis.remedies import Trial
+from vaestro.evaluation import in_space
+from vaestro.loop import Training, training
+from vaestro.models import VAE, LatentModel
+from vaestro.objectives import Objective, Schedule
+from vaestro.options import defaults, names, normalised
+from vaestro.parts import (
+    build,
+    default_gradient,
+    default_likelihood,
+    default_network,
+    default_prior,
+    find,
+)
+from vaestro.penalties import Capacity, FreeBits, RateTerm
+from vaestro.randomness import derive, numpy_generator
+from vaestro.runs.run import Run
+from vaestro.spaces import Space
+from vaestro.text import Spec, as_number, parse
+
+
+def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
+    """Return the training of a run, and every option, resolved.
+
+    Args:
+        data: what to train on.
+        asked: every option by name; None if it depends on the data.
+
+    Raises:
+        ValueError: the options do not fit each other or the data.
+    """
+    seed = asked["seed"]
+    if seed < 0:
+        raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
+    objective = make_objective(asked)
+    model = _initialised(data.space, data.given, asked)
+    made = training(
+        model,
+        objective,
+        data,
+        **{name: asked[name] for name in names("training") if asked[name] is not None},
+    )
+    otherwise = {
+        "likelihood": default_likelihood(data.space),
+        "network": default_network(data.space),
+        "prior": default_prior(asked["posterior"]),
+        "gradient": default_gradient(asked["posterior"]),
+    }
+    chosen = {name: asked[name] for name in otherwise if asked[name] is not None}
+    resolved = {**asked, **otherwise, **chosen} | {
+        "source": data.source,
+        "epochs": None,
+        "steps": made.steps,
+        "minutes": None,
+        "batch": made.batch,
+        "lr": made.lr,
+        "clip": made.clip,
+        "ema": made.ema,
+        "compile": made.compile,
+    }
+    return made, resolved
+
+
+def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
+    """Return a run's model as it was before the first step.
+
+    Args:
+        model: the run's model.
+        data: the run's data.
+        config: the run's options, resolved.
+    """
+    device = next(model.parameters()).device
+    first = _initialised(model.space, model.given, config).to(device)
+    if first.start_rows:
+        order = numpy_generator(config["seed"], "start").permutation(len(data.train))
+        rows = data.train.pick(np.sort(order[: first.start_rows])).fixed()
+        first.start(in_space(rows, model.space).batch(slice(0, len(rows)), device))
+    return first.eval()
+
+
+def _initialised(space: Space, given: Space | None, config: Mapping[str, Any]) -> VAE:
+    """Return a model with its initial weights, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config["seed"], "weights"))
+        return build(space, given=given, **{name: config[name] for name in names("model")})
+
+
+def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
+    """Return the model of a run to start from, with its options.
+
+    Raises:
+        ValueError: it is not a run, or has no weights yet.
+    """
+    opened = Run(run)
+    model = opened.model()
+    config = opened.config
+    return model, {k: config[k] for k in names("model") if config.get(k) is not None}
+
+
+def trial(data: Data) -> Trial | None:
+    """Return a function that prepares a run on the same data with other options and returns the
+    number of its weights; None if a second run cannot be prepared."""
+    if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+
+    def weights(config: Mapping[str, Any]) -> int:
+        asked = defaults() | normalised({k: v for k, v in config.items() if v is not None})
+        return sum(p.numel() for p in prepare(data, asked)[0].model.parameters())
+
+    return weights
+
+
+def make_objective(asked: Mapping[str, Any]) -> Objective:
+    """Return the objective that options name.
+
+    Raises:
+        ValueError: the weight of the KL is negative or infinite, or a part is unknown.
+    """
+    number = as_number(asked["beta"])
+    beta = asked["beta"] if number is None else number
+    if isinstance(beta, float) and not 0 <= beta < math.inf:
+        raise ValueError(
+            f"expected beta as a number of 0 or more or a schedule such as warmup:share=0.1; got "
+            f"{beta}"
+        )
+    gradient = find("gradient", asked["gradient"] or default_gradient(asked["posterior"]))()
+    return find("objective", asked["objective"])(
+        gradient,
+        beta=find("schedule", beta)() if isinstance(beta, str) else Schedule(beta),
+        rate=_rate_term(asked),
+        penalties=[find("penalty", spec)() for spec in asked["penalty"] or ()],
+        aggressive=asked["aggressive"],
+    )
+
+
+def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
+    """Return the term that replaces the rate in the loss: free bits ("0.5:group=all,smooth=0.1"), a
+    capacity ("to=25,share=0.5"), or None."""
+    bits, most = asked["free_bits"], asked["capacity"]
+    if bits is not None and most is not None:
+        raise ValueError("expected free bits or a capacity; got both")
+    if most is not None:
+        return find("capacity", f"capacity:{most}", {"capacity": Capacity})()
+    if bits is None:
+        return None
+    number, options = parse(str(bits))
+    nats = as_number(number)
+    if nats is None:
+        raise ValueError(f"expected free bits as NATS or NATS:group=all,smooth=0.1; got {bits!r}")
+    spec = str(Spec("free-bits", options))
+    return find("free bits", spec, {"free-bits": FreeBits})(nats)

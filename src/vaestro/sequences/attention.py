@@ -1,0 +1,178 @@
+"""Attention for texts and series (Vaswani et al. 2017).
+
+attended = softmax(Q K^T / sqrt(width / heads)) V          in each head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast, final
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaestro.densities.tokens import State
+from vaestro.sequences.base import SequenceDecoder, SequenceEncoder, check_options, reads_sequence
+
+
+class _Attention(nn.Module):
+    """Residual block of attention and two layers (Vaswani et al. 2017, normalised before)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each (N, heads, t, width / heads)."""
+        q, k, v = self.project(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def join(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add attended values, (N, heads, t, width / heads), and the output of the two layers."""
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+def _blocks(width: int, layers: int, heads: int, dropout: float) -> Sequence[_Attention]:
+    """Return a ModuleList of blocks, typed by its elements.
+
+    Raises:
+        ValueError: the width is not a multiple of the number of heads.
+    """
+    if width % heads:
+        raise ValueError(f"expected a width that {heads} heads can share; got {width}")
+    blocks = nn.ModuleList([_Attention(width, heads, dropout) for _ in range(layers)])
+    return cast("Sequence[_Attention]", blocks)
+
+
+@final
+class TransformerEncoder(SequenceEncoder):
+    """Read tokens by attention in both directions, and average over each row's positions.
+
+    >>> TransformerEncoder((4, 5), (3,), 0, width=8, layers=1, heads=2, dropout=0.0)(
+    ...     torch.ones(2, 4, dtype=torch.long)
+    ... ).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(inputs, outputs, given, width, width)
+        self.places = nn.Parameter(0.02 * torch.randn(inputs[0], width))
+        self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def read(self, entering: Tensor, there: Tensor) -> Tensor:
+        x = entering + self.places[: entering.shape[1]]
+        for block in self.blocks:
+            q, k, v = block.split(x)
+            x = block.join(x, F.scaled_dot_product_attention(q, k, v, there[:, None, None]))
+        x = torch.where(there.unsqueeze(-1), self.norm(x), 0.0)
+        return x.sum(1) / there.sum(1, keepdim=True)
+
+
+@final
+class TransformerDecoder(SequenceDecoder):
+    """Predict tokens by attention to those before; the latent is added to every position.
+
+    >>> TransformerDecoder((3,), (4, 5), 0, width=8, layers=1, heads=2, dropout=0.0)(
+    ...     torch.zeros(2, 3)
+    ... ).shape
+    torch.Size([2, 4, 5])
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        given: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(inputs, outputs, given, width, width)
+        self.beside = nn.Linear(self.sources, width)
+        self.places = nn.Parameter(0.02 * torch.randn(self.length, width))
+        self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def states(self, source: Tensor, before: Tensor) -> Tensor:
+        x = (
+            self.embedding(before)
+            + self.places[: before.shape[1]]
+            + self.beside(source).unsqueeze(1)
+        )
+        for block in self.blocks:
+            q, k, v = block.split(x)
+            x = block.join(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+        return self.norm(x)
+
+    def begin(self, source: Tensor) -> State:
+        beside = self.beside(source)
+        none = beside.new_zeros(
+            len(source),
+            len(self.blocks),
+            2,
+            self.blocks[0].heads,
+            0,
+            beside.shape[1] // self.blocks[0].heads,
+        )
+        return (none, beside)
+
+    def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
+        held, beside = state
+        x = (self.embedding(before) + self.places[held.shape[4]] + beside).unsqueeze(1)
+        kept = []
+        for i, block in enumerate(self.blocks):
+            q, k, v = block.split(x)
+            k, v = torch.cat([held[:, i, 0], k], 2), torch.cat([held[:, i, 1], v], 2)
+            kept.append(torch.stack([k, v], 1))
+            x = block.join(x, F.scaled_dot_product_attention(q, k, v))
+        return self.norm(x)[:, 0], (torch.stack(kept, 1), beside)
+
+
+def transformer(
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    given: int = 0,
+    *,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    dropout: float = 0.0,
+) -> SequenceEncoder | SequenceDecoder:
+    """Make an encoder or a decoder of texts or series by attention (Vaswani et al. 2017).
+
+    Args:
+        inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
+        given: conditions.
+        width: numbers for each position.
+        layers: layers of attention.
+        heads: of each layer; they share the width.
+        dropout: fraction of the numbers that each layer adds which training drops.
+
+    >>> transformer((3,), (4, 5), width=8, heads=2)(torch.zeros(2, 3)).shape
+    torch.Size([2, 4, 5])
+    """
+    check_options(width, layers, dropout, 0)
+    if heads < 1:
+        raise ValueError(f"expected 1 or more heads; got {heads}")
+    kind = TransformerEncoder if reads_sequence(inputs, outputs) else TransformerDecoder
+    return kind(inputs, outputs, given, width=width, layers=layers, heads=heads, dropout=dropout)

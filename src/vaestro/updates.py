@@ -1,0 +1,71 @@
+"""Updates: what an objective trains in one step, and how.
+
+A variational autoencoder has one update: all parameters, by one loss. Aggressive training has a
+further one of the encoder alone. An adversarial objective has one of the discriminator, whose loss
+has the opposite sign. Each has its own optimiser, learning-rate schedule, clipping and first step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import torch.nn as nn
+from torch import Tensor
+
+from vaestro.optimizers import Optimizer, one_cycle
+from vaestro.spaces import Batch
+
+if TYPE_CHECKING:
+    from vaestro.models import LatentModel
+    from vaestro.objectives import Loss
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Update:
+    """Describe one update of some parameters by a loss.
+
+    Args:
+        name: in checkpoints and metrics.jsonl.
+        parameters: what the update changes.
+        loss: the loss of (model, batch, step number, noise). It is evaluated within the one
+            forward() of a step.
+        optimizer: makes the optimiser of a list of parameters; by default the run's.
+        lr: peak learning rate; by default the run's.
+        schedule: factor on the learning rate at (step, steps).
+        clip: the norm of the gradient is clipped to this; by default the run's.
+        first_step: number of the first step, from 0, at which the update is made.
+        until_flat: repeat the update on other rows before each step until its loss stops falling,
+            for as long as the information of the code about the data rises (He, Spokoyny, Neubig
+            and Berg-Kirkpatrick 2019).
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> import torch
+    >>> weight = nn.Parameter(torch.ones(2))
+    >>> Update("weight", [weight], loss=lambda model, batch, step, noise: ..., first_step=10).name
+    'weight'
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[LatentModel, Batch, Tensor, Tensor], Loss]
+    optimizer: Callable[[Sequence[Tensor]], Optimizer] | None = None
+    lr: float | None = None
+    schedule: Callable[[int, int], float] = one_cycle
+    clip: float | None = None
+    first_step: int = 0
+    until_flat: bool = False
+
+    def __post_init__(self) -> None:
+        for value, name in ((self.lr, "lr"), (self.clip, "clip")):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"expected {name} above 0 for update {self.name}; got {value}")
+        if self.first_step < 0:
+            raise ValueError(
+                f"expected a first step of 0 or more for update {self.name}; got {self.first_step}"
+            )
