@@ -340,8 +340,9 @@ class Session:
                 "run's own data"
             )
         name = split or "test"
+        rows = self.data.split(name).fixed()
         changed = tuple(self.run.changed(self.data, name))
-        return HeldOut(self.data.split(name).fixed(), self.run.config["source"], changed)
+        return HeldOut(rows, self.run.config["source"], changed)
 
     def evaluate(
         self,
