@@ -64,7 +64,7 @@ class Case:
 
     @property
     def scale(self) -> float:
-        """Return the magnitude of the held-out score in nats; differences are judged relative to it.
+        """Return the magnitude of the held-out score, in nats. Differences are relative to it.
 
         The zero of a log-density depends on the units of x. So densities are compared in
         standardised units, with at least half a nat per cell.

@@ -35,7 +35,7 @@ WORTH_TYPING = 0.25
 
 
 def _unstructured(m: Measures) -> str:
-    """Return the sentence on uncorrelated cells; "" if cells are correlated or the data are too few."""
+    """Return the sentence on uncorrelated cells; "" if they are correlated or too few."""
     if not unstructured(m):
         return ""
     seen = "" if m.visible is None else f"; these data would show one above {m.visible:.2f}"

@@ -14,7 +14,7 @@ from vaestro.diagnosis.rules.case import Case
 
 
 def gap_of(m: Measures) -> tuple[float, float]:
-    """Return the mean score of training data minus that of held-out data, and the standard error."""
+    """Return the training score minus the held-out score, and its standard error, in nats."""
     assert m.train is not None
     return m.train[0] - m.valid[0], math.hypot(m.train[1], m.valid[1])
 
