@@ -29,6 +29,8 @@ _HOMES = {
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
     "Run": "runs",
+    "Session": "runs.session",
+    "open": "runs.session",
     "train": "runs",
     "resume": "runs",
     "fit_prior": "prior_fitting",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
+    from vaestro.runs.session import Session, open
     from vaestro.spaces import Batch, Space
 
 

@@ -11,6 +11,7 @@ from vaestro.text import parse_pair
 if TYPE_CHECKING:
     from vaestro.densities import Decoding
     from vaestro.runs import Run
+    from vaestro.runs.session import Session
 
 RunArgument = Annotated[
     str | None,
@@ -110,19 +111,15 @@ def opened_run(run: str | None) -> Run:
     return Run.newest() if run is None else Run(run)
 
 
+def opened_session(run: str | None, device: str = "cpu") -> Session:
+    """Open a session on a run, by default the newest under runs/."""
+    from vaestro.runs.session import Session
+
+    return Session(opened_run(run), device)
+
+
 def device_of(name: str) -> str:
     """Return the device that a name such as auto stands for."""
     from vaestro.loop import accelerator_for
 
     return str(accelerator_for(name).device)
-
-
-def source_of(source: str, run: Run) -> str:
-    """Return the source with the run's own options where it names the run's data without any."""
-    from pathlib import Path
-
-    from vaestro.data.readers import parse_source
-
-    own: str = run.config["source"]
-    names = (source, str(Path(source).expanduser().resolve()))
-    return own if parse_source(own)[0] in names else source

@@ -15,6 +15,7 @@ from vaestro.cli.arguments import (
     Seed,
     device_of,
     opened_run,
+    opened_session,
     pairs,
 )
 from vaestro.cli.console import console, unit_lines
@@ -62,58 +63,29 @@ def evaluate(
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
     import time
-    from dataclasses import replace
 
-    from vaestro.data import load_rows
-    from vaestro.evaluation import evaluating
     from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
-    start, opened = time.perf_counter(), opened_run(run)
-    accelerator = accelerator_for(device)
+    start, accelerator = time.perf_counter(), accelerator_for(device)
     rank, processes = accelerator.process_index, accelerator.num_processes
     console.quiet |= rank > 0
-    model = opened.model(str(accelerator.device))
-    weights = opened.weights_sha256()
-    source = data or opened.config["source"]
+    session = opened_session(run, str(accelerator.device))
+    held_out = session.held_out(data, split, pairs(condition))
+    rows, changed = held_out.rows, held_out.changed
     if data:
-        rows, changed = (
-            load_rows(source, model.space, split, given=model.given, conditions=pairs(condition)),
-            [],
-        )
         say_read(rows)
-    elif condition:
-        raise ValueError(
-            "expected --condition with --data, for data that do not say theirs; got it for the "
-            "run's own data"
-        )
-    else:
-        own = opened.data()
-        rows, changed = own.split(split or "test"), opened.changed(own, split or "test")
     for line in changed:
         console.say(line)
-    rows = rows.fixed()
-    every = len(rows)
-    folder = opened.path / "evaluating"
-    steps = evaluating(
-        model,
-        rows,
-        k=k,
-        methods=methods,
-        limit=limit,
-        seed=seed,
-        folder=folder,
-        rank=rank,
-        processes=processes,
+    steps = session.evaluating(
+        held_out, k=k, methods=methods, limit=limit, seed=seed, rank=rank, processes=processes
     )
     evaluation = None
     try:
         for _, evaluation in console.progress(
-            steps, f"{describe(rows, limit or every)}, {methods} with {k:,} draws"
+            steps, f"{describe(rows, limit or len(rows))}, {methods} with {k:,} draws"
         ):
-            if evaluation is not None and rank == 0:
-                evaluation = replace(evaluation, warnings=(*changed, *evaluation.warnings))
-                opened.save_evaluation(evaluation, rows, source, weights)
+            pass
     except KeyboardInterrupt:
         steps.close()  # keeps the pieces in hand
         console.say("stopped; the same command goes on from here")
@@ -124,7 +96,7 @@ def evaluate(
     for warning in evaluation.warnings[len(changed) :]:
         console.say(f"note: {warning}")
     console.say(
-        f"wrote {opened.path}/evaluation.json and evaluation.npz after "
+        f"wrote {session.run.path}/evaluation.json and evaluation.npz after "
         f"{duration(time.perf_counter() - start)}"
     )
 
@@ -178,8 +150,8 @@ def diagnose(
 
     Example: vaestro diagnose runs/mine
     """
-    opened = opened_run(run)
-    found = opened.diagnose(seed=seed, device=device_of(device))
+    session = opened_session(run, device_of(device))
+    found = session.diagnose(seed=seed)
     if fix:
         worst = next((f for f in found.findings if f.severity != "note"), None)
         nothing = (
@@ -192,14 +164,14 @@ def diagnose(
     if json:
         print(json_module.dumps(found.line(), indent=1))
         return
-    console.say(f"{opened.path}: {found.verdict}")
+    console.say(f"{session.run.path}: {found.verdict}")
     console.say(f"    {found.summary}")
     for text in unit_lines(found.units):
         console.say(f"    {text}")
     for finding in found.findings:
         for text in finding.lines():
             console.say(text)
-    console.say(f"wrote {opened.path}/diagnosis.json and diagnosis.npz")
+    console.say(f"wrote {session.run.path}/diagnosis.json and diagnosis.npz")
 
 
 def gradients(
@@ -230,27 +202,22 @@ def gradients(
     """
     from vaestro.diagnosis.noise_picture import sentence, title, told
 
-    opened = opened_run(run)
+    session = opened_session(run, device_of(device))
     try:
         draws = None if k is None else [int(piece) for piece in k.split(",")]
     except ValueError:
         raise ValueError(f"expected numbers of draws as 1,8,64; got {k!r}") from None
     if json:
         console.quiet = True
-    steps = opened.gradients(
-        k=draws,
-        estimators=estimator,
-        bound=bound,
-        repeats=repeats,
-        seed=seed,
-        device=device_of(device),
+    steps = session.gradients(
+        k=draws, estimators=estimator, bound=bound, repeats=repeats, seed=seed
     )
     found = None
     for _, found in console.progress(steps, f"{repeats} gradients of each estimator"):
         pass
     assert found is not None
     if json:
-        print((opened.path / "gradients.json").read_text(), end="")
+        print((session.run.path / "gradients.json").read_text(), end="")
         return
     for group in dict.fromkeys(r.group for r in found.rows):
         for draws_of in dict.fromkeys(r.k for r in found.rows):
@@ -269,7 +236,7 @@ def gradients(
                         f"    {'over batches':<{width}}  variance {over:9.3g}  for scale: with "
                         f"other data at each step"
                     )
-    console.say(f"wrote {opened.path}/gradients.json and gradients.png")
+    console.say(f"wrote {session.run.path}/gradients.json and gradients.png")
 
 
 def compare(

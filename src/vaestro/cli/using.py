@@ -22,9 +22,8 @@ from vaestro.cli.arguments import (
     Split,
     TopP,
     decoding_of,
-    opened_run,
+    opened_session,
     pairs,
-    source_of,
 )
 from vaestro.cli.console import console
 from vaestro.cli.rows import dtype_of, say_read, say_unread, spread, which, write
@@ -66,33 +65,28 @@ def sample(
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
-    from vaestro import latents
-    from vaestro.data.tables import condition_columns
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.frames import Frame
 
-    opened = opened_run(run)
-    model = opened.model()
-    texts = model.space.ragged
+    session = opened_session(run)
+    space = session.model.space
+    texts = space.ragged
     default = (
         "samples.txt"
         if texts
         else "samples.csv"
-        if model.space.columns
+        if space.columns
         else "samples.png"
-        if model.space.image
+        if space.image
         else "samples.npz"
     )
-    path = check_output(output or opened.path / default, force=force)
-    given = latents.conditions(model, pairs(condition), n)
+    path = check_output(output or session.run.path / default, force=force)
     picture = path.suffix.lower() == ".png"
     mean = picture if mean is None else mean
     decoding = decoding_of(top_p, token_temperature, beam)
-    shown = dtype_of(model.space, picture and mean, dtype)
-    drawn = latents.sample(
-        model,
+    shown = dtype_of(space, picture and mean, dtype)
+    drawn = session.sample(
         n,
-        given=given,
+        condition=pairs(condition),
         temperature=temperature,
         seed=seed,
         mean=mean,
@@ -109,13 +103,11 @@ def sample(
         write_grid(
             path,
             {"": drawn},
-            model.space,
-            f"{n} {what} from {opened.path}{of}, temperature {temperature:g}",
+            space,
+            f"{n} {what} from {session.run.path}{of}, temperature {temperature:g}",
         )
     else:
-        if isinstance(drawn, Frame):
-            drawn = Frame({**drawn.columns, **condition_columns(model.given, pairs(condition), n)})
-        write(path, drawn, model.space, dtype if mean else "float")
+        write(path, drawn, space, dtype if mean else "float")
     console.say(f"wrote {n} {what} to {path}")
 
 
@@ -137,13 +129,11 @@ def encode(
     """
     from pathlib import Path
 
-    from vaestro import latents
-    from vaestro.data import load_rows
     from vaestro.data.readers import parse_source
     from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
 
-    opened = opened_run(run)
+    session = opened_session(run)
     path = check_output(
         output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
     )
@@ -157,16 +147,9 @@ def encode(
         )
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
-    model = opened.model()
-    rows = load_rows(
-        source_of(source, opened),
-        model.space,
-        split,
-        given=model.given,
-        conditions=pairs(condition),
-    )
+    rows = session.rows(source, split, pairs(condition))
     say_read(rows)
-    codes = latents.encode(model, rows, draws=sample, seed=seed)
+    codes = session.encode(rows, draws=sample, seed=seed)
     if sample and path.suffix.lower() != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
     if annotated:
@@ -174,12 +157,10 @@ def encode(
     else:
         write_arrays(path, codes)
     say_unread(rows)
-    console.warn(empty_code.warning(opened))
+    console.warn(empty_code.warning(session.run))
+    units = " x ".join(map(str, session.model.units))
     kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
-    console.say(
-        f"wrote {kept} of {len(rows):,} data ({rows.name}), {' x '.join(map(str, model.units))} "
-        f"units each, to {path}"
-    )
+    console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {units} units each, to {path}")
 
 
 def decode(
@@ -202,29 +183,29 @@ def decode(
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """
-    from vaestro import latents
     from vaestro.data.readers import read_latents
     from vaestro.data.writers import check_output, write_grid
 
-    opened = opened_run(run)
+    session = opened_session(run)
     path = check_output(output, force=force)
-    model = opened.model()
+    space = session.model.space
     z = read_latents(file)
-    decoding, given = (
-        decoding_of(top_p, token_temperature, beam),
-        latents.conditions(model, pairs(condition), len(z)),
-    )
     picture = path.suffix.lower() == ".png"
-    shown = dtype_of(model.space, picture and not sample, dtype)
-    x = latents.decode(
-        model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=shown
+    shown = dtype_of(space, picture and not sample, dtype)
+    x = session.decode(
+        z,
+        condition=pairs(condition),
+        sample=sample,
+        decoding=decoding_of(top_p, token_temperature, beam),
+        dtype=shown,
+        seed=seed,
     )
     if picture:
         write_grid(
-            path, {"": x}, model.space, f"{len(x)} latents of {file} decoded by {opened.path}"
+            path, {"": x}, space, f"{len(x)} latents of {file} decoded by {session.run.path}"
         )
     else:
-        write(path, x, model.space, "float" if sample else dtype)
+        write(path, x, space, "float" if sample else dtype)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
@@ -244,41 +225,30 @@ def reconstruct(
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
-    from vaestro import latents
-    from vaestro.data import load_rows
     from vaestro.data.writers import check_output, write_grid
 
-    opened = opened_run(run)
+    session = opened_session(run)
     path = check_output(output, force=force)
     picture = path.suffix.lower() == ".png"
-    model = opened.model()
-    rows = load_rows(
-        source_of(source, opened),
-        model.space,
-        split,
-        given=model.given,
-        conditions=pairs(condition),
-    )
+    space = session.model.space
+    rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     every = len(rows)
     rows, places = spread(rows, n, picture)
-    means = latents.reconstruct(
-        model,
-        rows,
-        decoding=decoding_of(None, None, beam),
-        dtype=dtype_of(model.space, picture, dtype),
+    means = session.reconstruct(
+        rows, decoding=decoding_of(None, None, beam), dtype=dtype_of(space, picture, dtype)
     )
     say_unread(rows)
     if picture:
         write_grid(
             path,
             {"data": rows.outward(), "mean": means},
-            model.space,
-            f"{len(rows)} of {source} and their reconstructions by {opened.path}",
+            space,
+            f"{len(rows)} of {source} and their reconstructions by {session.run.path}",
         )
     else:
-        write(path, means, model.space, dtype, None if n is None else places)
-    console.warn(empty_code.warning(opened))
+        write(path, means, space, dtype, None if n is None else places)
+    console.warn(empty_code.warning(session.run))
     console.say(f"wrote {len(rows):,} reconstructions{which(places, every)} to {path}")
 
 
@@ -302,44 +272,29 @@ def interpolate(
 
     Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
     """
-    from vaestro import latents
-    from vaestro.data import load_rows
     from vaestro.data.writers import check_output, write_grid
 
-    opened = opened_run(run)
+    session = opened_session(run)
     file = check_output(output, force=force)
-    model = opened.model()
-    rows = load_rows(
-        source_of(source, opened),
-        model.space,
-        split,
-        given=model.given,
-        conditions=pairs(condition),
-    )
+    space = session.model.space
+    rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     picture = file.suffix.lower() == ".png"
-    shown = dtype_of(model.space, picture, dtype)
-    made = latents.interpolate(
-        model,
-        rows,
-        i,
-        j,
-        steps=steps,
-        path=path,
-        decoding=decoding_of(None, None, beam),
-        dtype=shown,
+    shown = dtype_of(space, picture, dtype)
+    made = session.interpolate(
+        rows, i, j, steps=steps, path=path, decoding=decoding_of(None, None, beam), dtype=shown
     )
     if picture:
         write_grid(
             file,
             {"": made},
-            model.space,
-            f"from {i} to {j} of {source} by {opened.path}",
+            space,
+            f"from {i} to {j} of {source} by {session.run.path}",
             columns=steps,
         )
     else:
-        write(file, made, model.space, dtype)
-    console.warn(empty_code.warning(opened))
+        write(file, made, space, dtype)
+    console.warn(empty_code.warning(session.run))
     console.say(
         f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}"
     )
@@ -379,44 +334,30 @@ def edit(
 
     Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
     """
-    from vaestro import latents
-    from vaestro.data import load_rows
     from vaestro.data.writers import check_output, write_grid
 
-    opened = opened_run(run)
+    session = opened_session(run)
     path = check_output(output, force=force)
-    model, picture = opened.model(), path.suffix.lower() == ".png"
-    rows = load_rows(
-        source_of(source, opened),
-        model.space,
-        split,
-        given=model.given,
-        conditions=pairs(condition),
-    )
+    space, picture = session.model.space, path.suffix.lower() == ".png"
+    rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     chosen, places = spread(rows, n, picture)
-    name, value = next(iter(pairs([attribute]).items())) if "=" in attribute else (attribute, None)
-    trained = opened.data().train.spread(latents.KNOWN).fixed()
-    along = latents.direction(
-        model, trained if name in latents.attributes(trained) else rows.fixed(), name, value
-    )
-    decoding, kind = decoding_of(None, None, beam), dtype_of(model.space, picture, dtype)
-    made = latents.edit(model, chosen, along, amount, decoding=decoding, dtype=kind)
+    along = session.direction(rows, attribute)
+    decoding, kind = decoding_of(None, None, beam), dtype_of(space, picture, dtype)
+    made = session.edit(chosen, along, amount, decoding=decoding, dtype=kind)
     if picture:
-        still = latents.edit(model, chosen, along, 0.0, decoding=decoding, dtype=kind)
+        still = session.edit(chosen, along, 0.0, decoding=decoding, dtype=kind)
         shown = {"data": chosen.outward(), "reconstruction": still, along.moved(amount): made}
         write_grid(
             path,
             shown,
-            model.space,
-            f"{len(chosen)} of {source} by {opened.path}: {along.moved(amount)}",
+            space,
+            f"{len(chosen)} of {source} by {session.run.path}: {along.moved(amount)}",
         )
     else:
-        write(path, made, model.space, dtype, None if n is None else places)
-    console.warn(empty_code.warning(opened))
-    if model.space.ragged and list(made) == list(
-        latents.reconstruct(model, chosen, decoding=decoding)
-    ):
+        write(path, made, space, dtype, None if n is None else places)
+    console.warn(empty_code.warning(session.run))
+    if space.ragged and list(made) == list(session.reconstruct(chosen, decoding=decoding)):
         console.warn(
             f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if "
             f"the code is informative"
@@ -462,36 +403,22 @@ def impute(
 
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
-    from vaestro import latents
-    from vaestro.data.loading import completed, load_with_own
     from vaestro.data.writers import check_output, write_grid
-    from vaestro.frames import Frame
 
-    opened = opened_run(run)
+    session = opened_session(run)
     path = check_output(output, force=force)
-    model = opened.model()
-    rows, own = load_with_own(
-        source_of(source, opened),
-        model.space,
-        split,
-        given=model.given,
-        conditions=pairs(condition),
+    space = session.model.space
+    rows, filled = session.imputed(
+        source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
     )
     say_read(rows)
-    filled = latents.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
-    if isinstance(filled, Frame):
-        filled = completed(source_of(source, opened), filled, rows.name)
-    cells = (
-        0
-        if rows.observed is None
-        else round(len(rows) * (model.space.cells - rows.observed_cells()))
-    )
+    cells = 0 if rows.observed is None else round(len(rows) * (space.cells - rows.observed_cells()))
     if path.suffix.lower() == ".png":
         write_grid(
-            path, {"": filled}, model.space, f"{len(rows)} of {source} filled in by {opened.path}"
+            path, {"": filled}, space, f"{len(rows)} of {source} filled in by {session.run.path}"
         )
     else:
-        write(path, filled, model.space, "float" if sample or not model.space.columns else dtype)
+        write(path, filled, space, "float" if sample or not space.columns else dtype)
     how = (
         "draws from p(missing | observed)" if sample else "weighted means and most probable values"
     )

@@ -1,12 +1,10 @@
-"""Train a copy of the kept weights a little further, to see whether more training would still raise
-the validation objective.
+"""Test convergence: train a copy of the kept weights further and compare validation objectives.
 
-The curve of a finished run ends flat because its learning rate was lowered to zero, whether the
-model had converged or not. So a copy of the weights is trained at the run's peak rate, held
-constant, for a fifth of the run's steps; the weights of the second half are averaged, which removes
-the noise of the high rate (Polyak and Juditsky 1992). The same validation data with the same noise
-are scored before and after. What is gained is part of what a longer run gains, so a gain shows that
-the run was too short, and none does not show that it was long enough.
+A finished run has a flat curve because its learning rate decayed to zero, converged or not.
+Therefore a copy of the weights is trained at the constant peak rate for a fifth of the run's steps.
+The weights of the second half are averaged, which removes the noise of the high rate (Polyak and
+Juditsky 1992). The same validation data with the same noise are scored before and after. A gain
+shows that the run was too short. No gain does not prove that it was long enough.
 """
 
 from __future__ import annotations
@@ -31,22 +29,22 @@ from vaestro.optimizers import Optimizer
 from vaestro.randomness import Order, derive, torch_generator
 
 SHARE = 0.2  # of the run's steps
-FEWEST = 20  # steps below which nothing is said
-DRAWS = 4  # of each validation datum
-ROWS = 5000
+FEWEST = 20  # minimum number of further steps
+DRAWS = 4  # per validation row
+ROWS = 5000  # maximum number of scored rows
 LATE = 2.0**62  # a step after the end of any schedule
 
 
 @final
 @dataclass(frozen=True)
 class Continuation:
-    """Hold what some further steps at a constant learning rate gained.
+    """Hold the gain from further steps at a constant learning rate.
 
     Args:
-        steps: that were taken.
-        share: of the run's steps.
+        steps: number of further steps.
+        share: further steps as a share of the run's steps.
         lr: the constant learning rate.
-        gain: of the objective of the same validation data, in nats.
+        gain: increase of the validation objective, in nats.
     """
 
     steps: int
@@ -55,7 +53,7 @@ class Continuation:
     gain: Paired
 
     def words(self) -> str:
-        """Say what the steps cost and gained."""
+        """Return the sentence for the report."""
         taken = (
             f"{self.steps:,} further steps of a copy at a constant learning rate of "
             f"{self.lr:.2g} ({self.share:.0%} of the run)"
@@ -64,7 +62,7 @@ class Continuation:
         return f"{taken} raise the objective of {self.gain.n:,} validation data by {change} nats"
 
     def line(self) -> dict[str, Any]:
-        """Return what diagnosis.json holds."""
+        """Return the fields for diagnosis.json."""
         return {"steps": self.steps, "share": self.share, "lr": self.lr, "gain": self.gain.line()}
 
 
@@ -82,73 +80,71 @@ def continued(
     seed: int = 0,
     freeze: Sequence[str] = (),
 ) -> Continuation | None:
-    """Train a copy of a model further and score validation data before and after; None where that
-    is impossible or says nothing.
+    """Train a copy of a model further and score validation data before and after.
+
+    Returns None if there are too few steps or rows, no parameters, penalties, or non-finite values.
 
     Args:
-        model: the model, with the weights in use; it stays as it is.
-        train, held_out: its data.
-        objective: what it was trained by.
-        optimizer: makes the optimiser of a list of parameters.
-        steps: of the run.
-        batch, lr, clip: of the run.
-        seed: of the order of the data and of all draws.
-        freeze: parts of the model that stay as they are.
+        model: the model with the weights in use; not changed.
+        train, held_out: training and validation rows.
+        objective: the training objective.
+        optimizer: constructs the optimiser from a list of parameters.
+        steps, batch, lr, clip: settings of the run.
+        seed: seed of the data order and all draws.
+        freeze: names of model parts that are not trained.
     """
     rows = held_out.spread(ROWS)
     most = affordable(model) // (3 * batch * objective.k)  # some ten seconds on two cores
     further = min(max(2 * FEWEST, round(SHARE * steps)), most)
     if further < FEWEST or len(rows) < 3 or len(objective.penalties):
-        return None  # a discriminator that a penalty learns is not kept
+        return None  # the discriminator of a penalty is not saved with the run
     device = next(model.parameters()).device
-    # Of streamed data as many rows as memory holds: they are drawn in a random order.
+    # Streamed data need random access, so a sample of them is kept in memory.
     source = in_space(
         train.spread(further * batch) if isinstance(train.values, Streamed) else train, model.space
     )
     copied = copy.deepcopy(model)
-    frozen = {
-        id(p) for name, part in copied.named_children() if name in freeze for p in part.parameters()
-    }
-    parameters = [p for p in copied.parameters() if id(p) not in frozen and p.requires_grad]
+    parameters = _trainable(copied, freeze)
     if not parameters or not len(source):
         return None
     scored = in_space(rows.fixed(), model.space)
     before = objective_scores(model.eval(), objective, scored, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "continue"))
+        settings = (further, batch, lr, clip, seed)
         finite = _train(
-            copied.train(),
-            parameters,
-            optimizer(parameters),
-            source,
-            objective,
-            further,
-            batch,
-            lr,
-            clip,
-            seed,
+            copied.train(), parameters, optimizer(parameters), source, objective, *settings
         )
     if not finite:
         return None
     if "likelihood" not in freeze:
-        pairs = (
-            (b, copied.noise(1, len(b), torch_generator(device, seed, "continue fit", i)))
-            for i, b in enumerate(
-                in_space(train.spread(ROWS).fixed(), model.space).chunks(model.space.chunk, device)
-            )
-        )
-        copied.eval().fit_to_data(pairs)
+        _fit_to_data(copied, train, seed)
     gains = objective_scores(copied.eval(), objective, scored, seed) - before
     if not np.isfinite(gains).all():
         return None
-    # A term on the rate may be steep (a capacity, whose weight is 100), and then wavers more than
-    # the rest gains: both have to rise.
-    return Continuation(
-        further,
-        further / steps,
-        lr,
-        min((Paired.of(gain) for gain in gains), key=lambda gain: gain.mean),
+    # A steep term on the rate (a capacity has weight 100) may fluctuate more than the rest gains.
+    # So both scores have to rise.
+    gain = min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
+    return Continuation(further, further / steps, lr, gain)
+
+
+def _trainable(model: LatentModel, freeze: Sequence[str]) -> list[nn.Parameter]:
+    """Return the trainable parameters outside the frozen parts."""
+    frozen = {
+        id(p) for name, part in model.named_children() if name in freeze for p in part.parameters()
+    }
+    return [p for p in model.parameters() if id(p) not in frozen and p.requires_grad]
+
+
+def _fit_to_data(model: LatentModel, train: Rows, seed: int) -> None:
+    """Fit the closed-form parameters of a model to a sample of the training rows."""
+    device = next(model.parameters()).device
+    rows = in_space(train.spread(ROWS).fixed(), model.space)
+    pairs = (
+        (b, model.noise(1, len(b), torch_generator(device, seed, "continue fit", i)))
+        for i, b in enumerate(rows.chunks(model.space.chunk, device))
     )
+    model.eval().fit_to_data(pairs)
 
 
 def _train(
@@ -163,10 +159,10 @@ def _train(
     clip: float,
     seed: int,
 ) -> bool:
-    """Take steps at a constant rate, after a tenth of them in which it rises, and leave the average
-    of the second half in the model.
+    """Train at a constant learning rate, then set the average weights of the second half.
 
-    Returns whether all numbers stayed finite.
+    The rate is warmed up over the first tenth of the steps. Returns whether all losses and
+    gradients were finite.
     """
     device = parameters[0].device
     order = Order(len(rows), batch, derive(seed, "continue"), rows.sizes())
@@ -202,10 +198,10 @@ def _train(
 def objective_scores(
     model: LatentModel, objective: Objective, rows: Rows, seed: int, draws: int = DRAWS
 ) -> np.ndarray:
-    """Return the objective of each datum at the end of all schedules, penalties left out, in nats:
-    (1, N); larger is better.
+    """Return the objective per row with final schedule values, without penalties, in nats: (1, N).
 
-    With a term in place of the rate, (2, N): the objective and -distortion.
+    Larger is better. If the objective replaces the rate by another term, return (2, N): the
+    objective and -distortion.
     """
     device = next(model.parameters()).device
     number = torch.full((), LATE, dtype=torch.float64, device=device)
@@ -233,8 +229,10 @@ def _of_each(objective: Objective, draws: Draws, step: Tensor) -> Tensor:
 def worsened(
     before: LatentModel, after: LatentModel, rows: Rows, objective: Objective, seed: int = 0
 ) -> Paired | None:
-    """Compare the objective of the same data under two sets of weights: what `before` has more, in
-    nats; None if it is not finite."""
+    """Return how much lower the objective is with `after` than with `before`, in nats.
+
+    Both use the same data and noise. Returns None if there are too few rows or a non-finite value.
+    """
     scored = in_space(rows.spread(ROWS).fixed(), after.space)
     if len(scored) < 3:
         return None

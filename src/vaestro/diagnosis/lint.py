@@ -1,4 +1,4 @@
-"""Findings from options and data before the first step."""
+"""Check options and data before the first step."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vaestro.diagnosis.records import SEVERITIES, Finding
 from vaestro.diagnosis.remedies import HIGH_LR, Remedies
 from vaestro.objectives import Schedule
 
-# training data, and weights for each, from which overfitting is to be expected
+# Overfitting is expected with fewer rows than this and more weights per row than this.
 FEW_ROWS, WEIGHTS_EACH = 2000, 500
 FEW_VALID = 30
-TOTALS = 200  # data whose totals are compared with their library
-LEFT = 0.5  # share of the data's variance that a fixed variance may take
+TOTALS = 200  # number of rows whose totals are compared with the library size
+LEFT = 0.5  # maximum fixed variance, as a share of the variance of the data
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Hold what is known before training.
+    """Hold the options and sizes of a planned run.
 
     Args:
-        remedy: command lines, and the options.
+        remedy: command lines and the options of the run.
         data: the data.
-        parameters: weights of the model.
-        units: latent units.
-        beta: the weight of the KL by step.
-        steps, batch: of the run.
+        parameters: number of weights of the model.
+        units: number of latent units.
+        beta: the schedule of the KL weight.
+        steps, batch: number of steps and batch size.
     """
 
     remedy: Remedies
@@ -45,12 +45,12 @@ class Plan:
 
     @property
     def epochs(self) -> float:
-        """Return the passes over the training data."""
+        """Return the number of passes over the training data."""
         return self.steps * self.batch / len(self.data.train)
 
 
 def lint(plan: Plan) -> list[Finding]:
-    """Check options and data before the first step, and return findings, the worst first."""
+    """Return the findings on options and data, most severe first."""
     found = [f for f in (rule(plan) for rule in RULES) if f is not None]
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
@@ -73,7 +73,7 @@ def _weight(plan: Plan) -> Finding | None:
 
 
 def _library(plan: Plan) -> Finding | None:
-    """Find a library that is the sum of the modelled counts."""
+    """Find a library size that is the sum of the modelled counts."""
     name = plan.remedy.library
     rows = plan.data.train.spread(TOTALS)
     if (
@@ -159,11 +159,11 @@ def _fixed_variance(plan: Plan) -> Finding | None:
         return None
     variance = float(fixed)
     values = np.asarray(plan.data.train.spread(2000).outward(), np.float64)
-    there = float(np.nanmean(np.nanvar(values, 0)))
-    if not there > 0 or variance < LEFT * there:
+    observed = float(np.nanmean(np.nanvar(values, 0)))
+    if not observed > 0 or variance < LEFT * observed:
         return None
     said = (
-        f"the fixed variance is {variance:g}, and the data have {there:.3g} per cell: little "
+        f"the fixed variance is {variance:g}, and the data have {observed:.3g} per cell: little "
         f"is left to explain, so units will be inactive"
     )
     return Finding("variance that does not fit", "warning", said, plan.remedy.learned_variance())

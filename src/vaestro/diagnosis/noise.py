@@ -1,18 +1,16 @@
-"""How noisy the gradient is under each estimator, on a run's own model and data.
+"""Measure the gradient noise of each estimator on the model and data of a run.
 
 For one batch and repeated draws of the noise, with g the gradient of the (weighted) bound's mean
 over the batch for a group of parameters:
 
     variance          the trace of Cov(g), from pairs of independent gradients: E |g - g'|^2 / 2
     signal            |E g|, from products of independent block means, which noise does not inflate
-    signal-to-noise   signal / sqrt(variance)                       (as Rainforth et al. 2018
-    compare estimators, over whole groups) bias              |E g - E g_ref| / signal_ref, likewise
-                      from products of block means; the reference is the pathwise estimator, for
-                      discrete latents the score function (with leave-one-out where there are two
-                      draws or more)
+    signal-to-noise   signal / sqrt(variance), over whole groups (Rainforth et al. 2018)
+    bias              |E g - E g_ref| / signal_ref, also from products of block means
 
-All estimators see the same batch. Variance over batches is told beside it, for scale: what a better
-estimator cannot take away.
+The reference is the pathwise estimator. For discrete latents it is the score function, with a
+leave-one-out baseline for two or more draws. All estimators use the same batch. The variance over
+batches is also reported: a better estimator cannot reduce it.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ from vaestro.objectives import BOUNDS
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator
 
-BLOCKS = 10  # of repetitions, whose means are held
-HELD = 100_000_000  # numbers of block means that are held
-TEXTS = 8  # of a batch
-FITTING = 300  # steps that a learned baseline is fitted for
+BLOCKS = 10  # number of blocks of repetitions
+HELD = 100_000_000  # maximum number of stored values of block means
+TEXTS = 8  # maximum batch size for text data
+FITTING = 300  # training steps of a learned baseline
 REAL = (
     "pathwise",
     "stl",
@@ -61,18 +59,19 @@ DISCRETE = (
 
 @dataclass(frozen=True)
 class Noise:
-    """Hold what was measured of one estimator, number of draws and group of parameters.
+    """Hold the gradient noise of one estimator, number of draws and parameter group.
 
     Args:
         estimator: its name, with options.
         k: draws for each datum.
-        group: posterior, likelihood or prior; of how many parameters.
+        group: posterior, likelihood or prior.
+        parameters: number of parameters of the group.
         variance, variance_stderr: the trace of the gradient's covariance over draws.
-        signal: the norm of the mean gradient; 0 where noise hides it.
-        snr: signal / sqrt(variance); None where nothing varies.
+        signal: norm of the mean gradient; 0 if it is not distinguishable from noise.
+        snr: signal / sqrt(variance); None if the variance is 0.
         bias, bias_stderr: relative distance of the mean gradient from the reference's; None for the
             reference itself.
-        batches: variance of the reference's gradient over batches, for scale; None for others.
+        batches: variance of the reference gradient over batches; None for other estimators.
     """
 
     estimator: str
@@ -99,7 +98,7 @@ class Noises:
     rows: tuple[Noise, ...]
 
     def line(self) -> dict[str, Any]:
-        """Return what gradients.json holds."""
+        """Return the fields for gradients.json."""
         return asdict(self)
 
     def of(self, group: str, k: int) -> list[Noise]:
@@ -110,16 +109,14 @@ class Noises:
 def applicable(
     model: LatentModel, bound: str, k: int, specs: Sequence[str] | None = None
 ) -> list[tuple[str, Gradient]]:
-    """Make the estimators that have a meaning for a model, a bound and a number of draws, the
-    reference first.
+    """Return the estimators that apply to a model, bound and number of draws, reference first.
 
     Args:
-        model, bound, k: what the gradient is of.
-        specs: names with options; by default every one of the table. One that is asked for and has
-            no meaning is refused.
+        model, bound, k: the model, the bound and the number of draws.
+        specs: names with options; by default all.
 
     Raises:
-        ValueError: see `specs`.
+        ValueError: an estimator in `specs` does not apply.
     """
     names = (DISCRETE if model.alphabet else REAL) if specs is None else specs
     found = []
@@ -150,24 +147,23 @@ def gradient_noise(
     repeats: int = 100,
     seed: int = 0,
 ) -> Iterator[tuple[float, Noises | None]]:
-    """Measure the noise of each estimator: yield (share of the work done, None), and at the end (1,
-    Noises).
+    """Measure the gradient noise of each estimator.
+
+    Yields (share of the work done, None), and finally (1, Noises).
 
     Args:
         model: with the weights in use; not changed.
-        train: data, of which one batch is taken.
+        train: training rows; one batch of them is used.
         bound: "elbo" or "iwae".
         k: numbers of draws.
         beta: the weight of the rate.
-        estimators: names with options; by default all that have a meaning.
-        batch: data in a step; of texts, each of which takes as many steps of a network as it has
-            tokens, at most 8.
+        estimators: names with options; by default all that apply.
+        batch: batch size; at most 8 for text data, which need one network step per token.
         repeats: independent draws of the noise, 20 or more.
         seed: of batch and noise.
 
     Raises:
-        ValueError: an option is out of range, or an estimator that was asked for has no meaning
-            here.
+        ValueError: an option is out of range, or a requested estimator does not apply.
     """
     if bound not in BOUNDS:
         raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
@@ -234,8 +230,7 @@ class _Meter:
         self.blocks = max(3, min(BLOCKS, HELD // most))
 
     def ready(self, estimator: Gradient, batches: Sequence[Any], k: int) -> None:
-        """Bring a baseline to where training would hold it: the mean of log w, or fitted to it;
-        then hold it still."""
+        """Set a baseline to its trained value, the mean of log w or a fit to it, and freeze it."""
         if not isinstance(estimator, Score):
             return
         with torch.no_grad():
@@ -307,8 +302,7 @@ class _Meter:
         )
 
     def over_batches(self, estimator: Gradient, batches: Sequence[Any], k: int) -> dict[str, float]:
-        """Return the variance of the gradient over batches and draws together, {} where there is
-        one batch."""
+        """Return the gradient variance over batches and draws; {} if there is one batch."""
         if len(batches) < 2:
             return {}
         found = [
@@ -337,7 +331,7 @@ class _Meter:
             squared, squared_error = _squared(blocks - reference)
             if size > 0:
                 bias = math.sqrt(max(0.0, squared)) / size
-                # Of a root near zero: the bias whose square is the error.
+                # The delta method fails near zero: use the bias whose square is the error.
                 bias_error = (
                     squared_error / (2 * bias * size**2)
                     if squared > squared_error
@@ -350,8 +344,7 @@ class _Meter:
 
 
 def _squared(blocks: Tensor) -> tuple[float, float]:
-    """Return the squared norm of the mean of independent block means, without its noise, and the
-    standard error by the jackknife."""
+    """Return the unbiased squared norm of the mean of blocks, and its jackknife standard error."""
     gram = (blocks.double() @ blocks.double().T).cpu().numpy()
     n = len(gram)
     crossed = gram.sum() - np.trace(gram)

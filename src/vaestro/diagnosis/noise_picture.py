@@ -1,5 +1,7 @@
-"""Draw the noise of gradient estimators: a panel for each group of parameters and number of draws,
-variances on a logarithmic axis."""
+"""Draw the noise of gradient estimators, with variances on a logarithmic axis.
+
+There is one panel per parameter group and number of draws.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ GROUPS = {"posterior": "encoder", "likelihood": "decoder", "prior": "prior"}
 
 
 def draw(noises: Noises, path: Path) -> None:
-    """Write the picture as a .png, 1,200 pixels wide."""
+    """Write the picture as a .png of 1,200 pixels width."""
     panels = [
         lines
         for group in dict.fromkeys(r.group for r in noises.rows)
@@ -45,14 +47,14 @@ def draw(noises: Noises, path: Path) -> None:
 
 
 def told(rows: list[Noise]) -> list[tuple[str, Noise]]:
-    """Return the lines worth telling of a group: one where all estimators are the same there."""
+    """Return the lines of a panel: a single one if all estimators are equal."""
     if len(rows) > 1 and len({r.variance for r in rows}) == 1:
         return [("every estimator", rows[0])]
     return [(r.estimator, r) for r in rows]
 
 
 def title(noises: Noises, row: Noise) -> str:
-    """Name a panel in words."""
+    """Return the title of a panel."""
     weight = "" if noises.beta == 1 else f", KL weight {noises.beta:g}"
     draws = "1 draw" if row.k == 1 else f"{row.k} draws"
     return (
@@ -62,8 +64,7 @@ def title(noises: Noises, row: Noise) -> str:
 
 
 def sentence(row: Noise, reference: Noise) -> str:
-    """Say a row's variance against the reference's, its signal-to-noise and its bias where that is
-    visible."""
+    """Return a row's relative variance, its signal-to-noise, and its bias if significant."""
     ratio = row.variance / reference.variance if reference.variance > 0 else math.nan
     parts = ["reference" if row is reference else f"{ratio:.3g} x"]
     parts.append(f"signal-to-noise {row.snr:.2g}" if row.snr else "signal hidden by noise")

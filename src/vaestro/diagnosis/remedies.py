@@ -1,5 +1,4 @@
-"""Command lines that change what was found, made from the run's own configuration; only those that
-the program would accept."""
+"""Suggest command lines, derived from the run's configuration, that the program accepts."""
 
 from __future__ import annotations
 
@@ -15,25 +14,25 @@ from vaestro.signatures import options_of
 from vaestro.text import Spec, as_number, parse
 
 HIGH_LR = 0.03  # for AdamW
-SMALLER = 0.5  # of the weights, that a smaller network has at most
+SMALLER = 0.5  # maximum size of a smaller network, as a share of the weights
 SCALED = ("gaussian", "laplace", "logistic", "student-t", "table")  # likelihoods that learn a scale
-RESCUE = "residual"  # in place of a user's own network that may be at fault
-# Options that no model, objective or data can refuse.
+RESCUE = "residual"  # replaces a user-defined network that may be at fault
+# Options that are valid for every model, objective and data set.
 ALWAYS = {"lr", "steps", "patience", "beta"}
-# the number of weights of a run with these options; ValueError if it is refused
+# Returns the number of weights of a run with these options; raises ValueError if invalid.
 Trial = Callable[[Mapping[str, Any]], int]
-# from the run that --init names
+# options that come from the run named by --init
 TAKEN_OVER = frozenset(names("model")) - {"prior"}
 
 
 @final
 class Remedies:
-    """Make command lines for a run. A command that would be refused is "".
+    """Build command lines for a run. An invalid command is "".
 
     Args:
         path: the run's folder.
-        config: its options, resolved.
-        trial: prepares a run with other options; without it every command is taken to be possible.
+        config: its resolved options.
+        trial: checks a run with other options; without it every command is assumed valid.
         weights: number of weights of the run's model.
     """
 
@@ -53,8 +52,7 @@ class Remedies:
         self._tried: dict[str, int | None] = {}
 
     def part(self, kind: str) -> Part[object] | None:
-        """Return a part of the run with its options; None for a user's own, or one that this
-        version does not have."""
+        """Return a part of the run with its options; None if it is user-defined or unknown."""
         if self.name(kind) not in TABLE[kind]:
             return None
         try:
@@ -71,12 +69,11 @@ class Remedies:
             return ""
 
     def _own(self, option: str) -> bool:
-        """Return whether a network is a user's own, module:Class."""
+        """Return whether a network is user-defined (module:Class)."""
         return self.name(option) not in ("", *TABLE["network"])
 
     def _weights(self, changes: Mapping[str, Any]) -> int | None:
-        """Return the number of weights of the run with changed options; None if it would be
-        refused."""
+        """Return the number of weights with changed options; None if they are invalid."""
         key = repr(sorted(changes.items()))
         if key not in self._tried:
             assert self._trial is not None
@@ -94,8 +91,7 @@ class Remedies:
         )
 
     def again(self, name: str, source: str = "", /, **changes: Any) -> str:
-        """Train anew with some options changed, or on another source, into a new folder; "" where
-        --init forbids the change."""
+        """Train a new run with changed options or another source; "" if --init forbids it."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
             return ""
         if not source and changes.keys() - ALWAYS and self.config.get("compile") in ("trace", "on"):
@@ -126,7 +122,7 @@ class Remedies:
         )
 
     def _fresh(self, name: str) -> str:
-        """Name a folder that does not exist."""
+        """Return a folder name that does not exist."""
         base = path = f"{self.path}-{name}"
         number = 2
         while Path(path).exists():
@@ -134,15 +130,15 @@ class Remedies:
         return path
 
     def resume(self) -> str:
-        """Go on with a run that was stopped."""
+        """Resume a stopped run."""
         return shlex.join(["vaestro", "train", "--resume", self.path])
 
     def diagnose(self) -> str:
-        """Diagnose the run, with measures that the log does not have."""
+        """Diagnose the run with its weights and data."""
         return shlex.join(["vaestro", "diagnose", self.path])
 
     def slower(self, factor: int) -> str:
-        """Train with a lower learning rate; from far too high a one, with the default."""
+        """Train with a lower learning rate; with the default if the current one is far too high."""
         lr = self.config.get("lr")
         return (
             self.again("slower", lr=0.002 if lr > HIGH_LR else lr / factor)
@@ -151,13 +147,13 @@ class Remedies:
         )
 
     def faster_data(self) -> str:
-        """Decode all once, into the cache, where there is room for it."""
+        """Decode all data once into the cache."""
         name, options = parse_source(str(self.config.get("source")))
         kept = {k: v for k, v in options.items() if k not in ("buffer", "streaming")}
         return self.again("packed", as_source(name, {**kept, "streaming": False}))
 
     def longer(self, done: int) -> str:
-        """Train twice as long; or to the end, where the run stopped before."""
+        """Train twice as long; resume the run if it stopped early."""
         planned = int(self.config.get("steps") or 0)
         return (
             self.resume() if done < planned else self.again("longer", steps=2 * max(done, planned))
@@ -175,16 +171,14 @@ class Remedies:
         return self.again(f"beta{beta:g}", beta=beta)
 
     def warm_up(self) -> str:
-        """Raise the weight of the KL from 0 over half of the run; with a schedule already, more
-        slowly learned too."""
+        """Warm up the KL weight over half of the run, or halve the rate of a run with warm-up."""
         if self.name("beta") == "warmup":
             return self.slower(2)
         return self.again("warm", beta="warmup:share=0.5")
 
     @property
     def cures(self) -> list[tuple[str, str]]:
-        """Return what makes a code informative whose decoder could ignore it, and was not tried:
-        (in words, command)."""
+        """Return untried remedies for a decoder that may ignore z: (description, command)."""
         config, posterior = self.config, self.part("posterior")
         made: list[tuple[str, str]] = []
         if self.name("beta") not in ("warmup", "sigmoid", "cyclical"):
@@ -211,21 +205,22 @@ class Remedies:
         return [(words, command) for words, command in made if command]
 
     def informed(self) -> str:
-        """Make a code informative whose decoder could ignore it: the first cure that was not
-        tried."""
+        """Return the first untried remedy for a decoder that may ignore z."""
         return self.cures[0][1] if self.cures else ""
 
     def shorter_schedule(self, beta: float) -> str:
-        """Reach the last weight of the KL early."""
+        """Reach the final KL weight early."""
         to = 1.0 if abs(beta - 1) < 0.2 else beta
         return self.again(
             "warm", beta=f"warmup:to={to:g},share=0.1" if to != 1 else "warmup:share=0.1"
         )
 
     def for_collapse(self, beta: float) -> str:
-        """Remove the likely cause of an encoder that ignores its input: a weight above 1, a user's
-        own encoder, a variance that leaves
-        nothing to explain, or too quick a start."""
+        """Suggest a fix for an encoder that ignores its input.
+
+        Likely causes: a KL weight above 1, a user-defined encoder, a fixed variance that is too
+        large, or no warm-up.
+        """
         if beta > 1:
             return self.with_beta(1.0)
         causes = (
@@ -238,8 +233,10 @@ class Remedies:
         return next((command for cause in causes if (command := cause())), "")
 
     def for_decoder(self, beta: float) -> str:
-        """Remove the likely cause of a decoder that ignores z: a user's own decoder, a weight below
-        1, or too quick a start."""
+        """Suggest a fix for a decoder that ignores z.
+
+        Likely causes: a user-defined decoder, a KL weight below 1, or no warm-up.
+        """
         replaced = (
             self.again("decoder", decoder=RESCUE)
             if self._own("decoder") or self._own("network")
@@ -249,8 +246,7 @@ class Remedies:
 
     @property
     def fixed_variance(self) -> str | None:
-        """Return the fixed variance of a Gaussian likelihood as a number in words; None for
-        others."""
+        """Return the fixed variance of a Gaussian likelihood as a string; None for others."""
         part = self.part("likelihood")
         if part is None or part.name != "gaussian":
             return None
@@ -259,7 +255,7 @@ class Remedies:
 
     @property
     def learns_scale(self) -> bool:
-        """Return whether training maximises the ELBO over a scale of the likelihood."""
+        """Return whether the likelihood scale is trained with the ELBO."""
         part = self.part("likelihood")
         fixed = part is None or any(
             as_number(part.options.get(option)) is not None for option in ("variance", "scale")
@@ -273,15 +269,13 @@ class Remedies:
 
     @property
     def library(self) -> str | None:
-        """Return the name of the condition that a likelihood of counts takes for its library; None
-        without one."""
+        """Return the condition that a count likelihood uses as library size; None without one."""
         part = self.part("likelihood")
         name = None if part is None else part.options.get("library")
         return None if name is None else str(name)
 
     def learned_variance(self) -> str:
-        """Fit the variance of a Gaussian likelihood: its optimum in closed form, or for other
-        bounds than the ELBO learned."""
+        """Fit the variance of a Gaussian likelihood: in closed form, or by gradient."""
         part = self.part("likelihood")
         if part is None or part.name != "gaussian" or part.options.get("variance") == "optimal":
             return ""
@@ -296,7 +290,7 @@ class Remedies:
         return ""
 
     def more_draws(self) -> str:
-        """Draw more than one z for each datum in a step."""
+        """Draw more than one z per row in each step."""
         part = self.part("objective")
         return (
             self.again("k4", objective="elbo:k=4")
@@ -305,8 +299,7 @@ class Remedies:
         )
 
     def smaller(self) -> str:
-        """Train a smaller network of the same kind, with more weight decay; with weight decay alone
-        if none is smaller."""
+        """Train a smaller network with more weight decay, or with weight decay only."""
         decay = (
             {"optimizer": "adamw:weight_decay=0.3"}
             if self.name("optimizer") in ("", "adamw")
@@ -326,7 +319,7 @@ class Remedies:
         )
 
     def _narrower(self) -> Iterator[str]:
-        """Yield the run's network at a half, a quarter and an eighth of its width."""
+        """Yield the run's network with 1/2, 1/4 and 1/8 of its width."""
         part = self.part("network")
         if part is None or self.config.get("encoder") or self.config.get("decoder"):
             return
@@ -337,7 +330,7 @@ class Remedies:
                 yield str(Spec(part.name, {**part.options, "width": width // factor}))
 
     def fitted_prior(self) -> str:
-        """Fit a prior to the codes, with encoder and decoder as they are."""
+        """Fit a prior to the codes with frozen encoder and decoder."""
         fixed = {"prior": "mixture", "freeze": ["posterior", "likelihood"]}
         if (
             self.name("prior") not in ("", "normal")

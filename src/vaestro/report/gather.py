@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 
 if TYPE_CHECKING:
-    from vaestro.data import Data
+    from vaestro.runs.session import Session
 
 Say = Callable[[str], None]
 DRAWS = 100
@@ -101,17 +100,19 @@ def gather(run: Run, say: Say = lambda line: None) -> list[str]:
             f"{run.path} has no weights yet: there is nothing to evaluate, to diagnose or to show"
         ]
     notes: list[str] = []
-    held: list[Data] = []
+    held: list[Session] = []
 
-    def data() -> Data:
+    def session() -> Session:
+        from vaestro.runs.session import Session
+
         if not held:
-            held.append(run.data())
+            held.append(Session(run))
         return held[0]
 
     for what, is_there, make in (
-        ("evaluation", _evaluated, lambda: _evaluate(run, data(), say)),
-        ("diagnosis", _diagnosed, lambda: _diagnose(run, data(), say)),
-        ("showcase", _shown, lambda: _show(run, data(), say)),
+        ("evaluation", _evaluated, lambda: _evaluate(session(), say)),
+        ("diagnosis", _diagnosed, lambda: _diagnose(session(), say)),
+        ("showcase", _shown, lambda: _show(session(), say)),
     ):
         if not is_there(run):
             try:
@@ -131,30 +132,27 @@ def _evaluated(run: Run) -> bool:
     )
 
 
-def _evaluate(run: Run, data: Data, say: Say) -> None:
-    from vaestro.evaluation import evaluate, within_seconds
+def _evaluate(session: Session, say: Say) -> None:
+    from vaestro.evaluation import within_seconds
     from vaestro.runs import describe
 
-    split = next((s for s in ("test", "valid") if len(getattr(data, s))), None)
+    split = next((s for s in ("test", "valid") if len(getattr(session.data, s))), None)
     if split is None:
         raise ValueError("there are no held-out data to evaluate on")
-    rows, model = data.split(split).fixed(), run.model()
-    k, limit = within_seconds(model, rows, DRAWS)
-    say(f"evaluating {describe(rows, limit)} with {k} draws")
-    evaluation = evaluate(model, rows, k=k, limit=limit)
-    changed = run.changed(data, split)
-    run.save_evaluation(
-        replace(evaluation, warnings=(*changed, *evaluation.warnings)), rows, run.config["source"]
-    )
+    held_out = session.held_out(split=split)
+    k, limit = within_seconds(session.model, held_out.rows, DRAWS)
+    say(f"evaluating {describe(held_out.rows, limit)} with {k} draws")
+    for _ in session.evaluating(held_out, k=k, limit=limit):
+        pass
 
 
 def _diagnosed(run: Run) -> bool:
     return _of_these_weights(run, read_object(run.path / "diagnosis.json"))
 
 
-def _diagnose(run: Run, data: Data, say: Say) -> None:
+def _diagnose(session: Session, say: Say) -> None:
     say("diagnosing")
-    run.diagnose(data=data)
+    session.diagnose()
 
 
 def _shown(run: Run) -> bool:
@@ -166,8 +164,8 @@ def _shown(run: Run) -> bool:
     )
 
 
-def _show(run: Run, data: Data, say: Say) -> None:
+def _show(session: Session, say: Say) -> None:
     from vaestro.report.showcase import make
 
     say("choosing data, reconstructions, samples and traversals to show")
-    make(run, run.model(), data).save(run)
+    make(session.run, session.model, session.data).save(session.run)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaestro.files import read_config, read_lines, read_object
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vaestro.data import Data, Rows
+    from vaestro.densities import Decoding
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
+    from vaestro.latents import Direction
     from vaestro.models import LatentModel
+    from vaestro.runs.session import Session
 
 
 class Run:
@@ -30,6 +35,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._session: tuple[int, Session] | None = None
         if not self.path.is_dir():
             raise ValueError(f"expected a run's folder; got {self.path}, which does not exist")
         if not (self.path / "config.yaml").exists():
@@ -216,4 +222,160 @@ class Run:
 
         return gradients(
             self, k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed, device=device
+        )
+
+    # -- the verbs of a session --------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """Return a session on the run, which is kept until the weights change."""
+        from vaestro.runs.session import Session
+
+        file = self.path / "model.safetensors"
+        stamp = file.stat().st_mtime_ns if file.exists() else 0
+        if self._session is None or self._session[0] != stamp:
+            self._session = stamp, Session(self)
+        return self._session[1]
+
+    def encode(
+        self,
+        source: Any,
+        *,
+        draws: int = 0,
+        split: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> dict[str, np.ndarray]:
+        """See `Session.encode`."""
+        return self.session.encode(source, draws=draws, split=split, condition=condition, seed=seed)
+
+    def decode(
+        self,
+        z: np.ndarray,
+        *,
+        condition: Mapping[str, Any] | None = None,
+        sample: bool = False,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """See `Session.decode`."""
+        return self.session.decode(
+            z, condition=condition, sample=sample, decoding=decoding, dtype=dtype, seed=seed
+        )
+
+    def reconstruct(
+        self,
+        source: Any,
+        *,
+        split: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+    ) -> Any:
+        """See `Session.reconstruct`."""
+        return self.session.reconstruct(
+            source, split=split, condition=condition, decoding=decoding, dtype=dtype
+        )
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        condition: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        mean: bool = False,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """See `Session.sample`."""
+        return self.session.sample(
+            n,
+            condition=condition,
+            temperature=temperature,
+            mean=mean,
+            decoding=decoding,
+            dtype=dtype,
+            seed=seed,
+        )
+
+    def interpolate(
+        self,
+        source: Any,
+        i: int,
+        j: int,
+        *,
+        steps: int = 9,
+        path: str = "linear",
+        split: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+    ) -> Any:
+        """See `Session.interpolate`."""
+        return self.session.interpolate(
+            source,
+            i,
+            j,
+            steps=steps,
+            path=path,
+            split=split,
+            condition=condition,
+            decoding=decoding,
+            dtype=dtype,
+        )
+
+    def edit(
+        self,
+        source: Any,
+        attribute: str | Direction,
+        amount: float = 1.0,
+        *,
+        split: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        decoding: Decoding | None = None,
+        dtype: str | None = None,
+    ) -> Any:
+        """See `Session.edit`."""
+        return self.session.edit(
+            source,
+            attribute,
+            amount,
+            split=split,
+            condition=condition,
+            decoding=decoding,
+            dtype=dtype,
+        )
+
+    def impute(
+        self,
+        source: Any,
+        *,
+        k: int = 100,
+        sample: bool = False,
+        split: str | None = None,
+        condition: Mapping[str, Any] | None = None,
+        dtype: str | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """See `Session.impute`."""
+        return self.session.impute(
+            source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
+        )
+
+    def evaluate(
+        self,
+        data: Any = None,
+        *,
+        methods: str | Sequence[str] = ("elbo", "iwae"),
+        k: int = 500,
+        split: str | None = None,
+        limit: int | None = None,
+        condition: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Evaluation:
+        """See `Session.evaluate`."""
+        return self.session.evaluate(
+            data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
         )
