@@ -22,7 +22,7 @@ from vaestro.runs import Job
 def names_of_findings() -> set[str]:
     """Return the names of all findings that the package makes."""
     found = set()
-    for file in (Path(vaestro.__file__).parent / "diagnosis").glob("*.py"):
+    for file in (Path(vaestro.__file__).parent / "diagnosis").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if (
                 isinstance(node, ast.Call)
