@@ -37,7 +37,7 @@ POSTERIORS = (
     "categorical",
 )
 PRIORS = ("mixture:components=500", "vamp:inputs=500", "maf", "coupling")
-WAYS = {"off": "eager", "trace": "traced", "on": "compiled"}
+WAYS = {"off": "eager", "on": "compiled"}
 NETWORK = "mlp:width=200,depth=2,activation=tanh"
 
 

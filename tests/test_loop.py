@@ -23,6 +23,7 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro.data import Data, Rows
 from vaestro.loop import Diverged, Training, validate
+from vaestro.options import normalised
 from vaestro.randomness import Order, torch_generator
 from vaestro.runs import Job, resume
 from vaestro.spaces import Kind
@@ -366,14 +367,8 @@ def test_minutes_become_steps_before_the_first(binary_data: Data) -> None:
     assert time.perf_counter() - begun < 12
 
 
-def test_trace_of_earlier_versions_means_eager_steps(binary_data: Data) -> None:
-    plain, traced = (start(binary_data, compile=how, steps=8) for how in ("off", "trace"))
-    assert traced.compile == "off"
-    for training in (plain, traced):
-        list(training)
-    assert all(
-        torch.equal(a, b) for a, b in zip(parameters(plain), parameters(traced), strict=True)
-    )
+def test_trace_of_earlier_versions_means_eager_steps() -> None:
+    assert normalised({"compile": "trace"}) == {"compile": "off"}
 
 
 class Outside(torch.nn.Module):

@@ -87,9 +87,9 @@ KINDS: dict[str, tuple[Callable[[], str], dict[str, Any]]] = {
         {"posterior": "bernoulli"},
     ),
     "flow posterior": (lambda: _npy(R.normal(size=(300, 6))), {"posterior": "iaf"}),
-    "full covariance, traced": (
+    "full covariance, compiled": (
         lambda: _npy(R.normal(size=(300, 6))),
-        {"posterior": "full-normal", "compile": "trace"},
+        {"posterior": "full-normal", "compile": "on"},
     ),
     "limited posterior": (lambda: _npy(R.normal(size=(300, 6))), {"posterior": "normal:limit=10"}),
     "linear": (lambda: _npy(R.normal(size=(300, 6))), {"network": "linear"}),

@@ -50,6 +50,7 @@ class Option:
         otherwise: in words, the value if it is not given and the default is None.
         aliases: other names.
         values: the only values that it can have.
+        former: values of earlier versions, and what each stands for now.
         metavar: what the command's help shows for the value.
         repeatable: whether it is a list of values.
         resumable: whether `--resume` may change it.
@@ -67,6 +68,7 @@ class Option:
     otherwise: str = ""
     aliases: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    former: tuple[tuple[str, str], ...] = ()
     metavar: str = ""
     repeatable: bool = False
     resumable: bool = False
@@ -110,6 +112,7 @@ class Option:
             number = as_number(value)  # YAML reads 1e-3 as text
             value = value if number is None else number
         found = checked(self.name, value, self.kind)
+        found = dict(self.former).get(found, found) if isinstance(found, str) else found
         if self.values and found not in self.values:
             raise ValueError(f"expected {self.name} {alternatives(self.values)}; got {found}")
         return found
@@ -303,9 +306,10 @@ OPTIONS: tuple[Option, ...] = (
         "compile",
         str,
         "training",
-        "How steps run: off, trace (from a record of the operations), on (compiled) or auto.",
+        "Whether the whole step is compiled: on, off, or auto (on for long runs).",
         default="auto",
-        values=("auto", "trace", "on", "off"),
+        values=("auto", "on", "off"),
+        former=(("trace", "off"),),
     ),
     Option(
         "init",

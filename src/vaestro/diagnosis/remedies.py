@@ -94,8 +94,8 @@ class Remedies:
         """Train a new run with changed options or another source; "" if --init forbids it."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
             return ""
-        if not source and changes.keys() - ALWAYS and self.config.get("compile") in ("trace", "on"):
-            changes["compile"] = "auto"  # another model or objective may not be recordable
+        if not source and changes.keys() - ALWAYS and self.config.get("compile") == "on":
+            changes["compile"] = "auto"  # another model or objective may not compile
         if not source and not self._possible(changes):
             return ""
         options = [

@@ -83,8 +83,8 @@ def training(
             float32).
         compile: off; on, to compile the whole step, optimiser included; or auto: on for runs of
             several minutes whose parts all belong to this package, off otherwise. User code may
-            have side effects that a compiled graph does not capture. "trace", an option of earlier
-            versions, means off.
+            have side effects that a compiled graph does not capture. The first steps are also
+            taken without compilation; if the numbers differ, compilation stops.
         freeze: parts of the model that are not trained: posterior, likelihood, prior.
         workers: threads that decode streamed data; by default one for each processor.
 

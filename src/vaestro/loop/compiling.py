@@ -39,8 +39,7 @@ class Compilation:
 
     Args:
         core: model and objective.
-        settings: `compile` is auto, on or off; trace, an option of earlier versions whose numbers
-            were those of eager steps, means off.
+        settings: `compile` is auto, on or off.
         data: what is trained on.
         processes: where.
         optimizers: the classes of the optimisers.

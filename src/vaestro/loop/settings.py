@@ -57,11 +57,7 @@ class Settings:
             (lengths <= 1, "one of epochs, steps and minutes", "several"),
             (self.workers is None or self.workers >= 1, "1 or more workers", self.workers),
             (self.precision in ("32", "bf16"), "precision 32 or bf16", self.precision),
-            (
-                self.compile in ("auto", "trace", "on", "off"),
-                "compile auto, on or off",
-                self.compile,
-            ),
+            (self.compile in ("auto", "on", "off"), "compile auto, on or off", self.compile),
         ]
         for holds, expected, got in rules:
             if not holds:
