@@ -15,10 +15,10 @@ app = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Train variational autoencoders, know how good they are, and use their latent space.\n\n"
-    "Everywhere: --quiet prints nothing but errors, --debug shows where an error came from, "
-    "--version. "
-    "Where a command takes RUN, leaving it out means the newest run under runs/.",
+    help="Train variational autoencoders, measure how good they are, and use their latent "
+    "space.\n\n"
+    "Options of all commands: --quiet prints only errors, --debug prints the traceback of an "
+    "error, --version. The default of an optional RUN is the newest run under runs/.",
 )
 for command in (
     *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),

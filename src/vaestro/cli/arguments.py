@@ -18,10 +18,10 @@ RunArgument = Annotated[
     typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/."),
 ]
 Output = Annotated[
-    str, typer.Option("-o", "--output", help="The file to write; its suffix says the format.")
+    str, typer.Option("-o", "--output", help="Output file; its suffix determines the format.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 Split = Annotated[
     str | None,
     typer.Option(help="train, valid, test or all; by default a file's every row, or else test."),
@@ -30,22 +30,20 @@ TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        help="Of texts: draw from the most probable tokens that together reach this.  [default: 1]",
+        help="For text data: sample from the most probable tokens with this total probability.  "
+        "[default: 1]",
     ),
 ]
 Heat = Annotated[
     float | None,
     typer.Option(
         "--token-temperature",
-        help="Of texts: divides each token's logits; 1 draws from the model.  [default: 1]",
+        help="For text data: divide the logits of each token by this.  [default: 1]",
     ),
 ]
 Beam = Annotated[
     int | None,
-    typer.Option(
-        "--beam",
-        help="Of texts: sentences that the search for the most probable keeps.  [default: 1]",
-    ),
+    typer.Option("--beam", help="For text data: width of the beam search.  [default: 1]"),
 ]
 Condition = Annotated[
     list[str] | None,
@@ -60,7 +58,7 @@ ConditionOfAll = Annotated[
     typer.Option(
         "--condition",
         metavar="NAME=VALUE",
-        help="What is given to all rows in place of the source's own; may be repeated.",
+        help="A condition for all rows, instead of the values in SOURCE; may be repeated.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -68,17 +66,14 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="own: means in the data's own dtype, rounded if that holds whole numbers only. "
-        "float: means as they are, and of numbers in a "
-        "table off their grid. A .png always shows means.  [default: own; of binary arrays "
+        help="own: means in the dtype of the data, rounded for integer dtypes. float: unrounded "
+        "means. A .png always shows means.  [default: own; of binary arrays "
         "probabilities]",
     ),
 ]
 Some = Annotated[
     int | None,
-    typer.Option(
-        "-n", help="Number of rows, taken at equal distances.  [default: all; 32 in a .png]"
-    ),
+    typer.Option("-n", help="Number of rows, evenly spaced.  [default: all; 32 in a .png]"),
 ]
 
 

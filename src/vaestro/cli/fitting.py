@@ -26,14 +26,12 @@ def fit_prior(
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the training data.  [default: 5]")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps, in place of epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps, instead of --epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.01]")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything that is drawn.  [default: 0]")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.  [default: 0]")] = None,
     force: Force = False,
 ) -> None:
-    """Fit a prior to a trained run's codes, encoder and decoder left as they are: a new run, with
+    """Fit a prior to a trained run's codes, with encoder and decoder frozen: a new run, with
     samples before and after.
 
     A run whose bound is lower than before is not kept, unless --force is given.

@@ -55,10 +55,9 @@ def evaluate(
 ) -> None:
     """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
 
-    ELBO and IWAE are lower bounds. ais is a tighter one, and measures on data drawn from the model
-    how far above it log p(x) can lie. gap takes apart what lies between the ELBO and log p(x),
-    information what the rate is made of. A stopped evaluation goes on where it was when the same
-    command is given again.
+    ELBO and IWAE are lower bounds. ais is a tighter lower bound, and measures its largest possible
+    gap on data drawn from the model. gap decomposes log p(x) - ELBO; information decomposes the
+    rate. The same command continues an interrupted evaluation.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
@@ -136,13 +135,13 @@ def diagnose(
     run: RunArgument = None,
     fix: Annotated[
         bool,
-        typer.Option("--fix", help="Print nothing but the command that mends the worst finding."),
+        typer.Option("--fix", help="Print only the command that fixes the most severe finding."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what diagnosis.json holds.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print diagnosis.json.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Say what is wrong with a run, in words, with the evidence and the remedy, and write
+    """Find faults of a run, with evidence and remedies, and write
     RUN/diagnosis.json and .npz.
 
     Posterior collapse is judged by whether the encoder's output depends on its input, never by a
@@ -183,15 +182,14 @@ def gradients(
     estimator: Annotated[
         list[str] | None,
         typer.Option(
-            help="An estimator with its options; may be repeated.  [default: every one that has "
-            "a meaning]"
+            help="An estimator with its options; may be repeated.  [default: all applicable ones]"
         ),
     ] = None,
     bound: Annotated[
         str | None, typer.Option(help="elbo or iwae.  [default: the run's own]")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Independent draws of the noise.")] = 40,
-    json: Annotated[bool, typer.Option("--json", help="Print what gradients.json holds.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print gradients.json.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -248,7 +246,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE.npz",
-            help="Exact log p(x) of each datum, an array log_px, with options after a colon: "
+            help="Exact log p(x) per datum, an array log_px, with options after a colon: "
             "unit=bits|nats (of the whole datum), "
             "measure=counting|lebesgue, given=CONDITION; may be repeated.",
         ),
@@ -256,13 +254,15 @@ def compare(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", help="Also write .png (a picture), .json (all of it) or .csv."
+            "-o",
+            "--output",
+            help="Also write .png (a picture), .json (the whole comparison) or .csv.",
         ),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Say which runs' numbers may be compared, which may not, and what follows: a table, sentences,
-    and a chart of intervals.
+    """State which runs are comparable and which conclusions follow: a table, sentences, and a chart
+    of intervals.
 
     Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o
     comparison.png
@@ -310,11 +310,11 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,
 ) -> None:
-    """Write a report as one HTML file that stands for itself: the result, findings, curves,
-    pictures, and what repeats the run.
+    """Write a report as one self-contained HTML file: the result, findings, curves,
+    pictures, and the commands that reproduce the run.
 
-    What is missing or of earlier weights is made first: evaluation, diagnosis, pictures. A report
-    of the same runs is written anew.
+    Missing or outdated parts are computed first: evaluation, diagnosis, pictures. An existing
+    report of the same runs is overwritten.
 
     Example: vaestro report runs/mine --open
     """

@@ -34,7 +34,7 @@ def parts(
             "optimizer or method."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List every part by kind, with its options and their defaults.
 
@@ -69,14 +69,12 @@ def info(
             metavar="[RUN]", help="A run's folder; without it, versions, devices and extras."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
-    cache: Annotated[
-        bool, typer.Option("--cache", help="List the decoded data that are kept for a quick start.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="List the cached decoded data.")] = False,
     clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Remove them.")] = False,
 ) -> None:
-    """Say what is installed, or what a run is and how it went; show or clear the cache of decoded
-    data.
+    """Show the installed versions, or the options and the result of a run; show or clear the cache
+    of decoded data.
 
     Example: vaestro info runs/mine
     """

@@ -34,13 +34,11 @@ if TYPE_CHECKING:
 
 def sample(
     run: RunArgument = None,
-    n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 64,
     output: Annotated[
         str | None,
         typer.Option(
-            "-o",
-            "--output",
-            help="The file to write.  [default: RUN/samples.png, .txt, .csv or .npz]",
+            "-o", "--output", help="Output file.  [default: RUN/samples.png, .txt, .csv or .npz]"
         ),
     ] = None,
     temperature: Annotated[
@@ -116,7 +114,8 @@ def encode(
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
     output: Output,
     sample: Annotated[
-        int, typer.Option("--sample", help="Also so many draws z of q(z|x) for each datum.")
+        int,
+        typer.Option("--sample", help="Also write this number of draws z from q(z|x) per datum."),
     ] = 0,
     split: Split = None,
     condition: ConditionOfAll = None,
@@ -168,7 +167,7 @@ def decode(
     file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
     output: Output,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Write a draw from p(x|z) in place of its mean.")
+        bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
     ] = False,
     condition: Condition = None,
     dtype: Dtype = None,
@@ -220,8 +219,8 @@ def reconstruct(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at each datum's code, of texts the most probable one; a .png
-    shows data and reconstructions in turn.
+    """Write the mean of p(x|z) at the code of each datum; for text data, the most probable text. A
+    .png shows data and reconstructions alternately.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
@@ -255,10 +254,10 @@ def reconstruct(
 def interpolate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
-    i: Annotated[int, typer.Argument(metavar="I", help="The number of a datum, from 0.")],
-    j: Annotated[int, typer.Argument(metavar="J", help="The number of another.")],
+    i: Annotated[int, typer.Argument(metavar="I", help="Index of the first datum, from 0.")],
+    j: Annotated[int, typer.Argument(metavar="J", help="Index of the second datum.")],
     output: Output,
-    steps: Annotated[int, typer.Option(help="Codes from one to the other, both among them.")] = 9,
+    steps: Annotated[int, typer.Option(help="Number of codes, including both ends.")] = 9,
     path: Annotated[
         str, typer.Option(help="linear, or spherical: along the great circle.")
     ] = "linear",
@@ -268,7 +267,7 @@ def interpolate(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write what codes between those of two data decode to.
+    """Decode codes between the codes of two data.
 
     Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
     """
@@ -314,8 +313,8 @@ def edit(
     amount: Annotated[
         float,
         typer.Option(
-            help="1 is the step from data without the value to those with it, or one of a "
-            "number's units; negative: back."
+            help="1 moves from data without the value to data with it, or by one unit of a "
+            "number; negative values move back."
         ),
     ] = 1.0,
     split: Split = None,
@@ -325,12 +324,12 @@ def edit(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Add so much of an attribute to each datum's code, and write what that decodes to.
+    """Move the code of each datum along an attribute direction, and decode it.
 
     A .png shows the data, their reconstructions without the edit, and with it, so that what the
     edit changes can be seen.
 
-    The attribute is looked for in the data that the run was trained on, and else in SOURCE.
+    The attribute is taken from the training data, or from SOURCE if they lack it.
 
     Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
     """
@@ -387,7 +386,7 @@ def impute(
     sample: Annotated[
         bool,
         typer.Option(
-            "--sample", help="Fill in a draw from p(missing|observed) in place of its mean."
+            "--sample", help="Fill in a draw from p(missing|observed) instead of its mean."
         ),
     ] = False,
     split: Split = None,
@@ -396,7 +395,7 @@ def impute(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Fill in what is missing, given what is there; cells that are there stay as they are.
+    """Fill missing cells, given the observed cells. Observed cells do not change.
 
     Cells are assumed to be missing at random: whether a cell is missing may depend on what is
     observed, not on its own value.
