@@ -427,14 +427,15 @@ def test_the_packed_form_sees_batches_of_the_same_law_and_the_streams_are_let_go
 def test_two_processes_decode_what_is_theirs_and_together_what_one_does(tmp_path: Path) -> None:
     source = str(tars(tmp_path / "s", [120, 80])) + ":buffer=64"
     alone = small(load(source), steps=10)
-    batches = [alone._inputs(s)[0].x.numpy() for s in range(10)]
+    batches = [alone.inputs(s, 10).batch.x.numpy() for s in range(10)]
     most = sum(len(a.rows) for a in alone.data.train.values._ahead.values())
     alone.data.train.values.let_go()
     halves = []
     for rank in range(2):
         run = small(load(source), steps=10)
-        run.processes, run.rank, run.share = 2, rank, run.batch // 2
-        halves.append([run._inputs(s)[0].x.numpy() for s in range(10)])
+        half = run.batch // 2
+        run.processes.rows = slice(rank * half, (rank + 1) * half)
+        halves.append([run.inputs(s, 10).batch.x.numpy() for s in range(10)])
         held = sum(len(a.rows) for a in run.data.train.values._ahead.values())
         assert held <= 0.6 * most, "a process does not decode what is another's"
         run.data.train.values.let_go()

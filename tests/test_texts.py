@@ -670,7 +670,7 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
     shown = json.loads((tmp_path / "run" / "showcase.json").read_text())
     assert [row[0] for row in shown["rows"]["data"]] == own.tolist() and len(shown["between"]) == 3
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "From one text to another" in page and "Bits/token" in page
+    assert "Between two texts" in page and "Bits/token" in page
     assert main(["impute", run, str(corpus), "-o", str(tmp_path / "i.txt")]) == 2
     assert "expected data with cells that can be missing; got texts" in capsys.readouterr().err
     assert (
