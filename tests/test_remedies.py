@@ -128,6 +128,7 @@ def test_every_remedy_that_is_offered_is_accepted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vaestro.loop.compiling.BACKEND", "eager")
     source, options = KINDS[kind]
     job = Job.new(
         source(),
