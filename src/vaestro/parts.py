@@ -120,17 +120,6 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
 }
 
 
-def default_likelihood(space: Space) -> str:
-    """Return the likelihood for data of a space when the user names none.
-
-    Example:
-        >>> import numpy as np, vaestro as vs
-        >>> default_likelihood(vs.load(np.eye(40, dtype="uint8")).space)
-        'bernoulli'
-    """
-    return space.default_likelihood
-
-
 def default_prior(posterior: str) -> str:
     """Return the prior for a posterior when the user names none.
 
@@ -152,17 +141,6 @@ def default_gradient(posterior: str) -> str:
     """
     discrete = class_of(find("posterior", posterior)).discrete
     return "gumbel-softmax" if discrete else "pathwise"
-
-
-def default_network(space: Space) -> str:
-    """Return the networks for data of a space when the user names none.
-
-    Example:
-        >>> import numpy as np, vaestro as vs
-        >>> default_network(vs.load(np.eye(40, dtype="uint8")).space)
-        'residual'
-    """
-    return space.default_network
 
 
 # -- from names to constructors --------------------------------------------------------------------
@@ -359,11 +337,11 @@ def build(
     Args:
         space: describes the data (`load(...).space`).
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
-        likelihood: a name with options; see `default_likelihood`.
+        likelihood: a name with options; by default `space.default_likelihood`.
         posterior: a name with options, such as "normal:limit=10".
         prior: a name with options; see `default_prior`.
         network: encoder and decoder, such as "residual:width=256,blocks=2"; see
-            `default_network`.
+            `space.default_network`.
         encoder, decoder: one of the two alone, such as "my_module:MyEncoder". It is called with the
             shapes (inputs, outputs), and with the number of conditions if there are any.
         given: the space of the conditions (`load(..., condition=...).given`).
@@ -379,8 +357,8 @@ def build(
     """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
-    network = default_network(space) if network is None else network
-    likelihood = default_likelihood(space) if likelihood is None else likelihood
+    network = space.default_network if network is None else network
+    likelihood = space.default_likelihood if likelihood is None else likelihood
     likelihood_part = find("likelihood", likelihood)
     posterior_part = find("posterior", posterior)
     prior_part = find("prior", default_prior(posterior) if prior is None else prior)

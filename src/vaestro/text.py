@@ -257,16 +257,6 @@ def alternatives(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def plural(number: float, one: str, many: str = "") -> str:
-    """Return the form of a word for a number of things.
-
-    Example:
-        >>> plural(1, "draw"), plural(3, "draw"), plural(2, "is", "are")
-        ('draw', 'draws', 'are')
-    """
-    return one if number == 1 else many or one + "s"
-
-
 def duration(seconds: float) -> str:
     """Return a time in words.
 

@@ -18,14 +18,7 @@ from vaestro.loop import Training, training
 from vaestro.models import VAE, LatentModel
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import defaults, names, normalised
-from vaestro.parts import (
-    build,
-    default_gradient,
-    default_likelihood,
-    default_network,
-    default_prior,
-    find,
-)
+from vaestro.parts import build, default_gradient, default_prior, find
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
@@ -55,8 +48,8 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
         **{name: asked[name] for name in names("training") if asked[name] is not None},
     )
     otherwise = {
-        "likelihood": default_likelihood(data.space),
-        "network": default_network(data.space),
+        "likelihood": data.space.default_likelihood,
+        "network": data.space.default_network,
         "prior": default_prior(asked["posterior"]),
         "gradient": default_gradient(asked["posterior"]),
     }
