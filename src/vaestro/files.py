@@ -14,7 +14,7 @@ from vaestro.text import Spec, parse
 Json = Any  # a JSON value, as `json.loads` returns it
 
 # of the names of parts in config.yaml and config.json: what a name means, and which weights it has
-FORMAT = 2
+FORMAT = 3
 FORMAT_1 = (
     "gaussian",
     "laplace",
@@ -28,11 +28,15 @@ FORMAT_1 = (
 
 
 def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
-    """Return options of a model in today's words, where they were written in those of an earlier
-    format.
+    """Return options of a model that were written in an earlier format, in the present one.
 
-    In format 1 the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed
-    start: `version=1` repeats that.
+    In format 1, the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed
+    start: `version=1` repeats that. Before format 3, every model was a VAE, also with the
+    likelihood `autoregressive:latent=false`.
+
+    Args:
+        options: options by name.
+        written: the format.
     """
     found = dict(options)
     likelihood = found.get("likelihood")
@@ -40,7 +44,7 @@ def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
         name, options = parse(likelihood)
         if name in FORMAT_1 and "version" not in options:
             found["likelihood"] = str(Spec(name, options | {"version": 1}))
-    return found
+    return {"model": "vae"} | found if written < 3 else found
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

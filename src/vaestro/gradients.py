@@ -35,7 +35,7 @@ from torch import Tensor
 from vaestro.densities import mean_over_ranks
 
 if TYPE_CHECKING:
-    from vaestro.models import Draws, LatentModel
+    from vaestro.models import Draws, Model
 
 Bound = Callable[["Draws"], Tensor]
 
@@ -54,7 +54,7 @@ class Gradient(nn.Module, ABC):
         """Raise ValueError where the estimator has no meaning for a bound with k draws, with the
         nearest one that has."""
 
-    def prepare(self, model: LatentModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Make what is learned beside the model, before the optimiser is given its parameters.
 
         Raises:
@@ -261,7 +261,7 @@ class Score(Gradient):
                 f"score:baseline=average; got k={k}"
             )
 
-    def prepare(self, model: LatentModel) -> None:
+    def prepare(self, model: Model) -> None:
         super().prepare(model)
         if self.baseline == "learned" and self.network is None:
             size = math.prod(model.units)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vaestro.densities import log_mean_exp
 from vaestro.gradients import Bound, Gradient, Pathwise
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, Model
 from vaestro.penalties import Penalty, RateTerm
 from vaestro.schedules import END, Beta, Ramp, Schedule
 from vaestro.spaces import Batch
@@ -155,7 +155,7 @@ class TrainingObjective(nn.Module, ABC):
         self.beta = Schedule(1.0) if beta is None else beta
 
     @abstractmethod
-    def updates(self, model: LatentModel) -> list[Update]:
+    def updates(self, model: Model) -> list[Update]:
         """Return the updates of a step, in their order.
 
         Training logs the loss of the first one as the loss of the step.
@@ -211,7 +211,7 @@ class TrainingObjective(nn.Module, ABC):
     def plan(self, steps: int, steps_per_epoch: float) -> None:
         """Convert lengths of schedules into steps of a run."""
 
-    def prepare(self, model: LatentModel, batch: Batch, rows: int, size: int, seed: int) -> None:
+    def prepare(self, model: Model, batch: Batch, rows: int, size: int, seed: int) -> None:
         """Create what is learned beside a model, before the first step."""
 
     def score(self, draws: Draws, step: Tensor) -> Scores:
@@ -337,7 +337,7 @@ class Objective(TrainingObjective):
     def rows_together(self) -> int | None:
         return self.size if self.penalties else None
 
-    def updates(self, model: LatentModel) -> list[Update]:
+    def updates(self, model: Model) -> list[Update]:
         """Return one update of all parameters, and with `aggressive` one of the encoder."""
         parameters = [p for p in nn.ModuleList([model, self]).parameters() if p.requires_grad]
         joint = Update("joint", parameters, self)
@@ -361,7 +361,7 @@ class Objective(TrainingObjective):
         if self.rate is not None:
             self.rate.plan(steps, steps_per_epoch)
 
-    def prepare(self, model: LatentModel, batch: Batch, rows: int, size: int, seed: int) -> None:
+    def prepare(self, model: Model, batch: Batch, rows: int, size: int, seed: int) -> None:
         """Make what is learned beside a model, and learn of its data, before the first step.
 
         Args:
@@ -389,7 +389,7 @@ class Objective(TrainingObjective):
                 part.check(draws)  # type: ignore[operator]
 
     def forward(
-        self, model: LatentModel, batch: Batch, step: Tensor, noise: Tensor | None = None
+        self, model: Model, batch: Batch, step: Tensor, noise: Tensor | None = None
     ) -> Loss:
         """Return the loss of a batch at a step (a tensor that holds its number), and what is
         reported beside it."""

@@ -135,6 +135,14 @@ OPTIONS: tuple[Option, ...] = (
         ".npz, IDX, .csv, .parquet, .json or .txt, or hf:OWNER/NAME; with options after a colon.",
         default="mnist",
     ),
+    Option(
+        "model",
+        str,
+        "model",
+        "Kind of model: vae, or autoregressive (no latent, an exact log-likelihood; text).",
+        otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
+        metavar="PART",
+    ),
     Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
     Option(
         "likelihood",

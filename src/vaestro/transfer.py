@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from vaestro.data.matching import Origin
 from vaestro.loop import Training
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.parts import find
 from vaestro.signatures import options_of
 from vaestro.spaces import Space, restored_space
@@ -31,11 +31,7 @@ OF_PART = {
 
 
 def take_over(
-    training: Training,
-    model: LatentModel,
-    own: Mapping[str, Any],
-    asked: Mapping[str, Any],
-    run: str,
+    training: Training, model: Model, own: Mapping[str, Any], asked: Mapping[str, Any], run: str
 ) -> list[str]:
     """Copy the weights of another run's model into a training, its average too; another prior
     starts anew.

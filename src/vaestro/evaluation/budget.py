@@ -8,7 +8,7 @@ import numpy as np
 from vaestro.data import Rows
 from vaestro.evaluation.bounds import affordable
 from vaestro.evaluation.methods import evaluate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 
 MOST = 1000  # data
 FEWEST = 100  # data that the draws leave room for
@@ -18,7 +18,7 @@ PILOT_SHARE = 0.1  # of the time
 NEAR_ONE = 2.0  # effective draws: one draw carries the bound, and further ones add little to it
 
 
-def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
+def within_seconds(model: Model, rows: Rows, k: int) -> tuple[int, int]:
     """Return how many draws for how many data make an evaluation of seconds: at most k, and at most
     1,000 data.
 
@@ -34,7 +34,7 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
     return min(k, max(1, passes // limit)), limit
 
 
-def _near_one(model: LatentModel, rows: Rows, k: int, passes: int) -> bool:
+def _near_one(model: Model, rows: Rows, k: int, passes: int) -> bool:
     """Tell whether one draw carries the bound of half of the data, from a few of them; taken as
     given where even that takes too long."""
     draws = min(k, int(PILOT_SHARE * passes / PILOT_ROWS))

@@ -13,15 +13,17 @@ from vaestro.data import Rows
 from vaestro.evaluation.annealing import annealing
 from vaestro.evaluation.bounds import bounding, in_space
 from vaestro.evaluation.chosen import drawn
+from vaestro.evaluation.exact import exactly
 from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.parts import find
 from vaestro.text import split_specs
 
 METHODS: dict[str, Callable[..., Sequence[Work]]] = {
+    "exact": exactly,
     "elbo": bounding,
     "iwae": bounding,
     "ais": annealing,
@@ -31,7 +33,7 @@ METHODS: dict[str, Callable[..., Sequence[Work]]] = {
 
 
 def evaluate(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     k: int = 500,
@@ -68,7 +70,7 @@ def evaluate(
 
 
 def evaluating(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     k: int = 500,

@@ -24,7 +24,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.spaces import Batch
 
 SAVE_SECONDS = 10.0
@@ -42,7 +42,7 @@ class Job:
         device: where.
     """
 
-    model: LatentModel
+    model: Model
     rows: Rows
     k: int
     seed: int

@@ -15,7 +15,7 @@ from vaestro.loop.iterator import Training
 from vaestro.loop.records import Diverged, Record, Step
 from vaestro.loop.settings import Settings, default_batch, default_clip
 from vaestro.loop.validation import ACTIVE, Validation, informative_mean, signal, validate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import TrainingObjective
 from vaestro.optimizers import Optimizer
 from vaestro.parts import find
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def training(
-    model: LatentModel,
+    model: Model,
     objective: TrainingObjective,
     data: Data,
     *,

@@ -15,7 +15,7 @@ from torch import Tensor
 from vaestro.data import Rows
 from vaestro.data.sets import Streamed
 from vaestro.loop.devices import Processes
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.randomness import Order, Windows, torch_generator
 from vaestro.spaces import Batch
 
@@ -47,7 +47,7 @@ class Inputs:
 
     def __init__(
         self,
-        model: LatentModel,
+        model: Model,
         rows: Rows,
         k: int,
         batch: int,

@@ -36,7 +36,7 @@ from vaestro.loop.setup import prepare, trainable, updaters_of
 from vaestro.loop.state import gathered, part, prefixed
 from vaestro.loop.step import Dropout, Updater, with_float_values
 from vaestro.loop.validation import VALIDATION_ROWS, validate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 from vaestro.spaces import Kind
@@ -52,7 +52,7 @@ class Training(Iterator[Step]):
     `training`."""
 
     def __init__(
-        self, model: LatentModel, objective: TrainingObjective, data: Data, settings: Settings
+        self, model: Model, objective: TrainingObjective, data: Data, settings: Settings
     ) -> None:
         begun = time.perf_counter()
         self.model, self.objective, self.data, self.settings = model, objective, data, settings
@@ -217,7 +217,7 @@ class Training(Iterator[Step]):
     # -- what a run asks ---------------------------------------------------------------------------
 
     @property
-    def average(self) -> LatentModel:
+    def average(self) -> Model:
         """Return the model with averaged weights."""
         return self.averaging.model
 

@@ -96,7 +96,7 @@ class VAE(LatentModel):
         parts = (posterior, prior, likelihood)
         return Capabilities(
             reads_latent=likelihood.reads_latent,
-            autoregressive=likelihood.does_without,
+            autoregressive=likelihood.autoregressive and likelihood.reads_latent,
             scored_anywhere=posterior.scored_anywhere,
             scored_held=posterior.scored_held,
             fitted_to_data=likelihood.fitted_to_data,
@@ -196,6 +196,9 @@ class VAE(LatentModel):
             [noise.shape[-1] - math.prod(self.jitter), math.prod(self.jitter)], -1
         )
         return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.jitter)
+
+    def spread(self, x: Tensor, jitter: Tensor | None) -> Tensor:
+        return self.likelihood.spread(x, jitter)
 
     def log_terms(
         self, batch: Batch, z: Tensor, jitter: Tensor | None = None

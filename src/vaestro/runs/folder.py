@@ -20,7 +20,7 @@ from vaestro.data.texts import as_texts
 from vaestro.files import FORMAT
 from vaestro.frames import Frame
 from vaestro.loop import Training
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.options import names
 
 FILES = (
@@ -105,7 +105,7 @@ def store_source(path: Path, source: Any, named: str) -> str:
     return f"{path / 'data.parquet'}{'' if found is None else ':text=text'}"
 
 
-def model_record(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
+def model_record(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return config.json: the configuration of a model."""
     return {
         "vaestro": vaestro.__version__,

@@ -15,15 +15,28 @@ from vaestro.data.sets import Streamed
 from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.loop import Training, training
-from vaestro.models import VAE, LatentModel
+from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import defaults, names, normalised
-from vaestro.parts import build, default_gradient, default_prior, find
+from vaestro.parts import build, default_gradient, default_model, default_prior, find
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
 from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
+
+# options without a meaning for a model that has no latent
+OF_LATENT = (
+    "latent",
+    "posterior",
+    "prior",
+    "encoder",
+    "gradient",
+    "free_bits",
+    "capacity",
+    "penalty",
+    "aggressive",
+)
 
 
 def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
@@ -36,6 +49,7 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
     Raises:
         ValueError: the options do not fit each other or the data.
     """
+    _refuse_latent_options(asked)
     seed = asked["seed"]
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
@@ -48,6 +62,7 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
         **{name: asked[name] for name in names("training") if asked[name] is not None},
     )
     otherwise = {
+        "model": default_model(asked["likelihood"]),
         "likelihood": data.space.default_likelihood,
         "network": data.space.default_network,
         "prior": default_prior(asked["posterior"]),
@@ -65,10 +80,25 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
         "ema": made.ema,
         "compile": made.compile,
     }
+    if model.capabilities.exact:
+        resolved |= dict.fromkeys(OF_LATENT)
     return made, resolved
 
 
-def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
+def _refuse_latent_options(asked: Mapping[str, Any]) -> None:
+    """Raise ValueError if options of the latent were given for a model that has none."""
+    named = find("model", asked["model"] or default_model(asked["likelihood"]))
+    if named.name != "autoregressive":
+        return
+    for name in OF_LATENT:
+        if asked[name] not in (None, defaults()[name]):
+            raise ValueError(
+                f"expected no --{name.replace('_', '-')} for the model autoregressive, which has "
+                f"no latent; got {asked[name]}"
+            )
+
+
+def untrained(model: Model, data: Data, config: Mapping[str, Any]) -> Model:
     """Return a run's model as it was before the first step.
 
     Args:
@@ -85,14 +115,14 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> Late
     return first.eval()
 
 
-def _initialised(space: Space, given: Space | None, config: Mapping[str, Any]) -> VAE:
+def _initialised(space: Space, given: Space | None, config: Mapping[str, Any]) -> Model:
     """Return a model with its initial weights, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
+def starting_model(run: str) -> tuple[Model, dict[str, Any]]:
     """Return the model of a run to start from, with its options.
 
     Raises:

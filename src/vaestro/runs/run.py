@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
     from vaestro.latents import Direction
-    from vaestro.models import LatentModel
+    from vaestro.models import Model
     from vaestro.runs.session import Session
 
 
@@ -95,7 +95,7 @@ class Run:
             and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
         )
 
-    def model(self, device: str = "cpu") -> LatentModel:
+    def model(self, device: str = "cpu") -> Model:
         """Build the model with the weights in use.
 
         Raises:

@@ -26,7 +26,7 @@ from vaestro.diagnosis.noise import Noises
 from vaestro.evaluation import Evaluation, evaluating
 from vaestro.frames import Frame
 from vaestro.latents import Direction
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.runs.run import Run
 from vaestro.text import parse_pair
 
@@ -92,12 +92,12 @@ class Session:
         return f"Session({str(self.run.path)!r})"
 
     @cached_property
-    def _weights(self) -> tuple[LatentModel, str]:
+    def _weights(self) -> tuple[Model, str]:
         model = self.run.model(self.device)
         return model, self.run.weights_sha256()
 
     @property
-    def model(self) -> LatentModel:
+    def model(self) -> Model:
         """Return the model with the weights in use.
 
         Raises:

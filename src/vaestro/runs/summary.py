@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from vaestro.data import Rows
 from vaestro.evaluation import evaluate, within_seconds
-from vaestro.models import LatentModel
+from vaestro.models import Model
 
 
-def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
+def result(model: Model, rows: Rows, *, k: int = 100) -> str:
     """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at
     random, k draws or for large data fewer."""
     k, limit = within_seconds(model, rows, k)
