@@ -672,7 +672,7 @@ def test_the_whole_way(corpus: Path, tmp_path: Path, capsys) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Between two texts" in page and "Bits/token" in page
     assert main(["impute", run, str(corpus), "-o", str(tmp_path / "i.txt")]) == 2
-    assert "expected data with cells that can be missing; got texts" in capsys.readouterr().err
+    assert "expected data that can have missing cells; got texts" in capsys.readouterr().err
     assert (
         main(["fit-prior", run, "--steps", "3", "--force", "--run", str(tmp_path / "fitted")]) == 0
     )
