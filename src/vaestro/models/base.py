@@ -12,13 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Density
+from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
 from vaestro.models.draws import Code, Draws
 from vaestro.spaces import Batch, Space
@@ -175,7 +174,7 @@ class LatentModel(Model, ABC):
         """
 
     @abstractmethod
-    def q(self, features: Tensor) -> Any:
+    def q(self, features: Tensor) -> PosteriorDensity:
         """Return q(z | x) for the encoder's outputs, without running encoder or decoder.
 
         Only for models with the capability `q_from_features`.
