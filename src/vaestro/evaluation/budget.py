@@ -27,6 +27,8 @@ def within_seconds(model: Model, rows: Rows, k: int) -> tuple[int, int]:
     leave the bound where it is. Else at least 100 data are kept.
     """
     passes, most = affordable(model), min(len(rows), MOST)
+    if model.capabilities.exact:
+        return 1, min(most, max(LEAST, passes))
     if passes >= k * most:
         return k, most
     limit = most if _near_one(model, rows, k, passes) else min(most, max(FEWEST, passes // k))

@@ -50,7 +50,8 @@ def evaluate(
         rows: data of the model's space, such as `data.test`.
         k: draws for each datum.
         methods: elbo and iwae (from the same k draws), ais, gap, information, each with options:
-            "ais:chains=16,temperatures=500".
+            "ais:chains=16,temperatures=500". A model without a latent has the method exact instead
+            of bounds.
         limit: number of rows to evaluate, drawn at random by the seed without replacement;
             `Evaluation.index` says which.
         seed: of the draws, and of which data are drawn. Two models evaluated with one seed are
@@ -95,7 +96,7 @@ def evaluating(
         ValueError: see `evaluate`.
     """
     _check(model, rows, k, limit)
-    parts = _parts(methods)
+    parts = _parts(methods, model)
     names = [part.name for part in parts]
     # Methods that stop after n data visit the rows in this order, so that their n data are also a
     # random sample.
@@ -107,10 +108,10 @@ def evaluating(
     training = model.training
     model.eval()
     try:
-        works: list[Work] = [*bounding(job)]
+        works: list[Work] = [*(exactly(job) if model.capabilities.exact else bounding(job))]
         # In the order of METHODS: the decompositions need the bounds.
         for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
-            if part.name not in BOUNDS:
+            if part.name not in (*BOUNDS, works[0].name):
                 works += part(job)
         store = Store(folder, key_of(job, parts) if folder else "", rank)
         for share, tables in perform(works, store, rank, processes):
@@ -141,6 +142,11 @@ def _check(model: Model, rows: Rows, k: int, limit: int | None) -> None:
             f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
             f"{limit}"
         )
+    if not model.capabilities.prior_density:
+        raise ValueError(
+            "expected a prior with a density; got one that can only be sampled: without log p(z) "
+            "there is no bound on log p(x)"
+        )
     mine, theirs = model.space, rows.space
     if (theirs.kind, theirs.shape, theirs.names) != (mine.kind, mine.shape, mine.names):
         raise ValueError(f"expected {mine} data; got {theirs}")
@@ -152,8 +158,9 @@ def _check(model: Model, rows: Rows, k: int, limit: int | None) -> None:
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
 
 
-def _parts(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
-    """Return the methods with their options.
+def _parts(methods: str | Sequence[str], model: Model) -> list[Part[Sequence[Work]]]:
+    """Return the methods with their options. In a model without a latent, exact replaces the
+    bounds.
 
     Raises:
         ValueError: a method or an option is unknown, or a method is named twice.
@@ -166,4 +173,11 @@ def _parts(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
             f"expected each method once, among {', '.join(METHODS)}; got "
             f"{', '.join(names) or 'none'}"
         )
-    return parts
+    if not model.capabilities.exact:
+        return parts
+    if not set(names) <= {*BOUNDS, "exact"}:
+        raise ValueError(
+            f"expected the method exact for a model without a latent, whose log p(x) is exact; got "
+            f"{', '.join(names)}"
+        )
+    return [find("method", "exact", METHODS)]

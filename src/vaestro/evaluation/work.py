@@ -24,7 +24,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
-from vaestro.models import Model
+from vaestro.models import LatentModel, Model, with_latent
 from vaestro.spaces import Batch
 
 SAVE_SECONDS = 10.0
@@ -47,6 +47,15 @@ class Job:
     k: int
     seed: int
     device: torch.device
+
+    @property
+    def latent_model(self) -> LatentModel:
+        """Return the model.
+
+        Raises:
+            ValueError: it has no latent.
+        """
+        return with_latent(self.model)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ class Capabilities:
         autoregressive: the decoder is autoregressive in x and could therefore ignore z.
         q_from_features: q(z | x) is one density, `q(features(batch))`. False for a hierarchy, in
             which q of a group depends on the draws above it.
-        scored_anywhere: q(z | x) can be scored at any z, not only at its own draws.
+        scored_anywhere: q(z | x) can be scored at any z, not only at its own draws; only if
+            `q_from_features`.
         scored_held: log q at a draw has a gradient when the draw is held fixed.
         prior_density: p(z) has a density. Without one, the model can only be sampled.
         fitted_to_data: parameters of p(x | z) have a closed form on the training split.
@@ -108,6 +109,11 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Return the noise for K draws of each of B rows, (K, B, ...)."""
+
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return values (B, *X) as p(x | z) scores them: by default x; for data on a grid, with
+        the dequantisation noise that is part of `noise`, (K, B, *X)."""
+        return x
 
     @abstractmethod
     def sample(
@@ -195,11 +201,6 @@ class LatentModel(Model, ABC):
             z: latents.
             jitter: dequantisation noise, (K, B, *jitter) on (-1/2, 1/2); by default fresh noise.
         """
-
-    @abstractmethod
-    def spread(self, x: Tensor, jitter: Tensor | None) -> Tensor:
-        """Return values (B, *X) as p(x | z) scores them: with dequantisation noise if they lie on a
-        grid."""
 
     @abstractmethod
     def draw_prior(

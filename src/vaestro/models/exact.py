@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from vaestro.densities import Density, StandardNormal
+from vaestro.densities import Density, Normal, StandardNormal
 from vaestro.gradients import Gradient
 from vaestro.likelihoods import Likelihood
 from vaestro.models.base import Capabilities, Model
@@ -72,8 +72,8 @@ class Autoregressive(Model):
     ) -> Draws:
         z = self.noise(1, len(batch))
         px = self.likelihood(z, batch.given)
-        nothing = StandardNormal((0,), z)
-        return Draws(z, px.log_prob(batch.x, batch.observed), z, nothing, nothing, px)
+        log_px = px.log_prob(batch.x, batch.observed)
+        return Draws(z, log_px, z, Normal(z[0], z[0], 1), StandardNormal((0,), z), px)
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         like = next(self.parameters())

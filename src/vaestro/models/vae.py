@@ -98,6 +98,7 @@ class VAE(LatentModel):
             autoregressive=likelihood.autoregressive and likelihood.reads_latent,
             scored_anywhere=posterior.scored_anywhere,
             scored_held=posterior.scored_held,
+            prior_density=prior.has_density,
             fitted_to_data=likelihood.fitted_to_data,
             not_recordable=tuple(type(part).__name__ for part in parts if not part.in_graph),
             trained_as=likelihood.altered,
@@ -202,8 +203,8 @@ class VAE(LatentModel):
         )
         return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.jitter)
 
-    def spread(self, x: Tensor, jitter: Tensor | None) -> Tensor:
-        return self.likelihood.spread(x, jitter)
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.likelihood.spread(x, self.parts(noise)[1])
 
     def log_terms(
         self, batch: Batch, z: Tensor, jitter: Tensor | None = None

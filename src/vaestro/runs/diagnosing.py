@@ -15,7 +15,7 @@ from vaestro.diagnosis.continuation import Continuation, continued, worsened
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.statistics import Paired
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import defaults, normalised
 from vaestro.parts import find
@@ -115,7 +115,7 @@ def diagnose(
 
 
 def _continued(
-    run: Run, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
+    run: Run, model: Model, data: Data, held_out: Rows, objective: Objective, seed: int
 ) -> Continuation | None:
     """Train a copy of the kept weights a little further."""
     config = defaults() | normalised(run.config)
@@ -135,7 +135,7 @@ def _continued(
 
 
 def _worsened(
-    run: Run, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies
+    run: Run, model: Model, data: Data, objective: Objective, curves: Curves, remedy: Remedies
 ) -> Paired | None:
     """Compare training data before the first step and at the end, where the validation loss
     ended above its start."""
@@ -195,7 +195,7 @@ def gradients(
         else bound
     )
     draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
-    data, model = run.data(), run.model(device)
+    data, model = run.data(), with_latent(run.model(device))
     found = None
     for share, found in gradient_noise(
         model,

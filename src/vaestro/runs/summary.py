@@ -12,7 +12,7 @@ def result(model: Model, rows: Rows, *, k: int = 100) -> str:
     random, k draws or for large data fewer."""
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
-    return evaluation["iwae"].sentence(describe(rows, limit))
+    return evaluation.estimates[0].sentence(describe(rows, limit))
 
 
 def describe(rows: Rows, n: int) -> str:
