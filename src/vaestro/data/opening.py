@@ -106,9 +106,7 @@ def fitting(source: Any, space: Space) -> Any:
         has_images(name) and space.image and space.levels > 0 and space.has_mean
     ):
         return str(source)
-    size = f"{space.shape[1]}x{space.shape[2]}"
-    options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
-    return as_source(name, options)
+    return as_source(name, {**space.layout.folder_options(space.shape), **options})
 
 
 def has_images(name: str) -> bool:
