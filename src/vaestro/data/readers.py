@@ -80,6 +80,16 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
             f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
         )
     name, options = parse_path(str(source), NAMES)
+    return name, checked_options(options)
+
+
+def checked_options(options: Options) -> dict[str, Any]:
+    """Return options of a source with their usual spelling.
+
+    Raises:
+        ValueError: an option is unknown, or its value is of another type.
+    """
+    options = dict(options)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(
@@ -96,7 +106,7 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"expected {key} to be true or false; got {value!r}")
         if key in NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"expected {key} to be a whole number of 0 or more; got {value!r}")
-    return name, options
+    return options
 
 
 def as_source(name: str, options: Options) -> str:

@@ -5,7 +5,7 @@ Each maps (N, *inputs), with conditions (N, given) if there are any, to (N, *out
 data.
 """
 
-from vaestro.networks.convolutional import Convolutional
+from vaestro.networks.convolutional import Convolutional, Convolutional3d
 from vaestro.networks.dense import (
     ACTIVATIONS,
     MLP,
@@ -23,6 +23,7 @@ __all__ = [
     "MLP",
     "Activation",
     "Convolutional",
+    "Convolutional3d",
     "MaskedNetwork",
     "Residual",
     "check_given",

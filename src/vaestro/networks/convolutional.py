@@ -235,3 +235,23 @@ class Convolutional(_Convolutional):
     """
 
     axes, noun = 2, "image"
+
+
+@final
+class Convolutional3d(_Convolutional):
+    """Map volumes to latents, or latents to volumes, through residual blocks of convolutions over
+    depth, height and width.
+
+    Args:
+        inputs, outputs: in an encoder (C, D, H, W), or (C, D, H, W, L) for cells that are one of L,
+            and (P, Z) or (P, Z, d, h, w); in a decoder (Z,) or (Z, d, h, w), and (..., D, H, W).
+        given, width, blocks, factor, dropout: as for Convolutional.
+
+    Raises:
+        ValueError: as for Convolutional.
+
+    >>> Convolutional3d((1, 8, 8, 8), (3,), width=4)(torch.zeros(5, 1, 8, 8, 8)).shape
+    torch.Size([5, 3])
+    """
+
+    axes, noun = 3, "volume"

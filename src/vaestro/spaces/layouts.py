@@ -146,6 +146,29 @@ class Image(_Pixels):
 
 
 @final
+class Volume(_Pixels):
+    """Volumes, such as scans: (D, H, W) or (D, H, W, C) outside, (C, D, H, W) inside.
+
+    A picture shows the middle slice along the depth axis.
+
+    >>> Volume().inside((16, 32, 32))
+    (1, 16, 32, 32)
+    """
+
+    name = "volume"
+    noun = "volumes"
+    axes = 3
+    declared, ranks = "(N, D, H, W) or (N, D, H, W, C)", (3, 4)
+    part_shown = "the middle slice along the depth axis"
+
+    def network(self, shape: Shape, least: int) -> str:
+        return "conv3d"
+
+    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+        return super().pictures(values[:, outside[0] // 2], outside)
+
+
+@final
 class Series(Layout):
     """Numbers over time: (T,) or (T, C) outside, (T, C) inside.
 
@@ -215,7 +238,8 @@ class Columns(Layout):
 
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (Vector(), Image(), Series(), Cells(), Text(), Columns())
+    layout.name: layout
+    for layout in (Vector(), Image(), Volume(), Series(), Cells(), Text(), Columns())
 }
 
 
