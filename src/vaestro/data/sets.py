@@ -140,7 +140,10 @@ class Rows:
 
     def turned(self, values: np.ndarray) -> np.ndarray:
         """Return rows of `values`, (..., *X) or with channels last, as (..., *X)."""
-        return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
+        if not self.channels_last:
+            return values
+        space = self.space
+        return np.ascontiguousarray(space.layout.inward(values, space.shape, space.outside))
 
     def _batch(
         self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str
