@@ -90,7 +90,7 @@ def autoregressive(units: int, context: int, layers: int, width: int, bins: int 
     return zuko.lazy.LazyComposedTransform(*map(_calmed, maps))  # type: ignore[no-any-return]
 
 
-def coupling(units: int, layers: int, width: int) -> nn.Module:
+def coupling(units: int, context: int, layers: int, width: int) -> nn.Module:
     """Make a lazy map of `layers` affine couplings, each moving every other unit by what the others
     say.
 
@@ -100,7 +100,9 @@ def coupling(units: int, layers: int, width: int) -> nn.Module:
     zuko = _zuko()
     halves = [torch.arange(units) % 2 == i % 2 for i in range(layers)]
     maps = [
-        zuko.flows.GeneralCouplingTransform(units, mask=half, hidden_features=(width, width))
+        zuko.flows.GeneralCouplingTransform(
+            units, context, mask=half, hidden_features=(width, width)
+        )
         for half in halves
     ]
     return zuko.lazy.LazyComposedTransform(*map(_calmed, maps))  # type: ignore[no-any-return]
@@ -246,11 +248,28 @@ class FlowPrior(PriorDensity):
     Args:
         transform: from latents to the normal.
         shape: of one latent, *Z.
-        like: tells dtype and device.
+        like: a tensor with the dtype and the device of the draws.
+        rows: number of data, if each has its own density; None if all share one.
     """
 
-    def __init__(self, transform: Transform, shape: tuple[int, ...], like: Tensor) -> None:
-        self.transform, self.shape, self._like = transform, shape, like
+    def __init__(
+        self, transform: Transform, shape: tuple[int, ...], like: Tensor, rows: int | None = None
+    ) -> None:
+        self.transform, self.shape, self._like, self.rows = transform, shape, like, rows
+
+    @property
+    def shared(self) -> bool:
+        return self.rows is None
+
+    @property
+    @full_precision
+    def mean(self) -> Tensor:
+        """Return the mean of 64 draws, (B, *Z); the noise is the same for every datum."""
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn((MOMENTS // 2, 1, math.prod(self.shape)), generator=generator)
+        noise = torch.cat([half, -half]).to(self._like).expand(-1, self.rows or 1, -1)
+        with torch.no_grad():
+            return self.transform.inv(noise).mean(0).unflatten(-1, self.shape)
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:

@@ -218,7 +218,9 @@ class Bidirectional(_Annealed):
         like = job.batch(first, self.chunk)
         generator = torch_generator(job.device, job.seed, self.name, "data", first)
         with torch.no_grad():
-            made, z, jitter = job.latent_model.simulate(len(like), like.given, like.observed, generator)
+            made, z, jitter = job.latent_model.simulate(
+                len(like), like.given, like.observed, generator
+            )
         return made[:n], z[:n], None if jitter is None else jitter[:n]
 
     def compute(self, first: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The exact log-likelihood of each datum, for models without a latent.
 
-    log p(x) = sum_t log p(x_t | x_<t)
+log p(x) = sum_t log p(x_t | x_<t)
 """
 
 from __future__ import annotations
@@ -62,8 +62,5 @@ class Exact(Work):
             details=of_tokens(job, nats),
         )
         return replace(
-            done,
-            estimates=(*done.estimates, estimate),
-            rate=0.0,
-            distortion=-float(nats.mean()),
+            done, estimates=(*done.estimates, estimate), rate=0.0, distortion=-float(nats.mean())
         )

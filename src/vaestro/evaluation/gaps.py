@@ -136,7 +136,13 @@ class Gaps(Work):
         all features."""
         draws = min(k, max(1, self.decoded // self.chunk))
         return bounds(
-            self.job.latent_model, batch, k, draws, (self.job.seed, purpose, first), self.chunk, features
+            self.job.latent_model,
+            batch,
+            k,
+            draws,
+            (self.job.seed, purpose, first),
+            self.chunk,
+            features,
         )
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:

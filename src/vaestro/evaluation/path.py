@@ -57,9 +57,7 @@ class Path:
         self.units = math.prod(model.units)
         self.size = self.units + math.prod(model.jitter or (0,))
         with torch.no_grad():
-            self.q = (
-                model.q(model.features(batch)) if model.capabilities.q_from_features else None
-            )
+            self.q = model.q(model.features(batch)) if model.capabilities.q_from_features else None
 
     def draw(self, k: int, generator: torch.Generator, start: str | None = None) -> Tensor:
         """Draw k states for each datum from the start, (k, B, S)."""
