@@ -28,6 +28,7 @@ import numpy as np
 
 import vaestro as vs
 from vaestro import latents
+from vaestro.tokens import Texts
 
 WAYS: dict[str, dict[str, Any]] = {
     "language model": {"likelihood": "autoregressive:latent=false", "latent": 1},
@@ -132,12 +133,19 @@ def main() -> None:
                 show(run)
 
 
+def lines(rows: vs.data.Rows) -> list[str]:
+    """Return the texts of a split."""
+    texts = rows.outward()
+    assert isinstance(texts, Texts)
+    return list(texts.lines)
+
+
 def show(run: vs.Run) -> None:
     """Print sentences of a run."""
     model, rows = run.model(), run.data().test
     beam = vs.densities.Decoding(beam=5)
     for own, made in zip(
-        rows.take(6).outward().lines,
+        lines(rows.take(6)),
         latents.reconstruct(model, rows.take(6), decoding=beam).lines,
         strict=True,
     ):
@@ -147,7 +155,7 @@ def show(run: vs.Run) -> None:
     samples = latents.sample(model, 200)
     for line in samples.lines[:6]:
         print(f"    sample          {line}")
-    known = set(run.data().train.outward().lines)
+    known = set(lines(run.data().train))
     print(
         f"    {sum(line in known for line in samples.lines)} of 200 samples are sentences of the "
         f"training split"

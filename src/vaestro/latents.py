@@ -411,8 +411,8 @@ def attributes(rows: Rows) -> dict[str, np.ndarray]:
     """Return the attributes of rows, and of a table its columns, with NaN or empty text in empty
     cells."""
     found = {name: np.asarray(values) for name, values in rows.attributes.items()}
-    if rows.space.tabular:
-        found |= {name: filled(column) for name, column in rows.outward().columns.items()}
+    if rows.space.tabular and isinstance(frame := rows.outward(), Frame):
+        found |= {name: filled(column) for name, column in frame.columns.items()}
     return found
 
 
