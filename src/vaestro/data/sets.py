@@ -20,6 +20,7 @@ from vaestro.data.sparse import Sparse
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Space
+from vaestro.text import InputError
 from vaestro.tokens import Ragged, Texts
 
 HELD_BYTES = 2**28  # largest size of the rows of a stream that are in memory together
@@ -452,7 +453,7 @@ class Data:
             raise ValueError(f"expected train, valid or test; got {name!r}")
         if not len(splits[name]):
             there = [split for split, rows in splits.items() if len(rows)]
-            raise ValueError(
+            raise InputError(
                 f"the {name} split of {self.source} is empty (use {' or '.join(there)})"
             )
         return splits[name]
