@@ -408,8 +408,8 @@ def _data_column(
     if unusable := [name for name, kind in kinds.items() if not kind]:
         got = f"{_short(features[unusable[0]])} in {unusable[0]!r}"
         raise ValueError(
-            f"expected columns of images, arrays or single values; got {got}: leave out such columns with "
-            f"{source}:ignore={'+'.join(map(quoted, unusable))}"
+            f"expected columns of images, arrays or single values; got {got}: leave out such "
+            f"columns with {source}:ignore={'+'.join(map(quoted, unusable))}"
         )
     return None
 
