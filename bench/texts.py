@@ -133,9 +133,8 @@ def main() -> None:
                 show(run)
 
 
-def lines(rows: vs.data.Rows) -> list[str]:
-    """Return the texts of a split."""
-    texts = rows.outward()
+def lines(texts: latents.UserData) -> list[str]:
+    """Return the texts of data, or those that a model decoded."""
     assert isinstance(texts, Texts)
     return list(texts.lines)
 
@@ -144,20 +143,17 @@ def show(run: vs.Run) -> None:
     """Print sentences of a run."""
     model, rows = run.model(), run.data().test
     beam = vs.densities.Decoding(beam=5)
-    for own, made in zip(
-        lines(rows.take(6)),
-        latents.reconstruct(model, rows.take(6), decoding=beam).lines,
-        strict=True,
-    ):
+    decoded = lines(latents.reconstruct(model, rows.take(6), decoding=beam))
+    for own, made in zip(lines(rows.take(6).outward()), decoded, strict=True):
         print(f"    data            {own}\n    reconstruction  {made}")
-    for line in latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam).lines:
+    for line in lines(latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam)):
         print(f"    between         {line}")
-    samples = latents.sample(model, 200)
-    for line in samples.lines[:6]:
+    samples = lines(latents.sample(model, 200))
+    for line in samples[:6]:
         print(f"    sample          {line}")
-    known = set(lines(run.data().train))
+    known = set(lines(run.data().train.outward()))
     print(
-        f"    {sum(line in known for line in samples.lines)} of 200 samples are sentences of the "
+        f"    {sum(line in known for line in samples)} of 200 samples are sentences of the "
         f"training split"
     )
 

@@ -43,7 +43,7 @@ ORDER = [
     "transfer",
     "evaluation",
     "diagnosis",
-    "latents",
+    "latent",
     "runs",
     "prior_fitting",
     "comparison",
