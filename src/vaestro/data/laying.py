@@ -44,7 +44,7 @@ def lay_out(
         if not (checked or grey or space.levels == 256):
             # raises where a level is beyond the last
             once([whole], lambda array, start, rows: inward(rows))
-        last = len(space.outside) == 3
+        last = space.layout.channels_last(space.outside)
         return whole if last else whole.reshape(len(whole), *space.shape), None, last
     dtype, shape, lies = inward(whole[:0]).dtype, (len(whole), *space.shape), place(whole)
 

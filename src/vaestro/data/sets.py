@@ -170,9 +170,11 @@ class Rows:
         return None if self.observed is None else self._take(self.observed, slice(None))
 
     def turned(self, values: np.ndarray) -> np.ndarray:
-        """Return rows of `values` with the channels of images before height and width,
-        (..., *X)."""
-        return np.ascontiguousarray(np.moveaxis(values, -1, -3)) if self.channels_last else values
+        """Return rows of `values` with the channels of images before the other axes, (..., *X)."""
+        if not self.channels_last:
+            return values
+        space = self.space
+        return np.ascontiguousarray(space.layout.inward(values, space.shape, space.outside))
 
     def _batch(
         self, values: np.ndarray, rows: np.ndarray | slice, device: torch.device | str
