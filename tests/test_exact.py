@@ -26,7 +26,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     r = np.random.default_rng(0)
     words = (["the cat", "a dog", "my horse"], ["sat", "ran", "slept"], ["here", "there"])
     lines = [
-        " ".join(w[i % len(w)] for w, i in zip(words, r.integers(0, 6, 3), strict=True)) for _ in range(300)
+        " ".join(w[i % len(w)] for w, i in zip(words, r.integers(0, 6, 3), strict=True))
+        for _ in range(300)
     ]
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text("\n".join(lines) + "\n")

@@ -18,7 +18,7 @@ from vaestro import latent
 from vaestro.data.writers import write_data, write_grid
 from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.parts import find
 from vaestro.runs import Job, Run
 
@@ -74,11 +74,12 @@ def prepare(
     Raises:
         ValueError: the run has no weights, or the prior has no meaning for it.
     """
-    model = run.model()  # says what is wrong before anything is written
+    model = with_latent(run.model())  # refuses before anything is written
     name = find("prior", prior).name.replace(":", "-")
     kept = (
         "source",
         "condition",
+        "model",
         "latent",
         "likelihood",
         "posterior",
@@ -146,7 +147,7 @@ def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
     return fitted
 
 
-def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
+def _samples(model: Model, folder: Path, when: str, rows: Any, seed: int) -> Path:
     given = latent.given_of(rows.spread(SHOWN))
     drawn = latent.sample(
         model,

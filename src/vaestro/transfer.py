@@ -22,7 +22,7 @@ from vaestro.parts import find
 from vaestro.signatures import options_of
 from vaestro.spaces import Space, restored_space
 
-PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")
+PARTS = ("model", "likelihood", "posterior", "network", "encoder", "decoder")
 OF_PART = {
     "posterior": ("posterior", "network", "encoder"),
     "likelihood": ("likelihood", "network", "decoder"),

@@ -165,7 +165,8 @@ def _shown(run: Run) -> bool:
 
 
 def _show(session: Session, say: Say) -> None:
+    from vaestro.models import with_latent
     from vaestro.report.showcase import make
 
     say("choosing data, reconstructions, samples and traversals to show")
-    make(session.run, session.model, session.data).save(session.run)
+    make(session.run, with_latent(session.model), session.data).save(session.run)
