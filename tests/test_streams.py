@@ -602,7 +602,7 @@ def test_rows_that_cannot_be_read_are_named_while_it_trains(
     said = capsys.readouterr().out
     assert (
         said.count("rows: 1 that cannot be read: row 41 of") == 1
-        and "the next ones stood in their place" in said
+        and "the next ones replaced them" in said
     )
     assert "(1 rows could not be read)" in said
 

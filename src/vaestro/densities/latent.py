@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -281,9 +281,12 @@ class Binary(IndependentUnits):
         Teh 2017)."""
         return torch.sigmoid((self.logits + noise) / temperature)
 
+    def cells(self, value: Tensor) -> Tensor:
+        return value * self.logits - F.softplus(self.logits)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-probabilities in nats, (...)."""
-        return sum_cells(value * self.logits - F.softplus(self.logits), self.dims, None)
+        return sum_cells(self.cells(value), self.dims, None)
 
     def sample(
         self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
@@ -300,9 +303,8 @@ class Binary(IndependentUnits):
             + F.softplus(p.logits)
         )
 
-    def detach(self) -> Binary:
-        """Return the same density, cut from the graph."""
-        return Binary(self.logits.detach(), self.dims)
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(function(self.logits), self.dims)
 
 
 class OneHot(LatentDensity):

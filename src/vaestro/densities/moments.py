@@ -8,6 +8,8 @@ By the law of total covariance, z drawn from q(z | x) for a random datum x has c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,6 +31,18 @@ class IndependentUnits(LatentDensity):
     @abstractmethod
     def variance(self) -> Tensor:
         """Return the variance of each unit, (B, *Z)."""
+
+    @abstractmethod
+    def cells(self, value: Tensor) -> Tensor:
+        """Return the log-density of each unit in nats, (..., *Z)."""
+
+    @abstractmethod
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the density whose parameters are a function of the parameters of this one."""
+
+    def detach(self) -> Self:
+        """Return the density with detached parameters."""
+        return self.mapped(Tensor.detach)
 
     def mean_covariance(self) -> Tensor:
         return torch.diag(self.variance.flatten(1).mean(0))
