@@ -110,7 +110,8 @@ def main() -> None:
                     pass
                 model = recalibrated(model, data, seed, **parts)
                 found = vs.evaluate(model, data.test, k=asked.k)
-                drawn = latents.sample(model, SHOWN, mean=True, seed=seed).reshape(SHOWN, -1)
+                drawn = np.asarray(latents.sample(model, SHOWN, mean=True, seed=seed))
+                drawn = drawn.reshape(SHOWN, -1)
                 far = [
                     f"{d / t:.2f}"
                     for d, t in zip(distances(drawn.astype(np.float32)), least, strict=True)

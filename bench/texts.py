@@ -28,6 +28,7 @@ import numpy as np
 
 import vaestro as vs
 from vaestro import latents
+from vaestro.tokens import Texts
 
 WAYS: dict[str, dict[str, Any]] = {
     "language model": {"likelihood": "autoregressive:latent=false", "latent": 1},
@@ -132,24 +133,27 @@ def main() -> None:
                 show(run)
 
 
+def lines(texts: latents.UserData) -> np.ndarray:
+    """Return the texts that a model decoded, (N,)."""
+    assert isinstance(texts, Texts)
+    return texts.lines
+
+
 def show(run: vs.Run) -> None:
     """Print sentences of a run."""
     model, rows = run.model(), run.data().test
     beam = vs.densities.Decoding(beam=5)
-    for own, made in zip(
-        rows.take(6).outward().lines,
-        latents.reconstruct(model, rows.take(6), decoding=beam).lines,
-        strict=True,
-    ):
+    decoded = lines(latents.reconstruct(model, rows.take(6), decoding=beam))
+    for own, made in zip(rows.take(6).outward().lines, decoded, strict=True):
         print(f"    data            {own}\n    reconstruction  {made}")
-    for line in latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam).lines:
+    for line in lines(latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam)):
         print(f"    between         {line}")
-    samples = latents.sample(model, 200)
-    for line in samples.lines[:6]:
+    samples = lines(latents.sample(model, 200))
+    for line in samples[:6]:
         print(f"    sample          {line}")
     known = set(run.data().train.outward().lines)
     print(
-        f"    {sum(line in known for line in samples.lines)} of 200 samples are sentences of the "
+        f"    {sum(line in known for line in samples)} of 200 samples are sentences of the "
         f"training split"
     )
 

@@ -1,6 +1,6 @@
-"""Train variational autoencoders, know how good they are, and use their latent space.
+"""Train variational autoencoders, measure how good they are, and use their latent space.
 
-Names are loaded when first used, so that `import vaestro` takes no time.
+Names are imported when first used, so that `import vaestro` is fast.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ _MODULES = (
     "penalties",
     "recipes",
     "flows",
-    "latents",
+    "latent",
 )
+_ALIASES = {"latents": "latent"}
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from vaestro import latent as latents
     from vaestro.comparison import Comparison, compare
     from vaestro.data import Data, load
     from vaestro.diagnosis import Diagnosis, Finding
@@ -78,10 +80,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"vaestro.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"vaestro.{name}")
+    module = _ALIASES.get(name, name)
+    if module in _MODULES:
+        return importlib.import_module(f"vaestro.{module}")
     raise AttributeError(f"module 'vaestro' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__, *_MODULES, *_ALIASES})

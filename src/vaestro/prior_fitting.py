@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaestro import latents
+from vaestro import latent
 from vaestro.data.writers import write_data, write_grid
 from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
@@ -147,8 +147,8 @@ def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
 
 
 def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
-    given = latents.given_of(rows.spread(SHOWN))
-    drawn = latents.sample(
+    given = latent.given_of(rows.spread(SHOWN))
+    drawn = latent.sample(
         model,
         SHOWN if given is None else len(given),
         given=given,
@@ -159,7 +159,7 @@ def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) 
         path = folder / f"samples-{when}.png"
         write_grid(
             path,
-            {"": drawn},
+            {"": np.asarray(drawn)},
             model.space,
             f"means of p(x|z) at draws of z, {when} the prior was fitted",
         )

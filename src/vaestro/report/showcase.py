@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import vaestro
-from vaestro import latents
+from vaestro import latent
 from vaestro.data import Data, Rows
 from vaestro.data.writers import pixels, write_arrays, writing
 from vaestro.frames import Frame
@@ -85,7 +85,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     rows = data.split(name).fixed()
     mapped = rows.spread(MAPPED)
     place = rows.places(len(mapped))
-    code = latents.encode(model, mapped)["mean"].reshape(len(mapped), -1)
+    code = latent.encode(model, mapped)["mean"].reshape(len(mapped), -1)
     bounds = _bounds(run, rows)
     shown = rows.spread(PAIRS)
     hardest = (
@@ -98,8 +98,8 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         if model.space.image
         else min(WRITTEN if model.space.tokeniser else COUNTED, len(rows))
     )
-    given = latents.given_of(rows.spread(n))
-    samples = latents.sample(
+    given = latent.given_of(rows.spread(n))
+    samples = latent.sample(
         model, n if given is None else len(given), given=given, seed=seed, mean=model.space.image
     )
     moved = _moves(run, model, code, seed)
@@ -112,20 +112,18 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
         "traversed": moved,
     }
     z = _moved(
-        model,
-        latents.settled(model, latents.encode(model, shown.take(1))["mean"]).reshape(-1),
-        moved,
+        model, latent.settled(model, latent.encode(model, shown.take(1))["mean"]).reshape(-1), moved
     )
-    fixed = _repeated(latents.given_of(shown.take(1)), len(z))
-    traversed = latents.decode(model, z, given=fixed)
+    fixed = _repeated(latent.given_of(shown.take(1)), len(z))
+    traversed = latent.decode(model, z, given=fixed)
     sets: dict[str, Any] = {
         "data": shown.outward(),
-        "reconstructions": latents.reconstruct(model, shown),
+        "reconstructions": latent.reconstruct(model, shown),
     }
     if hardest is not None:
         sets |= {
             "hardest": hardest.outward(),
-            "hardest_reconstructions": latents.reconstruct(model, hardest),
+            "hardest_reconstructions": latent.reconstruct(model, hardest),
         }
     sets |= {"samples": samples, "traversals": traversed, "mapped": mapped.outward()}
     if isinstance(samples, Texts) and not model.alphabet and len(shown) > 1:
@@ -142,10 +140,12 @@ def _between(model: LatentModel, rows: Rows) -> list[list[str]]:
     """Decode codes on the way from one text to another, for some pairs."""
     half = len(rows) // 2  # neighbours in sorted data are alike
     pairs = [(i, i + half) for i in range(min(BETWEEN, half))]
-    return [
-        [_shortened(t, LINE) for t in latents.interpolate(model, rows, i, j, steps=WAY).lines]
-        for i, j in pairs
-    ]
+    lines = []
+    for i, j in pairs:
+        texts = latent.interpolate(model, rows, i, j, steps=WAY)
+        assert isinstance(texts, Texts)
+        lines.append([_shortened(t, LINE) for t in texts.lines])
+    return lines
 
 
 def _repeated(given: Tensor | None, n: int) -> Tensor | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
-    from vaestro.latents import Direction
+    from vaestro.latent import Direction
     from vaestro.models import LatentModel
     from vaestro.runs.session import Session
 

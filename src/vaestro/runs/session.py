@@ -15,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
-from vaestro import latents
+from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import completed, load_with_own
 from vaestro.data.readers import parse_source
@@ -25,7 +25,7 @@ from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
 from vaestro.evaluation import Evaluation, evaluating
 from vaestro.frames import Frame
-from vaestro.latents import Direction
+from vaestro.latent import Direction
 from vaestro.models import LatentModel
 from vaestro.runs.run import Run
 from vaestro.text import parse_pair
@@ -157,7 +157,7 @@ class Session:
     ) -> dict[str, np.ndarray]:
         """Return `mean` and `logvar` of q(z | x), each (N, *Z); with `draws`, also `z` (draws, N,
         *Z)."""
-        return latents.encode(
+        return latent.encode(
             self.model, self.rows(source, split, condition), draws=draws, seed=seed
         )
 
@@ -172,8 +172,8 @@ class Session:
         seed: int = 0,
     ) -> Any:
         """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's units."""
-        given = latents.conditions(self.model, condition or {}, len(z))
-        return latents.decode(
+        given = latent.conditions(self.model, condition or {}, len(z))
+        return latent.decode(
             self.model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=dtype
         )
 
@@ -188,7 +188,7 @@ class Session:
     ) -> Any:
         """Return the mean of p(x | z) at each datum's code, in the user's units."""
         rows = self.rows(source, split, condition)
-        return latents.reconstruct(self.model, rows, decoding=decoding, dtype=dtype)
+        return latent.reconstruct(self.model, rows, decoding=decoding, dtype=dtype)
 
     def sample(
         self,
@@ -216,10 +216,10 @@ class Session:
             ValueError: a condition is missing, or an argument is out of range.
         """
         model, values = self.model, condition or {}
-        drawn = latents.sample(
+        drawn = latent.sample(
             model,
             n,
-            given=latents.conditions(model, values, n),
+            given=latent.conditions(model, values, n),
             temperature=temperature,
             seed=seed,
             mean=mean,
@@ -245,7 +245,7 @@ class Session:
     ) -> Any:
         """Return the decoded codes between those of two data, both ends among them."""
         rows = self.rows(source, split, condition)
-        return latents.interpolate(
+        return latent.interpolate(
             self.model, rows, i, j, steps=steps, path=path, decoding=decoding, dtype=dtype
         )
 
@@ -260,9 +260,9 @@ class Session:
             ValueError: there is no such attribute or value, or latents are discrete.
         """
         name, value = parse_pair(attribute) or (attribute, None)
-        trained = self.data.train.spread(latents.KNOWN).fixed()
-        known = name in latents.attributes(trained)
-        return latents.direction(
+        trained = self.data.train.spread(latent.KNOWN).fixed()
+        known = name in latent.attributes(trained)
+        return latent.direction(
             self.model, trained if known else self.rows(source).fixed(), name, value
         )
 
@@ -280,7 +280,7 @@ class Session:
         """Return the decoded codes of the data after an amount of an attribute is added to them."""
         rows = self.rows(source, split, condition)
         along = attribute if isinstance(attribute, Direction) else self.direction(rows, attribute)
-        return latents.edit(self.model, rows, along, amount, decoding=decoding, dtype=dtype)
+        return latent.edit(self.model, rows, along, amount, decoding=decoding, dtype=dtype)
 
     def impute(
         self,
@@ -293,7 +293,7 @@ class Session:
         dtype: str | None = None,
         seed: int = 0,
     ) -> Any:
-        """Return the data with missing cells filled in; see `latents.impute`."""
+        """Return the data with missing cells filled in; see `latent.impute`."""
         return self.imputed(
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
         )[1]
@@ -314,7 +314,7 @@ class Session:
         rows, own = load_with_own(
             whole, model.space, split, given=model.given, conditions=condition or {}
         )
-        filled = latents.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
+        filled = latent.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
         return rows, (completed(whole, filled, rows.name) if isinstance(filled, Frame) else filled)
 
     # -- judging -----------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""Use the latent space of a trained model.
+
+- `codes`: encode data; the most probable values of discrete latents.
+- `outputs`: decode, reconstruct and sample, in the user's layout and units.
+- `paths`: interpolate between two codes.
+- `directions`: the direction of an attribute; edit data along it.
+- `imputing`: fill missing cells.
+"""
+
+from vaestro.latent.codes import Codes, encode, settled
+from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
+from vaestro.latent.imputing import impute
+from vaestro.latent.outputs import (
+    Conditions,
+    UserData,
+    conditions,
+    decode,
+    given_of,
+    joined,
+    reconstruct,
+    sample,
+    values,
+)
+from vaestro.latent.paths import between, interpolate
+
+__all__ = [
+    "KNOWN",
+    "Codes",
+    "Conditions",
+    "Direction",
+    "UserData",
+    "attributes",
+    "between",
+    "conditions",
+    "decode",
+    "direction",
+    "edit",
+    "encode",
+    "given_of",
+    "impute",
+    "interpolate",
+    "joined",
+    "reconstruct",
+    "sample",
+    "settled",
+    "values",
+]

@@ -1,0 +1,294 @@
+"""What a model decodes to, in the user's layout and units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaestro.data import Rows, tables
+from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
+from vaestro.frames import Frame
+from vaestro.latent.codes import Codes, means_of, settled
+from vaestro.models import LatentModel
+from vaestro.randomness import torch_generator
+from vaestro.spaces import Space
+from vaestro.tokens import Texts
+from vaestro.written import check_dtype, means
+
+# data in the user's layout and units: an array (N, *outside), a table or texts
+UserData: TypeAlias = np.ndarray | Frame | Texts
+# one value for each condition, as the user's data have it, or as text
+Conditions: TypeAlias = Mapping[str, str | float | np.generic]
+
+
+@torch.inference_mode()
+def decode(
+    model: LatentModel,
+    z: np.ndarray,
+    *,
+    given: Tensor | None = None,
+    sample: bool = False,
+    seed: int = 0,
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
+) -> UserData:
+    """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's layout and units.
+
+    For binary data the mean is a probability. For categories and texts it is the most probable
+    value; that of a text is found by a search.
+
+    Args:
+        model: a trained model.
+        z: latents, (N, *Z), or (N, prod(Z)).
+        given: conditions of a conditional model, (N, G), from `conditions`.
+        sample: return a draw from p(x | z) instead of the mean.
+        seed: of the draws.
+        decoding: how texts are drawn or searched for.
+        dtype: "own" or "float", for means: see `written.means`.
+
+    Raises:
+        ValueError: the latents have another shape or are not finite, conditions are missing, or
+            `decoding` or `dtype` does not apply.
+
+    >>> import numpy as np, vaestro as vs
+    >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
+    >>> decode(vs.build(space, latent=2), np.zeros((4, 2))).shape
+    (4, 3)
+    """
+    check_dtype(dtype, draws=sample)
+    z = _checked(model, z)
+    _check_given(model, given)
+    parameter, size = next(model.parameters()), model.space.chunk
+    out = []
+    for i in range(0, len(z), size):
+        chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
+        generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
+        part = None if given is None else given[i : i + size].to(parameter.device)
+        out.append(
+            values(
+                model.decode(chunk, part),
+                model.space,
+                sample=sample,
+                generator=generator,
+                decoding=decoding,
+                dtype=dtype,
+            )
+        )
+    return joined(out)
+
+
+def _checked(model: LatentModel, z: np.ndarray) -> np.ndarray:
+    """Return latents as (N, *Z); raise ValueError if they are not latents of the model."""
+    z = np.asarray(z)
+    if z.ndim == 2 and z.dtype.kind in "iuf" and z.shape[1] == math.prod(model.units):
+        z = z.reshape(len(z), *model.units)  # a table of codes has flat grids
+    if z.dtype.kind not in "iuf" or z.shape[1:] != tuple(model.units):
+        raise ValueError(
+            f"expected latents of shape (N, {', '.join(map(str, model.units))}); got {z.dtype} "
+            f"{z.shape}"
+        )
+    if not len(z) or not np.isfinite(z).all():
+        raise ValueError(
+            f"expected finite latents; got {'none' if not len(z) else 'NaN or infinite values'}"
+        )
+    return z
+
+
+def reconstruct(
+    model: LatentModel,
+    rows: Rows,
+    *,
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
+    codes: Codes | None = None,
+) -> UserData:
+    """Return the mean of p(x | z) at the code of each datum, in the user's layout and units.
+
+    Discrete latents are decoded at their most probable values.
+
+    Args:
+        model: a trained model.
+        rows: the data, N rows.
+        decoding, dtype: as for `decode`.
+        codes: computes and keeps the codes; by default they are computed anew.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
+    >>> reconstruct(vs.build(rows.space, latent=2), rows).shape
+    (5, 3)
+    """
+    z = settled(model, means_of(model, rows, codes))
+    return decode(model, z, given=given_of(rows), decoding=decoding, dtype=dtype)
+
+
+@torch.inference_mode()
+def sample(
+    model: LatentModel,
+    n: int,
+    *,
+    given: Tensor | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    mean: bool = False,
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
+) -> UserData:
+    """Draw n data from the model, (n, *outside) or a table, in the user's layout, units and dtype.
+
+    Args:
+        model: a trained model.
+        n: the number of data.
+        given: conditions of a conditional model, (n, G), from `conditions`.
+        temperature: multiplies the prior's standard deviation.
+        seed: of the draws.
+        mean: return the mean of p(x | z) at each drawn z instead of a draw; of texts the most
+            probable one.
+        decoding: how texts are drawn or searched for.
+        dtype: "own" or "float", for means, as for `decode`.
+
+    Raises:
+        ValueError: n is below 1, the temperature is negative or infinite, conditions are missing,
+            or `dtype` is given for draws.
+
+    >>> import numpy as np, vaestro as vs
+    >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
+    >>> sample(vs.build(space, latent=2), 5).shape
+    (5, 3)
+    """
+    check_dtype(dtype, draws=not mean)
+    if n < 1:
+        raise ValueError(f"expected 1 or more samples; got {n}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"expected a temperature of 0 or more; got {temperature}")
+    _check_given(model, given)
+    device, size = next(model.parameters()).device, model.space.chunk
+    out = []
+    for i in range(0, n, size):
+        generator = torch_generator(device, seed, "sample", i)
+        part = None if given is None else given[i : i + size].to(device)
+        density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
+        out.append(
+            values(
+                density,
+                model.space,
+                sample=not mean,
+                generator=generator,
+                decoding=decoding,
+                dtype=dtype,
+            )
+        )
+    return joined(out)
+
+
+def values(
+    density: Density,
+    space: Space,
+    *,
+    sample: bool,
+    generator: torch.Generator | None = None,
+    decoding: Decoding | None = None,
+    dtype: str | None = None,
+) -> UserData:
+    """Return p(x | z) with parameters (1, B, ...) as data in the user's layout: a draw or the mean.
+
+    If a mean has no meaning, as for categories, it is the most probable value.
+
+    Args:
+        density: p(x | z).
+        space: of the data.
+        sample: return a draw.
+        generator: of the draw.
+        decoding: how texts are drawn or searched for.
+        dtype: of means: see `written.means`.
+
+    Raises:
+        ValueError: `decoding` is given for data other than autoregressive texts.
+
+    >>> import numpy as np, torch, vaestro as vs
+    >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
+    >>> values(vs.build(space, latent=2).decode(torch.zeros(4, 2)), space, sample=True).shape
+    (4, 3)
+    """
+    if decoding is not None:
+        if not isinstance(density, Sentences):
+            raise ValueError(
+                f"expected autoregressive text data for --top-p, --token-temperature and --beam; "
+                f"got {space}"
+            )
+        density = density.by(decoding)
+    if sample:
+        assert isinstance(density, DataDensity)
+        return space.outward(density.sample(generator)[0].cpu().numpy())
+    point = density.point() if isinstance(density, DataDensity) else density.mean[0]
+    categories = isinstance(density, Categorical) and not density.ordered
+    return means(space, point.cpu().numpy(), dtype, most_probable=categories)
+
+
+def joined(parts: Sequence[UserData]) -> UserData:
+    """Return arrays, tables or texts of one kind concatenated along the rows.
+
+    >>> joined([np.zeros((2, 3)), np.ones((1, 3))]).shape
+    (3, 3)
+    """
+    frames = [p for p in parts if isinstance(p, Frame)]
+    if frames:
+        return Frame.concatenated(frames)
+    texts = [p.lines for p in parts if isinstance(p, Texts)]
+    if texts:
+        return Texts(np.concatenate(texts))
+    return np.concatenate([p for p in parts if isinstance(p, np.ndarray)])
+
+
+def conditions(model: LatentModel, values: Conditions, n: int) -> Tensor | None:
+    """Return one value for each condition as a model's input, (n, G); None without conditions.
+
+    Args:
+        model: a conditional model.
+        values: {name: value}, the value as the user's data have it, or as text.
+        n: the number of rows.
+
+    Raises:
+        ValueError: a condition is missing or unknown, or has no such value.
+
+    >>> import vaestro as vs
+    >>> data = vs.load({"size": [0.1, 0.5, 0.3] * 9, "sex": ["f", "m", "f"] * 9}, condition=["sex"])
+    >>> conditions(vs.build(data.space, latent=2, given=data.given), {"sex": "m"}, 4).shape
+    torch.Size([4, 1])
+    """
+    columns = tables.condition_columns(model.given, values, n)
+    if model.given is None:
+        return None
+    absent = [name for name in model.given.names if name not in values]
+    if absent:
+        raise ValueError(
+            f"expected a value for each condition, such as {absent[0]}=VALUE; got none for "
+            f"{', '.join(absent)}"
+        )
+    codes = torch.from_numpy(model.given.inward(Frame(columns)))
+    return model.given.features(codes, None, torch.get_default_dtype())
+
+
+def given_of(rows: Rows) -> Tensor | None:
+    """Return the conditions of rows as a network's input, (N, G); None without conditions.
+
+    >>> import vaestro as vs
+    >>> table = {"size": [0.1, 0.5, 0.3] * 9, "sex": ["f", "m", "f"] * 9}
+    >>> given_of(vs.load(table, condition=["sex"]).test).shape
+    torch.Size([1, 1])
+    """
+    if rows.given is None or rows.given_space is None:
+        return None
+    return rows.given_space.features(torch.from_numpy(rows.given), None, torch.get_default_dtype())
+
+
+def _check_given(model: LatentModel, given: Tensor | None) -> None:
+    if model.given is not None and given is None:
+        raise ValueError(
+            f"expected conditions ({', '.join(model.given.names)}) for a conditional model; got "
+            f"none"
+        )
