@@ -40,32 +40,18 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import mean_over_ranks
+from vaestro.densities import PosteriorDensity, mean_over_ranks
 
 if TYPE_CHECKING:
     from vaestro.models import Draws, LatentModel
 
 Bound = Callable[["Draws"], Tensor]
-
-
-class Reparameterised(Protocol):
-    """Describe a density whose draws are functions of noise."""
-
-    def from_noise(self, noise: Tensor) -> Tensor:
-        """Return z (K, B, *Z) from noise."""
-
-
-class Relaxable(Reparameterised, Protocol):
-    """Describe a discrete density with a continuous relaxation."""
-
-    def relaxed(self, noise: Tensor, temperature: float) -> Tensor:
-        """Return the relaxed z (K, B, *Z) from noise."""
 
 
 class Gradient(nn.Module, ABC):
@@ -106,7 +92,7 @@ class Gradient(nn.Module, ABC):
                 f"{_named(self)}"
             )
 
-    def latents(self, q: Reparameterised, noise: Tensor) -> Tensor:
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
         """Return z from noise, (K, B, *Z), as the decoder reads it in training."""
         z = q.from_noise(noise)
         return z if self.pathwise else z.detach()
@@ -230,10 +216,6 @@ class _Relaxed(Gradient):
                 f"of its draws, or score; got {bound}"
             )
 
-    def soft(self, q: Reparameterised, noise: Tensor) -> Tensor:
-        """Return relaxed latents; `prepare` has checked that q is discrete."""
-        return cast(Relaxable, q).relaxed(noise, self.temperature)
-
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         return bound(draws)
 
@@ -258,8 +240,8 @@ class GumbelSoftmax(_Relaxed):
     def __init__(self, *, temperature: float = 0.67) -> None:
         super().__init__(temperature)
 
-    def latents(self, q: Reparameterised, noise: Tensor) -> Tensor:
-        return self.soft(q, noise)
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
+        return q.relaxed(noise, self.temperature)
 
 
 @final
@@ -279,8 +261,8 @@ class StraightThrough(_Relaxed):
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__(temperature)
 
-    def latents(self, q: Reparameterised, noise: Tensor) -> Tensor:
-        soft = self.soft(q, noise)
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
+        soft = q.relaxed(noise, self.temperature)
         return soft + (q.from_noise(noise) - soft).detach()
 
 
