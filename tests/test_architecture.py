@@ -37,6 +37,7 @@ ORDER = [
     "objectives",
     "selection",
     "recipes",
+    "building",
     "parts",
     "data",
     "loop",

@@ -116,7 +116,7 @@ def test_it_says_what_it_has_no_latent_for(run: vs.Run, corpus: Path) -> None:
         with pytest.raises(ValueError, match="exact"):
             evaluate(run.model(), run.data().test, methods=methods)
     session = vs.open(run)
-    for verb in ("encode", "reconstruct", "impute"):
+    for verb in ("encode", "reconstruct"):
         with pytest.raises(ValueError, match="has no latent"):
             getattr(session, verb)(str(corpus))
     with pytest.raises(ValueError, match="has no latent"):
@@ -152,7 +152,6 @@ def test_commands_work_on_it(run: vs.Run, capsys: pytest.CaptureFixture) -> None
     diagnosis = json.loads((run.path / "diagnosis.json").read_text())
     assert diagnosis["active_units"] == 0 and diagnosis["units"] == []
     assert "collapsed" not in diagnosis["verdict"]
-    assert main(["report", path]) == 0
     assert main(["info", path]) == 0
     assert main(["encode", path, path, "-o", f"{path}/z.npz"]) == 2
     assert "has no latent" in capsys.readouterr().err

@@ -6,6 +6,7 @@ function or class that is called with the plan, and makes the parts that its mod
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast, final, runtime_checkable
@@ -207,8 +208,11 @@ def autoregressive(plan: Plan) -> Autoregressive:
         >>> vs.build(space, model="autoregressive").capabilities.exact
         True
     """
-    likelihood = plan.likelihood(plan.space, plan.make_decoder((0,)))
-    return Autoregressive(likelihood, plan.given)
+    with warnings.catch_warnings():
+        # torch warns of the decoder's layer for a latent of no units
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors", UserWarning)
+        decoder = plan.make_decoder((0,))
+    return Autoregressive(plan.likelihood(plan.space, decoder), plan.given)
 
 
 def _check_module(

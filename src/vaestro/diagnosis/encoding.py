@@ -65,7 +65,7 @@ def encode(model: Model, rows: Rows, seed: int) -> Measures:
         prior, other = _exchanged(with_latent(model), rows, codes, seed)
     flat, flat_prior = codes.z.flatten(1).cpu().numpy(), prior.flatten(1).cpu().numpy()
     largest = [float(np.quantile(np.abs(x), 0.999)) for x in (flat, flat_prior) if x.size]
-    reach = max(4.0, *largest)
+    reach = max([4.0, *largest])
     edges = np.linspace(-reach, reach, BINS + 1)
     variance = codes.variance
     return Measures(

@@ -255,7 +255,7 @@ def with_latent(model: Model) -> LatentModel:
     """
     if not isinstance(model, LatentModel):
         raise ValueError(
-            f"expected a model with a latent for this; got {type(model).__name__.lower()}, which "
-            f"has none: it can be evaluated, diagnosed and sampled"
+            f"expected a model with a latent; got {type(model).__name__.lower()}, which has no "
+            f"latent (it can be evaluated, diagnosed and sampled)"
         )
     return model
