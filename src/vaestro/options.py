@@ -345,7 +345,7 @@ def names(*groups: Group) -> tuple[str, ...]:
 
     Example:
         >>> names("model")[:3]
-        ('latent', 'likelihood', 'posterior')
+        ('model', 'latent', 'likelihood')
     """
     return tuple(row.name for row in OPTIONS if row.group in groups)
 
