@@ -144,7 +144,7 @@ def test_it_needs_an_autoregressive_likelihood() -> None:
         vs.build(make_space(Kind.BINARY), model="autoregressive")
 
 
-def test_commands_work_on_it(run: vs.Run, capsys: pytest.CaptureFixture) -> None:
+def test_commands_work_on_it(run: vs.Run, corpus: Path, capsys: pytest.CaptureFixture) -> None:
     path = str(run.path)
     assert main(["sample", path, "-n", "5", "-o", f"{path}/texts.txt", "--force"]) == 0
     assert len((run.path / "texts.txt").read_text().splitlines()) == 5
@@ -153,7 +153,7 @@ def test_commands_work_on_it(run: vs.Run, capsys: pytest.CaptureFixture) -> None
     assert diagnosis["active_units"] == 0 and diagnosis["units"] == []
     assert "collapsed" not in diagnosis["verdict"]
     assert main(["info", path]) == 0
-    assert main(["encode", path, path, "-o", f"{path}/z.npz"]) == 2
+    assert main(["encode", path, str(corpus), "-o", f"{path}/z.npz"]) == 2
     assert "has no latent" in capsys.readouterr().err
 
 
