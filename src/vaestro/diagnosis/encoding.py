@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.data import Rows
-from vaestro.densities import variance_of
 from vaestro.diagnosis.exchange import derangement, distortions
 from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.statistics import LEVEL, Paired
@@ -140,7 +139,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int, purpose: str) -> _Codes:
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
         noise = model.noise(1, len(batch), torch_generator(device, seed, purpose, i))
         draws = model.draw(batch, 1, noise=noise)
-        variance = variance_of(draws.q)
+        variance = draws.q.variance
         rates = draws.rate[0].flatten(1)
         values = {
             "mean": informative_mean(draws).flatten(1),

@@ -106,6 +106,7 @@ def make(run: Run, model: LatentModel, data: Data, seed: int = 0) -> Showcase:
     made.facts |= {
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
+        "part_shown": model.space.layout.part_shown,
         "split": name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
@@ -245,6 +246,7 @@ def _moved(model: LatentModel, code: np.ndarray, moved: dict[str, Any]) -> np.nd
 
 def _pictures(made: Showcase, sets: Mapping[str, np.ndarray], space: Space) -> None:
     """Turn all sets into bytes on one scale, no larger than is shown."""
+    sets = {name: space.layout.pictures(data, space.outside) for name, data in sets.items()}
     if space.levels:
         parts = {name: pixels(images, space) for name, images in sets.items()}
     else:  # what is stretched over its range must be stretched alike
@@ -320,7 +322,7 @@ def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows) -> 
             for i in range(len(values) if name != "samples" else min(12, len(values)))
         ]
     made.facts["rows"] = tables
-    if space.tokeniser is not None:
+    if space.tokeniser is not None and isinstance(data, Texts):
         sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
         made.facts["histograms"] = [histogram("tokens in a text", *sizes)]
         made.facts["moved"] = {}
