@@ -31,7 +31,6 @@ SUBJECTS = (
     "likelihoods",
     "loop",
     "models",
-    "models",
     "networks",
     "objectives",
     "optimizers",
