@@ -22,6 +22,12 @@ def exactly(job: Job) -> list[Work]:
 
     Raises:
         ValueError: the model has a latent.
+
+    >>> import vaestro as vs
+    >>> rows = vs.load(["a cat", "a dog"] * 30).test
+    >>> model = vs.build(rows.space, model="autoregressive")
+    >>> vs.evaluate(model, rows)["exact"].side
+    'exact'
     """
     if not job.model.capabilities.exact:
         raise ValueError(

@@ -67,7 +67,14 @@ class Capabilities:
 
 class Model(nn.Module, ABC):
     """Describe a model of data x: whatever produces `Draws` is trained, bounded and diagnosed in
-    the same way."""
+    the same way.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> isinstance(model, Model), model.capabilities.exact
+    (True, False)
+    """
 
     space: Space
     # the space of the attributes that the model is conditioned on
@@ -153,7 +160,14 @@ class Model(nn.Module, ABC):
 
 
 class LatentModel(Model, ABC):
-    """Describe a model with a latent z: what it draws can also be encoded, decoded and scored."""
+    """Describe a model with a latent z: data can also be encoded, and latents decoded and scored.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> isinstance(model, LatentModel), model.decode(torch.zeros(5, 2)).mean.shape
+    (True, torch.Size([1, 5, 3]))
+    """
 
     @abstractmethod
     def draw(
@@ -252,6 +266,11 @@ def with_latent(model: Model) -> LatentModel:
 
     Raises:
         ValueError: it has none.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> with_latent(vs.build(BinarySpace((3,), (3,)), latent=2)).units
+    (2,)
     """
     if not isinstance(model, LatentModel):
         raise ValueError(

@@ -47,6 +47,12 @@ class Code(NamedTuple):
         mean: the mean of q(z | x), (B, *Z).
         logvar: its log-variance, (B, *Z); None for families without one.
         how: how the code is computed, in words.
+
+    >>> import torch, vaestro as vs
+    >>> from vaestro.spaces import Batch, BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> model.code(Batch(torch.ones(5, 3))).mean.shape
+    torch.Size([5, 2])
     """
 
     mean: Tensor
@@ -67,6 +73,13 @@ class Draws:
         optimised: the draws that training optimises; None if they are these.
         weight: the weight of log q - log p in log_w, and of the rate in the ELBO. It is beta in a
             loss, and 1 in a reported bound.
+
+    >>> import torch, vaestro as vs
+    >>> from vaestro.spaces import Batch, BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> draws = model.draw(Batch(torch.ones(5, 3)), k=4)
+    >>> draws.log_w.shape, draws.total_rate.shape
+    (torch.Size([4, 5]), torch.Size([5]))
     """
 
     z: Tensor
