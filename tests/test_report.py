@@ -18,7 +18,7 @@ import torch
 
 import vaestro as vs
 from vaestro.cli import main
-from vaestro.report import figures, render, showcase
+from vaestro.report import figures, mapping, render
 from vaestro.report.gather import gather, write_report
 from vaestro.report.reading import read_folder
 from vaestro.report.words import verdict_of
@@ -700,7 +700,7 @@ def test_numbers_that_are_not_finite(run: Run) -> None:
 
 def test_ten_thousand_classes() -> None:
     names = np.array([f"class {i}" for i in range(10_000)] + ["class 7"] * 30 + ["class 9"] * 20)
-    facts, codes = showcase.attribute(np.ma.asarray(names))
+    facts, codes = mapping.attribute(np.ma.asarray(names))
     assert (
         facts is not None and facts["classes"][-1] == "9,989 others" and len(facts["classes"]) == 12
     )
@@ -722,7 +722,7 @@ def test_ten_thousand_classes() -> None:
         and len(made["attributes"][0]["colors"]) == 12
         and made["attributes"][0]["colors"][-1] == "--faint"
     )
-    digits, codes = showcase.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
+    digits, codes = mapping.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
     assert (
         digits is not None
         and digits["classes"] == ["2", "10", "33"]

@@ -7,7 +7,7 @@
 - `imputing`: fill missing cells.
 """
 
-from vaestro.latent.codes import Codes, encode, settled
+from vaestro.latent.codes import Codes, encode, key_of, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
 from vaestro.latent.imputing import impute
 from vaestro.latent.outputs import (
@@ -40,6 +40,7 @@ __all__ = [
     "impute",
     "interpolate",
     "joined",
+    "key_of",
     "reconstruct",
     "sample",
     "settled",

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
-    from vaestro.latent import Direction
+    from vaestro.latent import Direction, UserData
     from vaestro.models import LatentModel
-    from vaestro.runs.session import Session
+    from vaestro.runs.session import Conditions, Session, Source
 
 
 class Run:
@@ -199,32 +199,7 @@ class Run:
 
         write_evaluation(self, evaluation, rows, source, weights)
 
-    def diagnose(
-        self, *, seed: int = 0, device: str = "cpu", data: Data | None = None
-    ) -> Diagnosis:
-        """Diagnose the run, and write diagnosis.json and .npz: see `diagnosing.diagnose`."""
-        from vaestro.runs.diagnosing import diagnose
-
-        return diagnose(self, seed=seed, device=device, data=data)
-
-    def gradients(
-        self,
-        *,
-        k: Sequence[int] | None = None,
-        estimators: Sequence[str] | None = None,
-        bound: str | None = None,
-        repeats: int = 40,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> Iterator[tuple[float, Noises | None]]:
-        """Measure the noise of gradient estimators: see `diagnosing.gradients`."""
-        from vaestro.runs.diagnosing import gradients
-
-        return gradients(
-            self, k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed, device=device
-        )
-
-    # -- the verbs of a session --------------------------------------------------------------------
+    # -- the methods of a session ------------------------------------------------------------------
 
     @property
     def session(self) -> Session:
@@ -239,11 +214,11 @@ class Run:
 
     def encode(
         self,
-        source: Any,
+        source: Source,
         *,
         draws: int = 0,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         seed: int = 0,
     ) -> dict[str, np.ndarray]:
         """See `Session.encode`."""
@@ -253,12 +228,12 @@ class Run:
         self,
         z: np.ndarray,
         *,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         sample: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.decode`."""
         return self.session.decode(
             z, condition=condition, sample=sample, decoding=decoding, dtype=dtype, seed=seed
@@ -266,13 +241,13 @@ class Run:
 
     def reconstruct(
         self,
-        source: Any,
+        source: Source,
         *,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.reconstruct`."""
         return self.session.reconstruct(
             source, split=split, condition=condition, decoding=decoding, dtype=dtype
@@ -282,13 +257,13 @@ class Run:
         self,
         n: int = 64,
         *,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         temperature: float = 1.0,
         mean: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.sample`."""
         return self.session.sample(
             n,
@@ -302,17 +277,17 @@ class Run:
 
     def interpolate(
         self,
-        source: Any,
+        source: Source,
         i: int,
         j: int,
         *,
         steps: int = 9,
         path: str = "linear",
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.interpolate`."""
         return self.session.interpolate(
             source,
@@ -328,15 +303,15 @@ class Run:
 
     def edit(
         self,
-        source: Any,
+        source: Source,
         attribute: str | Direction,
         amount: float = 1.0,
         *,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.edit`."""
         return self.session.edit(
             source,
@@ -350,15 +325,15 @@ class Run:
 
     def impute(
         self,
-        source: Any,
+        source: Source,
         *,
         k: int = 100,
         sample: bool = False,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.impute`."""
         return self.session.impute(
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
@@ -366,16 +341,43 @@ class Run:
 
     def evaluate(
         self,
-        data: Any = None,
+        data: Source | None = None,
         *,
         methods: str | Sequence[str] = ("elbo", "iwae"),
         k: int = 500,
         split: str | None = None,
         limit: int | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         seed: int = 0,
     ) -> Evaluation:
         """See `Session.evaluate`."""
         return self.session.evaluate(
             data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
         )
+
+    def diagnose(self, *, seed: int = 0, device: str = "cpu") -> Diagnosis:
+        """Diagnose the run as its files are now; see `Session.diagnose`."""
+        from vaestro.runs.session import Session
+
+        return Session(self, device).diagnose(seed=seed)
+
+    def gradients(
+        self,
+        *,
+        k: Sequence[int] | None = None,
+        estimators: Sequence[str] | None = None,
+        bound: str | None = None,
+        repeats: int = 40,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Iterator[tuple[float, Noises | None]]:
+        """See `Session.gradients`."""
+        from vaestro.runs.session import Session
+
+        return Session(self, device).gradients(
+            k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed
+        )
+
+    def report(self, output: str | Path | None = None, *, force: bool = False) -> Path:
+        """See `Session.report`."""
+        return self.session.report(output, force=force)
