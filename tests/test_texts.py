@@ -694,7 +694,7 @@ def test_texts_in_python(tmp_path: Path) -> None:
     assert straight.lines[1] == latents.decode(run.model(), codes.mean(0, keepdims=True)).lines[0]
     with pytest.raises(ValueError, match="2 or more steps on a path linear or spherical"):
         latents.interpolate(run.model(), run.data().test, 0, 1, path="curved")
-    with pytest.raises(ValueError, match="expected texts under the likelihood autoregressive"):
+    with pytest.raises(ValueError, match="expected autoregressive text data for --top-p"):
         latents.sample(
             vs.build(make_space(Kind.BINARY, (4,)), latent=2), 2, decoding=Decoding(beam=2)
         )
