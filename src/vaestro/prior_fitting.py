@@ -50,6 +50,15 @@ class Fitted:
     samples: tuple[Path, Path]
     kept: bool
 
+    def lines(self) -> list[str]:
+        """Return the bounds before and after in words, with the files of samples."""
+        before, after = [f", samples in {path}" if self.kept else "" for path in self.samples]
+        return [
+            f"before: log p(x) >= {plus_minus(self.before)} nats (ELBO, {self.n:,} {self.split} "
+            f"data){before}",
+            f"after:  log p(x) >= {plus_minus(self.after)} nats{after}",
+        ]
+
     def sentence(self) -> str:
         """Say by how much the prior moves the bound."""
         moved, error = self.gain
@@ -159,7 +168,7 @@ def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) 
         path = folder / f"samples-{when}.png"
         write_grid(
             path,
-            {"": np.asarray(drawn)},
+            {"": drawn},
             model.space,
             f"means of p(x|z) at draws of z, {when} the prior was fitted",
         )

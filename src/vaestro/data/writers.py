@@ -124,7 +124,11 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
 
 
 def write_grid(
-    path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16
+    path: Path,
+    rows: Mapping[str, np.ndarray | Frame | Texts],
+    space: Space,
+    title: str,
+    columns: int = 16,
 ) -> None:
     """Write images as a labelled grid. Several named sets are laid in alternating lines, each line
     with its name.
@@ -147,11 +151,10 @@ def write_grid(
             f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
             f".parquet or .txt)"
         )
-    sets = {label: pixels(images, space) for label, images in rows.items()}
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    sets = {label: pixels(images, space) for label, images in arrays.items()}
     if not space.levels:  # what is stretched over its range must be stretched alike
-        every = pixels(
-            np.concatenate([np.asarray(images, np.float64) for images in rows.values()]), space
-        )
+        every = pixels(np.concatenate([a.astype(np.float64) for a in arrays.values()]), space)
         sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
     count = len(next(iter(sets.values())))
     height, width = next(iter(sets.values())).shape[1:3]

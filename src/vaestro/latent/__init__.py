@@ -7,7 +7,7 @@
 - `imputing`: fill missing cells.
 """
 
-from vaestro.latent.codes import Codes, encode, key_of, settled
+from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
 from vaestro.latent.imputing import impute
 from vaestro.latent.outputs import (
@@ -15,6 +15,7 @@ from vaestro.latent.outputs import (
     UserData,
     conditions,
     decode,
+    file_suffix,
     given_of,
     joined,
     reconstruct,
@@ -36,11 +37,11 @@ __all__ = [
     "direction",
     "edit",
     "encode",
+    "file_suffix",
     "given_of",
     "impute",
     "interpolate",
     "joined",
-    "key_of",
     "reconstruct",
     "sample",
     "settled",

@@ -74,18 +74,6 @@ def settled(model: LatentModel, mean: np.ndarray) -> np.ndarray:
     return one_hot.astype(mean.dtype).reshape(mean.shape)
 
 
-def key_of(rows: Rows) -> str | None:
-    """Return a hash of what the codes of rows depend on; None for rows of a stream, whose hash
-    would read them all.
-
-    >>> import numpy as np, vaestro as vs
-    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
-    >>> key_of(rows) == key_of(rows.pick(np.arange(90)))
-    True
-    """
-    return None if rows.stream is not None else rows.sha256()
-
-
 @final
 class Codes:
     """Encode rows with one model, and keep the codes of the last sets of rows.
@@ -110,7 +98,7 @@ class Codes:
     def __call__(self, rows: Rows) -> dict[str, np.ndarray]:
         """Return `mean` and `logvar` of q(z | x), each (N, *Z), as read-only arrays."""
         rows = rows.fixed()
-        key = key_of(rows)
+        key = rows.sha256() if rows.stream is None else None
         codes = None if key is None else self._kept.pop(key, None)
         if codes is None:
             codes = encode(self.model, rows)

@@ -5,6 +5,7 @@ The planes are PCA, and t-SNE and UMAP if they are installed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
@@ -131,10 +132,8 @@ def projected(code: np.ndarray, notes: list[str]) -> list[Projection]:
             notes.append(
                 "no t-SNE on the map: scikit-learn is not installed (the extra vaestro[sklearn])"
             )
-        try:
+        with suppress(ImportError):
             projections.append(_umap(leading))
-        except ImportError:
-            pass
     return projections
 
 

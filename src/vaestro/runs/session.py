@@ -209,7 +209,7 @@ class Session:
     def __init__(self, run: str | Path | Run, device: str = "cpu") -> None:
         self.run = run if isinstance(run, Run) else Run(run)
         self.device = device
-        self._directions: dict[tuple[str, str], Direction] = {}
+        self._directions: dict[str, Direction] = {}
 
     def __repr__(self) -> str:
         return f"Session({str(self.run.path)!r})"
@@ -293,7 +293,7 @@ class Session:
     def latents(
         self, source: Source, *, split: str | None = None, condition: Conditions = None
     ) -> np.ndarray:
-        """Return the latents that `reconstruct` decodes, (N, *Z): the means of q(z | x), or the most
+        """Return the latents that `reconstruct` decodes, (N, *Z): means of q(z | x), or the most
         probable values of discrete latents."""
         mean = self.codes(self.rows(source, split, condition))["mean"]
         return latent.settled(self.model, mean).copy()
@@ -433,17 +433,14 @@ class Session:
         """
         name, value = parse_pair(attribute) or (attribute, None)
         rows, names = self._training_rows
-        key: str | None = "train"
         if name not in names:
             rows = self.rows(source).fixed()
-            key = latent.key_of(rows)
-        if key is not None and (attribute, key) in self._directions:
-            return self._directions[attribute, key]
-        along = latent.direction(self.model, rows, name, value, codes=self.codes)
-        along.step.flags.writeable = False
-        if key is not None:
-            self._directions[attribute, key] = along
-        return along
+            return latent.direction(self.model, rows, name, value, codes=self.codes)
+        if attribute not in self._directions:
+            along = latent.direction(self.model, rows, name, value, codes=self.codes)
+            along.step.flags.writeable = False
+            self._directions[attribute] = along
+        return self._directions[attribute]
 
     def edit(
         self,
