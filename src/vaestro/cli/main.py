@@ -141,9 +141,10 @@ def _usage(error: _UsageError, arguments: Sequence[str]) -> str:
         hint = f", perhaps {close[0]}" if close else f" (see {command} --help)"
         return f"expected an option of {command}{hint}; got {error.option_name}"
     if "BadParameter" in names and error.param is not None:  # MissingParameter is one too
-        name = _written(error.param)
         if "MissingParameter" in names:
+            name = "/".join(error.param.opts) if _is_option(error.param) else _written(error.param)
             return f"expected {name} for {command} (see {command} --help); got none"
+        name = _written(error.param)
         kinds = {"integer": "a whole number", "number": "a number", "float": "a number"}
         kind = next((kinds[word] for word in kinds if word in message), "another value")
         return f"expected {kind} for {name}; got {_refused(error) or message}"
@@ -156,10 +157,15 @@ def _usage(error: _UsageError, arguments: Sequence[str]) -> str:
     return f"invalid arguments for `{command}`: {message} (see `{command} --help`)"
 
 
+def _is_option(parameter: _Parameter) -> bool:
+    return parameter.opts[0].startswith("-")
+
+
 def _written(parameter: _Parameter) -> str:
-    """Return an option as it is typed, or the name of an argument in capitals."""
-    options = "/".join(parameter.opts)
-    return options if options.startswith("-") else parameter.name.upper()
+    """Return the long name of an option, or the name of an argument in capitals."""
+    if not _is_option(parameter):
+        return parameter.name.upper()
+    return next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
 
 
 def _refused(error: _UsageError) -> str:
