@@ -522,9 +522,7 @@ def test_a_frozen_part_keeps_the_old_weights_bit_for_bit(old: str, frozen: str) 
 def test_another_prior_starts_anew_and_the_notes_say_so(old: str, refused: Any) -> None:
     source = write(Path("new.csv"), table(60, seed=1))
     job = Job.new(source, init=old, prior="mixture:components=3", steps=4, dry=True)
-    assert any(
-        "the prior starts anew: mixture:components=3, where old has normal" in n for n in job.notes
-    )
+    assert any("the prior starts anew: mixture:components=3 (old: normal)" in n for n in job.notes)
     said = refused(source, "--init", old, "--prior", "mixture:components=3", "--freeze", "prior")
     assert (
         "expected a model of the same parts in old, since the prior is frozen; got --prior "

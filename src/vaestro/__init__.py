@@ -24,7 +24,7 @@ _HOMES = {
     "Data": "data",
     "load": "data",
     "training": "loop",
-    "evaluate": "runs.session",
+    "evaluate": "runs.evaluating",
     "Estimate": "evaluation",
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
@@ -73,7 +73,8 @@ if TYPE_CHECKING:
     from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
-    from vaestro.runs.session import Session, evaluate, open
+    from vaestro.runs.evaluating import evaluate
+    from vaestro.runs.session import Session, open
     from vaestro.spaces import Batch, Space
 
 

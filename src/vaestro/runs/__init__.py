@@ -23,7 +23,7 @@ that reading a run's folder does not import torch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 _HOMES = {
     "Run": "run",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from vaestro.runs.weights import load_model
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f"vaestro.runs.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vaestro.runs' has no attribute {name!r}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vaestro.data.writers import writing
+from vaestro.files import Json
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,7 +29,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         part.chmod(0o644)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """Read a complete state.
 
     Raises:
@@ -45,12 +45,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def newest_numbers(path: Path) -> dict[str, Any] | None:
+def newest_numbers(path: Path) -> dict[str, Json] | None:
     """Return the numbers of the newest readable checkpoint in a run's folder, or None."""
     for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
         try:
             with safe_open(checkpoint, framework="pt") as file:
-                numbers: dict[str, Any] = json.loads(file.metadata()["numbers"])
+                numbers: dict[str, Json] = json.loads(file.metadata()["numbers"])
                 return numbers
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue

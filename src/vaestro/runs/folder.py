@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,12 @@ import vaestro
 from vaestro.data import tables
 from vaestro.data.readers import parse_source
 from vaestro.data.texts import as_texts
-from vaestro.files import FORMAT
+from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
 from vaestro.models import LatentModel
 from vaestro.options import names
+from vaestro.runs.sources import Source
 
 FILES = (
     "config.yaml",
@@ -85,7 +85,7 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def store_source(path: Path, source: Any, named: str) -> str:
+def store_source(path: Path, source: Source, named: str) -> str:
     """Write an array, a table or texts into a run's folder, and return the source that reads them.
 
     Args:
@@ -105,7 +105,7 @@ def store_source(path: Path, source: Any, named: str) -> str:
     return f"{path / 'data.parquet'}{'' if found is None else ':text=text'}"
 
 
-def model_record(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
+def model_record(model: LatentModel, config: Mapping[str, Json]) -> dict[str, Json]:
     """Return config.json: the configuration of a model."""
     return {
         "vaestro": vaestro.__version__,
@@ -116,7 +116,7 @@ def model_record(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def environment(training: Training) -> dict[str, Any]:
+def environment(training: Training) -> dict[str, Json]:
     """Return environment.json: the machine and the time of a run."""
     return {
         **machine(),

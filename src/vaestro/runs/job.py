@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from types import FrameType
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.files import read_config
+from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
-from vaestro.options import defaults, documented, dump_config, normalised, resumable
+from vaestro.options import Config, defaults, documented, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
 from vaestro.runs.folder import (
@@ -40,18 +41,23 @@ from vaestro.runs.run import Run
 from vaestro.text import alternatives
 from vaestro.transfer import stored_origin, take_over
 
+if TYPE_CHECKING:
+    from vaestro.runs.sources import Source
+
 CHECKPOINT_SECONDS = 20.0
+# of a signal, as `signal.signal` returns it
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 @documented(lambda row: row.name != "source")
 def train(
-    source: Any = None,
+    source: Source | None = None,
     *,
     run: str | Path | None = None,
     force: bool = False,
     config: str | Path | None = None,
     recipe: str | None = None,
-    **options: Any,
+    **options: Json,
 ) -> Run:
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
 
@@ -76,7 +82,7 @@ def train(
 
 
 @documented(lambda row: row.resumable)
-def resume(run: str | Path, **options: Any) -> Run:
+def resume(run: str | Path, **options: Json) -> Run:
     """Continue a stopped run and return it. The result is the same as without the stop.
 
     Args:
@@ -105,12 +111,7 @@ class Job(Iterator[Step]):
     """
 
     def __init__(
-        self,
-        training: Training,
-        data: Data,
-        config: dict[str, Any],
-        path: Path,
-        notes: tuple[str, ...],
+        self, training: Training, data: Data, config: Config, path: Path, notes: tuple[str, ...]
     ) -> None:
         self.training, self.data, self.config, self.path, self.notes = (
             training,
@@ -122,7 +123,7 @@ class Job(Iterator[Step]):
         self.writes = training.rank == 0
         self._saved_at = time.monotonic()
         self._interrupted = False
-        self._handlers: dict[int, Any] = {}
+        self._handlers: dict[int, Handler] = {}
         self._saved_step = -1
         self._new = False  # whether its folder was made by it
 
@@ -131,7 +132,7 @@ class Job(Iterator[Step]):
     @classmethod
     def new(
         cls,
-        source: Any = None,
+        source: Source | None = None,
         *,
         run: str | Path | None = None,
         force: bool = False,
@@ -139,7 +140,7 @@ class Job(Iterator[Step]):
         recipe: str | None = None,
         dry: bool = False,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Json,
     ) -> Job:
         """Prepare a run, and make its folder unless `dry`. The arguments are those of `train`.
 
@@ -183,7 +184,7 @@ class Job(Iterator[Step]):
                 job.checkpoint()  # the run can then be resumed without the one that it started from
         return job
 
-    def _make_folder(self, source: Any) -> None:
+    def _make_folder(self, source: Source | None) -> None:
         """Write the files of a new run; `source` is given if its data are not files."""
         path = self.path
         clear(path)
@@ -203,7 +204,7 @@ class Job(Iterator[Step]):
         self._new = True
 
     @classmethod
-    def resumed(cls, run: str | Path, **options: Any) -> Job:
+    def resumed(cls, run: str | Path, **options: Json) -> Job:
         """Prepare to continue a run from its last readable checkpoint, or from its beginning if it
         has none yet.
 
@@ -390,7 +391,7 @@ class Job(Iterator[Step]):
 
 def _newest_state(
     folder: Path,
-) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+) -> tuple[tuple[dict[str, Tensor], dict[str, Json]] | None, list[str]]:
     """Return the newest readable checkpoint of a folder, and a note on each damaged one."""
     notes: list[str] = []
     for checkpoint in sorted(folder.glob("*.safetensors"), reverse=True):

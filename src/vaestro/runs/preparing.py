@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from vaestro.data import Data
 from vaestro.data.sets import Streamed
 from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
+from vaestro.files import Json
 from vaestro.loop import Training, training
 from vaestro.models import VAE, LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.options import defaults, names, normalised
+from vaestro.options import Config, defaults, names, normalised
 from vaestro.parts import build, default_gradient, default_prior, find
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
@@ -26,7 +26,7 @@ from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
 
 
-def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
+def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     """Return the training of a run, and every option, resolved.
 
     Args:
@@ -68,7 +68,7 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
     return made, resolved
 
 
-def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
+def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> LatentModel:
     """Return a run's model as it was before the first step.
 
     Args:
@@ -85,14 +85,14 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> Late
     return first.eval()
 
 
-def _initialised(space: Space, given: Space | None, config: Mapping[str, Any]) -> VAE:
+def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) -> VAE:
     """Return a model with its initial weights, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
+def starting_model(run: str) -> tuple[LatentModel, Config]:
     """Return the model of a run to start from, with its options.
 
     Raises:
@@ -110,14 +110,14 @@ def trial(data: Data) -> Trial | None:
     if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
 
-    def weights(config: Mapping[str, Any]) -> int:
+    def weights(config: Mapping[str, Json]) -> int:
         asked = defaults() | normalised({k: v for k, v in config.items() if v is not None})
         return sum(p.numel() for p in prepare(data, asked)[0].model.parameters())
 
     return weights
 
 
-def make_objective(asked: Mapping[str, Any]) -> Objective:
+def make_objective(asked: Mapping[str, Json]) -> Objective:
     """Return the objective that options name.
 
     Raises:
@@ -140,7 +140,7 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     )
 
 
-def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
+def _rate_term(asked: Mapping[str, Json]) -> RateTerm | None:
     """Return the term that replaces the rate in the loss: free bits ("0.5:group=all,smooth=0.1"), a
     capacity ("to=25,share=0.5"), or None."""
     bits, most = asked["free_bits"], asked["capacity"]

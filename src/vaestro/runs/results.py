@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import write_arrays
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation
+from vaestro.files import Json
 from vaestro.runs.checkpoints import write_text
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str,
     return arrays
 
 
-def _keep_evaluation(run: Run, new: dict[str, Any]) -> None:
+def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     """Move the evaluation that is there to a name of its own, unless the new one only repeats
     it."""
     try:
@@ -110,9 +111,10 @@ def _keep_evaluation(run: Run, new: dict[str, Any]) -> None:
             os.replace(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
 
 
-def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+def _timeless(result: dict[str, Json]) -> str:
+    """Return an evaluation as JSON without its durations."""
     estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
-    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
+    return json.dumps({**result, "estimates": estimates}, sort_keys=True)
 
 
 def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:
@@ -130,7 +132,7 @@ def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -
     return out
 
 
-def _estimate_line(estimate: Estimate) -> dict[str, Any]:
+def _estimate_line(estimate: Estimate) -> dict[str, Json]:
     mean, error = estimate.mean()
     line = {
         "method": estimate.method,

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import Json, read_config, read_lines, read_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from vaestro.evaluation import Evaluation
     from vaestro.latent import Direction, UserData
     from vaestro.models import LatentModel
-    from vaestro.runs.session import Conditions, Session, Source
+    from vaestro.options import Config
+    from vaestro.runs.session import Session
+    from vaestro.runs.sources import Conditions, Source
 
 
 class Run:
@@ -74,11 +76,11 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """Return every option of the run, as config.yaml has them."""
         return read_config(self.path / "config.yaml")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[dict[str, Json]]:
         """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
         return read_lines(self.path / "metrics.jsonl")
 
@@ -106,7 +108,7 @@ class Run:
         return load_model(self.path, device)
 
     @property
-    def kept(self) -> dict[str, Any] | None:
+    def kept(self) -> dict[str, Json] | None:
         """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
         None in runs of older versions."""
         return read_object(self.path / "kept.json")
@@ -129,7 +131,7 @@ class Run:
         )
 
     @property
-    def evaluation(self) -> dict[str, Any] | None:
+    def evaluation(self) -> dict[str, Json] | None:
         """Return evaluation.json, or None.
 
         Raises:
@@ -138,7 +140,7 @@ class Run:
         return self._result("evaluation.json", "evaluate")
 
     @property
-    def diagnosis(self) -> dict[str, Any] | None:
+    def diagnosis(self) -> dict[str, Json] | None:
         """Return diagnosis.json, or None.
 
         Raises:
@@ -146,12 +148,12 @@ class Run:
         """
         return self._result("diagnosis.json", "diagnose")
 
-    def _result(self, name: str, command: str) -> dict[str, Any] | None:
+    def _result(self, name: str, command: str) -> dict[str, Json] | None:
         file = self.path / name
         if not file.exists():
             return None
         try:
-            result: dict[str, Any] = json.loads(file.read_text())
+            result: dict[str, Json] = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "

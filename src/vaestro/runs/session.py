@@ -7,18 +7,15 @@ attribute, once. If a source names the run's own data without options, the optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias, final, overload
+from typing import TypeAlias, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 import vaestro
-from vaestro import evaluation as evaluation_module
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import completed, load_with_own
@@ -31,59 +28,12 @@ from vaestro.evaluation import Evaluation
 from vaestro.frames import Frame
 from vaestro.latent import Codes, Direction, UserData
 from vaestro.models import LatentModel
-from vaestro.runs import diagnosing
-from vaestro.runs.results import write_evaluation
+from vaestro.runs import diagnosing, evaluating
 from vaestro.runs.run import Run
+from vaestro.runs.sources import Conditions, HeldOut, Source
 from vaestro.text import parse_pair
-from vaestro.tokens import Texts
 
 Say: TypeAlias = Callable[[str], None]
-
-
-class Table(Protocol):
-    """Describe a table of another library, such as a pandas DataFrame or an Arrow table."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    @property
-    def columns(self) -> object:
-        """Return the columns, or their names."""
-
-
-# a path or a name with options, an array (N, ...), a table, texts, or rows that were read before
-Source: TypeAlias = (
-    str
-    | Path
-    | np.ndarray
-    | Table
-    | Texts
-    | Rows
-    | Sequence[str]
-    | Mapping[str, Sequence[object] | np.ndarray]
-)
-Conditions: TypeAlias = latent.Conditions | None  # {name: value}, the same for all rows
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Hold the rows to evaluate.
-
-    Args:
-        rows: the rows; binary data that are drawn from grey levels are drawn once.
-        source: from where they were read.
-        changed: a sentence for each split of the run that differs from the data of the training.
-
-    >>> import vaestro as vs
-    >>> rows = vs.load({"size": [0.5, 1.5, 2.5] * 9, "age": [3, 1, 4] * 9}).test
-    >>> HeldOut(rows, "table").changed
-    ()
-    """
-
-    rows: Rows
-    source: str
-    changed: tuple[str, ...] = ()
 
 
 def open(run: str | Path | Run, device: str = "cpu") -> Session:
@@ -106,86 +56,6 @@ def open(run: str | Path | Run, device: str = "cpu") -> Session:
     (4, 3)
     """
     return Session(run, device)
-
-
-@overload
-def evaluate(
-    model: LatentModel,
-    data: Rows,
-    *,
-    methods: str | Sequence[str] = ("elbo", "iwae"),
-    k: int = 500,
-    limit: int | None = None,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-) -> Evaluation: ...
-
-
-@overload
-def evaluate(
-    model: str | Path | Run | Session,
-    data: Source | None = None,
-    *,
-    methods: str | Sequence[str] = ("elbo", "iwae"),
-    k: int = 500,
-    limit: int | None = None,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    split: str | None = None,
-    condition: Conditions = None,
-) -> Evaluation: ...
-
-
-def evaluate(
-    model: LatentModel | str | Path | Run | Session,
-    data: Source | None = None,
-    *,
-    methods: str | Sequence[str] = ("elbo", "iwae"),
-    k: int = 500,
-    limit: int | None = None,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    split: str | None = None,
-    condition: Conditions = None,
-) -> Evaluation:
-    """Bound log p(x) of held-out data, in nats.
-
-    For a run, write the files that `vaestro evaluate` writes: evaluation.json and evaluation.npz in
-    its folder. For a bare model, write nothing and return the evaluation alone.
-
-    Args:
-        model: a run, its folder, or a session; or a trained model.
-        data: for a run, other data of the same kind; by default its own. For a model, rows of its
-            space, such as `data.test`.
-        methods: elbo, iwae, ais, gap and information, with options: "ais:chains=16".
-        k: draws for each datum.
-        limit: the number of rows, drawn at random by the seed; by default all.
-        seed: of the draws.
-        device: the device to compute on; by default cpu, or where the model is.
-        split, condition: for a run; see `Session.held_out`.
-
-    Raises:
-        ValueError: the data do not fit, or an argument is out of range.
-
-    >>> import numpy as np, vaestro as vs
-    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
-    >>> vs.evaluate(run, k=8)["iwae"].side
-    'lower'
-    >>> vs.evaluate(run.model(), run.data().test, k=8)["elbo"].k
-    8
-    """
-    if isinstance(model, LatentModel):
-        if not isinstance(data, Rows):
-            raise ValueError(f"expected rows to evaluate a model on; got {type(data).__name__}")
-        return evaluation_module.evaluate(
-            model, data, methods=methods, k=k, limit=limit, seed=seed, device=device
-        )
-    if not isinstance(model, Session):
-        model = Session(model, "cpu" if device is None else str(device))
-    return model.evaluate(
-        data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
-    )
 
 
 @final
@@ -523,20 +393,7 @@ class Session:
         Raises:
             ValueError: the data do not fit, or conditions were given for the run's own data.
         """
-        space = self.model.space
-        if data is not None:
-            source = self.source(data)
-            rows = self.rows(source, split, condition)
-            return HeldOut(rows.fixed(), source if isinstance(source, str) else str(space))
-        if condition:
-            raise ValueError(
-                "expected --condition only with --data; got it for the run's own data, which have "
-                "their conditions"
-            )
-        name = split or "test"
-        rows = self.data.split(name).fixed()
-        changed = tuple(self.run.changed(self.data, name))
-        return HeldOut(rows, self.run.config["source"], changed)
+        return evaluating.held_out(self, data, split, condition)
 
     def evaluate(
         self,
@@ -586,30 +443,16 @@ class Session:
         Raises:
             ValueError: a method is unknown, or an argument is out of range.
         """
-        steps = evaluation_module.evaluating(
-            self.model,
-            held_out.rows,
-            k=k,
+        return evaluating.evaluating(
+            self,
+            held_out,
             methods=methods,
+            k=k,
             limit=limit,
             seed=seed,
-            folder=self.run.path / "evaluating",
             rank=rank,
             processes=processes,
         )
-        weights = self.weights_sha256
-        try:
-            for share, evaluation in steps:
-                if evaluation is not None:
-                    warnings = (*held_out.changed, *evaluation.warnings)
-                    evaluation = replace(evaluation, warnings=warnings)
-                    if rank == 0:
-                        write_evaluation(
-                            self.run, evaluation, held_out.rows, held_out.source, weights
-                        )
-                yield share, evaluation
-        finally:
-            steps.close()  # keeps the finished pieces
 
     def diagnose(self, *, seed: int = 0) -> Diagnosis:
         """Find faults of the run, and write diagnosis.json and .npz.
