@@ -1037,6 +1037,7 @@ def test_every_part_with_its_defaults_can_be_built(capsys, x):
     spaces = {
         "gru": vs.load(["some text", "and more of it"] * 10).space,
         "conv1d": make_space(Kind.REAL, (20, 2)),
+        "conv3d": make_space(Kind.BINARY, (1, 8, 8, 8)),
     }
     spaces["transformer"] = spaces["gru"]
     for row in json.loads(say(capsys, "parts", "network", "--json"))["network"]:

@@ -54,12 +54,13 @@ SMALL = {
     "residual": "residual:width=8,blocks=1",
     "mlp": "mlp:width=8",
     "conv": "conv:width=8,blocks=1",
+    "conv3d": "conv3d:width=8",
     "conv1d": "conv1d:width=4",
     "gru": "gru:width=8",
     "transformer": "transformer:width=8,layers=1,heads=2",
 }
 # what a network is made for, where it is not made for vectors
-SHAPES = {"conv": (1, 8, 8), "conv1d": (20, 2)}
+SHAPES = {"conv": (1, 8, 8), "conv3d": (1, 8, 8, 8), "conv1d": (20, 2)}
 GIVEN = TableSpace.of(
     [CategoryColumn("kind", "str", ("a", "b", "c")), RealColumn("amount", "float64")]
 )

@@ -21,11 +21,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "residual": {"width": 8},
     "mlp": {"width": 8},
     "conv": {"width": 4},
+    "conv3d": {"width": 4},
     "conv1d": {"width": 4},
     "gru": {"width": 8},
     "transformer": {"width": 8, "layers": 1},
 }
 OVER_TIME = ("conv1d", "gru", "transformer")  # for (T, C), where the others take (C, H, W)
+PLANAR = [name for name in BODIES if name not in (*OVER_TIME, "conv3d")]
+VOLUMES = [(1, 4, 4, 4), (1, 16, 16, 16), (2, 9, 17, 30), (1, 3, 40, 8)]
 SHAPES = [
     (1, 4, 4),
     (1, 7, 7),
@@ -51,7 +54,8 @@ def body(
 
 def both(name: str, given: int = 0, shape: tuple[int, ...] = (), **options: Any) -> list[nn.Module]:
     """Make an encoder and a decoder, for a latent vector."""
-    shape = shape or ((12, 3) if name in OVER_TIME else (2, 9, 10))
+    usual = {"conv3d": (2, 9, 8, 10)} | dict.fromkeys(OVER_TIME, (12, 3))
+    shape = shape or usual.get(name, (2, 9, 10))
     return [
         body(name, shape, (2, LATENT), given, **options),
         body(name, (LATENT,), (2, *shape), given, **options),
@@ -73,7 +77,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
+@pytest.mark.parametrize("name", PLANAR)
 def test_every_side_works_in_both_directions(name: str, shape: tuple[int, ...]) -> None:
     for module in both(name, shape=shape):
         assert call(module, 2).shape == (2, *module.outputs)
@@ -90,14 +94,29 @@ def test_every_length_works_in_both_directions(name: str, shape: tuple[int, ...]
 @pytest.mark.parametrize(
     "outputs", [(1, 29, 28), (2, 3, 8, 9), (11, 2, 3, 8, 8), (100, 12, 12)], ids=str
 )
-@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
+@pytest.mark.parametrize("name", PLANAR)
 def test_leading_dimensions_become_channels(name: str, outputs: tuple[int, ...]) -> None:
     assert call(body(name, (LATENT,), outputs)).shape == (3, *outputs)
 
 
-@pytest.mark.parametrize("name", [n for n in BODIES if n not in OVER_TIME])
+@pytest.mark.parametrize("name", PLANAR)
 def test_one_hot_cells(name: str) -> None:
     assert call(body(name, (2, 9, 10, 4), (2, LATENT), 2)).shape == (3, 2, LATENT)
+
+
+@pytest.mark.parametrize("shape", VOLUMES, ids=str)
+def test_volumes_of_every_side_work_in_both_directions(shape: tuple[int, ...]) -> None:
+    for module in both("conv3d", shape=shape):
+        assert call(module, 2).shape == (2, *module.outputs)
+    assert call(body("conv3d", (*shape, 4), (2, LATENT))).shape == (3, 2, LATENT)
+    assert call(body("conv3d", (LATENT,), (5, *shape))).shape == (3, 5, *shape)
+
+
+def test_a_spatial_latent_of_volumes() -> None:
+    shape, grid = (1, 8, 12, 9), (LATENT, 2, 3, 3)
+    assert BODIES["conv3d"].latent_shape(LATENT, shape, factor=4) == grid  # type: ignore[attr-defined]
+    assert call(body("conv3d", shape, (2, *grid), factor=4)).shape == (3, 2, *grid)
+    assert call(body("conv3d", grid, shape, factor=4)).shape == (3, *shape)
 
 
 def test_the_last_two_dimensions_are_the_image() -> None:
@@ -158,9 +177,8 @@ def test_nothing_is_remembered(name: str) -> None:
 
 def test_a_decoder_starts_where_it_is_told(name: str) -> None:
     decoder: Any = both(name)[1]
-    values = (torch.randn(2, 1, 3) if name in OVER_TIME else torch.randn(2, 2, 1, 1)).expand(
-        decoder.outputs
-    )
+    channels = (2, 1, 3) if name in OVER_TIME else (2, 2, *[1] * (len(decoder.outputs) - 2))
+    values = torch.randn(channels).expand(decoder.outputs)
     decoder.start_at(torch.zeros(()))
     origin = call(decoder, 8)
     decoder.start_at(values)
@@ -297,7 +315,7 @@ def test_double_precision_as_the_default(name: str, float64: None) -> None:
     assert all(call(module).dtype == torch.float64 for module in both(name, 2))
 
 
-@pytest.mark.parametrize("name", ["residual", "conv", *OVER_TIME])
+@pytest.mark.parametrize("name", ["residual", "conv", "conv3d", *OVER_TIME])
 def test_dropout_acts_in_training_only(name: str) -> None:
     for module in both(name, dropout=0.5):
         x = torch.randn(2, *module.inputs)

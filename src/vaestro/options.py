@@ -158,7 +158,8 @@ OPTIONS: tuple[Option, ...] = (
         str,
         "model",
         "Encoder and decoder.",
-        otherwise="conv for larger images, conv1d for series, gru for text, else residual",
+        otherwise="conv for larger images, conv3d for volumes, conv1d for series, gru for text, "
+        "else residual",
         metavar="PART",
     ),
     Option(

@@ -85,6 +85,7 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
         "mlp": networks.MLP,
         "linear": networks.linear,
         "conv": networks.Convolutional,
+        "conv3d": networks.Convolutional3d,
         "conv1d": sequences.Convolutional1d,
         "gru": sequences.gru,
         "transformer": sequences.transformer,

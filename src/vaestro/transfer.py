@@ -57,11 +57,12 @@ def take_over(
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     >>> old = vs.train(x, run="old", latent=2, steps=2, network="linear")
+    >>> other = {**old.config, "prior": "mixture:components=2"}
     >>> data, model = old.data(), old.model()
-    >>> new = vs.build(data.space, latent=2, network="linear", prior="mixture:components=2")
+    >>> new = vs.build(data.space, latent=2, network="linear", prior=other["prior"])
     >>> training = vs.training(new, vs.Objective(), data, steps=1)
-    >>> take_over(training, model, old.config, {**old.config, "prior": "mixture:components=2"}, "old")
-    ['starts from the weights of old', 'the prior starts anew: mixture:components=2 (old: normal)']
+    >>> take_over(training, model, old.config, other, "old")[1]
+    'the prior starts anew: mixture:components=2 (old: normal)'
     """
     weights = model.state_dict()
     differing = _differing(weights, training.model.state_dict())

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
 
+HeldOutSplit = Annotated[
+    str | None,
+    typer.Option(help="test, valid or train.  [default: test; all rows of --data without splits]"),
+]
+
 
 def evaluate(
     run: RunArgument = None,
     methods: Methods = "elbo,iwae",
     k: Draws = 500,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="test, valid or train.  [default: test; all rows of --data without splits]"
-        ),
-    ] = None,
+    split: HeldOutSplit = None,
     limit: Annotated[
         int | None, typer.Option(help="Number of rows to evaluate, drawn at random by --seed.")
     ] = None,

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 from vaestro.cli.console import console
+from vaestro.text import is_input_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say("stopped", 130)
         if _is_usage_error(error):
             return _say(_usage(error, arguments), 2)
-        if isinstance(error, ValueError) and str(error).startswith("expected"):
+        if is_input_error(error):
             return _say(str(error), 2)
         return _say(_failure(error), 1)
 

@@ -97,11 +97,6 @@ def write(
 
 
 def say_unread(rows: Rows) -> None:
-    """Print which rows of streamed data could not be read, and were replaced by others."""
-    from vaestro.data.sets import Streamed
-
-    if isinstance(rows.values, Streamed) and rows.values.unread()[0]:
-        console.say(
-            f"warning: unreadable rows: {rows.values.unread()[1]}; the output has the next row "
-            f"in place of each"
-        )
+    """Print a warning that names the rows of streamed data that could not be read."""
+    if rows.stream is not None and rows.stream.unread()[0]:
+        console.say(f"warning: {rows.stream.unread()[1]}; each was replaced by the next row")

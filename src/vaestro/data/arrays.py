@@ -25,7 +25,6 @@ from vaestro.data.passes import Part, distinct, once, piece
 from vaestro.data.raw import Json, Options
 from vaestro.spaces import (
     LARGEST_COUNT,
-    LAYOUTS,
     SPACES,
     BinarySpace,
     CountSpace,
@@ -225,14 +224,7 @@ def _check_values(seen: _Seen, options: Options, name: str) -> None:
 
 def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
-    layout = layout_of_array(shape)
-    if options.get("series", False):
-        if len(shape) not in (1, 2):
-            raise ValueError(
-                f"expected series as an array (N, T) or (N, T, C); got (N, "
-                f"{', '.join(map(str, shape))}) in {name}"
-            )
-        layout = LAYOUTS["series"]
+    layout = layout_of_array(shape, options, name)
     _check_values(seen, options, name)
     low, high, integral = seen.low, seen.high, seen.integral
     inside = layout.inside(shape)
@@ -242,7 +234,7 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -
         asked = (
             "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
         )
-        if asked == "real" and len(inside) == 3 and low >= 0 and high <= 1 and seen.bytes:
+        if asked == "real" and layout.pixels and low >= 0 and high <= 1 and seen.bytes:
             return base.converted(LevelsSpace, step=1 / 255, levels=256)
     if asked in ("real", "unit"):
         if asked == "unit" and (low <= 0 or high >= 1):
@@ -327,7 +319,7 @@ def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Optio
     if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
         return options, []
     if name != "array":
-        raise ValueError(images.too_large(height, width, name, count))
+        raise ValueError(images.too_large(height, width, name, count, "scale them"))
     made = (
         f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
     )

@@ -145,12 +145,8 @@ class _Real(Fit):
 
     def __init__(self, space: Space, train: Part, standardise: str | None) -> None:
         super().__init__(space, train)
-        self.how = (
-            "none"
-            if not space.standardised
-            else standardise or {1: "feature", 2: "channel"}.get(len(space.shape), "global")
-        )
-        if self.how == "channel" and not space.series:
+        self.how = "none" if not space.standardised else standardise or space.layout.standardise
+        if self.how == "channel" and space.layout.standardise != "channel":
             raise ValueError(f"expected standardise=channel for series alone; got {space}")
         self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0

@@ -32,6 +32,7 @@ from vaestro.data.sets import Data, Rows
 from vaestro.data.splitting import SPLITS, split
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.text import Value
 from vaestro.tokens import Ragged
 
 # -- load ------------------------------------------------------------------------------------------
@@ -43,6 +44,7 @@ def load(
     condition: Sequence[str] = (),
     origin: Origin | None = None,
     progress: Progress | None = None,
+    **options: Value,
 ) -> Data:
     """Read a source into training, validation and test data.
 
@@ -56,6 +58,7 @@ def load(
         condition: attributes, or columns of a table, that are given to the model and not modelled.
         origin: a run whose space the data are read into; by default a space is inferred from them.
         progress: called with (what, done, total) while something takes long.
+        options: of the source, such as volume=True; they override those after the colon.
 
     Raises:
         ValueError: the source cannot be read, is too small to split, holds images with sides above
@@ -67,8 +70,8 @@ def load(
     (90, 5, 5, 'real (3,)')
     """
     if origin is not None:
-        return _load_into(source, origin, condition, progress)
-    found = opened(source, progress)
+        return _load_into(source, origin, condition, progress, options)
+    found = opened(source, progress, options=options)
     if found.name == "mnist":
         found = replace(found, options={"binarise": "dynamic", **found.options})
     parts, notes = split(found)
@@ -108,11 +111,15 @@ def _data(
 
 
 def _load_into(
-    source: Any, origin: Origin, condition: Sequence[str], progress: Progress | None
+    source: Any,
+    origin: Origin,
+    condition: Sequence[str],
+    progress: Progress | None,
+    options: Options,
 ) -> Data:
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
-    found = opened(fitting(source, space), progress, origin.columns, every=True)
+    found = opened(fitting(source, space), progress, origin.columns, every=True, options=options)
     name, container, options = found.name, found.container, found.options
     binarise = found.binarise(space)
     parts, notes = split(found)

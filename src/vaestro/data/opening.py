@@ -15,7 +15,7 @@ from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import OPTIONS, as_source, parse_source, plain, read
+from vaestro.data.readers import OPTIONS, as_source, checked_options, parse_source, plain, read
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 
@@ -55,6 +55,7 @@ def opened(
     columns: Sequence[Column] | None = None,
     *,
     every: bool = False,
+    options: Options | None = None,
 ) -> Opened:
     """Read a source.
 
@@ -63,14 +64,19 @@ def opened(
         progress: called with (what, done, total) while something takes long.
         columns: the only columns that are needed of a table.
         every: read the other columns of the table too.
+        options: further options of the source, which override those in its name.
 
     Raises:
         ValueError: the source cannot be read, or an option does not apply to it.
     """
+    further = checked_options(options or {})
     if (data := _in_python(source)) is not None:
-        return data
-    name, options = parse_source(source)
-    raw = read(name, options, progress, columns, every=every)
+        name, raw = data
+    else:
+        name, parsed = parse_source(source)
+        further = {**parsed, **further}
+        raw = read(name, further, progress, columns, every=every)
+    options = further
     first = next(iter(raw.splits.values()))
     if raw.missing:
         options = {"missing": "nan", **options}
@@ -83,17 +89,16 @@ def opened(
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: Any) -> Opened | None:
-    """Return data in Python as a source without options; None for a name or path."""
-    if (found := texts.as_texts(source)) is not None:
-        return Opened("texts", {}, Raw({"all": found}), container_of(found))
+def _in_python(source: Any) -> tuple[str, Raw] | None:
+    """Return data in Python with a name for messages; None for a name or path."""
+    if (lines := texts.as_texts(source)) is not None:
+        return "texts", Raw({"all": lines})
     if isinstance(source, np.ndarray):
-        array = plain(source, Path("the array"))
-        return Opened("array", {}, Raw({"all": array}), container_of(array))
+        return "array", Raw({"all": plain(source, Path("the array"))})
     if isinstance(source, (str, Path)):
         return None
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
-    return Opened("table", {}, Raw({"all": frame}), container_of(frame))
+    return "table", Raw({"all": frame})
 
 
 def fitting(source: Any, space: Space) -> Any:
@@ -106,9 +111,7 @@ def fitting(source: Any, space: Space) -> Any:
         has_images(name) and space.image and space.levels > 0 and space.has_mean
     ):
         return str(source)
-    size = f"{space.shape[1]}x{space.shape[2]}"
-    options = {"size": size, "channels": "grey" if space.shape[0] == 1 else "colour", **options}
-    return as_source(name, options)
+    return as_source(name, {**space.layout.folder_options(space.shape), **options})
 
 
 def has_images(name: str) -> bool:

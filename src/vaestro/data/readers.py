@@ -25,8 +25,8 @@ from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import COLUMN_ORDER, Column
-from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
+from vaestro.spaces import COLUMN_ORDER, DECLARED, Column
+from vaestro.text import Spec, is_input_error, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -50,7 +50,7 @@ OPTIONS = {
     "strict": "true or false",
     "streaming": "true or false",
     "buffer": "a number of rows",
-    "series": "true or false",
+    **dict.fromkeys(DECLARED, "true or false"),
     "n": "a number of rows",
     "ignore": "columns joined by +",
     "split": "a column",
@@ -63,6 +63,7 @@ OPTIONS = {
 }
 WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
 NAMES = ("array", "ignore", "split", *COLUMN_ORDER, "text")
+TRUTHS = ("strict", "streaming", *DECLARED)
 NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
@@ -79,6 +80,16 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
             f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
         )
     name, options = parse_path(str(source), NAMES)
+    return name, checked_options(options)
+
+
+def checked_options(options: Options) -> dict[str, Any]:
+    """Return options of a source with their usual spelling.
+
+    Raises:
+        ValueError: an option is unknown, or its value is of another type.
+    """
+    options = dict(options)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(
@@ -91,11 +102,11 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
         words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
         if key in WORDS and value not in words:
             raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
-        if key in ("strict", "series", "streaming") and not isinstance(value, bool):
+        if key in TRUTHS and not isinstance(value, bool):
             raise ValueError(f"expected {key} to be true or false; got {value!r}")
         if key in NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError(f"expected {key} to be a whole number of 0 or more; got {value!r}")
-    return name, options
+    return options
 
 
 def as_source(name: str, options: Options) -> str:
@@ -229,7 +240,7 @@ def _array_file(path: Path, options: Options) -> Raw:
         ):
             return Raw({"all": _idx(path)})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ValueError) and str(error).startswith("expected"):
+        if is_input_error(error):
             raise
         if "pickle" in str(error).lower():
             raise ValueError(

@@ -152,10 +152,13 @@ def write_grid(
             f".parquet or .txt)"
         )
     arrays = {label: np.asarray(images) for label, images in rows.items()}
-    sets = {label: pixels(images, space) for label, images in arrays.items()}
+    shown = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
+    sets = {label: pixels(images, space) for label, images in shown.items()}
     if not space.levels:  # what is stretched over its range must be stretched alike
-        every = pixels(np.concatenate([a.astype(np.float64) for a in arrays.values()]), space)
+        every = pixels(np.concatenate(list(shown.values()), dtype=np.float64), space)
         sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
+    if space.layout.part_shown:
+        title = f"{title} ({space.layout.part_shown})"
     count = len(next(iter(sets.values())))
     height, width = next(iter(sets.values())).shape[1:3]
     zoom = max(1, round(56 / max(height, width)))
@@ -188,10 +191,11 @@ def write_grid(
 
 
 def pixels(images: np.ndarray, space: Space) -> np.ndarray:
-    """Turn images in the user's layout into (N, H, W, C) bytes; what has no levels is stretched
-    over the whole range; NaN is black."""
+    """Return pictures (N, H, W, C), in the user's units, as bytes.
+
+    Values without levels are stretched over their whole range. NaN is black.
+    """
     images = np.asarray(images, np.float64)
-    images = images[..., None] if len(space.outside) == 2 else images
     if not space.levels:
         low, high = np.nanmin(images), np.nanmax(images)
     elif space.probabilities and np.nanmax(images) <= 1:

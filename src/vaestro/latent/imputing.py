@@ -41,11 +41,9 @@ def impute(
         sample: fill in a draw from p(missing | observed), with one z resampled by its weight,
             instead of the weighted mean (for categories the most probable value).
         seed: of the draws.
-        dtype: "float" does not round the means; by default they are rounded to values that the
-            data can have.
-        own: the same rows in the user's layout, an array with NaN or a Frame. Observed cells are
-            copied from it bit for bit. By default they are computed from the values inside, which
-            have the precision of float32.
+        dtype: "float" for unrounded means; by default they are rounded to values of the data.
+        own: the same rows in the user's layout, from which observed cells are copied bit for bit.
+            By default they are computed from the values inside, in the precision of float32.
 
     Raises:
         ValueError: k is below 1, or the data are texts, which have no missing cells.
@@ -68,8 +66,8 @@ def impute(
     filled = []
     for i, batch in enumerate(rows.chunks(size, device)):
         assert batch.observed is not None
-        noise = model.noise(k, len(batch), torch_generator(device, seed, "impute", i))
-        draws = model.draw(batch, k, noise=noise)
+        generator = torch_generator(device, seed, "impute", i)
+        draws = model.draw(batch, k, noise=model.noise(k, len(batch), generator))
         if sample:
             x = _drawn(model, batch, draws, torch_generator(device, seed, "impute draw", i))
         else:

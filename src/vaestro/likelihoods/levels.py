@@ -162,7 +162,7 @@ class LogisticMixture(Likelihood):
         if components < 1:
             raise ValueError(f"expected 1 or more components; got {components}")
         self.components, self.limit = components, limit
-        self.channelled = len(space.shape) == 3
+        self.channelled = space.layout.pixels
         self.channels = space.shape[0] if self.channelled else 1
         self.conditioned = channels == "conditioned" and self.channels > 1
         if space.missing and self.conditioned:
@@ -177,13 +177,13 @@ class LogisticMixture(Likelihood):
     ) -> tuple[int, int, int, tuple[int, ...]]:
         """Return the numbers of channels, of pairs of channels and of outputs per pixel, and the
         shape of the pixels."""
-        count = space.shape[0] if len(space.shape) == 3 else 1
+        count = space.shape[0] if space.layout.pixels else 1
         pairs = count * (count - 1) // 2 if channels == "conditioned" else 0
         return (
             count,
             pairs,
             components * (1 + 2 * count + pairs),
-            space.shape[1:] if len(space.shape) == 3 else space.shape,
+            space.shape[1:] if space.layout.pixels else space.shape,
         )
 
     @classmethod

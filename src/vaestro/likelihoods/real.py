@@ -149,8 +149,8 @@ class Gaussian(FittedVariance, _Continuous):
         variance: a number, in the user's units squared, or one of the words below.
             "cell": one learned for each cell, the same for all data.
             "shared": one learned for all cells of a vector, or for all cells of a channel of an
-            image or series, in the user's units.
-            "auto": cell for vectors, shared for images and series.
+            image, volume or series, in the user's units.
+            "auto": cell for vectors, shared for images, volumes and series.
             "optimal-cell", "optimal-shared", "optimal" (auto): shared in the same way, but with the
             closed form of `FittedVariance` (Rybkin et al. 2021).
             "pixel": predicted by the decoder as a log-variance for each cell of each datum.
@@ -230,8 +230,8 @@ class Laplace(_Scaled):
         scale: a number, in the user's units, or one of the words below.
             "cell": one learned for each cell, the same for all data.
             "shared": one learned for all cells of a vector, or for all cells of a channel of an
-            image or series, in the user's units.
-            "auto": cell for vectors, shared for images and series.
+            image, volume or series, in the user's units.
+            "auto": cell for vectors, shared for images, volumes and series.
             "pixel": predicted by the decoder as a log-scale for each cell of each datum.
         limit: a learned log-scale lies in (-limit, limit) around the data's, by `soft_limit`.
         version: 1 repeats runs made before versions were counted: one scale for all cells in

@@ -85,16 +85,9 @@ def sharing(space: Space, how: Sharing) -> Shared:
         return Shared((), np.asarray(math.log(levels_moments(space)[1])), np.zeros((), bool), 1.0)
     if how == "cell":
         return Shared(space.shape, np.log(spread), np.zeros((), bool), PACE)
-    dims = len(space.shape)
-    shape = (
-        ()
-        if dims == 1
-        else (space.shape[1],)
-        if space.series
-        else (space.shape[0], *[1] * (dims - 1))
-    )
-    channel = 1 if space.series else 0
-    others = tuple(i for i in range(dims) if dims == 1 or i != channel)
+    channel, dims = space.layout.channel_axis, len(space.shape)
+    others = tuple(i for i in range(dims) if i != channel)
+    shape = () if channel is None else (space.shape[channel], *[1] * (dims - 1 - channel))
     unit = np.broadcast_to(units_of(space), space.shape)
     size = np.where(constant, 0.0, np.log(spread * unit))
     count = np.maximum((~constant).sum(others, keepdims=True), 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
 from vaestro.data.writers import check_output, writing
-from vaestro.files import read_object
+from vaestro.files import Json, read_object
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 
@@ -73,16 +74,11 @@ def write_report(
     if len(opened) == 1:
         page = render.run_page(opened[0].path, notes[opened[0].path])
     else:
-        found: dict[str, Any] | None = None
-        try:
-            found = compare(opened).record()
-        except ValueError as error:
-            notes[opened[0].path].append(f"the runs are not compared: {error}")
         page = render.runs_page(
-            [r.path for r in opened],
+            [run.path for run in opened],
             names(folders),
-            found,
-            [n for lines in notes.values() for n in lines],
+            _comparison(opened, notes[opened[0].path]),
+            [note for lines in notes.values() for note in lines],
             path.parent,
         )
     with writing(path) as part:
@@ -90,7 +86,21 @@ def write_report(
     return path
 
 
-def _renderer() -> Any:
+def _comparison(runs: Sequence[Run], notes: list[str]) -> dict[str, Json] | None:
+    """Return the comparison of runs; None, with a note, if they cannot be compared."""
+    try:
+        return compare(runs).record()
+    except ValueError as error:
+        notes.append(f"the runs are not compared: {error}")
+        return None
+
+
+def _renderer() -> ModuleType:
+    """Return the module that writes pages.
+
+    Raises:
+        ValueError: the extra vaestro[report] is not installed.
+    """
     try:
         import jinja2  # noqa: F401
         import plotly  # noqa: F401
@@ -142,7 +152,7 @@ def _opened(run: Run) -> Session:
     return Session(run)
 
 
-def _of_these_weights(run: Run, found: dict[str, Any] | None) -> bool:
+def _of_these_weights(run: Run, found: dict[str, Json] | None) -> bool:
     return found is not None and found.get("weights_sha256") in (None, run.weights_sha256())
 
 

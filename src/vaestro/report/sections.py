@@ -140,7 +140,8 @@ def images(folder: Folder) -> Values | None:
     small = max(height, width) <= pictures.PIXELATED
     names = ("data", "reconstructions", "samples", "hardest", "hardest_reconstructions")
     size = {"hard": small, "tile": 44 if small else 84, "ratio": f"{width}/{height}"}
-    return {name: pictures.uris(arrays.get(name)) for name in names} | {"size": size}
+    part = str((folder.showcase or {}).get("part_shown", ""))
+    return {name: pictures.uris(arrays.get(name)) for name in names} | {"size": size, "part": part}
 
 
 def rows(folder: Folder) -> Values | None:

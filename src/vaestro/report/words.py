@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaestro.report.reading import Folder
+from vaestro.spaces.layouts import LAYOUTS
 
 SIGNS = {"lower": "≥", "upper": "≤", "exact": "="}
 SIDES = {"lower": "a lower bound on the true value", "upper": "an upper bound", "exact": "exact"}
@@ -113,14 +114,15 @@ class Result:
 def data_words(evaluation: Mapping[str, Any], n: int) -> str:
     """Return the evaluated data in words: 100 of 10,000 test images, drawn at random."""
     space = str(evaluation.get("space", ""))
-    # binary (28, 28), levels of 256 (32, 32, 3), real (6,)
-    shape = re.search(r"\(([\d, ]+)\)$", space)
-    named = [("texts", space.startswith("texts")), ("series", " series (" in space)]
-    named += [
-        ("images", shape is not None and len(re.findall(r"\d+", shape[1])) > 1),
-        ("data", True),
-    ]
-    what = next(name for name, holds in named if holds)
+    # binary (28, 28), levels of 256 (32, 32, 3), real (6,), real series (24, 2)
+    shape = re.search(r"(\w+) \(([\d, ]+)\)$", space)
+    layout = None if shape is None else LAYOUTS.get(shape[1])
+    if space.startswith("texts"):
+        what = "texts"
+    elif layout is not None:
+        what = layout.noun
+    else:
+        what = "images" if shape is not None and len(re.findall(r"\d+", shape[2])) > 1 else "data"
     total, split = evaluation.get("n"), evaluation.get("split", "")
     # absent in versions that used the first rows instead of random ones
     every = evaluation.get("total")

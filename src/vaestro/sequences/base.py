@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaestro.densities import scored
 from vaestro.densities.tokens import State
-from vaestro.networks import beside
+from vaestro.networks import with_conditions
 
 
 def check_options(width: int, layers: int, dropout: float, embedding: int) -> None:
@@ -71,7 +71,7 @@ class SequenceEncoder(nn.Module, ABC):
         else:
             x = x.long()
             found = self.read(self.embedding(x), scored(x))
-        return self.last(beside(found, given, self.given)).reshape(len(x), *self.outputs)
+        return self.last(with_conditions(found, given, self.given)).reshape(len(x), *self.outputs)
 
 
 class SequenceDecoder(nn.Module, ABC):
@@ -109,7 +109,7 @@ class SequenceDecoder(nn.Module, ABC):
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """Make all positions at once, none of which is told of the others: (N, *outputs)."""
-        source = beside(z, given, self.given)
+        source = with_conditions(z, given, self.given)
         nothing = torch.full((len(z), self.length), self.codes, device=z.device)
         out = self.last(self.states(source, nothing)).unflatten(-1, (-1, self.outputs[-1]))
         return out.movedim(1, -2).reshape(len(z), *self.outputs)

@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.networks import beside, check_given
+from vaestro.networks import check_given, with_conditions
 from vaestro.sequences.base import check_options, reads_sequence
 
 
@@ -115,11 +115,11 @@ class Convolutional1d(nn.Module):
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         check_given(given, self.given)
         given = None if given is None else given.to(x.dtype)
-        x = self.first(x.transpose(1, 2) if self.encodes else beside(x, given, self.given))
+        x = self.first(x.transpose(1, 2) if self.encodes else with_conditions(x, given, self.given))
         for layer in self.layers:
             x = layer(x, given) if isinstance(layer, _Block1d) else layer(x)
         if self.encodes:
-            return self.last(beside(F.silu(x).flatten(1), given, self.given)).reshape(
+            return self.last(with_conditions(F.silu(x).flatten(1), given, self.given)).reshape(
                 len(x), *self.outputs
             )
         out = self.last(F.silu(x)).unflatten(1, (-1, self.outputs[-1]))  # (N, P, C, T)

@@ -25,7 +25,7 @@ from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
 from vaestro.spaces.grids import FINEST, LARGEST_COUNT, rounded, widths
 from vaestro.spaces.kinds import COLUMN_ORDER, Kind
-from vaestro.spaces.layouts import LAYOUTS, Layout, layout_of_array, stored_layout
+from vaestro.spaces.layouts import DECLARED, LAYOUTS, Layout, layout_of_array, stored_layout
 from vaestro.spaces.ordinal import OrdinalColumn
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
@@ -78,6 +78,7 @@ def restored_space(scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
 __all__ = [
     "COLUMNS",
     "COLUMN_ORDER",
+    "DECLARED",
     "FINEST",
     "LARGEST_COUNT",
     "LAYOUTS",

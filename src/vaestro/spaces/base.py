@@ -112,7 +112,7 @@ class Space(ABC):
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 
     def __str__(self) -> str:
-        arranged = f"{self.layout.name} " if self.series else ""
+        arranged = f"{self.layout.name} " if self.layout.declared else ""
         return f"{self._title()} {arranged}{self.outside}"
 
     def _title(self) -> str:
@@ -145,11 +145,6 @@ class Space(ABC):
     def cells(self) -> int:
         """Return the number of cells of one datum."""
         return math.prod(self.shape)
-
-    @property
-    def series(self) -> bool:
-        """Return whether a datum is numbers over time, (T, C)."""
-        return self.layout.name == "series"
 
     @property
     def image(self) -> bool:
@@ -279,7 +274,7 @@ class Space(ABC):
 
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return an array in the user's layout, (N, *outside), as (N, *shape)."""
-        return self.layout.inward(values, self.shape)
+        return self.layout.inward(values, self.shape, self.outside)
 
     def outward_mask(self, observed: np.ndarray) -> np.ndarray:
         """Return a mask (N, *shape) in the user's layout, (N, *outside)."""

@@ -111,7 +111,7 @@ class LevelsSpace(_CodedSpace):
     def default_likelihood(self) -> str:
         if self.levels < MANY_LEVELS:
             return "categorical"
-        channels = self.shape[0] if self.layout.name == "image" else 1
+        channels = self.shape[0] if self.layout.pixels else 1
         return "logistic-mixture" + (
             ":channels=independent" if self.missing and channels > 1 else ""
         )

@@ -2,13 +2,14 @@
 
 A layout decides where channels are, on which axis the mask of observed cells is concatenated, which
 network is the default, and what a datum is shown as. To add a layout, write one class and one row
-of `LAYOUTS`.
+of `LAYOUTS`. A class with `declared` has an option of a source of its name, such as series=true.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, final
 
 import numpy as np
@@ -19,32 +20,59 @@ Shape = tuple[int, ...]
 class Layout(ABC):
     """Describe how the cells of a datum are arranged.
 
-    `name` is stored in config.json. `noun` names several data in messages. `mask_axis` is the axis
-    of (B, *X) on which an encoder's mask is concatenated. `channel_axis` is the axis of X with the
-    channels; None if there are none.
+    `name` is stored in config.json. `noun` names several data in messages.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str] = "data"
+    # axis of (B, *X) on which an encoder's mask is concatenated
     mask_axis: ClassVar[int] = 1
+    # axis of X with the channels; None if there are none
     channel_axis: ClassVar[int | None] = None
+    # whether the channels of one place, such as the colours of a pixel, can depend on each other
+    pixels: ClassVar[bool] = False
+    # how real values are standardised by default: feature, channel or global
+    standardise: ClassVar[str] = "global"
+    # If an option of the same name declares the layout of an array: its shapes, in words, and the
+    # numbers of axes of one datum.
+    declared: ClassVar[str] = ""
+    ranks: ClassVar[tuple[int, ...]] = ()
+    # what a picture shows of a datum, if that is a part; see `pictures`
+    part_shown: ClassVar[str] = ""
 
     @abstractmethod
     def inside(self, outside: Shape) -> Shape:
         """Return the shape inside, *X, of a datum of the user's shape."""
 
     def network(self, shape: Shape, least: int) -> str:
-        """Name the default networks for data of a shape inside; images have convolutions from a
-        side of `least`."""
+        """Return the default network for data of a shape inside; images have convolutions if their
+        sides are at least `least`."""
         return "residual"
 
     def picture(self, shape: Shape) -> bool:
         """Return whether a datum of this shape inside can be shown as one picture."""
         return False
 
-    def inward(self, values: np.ndarray, shape: Shape) -> np.ndarray:
-        """Return an array (N, *outside) as (N, *shape)."""
-        return values.reshape(len(values), *shape)
+    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+        """Return data (N, *outside) as pictures (N, H, W, C).
+
+        Raises:
+            ValueError: data of this layout cannot be shown as pictures.
+        """
+        raise ValueError(f"expected images; got {self.noun} of shape {outside}")
+
+    def folder_options(self, shape: Shape) -> dict[str, str]:
+        """Return the options with which a folder of images is read as data of a shape inside; none
+        if it cannot be."""
+        return {}
+
+    def channels_last(self, outside: Shape) -> bool:
+        """Return whether the user's arrays have the channels on the last axis and not the first."""
+        return False
+
+    def inward(self, values: np.ndarray, shape: Shape, outside: Shape) -> np.ndarray:
+        """Return an array (..., *outside) as (..., *shape)."""
+        return values.reshape(*values.shape[: values.ndim - len(outside)], *shape)
 
     def outward(self, x: np.ndarray, shape: Shape, outside: Shape) -> np.ndarray:
         """Return an array (..., *shape) as (..., *outside)."""
@@ -60,13 +88,45 @@ class Vector(Layout):
     """
 
     name = "vector"
+    standardise = "feature"
 
     def inside(self, outside: Shape) -> Shape:
         return outside or (1,)
 
 
+class _Pixels(Layout):
+    """Cells on a grid of `axes` dimensions: (*sides) or (*sides, C) outside, (C, *sides) inside."""
+
+    axes: ClassVar[int]
+    channel_axis = 0
+    pixels = True
+
+    def inside(self, outside: Shape) -> Shape:
+        channels = outside[self.axes] if self.channels_last(outside) else 1
+        return (channels, *outside[: self.axes])
+
+    def picture(self, shape: Shape) -> bool:
+        return shape[0] in (1, 3, 4)
+
+    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+        return values if self.channels_last(outside) else values[..., None]
+
+    def channels_last(self, outside: Shape) -> bool:
+        return len(outside) > self.axes
+
+    def inward(self, values: np.ndarray, shape: Shape, outside: Shape) -> np.ndarray:
+        if self.channels_last(outside):
+            values = np.moveaxis(values, -1, -1 - self.axes)
+        return values.reshape(*values.shape[: values.ndim - len(outside)], *shape)
+
+    def outward(self, x: np.ndarray, shape: Shape, outside: Shape) -> np.ndarray:
+        x = x.reshape(*x.shape[: x.ndim - len(shape)], *shape)
+        x = np.moveaxis(x, -1 - self.axes, -1) if self.channels_last(outside) else x
+        return x.reshape(*x.shape[: x.ndim - len(shape)], *outside)
+
+
 @final
-class Image(Layout):
+class Image(_Pixels):
     """Images: (H, W) or (H, W, C) outside, (C, H, W) inside.
 
     >>> Image().inside((28, 28)), Image().inside((32, 30, 3))
@@ -75,25 +135,37 @@ class Image(Layout):
 
     name = "image"
     noun = "images"
-    channel_axis = 0
-
-    def inside(self, outside: Shape) -> Shape:
-        return (1, *outside) if len(outside) == 2 else (outside[2], *outside[:2])
+    axes = 2
 
     def network(self, shape: Shape, least: int) -> str:
         return "conv" if min(shape[1:]) >= least else "residual"
 
-    def picture(self, shape: Shape) -> bool:
-        return shape[0] in (1, 3, 4)
+    def folder_options(self, shape: Shape) -> dict[str, str]:
+        channels, height, width = shape
+        return {"size": f"{height}x{width}", "channels": "grey" if channels == 1 else "colour"}
 
-    def inward(self, values: np.ndarray, shape: Shape) -> np.ndarray:
-        values = np.moveaxis(values, -1, 1) if values.ndim == 4 else values
-        return values.reshape(len(values), *shape)
 
-    def outward(self, x: np.ndarray, shape: Shape, outside: Shape) -> np.ndarray:
-        x = x.reshape(*x.shape[: x.ndim - 3], *shape)
-        x = np.moveaxis(x, -3, -1) if len(outside) == 3 else x
-        return x.reshape(*x.shape[:-3], *outside)
+@final
+class Volume(_Pixels):
+    """Volumes, such as scans: (D, H, W) or (D, H, W, C) outside, (C, D, H, W) inside.
+
+    A picture shows the middle slice along the depth axis.
+
+    >>> Volume().inside((16, 32, 32))
+    (1, 16, 32, 32)
+    """
+
+    name = "volume"
+    noun = "volumes"
+    axes = 3
+    declared, ranks = "(N, D, H, W) or (N, D, H, W, C)", (3, 4)
+    part_shown = "the middle slice along the depth axis"
+
+    def network(self, shape: Shape, least: int) -> str:
+        return "conv3d"
+
+    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+        return super().pictures(values[:, outside[0] // 2], outside)
 
 
 @final
@@ -108,6 +180,8 @@ class Series(Layout):
     noun = "series"
     mask_axis = -1
     channel_axis = 1
+    standardise = "channel"
+    declared, ranks = "(N, T) or (N, T, C)", (1, 2)
 
     def inside(self, outside: Shape) -> Shape:
         return outside[0], math.prod(outside[1:])
@@ -164,17 +238,43 @@ class Columns(Layout):
 
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (Vector(), Image(), Series(), Cells(), Text(), Columns())
+    layout.name: layout
+    for layout in (Vector(), Image(), Volume(), Series(), Cells(), Text(), Columns())
 }
 
 
-def layout_of_array(outside: Shape) -> Layout:
-    """Return the layout of an array whose options say none: an image for (H, W) and (H, W, C).
+DECLARED = tuple(layout.name for layout in LAYOUTS.values() if layout.declared)
 
-    >>> layout_of_array((28, 28)).name
+
+def layout_of_array(outside: Shape, options: Mapping[str, object], name: str) -> Layout:
+    """Return the layout of an array: the one that an option declares, such as series=true; by
+    default an image for (H, W) and (H, W, C).
+
+    Args:
+        outside: shape of one datum in the user's array.
+        options: of the source.
+        name: of the source, for messages.
+
+    Raises:
+        ValueError: data of the declared layout have another number of axes, or several layouts are
+            declared.
+
+    >>> layout_of_array((28, 28), {}, "x.npy").name
     'image'
     """
-    return LAYOUTS[{0: "vector", 1: "vector", 2: "image", 3: "image"}.get(len(outside), "cells")]
+    asked = [LAYOUTS[option] for option in DECLARED if options.get(option, False)]
+    if not asked:
+        usual = {0: "vector", 1: "vector", 2: "image", 3: "image"}
+        return LAYOUTS[usual.get(len(outside), "cells")]
+    if len(asked) > 1:
+        got = " and ".join(f"{layout.name}=true" for layout in asked)
+        raise ValueError(f"expected one of these options; got {got} for {name}")
+    if len(outside) not in asked[0].ranks:
+        shape = ", ".join(map(str, ("N", *outside)))
+        raise ValueError(
+            f"expected {asked[0].noun} as an array {asked[0].declared}; got ({shape}) in {name}"
+        )
+    return asked[0]
 
 
 def stored_layout(shape: Shape) -> Layout:

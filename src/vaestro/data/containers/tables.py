@@ -17,9 +17,9 @@ from vaestro.data.raw import Options
 from vaestro.data.readers import IMAGE, TEXT
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
-from vaestro.spaces import Space
+from vaestro.spaces import DECLARED, Space
 
-OF_ARRAYS = ("kind", "binarise", "standardise", "levels", "array", "missing", "series")
+OF_ARRAYS = ("kind", "binarise", "standardise", "levels", "array", "missing", *DECLARED)
 
 
 @final
