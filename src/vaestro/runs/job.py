@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
@@ -38,11 +38,9 @@ from vaestro.runs.folder import (
 )
 from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
+from vaestro.runs.sources import Source
 from vaestro.text import alternatives
 from vaestro.transfer import stored_origin, take_over
-
-if TYPE_CHECKING:
-    from vaestro.runs.sources import Source
 
 CHECKPOINT_SECONDS = 20.0
 # of a signal, as `signal.signal` returns it
