@@ -78,12 +78,10 @@ LACKING = (
     "prior_fitting",
     "priors",
     "randomness",
-    "report",
     "runs",
     "schedules",
     "selection",
     "spaces",
-    "transfer",
 )
 
 NAMES = [

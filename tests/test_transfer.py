@@ -494,9 +494,7 @@ def test_the_options_of_the_model_are_taken_over_and_others_are_refused(
     notes = Job.new(
         source, init=old, network="mlp:width=8,activation=tanh", steps=4, dry=True
     ).notes
-    assert any(
-        "network is mlp:width=8,activation=tanh, where old has mlp:width=8" in n for n in notes
-    )
+    assert any("network is mlp:width=8,activation=tanh (old: mlp:width=8)" in n for n in notes)
 
 
 @pytest.mark.parametrize("frozen", ["posterior", "likelihood", "prior"])

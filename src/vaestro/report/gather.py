@@ -126,7 +126,7 @@ def gather(run: Run, say: Say = lambda line: None, session: Session | None = Non
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> gather(vs.train(x, run="example", latent=2, steps=2))
+    >>> gather(vs.train(x, run="second", latent=2, steps=2))
     []
     """
     if not (run.path / "model.safetensors").exists():

@@ -194,7 +194,7 @@ def gradients(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2, network="linear")
+    >>> run = vs.train(x, run="second", latent=2, steps=2, network="linear")
     >>> *_, (share, noises) = gradients(vs.open(run), k=[1], estimators=["pathwise"], repeats=20)
     >>> share
     1.0

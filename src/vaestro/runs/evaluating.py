@@ -82,7 +82,7 @@ def held_out(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="second", latent=2, steps=2)
     >>> held_out(vs.open(run), x[:7], None, None).source
     'real (3,)'
     """
@@ -117,7 +117,7 @@ def evaluating(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> session = vs.open(vs.train(x, run="example", latent=2, steps=2))
+    >>> session = vs.open(vs.train(x, run="third", latent=2, steps=2))
     >>> steps = evaluating(
     ...     session, session.held_out(), methods="elbo", k=2, limit=None, seed=0
     ... )

@@ -71,8 +71,8 @@ class Session:
 
     >>> import vaestro as vs
     >>> table = {"size": [0.5, 1.5, 2.5] * 20, "age": [3, 1, 4] * 20}
-    >>> session = Session(vs.train(table, run="example", latent=2, steps=2))
-    >>> len(session.reconstruct({"size": [1.1], "age": [2]}))
+    >>> session = Session(vs.train(table, run="second", latent=2, steps=2))
+    >>> len(session.reconstruct({"size": [1.1], "age": [3]}))
     1
     """
 
