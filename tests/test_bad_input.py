@@ -903,7 +903,7 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
         and f"{stopped[-1].name} is damaged" in out
         and "continuing from the one before it" in out
     )
-    assert "going on from step 3 of 4" in out
+    assert "continuing from step 3 of 4" in out
     assert (
         lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
     )

@@ -1,4 +1,4 @@
-"""Train: iterate over a run's steps while its folder is written."""
+"""Train a run, and write its folder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,12 @@ def train(
     Raises:
         ValueError: the options are invalid; nothing was written.
         Diverged: training failed; the weights before the failure are kept.
-        KeyboardInterrupt: after the state has been saved.
+        KeyboardInterrupt: after the state was saved.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> train(x, run="example", latent=2, steps=2)
+    Run('example')
     """
     return _run_through(
         Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
@@ -81,7 +86,7 @@ def train(
 
 @documented(lambda row: row.resumable)
 def resume(run: str | Path, **options: Json) -> Run:
-    """Continue a stopped run and return it. The result is the same as without the stop.
+    """Continue a stopped run and return it. The result is the same as that of an uninterrupted run.
 
     Args:
         run: the run's folder.
@@ -89,6 +94,12 @@ def resume(run: str | Path, **options: Json) -> Run:
 
     Raises:
         ValueError: it is not a run's folder, or the options are invalid.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = train(x, run="second", latent=2, steps=2)
+    >>> resume(run.path, steps=3).metrics()[-1]["step"]
+    3
     """
     return _run_through(Job.resumed(run, **options))
 
@@ -102,10 +113,18 @@ def _run_through(job: Job) -> Run:
 
 @final
 class Job(Iterator[Step]):
-    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
+    """Iterate over the steps of a run, and write its folder.
 
-    `with job:` holds Ctrl-C back until the state is saved; the next step then raises
-    KeyboardInterrupt.
+    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is held back until the state
+    is saved; the next step then raises KeyboardInterrupt.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> with Job.new(x, run="third", latent=2, steps=2) as job:
+    ...     for step in job:
+    ...         pass
+    >>> job.run.finished
+    True
     """
 
     def __init__(
@@ -123,9 +142,9 @@ class Job(Iterator[Step]):
         self._interrupted = False
         self._handlers: dict[int, Handler] = {}
         self._saved_step = -1
-        self._new = False  # whether its folder was made by it
+        self._new = False  # whether it created its folder
 
-    # -- making one --------------------------------------------------------------------------------
+    # -- creating a job --------------------------------------------------------------------------------
 
     @classmethod
     def new(
@@ -140,7 +159,7 @@ class Job(Iterator[Step]):
         progress: Progress | None = None,
         **options: Json,
     ) -> Job:
-        """Prepare a run, and make its folder unless `dry`. The arguments are those of `train`.
+        """Prepare a run, and create its folder unless `dry`. For the other arguments, see `train`.
 
         Raises:
             ValueError: the options are invalid; nothing was written.
@@ -152,8 +171,8 @@ class Job(Iterator[Step]):
         asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
         asked = normalised(asked)
-        held = source is not None and not isinstance(source, (str, Path))
-        if source is not None and not held:
+        in_python = source is not None and not isinstance(source, (str, Path))
+        if source is not None and not in_python:
             asked["source"] = str(source)
         model = own = origin = None
         if asked.get("init"):
@@ -163,7 +182,7 @@ class Job(Iterator[Step]):
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = defaults() | asked
         data = load(
-            source if held else asked["source"],
+            source if in_python else asked["source"],
             condition=asked["condition"] or (),
             origin=origin,
             progress=progress,
@@ -177,13 +196,13 @@ class Job(Iterator[Step]):
             notes += take_over(training, model, own, resolved, asked["init"])
         job = cls(training, data, resolved, path, tuple(notes))
         if not dry and job.writes:
-            job._make_folder(source if held else None)
+            job._make_folder(source if in_python else None)
             if model is not None:
-                job.checkpoint()  # the run can then be resumed without the one that it started from
+                job.checkpoint()  # the run can then be resumed without the old run
         return job
 
     def _make_folder(self, source: Source | None) -> None:
-        """Write the files of a new run; `source` is given if its data are not files."""
+        """Write the files of a new run; `source` is given if its data are not in files."""
         path = self.path
         clear(path)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -203,8 +222,8 @@ class Job(Iterator[Step]):
 
     @classmethod
     def resumed(cls, run: str | Path, **options: Json) -> Job:
-        """Prepare to continue a run from its last readable checkpoint, or from its beginning if it
-        has none yet.
+        """Prepare to continue a run from its last readable checkpoint, or from the start if it has
+        none yet.
 
         Raises:
             ValueError: it is not a run's folder, or an option was given that cannot change.
@@ -236,7 +255,7 @@ class Job(Iterator[Step]):
             if "epochs" in options or "steps" in options:
                 training.stopped_early = False  # more steps were asked for than patience allowed
             size = numbers["metrics_bytes"]
-            job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
+            job.notes = (*notes, f"continuing from step {training.index:,} of {training.steps:,}")
         else:
             if asked["init"]:
                 notes += take_over(
@@ -258,7 +277,7 @@ class Job(Iterator[Step]):
         return Run(self.path)
 
     def lint(self) -> list[Finding]:
-        """Say what options and data show before the first step."""
+        """Return the findings on options and data before the first step."""
         training = self.training
         parameters, units = (
             sum(p.numel() for p in training.model.parameters()),
@@ -277,7 +296,7 @@ class Job(Iterator[Step]):
         )
 
     def watcher(self) -> Watcher:
-        """Return what says at each validation what the curves show."""
+        """Return what reports findings on the curves at each validation."""
         return Watcher(
             self.training.steps,
             self._remedies(),
@@ -293,8 +312,8 @@ class Job(Iterator[Step]):
         )
 
     def __enter__(self) -> Job:
-        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes
-        through."""
+        """Hold Ctrl-C and SIGTERM back until the current step is complete and saved. A second
+        signal takes effect at once."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
                 s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)
@@ -366,7 +385,7 @@ class Job(Iterator[Step]):
         self._saved_at, self._saved_step = time.monotonic(), self.training.index
 
     def discard(self) -> None:
-        """Remove what the run has written, and its folder if nothing else is in it."""
+        """Remove the files of the run, and its folder if it is empty then."""
         if self.writes:
             clear(self.path)
             with suppress(OSError):

@@ -1,10 +1,11 @@
-"""Build what a run needs from its options: the model, the objective, and the training."""
+"""From the options of a run to its model, objective and training."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,14 +27,20 @@ from vaestro.text import Spec, as_number, parse
 
 
 def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
-    """Return the training of a run, and every option, resolved.
+    """Return the training of a run, and its resolved options.
 
     Args:
-        data: what to train on.
+        data: the data to train on.
         asked: every option by name; None if it depends on the data.
 
     Raises:
         ValueError: the options do not fit each other or the data.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> _, resolved = prepare(data, defaults() | {"steps": 2})
+    >>> resolved["likelihood"], resolved["prior"]
+    ('gaussian', 'normal')
     """
     seed = asked["seed"]
     if seed < 0:
@@ -68,12 +75,18 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
 
 
 def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> LatentModel:
-    """Return a run's model as it was before the first step.
+    """Return a run's model before the first step.
 
     Args:
         model: the run's model.
         data: the run's data.
-        config: the run's options, resolved.
+        config: the run's resolved options.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> untrained(run.model(), run.data(), run.config).units
+    (2,)
     """
     device = next(model.parameters()).device
     first = _initialised(model.space, model.given, config).to(device)
@@ -91,11 +104,19 @@ def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) 
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str) -> tuple[LatentModel, Config]:
-    """Return the model of a run to start from, with its options.
+def starting_model(run: str | Path) -> tuple[LatentModel, Config]:
+    """Return the model of a run to start from, and the options of the model.
+
+    Args:
+        run: the folder.
 
     Raises:
-        ValueError: it is not a run, or has no weights yet.
+        ValueError: it is not a run's folder, or has no weights yet.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> starting_model(vs.train(x, run="second", latent=2, steps=2).path)[1]["latent"]
+    2
     """
     opened = Run(run)
     model = opened.model()
@@ -104,8 +125,16 @@ def starting_model(run: str) -> tuple[LatentModel, Config]:
 
 
 def trial(data: Data) -> Trial | None:
-    """Return a function that prepares a run on the same data with other options and returns the
-    number of its weights; None if a second run cannot be prepared."""
+    """Return a function from options to the number of weights of a run on the same data.
+
+    It prepares that run, and raises ValueError if the options are invalid. None is returned if a
+    second run cannot be prepared: for streams, and with several processes.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> trial(data)({"latent": 2, "network": "linear", "steps": 2})
+    28
+    """
     if data.train.stream is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
 
@@ -119,8 +148,14 @@ def trial(data: Data) -> Trial | None:
 def make_objective(asked: Mapping[str, Json]) -> Objective:
     """Return the objective that options name.
 
+    Args:
+        asked: every option by name.
+
     Raises:
         ValueError: the weight of the KL is negative or infinite, or a part is unknown.
+
+    >>> make_objective(defaults() | {"objective": "iwae:k=8"}).k
+    8
     """
     number = as_number(asked["beta"])
     beta = asked["beta"] if number is None else number

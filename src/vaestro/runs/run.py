@@ -1,4 +1,4 @@
-"""Open a run's folder and read what is in it."""
+"""A run's folder, and its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from vaestro.files import Json, read_config, read_lines, read_object
 
@@ -25,14 +25,25 @@ if TYPE_CHECKING:
     from vaestro.runs.sources import Conditions, Source
 
 
+@final
 class Run:
-    """Open a run's folder.
+    """Read the files of a run's folder.
+
+    The methods that use the model (`encode`, `sample`, ...) are those of `session`, which is opened
+    when the first one is called.
 
     Args:
         path: the folder.
 
     Raises:
         ValueError: it is not a run's folder.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> path = vs.train(x, run="example", latent=2, steps=2).path
+    >>> run = Run(path)
+    >>> run.finished, run.config["latent"], run.model().units
+    (True, 2, (2,))
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -45,10 +56,10 @@ class Run:
 
     @classmethod
     def newest(cls, folder: str | Path = "runs") -> Run:
-        """Open the newest run under a folder.
+        """Return the newest run under a folder.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no run.
         """
         configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not configs:
@@ -57,10 +68,10 @@ class Run:
 
     @classmethod
     def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
-        """Open one run or more.
+        """Return one run or several.
 
         Raises:
-            ValueError: there is none, a folder is no run's, or one stands twice.
+            ValueError: there is no run, a folder is not a run's, or a run is named twice.
         """
         named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
         opened = [r if isinstance(r, Run) else cls(r) for r in named]
@@ -77,16 +88,16 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """Return every option of the run, as config.yaml has them."""
+        """Return every option of the run, from config.yaml."""
         return read_config(self.path / "config.yaml")
 
     def metrics(self) -> list[dict[str, Json]]:
-        """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
+        """Return the lines of metrics.jsonl; an incomplete last line is left out."""
         return read_lines(self.path / "metrics.jsonl")
 
     @property
     def finished(self) -> bool:
-        """Tell whether the run went to its end."""
+        """Return whether the training is complete."""
         from vaestro.runs.checkpoints import newest_numbers
 
         last = self.metrics()[-1:]
@@ -110,11 +121,11 @@ class Run:
     @property
     def kept(self) -> dict[str, Json] | None:
         """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
-        None in runs of older versions."""
+        None for runs of older versions."""
         return read_object(self.path / "kept.json")
 
     def weights_sha256(self) -> str:
-        """Hash the file of the weights in use."""
+        """Return the hash of the file of the weights in use."""
         with (self.path / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -163,35 +174,35 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """Return why training ended where it did not end by itself, or None."""
+        """Return why training failed, or None."""
         reason = (read_object(self.path / "failure.json") or {}).get("reason")
         return None if reason is None else str(reason)
 
     def changed(self, data: Data, split: str) -> list[str]:
-        """Say whether the training data, or those of a split, are others than when the run was
-        made, with both hashes."""
+        """Return a sentence for each of the training split and another one whose data have changed
+        since the run was made, with both hashes."""
         try:
             then = json.loads((self.path / "data.json").read_text())
         except (OSError, ValueError):
             return []
-        found: list[str] = []
+        changes: list[str] = []
         for name in dict.fromkeys(("train", split)):
             now = getattr(data, name).fingerprint()
             if name in then and then[name] != now:
                 before, after = (
                     f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
                 )
-                # Values are hashed with their standardisation, which the training data give.
+                # Values are hashed with their standardisation, which depends on the training data.
                 or_units = (
-                    ", or stand in other units"
-                    if found and data.space.measure != "counting"
+                    ", or have another standardisation"
+                    if changes and data.space.measure != "counting"
                     else ""
                 )
-                found.append(
+                changes.append(
                     f"the {name} data are not those of the training{or_units}: {before} then, "
                     f"{after} now"
                 )
-        return found
+        return changes
 
     def save_evaluation(
         self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
