@@ -115,8 +115,8 @@ def _run_through(job: Job) -> Run:
 class Job(Iterator[Step]):
     """Iterate over the steps of a run, and write its folder.
 
-    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is held back until the state
-    is saved; the next step then raises KeyboardInterrupt.
+    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is held back until the
+    state is saved; the next step then raises KeyboardInterrupt.
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -144,7 +144,7 @@ class Job(Iterator[Step]):
         self._saved_step = -1
         self._new = False  # whether it created its folder
 
-    # -- creating a job --------------------------------------------------------------------------------
+    # -- creating a job ----------------------------------------------------------------------------
 
     @classmethod
     def new(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def write_evaluation(
     run: Run, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
 ) -> None:
-    """Write evaluation.json and evaluation.npz. The files of an earlier evaluation are renamed, with
-    its split and k in their names.
+    """Write evaluation.json and evaluation.npz. The files of an earlier evaluation are renamed:
+    their names then contain its split and k.
 
     Args:
         run: the run.
