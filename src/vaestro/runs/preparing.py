@@ -85,7 +85,7 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> Lat
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     >>> run = vs.train(x, run="example", latent=2, steps=2)
-    >>> untrained(run.model(), run.data(), run.config).units
+    >>> untrained(run.model(), run.data(), defaults() | run.config).units
     (2,)
     """
     device = next(model.parameters()).device

@@ -31,7 +31,7 @@ def describe(rows: Rows, n: int) -> str:
     >>> import numpy as np, vaestro as vs
     >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
     >>> describe(rows, 90), describe(rows, 10)
-    ('90 train vectors', '10 of 90 train vectors, drawn at random')
+    ('90 train data', '10 of 90 train data, drawn at random')
     """
     what = rows.space.layout.noun
     return (
