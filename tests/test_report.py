@@ -23,6 +23,7 @@ from vaestro.report.gather import gather, write_report
 from vaestro.report.reading import read_folder
 from vaestro.report.words import verdict_of
 from vaestro.runs import Run
+from vaestro.runs.session import Session
 
 CHROMIUM = next(
     (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))),
@@ -557,7 +558,7 @@ def test_what_is_of_earlier_weights_is_made_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(Run, "diagnose", lambda self, **_: calls.append(self.path))
+    monkeypatch.setattr(Session, "diagnose", lambda self: calls.append(self.run.path))
     for name in ("evaluation", "diagnosis", "showcase"):
         file = run.path / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"weights_sha256": "0" * 64}))
@@ -600,7 +601,7 @@ def test_a_run_without_metrics(run: Run) -> None:
 
 
 def test_a_run_of_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "diagnose", lambda self, **_: None)
+    monkeypatch.setattr(Session, "diagnose", lambda self: None)
     said = said_after(train("binary", tmp_path, steps=1))
     assert "1 steps" in said or "1 step" in said
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/."),
+    typer.Argument(metavar="RUN", help="A run's folder; by default the newest under runs/."),
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")]
 RunFolders = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RUN ...]",
+        metavar="RUN",
         help="Folders of runs; by default the newest under runs/. Several are compared.",
     ),
 ]
@@ -50,7 +50,7 @@ ConditionOfAll = Annotated[
     typer.Option(
         "--condition",
         metavar="NAME=VALUE",
-        help="A condition for all rows, instead of the values in SOURCE; may be repeated.",
+        help="A condition for all rows, instead of their own values; may be repeated.",
     ),
 ]
 Some = Annotated[
@@ -75,8 +75,8 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         help="own: means in the dtype of the data, rounded for integer dtypes. float: unrounded "
-        "means. A .png always shows means.  [default: own; of binary arrays "
-        "probabilities]",
+        "means. Means of images in a .png are never rounded.  [default: own; probabilities for "
+        "binary arrays]",
     ),
 ]
 TopP = Annotated[

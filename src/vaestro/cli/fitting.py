@@ -31,10 +31,10 @@ def fit_prior(
     seed: Annotated[int | None, typer.Option(help="Random seed.  [default: 0]")] = None,
     force: Force = False,
 ) -> None:
-    """Fit a prior to the codes of a trained run, with encoder and decoder frozen. Write a new run,
-    with samples from the old prior and from the new one.
+    """Fit a prior to the codes of a trained run.
 
-    If the new prior lowers the bound, the new run is removed, unless --force is given.
+    Encoder and decoder are frozen. Writes a new run, with samples from the old prior and from the
+    new one. If the new prior lowers the bound, the new run is removed, unless --force is given.
 
     Example: vaestro fit-prior runs/mine --prior mixture:components=64
     """

@@ -54,11 +54,12 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
+    """Bound log p(x) of held-out data.
 
-    ELBO and IWAE are lower bounds. ais is a tighter lower bound, and measures its largest possible
-    gap on data drawn from the model. gap decomposes log p(x) - ELBO; information decomposes the
-    rate. The same command continues an interrupted evaluation.
+    Writes RUN/evaluation.json and .npz. ELBO and IWAE are lower bounds. ais is a tighter lower
+    bound, and measures its largest possible gap on data drawn from the model. gap decomposes log
+    p(x) - ELBO; information decomposes the rate. The same command continues an interrupted
+    evaluation.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
@@ -140,10 +141,10 @@ def diagnose(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Find faults of a run, with evidence and remedies, and write RUN/diagnosis.json and .npz.
+    """Find faults of a run, with remedies.
 
-    Posterior collapse is judged by whether the encoder's output depends on its input, never by a
-    small KL alone.
+    Writes RUN/diagnosis.json and .npz, with the evidence. Posterior collapse is judged by whether
+    the encoder's output depends on its input, never by a small KL alone.
 
     Example: vaestro diagnose runs/mine
     """
@@ -193,8 +194,10 @@ def gradients(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Measure variance and signal-to-noise of every gradient estimator on a run's model and data,
-    and write RUN/gradients.json and .png.
+    """Measure the noise of gradient estimators.
+
+    Writes RUN/gradients.json and .png: variance and signal-to-noise of each estimator on the run's
+    model and data.
 
     Example: vaestro gradients runs/mine --k 1,8,64
     """
@@ -243,8 +246,7 @@ def _say_noises(noises: Noises) -> None:
 
 def compare(
     runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated."),
+        list[str] | None, typer.Argument(metavar="RUN", help="Folders of runs that were evaluated.")
     ] = None,
     exact: Annotated[
         list[str] | None,
@@ -265,7 +267,9 @@ def compare(
     ] = None,
     force: Force = False,
 ) -> None:
-    """State which runs are comparable and which conclusions follow: a table, sentences, and a chart
+    """Compare runs that were evaluated.
+
+    Prints which runs are comparable, a table of their bounds, which conclusions follow, and a chart
     of intervals.
 
     Example: vaestro compare runs/mine runs/other -o comparison.png
@@ -307,9 +311,9 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,
 ) -> None:
-    """Write a report as one self-contained HTML file: the result, findings, curves, pictures, and
-    the commands that reproduce the run.
+    """Write a report as one HTML file.
 
+    It contains the result, findings, curves, pictures, and the commands that reproduce the run.
     Missing or outdated parts are computed first: evaluation, diagnosis, pictures. An existing
     report of the same runs is overwritten.
 

@@ -15,8 +15,9 @@ def parts(
     kind: Annotated[
         str | None,
         typer.Argument(
+            metavar="KIND",
             help="likelihood, posterior, prior, network, objective, gradient, schedule, "
-            "optimizer or method."
+            "optimizer or method.",
         ),
     ] = None,
     json: AsJson = False,
@@ -51,15 +52,19 @@ def info(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="A run's folder; without it, versions, devices and extras."
+            metavar="RUN", help="A run's folder; without it, versions, devices and extras."
         ),
     ] = None,
     json: AsJson = False,
     cache: Annotated[bool, typer.Option("--cache", help="List the cached decoded data.")] = False,
-    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Remove them.")] = False,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the cached data.")
+    ] = False,
 ) -> None:
-    """Show the installed versions, or the options and the result of a run; show or clear the cache
-    of decoded data.
+    """Show a run, the installation, or the cache.
+
+    For a run: its options and results. Without one: versions, devices and extras. The cache
+    contains decoded data.
 
     Example: vaestro info runs/mine
     """

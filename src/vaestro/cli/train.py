@@ -51,7 +51,7 @@ _SOURCE = next(row for row in OPTIONS if row.name == "source")
 
 @with_options
 def train(
-    source: Annotated[str | None, typer.Argument(help=_SOURCE.help)] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help=_SOURCE.help)] = None,
     *,
     run: NewRun = None,
     recipe: Recipe = None,

@@ -59,7 +59,9 @@ def sample(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Draw new data from a trained model, in the user's layout, units and dtype.
+    """Draw new data from a trained model.
+
+    They have the layout, units and dtype of the training data.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
@@ -142,7 +144,9 @@ def encode(
 
 def decode(
     run: RunFolder,
-    file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Latents: .npy, or .npz with an array z or mean.")
+    ],
     output: Output,
     sample: Annotated[
         bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
@@ -155,8 +159,10 @@ def decode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write the mean of p(x|z) at given latents: probabilities for binary data, the most probable
-    value for categories and texts.
+    """Write the mean of p(x|z) at given latents.
+
+    For binary data the mean is a probability; for categories and texts, the most probable value is
+    written.
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """
@@ -191,8 +197,10 @@ def reconstruct(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write the mean of p(x|z) at the code of each datum; for text data, the most probable text. A
-    .png shows data and reconstructions alternately.
+    """Write the mean of p(x|z) at the code of each datum.
+
+    For text data, the most probable text is written. A .png shows data and reconstructions
+    alternately.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
@@ -231,7 +239,7 @@ def interpolate(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Decode codes on a path from the code of one datum to that of another.
+    """Decode codes on a path between two data.
 
     Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
     """
@@ -284,10 +292,11 @@ def edit(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Move the code of each datum along the direction of an attribute, and decode it.
+    """Change an attribute of data.
 
-    A .png shows the data, their reconstructions, and the edited reconstructions. If the training
-    data do not have the attribute, its direction is estimated on SOURCE.
+    The code of each datum is moved along the direction of the attribute, and decoded. A .png shows
+    the data, their reconstructions, and the edited reconstructions. If the training data do not
+    have the attribute, its direction is estimated on SOURCE.
 
     Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
     """
