@@ -95,7 +95,7 @@ def prepare(
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     >>> run = vs.train(x, run="second", latent=2, steps=2)
-    >>> prepare(run, "mixture:components=2", steps=2).training.frozen
+    >>> prepare(run, "mixture:components=2", steps=2).training.settings.freeze
     ('posterior', 'likelihood')
     """
     model = run.model()  # refuses a run without weights before anything is written

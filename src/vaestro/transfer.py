@@ -72,7 +72,7 @@ def take_over(
     changed = [n for n in (*PARTS, "prior") if _options(own, n) != _options(asked, n)]
     rest = [name for name in differing if not name.startswith("prior.")]
     _check_parts(own, asked, run, changed, rest)
-    _check_frozen(training.frozen, own, asked, run, changed, other_prior)
+    _check_frozen(training.settings.freeze, own, asked, run, changed, other_prior)
     kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
     for each in (training.model, training.average):
         each.load_state_dict(each.state_dict() | kept)

@@ -43,7 +43,7 @@ def fit_prior(
     old = opened_run(run)
     job = prepare(old, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
     training = job.training
-    count = sum(p.numel() for p in training.parameters)
+    count = sum(p.numel() for p in training.updaters[0].update.parameters)
     console.say(
         f"{count:,} parameters of the prior {prior}, {training.steps:,} steps of "
         f"{training.batch}; all other parts are frozen"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaestro.data.writers import writing
 from vaestro.files import Json
+from vaestro.loop.state import Numbers
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,7 +44,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         part.chmod(0o644)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Numbers]:
     """Return the tensors and the numbers of a complete state.
 
     Raises:
@@ -56,7 +57,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["numbers"])
+            numbers: Numbers = json.loads(file.metadata()["numbers"])
             return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

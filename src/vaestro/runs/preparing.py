@@ -67,7 +67,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
         "minutes": None,
         "batch": made.batch,
         "lr": made.lr,
-        "clip": made.clip,
+        "clip": made.settings.clip,
         "ema": made.ema,
         "compile": made.compile,
     }
