@@ -141,7 +141,13 @@ def trend(values: Iterable[float]) -> str:
     return "".join(BARS[int((v - low) / ((high - low) or 1) * (len(BARS) - 1))] for v in numbers)
 
 
+def _parts(record: Record) -> dict[str, float]:
+    """Return the bound and its two parts, in nats."""
+    return {"bound": record.bound, "distortion": record.distortion, "rate": record.rate}
+
+
 def _watch_live(job: Job) -> None:
+    """Run a job to its end with a live display."""
     from rich.console import Group
     from rich.live import Live
     from rich.progress_bar import ProgressBar
@@ -175,7 +181,7 @@ def _watch_live(job: Job) -> None:
             cells = [
                 c
                 for name, h in history[split].items()
-                for c in (f"{getattr(record, name):.2f}", trend(h))
+                for c in (f"{_parts(record)[name]:.2f}", trend(h))
             ]
             table.add_row(split, *cells)
         return Group(head, table, Text(""))
@@ -185,7 +191,7 @@ def _watch_live(job: Job) -> None:
             for record in step.records:
                 latest[record.split] = record
                 for name, values in history[record.split].items():
-                    values.append(getattr(record, name))
+                    values.append(_parts(record)[name])
                 if (record.unread or 0) > unread:
                     unread = record.unread or 0
                     live.console.print(

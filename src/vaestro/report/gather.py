@@ -56,12 +56,9 @@ def write_report(
     opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
     identity = render.identity(folders)
-    own = folders[0] if len(folders) == 1 else Path(os.path.commonpath([f.parent for f in folders]))
-    path = (
-        Path(output)
-        if output is not None
-        else (opened[0].path if len(opened) == 1 else own) / "report.html"
-    )
+    parent = Path(os.path.commonpath([f.parent for f in folders]))
+    default = (opened[0].path if len(opened) == 1 else parent) / "report.html"
+    path = default if output is None else Path(output)
     check_output(
         path,
         force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1),
@@ -152,8 +149,9 @@ def _opened(run: Run) -> Session:
     return Session(run)
 
 
-def _of_these_weights(run: Run, found: dict[str, Json] | None) -> bool:
-    return found is not None and found.get("weights_sha256") in (None, run.weights_sha256())
+def _of_these_weights(run: Run, result: dict[str, Json] | None) -> bool:
+    """Return whether a result is of the weights in use."""
+    return result is not None and result.get("weights_sha256") in (None, run.weights_sha256())
 
 
 def _has_evaluation(run: Run) -> bool:
@@ -166,7 +164,8 @@ def _evaluate(session: Session, say: Say) -> None:
     from vaestro.evaluation import within_seconds
     from vaestro.runs import describe
 
-    split = next((s for s in ("test", "valid") if len(getattr(session.data, s))), None)
+    data = session.data
+    split = next((rows.name for rows in (data.test, data.valid) if len(rows)), None)
     if split is None:
         raise ValueError("there are no held-out data to evaluate on")
     held_out = session.held_out(split=split)
@@ -186,11 +185,11 @@ def _diagnose(session: Session, say: Say) -> None:
 
 
 def _has_showcase(run: Run) -> bool:
-    found = read_object(run.path / "showcase.json")
+    result = read_object(run.path / "showcase.json")
     return (
-        found is not None
-        and _of_these_weights(run, found)
-        and found.get("format") == SHOWCASE_FORMAT
+        result is not None
+        and _of_these_weights(run, result)
+        and result.get("format") == SHOWCASE_FORMAT
     )
 
 

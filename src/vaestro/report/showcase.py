@@ -88,8 +88,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
         seed: of the samples.
     """
     run, model, data = session.run, session.model, session.data
-    name = next((s for s in ("test", "valid") if len(getattr(data, s))), "train")
-    rows = data.split(name).fixed()
+    rows = next((split for split in (data.test, data.valid) if len(split)), data.train).fixed()
     mapped, shown = rows.spread(MAPPED), rows.spread(PAIRS)
     code = session.encode(mapped)["mean"].reshape(len(mapped), -1)
     bounds = _bounds(run, rows)
@@ -99,7 +98,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
         "part_shown": model.space.layout.part_shown,
-        "split": name,
+        "split": rows.name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
         "traversed": moves,

@@ -47,7 +47,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
     model = _initialised(data.space, data.given, asked)
-    made = training(
+    prepared = training(
         model,
         objective,
         data,
@@ -63,15 +63,15 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     resolved = {**asked, **otherwise, **chosen} | {
         "source": data.source,
         "epochs": None,
-        "steps": made.steps,
+        "steps": prepared.steps,
         "minutes": None,
-        "batch": made.batch,
-        "lr": made.lr,
-        "clip": made.settings.clip,
-        "ema": made.ema,
-        "compile": made.compile,
+        "batch": prepared.batch,
+        "lr": prepared.lr,
+        "clip": prepared.settings.clip,
+        "ema": prepared.ema,
+        "compile": prepared.compile,
     }
-    return made, resolved
+    return prepared, resolved
 
 
 def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> LatentModel:

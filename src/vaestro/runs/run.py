@@ -185,9 +185,10 @@ class Run:
             then = json.loads((self.path / "data.json").read_text())
         except (OSError, ValueError):
             return []
+        splits = {"train": data.train, "valid": data.valid, "test": data.test}
         changes: list[str] = []
         for name in dict.fromkeys(("train", split)):
-            now = getattr(data, name).fingerprint()
+            now = splits[name].fingerprint()
             if name in then and then[name] != now:
                 before, after = (
                     f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
