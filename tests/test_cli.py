@@ -620,7 +620,7 @@ def test_conditions_of_data_that_do_not_say_theirs(capsys, tmp_path):
         assert vs.Run(run).evaluation["given"] == ["y"]
     assert means[0] != means[1]
     assert main(["evaluate", str(run), "--k", "3", "--condition", "y=1"]) == 2
-    assert "--condition with --data" in capsys.readouterr().err
+    assert "--condition only with --data" in capsys.readouterr().err
 
 
 def test_an_evaluation_of_another_kind_is_kept(copy):
