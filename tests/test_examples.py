@@ -61,7 +61,6 @@ LACKING = (
     "diagnosis.code",
     "diagnosis.continuation",
     "diagnosis.lint",
-    "diagnosis.measure",
     "diagnosis.noise",
     "diagnosis.noise_picture",
     "diagnosis.reconstruction",

@@ -75,8 +75,7 @@ def impute(
             x = draws.px.conditioned(batch.x, batch.observed).point(weights)
         filled.append(torch.where(batch.observed, batch.x.to(x.dtype), x).cpu().numpy())
     complete = space.outward(np.concatenate(filled), exact=dtype != "float")
-    if dtype == "float" and space.probabilities:
-        # next to observed values, a probability is written as the expected value
+    if dtype == "float" and space.probabilities:  # written as expected values
         complete = complete * space.step + space.low
     return complete if own is None else container_of(own).merged(own, complete)
 
