@@ -152,7 +152,11 @@ def test_commands_work_on_it(run: vs.Run, corpus: Path, capsys: pytest.CaptureFi
     diagnosis = json.loads((run.path / "diagnosis.json").read_text())
     assert diagnosis["active_units"] == 0 and diagnosis["units"] == []
     assert "collapsed" not in diagnosis["verdict"]
+    assert main(["report", path]) == 0
+    page = (run.path / "report.html").read_text()
+    assert "This model has no latent" in page and "Samples" in page
     assert main(["info", path]) == 0
+    assert "log p(x) = " in capsys.readouterr().out
     assert main(["encode", path, str(corpus), "-o", f"{path}/z.npz"]) == 2
     assert "has no latent" in capsys.readouterr().err
 

@@ -30,6 +30,8 @@ SUBJECTS = (
     "latent",
     "likelihoods",
     "loop",
+    "models",
+    "models",
     "networks",
     "objectives",
     "optimizers",
@@ -38,6 +40,7 @@ SUBJECTS = (
     "penalties",
     "posteriors",
     "prior_fitting",
+    "priors",
     "randomness",
     "recipes",
     "runs",
@@ -63,11 +66,9 @@ LACKING = (
     "diagnosis.remedies",
     "diagnosis.rules",
     "evaluation",
-    "prior_fitting",
-    "report",
-    "runs",
+    "models",
+    "priors",
     "spaces",
-    "transfer",
 )
 
 NAMES = [

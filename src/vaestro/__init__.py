@@ -25,7 +25,7 @@ _HOMES = {
     "Data": "data",
     "load": "data",
     "training": "loop",
-    "evaluate": "evaluation",
+    "evaluate": "runs.evaluating",
     "Estimate": "evaluation",
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from vaestro.comparison import Comparison, compare
     from vaestro.data import Data, load
     from vaestro.diagnosis import Diagnosis, Finding
-    from vaestro.evaluation import Estimate, evaluate
+    from vaestro.evaluation import Estimate
     from vaestro.loop import training
     from vaestro.models import VAE, Draws, LatentModel, Model
     from vaestro.objectives import Objective, Ramp, elbo, iwae
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
+    from vaestro.runs.evaluating import evaluate
     from vaestro.runs.session import Session, open
     from vaestro.spaces import Batch, Space
 
