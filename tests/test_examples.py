@@ -30,8 +30,6 @@ SUBJECTS = (
     "latent",
     "likelihoods",
     "loop",
-    "models",
-    "models",
     "networks",
     "objectives",
     "optimizers",
@@ -40,7 +38,6 @@ SUBJECTS = (
     "penalties",
     "posteriors",
     "prior_fitting",
-    "priors",
     "randomness",
     "recipes",
     "runs",
@@ -66,8 +63,6 @@ LACKING = (
     "diagnosis.remedies",
     "diagnosis.rules",
     "evaluation",
-    "models",
-    "priors",
     "spaces",
 )
 
