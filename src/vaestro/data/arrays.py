@@ -182,18 +182,14 @@ def _settled(
     arrays = distinct(parts.values())
     space = _space(seen, arrays, options, name)
     notes: list[str] = []
-    if space.kind is Kind.REAL and "kind" not in options and seen.integral:
+    if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
     notes += more
     binarise = options.get("binarise", "none")
     if binarise != "none":
-        if (
-            space.kind is not Kind.LEVELS
-            or space.levels != 256
-            or space.low != 0
-            or space.step != 1
-        ):
+        bytes_ = space.ordered and space.levels == 256 and space.low == 0 and space.step == 1
+        if not bytes_:
             raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
         space = space.converted(BinarySpace, levels=2, step=255.0)
         notes.append(binarised_note(binarise))

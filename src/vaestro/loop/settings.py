@@ -12,7 +12,6 @@ from torch import Tensor
 from vaestro.data import Data
 from vaestro.optimizers import Optimizer
 from vaestro.selection import Keep
-from vaestro.spaces import Kind
 
 EPOCHS, STEPS = 20.0, 4000  # of a run by default, whichever is more
 
@@ -75,7 +74,7 @@ class Settings:
 
 def is_text(data: Data) -> bool:
     """Return whether data are rows of tokens."""
-    return data.space.kind is Kind.TOKENS
+    return data.space.ragged
 
 
 def default_batch(data: Data) -> int:

@@ -108,6 +108,8 @@ class Space(ABC):
     probabilities: ClassVar[bool] = False  # whether means are probabilities of a one
     standardised: ClassVar[bool] = False  # whether offset and scale are fitted to the data
     marginal_is_mean: ClassVar[bool] = False  # whether `marginal` is a mean, not frequencies
+    ordered: ClassVar[bool] = False  # whether codes are ordered levels
+    sparse: ClassVar[bool] = False  # whether rows can be those of a sparse matrix of counts
     accepted: ClassVar[str] = "numbers"  # what `inward` takes, in words
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 
@@ -173,9 +175,9 @@ class Space(ABC):
         larger images, over time for series, recurrent ones for texts."""
         return self.layout.network(self.shape, self.convolved_from)
 
-    def count(self, kind: Kind) -> int:
-        """Return the number of a table's columns of a kind."""
-        return sum(c.kind is kind for c in self.columns)
+    def of_kind(self, kind: Kind) -> tuple[Column, ...]:
+        """Return a table's columns of a kind."""
+        return tuple(c for c in self.columns if c.kind is kind)
 
     # -- what an encoder sees ----------------------------------------------------------------------
 
@@ -214,6 +216,32 @@ class Space(ABC):
         """Return the log-determinant of user's units -> inside for each cell, (*shape,); None if it
         is zero."""
         return None
+
+    def frequencies(self) -> np.ndarray | None:
+        """Return the training split's frequencies of the codes, (levels, *X) or (levels, 1, ..);
+        None if they are not known."""
+        return self.marginal
+
+    def moments(self) -> tuple[float, float]:
+        """Return mean and standard deviation inside, over all cells of the training split; 0 and 1
+        for standardised data."""
+        return 0.0, 1.0
+
+    def standardised_means(self) -> np.ndarray:
+        """Return the training split's mean of each cell, standardised by `moments`; float32, it
+        broadcasts to *X."""
+        return np.zeros((), np.float32)
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the standard deviation inside of each cell about its own mean in the training
+        split, and whether the cell is constant, (*shape,)."""
+        steps = self.grid()
+        # A cell whose grid is as wide as its scale is constant but for the noise that spreads it
+        # (data.fitting).
+        constant = (
+            np.zeros(self.shape, bool) if steps is None else np.broadcast_to(steps, self.shape) >= 1
+        )
+        return np.where(constant, math.sqrt(1 / 12), 1.0), constant
 
     def grid(self) -> np.ndarray | None:
         """Return the width of the dequantisation noise inside (see `widths`).

@@ -108,6 +108,15 @@ class Column(ABC):
             observed: which of them were observed; None if all were.
         """
 
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the user's numbers from an encoder's input; of a numeric column."""
+        return x * self.scale + self.offset
+
+    def first_outputs(self) -> Tensor:
+        """Return the decoder's outputs, (n,), at which a coded column has its frequencies in the
+        training split."""
+        raise NotImplementedError(f"column {self.name!r} has no codes")
+
     def scalars(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         fields = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
@@ -123,6 +132,14 @@ class CodedColumn(Column):
     """
 
     coded = True
+
+    def frequencies(self) -> Tensor:
+        """Return the frequencies of the codes in the training split, (values,), at least 1e-4."""
+        import torch
+
+        count = max(1, len(self.values))
+        p = torch.tensor(self.start or [1 / count] * len(self.values))
+        return p.clamp(1e-4, 1 - 1e-4)
 
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
         mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
@@ -177,6 +194,9 @@ class BinaryColumn(CodedColumn):
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
         return masked(x * 2 - 1, observed)
 
+    def first_outputs(self) -> Tensor:
+        return self.frequencies()[1:2].logit()
+
 
 @final
 class CategoryColumn(CodedColumn):
@@ -200,6 +220,9 @@ class CategoryColumn(CodedColumn):
         starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))], device=x.device)
         ones = torch.ones_like(x) if observed is None else observed.to(x.dtype)
         return x.new_zeros(len(x), sum(sizes)).scatter(1, x.long() + starts, ones)
+
+    def first_outputs(self) -> Tensor:
+        return self.frequencies().log()
 
 
 @dataclass(frozen=True)
@@ -354,6 +377,9 @@ class CountColumn(_NumberColumn):
 
         offset, scale = x.new_tensor([[c.offset for c in run], [c.scale for c in run]])
         return masked((torch.log1p(x) - offset) / scale, observed)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        return super().decoded(x).expm1()
 
 
 def masked(x: Tensor, observed: Tensor | None) -> Tensor:

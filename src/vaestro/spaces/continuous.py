@@ -113,6 +113,9 @@ class UnitSpace(_ContinuousSpace):
     marginal_is_mean = True
     likelihood = "continuous-bernoulli"
 
+    def standardised_means(self) -> np.ndarray:
+        return super().standardised_means() if self.marginal is None else self.marginal
+
     def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
         wrong = values[(values <= 0) | (values >= 1)]
         if wrong.size:

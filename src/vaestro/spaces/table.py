@@ -49,7 +49,7 @@ class TableSpace(Space):
         return cls(size, size, missing=missing, columns=inside, names=names)
 
     def __str__(self) -> str:
-        counts = [f"{n} {kind}" for kind in COLUMN_ORDER if (n := self.count(kind))]
+        counts = [f"{n} {kind}" for kind in COLUMN_ORDER if (n := len(self.of_kind(kind)))]
         return f"table of {len(self.columns)} columns ({', '.join(counts)})"
 
     @property

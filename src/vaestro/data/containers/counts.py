@@ -16,7 +16,7 @@ from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.sparse import Sparse
 from vaestro.data.writers import write_arrays
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 if TYPE_CHECKING:
     from vaestro.data.sets import Rows, Values
@@ -57,7 +57,7 @@ class Counts(Container[Sparse]):
     def lay_out(
         self, whole: Sparse, space: Space, grey: bool, progress: Progress | None, checked: bool
     ) -> Laid:
-        if space.kind is not Kind.COUNT:
+        if not space.sparse:
             raise ValueError(
                 f"expected {space}, as the run was trained on; got a sparse matrix of counts"
             )
