@@ -215,6 +215,7 @@ def here(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         assert isinstance(px, vs.densities.NegativeBinomial)
         return np.exp(px.log_mean[0].double().numpy()), np.exp(px.log_inverse.double().numpy())
 
+    assert q.variance is not None
     bounds = recomputed(batch.x.numpy(), q.mean.numpy(), q.variance.numpy(), parameters, options.k)
     own = vs.evaluate(model, rows, k=options.k)["iwae"].nats.mean()
     return bounds | {"own": float(own), "seconds": seconds, "version": vs.__version__}

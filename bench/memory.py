@@ -182,12 +182,16 @@ def cold(options: argparse.Namespace) -> None:
         data = vs.load(str(path))
         data = replace(data, valid=data.valid.take(0))
         mapped = data.train.values
+        pages: object = mapped
+        while isinstance(pages, np.ndarray):
+            pages = pages.base
+        assert isinstance(mapped, np.ndarray) and isinstance(pages, mmap.mmap)
         held = replace(data, train=replace(data.train, values=np.array(mapped)))
         runs = [started(d, 10**6) for d in (held, data)]
         seconds = np.empty((options.rounds + 1, 2))
         for round in range(options.rounds + 1):
             for i in (0, 1):
-                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+                pages.madvise(mmap.MADV_DONTNEED)
                 drop(path)
                 start = time.perf_counter()
                 for _ in range(options.steps):

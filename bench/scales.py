@@ -19,6 +19,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import vaestro as vs
 from vaestro.data.tables import frame_of
+from vaestro.frames import Frame
 
 ARRAYS = (
     "gaussian:version=1",
@@ -66,6 +67,7 @@ def contests(steps: int) -> Iterator[tuple[str, vs.Data, tuple[str, ...], int, i
     x, covariance = factors(200, 1000, 5, 0.5, 0.0)
     data = vs.load(frame_of({f"c{i}": x[:, i] for i in range(1000)}))
     rows = data.test.outward()
+    assert isinstance(rows, Frame)
     exact = log_normal(
         np.stack([np.asarray(rows.columns[f"c{i}"], np.float64) for i in range(1000)], 1),
         covariance,

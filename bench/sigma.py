@@ -71,8 +71,8 @@ def main() -> None:
         # Weights are the average at the end: a bound under a variance that is not yet calibrated
         # would choose the first ones.
         unwatched = replace(data, valid=data.valid.take(0))
-        train = data.train.outward().reshape(len(data.train), -1).astype(np.float32)
-        test = data.test.outward().reshape(len(data.test), -1).astype(np.float32)
+        train = np.asarray(data.train.outward(), np.float32).reshape(len(data.train), -1)
+        test = np.asarray(data.test.outward(), np.float32).reshape(len(data.test), -1)
         _, lengths, axes = np.linalg.svd(train[:5000] - train.mean(0), full_matrices=False)
         plain, white = axes[:64].T, axes[:64].T / lengths[:64]
 

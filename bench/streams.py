@@ -31,6 +31,8 @@ import numpy as np
 from memory import anonymous
 from PIL import Image
 
+from vaestro.data.streams import Stream
+
 SHARD = 250e6  # bytes
 
 
@@ -140,6 +142,7 @@ def main() -> None:
         )
         print(f"first start {first:.1f} s, second {again:.2f} s", flush=True)
         stream = data.train.values
+        assert isinstance(stream, Stream)
         if asked.loader:
             from vaestro.randomness import Windows
 

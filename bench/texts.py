@@ -133,10 +133,10 @@ def main() -> None:
                 show(run)
 
 
-def lines(texts: latents.UserData) -> np.ndarray:
-    """Return the texts that a model decoded, (N,)."""
+def lines(texts: latents.UserData) -> list[str]:
+    """Return the texts of data, or those that a model decoded."""
     assert isinstance(texts, Texts)
-    return texts.lines
+    return list(texts.lines)
 
 
 def show(run: vs.Run) -> None:
@@ -144,14 +144,14 @@ def show(run: vs.Run) -> None:
     model, rows = run.model(), run.data().test
     beam = vs.densities.Decoding(beam=5)
     decoded = lines(latents.reconstruct(model, rows.take(6), decoding=beam))
-    for own, made in zip(rows.take(6).outward().lines, decoded, strict=True):
+    for own, made in zip(lines(rows.take(6).outward()), decoded, strict=True):
         print(f"    data            {own}\n    reconstruction  {made}")
     for line in lines(latents.interpolate(model, rows, 0, 1, steps=5, decoding=beam)):
         print(f"    between         {line}")
     samples = lines(latents.sample(model, 200))
     for line in samples[:6]:
         print(f"    sample          {line}")
-    known = set(run.data().train.outward().lines)
+    known = set(lines(run.data().train.outward()))
     print(
         f"    {sum(line in known for line in samples)} of 200 samples are sentences of the "
         f"training split"

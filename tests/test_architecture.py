@@ -116,7 +116,7 @@ def test_every_class_is_abstract_or_final() -> None:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(b) for b in node.bases}
                 marks = {ast.unparse(d) for d in node.decorator_list}
-                abstract = "ABC" in bases or node.name.startswith("_")
+                abstract = bases & {"ABC", "Protocol"} or node.name.startswith("_")
                 record = "NamedTuple" in bases or any("dataclass" in m for m in marks)
                 assert abstract or record or "final" in marks, f"{module}.{node.name}"
 

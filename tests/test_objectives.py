@@ -18,7 +18,7 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, schedules
 from vaestro.cli.main import main
-from vaestro.densities import log_mean_exp
+from vaestro.densities import PosteriorDensity, log_mean_exp
 from vaestro.loop import Training
 from vaestro.models import Draws
 from vaestro.objectives import Objective, ciwae, elbo, iwae, miwae
@@ -314,11 +314,20 @@ INDEPENDENT = {"normal", "laplace", "logistic", "student-t", "gumbel", "bernoull
 
 
 def test_dip_on_the_covariance_of_z_asks_for_a_density_that_has_one() -> None:
-    class Foreign:
-        mean = torch.zeros(5, 2)
+    class Foreign(PosteriorDensity):
+        mean = torch.zeros(5, 2)  # type: ignore[assignment]
 
-    draws = replace(drawn(), q=Foreign())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"expected q.*LatentDensity.*dip:kind=ii.*got Foreign"):
+        def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+            return value.sum(-1)
+
+        def from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+            return noise
+
+        def detach(self) -> "Foreign":
+            return self
+
+    draws = replace(drawn(), q=Foreign())
+    with pytest.raises(ValueError, match=r"expected q.*mean_covariance.*dip:kind=ii.*got Foreign"):
         Dip(kind="ii").check(draws)
     Dip(kind="i").check(draws)
 

@@ -449,7 +449,7 @@ def test_what_a_run_does_to_a_source_is_said_by_every_command(
         ["evaluate", "run", "--data", "photos:size=16,channels=grey", "--k", "2", "--limit", "5"],
     ):
         out = said(capsys, *command)
-        assert "40 images cropped about the centre and scaled to 16x16" in out, command
+        assert "40 images cropped at the centre and scaled to 16x16" in out, command
         assert "40 of 40 images are not stored as grey and are read as grey" in out, command
         unchanged = ["small" if word.startswith("photos") else word for word in command]
         assert "cropped" not in said(capsys, *unchanged, *(["--force"] if "-o" in command else []))

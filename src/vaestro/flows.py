@@ -22,7 +22,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaestro.densities import LatentDensity, Normal, full_precision
+from vaestro.densities import Normal, PosteriorDensity, PriorDensity, full_precision
 
 MOMENTS = 64  # draws that mean and variance are taken from
 PAIRS = 8  # pairs of draws of each datum that the covariance is taken from
@@ -143,7 +143,7 @@ class Planar:
 
 
 @final
-class Flowed(LatentDensity):
+class Flowed(PosteriorDensity):
     """Represent q(z | x): z = mean + std * f(noise), f a map of noise laid flat. Its own draws are
     scored by what made them, at no cost.
 
@@ -240,7 +240,7 @@ class Flowed(LatentDensity):
 
 
 @final
-class FlowPrior:
+class FlowPrior(PriorDensity):
     """Represent p(z): a standard normal seen through a map from latents, laid flat, to it.
 
     Args:
@@ -248,8 +248,6 @@ class FlowPrior:
         shape: of one latent, *Z.
         like: tells dtype and device.
     """
-
-    shared = True
 
     def __init__(self, transform: Transform, shape: tuple[int, ...], like: Tensor) -> None:
         self.transform, self.shape, self._like = transform, shape, like
@@ -261,15 +259,14 @@ class FlowPrior:
         return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) + log_det
 
     @full_precision
-    def sample(
-        self, rows: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Draw (rows, *Z)."""
         noise = torch.randn(
-            (rows, math.prod(self.shape)),
+            (n, math.prod(self.shape)),
             generator=generator,
             dtype=self._like.dtype,
             device=self._like.device,
         )
         with torch.no_grad():
-            return self.transform.inv(temperature * noise).reshape(rows, *self.shape)
+            return self.transform.inv(temperature * noise).reshape(n, *self.shape)

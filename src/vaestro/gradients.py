@@ -26,13 +26,13 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import mean_over_ranks
+from vaestro.densities import PosteriorDensity, mean_over_ranks
 
 if TYPE_CHECKING:
     from vaestro.models import Draws, LatentModel
@@ -76,9 +76,9 @@ class Gradient(nn.Module, ABC):
                 f"{_named(self)}"
             )
 
-    def latents(self, q: Any, noise: Tensor) -> Tensor:
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
         """Return z of noise, (K, B, *Z), as the decoder sees it in training."""
-        z: Tensor = q.from_noise(noise)
+        z = q.from_noise(noise)
         return z if self.pathwise else z.detach()
 
     @abstractmethod
@@ -204,8 +204,8 @@ class GumbelSoftmax(_Relaxed):
     def __init__(self, *, temperature: float = 0.67) -> None:
         super().__init__(temperature)
 
-    def latents(self, q: Any, noise: Tensor) -> Tensor:
-        return q.relaxed(noise, self.temperature)  # type: ignore[no-any-return]
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
+        return q.relaxed(noise, self.temperature)
 
 
 @final
@@ -220,9 +220,9 @@ class StraightThrough(_Relaxed):
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__(temperature)
 
-    def latents(self, q: Any, noise: Tensor) -> Tensor:
+    def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
         soft = q.relaxed(noise, self.temperature)
-        return soft + (q.from_noise(noise) - soft).detach()  # type: ignore[no-any-return]
+        return soft + (q.from_noise(noise) - soft).detach()
 
 
 @final

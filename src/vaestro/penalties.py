@@ -16,15 +16,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import (
-    Binary,
-    Cells,
-    LatentDensity,
-    LocationScale,
-    Normal,
-    full_precision,
-    mean_over_ranks,
-)
+from vaestro.densities import Binary, Cells, LocationScale, Normal, full_precision, mean_over_ranks
 from vaestro.models import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
@@ -317,11 +309,10 @@ class Dip(Penalty):
         self.kind, self.off, self.diagonal = kind, off, diagonal
 
     def check(self, draws: Draws) -> None:
-        if self.kind == "ii" and not isinstance(draws.q, LatentDensity):
+        if self.kind == "ii" and draws.q.mean_covariance() is None:
             raise ValueError(
-                "expected q(z | x) to be a vaestro.densities.LatentDensity, whose "
-                "mean_covariance dip:kind=ii uses; "
-                f"got {type(draws.q).__name__} (dip:kind=i needs the mean alone)"
+                "expected q(z | x) with a mean_covariance, which dip:kind=ii uses; got "
+                f"{type(draws.q).__name__} (dip:kind=i needs the mean only)"
             )
 
     def covariance(self, draws: Draws, *, alone: bool = False) -> Tensor:
@@ -332,8 +323,9 @@ class Dip(Penalty):
         covariance = centred.T @ centred / len(mean)
         if self.kind == "i":
             return covariance
-        assert isinstance(draws.q, LatentDensity)
-        return covariance + gathered(draws.q.mean_covariance().unsqueeze(0), alone).mean(0)
+        within = draws.q.mean_covariance()
+        assert within is not None  # `check` has refused such families
+        return covariance + gathered(within.unsqueeze(0), alone).mean(0)
 
     @full_precision
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:

@@ -11,20 +11,28 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from vaestro import densities
-from vaestro.densities import Density, soft_limit
+from vaestro.densities import soft_limit
 from vaestro.flows import Flowed, Transform, autoregressive
 from vaestro.flows import Planar as bends
 from vaestro.spaces import Batch, Space
 
 CONTEXT_LIMIT = 20.0
 MANY_UNITS = 512  # beyond, a full covariance of one datum takes more than a megabyte
+
+
+@runtime_checkable
+class CodeReader(Protocol):
+    """Describe an encoder of tokens that takes codes (N, t) if `reads_codes` is true, and one-hot
+    codes (N, T, V) otherwise."""
+
+    reads_codes: bool
 
 
 class Posterior(nn.Module, ABC):
@@ -50,6 +58,7 @@ class Posterior(nn.Module, ABC):
     def __init__(self, space: Space, encoder: nn.Module, units: tuple[int, ...]) -> None:
         super().__init__()
         self.space, self.encoder, self.units = space, encoder, units
+        self.reads_codes = isinstance(encoder, CodeReader) and encoder.reads_codes
         self.register_buffer("like", torch.zeros(()), persistent=False)  # tells dtype and device
 
     @classmethod
@@ -70,17 +79,17 @@ class Posterior(nn.Module, ABC):
         """Return what the encoder must produce for one datum, given the constructor's options."""
 
     @abstractmethod
-    def density(self, features: Tensor) -> Any:
+    def density(self, features: Tensor) -> densities.PosteriorDensity:
         """Return q(z | x) from what the encoder made of each datum, (B, *outputs(units))."""
 
-    def forward(self, batch: Batch) -> Density:
+    def forward(self, batch: Batch) -> densities.PosteriorDensity:
         """Return q(z | x) for each datum of the batch."""
-        return self.density(self.features(batch))  # type: ignore[no-any-return]
+        return self.density(self.features(batch))
 
     def features(self, batch: Batch) -> Tensor:
         """Run the encoder once: (B, *outputs). Cells that were not observed enter as zeros, with
         the mask beside them."""
-        if self.space.ragged and getattr(self.encoder, "reads_codes", False):
+        if self.space.ragged and self.reads_codes:
             return self.encoded(batch.x, batch.given)
         x = self.space.features(batch.x, batch.observed, self.like.dtype)
         return self.encoded(x, batch.given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 import torch.nn as nn
@@ -72,7 +72,7 @@ class Prior(nn.Module, ABC):
         """Begin at training data, before the first step."""
 
     @abstractmethod
-    def forward(self, posterior: Posterior, given: Tensor | None) -> Any:
+    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.PriorDensity:
         """Return p(z | given). Only a prior made of encoded pseudo-inputs uses the posterior, and
         none owns it."""
 
@@ -89,7 +89,8 @@ class Prior(nn.Module, ABC):
 
         The noise that the prior draws is multiplied by the temperature.
         """
-        return self(posterior, given).sample(n, generator, temperature)  # type: ignore[no-any-return]
+        p: densities.PriorDensity = self(posterior, given)
+        return p.draw(n, generator, temperature)
 
 
 @final
@@ -136,19 +137,6 @@ class Conditional(Prior):
             self.network(given.to(posterior.like.dtype)).unflatten(-1, (2, *self.units)).unbind(1)
         )
         return densities.Normal(mean, soft_limit(logvar, 20.0), len(self.units))
-
-    def draw(
-        self,
-        posterior: Posterior,
-        given: Tensor | None,
-        n: int,
-        generator: torch.Generator | None = None,
-        *,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        p = self(posterior, given)
-        z = p.sample(generator)
-        return z if temperature == 1 else p.mean + temperature * (z - p.mean)
 
 
 class _Unconditional(Prior, ABC):

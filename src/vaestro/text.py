@@ -21,6 +21,27 @@ _SPEC = re.compile(r'(.*?):(?=[^:=/",]*=)(.*)', re.DOTALL)
 _QUOTED = re.compile(r'"([^"]|"")*"')
 
 
+class InputError(ValueError):
+    """Report wrong input to the user, without a traceback on the command line.
+
+    The message says what is wrong, where, and what to type instead. A ValueError whose message
+    begins with "expected" is reported in the same way.
+    """
+
+
+def is_input_error(error: BaseException) -> bool:
+    """Return whether an error reports wrong input to the user.
+
+    Example:
+        >>> is_input_error(InputError("the test split of mnist is empty"))
+        True
+        >>> is_input_error(ValueError("operands could not be broadcast together"))
+        False
+    """
+    expected = isinstance(error, ValueError) and str(error).startswith("expected")
+    return expected or isinstance(error, InputError)
+
+
 class Spec(NamedTuple):
     """Hold a name and its options, as `gaussian:variance=pixel,version=1` names them.
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vaestro.cli.console import console
+from vaestro.text import is_input_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say("stopped", 130)
         if "UsageError" in names:
             return _say(_usage(error, names), 2)
-        if isinstance(error, ValueError) and str(error).startswith("expected"):
+        if is_input_error(error):
             return _say(str(error), 2)
         return _say(_failure(error), 1)
 

@@ -71,11 +71,6 @@ def write(
 
 
 def say_unread(rows: Rows) -> None:
-    """Say which rows of streamed data could not be read, and that others stood in their place."""
-    from vaestro.data.sets import Streamed
-
-    if isinstance(rows.values, Streamed) and rows.values.unread()[0]:
-        console.say(
-            f"warning: rows: {rows.values.unread()[1]}; what is written for them is of the next "
-            f"ones"
-        )
+    """Print a warning that names the rows of streamed data that could not be read."""
+    if rows.stream is not None and rows.stream.unread()[0]:
+        console.say(f"warning: {rows.stream.unread()[1]}; each was replaced by the next row")

@@ -224,6 +224,8 @@ def reconstruct(
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
+    import numpy as np
+
     from vaestro.data.writers import check_output, write_grid
 
     session = opened_session(run)
@@ -241,7 +243,7 @@ def reconstruct(
     if picture:
         write_grid(
             path,
-            {"data": rows.outward(), "mean": means},
+            {"data": np.asarray(rows.outward()), "mean": means},
             space,
             f"{len(rows)} of {source} and their reconstructions by {session.run.path}",
         )

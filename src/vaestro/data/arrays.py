@@ -315,7 +315,7 @@ def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Optio
     if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
         return options, []
     if name != "array":
-        raise ValueError(images.too_large(height, width, name, count))
+        raise ValueError(images.too_large(height, width, name, count, "scale them"))
     made = (
         f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
     )

@@ -1,29 +1,30 @@
-"""Decode the bytes of a row of shards: images and arrays."""
+"""Decoders of the bytes of a row of shards: images and arrays."""
 
 from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
 from collections import Counter
-from pathlib import Path
-from typing import Any, final
+from collections.abc import Callable
+from typing import TypeVar, final
 
 import numpy as np
 
 from vaestro.data import images
 from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
+from vaestro.text import InputError
 
-UNUSUAL = 0.1  # share of images that may have another size than the others
-
-LOOKED_AT = 256  # rows that say which size and type all have
+UNUSUAL = 0.1  # largest share of images that may have another size than the others
+LOOKED_AT = 256  # rows from which size and type are inferred
+T = TypeVar("T")
 
 
 class Decoder(ABC):
-    """Turn the bytes of a row into an array.
+    """Decode the bytes of a row.
 
     Args:
-        shape: of a row.
+        shape: of a decoded row.
         dtype: of its values.
     """
 
@@ -35,13 +36,13 @@ class Decoder(ABC):
         """Return a row.
 
         Raises:
-            Exception: of any kind, where the bytes are damaged.
+            Exception: of any type, if the bytes are damaged.
         """
 
 
 @final
 class Images(Decoder):
-    """Decode images, brought to one size and to grey or colour."""
+    """Decode images and convert them to one size and to grey or colour."""
 
     def __init__(self, size: tuple[int, int], colour: bool, target: images.Target) -> None:
         super().__init__((*size, 3) if colour else size, np.dtype(np.uint8))
@@ -64,13 +65,47 @@ def _array(cell: bytes) -> np.ndarray:
 
 
 def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: str) -> Decoder:
-    """Say from some rows what all rows are.
+    """Return the decoder of all rows, whose size and type are inferred from some rows.
+
+    Args:
+        index: of the shards.
+        reader: of their format.
+        kind: images or arrays.
+        options, name: of the source.
 
     Raises:
-        ValueError: images differ in size and `size` was not given, or none can be used.
+        ValueError: images differ in size and `size` is not given, arrays differ in shape, or no row
+            is readable.
     """
+    if kind == "arrays":
+        return _decoder_of_arrays(_sample(index, reader, _row_of_array), name)
     target = images.target_of(options)
-    found: list[Any] = []
+    headers = _sample(index, reader, _header)
+    if not headers:
+        raise InputError(f"all images in {name} are damaged")
+    common, times = Counter(sides for sides, _ in headers).most_common(1)[0]
+    # a few images of another size are left out, and counted
+    usual = [common] if times >= (1 - UNUSUAL) * len(headers) else [sides for sides, _ in headers]
+    size = target.size or images.one_size(np.array(usual), name)
+    colour = target.channels == "colour" or (
+        target.channels is None and not all(grey for _, grey in headers)
+    )
+    return Images(size, colour, target)
+
+
+def _decoder_of_arrays(rows: list[np.ndarray], name: str) -> Decoder:
+    if not rows:
+        raise InputError(f"all arrays in {name} are damaged")
+    shapes = sorted({row.shape for row in rows})
+    if len(shapes) > 1 or rows[0].dtype.kind not in "biuf":
+        got = " and ".join(map(str, shapes[:3])) if len(shapes) > 1 else str(rows[0].dtype)
+        raise ValueError(f"expected arrays of numbers of one shape in {name}; got {got}")
+    return Arrays(rows[0].shape, rows[0].dtype)
+
+
+def _sample(index: Index, reader: Format, read: Callable[[bytes | np.ndarray], T]) -> list[T]:
+    """Return some rows, each read by a function; damaged rows are left out."""
+    rows: list[T] = []
     for block in np.unique(np.linspace(0, len(index.sizes) - 1, 8).astype(np.int64)).tolist():
         some = np.unique(np.linspace(0, index.sizes[block] - 1, LOOKED_AT // 8).astype(np.int64))
         try:
@@ -79,35 +114,18 @@ def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: 
             continue
         for cell in cells:
             try:
-                found.append(
-                    cell
-                    if isinstance(cell, np.ndarray)
-                    else _array(cell or b"")
-                    if kind == "arrays"
-                    else _header(cell)
-                )
-            except Exception:  # a damaged file can raise nearly anything
+                rows.append(read(cell if cell is not None else b""))
+            except Exception:  # decoders of damaged files raise many types
                 continue
-    if not found:
-        raise ValueError(f"expected {kind} in {name}; got damaged ones alone")
-    if kind == "arrays":
-        shapes = sorted({row.shape for row in found})
-        if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
-            got = " and ".join(map(str, shapes[:3])) if len(shapes) > 1 else str(found[0].dtype)
-            raise ValueError(f"expected arrays of numbers of one shape in {name}; got {got}")
-        return Arrays(found[0].shape, found[0].dtype)
-    common, times = Counter(sides for sides, _ in found).most_common(1)[0]
-    # a few others are left out, and counted
-    usual = [common] if times >= (1 - UNUSUAL) * len(found) else [sides for sides, _ in found]
-    size = target.size or images.one_size(np.array(usual), Path(name))
-    colour = target.channels == "colour" or (
-        target.channels is None and not all(grey for _, grey in found)
-    )
-    return Images(size, colour, target)
+    return rows
 
 
-def _header(cell: bytes | None) -> tuple[tuple[int, int], bool]:
-    sides, grey, reason = images.measured(io.BytesIO(cell or b""))
+def _row_of_array(cell: bytes | np.ndarray) -> np.ndarray:
+    return cell if isinstance(cell, np.ndarray) else _array(cell)
+
+
+def _header(cell: bytes | np.ndarray) -> tuple[tuple[int, int], bool]:
+    sides, grey, reason = images.measured(io.BytesIO(bytes(cell)))
     if reason:
         raise ValueError(reason)
     return sides, grey

@@ -1,9 +1,8 @@
-"""Read data sets of the datasets library: from the Hugging Face hub, or from a folder that it
-saved.
+"""Read data sets of the datasets library, from the Hugging Face Hub or a folder that it saved.
 
-A column of images or of arrays, or one of text that is named, is the data, and columns of single
-values beside it are attributes; where there is neither, the columns of single values are a table.
-No code that comes with a data set is run, and nothing is unpickled.
+The data are a column of images or arrays, or a column of text that the user names; columns of
+single values are then attributes. If there is no such column, the columns of single values are a
+table. No code of a data set is run, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, TypeVar, final
 
 import numpy as np
 
@@ -26,24 +26,30 @@ from vaestro.data import cache, choosing, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_streams import read_shards
-from vaestro.text import few, nearest, quoted, unquoted
+from vaestro.frames import Frame
+from vaestro.text import InputError, few, nearest, quoted, unquoted
 
-OLDEST = 4  # of the library; older ones run what a data set's author wrote
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+OLDEST = 4  # version of the library; older ones run code of a data set's author
 KIND = f"{images.KIND}-hub-1"
+Rows = TypeVar("Rows", bound=Sized)  # of a split, or its files
 IMAGES, ARRAYS, SINGLE, TEXT = "images", "arrays", "single values", "text"
 
 
 def read_hub(name: str, options: Options, progress: images.Progress | None = None) -> Raw:
-    """Read a data set of the Hugging Face hub, which the datasets library downloads once.
+    """Read a data set of the Hugging Face Hub, which the datasets library downloads once.
 
     Args:
         name: OWNER/NAME, or OWNER/NAME:COLUMN to choose the column that is the data.
-        options: as for `read_saved`.
-        progress: called now and then with what is done, how many are done, and of how many.
+        options: as for `read_saved`; `streaming` and `buffer` as for `read_shards`.
+        progress: called with (what, done, total).
 
     Raises:
-        ValueError: there is no such data set or column, or it cannot be data.
-        OSError: the hub cannot be reached, or the disk is full.
+        ValueError: there is no such data set or column, or it cannot be used.
+        OSError: the Hub cannot be reached, or the disk is full.
     """
     place = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?::(.+))?", name)
     if not place:
@@ -52,50 +58,55 @@ def read_hub(name: str, options: Options, progress: images.Progress | None = Non
     if options.get("streaming", False):
         return _streamed(library, place[1], place[2], options, progress)
     if "buffer" in options:
-        raise ValueError(
-            f"expected streaming=true beside buffer=; got buffer={options['buffer']} for {source}"
+        raise InputError(
+            f"buffer={options['buffer']} has an effect only with streaming=true: use "
+            f"{source}:streaming=true,buffer={options['buffer']}"
         )
     with _quiet(library, bars=progress is not None and sys.stderr.isatty()):
         try:
-            found = library.load_dataset(place[1])
+            dataset = library.load_dataset(place[1])
         except MemoryError:
             raise
         except Exception as error:
             raise _refusal(library, error, place[1]) from error
-    return _read(found, place[2], source, None, options, progress)
+    return _read(dataset, place[2], source, None, options, progress)
 
 
 def _streamed(
-    library: Any, name: str, column: str | None, options: Options, progress: images.Progress | None
+    library: ModuleType,
+    name: str,
+    column: str | None,
+    options: Options,
+    progress: images.Progress | None,
 ) -> Raw:
-    """Read the Parquet files or .tar files of a data set where they are, a block at a time.
+    """Read the Parquet files or .tar files of a data set from the Hub, one block at a time.
 
     Raises:
-        ValueError: there is no such data set, or it lies in other files.
-        OSError: the hub cannot be reached.
+        ValueError: there is no such data set, or it has files of other formats.
+        OSError: the Hub cannot be reached.
     """
     with _quiet(library, bars=False):
         try:
-            found = library.load_dataset_builder(name).config.data_files or {}
+            data_files = library.load_dataset_builder(name).config.data_files or {}
         except MemoryError:
             raise
         except Exception as error:
             raise _refusal(library, error, name) from error
-    files = {str(split): [str(file) for file in held] for split, held in found.items()}
+    files = {str(split): [str(file) for file in paths] for split, paths in data_files.items()}
     others = [
         file
-        for held in files.values()
-        for file in held
+        for paths in files.values()
+        for file in paths
         if not file.lower().endswith(shards.SUFFIXES)
     ]
     if not files or others:
         got = os.path.basename(others[0]) if others else "none"
         raise ValueError(
-            f"expected Parquet or .tar files to stream in hf:{name}; got {got} (without "
-            f"streaming=true it is downloaded)"
+            f"expected Parquet or .tar files to stream in hf:{name}; got {got} (leave out "
+            f"streaming=true to download them)"
         )
     notes: list[str] = []
-    splits = _splits(files, f"hf:{name}", notes)
+    splits = splits_of(files, f"hf:{name}", notes)
     raw = read_shards(
         f"hf:{name}", {**options, **({} if column is None else {"array": column})}, progress, splits
     )
@@ -103,58 +114,56 @@ def _streamed(
 
 
 def read_saved(path: Path, options: Options, progress: images.Progress | None = None) -> Raw:
-    """Read a folder that `save_to_disk` of the datasets library wrote; nothing but the folder is
-    read.
+    """Read a folder that `save_to_disk` of the datasets library wrote. No other file is read.
 
-    The splits are the data set's own; of a single one, "all". What was decoded once comes from the
-    cache.
+    The splits are those of the data set, or "all" if there is only one. Decoded images are stored
+    in the cache.
 
     Args:
         path: the folder.
-        options: `array`, the column that is the data (by default the only one of images, else of
-            arrays, else all); `ignore`, columns to leave out, joined by +; of images `size`,
-            `crop`, `channels` and `strict`, as for `read_images`; of tables `split`, the column
-            that says which rows are train, valid and test. Others are ignored.
-        progress: called now and then with what is done, how many are done, and of how many.
+        options: `array`, the column that is the data (by default the only column of images,
+            otherwise of arrays, otherwise all columns); `ignore`, columns to leave out, joined by
+            +; for images `size`, `crop`, `channels` and `strict`, as for `read_images`; for tables
+            `split`, the column whose cells are train, valid or test. Other options are ignored.
+        progress: called with (what, done, total).
 
     Raises:
-        ValueError: the folder is damaged, or holds what cannot be data.
+        ValueError: the folder is damaged, or its data cannot be used.
         OSError: the cache cannot be written.
     """
     library = _library()
     with _quiet(library, bars=False):
         try:
-            found = library.load_from_disk(os.path.abspath(path))
+            dataset = library.load_from_disk(os.path.abspath(path))
         except MemoryError:
             raise
         except Exception as error:
-            # the library saves such a split, and cannot load it
+            # the library saves a split without rows, but cannot load it
             got = f"{path}, which is damaged or has a split without rows"
             raise ValueError(
                 f"expected a folder that save_to_disk wrote; got {got} ({_line(error)})"
             ) from error
-    return _read(found, None, str(path), Path(path), options, progress)
+    return _read(dataset, None, str(path), Path(path), options, progress)
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
-            "expected the extra vaestro[hub] to read Hugging Face datasets; got an installation "
-            "without it"
+        raise InputError(
+            "reading Hugging Face datasets needs the datasets library: pip install 'vaestro[hub]'"
         ) from error
     if int(datasets.__version__.partition(".")[0]) < OLDEST:
-        wanted = f"datasets {OLDEST} or newer, which run no code of a data set's author"
-        raise ValueError(
-            f"expected {wanted}; got {datasets.__version__}: pip install --upgrade datasets"
+        raise InputError(
+            f"datasets {datasets.__version__} can run code of a data set's author: install "
+            f"version {OLDEST} or newer (pip install --upgrade datasets)"
         )
     return datasets
 
 
 @contextmanager
-def _quiet(library: Any, *, bars: bool) -> Iterator[None]:
-    """Keep what the libraries have to say off the terminal: what fails is said once, by us."""
+def _quiet(library: ModuleType, *, bars: bool) -> Iterator[None]:
+    """Suppress the libraries' own messages; errors are reported once, by this package."""
     from huggingface_hub import utils
 
     shown = (
@@ -180,37 +189,35 @@ def _quiet(library: Any, *, bars: bool) -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _refusal(library: Any, error: Exception, name: str) -> Exception:
-    """Say in one line why the hub gave nothing."""
+def _refusal(library: ModuleType, error: Exception, name: str) -> Exception:
+    """Return an error of one line about a data set that cannot be read from the Hub."""
     cause = (
         error.__cause__
         if isinstance(error, library.exceptions.DatasetBuildError) and error.__cause__
         else error
     )
     if isinstance(error, library.exceptions.DatasetNotFoundError):
-        where = "which is not there, or not open to you without hf auth login"
-        return ValueError(f"expected a data set of the Hugging Face hub; got {name}, {where}")
+        return InputError(
+            f"there is no data set {name} on the Hugging Face Hub, or it is private (log in with "
+            f"hf auth login)"
+        )
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in (
         "httpx",
         "requests",
         "huggingface_hub",
     ):
         return ConnectionError(
-            f"expected the Hugging Face hub, or {name} in its cache on this machine; got no "
-            f"connection ({_line(error)})"
+            f"the Hugging Face Hub cannot be reached, and {name} is not in its cache on this "
+            f"machine ({_line(error)})"
         )
     if isinstance(cause, OSError) and cause.errno in cache.FULL:
         return OSError(
-            f"expected room on the disk for {name}; got none left: free some, or set HF_HOME to "
-            f"a folder on another disk"
+            f"the disk has no space for {name}: free some, or set HF_HOME to a folder on another "
+            f"disk"
         )
-    remedy = (
-        "what it reads with further arguments can be written by save_to_disk, and that "
-        "folder be read"
-    )
-    return ValueError(
-        f"expected a data set that datasets.load_dataset({name!r}) reads; got {_line(cause)} "
-        f"({remedy})"
+    return InputError(
+        f"datasets.load_dataset({name!r}) cannot read the data set: {_line(cause)} (if it needs "
+        f"further arguments, load it in Python, call save_to_disk, and use that folder)"
     )
 
 
@@ -219,38 +226,40 @@ def _line(error: BaseException) -> str:
     return text if len(text) <= 160 else text[:158] + ".."
 
 
-# -- which splits and columns ----------------------------------------------------------------------
+# -- splits and columns ----------------------------------------------------------------------------
 
 
 def _read(
-    found: Any,
+    dataset: datasets.Dataset | datasets.DatasetDict,
     column: str | None,
     source: str,
     folder: Path | None,
     options: Options,
     progress: images.Progress | None,
 ) -> Raw:
-    """Read a Dataset or a DatasetDict; `folder` is where it lies if it was saved."""
+    """Read a data set.
+
+    Args:
+        dataset: as the library loads it.
+        column: that is the data, or None.
+        source: for messages.
+        folder: from which the data set was loaded; None for the Hub.
+        options: as for `read_saved`.
+        progress: called with (what, done, total).
+    """
     notes: list[str] = []
-    splits = _splits(found, source, notes)
+    splits = splits_of(dataset if isinstance(dataset, dict) else {"all": dataset}, source, notes)
     features = next(iter(splits.values())).features
-    for name, dataset in splits.items():
-        if dataset.features != features:
+    for name, split in splits.items():
+        if split.features != features:
             raise ValueError(
                 f"expected splits with the same columns in {source}; got others in {name}"
             )
-    kinds = {name: _kind(feature) for name, feature in features.items()}
-    if "ignore" in options:
-        ignored = choosing.named(options, "ignore", kinds, source)
-        kinds = {name: kind for name, kind in kinds.items() if name not in ignored}
-        if not kinds:
-            raise ValueError(
-                f"expected ignore= to leave a column of {source}; got {', '.join(ignored)}"
-            )
+    kinds = _kinds(features, options, source)
     for option in ("array", "text"):
         if column is None and option in options:
             column = unquoted(options[option])
-    column = _chosen(column, kinds, features, source, "array=" if folder else "")
+    column = _data_column(column, kinds, features, source, "array=" if folder else "")
     singles = [name for name, kind in kinds.items() if kind in (SINGLE, TEXT)]
     columns = singles if column is None else [column]
     attributes = _attributes(splits, [name for name in singles if name not in columns], source)
@@ -259,64 +268,83 @@ def _read(
             f"{column} is the data; left out {', '.join(left[:9])}"
             + (" .." if len(left) > 9 else "")
         )
-    if column is not None and kinds[column] == TEXT:
-        if "split" in options:
-            raise ValueError(
-                f"expected no split= for texts of {source}; got split={options['split']}"
-            )
-        frames = {s: tables.frame_of(_table(d, [column]), source) for s, d in splits.items()}
-        return texts.of_column(Raw(frames, attributes, tuple(notes)), column, source)
-    if column is None or kinds[column] == SINGLE:
-        found = {s: tables.frame_of(_table(d, columns), source) for s, d in splits.items()}
-        if "split" in options:
-            if "all" not in found:
-                raise ValueError(
-                    f"expected no split= for {source}, which brings its own splits; got "
-                    f"split={options['split']}"
-                )
-            found = tables.splits_of(found["all"], str(options["split"]), source)
-            attributes = {s: {} for s in found}
-        return Raw(found, attributes, tuple(notes))
-    if kinds[column] == ARRAYS:
-        found = {
+    if column is not None and kinds[column] == IMAGES:
+        arrays, rows, more = _images(splits, column, source, folder, options, progress)
+        attributes = {s: {n: v[rows[s]] for n, v in attributes[s].items()} for s in arrays}
+        return Raw(arrays, attributes, (*notes, *more))
+    if column is not None and kinds[column] == ARRAYS:
+        arrays = {
             s: stacked(d.with_format("arrow")[:][column], column, source) for s, d in splits.items()
         }
-        return Raw(found, attributes, tuple(notes))
-    found, rows, said = _images(splits, column, source, folder, options, progress)
-    return Raw(
-        found,
-        {s: {n: v[rows[s]] for n, v in attributes[s].items()} for s in found},
-        (*notes, *said),
-    )
+        return Raw(arrays, attributes, tuple(notes))
+    frames = {s: tables.frame_of(_table(d, columns), source) for s, d in splits.items()}
+    raw = Raw(frames, attributes, tuple(notes))
+    if column is not None and kinds[column] == TEXT:
+        if "split" in options:
+            raise InputError(
+                f"split={options['split']} applies to tables only: leave it out for texts of "
+                f"{source}"
+            )
+        return texts.of_column(raw, column, source)
+    return _divided(raw, options, source) if "split" in options else raw
 
 
-def _splits(found: Any, source: str, notes: list[str]) -> Json:
-    """Return data sets, or lists of their files, by split, or a single one as "all"."""
-    if not isinstance(found, dict):
-        found = {"all": found}
-    there = {name: dataset for name, dataset in found.items() if len(dataset)}
-    if not there:
+def _kinds(features: datasets.Features, options: Options, source: str) -> dict[str, str]:
+    """Return the kind of each column, without the columns that the options leave out."""
+    kinds = {name: _kind(feature) for name, feature in features.items()}
+    if "ignore" not in options:
+        return kinds
+    ignored = choosing.named(options, "ignore", kinds, source)
+    if len(ignored) == len(kinds):
+        raise InputError(f"ignore= leaves no column of {source}: name fewer columns")
+    return {name: kind for name, kind in kinds.items() if name not in ignored}
+
+
+def _divided(raw: Raw[Frame], options: Options, source: str) -> Raw[Frame]:
+    """Return the rows of a table by split, which a column contains."""
+    if "all" not in raw.splits:
+        raise InputError(f"{source} has its own splits: leave out split={options['split']}")
+    frames = tables.splits_of(raw.splits["all"], str(options["split"]), source)
+    return Raw(frames, {s: {} for s in frames}, raw.notes)
+
+
+def splits_of(parts: Mapping[str, Rows], source: str, notes: list[str]) -> dict[str, Rows]:
+    """Return data sets, or lists of their files, by split, or a single one under "all".
+
+    Args:
+        parts: by the names of splits that the data set gives.
+        source: for messages.
+        notes: to which a note on other splits is appended.
+
+    Raises:
+        ValueError: there are no rows, no split for training, or two splits for the same use.
+
+    >>> splits_of({"train": [1, 2], "validation": [3], "extra": [4]}, "hf:some/data", [])
+    {'train': [1, 2], 'valid': [3]}
+    """
+    filled = {name: part for name, part in parts.items() if len(part)}
+    if not filled:
         raise ValueError(f"expected rows of data in {source}; got none")
-    if len(there) == 1:
-        return {"all": next(iter(there.values()))}
-    known = [name for name in there if name.lower() in tables.SPLITS]
-    named = {tables.SPLITS[name.lower()]: there[name] for name in known}
-    if "train" not in named or len(named) < len(known):
+    if len(filled) == 1:
+        return {"all": next(iter(filled.values()))}
+    usual = [name for name in filled if name.lower() in tables.SPLITS]
+    splits = {tables.SPLITS[name.lower()]: filled[name] for name in usual}
+    if "train" not in splits or len(splits) < len(usual):
         raise ValueError(
-            f"expected a split train, and one valid and one test at most, in {source}; got "
-            f"{', '.join(there)}"
+            f"expected a split train, and at most one valid and one test, in {source}; got "
+            f"{', '.join(filled)}"
         )
-    if others := [name for name in there if name not in known]:
+    if others := [name for name in filled if name not in usual]:
         notes.append(f"splits {', '.join(others)} left out")
     return (
-        {"all": named["train"]}
-        if len(named) == 1
-        else {s: named[s] for s in ("train", "valid", "test") if s in named}
+        {"all": splits["train"]}
+        if len(splits) == 1
+        else {s: splits[s] for s in ("train", "valid", "test") if s in splits}
     )
 
 
-def _kind(feature: Any) -> str:
-    """Say what a column holds, or nothing where that cannot be data."""
+def _kind(feature: datasets.features.features.FeatureType) -> str:
+    """Return the kind of a column, or "" if it cannot be used."""
     import datasets
 
     if isinstance(feature, datasets.Image):
@@ -340,10 +368,22 @@ def _number(dtype: str) -> bool:
     return re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)|double|float", dtype) is not None
 
 
-def _chosen(
-    column: str | None, kinds: Mapping[str, str], features: Mapping[str, Any], source: str, how: str
+def _data_column(
+    column: str | None,
+    kinds: Mapping[str, str],
+    features: datasets.Features,
+    source: str,
+    option: str,
 ) -> str | None:
-    """Return the column that is the data, or None where the columns are a table."""
+    """Return the column that is the data; None if the columns of single values are a table.
+
+    Args:
+        column: that the user named, or None.
+        kinds: of the columns.
+        features: of the data set.
+        source: for messages.
+        option: what to type after the source to name a column.
+    """
     if column is not None:
         if column not in kinds:
             raise ValueError(
@@ -357,24 +397,24 @@ def _chosen(
             )
         return column
     for kind in (IMAGES, ARRAYS):
-        found = [name for name, held in kinds.items() if held == kind]
-        if len(found) > 1:
+        columns = [name for name, kind_of_column in kinds.items() if kind_of_column == kind]
+        if len(columns) > 1:
             raise ValueError(
-                f"expected one column of {kind} in {source}; got {', '.join(found)}: try "
-                f"{source}:{how}{found[0]}"
+                f"expected one column of {kind} in {source}; got {', '.join(columns)}: choose one "
+                f"with {source}:{option}{columns[0]}"
             )
-        if found:
-            return found[0]
-    if wrong := [name for name, kind in kinds.items() if not kind]:
-        got = f"{_short(features[wrong[0]])} in {wrong[0]!r}"
+        if columns:
+            return columns[0]
+    if unusable := [name for name, kind in kinds.items() if not kind]:
+        got = f"{_short(features[unusable[0]])} in {unusable[0]!r}"
         raise ValueError(
-            f"expected columns of images, arrays or single values; got {got}: try "
-            f"{source}:ignore={'+'.join(map(quoted, wrong))}"
+            f"expected columns of images, arrays or single values; got {got}: leave out such "
+            f"columns with {source}:ignore={'+'.join(map(quoted, unusable))}"
         )
     return None
 
 
-def _short(feature: Any) -> str:
+def _short(feature: datasets.features.features.FeatureType) -> str:
     text = repr(feature)
     return text if len(text) <= 60 else text[:58] + ".."
 
@@ -382,24 +422,25 @@ def _short(feature: Any) -> str:
 # -- columns ---------------------------------------------------------------------------------------
 
 
-def _table(dataset: Any, columns: Sequence[str]) -> Any:
-    """Return columns of single values as an Arrow table, with the names of classes for their
-    codes."""
+def _table(dataset: datasets.Dataset, columns: Sequence[str]) -> pyarrow.Table:
+    """Return columns of single values as an Arrow table, with names of classes instead of codes."""
+    import datasets
+
     table = dataset.with_format("arrow")[:].select(columns)
     for name in columns:
-        if (names := getattr(dataset.features[name], "names", None)) is not None:
-            table = named(table, name, names)
+        if isinstance(feature := dataset.features[name], datasets.ClassLabel):
+            table = named(table, name, feature.names)
     return table
 
 
 def _attributes(
-    splits: Mapping[str, Any], names: Sequence[str], source: str
+    splits: Mapping[str, datasets.Dataset], names: Sequence[str], source: str
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return columns (N,) by split, with NaN, NaT or empty text in empty cells, but none that say
-    nothing, or too much."""
+    """Return columns (N,) by split, with NaN, NaT or empty text in empty cells. Empty columns and
+    long texts are left out."""
     import pyarrow.compute as compute
 
-    made: dict[str, dict[str, np.ndarray]] = {s: {} for s in splits}
+    attributes: dict[str, dict[str, np.ndarray]] = {s: {} for s in splits}
     for name in names:
         parts = {s: _table(d, [name]) for s, d in splits.items()}
         texts = [
@@ -415,39 +456,40 @@ def _attributes(
             continue
         if any(len(c.compressed()) for c in cells.values()):
             for s, c in cells.items():
-                made[s][name] = filled(c)
-    return made
+                attributes[s][name] = filled(c)
+    return attributes
 
 
 # -- images ----------------------------------------------------------------------------------------
 
 
+@final
 class _Cells:
-    """Stand in for a folder of images: SPLIT/ROW is what Pillow opens, the bytes in a cell or the
-    file that it names."""
+    """Locate the images in a column by SPLIT/ROW."""
 
-    def __init__(self, splits: Mapping[str, Any], column: str, source: str) -> None:
+    def __init__(self, splits: Mapping[str, datasets.Dataset], column: str, source: str) -> None:
         self.columns = {s: d.with_format("arrow")[:][column] for s, d in splits.items()}
         self.source = source
 
     def __str__(self) -> str:
         return self.source
 
-    def __truediv__(self, name: str) -> Any:
+    def open(self, name: str) -> Path | IO[bytes]:
+        """Return the content of a cell, or the path that it contains."""
         split, _, row = name.rpartition("/")
-        held = self.columns[split or "all"][int(row)].as_py() or {}
-        return io.BytesIO(held["bytes"]) if held.get("bytes") else Path(held["path"])
+        cell = self.columns[split or "all"][int(row)].as_py() or {}
+        return io.BytesIO(cell["bytes"]) if cell.get("bytes") else Path(cell["path"])
 
 
 def _images(
-    splits: Mapping[str, Any],
+    splits: Mapping[str, datasets.Dataset],
     column: str,
     source: str,
     folder: Path | None,
     options: Options,
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
-    """Return the images of each split and which rows they are, with what was done in words."""
+    """Return the images of each split, their row numbers, and notes."""
     target, place = images.target_of(options), folder or Path(os.sep)
     files = [file["filename"] for d in splits.values() for file in d.cache_files] if folder else []
     prints = {s: (d._fingerprint, len(d)) for s, d in splits.items()}
@@ -459,15 +501,11 @@ def _images(
     }
 
     def make(part: Path) -> Json:
-        cells: Any = _Cells(splits, column, source)
         names = {
             s: [str(i) if s == "all" else f"{s}/{i}" for i in range(len(d))]
             for s, d in splits.items()
         }
-        try:
-            meta = images.make(part, cells, names, target, progress)
-        except ValueError as error:
-            raise ValueError(str(error).replace("/:size=", ":size=")) from error
+        meta = images.make(part, _Cells(splits, column, source), names, target, progress)
         used = cache.open_array(part / "file.npy")
         np.save(
             part / "rows.npy", np.array([int(name.rpartition("/")[2]) for name in used.tolist()])
@@ -477,13 +515,12 @@ def _images(
     at, meta = cache.entry(
         cache.key(KIND, files, settings, place), make, folder.resolve() if folder else source
     )
-    if options.get("strict", False) and meta["skipped"]:
-        bad = "; ".join(meta["skipped"]).replace(" skipped, which ", " that ")
-        raise ValueError(f"expected images that can all be used, as strict=true asks; got {bad}")
+    if options.get("strict", False):
+        images.check_none_skipped(meta)
     array, rows = cache.open_array(at / "images.npy"), cache.open_array(at / "rows.npy")
-    cuts = meta["splits"].items()
+    ranges = meta["splits"].items()
     return (
-        {s: array[a:b] for s, (a, b) in cuts},
-        {s: np.asarray(rows[a:b]) for s, (a, b) in cuts},
+        {s: array[a:b] for s, (a, b) in ranges},
+        {s: np.asarray(rows[a:b]) for s, (a, b) in ranges},
         meta["notes"],
     )

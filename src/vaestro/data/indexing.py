@@ -1,4 +1,4 @@
-"""Index shards once: the place of each row, its block of rows that are read together, and its
+"""The index of shards: the position of each row, its block of rows that are read together, and its
 attributes."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vaestro.data.shard_formats import (
     open_parquet,
 )
 from vaestro.data.shards import by_split, listed, remote, rooted, stamp
-from vaestro.text import nearest, one_line, unquoted
+from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 KIND = "shards-1"
 
@@ -31,48 +31,54 @@ KIND = "shards-1"
 def read_series(
     files: Sequence[str], options: Options, name: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
-    """Read Parquet with one series a row into an array with NaN where series end; returns what else
-    is known of each row, and notes.
+    """Read Parquet files with one series per row.
+
+    Args:
+        files: the paths.
+        options, name: of the source.
+
+    Returns:
+        the series, (N, T) or (N, T, C), with NaN after the end of shorter ones; the attributes of
+        each row, by name, each (N,); and notes.
 
     Raises:
         ValueError: there is no such column, or a file is damaged.
     """
-    field = _chosen(_fields(files, name), options, name)
-    parts, known, empty = [], [], 0
+    field = _data_field(_fields(files, name), options, name)
+    parts, attributes, empty = [], [], 0
     for path in files:
         try:
             with open_parquet(path) as file:
-                part, beside = (
-                    series(file.read(columns=[field])[field], field, path),
-                    attributes_of(file, field, path),
-                )
+                part = series(file.read(columns=[field])[field], field, path)
+                others = attributes_of(file, field, path)
         except damage_errors() as error:
-            if str(error).startswith("expected"):
+            if is_input_error(error):
                 raise
-            raise ValueError(
-                f"expected a readable .parquet file; got {path}, which is damaged or cut short "
-                f"({one_line(error)})"
-            ) from error
-        there = ~np.isnan(part.reshape(len(part), -1)).all(1)
-        empty += int((~there).sum())
-        parts.append(part[there])
-        known.append({n: v[there] for n, v in beside.items()})
+            raise InputError(f"{path} is damaged or truncated ({one_line(error)})") from error
+        observed = ~np.isnan(part.reshape(len(part), -1)).all(1)
+        empty += int((~observed).sum())
+        parts.append(part[observed])
+        attributes.append({n: v[observed] for n, v in others.items()})
     if len({part.shape[2:] for part in parts}) > 1:
-        raise ValueError(f"expected series of as many channels in all of {name}; got several")
+        channels = sorted({part.shape[2] if part.ndim > 2 else 1 for part in parts})
+        raise ValueError(
+            f"expected series with the same number of channels in all files of {name}; got "
+            f"{' and '.join(map(str, channels))}"
+        )
     longest = max(part.shape[1] for part in parts)
     if not longest or not sum(map(len, parts)):
-        raise ValueError(f"expected series in column {field!r} of {name}; got empty ones alone")
-    names = [n for n in known[0] if all(n in held for held in known)]
+        raise InputError(f"all series in column {field!r} of {name} are empty")
+    names = [n for n in attributes[0] if all(n in columns for columns in attributes)]
     notes = [f"{empty:,} rows without a series left out"] if empty else []
     return (
         np.concatenate([padded(p, longest) for p in parts]),
-        {n: np.concatenate([held[n] for held in known]) for n in names},
+        {n: np.concatenate([columns[n] for columns in attributes]) for n in names},
         notes,
     )
 
 
 def streamable(path: Path) -> bool:
-    """Tell whether a single Parquet file has a column of images or arrays."""
+    """Return whether a Parquet file has a column of images or arrays."""
     try:
         return bool({"images", "arrays"} & set(Parquet.fields(str(path)).values()))
     except (OSError, ValueError):
@@ -80,8 +86,8 @@ def streamable(path: Path) -> bool:
 
 
 def plain(name: str) -> dict[str, list[str]] | None:
-    """Return the shards by split where they are Parquet of single values and texts alone, which are
-    a table; else None."""
+    """Return the shards by split if they are a table: local Parquet files with only single values
+    and texts. Otherwise return None."""
     files = listed(name)
     table = (
         kind_of(files[0]) is Parquet
@@ -95,39 +101,37 @@ def _fields(files: Sequence[str], name: str) -> dict[str, str]:
     """Return the fields of the first shard that can be read."""
     for path in files:
         try:
-            found = kind_of(path).fields(path)
+            fields = kind_of(path).fields(path)
         except (OSError, ValueError):
             continue
-        if found:
-            return found
-    raise ValueError(
-        f"expected shards that can be read in {name}; got {len(files):,} that are damaged or "
-        f"empty, such as {files[0]}"
-    )
+        if fields:
+            return fields
+    what = f"{files[0]} is" if len(files) == 1 else f"all {len(files):,} shards of {name} are"
+    raise InputError(f"{what} damaged or empty")
 
 
-def _chosen(fields: Mapping[str, str], options: Options, name: str) -> str:
+def _data_field(fields: Mapping[str, str], options: Options, name: str) -> str:
     """Return the field that is the data."""
     data = [field for field, kind in fields.items() if kind in ("images", "arrays")]
     if "array" in options:
-        asked = unquoted(str(options["array"])).removeprefix(".")
-        if asked not in data:
+        field = unquoted(str(options["array"])).removeprefix(".")
+        if field not in data:
             raise ValueError(
-                f"expected array= to name images or arrays in {name}: {nearest(asked, data)}; "
-                f"got {asked!r}"
+                f"expected array= to name images or arrays in {name}: {nearest(field, data)}; "
+                f"got {field!r}"
             )
-        return asked
+        return field
     for kind in ("images", "arrays"):
-        found = [field for field in data if fields[field] == kind]
-        if len(found) > 1:
+        candidates = [field for field in data if fields[field] == kind]
+        if len(candidates) > 1:
             raise ValueError(
-                f"expected one field of {kind} in {name}; got {', '.join(found)}: try "
-                f"{name}:array={found[0]}"
+                f"expected one field of {kind} in {name}; got {', '.join(candidates)}: choose one "
+                f"with {name}:array={candidates[0]}"
             )
-        if found:
-            return found[0]
-    there = ", ".join(list(fields)[:9]) or "nothing"
-    raise ValueError(f"expected images (.jpg, .png) or arrays (.npy) in {name}; got {there}")
+        if candidates:
+            return candidates[0]
+    others = ", ".join(list(fields)[:9])
+    raise ValueError(f"expected images (.jpg, .png) or arrays (.npy) in {name}; got {others}")
 
 
 def indexed(
@@ -136,24 +140,26 @@ def indexed(
     progress: Progress | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Index, str]:
-    """Index shards, or take from the cache what was found in them before; returns what the data are
-    too, images or arrays.
+    """Index shards, or read their index from the cache.
 
     Args:
         name: a folder, a pattern, a file or an address.
-        options: `array`, the field that is the data; `strict`, to refuse shards that are not whole.
-        progress: called with what is done.
-        given: the shards by split, where they are known.
+        options: `array`, the field that is the data; `strict`, to refuse damaged shards.
+        progress: called with (what, done, total).
+        given: the shards by split; by default those of `name`.
+
+    Returns:
+        the index, and the kind of the data: images or arrays.
 
     Raises:
-        ValueError: there is nothing to read, or shards are damaged and `strict` was asked for.
+        ValueError: there is nothing to read, or shards are damaged and `strict` is set.
         OSError: a shard cannot be reached, or the cache cannot be written.
     """
     splits = by_split(listed(name), name) if given is None else given
-    files = [file for held in splits.values() for file in held]
+    files = [file for files_of in splits.values() for file in files_of]
     stamps = [stamp(file) for file in files]
     fields = _fields(files, name)
-    field = _chosen(fields, options, name)
+    field = _data_field(fields, options, name)
     reader = kind_of(files[0])(field)
 
     def make(folder: Path) -> Json:
@@ -167,7 +173,7 @@ def indexed(
     folder, meta = cache.entry(cache.key(KIND, (), settings, rooted(name)), make, name)
     index = Index.restore(folder, meta)
     if options.get("strict", False) and index.damaged:
-        raise ValueError(f"expected whole shards, as strict=true asks; got {index.damaged[0]}")
+        raise InputError(f"a shard is damaged, and strict=true allows none: {index.damaged[0]}")
     return index, fields[field]
 
 
@@ -178,51 +184,44 @@ def _indexed(
     name: str,
     progress: Progress | None,
 ) -> Index:
-    files = [file for held in splits.values() for file in held]
-    found: list[Indexed] = []
+    """Return the index of all shards."""
+    files = [file for files_of in splits.values() for file in files_of]
+    shards: list[Indexed] = []
     for i, path in enumerate(files):
-        found.append(reader.index(path))
+        shards.append(reader.index(path))
         if progress is not None:
             progress("indexing shards", i + 1, len(files))
     damaged = [
-        f"{path}: {one.damage}" for path, one in zip(files, found, strict=True) if one.damage
+        f"{path}: {shard.damage}" for path, shard in zip(files, shards, strict=True) if shard.damage
     ]
-    rows = [sum(one.sizes) for one in found]
+    rows = [sum(shard.sizes) for shard in shards]
+    reason = f" ({damaged[0]})" if damaged else ""
     if not sum(rows):
-        raise ValueError(
-            f"expected rows in the shards of {name}; got none"
-            + (f" ({damaged[0]})" if damaged else "")
-        )
-    blocks = np.cumsum([0] + [len(one.sizes) for one in found])
-    cuts, at = {}, 0
-    for split, held in splits.items():
-        cuts[split] = (int(blocks[at]), int(blocks[at + len(held)]))
-        at += len(held)
-        if cuts[split][0] == cuts[split][1]:
-            raise ValueError(
-                f"expected rows in the {split} shards of {name}; got none"
-                + (f" ({damaged[0]})" if damaged else "")
-            )
-    filled_in = [one.attributes for one, n in zip(found, rows, strict=True) if n]
-    names = [
-        n
-        for n in filled_in[0]
-        if all(n in held and held[n].dtype.kind == filled_in[0][n].dtype.kind for held in filled_in)
-    ]
+        raise ValueError(f"expected rows in the shards of {name}; got none{reason}")
+    blocks = np.cumsum([0] + [len(shard.sizes) for shard in shards])
+    ranges, at = {}, 0
+    for split, files_of in splits.items():
+        ranges[split] = (int(blocks[at]), int(blocks[at + len(files_of)]))
+        at += len(files_of)
+        if ranges[split][0] == ranges[split][1]:
+            raise ValueError(f"expected rows in the {split} shards of {name}; got none{reason}")
+    columns = [shard.attributes for shard, n in zip(shards, rows, strict=True) if n]
+    kinds = {n: values.dtype.kind for n, values in columns[0].items()}
+    names = [n for n in kinds if all(n in c and c[n].dtype.kind == kinds[n] for c in columns)]
     notes = [
-        f"{len(damaged):,} of {len(files):,} shards are not whole: {'; '.join(damaged[:3])}"
+        f"{len(damaged):,} of {len(files):,} shards are damaged: {'; '.join(damaged[:3])}"
         + (" .." if damaged[3:] else "")
     ]
     return Index(
         files=tuple(files),
         stamps=tuple(stamps),
         field=reader.field,
-        file=np.repeat(np.arange(len(files)), [len(one.sizes) for one in found]),
-        place=np.array([p for one in found for p in one.place], np.int64),
-        sizes=np.array([s for one in found for s in one.sizes], np.int64),
-        spans=np.concatenate([one.spans for one in found]),
-        splits=cuts,
-        attributes={n: np.concatenate([held[n] for held in filled_in]) for n in names},
+        file=np.repeat(np.arange(len(files)), [len(shard.sizes) for shard in shards]),
+        place=np.array([p for shard in shards for p in shard.place], np.int64),
+        sizes=np.array([s for shard in shards for s in shard.sizes], np.int64),
+        spans=np.concatenate([shard.spans for shard in shards]),
+        splits=ranges,
+        attributes={n: np.concatenate([c[n] for c in columns]) for n in names},
         notes=tuple(notes) if damaged else (),
         damaged=tuple(damaged),
     )

@@ -110,8 +110,8 @@ def _settings(whole: np.ndarray, space: Space, grey: bool) -> Mapping[str, Any]:
 def fixed(rows: Rows) -> Rows:
     """Return rows with one binarisation for all epochs; that of a large array is kept in the
     cache."""
-    lies = place(rows.values)
-    if not rows.dynamic or lies is None:
+    array, lies = rows.values, place(rows.values)
+    if not rows.dynamic or lies is None or not isinstance(array, np.ndarray):
         return rows.fixed()
 
     def make(folder: Path) -> Json:
@@ -126,7 +126,7 @@ def fixed(rows: Rows) -> Rows:
         if rows.index is None
         else hashlib.blake2b(rows.index.tobytes(), digest_size=16).hexdigest()
     )
-    settings = {"array": location(rows.values), "rows": which, "split": rows.name}
+    settings = {"array": location(array), "rows": which, "split": rows.name}
     folder, _ = cache.entry(
         cache.key("binarised-1", [source], settings, source.parent), make, source
     )

@@ -1,10 +1,10 @@
-"""The data sets that have names: each a function that returns `Raw`, its keyword-only arguments the
-options of a source."""
+"""Named data sets. Each is a function that returns `Raw`; its keyword-only arguments are the
+options of the source."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Literal
 
@@ -12,31 +12,37 @@ import numpy as np
 
 from vaestro.data.raw import Raw
 from vaestro.randomness import derive
+from vaestro.text import InputError
 
 
 def _whole(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise ValueError unless the value is a whole number of that range."""
+    """Raise ValueError unless the value is a whole number in this range."""
     if (
         not isinstance(value, (int, np.integer))
         or isinstance(value, bool)
         or value < low
         or (high is not None and value > high)
     ):
-        wanted = f"from {low} to {high}" if high is not None else f"of {low} or more"
-        raise ValueError(f"expected {name} to be a whole number {wanted}; got {value!r}")
+        limits = f"from {low} to {high}" if high is not None else f"of {low} or more"
+        raise ValueError(f"expected {name} to be a whole number {limits}; got {value!r}")
 
 
-# -- MNIST, with what can be measured of a stroke --------------------------------------------------
+# -- MNIST, with measurements of the strokes -------------------------------------------------------
 
 
-def mnist(*, valid: int = 5000) -> Raw:
-    """Read MNIST (LeCun, Cortes and Burges), which the package ships: uint8 (N, 28, 28), of which
-    the last training images are valid.
+def mnist(*, valid: int = 5000) -> Raw[np.ndarray]:
+    """Read MNIST (LeCun, Cortes and Burges 1998), which the package contains: uint8 (N, 28, 28).
 
-    Attributes: `digit`, and those of `measure`.
+    The attributes are `digit` and the measurements of `measure`.
+
+    Args:
+        valid: number of validation images, taken from the end of the training images.
 
     Raises:
-        ValueError: valid leaves nothing to train on.
+        ValueError: `valid` leaves no image for training.
+
+    >>> mnist(valid=100).splits["valid"].shape
+    (100, 28, 28)
     """
     _whole("valid", valid, 0, 59999)
     with (
@@ -44,28 +50,31 @@ def mnist(*, valid: int = 5000) -> Raw:
         np.load(file, allow_pickle=False) as archive,
     ):
         x, test = archive["train"], archive["test"]
-        known = {"digit": archive["train_digit"], **measure(x)}
-        known_of_test = {"digit": archive["test_digit"], **measure(test)}
+        attributes = {"digit": archive["train_digit"], **measure(x)}
+        test_attributes = {"digit": archive["test_digit"], **measure(test)}
     cut = len(x) - valid
     return Raw(
         {"train": x[:cut], "valid": x[cut:], "test": test},
         {
-            "train": {k: v[:cut] for k, v in known.items()},
-            "valid": {k: v[cut:] for k, v in known.items()},
-            "test": known_of_test,
+            "train": {k: v[:cut] for k, v in attributes.items()},
+            "valid": {k: v[cut:] for k, v in attributes.items()},
+            "test": test_attributes,
         },
     )
 
 
 def measure(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure strokes of ink 0 .. 255 on empty ground, uint8 (N, H, W) -> {name: float32 (N,)},
-    after Morpho-MNIST (Castro et al. 2019).
+    """Measure strokes, uint8 (N, H, W) with ink 0 .. 255 on 0 -> {name: float32 (N,)}.
 
-    slant: degrees by which upright strokes lean to the right, from the second moments.
-    thickness: pixels across a stroke.
-    width: pixels that hold the middle 98 % of the ink once it has been sheared upright.
+    The measurements follow Morpho-MNIST (Castro et al. 2019). An image without ink has 0 in all
+    three.
 
-    An image without ink measures 0 in all three.
+    slant: angle in degrees by which upright strokes lean to the right, from the second moments.
+    thickness: width of a stroke in pixels.
+    width: width in pixels of the middle 98 % of the ink, after the slant is removed.
+
+    >>> measure(np.zeros((1, 28, 28), np.uint8))["slant"]
+    array([0.], dtype=float32)
     """
     shear, thickness = np.zeros((2, len(images)))
     for start in range(0, len(images), 512):
@@ -80,10 +89,10 @@ def measure(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _shear(images: np.ndarray) -> np.ndarray:
-    """Return how many pixels upright strokes move to the right for each pixel up: (N, H, W) ->
+    """Return the horizontal shift of upright strokes in pixels per pixel upwards: (N, H, W) ->
     (N,)."""
     y, x = (place.ravel() - place.max() // 2 for place in np.indices(images.shape[1:]))
-    # Whole numbers below 2**24, of which float32 makes no errors: the same bytes on every machine.
+    # Whole numbers below 2**24 are exact in float32, so all machines return the same bytes.
     moments = images.reshape(len(images), -1).astype(np.float32) @ np.stack(
         [x**0, x, y, x * y, y * y], 1
     ).astype(np.float32)
@@ -94,20 +103,19 @@ def _shear(images: np.ndarray) -> np.ndarray:
 
 
 def _thickness(images: np.ndarray) -> np.ndarray:
-    """Return twice the radius r of the pen: (N, H, W) -> (N,).
+    """Return the diameter 2 r of the pen: (N, H, W) -> (N,).
 
-    By Steiner's formula a pen of radius r that draws curves with Euler characteristic e (strokes
-    less loops) leaves the area A and the perimeter P with A = r P - pi e r^2. Each of A, P and e is
-    a sum over pixels and pairs of pixels, averaged over the levels of
-    grey: P counts the steps of grey along four directions (Crofton), e counts corners less edges
-    plus faces.
+    A pen of radius r draws curves with Euler characteristic e (strokes minus loops). By Steiner's
+    formula, their area A and perimeter P satisfy A = r P - pi e r^2. Each of A, P and e is a sum
+    over pixels and pairs of pixels, averaged over the grey levels. P counts the steps of grey in
+    four directions (Crofton); e is corners - edges + faces.
     """
     n, row = len(images), images.shape[2] + 2
-    # flat: a neighbour is an offset, and rows are kept apart by empty pixels
+    # flattened: a neighbour is an offset, and empty pixels separate the rows
     ink = np.pad(images, ((0, 0), (1, 1), (1, 1))).ravel()
 
     def total(*offsets: int) -> np.ndarray:
-        """Sum over each image the most of the pixels at these offsets."""
+        """Return the sum over each image of the maximum of the pixels at these offsets, (N,)."""
         most = ink.copy()
         for offset in offsets:
             np.maximum(most[:-offset], ink[offset:], out=most[:-offset])
@@ -125,12 +133,12 @@ def _thickness(images: np.ndarray) -> np.ndarray:
 
 
 def _width(images: np.ndarray, shear: np.ndarray) -> np.ndarray:
-    """Return the width of the ink without its shear: (N, H, W), (N,) -> (N,)."""
+    """Return the width of the ink after the shear is removed: (N, H, W), (N,) -> (N,)."""
     height, width = images.shape[1:]
     y, x = (place.ravel() for place in np.indices((height, width)))
     edges = np.arange(-height, width + height + 1)
-    found = np.zeros(len(images))
-    # Images of nearly one shear share one linear map onto the ink left of each edge.
+    widths = np.zeros(len(images))
+    # Images with nearly the same shear share one linear map to the ink on the left of each edge.
     steps = np.rint(np.clip(shear, -2, 2) * 32).astype(np.int64)
     order = np.argsort(steps, kind="stable")
     for rows in filter(len, np.split(order, np.flatnonzero(np.diff(steps[order])) + 1)):
@@ -140,33 +148,36 @@ def _width(images: np.ndarray, shear: np.ndarray) -> np.ndarray:
             ink = images[part].reshape(len(part), -1).astype(np.float32) @ below
             ends = []
             for share in (0.01, 0.99):
-                wanted = share * ink[:, -1:]
-                right = np.maximum((ink < wanted).sum(1), 1)[:, None]
+                target = share * ink[:, -1:]
+                right = np.maximum((ink < target).sum(1), 1)[:, None]
                 low, high = np.take_along_axis(ink, right - 1, 1), np.take_along_axis(ink, right, 1)
-                ends.append((right + (wanted - high) / np.maximum(high - low, 1e-6))[:, 0])
-            found[part] = np.where(ink[:, -1] > 0, ends[1] - ends[0], 0)
-    return found
+                ends.append((right + (target - high) / np.maximum(high - low, 1e-6))[:, 0])
+            widths[part] = np.where(ink[:, -1] > 0, ends[1] - ends[0], 0)
+    return widths
 
 
 # -- digits of scikit-learn ------------------------------------------------------------------------
 
 
-def digits() -> Raw:
-    """Read the 1,797 digits that come with scikit-learn: uint8 (1797, 8, 8), levels 0 .. 16, with
-    the attribute `digit`.
+def digits() -> Raw[np.ndarray]:
+    """Read the 1,797 digits of scikit-learn: uint8 (1797, 8, 8), levels 0 .. 16, with the attribute
+    `digit`.
 
     Raises:
         ValueError: scikit-learn is not installed.
+
+    >>> digits().splits["all"].shape
+    (1797, 8, 8)
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError(
-            "expected the extra vaestro[sklearn] for digits; got an installation without it"
+        raise InputError(
+            "the data set digits needs scikit-learn: pip install 'vaestro[sklearn]'"
         ) from error
-    found = load_digits()
+    bunch = load_digits()
     return Raw(
-        {"all": found.images.astype(np.uint8)}, {"all": {"digit": found.target.astype(np.uint8)}}
+        {"all": bunch.images.astype(np.uint8)}, {"all": {"digit": bunch.target.astype(np.uint8)}}
     )
 
 
@@ -182,9 +193,9 @@ COLOURS = {
     "violet": (171, 71, 188),
 }
 SCALE = (0.18, 0.36)
-# from the centre to the end of the longest ellipse, in sides of the image
+# largest distance from the centre of a shape to its edge (the longest ellipse), in image sides
 REACH = SCALE[1] * math.sqrt(2 / math.pi)
-HEART = 0.5 + math.pi / 8  # a square of side sqrt(1/2) with half a disc on two of its sides
+HEART = 0.5 + math.pi / 8  # area of a square of side sqrt(1/2) with half a disc on two sides
 HEART_CENTRE = (1 / 4 + 3 * math.pi / 32 + 1 / 24) / HEART  # above its tip
 
 
@@ -194,29 +205,35 @@ def shapes(
     n: int = 10_000,
     seed: int = 0,
     channels: Literal["colour", "grey"] = "colour",
-) -> Raw:
-    """Render one shape an image on black, all factors drawn independently and uniformly: uint8 (n,
-    size, size, 3), or (n, size, size).
+) -> Raw[np.ndarray]:
+    """Render images of one shape each on black: uint8 (n, size, size, 3), or (n, size, size).
 
-    A row follows from seed and row number, so fewer rows are the first of more; and from arithmetic
-    that is the same on every machine. Of another size the same rows show the same scenes.
+    All factors are drawn independently and uniformly. An image depends only on the seed and its row
+    number, so the first rows are the same for every `n`. All machines return the same bytes. Images
+    of another size show the same scenes.
 
     Attributes:
         shape: square, ellipse (twice as long as wide) or heart.
-        scale: the root of the shape's area, .18 to .36 of the image's side.
-        rotation: degrees anticlockwise, from 0 to where the shape looks the same again: 90, 180 or
-            360.
-        x, y: where the centre of mass is, from 0 (as far left, or up, as every shape fits) to 1.
-        colour: red, yellow, green, cyan, blue or violet; grey images have none, and white shapes.
+        scale: the square root of the shape's area, .18 to .36 of the image's side.
+        rotation: degrees anticlockwise, from 0 to the angle at which the shape looks the same
+            again: 90, 180 or 360.
+        x, y: position of the centre of mass, from 0 (left, or top) to 1. At both ends, every shape
+            is inside the image.
+        colour: red, yellow, green, cyan, blue or violet. Grey images have white shapes and no
+            colour.
 
     Args:
-        size: pixels of a side, 16 to 256.
-        n: images.
+        size: side of an image in pixels, 16 to 256.
+        n: number of images.
         seed: of the factors.
         channels: colour or grey.
 
     Raises:
         ValueError: an argument is out of range, or the images do not fit into memory.
+
+    >>> raw = shapes(size=16, n=2)
+    >>> raw.splits["all"].shape, list(raw.attributes["all"])
+    ((2, 16, 16, 3), ['shape', 'scale', 'rotation', 'x', 'y', 'colour'])
     """
     _whole("size", size, 16, 256)
     _whole("n", n, 1)
@@ -227,8 +244,9 @@ def shapes(
     try:
         images = np.zeros(layout, np.uint8)
     except (MemoryError, ValueError) as error:
-        raise ValueError(
-            f"expected images that fit into memory; got {math.prod(layout):,} bytes of them"
+        raise InputError(
+            f"{n:,} images of {size}x{size} need {math.prod(layout):,} bytes, which do not fit "
+            f"into memory: use a smaller n= or size="
         ) from error
 
     def uniform(factor: str) -> np.ndarray:
@@ -238,31 +256,46 @@ def shapes(
 
     names = np.array(list(SYMMETRY))
     kind = (uniform("shape") * len(names)).astype(np.int64)
-    rotation = uniform("rotation") * np.array(list(SYMMETRY.values()))[kind]
-    scale = SCALE[0] + (SCALE[1] - SCALE[0]) * uniform("scale")
-    x, y = uniform("x"), uniform("y")
-    known = {
+    factors = {
+        "scale": SCALE[0] + (SCALE[1] - SCALE[0]) * uniform("scale"),
+        "rotation": uniform("rotation") * np.array(list(SYMMETRY.values()))[kind],
+        "x": uniform("x"),
+        "y": uniform("y"),
+    }
+    attributes = {
         "shape": names[kind],
-        **{
-            k: v.astype(np.float32)
-            for k, v in (("scale", scale), ("rotation", rotation), ("x", x), ("y", y))
-        },
+        **{name: values.astype(np.float32) for name, values in factors.items()},
     }
     if channels == "colour":
         colour = (uniform("colour") * len(COLOURS)).astype(np.int64)
-        known["colour"] = np.array(list(COLOURS))[colour]
+        attributes["colour"] = np.array(list(COLOURS))[colour]
         paint = np.array(list(COLOURS.values()), np.float32)[colour]
     else:
         paint = np.full((n, 1), 255, np.float32)
         images = images[..., None]
+    _paint(images, kind, factors, paint)
+    return Raw({"all": images.reshape(layout)}, {"all": attributes})
 
-    cosine, sine = _turn(rotation)
+
+def _paint(
+    images: np.ndarray, kind: np.ndarray, factors: Mapping[str, np.ndarray], paint: np.ndarray
+) -> None:
+    """Draw one shape into each image.
+
+    Args:
+        images: (n, size, size, C), to which the shapes are written.
+        kind: index of each shape in SYMMETRY, (n,).
+        factors: scale, rotation, x and y, each (n,).
+        paint: colour of each shape, (n, C).
+    """
+    size = images.shape[1]
+    cosine, sine = _turn(factors["rotation"])
     margin = REACH * size + 1
     patch = math.ceil(2 * margin) + 1
     windows = np.lib.stride_tricks.sliding_window_view(
         images, (patch, patch), (1, 2), writeable=True
     )
-    across, down = (margin + place * (size - 2 * margin) for place in (x, y))
+    across, down = (margin + factors[axis] * (size - 2 * margin) for axis in ("x", "y"))
     left, top = (
         np.clip(np.floor(centre - margin).astype(np.int64), 0, size - patch)
         for centre in (across, down)
@@ -275,18 +308,17 @@ def shapes(
             up = (down[rows, None] - top[rows, None] - pixels).astype(np.float32)[:, :, None]
             c, s, side = (
                 values[rows, None, None].astype(np.float32)
-                for values in (cosine, sine, scale * size)
+                for values in (cosine, sine, factors["scale"] * size)
             )
             covered = np.clip(cover(c * right + s * up, c * up - s * right, side), 0, 1)
             windows[rows, top[rows], left[rows]] = covered[:, None] * paint[
                 rows, :, None, None
             ] + np.float32(0.5)
-    return Raw({"all": images.reshape(layout)}, {"all": known})
 
 
 def _turn(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines and sines from sums and products alone: those of mathematical libraries differ
-    in the last bit."""
+    """Return cosines and sines. Only sums and products are used, because mathematical libraries
+    differ in the last bit."""
     angle = degrees * (math.pi / 180 / 64)
     square = angle * angle
     c = 1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))
@@ -296,9 +328,9 @@ def _turn(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return c, s
 
 
-# Each shape has the area side^2 and its centre of mass at 0. From pixels (u, v) of a frame that
-# turns with it, v upwards, follows how much of the pixel it covers: half a pixel less the distance
-# to the edge, yet to be limited to [0, 1].
+# Each shape has the area side^2 and its centre of mass at 0. The coordinates (u, v) of a pixel turn
+# with the shape; v points upwards. Each function returns the covered part of the pixel: 0.5 minus
+# the signed distance to the edge, not yet limited to [0, 1].
 
 
 def _square(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Read arrays once, in order, some megabytes at a time, and hand their rows to all that want
-them."""
+"""Single-pass chunked reader: each chunk of an array goes to every registered consumer."""
 
 from __future__ import annotations
 
@@ -10,10 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar, final
 
 import numpy as np
 
-PIECE = 2**24  # bytes that are looked at together
-# bytes of a file that are asked for at once: of more than that, Linux reads but a part
-AHEAD = 2**17
-Look = Callable[[Any, int, np.ndarray], Any]  # (array, first row, some rows in order)
+PIECE = 2**24  # bytes of a chunk
+AHEAD = 2**17  # bytes of one request to read ahead; Linux ignores the rest of a larger one
 
 
 class Whole(Protocol):
@@ -21,7 +18,7 @@ class Whole(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: Any, /) -> Any: ...
+    def __getitem__(self, rows: np.ndarray | slice, /) -> Any: ...
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,19 +26,23 @@ class Whole(Protocol):
 
 
 W = TypeVar("W", bound=Whole)
+# consumer of chunks: (array, number of the first row, the rows of the chunk)
+Look = Callable[[W, int, np.ndarray], object]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Part(Generic[W]):
-    """Hold some rows of an array or table, such as one split: their numbers in order, or None for
-    all.
+    """Hold some rows of an array or table, such as one split.
 
     Args:
         whole: the array or table.
-        index: which rows.
-        attributes: what else is known of each row, by name.
-        given: codes of the conditions of each row.
+        index: the row numbers in rising order, (N,); None for all rows.
+        attributes: other values of each row, by name, each (N,).
+        given: codes of the conditions of each row, (N, conditions); None without.
+
+    >>> Part(np.arange(10), np.array([2, 3, 5])).take(np.array([0, 2]))
+    array([2, 5])
     """
 
     whole: W
@@ -53,44 +54,63 @@ class Part(Generic[W]):
         return len(self.whole) if self.index is None else len(self.index)
 
     def spread(self, n: int) -> Part:
-        """Return n rows at equal distances, or all if there are fewer, without what is known of
-        them."""
+        """Return n equally spaced rows, or all if there are fewer, without their attributes."""
         if n >= len(self):
             return replace(self, attributes={}, given=None)
         at = np.linspace(0, len(self) - 1, n).astype(np.int64)
         return Part(self.whole, at if self.index is None else self.index[at])
 
     def chosen(self, index: np.ndarray) -> Part[W]:
-        """Return some rows of a part that has all of them, with their attributes."""
+        """Return some rows, by number, of a part that has all rows, with their attributes."""
         return Part(self.whole, index, {k: v[index] for k, v in self.attributes.items()})
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows of an array by their places in the part."""
+        """Return rows of an array by their positions in the part."""
         at = rows if self.index is None else self.index[rows]
         expect(self.whole, at)
         return np.asarray(self.whole[at])
 
 
-def distinct(parts: Iterable[Part]) -> list[Any]:
-    """Return the arrays or tables that parts are rows of, each once."""
+def distinct(parts: Iterable[Part[W]]) -> list[W]:
+    """Return the arrays or tables whose rows the parts have, each once.
+
+    >>> array = np.arange(10)
+    >>> len(distinct([Part(array, np.arange(5)), Part(array, np.arange(5, 10))]))
+    1
+    """
     return list({id(p.whole): p.whole for p in parts if len(p)}.values())
 
 
-def pieces(array: np.ndarray, rows: int | None = None) -> Iterator[slice]:
-    """Yield the slices that cut an array, or so many rows like its own, into pieces of some
-    megabytes."""
+def pieces(array: Whole, rows: int | None = None) -> Iterator[slice]:
+    """Yield the slices of the chunks of an array, in order.
+
+    Args:
+        array: whose rows have the size to cut by.
+        rows: number of rows; by default that of the array.
+
+    >>> list(pieces(np.zeros((3, 2**20))))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
     rows, size = len(array) if rows is None else rows, piece(array)
     for start in range(0, max(1, rows), size):
         yield slice(start, min(rows, start + size))
 
 
-def piece(array: np.ndarray) -> int:
-    """Return how many rows of an array are looked at together."""
+def piece(array: Whole) -> int:
+    """Return the number of rows of a chunk of an array.
+
+    >>> piece(np.zeros((3, 2**20)))
+    2
+    """
     return max(1, PIECE // max(1, array[:1].nbytes))
 
 
-def once(arrays: Iterable[np.ndarray], *looks: Look) -> None:
-    """Read arrays from the first row to the last, and show each piece to all of `looks`."""
+def once(arrays: Iterable[W], *looks: Look[W]) -> None:
+    """Read arrays from the first row to the last, and pass each chunk to all consumers.
+
+    >>> once([np.arange(4)], lambda array, first, rows: print(first, rows.sum()))
+    0 6
+    """
     for array in arrays:
         for part in pieces(array):
             _read_ahead(array, part.stop, part.stop + part.stop - part.start)
@@ -99,27 +119,35 @@ def once(arrays: Iterable[np.ndarray], *looks: Look) -> None:
 
 
 class Picked:
-    """Pick the rows of a part out of what `once` reads, and hand them on in groups of one size, of
-    which the last may be smaller.
+    """Pick the rows of a part from the chunks of `once`, and pass them on in groups of equal size.
+
+    The last group may be smaller. Sums of floats depend on the size of the groups, and not on the
+    chunks.
 
     Args:
-        part: which rows.
-        size: of a group. What is summed in floats depends on it, and not on how the array was cut.
-        take: called with each group, which it may keep until the next.
-        made: what is kept of rows until there are enough for a group; all of them by default.
+        part: the rows.
+        size: rows of a group.
+        take: called with each group, which is overwritten by the next.
+        transform: applied to rows before they are collected; by default none.
+
+    >>> picked = Picked(Part(np.arange(6), np.array([0, 2, 4])), 2, print)
+    >>> once([picked.part.whole], picked.look)
+    [0 2]
+    [4]
     """
 
     def __init__(
         self,
         part: Part,
         size: int,
-        take: Callable[[np.ndarray], Any],
-        made: Callable[[np.ndarray], np.ndarray] | None = None,
+        take: Callable[[np.ndarray], object],
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        self.part, self.size, self._take, self._made = part, size, take, made
+        self.part, self.size, self._take, self._transform = part, size, take, transform
         self._group: np.ndarray | None = None
 
-    def look(self, array: Any, start: int, rows: np.ndarray) -> None:
+    def look(self, array: Whole, start: int, rows: np.ndarray) -> None:
+        """Take a chunk, which begins at row `start` of the array."""
         if array is not self.part.whole:
             return
         index = self.part.index
@@ -139,22 +167,27 @@ class Picked:
             first = end
 
     def _keep(self, rows: np.ndarray, chosen: np.ndarray, at: int) -> None:
-        made = rows if self._made is None else self._made(rows[chosen])
+        values = rows if self._transform is None else self._transform(rows[chosen])
         if self._group is None:
-            self._group = np.empty((min(self.size, len(self.part)), *made.shape[1:]), made.dtype)
+            size = min(self.size, len(self.part))
+            self._group = np.empty((size, *values.shape[1:]), values.dtype)
         group = self._group[at : at + len(chosen)]
-        if self._made is None:
-            np.take(rows, chosen, 0, group, "clip")  # without clip it would go through a copy
+        if self._transform is None:
+            np.take(rows, chosen, 0, group, "clip")  # without clip, NumPy makes a copy first
         else:
-            group[:] = made
+            group[:] = values
 
 
 # -- files -----------------------------------------------------------------------------------------
 
 
-def place(array: Any) -> tuple[str, int] | None:
-    """Return the file that an array is mapped from, and where in it the array begins; None where it
-    lies in memory."""
+def place(array: object) -> tuple[str, int] | None:
+    """Return the file of a memory-mapped array and the offset of the array in bytes; None for an
+    array in memory.
+
+    >>> place(np.zeros(3)) is None
+    True
+    """
     mapped, first = _mapped(array)
     if mapped is None or not isinstance(array, np.memmap) or array.filename is None:
         return None
@@ -162,14 +195,21 @@ def place(array: Any) -> tuple[str, int] | None:
     return str(array.filename), first + array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
 
 
-def location(array: np.ndarray) -> list[Any]:
-    """Return the file that an array is mapped from, and how it lies there: what changes with it."""
+def location(array: np.ndarray) -> list[object]:
+    """Return the file of a memory-mapped array, its offset, shape, strides and dtype.
+
+    >>> location(np.zeros(3))
+    [None, (3,), (8,), '<f8']
+    """
     return [place(array), array.shape, array.strides, array.dtype.str]
 
 
 def expect(array: Whole, rows: np.ndarray) -> None:
-    """Have the disk read rows of a memory map all at once: touched one by one, each is waited for,
-    with needless pages around it."""
+    """Request all pages of some rows of a memory map at once.
+
+    Without it, each row is read when it is first used, one after the other, with pages around it
+    that are not needed.
+    """
     mapped, start = _mapped(array)
     if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:
         size = array[:1].nbytes
@@ -177,21 +217,21 @@ def expect(array: Whole, rows: np.ndarray) -> None:
             _ask(mapped, start + row % len(array) * size, size)
 
 
-def _read_ahead(array: np.ndarray, first: int, last: int) -> None:
-    """Have the disk read the next rows of a memory map while those before them are worked on."""
+def _read_ahead(array: Whole, first: int, last: int) -> None:
+    """Request the next rows of a memory map while those before them are processed."""
     mapped, start = _mapped(array)
-    if mapped is not None and array.flags.c_contiguous:
+    if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:
         size = array[:1].nbytes
         for at in range(start + first * size, start + min(last, len(array)) * size, AHEAD):
             _ask(mapped, at, AHEAD)
 
 
-def _mapped(array: Any) -> tuple[mmap.mmap | None, int]:
-    """Return the memory map that an array lies in, and where in it; None where there is none."""
+def _mapped(array: object) -> tuple[mmap.mmap | None, int]:
+    """Return the memory map that contains an array, and the offset in it; None without one."""
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap):
+    if not isinstance(base, mmap.mmap) or not isinstance(array, np.ndarray):
         return None, 0
     return base, array.__array_interface__["data"][0] - np.frombuffer(
         base, np.uint8

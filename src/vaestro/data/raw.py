@@ -1,31 +1,38 @@
-"""What a reader returns: the user's data as they are, by split. Torch is not imported."""
+"""What a reader returns: the user's data in their own units, by split. Torch is not imported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Generic, final
 
 import numpy as np
 
+from vaestro.data.passes import W
+
 Options = Mapping[str, Any]  # of a source; `parse_source` has checked names and types
-Json = dict[str, Any]  # as json reads and writes it
+Json = dict[str, Any]  # a JSON object, as `json` reads and writes it
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Raw:
-    """Hold what a source has, in the user's layout and units: by split, or all of it under "all".
+class Raw(Generic[W]):
+    """Hold the data of a source in the user's layout and units.
 
     Args:
-        splits: arrays (N, ...), possibly memory-mapped and read-only, tables, texts, sparse counts
-            or streams, by the name of the split. All are of one type (`data.containers`).
+        splits: the data of each split, by its name, or all data under "all". They are arrays
+            (N, ...), possibly memory-mapped and read-only, tables, texts, sparse counts or
+            streams. All splits have one type (`data.containers`).
         attributes: for each split, other values of each row, by name, each (N,).
         notes: decisions of the reader, a line each.
         missing: whether NaN means that a cell does not exist, such as after the end of a series.
+
+    >>> raw = Raw({"all": np.zeros((10, 3))}, {"all": {"label": np.arange(10)}})
+    >>> raw.splits["all"].shape
+    (10, 3)
     """
 
-    splits: Mapping[str, Any]
+    splits: Mapping[str, W]
     attributes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     missing: bool = False

@@ -26,7 +26,7 @@ from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import COLUMN_ORDER, DECLARED, Column
-from vaestro.text import Spec, nearest, one_line, parse_path, unquoted
+from vaestro.text import Spec, is_input_error, nearest, one_line, parse_path, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -240,7 +240,7 @@ def _array_file(path: Path, options: Options) -> Raw:
         ):
             return Raw({"all": _idx(path)})
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ValueError) and str(error).startswith("expected"):
+        if is_input_error(error):
             raise
         if "pickle" in str(error).lower():
             raise ValueError(

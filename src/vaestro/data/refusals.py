@@ -1,46 +1,65 @@
-"""Build the sentences that refuse columns of a table, or name them in a note."""
+"""Messages about columns that cannot be used, and names of columns in notes."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vaestro.text import quoted
 
+Names = str | float | Sequence[str] | None  # names of columns, joined by + or as a list
+
 
 class Unfit(ValueError):
-    """Say that one column cannot be data. Those of all columns are said in one line."""
+    """Report that a column cannot be used. `refuse` joins the reports of several columns."""
 
-    def __init__(self, wanted: str, got: str) -> None:
-        super().__init__(f"expected {wanted}; got {got}")
-        self.wanted, self.got = wanted, got
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"expected {expected}; got {got}")
+        self.expected, self.got = expected, got
 
 
-def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Any = None) -> None:
-    """Raise ValueError, one for all, if columns cannot be data; each comes with those that can be
-    left out, beside what is `ignored`."""
+def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Names = None) -> None:
+    """Raise one ValueError for all columns that cannot be used.
+
+    Args:
+        unfit: a report for each column, with the columns that the user can leave out.
+        where: the source.
+        ignored: columns that the source leaves out already.
+
+    Raises:
+        ValueError: `unfit` is not empty.
+
+    >>> refuse([(Unfit("numbers", "lists in 'a'"), ["a"])], "t.csv")
+    Traceback (most recent call last):
+    ValueError: expected numbers; got lists in 'a' (leave it out with t.csv:ignore=a)
+    """
     if unfit:
-        wanted, got = (
-            ", and ".join(said)
-            for said in ([e.wanted for e, _ in unfit], [e.got for e, _ in unfit])
-        )
+        expected = ", and ".join(error.expected for error, _ in unfit)
+        got = ", and ".join(error.got for error, _ in unfit)
         names = [name for _, names in unfit for name in names]
         raise ValueError(
-            f"expected {wanted}; got {got}"
+            f"expected {expected}; got {got}"
             + (f" {leave_out(where, names, ignored)}" if names else "")
         )
 
 
 def listed(names: Sequence[str], most: int = 3, width: int = 24) -> str:
-    """Return the first names, each cut to a width in letters, and how many more there are."""
+    """Return the first names, each cut to `width` letters, and the number of further ones.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
     shown = [n if len(n) <= width else n[: width - 2] + ".." for n in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def columns_named(names: Sequence[str]) -> str:
-    """Return "column 'a'" or "columns 'a', 'b'", at most nine of them."""
+    """Return "column 'a'" or "columns 'a', 'b'", with at most nine names.
+
+    >>> columns_named(["a", "b"])
+    "columns 'a', 'b'"
+    """
     return (
         f"column {names[0]!r}"
         if len(names) == 1
@@ -48,9 +67,17 @@ def columns_named(names: Sequence[str]) -> str:
     )
 
 
-def leave_out(where: str, names: Sequence[str], ignored: Any = None) -> str:
-    """Return how to leave columns out of a source, beside those that are `ignored` already, in
-    brackets."""
+def leave_out(where: str, names: Sequence[str], ignored: Names = None) -> str:
+    """Return, in brackets, what to type to leave columns out of a source.
+
+    Args:
+        where: the source.
+        names: of the columns.
+        ignored: columns that the source leaves out already.
+
+    >>> leave_out("t.csv", ["b"], "a")
+    '(leave it out with t.csv:ignore=a+b)'
+    """
     before = (
         [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaestro.data.column_fitting import Cells
 from vaestro.data.outliers import distances, isolated
-from vaestro.data.refusals import leave_out, listed
+from vaestro.data.refusals import Names, leave_out, listed
 from vaestro.frames import Frame
 from vaestro.spaces import COLUMN_ORDER, Column, Kind, Space, widths
 from vaestro.text import quoted
@@ -117,7 +117,7 @@ class Remarks:
             each = [f"{self.place(int(i))}: {v}" for i, v in zip(rows, shown, strict=True)]
             self.far[cells.name] = float(distances(numbers)[far].min()), each
 
-    def notes(self, name: str, ignored: object) -> list[str]:
+    def notes(self, name: str, ignored: Names) -> list[str]:
         """Return the lines.
 
         Args:
@@ -126,7 +126,7 @@ class Remarks:
         """
         return [*self._remarks(name, ignored), *self._whys(name), *self._off_grid(), *self._far()]
 
-    def _remarks(self, name: str, ignored: object) -> list[str]:
+    def _remarks(self, name: str, ignored: Names) -> list[str]:
         lines = []
         for remark, names in self.remarks.items():
             more = {

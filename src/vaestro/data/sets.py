@@ -9,42 +9,68 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from vaestro.data.passes import expect
 from vaestro.data.raw import Json
+from vaestro.data.sparse import Sparse
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Space
+from vaestro.text import InputError
 from vaestro.tokens import Ragged, Texts
 
-Values: TypeAlias = Any  # an array, Ragged codes, Sparse counts or a stream
-
-HELD_BYTES = 2**28  # of rows of a stream that are held in memory together
-DRAWN = 2**26  # cells that are binarised from one stream of draws
+HELD_BYTES = 2**28  # largest size of the rows of a stream that are in memory together
+DRAWN = 2**26  # cells that are binarised with one stream of random numbers
 
 
 class Streamed(ABC):
-    """Hold rows that are read from shards when they are used, in blocks."""
+    """Describe rows that are read from shards when they are used, in blocks."""
 
     row_bytes: int
-    buffer: int  # rows among which is shuffled
-    waited: float  # seconds for rows that were known to be wanted
+    buffer: int  # rows of a window, within which rows are shuffled
+    waited: float  # seconds of waiting for rows that were requested ahead
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Return rows (...,) as an array (..., *shape[1:])."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Return (rows, ...)."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """Return the type of the values."""
 
     @abstractmethod
     def block_sizes(self, index: np.ndarray | None) -> np.ndarray:
-        """Return how many of some rows each block has, (blocks,); None stands for all rows."""
+        """Return the number of rows in each block, (blocks,).
+
+        Args:
+            index: the rows that are counted, in rising order; None for all rows.
+        """
 
     @abstractmethod
     def spread(self, n: int, index: np.ndarray | None) -> np.ndarray:
-        """Return the places of n rows among some, or all, within few blocks, in rising order."""
+        """Return the positions of n rows within few blocks, in rising order.
+
+        Args:
+            n: number of rows.
+            index: the rows to choose from, in rising order; None for all rows.
+        """
 
     @abstractmethod
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Begin to read the rows of the next windows, in this order; other windows are dropped."""
+        """Start to read the rows of the next windows, in this order; drop all other windows."""
 
     @abstractmethod
     def start(self, workers: int | None) -> None:
@@ -52,7 +78,7 @@ class Streamed(ABC):
 
     @abstractmethod
     def let_go(self) -> None:
-        """Drop the rows that were read ahead, and end the threads."""
+        """Drop the rows that were read ahead, and stop the threads."""
 
     @abstractmethod
     def unread(self) -> tuple[int, str]:
@@ -60,7 +86,10 @@ class Streamed(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a string that changes with the data, without reading them."""
+        """Return a string that changes with the data, without reading the rows."""
+
+
+Values: TypeAlias = np.ndarray | Ragged | Sparse | Streamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +101,12 @@ class Rows:
             counts or a stream. With `channels_last` images are (M, H, W, C). With `dynamic` they
             are 8-bit grey levels that are binarised at every access.
         space: of a batch.
-        name: of the split; a fixed binarisation is drawn by it.
+        name: of the split. It seeds a fixed binarisation.
         dynamic: whether to binarise at every access, with P(1) = level / 255 exactly.
         attributes: other values of each row, by name, each (N,).
-        index: which rows of `values`, (N,); None for all. Splits of large data share one array.
-        observed: which cells were observed, (M, *X); None for all.
+        index: the row numbers in `values`, (N,); None for all. Splits of large data share one
+            array.
+        observed: mask of the observed cells, (M, *X); None if all cells are observed.
         given: codes of the conditions, (N, columns of `given_space`); None without.
         given_space: the space of the conditions.
         channels_last: whether images are (H, W, C) and become (C, H, W) when gathered.
@@ -114,13 +144,14 @@ class Rows:
         return self.values if isinstance(self.values, Streamed) else None
 
     def sizes(self) -> np.ndarray | None:
-        """Return the tokens of each text with its end, (N,); None for data other than texts."""
+        """Return the number of tokens of each text, including its end, (N,); None for other
+        data."""
         rows = slice(None) if self.index is None else self.index
         return None if self.ragged is None else self.ragged.sizes(rows)
 
     @property
     def row_bytes(self) -> int:
-        """Return the bytes of a row in `values`, at least 1."""
+        """Return the size of a row of `values` in bytes, at least 1."""
         stream = self.stream
         return (self.values[:1].nbytes if stream is None else stream.row_bytes) or 1
 
@@ -135,11 +166,11 @@ class Rows:
         return self.turned(self._take(self.values, rows))
 
     def mask(self) -> np.ndarray | None:
-        """Return which cells were observed, (N, *X); None for all."""
+        """Return the mask of the observed cells, (N, *X); None if all cells are observed."""
         return None if self.observed is None else self._take(self.observed, slice(None))
 
     def turned(self, values: np.ndarray) -> np.ndarray:
-        """Return rows of `values`, (..., *X) or with channels last, as (..., *X)."""
+        """Return rows of `values` with the channels of images before the other axes, (..., *X)."""
         if not self.channels_last:
             return values
         space = self.space
@@ -169,14 +200,13 @@ class Rows:
         stream: int = 0,
         place: tuple[int, int] | None = None,
     ) -> Batch:
-        """Gather the batches of several steps at once: row numbers (S, B) -> codes or values (S, B,
-        *X).
+        """Gather the batches of several steps at once: row numbers (S, B) -> values (S, B, *X).
 
         Args:
             index: row numbers of S steps of B rows.
             device: of the batch.
-            seed, stream: what a dynamic binarisation is drawn by; `stream` names the steps.
-            place: (first row, rows) of each batch in the global batch of its step.
+            seed, stream: seeds of a dynamic binarisation; `stream` identifies the steps.
+            place: (first row, number of rows) of each batch in the global batch of its step.
         """
         values = self.held(index)
         if self.dynamic:
@@ -193,11 +223,11 @@ class Rows:
         )
 
     def fixed(self, out: np.ndarray | None = None) -> Rows:
-        """Return the rows with one binarisation, which is the same in every evaluation, whatever
-        the run's seed.
+        """Return the rows with one binarisation, which is the same in every evaluation and does
+        not depend on the run's seed.
 
         Args:
-            out: uint8 (N, *X), where it is written; by default into memory.
+            out: uint8 (N, *X), to which the binarisation is written; by default a new array.
         """
         if not self.dynamic:
             return self
@@ -217,7 +247,7 @@ class Rows:
             yield rows.batch(slice(start, start + size), device)
 
     def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
-        """Return rows as a batch. Rows that are binarised must be `fixed` before."""
+        """Return rows as a batch. Call `fixed` first if the rows are binarised."""
         return self._batch(self.held(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
@@ -236,8 +266,10 @@ class Rows:
         return self if n >= len(self) else self.pick(slice(n))
 
     def spread(self, n: int) -> Rows:
-        """Return n rows at equal distances, or all if there are fewer. Rows of a stream come from
-        few blocks and are read into memory, as many as fit."""
+        """Return n equally spaced rows, or all if there are fewer.
+
+        Rows of a stream come from few blocks and are read into memory, at most HELD_BYTES of them.
+        """
         if self.stream is not None:
             most = min(n, len(self), max(100, HELD_BYTES // self.row_bytes))
             return self.pick(self.stream.spread(most, self.index)).in_memory()
@@ -246,18 +278,18 @@ class Rows:
         )
 
     def places(self, n: int) -> np.ndarray:
-        """Return the row numbers of n rows at equal distances, (n,), in rising order. Those of a
-        stream come from few blocks."""
+        """Return the row numbers of n equally spaced rows, (n,), in rising order. Rows of a stream
+        come from few blocks."""
         if self.stream is not None and n < len(self):
             return self.stream.spread(n, self.index)
         return np.linspace(0, len(self) - 1, n).astype(np.int64)
 
     def in_memory(self) -> Rows:
-        """Return rows of a stream read into memory; other rows as they are."""
+        """Return the rows of a stream, read into memory; other rows unchanged."""
         return self if self.stream is None else replace(self, values=self.held(), index=None)
 
     def observed_cells(self) -> float:
-        """Return the mean number of observed cells of a row; for texts, of tokens."""
+        """Return the mean number of observed cells of a row, or of tokens of a text."""
         sizes = self.sizes()
         if sizes is not None:
             return float(sizes.mean())
@@ -265,10 +297,10 @@ class Rows:
         return float(self.space.cells if mask is None else mask.sum() / len(self))
 
     def sha256(self) -> str:
-        """Return a hash of what an evaluation depends on: shape, dtype, every value and its units,
-        the mask and the conditions."""
-        if self.space.ragged:
-            return self._sha256_of_texts()
+        """Return a hash of everything that an evaluation depends on: shape, dtype, every value and
+        its units, the mask and the conditions."""
+        if self.ragged is not None:
+            return self._sha256_of_texts(self.ragged.width)
         rows = self.fixed()
         shape = (len(rows), *rows.space.shape)
         digest = hashlib.sha256(f"{shape} {rows.values.dtype.str}".encode())
@@ -284,14 +316,14 @@ class Rows:
                 )
         return digest.hexdigest()
 
-    def _sha256_of_texts(self) -> str:
+    def _sha256_of_texts(self, width: int) -> str:
         """Return a hash of the texts and the conditions. Tokens are left out, because bounds under
         two tokenisers are bounds on the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
             codes = self.held(part)
-            # A text without its end is the event that a text begins so.
-            endless = (codes != 0).all(1) & (codes.shape[1] == self.values.width)
+            # A truncated text is the event that a text begins with it.
+            endless = (codes != 0).all(1) & (codes.shape[1] == width)
             for line, whole in zip(self.space.outward(codes).lines, ~endless, strict=True):
                 text = line.encode()
                 digest.update(f"{len(text)}{'' if whole else '+'} ".encode() + text)
@@ -300,7 +332,7 @@ class Rows:
         return digest.hexdigest()
 
     def fingerprint(self) -> Json:
-        """Return the number of rows, and a hash of as many as are read in about a second."""
+        """Return the number of rows, and a hash of a sample of them, which takes about a second."""
         if self.stream is not None:
             digest = hashlib.sha256(self.stream.fingerprint().encode())
             digest.update(np.ascontiguousarray(self.stream.block_sizes(self.index)).data)
@@ -316,12 +348,13 @@ class Rows:
         Two readings of the same data that were standardised differently agree to rounding. Missing
         cells count as 0. Numbers of a table enter by their logarithm, so that no column dominates.
         """
-        if self.space.ragged:
-            return np.array([zlib.crc32(line.encode()) / 2**32 for line in self.outward().lines])
         rng = np.random.Generator(np.random.PCG64(derive(0, "projection")))
         columns: list[np.ndarray] = []
-        if self.space.tabular:
-            for column in self.outward().columns.values():
+        outside = self.outward() if self.space.ragged or self.space.tabular else None
+        if isinstance(outside, Texts):
+            return np.array([zlib.crc32(line.encode()) / 2**32 for line in outside.lines])
+        if isinstance(outside, Frame):
+            for column in outside.columns.values():
                 data, absent = np.asarray(column.data), np.ma.getmaskarray(column)
                 if data.dtype.kind == "M":
                     data = data.astype("datetime64[us]").astype(np.int64)
@@ -340,7 +373,7 @@ class Rows:
         ]
         return np.concatenate(parts)
 
-    def outward(self) -> Any:
+    def outward(self) -> np.ndarray | Frame | Texts:
         """Return the rows in the user's layout and units: an array with NaN in missing cells, a
         Frame with masks, or Texts."""
         rows = self.fixed()
@@ -387,9 +420,9 @@ class Data:
         train, valid, test: the splits. If data are binarised, valid and test have one fixed
             binarisation.
         space: of the data; its statistics are those of the training split.
-        source: where the data came from, with every option resolved.
+        source: the source, with every option resolved.
         notes: what was inferred, a line each.
-        shared: the notes on held-out rows that equal training rows.
+        shared: notes on held-out rows that equal training rows.
         given: the space of the conditions; None without.
 
     >>> import numpy as np, vaestro as vs
@@ -418,13 +451,12 @@ class Data:
         Raises:
             ValueError: there is no such split, or it is empty.
         """
-        if name not in ("train", "valid", "test"):
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        if name not in splits:
             raise ValueError(f"expected train, valid or test; got {name!r}")
-        rows: Rows = getattr(self, name)
-        if not len(rows):
-            there = [s for s in ("train", "valid", "test") if len(getattr(self, s))]
-            raise ValueError(
-                f"expected data in the {name} split of {self.source}; got none (there are "
-                f"{' and '.join(there)})"
+        if not len(splits[name]):
+            there = [split for split, rows in splits.items() if len(rows)]
+            raise InputError(
+                f"the {name} split of {self.source} is empty (use {' or '.join(there)})"
             )
-        return rows
+        return splits[name]

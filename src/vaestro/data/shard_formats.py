@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import IO, TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
@@ -23,29 +23,35 @@ from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
 from vaestro.text import one_line
 
-# of a .tar that are read together; of Parquet it is a row group
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+# largest block of a .tar file, in rows and bytes; a block of a Parquet file is a row group
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**23
+Cell = bool | int | float | str  # attribute of a row
 
 
 class Changed(OSError):
-    """Report that a shard is not what it was when it was indexed."""
+    """Report that a shard has changed since it was indexed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Say where the rows of shards lie.
+    """Store the position of each row of shards.
 
     Args:
-        files: the shards, and `stamps`, which state of each was indexed.
-        field: which part of a sample, or which column, is the data.
-        file, place, sizes: of each block of rows: its shard, where in it the block begins, and how
-            many rows it has.
-        spans: of each row of .tar files, where its bytes begin and how many there are, (N, 2);
-            empty of Parquet.
-        splits: blocks (first, last + 1) of each split.
-        attributes: what else is known of each row, each (N,).
-        notes: what there is to say.
-        damaged: of them, what names shards that are not whole.
+        files: the shards.
+        stamps: the state of each shard when it was indexed.
+        field: the part of a sample, or the column, that is the data.
+        file: of each block of rows, the number of its shard, (blocks,).
+        place: of each block, its position in the shard, (blocks,).
+        sizes: of each block, its number of rows, (blocks,).
+        spans: first byte and number of bytes of each row of .tar files, (N, 2); empty for Parquet.
+        splits: (first block, last block + 1) of each split.
+        attributes: other values of each row, by name, each (N,).
+        notes: for the user, a line each.
+        damaged: notes on damaged shards.
     """
 
     files: tuple[str, ...]
@@ -61,19 +67,25 @@ class Index:
     damaged: tuple[str, ...]
 
     def save(self, folder: Path) -> Json:
-        """Write the arrays into a folder, and return the rest as JSON takes it."""
-        for name in ("file", "place", "sizes", "spans"):
-            np.save(folder / f"{name}.npy", getattr(self, name))
+        """Write the arrays into a folder, and return the other fields for JSON."""
+        arrays = {"file": self.file, "place": self.place, "sizes": self.sizes, "spans": self.spans}
+        for name, values in arrays.items():
+            np.save(folder / f"{name}.npy", values)
         for i, values in enumerate(self.attributes.values()):
             np.save(folder / f"attribute{i}.npy", values)
-        words = {
-            k: getattr(self, k) for k in ("files", "stamps", "field", "splits", "notes", "damaged")
+        return {
+            "files": self.files,
+            "stamps": self.stamps,
+            "field": self.field,
+            "splits": self.splits,
+            "notes": self.notes,
+            "damaged": self.damaged,
+            "attributes": list(self.attributes),
         }
-        return {**words, "attributes": list(self.attributes)}
 
     @classmethod
     def restore(cls, folder: Path, meta: Json) -> Index:
-        """Return what `save` wrote."""
+        """Return an index that `save` wrote."""
         arrays = {
             name: np.asarray(cache.open_array(folder / f"{name}.npy"))
             for name in ("file", "place", "sizes", "spans")
@@ -100,19 +112,17 @@ class Index:
 
 
 class Indexed(NamedTuple):
-    """Hold what was found in one shard: where its blocks begin, the rows of each, spans of rows,
-    attributes, and why the rest of it is
-    left out, or nothing."""
+    """Hold the index of one shard."""
 
-    place: list[int]
-    sizes: list[int]
-    spans: np.ndarray
+    place: list[int]  # position of each block
+    sizes: list[int]  # rows of each block
+    spans: np.ndarray  # first byte and number of bytes of each row, (rows, 2)
     attributes: dict[str, np.ndarray]
-    damage: str
+    damage: str  # why some rows are left out; empty if none are
 
 
 class Format(ABC):
-    """Read shards of one kind, whose data are in one field."""
+    """Read shards of one format, whose data are in one field."""
 
     def __init__(self, field: str) -> None:
         self.field = field
@@ -120,37 +130,42 @@ class Format(ABC):
     @classmethod
     @abstractmethod
     def fields(cls, path: str) -> dict[str, str]:
-        """Return what there is in a shard, by name: images, arrays, or another word for what cannot
-        be streamed."""
+        """Return the kind of each field of a shard, by name: images, arrays, or another word for a
+        kind that cannot be streamed."""
 
     @abstractmethod
     def index(self, path: str) -> Indexed:
-        """Say where the rows of a shard lie."""
+        """Return the positions of the rows of a shard."""
 
     @abstractmethod
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
-        """Return some rows of a block, by their numbers in it in rising order: the bytes of each,
-        or an array.
+        """Return some rows of a block: the bytes of each, or an array.
+
+        Args:
+            index: of the shards.
+            block: number of the block.
+            rows: positions in the block, in rising order.
 
         Raises:
-            Changed: the shard is not what it was.
+            Changed: the shard has changed since it was indexed.
             ValueError: the block is damaged.
         """
 
 
-def _unchanged(index: Index, number: int, file: Any) -> None:
+def _unchanged(index: Index, number: int, file: IO[bytes]) -> None:
+    """Raise Changed if a shard has changed since it was indexed."""
     path = index.files[number]
     if stamp(path, file) != index.stamps[number]:
         raise Changed(
-            f"expected {path} as it was when it was indexed; got one that changed (start again "
-            f"or resume: it is indexed anew)"
+            f"{path} has changed since it was indexed (start again, or resume; it will be indexed "
+            f"again)"
         )
 
 
 @final
 class Tar(Format):
-    """Read WebDataset's .tar files: files of one name up to the first dot are a sample, and their
-    suffixes name its fields."""
+    """Read WebDataset's .tar files. Files with the same name up to the first dot are a sample;
+    their suffixes are the names of its fields."""
 
     @classmethod
     def fields(cls, path: str) -> dict[str, str]:
@@ -168,45 +183,45 @@ class Tar(Format):
 
     def index(self, path: str) -> Indexed:
         damage: list[str] = []
-        spans, known = array("q"), dict[str, list[Any]]()
+        flat, columns = array("q"), dict[str, list[Cell]]()
         rows = without = 0
 
-        def of(sample: Mapping[str, tuple[int, int]], beside: Mapping[str, bytes]) -> None:
+        def add(sample: Mapping[str, tuple[int, int]], files: Mapping[str, bytes]) -> None:
             nonlocal rows, without
             if self.field not in sample:
                 without += 1
                 return
-            spans.extend(sample[self.field])
-            told = _told(beside) if beside else {}
+            flat.extend(sample[self.field])
+            cells = _cells(files) if files else {}
             if rows == 0:
-                known.update((name, []) for name in told)
-            for name in [n for n in known if n not in told]:
-                del known[name]
-            for name, values in known.items():
-                values.append(told[name])
+                columns.update((name, []) for name in cells)
+            for name in [n for n in columns if n not in cells]:
+                del columns[name]
+            for name, values in columns.items():
+                values.append(cells[name])
             rows += 1
 
         with open_file(path) as file:
-            last, sample, beside = None, dict[str, tuple[int, int]](), dict[str, bytes]()
+            last, sample, files = None, dict[str, tuple[int, int]](), dict[str, bytes]()
             for key, field, info in _members(path, damage, file):
                 if key != last and sample:
-                    of(sample, beside)
-                    sample, beside = {}, {}
+                    add(sample, files)
+                    sample, files = {}, {}
                 if field in ("cls", "json") and info.size < 2**16:
                     file.seek(info.offset_data)
-                    beside[field] = file.read(info.size)
+                    files[field] = file.read(info.size)
                 last, sample[field] = key, (info.offset_data, info.size)
             if sample:
-                of(sample, beside)
-        held = np.array(spans, np.int64).reshape(-1, 2)
-        places, sizes = _blocks(held[:, 1])
+                add(sample, files)
+        spans = np.array(flat, np.int64).reshape(-1, 2)
+        places, sizes = _blocks(spans[:, 1])
         if without:
             damage.append(f"{without:,} samples without .{self.field} are left out")
         return Indexed(
             places,
             sizes,
-            held,
-            {n: np.array(values) for n, values in known.items()},
+            spans,
+            {name: np.array(values) for name, values in columns.items()},
             "; ".join(damage),
         )
 
@@ -216,11 +231,13 @@ class Tar(Format):
         begin, end = int(spans[:, 0].min()), int(spans.sum(1).max())
         with open_file(index.files[number]) as file:
             _unchanged(index, number, file)
-            # most of what lies between is asked for
+            # one read if at least about half of the bytes are needed
             if end - begin <= 2 * int(spans[:, 1].sum()) + 2**16:
                 file.seek(begin)
-                held = memoryview(file.read(end - begin))
-                return [bytes(held[at - begin : at - begin + size]) for at, size in spans.tolist()]
+                content = memoryview(file.read(end - begin))
+                return [
+                    bytes(content[at - begin : at - begin + size]) for at, size in spans.tolist()
+                ]
             cells: list[bytes | None] = []
             for at, size in spans.tolist():
                 file.seek(at)
@@ -229,7 +246,8 @@ class Tar(Format):
 
 
 def _blocks(sizes: np.ndarray) -> tuple[list[int], list[int]]:
-    """Cut rows of so many bytes into blocks; returns the first row of each, and how many it has."""
+    """Cut rows into blocks, by the size of each row in bytes; return the first row of each block,
+    and its number of rows."""
     places, counts, first = list[int](), list[int](), 0
     ends = np.cumsum(sizes)
     while first < len(sizes):
@@ -246,10 +264,10 @@ def _blocks(sizes: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def _members(
-    path: str, damage: list[str], file: Any = None
+    path: str, damage: list[str], file: IO[bytes] | None = None
 ) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Yield the files in a .tar as (key, field, where); what is wrong with it goes to `damage`, and
-    ends it."""
+    """Yield the files in a .tar as (key, field, entry), up to the first damage, which is appended
+    to `damage`."""
     opened = open_file(path) if file is None else file
     try:
         size = opened.seek(0, os.SEEK_END)
@@ -257,37 +275,38 @@ def _members(
         try:
             archive = tarfile.open(fileobj=opened, mode="r:")  # noqa: SIM115
         except tarfile.TarError:
-            damage.append("it is damaged, or no .tar")
+            damage.append("it is damaged, or not a .tar file")
             return
         end = 0
         while True:
             try:
                 info = archive.next()
             except (tarfile.TarError, ValueError, OSError):
-                damage.append("it is cut short or damaged, and the rest of it is left out")
+                damage.append("it is truncated or damaged; the rest of it is left out")
                 return
             if info is None:
                 break
-            vars(archive)["members"] = []  # an archive keeps all that it has read
+            vars(archive)["members"] = []  # otherwise the archive stores all entries
             end = info.offset_data + -(-info.size // 512) * 512
             if info.offset_data + info.size > size:
-                damage.append("it is cut short, and the rest of it is left out")
+                damage.append("it is truncated; the rest of it is left out")
                 return
             folder, _, base = info.name.rpartition("/")
             stem, dot, field = base.partition(".")
             if info.isreg() and stem and dot:
                 yield f"{folder}/{stem}", field.lower(), info
         if size < end + 512:
-            damage.append("it has no end, and may be cut short")
+            damage.append("it has no end mark, and may be truncated")
     finally:
         if file is None:
             opened.close()
 
 
-def _told(fields: Mapping[str, bytes]) -> Json:
-    """Return what the small files beside a row say of it: its class, and single values of JSON."""
-    found: dict[str, Any] = {}
-    for field, content in fields.items():
+def _cells(files: Mapping[str, bytes]) -> dict[str, Cell]:
+    """Return the attributes of a row from its .cls and .json files: its class, and single values of
+    JSON."""
+    cells: dict[str, Cell] = {}
+    for field, content in files.items():
         try:
             text = content.decode()
             values = {"class": text.strip()} if field == "cls" else json.loads(text)
@@ -299,8 +318,8 @@ def _told(fields: Mapping[str, bytes]) -> Json:
             if isinstance(value, (bool, int, float)) or (
                 isinstance(value, str) and len(value) <= LETTERS
             ):
-                found[name] = value
-    return found
+                cells[name] = value
+    return cells
 
 
 @final
@@ -321,11 +340,11 @@ class Parquet(Format):
                 sizes = [
                     file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
                 ]
-                held = attributes_of(file, self.field, path)
+                attributes = attributes_of(file, self.field, path)
         except damage_errors() as error:
-            return Indexed([], [], empty, {}, f"it is cut short or damaged ({one_line(error)})")
-        there = [i for i, size in enumerate(sizes) if size]
-        return Indexed(there, [sizes[i] for i in there], empty, held, "")
+            return Indexed([], [], empty, {}, f"it is truncated or damaged ({one_line(error)})")
+        filled_groups = [i for i, size in enumerate(sizes) if size]
+        return Indexed(filled_groups, [sizes[i] for i in filled_groups], empty, attributes, "")
 
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
         number = int(index.file[block])
@@ -348,14 +367,26 @@ class Parquet(Format):
 
 
 def damage_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that a damaged Parquet file raises."""
+    """Return the types of the errors that a damaged Parquet file raises.
+
+    >>> ValueError in damage_errors()
+    True
+    """
     import pyarrow
 
     return (pyarrow.ArrowException, OSError, ValueError)
 
 
-def open_parquet(path: str, opened: Any = None, stamp: str | None = None) -> Any:
-    """Open a Parquet file; of one that was indexed, its footer is read once."""
+def open_parquet(
+    path: str, opened: IO[bytes] | None = None, stamp: str | None = None
+) -> pyarrow.parquet.ParquetFile:
+    """Open a Parquet file.
+
+    Args:
+        path: of the file.
+        opened: the file, if it is open already.
+        stamp: the state of an indexed file, whose footer is then read only once.
+    """
     pa = arrow.arrow("read .parquet")
     footer = None if stamp is None else _footer(path, stamp)
     file = open_file(path) if opened is None else opened
@@ -368,16 +399,16 @@ def open_parquet(path: str, opened: Any = None, stamp: str | None = None) -> Any
 
 
 @functools.lru_cache(256)
-def _footer(path: str, stamp: str) -> Any:
+def _footer(path: str, stamp: str) -> pyarrow.parquet.FileMetaData:
     with open_parquet(path) as file:
         return file.metadata
 
 
-def _kind(kind: Any) -> str:
-    """Say what an Arrow column holds: images, arrays, texts, single values, or other things."""
+def _kind(kind: pyarrow.DataType) -> str:
+    """Return the kind of an Arrow column: images, arrays, texts, single values or other things."""
     import pyarrow.types as types
 
-    kind = getattr(kind, "storage_type", kind)
+    kind = getattr(kind, "storage_type", kind)  # of an extension type
     if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return (
@@ -400,10 +431,18 @@ def _kind(kind: Any) -> str:
     return "other things" if types.is_nested(kind) else "single values"
 
 
-def attributes_of(file: Any, field: str, path: str) -> dict[str, np.ndarray]:
-    """Return a Parquet file's columns of single values beside the data, each (N,), with the names
-    of classes for their codes where the
-    datasets library left them."""
+def attributes_of(
+    file: pyarrow.parquet.ParquetFile, field: str, path: str
+) -> dict[str, np.ndarray]:
+    """Return the columns of single values of a Parquet file, each (N,).
+
+    Codes of classes become names if the datasets library stored the names.
+
+    Args:
+        file: the open file.
+        field: the column that is the data, which is left out.
+        path: of the file, for messages.
+    """
     import pyarrow.compute as compute
 
     singles = [
@@ -435,5 +474,9 @@ def attributes_of(file: Any, field: str, path: str) -> dict[str, np.ndarray]:
 
 
 def kind_of(path: str) -> type[Format]:
-    """Return what reads a shard."""
+    """Return the format of a shard, by the end of its name.
+
+    >>> kind_of("train-0.tar").__name__
+    'Tar'
+    """
     return Tar if path.lower().endswith(".tar") else Parquet

@@ -1,4 +1,4 @@
-"""Read shards as streams, and decode once the rows that are used again and again."""
+"""Shards as streams; rows that are used repeatedly are decoded once, into the cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from vaestro.data.passes import Part
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_formats import kind_of
 from vaestro.data.streams import Source, Stream
+from vaestro.text import InputError
 
 KIND = "stream-1"
-BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # of a window, whichever is less
-FITTED = 10_000  # rows from which is inferred what the data are
-HELD_BYTES = 2**31  # of held-out data, up to which they are decoded once
+BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # largest size of a window
+FITTED = 10_000  # rows from which the space is inferred
+HELD_BYTES = 2**31  # largest size of a held-out split that is decoded once
 
 
 def read_shards(
@@ -28,20 +29,19 @@ def read_shards(
     options: Options,
     progress: Progress | None = None,
     given: Mapping[str, Sequence[str]] | None = None,
-) -> Raw:
-    """Read shards: streams by split, or arrays that were decoded once where `streaming=false` asks
-    for that.
+) -> Raw[Stream] | Raw[np.ndarray]:
+    """Read shards as streams by split, or, with `streaming=false`, as arrays.
 
     Args:
         name: a folder, a pattern such as train-{0000..0099}.tar, a file or an address.
-        options: `array`, the field that is the data; of images `size`, `crop`, `channels`;
-            `strict`; `buffer`, the rows among which is shuffled; `streaming`, false to decode all
-            into the cache.
-        progress: called with what is done.
-        given: the shards by split, where they are known.
+        options: `array`, the field that is the data; `size`, `crop` and `channels` of images;
+            `strict`; `buffer`, the number of rows of a window, within which rows are shuffled;
+            `streaming`, false to decode all rows into the cache.
+        progress: called with (what, done, total).
+        given: the shards by split; by default those of `name`.
 
     Raises:
-        ValueError: there are no data, or what is there cannot be used.
+        ValueError: there are no data, or they cannot be used.
         OSError: a shard cannot be reached, or the cache cannot be written.
     """
     index, kind = indexed(name, options, progress, given)
@@ -53,7 +53,7 @@ def read_shards(
     size = max(1, int(np.prod(decoder.shape)) * decoder.dtype.itemsize)
     buffer = options.get("buffer", max(1, min(BUFFER_ROWS, BUFFER_BYTES // size)))
     if buffer < 1:
-        raise ValueError(f"expected a buffer of 1 row or more; got {buffer}")
+        raise ValueError(f"expected buffer to be 1 row or more; got buffer={buffer}")
     streams = {s: Stream(source, np.arange(a, b), buffer) for s, (a, b) in index.splits.items()}
     starts = np.append(index.starts, index.sizes.sum())
     attributes = {
@@ -68,17 +68,19 @@ def read_shards(
     if options.get("streaming", True):
         if largest > 2 * BUFFER_BYTES:
             notes.append(
-                f"blocks of up to {int(index.sizes.max()):,} rows ({largest / 2**30:.1f} GB "
-                f"decoded): smaller row groups need less memory"
+                f"blocks have up to {int(index.sizes.max()):,} rows ({largest / 2**30:.1f} GB "
+                f"decoded); smaller row groups need less memory"
             )
         return Raw(streams, attributes, tuple(notes))
     if "buffer" in options:
-        raise ValueError(f"expected no buffer= without streaming; got buffer={options['buffer']}")
+        raise InputError(
+            f"buffer={options['buffer']} has no effect with streaming=false: leave one of them out"
+        )
     return _packed(streams, attributes, notes, options, name, progress)
 
 
 def _check_arrays(decoder: Decoder, options: Options, name: str) -> None:
-    """Raise ValueError if an option would change arrays, which stay as they are."""
+    """Raise ValueError if an option would change arrays, which are used unchanged."""
     asked, colour = images.target_of(options), len(decoder.shape) != 2
     unfit = {
         "size": asked.size != decoder.shape[:2],
@@ -87,9 +89,9 @@ def _check_arrays(decoder: Decoder, options: Options, name: str) -> None:
     }
     for key, wrong in unfit.items():
         if key in options and wrong:
-            raise ValueError(
-                f"expected no {key}= for arrays in {name}, which stay as they are; got "
-                f"{key}={options[key]}"
+            raise InputError(
+                f"{key}={options[key]} applies to images only, and {name} has arrays: leave "
+                f"{key}= out"
             )
 
 
@@ -100,8 +102,8 @@ def _packed(
     options: Options,
     name: str,
     progress: Progress | None,
-) -> Raw:
-    """Decode all rows into the cache; those that cannot be read are left out."""
+) -> Raw[np.ndarray]:
+    """Decode all readable rows into the cache."""
     source = next(iter(streams.values())).source
 
     def make(folder: Path) -> Json:
@@ -117,23 +119,24 @@ def _packed(
             np.save(
                 folder / f"kept{i}.npy", np.flatnonzero(stream.readable(np.arange(len(stream))))
             )
-        return {"unread": [f"{source.said()}: left out"] if source.unread else []}
+        unread = [f"{source.description()} (left out)"] if source.unread else []
+        return {"unread": unread}
 
     settings = {**_settings(streams, options), "streaming": False}
     folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
-    arrays, known = {}, {}
+    arrays, attributes_kept = {}, {}
     for i, split in enumerate(streams):
         array, kept = (
             cache.open_array(folder / f"part{i}.npy"),
             np.asarray(cache.open_array(folder / f"kept{i}.npy")),
         )
         arrays[split] = array if len(kept) == len(array) else array[kept]
-        known[split] = {n: v[kept] for n, v in attributes[split].items()}
-    return Raw(arrays, known, (*notes, *meta["unread"]))
+        attributes_kept[split] = {n: v[kept] for n, v in attributes[split].items()}
+    return Raw(arrays, attributes_kept, (*notes, *meta["unread"]))
 
 
 def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
-    """Return what the decoded rows depend on."""
+    """Return everything that the decoded rows depend on."""
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
     stamps = next(iter(streams.values())).source.index.stamps
@@ -152,17 +155,16 @@ def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
 def settled(
     parts: Mapping[str, Part], options: Options, name: str, progress: Progress | None
 ) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
-    """Decode once what is looked at again and again: the held-out data, and some rows of which is
-    inferred what all are.
+    """Decode the rows that are used repeatedly: held-out data, and a sample of the training rows.
 
     Args:
-        parts: the splits, of streams.
+        parts: the splits, which are streams.
         options, name: of the source.
-        progress: called with what is done.
+        progress: called with (what, done, total).
 
     Returns:
-        the splits, held-out ones as arrays; the same with some training rows as an array, to infer
-        from; and what there is to say.
+        the splits, with held-out ones as arrays; the held-out splits and the sample of training
+        rows, all as arrays, from which the space is inferred; and notes.
 
     Raises:
         OSError: a shard cannot be reached, or the cache cannot be written.
@@ -173,40 +175,40 @@ def settled(
     once = {
         s: p for s, p in parts.items() if s != "train" and len(p) * train.row_bytes <= HELD_BYTES
     }
-    wanted = {
+    held_out = {
         s: (p.whole, np.arange(len(p)) if p.index is None else p.index) for s, p in once.items()
     }
-    make = partial(_decode, {"train": (train, some), **wanted}, progress)
+    make = partial(_decode, {"train": (train, some), **held_out}, progress)
     settings = _settings({s: p.whole for s, p in parts.items()}, options)
     folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
 
-    def held(split: str) -> np.ndarray:
+    def decoded(split: str) -> np.ndarray:
         array = cache.open_array(folder / f"{split}.npy")
         return array[np.load(folder / f"kept-{split}.npy")] if meta["left"][split] else array
 
-    made, notes = dict(parts), []
+    splits, notes = dict(parts), []
     for split, part in once.items():
         kept, left = np.load(folder / f"kept-{split}.npy"), meta["left"][split]
         given = None if part.given is None else part.given[kept]
         attributes = {n: v[kept] for n, v in part.attributes.items()}
-        made[split] = Part(held(split), None, attributes, given)
+        splits[split] = Part(decoded(split), None, attributes, given)
         if left:
-            notes.append(f"{left:,} of {len(part):,} {split} rows left out, which cannot be read")
-    looked = {s: p for s, p in made.items() if s in once} | {"train": Part(held("train"))}
+            notes.append(f"{left:,} of {len(part):,} {split} rows cannot be read and are left out")
+    arrays = {s: p for s, p in splits.items() if s in once} | {"train": Part(decoded("train"))}
     notes.append(
-        f"streamed, shuffled among {train.buffer:,} rows; statistics are of {len(some):,} "
+        f"streamed, shuffled within {train.buffer:,} rows; statistics are of {len(some):,} "
         f"training rows"
     )
-    return made, looked, notes
+    return splits, arrays, notes
 
 
 def _decode(
-    wanted: Mapping[str, tuple[Stream, np.ndarray]], progress: Progress | None, folder: Path
+    samples: Mapping[str, tuple[Stream, np.ndarray]], progress: Progress | None, folder: Path
 ) -> Json:
-    """Decode rows of streams into files, and return how many could not be read, by split."""
-    done, total = 0, sum(len(rows) for _, rows in wanted.values())
+    """Decode rows of streams into files, and return the number of unreadable rows by split."""
+    done, total = 0, sum(len(rows) for _, rows in samples.values())
     left: dict[str, int] = {}
-    for split, (stream, rows) in wanted.items():
+    for split, (stream, rows) in samples.items():
         array = cache.create_array(
             folder / f"{split}.npy", stream.dtype, (len(rows), *stream.shape[1:])
         )
@@ -214,7 +216,7 @@ def _decode(
             array[start : start + 4096] = stream[rows[start : start + 4096]]
             done += len(rows[start : start + 4096])
             if progress is not None:
-                progress("decoding what is held out", done, total)
+                progress("decoding held-out rows", done, total)
         array.flush()
         kept = stream.readable(rows)
         left[split] = int((~kept).sum())

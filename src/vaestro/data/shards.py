@@ -1,9 +1,8 @@
-"""Read data that lie in many files: WebDataset's .tar, and Parquet; on this machine, or wherever
-fsspec reaches.
+"""Data in many files (shards): WebDataset's .tar files and Parquet, local or at an address that
+fsspec reads.
 
-The shards are indexed once: where each row lies, in which block of rows that are read together, and
-what else is known of it. Then any rows can be read, and which are read when follows from a seed and
-a step, and not from what was read before.
+The shards are indexed once: the position of each row, its block of rows that are read together, and
+its attributes. After that, any rows can be read. Their order depends only on a seed and a step.
 """
 
 from __future__ import annotations
@@ -13,72 +12,93 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import IO, TYPE_CHECKING
 
 from vaestro.data import images, tables
-from vaestro.text import one_line
+from vaestro.text import InputError, one_line
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 SUFFIXES = (".tar", ".parquet")
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SPLIT = re.compile(
     r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE
 )
-DEPTH = 2  # folders below the named one in which shards are looked for
-# what the datasets library writes into a folder
+DEPTH = 2  # levels of folders below the source that are searched for shards
+# files that the datasets library writes into a folder
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 
 
-# -- files, here and elsewhere ---------------------------------------------------------------------
+# -- local and remote files ------------------------------------------------------------------------
 
 
 def remote(path: str) -> bool:
-    """Tell whether a path is an address."""
+    """Return whether a path is an address.
+
+    >>> remote("s3://bucket/train.tar")
+    True
+    """
     return "://" in path
 
 
 def rooted(name: str) -> Path:
-    """Return the place of a source that its cache's keys begin with."""
+    """Return the path that cache keys of a source start with.
+
+    >>> rooted("s3://bucket/train.tar").as_posix()
+    '/'
+    """
     return Path("/") if remote(name) or name.startswith("hf:") else Path(name).expanduser()
 
 
-def _fsspec() -> Any:
+def _fsspec() -> ModuleType:
     try:
         import fsspec
     except ImportError as error:
-        raise ValueError(
-            "expected the extra vaestro[hub] to read data from elsewhere; got an installation "
-            "without it"
+        raise InputError(
+            "reading data from an address needs fsspec: pip install 'vaestro[hub]'"
         ) from error
     return fsspec
 
 
-def _system(path: str) -> tuple[Any, str]:
-    """Return what reads an address, and the place within it.
+def _system(path: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of an address, and the path in it.
 
     Raises:
-        ValueError: nothing that is installed reads it.
+        ValueError: no installed package reads the address.
     """
     try:
         system, inside = _fsspec().core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"expected an address that fsspec reads with what is installed; got {path} "
-            f"({one_line(error)})"
+        raise InputError(
+            f"no installed package reads the address {path} ({one_line(error)})"
         ) from error
     return system, inside
 
 
-def open_file(path: str) -> Any:
-    """Open a file for reading."""
+def open_file(path: str) -> IO[bytes]:
+    """Open a local or remote file for reading.
+
+    Raises:
+        ValueError: no installed package reads the address.
+        OSError: there is no such file.
+    """
     if not remote(path):
         return open(path, "rb")
     system, inside = _system(path)
-    return system.open(inside, "rb")
+    file: IO[bytes] = system.open(inside, "rb")
+    return file
 
 
-def stamp(path: str, file: Any = None) -> str:
-    """Say which state of a file this is: its size and time, or what its system calls its
-    version."""
+def stamp(path: str, file: IO[bytes] | None = None) -> str:
+    """Return a string that changes with the content of a file: its size and time, or the version
+    that its file system gives it.
+
+    Raises:
+        ValueError: there is no such file at an address.
+        OSError: there is no such local file.
+    """
     if not remote(path):
         stat = os.fstat(file.fileno()) if file is not None else os.stat(path)
         return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -86,32 +106,36 @@ def stamp(path: str, file: Any = None) -> str:
     try:
         info = system.info(inside)
     except FileNotFoundError as error:
-        raise ValueError(f"expected a shard at {path}; got none there") from error
-    known = [
+        raise InputError(f"there is no shard at {path}") from error
+    versions = [
         info.get(k) for k in ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "created")
     ]
-    return " ".join(str(v) for v in known if v is not None)
+    return " ".join(str(v) for v in versions if v is not None)
 
 
 def _braces(name: str) -> list[str]:
-    """Return the names that {0000..0099} and {a,b} stand for."""
-    found = re.search(r"\{([^{}]*)\}", name)
-    if not found:
+    """Return the names of a pattern with {0000..0099} or {a,b}."""
+    match = re.search(r"\{([^{}]*)\}", name)
+    if not match:
         return [name]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
     if span:
         width, low, high = len(span[1]), int(span[1]), int(span[2])
         words = [f"{i:0{width}d}" for i in range(low, high + 1)]
     else:
-        words = found[1].split(",")
+        words = match[1].split(",")
     return [
-        one for word in words for one in _braces(name[: found.start()] + word + name[found.end() :])
+        one for word in words for one in _braces(name[: match.start()] + word + name[match.end() :])
     ]
 
 
 def is_shards(name: str) -> bool:
-    """Tell whether a source is shards: an address, a pattern, a .tar, or a folder with shards and
-    no images."""
+    """Return whether a source is shards: an address, a pattern, a .tar file, or a folder with
+    shards and no images.
+
+    >>> is_shards("train-{0000..0099}.tar"), is_shards("mnist")
+    (True, False)
+    """
     if remote(name):
         return True
     path = Path(name).expanduser()
@@ -123,8 +147,8 @@ def is_shards(name: str) -> bool:
 
 
 def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
-    """Return the shards below a folder in order; None where there is an image, or what the datasets
-    library saved."""
+    """Return the shards below a folder in order; None if the folder has images, or was saved by the
+    datasets library."""
     found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -144,10 +168,10 @@ def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
 
 
 def listed(name: str) -> list[str]:
-    """Return the shards of a source in order.
+    """Return the paths of the shards of a source in order.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no shards, or they have different formats.
     """
     if remote(name):
         system, _ = _system(name)
@@ -178,16 +202,16 @@ def listed(name: str) -> list[str]:
         absent = [one for one in found if not os.path.exists(one)]
         if absent:
             raise ValueError(
-                f"expected the shards {name}; got no {absent[0]}"
-                + (f" and {len(absent) - 1:,} more" if absent[1:] else "")
+                f"expected the shards {name}; there is no file {absent[0]}"
+                + (f", and {len(absent) - 1:,} more are missing" if absent[1:] else "")
             )
     if not found:
         raise ValueError(f"expected shards ({', '.join(SUFFIXES)}) in {name}; got none")
     packed = [one for one in found if one.lower().endswith(PACKED)]
     if packed:
         raise ValueError(
-            f"expected .tar files as they are, in which any row can be read; got {packed[0]} "
-            f"(unpack it to .tar)"
+            f"expected uncompressed .tar files, from which any row can be read; got {packed[0]} "
+            f"(uncompress it to .tar)"
         )
     kinds = {os.path.splitext(one)[1].lower() for one in found}
     if wrong := kinds - set(SUFFIXES):
@@ -197,14 +221,14 @@ def listed(name: str) -> list[str]:
         )
     if len(kinds) > 1:
         raise ValueError(
-            f"expected shards of one kind in {name}; got {' and '.join(sorted(kinds))}"
+            f"expected shards of one format in {name}; got {' and '.join(sorted(kinds))}"
         )
     return found
 
 
 def _split_of(path: str, root: str) -> str:
-    """Return the split that a shard's name, or that of a folder that it lies in, speaks of; nothing
-    if there is none."""
+    """Return the split that the name of a shard, or of one of its folders, contains; "" if there is
+    none."""
     inside = path[len(root) :] if path.startswith(root) else os.path.basename(path)
     for part in reversed([p for p in inside.replace(os.sep, "/").split("/") if p]):
         if found := SPLIT.search(part):
@@ -213,10 +237,13 @@ def _split_of(path: str, root: str) -> str:
 
 
 def by_split(files: Sequence[str], name: str) -> dict[str, list[str]]:
-    """Return shards by the split that their names speak of, or all of them as "all".
+    """Return shards by the split that their names contain, or all of them under "all".
 
     Raises:
-        ValueError: some names speak of a split and others do not, or there are none to train on.
+        ValueError: only some names contain a split, or no shard is for training.
+
+    >>> by_split(["d/train-0.tar", "d/test-0.tar"], "d/*.tar")
+    {'train': ['d/train-0.tar'], 'test': ['d/test-0.tar']}
     """
     root = (
         ""
@@ -225,20 +252,22 @@ def by_split(files: Sequence[str], name: str) -> dict[str, list[str]]:
         if Path(name).expanduser().is_dir()
         else ""
     )
-    known = {file: _split_of(file, root) if root or len(files) > 1 else "" for file in files}
-    if not any(known.values()):
+    splits = {file: _split_of(file, root) if root or len(files) > 1 else "" for file in files}
+    if not any(splits.values()):
         return {"all": list(files)}
-    unsure = [file for file, split in known.items() if not split]
-    if unsure:
+    unnamed = [file for file, split in splits.items() if not split]
+    if unnamed:
         raise ValueError(
             f"expected train, valid or test in the name of every shard of {name}, or of none; "
-            f"got {unsure[0]}"
+            f"got {unnamed[0]}"
         )
-    made = {s: [f for f in files if known[f] == s] for s in ("train", "valid", "test")}
-    if not made["train"]:
+    shards = {
+        split: files_of
+        for split in ("train", "valid", "test")
+        if (files_of := [file for file in files if splits[file] == split])
+    }
+    if "train" not in shards:
         raise ValueError(
-            f"expected shards to train on in {name}; got "
-            f"{' and '.join(s for s, held in made.items() if held)} alone"
+            f"expected shards for training in {name}; got only {' and '.join(shards)} shards"
         )
-    there = {s: held for s, held in made.items() if held}
-    return {"all": there["train"]} if len(there) == 1 else there
+    return {"all": shards["train"]} if len(shards) == 1 else shards

@@ -22,7 +22,7 @@ from vaestro.data.json_tables import dated, read_json
 from vaestro.data.orders import declared_order
 from vaestro.data.raw import Options, Raw
 from vaestro.frames import Frame, Order
-from vaestro.text import nearest, one_line, unquoted
+from vaestro.text import is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
     from vaestro.spaces import Space
@@ -81,7 +81,7 @@ def read_table(
             )
         frame = from_arrow(pa, table, path.name, notes, options.get("ignore"))
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-        if str(error).startswith("expected"):
+        if is_input_error(error):
             raise
         raise ValueError(
             f"expected a readable {suffix} file; got {path}, which is damaged or cut short "

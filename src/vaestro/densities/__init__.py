@@ -31,34 +31,26 @@ from vaestro.densities.core import (
     Cells,
     DataDensity,
     Density,
-    entropy_of,
     full_precision,
     log_mean_exp,
-    logvar_of,
     mean_over_ranks,
-    scored_anywhere,
     soft_limit,
     summed,
-    variance_of,
 )
 from vaestro.densities.counts import NegativeBinomial, Poisson, ZeroInflated
 from vaestro.densities.discrete import Bernoulli, Categorical
-from vaestro.densities.latent import (
+from vaestro.densities.discrete_latents import (
     Autoregressive,
     Binary,
-    FullNormal,
-    LowRankNormal,
-    Mixture,
-    NormalMixture,
+    DiscreteLatents,
     OneHot,
-    StandardNormal,
-    closed_form_kl,
     groups_of,
-    is_shared,
-    register_kl,
 )
+from vaestro.densities.kl import closed_form_kl, register_kl
+from vaestro.densities.latent import IndependentUnits, LatentDensity, PosteriorDensity, PriorDensity
 from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture
-from vaestro.densities.moments import IndependentUnits, LatentDensity
+from vaestro.densities.mixtures import Mixture, NormalMixture
+from vaestro.densities.normals import CorrelatedNormal, FullNormal, LowRankNormal, StandardNormal
 from vaestro.densities.product import Product
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
 
@@ -69,9 +61,11 @@ __all__ = [
     "Categorical",
     "Cells",
     "ContinuousBernoulli",
+    "CorrelatedNormal",
     "DataDensity",
     "Decoding",
     "Density",
+    "DiscreteLatents",
     "DiscretizedLogistic",
     "FullNormal",
     "Gumbel",
@@ -89,23 +83,20 @@ __all__ = [
     "OneHot",
     "Poisson",
     "Positions",
+    "PosteriorDensity",
+    "PriorDensity",
     "Product",
     "Sentences",
     "StandardNormal",
     "StudentT",
     "ZeroInflated",
     "closed_form_kl",
-    "entropy_of",
     "full_precision",
     "groups_of",
-    "is_shared",
     "log_mean_exp",
-    "logvar_of",
     "mean_over_ranks",
     "register_kl",
     "scored",
-    "scored_anywhere",
     "soft_limit",
     "summed",
-    "variance_of",
 ]

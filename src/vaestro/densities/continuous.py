@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro.densities.core import LOG_2PI, Cells, uniform
-from vaestro.densities.moments import IndependentUnits
+from vaestro.densities.latent import IndependentUnits, PriorDensity
 
 EULER = 0.5772156649015329
 
 
 @final
-class Normal(Cells, IndependentUnits):
+class Normal(Cells, IndependentUnits, PriorDensity):
     """Represent a normal with diagonal covariance; `dims` trailing dimensions make one datum.
 
     Args:
@@ -42,11 +42,19 @@ class Normal(Cells, IndependentUnits):
     """
 
     def __init__(self, mean: Tensor, logvar: Tensor, dims: int = 1) -> None:
-        self._mean, self.logvar, self.dims = mean, logvar, dims
+        self._mean, self._logvar, self.dims = mean, logvar, dims
 
     @property
     def mean(self) -> Tensor:
         return self._mean
+
+    @property
+    def logvar(self) -> Tensor:
+        return self._logvar
+
+    @property
+    def shared(self) -> bool:
+        return self.mean.ndim <= self.dims
 
     @property
     def std(self) -> Tensor:
@@ -68,6 +76,13 @@ class Normal(Cells, IndependentUnits):
         mean = self.mean.detach()
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + self.std.detach() * noise
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        mean = self.mean.expand(n, *self.mean.shape[self.mean.ndim - self.dims :])
+        z = Normal(mean, self.logvar, self.dims).sample(generator)
+        return z if temperature == 1 else mean + temperature * (z - mean)
 
     def cells(self, value: Tensor) -> Tensor:
         squared = (value - self.mean).square() * torch.exp(-self.logvar)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -41,21 +41,26 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=SOFTPLUS_EXACT)
 
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def full_precision(method: Method) -> Method:
-    """Keep a method out of autocast: networks may run in half precision, densities may not."""
+def full_precision(compute: Callable[P, T]) -> Callable[P, T]:
+    """Run a function outside of autocast: networks may use half precision, densities may not.
 
-    @wraps(method)
-    def held(*args: Any, **kwargs: Any) -> Any:
+    >>> full_precision(torch.exp)(torch.zeros(1))
+    tensor([1.])
+    """
+
+    @wraps(compute)
+    def outside_autocast(*args: P.args, **kwargs: P.kwargs) -> T:
         kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         if not kinds:
-            return method(*args, **kwargs)
+            return compute(*args, **kwargs)
         with torch.autocast(kinds[0], enabled=False):
-            return method(*args, **kwargs)
+            return compute(*args, **kwargs)
 
-    return cast("Method", held)
+    return outside_autocast
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -78,33 +83,6 @@ class Density(Protocol):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, one for each datum."""
-
-
-def entropy_of(q: Density) -> Tensor | None:
-    """Return the entropy of each unit in nats; None for families that do not offer it in closed
-    form."""
-    found = getattr(q, "entropy", None)
-    return found if isinstance(found, Tensor) else None
-
-
-def logvar_of(q: Density) -> Tensor | None:
-    """Return the log-variance of each unit; None for densities that are not parametrised by it."""
-    found = getattr(q, "logvar", None)
-    return found if isinstance(found, Tensor) else None
-
-
-def scored_anywhere(q: Density) -> bool:
-    """Tell whether a density is scored at any point for what its own draws cost; a flow from noise
-    is not."""
-    return getattr(q, "scored_anywhere", True)
-
-
-def variance_of(q: Density) -> Tensor | None:
-    """Return the variance of each unit; None for families that do not offer it in closed form."""
-    try:
-        return q.variance  # type: ignore[attr-defined,no-any-return]
-    except (AttributeError, NotImplementedError):
-        return None
 
 
 class DataDensity(ABC):

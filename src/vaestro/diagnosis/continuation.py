@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from vaestro.data import Rows
-from vaestro.data.sets import Streamed
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
 from vaestro.models import Draws, LatentModel
@@ -100,9 +99,7 @@ def continued(
         return None  # the discriminator of a penalty is not saved with the run
     device = next(model.parameters()).device
     # Streamed data need random access, so a sample of them is kept in memory.
-    source = in_space(
-        train.spread(further * batch) if isinstance(train.values, Streamed) else train, model.space
-    )
+    source = in_space(train if train.stream is None else train.spread(further * batch), model.space)
     copied = copy.deepcopy(model)
     parameters = _trainable(copied, freeze)
     if not parameters or not len(source):

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.data import Rows
-from vaestro.densities import variance_of
 from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
 from vaestro.diagnosis.statistics import LEVEL, Paired, combined, rank_test
 from vaestro.evaluation import Information, affordable, evaluate, in_space
@@ -318,7 +317,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int) -> Measures:
     for i, batch in enumerate(rows.chunks(model.space.chunk, device)):
         noise = model.noise(1, len(batch), torch_generator(device, seed, "diagnose", i))
         draws = model.draw(batch, 1, noise=noise)
-        variance = variance_of(draws.q)
+        variance = draws.q.variance
         kept["mean"].append(informative_mean(draws).flatten(1))
         shared = shared and draws.shared_prior
         if variance is not None:
@@ -439,7 +438,7 @@ def _scores(model: LatentModel, rows: Rows, found: Measures, seed: int) -> np.nd
         draws = model.draw(batch, 1, noise=noise)
         out.append(elbo(draws))
         means.append(informative_mean(draws).flatten(1))
-        variance, standard = variance_of(draws.q), _residuals(model, batch, draws, noise)
+        variance, standard = draws.q.variance, _residuals(model, batch, draws, noise)
         if variance is not None:
             variances.append(variance.flatten(1))
         if standard is not None:

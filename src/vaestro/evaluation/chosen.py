@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaestro.data import Rows
-from vaestro.data.sets import HELD_BYTES, Streamed
+from vaestro.data.sets import HELD_BYTES
 from vaestro.randomness import numpy_generator
 
 
@@ -27,10 +27,10 @@ def drawn(rows: Rows, n: int, seed: int) -> tuple[Rows, np.ndarray]:
         the drawn rows in random order, and their places among all rows in that order, (n,).
     """
     generator = numpy_generator(seed, "evaluated rows")
-    if not isinstance(rows.values, Streamed):
+    if rows.stream is None:
         order = generator.permutation(len(rows))[:n]
         return rows.pick(order), order
-    order = generator.permutation(rows.values.spread(n, rows.index))
+    order = generator.permutation(rows.stream.spread(n, rows.index))
     room = max(100, HELD_BYTES // rows.row_bytes)
     if n <= room:
         return rows.pick(order).in_memory(), order

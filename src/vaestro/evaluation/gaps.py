@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaestro.densities import scored_anywhere
 from vaestro.evaluation.bounds import at_once, bounds
 from vaestro.evaluation.records import Estimate, Evaluation, Gap, mean_and_error, plus_minus
 from vaestro.evaluation.work import Job, Work
@@ -211,9 +210,7 @@ def optimised(
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
             q = model.q(features)
-        gradient_of_z = (
-            StickingTheLanding() if hasattr(q, "detach") and scored_anywhere(q) else Pathwise()
-        )
+        gradient_of_z = StickingTheLanding() if q.scored_anywhere else Pathwise()
         adam = torch.optim.Adam([features], lr)
         quarters, lengths = (
             [torch.zeros_like(features, requires_grad=False) for _ in range(4)],

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from vaestro import densities
-from vaestro.densities import Density
+from vaestro.densities import PosteriorDensity
 from vaestro.evaluation.bounds import at_once
 from vaestro.evaluation.records import Evaluation, Information, mean_and_error
 from vaestro.evaluation.work import Job, Work
@@ -96,7 +96,7 @@ class Codes(Work):
         self.columns = 3 + 2 * self.units
         # a pass takes as long as some 10,000 log-densities
         self.cost = 2.0 * draws + self.rows * draws * self.units / 10_000
-        self._each: list[Density] = []
+        self._each: list[PosteriorDensity] = []
         self._moments: tuple[Tensor, Tensor] | None = None
 
     @torch.inference_mode()
@@ -195,7 +195,7 @@ class Codes(Work):
         )
         return (torch.logsumexp(parts + weights.log().reshape(3, 1, 1, 1), 0) - prior).mean(0)
 
-    def _posteriors(self) -> list[Density]:
+    def _posteriors(self) -> list[PosteriorDensity]:
         """Return q(z | x) of all N data, some at a time."""
         if not self._each:
             model = self.job.model
@@ -266,7 +266,7 @@ def _factorised(drawn: Draws) -> bool:
     )
 
 
-def _log_densities(q: Density, z: Tensor, alone: bool) -> list[Tensor]:
+def _log_densities(q: PosteriorDensity, z: Tensor, alone: bool) -> list[Tensor]:
     """Return log q of M data at draws (R, 1, *Z): (R, M, 1), and with `alone` also those of each
     unit, (R, M, units).
 

@@ -11,6 +11,7 @@ import numpy as np
 from vaestro.data import Rows
 from vaestro.data.columns import filled
 from vaestro.densities import Decoding
+from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of
 from vaestro.latent.outputs import UserData, decode, given_of
 from vaestro.models import LatentModel
@@ -225,8 +226,8 @@ def attributes(rows: Rows) -> dict[str, np.ndarray]:
     ['age', 'size']
     """
     arrays = {name: np.asarray(values) for name, values in rows.attributes.items()}
-    if rows.space.tabular:
-        arrays |= {name: filled(column) for name, column in rows.outward().columns.items()}
+    if rows.space.tabular and isinstance(frame := rows.outward(), Frame):
+        arrays |= {name: filled(column) for name, column in frame.columns.items()}
     return arrays
 
 

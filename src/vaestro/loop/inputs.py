@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.data.sets import Streamed
 from vaestro.loop.devices import Processes
 from vaestro.models import LatentModel
 from vaestro.randomness import Order, Windows, torch_generator
@@ -115,7 +114,7 @@ class Stream:
 
     def __init__(self, rows: Rows, batch: int, seed: int, workers: int | None) -> None:
         self.batch, self.index = batch, rows.index
-        self._values = rows.values if isinstance(rows.values, Streamed) else None
+        self._values = rows.stream
         self.order: Windows | None = None
         if self._values is not None:
             self._values.start(workers)

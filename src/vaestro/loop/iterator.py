@@ -286,9 +286,9 @@ class Training(Iterator[Step]):
         return updater.lr * updater.update.schedule(max(0, self.index - 1), self.steps)
 
     def unread(self) -> str:
-        """Return a sentence about streamed rows that could not be read; empty if there are none."""
+        """Return a sentence about unreadable streamed rows; empty if there are none."""
         count, description = self.inputs.stream.unread() or (0, "")
-        return f"rows: {description}; the next ones stood in their place" if count else ""
+        return f"{description}; each was replaced by the next row" if count else ""
 
     def kept(self) -> dict[str, Tensor]:
         """Return the weights in use, which are averages: see `Selection`."""

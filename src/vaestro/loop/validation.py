@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.densities import mean_over_ranks, variance_of
+from vaestro.densities import mean_over_ranks
 from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Scores, TrainingObjective
 from vaestro.randomness import torch_generator
@@ -113,7 +113,7 @@ class _Totals:
     def add(self, draws: Draws, bound: Tensor, mine: bool) -> None:
         terms = (bound, draws.total_rate, draws.distortion, bound.double().square())
         self.sums += mine * torch.stack([t.double().sum() for t in terms])
-        variance = variance_of(draws.q)
+        variance = draws.q.variance
         if variance is None:
             self.has_variance = False
             return

@@ -8,13 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Density
+from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
 from vaestro.models.draws import Code, Draws
 from vaestro.spaces import Batch, Space
@@ -96,7 +95,7 @@ class LatentModel(nn.Module, ABC):
         """Return what determines q(z | x) of each datum, (B, ...): the encoder's outputs."""
 
     @abstractmethod
-    def q(self, features: Tensor) -> Any:
+    def q(self, features: Tensor) -> PosteriorDensity:
         """Return q(z | x) from what determines it, as `features` makes it, without running the
         encoder or the decoder."""
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vaestro.densities import Density, is_shared
+from vaestro.densities import Density, PosteriorDensity, PriorDensity
 
 
 def _once(compute: Callable[[Draws], Tensor]) -> property:
@@ -65,8 +65,8 @@ class Draws:
     z: Tensor
     log_px: Tensor
     rate: Tensor
-    q: Density
-    p: Density
+    q: PosteriorDensity
+    p: PriorDensity
     px: Density
     optimised: Draws | None = None
     weight: float | Tensor = 1.0
@@ -107,7 +107,7 @@ class Draws:
     @property
     def shared_prior(self) -> bool:
         """Tell whether all data have one prior, and none of its own by what is given."""
-        return is_shared(self.p, self.z.ndim - 2)
+        return self.p.shared
 
     @property
     def unweighted(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -19,11 +19,10 @@ from torch.nn import Parameter
 from vaestro.densities import (
     DataDensity,
     Density,
+    PosteriorDensity,
+    PriorDensity,
     closed_form_kl,
-    entropy_of,
-    logvar_of,
     summed,
-    variance_of,
 )
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
@@ -113,7 +112,7 @@ class VAE(LatentModel):
     def features(self, batch: Batch) -> Tensor:
         return self.posterior.features(batch)
 
-    def q(self, features: Tensor) -> Any:
+    def q(self, features: Tensor) -> PosteriorDensity:
         return self.posterior.density(features)
 
     def draw(
@@ -139,7 +138,13 @@ class VAE(LatentModel):
             )
 
     def _draws(
-        self, batch: Batch, q: Any, p: Any, z: Tensor, jitter: Tensor | None, gradient: Gradient
+        self,
+        batch: Batch,
+        q: PosteriorDensity,
+        p: PriorDensity,
+        z: Tensor,
+        jitter: Tensor | None,
+        gradient: Gradient,
     ) -> Draws:
         px = self.likelihood(z, batch.given)
         x = self.likelihood.spread(batch.x, jitter)
@@ -154,7 +159,7 @@ class VAE(LatentModel):
             px=px,
         )
         if rate is None:
-            entropy = entropy_of(q) if gradient.relaxed else None
+            entropy = q.entropy if gradient.relaxed else None
             # Relaxed latents have no density under q: its entropy stands for them.
             draws = (
                 draws.sampled()
@@ -245,9 +250,9 @@ class VAE(LatentModel):
 
     def code(self, batch: Batch) -> Code:
         q = self.posterior(batch)
-        logvar = logvar_of(q)
+        logvar = q.logvar
         if logvar is None and not self.alphabet:
-            variance = variance_of(q)
+            variance = q.variance
             logvar = None if variance is None else variance.log()
         return Code(q.mean, logvar, self.posterior.how)
 

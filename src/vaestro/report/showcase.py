@@ -322,7 +322,7 @@ def _rows(made: Showcase, sets: dict[str, Any], space: Space, counted: Rows) -> 
             for i in range(len(values) if name != "samples" else min(12, len(values)))
         ]
     made.facts["rows"] = tables
-    if space.tokeniser is not None:
+    if space.tokeniser is not None and isinstance(data, Texts):
         sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
         made.facts["histograms"] = [histogram("tokens in a text", *sizes)]
         made.facts["moved"] = {}

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from vaestro.data import Data
-from vaestro.data.sets import Streamed
 from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.loop import Training, training
@@ -107,7 +106,7 @@ def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
 def trial(data: Data) -> Trial | None:
     """Return a function that prepares a run on the same data with other options and returns the
     number of its weights; None if a second run cannot be prepared."""
-    if isinstance(data.train.values, Streamed) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if data.train.stream is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
 
     def weights(config: Mapping[str, Any]) -> int:
