@@ -82,7 +82,6 @@ LACKING = (
     "runs",
     "schedules",
     "selection",
-    "spaces",
     "transfer",
 )
 

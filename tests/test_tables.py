@@ -908,7 +908,7 @@ def test_cells_of_another_file_fit(read):
     ("cells", "value", "typed"),
     [
         (np.arange(100) * 7, "21", 21),
-        (np.arange(100) * 7, "21.5", "whole number for x, as its column holds; got '21.5'"),
+        (np.arange(100) * 7, "21.5", "whole number for x, as in its column; got '21.5'"),
         (np.arange(100, dtype=np.uint8), 300, "whole number"),
         (np.arange(100) * 7, "many", "whole number"),
         (np.arange(100) * 7, float("nan"), "whole number"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.frames import Frame
 from vaestro.spaces.columns import Column
 from vaestro.spaces.grids import FINE, rounded
@@ -120,7 +121,7 @@ class Space(ABC):
     def _title(self) -> str:
         return str(self.kind)
 
-    def converted(self, cls: type[S], **changes: Any) -> S:
+    def converted(self, cls: type[S], **changes: float) -> S:
         """Return the space of the same arrays read as another kind of data.
 
         Args:
@@ -277,11 +278,11 @@ class Space(ABC):
     # -- between the user's units and ours ---------------------------------------------------------
 
     @abstractmethod
-    def seen(self, values: Any) -> np.ndarray | None:
+    def seen(self, values: object) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None if all were."""
 
     @abstractmethod
-    def inward(self, values: Any) -> Any:
+    def inward(self, values: object) -> Any:
         """Return the user's array (N, *outside), table or texts as codes or values (N, *shape).
 
         Missing cells are 0; texts are Ragged codes.
@@ -333,7 +334,7 @@ class Space(ABC):
 
     # -- storing -----------------------------------------------------------------------------------
 
-    def scalars(self) -> dict[str, Any]:
+    def scalars(self) -> dict[str, Json]:
         """Return the fields that are not arrays, for JSON."""
         plain = {name: getattr(self, name) for name in self.SCALARS}
         out = {"kind": str(self.kind), "layout": self.layout.name} | {
@@ -352,9 +353,9 @@ class Space(ABC):
         }
 
     @classmethod
-    def restored(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+    def restored(cls, scalars: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> Self:
         """Return a space of this class from `scalars()`, with columns restored, and `arrays()`."""
-        plain: dict[str, Any] = {name: scalars[name] for name in cls.SCALARS if name in scalars}
+        plain: dict[str, Json] = {name: scalars[name] for name in cls.SCALARS if name in scalars}
         plain |= {name: tuple(v) for name, v in plain.items() if isinstance(v, list)}
         plain |= arrays
         layout = (
@@ -379,13 +380,14 @@ class Space(ABC):
 class ArraySpace(Space):
     """Describe numbers in an array (N, *outside)."""
 
-    def seen(self, values: np.ndarray) -> np.ndarray | None:
+    def seen(self, values: object) -> np.ndarray | None:
+        values = np.asarray(values)
         if not self.missing or values.dtype.kind != "f":
             return None
         mask = self.arranged(~np.isnan(values))
         return None if mask.all() else mask
 
-    def inward(self, values: Any) -> np.ndarray:
+    def inward(self, values: object) -> np.ndarray:
         if isinstance(values, Texts):
             raise ValueError(f"expected {self} data; got texts")
         if isinstance(values, Frame):

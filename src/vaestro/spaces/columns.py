@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.spaces.grids import LARGEST_COUNT, nearest, onto_grid, rounded
 from vaestro.spaces.kinds import Kind
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAY = np.timedelta64(1, "D")
+Label = str | int | float | bool  # a value of a coded column; dates are ISO text
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Column(ABC):
 
     name: str
     dtype: str
-    values: tuple[Any, ...] = ()
+    values: tuple[Label, ...] = ()
     offset: float = 0.0
     scale: float = 1.0
     resolution: float = 0.0
@@ -88,7 +90,7 @@ class Column(ABC):
         """
 
     @abstractmethod
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         """Return one value, (1,), in the column's dtype, also if it was written as text.
 
         Raises:
@@ -117,7 +119,7 @@ class Column(ABC):
         training split."""
         raise NotImplementedError(f"column {self.name!r} has no codes")
 
-    def scalars(self) -> dict[str, Any]:
+    def scalars(self) -> dict[str, Json]:
         """Return the fields for JSON."""
         fields = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
         return {"name": fields.pop("name"), "kind": str(self.kind), **fields}
@@ -151,7 +153,7 @@ class CodedColumn(Column):
             data = data.astype(self.dtype).astype(str)  # values are dates as ISO text
         elif self.dtype.startswith("float") and data.dtype.kind in "iuf":
             data = data.astype(self.dtype)  # 0.1 of float64 is another number than 0.1 of float32
-        known: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
+        known: dict[Label, int] = {value: code for code, value in enumerate(self.values)}
         # one text among numbers makes a column of text
         if data.dtype.kind == "U" and self.dtype != "str":
             known = {str(value): code for value, code in known.items()}
@@ -172,7 +174,7 @@ class CodedColumn(Column):
         table = np.array(self.values, dtype=None if self.dtype == "str" else self.dtype)
         return table[np.rint(x).astype(np.int64)]
 
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         for known in self.values:
             if value == known or str(value).lower() == str(known).lower():
                 return np.array([known], None if self.dtype == "str" else self.dtype)
@@ -253,11 +255,11 @@ class _NumberColumn(Column):
             raise self._mismatch("numbers", data, mask)
         return data.astype(np.float64)
 
-    def _mismatch(self, wanted: str, data: np.ndarray, mask: np.ndarray) -> ValueError:
+    def _mismatch(self, expected: str, data: np.ndarray, mask: np.ndarray) -> ValueError:
         kinds = {"M": "dates", "U": "text", "O": "text", "S": "text"}
         got = kinds.get(data.dtype.kind, "numbers")
         return ValueError(
-            f"expected {wanted} in column {self.name!r}; got {got}, such as "
+            f"expected {expected} in column {self.name!r}; got {got}, such as "
             f"{str(data[~mask][0])[:30]!r}"
         )
 
@@ -265,7 +267,7 @@ class _NumberColumn(Column):
         """Return finite numbers as values inside."""
         return (numbers - self.offset) / self.scale
 
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         given = _array(value, "float64")
         held = np.isfinite(given).all()
@@ -276,8 +278,8 @@ class _NumberColumn(Column):
             raise self._refusal("a whole number" if dtype.kind in "iu" else "a number", value)
         return given.astype(dtype)
 
-    def _refusal(self, wanted: str, value: Any) -> ValueError:
-        return ValueError(f"expected {wanted} for {self.name}, as its column holds; got {value!r}")
+    def _refusal(self, expected: str, value: object) -> ValueError:
+        return ValueError(f"expected {expected} for {self.name}, as in its column; got {value!r}")
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         numbers = self._outside(x.astype(np.float64))
@@ -336,7 +338,7 @@ class DateColumn(_DenseColumn):
             raise self._mismatch("dates", data, mask)
         return np.where(np.isnat(data), np.nan, (data - np.datetime64(0, "D")) / DAY)
 
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         given = _array(value, "datetime64[us]")
         if not (np.isfinite(given).all() and (given.astype(self.dtype) == given).all()):
             raise self._refusal("a day" if self.dtype == "datetime64[D]" else "a date", value)
@@ -394,7 +396,7 @@ def masked(x: Tensor, observed: Tensor | None) -> Tensor:
     return x if observed is None else torch.where(observed, x, 0.0)
 
 
-def _array(value: Any, dtype: str) -> np.ndarray:
+def _array(value: object, dtype: str) -> np.ndarray:
     """Return one value as an array (1,); NaN if it is of another type."""
     try:
         return np.array([value]).astype(dtype)
