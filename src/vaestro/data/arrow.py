@@ -1,5 +1,8 @@
-"""Arrow tables as Frames: every format of a table becomes an Arrow table first, so that a column
-means the same wherever it came from. NaN, null and empty text are empty cells."""
+"""Convert Arrow tables to Frames.
+
+Every format of a table is read as an Arrow table first, so that a column has one meaning in all
+formats. NaN, null and empty text are empty cells.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,8 @@ def all_match(pa: Any, column: Any, pattern: str) -> bool:
 
 
 def from_arrow(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
-    """Turn an Arrow table into a Frame, column by column."""
-    # where pandas keeps row labels
+    """Convert an Arrow table to a Frame, column by column."""
+    # columns with the row labels of pandas
     names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
@@ -106,7 +109,7 @@ def with_orders(table: Any, orders: Mapping[str, Order]) -> Any:
 
 
 def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:
-    """Turn an Arrow column into one of a Frame."""
+    """Convert an Arrow column to a column of a Frame."""
     t = pa.types
     if t.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -132,7 +135,7 @@ def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.
 
 
 def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
-    """Turn an Arrow column of text into an array of str; each word is turned once."""
+    """Convert an Arrow column of text to an array of str; each distinct text is converted once."""
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
@@ -145,8 +148,8 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
 
 
 def masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.MaskedArray:
-    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days
-    unless some are not midnight."""
+    """Return a column of a Frame. NaN, NaT and empty text are empty cells. Dates have the unit of
+    days if all are at midnight."""
     kind = data.dtype.kind
     if kind == "f":
         empty = empty | np.isnan(data)

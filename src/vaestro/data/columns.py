@@ -1,4 +1,4 @@
-"""Turn columns of Arrow tables into arrays."""
+"""Convert columns of Arrow tables to arrays."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from vaestro.text import quoted
 
-LETTERS = 100  # of text that is an attribute; longer text is a description
+LETTERS = 100  # longest text that is an attribute; longer text is a description
 
 
 def named(table: Any, column: str, names: Sequence[str]) -> Any:
-    """Return an Arrow table with the names of classes in place of a column's codes; -1, which is
-    not known, becomes empty."""
+    """Return an Arrow table with a column's codes replaced by the names of classes; the code -1
+    (unknown) becomes an empty cell."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -42,7 +42,8 @@ def stacked(column: Any, name: str, source: str) -> np.ndarray:
 
     Args:
         column: an Arrow column.
-        name: of the column, and `source`, where it stands, for the message.
+        name: of the column.
+        source: name of the source, for messages.
 
     Raises:
         ValueError: lists are missing or of several lengths.
@@ -82,10 +83,11 @@ def series(column: Any, name: str, source: str) -> np.ndarray:
 
     Args:
         column: an Arrow column.
-        name: of the column, and `source`, where it stands, for the message.
+        name: of the column.
+        source: name of the source, for messages.
 
     Raises:
-        ValueError: it holds another thing, or the lists within lists differ in length.
+        ValueError: the column contains something else, or inner lists differ in length.
     """
     import pyarrow
     import pyarrow.compute as compute
