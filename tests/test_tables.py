@@ -437,7 +437,7 @@ def test_kinds_of_a_mixed_table(mixed):
         "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
     )
     assert "stars has few values: read as categories (count=stars overrules)" in notes
-    assert "visits holds whole numbers: read as counts (real=visits overrules)" in notes
+    assert "visits has whole numbers: read as counts (real=visits overrules)" in notes
     (year,) = [n for n in notes if n.startswith("year")]
     assert re.fullmatch(
         r"year \(variance \d+ below the mean 2,0\d\d\): whole numbers read as real on a grid of "

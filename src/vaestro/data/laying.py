@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -98,7 +97,7 @@ def _fill(
     return some
 
 
-def _settings(whole: np.ndarray, space: Space, grey: bool) -> Mapping[str, Any]:
+def _settings(whole: np.ndarray, space: Space, grey: bool) -> Json:
     """Return everything that the values of an array in the cache depend on."""
     inner = {"offset", "scale"}
     if space.strays is not None:

@@ -153,14 +153,14 @@ class CodedColumn(Column):
             data = data.astype(self.dtype).astype(str)  # values are dates as ISO text
         elif self.dtype.startswith("float") and data.dtype.kind in "iuf":
             data = data.astype(self.dtype)  # 0.1 of float64 is another number than 0.1 of float32
-        known: dict[Label, int] = {value: code for code, value in enumerate(self.values)}
+        codes_of: dict[Label, int] = {value: code for code, value in enumerate(self.values)}
         # one text among numbers makes a column of text
         if data.dtype.kind == "U" and self.dtype != "str":
-            known = {str(value): code for value, code in known.items()}
-        found, inverse = np.unique(data[~mask], return_inverse=True)
-        codes = np.array([known.get(value.item(), -1) for value in found], np.float32)
+            codes_of = {str(value): code for value, code in codes_of.items()}
+        distinct, inverse = np.unique(data[~mask], return_inverse=True)
+        codes = np.array([codes_of.get(value.item(), -1) for value in distinct], np.float32)
         if (codes < 0).any():
-            strangers = [str(v) for v in found[codes < 0][:3]]
+            strangers = [str(v) for v in distinct[codes < 0][:3]]
             shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
             raise ValueError(
                 f"expected a known category in column {self.name!r} ({shown}); got "
@@ -175,9 +175,9 @@ class CodedColumn(Column):
         return table[np.rint(x).astype(np.int64)]
 
     def typed(self, value: object) -> np.ndarray:
-        for known in self.values:
-            if value == known or str(value).lower() == str(known).lower():
-                return np.array([known], None if self.dtype == "str" else self.dtype)
+        for label in self.values:
+            if value == label or str(value).lower() == str(label).lower():
+                return np.array([label], None if self.dtype == "str" else self.dtype)
         shown = ", ".join(map(str, self.values[:12])) + (" .." if len(self.values) > 12 else "")
         raise ValueError(f"expected {self.name} to be one of {shown}; got {value}")
 
@@ -270,11 +270,11 @@ class _NumberColumn(Column):
     def typed(self, value: object) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         given = _array(value, "float64")
-        held = np.isfinite(given).all()
+        fits = np.isfinite(given).all()
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            held = (given == np.rint(given)) & (given >= limits.min) & (given <= limits.max)
-        if not held:
+            fits = (given == np.rint(given)) & (given >= limits.min) & (given <= limits.max)
+        if not fits:
             raise self._refusal("a whole number" if dtype.kind in "iu" else "a number", value)
         return given.astype(dtype)
 

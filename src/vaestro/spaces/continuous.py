@@ -60,7 +60,7 @@ class _ContinuousSpace(ArraySpace):
     def grid(self) -> np.ndarray | None:
         if self.resolution is None or self.scale is None:
             return None
-        # no deviation is known
+        # without a scale there is no standard deviation to compare the step with
         plain = self.offset is None or not (self.offset.any() or (self.scale != 1).any())
         width = self.resolution if plain else widths(self.resolution, self.scale)
         steps = np.asarray(width / self.scale)

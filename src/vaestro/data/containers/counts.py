@@ -64,9 +64,9 @@ class Counts(Container[Sparse]):
         return Laid(whole)
 
     def joined(self, rows: Sequence[Rows]) -> Values:
-        held = [(r.values, r.index) for r in rows]
+        parts = [(r.values, r.index) for r in rows]
         return Sparse.joined(
-            [v if i is None else v.pick(i) for v, i in held if isinstance(v, Sparse)]
+            [v if i is None else v.pick(i) for v, i in parts if isinstance(v, Sparse)]
         )
 
     def write(self, path: Path, data: Sparse, places: np.ndarray | None) -> None:
