@@ -18,7 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import vaestro as vs
-from vaestro.networks.dense import ACTIVATIONS, dense
+from vaestro.networks.dense import ACTIVATIONS, Activation, dense
 from vaestro.optimizers import AdamW, Optimizer
 
 Run = Callable[[], object]
@@ -70,20 +70,20 @@ def training(network: str, optimizer: type[Optimizer], batch: int) -> Run:
     return lambda: next(run)
 
 
-def layers(fused: bool) -> Run:
-    """Return the decoder of Burda et al. (2016) on 2,048 rows, without gradients."""
-    sizes = [(50, 200), (200, 200), (200, 784)]
+def layers(fused: bool, width: int, activation: Activation) -> Run:
+    """Return three layers on 2,048 rows, without gradients."""
+    sizes = [(50, width), (width, width), (width, 784)]
     linears, x = [nn.Linear(*size) for size in sizes], torch.randn(2048, 50)
 
     @torch.no_grad()
     def run() -> Tensor:
         h = x
-        for i, layer in enumerate(linears):
+        for layer in linears:
             if fused:
-                h = dense(layer, h, "tanh" if i < 2 else "")
+                h = dense(layer, h, activation)
             else:
-                h = nn.functional.linear(h, layer.weight, layer.bias)
-                h = ACTIVATIONS["tanh"](h) if i < 2 else h
+                linear = nn.functional.linear(h, layer.weight, layer.bias)
+                h = ACTIVATIONS[activation](linear)
         return h
 
     return run
@@ -112,7 +112,15 @@ def main() -> None:
             training(network, PublicAdamW, batch), training(network, AdamW, batch), calls, rounds
         )
         print(f"eager step, width {name}, batch {batch}: AdamW(fused=True) {summary(ratios)}")
-    print(f"decoder without gradients: linear, then tanh {summary(ratio(layers(False), layers(True), 20, rounds))}")
+    activations: tuple[Activation, ...] = ("tanh", "silu")
+    for activation in activations:
+        for width in (200, 512):
+            ratios = ratio(
+                layers(False, width, activation), layers(True, width, activation), 8, rounds
+            )
+            print(
+                f"layers without gradients, width {width}: linear, {activation} {summary(ratios)}"
+            )
 
 
 def summary(ratios: list[float]) -> str:
