@@ -67,12 +67,8 @@ LACKING = (
     "diagnosis.rules",
     "evaluation",
     "models",
-    "prior_fitting",
     "priors",
-    "report",
-    "runs",
     "spaces",
-    "transfer",
 )
 
 NAMES = [
