@@ -63,7 +63,6 @@ LACKING = (
     "diagnosis.remedies",
     "diagnosis.rules",
     "evaluation",
-    "spaces",
 )
 
 NAMES = [
