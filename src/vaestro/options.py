@@ -2,9 +2,8 @@
 
 The rows make the arguments of `vaestro train` and of `vs.train`, the check of a `--config` file,
 the resolved config.yaml, and docs/options.md, which `python -m vaestro.options > docs/options.md`
-writes. To add an option, add a row to `OPTIONS` and use its value where it has its effect.
-
-This module does not import torch.
+writes. To add an option, add a row to `OPTIONS` and use its value. This module does not import
+torch.
 """
 
 from __future__ import annotations
@@ -171,9 +170,7 @@ OPTIONS: tuple[Option, ...] = (
         "else residual",
         metavar="PART",
     ),
-    Option(
-        "encoder", str, "model", "The encoder alone, such as my_module:MyEncoder.", metavar="PART"
-    ),
+    Option("encoder", str, "model", "The encoder alone: my_module:MyEncoder.", metavar="PART"),
     Option("decoder", str, "model", "The decoder alone.", metavar="PART"),
     Option(
         "condition",
@@ -402,11 +399,8 @@ def dump_config(config: Mapping[str, object]) -> str:
         'latent: 8'
     """
     shown = {key: value for key, value in config.items() if value is not None}
-    return yaml.safe_dump(
-        shown | {"vaestro": vaestro.__version__, "format": FORMAT},
-        sort_keys=False,
-        default_flow_style=False,
-    )
+    shown |= {"vaestro": vaestro.__version__, "format": FORMAT}
+    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=False)
 
 
 # -- Python ----------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def annealing(
     Raises:
         ValueError: an option is out of its range, or latents are discrete.
     """
-    if job.model.alphabet:
+    if not job.model.capabilities.latent_gradient:
         raise ValueError(
             "expected real latents for ais, whose chains move by a gradient; got discrete ones "
             "(iwae with more draws)"

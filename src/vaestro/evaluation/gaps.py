@@ -58,7 +58,7 @@ def searching(
     Raises:
         ValueError: an option is out of its range, or latents are discrete.
     """
-    if job.model.alphabet:
+    if not job.model.capabilities.latent_gradient:
         raise ValueError(
             "expected real latents for gap, which follows a gradient through z; got discrete "
             "ones (iwae with more draws)"

@@ -59,12 +59,11 @@ def impute(
     if k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     check_dtype(dtype, draws=sample)
-    rows = rows.fixed()
     if rows.observed is None:
-        return rows.outward() if own is None else own
+        return rows.fixed().outward() if own is None else own
     device, space = next(model.parameters()).device, model.space
     filled = []
-    for i, batch in enumerate(rows.chunks(max(1, space.chunk // min(k, 32)), device)):
+    for i, batch in enumerate(rows.fixed().chunks(max(1, space.chunk // min(k, 32)), device)):
         assert batch.observed is not None
         generator = torch_generator(device, seed, "impute", i)
         draws = model.draw(batch, k, noise=model.noise(k, len(batch), generator))

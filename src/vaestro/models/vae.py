@@ -29,7 +29,7 @@ from vaestro.likelihoods import Likelihood
 from vaestro.models.base import Capabilities, LatentModel
 from vaestro.models.draws import Code, Draws
 from vaestro.posteriors import Posterior
-from vaestro.priors import Normal, Prior
+from vaestro.priors import Prior
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
@@ -106,7 +106,7 @@ class VAE(LatentModel):
             trained_as=likelihood.altered,
             latent_gradient=not self.alphabet,
             logvar_limit=posterior.limit if posterior.limit < math.inf else None,
-            standard_prior=isinstance(prior, Normal),
+            standard_prior=prior.standard,
         )
 
     def encoder_parameters(self) -> list[Parameter]:
