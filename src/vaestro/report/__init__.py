@@ -1,7 +1,9 @@
 """Write the report of a run's folder as one self-contained HTML file.
 
-    gather.py      run what a report needs and the folder lacks or has of earlier weights
-    showcase.py    chosen data, reconstructions, samples, traversals, map -> RUN/showcase.json, .npz
+    gather.py      compute what a report needs and the folder lacks; write the page
+    showcase.py    chosen data, reconstructions, samples, traversals -> RUN/showcase.json, .npz
+    mapping.py     the map of the latent space
+    distributions.py    rows as text, and histograms
     reading.py     read the files of the folder; without torch, like all modules below
     figures.py     Plotly figures as plain values
     sketches.py    small SVG pictures
