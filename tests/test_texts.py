@@ -504,11 +504,11 @@ BAD = [
     ("x.txt:vocabulary=9", b"a b\n" * 20, "a vocabulary of 257 or more bpe"),
     ("x.txt:length=1", b"a b\n" * 20, "length to be 2 or more tokens"),
     ("x.txt:text=review", b"a b\n" * 20, "no text= for"),
-    ("x.txt:kind=real", b"a b\n" * 20, "expected options for texts"),
+    ("x.txt:kind=real", b"a b\n" * 20, "does not apply to texts"),
     ("x.csv:text=missing", b"a,b\n1,x\n2,y\n", "expected text= to name a column"),
     ("x.csv:text=a", b"a,b\n" + b"1,x\n" * 20, "without a text|expected"),
     ("x.csv:tokens=bytes", b"a,b\n" + b"1,x\n" * 20, "tokens="),
-    ("x.txt", b"one\ntwo\n", "at least 10 data"),
+    ("x.txt", b"one\ntwo\n", "at least 10 rows"),
 ]
 
 

@@ -197,7 +197,7 @@ def target_of(options: Options) -> Target:
     if crop not in (None, "center", "none"):
         raise ValueError(f"expected crop to be center or none; got {crop!r}")
     if crop and size is None:
-        raise ValueError(f"expected size= beside crop=; got crop={crop} alone")
+        raise InputError(f"crop={crop} has an effect only with size=: add it, as in size=64")
     if channels not in (None, "grey", "colour"):
         raise ValueError(f"expected channels to be grey or colour; got {channels!r}")
     return Target(size, crop != "none", channels)
