@@ -103,8 +103,7 @@ def refused(capsys, here):
         err = capsys.readouterr().err
         assert code == 2, err
         assert len(err.splitlines()) == 1 and err.endswith("\n")
-        assert err.startswith("vaestro: expected ")
-        assert "; got " in err
+        assert err.startswith("vaestro: ") and "Error: " not in err
         after = tree(here)
         assert after.keys() == before.keys(), "nothing is half-written"
         assert after == before, "what was there is intact"
@@ -158,7 +157,7 @@ def flipped(content, at):
 
 
 BAD_DATA = {
-    "no such file": (write_nothing, "does not exist"),
+    "no such file": (write_nothing, "there is no file"),
     "a folder": (lambda: "run", "images in run; got none"),
     "an empty name": (lambda: "", "got"),
     "an empty array": (write("x.npy", np.zeros((0, 4, 4))), "empty array of shape (0, 4, 4)"),
@@ -281,7 +280,7 @@ SOURCES = [
     ("grey.npy:seed=-1", "expected seed to be"),
     ("grey.npy:valid=2.5", "expected valid to be"),
     ("grey.npy:kind=real,kind=levels", "once"),
-    ("grey.npy:kind", "does not exist"),
+    ("grey.npy:kind", "there is no file"),
     ("mnist:valid=60000", "got 60000"),
     ("mnst", "mnist"),
 ]
@@ -852,7 +851,7 @@ def test_debug_shows_where(here, capsys):
     for arguments in (["--debug", "parts", "nosuch"], ["parts", "nosuch", "--debug"]):
         assert main(arguments) == 2
         err = capsys.readouterr().err
-        assert "Traceback" in err and err.splitlines()[-1].startswith("vaestro: expected")
+        assert "Traceback" in err and err.splitlines()[-1].startswith("vaestro: ")
 
 
 def test_the_program_exits_with_the_code(here):
@@ -860,7 +859,7 @@ def test_the_program_exits_with_the_code(here):
     command = [sys.executable, "-m", "vaestro", "train", "nosuch.npy", "--run", "new"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("vaestro: expected ") and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("vaestro: ") and len(done.stderr.splitlines()) == 1
     assert not Path("new").exists()
 
 

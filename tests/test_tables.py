@@ -183,7 +183,7 @@ def test_columns_without_a_name(read):
         " which is empty",
     ]
     assert list(read(",a\n7,5\n7,6\n").splits["all"].columns) == ["column 1", "a"]
-    assert read("a,1.5\n1,2\n").notes == ("the first line is read as names of columns: a, 1.5",)
+    assert read("a,1.5\n1,2\n").notes == ("the first line is read as column names: a, 1.5",)
 
 
 def test_columns_can_be_left_out(read):
@@ -219,7 +219,7 @@ def test_a_column_can_name_the_splits(read, tmp_path, suffix):
 
 @pytest.mark.parametrize("part", ["train,1\nother,2\n", "train,1\n,2\n", "test,1\nvalid,2\n"])
 def test_other_splits_are_refused(read, part):
-    with pytest.raises(ValueError, match=r"expected (train, valid or test|rows for training)"):
+    with pytest.raises(ValueError, match=r"expected (train, valid or test|training rows)"):
         read("part,a\n" + part, {"split": "part"})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 CHUNK = 65536  # records of one Arrow table
+RECORDS = "records, [{name: value, ..}, ..] or one per line"
 
 
 def read_json(pa: ModuleType, path: Path) -> pyarrow.Table:
@@ -34,47 +37,16 @@ def read_json(pa: ModuleType, path: Path) -> pyarrow.Table:
     2
     """
     check_text(path)
-    text = path.read_text("utf-8-sig")
-    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
-
-    def after_gap(at: int) -> int:
-        match = gap.match(text, at)
-        assert match is not None  # it also matches the empty string
-        return match.end()
-
-    start = after_gap(0)
-    array = text[start : start + 1] == "["
-    at, chunk, tables = start + array, [], []
-    kind = "records, [{name: value, ..}, ..] or one per line"
-    while True:
-        at = after_gap(at)
-        ends = at == len(text) or (array and text[at] == "]")
-        if not ends:
-            record, at = decode(text, at)
-            if not isinstance(record, dict):
-                raise ValueError(
-                    f"expected {kind}, in {path.name}; got {type(record).__name__} "
-                    f"{str(record)[:30]!r}"
-                )
-            chunk.append(record)
-        if chunk and (ends or len(chunk) == CHUNK):
-            tables.append(_records(pa, chunk, path.name))
-            chunk = []
-        if ends:
-            break
-    if array and text[at:].strip() != "]":
-        raise ValueError(
-            f"expected {kind}, in {path.name}; got "
-            f"{'no end' if at == len(text) else 'more after the array'}"
-        )
+    records = _parsed(path)
+    tables = [_table(pa, chunk, path.name) for chunk in iter(lambda: [*islice(records, CHUNK)], [])]
     if not tables:
-        raise ValueError(f"expected {kind}, in {path.name}; got none")
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got none")
     if (
         len(tables) == 1
         and tables[0].num_rows == 1
         and all(pa.types.is_nested(c.type) for c in tables[0].columns)
     ):
-        raise ValueError(f"expected {kind}, in {path.name}; got one object of columns")
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got one object of columns")
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -84,7 +56,32 @@ def read_json(pa: ModuleType, path: Path) -> pyarrow.Table:
         ) from error
 
 
-def _records(pa: ModuleType, rows: list[Json], where: str) -> pyarrow.Table:
+def _parsed(path: Path) -> Iterator[Json]:
+    """Yield the records of a file."""
+    text = path.read_text("utf-8-sig")
+    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
+
+    def after_gap(at: int) -> int:
+        match = gap.match(text, at)
+        assert match is not None  # it also matches the empty string
+        return match.end()
+
+    at = after_gap(0)
+    array = text[at : at + 1] == "["
+    at = after_gap(at + array)
+    while at < len(text) and not (array and text[at] == "]"):
+        record, at = decode(text, at)
+        if not isinstance(record, dict):
+            got = f"{type(record).__name__} {str(record)[:30]!r}"
+            raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+        yield record
+        at = after_gap(at)
+    if array and text[at:].strip() != "]":
+        got = "no end" if at == len(text) else "more after the array"
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+
+
+def _table(pa: ModuleType, rows: list[Json], where: str) -> pyarrow.Table:
     """Return records as an Arrow table."""
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):

@@ -151,8 +151,7 @@ def sparse_matrix(
     Args:
         data: the stored counts.
         indices: their columns (csr, coo) or rows (csc).
-        starts: the start of each row (csr) or column (csc) in `data`, or the row of each count
-            (coo).
+        starts: start of each row (csr) or column (csc) in `data`, or row of each count (coo).
         shape: (rows, columns).
         form: csr, csc or coo.
         where: the source, for messages.
@@ -160,8 +159,7 @@ def sparse_matrix(
     Raises:
         ValueError: the arrays contradict each other, or the values are not counts.
 
-    >>> cell = np.array([3]), np.array([1]), np.array([0])
-    >>> sparse_matrix(*cell, (1, 2), "coo", "x.npz")[np.array([0])]
+    >>> sparse_matrix(*np.array([[3], [1], [0]]), (1, 2), "coo", "x.npz")[np.array([0])]
     array([[0, 3]], dtype=uint8)
     """
     rows, columns = (int(s) for s in shape)
@@ -184,17 +182,7 @@ def sparse_matrix(
         data, indices = data[: starts[-1]], indices[: starts[-1]]
     if len(indices) and (indices.min() < 0 or indices.max() >= across):
         raise error
-    bad = (
-        ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT)
-        if data.dtype.kind == "f"
-        else data < 0
-    )
-    if bad.any():
-        got = f"{int(bad.sum()):,} other values of {len(data):,}, such as {data[bad][0]:g}"
-        raise ValueError(
-            f"expected counts in {where}, which are whole numbers of 0 or more without any "
-            f"normalisation; got {got}"
-        )
+    _check_counts(data, where)
     data = _smallest(data)
     if form != "csr":
         of_rows = starts if form == "coo" else indices
@@ -210,6 +198,21 @@ def sparse_matrix(
         starts.astype(np.int64),
         columns,
     )
+
+
+def _check_counts(data: np.ndarray, where: str) -> None:
+    """Raise ValueError unless all values are counts."""
+    bad = (
+        ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT)
+        if data.dtype.kind == "f"
+        else data < 0
+    )
+    if bad.any():
+        got = f"{int(bad.sum()):,} other values of {len(data):,}, such as {data[bad][0]:g}"
+        raise ValueError(
+            f"expected counts in {where}, which are whole numbers of 0 or more without any "
+            f"normalisation; got {got}"
+        )
 
 
 def _smallest(counts: np.ndarray) -> np.ndarray:

@@ -174,11 +174,7 @@ def write_grid(
             f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
             f".parquet or .txt)"
         )
-    shown = {label: space.layout.pictures(x, space.outside) for label, x in rows.items()}
-    sets = {label: pixels(images, space) for label, images in shown.items()}
-    if not space.levels:  # all sets are scaled to the same range
-        every = pixels(np.concatenate(list(shown.values()), dtype=np.float64), space)
-        sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
+    sets = _pixels_of_sets(rows, space)
     if space.layout.part_shown:
         title = f"{title} ({space.layout.part_shown})"
     count = len(next(iter(sets.values())))
@@ -210,6 +206,16 @@ def write_grid(
                 draw.text((8, y + h // 2 - 8), label, fill="black", font=font)
     with writing(path) as part:
         canvas.save(part, format="PNG")
+
+
+def _pixels_of_sets(rows: Mapping[str, np.ndarray], space: Space) -> dict[str, np.ndarray]:
+    """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
+    the same range."""
+    pictures = {label: space.layout.pictures(x, space.outside) for label, x in rows.items()}
+    if space.levels:
+        return {label: pixels(images, space) for label, images in pictures.items()}
+    every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)
+    return dict(zip(rows, np.split(every, len(rows)), strict=True))
 
 
 def pixels(images: np.ndarray, space: Space) -> np.ndarray:
