@@ -15,18 +15,10 @@ from tests.test_oracles import set_linear
 from vaestro.data import Rows
 from vaestro.densities import log_mean_exp
 from vaestro.evaluation import SIMULATED
-from vaestro.evaluation.annealing import (
-    Hmc,
-    Path,
-    State,
-    Transition,
-    _chance,
-    anneal,
-    likeness,
-    temperatures,
-    tuned,
-)
 from vaestro.evaluation.chosen import drawn
+from vaestro.evaluation.hmc import Hmc, tuned
+from vaestro.evaluation.likeness import chance_above, likeness
+from vaestro.evaluation.path import Path, State, Transition, anneal, temperatures
 from vaestro.parts import TABLE
 from vaestro.spaces import Batch, Kind
 
@@ -468,7 +460,7 @@ def test_data_are_called_alike_only_where_the_sample_can_exclude_that_they_are_n
     verdicts = {}
     for name, moved in (("same", 0.0), ("at the limit", shift), ("far", 6.0)):
         samples = [(r.normal(size=n), r.normal(size=n) + moved) for _ in range(300)]
-        verdicts[name] = [likeness([_chance(a, b)], n, n) for a, b in samples]
+        verdicts[name] = [likeness([chance_above(a, b)], n, n) for a, b in samples]
     assert sum(v is True for v in verdicts["at the limit"]) <= 0.05 * 300
     assert sum(v is False for v in verdicts["same"]) <= 0.01 * 300
     assert all(v is False for v in verdicts["far"])

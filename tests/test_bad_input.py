@@ -396,7 +396,9 @@ OPTIONS = [
     (["--init", "run", "--latent", "5"], "a model of the same parts in run"),
     (["--config", "nosuch.yaml"], "nosuch.yaml, which does not exist"),
     (["--latnt", "2"], "perhaps --latent; got --latnt"),
-    (["extra"], "other arguments"),
+    (["--latent", "abc"], "expected a whole number for --latent; got 'abc'"),
+    (["--lr", "fast"], "expected a number for --lr; got 'fast'"),
+    (["extra"], "invalid arguments for `vaestro train`: unexpected extra argument(s) (extra)"),
     (["--run"], "--run"),
 ]
 
@@ -814,7 +816,7 @@ def test_latents_that_cannot_be_read(here, refused):
         (["trian"], "perhaps train (one of train, "),
         (["frobnicate"], "expected a command (one of train, "),
         (["evaluate", "run", "--mehtods", "elbo"], "perhaps --methods; got --mehtods"),
-        (["evaluate", "run", "--zzz"], "(see --help); got --zzz"),
+        (["evaluate", "run", "--zzz"], "(see vaestro evaluate --help); got --zzz"),
         (["--vresion"], "--vresion"),
         (["parts", "nosuch"], "(one of likelihood, posterior, "),
         (["parts", "likelyhood"], "expected a kind of part: 'likelihood'"),
@@ -900,7 +902,7 @@ def test_resume_uses_the_checkpoint_before_a_damaged_one(stopped, capsys):
         and f"{stopped[-1].name} is damaged" in out
         and "continuing from the one before it" in out
     )
-    assert "going on from step 3 of 4" in out
+    assert "continuing from step 3 of 4" in out
     assert (
         lines("stopped") == expected and Path("stopped/model.safetensors").read_bytes() == weights
     )

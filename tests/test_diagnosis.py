@@ -41,7 +41,7 @@ from vaestro.diagnosis.curve_rules import (
     stagnation,
     weight_of_kl,
 )
-from vaestro.diagnosis.measure import _derangement
+from vaestro.diagnosis.exchange import derangement
 from vaestro.evaluation import Information
 from vaestro.loop import ACTIVE, validate
 from vaestro.spaces import Kind
@@ -192,7 +192,7 @@ def test_active_units_are_the_eigenvalues_above_the_variance(made: Any) -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 10, 501])
 def test_another_datum_is_never_the_same(n: int) -> None:
-    away = _derangement(n, 0)
+    away = derangement(n, 0)
     assert sorted(away) == list(range(n)) and (away != np.arange(n)).all()
 
 
@@ -932,7 +932,7 @@ def test_the_command_says_it_in_words(made: Any, capsys: pytest.CaptureFixture[s
     assert json.loads(say(capsys, "diagnose", run.path, "--json"))["verdict"] == "partly collapsed"
     assert "partly collapsed" in say(capsys, "info", run.path)
     healthy, _ = made("healthy")
-    assert say(capsys, "diagnose", healthy.path, "--fix").strip() == "# nothing to mend: healthy"
+    assert say(capsys, "diagnose", healthy.path, "--fix").strip() == "# nothing to fix: healthy"
 
 
 def test_training_says_it_live_and_lints_first(

@@ -253,10 +253,10 @@ def test_a_flow_priors_density_is_that_of_its_jacobian(prior: str) -> None:
 
 
 def test_planar_layers_are_invertible_however_they_are_asked_for() -> None:
-    from vaestro.flows import Planar
+    from vaestro.flows import PlanarMap
 
     u, w, b = 20 * torch.randn(500, 2, 3), 20 * torch.randn(500, 2, 3), 5 * torch.randn(500, 2)
-    bent = Planar(u.double(), w.double(), b.double())
+    bent = PlanarMap(u.double(), w.double(), b.double())
     assert ((bent.u * bent.w).sum(-1) >= -1 - 1e-9).all()
     assert ((u * w).sum(-1) < -1).any()
 
@@ -733,7 +733,7 @@ def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (
         "before: log p(x) >=" in said
         and "after:  log p(x) >=" in said
-        and "all else is frozen" in said
+        and "all other parts are frozen" in said
     )
     assert re.search(r"the fitted prior (raises|lowers) the bound by \d+\.\d+ \+- \d", said), said
     assert main(["evaluate", run + "-mixture", "--k", "5", "--limit", "20", "--quiet"]) == 0

@@ -210,8 +210,7 @@ def shapes(
     """Render images of one shape each on black: uint8 (n, size, size, 3), or (n, size, size).
 
     All factors are drawn independently and uniformly. An image depends only on the seed and its row
-    number, so the first rows are the same for every `n`. All machines return the same bytes. Images
-    of another size show the same scenes.
+    number. All machines return the same bytes. Images of another size show the same scenes.
 
     The attributes are `shape` (square, ellipse or heart); `scale`, the square root of its area (.18
     to .36 of the image's side); `rotation` in degrees anticlockwise (0 to 90, 180 or 360, at which
@@ -221,8 +220,7 @@ def shapes(
     Args:
         size: side of an image in pixels, 16 to 256.
         n: number of images.
-        seed: of the factors.
-        channels: colour or grey.
+        seed, channels: seed of the factors; colour or grey.
 
     Raises:
         ValueError: an argument is out of range, or the images do not fit into memory.
@@ -232,7 +230,7 @@ def shapes(
     ((2, 16, 16, 3), ['shape', 'scale', 'rotation', 'x', 'y', 'colour'])
     """
     _check_shapes(size, n, seed, channels)
-    layout = (n, size, size, 3) if channels == "colour" else (n, size, size)
+    layout = (n, size, size, *([3] if channels == "colour" else []))
     try:
         images = np.zeros(layout, np.uint8)
     except (MemoryError, ValueError) as error:

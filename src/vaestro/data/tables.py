@@ -10,19 +10,20 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaestro.data.arrow import arrow, from_arrow, masked
+from vaestro.data.arrow import arrow, from_arrow, masked, with_orders
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.csv_tables import read_csv
 from vaestro.data.json_tables import dated, read_json
+from vaestro.data.orders import declared_order
 from vaestro.data.raw import Options, Raw
-from vaestro.frames import Frame
+from vaestro.frames import Frame, Order
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
     """
     (column,) = named({"split": [unquoted(column)]}, "split", frame.columns, where)
     values = np.ma.getdata(frame.columns[column]).astype(str)
-    rest = Frame({name: cells for name, cells in frame.columns.items() if name != column})
+    rest = frame.without([column])
     words, codes = np.unique(values, return_inverse=True)
     strange = ["empty cells"] if np.ma.is_masked(frame.columns[column]) else []
     strange += [repr(str(word)) for word in words if word.strip().lower() not in SPLITS]
@@ -176,18 +177,27 @@ def frame_of(columns: Columns, where: str = "the table") -> Frame:
             f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
         )
     made = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
+    orders = {str(name): order for name, values in columns.items() if (order := _order(values))}
     sizes = {len(values) for values in made.values()}
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(
             f"expected columns of one length, not 0, in {where}; got "
             f"{', '.join(map(str, sorted(sizes)))}"
         )
-    return Frame(made)
+    return Frame(made, orders)
+
+
+def _order(values: object) -> Order:
+    """Return the order of a pandas column of ordered categories; empty for other columns."""
+    dtype = getattr(values, "dtype", None)
+    if dtype is None or str(dtype) != "category" or not dtype.ordered:
+        return ()
+    return declared_order(dtype.categories.tolist())
 
 
 def _column_of(values: ArrayLike, name: str, where: str) -> np.ma.MaskedArray:
     """Return an array or list as a column of a Frame."""
-    if isinstance(values, str) or not isinstance(values, Collection):
+    if isinstance(values, str) or not (isinstance(values, Sized) and isinstance(values, Iterable)):
         raise ValueError(
             f"expected an array or a list in column {name!r} of {where}; got "
             f"{type(values).__name__}"
@@ -327,7 +337,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
         }
     )
     if suffix == ".parquet":
-        pa.parquet.write_table(table, path)
+        pa.parquet.write_table(with_orders(table, frame.orders), path)
         return
     # Readers skip empty lines, so an empty cell of a single column is written as "".
     if table.num_columns == 1 and table.column(0).null_count:

@@ -148,7 +148,11 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
 
 
 def write_grid(
-    path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16
+    path: Path,
+    rows: Mapping[str, np.ndarray | Frame | Texts],
+    space: Space,
+    title: str,
+    columns: int = 16,
 ) -> None:
     """Write images as a labelled grid. The lines of several sets alternate, each with its label.
 
@@ -163,17 +167,15 @@ def write_grid(
     Raises:
         ValueError: the data are not images.
 
-    >>> import vaestro as vs
-    >>> data = vs.load("shapes:n=20,size=16")
+    >>> from vaestro.data import load
+    >>> data = load("shapes:n=20,size=16")
     >>> write_grid(Path("a.png"), {"data": data.test.outward()}, data.space, "shapes")
     """
     from PIL import Image, ImageDraw, ImageFont
 
     if not space.image:
-        raise ValueError(
-            f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
-            f".parquet or .txt)"
-        )
+        formats = "write .npy, .npz, .csv, .parquet or .txt"
+        raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
     sets = _pixels_of_sets(rows, space)
     if space.layout.part_shown:
         title = f"{title} ({space.layout.part_shown})"
@@ -208,10 +210,13 @@ def write_grid(
         canvas.save(part, format="PNG")
 
 
-def _pixels_of_sets(rows: Mapping[str, np.ndarray], space: Space) -> dict[str, np.ndarray]:
+def _pixels_of_sets(
+    rows: Mapping[str, np.ndarray | Frame | Texts], space: Space
+) -> dict[str, np.ndarray]:
     """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
     the same range."""
-    pictures = {label: space.layout.pictures(x, space.outside) for label, x in rows.items()}
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    pictures = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
     if space.levels:
         return {label: pixels(images, space) for label, images in pictures.items()}
     every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)

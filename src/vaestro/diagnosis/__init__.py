@@ -7,7 +7,8 @@ on held-out data. `Watcher` applies the rules that need only the log, at each va
 
 from vaestro.diagnosis.curves import Curves
 from vaestro.diagnosis.lint import lint
-from vaestro.diagnosis.measure import Measures, measure
+from vaestro.diagnosis.measure import measure
+from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding, Unit
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.rules import Case, diagnosed

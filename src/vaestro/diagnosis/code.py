@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from vaestro.diagnosis.curves import SMALL_SIGNAL
-from vaestro.diagnosis.measure import Measures
+from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.records import Unit
 from vaestro.diagnosis.statistics import Paired, t_quantile, variance_factor
 from vaestro.loop import ACTIVE

@@ -41,21 +41,17 @@ def divergence(
     >>> divergence(Curves([], 10), Remedies("run", {"lr": 1e-3}), "the loss is NaN").evidence
     'the loss is NaN'
     """
-    slower = remedy.slower(3)
     if failure:
-        return Finding("divergence", "error", failure.partition(" (try")[0], slower, "curves")
+        return _diverged(remedy, failure.partition(" (try")[0])
     if curves.valid and not math.isfinite(number(curves.valid[-1], "bound")):
-        return Finding(
-            "divergence",
-            "error",
-            f"the validation bound at step {curves.last:,} is not a finite number",
-            slower,
-            "curves",
+        return _diverged(
+            remedy, f"the validation bound at step {curves.last:,} is not a finite number"
         )
     ends = curves.ends(remedy)
     if ends is None or ends[1] - ends[0] <= size:
         return None
     start, end, error = ends
+    numbers: dict[str, Json] = {"start": start, "end": end}
     if worsened is None:
         # The validation loss also rises if the model overfits. The training loss then falls.
         trained = loss(curves.train[-1], curves.valid[-1]) if curves.train else math.nan
@@ -65,9 +61,7 @@ def divergence(
             f"the validation loss is {end:.2f} nats at the end and was {start:.2f} before the "
             f"first step (error {error:.2g})"
         )
-        return Finding(
-            "divergence", "error", evidence, slower, "curves", {"start": start, "end": end}
-        )
+        return _diverged(remedy, evidence, numbers)
     if not (worsened.low > size and worsened.median_low > 0):
         return None
     evidence = (
@@ -75,14 +69,11 @@ def divergence(
         f"{plus_minus((worsened.mean, worsened.stderr))} nats higher at the end than "
         f"before the first step, and higher for {worsened.positive:.0%} of them"
     )
-    return Finding(
-        "divergence",
-        "error",
-        evidence,
-        slower,
-        "curves",
-        {"start": start, "end": end, "worse": worsened.mean},
-    )
+    return _diverged(remedy, evidence, numbers | {"worse": worsened.mean})
+
+
+def _diverged(remedy: Remedies, evidence: str, numbers: dict[str, Json] | None = None) -> Finding:
+    return Finding("divergence", "error", evidence, remedy.slower(3), "curves", numbers or {})
 
 
 def skipped_steps(curves: Curves, remedy: Remedies) -> Finding | None:
@@ -154,7 +145,7 @@ def not_converged(
     """
     if falling_bound(curves, remedy) is not None:
         continued, unfitted = None, ""
-    bounds, reasons = curves.column("bound"), []
+    reasons: list[str] = []
     numbers: dict[str, Json] = {"step": curves.last, "steps": curves.steps, "size": size}
     if not curves.finished:
         lr = number(curves.lines[-1], "lr") if curves.lines else math.nan
@@ -162,20 +153,7 @@ def not_converged(
             f"the run stopped at step {curves.last:,} of {curves.steps:,}, before the end of its "
             f"schedule (learning rate {lr:.2g})"
         )
-    if curves.valid and len(bounds) < ENOUGH:
-        many = f"{len(bounds)} validation{'s' if len(bounds) != 1 else ''}"
-        reasons.append(
-            f"convergence cannot be judged from {many} after the first step; it needs {ENOUGH}"
-        )
-    elif curves.valid:
-        steps = np.array([line["step"] for line in curves.after_start()], float)
-        rise, error = float(bounds[-1] - np.interp(0.9 * steps[-1], steps, bounds)), curves.error()
-        numbers |= {"rise": rise, "error": error}
-        if rise > max(error, size):
-            reasons.append(
-                f"over the last tenth of the run the validation bound still rose by {rise:.2f} "
-                f"nats, more than its error of {error:.2f}"
-            )
+    reasons += _rising_bound(curves, size, numbers)
     if continued is not None:
         numbers["continuation"] = continued.line()
         if continued.gain.low > 0 and continued.gain.mean > size:
@@ -190,6 +168,26 @@ def not_converged(
     schedule = rising_schedule(curves, remedy)  # more steps would also lengthen the schedule
     command = remedy.longer(curves.last) if schedule is None else schedule.remedy
     return Finding("not converged", "warning", "; ".join(reasons), command, "curves", numbers)
+
+
+def _rising_bound(curves: Curves, size: float, numbers: dict[str, Json]) -> list[str]:
+    """Return the evidence that the validation bound still rose, or cannot be judged; add its rise
+    and error to the numbers."""
+    bounds = curves.column("bound")
+    if not curves.valid:
+        return []
+    if len(bounds) < ENOUGH:
+        many = f"{len(bounds)} validation{'s' if len(bounds) != 1 else ''}"
+        return [f"convergence cannot be judged from {many} after the first step; it needs {ENOUGH}"]
+    steps = np.array([line["step"] for line in curves.after_start()], float)
+    rise, error = float(bounds[-1] - np.interp(0.9 * steps[-1], steps, bounds)), curves.error()
+    numbers |= {"rise": rise, "error": error}
+    if rise <= max(error, size):
+        return []
+    return [
+        f"over the last tenth of the run the validation bound still rose by {rise:.2f} nats, more "
+        f"than its error of {error:.2f}"
+    ]
 
 
 def no_validation(curves: Curves, remedy: Remedies) -> Finding | None:

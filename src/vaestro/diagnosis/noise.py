@@ -19,7 +19,6 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +27,13 @@ from torch import Tensor
 
 from vaestro.data import Rows
 from vaestro.evaluation import in_space
+from vaestro.files import Json
 from vaestro.gradients import Gradient, Score
-from vaestro.models import LatentModel
+from vaestro.models import Draws, LatentModel
 from vaestro.objectives import BOUNDS
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator
+from vaestro.spaces import Batch
 
 BLOCKS = 10  # number of blocks of repetitions
 HELD = 100_000_000  # maximum number of stored values of block means
@@ -97,7 +98,7 @@ class Noises:
     repeats: int
     rows: tuple[Noise, ...]
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> dict[str, Json]:
         """Return the fields for gradients.json."""
         return asdict(self)
 
@@ -175,35 +176,90 @@ def gradient_noise(
     model = copy.deepcopy(model).eval()
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
     work = float(sum(draws * len(each) for draws, each in planned)) or 1.0
-    device = next(model.parameters()).device
     size = min(batch, len(train), TEXTS if train.space.ragged else batch)
+    batches = _batches(model, train, size, seed)
+    meter = _Meter(model, bound, beta, repeats // 2 * 2, seed)
+    rows: list[Noise] = []
+    done = 0.0
+    for draws, each in planned:
+        reference: dict[str, Sample] = {}
+        for spec, estimator in each:
+            meter.ready(estimator, batches, draws)
+            samples: dict[str, Sample] = {}
+            for share, samples in meter.measure(estimator, batches[0], draws):
+                yield (done + share * draws) / work, None
+            over = {} if reference else meter.over_batches(estimator, batches, draws)
+            for group, sample in samples.items():
+                rows.append(sample.noise(spec, draws, group, reference.get(group), over.get(group)))
+            reference = reference or samples
+            done += draws
+    yield 1.0, Noises(bound, beta, size, meter.repeats, tuple(rows))
+
+
+def _batches(model: LatentModel, train: Rows, size: int, seed: int) -> list[Batch]:
+    """Return up to 8 random batches without common rows."""
+    device = next(model.parameters()).device
     order = numpy_generator(seed, "gradient noise").permutation(len(train))
     starts = range(0, max(1, min(8, len(train) // size)) * size, size)
     several = [
         in_space(train.pick(np.sort(order[i : i + size])).fixed(), model.space) for i in starts
     ]
-    batches = [rows.batch(slice(0, size), device) for rows in several]
-    meter = _Meter(model, bound, beta, repeats // 2 * 2, seed)
-    rows: list[Noise] = []
-    done = 0.0
-    for draws, each in planned:
-        reference: dict[str, Tensor] = {}
-        for i, (spec, estimator) in enumerate(each):
-            meter.ready(estimator, batches, draws)
-            found: dict[str, tuple[Tensor, np.ndarray]] = {}
-            for share, found in meter.measure(estimator, batches[0], draws):
-                yield (done + share * draws) / work, None
-            over = meter.over_batches(estimator, batches, draws) if i == 0 else {}
-            for group, (blocks, pairs) in found.items():
-                rows.append(
-                    meter.judged(
-                        spec, draws, group, blocks, pairs, reference.get(group), over.get(group)
-                    )
+    return [rows.batch(slice(0, size), device) for rows in several]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Hold gradients of one parameter group over repeated draws of the noise.
+
+    Args:
+        blocks: means of blocks of gradients, (blocks, parameters).
+        pairs: half the squared distances of pairs of independent gradients, (repeats / 2,).
+
+    >>> sample = Sample(torch.tensor([[1.0], [2.0], [3.0]]), np.array([0.5, 1.5]))
+    >>> sample.noise("pathwise", 1, "posterior").variance
+    1.0
+    """
+
+    blocks: Tensor
+    pairs: np.ndarray
+
+    def noise(
+        self,
+        estimator: str,
+        k: int,
+        group: str,
+        reference: Sample | None = None,
+        batches: float | None = None,
+    ) -> Noise:
+        """Return variance and signal of the gradient, and its bias against a reference."""
+        variance = float(self.pairs.mean())
+        error = float(self.pairs.std(ddof=1) / math.sqrt(len(self.pairs)))
+        signal = math.sqrt(max(0.0, _squared(self.blocks)[0]))
+        bias = bias_error = None
+        if reference is not None:
+            size = math.sqrt(max(0.0, _squared(reference.blocks)[0]))
+            squared, squared_error = _squared(self.blocks - reference.blocks)
+            if size > 0:
+                bias = math.sqrt(max(0.0, squared)) / size
+                # The delta method fails near zero: use the bias whose square is the error.
+                bias_error = (
+                    squared_error / (2 * bias * size**2)
+                    if squared > squared_error
+                    else math.sqrt(max(squared_error, 0.0)) / size
                 )
-            if i == 0:
-                reference = {group: blocks for group, (blocks, _) in found.items()}
-            done += draws
-    yield 1.0, Noises(bound, beta, size, meter.repeats, tuple(rows))
+        return Noise(
+            estimator,
+            k,
+            group,
+            parameters=self.blocks.shape[1],
+            variance=variance,
+            variance_stderr=error,
+            signal=signal,
+            snr=signal / math.sqrt(variance) if variance > 0 else None,
+            bias=bias,
+            bias_stderr=bias_error,
+            batches=batches,
+        )
 
 
 class _Meter:
@@ -229,7 +285,7 @@ class _Meter:
         most = max((sum(p.numel() for p in ps) for ps in self.groups.values()), default=1)
         self.blocks = max(3, min(BLOCKS, HELD // most))
 
-    def ready(self, estimator: Gradient, batches: Sequence[Any], k: int) -> None:
+    def ready(self, estimator: Gradient, batches: Sequence[Batch], k: int) -> None:
         """Set a baseline to its trained value, the mean of log w or a fit to it, and freeze it."""
         if not isinstance(estimator, Score):
             return
@@ -247,7 +303,9 @@ class _Meter:
             estimator.network.requires_grad_(False)
         estimator.eval()
 
-    def _draws(self, estimator: Gradient, batch: Any, k: int, purpose: str, place: int = 0) -> Any:
+    def _draws(
+        self, estimator: Gradient, batch: Batch, k: int, purpose: str, place: int = 0
+    ) -> Draws:
         noise = self.model.noise(
             k,
             len(batch),
@@ -258,7 +316,7 @@ class _Meter:
         )
 
     def _gradients(
-        self, estimator: Gradient, batch: Any, k: int, place: int, purpose: str = "draws"
+        self, estimator: Gradient, batch: Batch, k: int, place: int, purpose: str = "draws"
     ) -> dict[str, Tensor]:
         value = estimator.surrogate(
             self._draws(estimator, batch, k, purpose, place), self.bound
@@ -271,9 +329,9 @@ class _Meter:
         }
 
     def measure(
-        self, estimator: Gradient, batch: Any, k: int
-    ) -> Iterator[tuple[float, dict[str, tuple[Tensor, np.ndarray]]]]:
-        """Yield (share done, {group: (block means, half squared distances of pairs)})."""
+        self, estimator: Gradient, batch: Batch, k: int
+    ) -> Iterator[tuple[float, dict[str, Sample]]]:
+        """Yield (share of the work done, {}), and finally (1, {group: sample})."""
         sums = {
             group: torch.zeros(self.blocks, sum(p.numel() for p in ps), device=ps[0].device)
             for group, ps in self.groups.items()
@@ -293,54 +351,26 @@ class _Meter:
         yield (
             1.0,
             {
-                group: (
-                    sums[group] / counts.unsqueeze(1).to(sums[group].device),
-                    np.array(pairs[group]),
+                group: Sample(
+                    sums[group] / counts.unsqueeze(1).to(sums[group].device), np.array(pairs[group])
                 )
                 for group in self.groups
             },
         )
 
-    def over_batches(self, estimator: Gradient, batches: Sequence[Any], k: int) -> dict[str, float]:
+    def over_batches(
+        self, estimator: Gradient, batches: Sequence[Batch], k: int
+    ) -> dict[str, float]:
         """Return the gradient variance over batches and draws; {} if there is one batch."""
         if len(batches) < 2:
             return {}
-        found = [
+        gradients = [
             self._gradients(estimator, batch, k, i, "batches") for i, batch in enumerate(batches)
         ]
         return {
-            group: float(torch.stack([f[group] for f in found]).double().var(0).sum())
+            group: float(torch.stack([g[group] for g in gradients]).double().var(0).sum())
             for group in self.groups
         }
-
-    def judged(
-        self,
-        spec: str,
-        k: int,
-        group: str,
-        blocks: Tensor,
-        pairs: np.ndarray,
-        reference: Tensor | None,
-        batches: float | None,
-    ) -> Noise:
-        variance, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
-        signal = math.sqrt(max(0.0, _squared(blocks)[0]))
-        bias = bias_error = None
-        if reference is not None:
-            size = math.sqrt(max(0.0, _squared(reference)[0]))
-            squared, squared_error = _squared(blocks - reference)
-            if size > 0:
-                bias = math.sqrt(max(0.0, squared)) / size
-                # The delta method fails near zero: use the bias whose square is the error.
-                bias_error = (
-                    squared_error / (2 * bias * size**2)
-                    if squared > squared_error
-                    else math.sqrt(max(squared_error, 0.0)) / size
-                )
-        snr = signal / math.sqrt(variance) if variance > 0 else None
-        return Noise(
-            spec, k, group, blocks.shape[1], variance, error, signal, snr, bias, bias_error, batches
-        )
 
 
 def _squared(blocks: Tensor) -> tuple[float, float]:

@@ -257,23 +257,27 @@ def bounds(
         log_w = torch.logaddexp(log_w, chunk.double())
         if k >= PARTS:
             parts = torch.logaddexp(parts, _by_parts(draws.log_w, done))
-    sizes = torch.tensor(
-        [len(range(part, k, PARTS)) for part in range(PARTS)],
-        dtype=torch.float64,
-        device=batch.x.device,
-    )
-    tenths = (parts - sizes.log().unsqueeze(1)).mean(0)
     return torch.stack(
         [
             sums[0] / k,
             log_w[0] - math.log(k),
-            tenths,
+            _tenth(parts, k),
             2 * log_w[0] - log_w[1],
             sums[1] / k,
             sums[2] / k,
             sums[3] / k,
         ]
     )
+
+
+def _tenth(parts: Tensor, k: int) -> Tensor:
+    """Return IWAE with k/10 draws, (B,), from the log-sums of every tenth draw, (10, B)."""
+    sizes = torch.tensor(
+        [len(range(part, k, PARTS)) for part in range(PARTS)],
+        dtype=torch.float64,
+        device=parts.device,
+    )
+    return (parts - sizes.log().unsqueeze(1)).mean(0)
 
 
 def _by_parts(log_w: Tensor, done: int) -> Tensor:

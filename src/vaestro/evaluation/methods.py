@@ -18,9 +18,10 @@ from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
 from vaestro.models import LatentModel
-from vaestro.parts import find
+from vaestro.parts import Part, find
 from vaestro.text import split_specs
 
+BOUNDS = ("elbo", "iwae")  # methods that use the same k draws
 METHODS: dict[str, Callable[..., Sequence[Work]]] = {
     "elbo": bounding,
     "iwae": bounding,
@@ -91,47 +92,23 @@ def evaluating(
     Raises:
         ValueError: see `evaluate`.
     """
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"expected k of 1 or more draws; got {k}")
-    if limit is not None and not 1 <= limit <= len(rows):
-        raise ValueError(
-            f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
-            f"{limit}"
-        )
-    specs = split_specs(methods) if isinstance(methods, str) else methods
-    parts = [find("method", spec, METHODS) for spec in specs]
+    _check(model, rows, k, limit)
+    parts = _parts(methods)
     names = [part.name for part in parts]
-    if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
-        raise ValueError(
-            f"expected each method once, among {', '.join(METHODS)}; got "
-            f"{', '.join(names) or 'none'}"
-        )
-    if (rows.space.kind, rows.space.shape, rows.space.names) != (
-        model.space.kind,
-        model.space.shape,
-        model.space.names,
-    ):
-        raise ValueError(f"expected {model.space} data; got {rows.space}")
-    if model.given is not None and rows.given is None:
-        raise ValueError(
-            f"expected data with the conditions {', '.join(model.given.names)}; got none"
-        )
-    if not len(rows):
-        raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
-    # Methods that stop after n data visit the rows in this order, so that their n are a random draw
-    # too.
+    # Methods that stop after n data visit the rows in this order, so that their n data are also a
+    # random sample.
     rows, order = drawn(rows.fixed(), len(rows) if limit is None else limit, seed)
     rows = in_space(rows, model.space)
     device = next(model.parameters()).device if device is None else torch.device(device)
-    bounded = {"elbo", "iwae"} & set(names)
+    bounded = bool(set(BOUNDS) & set(names))
     job = Job(model, rows, int(k) if bounded else 1, seed, device)
     training = model.training
     model.eval()
     try:
         works: list[Work] = [*bounding(job)]
-        # In the table's order: what is taken apart needs the bounds that stand before it.
+        # In the order of METHODS: the decompositions need the bounds.
         for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
-            if part.name not in bounded:
+            if part.name not in BOUNDS:
                 works += part(job)
         store = Store(folder, key_of(job, parts) if folder else "", rank)
         for share, tables in perform(works, store, rank, processes):
@@ -146,8 +123,45 @@ def evaluating(
     kept = tuple(
         e
         for e in done.estimates
-        if e.method in names or (e.on == SIMULATED and e.method in {"elbo", "iwae"} and bounded)
+        if e.method in names or (e.on == SIMULATED and e.method in BOUNDS and bounded)
     )
     yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
     if rank == 0:
-        store.clear()  # only now: whoever took the evaluation has had the chance to keep it
+        store.clear()  # only now: the caller has had the evaluation, and can have written it
+
+
+def _check(model: LatentModel, rows: Rows, k: int, limit: int | None) -> None:
+    """Raise ValueError if the numbers are out of range, or the rows are not data of the model."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"expected k of 1 or more draws; got {k}")
+    if limit is not None and not 1 <= limit <= len(rows):
+        raise ValueError(
+            f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
+            f"{limit}"
+        )
+    mine, theirs = model.space, rows.space
+    if (theirs.kind, theirs.shape, theirs.names) != (mine.kind, mine.shape, mine.names):
+        raise ValueError(f"expected {mine} data; got {theirs}")
+    if model.given is not None and rows.given is None:
+        raise ValueError(
+            f"expected data with the conditions {', '.join(model.given.names)}; got none"
+        )
+    if not len(rows):
+        raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
+
+
+def _parts(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
+    """Return the methods with their options.
+
+    Raises:
+        ValueError: a method or an option is unknown, or a method is named twice.
+    """
+    specs = split_specs(methods) if isinstance(methods, str) else methods
+    parts = [find("method", spec, METHODS) for spec in specs]
+    names = [part.name for part in parts]
+    if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
+        raise ValueError(
+            f"expected each method once, among {', '.join(METHODS)}; got "
+            f"{', '.join(names) or 'none'}"
+        )
+    return parts

@@ -9,7 +9,7 @@ from typing import Any
 from vaestro.diagnosis.code import off_units
 from vaestro.diagnosis.continuation import Continuation
 from vaestro.diagnosis.curves import Curves
-from vaestro.diagnosis.measure import Measures
+from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.statistics import Paired
 

@@ -21,7 +21,7 @@ from vaestro.diagnosis.code import (
     used,
 )
 from vaestro.diagnosis.curves import ZERO_RATE
-from vaestro.diagnosis.measure import Measures
+from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.records import Finding
 from vaestro.diagnosis.rules.case import Case
 from vaestro.diagnosis.words import cost_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vaestro.diagnosis.code import aggregate_limits, use_of
-from vaestro.diagnosis.measure import Measures
+from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.rules.case import Case
 
 
