@@ -141,13 +141,13 @@ class Origin:
         expected = f"the columns of {self.run} in {where}"
         if lacking and other:
             raise ValueError(
-                f"expected {expected}; {_listed(lacking)} missing, and {_listed(other)} new: "
+                f"expected {expected}; got no {_listed(lacking)}, but {_listed(other)}: "
                 f"rename columns that are the same, or train without --init"
             )
         if lacking:
             raise ValueError(
-                f"expected {expected}; {_listed(lacking)} missing: add a column of empty cells if "
-                f"it was not measured, or train without --init"
+                f"expected {expected}; got no {_listed(lacking)}: a column of empty cells is "
+                f"accepted if it was not measured; or train without --init"
             )
         if other:
             before = [str(options["ignore"])] if "ignore" in options else []
@@ -156,7 +156,7 @@ class Origin:
             )
             hint = f" with {shlex.quote(ignored)}" if Path(where).suffix else ""
             raise ValueError(
-                f"expected {expected}; {_listed(other)} new: leave "
+                f"expected {expected}; got {_listed(other)} too: leave "
                 f"{'it' if len(other) == 1 else 'them'} out{hint}"
             )
 

@@ -92,7 +92,7 @@ class Sparse:
                 f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else ""
             )
             raise ValueError(
-                f"expected the {len(names):,} columns that the run was trained on; {shown} missing "
+                f"expected the {len(names):,} columns that the run was trained on; got no {shown} "
                 f"among {len(place):,} names"
             )
         to = np.full(self.columns, -1, np.int64)

@@ -179,8 +179,7 @@ def write_grid(
     sets = _pixels_of_sets(rows, space)
     if space.layout.part_shown:
         title = f"{title} ({space.layout.part_shown})"
-    count = len(next(iter(sets.values())))
-    height, width = next(iter(sets.values())).shape[1:3]
+    count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))
     h, w, gap = height * zoom, width * zoom, 4
     columns = min(columns, count)
