@@ -752,7 +752,7 @@ def test_data_that_the_run_cannot_take(here, refused, command):
 def test_bad_outputs(here, refused, command):
     assert "a file name that ends in" in refused(*command, "-o", "new.jpeg")
     assert "a file name that ends in" in refused(*command, "-o", "new")
-    assert "a folder to write into; got nosuch" in refused(*command, "-o", "nosuch/new.npz")
+    assert "the folder nosuch does not exist" in refused(*command, "-o", "nosuch/new.npz")
     (here / "old.npz").write_bytes(b"precious")
     assert "old.npz exists (--force overwrites it)" in refused(*command, "-o", "old.npz")
     (here / "folder.npz").mkdir()
