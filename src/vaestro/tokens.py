@@ -151,6 +151,7 @@ class Ragged:
         return np.where(place < lengths, codes, self.dtype.type(0))
 
 
+@final
 class Stored(TypedDict):
     """Describe a tokeniser in config.json."""
 
