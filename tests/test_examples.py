@@ -68,7 +68,6 @@ LACKING = (
     "evaluation",
     "models",
     "priors",
-    "spaces",
 )
 
 NAMES = [
