@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, under):
     monkeypatch.setenv("VAESTRO_CACHE", str(tmp_path / "file" / under))
     with pytest.raises(
         OSError,
-        match=r"^expected to write decoded data in .*file.*; got .*: set VAESTRO_CACHE to a folder",
+        match=r"^decoded data cannot be written to .*file.*: set VAESTRO_CACHE to another folder",
     ):
         cache.entry(NAME, never)
 
@@ -266,7 +266,8 @@ def test_a_read_only_folder_is_named_but_what_it_has_is_read(home, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(
-        OSError, match=r"^expected to write .*; got Permission denied: set VAESTRO_CACHE"
+        OSError,
+        match=r"^decoded data cannot be written to .*Permission denied\): set VAESTRO_CACHE",
     ):
         cache.entry(NAME[::-1], never)
     monkeypatch.undo()
@@ -286,8 +287,7 @@ def numpy_fails(part):
 def test_a_full_disk_is_said_and_leaves_nothing(home, monkeypatch, make):
     monkeypatch.setattr(os, "posix_fallocate", allocation_fails, raising=False)
     with pytest.raises(
-        OSError,
-        match=r"^expected room on the disk .*; got none left: free some, or set VAESTRO_CACHE",
+        OSError, match=r"^the disk has no space for .*: free some, or set VAESTRO_CACHE"
     ):
         cache.entry(NAME, make)
     assert list(home.iterdir()) == []
@@ -297,7 +297,7 @@ def test_room_is_asked_for_where_it_cannot_be_reserved(home, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     cache.entry(NAME, making())
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.raises(OSError, match="expected room on the disk"):
+    with pytest.raises(OSError, match="the disk has no space"):
         cache.entry(NAME[::-1], making())
 
 

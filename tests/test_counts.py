@@ -156,7 +156,7 @@ def test_an_annotated_file(tmp_path: Path, form: str) -> None:
     }
     path = write_h5ad(tmp_path / "x.h5ad", np.log1p(x), obs, form, layer=x)
     with pytest.raises(
-        ValueError, match=r"expected counts in X of .* that were not normalised; got"
+        ValueError, match=r"expected counts in X of .* without any normalisation; got"
     ):
         vs.load(path)
     data = vs.load(f"{path}:array=raw", condition=["depth", "batch"])
@@ -391,8 +391,8 @@ def broken(path: Path, **parts: np.ndarray) -> Path:
     ("parts", "said"),
     [
         ({"data": np.full(61, -1)}, "expected"),
-        ({"indptr": np.arange(5)}, "parts that do not belong together"),
-        ({"indices": np.full(100, 9)}, "parts that do not belong together"),
+        ({"indptr": np.arange(5)}, "contradict each other"),
+        ({"indices": np.full(100, 9)}, "contradict each other"),
         ({"format": np.array(b"bsr")}, "expected a sparse matrix as csr, csc or coo"),
         ({"format": np.array(b"coo")}, "got one without col or row"),
         (
@@ -402,7 +402,7 @@ def broken(path: Path, **parts: np.ndarray) -> Path:
                 "col": np.zeros(9, int),
                 "data": np.ones(9, int),
             },
-            "do not belong together",
+            "contradict each other",
         ),
     ],
 )
@@ -425,7 +425,7 @@ def test_what_is_no_count_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "expected kind=count for a sparse matrix" in capsys.readouterr().err
     (tmp_path / "x.h5ad").write_bytes(b"no such thing")
     assert main(["train", str(tmp_path / "x.h5ad"), "--run", str(tmp_path / "run")]) == 2
-    assert "damaged or another thing" in capsys.readouterr().err
+    assert "is damaged, or not an .h5ad file" in capsys.readouterr().err
 
 
 def test_log_mean_exp_of_what_is_missed() -> None:

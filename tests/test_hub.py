@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import vaestro
-from vaestro.data import cache, hub, images
+from vaestro.data import cache, hub_library, images
 from vaestro.data.hub import read_hub, read_saved
 from vaestro.frames import Frame
 from vaestro.spaces import Kind
@@ -590,4 +590,4 @@ def test_a_failure_inside_the_library_tells_its_cause(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(OSError, match="set HF_HOME to a folder on another disk"):
         read_hub("some/thing", {})
-    assert hub.OLDEST == 4
+    assert hub_library.OLDEST == 4

@@ -400,7 +400,7 @@ def test_images_up_to_256_need_none(folder):
         ({"size": -64}, "got -64$"),
         ({"size": 10**9}, "got 1000000000$"),
         ({"size": 8, "crop": "left"}, "expected crop to be center or none; got 'left'"),
-        ({"crop": "center"}, "expected size= beside crop=; got crop=center alone"),
+        ({"crop": "center"}, "crop=center has an effect only with size="),
         ({"channels": 2}, "expected channels to be grey or colour; got 2"),
         ({"strict": "yes please"}, "expected strict to be true or false; got 'yes please'"),
     ],

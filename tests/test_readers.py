@@ -144,7 +144,7 @@ def test_sizes_of_splits_can_be_asked_for(tmp_path, rng):
 
 
 def test_too_few_rows_are_not_split(rng):
-    with pytest.raises(ValueError, match=r"expected at least 10 data to split .*; got 9"):
+    with pytest.raises(ValueError, match=r"expected at least 10 rows, to split .*; got 9"):
         vs.load(rng.normal(size=(9, 3)))
 
 

@@ -1,9 +1,9 @@
-"""Text and its tokens, and arrays of rows that differ in length.
+"""Texts and their tokens, and arrays of rows of different lengths.
 
-Inside, a sentence is a row of codes: those of its tokens, then 0 for the end, then zeros. The same
-code marks the end, the start and padding: cells after the first 0 do not exist and are never
-scored. p(x) sums to one over sentences of every length. A sentence of the full width has no end;
-its probability is that of all texts that begin with it.
+A text is a row of codes: the codes of its tokens, then 0 for the end, then zeros as padding. The
+code 0 also marks the start. Cells after the first 0 do not exist and are not scored. p(x) sums to
+one over texts of all lengths. A text of the full width has no end; its probability is that of all
+texts that begin with it.
 
 Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
 2016). Bytes and pieces are lossless. For pieces, p(x) of the tokens is a lower bound on p of the
@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import numpy as np
+
+from vaestro.text import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 METHODS = ("bytes", "characters", "words", "bpe")
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # written for an unknown character
@@ -30,7 +35,7 @@ UNKNOWN_WORD = "<unk>"
 VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
 TOGETHER = 20_000  # texts that are tokenised at once
-# largest number of characters from which pieces are learned, in equally spaced texts
+# largest number of characters for training pieces; of more text, equally spaced lines are used
 LEARNED_FROM = 20_000_000
 Index = int | slice | np.ndarray | Sequence[int]
 CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
@@ -38,7 +43,7 @@ CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Store a user's texts, one a row: an array (N,) of str.
+    """Store a user's texts, one per row: an array (N,) of str.
 
     >>> len(Texts.of(["a cat", "a dog"]))
     2
@@ -147,6 +152,15 @@ class Ragged:
 
 
 @final
+class Stored(TypedDict):
+    """Describe a tokeniser in config.json."""
+
+    method: str
+    vocabulary: list[str]
+    model: str
+
+
+@final
 @dataclass(frozen=True)
 class Tokeniser:
     """Split texts into tokens, and join tokens into texts.
@@ -157,7 +171,7 @@ class Tokeniser:
     Args:
         method: bytes, characters, words or bpe.
         vocabulary: the tokens of the codes from 2 on, for characters and words.
-        model: a trained model as the tokenizers library writes it, for bpe.
+        model: a trained model in the format of the tokenizers library, for bpe.
     """
 
     method: str
@@ -185,12 +199,11 @@ class Tokeniser:
             )
         least = {"bytes": 0, "bpe": 257}.get(method, 2)
         if vocabulary is not None and (method == "bytes" or vocabulary < least):
-            what = (
-                "no vocabulary= for bytes"
-                if method == "bytes"
-                else f"a vocabulary of {least} or more {method}"
+            if method == "bytes":
+                raise InputError(f"bytes have no vocabulary: leave out vocabulary={vocabulary}")
+            raise ValueError(
+                f"expected a vocabulary of {least} or more {method}; got vocabulary={vocabulary}"
             )
-            raise ValueError(f"expected {what}; got vocabulary={vocabulary}")
         size = vocabulary or VOCABULARY.get(method, 0)
         if method == "bytes":
             return cls(method)
@@ -212,7 +225,7 @@ class Tokeniser:
         return {token: code for code, token in enumerate(self.vocabulary, 2)}
 
     @cached_property
-    def _pieces(self) -> Any:
+    def _pieces(self) -> tokenizers.Tokenizer:
         return _library().Tokenizer.from_str(self.model)
 
     @cached_property
@@ -243,18 +256,17 @@ class Tokeniser:
             Ragged.of(self.encode(texts[start : start + TOGETHER]), 1, self.size)
             for start in range(0, max(1, len(texts)), TOGETHER)
         ]
-        made = Ragged.joined(pieces)
-        return Ragged(
-            made.codes, made.starts, width or 1 + int(np.diff(made.starts).max(initial=0))
-        )
+        whole = Ragged.joined(pieces)
+        longest = 1 + int(np.diff(whole.starts).max(initial=0))
+        return Ragged(whole.codes, whole.starts, width or longest)
 
     def encode(self, texts: Texts) -> list[list[int]]:
         """Return the codes of each text, without its end."""
         if self.method == "bytes":
             return [[byte + 1 for byte in line.encode()] for line in texts.lines]
         if self.method == "bpe":
-            found = self._pieces.encode_batch_fast(texts.lines.tolist(), add_special_tokens=False)
-            return [[code + 1 for code in one.ids] for one in found]
+            batch = self._pieces.encode_batch_fast(texts.lines.tolist(), add_special_tokens=False)
+            return [[code + 1 for code in encoding.ids] for encoding in batch]
         codes = self._codes
         if self.method == "characters":
             return [[codes.get(c, 1) for c in line] for line in texts.lines]
@@ -282,14 +294,14 @@ class Tokeniser:
         tokens = ("", UNKNOWN_WORD, *self.vocabulary)
         return Texts.of(_joined(tokens[code] for code in row) for row in rows)
 
-    def scalars(self) -> dict[str, Any]:
+    def scalars(self) -> Stored:
         """Return the fields as values that JSON can store."""
         return {"method": self.method, "vocabulary": list(self.vocabulary), "model": self.model}
 
     @classmethod
-    def restore(cls, scalars: Mapping[str, Any]) -> Tokeniser:
+    def restore(cls, stored: Stored) -> Tokeniser:
         """Return a tokeniser from the result of `scalars()`."""
-        return cls(scalars["method"], tuple(scalars["vocabulary"]), scalars["model"])
+        return cls(stored["method"], tuple(stored["vocabulary"]), stored["model"])
 
 
 def _joined(words: Iterable[str]) -> str:
@@ -305,9 +317,9 @@ def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError as error:
-        raise ValueError(
-            "expected the extra vaestro[text] for tokens=bpe (words, characters and bytes need "
-            "none); got none"
+        raise InputError(
+            "tokens=bpe needs the tokenizers library: pip install 'vaestro[text]', or use "
+            "tokens=words, characters or bytes"
         ) from error
     return tokenizers
 

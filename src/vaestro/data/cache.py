@@ -1,13 +1,13 @@
-"""Keep what was decoded and what was found in it: each entry is a folder of .npy files, made once
-and then memory-mapped.
+"""The cache of decoded data and of what was inferred from them. An entry is a folder of .npy files,
+which is written once and then memory-mapped.
 
     $VAESTRO_CACHE, else $XDG_CACHE_HOME/vaestro, else ~/.cache/vaestro
     ├── KEY/                 an entry: its arrays and meta.json
-    ├── KEY.XXXXXXXX.part/   an entry that is being made; it is renamed when it is whole
-    └── KEY.lock             held by the process that makes KEY
+    ├── KEY.XXXXXXXX.part/   an entry that is being written; it is renamed once it is complete
+    └── KEY.lock             locked by the process that writes KEY
 
-A key is a hash of the source's place, of every file's size and time, and of the options that change
-what is decoded.
+A key is a hash of the path of the source, of the size and time of every file, and of the options
+that change the decoded data.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from vaestro.data.raw import Json, Options
 
@@ -38,16 +39,20 @@ FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Entry(NamedTuple):
-    """Describe an entry: its key, what it was made from, its size, and when it was made."""
+    """Describe an entry."""
 
     key: str
-    source: str
+    source: str  # for people to read
     bytes: int
-    when: datetime
+    when: datetime  # it was written
 
 
 def folder() -> Path:
-    """Return the folder of the cache, which need not exist."""
+    """Return the folder of the cache, which may not exist yet.
+
+    >>> folder().is_absolute()
+    True
+    """
     if named := os.environ.get("VAESTRO_CACHE"):
         return Path(named).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -55,20 +60,23 @@ def folder() -> Path:
 
 
 def key(kind: str, files: Iterable[str | Path], options: Options, root: Path) -> str:
-    """Hash a source: equal keys mean that the same would be decoded.
+    """Return a hash of a source. Sources with equal keys have equal decoded data.
 
     Args:
-        kind: what decodes the source, with its version, such as images-1.
-        files: the files that are read, as paths that begin with `root`, or `root` itself.
-        options: what changes the result.
+        kind: the decoder and its version, such as images-1.
+        files: that are read, as paths that begin with `root`, or `root` itself.
+        options: that change the result.
         root: the file or folder that the user named.
 
     Raises:
-        OSError: a file is not there.
+        OSError: a file does not exist.
+
+    >>> len(key("images-1", [], {"size": 64}, Path("photos")))
+    32
     """
     digest = hashlib.blake2b(digest_size=16)
 
-    def add(*values: Any) -> None:
+    def add(*values: object) -> None:
         digest.update("\0".join(map(str, values)).encode("utf-8", "surrogateescape") + b"\n")
 
     add(FORMAT, kind, root.resolve(), json.dumps(dict(options), sort_keys=True, default=str))
@@ -80,16 +88,16 @@ def key(kind: str, files: Iterable[str | Path], options: Options, root: Path) ->
 
 
 def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tuple[Path, Json]:
-    """Return an entry's folder and what its meta.json says; the entry is made first if it is
-    absent.
+    """Return the folder of an entry and the content of its meta.json. A missing entry is written
+    first.
 
-    Where two processes want one entry, one makes it and the other waits; where files cannot be
-    locked, both make it and the first stays. A making that fails or is interrupted leaves no entry.
+    If two processes need the same missing entry, one writes it and the other waits. If files cannot
+    be locked, both write it, and the first one is kept. An error or interruption leaves no entry.
 
     Args:
         key: as `key` returns it.
-        make: writes files into the folder that it is given, and returns what is to be kept as JSON.
-        source: what the entry is made from, for people to read.
+        make: writes files into the given folder, and returns a JSON object for meta.json.
+        source: of the entry, for people to read.
 
     Raises:
         OSError: the cache cannot be written, or the disk is full.
@@ -105,13 +113,17 @@ def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tu
 
 
 def find(key: str) -> tuple[Path, Json] | None:
-    """Return an entry as `entry` does if it is there and whole; nothing is made."""
+    """Return an entry as `entry` does; None if it is missing or incomplete.
+
+    >>> find("0" * 32) is None
+    True
+    """
     meta = _whole(folder() / key)
     return None if meta is None else (folder() / key, meta)
 
 
 def remove(key: str) -> None:
-    """Remove an entry, such as one whose files are not what they were.
+    """Remove an entry, such as a damaged one.
 
     Raises:
         OSError: it cannot be removed.
@@ -120,20 +132,27 @@ def remove(key: str) -> None:
 
 
 def open_array(path: Path) -> np.memmap:
-    """Map a .npy file into memory, read-only.
+    """Return a .npy file as a read-only memory map.
 
     Raises:
-        ValueError: the file is not plain numbers or text.
+        ValueError: the file has other values than numbers or text.
+
+    >>> np.save("a.npy", np.arange(3))
+    >>> open_array(Path("a.npy")).tolist()
+    [0, 1, 2]
     """
     array: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
-def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    """Create a .npy file with room for all of it, mapped into memory and writable.
+def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """Create a .npy file, reserve its space on the disk, and return it as a writable memory map.
 
     Raises:
-        OSError: the disk has no room for it.
+        OSError: the disk has no space for it.
+
+    >>> create_array(Path("a.npy"), np.uint8, (2, 3)).shape
+    (2, 3)
     """
     array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     _reserve(path)
@@ -141,7 +160,7 @@ def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 def entries() -> list[Entry]:
-    """List the entries, the oldest first."""
+    """Return all entries, from the oldest to the newest."""
     found = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
     listed = [
         Entry(name, meta["source"], meta["bytes"], datetime.fromtimestamp(meta["when"]))
@@ -151,13 +170,13 @@ def entries() -> list[Entry]:
 
 
 def clear() -> int:
-    """Remove every entry and what interrupted processes left, but nothing that is not the cache's;
-    returns the bytes freed."""
-    freed = sum(_discard(folder() / found.key) for found in entries())
+    """Remove all entries and the remains of interrupted processes; return the freed bytes. Other
+    files in the folder are not removed."""
+    freed = sum(_discard(folder() / entry.key) for entry in entries())
     return freed + _sweep(folder())
 
 
-# -- making ----------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> Json:
@@ -165,9 +184,8 @@ def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> 
     part = _beside(place)
     part.mkdir()
     try:
-        made = make(part)
         meta = {
-            **made,
+            **make(part),
             "format": FORMAT,
             "key": place.name,
             "source": source,
@@ -176,13 +194,13 @@ def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> 
         }
         (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         for file in part.iterdir():
-            # On the disk before the name: a power cut must not leave an entry of zeros.
+            # Flush before the rename: after a power cut, an entry must not consist of zeros.
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
         try:
             part.rename(place)
         except OSError:
-            # not another process that was faster, but an entry that is damaged
+            # Either another process was faster, or a damaged entry is in the way.
             if _whole(place) is None:
                 _discard(place)
                 part.rename(place)
@@ -192,8 +210,8 @@ def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> 
 
 
 def _reserve(path: Path) -> None:
-    """Take the whole file's room on the disk: a write to mapped memory that finds none would kill
-    the process."""
+    """Reserve the space of a whole file on the disk, because a write to mapped memory on a full
+    disk would kill the process."""
     size = path.stat().st_size
     try:
         with path.open("rb+") as file:
@@ -210,35 +228,32 @@ def _reserve(path: Path) -> None:
 
 @contextmanager
 def _explained(home: Path, key: str) -> Iterator[None]:
-    """Say what to do about a cache that cannot be written; errors of the source pass."""
+    """Add a remedy to errors about a cache that cannot be written. Errors about the source are
+    unchanged."""
     try:
         yield
     except OSError as error:
-        # NumPy reports a full disk in words alone.
+        # NumPy reports a full disk without an error number.
         if error.errno in FULL or (
             error.errno is None and re.search("free space|requested and", str(error))
         ):
-            expected, got, remedy = (
-                "room on the disk for",
-                "none left",
-                "free some, or set VAESTRO_CACHE to a folder on another disk",
-            )
-        else:
-            name = str(error.filename)
-            if not name.startswith(str(home / key)) and Path(name) not in (home, *home.parents):
-                raise
-            expected, got, remedy = (
-                "to write",
-                error.strerror or type(error).__name__,
-                "set VAESTRO_CACHE to a folder that can be written",
-            )
-        raise OSError(f"expected {expected} decoded data in {home}; got {got}: {remedy}") from error
+            raise OSError(
+                f"the disk has no space for decoded data in {home}: free some, or set "
+                f"VAESTRO_CACHE to a folder on another disk"
+            ) from error
+        name = str(error.filename)
+        if not name.startswith(str(home / key)) and Path(name) not in (home, *home.parents):
+            raise
+        raise OSError(
+            f"decoded data cannot be written to {home} ({error.strerror or type(error).__name__}): "
+            f"set VAESTRO_CACHE to another folder"
+        ) from error
 
 
 @contextmanager
 def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a key, which ends with the process; gives whether it is held, which it never
-    is where there are no locks."""
+    """Lock a key, and yield whether it is locked. The lock ends with the process. Without support
+    for locks, the key is never locked."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -252,8 +267,7 @@ def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
             except OSError:
                 yield False
                 return
-            # A file that was removed while this waited for it locks out nobody. It may also be
-            # removed at this moment.
+            # The file may have been removed while this process waited; its lock is then useless.
             try:
                 same = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:
@@ -267,7 +281,7 @@ def _locked(home: Path, key: str, *, wait: bool = True) -> Iterator[bool]:
             return
 
 
-# -- what there is ---------------------------------------------------------------------------------
+# -- entries ---------------------------------------------------------------------------------------
 
 
 def _names() -> list[str]:
@@ -280,7 +294,7 @@ def _names() -> list[str]:
 
 
 def _meta(place: Path) -> Json | None:
-    """Return what meta.json says, or None where the folder is no entry."""
+    """Return the content of meta.json; None if the folder is not an entry."""
     try:
         meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -309,8 +323,8 @@ def _beside(place: Path) -> Path:
 
 
 def _discard(place: Path) -> int:
-    """Remove an entry, which is renamed first, so that no half of it is ever taken for one; returns
-    the bytes freed."""
+    """Remove an entry and return the freed bytes. The entry is renamed first, so that no process
+    reads it while files are missing."""
     gone = place.rename(_beside(place))
     size = _size(gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -318,8 +332,12 @@ def _discard(place: Path) -> int:
 
 
 def _sweep(home: Path, held: str = "") -> int:
-    """Remove what interrupted processes left, whose locks are free or held by the caller; returns
-    the bytes freed."""
+    """Remove the remains of interrupted processes, and return the freed bytes.
+
+    Args:
+        home: folder of the cache.
+        held: key that the caller has locked.
+    """
     freed = 0
     left = (
         [p for p in home.iterdir() if _PART.fullmatch(p.name) or _LOCK.fullmatch(p.name)]

@@ -1,4 +1,4 @@
-"""Conditions: attributes, or columns of a table, that are given to the model and not modelled."""
+"""Conditions: attributes, or columns of a table, that the model is given and does not model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaestro.data.containers import container_of
 from vaestro.data.passes import Part, Whole, distinct
 from vaestro.frames import Frame
 from vaestro.spaces import Space
-from vaestro.text import nearest
+from vaestro.text import InputError, nearest
 
 
 def conditioned(
@@ -22,14 +22,14 @@ def conditioned(
     space: Space | None = None,
     fixed: Mapping[str, np.ma.MaskedArray] | None = None,
 ) -> tuple[dict[str, Part], Space | None, list[str]]:
-    """Move conditions out of attributes, or out of the columns of a table.
+    """Move conditions from the attributes, or the columns of a table, to the codes of conditions.
 
     Args:
         parts: the splits.
         names: of the conditions.
         source: for messages.
         space: of the conditions; inferred from the data if None.
-        fixed: values (1,) that all rows have, which win over the source's own.
+        fixed: values (1,) for all rows, which replace those of the source.
 
     Returns:
         the splits with the codes of their conditions, the space of the conditions, and notes.
@@ -37,34 +37,39 @@ def conditioned(
     Raises:
         ValueError: a condition is named twice, is absent, or has an empty cell; or no column is
             left to model.
+
+    >>> frame = tables.frame_of({"a": [1.5, 2.5, 3.5], "b": ["x", "y", "x"]})
+    >>> parts, space, notes = conditioned({"train": Part(frame)}, ["b"], "t.csv")
+    >>> list(parts["train"].whole.columns), space.names, notes
+    (['a'], ('b',), ['conditioned on b: bounds are of log p(x | b)'])
     """
     if not names:
         return parts, None, []
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
-    found = _taken(parts, names, source, space, fixed or {})
-    frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in found.items()}
+    splits = _separated(parts, names, source, space, fixed or {})
+    frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in splits.items()}
     for name in names:
-        _check_filled({s: f.columns[name] for s, f in frames.items()}, found, name, source)
+        _check_filled({s: f.columns[name] for s, f in frames.items()}, splits, name, source)
     notes = []
     if space is None:
         whole = Frame.concatenated([f for f in frames.values() if len(f)])
         space, _ = kinds.infer_space(whole, frames["train"], {}, source)
         notes = [f"conditioned on {', '.join(names)}: bounds are of log p(x | {', '.join(names)})"]
     codes = {s: space.inward(f) for s, f in frames.items()}
-    return {s: replace(p, given=codes[s]) for s, p in found.items()}, space, notes
+    return {s: replace(p, given=codes[s]) for s, p in splits.items()}, space, notes
 
 
-def _taken(
+def _separated(
     parts: Mapping[str, Part],
     names: Sequence[str],
     source: str,
     space: Space | None,
     fixed: Mapping[str, np.ma.MaskedArray],
 ) -> dict[str, Part]:
-    """Return the splits with the conditions among their attributes, and not in their columns."""
-    found: dict[str, Part] = {}
-    left: dict[int, Whole] = {}  # splits that are rows of one table stay rows of one
+    """Return the splits with the conditions as attributes instead of columns."""
+    splits: dict[str, Part] = {}
+    left: dict[int, Whole] = {}  # splits of one table remain splits of one table
     for split, part in parts.items():
         container = container_of(part.whole)
         columns, attributes = container.columns(part.whole), dict(part.attributes)
@@ -80,19 +85,26 @@ def _taken(
         absent = [name for name in names if name not in attributes]
         rest = container.columns(whole)
         if absent and space is not None:
-            remedy = f"--condition {absent[0]}=VALUE gives one to all rows"
-            wanted = f"{source} to have {absent[0]!r}, which the model is conditioned on"
-            raise ValueError(f"expected {wanted}; got no such column or attribute ({remedy})")
-        if absent:
-            known = [*attributes, *rest]
-            offer = nearest(absent[0], known) if known else "none, since there are no attributes"
-            raise ValueError(f"expected a condition that {source} has: {offer}; got {absent[0]!r}")
-        if columns and not rest:
-            raise ValueError(
-                f"expected columns to model beside the conditions in {source}; got none"
+            raise InputError(
+                f"{source} has no column or attribute {absent[0]!r}, on which the model is "
+                f"conditioned (--condition {absent[0]}=VALUE sets it for all rows)"
             )
-        found[split] = Part(whole, part.index, attributes)
-    return found
+        if absent:
+            available = [*attributes, *rest]
+            if not available:
+                raise InputError(
+                    f"{source} has no attributes to condition on: leave --condition out"
+                )
+            raise ValueError(
+                f"expected a condition that {source} has: {nearest(absent[0], available)}; got "
+                f"{absent[0]!r}"
+            )
+        if columns and not rest:
+            raise InputError(
+                f"all columns of {source} are conditions: leave at least one column to model"
+            )
+        splits[split] = Part(whole, part.index, attributes)
+    return splits
 
 
 def _check_filled(

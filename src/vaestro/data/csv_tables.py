@@ -7,7 +7,8 @@ import csv
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from types import ModuleType
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -15,31 +16,50 @@ from vaestro.data.arrow import all_match, any_match
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.raw import Options
 from vaestro.data.refusals import listed
+from vaestro.text import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 
 
 def read_csv(
-    pa: Any,
+    pa: ModuleType,
     path: Path,
     options: Options,
     columns: Collection[str] | None,
     text: Collection[str],
     notes: list[str],
-) -> Any:
-    """Return a .csv or .tsv file as an Arrow table; adds notes on how it was read to `notes`.
+) -> pyarrow.Table:
+    """Read a .csv or .tsv file.
+
+    Args:
+        pa: PyArrow.
+        path: of the file.
+        options: as for `read_table`.
+        columns: names of the only columns to read, or None.
+        text: columns that are read as text.
+        notes: to which notes on how the file was read are appended.
 
     Raises:
-        ValueError: the file is not a table in UTF-8, or has no names of columns.
+        ValueError: the file is not a table in UTF-8, or has no column names.
+
+    >>> import pyarrow.csv
+    >>> _ = Path("t.csv").write_text("a,b\\n1,x\\n2,y\\n")
+    >>> read_csv(pyarrow, Path("t.csv"), {}, None, (), []).column_names
+    ['a', 'b']
     """
     quotes = check_text(path)
     delimiter, header, blank = _header(path)
     names = _names(header, path, notes)
     wanted = wanted_columns(names, options, columns, path.name)
-    asked = [
-        named(options, kind, names, path.name) for kind in ("real", "count") if kind in options
-    ]
-    numbers = {name for found in asked for name in found}
+    numbers = {
+        name
+        for kind in ("real", "count")
+        if kind in options
+        for name in named(options, kind, names, path.name)
+    }
     if quotes % 2:
         _refuse_lines(path, delimiter, len(names))
     file = _File(pa, path, names, delimiter, blank)
@@ -50,10 +70,10 @@ def read_csv(
         _refuse_lines(path, delimiter, len(names))
         raise
     if not table.num_rows:
-        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
+        raise InputError(f"{path.name} has column names but no rows")
     free = [n for n in wanted if table[n].type == words and n not in text]
     table = file.with_numbers(table, free, notes)
-    # A code such as 01234 is no number, and a time of day is text as it was written.
+    # A code such as 01234 is text, and a time of day is text in its original form.
     codes = [
         n
         for n in wanted
@@ -70,34 +90,58 @@ def _names(header: Sequence[str], path: Path, notes: list[str]) -> list[str]:
     """Return the names of the columns, one for each cell of the first line.
 
     Raises:
-        ValueError: the first line has numbers, which are data.
+        ValueError: the first line has only numbers.
     """
     numbers = [cell for cell in header if _number(cell)]
-    # 0, 1, .. are names that pandas gives
+    # pandas writes the names 0, 1, ..
     if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:
         raise ValueError(
-            f"expected a first line of column names in {path.name}; got numbers, "
-            f"{', '.join(numbers[:3])} (add such a line)"
+            f"expected column names in the first line of {path.name}; got numbers, "
+            f"{', '.join(numbers[:3])} (add a line of names)"
         )
     if numbers:
-        there = listed([cell for cell in header if cell])
-        notes.append(f"the first line is read as names of columns: {there}")
+        names = listed([cell for cell in header if cell])
+        notes.append(f"the first line is read as column names: {names}")
     return [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
 
 
 @final
 class _File:
-    """Read columns of a CSV file in one way or another."""
+    """Read columns of a CSV file.
 
-    def __init__(self, pa: Any, path: Path, names: list[str], delimiter: str, blank: int) -> None:
+    Args:
+        pa: PyArrow.
+        path: of the file.
+        names: of all columns.
+        delimiter: between cells.
+        blank: number of empty lines before the column names.
+    """
+
+    def __init__(
+        self, pa: ModuleType, path: Path, names: list[str], delimiter: str, blank: int
+    ) -> None:
         self.pa, self.path, self.names = pa, path, names
         self.delimiter, self.blank = delimiter, blank
 
-    def read(self, of: Sequence[str], types: Mapping[str, Any], **how: Any) -> Any:
-        """Return some columns as an Arrow table; None for no columns."""
+    def read(
+        self,
+        columns: Sequence[str],
+        types: Mapping[str, pyarrow.DataType],
+        *,
+        quoted_strings_can_be_null: bool = False,
+        decimal_point: str = ".",
+    ) -> pyarrow.Table:
+        """Return some columns as an Arrow table.
+
+        Args:
+            columns: their names.
+            types: of some of them; the others are inferred.
+            quoted_strings_can_be_null: whether a quoted "NA" is an empty cell.
+            decimal_point: of numbers.
+        """
         csv = self.pa.csv
-        if not of:
-            return None
+        if not columns:
+            return self.pa.table({})
         return csv.read_csv(
             self.path,
             read_options=csv.ReadOptions(
@@ -108,20 +152,28 @@ class _File:
             ),
             parse_options=csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
-                include_columns=of,
+                include_columns=columns,
                 column_types=dict(types),
                 null_values=[*EMPTY, *(" " + word for word in EMPTY)],
                 strings_can_be_null=True,
-                **{"quoted_strings_can_be_null": False, **how},
+                quoted_strings_can_be_null=quoted_strings_can_be_null,
+                decimal_point=decimal_point,
             ),
         )
 
-    def with_numbers(self, table: Any, free: Sequence[str], notes: list[str]) -> Any:
-        """Return the table with columns of text read as numbers if they are numbers.
+    def with_numbers(
+        self, table: pyarrow.Table, free: Sequence[str], notes: list[str]
+    ) -> pyarrow.Table:
+        """Return the table with columns of text read as numbers, if they are numbers.
 
         A quoted "NA" is text, as R and this package write it. In a file that quotes everything, it
         is an empty cell among numbers. Commas are decimal points in a file with semicolons, unless
         1,234 could be a thousand.
+
+        Args:
+            table: all columns.
+            free: columns whose type the user did not choose.
+            notes: to which notes are appended.
         """
         pa, words = self.pa, self.pa.string()
         empty = pa.array(EMPTY)
@@ -143,15 +195,19 @@ class _File:
         return _replaced(table, again, lambda c: c.type != words)
 
 
-def _replaced(table: Any, again: Any, better: Callable[[Any], bool]) -> Any:
-    """Return a table with the columns that are better in another reading; None is no reading."""
-    for name in () if again is None else again.column_names:
+def _replaced(
+    table: pyarrow.Table, again: pyarrow.Table, better: Callable[[pyarrow.ChunkedArray], bool]
+) -> pyarrow.Table:
+    """Return a table with those columns of a second reading that are better."""
+    for name in again.column_names:
         if better(again[name]):
             table = table.set_column(table.column_names.index(name), name, again[name])
     return table
 
 
-def _without_numbering(pa: Any, table: Any, unnamed: Sequence[str], notes: list[str]) -> Any:
+def _without_numbering(
+    pa: ModuleType, table: pyarrow.Table, unnamed: Sequence[str], notes: list[str]
+) -> pyarrow.Table:
     """Return a table without columns that have no name and are empty or number the rows."""
     for name in unnamed:
         if name in table.column_names:
@@ -175,7 +231,15 @@ def _number(cell: str) -> bool:
 
 
 def check_text(path: Path) -> int:
-    """Return how many quotes there are in a file; raise ValueError unless it is text in UTF-8."""
+    """Return the number of quotes in a file.
+
+    Raises:
+        ValueError: the file is not text in UTF-8.
+
+    >>> _ = Path("t.csv").write_text('a\\n"x"\\n')
+    >>> check_text(Path("t.csv"))
+    2
+    """
     decoder, at, quotes = codecs.getincrementaldecoder("utf-8")(), 0, 0
     with path.open("rb") as file:
         while piece := file.read(2**22):
@@ -204,17 +268,17 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 last = reader.line_num
         except csv.Error as error:
             raise ValueError(
-                f"expected closed quotes in {path.name}; got {error} after line {last:,}"
+                f"expected closed quotes in {path.name} after line {last:,}; got {error}"
             ) from error
 
 
 def _header(path: Path) -> tuple[str, list[str], int]:
-    """Return a CSV file's delimiter, its first line's cells, and how many lines are empty before
-    that."""
+    """Return the delimiter of a CSV file, the cells of its first line, and the number of empty
+    lines before it."""
     best: tuple[tuple[bool, int], str, list[str], int] | None = None
     for delimiter in "\t,;|" if path.suffix.lower() == ".tsv" else ",;\t|":
         head = []
-        # of a quote that is not closed, which another delimiter may explain, or _refuse_lines tells
+        # A quote that is not closed is an error only if no other delimiter explains it.
         with suppress(ValueError):
             for line in _lines(path, delimiter):
                 head += [line] if line[1] else []
@@ -226,13 +290,13 @@ def _header(path: Path) -> tuple[str, list[str], int]:
             if best is None or score > best[0]:
                 best = score, delimiter, [cell.strip() for cell in cells], at - 1
     if best is None:
-        raise ValueError(f"expected a first line of column names in {path.name}; got none")
+        raise InputError(f"{path.name} has no line of column names")
     return best[1:]
 
 
 def _refuse_lines(path: Path, delimiter: str, width: int) -> None:
-    """Raise ValueError if a line has more or fewer cells than there are names, a quote is not
-    closed, or there are no lines."""
+    """Raise ValueError if a line has more or fewer cells than there are column names, a quote is
+    not closed, or there are no rows."""
     lines = 0
     for at, row in _lines(path, delimiter):
         lines += bool(row)
@@ -242,4 +306,4 @@ def _refuse_lines(path: Path, delimiter: str, width: int) -> None:
                 f"{at:,}"
             )
     if lines < 2:
-        raise ValueError(f"expected rows of data in {path.name}; got column names alone")
+        raise InputError(f"{path.name} has column names but no rows")

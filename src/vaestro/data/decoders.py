@@ -11,6 +11,7 @@ from typing import TypeVar, final
 import numpy as np
 
 from vaestro.data import images
+from vaestro.data.image_decoding import Target, decoded, measured, target_of
 from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
 from vaestro.text import InputError
@@ -44,12 +45,12 @@ class Decoder(ABC):
 class Images(Decoder):
     """Decode images and convert them to one size and to grey or colour."""
 
-    def __init__(self, size: tuple[int, int], colour: bool, target: images.Target) -> None:
+    def __init__(self, size: tuple[int, int], colour: bool, target: Target) -> None:
         super().__init__((*size, 3) if colour else size, np.dtype(np.uint8))
         self.colour, self.target = colour, target
 
     def __call__(self, cell: bytes) -> np.ndarray:
-        return images.decoded(io.BytesIO(cell), self.target, self.colour)[0]
+        return decoded(io.BytesIO(cell), self.target, self.colour)[0]
 
 
 @final
@@ -79,7 +80,7 @@ def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: 
     """
     if kind == "arrays":
         return _decoder_of_arrays(_sample(index, reader, _row_of_array), name)
-    target = images.target_of(options)
+    target = target_of(options)
     headers = _sample(index, reader, _header)
     if not headers:
         raise InputError(f"all images in {name} are damaged")
@@ -125,7 +126,7 @@ def _row_of_array(cell: bytes | np.ndarray) -> np.ndarray:
 
 
 def _header(cell: bytes | np.ndarray) -> tuple[tuple[int, int], bool]:
-    sides, grey, reason = images.measured(io.BytesIO(bytes(cell)))
+    sides, grey, reason = measured(io.BytesIO(bytes(cell)))
     if reason:
         raise ValueError(reason)
     return sides, grey

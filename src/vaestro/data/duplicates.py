@@ -1,21 +1,22 @@
-"""Find held-out rows that are copies or near-copies of a training row: bounds on them measure
-memory, not generalisation.
+"""Find held-out rows that are copies or near-copies ("twins") of a training row. Bounds on them
+measure memorisation instead of generalisation.
 
-The question is how many independent rows would be expected as close to a training row as this one
-is. Around a row, the number of training rows within a distance r grows as r^m, with m the local
-dimension of the data (Levina and Bickel 2004). With D the distance to the K-th nearest training
-row, K (d / D)^m independent rows are expected within d, the distance to the nearest one. Rows are
-called twins where that number is so small that at most 0.3 % of the calls are false (Benjamini and
-Hochberg 1995). The test has no scale. It holds for smooth and low-rank data, where m is small, and
-for outliers, whose D is large. It does not hold for small groups of alike rows, such as one
-template with noise of its own in each image. They show in the training rows: many of those have too
-near a row as well. There, the distances of training rows to their nearest say how close independent
-rows are, and a copy has to be closer, or equal. Distances are
-never taken to be smaller than the step between two values: rows of a few integers coincide by
-chance, and then are no twins.
+The test statistic is the expected number of independent rows that are as close to a training row as
+this row is. Around a row, the number of training rows within a distance r grows as r^m, with m the
+local dimension of the data (Levina and Bickel 2004). With D the distance to the K-th nearest
+training row, K (d / D)^m independent rows are expected within d, the distance to the nearest one. A
+row is called a twin if this number is so small that at most 0.3 % of the calls are false (Benjamini
+and Hochberg 1995).
+
+The test does not depend on the scale of the data. It is valid for smooth and low-rank data, whose m
+is small, and for outliers, whose D is large. It is not valid for small groups of similar rows, such
+as images of one template with different noise. Such groups are recognised by training rows that
+also have very close neighbours. The distances between nearest training rows then determine how
+close independent rows are, and a copy must be closer, or equal. Distances are at least the step
+between two values: rows of a few integers coincide by chance, and are then no twins.
 
 Images are compared in two ways at once: at a low resolution without brightness and contrast, and by
-their fine detail. Noise and a new encoding change the second, and independent photographs of the
+their fine detail. Noise and re-encoding change the fine detail, and independent photographs of the
 same sky differ in it.
 """
 
@@ -41,23 +42,33 @@ GROUP = 1024  # rows in memory at a time
 TABLES, BITS = 8, 20  # of the hashes of large data
 # share of the calls that may be false, and chance that any is called where there are none
 FALSE = 0.003
-# of the median distance between training neighbours: rows further apart are not examined
+# largest distance of a candidate, as a share of the median distance between training neighbours
 CLOSE = 0.5
 SOME = 2000  # training rows from which neighbourhoods are estimated first
-# expected independent rows up to which the neighbourhood among all training rows is examined
+# largest expected number of independent rows for which the estimate from all training rows is made
 LIKELY = 0.05
-# rows of a split that are examined so; if there are more candidates, they are drawn at random
+# candidates of a split for which that estimate is made; a random sample if there are more
 EXAMINED = 500
-CERTAIN_TRIPLES = 5  # expected triples of equal texts from which their number says something
-# occurrences of the average training text from which texts are values that repeat, and not copies
+CERTAIN_TRIPLES = 5  # smallest expected number of triples of equal texts that is informative
+# mean occurrences of a training text from which equal texts are repeated values instead of copies
 REPEATED = 4
-# pairs of rows up to which all are compared; of more, those in one bucket of a hash
+# largest number of pairs of rows that are all compared; otherwise rows in one bucket of a hash are
 PAIRS = 200_000_000
 
 
 def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
-    """Say how many held-out rows equal a training row, or nearly do; `trusted` data are not looked
-    at."""
+    """Return a note for each held-out split that has rows equal or nearly equal to training rows.
+
+    Args:
+        rows: the splits.
+        trusted: whether the data are known to have no copies, and are not examined.
+
+    >>> import vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> data = vs.load(np.concatenate([x, x]))
+    >>> between({"train": data.train, "valid": data.valid, "test": data.test}, trusted=True)
+    []
+    """
     train = rows["train"]
     parts = {name: Part(r.values, r.index) for name, r in rows.items()}
     twins = Twins.among(parts, train.space, trusted, lambda name, values: rows[name].turned(values))
@@ -68,29 +79,35 @@ def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
 
 
 def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str]:
-    """Say how many held-out texts equal a training text, from the codes of each split and which of
-    their rows it has.
+    """Return a note for each held-out split that has texts equal to training texts.
 
-    Nothing is said of texts that repeat by chance. If there are few different texts, repeats are
-    what the distribution gives. If there are more, such as short answers, three equal ones are as
-    frequent among training texts as the numbers of single texts and pairs imply.
+    There is no note on texts that repeat by chance. If there are few different texts, repeats
+    follow from the distribution. If there are more, such as short answers, triples of equal
+    training texts are as frequent as the numbers of single texts and pairs imply.
+
+    Args:
+        splits: the codes, and the numbers of the rows of the split (None: all).
+
+    >>> codes = Ragged.of([[i % 250 + 1, i // 250 + 1] for i in range(300)], 3, 256)
+    >>> of_texts({"train": (codes, np.arange(290)), "test": (codes, np.array([0, 299]))})
+    ['1 of 2 test texts each equal a training text: bounds on them are too good']
     """
-    hashed = {name: [hash(line) for line in _lines(*held)] for name, held in splits.items()}
-    known, notes = Counter(hashed["train"]), []
+    hashed = {name: [hash(line) for line in _lines(*codes)] for name, codes in splits.items()}
+    count, notes = Counter(hashed["train"]), []
     every = len(hashed["train"])
-    # one text that is most of the file is no language
-    if known and len(known) * REPEATED <= every and 2 * max(known.values()) <= every:
+    # The second condition excludes files that consist mostly of one text.
+    if count and len(count) * REPEATED <= every and 2 * max(count.values()) <= every:
         return []
-    times = Counter(known.values())
-    # if every text is drawn with the same small probability; more if they differ
+    times = Counter(count.values())
+    # expected number if all texts have the same small probability; larger if they differ
     triples = 2 / 3 * times[2] ** 2 / max(1, times[1])
     if triples >= CERTAIN_TRIPLES and sum(n for k, n in times.items() if k >= 3) >= triples / 2:
         return []
     for name in ("valid", "test"):
-        found = sum(line in known for line in hashed[name])
-        if found:
+        equal = sum(line in count for line in hashed.get(name, ()))
+        if equal:
             notes.append(
-                f"{found:,} of {len(hashed[name]):,} {name} texts each equal a training text: "
+                f"{equal:,} of {len(hashed[name]):,} {name} texts each equal a training text: "
                 f"bounds on them are too good"
             )
     return notes
@@ -102,13 +119,23 @@ def _lines(codes: Ragged, index: np.ndarray | None) -> Iterator[bytes]:
 
 
 class Twins:
-    """Find held-out rows that are copies or near-copies of a training row, from what `once` shows
-    to its `picks`.
+    """Find twins: held-out rows that are copies or near-copies of a training row.
+
+    `once` must pass all rows to the consumers `picks` before `notes` is called.
 
     Args:
         parts: the splits.
         space: of the data.
-        inside: turns rows of a split's array into codes or values, (N, *X).
+        inside: transforms rows of a split's array to codes or values, (N, *X).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(200, 3)))
+    >>> parts = {s: Part(r.values, r.index) for s, r in
+    ...          (("train", data.train), ("test", data.test))}
+    >>> twins = Twins(parts, data.space, lambda name, values: values)
+    >>> once(distinct(parts.values()), *(pick.look for pick in twins.picks))
+    >>> twins.notes()
+    []
     """
 
     def __init__(
@@ -146,11 +173,11 @@ class Twins:
         trusted: bool,
         inside: Callable[[str, np.ndarray], np.ndarray],
     ) -> Twins | None:
-        """Return what finds them; None for `trusted` data."""
+        """Return a finder of twins; None for `trusted` data, which are not examined."""
         return None if trusted else cls(parts, space, inside)
 
     def notes(self) -> list[str]:
-        """Say how many rows have a twin, once all rows were seen."""
+        """Return a note for each held-out split that has twins, after all rows were read."""
         notes = []
         known = [np.concatenate(parts) for parts in self._sketches["train"]]
         for name in ("valid", "test"):
@@ -191,25 +218,27 @@ class Twins:
         projected = (seen[0] - self._centre) @ self._planes
         bits = 1 << np.arange(BITS, dtype=np.int64)
         signs = (projected > 0).reshape(-1, TABLES, BITS) @ bits
-        # copies share a bucket, also where few directions make few buckets
+        # Equal rows share a bucket in the first table.
         signs[:, 0] = [hash(row.tobytes()) for row in seen[0]]
         self._signs[name].append(signs)
         for view, values, kept in zip(self._views, seen, self._sketches[name], strict=True):
             kept.append(view.sketch(values))
 
     def _found(self, name: str, known: list[np.ndarray]) -> tuple[int, bool]:
-        """Count the rows of a split that have a twin, and tell whether every candidate was
-        examined."""
-        mine, (some, whole) = (
-            [np.concatenate(parts) for parts in self._sketches[name]],
-            self._around(known),
-        )
+        """Return the number of twins in a split, and whether every candidate was examined.
+
+        Args:
+            name: of the split.
+            known: sketches of the training rows, one array for each view.
+        """
+        mine = [np.concatenate(parts) for parts in self._sketches[name]]
+        some, whole = self._around(known)
         all_pairs = len(mine[0]) * len(known[0]) <= PAIRS
         partner, apart = (
             nearest(mine[0], known[0]) if all_pairs else self._hashed(name, mine[0], known[0])
         )
-        # Sketches differ from distances by a factor of up to 2, and for large numbers by their
-        # rounding.
+        # Distances between sketches are accurate to a factor of 2, and to the rounding of large
+        # numbers.
         candidates = np.flatnonzero(
             apart <= 2 * CLOSE * some[0].typical + 1e-3 * np.sqrt((mine[0] ** 2).sum(1))
         )
@@ -246,8 +275,8 @@ class Twins:
         sketches: list[np.ndarray],
         around: list[Neighbours],
     ) -> np.ndarray:
-        """Return how many independent training rows are expected to be as close to rows as their
-        partners are, (len(part),)."""
+        """Return the expected number of independent training rows that are as close to each row as
+        its partner is, (len(part),)."""
         expected = [np.zeros(0)]
         for start in range(0, len(part), GROUP):
             at = part[start : start + GROUP]
@@ -267,9 +296,9 @@ class Twins:
         sketches: list[np.ndarray],
         around: list[Neighbours],
     ) -> np.ndarray:
-        """Return how many independent training rows are expected to be as close to rows as their
-        partners are, (N,)."""
-        found, grouped = np.ones(len(rows)), np.zeros(len(rows), bool)
+        """Return the expected number of independent training rows that are as close to each row as
+        its partner is, (N,)."""
+        expected, grouped = np.ones(len(rows)), np.zeros(len(rows), bool)
         for i, (view, sketch, neighbours) in enumerate(
             zip(self._views, sketches, around, strict=True)
         ):
@@ -277,29 +306,29 @@ class Twins:
             number = neighbours.expected(sketch, distance, view.step(rows))
             grouped |= neighbours.grouped(sketch)
             if i == 0:
-                found = np.where(distance <= CLOSE * neighbours.typical, number, np.inf)
-            # of the one partner that the first view chose: the product of two uniform numbers is
-            # below x with x (1 - log x)
+                expected = np.where(distance <= CLOSE * neighbours.typical, number, np.inf)
+            # The first view chose the partner. The product of two uniform numbers is below x with
+            # probability x (1 - log x).
             else:
-                # In a small group of alike images, the partner is of the group, and close in this
+                # In a small group of similar images, the partner is in the group, and close in this
                 # view too.
-                found = found * np.minimum(
+                expected = expected * np.minimum(
                     number / np.where(grouped, 1, len(self._parts["train"])), 1
                 )
-                found = found * (1 - np.log(np.clip(found, 1e-300, 1)))
-        return found
+                expected = expected * (1 - np.log(np.clip(expected, 1e-300, 1)))
+        return expected
 
     def _hashed(
         self, name: str, mine: np.ndarray, known: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nearest of the training rows that share a bucket with each row, and how far it
-        is: (N,) and (N,)."""
+        """Return the number of the nearest training row in the same buckets as each row, (N,), and
+        its distance, (N,)."""
         my_signs, signs = (np.concatenate(self._signs[n]) for n in (name, "train"))
         partner, apart = np.zeros(len(mine), np.int64), np.full(len(mine), np.inf)
         for t in range(TABLES):
             order = np.argsort(signs[:, t], kind="stable")
             first = np.searchsorted(signs[order, t], my_signs[:, t])
-            # the first few of a bucket: a true twin is found in one of the tables
+            # Four rows of a bucket are enough, because a twin is among them in one of the tables.
             for step in range(4):
                 candidate = order[np.minimum(first + step, len(order) - 1)]
                 distance = np.sqrt(((mine - known[candidate]) ** 2).sum(1, dtype=np.float64))

@@ -8,13 +8,10 @@ table. No code of a data set is run, and nothing is unpickled.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -24,16 +21,17 @@ import numpy as np
 
 from vaestro.data import cache, choosing, images, shards, tables, texts
 from vaestro.data.columns import LETTERS, filled, named, stacked
+from vaestro.data.hub_library import datasets_library, hub_error, quiet
+from vaestro.data.image_decoding import target_of
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
-from vaestro.text import InputError, few, nearest, quoted, unquoted
+from vaestro.text import InputError, few, nearest, one_line, quoted, unquoted
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-OLDEST = 4  # version of the library; older ones run code of a data set's author
 KIND = f"{images.KIND}-hub-1"
 Rows = TypeVar("Rows", bound=Sized)  # of a split, or its files
 IMAGES, ARRAYS, SINGLE, TEXT = "images", "arrays", "single values", "text"
@@ -54,7 +52,7 @@ def read_hub(name: str, options: Options, progress: images.Progress | None = Non
     place = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?::(.+))?", name)
     if not place:
         raise ValueError(f"expected hf:OWNER/NAME, or hf:OWNER/NAME:COLUMN; got 'hf:{name}'")
-    library, source = _library(), f"hf:{place[1]}"
+    library, source = datasets_library(), f"hf:{place[1]}"
     if options.get("streaming", False):
         return _streamed(library, place[1], place[2], options, progress)
     if "buffer" in options:
@@ -62,13 +60,13 @@ def read_hub(name: str, options: Options, progress: images.Progress | None = Non
             f"buffer={options['buffer']} has an effect only with streaming=true: use "
             f"{source}:streaming=true,buffer={options['buffer']}"
         )
-    with _quiet(library, bars=progress is not None and sys.stderr.isatty()):
+    with quiet(library, bars=progress is not None and sys.stderr.isatty()):
         try:
             dataset = library.load_dataset(place[1])
         except MemoryError:
             raise
         except Exception as error:
-            raise _refusal(library, error, place[1]) from error
+            raise hub_error(library, error, place[1]) from error
     return _read(dataset, place[2], source, None, options, progress)
 
 
@@ -85,13 +83,13 @@ def _streamed(
         ValueError: there is no such data set, or it has files of other formats.
         OSError: the Hub cannot be reached.
     """
-    with _quiet(library, bars=False):
+    with quiet(library, bars=False):
         try:
             data_files = library.load_dataset_builder(name).config.data_files or {}
         except MemoryError:
             raise
         except Exception as error:
-            raise _refusal(library, error, name) from error
+            raise hub_error(library, error, name) from error
     files = {str(split): [str(file) for file in paths] for split, paths in data_files.items()}
     others = [
         file
@@ -131,8 +129,8 @@ def read_saved(path: Path, options: Options, progress: images.Progress | None = 
         ValueError: the folder is damaged, or its data cannot be used.
         OSError: the cache cannot be written.
     """
-    library = _library()
-    with _quiet(library, bars=False):
+    library = datasets_library()
+    with quiet(library, bars=False):
         try:
             dataset = library.load_from_disk(os.path.abspath(path))
         except MemoryError:
@@ -141,89 +139,9 @@ def read_saved(path: Path, options: Options, progress: images.Progress | None = 
             # the library saves a split without rows, but cannot load it
             got = f"{path}, which is damaged or has a split without rows"
             raise ValueError(
-                f"expected a folder that save_to_disk wrote; got {got} ({_line(error)})"
+                f"expected a folder that save_to_disk wrote; got {got} ({one_line(error)})"
             ) from error
     return _read(dataset, None, str(path), Path(path), options, progress)
-
-
-def _library() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            "reading Hugging Face datasets needs the datasets library: pip install 'vaestro[hub]'"
-        ) from error
-    if int(datasets.__version__.partition(".")[0]) < OLDEST:
-        raise InputError(
-            f"datasets {datasets.__version__} can run code of a data set's author: install "
-            f"version {OLDEST} or newer (pip install --upgrade datasets)"
-        )
-    return datasets
-
-
-@contextmanager
-def _quiet(library: ModuleType, *, bars: bool) -> Iterator[None]:
-    """Suppress the libraries' own messages; errors are reported once, by this package."""
-    from huggingface_hub import utils
-
-    shown = (
-        []
-        if bars
-        else [module for module in (library, utils) if not module.are_progress_bars_disabled()]
-    )
-    loggers = {
-        logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for module in shown:
-                module.disable_progress_bars()
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            yield
-        finally:
-            for module in shown:
-                module.enable_progress_bars()
-            for logger, level in loggers.items():
-                logger.setLevel(level)
-
-
-def _refusal(library: ModuleType, error: Exception, name: str) -> Exception:
-    """Return an error of one line about a data set that cannot be read from the Hub."""
-    cause = (
-        error.__cause__
-        if isinstance(error, library.exceptions.DatasetBuildError) and error.__cause__
-        else error
-    )
-    if isinstance(error, library.exceptions.DatasetNotFoundError):
-        return InputError(
-            f"there is no data set {name} on the Hugging Face Hub, or it is private (log in with "
-            f"hf auth login)"
-        )
-    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in (
-        "httpx",
-        "requests",
-        "huggingface_hub",
-    ):
-        return ConnectionError(
-            f"the Hugging Face Hub cannot be reached, and {name} is not in its cache on this "
-            f"machine ({_line(error)})"
-        )
-    if isinstance(cause, OSError) and cause.errno in cache.FULL:
-        return OSError(
-            f"the disk has no space for {name}: free some, or set HF_HOME to a folder on another "
-            f"disk"
-        )
-    return InputError(
-        f"datasets.load_dataset({name!r}) cannot read the data set: {_line(cause)} (if it needs "
-        f"further arguments, load it in Python, call save_to_disk, and use that folder)"
-    )
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:158] + ".."
 
 
 # -- splits and columns ----------------------------------------------------------------------------
@@ -490,7 +408,7 @@ def _images(
     progress: images.Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
     """Return the images of each split, their row numbers, and notes."""
-    target, place = images.target_of(options), folder or Path(os.sep)
+    target, place = target_of(options), folder or Path(os.sep)
     files = [file["filename"] for d in splits.values() for file in d.cache_files] if folder else []
     prints = {s: (d._fingerprint, len(d)) for s, d in splits.items()}
     settings = {

@@ -4,83 +4,104 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vaestro.data.arrow import all_match
 from vaestro.data.csv_tables import check_text
+from vaestro.data.raw import Json
 
-CHUNK = 65536  # records that become one Arrow table
+if TYPE_CHECKING:
+    import pyarrow
+
+CHUNK = 65536  # records of one Arrow table
+RECORDS = "records, [{name: value, ..}, ..] or one per line"
 
 
-def read_json(pa: Any, path: Path) -> Any:
-    """Read an array of objects, or one object after the other, as JSON lines are."""
+def read_json(pa: ModuleType, path: Path) -> pyarrow.Table:
+    """Read an array of objects, or objects one after the other, as in JSON lines.
+
+    Args:
+        pa: PyArrow.
+        path: of the file.
+
+    Raises:
+        ValueError: the file has other JSON.
+
+    >>> import pyarrow
+    >>> _ = Path("t.jsonl").write_text('{"a": 1}\\n{"a": 2}\\n')
+    >>> read_json(pyarrow, Path("t.jsonl")).num_rows
+    2
+    """
     check_text(path)
-    text = path.read_text("utf-8-sig")
-    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
-
-    def after_gap(at: int) -> int:
-        found = gap.match(text, at)
-        assert found is not None  # it matches nothing too
-        return found.end()
-
-    start = after_gap(0)
-    array = text[start : start + 1] == "["
-    at, chunk, tables = start + array, [], []
-    kind = "records, [{name: value, ..}, ..] or one a line"
-    while True:
-        at = after_gap(at)
-        ends = at == len(text) or (array and text[at] == "]")
-        if not ends:
-            record, at = decode(text, at)
-            if not isinstance(record, dict):
-                raise ValueError(
-                    f"expected {kind}, in {path.name}; got {type(record).__name__} "
-                    f"{str(record)[:30]!r}"
-                )
-            chunk.append(record)
-        if chunk and (ends or len(chunk) == CHUNK):
-            tables.append(_records(pa, chunk, path.name))
-            chunk = []
-        if ends:
-            break
-    if array and text[at:].strip() != "]":
-        raise ValueError(
-            f"expected {kind}, in {path.name}; got "
-            f"{'no end' if at == len(text) else 'more after the array'}"
-        )
+    records = _parsed(path)
+    tables = [_table(pa, chunk, path.name) for chunk in iter(lambda: [*islice(records, CHUNK)], [])]
     if not tables:
-        raise ValueError(f"expected {kind}, in {path.name}; got none")
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got none")
     if (
         len(tables) == 1
         and tables[0].num_rows == 1
         and all(pa.types.is_nested(c.type) for c in tables[0].columns)
     ):
-        raise ValueError(f"expected {kind}, in {path.name}; got one object of columns")
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got one object of columns")
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(
-            f"expected values of one type in each column of {path.name}; got others "
+            f"expected values of one type in each column of {path.name}; got several "
             f"({str(error)[:100]})"
         ) from error
 
 
-def _records(pa: Any, rows: list[dict[str, Any]], where: str) -> Any:
+def _parsed(path: Path) -> Iterator[Json]:
+    """Yield the records of a file."""
+    text = path.read_text("utf-8-sig")
+    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
+
+    def after_gap(at: int) -> int:
+        match = gap.match(text, at)
+        assert match is not None  # it also matches the empty string
+        return match.end()
+
+    at = after_gap(0)
+    array = text[at : at + 1] == "["
+    at = after_gap(at + array)
+    while at < len(text) and not (array and text[at] == "]"):
+        record, at = decode(text, at)
+        if not isinstance(record, dict):
+            got = f"{type(record).__name__} {str(record)[:30]!r}"
+            raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+        yield record
+        at = after_gap(at)
+    if array and text[at:].strip() != "]":
+        got = "no end" if at == len(text) else "more after the array"
+        raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+
+
+def _table(pa: ModuleType, rows: list[Json], where: str) -> pyarrow.Table:
+    """Return records as an Arrow table."""
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, OverflowError) as error:
             raise ValueError(
-                f"expected values of one type in column {name!r} of {where}; got others "
+                f"expected values of one type in column {name!r} of {where}; got several "
                 f"({str(error)[:80]})"
             ) from error
     return pa.table(columns)
 
 
-def dated(pa: Any, table: Any) -> Any:
-    """Turn text columns of ISO dates into dates, as a CSV file's are."""
+def dated(pa: ModuleType, table: pyarrow.Table) -> pyarrow.Table:
+    """Return a table whose text columns of ISO dates are dates, as in a CSV file.
+
+    >>> import pyarrow.compute
+    >>> dated(pyarrow, pyarrow.table({"day": ["2020-01-01"]}))["day"].type
+    TimestampType(timestamp[us])
+    """
     for i, name in enumerate(table.column_names):
         if table[name].type == pa.string() and all_match(
             pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"

@@ -1,8 +1,7 @@
-"""Match what was read to the space of a run: for `encode` and its kin, and for training that starts
-from that run.
+"""Match new data to the space of a run, for `encode` and similar commands and for `--init`.
 
-Columns, categories, conditions and tokens are matched by name. Offsets, scales and grids are the
-run's own, so that equal data have equal codes, and data that were shifted have shifted codes.
+Columns, categories, conditions and tokens are matched by name. Offsets, scales and grids are those
+of the run, so equal data have equal codes, and shifted data have shifted codes.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -24,24 +23,33 @@ from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Kind, Space
-from vaestro.text import quoted
+from vaestro.text import InputError, quoted
 
-ROWS = 2000  # training rows from which is measured how far the data lie from the run's
-SHIFTED = 1.0  # of the run's standard deviations: a shift of the mean that is mentioned
-SURE = 5.0  # standard errors of the new mean that a shift exceeds, whatever the number of columns
-# share of values that occur several times, from which values without a grid are mentioned
-REPEATED = 0.01
+ROWS = 2000  # training rows from which the shift of the mean is estimated
+SHIFTED = 1.0  # smallest shift of a mean that a note reports, in standard deviations of the run
+SURE = 5.0  # smallest shift that a note reports, in standard errors of the new mean
+REPEATED = 0.01  # smallest share of repeated values, without a grid, that a note reports
 SHOWN = 3  # columns named in a note
 
 
 def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[str, Part]:
-    """Return parts of a source as a space needs them: shorter series are padded, and named columns
-    of a sparse matrix put in order.
+    """Return the splits of a source with the cells of a space: shorter series are padded, and named
+    columns of a sparse matrix are reordered.
+
+    Args:
+        parts: the splits.
+        space: of a run.
+        options: of the source.
 
     Raises:
-        ValueError: the data are of another kind or shape.
+        ValueError: the data have another kind or shape.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> matched({"all": Part(np.zeros((5, 3)))}, data.space, {})["all"].whole.shape
+    (5, 3)
     """
-    made: dict[int, Whole] = {}  # splits that are rows of one array stay rows of one
+    fits: dict[int, Whole] = {}  # splits of one array remain splits of one array
     for part in parts.values():
         container = container_of(part.whole)
         if not container.accepts(space):
@@ -49,20 +57,25 @@ def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[s
                 f"expected {'a ' if space.columns else ''}{space}, as the run was trained on; "
                 f"got {container.numbers}"
             )
-        if id(part.whole) not in made:
-            made[id(part.whole)] = container.fit(part.whole, space, options)
-    return {name: replace(part, whole=made[id(part.whole)]) for name, part in parts.items()}
+        if id(part.whole) not in fits:
+            fits[id(part.whole)] = container.fit(part.whole, space, options)
+    return {name: replace(part, whole=fits[id(part.whole)]) for name, part in parts.items()}
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Hold what a run's data are, into which other data are read.
+    """Describe the data of a run, into whose space other data are read.
 
     Args:
-        run: the name of the run, for messages.
+        run: name of the run, for messages.
         space: of its data.
-        given: of its conditions; None without.
+        given: the space of its conditions; None without.
+
+    >>> import vaestro as vs
+    >>> data = vs.load({"size": [0.5, 1.5, 2.5] * 9, "age": [3, 1, 4] * 9})
+    >>> [column.name for column in Origin("runs/a", data.space).columns]
+    ['size', 'age']
     """
 
     run: str
@@ -79,35 +92,42 @@ class Origin:
     def conditions(self, asked: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the conditions in the run's order.
 
+        Args:
+            asked: names that the user gave; none for those of the run.
+
         Raises:
-            ValueError: others were asked for.
+            ValueError: the user gave other names.
         """
-        own = () if self.given is None else self.given.names
-        if set(asked) not in (set(), set(own)) or len(set(asked)) < len(asked):
-            wanted = (
-                " ".join(f"--condition {shlex.quote(quoted(name))}" for name in own)
+        names = () if self.given is None else self.given.names
+        if set(asked) not in (set(), set(names)) or len(set(asked)) < len(asked):
+            expected = (
+                " ".join(f"--condition {shlex.quote(quoted(name))}" for name in names)
                 or "no --condition"
             )
             raise ValueError(
-                f"expected {wanted}, as in {self.run}; got "
+                f"expected {expected}, as in {self.run}; got "
                 f"{' '.join(f'--condition {shlex.quote(n)}' for n in asked)}"
             )
-        return own
+        return names
 
     def check(self, parts: Mapping[str, Part], options: Options, name: str) -> None:
-        """Check columns and options of a source before any value is looked at.
+        """Check columns and options of a source before any value is read.
+
+        Args:
+            parts: the splits.
+            options: of the source.
+            name: of the source.
 
         Raises:
-            ValueError: a column has no counterpart in the run or the run's has none in the data, or
-                an option contradicts the run.
+            ValueError: a column is missing or new, or an option contradicts the run.
         """
         conditions = [] if self.given is None else list(self.given.names)
         for part in parts.values():
             columns = container_of(part.whole).columns(part.whole)
             if absent := [n for n in conditions if n not in columns and n not in part.attributes]:
-                raise ValueError(
-                    f"expected the condition {absent[0]!r} of {self.run} in {name}; got no such "
-                    f"column or attribute: train without --init"
+                raise InputError(
+                    f"{name} has no column or attribute {absent[0]!r}, which is a condition of "
+                    f"{self.run}: add it, or train without --init"
                 )
             if columns and self.space.columns:
                 self._check_columns([n for n in columns if n not in conditions], options, name)
@@ -116,21 +136,18 @@ class Origin:
             self._check_options(options, name)
 
     def _check_columns(self, names: Sequence[str], options: Options, where: str) -> None:
-        lacking, other = (
-            [n for n in a if n not in b]
-            for a, b in ((self.space.names, names), (names, self.space.names))
-        )
-        wanted = f"the columns of {self.run} in {where}"
+        lacking = [name for name in self.space.names if name not in names]
+        other = [name for name in names if name not in self.space.names]
+        expected = f"the columns of {self.run} in {where}"
         if lacking and other:
             raise ValueError(
-                f"expected {wanted}; got no {_listed(lacking)}, but {_listed(other)}: rename "
-                f"what is the same, or train without --init"
+                f"expected {expected}; got no {_listed(lacking)}, but {_listed(other)}: "
+                f"rename columns that are the same, or train without --init"
             )
         if lacking:
             raise ValueError(
-                f"expected {wanted}; got no {_listed(lacking)}: a column of empty cells stands "
-                f"for what was not measured, "
-                "or train without --init"
+                f"expected {expected}; got no {_listed(lacking)}: a column of empty cells is "
+                f"accepted if it was not measured; or train without --init"
             )
         if other:
             before = [str(options["ignore"])] if "ignore" in options else []
@@ -139,7 +156,7 @@ class Origin:
             )
             hint = f" with {shlex.quote(ignored)}" if Path(where).suffix else ""
             raise ValueError(
-                f"expected {wanted}; got {_listed(other)} too: leave "
+                f"expected {expected}; got {_listed(other)} too: leave "
                 f"{'it' if len(other) == 1 else 'them'} out{hint}"
             )
 
@@ -155,12 +172,12 @@ class Origin:
 
     def _check_options(self, options: Options, where: str) -> None:
         space, grey = self.space, options.get("binarise", "none") != "none"
-        own: dict[str, Any] = {"kind": "levels" if grey else str(space.kind)}
+        of_run: dict[str, str | int] = {"kind": "levels" if grey else str(space.kind)}
         if not grey:
-            own["levels"] = space.levels
+            of_run["levels"] = space.levels
         if space.tokeniser is not None:
-            own |= {"tokens": space.tokeniser.method, "length": space.shape[0]}
-        for key, value in own.items():
+            of_run |= {"tokens": space.tokeniser.method, "length": space.shape[0]}
+        for key, value in of_run.items():
             if options.get(key, value) != value:
                 raise ValueError(
                     f"expected {key}={value} for {where}, as in {self.run}; got "
@@ -173,30 +190,31 @@ class Origin:
             )
 
     def left_out(self, parts: Mapping[str, Part]) -> list[str]:
-        """Say which named columns of a matrix of counts the run does not have."""
+        """Return a note on columns of a matrix of counts that the run does not have."""
         whole = parts["train"].whole
         names = container_of(whole).cell_names(whole)
         if not names or not self.space.names:
             return []
-        own = set(self.space.names)
-        other = [name for name in names if name not in own]
+        of_run = set(self.space.names)
+        other = [name for name in names if name not in of_run]
         return (
             [
-                f"left out {len(other):,} of {len(names):,} columns, which {self.run} "
-                f"lacks: {_listed(other)}"
+                f"left out {len(other):,} of {len(names):,} columns, which {self.run} does not "
+                f"have: {_listed(other)}"
             ]
             if other
             else []
         )
 
-    # -- what there is to say ----------------------------------------------------------------------
+    # -- notes -------------------------------------------------------------------------------------
 
     def notes(self, parts: Mapping[str, Part], rows: Mapping[str, Rows]) -> list[str]:
-        """Say what was taken over, and where the new data are unlike those of the run.
+        """Return notes on what the run determines, and on differences between its data and the new
+        ones.
 
         Args:
-            parts: the splits as they were read.
-            rows: the same inside.
+            parts: the splits, in the user's units.
+            rows: the splits, as codes or values.
         """
         train = parts["train"]
         container = container_of(train.whole)
@@ -216,6 +234,7 @@ class Origin:
         return notes + self._shifts(rows["train"])
 
     def _gaps(self, frame: Frame) -> list[str]:
+        """Return a note on empty cells."""
         empty = {
             c.name: n
             for c in self.space.columns
@@ -223,18 +242,19 @@ class Origin:
         }
         if not empty:
             return []
-        said = (
-            f"{sum(empty.values()):,} cells are empty, in {_listed(list(empty))}: bounds are "
-            f"of what is observed, assumed missing at random"
+        note = (
+            f"{sum(empty.values()):,} cells are empty, in {_listed(list(empty))}: bounds are of "
+            f"the observed cells, assuming that cells are missing at random"
         )
         if not self.space.missing:
-            said += (
+            note += (
                 f"; {self.run} was trained without empty cells, and its encoder takes them "
                 f"for average values"
             )
-        return [said]
+        return [note]
 
     def _grids(self, frame: Frame) -> list[str]:
+        """Return notes on values off the run's grids, and on repeated values without a grid."""
         off, repeated = [], []
         for column in self.space.columns:
             cells = frame.columns[column.name]
@@ -252,17 +272,18 @@ class Origin:
         notes = []
         if off:
             notes.append(
-                f"{_listed(off)}: values between the steps of {self.run}'s grid, which is kept; "
+                f"{_listed(off)}: some values are not on the grid of {self.run}, which is kept; "
                 f"samples are rounded to it"
             )
         if repeated:
             notes.append(
-                f"{_listed(repeated)}: values repeat, in {self.run} they did not: their density "
-                f"can grow without end"
+                f"{_listed(repeated)}: values are repeated, but were not in {self.run}: their "
+                f"density is unbounded"
             )
         return notes
 
     def _unknown(self, rows: Rows) -> list[str]:
+        """Return a note on tokens outside of the run's vocabulary."""
         tokeniser, ragged = self.space.tokeniser, rows.ragged
         if tokeniser is None or tokeniser.unknown is None or ragged is None:
             return []
@@ -279,11 +300,10 @@ class Origin:
         )
 
     def _shifts(self, rows: Rows) -> list[str]:
-        """Say which columns of a table, or features of a vector, lie far from the run's, in its
-        standard deviations."""
+        """Return a note on columns of a table, or features of a vector, whose mean differs from
+        that of the run."""
         space = self.space
-        # Features of a vector that were scaled together have no standard deviation of their own in
-        # the space.
+        # The space has no standard deviations of features that were scaled together.
         scaled = (
             space.scale is not None and len(space.shape) == 1 and space.scale.shape == space.shape
         )
@@ -305,7 +325,7 @@ class Origin:
             / np.maximum(count - 1, 1)
             / np.maximum(count, 1)
         )
-        # A constant cell has no standard deviation: its step is its own size.
+        # A constant cell has no standard deviation; its grid step is at least 1.
         grid = space.grid()
         shift = np.where((np.broadcast_to(0.0 if grid is None else grid, (real,)) >= 1), 0.0, shift)
         far = sorted(

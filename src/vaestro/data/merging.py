@@ -1,4 +1,4 @@
-"""Fill the empty cells of a user's column: observed cells keep the user's values, bit for bit."""
+"""Fill the empty cells of a user's column. Observed cells keep the user's values, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,24 +7,38 @@ import numpy as np
 from vaestro.spaces import rounded
 
 
-def merged_column(own: np.ma.MaskedArray, made: np.ma.MaskedArray) -> np.ma.MaskedArray:
-    """Return a column (N,) with its empty cells taken from `made`, in the user's dtype wherever
-    that holds what is filled in."""
+def merged_column(own: np.ma.MaskedArray, imputed: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    """Return a column whose empty cells are filled.
+
+    Args:
+        own: the user's column, (N,).
+        imputed: values for all cells, (N,).
+
+    Returns:
+        the column, (N,), in the user's dtype if it can represent the imputed values.
+
+    Raises:
+        ValueError: the columns have values of different types.
+
+    >>> own = np.ma.MaskedArray([1, 2, 0], [False, False, True])
+    >>> merged_column(own, np.ma.MaskedArray([1, 2, 3])).tolist()
+    [1, 2, 3]
+    """
     holes, values = np.ma.getmaskarray(own), np.asarray(own.data)
     if not holes.any():
         return own
     if holes.all():
-        return made
-    fills = np.asarray(made.data)[holes]
+        return imputed
+    fills = np.asarray(imputed.data)[holes]
     kinds = {values.dtype.kind, fills.dtype.kind}
     if kinds <= set("biuf"):
-        dtype = _holding(values[~holes], fills)
+        dtype = _common_dtype(values[~holes], fills)
         fills = (
             rounded(fills, dtype)
             if dtype.kind in "iu" and fills.dtype.kind == "f"
             else fills.astype(dtype)
         )
-    # text, or dates: the longer text, or the finer unit, where the user's is too short
+    # text or dates: the longer text, or the finer unit, if the user's dtype is too short
     elif len(kinds) == 1:
         kept = fills.astype(values.dtype)
         dtype = (
@@ -32,16 +46,16 @@ def merged_column(own: np.ma.MaskedArray, made: np.ma.MaskedArray) -> np.ma.Mask
         )
     else:
         raise ValueError(
-            f"expected to fill cells of {values.dtype} with the same; got {fills.dtype}"
+            f"expected {values.dtype} to fill empty cells of {values.dtype}; got {fills.dtype}"
         )
     out = values.astype(dtype)
     out[holes] = fills
     return np.ma.MaskedArray(out)
 
 
-def _holding(own: np.ndarray, fills: np.ndarray) -> np.dtype:
-    """Return the dtype for observed numbers and those that are filled in: the user's, unless it
-    cannot hold the latter."""
+def _common_dtype(own: np.ndarray, fills: np.ndarray) -> np.dtype:
+    """Return the dtype for observed and imputed numbers: the user's, unless it cannot represent the
+    imputed ones."""
     if own.dtype.kind == "f":
         return own.dtype
     limits = (0, 1) if own.dtype.kind == "b" else (np.iinfo(own.dtype).min, np.iinfo(own.dtype).max)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from typing import Literal
 
@@ -209,24 +210,17 @@ def shapes(
     """Render images of one shape each on black: uint8 (n, size, size, 3), or (n, size, size).
 
     All factors are drawn independently and uniformly. An image depends only on the seed and its row
-    number, so the first rows are the same for every `n`. All machines return the same bytes. Images
-    of another size show the same scenes.
+    number. All machines return the same bytes. Images of another size show the same scenes.
 
-    Attributes:
-        shape: square, ellipse (twice as long as wide) or heart.
-        scale: the square root of the shape's area, .18 to .36 of the image's side.
-        rotation: degrees anticlockwise, from 0 to the angle at which the shape looks the same
-            again: 90, 180 or 360.
-        x, y: position of the centre of mass, from 0 (left, or top) to 1. At both ends, every shape
-            is inside the image.
-        colour: red, yellow, green, cyan, blue or violet. Grey images have white shapes and no
-            colour.
+    The attributes are `shape` (square, ellipse or heart); `scale`, the square root of its area (.18
+    to .36 of the image's side); `rotation` in degrees anticlockwise (0 to 90, 180 or 360, at which
+    the shape looks the same again); `x` and `y`, the position of the centre of mass (0: as far left
+    or up as every shape fits; 1: right or down); and `colour`, which white shapes do not have.
 
     Args:
         size: side of an image in pixels, 16 to 256.
         n: number of images.
-        seed: of the factors.
-        channels: colour or grey.
+        seed, channels: seed of the factors; colour or grey.
 
     Raises:
         ValueError: an argument is out of range, or the images do not fit into memory.
@@ -235,12 +229,8 @@ def shapes(
     >>> raw.splits["all"].shape, list(raw.attributes["all"])
     ((2, 16, 16, 3), ['shape', 'scale', 'rotation', 'x', 'y', 'colour'])
     """
-    _whole("size", size, 16, 256)
-    _whole("n", n, 1)
-    _whole("seed", seed, 0)
-    if channels not in ("colour", "grey"):
-        raise ValueError(f"expected channels to be colour or grey; got {channels!r}")
-    layout = (n, size, size, 3) if channels == "colour" else (n, size, size)
+    _check_shapes(size, n, seed, channels)
+    layout = (n, size, size, *([3] if channels == "colour" else []))
     try:
         images = np.zeros(layout, np.uint8)
     except (MemoryError, ValueError) as error:
@@ -248,12 +238,7 @@ def shapes(
             f"{n:,} images of {size}x{size} need {math.prod(layout):,} bytes, which do not fit "
             f"into memory: use a smaller n= or size="
         ) from error
-
-    def uniform(factor: str) -> np.ndarray:
-        """Draw (n,) numbers of 24 bits on [0, 1) from raw bits, which do not change between NumPy
-        versions."""
-        return (np.random.PCG64(derive(seed, "shapes", factor)).random_raw(n) >> 40) / 2**24
-
+    uniform = partial(_uniform, n, seed)
     names = np.array(list(SYMMETRY))
     kind = (uniform("shape") * len(names)).astype(np.int64)
     factors = {
@@ -275,6 +260,21 @@ def shapes(
         images = images[..., None]
     _paint(images, kind, factors, paint)
     return Raw({"all": images.reshape(layout)}, {"all": attributes})
+
+
+def _check_shapes(size: int, n: int, seed: int, channels: str) -> None:
+    """Raise ValueError unless the options of `shapes` are in their ranges."""
+    _whole("size", size, 16, 256)
+    _whole("n", n, 1)
+    _whole("seed", seed, 0)
+    if channels not in ("colour", "grey"):
+        raise ValueError(f"expected channels to be colour or grey; got {channels!r}")
+
+
+def _uniform(n: int, seed: int, factor: str) -> np.ndarray:
+    """Draw (n,) numbers of 24 bits on [0, 1) from raw bits, which do not change between NumPy
+    versions."""
+    return (np.random.PCG64(derive(seed, "shapes", factor)).random_raw(n) >> 40) / 2**24
 
 
 def _paint(

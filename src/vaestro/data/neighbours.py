@@ -1,5 +1,5 @@
-"""Distances among rows: how rows are compared, the nearest ones, the local dimension, and the step
-between two values of a cell."""
+"""Distances between rows: views in which rows are compared, nearest rows, the local dimension, and
+the step between two values of a cell."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
 
 NEIGHBOURS = 20  # training rows around a row from which density and dimension are estimated
-COPIES = 5  # nearest of them that are left out of the dimension: they may be copies themselves
+COPIES = 5  # nearest of them that do not enter the dimension, because they may be copies
 SAMPLE = 500  # training rows from which the dimension of all data is estimated
 ENTRIES = 4_000_000  # distances in memory at a time
-OTHERS = 40  # training rows nearby whose own distances are looked at
+OTHERS = 40  # training rows nearby whose own distances are used
 QUARTILES = 0.961, 2.693  # of the gamma distribution with shape 2
 FIRST = 0.288, 1.386  # quartiles of the exponential distribution
-# rows expected as near as the nearest: fewer show that the neighbourhood does not explain it
+# A nearest row is exceptionally close if fewer rows than this are expected as close.
 RARE = 0.1
-# of the training rows nearby with such a nearest from which closeness is a property of the data
+# Closeness is a property of the data if this share of training rows nearby have such a nearest row.
 SHARE = 0.4
-SAFE = 0.7  # of a dimension that is estimated from a few rows
-MOST = 30.0  # that it may be: sketches have no more
-STEPS = 10  # between rows, from which distances count as continuous
-# of the distance to the next rows that are no copies: a row further from its nearest has a cluster
-# around it
+SAFE = 0.7  # factor that reduces a dimension estimated from a few rows
+MOST = 30.0  # largest dimension; sketches have about as many numbers
+STEPS = 10  # smallest distance, in steps between values, that is treated as continuous
+# largest distance of a twin, as a share of the distance to the next rows that are not copies
 GAP = 0.5
-COLUMNS = 256  # cells of a row whose step is looked for
-ATOM = 0.02  # share of rows from which a repeated value counts as one that rows share by chance
-# numbers kept of a vector: random projections, or the vector itself if it has no more cells
+COLUMNS = 256  # cells of a row whose step is estimated
+ATOM = 0.02  # smallest share of rows with the same value that is explained by chance
+# numbers of a sketch: random projections, or the vector itself if it has no more cells
 SKETCH = 32
-BRIGHT = 32  # levels from which images are compared without their brightness and contrast
+BRIGHT = 32  # smallest number of levels of images compared without brightness and contrast
 COARSE, FINE = 8, 32  # pixels of a side
 STEP = 1e-6  # of coarse and fine images, whose cells are means
-LEAST = 0.7  # of a step: the distance that equal rows are given
+LEAST = 0.7  # smallest distance between rows, in steps; equal rows have it
 
 
 def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of the nearest known row of each row (N,), and its distance (N,)."""
+    """Return the nearest known row of each row: its number, (N,), and its distance, (N,).
+
+    >>> nearest(np.array([[0.0], [4.0]]), np.array([[1.0], [5.0]]))
+    (array([0, 1]), array([1., 1.]))
+    """
     partner, apart = np.zeros(len(rows), np.int64), np.zeros(len(rows))
     for part, squares in _squares(rows, known):
         partner[part] = squares.argmin(1)
@@ -50,7 +53,8 @@ def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _squares(rows: np.ndarray, known: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield squared distances of some rows at a time to all known rows, (rows, known), float64."""
+    """Yield a slice of the rows, and their squared distances to all known rows, (rows, known),
+    float64."""
     known = known.astype(np.float64)
     norms, size = (known**2).sum(1), max(1, ENTRIES // max(1, len(known)))
     for start in range(0, len(rows), size):
@@ -61,11 +65,17 @@ def _squares(rows: np.ndarray, known: np.ndarray) -> Iterator[tuple[slice, np.nd
 
 @final
 class Neighbours:
-    """Estimate how many independent rows lie near a row, from the distances among training rows.
+    """Estimate the number of independent rows near a row, from distances between training rows.
 
     Args:
         known: training rows, (n, cells), or a sample of them.
         of: number of all training rows.
+
+    >>> rows = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> neighbours = Neighbours(rows, len(rows))
+    >>> expected = neighbours.expected(rows[:1] + 1e-6, np.array([1e-6]), np.zeros(1))
+    >>> bool(expected[0] < 1e-3)
+    True
     """
 
     def __init__(self, known: np.ndarray, of: int) -> None:
@@ -74,7 +84,7 @@ class Neighbours:
         self._copies = min(COPIES, self._k // 4)
         most = max(100, min(SAMPLE, 10_000_000 // max(1, len(known))))
         self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(known))[:most])
-        # a row itself is its own nearest
+        # The nearest of the known rows is the row itself.
         distances = self._distances(known[self._some], self._k + 1)[:, 1:]
         self.typical = float(np.median(distances[:, self._copies])) if distances.shape[1] else 0.0
         self._firsts, self._seconds, self._thirds = (
@@ -85,7 +95,7 @@ class Neighbours:
         )
         far = distances[distances[:, self._copies] > 0] if distances.shape[1] else distances
         spacings = self._spacings(far)
-        # Rows in regions of lower dimension are met by their own estimate.
+        # Rows in regions of lower dimension have a local estimate.
         self._global = 1 / max(float(spacings.mean()), 1e-3) if spacings.size else 1.0
         around = np.maximum(distances, 1e-300)
         self._close = (
@@ -104,8 +114,8 @@ class Neighbours:
         )
 
     def _spacings(self, distances: np.ndarray) -> np.ndarray:
-        """Return j log(D_(j+1) / D_j) without the nearest rows, (N, K - 1 - copies): exponential
-        with the rate m (Renyi 1953)."""
+        """Return j log(D_(j+1) / D_j) without the nearest rows, (N, K - 1 - copies). They have an
+        exponential distribution with rate m (Renyi 1953)."""
         logs = np.log(np.maximum(distances[:, self._copies :], 1e-300))
         return np.diff(logs, axis=1) * np.arange(self._copies + 1, self._copies + logs.shape[1])
 
@@ -115,8 +125,8 @@ class Neighbours:
         Args:
             rows: (N, cells).
             distance: (N,).
-            step: the smallest difference that two rows can have, (N,); infinite if equal rows mean
-                nothing.
+            step: the smallest difference between two different rows, (N,); infinite if equality of
+                rows is not informative.
         """
         if not len(rows):
             return np.zeros(0)
@@ -145,8 +155,8 @@ class Neighbours:
         )
 
     def grouped(self, rows: np.ndarray) -> np.ndarray:
-        """Return whether rows lie where training rows form small groups of alike rows, such as one
-        template with noise, (N,)."""
+        """Return whether rows are near small groups of similar training rows, such as one template
+        with noise, (N,)."""
         return np.concatenate(
             [
                 np.zeros(0, bool),
@@ -155,22 +165,22 @@ class Neighbours:
         )
 
     def _others(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield some rows at a time and the training rows nearby whose own distances are looked at,
+        """Yield a slice of the rows, and the training rows nearby whose own distances are used,
         (rows, OTHERS or fewer)."""
         number = min(OTHERS, len(self._some))
         for part, squares in _squares(rows, self._known[self._some]):
             yield part, np.argpartition(squares, number - 1, 1)[:, :number]
 
     def _by_nearest(self, rows: np.ndarray, distance: np.ndarray, least: np.ndarray) -> np.ndarray:
-        """Return the expected number from the distances of training rows nearby to their nearest, 0
-        where these say nothing.
+        """Return the expected number from the distances of training rows nearby to their nearest
+        row, (N,); 0 for rows outside of small groups.
 
-        In a small group, the nearest row is of the group, and most rows around it are not. Where
-        training rows have so near a row too, their distances are the measure. The volume up to the
-        nearest row has the exponential distribution, from whose quartiles follows the dimension.
-        Equal rows are copies, unless training rows have three equals too.
+        In a small group, the nearest row is in the group, and most rows around it are not. If the
+        training rows nearby also have such close rows, their distances are the reference. The
+        volume up to the nearest row has an exponential distribution; the dimension follows from its
+        quartiles. Equal rows are copies, unless training rows are also equal to three others.
         """
-        found = np.zeros(len(rows))
+        expected = np.zeros(len(rows))
         rounding = 1e-6 * np.sqrt((rows.astype(np.float64) ** 2).sum(1))
         for part, others in self._others(rows):
             apart, step = distance[part], least[part]
@@ -183,22 +193,22 @@ class Neighbours:
             number = self._more * FIRST[0] * np.minimum(apart / low, 10.0) ** dimension
             repeated = np.median(self._thirds[others], axis=1) <= step + rounding[part]
             grouped = self._close[others].mean(1) >= SHARE
-            found[part] = np.where(
+            expected[part] = np.where(
                 apart <= step, np.where(repeated, np.inf, 0.0), np.where(grouped, number, 0.0)
             )
-        return found
+        return expected
 
     def _by_others(self, rows: np.ndarray, distance: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Return the expected number from the distances of training rows nearby to their own second
-        nearest, (N,).
+        """Return the expected number from the distances of training rows nearby to their second
+        nearest row, (N,).
 
-        Noise has a higher dimension than what it is added to, and rules at small distances only.
-        The volume up to the second nearest row has the gamma distribution with shape 2, from whose
-        quartiles follows the dimension at that distance.
+        Noise has a higher dimension than the signal, but dominates only at small distances. The
+        volume up to the second nearest row has a gamma distribution with shape 2; the dimension at
+        that distance follows from its quartiles.
         """
         if len(self._some) < 2 * OTHERS:
             return np.full(len(rows), np.inf)
-        found = np.empty(len(rows))
+        expected = np.empty(len(rows))
         for part, others in self._others(rows):
             low, high = np.maximum(np.quantile(self._seconds[others], (0.25, 0.75), axis=1), 1e-300)
             dimension = np.minimum(
@@ -206,21 +216,23 @@ class Neighbours:
                 MOST,
             )
             number = self._more * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
-            found[part] = np.where(low > STEPS * step[part], number, np.inf)
-        return found
+            expected[part] = np.where(low > STEPS * step[part], number, np.inf)
+        return expected
 
 
 @final
 class Resolution:
-    """Find the smallest difference that two rows can have, where they differ at all.
+    """Estimate the smallest difference between two different rows.
 
-    Values of a cell may lie on a grid, such as whole numbers or prices in cents. A value off any
-    grid that many rows share, such as 0,
-    may be shared by chance too: its step is the median distance of other values. All other values
-    are exact to float32.
+    Values of a cell may be on a grid, such as whole numbers or prices in cents. Without a grid,
+    many rows may share a value by chance, such as 0; its step is the median distance to the other
+    values. All other values are exact to float32.
 
     Args:
         sample: training rows, (n, cells).
+
+    >>> Resolution(np.arange(10.0)[:, None]).of(np.array([[3.0]]))
+    array([1.])
     """
 
     def __init__(self, sample: np.ndarray) -> None:
@@ -230,7 +242,7 @@ class Resolution:
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Return the step of each row, (N,)."""
-        found = np.full(len(rows), np.inf)
+        steps = np.full(len(rows), np.inf)
         for column, (step, atoms) in zip(self._columns, self._cells, strict=True):
             values = rows[:, column]
             own = (
@@ -238,13 +250,13 @@ class Resolution:
             )
             for value, gap in atoms:
                 own[values == value] = gap
-            found = np.minimum(found, own)
-        return found
+            steps = np.minimum(steps, own)
+        return steps
 
 
 def _steps(column: np.ndarray) -> tuple[float, list[tuple[float, float]]]:
-    """Return the step between values of a cell, 0 for none but that of float32, and (value, step)
-    for values that many rows share."""
+    """Return the step between values of a cell (0: that of float32), and (value, step) of values
+    that many rows share."""
     values, counts = np.unique(column, return_counts=True)
     if len(values) < 2:
         return np.inf, []
@@ -261,7 +273,7 @@ def _steps(column: np.ndarray) -> tuple[float, list[tuple[float, float]]]:
 
 
 class View(ABC):
-    """Turn rows into vectors whose distances are compared."""
+    """Transform rows to vectors whose distances are compared."""
 
     def __init__(self, width: int) -> None:
         self._planes = None
@@ -276,12 +288,12 @@ class View(ABC):
 
     @abstractmethod
     def step(self, rows: np.ndarray) -> np.ndarray:
-        """Return the smallest distance that two vectors can have, (N,); infinite for rows whose
-        equality means nothing."""
+        """Return the smallest distance between two different vectors, (N,); infinite for rows whose
+        equality is not informative."""
 
     def sketch(self, vectors: np.ndarray) -> np.ndarray:
-        """Return at most SKETCH numbers of each vector, with about the same distances (Johnson and
-        Lindenstrauss 1984)."""
+        """Return random projections of vectors, (N, SKETCH or fewer), with about the same distances
+        (Johnson and Lindenstrauss 1984)."""
         return vectors if self._planes is None else vectors @ self._planes
 
 
@@ -339,7 +351,7 @@ class Coarse(View):
 
 @final
 class Fine(View):
-    """Compare images by how each pixel differs from those around it.
+    """Compare images by the difference between each pixel and its neighbours.
 
     Args:
         sample: training images, (n, C, H, W).
@@ -361,7 +373,17 @@ class Fine(View):
 
 
 def views_of(space: Space, sample: np.ndarray) -> tuple[View, ...]:
-    """Return how rows are compared: images of many levels in two ways."""
+    """Return the views in which rows are compared: two for images of many levels, otherwise one.
+
+    Args:
+        space: of the data.
+        sample: training rows, (n, *cells).
+
+    >>> import vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
+    >>> len(views_of(rows.space, rows.values[:50]))
+    1
+    """
     if (
         space.image
         and sample.ndim == 4
@@ -373,7 +395,7 @@ def views_of(space: Space, sample: np.ndarray) -> tuple[View, ...]:
 
 
 def _pooled(images: np.ndarray, side: int) -> np.ndarray:
-    """Return the means of at most side x side blocks of images (N, C, H, W), flat."""
+    """Return the means of at most side x side blocks of images (N, C, H, W), flattened."""
     for axis in (2, 3):
         size = images.shape[axis]
         if size <= side:
@@ -385,8 +407,8 @@ def _pooled(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def _detail(images: np.ndarray) -> np.ndarray:
-    """Return images (N, C, H, W) of at most FINE x FINE less the mean of the 3 x 3 pixels around
-    each, flat."""
+    """Return images (N, C, H, W), at most FINE x FINE, minus the mean of the 3 x 3 pixels around
+    each pixel, flattened."""
     height, width = (min(FINE, size) for size in images.shape[2:])
     images = _pooled(images, FINE).reshape(*images.shape[:2], height, width)
     around = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), "edge")

@@ -1,11 +1,11 @@
-"""Open a source: read it, and check that its options apply to what was read."""
+"""Open a source: read its data, and check that its options apply to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TypeAlias, final
 
 import numpy as np
 
@@ -15,9 +15,14 @@ from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import OPTIONS, as_source, checked_options, parse_source, plain, read
+from vaestro.data.readers import as_source, checked_options, parse_source, plain, read
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
+from vaestro.text import InputError
+from vaestro.tokens import Texts
+
+InMemory: TypeAlias = "np.ndarray | Texts | Sequence[str] | Frame | tables.Columns"
+Input: TypeAlias = "str | Path | InMemory"  # a source: its name or path, or data in Python
 
 
 @final
@@ -39,18 +44,18 @@ class Opened:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """Return the splits that the source itself has, or all rows under "all"."""
-        known = self.raw.attributes
-        return {s: Part(a, None, dict(known.get(s, {}))) for s, a in self.raw.splits.items()}
+        """Return the splits of the source, or all rows under "all"."""
+        attributes = self.raw.attributes
+        return {s: Part(a, None, dict(attributes.get(s, {}))) for s, a in self.raw.splits.items()}
 
     def binarise(self, space: Space) -> str:
-        """Return how data of a known space are binarised: dynamic, static or none."""
+        """Return how the data are binarised, in a given space: dynamic, static or none."""
         usual = "dynamic" if self.name == "mnist" and space.probabilities else "none"
         return str(self.options.get("binarise", usual))
 
 
 def opened(
-    source: Any,
+    source: Input,
     progress: Progress | None = None,
     columns: Sequence[Column] | None = None,
     *,
@@ -63,47 +68,50 @@ def opened(
         source: as for `load`.
         progress: called with (what, done, total) while something takes long.
         columns: the only columns that are needed of a table.
-        every: read the other columns of the table too.
+        every: whether to read the other columns of the table too.
         options: further options of the source, which override those in its name.
 
     Raises:
         ValueError: the source cannot be read, or an option does not apply to it.
+
+    >>> sorted(opened("shapes:n=10,size=16").raw.attributes["all"])
+    ['colour', 'rotation', 'scale', 'shape', 'x', 'y']
     """
-    further = checked_options(options or {})
-    if (data := _in_python(source)) is not None:
-        name, raw = data
-    else:
+    options = checked_options(options or {})
+    if isinstance(source, (str, Path)):
         name, parsed = parse_source(source)
-        further = {**parsed, **further}
-        raw = read(name, further, progress, columns, every=every)
-    options = further
+        options = {**parsed, **options}
+        raw = read(name, options, progress, columns, every=every)
+    else:
+        name, raw = _in_python(source)
     first = next(iter(raw.splits.values()))
     if raw.missing:
         options = {"missing": "nan", **options}
     container = container_of(first)
     unfit, what = container.check_options(options, first, name, has_images(name))
     if unfit:
-        raise ValueError(
-            f"expected options for {what} in {name}; got {unfit[0]}= ({OPTIONS[unfit[0]]})"
-        )
+        raise InputError(f"{unfit[0]}= does not apply to {what} ({name}): leave it out")
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: Any) -> tuple[str, Raw] | None:
-    """Return data in Python with a name for messages; None for a name or path."""
+def _in_python(source: InMemory) -> tuple[str, Raw]:
+    """Return data in Python with a name for messages."""
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
     if isinstance(source, np.ndarray):
         return "array", Raw({"all": plain(source, Path("the array"))})
-    if isinstance(source, (str, Path)):
-        return None
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     return "table", Raw({"all": frame})
 
 
-def fitting(source: Any, space: Space) -> Any:
-    """Return a folder of images with the size and channels of a space as options, unless it has
-    such options; other sources as they are."""
+def fitting(source: Input, space: Space) -> Input:
+    """Return a source of images with the size and channels of a space as options, unless it has
+    such options. Other sources are returned unchanged.
+
+    >>> import vaestro as vs
+    >>> fitting("mnist", vs.load("shapes:n=20,size=16").space)
+    'mnist'
+    """
     if not isinstance(source, (str, Path)):
         return source
     name, options = parse_source(str(source))
@@ -115,12 +123,20 @@ def fitting(source: Any, space: Space) -> Any:
 
 
 def has_images(name: str) -> bool:
-    """Return whether a source may hold images that are resized."""
+    """Return whether a source may contain images that are resized.
+
+    >>> has_images("hf:some/pictures"), has_images("mnist")
+    (True, False)
+    """
     return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
 
 
 def resolved(name: str) -> str:
-    """Return a source's name with its path made absolute."""
+    """Return the name of a source with an absolute path.
+
+    >>> resolved("mnist")
+    'mnist'
+    """
     named = (
         name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
     )

@@ -1,7 +1,7 @@
-"""Read the user's files as they are.
+"""Read the user's files, in their own units.
 
 A source is a name (`mnist`) or a path, with options after a colon: `mnist:binarise=static`,
-`x.npy:kind=real`. Nothing is ever unpickled.
+`x.npy:kind=real`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,17 @@ from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import COLUMN_ORDER, DECLARED, Column
-from vaestro.text import Spec, is_input_error, nearest, one_line, parse_path, unquoted
+from vaestro.text import (
+    InputError,
+    Spec,
+    Value,
+    few,
+    is_input_error,
+    nearest,
+    one_line,
+    parse_path,
+    unquoted,
+)
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -68,12 +77,14 @@ NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "voca
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 
 
-def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Split a source into its name or path and its options; names of columns stay as they are
-    written, quotes included.
+def parse_source(source: str | Path) -> tuple[str, dict[str, Value]]:
+    """Split a source into its name or path, and its options. Names of columns keep their quotes.
 
     Raises:
-        ValueError: an option is unknown, or a quote is not closed.
+        ValueError: an option is unknown or has a wrong value, or a quote is not closed.
+
+    >>> parse_source("x.npy:kind=real,valid=100")
+    ('x.npy', {'kind': 'real', 'valid': 100})
     """
     if not isinstance(source, (str, Path)):
         raise ValueError(
@@ -83,17 +94,20 @@ def parse_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     return name, checked_options(options)
 
 
-def checked_options(options: Options) -> dict[str, Any]:
+def checked_options(options: Options) -> dict[str, Value]:
     """Return options of a source with their usual spelling.
 
     Raises:
-        ValueError: an option is unknown, or its value is of another type.
+        ValueError: an option is unknown, or its value has another type.
+
+    >>> checked_options({"channels": "gray"})
+    {'channels': 'grey'}
     """
     options = dict(options)
     for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(
-                f"expected an option of a source: {nearest(key, OPTIONS)}; got {key!r}"
+                f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"
             )
         if key in WORDS:
             if isinstance(value, float) and value != value:
@@ -110,7 +124,11 @@ def checked_options(options: Options) -> dict[str, Any]:
 
 
 def as_source(name: str, options: Options) -> str:
-    """Return a name and its options as one source, as `parse_source` reads it."""
+    """Return a name and its options as one source, the inverse of `parse_source`.
+
+    >>> as_source("x.npy", {"kind": "real", "valid": 100})
+    'x.npy:kind=real,valid=100'
+    """
     return str(Spec(name, dict(options)))
 
 
@@ -118,8 +136,12 @@ def as_source(name: str, options: Options) -> str:
 
 
 def is_images(name: str) -> bool:
-    """Tell whether a source is a folder of images (and not one of shards, or one that the datasets
-    library saved)."""
+    """Return whether a source is a folder of images, rather than of shards or one that the datasets
+    library saved.
+
+    >>> is_images("mnist")
+    False
+    """
     path = Path(name).expanduser()
     saved = any((path / n).exists() for n in shards.SAVED)
     return path.is_dir() and not saved and not shards.is_shards(name)
@@ -139,11 +161,14 @@ def read(
         name: of the source, without its options.
         options: of the source.
         progress: called with (what, done, total) while something takes long.
-        columns: the only ones that are needed of a table, where they are known.
-        every: read the other columns of the table too.
+        columns: the only columns that are needed of a table; by default all.
+        every: whether to read the other columns of the table too.
 
     Raises:
-        ValueError: there is no such thing, or it cannot be read as data.
+        ValueError: there is no such source, or it cannot be read.
+
+    >>> read("shapes", {"n": 10, "size": 16}).splits["all"].shape
+    (10, 16, 16, 3)
     """
     if name in NAMED:
         return _named(name, options)
@@ -156,9 +181,9 @@ def read(
     path = Path(name).expanduser()
     if not path.exists():
         offer = difflib.get_close_matches(name, NAMED, 1)
-        raise ValueError(
-            f"expected a file, a folder of images or {', '.join(NAMED)}; got "
-            f"{name!r}{_perhaps(offer)}"
+        raise InputError(
+            f"there is no file, folder or named data set {name!r} "
+            + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
     if path.is_dir():
         if is_images(name):
@@ -195,21 +220,21 @@ def _by_suffix(
     *,
     every: bool,
 ) -> Raw:
-    """Read a file whose suffix names its format: a table, texts or AnnData."""
+    """Read a file whose format follows from its suffix: a table, texts or AnnData."""
     suffix = path.suffix.lower()
     if suffix == ".h5ad":
         return sparse.read_h5ad(path, options)
     if suffix == ".txt":
         if "text" in options:
-            raise ValueError(
-                f"expected no text= for {path}, whose lines are the texts; got "
+            raise InputError(
+                f"text= names a column of a table, and {path} is a file of texts: leave out "
                 f"text={options['text']}"
             )
         return texts.read_lines(path)
     if "text" in options:
         column = unquoted(options["text"])
-        own = {k: v for k, v in options.items() if k not in TEXT}
-        return texts.of_column(tables.read_table(path, own, text=[column]), column, path.name)
+        others = {k: v for k, v in options.items() if k not in TEXT}
+        return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
     if suffix == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
     if (
@@ -227,7 +252,7 @@ def _by_suffix(
 
 
 def _array_file(path: Path, options: Options) -> Raw:
-    """Read a file whose first bytes name its format: .npy, .npz or IDX."""
+    """Read a file whose format follows from its first bytes: .npy, .npz or IDX."""
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -242,21 +267,17 @@ def _array_file(path: Path, options: Options) -> Raw:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if is_input_error(error):
             raise
-        if "pickle" in str(error).lower():
+        if "pickle" in str(error).lower() or "Python objects" in str(error):
             raise ValueError(
-                f"expected plain numbers in {path}; got Python objects, which are never unpickled"
+                f"expected numbers in {path}; got Python objects, which are never unpickled"
             ) from error
-        raise ValueError(
-            f"expected readable data; got {path}, which is damaged or cut short ({one_line(error)})"
-        ) from error
-    formats = ".npy, .npz, IDX, .csv, .parquet, .json, .jsonl, .h5ad or .txt"
-    raise ValueError(
-        f"expected a {formats} file, or a folder of images; got {path}, which is none of them"
-    )
+        raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
+    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad or .txt"
+    raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
 def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
-    """Read shards: of images or arrays as streams, of single values as one table, or its texts."""
+    """Read shards: images or arrays as streams, and single values as one table or its texts."""
     if options.get("series", False) and not shards.remote(name):
         files = shards.listed(name)
         if kind_of(files[0]) is Parquet:
@@ -265,63 +286,57 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
     if splits is None:
         return read_shards(name, options, progress)
     if options.get("streaming", False):
-        raise ValueError(
-            f"expected images or arrays to stream; got a table in {name}, which is held in memory"
-        )
+        raise InputError(f"{name} is a table, which is read into memory: leave out streaming=true")
     if "buffer" in options:
-        raise ValueError(
-            f"expected no buffer= for a table, which is held in memory; got "
-            f"buffer={options['buffer']} for {name}"
+        raise InputError(
+            f"{name} is a table, which is read into memory: leave out buffer={options['buffer']}"
         )
     if "split" in options:
-        raise ValueError(
-            f"expected no split= for shards, whose names say it; got split={options['split']} "
-            f"for {name}"
+        raise InputError(
+            f"the splits of {name} follow from the names of its files: leave out "
+            f"split={options['split']}"
         )
     text = unquoted(options["text"]) if "text" in options else None
-    own = {k: v for k, v in options.items() if k not in TEXT}
+    others = {k: v for k, v in options.items() if k not in TEXT}
     frames = {}
     for split, files in splits.items():
-        held = [
-            tables.read_table(Path(file), own, text=[] if text is None else [text]).splits["all"]
+        parts = [
+            tables.read_table(Path(file), others, text=[] if text is None else [text]).splits["all"]
             for file in files
         ]
-        if wrong := next(
-            (
-                file
-                for file, frame in zip(files, held, strict=True)
-                if set(frame.columns) != set(held[0].columns)
-            ),
-            None,
-        ):
-            raise ValueError(
-                f"expected shards of the same columns in {name}; got others in {wrong}"
-            )
-        frames[split] = Frame.concatenated(held)
+        for file, part in zip(files, parts, strict=True):
+            if set(part.columns) != set(parts[0].columns):
+                raise ValueError(
+                    f"expected shards with the same columns in {name}; got others in {file}"
+                )
+        frames[split] = Frame.concatenated(parts)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
     return raw if text is None else texts.of_column(raw, text, name)
 
 
 def _series(files: Sequence[str], name: str, options: Options) -> Raw:
-    """Read Parquet with one series a row, by split if the names of several say so."""
+    """Read Parquet files with one series per row, by split if their names contain one."""
     splits = shards.by_split(files, name)
-    read = {s: indexing.read_series(held, options, name) for s, held in splits.items()}
+    read = {s: indexing.read_series(files_of, options, name) for s, files_of in splits.items()}
     longest = max(array.shape[1] for array, _, _ in read.values())
     arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
-    notes = tuple(note for _, _, said in read.values() for note in said)
+    notes = tuple(note for _, _, notes_of in read.values() for note in notes_of)
     missing = any(bool(np.isnan(array).any()) for array in arrays.values())
-    return Raw(arrays, {s: known for s, (_, known, _) in read.items()}, notes, missing)
-
-
-def _perhaps(offer: list[str]) -> str:
-    return f", perhaps {offer[0]}" if offer else ", which does not exist"
+    return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
 
 
 def plain(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return an array of real numbers with a row for each datum as it is.
+    """Return an array (N, ...) of numbers unchanged.
+
+    Args:
+        array: to be checked.
+        path: of its file, for messages.
 
     Raises:
-        ValueError: it is another thing.
+        ValueError: the array is empty, has no rows, or does not contain real numbers.
+
+    >>> plain(np.arange(3), Path("x.npy"))
+    array([0, 1, 2])
     """
     if array.dtype.kind not in "biuf":
         what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(
@@ -329,23 +344,25 @@ def plain(array: np.ndarray, path: Path) -> np.ndarray:
         )
         raise ValueError(f"expected real numbers in {path}; got {what}")
     if array.ndim == 0:
-        raise ValueError(
-            f"expected an array with a row for each datum in {path}; got a single number"
-        )
+        raise ValueError(f"expected an array with one row per datum in {path}; got a single number")
     if not array.size:
         raise ValueError(f"expected data in {path}; got an empty array of shape {array.shape}")
     return array
 
 
-def _npz(path: Path, wanted: str | None) -> Raw:
+def _npz(path: Path, name: str | None) -> Raw:
+    """Read an .npz file, or one array of it by name."""
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
-        if wanted is None and {"data", "shape", "format"} <= set(names):
+        if name is None and {"data", "shape", "format"} <= set(names):
             return sparse.of_npz(archive, str(path))
-        if wanted is not None:
-            if wanted not in names:
-                raise ValueError(f"expected array= to be {nearest(wanted, names)}; got {wanted!r}")
-            return Raw({"all": plain(archive[wanted], path)})
+        if name is not None:
+            if name not in names:
+                raise ValueError(
+                    f"expected array= to name an array of {path}: {nearest(name, names)}; got "
+                    f"{name!r}"
+                )
+            return Raw({"all": plain(archive[name], path)})
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: plain(archive[s], path) for s in splits}
@@ -354,20 +371,24 @@ def _npz(path: Path, wanted: str | None) -> Raw:
             )
         data = [n for n in names if n in ("x", "data", "X")] or (names if len(names) == 1 else [])
         if len(data) != 1:
+            choose = f" (choose one with {path}:array={names[0]})" if names else ""
             raise ValueError(
-                f"expected an array train, x or data in {path}, or array=NAME; got "
-                f"{', '.join(names) or 'no arrays'}"
+                f"expected an array named train, x or data in {path}; got "
+                f"{', '.join(names) or 'no arrays'}{choose}"
             )
         return Raw({"all": plain(archive[data[0]], path)})
 
 
-def _attributes(archive: Any, prefix: str, rows: int, path: Path) -> dict[str, np.ndarray]:
-    found = {n[len(prefix) :]: archive[n] for n in archive.files if n.startswith(prefix)}
-    for name, values in found.items():
+def _attributes(
+    archive: Mapping[str, np.ndarray], prefix: str, rows: int, path: Path
+) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with a prefix, by the rest of the name."""
+    attributes = {n[len(prefix) :]: archive[n] for n in archive if n.startswith(prefix)}
+    for name, values in attributes.items():
         if values.ndim == 0 or len(values) != rows:
             got = len(values) if values.ndim else "a single value"
             raise ValueError(f"expected {prefix}{name} in {path} to have {rows} rows; got {got}")
-    return found
+    return attributes
 
 
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -378,7 +399,7 @@ def _idx(path: Path) -> np.ndarray:
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
-        raise ValueError(f"expected an IDX file; got {path}, which does not start like one")
+        raise ValueError(f"expected an IDX file; got {path}, which has another header")
     kind, dims = np.dtype(_IDX_TYPES[content[2]]), content[3]
     shape = (
         tuple(np.frombuffer(content, ">u4", dims, 4).tolist())
@@ -396,36 +417,43 @@ def _idx(path: Path) -> np.ndarray:
 
 
 def read_latents(path: str) -> np.ndarray:
-    """Read latents from .npy, or from .npz with an array z or mean.
+    """Read latents, (N, *Z), from .npy, from .npz with an array z or mean, or from a table.
 
     Raises:
-        ValueError: they cannot be read.
+        ValueError: the file cannot be read, or has no latents.
+
+    >>> np.save("z.npy", np.zeros((3, 2)))
+    >>> read_latents("z.npy").shape
+    (3, 2)
     """
     name, options = parse_source(path)
     if not Path(name).is_file():
         raise ValueError(
-            f"expected a file of latents (.npy, .npz, or a table that encode wrote); got "
-            f"{name!r}, which is no file"
+            f"expected a file of latents (.npy, .npz, or a table that encode wrote); there is no "
+            f"file {name!r}"
         )
     if Path(name).suffix.lower() in TABLES:
         columns = tables.read_table(Path(name), options).splits["all"].columns
-        chosen = next(
+        names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
             list(columns),
         )
-        if any(columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]) for n in chosen):
-            raise ValueError(f"expected numbers in every cell of the latents in {name}; got others")
-        return np.stack([columns[n].data for n in chosen], 1).astype(np.float32)
+        for n in names:
+            if columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]):
+                got = "empty cells" if np.ma.is_masked(columns[n]) else "other values"
+                raise ValueError(
+                    f"expected latents, which are numbers, in every cell of {name}; got {got} in "
+                    f"column {n!r}"
+                )
+        return np.stack([columns[n].data for n in names], 1).astype(np.float32)
     if "array" not in options and Path(name).suffix.lower() == ".npz" and Path(name).exists():
         try:
             with np.load(name, allow_pickle=False) as archive:
-                found = [n for n in ("z", "mean") if n in archive.files]
+                arrays = [n for n in ("z", "mean") if n in archive.files]
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"expected readable latents; got {name}, which is damaged or cut short"
-            ) from error
-        options = {**options, "array": found[0] if found else "z"}
+            raise InputError(f"{name} is damaged or cut short") from error
+        options = {**options, "array": arrays[0] if arrays else "z"}
     array = read(name, options).splits.get("all")
-    if array is None:
-        raise ValueError(f"expected one array of latents in {name}; got several")
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"expected one array of latents in {name}; got other data")
     return array

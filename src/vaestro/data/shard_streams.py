@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.data import cache, images, shards
+from vaestro.data import cache, shards
 from vaestro.data.decoders import Decoder, decoder_of
+from vaestro.data.image_decoding import target_of
 from vaestro.data.images import Progress
 from vaestro.data.indexing import indexed
 from vaestro.data.passes import Part
@@ -81,7 +82,7 @@ def read_shards(
 
 def _check_arrays(decoder: Decoder, options: Options, name: str) -> None:
     """Raise ValueError if an option would change arrays, which are used unchanged."""
-    asked, colour = images.target_of(options), len(decoder.shape) != 2
+    asked, colour = target_of(options), len(decoder.shape) != 2
     unfit = {
         "size": asked.size != decoder.shape[:2],
         "crop": True,

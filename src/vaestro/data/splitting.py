@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from vaestro.data.opening import Opened
 from vaestro.data.passes import Part
+from vaestro.text import InputError
 
 SPLITS = ("train", "valid", "test")
 
 
 def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
-    """Return the three splits, and a note on how they were made.
+    """Return the three splits, and a note on how they were drawn.
 
-    A source without splits of its own is split 90 / 5 / 5 by seed, unless its options say how many
-    rows are held out.
+    A source without its own splits is split at random into 90 % for training and 5 % each for
+    validation and test, unless its options give other numbers of rows.
 
     Raises:
         ValueError: there are too few rows, or an option contradicts the splits of the source.
+
+    >>> from vaestro.data.opening import opened
+    >>> splits, notes = split(opened("shapes:n=100,size=16"))
+    >>> [len(part) for part in splits.values()], notes
+    ([90, 5, 5], ['split by seed 0'])
     """
     name, options, parts = opened.name, opened.options, opened.parts
     missing = list(SPLITS) if "all" in parts else [s for s in ("valid", "test") if s not in parts]
@@ -27,14 +33,15 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     usual = min(n if most is None else most, max(1, round(0.05 * n)))
     sizes: dict[str, int] = {s: options.get(s, usual) for s in ("valid", "test") if s in missing}
     if n >= 10 and n - sum(sizes.values()) < 1:
-        held = " and ".join(map(str, sizes.values()))
-        raise ValueError(
-            f"expected valid and test to leave data for training; got {held} of {n} in {name}"
+        held_out = " + ".join(f"{split}={size}" for split, size in sizes.items())
+        raise InputError(
+            f"{held_out} leaves no training rows, because {name} has {n:,} rows: use smaller "
+            f"numbers"
         )
     if n < 10:
         raise ValueError(
-            f"expected at least 10 data to split into training, validation and test; got {n} in "
-            f"{name}"
+            f"expected at least 10 rows, to split them into training, validation and test; got {n} "
+            f"in {name}"
         )
     seed = options.get("seed", 0)
     parts |= opened.container.divide(whole, sizes, seed)
@@ -42,10 +49,10 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
 
 
 def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
-    """Raise ValueError if an option says how to make a split that the source already has."""
+    """Raise ValueError if an option would draw a split that the source already has."""
     name, options = opened.name, opened.options
     fixed: list[str]
-    if name == "mnist":  # `valid` says where its training images are cut
+    if name == "mnist":  # `valid` is an option of its reader
         fixed = [k for k in ("test", "seed") if k in options]
     else:
         fixed = [
@@ -54,7 +61,4 @@ def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
             if k in options and ((k == "seed" and not missing) or k in parts)
         ]
     if fixed:
-        raise ValueError(
-            f"expected no {fixed[0]}= for {name}, which brings its own splits; got "
-            f"{fixed[0]}={options[fixed[0]]}"
-        )
+        raise InputError(f"{name} has its own splits: leave out {fixed[0]}={options[fixed[0]]}")

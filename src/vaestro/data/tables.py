@@ -1,7 +1,8 @@
-"""Read tables and write them.
+"""Read and write tables.
 
-Every format becomes an Arrow table first and a Frame then, so that a column means the same wherever
-it came from: NaN, null and empty text are empty cells. What each column is, `data.kinds` says.
+Every format is first read into an Arrow table and then converted to a Frame, so a column means the
+same in every format. NaN, null and empty text are empty cells. `data.kinds` infers the kinds of the
+columns.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vaestro.data.arrow import arrow, from_arrow, masked, with_orders
 from vaestro.data.choosing import named, wanted_columns
@@ -22,11 +24,21 @@ from vaestro.data.json_tables import dated, read_json
 from vaestro.data.orders import declared_order
 from vaestro.data.raw import Options, Raw
 from vaestro.frames import Frame, Order
-from vaestro.text import is_input_error, nearest, one_line, unquoted
+from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from vaestro.spaces import Space
 
+
+class ArrowStream(Protocol):
+    """Describe data that export Arrow, such as DataFrames of pandas and polars."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+
+
+Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 SPLITS = {
     "train": "train",
@@ -48,19 +60,23 @@ def read_table(
     *,
     columns: Collection[str] | None = None,
     text: Collection[str] = (),
-) -> Raw:
+) -> Raw[Frame]:
     """Read a .csv, .tsv, .parquet, .json or .jsonl file into a Frame.
 
     Args:
-        path: the file; its suffix says the format.
-        options: `ignore` names columns to leave out, joined by +; `split` names the column that
-            says which rows are train, valid and test, which then are the splits, and not "all".
-        columns: read only these, as far as there are such; by default all.
-        text: columns that a CSV file holds as text, whatever they look like.
+        path: the file. Its suffix determines the format.
+        options: `ignore` names columns to leave out, joined by +; `split` names the column whose
+            cells are train, valid or test, which gives the splits instead of "all".
+        columns: names of the only columns to read; by default all. Absent ones are ignored.
+        text: columns of a CSV file that are read as text, even if they look like numbers.
 
     Raises:
-        ValueError: the file is damaged or no table, a column cannot be data, or an option names no
-            column.
+        ValueError: the file is damaged or not a table, a column cannot be used, or an option names
+            no column.
+
+    >>> _ = Path("t.csv").write_text("a,b\\n1,x\\n2,y\\n")
+    >>> list(read_table(Path("t.csv"), {}).splits["all"].columns)
+    ['a', 'b']
     """
     suffix = path.suffix.lower()
     pa = arrow(f"read {suffix}")
@@ -73,7 +89,7 @@ def read_table(
         elif suffix == ".parquet":
             with pa.parquet.ParquetFile(path) as file:
                 wanted = wanted_columns(file.schema_arrow.names, options, columns, path.name)
-                table = file.read(columns=wanted).select(wanted)  # asked for a, it gives a.b too
+                table = file.read(columns=wanted).select(wanted)  # read("a") returns a.b too
         else:
             table = read_json(pa, path)
             table = dated(
@@ -83,10 +99,7 @@ def read_table(
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if is_input_error(error):
             raise
-        raise ValueError(
-            f"expected a readable {suffix} file; got {path}, which is damaged or cut short "
-            f"({one_line(error)})"
-        ) from error
+        raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
     if "split" not in options:
         return Raw({"all": frame}, {"all": {}}, tuple(notes))
     splits = splits_of(frame, str(options["split"]), path.name)
@@ -94,10 +107,19 @@ def read_table(
 
 
 def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
-    """Return the rows of each split, which a column names, without that column.
+    """Return the rows of each split, without the column that names the split.
+
+    Args:
+        frame: all rows.
+        column: whose cells are train, valid or test.
+        where: the source, for messages.
 
     Raises:
-        ValueError: there is no such column, or a cell names no split.
+        ValueError: there is no such column, or it has other cells.
+
+    >>> frame = frame_of({"a": [1, 2, 3], "split": ["train", "test", "train"]})
+    >>> {name: len(rows) for name, rows in splits_of(frame, "split", "t.csv").items()}
+    {'train': 2, 'test': 1}
     """
     (column,) = named({"split": [unquoted(column)]}, "split", frame.columns, where)
     values = np.ma.getdata(frame.columns[column]).astype(str)
@@ -111,9 +133,8 @@ def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
         )
     splits = np.array([SPLITS[word.strip().lower()] for word in words])[codes.ravel()]
     if not (splits == "train").any() or not rest.columns:
-        raise ValueError(
-            f"expected rows for training and other columns beside {column!r} in {where}; got none"
-        )
+        what = "training rows" if rest.columns else f"columns other than {column!r}"
+        raise ValueError(f"expected {what} in {where}; got none")
     return {
         name: rest[splits == name] for name in ("train", "valid", "test") if (splits == name).any()
     }
@@ -122,18 +143,22 @@ def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
 # -- Arrow and Python -> frames --------------------------------------------------------------------
 
 
-def frame_of(columns: Any, where: str = "the table") -> Frame:
-    """Make a Frame from {name: array or list}, a DataFrame or an Arrow table; None, NaN and empty
-    text are empty cells.
+def frame_of(columns: Columns, where: str = "the table") -> Frame:
+    """Return a Frame from {name: array or list}, a DataFrame or an Arrow table.
+
+    None, NaN and empty text are empty cells.
 
     Args:
-        columns: arrays, masked arrays or lists (N,) by name; or what gives Arrow data, as
-            DataFrames do.
-        where: what to call it in errors.
+        columns: arrays, masked arrays or lists (N,) by name; or data that export Arrow, such as
+            DataFrames.
+        where: name of the table in messages.
 
     Raises:
-        ValueError: columns are of different lengths, have more than one dimension, or hold what is
-            no data.
+        ValueError: columns have different lengths or more than one dimension, or contain values
+            other than numbers, text, truth values and dates.
+
+    >>> frame_of({"age": [31, None]}).columns["age"].mask.tolist()
+    [False, True]
     """
     if hasattr(columns, "__arrow_c_stream__") or hasattr(columns, "columns"):
         pa = arrow("take a DataFrame")
@@ -162,20 +187,22 @@ def frame_of(columns: Any, where: str = "the table") -> Frame:
     return Frame(made, orders)
 
 
-def _order(values: Any) -> Order:
+def _order(values: object) -> Order:
     """Return the order of a pandas column of ordered categories; empty for other columns."""
-    dtype: Any = getattr(values, "dtype", None)
-    ordered = str(dtype) == "category" and dtype.ordered
-    return declared_order(dtype.categories.tolist()) if ordered else ()
+    dtype = getattr(values, "dtype", None)
+    if dtype is None or str(dtype) != "category" or not dtype.ordered:
+        return ()
+    return declared_order(dtype.categories.tolist())
 
 
-def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+def _column_of(values: ArrayLike, name: str, where: str) -> np.ma.MaskedArray:
+    """Return an array or list as a column of a Frame."""
+    if isinstance(values, str) or not (isinstance(values, Sized) and isinstance(values, Iterable)):
         raise ValueError(
             f"expected an array or a list in column {name!r} of {where}; got "
             f"{type(values).__name__}"
         )
-    # Beside None, lists of lists stay objects.
+    # The additional None keeps lists of lists as objects.
     array = (
         np.asanyarray(values)
         if hasattr(values, "__array__")
@@ -184,17 +211,17 @@ def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
     empty = np.ma.getmaskarray(array)
     array = np.ma.getdata(array)
     if array.dtype.kind == "O" and array.ndim == 1:
-        gone = [
+        missing = [
             v is None
             or type(v).__name__ in ("NAType", "NaTType")
             or (isinstance(v, float) and v != v)
             for v in array
         ]
-        empty = empty | np.array(gone, bool)
-        there = _typed(array[~empty].tolist())
-        array = np.zeros(len(array), there.dtype) if there.ndim == 1 else there
-        if there.ndim == 1:
-            array[~empty] = there
+        empty = empty | np.array(missing, bool)
+        observed = _typed(array[~empty].tolist())
+        array = np.zeros(len(array), observed.dtype) if observed.ndim == 1 else observed
+        if observed.ndim == 1:
+            array[~empty] = observed
     if array.ndim != 1 or array.dtype.kind not in "biufUM":
         what = (
             f"shape {array.shape}"
@@ -210,9 +237,9 @@ def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
     return masked(array, empty, name, where)
 
 
-def _typed(values: list[Any]) -> np.ndarray:
-    """Turn Python values of one type into an array (N,); others into an array without
-    dimensions."""
+def _typed(values: list[object]) -> np.ndarray:
+    """Return Python values of one type as an array (N,), and values of several types as an array
+    without dimensions."""
     kinds = {
         np.array(v, None if np.isscalar(v) else object).dtype.kind
         for v in {type(v): v for v in values}.values()
@@ -229,17 +256,20 @@ def _typed(values: list[Any]) -> np.ndarray:
 
 
 def condition_columns(
-    given: Space | None, values: Mapping[str, Any], n: int
+    given: Space | None, values: Mapping[str, object], n: int
 ) -> dict[str, np.ma.MaskedArray]:
-    """Return one value for each of some conditions as columns of a table, each (n,).
+    """Return conditions that are the same for all rows as columns of a table, each (n,).
 
     Args:
         given: the space of a model's conditions; None without.
-        values: {name: value}, the value as the user's data have it, or as text.
-        n: for how many rows.
+        values: {name: value}, in the user's units or as text.
+        n: number of rows.
 
     Raises:
-        ValueError: there is no such condition, or its column can hold no such value.
+        ValueError: there is no such condition, or it cannot have this value.
+
+    >>> condition_columns(None, {}, 10)
+    {}
     """
     if given is None and values:
         raise ValueError(
@@ -263,18 +293,22 @@ def condition_columns(
 
 def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array
-    for each column).
+    per column).
 
-    Empty cells stay empty. An .npz file has NaN there (whole numbers become float64), NaT among
-    dates and "" among text.
+    Empty cells stay empty. In an .npz file they are NaN (whole numbers become float64), NaT among
+    dates and "" among texts.
 
     Args:
         path: the file, which is overwritten.
         frame: the table.
-        suffix: the format; by default the path's.
+        suffix: the format; by default that of the path.
 
     Raises:
-        ValueError: the suffix names no format of a table.
+        ValueError: the suffix is not that of a table.
+
+    >>> write_frame(Path("t.csv"), frame_of({"name": ["a", "b"], "age": [31, None]}))
+    >>> Path("t.csv").read_text().split()
+    ['"name","age"', '"a",31', '"b",']
     """
     suffix = suffix or path.suffix.lower()
     if suffix == ".npz":
@@ -305,7 +339,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     if suffix == ".parquet":
         pa.parquet.write_table(with_orders(table, frame.orders), path)
         return
-    # an empty line would be none: "" is an empty cell
+    # Readers skip empty lines, so an empty cell of a single column is written as "".
     if table.num_columns == 1 and table.column(0).null_count:
         table = table.set_column(
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
@@ -328,7 +362,7 @@ def _as_records(frame: Frame) -> Iterator[str]:
         for values in frame[start : start + CHUNK].columns.values():
             data = np.ma.getdata(values)
             if data.dtype.kind == "M" or data.dtype.name in ("float16", "float32"):
-                # dates as ISO text, and 0.1 of float32 with its own few digits
+                # dates as ISO text; float32 0.1 with its own digits instead of those of float64
                 data = data.astype(str)
             written = (data if values.dtype.kind != "f" else data.astype(np.float64)).astype(object)
             written[np.ma.getmaskarray(values)] = None

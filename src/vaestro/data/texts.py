@@ -1,11 +1,10 @@
-"""Read texts: one a line of a file, or a column of a table; and what is inferred from them."""
+"""Read texts, one per line of a file or in a column of a table, and infer their space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +13,24 @@ from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.frames import Frame
 from vaestro.spaces import Space, TokensSpace, restored_space
+from vaestro.text import InputError, nearest
 from vaestro.tokens import Ragged, Texts, Tokeniser
 
 DEFAULT = "bpe"
-LONGEST = 512  # tokens of a text, its end among them, that are taken without being asked
-KEPT_FROM = 2_000_000  # bytes of a file from which on what was found is kept in the cache
-SMOOTHING = 0.5  # added to the count of each token, so that none is impossible at the start
+LONGEST = 512  # largest number of tokens of a text, including its end, without length=
+KEPT_FROM = 2_000_000  # smallest size in bytes of a file whose tokens are stored in the cache
+SMOOTHING = 0.5  # added to the count of each token, so that all have a positive probability
 
 
-def read_lines(path: Path) -> Raw:
-    """Read a file of texts, one a line; empty lines are left out, and counted.
+def read_lines(path: Path) -> Raw[Texts]:
+    """Read a file of texts, one per line. Empty lines are left out, and a note counts them.
 
     Raises:
-        ValueError: it is not UTF-8, or holds nothing.
+        ValueError: the file is not UTF-8, or has no texts.
+
+    >>> _ = Path("t.txt").write_text("a cat\\n\\na dog\\n")
+    >>> read_lines(Path("t.txt")).notes
+    ('1 empty lines of 3 left out',)
     """
     content = path.read_bytes()
     try:
@@ -35,13 +39,13 @@ def read_lines(path: Path) -> Raw:
         line = content[: error.start].count(b"\n") + 1
         got = f"the byte 0x{content[error.start]:02x} in line {line:,}"
         raise ValueError(
-            f"expected UTF-8 text in {path}; got {got} (iconv -f latin1 -t utf-8 rewrites a "
-            f"Latin one)"
+            f"expected UTF-8 text in {path}; got {got} (convert a Latin-1 file with iconv -f "
+            f"latin1 -t utf-8)"
         ) from error
     lines = [line.removesuffix("\r") for line in whole.split("\n")]
     kept = [line for line in lines if line.strip()]
     if not kept:
-        raise ValueError(f"expected a text in every line of {path}; got an empty file")
+        raise InputError(f"{path} has no texts")
     empty = len(lines) - len(kept) - (not lines[-1])
     notes = (
         (f"{empty:,} empty lines of {len(lines) - (not lines[-1]):,} left out",) if empty else ()
@@ -49,48 +53,61 @@ def read_lines(path: Path) -> Raw:
     return Raw({"all": Texts.of(kept)}, notes=notes)
 
 
-def of_column(raw: Raw, name: str, where: str) -> Raw:
-    """Take one column of tables as texts, and the others as attributes; rows whose text is empty
-    are left out, and counted.
+def of_column(raw: Raw[Frame], name: str, where: str) -> Raw[Texts]:
+    """Return one column of tables as texts, and the other columns as attributes.
+
+    Rows whose text is empty are left out, and a note counts them.
+
+    Args:
+        raw: the tables.
+        name: of the column.
+        where: the source, for messages.
 
     Raises:
-        ValueError: there is no such column, or it holds no text.
+        ValueError: there is no such column, or it has no texts.
+
+    >>> table = Frame({"say": np.ma.MaskedArray(["a cat", ""]), "n": np.ma.MaskedArray([1, 2])})
+    >>> raw = of_column(Raw({"all": table}), "say", "t.csv")
+    >>> raw.splits["all"].lines.tolist(), raw.attributes["all"]["n"].tolist(), raw.notes
+    (['a cat'], [1], ('1 rows of 2 without a text left out',))
     """
-    splits: dict[str, Any] = {}
+    splits: dict[str, Texts] = {}
     attributes: dict[str, Mapping[str, np.ndarray]] = {}
     empty = rows = 0
     for split, frame in raw.splits.items():
-        if not isinstance(frame, Frame) or name not in frame.columns:
-            there = (
-                ", ".join(list(frame.columns)[:12]) if isinstance(frame, Frame) else "no columns"
-            )
+        if name not in frame.columns:
             raise ValueError(
-                f"expected text= to name a column of {where}; got {name!r} (there: {there})"
+                f"expected text= to name a column of {where}: {nearest(name, frame.columns)}; got "
+                f"{name!r}"
             )
         column = frame.columns[name]
         if column.dtype.kind not in "UO":
             raise ValueError(
-                f"expected text in column {name!r} of {where}; got {column.dtype} (text=COLUMN "
-                f"names another)"
+                f"expected text in column {name!r} of {where}; got {column.dtype} (name another "
+                f"column with text=)"
             )
-        there = ~np.ma.getmaskarray(column) & np.array(
+        filled = ~np.ma.getmaskarray(column) & np.array(
             [bool(str(value).strip()) for value in column.data], bool
         )
-        empty, rows = empty + int((~there).sum()), rows + len(there)
-        splits[split] = Texts.of(str(value) for value in column.data[there])
-        known = {n: c[there] for n, c in frame.columns.items() if n != name}
-        beside = {n: values[there] for n, values in raw.attributes.get(split, {}).items()}
+        empty, rows = empty + int((~filled).sum()), rows + len(filled)
+        splits[split] = Texts.of(str(value) for value in column.data[filled])
+        columns = {n: c[filled] for n, c in frame.columns.items() if n != name}
+        others = {n: values[filled] for n, values in raw.attributes.get(split, {}).items()}
         attributes[split] = {
-            n: np.asarray(c.data) for n, c in known.items() if not np.ma.is_masked(c)
-        } | beside
+            n: np.asarray(c.data) for n, c in columns.items() if not np.ma.is_masked(c)
+        } | others
     if not any(map(len, splits.values())):
-        raise ValueError(f"expected texts in column {name!r} of {where}; got empty cells alone")
+        raise InputError(f"all cells in column {name!r} of {where} are empty")
     notes = (f"{empty:,} rows of {rows:,} without a text left out",) if empty else ()
-    return replace(raw, splits=splits, attributes=attributes, notes=(*raw.notes, *notes))
+    return Raw(splits, attributes, (*raw.notes, *notes), raw.missing)
 
 
-def as_texts(source: Any) -> Texts | None:
-    """Return a list or array of str in Python as texts; None where it is another thing."""
+def as_texts(source: object) -> Texts | None:
+    """Return a list or array of str as texts; None for other data.
+
+    >>> len(as_texts(["a cat", "a dog"]))
+    2
+    """
     if isinstance(source, Texts):
         return source
     if isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype.kind in "UO":
@@ -105,24 +122,31 @@ def as_texts(source: Any) -> Texts | None:
 
 
 class Found(NamedTuple):
-    """Hold what was inferred from texts: the space, the options resolved, notes, which texts stand
-    in two splits, and the codes of each
-    whole, in their order."""
+    """Hold what was inferred from texts."""
 
     space: Space
-    options: Options
+    options: Options  # of the source, resolved
     notes: list[str]
-    shared: list[str]
-    codes: list[Ragged]
+    shared: list[str]  # notes on held-out texts that equal training texts
+    codes: list[Ragged]  # of each distinct `whole` of the splits, in order
 
 
 def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
-    """Train a tokeniser on the training split, and cut all texts; of large files what was found
-    before.
+    """Train a tokeniser on the training split, and tokenise all texts.
+
+    The result for a large file is stored in the cache.
+
+    Args:
+        parts: the splits.
+        options, name: of the source.
 
     Raises:
-        ValueError: a text is too long and `length` was not given, or there is nothing to tell
-            apart.
+        ValueError: a text is too long and `length` is not given, or there are fewer than two
+            different tokens.
+
+    >>> lines = Texts.of(["a cat", "a dog"])
+    >>> inferred({"train": Part(lines)}, {"tokens": "words"}, "texts").notes
+    ['5 words, 3.0 per text, including its end']
     """
     file = Path(name).expanduser()
     if not file.is_file() or file.stat().st_size < KEPT_FROM:
@@ -136,14 +160,19 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
             np.save(folder / f"codes{i}.npy", codes.codes)
             np.save(folder / f"starts{i}.npy", codes.starts)
         np.save(folder / "marginal.npy", np.asarray(found.space.marginal))
-        said = {"options": found.options, "notes": found.notes, "shared": found.shared}
-        return {"space": found.space.scalars(), "wholes": len(found.codes), **said}
+        return {
+            "space": found.space.scalars(),
+            "wholes": len(found.codes),
+            "options": found.options,
+            "notes": found.notes,
+            "shared": found.shared,
+        }
 
     try:
         folder, meta = cache.entry(
             cache.key("texts-1", [file], dict(options), file), make, file.resolve()
         )
-    except OSError:  # nothing can be written: the next start takes as long as this one
+    except OSError:  # the cache cannot be written, so the next start takes as long as this one
         return made[0] if made else _infer(parts, options, name)
     if made:
         return made[0]
@@ -155,7 +184,7 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
         ]
         codes = [Ragged(held, np.asarray(starts), space.shape[0]) for held, starts in arrays]
         return Found(space, meta["options"], meta["notes"], meta["shared"], codes)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):  # an entry that was damaged
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # the entry is damaged
         cache.remove(folder.name)
         return inferred(parts, options, name)
 
@@ -168,45 +197,43 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> Found:
     place = {id(whole): i for i, whole in enumerate(wholes)}
     width = options.get("length", max(codes.width for codes in cut))
     if width < 2:
-        raise ValueError(f"expected length to be 2 or more tokens; got {width}")
+        raise ValueError(f"expected length to be 2 or more tokens; got length={width}")
     sizes = [np.diff(codes.starts) for codes in cut]
     if "length" not in options and width > LONGEST:
         i = next(i for i, codes in enumerate(cut) if codes.width == width)
         begins = wholes[i].lines[int(sizes[i].argmax())][:40]
-        got = f"one of {width - 1:,}, which begins {begins!r}"
         raise ValueError(
-            f"expected texts of fewer than {LONGEST} tokens, or {name}:length=N, which cuts "
-            f"longer ones; got {got}"
+            f"expected texts of fewer than {LONGEST} tokens; got one of {width - 1:,}, which "
+            f"begins with {begins!r}: truncate longer texts with {name}:length={LONGEST}"
         )
-    made = [Ragged(codes.codes, codes.starts, width) for codes in cut]
-    mine, held = made[place[id(train.whole)]], sizes[place[id(train.whole)]]
-    index = np.arange(len(mine)) if train.index is None else train.index
+    ragged = [Ragged(codes.codes, codes.starts, width) for codes in cut]
+    of_train, train_sizes = ragged[place[id(train.whole)]], sizes[place[id(train.whole)]]
+    index = np.arange(len(of_train)) if train.index is None else train.index
     counts = np.zeros(tokeniser.size)
     for start in range(0, len(index), 4096):
-        rows = mine[index[start : start + 4096]]
+        rows = of_train[index[start : start + 4096]]
         counts += np.bincount(rows[rows != 0], minlength=tokeniser.size)
-    counts[0] = (held[index] < width).sum()
+    counts[0] = (train_sizes[index] < width).sum()
     marginal = ((counts + SMOOTHING) / (counts + SMOOTHING).sum()).astype(np.float32)
     space = TokensSpace(
         (width,), (), dtype="str", levels=tokeniser.size, marginal=marginal, tokeniser=tokeniser
     )
-    notes = [f"{tokeniser}, {mine.sizes(index).mean():.1f} for a text, its end among them"]
+    notes = [f"{tokeniser}, {of_train.sizes(index).mean():.1f} per text, including its end"]
     if tokeniser.unknown is not None:
-        unknown, total = (
-            sum(int(n) for n in found)
-            for found in ([(c.codes == 1).sum() for c in cut], [len(c.codes) for c in cut])
-        )
+        unknown = sum(int((codes.codes == tokeniser.unknown).sum()) for codes in cut)
+        total = sum(len(codes.codes) for codes in cut)
         if unknown:
             notes.append(
-                f"{unknown:,} of {total:,} {method} are unknown ({unknown / total:.1%}): what is "
-                f"scored is the text with them so"
+                f"{unknown:,} of {total:,} {method} are unknown ({unknown / total:.1%}): bounds "
+                f"are of texts in which an unknown token replaces them"
             )
     longer = sum(int((s >= width).sum()) for s in sizes)
     if longer:
         notes.append(
-            f"{longer:,} of {sum(map(len, sizes)):,} texts cut to {width:,} tokens (length={width})"
+            f"{longer:,} of {sum(map(len, sizes)):,} texts truncated to {width:,} tokens "
+            f"(length={width})"
         )
     shared = duplicates.of_texts(
-        {s: (made[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)}
+        {s: (ragged[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)}
     )
-    return Found(space, {**options, "tokens": method}, notes, shared, made)
+    return Found(space, {**options, "tokens": method}, notes, shared, ragged)

@@ -1,4 +1,4 @@
-"""Write arrays in the format that a file's suffix names."""
+"""Write arrays in the format that follows from the suffix of a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaestro.frames import Frame
+from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
@@ -22,29 +23,42 @@ SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png
 def check_output(
     path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES
 ) -> Path:
-    """Return the path if it may be written.
+    """Return the path of an output file if it may be written.
+
+    Args:
+        path: of the file.
+        force: whether to overwrite a file.
+        suffixes: of the formats that can be written.
 
     Raises:
-        ValueError: its suffix names no format, its folder is missing, or it exists and `force` is
-            not given.
+        ValueError: the suffix is another one, the folder does not exist, or the file exists and
+            `force` is not set.
+
+    >>> check_output("codes.npy").name
+    'codes.npy'
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"expected a file ending in {', '.join(suffixes)}; got {path}")
+        raise ValueError(f"expected a file name that ends in {', '.join(suffixes)}; got {path}")
     if not path.parent.is_dir():
-        raise ValueError(
-            f"expected a folder to write into; got {path.parent}, which does not exist"
-        )
+        raise InputError(f"the folder {path.parent} does not exist: create it first")
     if path.is_dir():
-        raise ValueError(f"expected a file to write; got {path}, which is a folder")
+        raise ValueError(f"expected a file to write; got the folder {path}")
     if path.exists() and not force:
-        raise ValueError(f"expected a new file; got {path}, which exists (--force overwrites)")
+        raise InputError(f"{path} exists (--force overwrites it)")
     return path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays with a row for each datum. A .npy file takes the first alone; tables take
-    columns."""
+    """Write named arrays with one row per datum.
+
+    An .npz file contains all arrays, a .npy file the first one, and a table one column for each
+    cell of a row.
+
+    >>> write_arrays(Path("z.csv"), {"z": np.zeros((1, 2), int)})
+    >>> Path("z.csv").read_text().split()
+    ['"z_0","z_1"', '0,0']
+    """
     suffix = path.suffix.lower()
     with writing(path) as part:
         if suffix == ".npz":
@@ -71,16 +85,20 @@ def write_data(
 ) -> None:
     """Write data in the user's layout.
 
-    An array has the name x, a table its own columns. Texts are written one a line in .txt, with a
-    line break in a text as \\n, and in other formats as a column `text`.
+    An array has the name x, a table its own columns. Texts are written one per line in .txt, with
+    \\n for a line break, and in other formats as a column `text`.
 
     Args:
-        path: the file, whose suffix names the format; it is overwritten.
+        path: the file, whose suffix determines the format. It is overwritten.
         data: the rows.
-        places: their row numbers, which an .npz of an array also holds.
+        places: their row numbers, which are added to an .npz file of an array.
 
     Raises:
-        ValueError: the format cannot hold such data.
+        ValueError: the format cannot store such data.
+
+    >>> write_data(Path("t.txt"), Texts.of(["a cat", "a dog"]))
+    >>> Path("t.txt").read_text().splitlines()
+    ['a cat', 'a dog']
     """
     from vaestro.data.containers import container_of  # imports torch
 
@@ -89,7 +107,13 @@ def write_data(
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write to; it takes the place of `path` only once it is whole."""
+    """Yield a temporary file to write to; rename it to `path` once it is complete.
+
+    >>> with writing(Path("a.txt")) as part:
+    ...     _ = part.write_text("a")
+    >>> Path("a.txt").read_text()
+    'a'
+    """
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -113,8 +137,8 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(
-            f"expected the extra vaestro[tables] to write {suffix}; got an installation without it"
+        raise InputError(
+            f"writing {suffix} needs PyArrow: pip install 'vaestro[tables]'"
         ) from error
     table = pyarrow.table(dict(columns))
     if suffix == ".csv":
@@ -130,37 +154,32 @@ def write_grid(
     title: str,
     columns: int = 16,
 ) -> None:
-    """Write images as a labelled grid. Several named sets are laid in alternating lines, each line
-    with its name.
+    """Write images as a labelled grid. The lines of several sets alternate, each with its label.
 
     Args:
         path: a .png file.
-        rows: {label: images in the user's layout}, all of one number; binary data may be
-            probabilities.
-        space: what the images are.
-        title: a line above the grid.
-        columns: images in a line.
+        rows: {label: images in the user's layout}, the same number for each label. Binary data may
+            be probabilities.
+        space: of the images.
+        title: above the grid.
+        columns: number of images in a line.
 
     Raises:
         ValueError: the data are not images.
+
+    >>> from vaestro.data import load
+    >>> data = load("shapes:n=20,size=16")
+    >>> write_grid(Path("a.png"), {"data": data.test.outward()}, data.space, "shapes")
     """
     from PIL import Image, ImageDraw, ImageFont
 
     if not space.image:
-        raise ValueError(
-            f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
-            f".parquet or .txt)"
-        )
-    arrays = {label: np.asarray(images) for label, images in rows.items()}
-    shown = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
-    sets = {label: pixels(images, space) for label, images in shown.items()}
-    if not space.levels:  # what is stretched over its range must be stretched alike
-        every = pixels(np.concatenate(list(shown.values()), dtype=np.float64), space)
-        sets = dict(zip(rows, np.split(every, len(rows)), strict=True))
+        formats = "write .npy, .npz, .csv, .parquet or .txt"
+        raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
+    sets = _pixels_of_sets(rows, space)
     if space.layout.part_shown:
         title = f"{title} ({space.layout.part_shown})"
-    count = len(next(iter(sets.values())))
-    height, width = next(iter(sets.values())).shape[1:3]
+    count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))
     h, w, gap = height * zoom, width * zoom, 4
     columns = min(columns, count)
@@ -190,10 +209,28 @@ def write_grid(
         canvas.save(part, format="PNG")
 
 
-def pixels(images: np.ndarray, space: Space) -> np.ndarray:
-    """Return pictures (N, H, W, C), in the user's units, as bytes.
+def _pixels_of_sets(
+    rows: Mapping[str, np.ndarray | Frame | Texts], space: Space
+) -> dict[str, np.ndarray]:
+    """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
+    the same range."""
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    pictures = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
+    if space.levels:
+        return {label: pixels(images, space) for label, images in pictures.items()}
+    every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)
+    return dict(zip(rows, np.split(every, len(rows)), strict=True))
 
-    Values without levels are stretched over their whole range. NaN is black.
+
+def pixels(images: np.ndarray, space: Space) -> np.ndarray:
+    """Return pictures (N, H, W, C), in the user's units, as uint8.
+
+    Values without levels are scaled to the whole range. NaN is black.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("shapes:n=20,size=16")
+    >>> pixels(data.test.outward(), data.space).shape
+    (1, 16, 16, 3)
     """
     images = np.asarray(images, np.float64)
     if not space.levels:

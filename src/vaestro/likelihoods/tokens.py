@@ -22,17 +22,17 @@ class Autoregressive(Likelihood):
     """Represent a text by a softmax over each next token, given the latent and the tokens before it
     (Bowman et al. 2016).
 
-    Such a decoder can ignore the latent, and then the posterior collapses. Against collapse there
-    are the weight of the KL, free bits, the posterior's `min_rate`, aggressive updates, and word
-    dropout, which hides part of the context. The model in training with word dropout is not the
-    reported one: the training bound is as a rule below the reported model's.
+    Such a decoder can ignore the latent, and the posterior then collapses. Remedies are a lower
+    weight of the KL, free bits, the posterior's `min_rate`, aggressive updates, and word dropout,
+    which hides part of the context. Word dropout is used in training only, so the training bound is
+    usually lower than the reported one.
 
     Args:
-        space: what the data are.
+        space: of the data.
         decoder: a network for sequences, gru or transformer.
         word_dropout: fraction of the context tokens that training hides.
-        latent: whether the decoder has the latent as an input. If false, the model is a plain
-            language model, and its log p(x) is exact where the rate is 0.
+        latent: whether the latent is an input of the decoder. If false, the model is a plain
+            language model, and its log p(x) is exact if the rate is 0.
 
     >>> from vaestro.sequences import gru
     >>> from vaestro.spaces import TokensSpace

@@ -46,7 +46,7 @@ def _blocks(width: int, layers: int, heads: int, dropout: float) -> Sequence[_At
         ValueError: the width is not a multiple of the number of heads.
     """
     if width % heads:
-        raise ValueError(f"expected a width that {heads} heads can share; got {width}")
+        raise ValueError(f"expected a width that is a multiple of heads={heads}; got width={width}")
     blocks = nn.ModuleList([_Attention(width, heads, dropout) for _ in range(layers)])
     return cast("Sequence[_Attention]", blocks)
 
@@ -162,11 +162,11 @@ def transformer(
 
     Args:
         inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
-        given: conditions.
-        width: numbers for each position.
+        given: number of conditions.
+        width: size of the state of a position.
         layers: layers of attention.
-        heads: of each layer; they share the width.
-        dropout: fraction of the numbers that each layer adds which training drops.
+        heads: of each layer; `width` must be a multiple of them.
+        dropout: fraction of the outputs of each layer that is dropped in training.
 
     >>> transformer((3,), (4, 5), width=8, heads=2)(torch.zeros(2, 3)).shape
     torch.Size([2, 4, 5])

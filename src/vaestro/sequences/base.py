@@ -1,4 +1,4 @@
-"""What encoders and decoders of sequences share."""
+"""Base classes of encoders and decoders of sequences."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_options(width: int, layers: int, dropout: float, embedding: int) -> No
     >>> check_options(8, 1, 0.1, 0)
     """
     if width < 1 or layers < 1 or embedding < 0 or not 0 <= dropout < 1:
-        wanted = "width and layers of 1 or more, embedding of 0 or more and dropout in [0, 1)"
-        raise ValueError(f"expected {wanted}; got {width}, {layers}, {embedding} and {dropout}")
+        ranges = "width and layers of 1 or more, embedding of 0 or more and dropout in [0, 1)"
+        raise ValueError(f"expected {ranges}; got {width}, {layers}, {embedding} and {dropout}")
 
 
 def reads_sequence(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
@@ -36,8 +36,8 @@ def reads_sequence(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
     if len(inputs) == 2 and len(outputs) <= 2:
         return True
     if len(inputs) != 1 or len(outputs) not in (2, 3):
-        wanted = "texts or series on one side of a network for sequences, and a vector on the other"
-        raise ValueError(f"expected {wanted}; got {inputs} and {outputs}")
+        sides = "texts or series on one side of a network for sequences, and a vector on the other"
+        raise ValueError(f"expected {sides}; got {inputs} and {outputs}")
     return False
 
 
@@ -62,16 +62,20 @@ class SequenceEncoder(nn.Module, ABC):
 
     @abstractmethod
     def read(self, entering: Tensor, there: Tensor) -> Tensor:
-        """Return what was read of each row, (N, width), from (N, t, embedding); `there` (N, t)
-        tells which cells exist."""
+        """Return a summary of each row, (N, width).
+
+        Args:
+            entering: embeddings of the cells, (N, t, embedding).
+            there: mask of the cells that exist, (N, t).
+        """
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        if x.is_floating_point():  # one-hot codes would meet the same matrix
-            found = self.read(x @ self.embedding.weight, x.new_ones(x.shape[:2], dtype=torch.bool))
+        if x.is_floating_point():  # numbers, or one-hot codes, which select rows of the matrix
+            state = self.read(x @ self.embedding.weight, x.new_ones(x.shape[:2], dtype=torch.bool))
         else:
             x = x.long()
-            found = self.read(self.embedding(x), scored(x))
-        return self.last(with_conditions(found, given, self.given)).reshape(len(x), *self.outputs)
+            state = self.read(self.embedding(x), scored(x))
+        return self.last(with_conditions(state, given, self.given)).reshape(len(x), *self.outputs)
 
 
 class SequenceDecoder(nn.Module, ABC):
@@ -80,9 +84,9 @@ class SequenceDecoder(nn.Module, ABC):
     Args:
         inputs: (Z,), of a latent.
         outputs: (T, V), the largest number of tokens and the number of codes, or (..., T, C).
-        given: conditions.
-        embedding: numbers for each token.
-        width: numbers for each position.
+        given: number of conditions.
+        embedding: size of the embedding of a token.
+        width: size of the state of a position.
     """
 
     def __init__(
@@ -96,19 +100,19 @@ class SequenceDecoder(nn.Module, ABC):
         super().__init__()
         self.inputs, self.outputs, self.given, self.length = inputs, outputs, given, outputs[-2]
         self.codes = math.prod(outputs) // self.length
-        # the last stands for a token that was dropped
+        # the last code is that of a dropped token
         self.embedding = nn.Embedding(self.codes + 1, embedding)
         self.last = nn.Linear(width, self.codes)
         self.sources = inputs[0] + given
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: at each
-        position the average."""
+        """Set the last bias to the mean over positions of `values`, whose shape broadcasts to
+        `outputs`."""
         with torch.no_grad():
             self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
-        """Make all positions at once, none of which is told of the others: (N, *outputs)."""
+        """Return all positions at once, independent of each other given z: (N, *outputs)."""
         source = with_conditions(z, given, self.given)
         nothing = torch.full((len(z), self.length), self.codes, device=z.device)
         out = self.last(self.states(source, nothing)).unflatten(-1, (-1, self.outputs[-1]))
@@ -125,5 +129,5 @@ class SequenceDecoder(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
-        """Take one token (N,): return (N, width), from which `last` makes the next one's logits,
-        and the state after it."""
+        """Process one token, (N,), and return the input of `last` for the logits of the next token,
+        (N, width), and the next state."""

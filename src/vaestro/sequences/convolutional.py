@@ -47,7 +47,7 @@ class Convolutional1d(nn.Module):
     Args:
         inputs, outputs: (T, C), or (T, 2 C) with a mask beside, in an encoder; (..., T, C) in a
             decoder.
-        given: conditions.
+        given: number of conditions.
         width: channels at full length.
         blocks: residual blocks at each length.
         dropout: fraction of hidden numbers that training drops.
@@ -106,8 +106,8 @@ class Convolutional1d(nn.Module):
                 self.last.weight.mul_(0.1)  # a decoder starts near its last bias
 
     def start_at(self, values: Tensor) -> None:
-        """Set the last bias to `values`, of shape outputs or one that broadcasts to it: over time
-        the average."""
+        """Set the last bias to the mean over time of `values`, whose shape broadcasts to
+        `outputs`."""
         assert self.last.bias is not None
         with torch.no_grad():
             self.last.bias.copy_(values.broadcast_to(self.outputs).mean(-2).flatten())

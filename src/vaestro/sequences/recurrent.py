@@ -105,7 +105,7 @@ def gru(
 
     Args:
         inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
-        given: conditions.
+        given: number of conditions.
         width: units of each layer.
         layers: layers.
         embedding: numbers for each token; half the width by default.

@@ -10,10 +10,11 @@ from typing import final
 
 import numpy as np
 
-from vaestro.data import cache, images
+from vaestro.data import cache
 from vaestro.data.arrays import Inferred, infer_space
 from vaestro.data.columns import padded
 from vaestro.data.containers.base import Container, Inference, Laid
+from vaestro.data.image_decoding import target_of
 from vaestro.data.images import Progress
 from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
@@ -33,9 +34,7 @@ class Arrays(Container[np.ndarray]):
 
     def resized(self, key: str, options: Options, whole: np.ndarray) -> bool:
         return (
-            key == "size"
-            and whole.ndim in (3, 4)
-            and images.target_of(options).size == whole.shape[1:3]
+            key == "size" and whole.ndim in (3, 4) and target_of(options).size == whole.shape[1:3]
         )
 
     def select(self, whole: np.ndarray, rows: np.ndarray) -> np.ndarray:
