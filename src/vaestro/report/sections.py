@@ -374,7 +374,7 @@ def bound_sentences(folder: Folder) -> list[str]:
                 if e["rise"] >= 0.1
                 else f"{rose}."
             )
-    lines += figures.gap_words(folder)
+    lines += figures.gap_sentences(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:
         family = (
