@@ -197,7 +197,7 @@ def test_codes_that_tell_all_data_apart_hold_ln_n_and_never_more(dtype: torch.dt
     assert result.mutual_information[0] <= math.log(n) + 1e-12
     assert result.interval() == (result.mutual_information[0], result.rate)
     (warning,) = evaluation.warnings
-    assert "at its ceiling, ln 1,000 = 6.91" in warning
+    assert "at its maximum, ln 1,000 = 6.91" in warning
     assert "too large" in warning
 
 
