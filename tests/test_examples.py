@@ -8,6 +8,7 @@ import importlib
 import inspect
 import io
 import pkgutil
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -66,21 +67,11 @@ LACKING = (
     "diagnosis.remedies",
     "diagnosis.rules",
     "evaluation",
-    "flows",
-    "gradients",
-    "loop",
     "models",
-    "objectives",
-    "optimizers",
-    "penalties",
-    "posteriors",
     "prior_fitting",
     "priors",
-    "randomness",
     "report",
     "runs",
-    "schedules",
-    "selection",
     "spaces",
     "transfer",
 )
@@ -107,8 +98,11 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def is_interface(value: type) -> bool:
-    """Return whether a class is abstract by declaration: its bases include ABC or Protocol."""
-    return any(base.__name__ in ("ABC", "Protocol") for base in value.__bases__)
+    """Return whether a class has no behaviour of its own: a TypedDict, or one whose bases include
+    ABC or Protocol."""
+    return typing.is_typeddict(value) or any(
+        base.__name__ in ("ABC", "Protocol") for base in value.__bases__
+    )
 
 
 def has_example(value: Any) -> bool:

@@ -295,7 +295,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
     # steps 3 and 4, counted from 0
     assert all(torch.equal(a, b) for a, b in zip(seen[3], seen[5], strict=True))
     assert not torch.equal(seen[5][0], seen[6][0])
-    assert training.bad.tolist() == [3, 0]
+    assert training.updaters[0].sums.bad.tolist() == [3, 0]
     assert all(torch.isfinite(p).all() for p in training.model.parameters())
 
 
@@ -468,7 +468,7 @@ def test_a_compiled_step_that_computes_other_numbers_is_not_used(
             loss, *rest = right(*tensors)
             if wrong == "weights":
                 with torch.no_grad():
-                    for p in training.parameters:
+                    for p in training.updaters[0].update.parameters:
                         p.add_(0.01)
                 return [loss, *rest]
             return [loss + 1, *rest]

@@ -253,10 +253,10 @@ def test_a_flow_priors_density_is_that_of_its_jacobian(prior: str) -> None:
 
 
 def test_planar_layers_are_invertible_however_they_are_asked_for() -> None:
-    from vaestro.flows import Planar
+    from vaestro.flows import PlanarMap
 
     u, w, b = 20 * torch.randn(500, 2, 3), 20 * torch.randn(500, 2, 3), 5 * torch.randn(500, 2)
-    bent = Planar(u.double(), w.double(), b.double())
+    bent = PlanarMap(u.double(), w.double(), b.double())
     assert ((bent.u * bent.w).sum(-1) >= -1 - 1e-9).all()
     assert ((u * w).sum(-1) < -1).any()
 

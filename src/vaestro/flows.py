@@ -1,21 +1,25 @@
-"""Normalizing flows over latents: a simple density pushed through an invertible map, whose
-log-determinant is part of the density.
+"""Normalizing flows over latents: a density transformed by an invertible map.
 
-    z = f(start),   log q(z) = log q(start) - log |det df/dstart|            (Rezende and Mohamed
-    2015)
+By the change of variables (Rezende and Mohamed 2015),
 
-Autoregressive, coupling and spline maps are zuko's. (Importing zuko turns off the validation of
-arguments in torch.distributions.)
-An autoregressive map is one pass in one direction and as many passes as there are units in the
-other: a posterior takes the quick one to draw (inverse autoregressive flow), a prior to score
-(masked autoregressive flow).
+    z = f(e),   e ~ p:   log q(z) = log p(e) - log |det df/de|
+
+The determinant of an autoregressive map is a product over units, because its Jacobian is
+triangular: f_i depends on e_1, ..., e_i only. One direction of the map needs one pass of the
+network, the other one pass for each unit. A posterior draws in one pass (inverse autoregressive
+flow; Kingma et al. 2016); a prior scores in one pass (masked autoregressive flow; Papamakarios,
+Pavlakou and Murray 2017).
+
+Autoregressive, coupling and spline maps are those of zuko. Importing zuko disables the validation
+of arguments in torch.distributions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from types import ModuleType
+from typing import Protocol, final
 
 import torch
 import torch.nn as nn
@@ -24,22 +28,22 @@ from torch import Tensor
 
 from vaestro.densities import Normal, PosteriorDensity, PriorDensity, full_precision
 
-MOMENTS = 64  # draws that mean and variance are taken from
-PAIRS = 8  # pairs of draws of each datum that the covariance is taken from
+MOMENTS = 64  # draws of each datum that estimate the mean and the variance
+PAIRS = 8  # pairs of draws of each datum that estimate the covariance
 
 
 class Transform(Protocol):
-    """Name what is asked of a map from (..., n) to (..., n)."""
+    """Describe an invertible map from (..., n) to (..., n)."""
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image and the logarithm of the absolute determinant, (...)."""
 
     @property
     def inv(self) -> Callable[[Tensor], Tensor]:
-        """Return the map back."""
+        """Return the inverse map."""
 
 
-def _zuko() -> Any:
+def _zuko() -> ModuleType:
     try:
         import zuko
     except ImportError as error:
@@ -50,27 +54,38 @@ def _zuko() -> Any:
     return zuko
 
 
-def _calmed(transform: Any) -> Any:
-    """Shrink the last layer of a map's network, so that training starts near a map that does
-    little."""
+def _near_identity(transform: nn.Module) -> nn.Module:
+    """Shrink the last layer of a map's network, so that training starts near the identity."""
+    linear = (nn.Linear, _zuko().nn.Linear)
+    last = [m for m in transform.modules() if isinstance(m, linear)][-1]
     with torch.no_grad():
-        last = [m for m in transform.modules() if isinstance(getattr(m, "weight", None), Tensor)][
-            -1
-        ]
         last.weight.mul_(0.1)
         last.bias.mul_(0.1)
     return transform
 
 
 def autoregressive(units: int, context: int, layers: int, width: int, bins: int = 0) -> nn.Module:
-    """Make a lazy map of `layers` masked autoregressive ones in alternating order, affine or with
-    `bins` by monotonic splines.
+    """Return a map composed of masked autoregressive maps, a function of the context.
+
+    The order of the units is reversed from one map to the next.
+
+    Args:
+        units: size of a latent, n.
+        context: size of the context; 0 for none.
+        layers: number of maps.
+        width: of the two hidden layers of each map's network.
+        bins: bins of monotonic rational-quadratic splines (Durkan, Bekasov, Murray and Papamakarios
+            2019); 0 for affine maps.
 
     Raises:
         ValueError: zuko is not installed.
+
+    >>> transform = autoregressive(2, context=0, layers=1, width=8)(None)
+    >>> transform(torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
     """
     zuko = _zuko()
-    univariate: dict[str, Any] = {}
+    univariate: dict[str, object] = {}
     if bins:
         univariate = {
             "univariate": zuko.transforms.MonotonicRQSTransform,
@@ -87,15 +102,26 @@ def autoregressive(units: int, context: int, layers: int, width: int, bins: int 
         )
         for i in range(layers)
     ]
-    return zuko.lazy.LazyComposedTransform(*map(_calmed, maps))  # type: ignore[no-any-return]
+    composed: nn.Module = zuko.lazy.LazyComposedTransform(*map(_near_identity, maps))
+    return composed
 
 
 def coupling(units: int, layers: int, width: int) -> nn.Module:
-    """Make a lazy map of `layers` affine couplings, each moving every other unit by what the others
-    say.
+    """Return a map composed of affine couplings (Dinh, Sohl-Dickstein and Bengio 2017).
+
+    Each coupling transforms every other unit by a function of the remaining units.
+
+    Args:
+        units: size of a latent, n.
+        layers: number of couplings.
+        width: of the two hidden layers of each coupling's network.
 
     Raises:
         ValueError: zuko is not installed.
+
+    >>> transform = coupling(2, layers=2, width=8)(None)
+    >>> transform(torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
     """
     zuko = _zuko()
     halves = [torch.arange(units) % 2 == i % 2 for i in range(layers)]
@@ -103,19 +129,28 @@ def coupling(units: int, layers: int, width: int) -> nn.Module:
         zuko.flows.GeneralCouplingTransform(units, mask=half, hidden_features=(width, width))
         for half in halves
     ]
-    return zuko.lazy.LazyComposedTransform(*map(_calmed, maps))  # type: ignore[no-any-return]
+    composed: nn.Module = zuko.lazy.LazyComposedTransform(*map(_near_identity, maps))
+    return composed
 
 
 @final
-class Planar:
-    """Represent z + u tanh(w . z + b), layer after layer, with parameters for each datum (Rezende
+class PlanarMap:
+    """Represent L planar maps, e -> e + u tanh(w . e + b), with parameters for each datum (Rezende
     and Mohamed 2015).
 
-    u is moved along w so that w . u > -1: then the map is invertible, though not in closed form.
+        log |det| = log |1 + (1 - tanh^2(w . e + b)) w . u|
+
+    The component of u along w is changed such that w . u > -1. The map is then invertible, but its
+    inverse has no closed form.
 
     Args:
         u, w: (B, L, n).
         b: (B, L).
+
+    >>> u, w = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+    >>> image, log_det = PlanarMap(u, w, torch.zeros(1, 1)).call_and_ladj(torch.zeros(4, 1, 2))
+    >>> image.shape, log_det.shape
+    (torch.Size([4, 1, 2]), torch.Size([4, 1]))
     """
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor) -> None:
@@ -126,16 +161,17 @@ class Planar:
         self.w, self.b = w, b
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the image of (K, B, n), and (K, B)."""
+        """Return the image of (K, B, n), and the log-determinant, (K, B)."""
         total = x.new_zeros(x.shape[:-1])
         for u, w, b in zip(self.u.unbind(1), self.w.unbind(1), self.b.unbind(1), strict=True):
-            bent = torch.tanh((x * w).sum(-1) + b)
-            x = x + u * bent.unsqueeze(-1)
-            total = total + torch.log((1 + (1 - bent.square()) * (w * u).sum(-1)).clamp_min(1e-12))
+            bend = torch.tanh((x * w).sum(-1) + b)
+            x = x + u * bend.unsqueeze(-1)
+            total = total + torch.log((1 + (1 - bend.square()) * (w * u).sum(-1)).clamp_min(1e-12))
         return x, total
 
     @property
     def inv(self) -> Callable[[Tensor], Tensor]:
+        """Raise ValueError: the inverse has no closed form."""
         raise ValueError(
             "expected a density whose map has an inverse (posterior iaf or spline) to score "
             "points that are not its draws; got planar"
@@ -144,90 +180,98 @@ class Planar:
 
 @final
 class Flowed(PosteriorDensity):
-    """Represent q(z | x): z = mean + std * f(noise), f a map of noise laid flat. Its own draws are
-    scored by what made them, at no cost.
+    """Represent q(z | x) by z = mean + std * f(noise), where f maps flattened noise.
+
+    The last draw is scored with its noise, at no cost. Other points need the inverse of f.
 
     Args:
-        outer: holds mean and std, (B, *Z).
+        outer: the density of mean + std * noise, (B, *Z).
         transform: f.
-        cut: makes the same density anew, without gradients.
+        detached: returns the same density without gradients.
+
+    >>> from vaestro.densities import Normal
+    >>> shift = PlanarMap(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), torch.zeros(1, 1))
+    >>> q = Flowed(Normal(torch.zeros(1, 2), torch.zeros(1, 2)), shift, lambda: q)
+    >>> z = q.from_noise(torch.zeros(5, 1, 2))
+    >>> q.log_prob(z).shape
+    torch.Size([5, 1])
     """
 
     scored_anywhere = False
 
-    def __init__(self, outer: Normal, transform: Transform, cut: Callable[[], Flowed]) -> None:
-        self.outer, self.transform, self._cut = outer, transform, cut
-        self._made: tuple[Tensor, Tensor] | None = None
+    def __init__(self, outer: Normal, transform: Transform, detached: Callable[[], Flowed]) -> None:
+        self.outer, self.transform, self._detached = outer, transform, detached
+        self._last: tuple[Tensor, Tensor] | None = None  # the last z and its log-density
         self._moments: tuple[Tensor, Tensor] | None = None
 
     def _flat(self, z: Tensor) -> Tensor:
         return z.flatten(z.ndim - self.outer.dims)
 
-    def _scored(self, start: Tensor, log_det: Tensor) -> Tensor:
-        """Return log-densities from the noise that a draw was made of, laid flat, and the map's
-        log-determinant there."""
+    def _log_density(self, noise: Tensor, log_det: Tensor) -> Tensor:
+        """Return log q of the draw from flattened noise, with the log-determinant of f there."""
         scale = 0.5 * self.outer.logvar.flatten(1).sum(-1)
-        return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) - log_det - scale
+        return -0.5 * (noise.square() + math.log(2 * math.pi)).sum(-1) - log_det - scale
 
     @full_precision
-    def _pushed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        start = self._flat(noise)
-        moved, log_det = self.transform.call_and_ladj(start)
-        return self.outer.from_noise(moved.reshape(noise.shape)), self._scored(start, log_det)
+    def _draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z and log q(z) from noise, (K, B, *Z)."""
+        flat = self._flat(noise)
+        image, log_det = self.transform.call_and_ladj(flat)
+        return self.outer.from_noise(image.reshape(noise.shape)), self._log_density(flat, log_det)
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return z (K, B, *Z) from standard normal noise, in one pass."""
-        self._made = self._pushed(noise)
-        return self._made[0]
+        """Return z, (K, B, *Z), from standard normal noise, in one pass."""
+        self._last = self._draw(noise)
+        return self._last[0]
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log-densities in nats, (...): of its own draws from the noise that made them,
-        elsewhere through the inverse.
+        """Return log-densities in nats, (...): of the last draw from its noise, of other points
+        through the inverse.
 
         Raises:
-            ValueError: elsewhere, where the map has no inverse.
+            ValueError: another point, if the map has no inverse in closed form.
         """
-        if self._made is not None and value is self._made[0]:
-            return self._made[1]
-        start = self.transform.inv(
+        if self._last is not None and value is self._last[0]:
+            return self._last[1]
+        noise = self.transform.inv(
             self._flat((value - self.outer.mean) * torch.exp(-0.5 * self.outer.logvar))
         )
-        _, log_det = self.transform.call_and_ladj(start)
-        return self._scored(start, log_det)
+        _, log_det = self.transform.call_and_ladj(noise)
+        return self._log_density(noise, log_det)
 
     def _mean_and_variance(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
             mean = self.outer.mean
-            # the same for every datum, so that a code does not change from call to call
+            # the same noise for every datum, so that codes are the same in every call
             generator = torch.Generator().manual_seed(0)
             half = torch.randn((MOMENTS // 2, 1, *mean.shape[1:]), generator=generator).to(mean)
-            z, _ = self._pushed(torch.cat([half, -half]).expand(-1, *mean.shape))
+            z, _ = self._draw(torch.cat([half, -half]).expand(-1, *mean.shape))
             self._moments = z.mean(0), z.var(0)
         return self._moments
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean of 64 draws, the same noise and its opposite for every datum, (B, *Z)."""
+        """Return the mean of 64 draws, (B, *Z), with the same antithetic noise for every datum."""
         return self._mean_and_variance()[0]
 
     @property
     def variance(self) -> Tensor:
-        """Return the variance of those draws, (B, *Z)."""
+        """Return the variance of these 64 draws, (B, *Z)."""
         return self._mean_and_variance()[1]
 
     def mean_covariance(self) -> Tensor:
         """Estimate the covariance averaged over the data, (n, n), without bias, from 8 pairs of
         draws of each datum.
 
-        A pair is made of noise and its opposite, and its draws are centre + half and centre - half.
-        Their covariance is that of the centres plus the mean of half half'. The noise differs
-        between data, so that its error averages out over the batch.
+        A pair is drawn from noise and its negative. With a = (z + z') / 2 and d = (z - z') / 2, the
+        covariance is Cov(a) + E[d d']. The noise differs between data, so that its error averages
+        out over the batch.
         """
         mean = self.outer.mean
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn((PAIRS, *mean.shape), generator=generator).to(mean)
-        one, other = (self._flat(self._pushed(part)[0]) for part in (noise, -noise))
+        one, other = (self._flat(self._draw(part)[0]) for part in (noise, -noise))
         half, centre = (one - other) / 2, (one + other) / 2
         centre = centre - centre.mean(0)
         return torch.einsum("kbi,kbj->ij", half, half) / half[..., 0].numel() + torch.einsum(
@@ -235,18 +279,23 @@ class Flowed(PosteriorDensity):
         ) / ((PAIRS - 1) * len(mean))
 
     def detach(self) -> Flowed:
-        """Return the same density, cut from the graph."""
-        return self._cut()
+        return self._detached()
 
 
 @final
 class FlowPrior(PriorDensity):
-    """Represent p(z): a standard normal seen through a map from latents, laid flat, to it.
+    """Represent p(z) by a map f from flattened latents to standard normal noise:
+
+        log p(z) = log N(f(z); 0, I) + log |det df/dz|
 
     Args:
-        transform: from latents to the normal.
+        transform: f.
         shape: of one latent, *Z.
-        like: tells dtype and device.
+        like: a tensor with the dtype and the device of the draws.
+
+    >>> f = autoregressive(2, context=0, layers=1, width=8)(None)
+    >>> FlowPrior(f, (2,), torch.zeros(())).draw(5).shape
+    torch.Size([5, 2])
     """
 
     def __init__(self, transform: Transform, shape: tuple[int, ...], like: Tensor) -> None:
@@ -254,9 +303,8 @@ class FlowPrior(PriorDensity):
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log-densities in nats, (...)."""
-        start, log_det = self.transform.call_and_ladj(value.flatten(value.ndim - len(self.shape)))
-        return -0.5 * (start.square() + math.log(2 * math.pi)).sum(-1) + log_det
+        noise, log_det = self.transform.call_and_ladj(value.flatten(value.ndim - len(self.shape)))
+        return -0.5 * (noise.square() + math.log(2 * math.pi)).sum(-1) + log_det
 
     @full_precision
     def draw(

@@ -1,23 +1,37 @@
-"""Gradient estimators: how the gradient of a bound is taken through the draws.
+r"""Gradient estimators: surrogates whose gradient estimates the gradient of a bound.
 
-A bound is an expectation under q, whose parameters are being learned. Each estimator turns a bound
-into a surrogate whose value is the bound's and whose gradient is an estimate of the right one. With
-log w = log p(x, z) - log q(z | x):
+A bound is an expectation under q(z | x; phi), and phi is trained. Each estimator returns a
+surrogate: its value is the value of the bound, and its gradient is an estimate of the gradient of
+the expected bound. With log w = log p(x, z) - log q(z | x; phi) and z = z(noise, phi),
 
-    pathwise          d bound(log w(z(noise, phi), phi)) / d phi
-    stl               the same with q's own parameters held in log q: only the path through z
-                      counts. Its noise vanishes as q nears the posterior. Right for the mean of log
-                      w; for IWAE with k > 1 what is dropped has not mean zero
-    dreg              for IWAE: as stl, with the path of draw k weighted once more by its normalised
-    weight w~_k score             z held, sum_k (bound - bound with log w_k replaced by a baseline)
-                      d log q(z_k | x) / d phi: for any q that can be sampled and scored, discrete
-                      ones too, and with far more noise
-    gumbel-softmax    discrete z replaced by softmax((logits + noise) / temperature): biased, with
-    little noise straight-through  discrete z in the decoder, and the gradient of the softmax
+    pathwise          d bound(log w(z, phi)) / d phi
 
-The baseline of draw k may depend on anything but z_k: the mean of the other log w (leave-one-out:
-RLOO for the ELBO, Kool, van Hoof and Welling 2019; VIMCO for IWAE, Mnih and Rezende 2016), a
-running mean, a function of x that is learned, or nothing.
+    stl               the same, with the parameters of q held fixed in log q, so that only the path
+                      through z counts. Its variance vanishes as q approaches the posterior. It is
+                      unbiased for the ELBO. For IWAE with k > 1 the dropped term has a mean
+                      other than zero.
+
+    dreg              for IWAE: stl with the path of draw k multiplied once more by w~_k,
+
+                          sum_k w~_k^2 (d log w_k / d z_k) (d z_k / d phi),   w~ = w / sum_k w_k
+
+    score             with z held fixed,
+
+                          sum_k (bound - bound with log w_k replaced by a baseline)
+                                d log q(z_k | x; phi) / d phi
+
+                      for every q that can be sampled and scored, also a discrete one. Its variance
+                      is much higher.
+
+    gumbel-softmax    for discrete z: z is replaced by softmax((logits + noise) / temperature). The
+                      estimate is biased and has a low variance.
+
+    straight-through  for discrete z: the decoder reads the discrete z, and the gradient is that of
+                      the softmax.
+
+The baseline of draw k may depend on everything except z_k: on the mean of the other log w
+(leave-one-out: RLOO for the ELBO, Kool, van Hoof and Welling 2019; VIMCO for IWAE, Mnih and Rezende
+2016), a running mean, or a trained function of x.
 """
 
 from __future__ import annotations
@@ -41,21 +55,23 @@ Bound = Callable[["Draws"], Tensor]
 
 
 class Gradient(nn.Module, ABC):
-    """Describe an estimator: how z is made of noise and whether it carries gradient, whether q is
-    scored with its parameters held,
-    and the surrogate."""
+    """Describe an estimator: its latents, whether log q has a gradient in the parameters of q, and
+    its surrogate.
+
+    `pathwise` means that z has a gradient, `stop_q` that the parameters of q are held fixed in
+    log q, and `relaxed` that discrete latents are trained through continuous ones.
+    """
 
     pathwise: ClassVar[bool]
     stop_q: ClassVar[bool]
-    # whether it is for discrete latents alone, which it trains through continuous ones
     relaxed: ClassVar[bool] = False
 
     def check(self, bound: str, k: int) -> None:
-        """Raise ValueError where the estimator has no meaning for a bound with k draws, with the
-        nearest one that has."""
+        """Raise ValueError if the estimator has no meaning for a bound with k draws; the message
+        names the nearest estimator that has one."""
 
     def prepare(self, model: LatentModel) -> None:
-        """Make what is learned beside the model, before the optimiser is given its parameters.
+        """Create the parameters that the estimator trains, before the optimiser is created.
 
         Raises:
             ValueError: the estimator has no meaning for the model's latents.
@@ -77,17 +93,17 @@ class Gradient(nn.Module, ABC):
             )
 
     def latents(self, q: PosteriorDensity, noise: Tensor) -> Tensor:
-        """Return z of noise, (K, B, *Z), as the decoder sees it in training."""
+        """Return z from noise, (K, B, *Z), as the decoder reads it in training."""
         z = q.from_noise(noise)
         return z if self.pathwise else z.detach()
 
     @abstractmethod
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
-        """Return (B,) values of the bound, with this estimator's gradient."""
+        """Return the bound of each datum, (B,), in nats, with the gradient of this estimator."""
 
 
 def _named(gradient: Gradient) -> str:
-    """Return the name that the table gives an estimator."""
+    """Return the name of an estimator in the table of parts."""
     words = re.findall("[A-Z][a-z]*", type(gradient).__name__)
     return {"sticking-the-landing": "stl", "doubly-reparameterized": "dreg"}.get(
         name := "-".join(words).lower(), name
@@ -97,7 +113,12 @@ def _named(gradient: Gradient) -> str:
 @final
 class Pathwise(Gradient):
     """Differentiate through z = mean + std * noise, the reparameterization trick (Kingma and
-    Welling 2014)."""
+    Welling 2014).
+
+    >>> import vaestro as vs
+    >>> vs.Objective("elbo", gradient=Pathwise()).gradient.pathwise
+    True
+    """
 
     pathwise = True
     stop_q = False
@@ -108,10 +129,14 @@ class Pathwise(Gradient):
 
 @final
 class StickingTheLanding(Gradient):
-    """Differentiate through z alone, with q's parameters held where it is scored (Roeder, Wu and
+    """Differentiate through z alone, with the parameters of q held fixed in log q (Roeder, Wu and
     Duvenaud 2017).
 
-    The noise vanishes as q nears the posterior. For the ELBO, with any number of draws.
+    The variance vanishes as q approaches the posterior. For the ELBO, with any number of draws.
+
+    >>> import vaestro as vs
+    >>> vs.Objective("elbo", k=4, gradient=StickingTheLanding()).gradient.stop_q
+    True
     """
 
     pathwise = True
@@ -131,10 +156,15 @@ class StickingTheLanding(Gradient):
 
 @final
 class DoublyReparameterized(Gradient):
-    """Weight the path of each draw by its normalised weight twice (Tucker, Lawson, Gu and Maddison
-    2019).
+    """Multiply the path of each draw by its squared normalised weight (Tucker, Lawson, Gu and
+    Maddison 2019).
 
-    For IWAE: the encoder's signal-to-noise then rises with k, where the plain estimator's falls.
+    For IWAE. The signal-to-noise ratio of the encoder's gradient rises with k; with the pathwise
+    estimator it falls.
+
+    >>> import vaestro as vs
+    >>> vs.Objective("iwae", k=50, gradient=DoublyReparameterized()).name
+    'iwae'
     """
 
     pathwise = True
@@ -149,9 +179,9 @@ class DoublyReparameterized(Gradient):
 
     def surrogate(self, draws: Draws, bound: Bound) -> Tensor:
         if draws.z.requires_grad:
-            # What flows into z is w~ d log w / dz already, since IWAE's own derivative is w~. With
-            # a weight b on log p(z) - log q, what is dropped is b sum_k w~ d log q, whose mean is
-            # that of b sum_k (w~ - w~^2) d log w / dz.
+            # The gradient at z is w~ d log w / dz, because the derivative of IWAE is w~. With a
+            # weight b on log p(z) - log q, the dropped term is b sum_k w~ d log q. Its mean equals
+            # the mean of b sum_k (w~ - w~^2) d log w / dz.
             factor = 1 - draws.weight + draws.weight * torch.softmax(draws.log_w.detach(), 0)
             draws.z.register_hook(
                 lambda gradient: (
@@ -162,10 +192,11 @@ class DoublyReparameterized(Gradient):
 
 
 class _Relaxed(Gradient):
-    """Describe estimators that let the gradient of discrete latents pass through continuous ones.
+    """Describe estimators that differentiate discrete latents through a continuous relaxation.
 
     Args:
-        temperature: of the relaxation: the lower, the nearer to discrete, and the noisier.
+        temperature: temperature of the softmax; at a lower one, the latents are closer to discrete
+            ones and the variance is higher.
     """
 
     pathwise = True
@@ -191,14 +222,19 @@ class _Relaxed(Gradient):
 
 @final
 class GumbelSoftmax(_Relaxed):
-    """Train on latents between the discrete ones: softmax((logits + noise) / temperature) (Jang, Gu
-    and Poole 2017; Maddison et al. 2017).
+    """Train on relaxed latents softmax((logits + noise) / temperature) (Jang, Gu and Poole 2017;
+    Maddison, Mnih and Teh 2017).
 
-    The gradient is that of the relaxed objective, whose KL is that of the discrete latents; what is
-    reported comes from hard draws of the same noise, which cost one more pass of the decoder.
+    The loss uses the KL of the discrete latents. Reported numbers come from discrete draws from the
+    same noise, which cost one more pass of the decoder.
 
     Args:
-        temperature: see above.
+        temperature: temperature of the softmax.
+
+    >>> from vaestro.densities import Binary
+    >>> q, noise = Binary(torch.zeros(1, 1)), torch.ones(1, 1, 1)
+    >>> GumbelSoftmax(temperature=0.5).latents(q, noise)
+    tensor([[[0.8808]]])
     """
 
     def __init__(self, *, temperature: float = 0.67) -> None:
@@ -210,11 +246,16 @@ class GumbelSoftmax(_Relaxed):
 
 @final
 class StraightThrough(_Relaxed):
-    """Decode hard draws, and differentiate as if they were softmax((logits + noise) / temperature)
-    (Bengio et al. 2013; Jang et al. 2017).
+    """Decode discrete draws, with the gradient of softmax((logits + noise) / temperature)
+    (Bengio, Leonard and Courville 2013; Jang, Gu and Poole 2017).
 
     Args:
-        temperature: see above.
+        temperature: temperature of the softmax.
+
+    >>> from vaestro.densities import Binary
+    >>> q, noise = Binary(torch.zeros(1, 1)), torch.ones(1, 1, 1)
+    >>> StraightThrough(temperature=0.5).latents(q, noise)
+    tensor([[[1.]]])
     """
 
     def __init__(self, *, temperature: float = 1.0) -> None:
@@ -227,14 +268,18 @@ class StraightThrough(_Relaxed):
 
 @final
 class Score(Gradient):
-    """Score each draw by its log-density under q, without a path through z (Williams 1992; Mnih and
-    Gregor 2014).
+    """Use the score function d log q(z | x) / d phi, without a path through z (Williams 1992; Mnih
+    and Gregor 2014).
 
     Args:
-        baseline: "leave-one-out", the mean of the other draws' log w (k of 2 or more); "average", a
-            running mean over steps; "learned", a function of what the encoder says of x, fitted by
-            least squares beside the model; "none".
-        decay: of the running mean.
+        baseline: "leave-one-out", the mean log w of the other draws (k of 2 or more); "average", a
+            running mean over steps; "learned", a function of the mean of q, fitted by least squares
+            with the model; "none".
+        decay: decay of the running mean.
+
+    >>> import vaestro as vs
+    >>> vs.Objective("iwae", k=5, gradient=Score()).gradient.baseline
+    'leave-one-out'
     """
 
     pathwise = False
@@ -289,33 +334,33 @@ class Score(Gradient):
         return surrogate - (lost - lost.detach())
 
     def _credit(self, log_w: Tensor, draws: Draws, bound: Bound, fitted: Tensor | None) -> Tensor:
-        """Return by how much each draw made the bound better than its baseline would have, (K,
-        B)."""
+        """Return the bound minus the bound with the draw replaced by its baseline, for each draw,
+        (K, B)."""
         k, rows = log_w.shape
 
-        def of(weights: Tensor) -> Tensor:
+        def bound_of(weights: Tensor) -> Tensor:
             return bound(draws.of_weights(weights)).detach()
 
         if self.baseline == "none":
-            return of(log_w).expand(k, rows)
+            return bound_of(log_w).expand(k, rows)
         if self.baseline == "leave-one-out":
             base = (log_w.sum(0) - log_w) / (k - 1)
         elif fitted is not None:
             base = fitted.detach().expand(k, rows)
         else:
             base = self._average(log_w).expand(k, rows)
-        # Draw i of column j is log w_i, or the baseline where i = j: the bound of every column at
-        # once.
+        # Draw i of column j is log w_i, or the baseline if i = j. The bound is computed for all
+        # columns at once.
         replaced = torch.where(
             torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1),
             base.unsqueeze(1),
             log_w.unsqueeze(1),
         )
-        return of(log_w) - of(replaced.flatten(1)).unflatten(0, (k, rows))
+        return bound_of(log_w) - bound_of(replaced.flatten(1)).unflatten(0, (k, rows))
 
     def _average(self, log_w: Tensor) -> Tensor:
-        """Return the mean of earlier steps, and take this step's in: a baseline must not know its
-        own draw."""
+        """Return the running mean of earlier steps, then update it: a baseline must not depend on
+        its own draw."""
         now = mean_over_ranks(log_w.mean())
         before = torch.where(self.running.isnan(), torch.zeros_like(now), self.running.to(now))
         if self.training:

@@ -1,9 +1,14 @@
-"""Optimisers: one step from a list of gradients, with clipping and the skipping of bad steps
-inside.
+r"""Optimisers: one step from a list of gradients, including clipping and skipped steps.
 
-Each takes the gradients' divisor (for clipping by norm) and whether the step is to be skipped as
-tensors, so that nothing has to be read back from the device. Weight decay acts on matrices only:
-pulling a bias, a gain or a learned variance to zero would be a prior that nobody asked for.
+With gradient g (divided by `divisor` to clip its norm), learning rate lr and step number t,
+
+    AdamW   m <- beta1 m + (1 - beta1) g           v <- beta2 v + (1 - beta2) g^2
+            p <- (1 - lr weight_decay) p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    SGD     v <- momentum v + g                    p <- (1 - lr weight_decay) p - lr v
+
+Divisor and skip are tensors, so that nothing is read back from an accelerator. Weight decay acts on
+matrices only: on biases, gains and variances it would be an unintended prior.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ class Optimizer(ABC):
     """Describe an optimiser of a fixed list of parameters.
 
     Args:
-        parameters: what is optimised.
+        parameters: tensors that the optimiser changes in place.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -35,25 +40,32 @@ class Optimizer(ABC):
         divisor: Tensor | None = None,
         skip: Tensor | None = None,
     ) -> None:
-        """Take one step with gradients / divisor, or none where `skip` is 1."""
+        """Take one step.
+
+        Args:
+            grads: gradient of each parameter.
+            lr: learning rate.
+            divisor: number by which gradients are divided, ().
+            skip: 1 to leave parameters and state unchanged, 0 to take the step, ().
+        """
 
     def constants(self, lr: float) -> tuple[Tensor, ...]:
-        """Return what `step_in_graph` needs of numbers, as tensors, so that one compiled graph
-        serves every step."""
+        """Return the numbers that `step_in_graph` uses, as tensors, so that one compiled graph is
+        valid for all steps."""
         return (torch.tensor(lr, device=self.parameters[0].device),)
 
     def step_in_graph(
         self, grads: Sequence[Tensor], constants: tuple[Tensor, ...], divisor: Tensor, skip: Tensor
     ) -> None:
-        """Take the same step as `step` in a form that can be compiled."""
+        """Take the same step as `step`, in operations that can be compiled."""
         self.step(grads, constants[0], divisor, skip)
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return every tensor that a resumed run needs."""
+        """Return the tensors from which `load` continues."""
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Copy a saved state in."""
+        """Continue from a saved state."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
@@ -61,13 +73,22 @@ class Optimizer(ABC):
 @final
 class AdamW(Optimizer):
     """Take Adam steps with decoupled weight decay (Kingma and Ba 2015; Loshchilov and Hutter 2019),
-    by the fused kernel.
+    with the fused kernel.
 
     Args:
-        parameters: what is optimised.
-        weight_decay: pull of matrices towards zero, in units of the learning rate.
+        parameters: tensors that the optimiser changes in place.
+        weight_decay: decay of matrices in a step, in units of the learning rate.
         beta1, beta2: decay of the first and second moment.
-        eps: added to the root of the second moment.
+        eps: number that is added to the root of the second moment.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> weight = torch.ones(2, 2)
+    >>> AdamW([weight], weight_decay=0.0).step([torch.ones(2, 2)], lr=0.1)
+    >>> weight
+    tensor([[0.9000, 0.9000],
+            [0.9000, 0.9000]])
     """
 
     def __init__(
@@ -134,8 +155,7 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def constants(self, lr: float) -> tuple[Tensor, ...]:
-        # Powers are taken here: within the graph the compiler would take them again for every
-        # weight.
+        # Powers are computed here: in the graph the compiler would compute them for every weight.
         if self._numbers is not None:
             taken_so_far, constants = self._numbers
             t = float(taken_so_far) + 1
@@ -155,8 +175,8 @@ class AdamW(Optimizer):
     def step_in_graph(
         self, grads: Sequence[Tensor], constants: tuple[Tensor, ...], divisor: Tensor, skip: Tensor
     ) -> None:
-        """Take the same step by formula: the fused kernel cannot be traced, and the compiler fuses
-        this one as well."""
+        """Take the same step by its formula: the fused kernel cannot be traced, and the compiler
+        fuses these operations."""
         step_size, root, shrink = constants[0].unbind()
         bad, scale = skip > 0, divisor.reciprocal()
         for group, decay in self.groups:
@@ -185,9 +205,17 @@ class SGD(Optimizer):
     """Take gradient steps with momentum (Polyak 1964).
 
     Args:
-        parameters: what is optimised.
-        momentum: share of the last step that is kept.
-        weight_decay: pull of matrices towards zero, in units of the learning rate.
+        parameters: tensors that the optimiser changes in place.
+        momentum: factor on the previous step.
+        weight_decay: decay of matrices in a step, in units of the learning rate.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> weight = torch.ones(2)
+    >>> SGD([weight], momentum=0.9).step([torch.ones(2)], lr=0.1)
+    >>> weight
+    tensor([0.9000, 0.9000])
     """
 
     def __init__(
@@ -221,8 +249,7 @@ class SGD(Optimizer):
 
 
 def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """Return a gradient laid out in memory as its parameter is: the fused kernel goes through both
-    in the order of their bytes."""
+    """Return a gradient in the memory layout of its parameter, which the fused kernel requires."""
     return (
         gradient
         if gradient.stride() == parameter.stride()
@@ -231,8 +258,17 @@ def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 
 def one_cycle(step: int, steps: int, warmup: float = 0.1) -> float:
-    """Return the factor on the peak learning rate: a linear rise over the first tenth, then half a
-    cosine to zero."""
+    """Return the factor of the peak learning rate: linear warm-up, then half a cosine to zero
+    (Smith 2018).
+
+    Args:
+        step: number of the step, from 0.
+        steps: number of steps of the run.
+        warmup: share of the run with a rising learning rate.
+
+    >>> [round(one_cycle(step, 100), 2) for step in (0, 10, 55, 100)]
+    [0.09, 1.0, 0.5, 0.0]
+    """
     rise = max(1.0, warmup * steps)
     if step < rise:
         return (step + 1) / (rise + 1)

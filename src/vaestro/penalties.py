@@ -1,30 +1,48 @@
-"""What may act on the loss beside the weighted bound, and never on what is reported.
+r"""Terms that act on the loss besides the weighted bound, and never on reported numbers.
 
-Terms on the rate (free bits, a capacity) and penalties on the aggregate posterior q(z) = mean_n q(z
-| x_n). All are of batch means: with several processes they are of the global batch, gathered with
-their gradients.
+A term on the rate R replaces the rate in the loss of an ELBO, with means over the batch:
+
+    free bits   sum_i max(nats, E_x[R_i])           (Kingma et al. 2016)
+    capacity    gamma |E_x[R] - C(step)|            (Burgess et al. 2018)
+
+A penalty acts on the aggregate posterior q(z) = mean_n q(z | x_n) of the N training data:
+
+    total correlation   KL(q(z) || prod_i q(z_i))                               (Chen et al. 2018)
+    DIP                 off sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2   (Kumar et al. 2018)
+                        with C = Cov(E[z | x]) for kind i, and C = Cov(z) for kind ii
+    MMD                 E[k(z, z')] + E[k(p, p')] - 2 E[k(z, p)],  z ~ q(z), p ~ p(z)
+                                                    (Zhao et al. 2019; Tolstikhin et al. 2018)
+
+All are functions of means over the batch. With several processes this is the global batch, gathered
+with its gradients.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.densities import Binary, Cells, LocationScale, Normal, full_precision, mean_over_ranks
+from vaestro.densities import IndependentUnits, full_precision, mean_over_ranks
 from vaestro.models import Draws, LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
 
 
 def gathered(x: Tensor, alone: bool = False) -> Tensor:
-    """Concatenate the rows of all processes, with their gradients; return x in a single process,
-    and where it is `alone`."""
+    """Concatenate the rows of all processes, with their gradients.
+
+    Args:
+        x: the rows of this process.
+        alone: return x, without the rows of other processes.
+
+    >>> gathered(torch.ones(2))
+    tensor([1., 1.])
+    """
     if not alone and torch.distributed.is_available() and torch.distributed.is_initialized():
         from torch.distributed.nn.functional import all_gather
 
@@ -33,8 +51,8 @@ def gathered(x: Tensor, alone: bool = False) -> Tensor:
 
 
 class RateTerm(ABC):
-    """Describe a term that replaces the rate in a loss: (B,) for each datum, whose mean has the
-    value and gradient of the term."""
+    """Describe a term that replaces the rate in a loss: its mean over the data has the value and
+    the gradient of the term."""
 
     name: ClassVar[str]  # in metrics.jsonl
 
@@ -44,31 +62,34 @@ class RateTerm(ABC):
 
     @abstractmethod
     def value(self, rates: Tensor, step: Tensor) -> Tensor:
-        """Return the term, (), in nats, from mean rates over data: of each unit (units,), or of all
-        units (1,)."""
+        """Return the term, (), in nats, from rates averaged over data: for each unit, (units,), or
+        for all units together, (1,)."""
 
     def settled(self, step: Tensor) -> bool:
-        """Return whether the term's targets keep their values from a step on."""
+        """Return whether the targets of the term keep their values after a step."""
         return True
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:  # noqa: B027
-        """Turn lengths into steps of a run."""
+        """Convert lengths of schedules into steps of a run."""
 
     def check(self, draws: Draws) -> None:  # noqa: B027
-        """Raise ValueError where a model has no such rate."""
+        """Raise ValueError if the model has no such rate."""
 
 
 @final
 class FreeBits(RateTerm):
-    """Make the first nats of rate free: max(nats, mean rate over the batch), of each unit or of all
-    (Kingma et al. 2016).
+    """Do not penalise the first nats of the rate: max(nats, mean rate over the batch), for each
+    unit or for all units together (Kingma et al. 2016).
 
-    Below the limit the rate has no gradient, so that a unit is not pressed to switch off.
+    Below the limit the rate has no gradient, so the loss does not reduce it further.
 
     Args:
-        nats: for each unit, or for all units together.
+        nats: limit for each unit, or for all units together.
         group: "unit" or "all".
-        smooth: nats over which the maximum is rounded, by a softplus; 0 for none.
+        smooth: width in nats over which a softplus smooths the maximum; 0 for the exact maximum.
+
+    >>> FreeBits(0.25).value(torch.tensor([0.1, 1.0]), torch.zeros(()))
+    tensor(1.2500)
     """
 
     name = "free_bits"
@@ -103,8 +124,8 @@ class FreeBits(RateTerm):
             if self.smooth
             else (mean > self.nats).to(mean)
         )
-        # The derivative of the maximum of a mean is a factor for each unit, which all processes
-        # agree on.
+        # The derivative of the maximum of a mean is one factor for each unit, the same in all
+        # processes.
         return (gate * rate + (self._at_least(mean) - gate * mean)).sum(-1)
 
     def value(self, rates: Tensor, step: Tensor) -> Tensor:
@@ -120,12 +141,17 @@ class FreeBits(RateTerm):
 
 @final
 class Capacity(RateTerm):
-    """Press the rate to a capacity that grows: gamma |mean rate - C(step)| (Burgess et al. 2018).
+    """Pull the rate towards a capacity that grows: gamma |mean rate - C(step)| (Burgess et al.
+    2018).
 
     Args:
-        to: nats in the end.
-        gamma: the weight.
-        share, epochs, steps: over which C grows from 0, by default half of the run.
+        to: capacity at the end, in nats.
+        gamma: weight of the term.
+        share, epochs, steps: length of the linear growth from 0; by default half of the run.
+
+    >>> capacity = Capacity(to=10.0, gamma=2.0, steps=100)
+    >>> float(capacity.value(torch.tensor([3.0]), step=torch.tensor(50.0)))
+    4.0
     """
 
     name = "capacity"
@@ -167,13 +193,15 @@ class Capacity(RateTerm):
 
 
 class Penalty(nn.Module, ABC):
-    """Describe a penalty on the aggregate posterior, in nats unless it says otherwise.
+    """Describe a penalty on the aggregate posterior, in nats unless its class says otherwise.
+
+    `name` is its name in metrics.jsonl. `in_graph` declares that it can be compiled.
 
     Args:
-        weight: of the penalty in the loss.
+        weight: weight of the penalty in the loss.
     """
 
-    name: ClassVar[str]  # in metrics.jsonl
+    name: ClassVar[str]
     in_graph: ClassVar[bool] = True
 
     def __init__(self, weight: float) -> None:
@@ -184,86 +212,88 @@ class Penalty(nn.Module, ABC):
         self._model: tuple[LatentModel, ...] = ()
 
     def prepare(self, model: LatentModel, rows: int, batch: int, seed: int) -> None:
-        """Learn of the model, of the number of training data, of the batch and the seed, before the
-        first step.
+        """Store what the penalty needs, before the first step.
+
+        Args:
+            model: the model that will be trained.
+            rows: number of training data.
+            batch: rows in a step.
+            seed: seed of the draws of the penalty.
 
         Raises:
-            ValueError: it has no meaning there.
+            ValueError: the penalty has no meaning for this model or batch.
         """
         if batch < 2:
             raise ValueError(
                 f"expected a batch of 2 or more for a penalty on the aggregate posterior; got "
                 f"{batch}"
             )
-        # in a tuple, so that the model is no part of this one
+        # a tuple, so that the model is not a submodule of the penalty
         self._model, self.rows, self.seed = (model,), rows, seed
 
     def check(self, draws: Draws) -> None:
-        """Raise ValueError where the model's families have no such penalty."""
+        """Raise ValueError if the penalty is not defined for the densities of the model."""
 
     @abstractmethod
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
-        """Return the unweighted penalty of a batch, (), from the first of its draws; `alone` leaves
-        the other processes' data out."""
+        """Return the unweighted penalty of a batch, ().
+
+        Args:
+            draws: draws of the batch, of which the first is used.
+            step: number of the step, ().
+            alone: use the data of this process only.
+        """
 
 
-def _everywhere(q: Any) -> Any:
-    """Return the densities of all processes' data."""
-    if isinstance(q, Normal):
-        return Normal(gathered(q.mean), gathered(q.logvar), q.dims)
-    if isinstance(q, LocationScale):
-        made = copy.copy(q)
-        made.loc, made.log_scale = gathered(q.loc), gathered(q.log_scale)
-        return made
-    assert isinstance(q, Binary)
-    return Binary(gathered(q.logits), q.dims)
+def log_aggregate(
+    q: IndependentUnits, z: Tensor, rows: int, alone: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Estimate log q(z) and log q(z_i) of each unit from one batch, at draws from its data.
 
-
-def log_aggregate(q: Any, z: Tensor, rows: int, alone: bool = False) -> tuple[Tensor, Tensor]:
-    """Estimate log q(z) and log q(z_i) of each unit at draws z (B, *Z) of the data of q, from their
-    batch alone: (B,) and (B, units).
-
-    In the aggregate posterior of N data a draw's own q has weight 1 / N, and the others (N - 1) / N
-    together, which those of the batch
-    stand for: each with (N - 1) / (N (B - 1)). The mean of the estimated density is then the
-    density. (Chen et al. 2018 give one datum of the batch the weight of all that are absent, which
-    has the same mean and more noise.)
+    In the aggregate posterior of N data, the q that z was drawn from has weight 1 / N. The other
+    B - 1 data of the batch represent the remaining N - 1, with weight (N - 1) / (N (B - 1)) each.
+    The mean of the estimated density is then the density. Chen et al. (2018) give one datum of the
+    batch the weight of all absent data, which has the same mean and a higher variance.
 
     Args:
-        q: independent units, for the B data of this process.
-        z: a draw from each.
-        rows: N, or with fewer data than the batch holds that many.
-        alone: leave the other processes' data out.
+        q: density with independent units, for the B data of this process.
+        z: a draw from each, (B, *Z).
+        rows: N; at least the size of the batch is used.
+        alone: use the data of this process only.
+
+    Returns:
+        log q(z), (B,), and log q(z_i), (B, units), in nats.
+
+    >>> from vaestro.densities import Normal
+    >>> z = torch.zeros(2, 1)
+    >>> log_aggregate(Normal(z, z), z, rows=2)[0]
+    tensor([-0.9189, -0.9189])
     """
-    every = q if alone else _everywhere(q)
-    cells = (
-        every.cells(z.unsqueeze(1))
-        if not isinstance(every, Binary)
-        else _binary_cells(every, z.unsqueeze(1))
-    ).flatten(2)
+    every = q if alone else q.mapped(gathered)
+    cells = every.cells(z.unsqueeze(1)).flatten(2)
     batch = cells.shape[1]
     several = not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if several else 0
     n = max(rows, batch)
-    own = torch.zeros(len(z), batch, dtype=torch.bool, device=z.device)
-    own[torch.arange(len(z)), torch.arange(len(z)) + rank * len(z)] = True
-    weight = torch.where(own, -math.log(n), math.log((n - 1) / (n * (batch - 1))))
+    source = torch.zeros(len(z), batch, dtype=torch.bool, device=z.device)
+    source[torch.arange(len(z)), torch.arange(len(z)) + rank * len(z)] = True
+    weight = torch.where(source, -math.log(n), math.log((n - 1) / (n * (batch - 1))))
     return torch.logsumexp(weight + cells.sum(-1), 1), torch.logsumexp(
         weight.unsqueeze(-1) + cells, 1
     )
 
 
-def _binary_cells(q: Binary, z: Tensor) -> Tensor:
-    return z * q.logits - torch.nn.functional.softplus(q.logits)
-
-
 @final
 class TotalCorrelation(Penalty):
-    """Penalise the total correlation of q(z), KL(q(z) || prod_i q(z_i)): the (beta - 1) TC of the
-    beta-TCVAE (Chen et al. 2018).
+    """Penalise the total correlation of q(z), KL(q(z) || prod_i q(z_i)) (beta-TCVAE; Chen et al.
+    2018).
 
     Args:
-        weight: beta - 1 of the paper, whose rate has weight 1.
+        weight: beta - 1 in the notation of the paper.
+
+    >>> import vaestro as vs
+    >>> vs.Objective(penalties=[TotalCorrelation(weight=5.0)]).formula
+    'distortion + rate + total_correlation'
     """
 
     name = "total_correlation"
@@ -272,7 +302,7 @@ class TotalCorrelation(Penalty):
         super().__init__(weight)
 
     def check(self, draws: Draws) -> None:
-        if not isinstance(draws.q, (Cells, Binary)):
+        if not isinstance(draws.q, IndependentUnits):
             raise ValueError(
                 f"expected a posterior of independent units for total-correlation, such as "
                 f"normal; got {type(draws.q).__name__}"
@@ -280,20 +310,25 @@ class TotalCorrelation(Penalty):
 
     @full_precision
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
+        assert isinstance(draws.q, IndependentUnits)
         joint, units = log_aggregate(draws.q, draws.z[0], self.rows, alone)
         return (joint - units.sum(-1)).mean()
 
 
 @final
 class Dip(Penalty):
-    """Penalise squared differences of the code's covariance from the unit matrix (DIP-VAE; Kumar,
-    Sattigeri and Balakrishnan 2018).
+    """Penalise squared differences between the covariance of the code and the identity (DIP-VAE;
+    Kumar, Sattigeri and Balakrishnan 2018).
 
     Args:
-        kind: "i" for the covariance over data of q's mean; "ii" for the covariance of z, which adds
-            the mean over data of q's covariance.
+        kind: "i" for the covariance over data of the mean of q; "ii" for the covariance of z, which
+            adds the covariance of q averaged over data.
         off: weight of the squared covariances between units.
-        diagonal: weight of the squared distances of variances from 1.
+        diagonal: weight of the squared differences between variances and 1.
+
+    >>> import vaestro as vs
+    >>> vs.Objective(penalties=[Dip(kind="i")]).terms
+    ('dip',)
     """
 
     name = "dip"
@@ -316,8 +351,8 @@ class Dip(Penalty):
             )
 
     def covariance(self, draws: Draws, *, alone: bool = False) -> Tensor:
-        """Return the covariance that is penalised, (n, n), over the data of all processes, or with
-        `alone` of this one."""
+        """Return the covariance that is penalised, (n, n), over the data of all processes; with
+        `alone`, of this process only."""
         mean = gathered(draws.q.mean.flatten(1), alone)
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
@@ -330,24 +365,28 @@ class Dip(Penalty):
     @full_precision
     def forward(self, draws: Draws, step: Tensor, *, alone: bool = False) -> Tensor:
         covariance = self.covariance(draws, alone=alone)
-        own = covariance.diagonal()
+        variances = covariance.diagonal()
         return (
-            self.off * (covariance.square().sum() - own.square().sum())
-            + self.diagonal * (own - 1).square().sum()
+            self.off * (covariance.square().sum() - variances.square().sum())
+            + self.diagonal * (variances - 1).square().sum()
         )
 
 
 @final
 class Mmd(Penalty):
-    """Press q(z) to the prior by the maximum mean discrepancy of their draws (InfoVAE, Zhao et al.
-    2019; Tolstikhin et al. 2018).
+    """Penalise the squared maximum mean discrepancy between q(z) and the prior (InfoVAE, Zhao et
+    al. 2019; WAE, Tolstikhin et al. 2018).
 
-    The estimate has no self-pairs: its mean is the squared discrepancy, so that it may be negative.
-    It has no unit.
+    The estimate is unbiased, because it leaves out pairs of a draw with itself. It can therefore be
+    negative. It has no unit.
 
     Args:
-        weight: of it.
+        weight: weight of the penalty.
         kernel: "imq", C / (C + |x - y|^2) with C = 2 n, or "rbf", exp(-|x - y|^2 / n), for n units.
+
+    >>> import vaestro as vs
+    >>> vs.Objective(beta=0.0, penalties=[Mmd(kernel="rbf")]).outside_graph
+    ['Mmd']
     """
 
     name = "mmd"
@@ -365,7 +404,8 @@ class Mmd(Penalty):
     def check(self, draws: Draws) -> None:
         if not draws.shared_prior:
             raise ValueError(
-                "expected one prior of all data for the penalty mmd; got one of what is given"
+                "expected a prior that is the same for all data for the penalty mmd; got one that "
+                "depends on the conditions"
             )
 
     @full_precision
@@ -375,12 +415,12 @@ class Mmd(Penalty):
         with torch.no_grad():
             drawn = self._model[0].draw_prior(len(z), None, generator).flatten(1)
         n = len(z)
-        ours, theirs, crossed = (
+        codes, priors, crossed = (
             self._kernel(z, z),
             self._kernel(drawn, drawn),
             self._kernel(z, drawn),
         )
         pairs = n * (n - 1)
         return (
-            ours.sum() - ours.diagonal().sum() + theirs.sum() - theirs.diagonal().sum()
+            codes.sum() - codes.diagonal().sum() + priors.sum() - priors.diagonal().sum()
         ) / pairs - 2 * crossed.mean()

@@ -1,8 +1,9 @@
-"""Randomness as a function of (seed, purpose, step, place in the global batch).
+"""Random draws as functions of (seed, purpose, step, position in the global batch).
 
-Never of rank, clock or history: a resumed run draws what the uninterrupted one would have drawn,
-and N processes draw together what one would. Every consumer names its purpose ("order", "noise",
-"binarise", ...), so adding one never shifts another. Nothing here touches a global generator.
+They do not depend on rank, clock or history. A resumed run therefore draws the same numbers as an
+uninterrupted one, and N processes draw the same numbers as one. Every caller names its purpose
+("order", "noise", "binarise", ...), so that a new purpose does not change the draws of others.
+Global generators are not used.
 """
 
 from __future__ import annotations
@@ -17,43 +18,61 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *path: str | int) -> int:
-    """Return a 63-bit seed for one purpose: equal paths give equal seeds, different ones
-    independent seeds."""
+    """Return a 63-bit seed for one purpose: equal paths have equal seeds, and different paths have
+    independent seeds.
+
+    >>> derive(0, "noise", 1) == derive(0, "noise", 1), derive(0, "noise", 1) == derive(0, "noise")
+    (True, False)
+    """
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def torch_generator(device: torch.device | str, seed: int, *path: str | int) -> torch.Generator:
-    """Return a fresh generator on `device` for one purpose."""
+    """Return a new PyTorch generator on `device` for one purpose.
+
+    >>> import torch
+    >>> draws = [torch.rand(1, generator=torch_generator("cpu", 0, "noise", 1)) for _ in range(2)]
+    >>> bool(draws[0] == draws[1])
+    True
+    """
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, *path))
 
 
 def numpy_generator(seed: int, *path: str | int) -> np.random.Generator:
-    """Return a fresh NumPy generator for one purpose."""
+    """Return a new NumPy generator for one purpose.
+
+    >>> a, b = (numpy_generator(0, "order", 1).permutation(5) for _ in range(2))
+    >>> bool((a == b).all())
+    True
+    """
     return np.random.Generator(np.random.PCG64(derive(seed, *path)))
 
 
-# pixels that are binarised together: what is drawn for them stays in the nearest cache
-PIECE = 2**17
+PIECE = 2**17  # pixels that are binarised together; their draws fit into the nearest cache
 
 
 def binarised(
     levels: np.ndarray, seed: int, *path: str | int, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw zeros and ones, uint8, which are 1 with probability v / 255 exactly for every 8-bit
-    level v.
+    """Draw zeros and ones that are 1 with probability v / 255 exactly, for 8-bit levels v.
 
-    One is where an integer uniform on 0..254 is below v, so that no pixel needs a float. Raw bytes
-    are used eight to a 64-bit draw; the value 255 is rejected and drawn again, which keeps the law
-    exact. The raw bits of PCG64 do not change between NumPy versions, so a binarisation keeps its
-    hash.
+    A pixel is 1 if an integer uniform on 0..254 is below v. Each 64-bit draw gives eight bytes. A
+    byte of 255 is rejected and drawn again, so the distribution is exact. The raw bits of PCG64 are
+    the same in all NumPy versions, so a binarisation keeps its hash.
 
     Args:
         levels: uint8 of any shape, contiguous.
-        seed, path: what the draws are for.
-        out: where they are written, uint8, contiguous; by default into memory.
+        seed, path: seed and purpose of the draws.
+        out: contiguous uint8 array for the result; a new array by default.
+
+    Returns:
+        Array of uint8 in the shape of `levels`.
+
+    >>> binarised(np.array([0, 255], np.uint8), 0, "binarise").tolist()
+    [0, 1]
     """
     bits = np.random.PCG64(derive(seed, *path))
     drawn = np.empty(levels.shape, np.uint8) if out is None else out
@@ -76,19 +95,28 @@ def binarised(
     return drawn
 
 
-WINDOW = 50
+WINDOW = 50  # batches within which rows are sorted by size
 
 
 class Order:
-    """Name the rows of every step: an endless row of permutations, cut into batches of equal size.
+    """Yield the row indices of each step: per-epoch permutations, concatenated and sliced into
+    equal batches.
 
-    Step s holds places s * batch .. (s + 1) * batch of the concatenated permutations, one
-    permutation an epoch, so every datum is seen once an epoch, no batch is short, and a step's rows
-    follow from (seed, step) alone.
+    Step s has positions s * batch to (s + 1) * batch of the concatenated permutations. Every datum
+    is used once in an epoch, no batch is short, and the rows of a step depend on (seed, step) only.
 
-    Where rows differ in size, those of like size go together: within windows of WINDOW batches,
-    rows are sorted by size (those of one size as they were drawn), cut into batches, and the
-    batches drawn in a new order.
+    If rows differ in size, rows of similar size share a batch: within windows of WINDOW batches,
+    rows are sorted by size (a stable sort) and sliced into batches, and the batches are permuted.
+
+    Args:
+        rows: number of rows.
+        batch: rows of a step.
+        seed: seed of the order.
+        sizes: size of each row, (rows,), if they differ.
+
+    >>> order = Order(rows=4, batch=2, seed=0)
+    >>> sorted([*order(0).tolist(), *order(1).tolist()])
+    [0, 1, 2, 3]
     """
 
     def __init__(self, rows: int, batch: int, seed: int, sizes: np.ndarray | None = None) -> None:
@@ -110,20 +138,20 @@ class Order:
     def _by_size(
         self, drawn: np.ndarray, sizes: np.ndarray, first: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Put rows of like size together; the first `first` rows belong to the last batch of the
-        epoch before."""
+        """Sort rows by size within windows; the first `first` rows belong to the last batch of the
+        previous epoch."""
         parts = [drawn[:first]]
         for start in range(first, len(drawn), WINDOW * self.batch):
             window = drawn[start : start + WINDOW * self.batch]
             window = window[np.argsort(sizes[window], kind="stable")]
             whole = len(window) // self.batch * self.batch
             batches = window[:whole].reshape(-1, self.batch)
-            # What does not fill a batch comes last: the next epoch's first rows join it.
+            # The rows that do not fill a batch come last; the next epoch completes the batch.
             parts += [batches[rng.permutation(len(batches))].ravel(), window[whole:]]
         return np.concatenate(parts)
 
     def __call__(self, step: int) -> np.ndarray:
-        """Return the (batch,) row numbers of a step."""
+        """Return the row indices of a step, (batch,)."""
         start, parts, left = step * self.batch, [], self.batch
         while left:
             epoch, place = divmod(start, self.rows)
@@ -134,9 +162,16 @@ class Order:
 
 
 class Window(NamedTuple):
-    """Say which rows are drawn from together: a window of an epoch, the place of its first row in
-    the endless row of epochs, and the rows
-    in the order in which they are drawn."""
+    """Hold the rows of one shuffle buffer.
+
+    Args:
+        key: epoch, and number of the window in it.
+        start: position of its first row in the concatenated epochs.
+        rows: row indices in the order of training.
+
+    >>> Window((0, 0), 0, np.arange(3)).key
+    (0, 0)
+    """
 
     key: tuple[int, int]
     start: int
@@ -144,19 +179,20 @@ class Window(NamedTuple):
 
 
 class Windows:
-    """Name the rows of every step where rows lie in blocks that are read whole: an order that needs
-    few blocks at a time.
+    """Yield the row indices of each step in an order that needs few blocks of rows at a time.
 
-    In each epoch the blocks are drawn in a new order and gathered into windows of `buffer` rows or
-    a little more, and the rows of a
-    window are drawn in a new order: a shuffle buffer, whose content follows from (seed, step)
-    alone.
+    In each epoch the blocks are permuted and joined into windows of at least `buffer` rows, and the
+    rows of a window are permuted. A window is a shuffle buffer that depends on (seed, step) only.
 
     Args:
-        sizes: rows of each block, (blocks,). Row r is the r-th of the blocks laid end to end.
+        sizes: rows of each block, (blocks,). Row indices count through the blocks in their order.
         buffer: rows of a window.
         batch: rows of a step.
-        seed: of the order.
+        seed: seed of the order.
+
+    >>> windows = Windows(np.array([2, 2]), buffer=2, batch=2, seed=0)
+    >>> sorted([*windows(0).tolist(), *windows(1).tolist()])
+    [0, 1, 2, 3]
     """
 
     def __init__(self, sizes: np.ndarray, buffer: int, batch: int, seed: int) -> None:
@@ -167,10 +203,10 @@ class Windows:
         self._windows: dict[tuple[int, int], Window] = {}
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the blocks of an epoch in their order, which of them begin windows, and at which
-        of the epoch's places."""
+        """Return the permuted blocks of an epoch, the indices of those that begin windows, and the
+        positions of these in the epoch."""
         if epoch not in self._epochs:
-            self._epochs = {e: found for e, found in self._epochs.items() if e == epoch - 1}
+            self._epochs = {e: blocks for e, blocks in self._epochs.items() if e == epoch - 1}
             blocks = numpy_generator(self.seed, "blocks", epoch).permutation(len(self.sizes))
             before = np.cumsum(self.sizes[blocks]) - self.sizes[blocks]
             first = np.flatnonzero(np.diff(before // self.buffer, prepend=-1))
@@ -182,26 +218,27 @@ class Windows:
         if key not in self._windows:
             self._windows = dict(list(self._windows.items())[-7:])
             blocks, first, places = self._epoch(epoch)
-            chosen = blocks[first[number] : first[number + 1] if number + 1 < len(first) else None]
+            last = first[number + 1] if number + 1 < len(first) else None
+            members = blocks[first[number] : last]
             rows = np.concatenate(
-                [np.arange(self._starts[b], self._starts[b] + self.sizes[b]) for b in chosen]
+                [np.arange(self._starts[b], self._starts[b] + self.sizes[b]) for b in members]
             )
             drawn = numpy_generator(self.seed, "rows", epoch, number).permutation(rows)
             self._windows[key] = Window(key, epoch * self.rows + int(places[number]), drawn)
         return self._windows[key]
 
     def over(self, start: int, stop: int) -> list[Window]:
-        """Return the windows over places start .. stop of the endless row of epochs."""
-        found: list[Window] = []
+        """Return the windows that contain positions start to stop of the concatenated epochs."""
+        windows: list[Window] = []
         while start < stop:
             epoch, place = divmod(start, self.rows)
             number = int(np.searchsorted(self._epoch(epoch)[2], place, "right")) - 1
-            found.append(self._window(epoch, number))
-            start = found[-1].start + len(found[-1].rows)
-        return found
+            windows.append(self._window(epoch, number))
+            start = windows[-1].start + len(windows[-1].rows)
+        return windows
 
     def __call__(self, step: int) -> np.ndarray:
-        """Return the (batch,) row numbers of a step."""
+        """Return the row indices of a step, (batch,)."""
         start, stop = step * self.batch, (step + 1) * self.batch
         parts = [w.rows[max(0, start - w.start) : stop - w.start] for w in self.over(start, stop)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

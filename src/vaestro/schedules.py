@@ -1,8 +1,15 @@
-"""Schedules of the weight of the KL: what beta is at each step of a run.
+r"""Schedules of beta, the weight of the KL in the loss, as functions of the step.
 
-Lengths are given in steps, epochs or a share of the run, in exactly one of the three ways, and
-`plan` turns them into steps.
-A schedule that is longer than the run is refused: the bound it leads to would never be trained.
+With t = step / length, clipped to [0, 1], and s the logistic function,
+
+    linear      start + (end - start) t                                        (Bowman et al. 2016)
+    sigmoid     to (s(a (t - 1/2)) - s(-a/2)) / (s(a/2) - s(-a/2))             (Bowman et al. 2016)
+    cyclical    to min(1, (cycles t mod 1) / rise)                             (Fu et al. 2019)
+    GECO        1 / lambda, with log lambda <- log lambda + speed (average distortion - target)
+                                                                     (Rezende and Viola 2018)
+
+A length is given in steps, epochs or a share of the run; `plan` converts it into steps. A schedule
+that is longer than the run is refused, because the bound at its end would never be trained.
 """
 
 from __future__ import annotations
@@ -21,9 +28,18 @@ END = 2.0**62  # a step after the end of every schedule
 
 
 class Schedule(nn.Module):
-    """Give a weight for each step; the base class is the constant."""
+    """Return a weight for each step; this base class returns a constant.
 
-    # whether the weight follows the training, so that its last value is known only at the end
+    `adaptive` declares that the weight depends on the training, so that its final value is unknown
+    before the end.
+
+    Args:
+        value: the weight at the end of the run.
+
+    >>> Schedule(0.5)(torch.tensor(3.0))
+    0.5
+    """
+
     adaptive: ClassVar[bool] = False
 
     def __init__(self, value: float) -> None:
@@ -33,34 +49,43 @@ class Schedule(nn.Module):
         self.value = value
 
     def plan(self, steps: int, steps_per_epoch: float) -> None:
-        """Turn lengths given in epochs or shares into steps of a run.
+        """Convert a length in epochs or as a share into steps of a run.
+
+        Args:
+            steps: number of steps of the run.
+            steps_per_epoch: number of steps of an epoch, as a fraction.
 
         Raises:
             ValueError: the schedule is longer than the run.
         """
 
     def forward(self, step: Tensor) -> Beta:
-        """Return the weight at a step (a tensor, so that a compiled graph serves every step)."""
+        """Return the weight at a step, a tensor (), so that one compiled graph is valid for all
+        steps."""
         return float(self.value)
 
     def observe(self, distortion: Tensor) -> None:
-        """Take in a step's mean distortion, for schedules that follow it."""
+        """Update an adaptive schedule with the mean distortion of a step, (), in nats."""
 
     def settled(self, step: Tensor) -> bool:
-        """Return whether the weight keeps its value from a step on.
+        """Return whether the weight keeps its value after a step.
 
-        Override it in a schedule that passes through its last value before it ends.
+        Override this in a schedule that takes its final value before its end.
         """
         return float(self(step)) == float(self(torch.full_like(step, END)))
 
 
 def constant(*, value: float = 1.0) -> Schedule:
-    """Keep one weight through the run."""
+    """Keep the weight constant.
+
+    >>> constant(value=4.0)(torch.tensor(0.0))
+    4.0
+    """
     return Schedule(value)
 
 
 class _Timed(Schedule):
-    """Describe schedules with a length."""
+    """Describe schedules with a length, which is NaN until `plan` if it is not given in steps."""
 
     def __init__(
         self, value: float, steps: int | None, epochs: float | None, share: float | None
@@ -73,7 +98,7 @@ class _Timed(Schedule):
                 f"{share=}"
             )
         self.steps, self.epochs, self.share = steps, epochs, share
-        # A tensor, so that a compiled step reads the length that is planned last.
+        # a tensor, so that a compiled step reads the current length
         self._length = torch.full((), float("nan"), dtype=torch.float64)
         if steps is not None:
             self._length.fill_(steps)
@@ -92,13 +117,16 @@ class _Timed(Schedule):
 
 @final
 class Ramp(_Timed):
-    """Move linearly from `start` to `end` over the first part of a run, then stay (KL warm-up;
-    Bowman et al. 2016).
+    """Change linearly from `start` to `end` over the first part of a run, then stay constant (KL
+    warm-up; Bowman et al. 2016).
 
     Args:
         start, end: weights.
-        steps, epochs, share: the length, in exactly one of the three ways; `plan` makes steps of
-            the latter two, and without it the weight is NaN.
+        steps, epochs, share: length, in exactly one of the three units. `plan` converts the latter
+            two into steps; before, the weight is NaN.
+
+    >>> Ramp(0.0, 1.0, steps=10)(torch.tensor(5.0, dtype=torch.float64))
+    tensor(0.5000, dtype=torch.float64)
     """
 
     def __init__(
@@ -125,7 +153,17 @@ def warmup(
     epochs: float | None = None,
     steps: int | None = None,
 ) -> Ramp:
-    """Raise the weight linearly from 0 (by default over a tenth of the run)."""
+    """Raise the weight linearly from 0 (Bowman et al. 2016).
+
+    Args:
+        to: weight at the end.
+        share, epochs, steps: length; by default a tenth of the run.
+
+    >>> schedule = warmup(share=0.5)
+    >>> schedule.plan(steps=100, steps_per_epoch=10)
+    >>> float(schedule(torch.tensor(25.0)))
+    0.5
+    """
     if share is None and epochs is None and steps is None:
         share = 0.1
     return Ramp(0.0, to, steps=steps, epochs=epochs, share=share)
@@ -133,13 +171,17 @@ def warmup(
 
 @final
 class Sigmoid(_Timed):
-    """Raise the weight from near 0 along a sigmoid, half of it at half the length, then stay
-    (Bowman et al. 2016).
+    """Raise the weight from 0 along a sigmoid, then stay constant (Bowman et al. 2016).
+
+    The weight is half of `to` at half of the length.
 
     Args:
-        to: the weight in the end.
-        share, epochs, steps: the length, by default a fifth of the run.
-        steepness: of the sigmoid over its length.
+        to: weight at the end.
+        share, epochs, steps: length; by default a fifth of the run.
+        steepness: slope factor of the sigmoid; larger is steeper.
+
+    >>> round(float(Sigmoid(steps=100)(torch.tensor(50.0))), 6)
+    0.5
     """
 
     def __init__(
@@ -160,22 +202,25 @@ class Sigmoid(_Timed):
 
     def forward(self, step: Tensor) -> Beta:
         place = (step / self._length).clamp(0, 1)
-        # Stretched, so that it begins at 0 and ends at `to` exactly.
+        # scaled, so that it begins at 0 and ends at `to` exactly
         low, high = (1 / (1 + math.exp(-self.steepness * x)) for x in (-0.5, 0.5))
         return self.value * (torch.sigmoid(self.steepness * (place - 0.5)) - low) / (high - low)
 
 
 @final
 class Cyclical(_Timed):
-    """Raise the weight linearly from 0 several times, staying at the top after each rise (Fu et al.
-    2019).
+    """Raise the weight linearly from 0 several times; after each rise it stays constant until the
+    end of the cycle (Fu et al. 2019).
 
     Args:
-        to: the weight at the top.
-        cycles: how often.
+        to: weight at the end of each rise.
+        cycles: number of cycles.
         rise: share of a cycle in which the weight rises.
-        share, epochs, steps: the length of all cycles together, by default the whole run;
-            afterwards the weight stays.
+        share, epochs, steps: length of all cycles together; by default the whole run.
+
+    >>> schedule = Cyclical(cycles=2, rise=0.5, steps=100)
+    >>> [float(schedule(torch.tensor(step))) for step in (0.0, 12.5, 40.0, 50.0)]
+    [0.0, 0.5, 1.0, 0.0]
     """
 
     def __init__(
@@ -207,24 +252,28 @@ class Cyclical(_Timed):
         return bool(step >= last_rise_ends * self._length)
 
 
-LIMIT = 12.0  # of |log lambda|
-# of the target: how far the average distortion is off it where lambda counts as settled
-AT_TARGET = 0.02
+LIMIT = 12.0  # largest |log lambda|
+AT_TARGET = 0.02  # largest relative distance of the distortion from a target that is reached
 
 
 @final
 class Geco(Schedule):
-    """Let the weight follow a target of the distortion: the least rate at which reconstruction is
-    good enough (Rezende and Viola 2018).
+    """Minimise the rate subject to distortion <= target (GECO; Rezende and Viola 2018).
 
-    The constraint distortion <= target has a multiplier lambda, which grows while a moving average
-    of the distortion is above the target and shrinks below it; the loss is divided by it, so that
-    beta = 1 / lambda. Both are checkpointed, and averaged over processes.
+    The constraint has a multiplier lambda. It grows if a moving average of the distortion is above
+    the target, and shrinks if it is below. The loss is divided by lambda, so beta = 1 / lambda.
+    Multiplier and average are saved in checkpoints, and are the same in all processes.
 
     Args:
-        target: nats of distortion for each datum.
-        speed: by how much log lambda moves in a step, for each `target` that the distortion is off.
-        decay: of the moving average.
+        target: distortion of a datum, in nats.
+        speed: change of log lambda in a step, per relative distance of the distortion from the
+            target.
+        decay: decay of the moving average.
+
+    >>> schedule = Geco(target=10.0)
+    >>> schedule.observe(torch.tensor(20.0))
+    >>> float(schedule(torch.tensor(1.0))) < 1.0
+    True
     """
 
     adaptive = True
@@ -249,17 +298,15 @@ class Geco(Schedule):
     def observe(self, distortion: Tensor) -> None:
         off = mean_over_ranks(distortion).double() - self.target
         average = torch.where(self.average.isnan(), off, torch.lerp(off, self.average, self.decay))
-        moved = self.log_multiplier + self.speed * (average / max(1.0, abs(self.target))).clamp(
-            -1, 1
-        )
-        counted = torch.isfinite(off)
-        moved = torch.where(counted, moved.clamp(-LIMIT, LIMIT), self.log_multiplier)
-        # through views, since a compiled graph takes numbers of type float64 for constants
-        self.average.view(1).copy_(torch.where(counted, average, self.average).view(1))
-        self.log_multiplier.view(1).copy_(moved.view(1))
+        new = self.log_multiplier + self.speed * (average / max(1.0, abs(self.target))).clamp(-1, 1)
+        finite = torch.isfinite(off)
+        new = torch.where(finite, new.clamp(-LIMIT, LIMIT), self.log_multiplier)
+        # through views, because a compiled graph loses what is written into a float64 scalar
+        self.average.view(1).copy_(torch.where(finite, average, self.average).view(1))
+        self.log_multiplier.view(1).copy_(new.view(1))
 
     def settled(self, step: Tensor) -> bool:
-        """Return whether the distortion is at its target, to 2 % of it, or the multiplier at its
-        limit: lambda then hardly moves."""
+        """Return whether the distortion is within 2 % of its target, or the multiplier at its
+        limit: lambda then hardly changes."""
         off = float(self.average) / max(1.0, abs(self.target))
         return abs(off) <= AT_TARGET or abs(float(self.log_multiplier)) >= LIMIT

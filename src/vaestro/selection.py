@@ -1,16 +1,15 @@
-"""Which weights a run keeps: the best by the objective that was asked for.
+"""Selection of the weights that a run keeps.
 
-The reported bound is always the unweighted one. The weights are selected by the loss on validation
-data, with the weights and
-targets that hold at the end of all schedules, and only among validations after every schedule has
-settled: before, a low weight of the KL makes another objective the best one. For a plain ELBO or
-IWAE this is the best validation bound.
+The weights are selected by the validation loss with the beta and targets at the end of all
+schedules. Only validations after every schedule has settled count: earlier, a low weight of the KL
+favours weights that are best for another objective. For a plain ELBO or IWAE the selected weights
+have the best validation bound. The reported bound is always the unweighted one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, final
+from typing import Literal, NamedTuple, NotRequired, TypedDict, final
 
 from torch import Tensor
 
@@ -19,9 +18,24 @@ from vaestro.objectives import TrainingObjective
 Keep = Literal["best", "last"]
 
 
+class SelectionState(TypedDict):
+    """Hold the numbers of a `Selection` in a checkpoint; `best_bound` is that of older runs."""
+
+    best: list[float] | None
+    best_step: int
+    validations: int
+    validations_seen: int
+    validations_since: int
+    best_bound: NotRequired[float | None]
+
+
 class Score(NamedTuple):
-    """Hold a validation: the loss with the weights at the end of the schedules, the rate, and the
-    weight of the rate, in nats."""
+    """Hold the result of a validation: the loss at the end of the schedules and the rate, both in
+    nats, and the weight of the rate.
+
+    >>> Score(final=101.5, rate=20.0, beta=1.0).final
+    101.5
+    """
 
     final: float
     rate: float
@@ -30,15 +44,24 @@ class Score(NamedTuple):
 
 @final
 class Selection:
-    """Keep the weights with the lowest validation loss, and count validations since.
+    """Keep the weights with the lowest validation loss, and count the validations since.
 
     Args:
-        objective: what is trained by.
-        keep: "best", or "last" to keep the weights of the last step.
-        patience: validations without a better one after which to stop; None for never.
+        objective: objective of the training.
+        keep: "best", or "last" for the weights of the last step.
+        patience: number of validations without a better one after which training stops; None for
+            never.
 
     Raises:
-        ValueError: there is no such choice, or the patience is below 1.
+        ValueError: `keep` is neither, or the patience is below 1.
+
+    >>> import torch
+    >>> import vaestro as vs
+    >>> selection = Selection(vs.Objective())
+    >>> for step, loss in enumerate([9.0, 7.0, 8.0]):
+    ...     _ = selection.see(step, Score(loss, 1.0, 1.0), {"w": torch.tensor(float(step))})
+    >>> selection.best_step, selection.since
+    (1, 1)
     """
 
     def __init__(
@@ -56,17 +79,17 @@ class Selection:
         self.seen = 0  # all validations
 
     def see(self, step: int, score: Score, weights: dict[str, Tensor]) -> bool:
-        """Take in a validation; returns whether patience has run out.
+        """Record a validation, and return whether training should stop early.
 
         Args:
-            step: steps taken so far.
-            score: of the validation.
-            weights: that were validated; copied where they are the best so far.
+            step: number of steps taken.
+            score: result of the validation.
+            weights: the validated weights; copied if they are the best so far.
         """
         self.seen += 1
         if not self.objective.settled(step):
-            # An adaptive weight may leave where it had settled: what was validated there was not at
-            # the end of the schedule.
+            # An adaptive weight may change again after it had settled. Earlier validations then
+            # were not at the end of the schedule.
             self.best, self.weights = None, None
             self.best_step = self.validations = self.since = 0
             return False
@@ -85,14 +108,14 @@ class Selection:
         return self.patience is not None and self.since >= self.patience
 
     def _now(self, score: Score) -> float:
-        """Return the loss of a validation with the weight that holds now: an adaptive weight has
+        """Return the loss of a validation with the current weight; an adaptive weight may have
         changed since."""
         now = self.objective.final_beta
         return score.final if now == score.beta else score.final + (now - score.beta) * score.rate
 
     def kept(self, latest: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights to use: the best, or the latest where none was validated after the
-        schedules or the last are asked for."""
+        """Return the weights to use: the best, or the latest if `keep` is "last" or no validation
+        came after the schedules had settled."""
         return latest if self.keep == "last" or self.weights is None else self.weights
 
     def kept_step(self, latest: int) -> int:
@@ -100,10 +123,10 @@ class Selection:
         return latest if self.keep == "last" or self.weights is None else self.best_step
 
     def sentence(self, latest: int, validated: bool) -> str:
-        """Say which weights are kept and why.
+        """Return a sentence that says which weights are kept and why.
 
         Args:
-            latest: steps taken so far.
+            latest: number of steps taken.
             validated: whether there are validation data.
         """
         if self.keep == "last":
@@ -121,7 +144,7 @@ class Selection:
             )
             return f"kept the weights of the last step, {latest:,}: {why}"
         loss = self._now(self.best)
-        what = (
+        value = (
             f"{-loss:,.2f} nats"
             if self.objective.plain
             else f"{loss:,.2f} nats ({self.objective.formula})"
@@ -130,16 +153,17 @@ class Selection:
             " after the schedules had settled" if self.seen > self.validations else ""
         )
         best = "best bound" if self.objective.plain else "lowest loss"
-        said = (
-            f"kept the weights of step {self.best_step:,}, which have the {best} of {among}: {what}"
+        sentence = (
+            f"kept the weights of step {self.best_step:,}, "
+            f"which have the {best} of {among}: {value}"
         )
         return (
-            said
+            sentence
             if self.best_step
-            else f"{said}. Step 0 is before training: training made no validation better"
+            else f"{sentence}. Step 0 is before training: training made no validation better"
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SelectionState:
         """Return the numbers from which `load` continues."""
         return {
             "best": None if self.best is None else list(self.best),
@@ -149,21 +173,22 @@ class Selection:
             "validations_since": self.since,
         }
 
-    def load(self, numbers: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
+    def load(self, numbers: SelectionState, weights: dict[str, Tensor] | None) -> None:
         """Continue from saved numbers and weights.
 
-        Older runs selected by the unweighted bound, as `best_bound`. Where the objective is another
-        one, selection starts anew.
+        Older runs selected by the unweighted bound, which they saved as `best_bound`. If their
+        objective is another one, selection starts again.
         """
         if "best_bound" in numbers:
             bound = numbers["best_bound"]
             if bound is None or not self.objective.plain:
                 return
             numbers = {
-                **numbers,
                 "best": [-bound, 0.0, self.objective.final_beta],
+                "best_step": numbers["best_step"],
                 "validations": 0,
                 "validations_seen": 0,
+                "validations_since": numbers["validations_since"],
             }
         self.best = None if numbers["best"] is None else Score(*numbers["best"])
         self.weights = weights

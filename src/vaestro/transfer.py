@@ -89,7 +89,7 @@ def take_over(
             if at_fault
             else f"{wanted}; got {got}"
         )
-    for frozen in training.frozen:
+    for frozen in training.settings.freeze:
         at_fault = next((n for n in OF_PART.get(frozen, ()) if n in changed), None)
         if at_fault is not None or (frozen == "prior" and other_prior):
             at_fault = at_fault or "prior"

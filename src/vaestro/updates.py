@@ -1,8 +1,8 @@
-"""Updates: what an objective trains in one step, and how.
+"""Updates: the parameters that an objective trains in one step, and how.
 
-A variational autoencoder has one update: all parameters, by one loss. Aggressive training has a
-further one of the encoder alone. An adversarial objective has one of the discriminator, whose loss
-has the opposite sign. Each has its own optimiser, learning-rate schedule, clipping and first step.
+A variational autoencoder has one update of all parameters by one loss. Aggressive training has a
+second one of the encoder. An adversarial objective has one of the discriminator, whose loss has the
+opposite sign. Each has its own optimiser, learning-rate schedule, clipping and first step.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Update:
     """Describe one update of some parameters by a loss.
 
     Args:
-        name: in checkpoints and metrics.jsonl.
-        parameters: what the update changes.
-        loss: the loss of (model, batch, step number, noise). It is evaluated within the one
-            forward() of a step.
-        optimizer: makes the optimiser of a list of parameters; by default the run's.
+        name: name in checkpoints and metrics.jsonl.
+        parameters: parameters that the update changes.
+        loss: function of (model, batch, step number, noise) that returns the loss. It is called in
+            the forward() of a step.
+        optimizer: function of the parameters that returns their optimiser; by default the run's.
         lr: peak learning rate; by default the run's.
-        schedule: factor on the learning rate at (step, steps).
-        clip: the norm of the gradient is clipped to this; by default the run's.
-        first_step: number of the first step, from 0, at which the update is made.
-        until_flat: repeat the update on other rows before each step until its loss stops falling,
-            for as long as the information of the code about the data rises (He, Spokoyny, Neubig
-            and Berg-Kirkpatrick 2019).
+        schedule: factor of the learning rate, as a function of (step, steps).
+        clip: largest norm of the gradient; by default the run's.
+        first_step: number of the first step, from 0, in which the update is made.
+        until_flat: before each step, repeat the update on other rows until its loss stops falling,
+            as long as the information in the code increases (He, Spokoyny, Neubig and
+            Berg-Kirkpatrick 2019).
 
     Raises:
         ValueError: a number is out of its range.

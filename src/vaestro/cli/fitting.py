@@ -43,7 +43,7 @@ def fit_prior(
 
     opened = opened_run(run)
     job = prepare(opened, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
-    count = sum(p.numel() for p in job.training.parameters)
+    count = sum(p.numel() for p in job.training.updaters[0].update.parameters)
     console.say(
         f"{count:,} parameters of the prior {prior}, {job.training.steps:,} steps of "
         f"{job.training.batch}; all else is frozen"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self, final
 
 import torch
@@ -91,9 +92,8 @@ class Normal(Cells, IndependentUnits, PriorDensity):
     def standardised_residual(self, value: Tensor) -> Tensor:
         return (value - self.mean).square() * torch.exp(-self.logvar)
 
-    def detach(self) -> Normal:
-        """Return the density with detached parameters (for sticking the landing)."""
-        return Normal(self.mean.detach(), self.logvar.detach(), self.dims)
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(function(self.mean), function(self.logvar), self.dims)
 
 
 class LocationScale(Cells, IndependentUnits, ABC):
@@ -129,11 +129,10 @@ class LocationScale(Cells, IndependentUnits, ABC):
         and Welling 2014)."""
         return torch.addcmul(self.loc, torch.exp(self.log_scale), noise)
 
-    def detach(self) -> Self:
-        """Return the density with detached parameters."""
-        cut = copy.copy(self)
-        cut.loc, cut.log_scale = self.loc.detach(), self.log_scale.detach()
-        return cut
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        density = copy.copy(self)
+        density.loc, density.log_scale = function(self.loc), function(self.log_scale)
+        return density
 
     @abstractmethod
     def standard(self, y: Tensor) -> Tensor:

@@ -114,8 +114,8 @@ class Binary(IndependentUnits, DiscreteLatents):
             + F.softplus(p.logits)
         )
 
-    def detach(self) -> Binary:
-        return Binary(self.logits.detach(), self.dims)
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Binary:
+        return Binary(function(self.logits), self.dims)
 
 
 @final

@@ -13,6 +13,7 @@ draws new latents. Properties that have no closed form in a family are None.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
@@ -100,6 +101,17 @@ class IndependentUnits(PosteriorDensity, ABC):
     @abstractmethod
     def variance(self) -> Tensor:
         """Return the variance of each unit, (B, *Z)."""
+
+    @abstractmethod
+    def cells(self, value: Tensor) -> Tensor:
+        """Return the log-density of each unit in nats, (..., *Z)."""
+
+    @abstractmethod
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the density whose parameters are a function of the parameters of this one."""
+
+    def detach(self) -> Self:
+        return self.mapped(Tensor.detach)
 
     def mean_covariance(self) -> Tensor:
         return torch.diag(self.variance.flatten(1).mean(0))

@@ -1,10 +1,11 @@
-r"""The exponential average of the weights, which is what validation scores and a run keeps.
+r"""The exponential average of the weights, which validation scores and a run keeps.
 
-With decay d for each step, after step t and n steps since the last time,
+With decay d in a step, at step t, n steps after the last update,
 
     average <- average + (1 - d_t^n) (weights - average)          d_t = min(d, t / (t + 10))
 
-At first the average forgets faster, so that it does not remember the initial weights.
+The decay is smaller in the first steps, so that the initial weights do not affect the average for
+long.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
-# steps between updates of the average: the same average, for an eighth of the memory traffic
-AVERAGE_EVERY = 8
-FIT_ROWS = 10_000
+AVERAGE_EVERY = 8  # steps between updates of the average, which saves memory traffic
+FIT_ROWS = 10_000  # most training data that a closed form is fitted to
 
 
 @final
 class Average:
-    """Hold the exponential average of a model's weights and running statistics.
+    """Hold the exponential average of the weights and running statistics of a model.
 
     Args:
-        model: what is trained.
-        fixed: whether nothing of the likelihood may be fitted to data, because it is frozen.
+        model: the model that is trained.
+        fixed: whether the likelihood is frozen, so that nothing of it is fitted to data.
+
+    >>> import vaestro as vs
+    >>> model = vs.build(vs.load("digits").space, latent=2, network="mlp:width=8")
+    >>> average = Average(model, fixed=False)
+    >>> average.update(8)
+    >>> average.index
+    8
     """
 
     def __init__(self, model: LatentModel, fixed: bool) -> None:
@@ -49,7 +56,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, index: int) -> None:
-        """Take the weights after step `index` in."""
+        """Update the average with the weights after step `index`."""
         decay = min(self.decay, index / (index + 10)) ** (index - self.index)
         self.index = index
         get_ema_multi_avg_fn(decay)(self._averaged, self._trained, None)
@@ -60,26 +67,26 @@ class Average:
                 average.copy_(latest)
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Return each buffer of the average with the model's; data parallelism replaces tensors,
-        so they are looked up anew."""
+        """Return pairs of buffers, of the average and of the model. They are looked up at each
+        call, because data parallelism replaces tensors."""
         return list(zip(self.model.buffers(), self.latest.buffers(), strict=True))
 
     def fit(self, rows: Rows, seed: int, device: torch.device) -> None:
-        """Fit what a model derives from training data in closed form, and copy it into the trained
+        """Fit the parameters that have a closed form on training data, and copy them to the trained
         model.
 
         Args:
             rows: training data, which are read only if there is something to fit.
-            seed: of the noise.
-            device: where the model is.
+            seed: seed of the noise.
+            device: device of the model.
         """
         if self.fixed:
             return
         before = [average.clone() for average in self.model.buffers()]
         self.model.fit_to_data(self._pairs(rows, seed, device))
         with torch.no_grad():
-            for was, (average, latest) in zip(before, self._buffers(), strict=True):
-                if not torch.equal(was, average):
+            for old, (average, latest) in zip(before, self._buffers(), strict=True):
+                if not torch.equal(old, average):
                     latest.copy_(average)
 
     def _pairs(self, rows: Rows, seed: int, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:

@@ -1,7 +1,7 @@
 """Compilation of a whole step, optimiser included, by torch.compile.
 
-Shapes and objects stay the same for a whole run, so the graph is compiled once, without guards.
-PyTorch keeps compiled graphs on disk, so a later run with the same shapes starts sooner.
+Shapes and objects are the same in all steps of a run, so the graph is compiled once, without
+guards. PyTorch caches compiled graphs on disk, so a later run with the same shapes starts sooner.
 
 PyTorch 2.13 treats a CPU tensor of shape () and type float64 as a Python number, and a compiled
 graph loses what is written into it. State of that type is written through `view(1)`.
@@ -22,8 +22,8 @@ from vaestro.data import Data
 from vaestro.loop.devices import Core, Processes
 from vaestro.loop.settings import EPOCHS, Settings
 
-Numbers = Callable[..., Sequence[Tensor]]
-LIBRARIES = ("vaestro", "torch", "zuko", "builtins")  # whose operations are known to be tensors'
+GraphStep = Callable[..., Sequence[Tensor]]  # a step as a function of tensors
+LIBRARIES = ("vaestro", "torch", "zuko", "builtins")  # their code has no side effects
 # Compiling takes some ten seconds and saves a fifth of a small model's step: floating-point
 # operations of a run, on a CPU and elsewhere, and minutes from which auto compiles.
 WORK_CPU, WORK, MINUTES = 4e13, 4e15, 4.0
@@ -39,13 +39,19 @@ class Compilation:
 
     Args:
         core: model and objective.
-        settings: `compile` is auto, on or off.
-        data: what is trained on.
-        processes: where.
-        optimizers: the classes of the optimisers.
+        settings: settings of the training, in which `compile` is auto, on or off.
+        data: training data.
+        processes: processes that train together.
+        optimizers: classes of the optimisers.
 
     Raises:
-        ValueError: compilation was asked for and is impossible.
+        ValueError: compilation is on and impossible.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> vs.training(model, vs.Objective(), data, steps=3, device="cpu").compile  # a short run
+    'off'
     """
 
     def __init__(
@@ -71,20 +77,20 @@ class Compilation:
         )
 
     def first(
-        self, step: Numbers, inputs: Sequence[Tensor], eager: Callable[[], object]
-    ) -> tuple[Numbers, Sequence[Tensor]] | None:
+        self, step: GraphStep, inputs: Sequence[Tensor], eager: Callable[[], object]
+    ) -> tuple[GraphStep, Sequence[Tensor]] | None:
         """Compile a step and take it; return the compiled step and its result.
 
         Args:
             step: a function of tensors.
-            inputs: of the first step.
-            eager: the same step, whose own error is raised if it has one.
+            inputs: tensors of the first step.
+            eager: the eager step; if it fails too, its error is raised.
 
         Returns:
             None if `auto` fell back to eager steps.
 
         Raises:
-            ValueError: the step does not compile, although that was asked for.
+            ValueError: compilation is on, and fails.
         """
         try:
             return _compile(step, inputs)
@@ -105,14 +111,14 @@ class Compilation:
         logger.warning("compilation failed, so steps run eagerly (%s)", reason)
 
 
-def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence[Tensor]]:
-    # torch.compile keeps its graphs by code object, and without guards it would give the steps of
-    # a second run the graph of the first.
+def _compile(step: GraphStep, inputs: Sequence[Tensor]) -> tuple[GraphStep, Sequence[Tensor]]:
+    # torch.compile caches graphs by code object. Without guards, a second run would get the graph
+    # of the first.
     step.__code__ = step.__code__.replace()  # type: ignore[attr-defined]
     options: dict[str, str | int | bool | Callable[..., object]] = {
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
     }
-    compiled: Numbers = torch.compile(
+    compiled: GraphStep = torch.compile(
         step, fullgraph=True, dynamic=False, backend=BACKEND, options=options
     )
     with torch._dynamo.config.patch(trace_autograd_ops=True):
@@ -120,25 +126,25 @@ def _compile(step: Numbers, inputs: Sequence[Tensor]) -> tuple[Numbers, Sequence
 
 
 def _obstacles(core: Core, settings: Settings, data: Data, processes: Processes) -> list[str]:
-    """Return what keeps the steps of a run from being compiled."""
-    found = [*core.objective.outside_graph, *core.model.capabilities.not_recordable]
+    """Return the reasons why the steps of a run cannot be compiled."""
+    obstacles = [*core.objective.outside_graph, *core.model.capabilities.not_recordable]
     if data.train.sizes() is not None:
-        found.append("rows of several sizes")
+        obstacles.append("rows of several sizes")
     if processes.count > 1:
-        found.append(f"{processes.count} processes")
+        obstacles.append(f"{processes.count} processes")
     if settings.precision != "32":
-        found.append(f"precision {settings.precision}")
+        obstacles.append(f"precision {settings.precision}")
     compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
     if processes.device.type == "cpu" and not any(map(shutil.which, compilers)):
-        found.append("no C++ compiler")
-    return found
+        obstacles.append("no C++ compiler")
+    return obstacles
 
 
 def _foreign(core: Core, optimizers: Sequence[type]) -> bool:
     """Return whether a part is user code, which may have side effects that a graph does not
     capture."""
-    used = [*map(type, core.modules()), *core.objective.functions, *optimizers]
-    return any(part.__module__.split(".")[0] not in LIBRARIES for part in used)
+    parts = [*map(type, core.modules()), *core.objective.functions, *optimizers]
+    return any(part.__module__.split(".")[0] not in LIBRARIES for part in parts)
 
 
 def _pays(core: Core, settings: Settings, data: Data, processes: Processes) -> bool:

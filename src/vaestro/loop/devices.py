@@ -1,7 +1,7 @@
-"""Devices and processes: where training runs, and how several processes share it.
+"""Devices and processes: where training runs, and how several processes share a batch.
 
-With N processes each draws the noise of the whole batch and takes its own rows of it, so that N
-processes compute what one would.
+N processes compute the same as one: each has B / N rows of the global batch of B, and gradients are
+averaged.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Forward = Callable[[Batch, Tensor, Tensor, str], Loss]
 
 
 def accelerator_for(device: str) -> Accelerator:
-    """Return an Accelerator for a device by name; in a single process each call starts afresh.
+    """Return an Accelerator for a device: auto, cpu, cuda or mps.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: this machine has no such device.
 
     >>> accelerator_for("cpu").device
     device(type='cpu')
@@ -46,9 +46,9 @@ def accelerator_for(device: str) -> Accelerator:
         "mps": torch.backends.mps.is_available,
     }
     if device in available and not available[device]():
-        raise ValueError(f"expected a device that is here; got {device}, and this machine has none")
+        raise ValueError(f"expected a device of this machine; got {device}, which it does not have")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        # Accelerate has one device for each process; runs of one process may differ in theirs.
+        # Accelerate keeps one device for the life of a process; runs in it may use different ones.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
         cpu=device == "cpu" or (device == "auto" and not any(f() for f in available.values()))
@@ -57,15 +57,23 @@ def accelerator_for(device: str) -> Accelerator:
 
 @final
 class Core(nn.Module):
-    """Hold model and objective: the one forward() that data parallelism, autocast and compilation
-    wrap.
+    """Hold model and objective in one module, whose forward() data parallelism, autocast and
+    compilation wrap.
 
     Args:
-        model: what is trained.
-        objective: by what.
-        updates: whose losses it computes.
-        device: where.
+        model: the model that is trained.
+        objective: its objective.
+        updates: updates whose losses are computed.
+        device: device of the model.
         precision: "32", or "bf16" for networks under autocast.
+
+    >>> import vaestro as vs
+    >>> data, objective = vs.load("digits"), vs.Objective()
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> core = Core(model, objective, objective.updates(model), torch.device("cpu"), "32")
+    >>> batch, noise = data.train.batch(slice(0, 4)), model.noise(1, 4)
+    >>> core(batch, torch.zeros(()), noise, "joint").loss.shape
+    torch.Size([])
     """
 
     def __init__(
@@ -91,14 +99,19 @@ class Core(nn.Module):
 
 @final
 class Processes:
-    """Describe the processes that train together, and this one's device.
+    """Describe the processes that train together, and the device of this one.
 
     Args:
         device: auto, cpu, cuda or mps.
         batch: rows in a global batch.
 
     Raises:
-        ValueError: the device does not exist, or the processes cannot share the batch equally.
+        ValueError: the device does not exist, or the batch is not a multiple of the number of
+            processes.
+
+    >>> processes = Processes("cpu", batch=8)
+    >>> processes.count, processes.rows
+    (1, slice(0, 8, None))
     """
 
     def __init__(self, device: str, batch: int) -> None:
@@ -113,15 +126,15 @@ class Processes:
 
     @property
     def at_hand(self) -> bool:
-        """Return whether numbers can be read without waiting: one process, on the CPU."""
+        """Return whether numbers can be read without waiting: one process on the CPU."""
         return self.count == 1 and self.device.type == "cpu"
 
     def wrap(self, core: Core, partial: bool) -> Forward:
-        """Wrap the forward() for data parallelism, before optimisers are made.
+        """Return the forward() wrapped for data parallelism; call it before optimisers are created.
 
         Args:
-            core: what is wrapped.
-            partial: whether some loss leaves some parameters without a gradient.
+            core: model and objective.
+            partial: whether a loss leaves some parameters without a gradient.
         """
         if self.count == 1:
             return core
@@ -136,8 +149,8 @@ class Processes:
     def gradients(
         self, loss: Tensor, core: nn.Module, parameters: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Return the gradients of a loss, averaged over processes; zeros if a parameter has
-        none."""
+        """Return the gradient of each parameter, averaged over processes; zeros for parameters that
+        the loss does not depend on."""
         if self.count == 1:
             return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
         for p in core.parameters():
@@ -146,7 +159,7 @@ class Processes:
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
     def fork_rng(self) -> AbstractContextManager[None]:
-        """Return a context after which PyTorch's global generators are as before."""
+        """Return a context that restores the state of PyTorch's global generators at its end."""
         return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
 
     def wait(self) -> None:
@@ -155,7 +168,7 @@ class Processes:
             torch.cuda.synchronize(self.device)
 
     def finish(self) -> None:
-        """Wait for the other processes; a process that leaves earlier takes them down."""
+        """Wait for the other processes: they fail if this one ends before them."""
         if self.count > 1:
             self._accelerator.wait_for_everyone()
             atexit.register(self._accelerator.end_training)

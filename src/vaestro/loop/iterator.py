@@ -2,12 +2,12 @@
 
     for step in training(model, objective, data, epochs=20): ...
 
-A step makes each update of the objective (see `step`) with a one-cycle learning rate. Validation
-scores an exponential average of the weights, and the best are kept (see `vaestro.selection`). When
-the iterator ends, the model holds the kept weights.
+A step makes each update of the objective (see `step`), by default with a one-cycle learning rate.
+Validation scores an exponential average of the weights, and the best weights are kept (see
+`vaestro.selection`). After the last step, the model holds the kept weights.
 
 A step is a function of (seed, step): a resumed run equals an uninterrupted one bit for bit, and
-N processes compute what one would.
+N processes compute the same as one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ import functools
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, final
+from typing import final
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from vaestro.data import Data, Rows
-from vaestro.densities import mean_over_ranks
 from vaestro.loop.averaging import AVERAGE_EVERY, FIT_ROWS, Average
 from vaestro.loop.compiling import Compilation
 from vaestro.loop.devices import Core, Processes
@@ -32,24 +30,41 @@ from vaestro.loop.lagging import LaggingUpdater
 from vaestro.loop.log import Log
 from vaestro.loop.records import Diverged, Record, Step
 from vaestro.loop.settings import Settings
-from vaestro.loop.setup import prepare, trainable, updaters_of
-from vaestro.loop.state import gathered, part, prefixed
+from vaestro.loop.setup import prepare, updaters_of
+from vaestro.loop.state import Numbers, State, gathered, part, prefixed
 from vaestro.loop.step import Dropout, Updater, with_float_values
+from vaestro.loop.timing import steps_within
 from vaestro.loop.validation import VALIDATION_ROWS, validate
 from vaestro.models import LatentModel
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 from vaestro.spaces import Kind
 
-CHECK_EVERY = 10  # steps between looks at the counters on the device, each of which waits for it
-GIVE_UP_AFTER = 20
-TIMED, TIMED_SECONDS = 20, 4.0  # steps and seconds by which minutes become steps
+CHECK_EVERY = 10  # steps between reads of the counters on the device; a read waits for the device
+GIVE_UP_AFTER = 20  # steps in a row that are not finite
 
 
 @final
 class Training(Iterator[Step]):
-    """Iterate over the steps of a run; `state()` and `load()` make it resumable. Made by
-    `training`."""
+    """Iterate over the steps of a run; `vaestro.training` creates it.
+
+    `state()` and `load()` make a run resumable.
+
+    Args:
+        model: the model that is trained.
+        objective: its objective.
+        data: training and validation data.
+        settings: every option, resolved.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> run = vs.training(model, vs.Objective(), data, steps=3, device="cpu")
+    >>> for step in run:
+    ...     pass
+    >>> step.index, step.last, run.kept_step <= 3
+    (3, True, True)
+    """
 
     def __init__(
         self, model: LatentModel, objective: TrainingObjective, data: Data, settings: Settings
@@ -58,64 +73,35 @@ class Training(Iterator[Step]):
         self.model, self.objective, self.data, self.settings = model, objective, data, settings
         self.selection = Selection(objective, settings.keep, settings.patience)
         self.processes = processes = Processes(settings.device, settings.batch)
-        self._frozen = prepare(model, objective, data, settings, processes.device)
+        self.frozen = prepare(model, objective, data, settings, processes.device)
         updates = objective.updates(model)
         self.core = Core(model, objective, updates, processes.device, settings.precision)
-        made = updaters_of(updates, self.core, data, settings, processes)
-        self.averaging = Average(model, fixed="likelihood" in self._frozen.names)
-        self.inputs = Inputs(
-            model,
-            data.train,
-            objective.k,
-            settings.batch,
-            settings.seed,
-            processes,
-            settings.workers,
-        )
+        updaters = updaters_of(updates, self.core, data, settings, processes)
+        self.averaging = Average(model, fixed="likelihood" in self.frozen.names)
+        self.inputs = Inputs(model, data.train, objective.k, settings, processes)
         self.valid = data.valid.spread(VALIDATION_ROWS)
-        self.updaters = [u for u in made if not u.update.until_flat]
+        self.updaters = [u for u in updaters if not u.update.until_flat]
         self.lagging = [
             LaggingUpdater(u, objective, self.inputs, self.valid)
-            for u in made
+            for u in updaters
             if u.update.until_flat
         ]
-        self._log = Log(
-            objective, self.updaters, self.lagging, self.inputs, model.capabilities.trained_as
-        )
+        altered = model.capabilities.trained_as
+        self._log = Log(objective, self.updaters, self.lagging, self.inputs, altered)
         self._dropout = Dropout(self.core, processes, settings.seed)
         self._compilation = Compilation(
-            self.core, settings, data, processes, [type(u.optimizer) for u in made]
+            self.core, settings, data, processes, [type(u.optimizer) for u in updaters]
         )
-        self.index = 0
+        self.index = self.steps = 0
         self._begun = self._finished = self.stopped_early = False
         minutes = settings.minutes
-        self.steps = settings.planned(data) if minutes is None else self._steps_in(minutes, begun)
-        self.averaging.decay = self.ema
-        objective.plan(self.steps, self.inputs.steps_per_epoch)
+        self.plan(settings.planned(data) if minutes is None else steps_within(self, minutes, begun))
 
-    def _steps_in(self, minutes: float, begun: float) -> int:
-        """Time some steps and a validation on the run's own objects, restore everything, and return
-        how many steps fit."""
-        self.steps = 10**9
-        self.objective.plan(self.steps, self.inputs.steps_per_epoch)
-        tensors, numbers = self.state()
-        for step in range(5):
-            self.advance(step)
-        self.processes.wait()
-        start, done = time.perf_counter(), 0
-        while done < TIMED or time.perf_counter() - start < min(TIMED_SECONDS, 60 * minutes / 50):
-            self.advance(5 + done)
-            done += 1
-        self.processes.wait()
-        each = (time.perf_counter() - start) / done
-        start = time.perf_counter()
-        self._validate()
-        validation = time.perf_counter() - start
-        self.load(tensors, numbers)
-        left = 60 * minutes - (time.perf_counter() - begun) - 2 * validation
-        steps = max(1, int(0.98 * left / (each + validation / self.inputs.steps_per_epoch)))
-        device = self.processes.device
-        return max(1, int(mean_over_ranks(torch.tensor(float(steps), device=device))))
+    def plan(self, steps: int) -> None:
+        """Set the number of steps, the decay of the average, and the lengths of schedules."""
+        self.steps = steps
+        self.averaging.decay = self.ema
+        self.objective.plan(steps, self.steps_per_epoch)
 
     # -- the iterator ------------------------------------------------------------------------------
 
@@ -127,7 +113,7 @@ class Training(Iterator[Step]):
             self._begun = True
             self._log.clock.start()
             if self.index == 0:
-                return Step(0, 0.0, None, self._validate(), False)
+                return Step(0, 0.0, None, self.validate(), False)
         if self.index >= self.steps or self.stopped_early:
             self._finish()
             raise StopIteration
@@ -140,12 +126,12 @@ class Training(Iterator[Step]):
         records: tuple[Record, ...] = ()
         if self.index == self.steps or self.inputs.ends_lap(self.index):
             self.averaging.update(self.index)
-            records = (self._log.training(self.index, self._lr()), *self._validate())
+            records = (self._log.training(self.index, self._lr()), *self.validate())
         last = self.index >= self.steps or self.stopped_early
-        return Step(self.index, self.index / self.inputs.steps_per_epoch, loss, records, last)
+        return Step(self.index, self.index / self.steps_per_epoch, loss, records, last)
 
     def advance(self, step: int) -> Loss:
-        """Take the step of a number from 0, and return the loss of its first update."""
+        """Take a step, counted from 0, and return the loss of its first update."""
         for lagging in self.lagging:
             lagging.catch_up(step, self.steps)
         inputs = self.inputs(step, self.steps)
@@ -170,10 +156,10 @@ class Training(Iterator[Step]):
             self.processes.finish()
             self.model.load_state_dict(self.kept())
             self.model.eval()
-            self._frozen.release()
+            self.frozen.release()
 
     def let_go(self) -> None:
-        """Drop streamed data that were decoded ahead; the process would wait for them at its
+        """Drop streamed data that were decoded ahead; otherwise the process waits for them at its
         end."""
         self.inputs.stream.let_go()
 
@@ -190,15 +176,16 @@ class Training(Iterator[Step]):
     def _fit_rows(self) -> Rows:
         return self.data.train.spread(FIT_ROWS)
 
-    def _validate(self) -> tuple[Record, ...]:
-        """Score the averaged weights on validation data; keep them if they are the best."""
+    def validate(self) -> tuple[Record, ...]:
+        """Score the averaged weights on validation data, keep them if they are the best, and return
+        the record; no record if there are no validation data."""
         device, seed = self.processes.device, self.settings.seed
         if not self.averaging.fixed:
             self.averaging.fit(self._fit_rows, seed, device)
         if not len(self.valid):
             self._log.clock.lap()
             return ()
-        scored = validate(
+        scores = validate(
             self.average,
             self.objective,
             self.valid,
@@ -208,13 +195,13 @@ class Training(Iterator[Step]):
             self.processes.rank,
             step=max(0, self.index - 1),
         )
-        score = Score(scored.objective, scored.rate, self.objective.final_beta)
+        score = Score(scores.objective, scores.rate, self.objective.final_beta)
         self.stopped_early = self.selection.see(self.index, score, self.average.state_dict())
         for lagging in self.lagging:
             lagging.judge(self.index)
-        return (self._log.validation(self.index, self._lr(), scored, len(self.valid)),)
+        return (self._log.validation(self.index, self._lr(), scores, len(self.valid)),)
 
-    # -- what a run asks ---------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
 
     @property
     def average(self) -> LatentModel:
@@ -232,13 +219,9 @@ class Training(Iterator[Step]):
         return self.settings.lr
 
     @property
-    def clip(self) -> float:
-        """Return the norm at which gradients are clipped."""
-        return self.settings.clip
-
-    @property
     def ema(self) -> float:
-        """Return the decay of the average of the weights, for each step."""
+        """Return the decay of the average of the weights in a step; by default its horizon is a
+        hundredth of the run."""
         ema = self.settings.ema
         return math.exp(-1 / max(1.0, 0.01 * self.steps)) if ema is None else ema
 
@@ -249,13 +232,8 @@ class Training(Iterator[Step]):
 
     @property
     def steps_per_epoch(self) -> float:
-        """Return the steps of an epoch, as a fraction."""
+        """Return the number of steps of an epoch, as a fraction."""
         return self.inputs.steps_per_epoch
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Return what is trained."""
-        return trainable(self.model, self.objective)
 
     @property
     def seconds(self) -> float:
@@ -267,21 +245,6 @@ class Training(Iterator[Step]):
         """Return the device of this process."""
         return self.processes.device
 
-    @property
-    def rank(self) -> int:
-        """Return the number of this process."""
-        return self.processes.rank
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Return the parts of the model that are not trained."""
-        return self._frozen.names
-
-    @property
-    def bad(self) -> Tensor:
-        """Return the number of skipped steps, and of those in a row up to now, (2,)."""
-        return self.updaters[0].sums.bad
-
     def _lr(self) -> float:
         updater = self.updaters[0]
         return updater.lr * updater.update.schedule(max(0, self.index - 1), self.steps)
@@ -292,26 +255,26 @@ class Training(Iterator[Step]):
         return f"{description}; each was replaced by the next row" if count else ""
 
     def kept(self) -> dict[str, Tensor]:
-        """Return the weights in use, which are averages: see `Selection`."""
+        """Return the kept weights, which are averages: see `Selection`."""
         return self.selection.kept(self.average.state_dict())
 
     @property
     def kept_step(self) -> int:
-        """Return the step of the weights in use."""
+        """Return the step of the kept weights."""
         return self.selection.kept_step(self.index)
 
     def kept_sentence(self) -> str:
         """Return a sentence that says which weights are kept and why."""
         return self.selection.sentence(self.index, len(self.valid) > 0)
 
+    # -- resuming ----------------------------------------------------------------------------------
+
     def _further(self) -> list[Updater | LaggingUpdater]:
         """Return the updaters after the first, whose state has a prefix."""
         return [*self.updaters[1:], *self.lagging]
 
-    # -- resuming ----------------------------------------------------------------------------------
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and numbers from which `load` continues as if nothing had happened."""
+    def state(self) -> tuple[State, Numbers]:
+        """Return tensors and numbers from which `load` continues bit for bit."""
         tensors = {
             **prefixed("model", self.model.state_dict()),
             **prefixed("average", self.average.state_dict()),
@@ -321,7 +284,7 @@ class Training(Iterator[Step]):
         }
         for further in self._further():
             tensors |= prefixed(further.name, further.state())
-        numbers = {
+        numbers: Numbers = {
             "index": self.index,
             "seconds": self._log.clock.now(),
             "last_logged": self._log.last_index,
@@ -331,7 +294,7 @@ class Training(Iterator[Step]):
         }
         return gathered(tensors), numbers
 
-    def load(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    def load(self, tensors: State, numbers: Numbers) -> None:
         """Continue from a saved state."""
         self.model.load_state_dict(part("model", tensors))
         self.average.load_state_dict(part("average", tensors))

@@ -1,12 +1,13 @@
 r"""Encoder-only updates for aggressive training.
 
-An encoder that lags behind the decoder lets the posterior collapse (He, Spokoyny, Neubig and
-Berg-Kirkpatrick 2019). So before each joint step the encoder alone is trained on other rows until
-its loss stops falling. This ends when the information of codes z about the index n of N data,
+If the encoder lags behind the decoder, the posterior may collapse (He, Spokoyny, Neubig and
+Berg-Kirkpatrick 2019). Before each joint step, the encoder is therefore trained alone on other rows
+until its loss stops falling. This ends once the information between the code z and the index n of N
+validation data,
 
-    I(n; z) = E_n[log q(z | x_n) - log sum_m q(z | x_m) + log N]
+    I(n; z) = E_n[log q(z | x_n) - log sum_m q(z | x_m) + log N]        nats
 
-no longer rises between two validations.
+no longer increases between two validations.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from vaestro.loop.step import Updater, squared_norms
 from vaestro.objectives import TrainingObjective
 from vaestro.randomness import numpy_generator, torch_generator
 
-MOST = 100  # updates before one step
-JUDGED = 10  # updates whose loss is compared with that of as many before
-ROWS = 500  # validation data whose codes are compared
+MOST = 100  # most updates before one step
+JUDGED = 10  # updates over which the loss is averaged before it is compared
+ROWS = 500  # validation data from which the information is estimated
 
 
 @final
@@ -35,13 +36,21 @@ class LaggingUpdater:
     """Repeat an update before each step until its loss stops falling.
 
     Args:
-        updater: of the update.
-        objective: whose schedules do not observe these updates.
-        inputs: of the run.
+        updater: updater of the update.
+        objective: objective, whose adaptive schedules ignore these updates.
+        inputs: inputs of the run.
         valid: validation data.
 
     Raises:
         ValueError: there are several processes.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> objective = vs.Objective(aggressive=True)
+    >>> run = vs.training(model, objective, data, steps=1, device="cpu")
+    >>> [r.encoder_updates > 0 for step in run for r in step.records if r.split == "train"]
+    [True]
     """
 
     def __init__(
@@ -54,7 +63,7 @@ class LaggingUpdater:
             )
         self.updater, self.objective, self.inputs = updater, objective, inputs
         self.rows = valid.spread(ROWS)
-        # whether to go on, information at the last validation, updates since the last line
+        # whether updates go on, information at the last validation, updates since the last line
         self.numbers = torch.tensor([1.0, -math.inf, 0.0], dtype=torch.float64)
 
     @property
@@ -63,13 +72,13 @@ class LaggingUpdater:
         return self.updater.name
 
     def catch_up(self, step: int, steps: int) -> None:
-        """Update until ten updates have no lower loss than the ten before them."""
+        """Update until the mean loss of ten updates is no lower than that of the ten before."""
         if not self.numbers[0]:
             return
         updater, before, now = self.updater, math.inf, 0.0
         lr = updater.lr * updater.update.schedule(step, steps)
         for i in range(MOST):
-            self.objective.eval()  # schedules that follow the steps do not follow these updates
+            self.objective.eval()  # adaptive schedules ignore these updates
             loss, gradients = updater.differentiate(self._input(step, i))
             self.objective.train()
             norm = torch.stack(squared_norms(gradients)).sum().sqrt()
@@ -84,25 +93,23 @@ class LaggingUpdater:
                 before, now = now, 0.0
 
     def _input(self, step: int, i: int) -> Input:
-        of = self.inputs
-        device, seed = of.processes.device, of.seed
-        index = numpy_generator(seed, "encoder", step, i).integers(len(of.rows), size=(1, of.batch))
-        rows = of.rows.gather(
-            index, device, seed=seed, stream=step * MOST + i, place=(0, of.batch)
-        )[0]
+        run = self.inputs
+        device, seed, batch = run.processes.device, run.seed, run.batch
+        index = numpy_generator(seed, "encoder", step, i).integers(len(run.rows), size=(1, batch))
+        rows = run.rows.gather(index, device, seed=seed, stream=step * MOST + i, place=(0, batch))
         generator = torch_generator(device, seed, "encoder noise", step, i)
         number = torch.tensor(float(step), dtype=torch.float64, device=device)
-        return Input(rows, of.model.noise(of.k, of.batch, generator), number)
+        return Input(rows[0], run.model.noise(run.k, batch, generator), number)
 
     @torch.no_grad()
     def judge(self, index: int) -> None:
-        """Stop for good if the information of validation codes no longer rises."""
+        """Stop permanently if the information no longer increases."""
         if not self.numbers[0] or not index or len(self.rows) < 2:
             return
-        of, n = self.inputs, len(self.rows)
-        noise = of.model.noise(1, n, torch_generator(of.processes.device, of.seed, "information"))
-        draws = of.model.draw(self.rows.batch(slice(0, n), of.processes.device), 1, noise=noise)
-        # (B, B): the draw of each datum under the q of each other
+        model, n, device = self.inputs.model, len(self.rows), self.inputs.processes.device
+        noise = model.noise(1, n, torch_generator(device, self.inputs.seed, "information"))
+        draws = model.draw(self.rows.batch(slice(0, n), device), 1, noise=noise)
+        # (B, B): the draw of each datum under the q of every datum
         log_q = draws.q.log_prob(draws.z[0].unsqueeze(1))
         information = float((log_q.diagonal() - torch.logsumexp(log_q, 1) + math.log(n)).mean())
         if information <= float(self.numbers[1]):
@@ -110,7 +117,7 @@ class LaggingUpdater:
         self.numbers[1] = information
 
     def counted(self) -> int:
-        """Return the number of updates since the last call."""
+        """Return the number of updates since the last call, and reset it."""
         count = int(self.numbers[2])
         self.numbers[2] = 0
         return count

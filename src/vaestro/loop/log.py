@@ -1,4 +1,4 @@
-"""What is logged: lines of means since the last line, and lines of a validation."""
+"""The lines of metrics.jsonl: means over the steps since the last line, and validations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from vaestro.objectives import TrainingObjective
 
 @final
 class Clock:
-    """Measure the seconds of training, over all the processes that a run has had."""
+    """Measure the seconds of training; a resumed run continues from its saved seconds.
+
+    >>> clock = Clock()
+    >>> clock.start()
+    >>> clock.lap() <= clock.now()
+    True
+    """
 
     def __init__(self) -> None:
-        self.begun = time.perf_counter()
         self.seconds, self._last = 0.0, 0.0
 
     def start(self) -> None:
@@ -28,27 +33,35 @@ class Clock:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Return the seconds since the last call, and count them."""
+        """Return the seconds since the last call, and add them to the sum."""
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         self.seconds += elapsed
         return elapsed
 
     def now(self) -> float:
-        """Return all the seconds so far."""
+        """Return the seconds up to now."""
         return self.seconds + (time.perf_counter() - self._last if self._last else 0.0)
 
 
 @final
 class Log:
-    """Make the records of metrics.jsonl.
+    """Create the records of metrics.jsonl.
 
     Args:
-        objective: whose terms are logged.
-        updaters: of its updates; the first one's sums are logged, and the losses of the others.
-        lagging: of repeated updates, whose number is logged.
-        inputs: of the run.
+        objective: objective whose terms are logged.
+        updaters: updaters of the objective. The sums of the first are logged, and the losses of the
+            others.
+        lagging: updaters that are repeated before a step; their number of updates is logged.
+        inputs: inputs of the run.
         altered: how the trained model differs from the reported one.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> run = vs.training(model, vs.Objective(), data, steps=1, device="cpu")
+    >>> [record.split for step in run for record in step.records]
+    ['valid', 'train', 'valid']
     """
 
     def __init__(
@@ -97,7 +110,7 @@ class Log:
         )
 
     def validation(self, index: int, lr: float, scored: Validation, rows: int) -> Record:
-        """Return the line of a validation of some rows."""
+        """Return the record of a validation on a number of rows."""
         elapsed = self.clock.lap()
         return Record(
             "valid",

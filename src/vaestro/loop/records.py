@@ -1,4 +1,4 @@
-"""What training reports: a `Step` for each step, with the `Record`s of metrics.jsonl."""
+"""The reports of training: a `Step` for each step, with the `Record`s of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import final
 from vaestro.objectives import Loss
 
 Value = str | int | float | bool | None
-# fields left out of a line at these values
+# a field with this value is left out of a line
 ABSENT: dict[str, Value] = {
     "encoder_updates": None,
     "altered": "",
@@ -21,7 +21,7 @@ ABSENT: dict[str, Value] = {
 
 
 class Diverged(RuntimeError):
-    """Report that loss or gradient were not finite for many steps in a row."""
+    """Report that loss or gradient were not finite in many steps in a row."""
 
 
 @final
@@ -29,12 +29,12 @@ class Diverged(RuntimeError):
 class Record:
     """Hold one line of metrics.jsonl: means over an epoch or over validation data, in nats.
 
-    bound = -(rate + distortion) for the ELBO, whatever the weights. `loss` holds every term of the
-    objective at the step's schedules. Fields that do not apply are left out of the line.
+    For the ELBO, bound = -(rate + distortion), without weights. `loss` has every term of the
+    objective at the schedules of the step. Fields that do not apply are left out of the line.
 
     Args:
-        objective: (validation) the loss with the weights and targets at the end of the schedules;
-            the kept weights are selected by it.
+        objective: (validation) loss with the weights and targets at the end of the schedules, by
+            which the kept weights are selected.
         settled: (validation) whether every schedule had reached its end.
         stderr: (validation) standard error of the bound; `active_units` and `signal` as in
             `Validation`.
@@ -43,7 +43,7 @@ class Record:
             dropout.
         waited: share of the time that training waited for streamed data.
         unread: number of unreadable rows so far; each was replaced by another row.
-        terms: name and value of each term of the loss beside the weighted bound, and the mean loss
+        terms: name and value of each term of the loss besides the weighted bound, and the mean loss
             of each further update.
 
     >>> Record("train", 1, 0.1, -3.0, 1.0, 2.0, 3.0, 1.0, 1e-3, float("inf"), 5.0, 0.1,
@@ -76,8 +76,8 @@ class Record:
     terms: tuple[tuple[str, float], ...] = ()
 
     def line(self) -> dict[str, Value]:
-        """Return the record as a JSON object: non-finite numbers become null, and each term has a
-        key of its own."""
+        """Return the record as a JSON object: non-finite numbers become null, and each term has its
+        own key."""
         fields: dict[str, Value] = {**asdict(self), **dict(self.terms)}
         del fields["terms"]
         return {
@@ -94,10 +94,13 @@ class Step:
 
     Args:
         index: number of the step, from 1; 0 is the validation before training.
-        epoch: passes over the training data so far.
-        loss: of the step's batch, from the first update; None for step 0.
-        records: what was logged with the step.
-        last: whether training ends with it.
+        epoch: number of passes over the training data.
+        loss: loss of the batch from the first update; None for step 0.
+        records: records that were logged with the step.
+        last: whether training ends with this step.
+
+    >>> Step(0, 0.0, None, (), last=False).index
+    0
     """
 
     index: int

@@ -1,29 +1,58 @@
-"""The settings of a training: every option with its default resolved, checked once."""
+"""The settings of a training: every option with its default resolved and its range checked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypedDict, final
 
 from torch import Tensor
 
 from vaestro.data import Data
 from vaestro.optimizers import Optimizer
+from vaestro.parts import find
 from vaestro.selection import Keep
 from vaestro.spaces import Kind
+from vaestro.text import nearest
 
-EPOCHS, STEPS = 20.0, 4000  # of a run by default, whichever is more
+EPOCHS, STEPS = 20.0, 4000  # length of a run by default, whichever is more
+LR = 2e-3
+
+
+class Options(TypedDict, total=False):
+    """Name the options of `training`; `vaestro.options` describes them."""
+
+    freeze: Sequence[str] | None
+    optimizer: str | Callable[[Sequence[Tensor]], Optimizer]
+    epochs: float | None
+    steps: int | None
+    minutes: float | None
+    batch: int | None
+    lr: float | None
+    seed: int
+    ema: float | None
+    clip: float | None
+    patience: int | None
+    keep: Keep
+    device: str
+    precision: str
+    compile: str
+    workers: int | None
 
 
 @final
 @dataclass(frozen=True)
 class Settings:
-    """Hold the settings of a training; see `training` for their meaning.
+    """Hold the settings of a training; `vaestro.options` describes them.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: a setting is out of its range.
+
+    >>> import vaestro as vs
+    >>> settings = Settings.of(vs.load("digits"), {"epochs": 2.0})
+    >>> settings.batch, settings.lr
+    (101, 0.002)
     """
 
     batch: int
@@ -42,6 +71,40 @@ class Settings:
     compile: str = "auto"
     freeze: tuple[str, ...] = ()
     workers: int | None = None
+
+    @classmethod
+    def of(cls, data: Data, options: Options) -> Settings:
+        """Return the settings of a training on some data; an option that is absent or None has its
+        default.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: an option is out of its range.
+        """
+        for name in options:
+            if name not in Options.__annotations__:
+                known = nearest(name, Options.__annotations__)
+                raise TypeError(f"expected an option of training: {known}; got {name!r}")
+        optimizer = options.get("optimizer", "adamw")
+        batch, lr, clip = options.get("batch"), options.get("lr"), options.get("clip")
+        return cls(
+            batch=default_batch(data) if batch is None else batch,
+            lr=LR if lr is None else lr,
+            clip=default_clip(data) if clip is None else clip,
+            optimizer=find("optimizer", optimizer) if isinstance(optimizer, str) else optimizer,
+            epochs=options.get("epochs"),
+            steps=options.get("steps"),
+            minutes=options.get("minutes"),
+            ema=options.get("ema"),
+            seed=options.get("seed", 0),
+            patience=options.get("patience"),
+            keep=options.get("keep", "best"),
+            device=options.get("device", "auto"),
+            precision=options.get("precision", "32"),
+            compile=options.get("compile", "auto"),
+            freeze=tuple(options.get("freeze") or ()),
+            workers=options.get("workers"),
+        )
 
     def __post_init__(self) -> None:
         lengths = sum(x is not None for x in (self.epochs, self.steps, self.minutes))
@@ -74,15 +137,31 @@ class Settings:
 
 
 def is_text(data: Data) -> bool:
-    """Return whether data are rows of tokens."""
+    """Return whether data are rows of tokens.
+
+    >>> import vaestro as vs
+    >>> is_text(vs.load("digits"))
+    False
+    """
     return data.space.kind is Kind.TOKENS
 
 
 def default_batch(data: Data) -> int:
-    """Return the rows of a batch: 128, of texts 32, and a sixteenth of the rows if they are few."""
+    """Return the default rows of a batch: 128, for text data 32, and at most a sixteenth of the
+    rows, but 8 or more.
+
+    >>> import vaestro as vs
+    >>> default_batch(vs.load("digits"))
+    101
+    """
     return min(32 if is_text(data) else 128, max(8, len(data.train) // 16))
 
 
 def default_clip(data: Data) -> float:
-    """Return the norm at which gradients are clipped: 10 times the root of the number of cells."""
+    """Return the default largest norm of a gradient: 10 times the root of the number of cells.
+
+    >>> import vaestro as vs
+    >>> default_clip(vs.load("digits"))  # 64 pixels
+    80.0
+    """
     return 10 * math.sqrt(data.space.cells)

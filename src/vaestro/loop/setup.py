@@ -1,5 +1,5 @@
-"""Preparation before the first step: the model on its device, what is frozen, what is learned
-beside it, and one updater for each update of the objective."""
+"""Preparation before the first step: devices, frozen parts, parameters of the objective, and one
+updater for each update."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from vaestro.updates import Update
 
 @final
 class Frozen:
-    """Keep parts of a model as they are: no gradient, no dropout, no new running statistics.
+    """Freeze parts of a model: no gradient, no dropout, no update of running statistics.
 
     Args:
-        model: what is trained.
-        names: of its parts.
+        model: the model that is trained.
+        names: names of its parts.
 
     Raises:
         ValueError: there is no such part.
+
+    >>> import vaestro as vs
+    >>> model = vs.build(vs.load("digits").space, latent=2, network="mlp:width=8")
+    >>> parts = Frozen(model, ["posterior"])
+    >>> any(p.requires_grad for p in model.posterior.parameters())
+    False
     """
 
     def __init__(self, model: LatentModel, names: Sequence[str]) -> None:
@@ -61,10 +67,17 @@ def prepare(
     settings: Settings,
     device: torch.device,
 ) -> Frozen:
-    """Move model and objective to a device, and let both see the data that they start from.
+    """Move model and objective to a device, prepare both with training data, and freeze parts.
 
     Raises:
         ValueError: the objective has no meaning for the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> settings = Settings.of(data, {"freeze": ["prior"]})
+    >>> prepare(model, vs.Objective(), data, settings, torch.device("cpu")).names
+    ('prior',)
     """
     if objective.bound is not elbo and objective.k > 1 and model.capabilities.fitted_to_data:
         raise ValueError(
@@ -80,18 +93,26 @@ def prepare(
         objective.prepare(model, first, len(rows), settings.batch, seed)
     objective.to(device).train()
     if model.start_rows:
-        chosen = numpy_generator(seed, "start").permutation(len(rows))[: model.start_rows]
-        model.start(rows.pick(np.sort(chosen)).fixed().batch(slice(0, len(chosen)), device))
+        index = numpy_generator(seed, "start").permutation(len(rows))[: model.start_rows]
+        model.start(rows.pick(np.sort(index)).fixed().batch(slice(0, len(index)), device))
     return frozen
 
 
 def updaters_of(
     updates: Sequence[Update], core: Core, data: Data, settings: Settings, processes: Processes
 ) -> list[Updater]:
-    """Wrap the forward() for data parallelism, then make the optimiser of each update.
+    """Wrap the forward() for data parallelism, then create the optimiser of each update.
 
     Raises:
-        ValueError: an update has no parameters, or two have one name.
+        ValueError: an update has no parameters, or two updates have the same name.
+
+    >>> import vaestro as vs
+    >>> data, objective = vs.load("digits"), vs.Objective()
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> updates, processes = objective.updates(model), Processes("cpu", batch=78)
+    >>> core = Core(model, objective, updates, processes.device, "32")
+    >>> [u.name for u in updaters_of(updates, core, data, Settings.of(data, {}), processes)]
+    ['joint']
     """
     if not all(update.parameters for update in updates):
         raise ValueError(
@@ -120,8 +141,8 @@ def updaters_of(
 def _is_partial(
     updates: Sequence[Update], core: Core, data: Data, settings: Settings, processes: Processes
 ) -> bool:
-    """Return whether some loss leaves some parameters of the core without a gradient, such as those
-    of a likelihood's family that a table has no columns of."""
+    """Return whether a loss leaves some parameters without a gradient, for example the parameters
+    of a family of likelihoods that no column of a table uses."""
     if len(updates) > 1:
         return True
     rows: Batch = data.train.take(2).fixed().batch(slice(0, 2), processes.device)
@@ -139,7 +160,7 @@ def _is_partial(
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of modules that have a gradient, each once.
+    """Return the trainable parameters of modules, each once.
 
     >>> len(trainable(nn.Linear(2, 3), nn.Linear(3, 1).requires_grad_(False)))
     2

@@ -1,4 +1,4 @@
-"""The state of a training as named tensors: what a checkpoint holds.
+"""The state of a training as named tensors and numbers, which a checkpoint holds.
 
 Names are paths: `model.posterior.encoder.0.weight`, `optimizer.first.3`, `encoder.optimizer.taken`.
 """
@@ -6,14 +6,28 @@ Names are paths: `model.posterior.encoder.0.weight`, `optimizer.first.3`, `encod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NotRequired
 
 from torch import Tensor
+
+from vaestro.selection import SelectionState
 
 State = dict[str, Tensor]
 
 
+class Numbers(SelectionState):
+    """Hold the numbers of a checkpoint; `metrics_bytes` is the size of the run's metrics.jsonl."""
+
+    index: int
+    seconds: float
+    last_logged: int
+    averaged_at: int
+    stopped_early: bool
+    metrics_bytes: NotRequired[int]
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> State:
-    """Return tensors under a prefix.
+    """Return tensors with a prefix before their names.
 
     >>> import torch
     >>> list(prefixed("model", {"weight": torch.ones(1)}))
@@ -23,7 +37,7 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> State:
 
 
 def part(prefix: str, tensors: Mapping[str, Tensor]) -> State:
-    """Return the tensors under a prefix, without it.
+    """Return the tensors whose names have a prefix, without it.
 
     >>> import torch
     >>> list(part("model", {"model.weight": torch.ones(1), "sums": torch.ones(1)}))
@@ -34,6 +48,11 @@ def part(prefix: str, tensors: Mapping[str, Tensor]) -> State:
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> State:
-    """Return copies of tensors in the memory of the CPU: the one place where a state leaves its
-    devices."""
+    """Return copies of tensors in the memory of the CPU. This is the only place where a state
+    leaves its devices.
+
+    >>> import torch
+    >>> gathered({"weight": torch.ones(2)})
+    {'weight': tensor([1., 1.])}
+    """
     return {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}

@@ -1,8 +1,8 @@
-r"""Validation: means over data that are not trained on, by the function that training uses.
+r"""Validation: means over data that are not trained on, computed by the functions of training.
 
 For each unit i of the code, with mean m_i(x) and variance v_i(x) of q(z | x),
 
-    activity_i = Var_x[m_i(x)]              signal_i = ln(1 + activity_i / E_x[v_i(x)]) / 2 nats
+    activity_i = Var_x[m_i(x)]              signal_i = log(1 + activity_i / E_x[v_i(x)]) / 2 nats
 
 A unit is active if its activity is above 0.01 (Burda, Grosse and Salakhutdinov 2016).
 """
@@ -21,20 +21,25 @@ from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Scores, TrainingObjective
 from vaestro.randomness import torch_generator
 
-VALIDATION_ROWS = 10_000
-ACTIVE = 0.01  # variance over data of q's mean above which a unit is active
+VALIDATION_ROWS = 10_000  # most rows of a validation
+ACTIVE = 0.01  # activity above which a unit is active
 
 
 class Validation(NamedTuple):
     """Hold means over validation data, in nats.
 
     Args:
-        bound, rate, distortion: of the unweighted bound.
-        loss: every term of the objective, at a step's schedules.
+        bound, rate, distortion: the unweighted bound and its two terms.
+        loss: every term of the objective, at the schedules of a step.
         stderr: standard error of the bound.
-        active_units, signal: of the code; None for families without a variance (see `signal`).
-        objective: the loss with the weights and targets at the end of the schedules.
-        terms: terms of the loss beside the weighted bound, as `TrainingObjective.terms` names them.
+        active_units: number of active units; None for families without a variance.
+        signal: sum over units of `signal`; None for families without a variance.
+        objective: loss with the weights and targets at the end of the schedules.
+        terms: terms of the loss besides the weighted bound; `TrainingObjective.terms` has their
+            names.
+
+    >>> Validation(-9.0, 2.0, 7.0, 9.0, 0.1, 2, 1.5, 9.0, ()).bound
+    -9.0
     """
 
     bound: float
@@ -64,13 +69,20 @@ def validate(
     Penalties on the aggregate posterior are means over batches of the size of a training batch.
 
     Args:
-        model: what is scored.
-        objective: the loss, at the schedules of `step`.
+        model: the model.
+        objective: the objective, whose schedules are evaluated at `step`.
         rows: the data.
-        seed: of the noise.
-        device: where the model is.
+        seed: seed of the noise.
+        device: device of the model.
         processes, rank: process `rank` scores batch i if i % processes == rank; sums are gathered.
         step: number of steps taken.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> scores = validate(model, vs.Objective(), data.valid, seed=0, device="cpu")
+    >>> abs(scores.bound + scores.rate + scores.distortion) < 1e-3
+    True
     """
     totals = _Totals(model, device)
     scores: Scores | None = None
@@ -78,17 +90,16 @@ def validate(
     size = min(rows.space.chunk, objective.rows_together or rows.space.chunk)
     for i, batch in enumerate(rows.chunks(size, device)):
         mine = i % processes == rank
-        if i and not mine:  # every process scores the first batch, so that all have the shapes
+        if i and not mine:  # all processes score the first batch, which gives them the shapes
             continue
         noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
         draws = model.draw(batch, objective.k, noise=noise)
         totals.add(draws, objective.bound(draws), mine)
         score = Scores(*(mine * s for s in objective.score(draws, number)))
-        scores = (
-            score
-            if scores is None
-            else Scores(*(a + b for a, b in zip(scores, score, strict=True)))
-        )
+        if scores is None:
+            scores = score
+        else:
+            scores = Scores(*(a + b for a, b in zip(scores, score, strict=True)))
     n = len(rows)
     assert scores is not None
     parts = [totals.sums, totals.codes.flatten(), *(s.flatten() for s in scores)]
@@ -131,21 +142,28 @@ def _of_code(moments: Tensor) -> tuple[int, float]:
 
 
 def informative_mean(draws: Draws) -> Tensor:
-    """Return q's mean, (B, *Z), minus the prior's mean if the prior differs between data: what the
-    mean says of x beyond the conditions."""
+    """Return the mean of q, (B, *Z), minus the mean of the prior if that differs between data: the
+    part of the mean that the conditions do not determine.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("digits")
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> informative_mean(model.draw(data.valid.batch(slice(0, 3)))).shape
+    torch.Size([3, 2])
+    """
     return draws.q.mean if draws.shared_prior else draws.q.mean - draws.p.mean
 
 
 def signal(activity: Tensor, variance: Tensor) -> Tensor:
-    """Return the information of each unit's mean about the data, in nats, if codes and their noise
-    were normal: ln(1 + activity / variance) / 2.
+    """Return the information between each unit and the data, in nats, under the assumption that
+    means and noise are normal: log(1 + activity / variance) / 2.
 
-    It is zero if and only if the encoder's mean does not depend on its input. For a linear model it
-    is the mutual information.
+    It is zero if and only if the mean of q is the same for all data. For a linear model it is the
+    mutual information.
 
     Args:
-        activity: variance over data of q's mean, (units,).
-        variance: mean over data of q's variance, (units,).
+        activity: variance over data of the mean of q, (units,).
+        variance: mean over data of the variance of q, (units,).
 
     >>> signal(torch.tensor([0.0, 3.0]), torch.ones(2))
     tensor([0.0000, 0.6931])

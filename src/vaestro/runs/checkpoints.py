@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaestro.data.writers import writing
+from vaestro.loop.state import Numbers
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,7 +30,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         part.chmod(0o644)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Numbers]:
     """Read a complete state.
 
     Raises:
@@ -37,7 +38,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["numbers"])
+            numbers: Numbers = json.loads(file.metadata()["numbers"])
             return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -15,7 +15,6 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vaestro.data import Data, load
 from vaestro.data.matching import Origin
@@ -24,6 +23,7 @@ from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
 from vaestro.files import read_config
 from vaestro.loop import Diverged, Step, Training
+from vaestro.loop.state import Numbers, State
 from vaestro.options import defaults, documented, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
@@ -119,7 +119,7 @@ class Job(Iterator[Step]):
             path,
             notes,
         )
-        self.writes = training.rank == 0
+        self.writes = training.processes.rank == 0
         self._saved_at = time.monotonic()
         self._interrupted = False
         self._handlers: dict[int, Any] = {}
@@ -388,9 +388,7 @@ class Job(Iterator[Step]):
             write_text(self.path / "kept.json", json.dumps(kept) + "\n")
 
 
-def _newest_state(
-    folder: Path,
-) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+def _newest_state(folder: Path) -> tuple[tuple[State, Numbers] | None, list[str]]:
     """Return the newest readable checkpoint of a folder, and a note on each damaged one."""
     notes: list[str] = []
     for checkpoint in sorted(folder.glob("*.safetensors"), reverse=True):

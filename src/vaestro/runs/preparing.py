@@ -60,7 +60,7 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
         "minutes": None,
         "batch": made.batch,
         "lr": made.lr,
-        "clip": made.clip,
+        "clip": made.settings.clip,
         "ema": made.ema,
         "compile": made.compile,
     }
