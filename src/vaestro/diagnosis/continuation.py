@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vaestro.data import Rows
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
+from vaestro.files import Json
 from vaestro.models import Draws, LatentModel
 from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
@@ -60,7 +61,7 @@ class Continuation:
         change = plus_minus((self.gain.mean, self.gain.stderr))
         return f"{taken} raise the objective of {self.gain.n:,} validation data by {change} nats"
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> dict[str, Json]:
         """Return the fields for diagnosis.json."""
         return {"steps": self.steps, "share": self.share, "lr": self.lr, "gain": self.gain.line()}
 

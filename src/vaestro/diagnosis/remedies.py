@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from vaestro.data.readers import as_source, parse_source
+from vaestro.files import Json
 from vaestro.options import names
 from vaestro.parts import TABLE, Part, find
 from vaestro.signatures import options_of
@@ -20,7 +21,7 @@ RESCUE = "residual"  # replaces a user-defined network that may be at fault
 # Options that are valid for every model, objective and data set.
 ALWAYS = {"lr", "steps", "patience", "beta"}
 # Returns the number of weights of a run with these options; raises ValueError if invalid.
-Trial = Callable[[Mapping[str, Any]], int]
+Trial = Callable[[Mapping[str, Json]], int]
 # options that come from the run named by --init
 TAKEN_OVER = frozenset(names("model")) - {"prior"}
 
@@ -39,7 +40,7 @@ class Remedies:
     def __init__(
         self,
         path: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, Json],
         trial: Trial | None = None,
         weights: int | None = None,
     ) -> None:
@@ -72,7 +73,7 @@ class Remedies:
         """Return whether a network is user-defined (module:Class)."""
         return self.name(option) not in ("", *TABLE["network"])
 
-    def _weights(self, changes: Mapping[str, Any]) -> int | None:
+    def _weights(self, changes: Mapping[str, Json]) -> int | None:
         """Return the number of weights with changed options; None if they are invalid."""
         key = repr(sorted(changes.items()))
         if key not in self._tried:
@@ -85,12 +86,12 @@ class Remedies:
                 self._tried[key] = None
         return self._tried[key]
 
-    def _possible(self, changes: dict[str, Any]) -> bool:
+    def _possible(self, changes: dict[str, Json]) -> bool:
         return (
             self._trial is None or not changes.keys() - ALWAYS or self._weights(changes) is not None
         )
 
-    def again(self, name: str, source: str = "", /, **changes: Any) -> str:
+    def again(self, name: str, source: str = "", /, **changes: Json) -> str:
         """Train a new run with changed options or another source; "" if --init forbids it."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
             return ""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -111,20 +111,26 @@ def estimates(
     closed = spread | {"sampled": float(sampled.mean())}
     if on == "data":
         closed, details = closed | of_tokens(job, elbos), details | of_tokens(job, iwaes)
-    shared: dict[str, Any] = {
-        "side": "lower",
-        "measure": space.measure,
-        "k": k,
-        "cells": cells,
-        "seconds": seconds,
-        "given": job.given,
-        "on": on,
-    }
-    return (
-        Estimate("elbo", elbos, how=f"ELBO with {draws}", details=closed, **shared),
-        Estimate(
-            "iwae", iwaes, how=f"IWAE with {draws}", ess=np.exp(log_ess), details=details, **shared
-        ),
+    elbo_estimate = Estimate(
+        "elbo",
+        elbos,
+        "lower",
+        space.measure,
+        k,
+        f"ELBO with {draws}",
+        cells,
+        seconds=seconds,
+        given=job.given,
+        on=on,
+        details=closed,
+    )
+    return elbo_estimate, replace(
+        elbo_estimate,
+        method="iwae",
+        nats=iwaes,
+        how=f"IWAE with {draws}",
+        ess=np.exp(log_ess),
+        details=details,
     )
 
 

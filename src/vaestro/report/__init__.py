@@ -3,7 +3,7 @@
     gather.py      run what a report needs and the folder lacks or has of earlier weights
     showcase.py    chosen data, reconstructions, samples, traversals, map -> RUN/showcase.json, .npz
     reading.py     read the files of the folder; without torch, like all modules below
-    figures.py     Plotly figures as plain values
+    figures/       Plotly figures as plain values, one file per figure
     sketches.py    small SVG pictures
     pictures.py    images as data URIs
     words.py       numbers and results in words
@@ -15,12 +15,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaestro.report.gather import write_report
+
+__all__ = ["write_report"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "write_report":
-        from vaestro.report.gather import write_report
+        from vaestro.report import gather
 
-        return write_report
+        return gather.write_report
     raise AttributeError(f"module 'vaestro.report' has no attribute {name!r}")

@@ -3,12 +3,12 @@ glance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
 
+from vaestro.files import Json
 from vaestro.report.reading import Folder
 from vaestro.report.words import bounds_of, method, number, real, short
 
@@ -30,7 +30,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") 
     )
 
 
-def _scale(values: Sequence[float], low: float, high: float) -> Any:
+def _scale(values: Sequence[float], low: float, high: float) -> Callable[[float], float]:
     bottom, top = min(values), max(values)
     return lambda v: low + (v - bottom) / ((top - bottom) or 1.0) * (high - low)
 
@@ -131,7 +131,7 @@ def _curves(folder: Folder) -> Markup | None:
     )
 
 
-def _rates(folder: Folder) -> list[dict[str, Any]]:
+def _rates(folder: Folder) -> list[dict[str, Json]]:
     units = [
         u for u in (folder.diagnosis or {}).get("units") or [] if real(u.get("rate")) is not None
     ]
