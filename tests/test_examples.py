@@ -59,12 +59,6 @@ SUBJECTS = (
 LACKING = (
     "densities",
     "diagnosis.code",
-    "diagnosis.continuation",
-    "diagnosis.lint",
-    "diagnosis.noise",
-    "diagnosis.noise_picture",
-    "diagnosis.reconstruction",
-    "diagnosis.remedies",
     "diagnosis.rules",
     "evaluation",
     "models",

@@ -198,7 +198,7 @@ def gradients(
 
     Example: vaestro gradients runs/mine --k 1,8,64
     """
-    from vaestro.diagnosis.noise_picture import sentence, title, told
+    from vaestro.diagnosis.noise_picture import panel_lines, sentence, title
 
     session = opened_session(run, device_of(device))
     try:
@@ -219,7 +219,7 @@ def gradients(
         return
     for group in dict.fromkeys(r.group for r in found.rows):
         for draws_of in dict.fromkeys(r.k for r in found.rows):
-            lines = told(found.of(group, draws_of))
+            lines = panel_lines(found.of(group, draws_of))
             if lines:
                 console.say(title(found, lines[0][1]))
                 width = max(len(name) for name, _ in lines)

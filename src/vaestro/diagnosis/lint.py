@@ -23,7 +23,7 @@ LEFT = 0.5  # maximum fixed variance, as a share of the variance of the data
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Hold the options and sizes of a planned run.
+    """The options and sizes of a planned run.
 
     Args:
         remedy: command lines and the options of the run.
@@ -32,6 +32,13 @@ class Plan:
         units: number of latent units.
         beta: the schedule of the KL weight.
         steps, batch: number of steps and batch size.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> remedy, beta = Remedies("runs/mine", {"beta": 4.0}), Schedule(4.0)
+    >>> plan = Plan(remedy, data, parameters=100, units=2, beta=beta, steps=99, batch=20)
+    >>> plan.epochs
+    11.0
     """
 
     remedy: Remedies
@@ -49,7 +56,15 @@ class Plan:
 
 
 def lint(plan: Plan) -> list[Finding]:
-    """Return the findings on options and data, most severe first."""
+    """Return the findings on options and data, most severe first.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> remedy, beta = Remedies("runs/mine", {"beta": 4.0}), Schedule(4.0)
+    >>> plan = Plan(remedy, data, parameters=100, units=2, beta=beta, steps=99, batch=20)
+    >>> [finding.name for finding in lint(plan)]
+    ['weight of the KL', 'little validation']
+    """
     found = [f for f in (rule(plan) for rule in RULES) if f is not None]
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
@@ -105,8 +120,7 @@ def _schedule(plan: Plan) -> Finding | None:
     if math.isclose(late, last, rel_tol=1e-6, abs_tol=1e-9):
         return None
     text = (
-        f"the weight of the KL is still moving in the last tenth of the run ({late:.3g} of "
-        f"{last:g})"
+        f"the weight of the KL still changes in the last tenth of the run ({late:.3g} of {last:g})"
     )
     return Finding("schedule too long", "warning", text, plan.remedy.shorter_schedule(last))
 

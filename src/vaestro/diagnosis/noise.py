@@ -60,7 +60,7 @@ DISCRETE = (
 
 @dataclass(frozen=True)
 class Noise:
-    """Hold the gradient noise of one estimator, number of draws and parameter group.
+    """The gradient noise of one estimator, number of draws and parameter group.
 
     Args:
         estimator: its name, with options.
@@ -73,6 +73,9 @@ class Noise:
         bias, bias_stderr: relative distance of the mean gradient from the reference's; None for the
             reference itself.
         batches: variance of the reference gradient over batches; None for other estimators.
+
+    >>> Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None).snr
+    1.0
     """
 
     estimator: str
@@ -90,7 +93,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class Noises:
-    """Hold the noise of several estimators, and how it was measured."""
+    """The noise of several estimators, and how it was measured.
+
+    Args:
+        bound, beta: the bound and the weight of the rate.
+        batch, repeats: batch size and number of draws of the noise.
+        rows: the noise of each estimator.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> [r.estimator for r in Noises("elbo", 1.0, 128, 100, (row,)).of("posterior", k=1)]
+    ['pathwise']
+    """
 
     bound: str
     beta: float
@@ -118,9 +131,15 @@ def applicable(
 
     Raises:
         ValueError: an estimator in `specs` does not apply.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> [name for name, _ in applicable(model, "elbo", 1, ["pathwise", "stl"])]
+    ['pathwise', 'stl']
     """
     names = (DISCRETE if model.alphabet else REAL) if specs is None else specs
-    found = []
+    estimators = []
     for spec in names:
         try:
             estimator = find("gradient", spec)()
@@ -132,8 +151,8 @@ def applicable(
             if specs is not None:
                 raise
             continue
-        found.append((spec, estimator.to(next(model.parameters()).device)))
-    return found
+        estimators.append((spec, estimator.to(next(model.parameters()).device)))
+    return estimators
 
 
 def gradient_noise(
@@ -165,6 +184,13 @@ def gradient_noise(
 
     Raises:
         ValueError: an option is out of range, or a requested estimator does not apply.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> steps = gradient_noise(model, data.train, k=(1,), estimators=["pathwise"], repeats=20)
+    >>> [row.group for row in list(steps)[-1][1].rows]
+    ['posterior', 'likelihood']
     """
     if bound not in BOUNDS:
         raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
@@ -209,7 +235,7 @@ def _batches(model: LatentModel, train: Rows, size: int, seed: int) -> list[Batc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Hold gradients of one parameter group over repeated draws of the noise.
+    """Gradients of one parameter group over repeated draws of the noise.
 
     Args:
         blocks: means of blocks of gradients, (blocks, parameters).

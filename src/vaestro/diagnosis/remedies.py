@@ -35,6 +35,9 @@ class Remedies:
         config: its resolved options.
         trial: checks a run with other options; without it every command is assumed valid.
         weights: number of weights of the run's model.
+
+    >>> Remedies("runs/mine", {"lr": 0.01}).with_beta(1.0)
+    'vaestro train --config runs/mine/config.yaml --beta 1 --run runs/mine-beta1'
     """
 
     def __init__(
@@ -181,18 +184,18 @@ class Remedies:
     def cures(self) -> list[tuple[str, str]]:
         """Return untried remedies for a decoder that may ignore z: (description, command)."""
         config, posterior = self.config, self.part("posterior")
-        made: list[tuple[str, str]] = []
+        ways: list[tuple[str, str]] = []
         if self.name("beta") not in ("warmup", "sigmoid", "cyclical"):
-            made.append(
+            ways.append(
                 (
                     "a weight of the KL that rises from 0",
                     self.again("warm", beta="warmup:share=0.5"),
                 )
             )
         if not config.get("free_bits") and not config.get("capacity"):
-            made.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
+            ways.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
         if not config.get("aggressive"):
-            made.append(
+            ways.append(
                 ("aggressive updates of the encoder", self.again("aggressive", aggressive=True))
             )
         if config.get("posterior") is None or (
@@ -202,8 +205,8 @@ class Remedies:
         ):
             options = dict(posterior.options) if posterior else {}
             least = str(Spec("normal", options | {"min_rate": 0.1}))
-            made.append(("a posterior with a minimum rate", self.again("minrate", posterior=least)))
-        return [(words, command) for words, command in made if command]
+            ways.append(("a posterior with a minimum rate", self.again("minrate", posterior=least)))
+        return [(words, command) for words, command in ways if command]
 
     def informed(self) -> str:
         """Return the first untried remedy for a decoder that may ignore z."""

@@ -368,7 +368,7 @@ def bound_sentences(folder: Folder) -> list[str]:
                 f"{e.get('rise_from_k', 0):,} draws"
             )
             lines.append(
-                f"{rose}: with more draws it would still rise." if e["rise"] >= 0.1 else f"{rose}."
+                f"{rose}: it may still rise with more draws." if e["rise"] >= 0.1 else f"{rose}."
             )
     lines += figures.gap_sentences(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
