@@ -90,7 +90,7 @@ def test_approximation_gap_of_a_factorised_posterior() -> None:
     offset = 0.5 * SHIFT @ precision(rotation()) @ SHIFT + 2.5 * (1.7 - 1 - math.log(1.7))
     assert within(gap.amortization(), offset, 0.005)
     # IWAE from the q found is tighter than IWAE from the encoder's, which is off by 17 nats.
-    assert gap.reference_how == "IWAE with 1,000 draws from that q"
+    assert gap.reference_how == "IWAE with 1,000 draws from the optimised q"
     assert gap.reference.mean() > result["iwae"].nats[:200].mean()
     approximation = gap.approximation()
     assert approximation is not None
