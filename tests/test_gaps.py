@@ -386,7 +386,7 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
         assert gap is not None
         return gap
 
-    assert finished().reference_how == "IWAE with 20 draws from that q"
+    assert finished().reference_how == "IWAE with 20 draws from the optimised q"
     # An ELBO, IWAE with one draw, an upper bound and bounds on other data are no references.
     others = [
         estimate("elbo", [-1.0] * 6),
@@ -395,7 +395,7 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     ]
     assert (
         finished(*others, estimate("ais", [-1.0] * 6, on="simulated data")).reference_how
-        == "IWAE with 20 draws from that q"
+        == "IWAE with 20 draws from the optimised q"
     )
     gap = finished(estimate("iwae", [-7.0] * 6), estimate("ais", [-6.5, -6.7], k=16))
     assert gap.reference_how == "AIS at 16"
