@@ -401,7 +401,7 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     assert gap.reference_how == "AIS at 16"
     assert gap.approximation() == (pytest.approx(2.4), pytest.approx(0.1))
     assert gap.amortization() == (1.0, 0.0)
-    assert "against AIS at 16 on 2 of them" in gap.notes()[0]
+    assert "relative to AIS at 16 on 2 of them" in gap.notes()[0]
     assert gap.line()["reference_n"] == 2
     # Tighter on all six, but not on the two that both cover.
     assert (
