@@ -90,7 +90,7 @@ def test_approximation_gap_of_a_factorised_posterior() -> None:
     offset = 0.5 * SHIFT @ precision(rotation()) @ SHIFT + 2.5 * (1.7 - 1 - math.log(1.7))
     assert within(gap.amortization(), offset, 0.005)
     # IWAE from the q found is tighter than IWAE from the encoder's, which is off by 17 nats.
-    assert gap.reference_how == "IWAE with 1,000 draws from that q"
+    assert gap.reference_how == "IWAE with 1,000 draws from the optimised q"
     assert gap.reference.mean() > result["iwae"].nats[:200].mean()
     approximation = gap.approximation()
     assert approximation is not None
@@ -386,7 +386,7 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
         assert gap is not None
         return gap
 
-    assert finished().reference_how == "IWAE with 20 draws from that q"
+    assert finished().reference_how == "IWAE with 20 draws from the optimised q"
     # An ELBO, IWAE with one draw, an upper bound and bounds on other data are no references.
     others = [
         estimate("elbo", [-1.0] * 6),
@@ -395,13 +395,13 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     ]
     assert (
         finished(*others, estimate("ais", [-1.0] * 6, on="simulated data")).reference_how
-        == "IWAE with 20 draws from that q"
+        == "IWAE with 20 draws from the optimised q"
     )
     gap = finished(estimate("iwae", [-7.0] * 6), estimate("ais", [-6.5, -6.7], k=16))
     assert gap.reference_how == "AIS at 16"
     assert gap.approximation() == (pytest.approx(2.4), pytest.approx(0.1))
     assert gap.amortization() == (1.0, 0.0)
-    assert "against AIS at 16 on 2 of them" in gap.notes()[0]
+    assert "relative to AIS at 16 on 2 of them" in gap.notes()[0]
     assert gap.line()["reference_n"] == 2
     # Tighter on all six, but not on the two that both cover.
     assert (
