@@ -60,7 +60,6 @@ LACKING = (
     "densities",
     "diagnosis.code",
     "diagnosis.rules",
-    "evaluation",
     "models",
     "prior_fitting",
     "priors",

@@ -79,6 +79,13 @@ def annealing(
 
     Raises:
         ValueError: an option is out of range, or latents are discrete.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.name for work in annealing(job, temperatures=4, chains=2, n=4)]
+    ['ais', 'ais-simulated']
     """
     if job.model.alphabet:
         raise ValueError(
@@ -177,7 +184,16 @@ def _numbers(log_w: Tensor) -> list[Tensor]:
 
 @final
 class Annealing(_Annealed):
-    """Lower bounds on log p(x) of the data."""
+    """Lower bounds on log p(x) of the data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> methods = "ais:temperatures=4,chains=2,n=4,simulated=0"
+    >>> evaluation = vs.evaluate(model, data.train, methods=methods, k=10)
+    >>> evaluation["ais"].nats.shape
+    (4,)
+    """
 
     name = "ais"
     columns = 3
@@ -203,7 +219,16 @@ class Annealing(_Annealed):
 
 @final
 class Bidirectional(_Annealed):
-    """Lower and upper bounds on log p(x) of data drawn from the model."""
+    """Lower and upper bounds on log p(x) of data drawn from the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> methods = "ais:temperatures=4,chains=2,n=4"
+    >>> evaluation = vs.evaluate(model, data.train, methods=methods, k=10)
+    >>> [e.side for e in evaluation.estimates if e.method == "ais"]
+    ['lower', 'lower', 'upper']
+    """
 
     name = "ais-simulated"
     columns = COLUMNS + 4

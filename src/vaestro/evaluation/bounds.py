@@ -37,13 +37,28 @@ def bounding(job: Job) -> list[Work]:
     """Bound log p(x) from below by the ELBO and IWAE, from the same k draws.
 
     Sources: Kingma and Welling (2014); Burda, Grosse and Salakhutdinov (2016).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.name for work in bounding(job)]
+    ['bounds']
     """
     return [Bounds(job)]
 
 
 @final
 class Bounds(Work):
-    """The ELBO and IWAE of each datum."""
+    """The ELBO and IWAE of each datum.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> Bounds(job).compute(0).shape
+    (7, 36)
+    """
 
     name = "bounds"
     columns = COLUMNS
@@ -92,7 +107,15 @@ class Bounds(Work):
 def estimates(
     job: Job, table: np.ndarray, seconds: float, on: str = "data"
 ) -> tuple[Estimate, Estimate]:
-    """Return the estimates from the table of `bounds`."""
+    """Return the ELBO and IWAE from the table of `bounds`.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [estimate.how for estimate in estimates(job, Bounds(job).compute(0), seconds=0.1)]
+    ['ELBO with 10 draws', 'IWAE with 10 draws']
+    """
     elbos, iwaes, tenths, log_ess, _, _, sampled = table
     space, rows, k = job.model.space, job.rows, job.k
     count = len(elbos)
@@ -135,14 +158,30 @@ def estimates(
 
 
 def cells_of(job: Job, count: int) -> float:
-    """Return the mean number of observed cells per datum, over the first `count` data."""
+    """Return the mean number of observed cells per datum, over the first `count` data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> cells_of(job, 10)
+    40.0
+    """
     whole = job.rows.observed is None and not job.model.space.ragged
     return float(job.model.space.cells) if whole else job.rows.take(count).observed_cells()
 
 
 def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
     """Return the number of tokens of the first data, including the ends of texts, and the
-    perplexity per token; {} for other data than text."""
+    perplexity per token; {} for other data than text.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> of_tokens(job, np.full(36, -20.0))
+    {}
+    """
     if not job.model.space.ragged:
         return {}
     tokens = round(len(nats) * cells_of(job, len(nats)))
@@ -155,6 +194,13 @@ def correction(job: Job, count: int) -> dict[str, float]:
     It is the difference between the log-probability of values on a grid and the log-density of the
     dequantised values. The bound of levels contains it. The bound of other values on a grid is a
     density and does not. {} if the data are not dequantised, or not all values are on the grid.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> correction(job, 36)
+    {}
     """
     log_cells = job.model.space.log_cells()
     if job.model.jitter is None or log_cells is None or not job.model.space.on_grid:

@@ -58,6 +58,13 @@ def searching(
 
     Raises:
         ValueError: an option is out of range, or latents are discrete.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.rows for work in searching(job, n=5)]
+    [5]
     """
     if job.model.alphabet:
         raise ValueError(
@@ -74,7 +81,15 @@ def searching(
 
 @final
 class Gaps(Work):
-    """Optimise q for each datum."""
+    """Optimise q for each datum.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> evaluation = vs.evaluate(model, data.train, methods="gap:n=4,steps=8,k=10", k=10)
+    >>> evaluation.gap.optimised.shape
+    (4,)
+    """
 
     name = "gap"
     columns = 5
@@ -203,6 +218,15 @@ def optimised(
     Returns:
         averages of the features over the second quarter of the steps, over the last, and over all
         but the first, each (B, ...).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> batch = data.valid.batch(slice(0, 2))
+    >>> start = model.features(batch)
+    >>> second, last, average = optimised(model, batch, start, 8, 4, 0.03, (0, "gap", 0), rows=2)
+    >>> last.shape == start.shape
+    True
     """
     seed, purpose, first = path
     # Clone: tensors created in inference mode cannot be differentiated.

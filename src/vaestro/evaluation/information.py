@@ -68,6 +68,13 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
 
     Raises:
         ValueError: n is below 2, or draws is below 1.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.rows for work in informing(job, n=20)]
+    [20]
     """
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
@@ -81,7 +88,15 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
 
 @final
 class Codes(Work):
-    """Score a draw from the q of each datum under the q of all data."""
+    """Score a draw from the q of each datum under the q of all data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> evaluation = vs.evaluate(model, data.train, methods="information:n=20", k=10)
+    >>> evaluation.information.unit_kl.shape
+    (2,)
+    """
 
     name = "information"
 

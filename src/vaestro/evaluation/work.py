@@ -40,6 +40,13 @@ class Job:
         k: number of draws per datum.
         seed: seed of the draws.
         device: device of the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> len(job.batch(30, 10))
+    6
     """
 
     model: LatentModel
@@ -96,6 +103,16 @@ class Store:
         folder: the folder; None stores nothing.
         key: identifies the evaluation; see `key_of`.
         rank: rank of this process; each process writes separate files.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> from vaestro.evaluation.bounds import Bounds
+    >>> store, work = Store(Path("evaluating"), "key", 0), Bounds(job)
+    >>> store.save(work, {0: work.compute(0)}, now=True)
+    >>> list(store.read(work))
+    [0]
     """
 
     def __init__(self, folder: Path | None, key: str, rank: int) -> None:
@@ -158,7 +175,15 @@ class Store:
 
 def key_of(job: Job, methods: Sequence[object]) -> str:
     """Return a hash of everything that the digits of an evaluation depend on: weights, data,
-    methods with their options, draws and seed."""
+    methods with their options, draws and seed.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> len(key_of(job, ["elbo"]))
+    16
+    """
     digest = hashlib.sha256(
         json.dumps(
             [
@@ -183,7 +208,17 @@ def perform(
     works: Sequence[Work], store: Store, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[float, list[np.ndarray] | None]]:
     """Compute all pieces. Yields (share of the work done, None), and finally (1, the table of each
-    work)."""
+    work).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> from vaestro.evaluation.bounds import Bounds
+    >>> share, tables = list(perform([Bounds(job)], Store(None, "", 0)))[-1]
+    >>> share, tables[0].shape
+    (1.0, (7, 36))
+    """
     total = sum(w.cost * w.rows for w in works)
     tables, done = [], 0.0
     for work in works:
