@@ -10,7 +10,9 @@ import torch
 
 import vaestro as vs
 from vaestro.cli.main import main
+from vaestro.data.arrow import from_arrow
 from vaestro.data.tables import frame_of
+from vaestro.frames import Frame
 from vaestro.likelihoods.ordinal import Cuts
 from vaestro.spaces import Kind, OrdinalColumn, RealColumn, TableSpace, restored_space
 
@@ -137,3 +139,102 @@ def test_a_whole_run(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all(torch.isfinite(p).all() for p in model.likelihood.cuts.parameters())
     evaluated = vs.evaluate(model, data.test, k=20)
     assert evaluated["elbo"].mean()[0] > -8
+
+
+# -- orders that a table declares ------------------------------------------------------------------
+
+
+def declared(n: int = 200, *, ordered: bool = True) -> Any:
+    """Return a DataFrame with ordered categories of text and numbers, and unordered ones."""
+    pd = pytest.importorskip("pandas")
+    r = np.random.default_rng(0)
+    grade, level = r.integers(0, 3, n), r.integers(0, 3, n)
+    words, numbers = ["low", "mid", "high", "best"], [3, 1, 2]
+    grades = pd.Categorical.from_codes(grade, words, ordered=ordered)
+    grades[[5, 9]] = None
+    return pd.DataFrame(
+        {
+            "score": (grade + r.normal(size=n)).round(3),
+            "grade": grades,
+            "level": pd.Categorical.from_codes(level, numbers, ordered=ordered),
+            "colour": pd.Categorical(r.choice(["red", "blue", "green"], n)),
+        }
+    )
+
+
+def kinds_of(source: Any) -> dict[str, tuple[Kind, tuple[Any, ...]]]:
+    return {c.name: (c.kind, c.values) for c in vs.load(source).space.columns}
+
+
+def test_declared_orders_are_read_without_an_option(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    frame = declared()
+    frame.to_parquet(tmp_path / "t.parquet")
+    pa.parquet.write_table(pa.table(frame), tmp_path / "pieces.parquet", row_group_size=50)
+    grade = (Kind.ORDINAL, ("low", "mid", "high", "best"))
+    colour = (Kind.CATEGORY, ("blue", "green", "red"))
+    columns = {name: frame[name] for name in frame}
+    for source in (frame, pa.table(frame), columns):
+        found = kinds_of(source)
+        assert found["grade"] == grade and found["colour"] == colour
+        assert found["level"] == (Kind.ORDINAL, (3, 1, 2))
+    for name in ("t", "pieces"):
+        found = kinds_of(str(tmp_path / f"{name}.parquet"))
+        assert found["grade"] == grade and found["colour"] == colour
+    assert kinds_of(declared(ordered=False))["grade"] == (Kind.CATEGORY, ("high", "low", "mid"))
+    notes = "\n".join(vs.load(frame).notes)
+    assert (
+        "grade (low < mid < high < best), level (3 < 1 < 2) have declared orders: read as" in notes
+    )
+    notes = "\n".join(vs.load(str(tmp_path / "t.parquet")).notes)
+    assert (
+        "grade (low < mid < high < best) has a declared order: read as ordered categories "
+        "(category=grade overrules)"
+    ) in notes
+
+
+def test_an_option_overrules_a_declared_order(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    declared().to_parquet(path)
+    assert kinds_of(f"{path}:category=grade")["grade"] == (Kind.CATEGORY, ("high", "low", "mid"))
+    stated = kinds_of(f"{path}:ordinal=grade=high<mid<low")
+    assert stated["grade"] == (Kind.ORDINAL, ("high", "mid", "low"))
+    assert kinds_of(f"{path}:ordinal=grade")["grade"][1] == ("low", "mid", "high", "best")
+
+
+def test_tables_whose_parts_declare_different_orders_have_none() -> None:
+    import pyarrow as pa
+
+    one = pa.DictionaryArray.from_arrays([0, 1] * 50, ["low", "high"], ordered=True)
+    other = pa.DictionaryArray.from_arrays([0, 1] * 50, ["high", "low"], ordered=True)
+    table = pa.table({"a": pa.chunked_array([one, other]), "b": np.arange(200) % 7 / 3})
+    data = vs.load(table)
+    assert {c.name: c.kind for c in data.space.columns}["a"] is Kind.BINARY
+    notes: list[str] = []
+    assert from_arrow(pa, table, "t", notes).orders == {}
+    assert notes == ["a has several declared orders: read as unordered categories"]
+    frames = [frame_of(pa.table({"a": part})) for part in (one, other, one)]
+    assert Frame.concatenated(frames).orders == {}
+    assert Frame.concatenated(frames[::2])[:3].orders == {"a": ("low", "high")}
+
+
+def test_a_run_on_declared_orders_resumes_and_samples_the_labels(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    frame, run = declared(), tmp_path / "run"
+    job = vs.runs.Job.new(frame, run=str(run), latent=2, steps=8, batch=32, network="mlp:width=8")
+    for _ in range(4):
+        next(job)
+    job.checkpoint()
+    made = vs.resume(run)
+    columns = {c.name: c for c in made.data().space.columns}
+    assert columns["level"].kind is Kind.ORDINAL and columns["level"].values == (3, 1, 2)
+    drawn = made.sample(40)
+    assert set(drawn.columns["grade"].tolist()) <= {"low", "mid", "high", "best"}
+    assert drawn.orders["grade"] == ("low", "mid", "high", "best")
+    assert main(["sample", str(run), "-n", "40", "-o", str(tmp_path / "s.parquet")]) == 0
+    samples = pa.parquet.read_table(tmp_path / "s.parquet")
+    assert set(samples["level"].to_pylist()) <= {1, 2, 3}
+    again = vs.load(str(tmp_path / "s.parquet")).space
+    assert {c.name: c.kind for c in again.columns}["grade"] is Kind.ORDINAL

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 Index = np.ndarray | slice | Sequence[int]  # which rows: numbers, truth values or a slice
+Order = Sequence[str | int | float | bool]  # the values of ordered categories, increasing
 
 
 @final
@@ -18,6 +19,8 @@ class Frame:
 
     Args:
         columns: {name: masked array (N,)} of numbers, text, truth values or datetime64.
+        orders: {name: values in increasing order} of the columns that are declared as ordered
+            categories, as by `pandas.Categorical(ordered=True)`; dates are ISO text.
 
     >>> import numpy as np
     >>> frame = Frame({"age": np.ma.MaskedArray([31, 47, 0], [False, False, True])})
@@ -28,12 +31,14 @@ class Frame:
     """
 
     columns: Mapping[str, np.ma.MaskedArray]
+    orders: Mapping[str, Order] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     def __getitem__(self, rows: Index) -> Frame:
-        return Frame({name: values[rows] for name, values in self.columns.items()})
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return Frame(columns, self.orders)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,20 +53,27 @@ class Frame:
         >>> list(Frame({"a": cells, "b": cells}).without(["a"]).columns)
         ['b']
         """
-        return Frame({name: cells for name, cells in self.columns.items() if name not in names})
+        columns = {name: cells for name, cells in self.columns.items() if name not in names}
+        return Frame(columns, {n: order for n, order in self.orders.items() if n in columns})
 
     @classmethod
     def concatenated(cls, frames: Sequence[Frame]) -> Frame:
-        """Return the rows of several tables one below the other; the first names the columns.
+        """Return the rows of several tables one below the other.
+
+        The first table names the columns. A declared order is kept if all tables have the same.
 
         >>> import numpy as np
         >>> one = Frame({"a": np.ma.MaskedArray([1, 2])})
         >>> Frame.concatenated([one, one]).columns["a"].tolist()
         [1, 2, 1, 2]
         """
-        return cls(
-            {
-                name: np.ma.concatenate([frame.columns[name] for frame in frames])
-                for name in frames[0].columns
-            }
-        )
+        columns = {
+            name: np.ma.concatenate([frame.columns[name] for frame in frames])
+            for name in frames[0].columns
+        }
+        orders = {
+            name: order
+            for name, order in frames[0].orders.items()
+            if all(list(frame.orders.get(name, ())) == list(order) for frame in frames)
+        }
+        return cls(columns, orders)

@@ -3,16 +3,19 @@ means the same wherever it came from. NaN, null and empty text are empty cells."
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vaestro.data.orders import declared_order
 from vaestro.data.refusals import Unfit, listed, refuse
-from vaestro.frames import Frame
+from vaestro.frames import Frame, Order
 
 LARGEST_TEXT = 2**30  # bytes of one column
+ORDER = b"vaestro:order"  # key in the metadata of a field
 
 
 def arrow(what: str) -> Any:
@@ -58,16 +61,48 @@ def from_arrow(pa: Any, table: Any, where: str, notes: list[str], ignored: Any =
         unfit.append(
             (Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong)
         )
-    columns = {}
+    columns, orders = {}, {}
     for name in names:
         if name in wrong:
             continue
         try:
             columns[name] = _cells(pa, table[name], name, where, notes)
+            if order := _order(pa, table, name, notes):
+                orders[name] = order
         except Unfit as error:
             unfit.append((error, [name]))
     refuse(unfit, where, ignored)
-    return Frame(columns)
+    return Frame(columns, orders)
+
+
+def _order(pa: Any, table: Any, name: str, notes: list[str]) -> Order:
+    """Return the declared order of a column; empty if there is none.
+
+    It is that of an ordered dictionary, or the one that `with_orders` wrote.
+    """
+    written = (table.schema.field(name).metadata or {}).get(ORDER)
+    if written is not None:
+        return declared_order(json.loads(written))
+    kind, chunks = table[name].type, [c for c in table[name].chunks if len(c)]
+    if not pa.types.is_dictionary(kind) or not kind.ordered or not chunks:
+        return ()
+    orders = {declared_order(chunk.dictionary.to_pylist()) for chunk in chunks}
+    if len(orders) > 1:
+        notes.append(f"{name} has several declared orders: read as unordered categories")
+        return ()
+    return orders.pop()
+
+
+def with_orders(table: Any, orders: Mapping[str, Order]) -> Any:
+    """Return an Arrow table that declares the orders of some columns in the metadata of its fields.
+
+    Dictionaries of a Parquet file can only contain text.
+    """
+    for name, order in orders.items():
+        at = table.schema.get_field_index(name)
+        field = table.schema.field(at).with_metadata({ORDER: json.dumps(list(order))})
+        table = table.set_column(at, field, table.column(at))
+    return table
 
 
 def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:

@@ -1,17 +1,18 @@
-"""Orders of ordinal columns, as the option ordinal= states them: ordinal=level+grade=low<mid<high.
+"""Orders of ordinal columns: ordinal=level+grade=low<mid<high, or an order that a table declares.
 
-Numbers and dates have an order of their own; text needs a stated one.
+Numbers and dates have an order of their own; text needs a stated or declared one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from vaestro.data.refusals import Unfit
+from vaestro.frames import Order
 from vaestro.text import quoted, split_names, unquoted
 
 
@@ -27,10 +28,21 @@ def stated_orders(options: Mapping[str, Any], names: Collection[str]) -> dict[st
     return {unquoted(name): order.split("<") for name, _, order in pairs if order}
 
 
-def in_order(name: str, values: np.ndarray, order: Sequence[str] | None) -> np.ndarray:
+def declared_order(values: Iterable[object]) -> Order:
+    """Return the order of the values of a dictionary, without empty cells; dates are ISO text.
+
+    >>> declared_order(["low", None, "", "high"])
+    ('low', 'high')
+    """
+    full = [v for v in values if v is not None and v == v and v != ""]
+    return tuple(v if isinstance(v, (str, int, float, bool)) else str(v) for v in full)
+
+
+def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
     """Return the distinct values of an ordinal column in increasing order.
 
-    It is the stated order, which may contain values that no row has, or that of numbers and dates.
+    It is the stated or declared order, which may contain values that no row has, or that of numbers
+    and dates.
 
     Raises:
         Unfit: text has no stated order, a value is not in it, or a value is in it twice.
@@ -52,7 +64,7 @@ def in_order(name: str, values: np.ndarray, order: Sequence[str] | None) -> np.n
     strangers = [str(value) for value in values.tolist() if value not in made.tolist()]
     if strangers or len(set(order)) < len(order):
         raise Unfit(
-            f"the values of column {name!r} to be in {'<'.join(order)}, each once",
+            f"the values of column {name!r} to be in {'<'.join(map(str, order))}, each once",
             ", ".join(strangers[:3]) or "one value twice",
         )
     return made

@@ -297,9 +297,7 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
             raise ValueError(
                 f"expected shards of the same columns in {name}; got others in {wrong}"
             )
-        frames[split] = Frame(
-            {n: np.ma.concatenate([frame.columns[n] for frame in held]) for n in held[0].columns}
-        )
+        frames[split] = Frame.concatenated(held)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
     return raw if text is None else texts.of_column(raw, text, name)
 

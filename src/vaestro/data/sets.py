@@ -393,7 +393,8 @@ class Rows:
                 {
                     name: np.ma.MaskedArray(column.data, masks[name])
                     for name, column in out.columns.items()
-                }
+                },
+                out.orders,
             )
         return np.where(rows.space.outward_mask(observed), out, np.nan)
 

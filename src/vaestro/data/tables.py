@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaestro.data.arrow import arrow, from_arrow, masked
+from vaestro.data.arrow import arrow, from_arrow, masked, with_orders
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.csv_tables import read_csv
 from vaestro.data.json_tables import dated, read_json
+from vaestro.data.orders import declared_order
 from vaestro.data.raw import Options, Raw
-from vaestro.frames import Frame
+from vaestro.frames import Frame, Order
 from vaestro.text import is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
     """
     (column,) = named({"split": [unquoted(column)]}, "split", frame.columns, where)
     values = np.ma.getdata(frame.columns[column]).astype(str)
-    rest = Frame({name: cells for name, cells in frame.columns.items() if name != column})
+    rest = frame.without([column])
     words, codes = np.unique(values, return_inverse=True)
     strange = ["empty cells"] if np.ma.is_masked(frame.columns[column]) else []
     strange += [repr(str(word)) for word in words if word.strip().lower() not in SPLITS]
@@ -151,13 +152,21 @@ def frame_of(columns: Any, where: str = "the table") -> Frame:
             f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
         )
     made = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
+    orders = {str(name): order for name, values in columns.items() if (order := _order(values))}
     sizes = {len(values) for values in made.values()}
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(
             f"expected columns of one length, not 0, in {where}; got "
             f"{', '.join(map(str, sorted(sizes)))}"
         )
-    return Frame(made)
+    return Frame(made, orders)
+
+
+def _order(values: Any) -> Order:
+    """Return the order of a pandas column of ordered categories; empty for other columns."""
+    dtype: Any = getattr(values, "dtype", None)
+    ordered = str(dtype) == "category" and dtype.ordered
+    return declared_order(dtype.categories.tolist()) if ordered else ()
 
 
 def _column_of(values: Any, name: str, where: str) -> np.ma.MaskedArray:
@@ -294,7 +303,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
         }
     )
     if suffix == ".parquet":
-        pa.parquet.write_table(table, path)
+        pa.parquet.write_table(with_orders(table, frame.orders), path)
         return
     # an empty line would be none: "" is an empty cell
     if table.num_columns == 1 and table.column(0).null_count:

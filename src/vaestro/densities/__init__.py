@@ -1,21 +1,14 @@
-"""Densities over data and latents, and their closed-form KL.
+"""Densities over data and latents, and their KL in closed form.
 
-Everything ever computed about a VAE is a function of three log-densities at K draws for each of B
-data:
+Every quantity of a VAE is a function of three log-densities at K draws for each of B data:
 
     z_k ~ q(z | x)        log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x)        each (K, B),
     in nats
 
-A density here offers what torch.distributions offers (`sample`, `log_prob`, `mean`), with two
-additions: latents are made from noise that is drawn outside (`from_noise`), and data densities take
-a mask of the cells that were observed. Trailing dimensions of one datum are summed; leading ones
-broadcast, so that values (B, *X) are scored under parameters (K, B, *X) without being copied K
-times.
-
-The KL of a normal to the standard normal, for each latent unit (Kingma and Welling 2014, appendix
-B):
-
-    KL(N(mean, std^2) || N(0, 1)) = (std^2 + mean^2 - 1 - log std^2) / 2
+Densities have the methods of torch.distributions (`sample`, `log_prob`, `mean`), with two
+additions. Latents are functions of noise that is an argument (`from_noise`). Data densities take a
+mask of the observed cells. `log_prob` sums over the trailing dimensions of one datum and broadcasts
+over the leading ones: values (B, *X) are scored under parameters (K, B, *X) without K copies.
 """
 
 from vaestro.densities.continuous import (

@@ -1,4 +1,4 @@
-"""Densities of real values; the ones with a location and a scale also serve as q(z | x).
+"""Densities of real values. Those with a location and a scale are used for p(x | z) and q(z | x).
 
 For y = (x - location) / scale and the standard member f of a family,
 
@@ -31,7 +31,7 @@ EULER = 0.5772156649015329
 
 @final
 class Normal(Cells, IndependentUnits, PriorDensity):
-    """Represent a normal with diagonal covariance; `dims` trailing dimensions make one datum.
+    """Represent a normal with diagonal covariance.
 
     Args:
         mean, logvar: tensors that broadcast to (..., *X).
@@ -97,7 +97,12 @@ class Normal(Cells, IndependentUnits, PriorDensity):
 
 
 class LocationScale(Cells, IndependentUnits, ABC):
-    """Describe a family x = loc + scale * noise; loc and log_scale broadcast to (..., *X)."""
+    """Describe a family x = loc + scale * noise.
+
+    Args:
+        loc, log_scale: tensors that broadcast to (..., *X).
+        dims: number of dimensions of one datum.
+    """
 
     def __init__(self, loc: Tensor, log_scale: Tensor, dims: int = 1) -> None:
         self.loc, self.log_scale, self.dims = loc, log_scale, dims
@@ -105,12 +110,12 @@ class LocationScale(Cells, IndependentUnits, ABC):
     @property
     @abstractmethod
     def moments(self) -> tuple[float, float | Tensor, float | Tensor]:
-        """Return mean, variance and entropy in nats of the standard member; the variance may be
+        """Return mean, variance and entropy (in nats) of the standard member. The variance may be
         infinite."""
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean; the location where the standard member's is zero."""
+        """Return the mean, loc + scale * (mean of the standard member)."""
         centre = self.moments[0]
         return self.loc if centre == 0 else self.loc + centre * torch.exp(self.log_scale)
 
@@ -125,8 +130,8 @@ class LocationScale(Cells, IndependentUnits, ABC):
         return self.log_scale + self.moments[2]
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return loc + scale * noise, the reparameterization of any location-scale family (Kingma
-        and Welling 2014)."""
+        """Return loc + scale * noise: the reparameterization of a location-scale family (Kingma and
+        Welling 2014)."""
         return torch.addcmul(self.loc, torch.exp(self.log_scale), noise)
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -140,8 +145,8 @@ class LocationScale(Cells, IndependentUnits, ABC):
 
     @abstractmethod
     def pull(self, y: Tensor) -> Tensor:
-        """Return y times the derivative of -log of the standard density at y, whose mean over draws
-        is 1 (see `standardised_residual`)."""
+        """Return -y d log f(y) / dy for the standard density f. Its mean over draws is 1 (see
+        `standardised_residual`)."""
 
     @abstractmethod
     def noise(self, generator: torch.Generator | None) -> Tensor:
@@ -159,7 +164,7 @@ class LocationScale(Cells, IndependentUnits, ABC):
 
 @final
 class Laplace(LocationScale):
-    """Represent independent Laplace cells: density exp(-|y|) / (2 scale), y = (x - loc) / scale.
+    """Represent independent Laplace cells: exp(-|y|) / (2 scale), with y = (x - loc) / scale.
 
     >>> Laplace(torch.zeros(1), torch.zeros(1)).variance
     tensor([2.])
@@ -180,8 +185,7 @@ class Laplace(LocationScale):
 
 @final
 class Logistic(LocationScale):
-    """Represent independent logistic cells: the density whose distribution function is a
-    sigmoid.
+    """Represent independent logistic cells, whose distribution function is a sigmoid.
 
     >>> Logistic(torch.zeros(1), torch.zeros(1)).entropy
     tensor([2.])
@@ -202,8 +206,11 @@ class Logistic(LocationScale):
 
 @final
 class StudentT(LocationScale):
-    """Represent independent cells of Student's t with `df` > 1 degrees of freedom, a tensor that
-    broadcasts.
+    """Represent independent cells of Student's t with `df` > 1 degrees of freedom.
+
+    Args:
+        loc, log_scale, df: tensors that broadcast to (..., *X).
+        dims: number of dimensions of one datum.
 
     >>> StudentT(torch.zeros(1), torch.zeros(1), torch.tensor(4.0)).variance
     tensor([2.])
@@ -229,7 +236,7 @@ class StudentT(LocationScale):
         return constant - half * torch.log1p(y.square() / self.df)
 
     def pull(self, y: Tensor) -> Tensor:
-        # in this form neither y = 0 nor an overflow of the square gives NaN
+        # this form has no NaN at y = 0, nor if the square overflows
         return (self.df + 1) / (1 + self.df / y.square())
 
     def noise(self, generator: torch.Generator | None) -> Tensor:
@@ -241,8 +248,8 @@ class StudentT(LocationScale):
 
 @final
 class Gumbel(LocationScale):
-    """Represent independent Gumbel cells, the limit of the largest of many draws: density
-    exp(-y - exp(-y)) / scale.
+    """Represent independent Gumbel cells: exp(-y - exp(-y)) / scale, the limit of the largest of
+    many draws.
 
     >>> Gumbel(torch.zeros(1), torch.zeros(1)).mean
     tensor([0.5772])
@@ -285,9 +292,9 @@ class ContinuousBernoulli(Cells):
     def __init__(self, logits: Tensor, dims: int = 1) -> None:
         self.logits, self.dims = logits, dims
 
-    def _apart(self) -> tuple[Tensor, Tensor]:
-        """Return where |l| is too small for the formulas, and |l| with those replaced, so that no
-        branch can make a NaN."""
+    def _small_and_size(self) -> tuple[Tensor, Tensor]:
+        """Return where |l| is too small for the closed form, and |l| with 1 there, so that no
+        branch returns NaN."""
         size = self.logits.abs()
         small = size < 0.05
         return small, torch.where(small, 1.0, size)
@@ -295,21 +302,21 @@ class ContinuousBernoulli(Cells):
     @property
     def mean(self) -> Tensor:
         """Return 1 / (1 - exp(-l)) - 1 / l."""
-        small, size = self._apart()
+        small, size = self._small_and_size()
         far = -1 / torch.expm1(-size) - 1 / size
         far = torch.where(self.logits > 0, far, 1 - far)
         return torch.where(small, 0.5 + self.logits / 12 - self.logits**3 / 720, far)
 
     def cells(self, value: Tensor) -> Tensor:
-        # log of the integral of exp(l x): l / 2 + log(sinh(l / 2) / (l / 2)).
-        small, size = self._apart()
+        # the log of the integral of exp(l x) is l / 2 + log(sinh(l / 2) / (l / 2))
+        small, size = self._small_and_size()
         squared = self.logits.square()
         near = squared / 24 - squared.square() / 2880
         far = size / 2 + torch.log(-torch.expm1(-size) / size)
         return self.logits * (value - 0.5) - torch.where(small, near, far)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        # nothing cancels here, so that only zero is kept away
+        # nothing cancels here: only l = 0 must be avoided
         size = self.logits.abs().clamp_min(1e-6)
         u = uniform(self.logits, generator)
         falling = -torch.log1p(u * torch.expm1(-size)) / size

@@ -1,5 +1,8 @@
-"""What densities over data and latents share: sums over cells, masks, and numbers that neither
-overflow nor vanish."""
+"""Base classes of densities over data, and functions that all densities use.
+
+log p(x) = sum over observed cells i of log p(x_i)
+log-mean-exp of K numbers a_k: log(sum_k exp(a_k)) - log K
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
-# torch's default threshold of 20 costs 2e-9 a pixel in float64; at 50 it is exact in both
-# precisions
+# At torch's default threshold of 20 the error is 2e-9 for each pixel in float64. At 50 the result
+# is exact in float32 and float64.
 SOFTPLUS_EXACT = 50
 
 
 def log_mean_exp(x: Tensor, dim: int = 0) -> Tensor:
-    """Return log(mean(exp(x))) along `dim`, without overflow; all -inf gives -inf."""
+    """Return log(mean(exp(x))) along `dim`, without overflow; all -inf gives -inf.
+
+    >>> log_mean_exp(torch.tensor([1000.0, 1000.0]))
+    tensor(1000.)
+    """
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])
 
 
@@ -28,16 +35,23 @@ def soft_limit(x: Tensor, limit: float) -> Tensor:
     """Map any real number smoothly and strictly increasingly into (-limit, limit): x / (1 + |x| /
     limit).
 
-    Near zero it is the identity. A network may ask for a log-variance of -1e9 or 1e9: the variance
-    stays finite and positive, and the derivative 1 / (1 + |x| / limit)^2, unlike that of a clamp,
-    is never zero, so that gradient descent can lead back. (In float32 it is lost to rounding only
-    beyond |x| of some 1e7 times the limit.)
+    Near zero it is the identity. If a network outputs a log-variance of -1e9 or 1e9, the variance
+    is still finite and positive. The derivative 1 / (1 + |x| / limit)^2, unlike that of a clamp, is
+    never zero, so that gradient descent can return. (In float32 it is lost to rounding only for |x|
+    above 1e7 times the limit.)
+
+    >>> soft_limit(torch.tensor([0.0, 20.0, 1e9]), 20.0)
+    tensor([ 0., 10., 20.])
     """
     return x / (1 + x.abs() / limit)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """Return log(1 + exp(x)), exact in both precisions."""
+    """Return log(1 + exp(x)), exact in float32 and float64.
+
+    >>> softplus(torch.tensor([0.0, 100.0]))
+    tensor([  0.6931, 100.0000])
+    """
     return F.softplus(x, threshold=SOFTPLUS_EXACT)
 
 
@@ -64,8 +78,12 @@ def full_precision(compute: Callable[P, T]) -> Callable[P, T]:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """Average a detached tensor over processes that hold equal shares; returns it unchanged in a
-    single process."""
+    """Return the mean of a detached tensor over processes with equal shares of the data; in a
+    single process, the tensor itself.
+
+    >>> mean_over_ranks(torch.tensor(2.0))
+    tensor(2.)
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         x = x.detach().clone()
         torch.distributed.all_reduce(x)
@@ -75,7 +93,7 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 @runtime_checkable
 class Density(Protocol):
-    """Name what is asked of a density; any torch.distributions.Distribution has it."""
+    """Describe the least that p(x | z) must have; any torch.distributions.Distribution has it."""
 
     @property
     def mean(self) -> Tensor:
@@ -86,7 +104,7 @@ class Density(Protocol):
 
 
 class DataDensity(ABC):
-    """Describe p(x | z): what is asked of a density over data beside `Density`."""
+    """Describe p(x | z), with a mask of the observed cells."""
 
     @property
     @abstractmethod
@@ -99,42 +117,55 @@ class DataDensity(ABC):
 
     @abstractmethod
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), of the cells that were observed."""
+        """Return log-densities in nats, (...), of the observed cells.
+
+        Args:
+            value: (..., *X).
+            observed: bools that broadcast to (..., *X); None if every cell is observed.
+        """
 
     def conditioned(self, value: Tensor, observed: Tensor) -> DataDensity:
-        """Return the density of what was not observed given what was; itself where cells are
+        """Return the density of the missing cells given the observed ones; itself if cells are
         independent."""
         return self
 
     def standardised_residual(self, value: Tensor) -> Tensor:
-        """Return how far each cell lies from its location in units of its scale, (..., *X): 1 on
-        average over draws of this density.
+        """Return the standardised residual of each cell, (..., *X), whose mean over draws of this
+        density is 1; NaN for cells whose density has no scale.
 
-        It is y times -d log p / dy at y = (x - location) / scale: y^2 for a normal, |y| for a
-        Laplace density. A mean over data above 1 says that the scale is too small, below 1 that it
-        is too large; at a scale fitted by maximum likelihood the mean is 1. It is bounded where
-        tails are heavy (by df + 1 for Student's t), and NaN in cells whose density has no scale.
+        It is -y d log p / dy at y = (x - location) / scale: y^2 for a normal, |y| for a Laplace
+        density. If its mean over data is above 1, the scale is too small; if below 1, too large. At
+        a scale fitted by maximum likelihood the mean is 1. For heavy tails it is bounded (by df + 1
+        for Student's t).
         """
         return torch.full(value.shape, math.nan, device=value.device)
 
     def point(self, weights: Tensor | None = None) -> Tensor:
-        """Return one value for each cell, (B, *X), from parameters (K, B, ...) mixed with weights
-        (K, B) that sum to 1 over K.
+        """Return a point prediction, (B, *X): the mean, or for categories the most probable value.
 
-        The mean, or where a mean says nothing (categories) the most probable value.
+        Args:
+            weights: (K, B), sums to 1 over K: the weights of the K draws in a mixture of the
+                densities with parameters (K, B, ...). None for equal weights.
         """
         return mixed_over(self.mean, weights)
 
 
 def mixed_over(x: Tensor, weights: Tensor | None) -> Tensor:
-    """Average x, (K, B, ...), over K, with weights (K, B) that sum to 1 there."""
+    """Return the average of x, (K, B, ...), over K, with weights (K, B) that sum to 1 over K.
+
+    >>> mixed_over(torch.tensor([[0.0], [4.0]]), torch.tensor([[0.25], [0.75]]))
+    tensor([3.])
+    """
     if weights is None:
         return x.mean(0)
     return (weights.reshape(*weights.shape, *[1] * (x.ndim - 2)) * x).sum(0)
 
 
 class Cells(DataDensity):
-    """Describe independent cells; `dims` trailing dimensions make one datum."""
+    """Describe independent cells.
+
+    A datum has `dims` dimensions: the trailing ones of the parameters and values.
+    """
 
     dims: int
 
@@ -143,37 +174,45 @@ class Cells(DataDensity):
         """Return the log-density of each cell in nats, (..., *X)."""
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-densities in nats, (...), every constant included, summed over the cells that
-        were observed."""
+        """Return log-densities in nats, (...), with all constants, summed over the observed
+        cells."""
         return sum_cells(self.cells(value), self.dims, observed)
 
     def column_mean(self) -> Tensor:
-        """Return one number for each cell that describes a column of a table: the mean, or for
-        categories the most probable code."""
+        """Return a number that describes each column of a table: the mean, or for categories the
+        most probable code."""
         return self.mean
 
     def column_point(self, weights: Tensor | None) -> Tensor:
-        """Return `point` as a value that a column of a table can have."""
+        """Return `point`, rounded to a value that the column of a table can have."""
         return self.point(weights).to(torch.get_default_dtype())
 
 
 def sum_cells(log_prob: Tensor, dims: int, observed: Tensor | None) -> Tensor:
-    """Sum over the trailing dimensions of one datum, leaving out what was not observed."""
+    """Return the sum over the trailing `dims` dimensions, leaving out missing cells.
+
+    >>> sum_cells(torch.ones(2, 3), 1, torch.tensor([True, True, False]))
+    tensor([2., 2.])
+    """
     if observed is not None:
         log_prob = torch.where(observed, log_prob, 0.0)
     return summed(log_prob.flatten(-dims) if dims > 1 else log_prob)
 
 
-# beyond, the rounding of a sum in float32 shows in importance weights: it is .03 nats at 256 x 256
-# x 3
+# Above this number of cells, the rounding error of a float32 sum is visible in importance weights:
+# it is 0.03 nats at 256 x 256 x 3.
 MANY_CELLS = 1024
-# cells that are summed in the cells' own precision: the sums of blocks are few, and cost little in
-# float64
+# A block of cells is summed in the precision of the cells. The sums of blocks are few, so that
+# float64 costs little for them.
 BLOCK = 64
 
 
 def summed(cells: Tensor) -> Tensor:
-    """Sum over the last dimension; of many cells in float64, where the device has it."""
+    """Return the sum over the last dimension; in float64 for many cells, if the device has it.
+
+    >>> summed(torch.ones(2, 3))
+    tensor([3., 3.])
+    """
     n = cells.shape[-1]
     if n <= MANY_CELLS or cells.dtype != torch.float32 or cells.device.type == "mps":
         return cells.sum(-1)
@@ -183,7 +222,11 @@ def summed(cells: Tensor) -> Tensor:
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw from the open interval (0, 1)."""
+    """Draw from the uniform distribution on the open interval (0, 1), in the shape of a tensor.
+
+    >>> uniform(torch.zeros(2, 3), None).shape
+    torch.Size([2, 3])
+    """
     tiny = torch.finfo(like.dtype).eps / 2
     return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device).clamp_(
         tiny, 1 - tiny

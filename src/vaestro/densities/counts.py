@@ -20,10 +20,9 @@ from vaestro.densities.core import LOG_2PI, Cells, softplus
 
 
 def _beyond_power(y: Tensor) -> Tensor:
-    """Return log(y!) - y log y + y for y >= 0, some log(2 pi y) / 2, without the large numbers that
-    cancel in it.
+    """Return log(y!) - y log y + y for y >= 0, about log(2 pi y) / 2, without cancellation.
 
-    In float32 the parts are rounded by a nat at counts of a million.
+    In float32 the rounding error of each term is one nat at counts of a million.
     """
     small = y < 16
     near = torch.where(small, y, 1.0).clamp_min(1e-30)
@@ -38,7 +37,7 @@ def _beyond_power(y: Tensor) -> Tensor:
 
 @final
 class Poisson(Cells):
-    """Represent independent counts by the logarithm of their mean, (..., *X).
+    """Represent independent Poisson counts by the logarithm of their mean, (..., *X).
 
     >>> Poisson(torch.zeros(2)).log_prob(torch.tensor([0, 1]))
     tensor(-2.)
@@ -68,8 +67,8 @@ class NegativeBinomial(Cells):
     """Represent independent counts by mean and inverse dispersion: a Poisson whose rate is
     Gamma-distributed.
 
-    The variance is mean + mean^2 / exp(log_inverse); as the inverse dispersion grows it becomes the
-    Poisson.
+    The variance is mean + mean^2 / exp(log_inverse). For a large inverse dispersion the density
+    approaches the Poisson.
 
     Args:
         log_mean, log_inverse: tensors that broadcast to (..., *X).
@@ -89,18 +88,17 @@ class NegativeBinomial(Cells):
     def cells(self, value: Tensor) -> Tensor:
         value = value.to(self.log_mean.dtype)
         # lgamma(x + r) - lgamma(r) - lgamma(x + 1) - r log(1 + mean / r) - x log(1 + r / mean),
-        # each large part as a difference
+        # with each large term written as a difference
         r = torch.exp(self.log_inverse)
         odds = self.log_mean - self.log_inverse
-        # the odds at which the mean would be the value
-        own = torch.log(value.clamp_min(1e-30)) - self.log_inverse
+        at_value = torch.log(value.clamp_min(1e-30)) - self.log_inverse
         constant = (
-            _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - softplus(own)
+            _beyond_power(value + r) - _beyond_power(r) - _beyond_power(value) - softplus(at_value)
         )
         return (
             constant
-            + r * (softplus(own) - softplus(odds))
-            + value * (softplus(-own) - softplus(-odds))
+            + r * (softplus(at_value) - softplus(odds))
+            + value * (softplus(-at_value) - softplus(-odds))
         )
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -113,11 +111,11 @@ class NegativeBinomial(Cells):
 
 @final
 class ZeroInflated(Cells):
-    """Represent counts that are 0 with probability sigmoid(logit), and otherwise follow a base
+    """Represent counts that are 0 with probability sigmoid(logit), and otherwise have a base
     density.
 
     Args:
-        base: the density over counts.
+        base: a density over counts.
         logit: (..., *X).
 
     >>> ZeroInflated(Poisson(torch.zeros(1)), torch.zeros(1)).mean

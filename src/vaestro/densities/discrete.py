@@ -1,7 +1,7 @@
-"""Densities of coins and codes.
+"""Densities of binary values and of categories, by logits l.
 
-Bernoulli     log p(x) = x l - log(1 + exp(l))
-categorical   log p(x) = l[x] - logsumexp(l)          in each cell, with logits l
+Bernoulli      log p(x) = x l - log(1 + exp(l))
+categorical    log p(x) = l[x] - logsumexp(l)          in each cell
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vaestro.densities.core import Cells, mixed_over, softplus, summed
 
 @final
 class Bernoulli(Cells):
-    """Represent independent coins by their logits, (..., *X).
+    """Represent independent binary values by logits, (..., *X).
 
     >>> Bernoulli(torch.zeros(3), 1).log_prob(torch.ones(3))  # -3 log 2, in nats
     tensor(-2.0794)
@@ -36,12 +36,11 @@ class Bernoulli(Cells):
         return torch.bernoulli(self.mean, generator=generator)
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log-probabilities in nats, (...): x * logit - log(1 + exp(logit)), stable for any
-        logit."""
+        """Return log-probabilities in nats, (...), stable for any logit."""
         value = value.to(self.logits.dtype)
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             logits, value = self.logits.flatten(-self.dims), value.flatten(-self.dims)
-            # one call with an analytic derivative takes half the time of the formula
+            # with its analytic derivative, this function takes half the time of the formula
             if torch.is_grad_enabled():
                 return summed(
                     F.binary_cross_entropy_with_logits(
@@ -60,12 +59,12 @@ class Bernoulli(Cells):
 
 @final
 class Categorical(Cells):
-    """Represent independent choices among L codes by their logits, (..., L, *X).
+    """Represent independent cells with one of L codes, by logits.
 
     Args:
         logits: (..., L, *X).
         dims: number of dimensions of one datum.
-        ordered: whether codes are levels, which have a mean.
+        ordered: whether the codes are ordered levels. The point prediction is then the mean.
 
     >>> Categorical(torch.zeros(4, 3), 1).log_prob(torch.tensor([0, 1, 3]))  # -3 log 4, in nats
     tensor(-4.1589)
@@ -107,5 +106,5 @@ class Categorical(Cells):
         )
         codes = codes.expand(*lead, 1, *codes.shape[codes.ndim - self.dims :])
         logits = self.logits.expand(*lead, *self.logits.shape[self._codes :])
-        chosen = logits.gather(len(lead), codes).squeeze(len(lead))
-        return chosen - torch.logsumexp(self.logits, self._codes)
+        of_codes = logits.gather(len(lead), codes).squeeze(len(lead))
+        return of_codes - torch.logsumexp(self.logits, self._codes)

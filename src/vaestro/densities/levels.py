@@ -1,10 +1,11 @@
 """Densities of ordered levels 0 .. L - 1.
 
-A logistic with location m and scale s, rounded to levels, has
+A logistic with location m and scale s, rounded to the nearest level, has in each cell
 
     log p(x) = log(sigmoid((x + 1/2 - m) / s) - sigmoid((x - 1/2 - m) / s))
 
-in each cell; the intervals of the outer levels are open (Kingma et al. 2016; Salimans et al. 2017).
+The intervals of the levels 0 and L - 1 are unbounded below and above, respectively (Kingma et al.
+2016; Salimans et al. 2017).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from vaestro.densities.core import Cells, DataDensity, sum_cells, uniform
 
 
 def _log_of_level(code: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    """Return the log-probability that a logistic falls into the unit interval around a code; the
-    outer ones are open.
+    """Return the log-probability that a logistic lies in the unit interval around a code.
 
-    With a and b the standardised ends, sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b
-    - a)), which neither cancels nor underflows in logarithms, so that no clamp is needed.
+    The intervals of the first and the last level are unbounded. For standardised ends a > b,
+
+        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
+
+    The logarithm of the product neither cancels nor underflows, so that no clamp is needed.
     """
     inverse = torch.exp(-log_scale)
     upper, lower = (code + 0.5 - loc) * inverse, (code - 0.5 - loc) * inverse
@@ -42,15 +45,15 @@ def _clipped_mean(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
 
 @final
 class DiscretizedLogistic(Cells):
-    """Represent levels by a logistic rounded to the nearest one, in units of levels (Kingma et al.
-    2016; Salimans et al. 2017).
+    """Represent levels by a logistic that is rounded to the nearest level (Kingma et al. 2016;
+    Salimans et al. 2017).
 
-    `mean` is that of the logistic before it is rounded, clipped to the levels: within half a level
-    of the rounded one's.
+    `mean` is the mean of the logistic clipped to the levels, before rounding. It differs from the
+    mean after rounding by at most half a level.
 
     Args:
-        loc, log_scale: tensors that broadcast to (..., *X).
-        levels: their number.
+        loc, log_scale: in units of levels; tensors that broadcast to (..., *X).
+        levels: number of levels, L.
         dims: number of dimensions of one datum.
 
     >>> DiscretizedLogistic(torch.zeros(3), torch.zeros(3), 256).log_prob(torch.zeros(3)) < 0
@@ -77,18 +80,18 @@ class LogisticMixture(DataDensity):
     """Represent the levels of each pixel by a mixture of M discretized logistics over its channels
     (Salimans et al. 2017).
 
-    All C channels of a pixel come from one component. With coefficients, the location of a channel
-    is linear in the channels before it. Colours are then not independent given z, and a pixel with
+    All C channels of a pixel have the same component. With coefficients, the location of a channel
+    is linear in the channels before it. Channels are then not independent given z, and a pixel with
     missing channels cannot be scored.
 
     Args:
-        logits: of the components, (..., M, *R), where *R are the dimensions of a datum without
-            channels.
+        logits: of the components, (..., M, *R); *R is the shape of a datum without channels.
         loc, log_scale: in units of levels, (..., M, C, *R).
         coefficients: (..., M, C (C - 1) / 2, *R), ordered (1 on 0), (2 on 0), (2 on 1); None for
             independent channels.
-        levels: their number.
-        channelled: whether a datum is (C, *R); otherwise it is (*R) and C is 1.
+        levels: number of levels, L.
+        dims: number of dimensions of one datum.
+        channelled: whether a datum is (C, *R). If not, it is (*R) and C is 1.
 
     >>> zeros = torch.zeros(2, 1, 3)
     >>> mixture = LogisticMixture(torch.zeros(2, 3), zeros, zeros, None, 256, 1, False)
@@ -115,13 +118,14 @@ class LogisticMixture(DataDensity):
         self.levels, self.dims, self.channelled = levels, dims, channelled
         self.rest = dims - 1 if channelled else dims  # dimensions of *R
 
-    def _moved(self, channel: int, before: Sequence[Tensor]) -> Tensor:
-        """Return the locations (..., M, *R) of a channel given those before it, in levels."""
+    def _location(self, channel: int, before: Sequence[Tensor]) -> Tensor:
+        """Return the locations of a channel given the channels before it, (..., M, *R), in
+        levels."""
         loc = self.loc.select(-1 - self.rest, channel)
         if self.coefficients is None:
             return loc
         first = channel * (channel - 1) // 2
-        middle = (self.levels - 1) / 2  # as in the paper, channels enter as values around zero
+        middle = (self.levels - 1) / 2  # as in the paper, channels are centred
         for i, x in enumerate(before):
             loc = loc + self.coefficients.select(-1 - self.rest, first + i) * (x - middle)
         return loc
@@ -131,12 +135,12 @@ class LogisticMixture(DataDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the mixture's mean, channel by channel, each given the means of those before it;
-        (..., *X)."""
+        """Return the mean, (..., *X), of each channel given the means of the channels before
+        it."""
         weights = torch.softmax(self.logits, -1 - self.rest)
         channels: list[Tensor] = []
         for c in range(self.loc.shape[-1 - self.rest]):
-            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels])
+            loc = self._location(c, [x.unsqueeze(-1 - self.rest) for x in channels])
             means = _clipped_mean(loc, self.log_scale.select(-1 - self.rest, c), self.levels)
             channels.append((weights * means).sum(-1 - self.rest))
         return self._stacked(channels)
@@ -151,8 +155,8 @@ class LogisticMixture(DataDensity):
         return sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
 
     def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
-        """Return the density of missing channels given the observed ones, which say from which
-        component a pixel comes."""
+        """Return the density of missing channels given the observed ones, which change the weights
+        of the components."""
         if self.coefficients is not None:
             raise ValueError(
                 "expected every cell observed where channels are conditioned on each other; got "
@@ -164,15 +168,18 @@ class LogisticMixture(DataDensity):
         )
 
     def _components(self, value: Tensor, observed: Tensor | None) -> Tensor:
-        """Return the log-probability of each component and of what was observed of a pixel, (...,
-        M, *R)."""
+        """Return the joint log-probability of each component and the observed channels of a pixel,
+        (..., M, *R)."""
         value = value.to(self.loc.dtype)
         channels = list(value.unbind(value.ndim - self.dims)) if self.channelled else [value]
-        # (B, 1, *R): a place for the components
+        # (B, 1, *R), to broadcast over components
         channels = [x.unsqueeze(x.ndim - self.rest) for x in channels]
         total = torch.log_softmax(self.logits, -1 - self.rest)
         for c, x in enumerate(channels):
-            loc, log_scale = self._moved(c, channels[:c]), self.log_scale.select(-1 - self.rest, c)
+            loc, log_scale = (
+                self._location(c, channels[:c]),
+                self.log_scale.select(-1 - self.rest, c),
+            )
             log_prob = _log_of_level(x, loc, log_scale, self.levels)
             if observed is not None:
                 mask = (
@@ -183,15 +190,15 @@ class LogisticMixture(DataDensity):
         return total
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        chosen = (self.logits + gumbel_noise(self.logits, generator)).argmax(
+        component = (self.logits + gumbel_noise(self.logits, generator)).argmax(
             -1 - self.rest, keepdim=True
         )
         channels: list[Tensor] = []
         for c in range(self.loc.shape[-1 - self.rest]):
-            loc = self._moved(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(
-                -1 - self.rest, chosen
+            loc = self._location(c, [x.unsqueeze(-1 - self.rest) for x in channels]).gather(
+                -1 - self.rest, component
             )
-            log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, chosen)
+            log_scale = self.log_scale.select(-1 - self.rest, c).gather(-1 - self.rest, component)
             drawn = loc + torch.exp(log_scale) * torch.logit(uniform(loc, generator))
             channels.append(drawn.round().clamp(0, self.levels - 1).squeeze(-1 - self.rest))
         return self._stacked(channels)

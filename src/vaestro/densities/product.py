@@ -1,6 +1,6 @@
-"""Densities of the rows of a table.
+"""Densities of the rows of a table: a product over groups c of consecutive columns.
 
-log p(x) = sum over runs of columns c of log p_c(x_c)
+log p(x) = sum_c log p_c(x_c)
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from vaestro.densities.core import Cells, DataDensity
 
 @final
 class Product(DataDensity):
-    """Represent the columns of a table by densities over consecutive runs of them.
+    """Represent the columns of a table by one density for each group of consecutive columns.
 
     Args:
-        parts: (number of columns, density over them) in the order of the columns, together (...,
-            columns).
+        parts: (number of columns, density over them) for each group, in the order of the columns.
 
     >>> from vaestro.densities import Bernoulli, Poisson
     >>> table = Product([(1, Poisson(torch.zeros(1))), (2, Bernoulli(torch.zeros(2), 1))])
@@ -36,8 +35,8 @@ class Product(DataDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the means of columns that have one and the most probable codes of the others,
-        (..., columns)."""
+        """Return the mean of each column, or for categories the most probable code, (...,
+        columns)."""
         return torch.cat([density.column_mean() for _, density in self.parts], -1)
 
     def point(self, weights: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
     independent      log p(x) = sum_t log p(x_t)
     autoregressive   log p(x) = sum_t log p(x_t | x_<t)
 
-The sum runs over the tokens up to the first 0, the end, and includes it.
+The sum is over the tokens up to and including the first 0, which ends a row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ State = tuple[Tensor, ...]
 
 
 class TokenDecoder(Protocol):
-    """Describe a network that predicts each token from those before it."""
+    """Describe a network that predicts each token from the tokens before it."""
 
     length: int
 
@@ -43,7 +43,7 @@ class TokenDecoder(Protocol):
 
 
 def scored(codes: Tensor) -> Tensor:
-    """Return which cells of codes (..., t) exist: those up to the first 0, the end.
+    """Return which cells of codes (..., t) exist, bools: the cells up to and including the first 0.
 
     >>> scored(torch.tensor([3, 0, 0]))
     tensor([ True,  True, False])
@@ -69,8 +69,9 @@ def _whole(observed: Tensor | None) -> None:
 
 @final
 class Positions(DataDensity):
-    """Represent tokens that are independent given z, with one softmax for each position; cells
-    after the first end do not exist.
+    """Represent tokens that are independent given z, with one softmax for each position.
+
+    Cells after the first 0 do not exist.
 
     Args:
         logits: (..., V, T).
@@ -80,25 +81,25 @@ class Positions(DataDensity):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.every = Categorical(logits, 1)
+        self.positions = Categorical(logits, 1)
 
     @property
     def mean(self) -> Tensor:
         """Return the probabilities of the codes, (..., V, T)."""
-        return self.every.mean
+        return self.positions.mean
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (...), of codes (..., t): the sum over those that exist.
+        """Return log p(x | z) in nats, (...), of codes (..., t): the sum over existing cells.
 
         Raises:
             ValueError: some cells are missing.
         """
         _whole(observed)
-        cells = Categorical(self.every.logits[..., : value.shape[-1]], 1).cells(value)
+        cells = Categorical(self.positions.logits[..., : value.shape[-1]], 1).cells(value)
         return summed(torch.where(scored(value), cells, 0.0))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return ended(self.every.sample(generator))
+        return ended(self.positions.sample(generator))
 
     def point(self, weights: Tensor | None = None) -> Tensor:
         return ended(mixed_over(self.mean, weights).argmax(-2))
@@ -107,20 +108,19 @@ class Positions(DataDensity):
 @final
 @dataclass(frozen=True)
 class Decoding:
-    """Configure how sentences are drawn and searched for.
+    """Configure the sampling of sentences and the search for the most probable one.
+
+    Args:
+        temperature: divides the logits. Draws are from the model only if it is 1.
+        top_p: sample from the most probable tokens that together reach this probability (nucleus
+            sampling; Holtzman et al. 2020).
+        beam: number of sentences that the beam search keeps. 1 is a greedy search.
+
+    Raises:
+        ValueError: a temperature of 0 or less, a top_p outside of (0, 1], or a beam below 1.
 
     >>> Decoding(temperature=0.5).beam
     1
-
-    Args:
-        temperature: divides the logits; draws are from the model only if it is 1.
-        top_p: only the most probable tokens that together reach this probability are drawn
-            (Holtzman et al. 2020).
-        beam: number of sentences that the beam search keeps; 1 takes the most probable token each
-            time.
-
-    Raises:
-        ValueError: a temperature that is not above 0, a top_p outside of (0, 1], or a beam below 1.
     """
 
     temperature: float = 1.0
@@ -138,14 +138,15 @@ class Decoding:
 
 @final
 class Sentences(DataDensity):
-    """Represent p(x | z) = prod_t p(x_t | x_<t, z) over rows of codes that end with a 0, or fill
-    the length.
+    """Represent p(x | z) = prod_t p(x_t | x_<t, z) over rows of codes.
+
+    A row ends with a 0, or has the maximal length.
 
     Args:
         decoder: predicts tokens (see `sequences.SequenceDecoder`).
         source: latents and conditions, (K, B, S).
         drop: replaces some of the context tokens; None to keep all.
-        decoding: how sentences are drawn and searched for.
+        decoding: the options of sampling and search.
 
     >>> from vaestro.sequences import gru
     >>> sentences = Sentences(gru((2,), (4, 5), width=8), torch.zeros(1, 3, 2))
@@ -171,8 +172,8 @@ class Sentences(DataDensity):
         raise NotImplementedError("sentences have no mean")
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) in nats, (K, B), of codes (B, t) or (K, B, t), or of others that
-        broadcast: the sum over a row's tokens.
+        """Return log p(x | z) in nats, (K, B), of codes that broadcast to (K, B, t): the sum over
+        the tokens of a row.
 
         Raises:
             ValueError: some cells are missing.
@@ -185,7 +186,7 @@ class Sentences(DataDensity):
         if self.drop is not None:
             before = self.drop(before)
         states = self.decoder.states(source, before)
-        # The last layer is the largest by far: only cells that exist pass through it.
+        # The last layer is by far the largest: it runs on existing cells only.
         nats = self._nats(self.decoder.last(states[there]), codes[there])
         row = there.nonzero()[:, 0]
         return nats.new_zeros(len(codes)).index_add(0, row, nats).reshape(lead)
@@ -200,8 +201,7 @@ class Sentences(DataDensity):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw sentences, (K, B, length) codes: by default from the model, else as `decoding`
-        says."""
+        """Draw sentences, codes (K, B, length), with the temperature and top_p of `decoding`."""
         k, rows = self.source.shape[:2]
         codes = torch.zeros(
             k * rows, self.decoder.length, dtype=torch.long, device=self.source.device
@@ -227,8 +227,8 @@ class Sentences(DataDensity):
 
     @torch.no_grad()
     def point(self, weights: Tensor | None = None) -> Tensor:
-        """Return the most probable sentence that a beam search finds, (B, length) codes, at the
-        draw of z with the largest weight."""
+        """Return the most probable sentence of a beam search, codes (B, length), at the draw of z
+        with the largest weight."""
         best = (
             torch.zeros_like(self.source[0, :, 0], dtype=torch.long)
             if weights is None
@@ -241,7 +241,7 @@ class Sentences(DataDensity):
             self.decoder.begin(source.repeat_interleave(beam, 0)),
             codes[:, :, 0].flatten(),
         )
-        # At first all sentences of a beam are one: only its first one goes on.
+        # At first all sentences of a beam are the same: only the first one is extended.
         scores = source.new_full((rows, beam), float("-inf"))
         scores[:, 0] = 0.0
         going = torch.ones(rows, beam, dtype=torch.bool, device=source.device)
@@ -249,7 +249,7 @@ class Sentences(DataDensity):
             logits, state = self._logits(state, before)
             nats = torch.log_softmax(logits, -1).unflatten(0, (rows, beam))
             ended = torch.full_like(nats, float("-inf"))
-            ended[..., 0] = 0.0  # what has ended goes on as it is
+            ended[..., 0] = 0.0  # a sentence that has ended does not change
             ranked = (scores.unsqueeze(-1) + torch.where(going.unsqueeze(-1), nats, ended)).flatten(
                 1
             )

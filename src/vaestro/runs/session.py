@@ -227,7 +227,9 @@ class Session:
             dtype=dtype,
         )
         if isinstance(drawn, Frame):
-            return Frame({**drawn.columns, **condition_columns(model.given, values, n)})
+            return Frame(
+                {**drawn.columns, **condition_columns(model.given, values, n)}, drawn.orders
+            )
         return drawn
 
     def interpolate(

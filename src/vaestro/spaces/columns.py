@@ -57,6 +57,8 @@ class Column(ABC):
     coded: ClassVar[bool] = False  # whether its cells are codes of `values`
     numeric: ClassVar[bool] = False  # whether its values are numbers with a mean
     one_hot: ClassVar[bool] = False  # whether an encoder's inputs are one-hot codes
+    ordered: ClassVar[bool] = False  # whether its codes are ordered categories
+    sizes: ClassVar[tuple[int, ...]] = ()  # the numbers of values that it can have; (): any
 
     @property
     def features(self) -> int:
@@ -170,6 +172,7 @@ class BinaryColumn(CodedColumn):
     """
 
     kind = Kind.BINARY
+    sizes = (2,)
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
         return masked(x * 2 - 1, observed)

@@ -25,6 +25,7 @@ class OrdinalColumn(CodedColumn):
     """
 
     kind = Kind.ORDINAL
+    ordered = True
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
         highest = x.new_tensor([max(1, len(c.values) - 1) for c in run])

@@ -124,7 +124,8 @@ class TableSpace(Space):
             c.name: np.ma.MaskedArray(c.outward(x[..., i], exact=exact))
             for i, c in enumerate(self.columns)
         }
-        return Frame({name: made[name] for name in self.names})
+        orders = {c.name: c.values for c in self.columns if c.ordered}
+        return Frame({name: made[name] for name in self.names}, orders)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

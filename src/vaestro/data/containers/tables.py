@@ -100,7 +100,8 @@ class Tables(Container[Frame]):
             {
                 name: merged_column(cells, fills[name]) if name in fills else cells
                 for name, cells in own.columns.items()
-            }
+            },
+            own.orders,
         )
 
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:
