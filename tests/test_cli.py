@@ -373,7 +373,7 @@ def test_init_starts_from_another_runs_weights(tmp_path, run, x):
 def test_resume_goes_on_to_more_steps(capsys, tmp_path, x):
     assert main(["train", x, "--run", str(tmp_path / "run"), *OPTIONS, "--quiet"]) == 0
     out = say(capsys, "train", "--resume", tmp_path / "run", "--epochs", "3")
-    assert "going on from step 18 of 27" in out
+    assert "continuing from step 18 of 27" in out
     assert [m["step"] for m in metrics(tmp_path / "run")] == [0, 9, 9, 18, 18, 27, 27]
 
 
@@ -620,7 +620,7 @@ def test_conditions_of_data_that_do_not_say_theirs(capsys, tmp_path):
         assert vs.Run(run).evaluation["given"] == ["y"]
     assert means[0] != means[1]
     assert main(["evaluate", str(run), "--k", "3", "--condition", "y=1"]) == 2
-    assert "--condition with --data" in capsys.readouterr().err
+    assert "--condition only with --data" in capsys.readouterr().err
 
 
 def test_an_evaluation_of_another_kind_is_kept(copy):

@@ -932,7 +932,7 @@ def test_the_command_says_it_in_words(made: Any, capsys: pytest.CaptureFixture[s
     assert json.loads(say(capsys, "diagnose", run.path, "--json"))["verdict"] == "partly collapsed"
     assert "partly collapsed" in say(capsys, "info", run.path)
     healthy, _ = made("healthy")
-    assert say(capsys, "diagnose", healthy.path, "--fix").strip() == "# nothing to mend: healthy"
+    assert say(capsys, "diagnose", healthy.path, "--fix").strip() == "# nothing to fix: healthy"
 
 
 def test_training_says_it_live_and_lints_first(

@@ -14,7 +14,7 @@ from tests.test_diagnosis import healthy_curves, simple
 from vaestro.cli import main
 from vaestro.diagnosis import Case, Remedies, diagnosed
 from vaestro.diagnosis.reconstruction import Reconstruction, reconstructed
-from vaestro.report.showcase import _names_rows
+from vaestro.report.mapping import names_rows
 
 
 def test_texts_that_are_all_reconstructed_alike_are_a_collapse() -> None:
@@ -64,12 +64,12 @@ def test_what_is_reconstructed_is_measured(run: Any) -> None:
     assert replace(simple(), reconstruction=found).reconstruction is found
 
 
-def test_a_map_is_not_coloured_by_what_names_rows() -> None:
+def test_a_map_is_not_coloured_by_whatnames_rows() -> None:
     files = np.ma.asarray([f"photos/{i}.png" for i in range(40)])
     assert (
-        _names_rows(files)
-        and not _names_rows(np.ma.asarray(["a", "b"] * 20))
-        and not _names_rows(np.ma.asarray(np.arange(40.0)))
+        names_rows(files)
+        and not names_rows(np.ma.asarray(["a", "b"] * 20))
+        and not names_rows(np.ma.asarray(np.arange(40.0)))
     )
 
 

@@ -60,12 +60,8 @@ LACKING = (
     "diagnosis.code",
     "diagnosis.rules",
     "models",
-    "prior_fitting",
     "priors",
-    "report",
-    "runs",
     "spaces",
-    "transfer",
 )
 
 NAMES = [

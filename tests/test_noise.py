@@ -178,7 +178,7 @@ def test_the_command_writes_its_files_and_refuses_what_has_no_meaning(
     assert json.loads(capsys.readouterr().out)["repeats"] == 20
     for arguments, message in (
         (["--k", "0"], "expected .*draws"),
-        (["--k", "two"], "expected numbers of draws as 1,8,64; got 'two'"),
+        (["--k", "two"], "expected numbers of draws, such as --k 1,8,64; got 'two'"),
         (["--repeats", "3"], "expected 20 or more repetitions"),
         (["--bound", "free"], "expected a bound among"),
         (["--estimator", "dreg", "--bound", "elbo"], "expected gradient stl for elbo"),

@@ -733,7 +733,7 @@ def test_the_command_fits_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (
         "before: log p(x) >=" in said
         and "after:  log p(x) >=" in said
-        and "all else is frozen" in said
+        and "all other parts are frozen" in said
     )
     assert re.search(r"the fitted prior (raises|lowers) the bound by \d+\.\d+ \+- \d", said), said
     assert main(["evaluate", run + "-mixture", "--k", "5", "--limit", "20", "--quiet"]) == 0

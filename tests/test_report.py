@@ -18,11 +18,12 @@ import torch
 
 import vaestro as vs
 from vaestro.cli import main
-from vaestro.report import figures, render, showcase
+from vaestro.report import figures, mapping, render
 from vaestro.report.gather import gather, write_report
 from vaestro.report.reading import read_folder
 from vaestro.report.words import verdict_of
 from vaestro.runs import Run
+from vaestro.runs.session import Session
 
 CHROMIUM = next(
     (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))),
@@ -557,7 +558,7 @@ def test_what_is_of_earlier_weights_is_made_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(Run, "diagnose", lambda self, **_: calls.append(self.path))
+    monkeypatch.setattr(Session, "diagnose", lambda self: calls.append(self.run.path))
     for name in ("evaluation", "diagnosis", "showcase"):
         file = run.path / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"weights_sha256": "0" * 64}))
@@ -600,7 +601,7 @@ def test_a_run_without_metrics(run: Run) -> None:
 
 
 def test_a_run_of_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "diagnose", lambda self, **_: None)
+    monkeypatch.setattr(Session, "diagnose", lambda self: None)
     said = said_after(train("binary", tmp_path, steps=1))
     assert "1 steps" in said or "1 step" in said
 
@@ -700,7 +701,7 @@ def test_numbers_that_are_not_finite(run: Run) -> None:
 
 def test_ten_thousand_classes() -> None:
     names = np.array([f"class {i}" for i in range(10_000)] + ["class 7"] * 30 + ["class 9"] * 20)
-    facts, codes = showcase.attribute(np.ma.asarray(names))
+    facts, codes = mapping.attribute(np.ma.asarray(names))
     assert (
         facts is not None and facts["classes"][-1] == "9,989 others" and len(facts["classes"]) == 12
     )
@@ -722,7 +723,7 @@ def test_ten_thousand_classes() -> None:
         and len(made["attributes"][0]["colors"]) == 12
         and made["attributes"][0]["colors"][-1] == "--faint"
     )
-    digits, codes = showcase.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
+    digits, codes = mapping.attribute(np.ma.asarray(np.array([10, 2, 2, 33])))
     assert (
         digits is not None
         and digits["classes"] == ["2", "10", "33"]

@@ -1,12 +1,14 @@
 """What a verb of a session returns equals what its command writes, for each kind of run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vaestro as vs
+from vaestro import latent
 from vaestro.cli import main
 from vaestro.data import tables
 from vaestro.data.writers import write_data
@@ -182,3 +184,128 @@ def test_a_run_has_the_verbs_of_its_session(folders):
         assert str(one.columns) == str(other.columns)
     assert run.evaluate(k=2).estimates[0].k == 2
     assert run.session is run.session
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Return a list to which each call of `encode` adds the number of its rows."""
+    calls, encode = [], latent.codes.encode
+
+    def counted(model, rows, **options):
+        calls.append(len(rows))
+        return encode(model, rows, **options)
+
+    monkeypatch.setattr(latent.codes, "encode", counted)
+    return calls
+
+
+def test_codes_of_the_same_rows_are_computed_once(folders, encoded):
+    source, folder = folders["images"]
+    session, x = vs.open(folder), np.load(source)
+    first = session.encode(source)["mean"]
+    assert encoded == [len(x)]
+    first[:] = 0  # a copy
+    again = session.encode(source, split="all")["mean"]
+    session.reconstruct(x)
+    assert encoded == [len(x)] and np.abs(again).max() > 0
+    session.encode(x[:7])
+    session.encode(source, split="valid")
+    assert encoded[1:] == [7, 4]
+    np.testing.assert_array_equal(again, vs.open(folder).encode(source)["mean"])
+
+
+def test_codes_with_other_conditions_are_computed_anew(folders, encoded):
+    source, folder = folders["conditional"]
+    session = vs.open(folder)
+    red = session.encode(source, condition={"colour": "red"})["mean"]
+    blue = session.encode(source, condition={"colour": "blue"})["mean"]
+    assert encoded == [120, 120] and np.abs(red - blue).max() > 0
+
+
+def test_directions_are_computed_once(folders, encoded, tmp_path):
+    source, folder = folders["table"]
+    session = vs.open(folder)
+    along = session.direction(source, "count")
+    assert encoded == [len(session.data.train)]
+    assert session.direction(source, "count") is along
+    session.direction(source, "colour=red")  # from the same codes
+    assert len(encoded) == 1
+    session.edit(source, "count")
+    session.edit(source, along, 2.0)
+    assert encoded[1:] == [120]
+    # an attribute that the training data do not have is taken from the source
+    images, folder = folders["images"]
+    session = vs.open(folder)
+    rows = session.rows(images)
+    steps = []
+    for shift in (0, 7):
+        grade = np.roll(np.arange(80.0), shift)
+        steps.append(session.direction(replace(rows, attributes={"grade": grade}), "grade").step)
+    assert encoded[2:] == [80] and np.abs(steps[0] - steps[1]).max() > 0
+
+
+@pytest.mark.parametrize("verb", ["diagnose", "gradients"])
+def test_the_model_and_the_data_are_loaded_once(folders, monkeypatch, verb):
+    session = vs.open(folders["images"][1])
+    loads = []
+    for name in ("model", "data"):
+        load = getattr(vs.Run, name)
+
+        def counted(self, *options, name=name, load=load):
+            loads.append(name)
+            return load(self, *options)
+
+        monkeypatch.setattr(vs.Run, name, counted)
+    before = {k: v.clone() for k, v in session.model.state_dict().items()}
+    if verb == "diagnose":
+        session.diagnose()
+    else:
+        list(session.gradients(k=[1], estimators=["pathwise"], repeats=20))
+    assert sorted(loads) == ["data", "model"]
+    assert not session.model.training
+    for name, value in session.model.state_dict().items():
+        assert (value == before[name]).all(), name
+
+
+@pytest.mark.parametrize("kind", ["images", "conditional"])
+def test_report_writes_what_its_command_writes(folders, kind):
+    folder = Path(folders[kind][1])
+    session = vs.open(folder)
+    (folder / "diagnosis.json").unlink(missing_ok=True)
+    lines = []
+    path = session.report(say=lines.append)
+    assert path == folder / "report.html" and "diagnosing" in lines
+    assert main(["report", str(folder), "-o", str(folder / "other.html")]) == 0
+    pages = [(folder / name).read_text() for name in ("report.html", "other.html")]
+    assert len(pages[0]) == len(pages[1])
+    assert vs.Run(folder).report(folder / "third.html").exists()
+
+
+def test_evaluate_of_a_run_writes_files_and_of_a_model_none(folders):
+    source, folder = folders["table"]
+    run = vs.Run(folder)
+    for path in Path(folder).glob("evaluation*"):
+        path.unlink()
+    model, rows = run.model(), run.data().test
+    bare = vs.evaluate(model, rows, k=3)
+    assert run.evaluation is None
+    for given in (run, folder, str(folder), vs.open(run)):
+        found = vs.evaluate(given, k=3)
+        assert run.evaluation["estimates"][0]["mean"] == found["elbo"].mean()[0]
+        np.testing.assert_array_equal(found["iwae"].nats, bare["iwae"].nats)
+    assert vs.evaluate(run, source, k=2, limit=5, split="all")["elbo"].nats.shape == (5,)
+    assert run.evaluation["source"] == run.config["source"]
+    with pytest.raises(ValueError, match="expected rows to evaluate a model on; got str"):
+        vs.evaluate(model, source)
+
+
+def test_samples_of_a_conditional_table_have_the_condition_columns(folders):
+    run = vs.Run(folders["conditional"][1])
+    for draw in (run.sample, vs.open(run).sample):
+        drawn = draw(3, condition={"colour": "red"})
+        assert list(drawn.columns) == ["size", "count", "colour"]
+        assert drawn.columns["colour"].tolist() == ["red"] * 3
+    rows = run.data().test
+    like = vs.open(run).sample(len(rows), like=rows)
+    colours = rows.given_space.outward(rows.given).columns["colour"].tolist()
+    assert like.columns["colour"].tolist() == colours

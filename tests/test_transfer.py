@@ -494,9 +494,7 @@ def test_the_options_of_the_model_are_taken_over_and_others_are_refused(
     notes = Job.new(
         source, init=old, network="mlp:width=8,activation=tanh", steps=4, dry=True
     ).notes
-    assert any(
-        "network is mlp:width=8,activation=tanh, where old has mlp:width=8" in n for n in notes
-    )
+    assert any("network is mlp:width=8,activation=tanh (old: mlp:width=8)" in n for n in notes)
 
 
 @pytest.mark.parametrize("frozen", ["posterior", "likelihood", "prior"])
@@ -522,9 +520,7 @@ def test_a_frozen_part_keeps_the_old_weights_bit_for_bit(old: str, frozen: str) 
 def test_another_prior_starts_anew_and_the_notes_say_so(old: str, refused: Any) -> None:
     source = write(Path("new.csv"), table(60, seed=1))
     job = Job.new(source, init=old, prior="mixture:components=3", steps=4, dry=True)
-    assert any(
-        "the prior starts anew: mixture:components=3, where old has normal" in n for n in job.notes
-    )
+    assert any("the prior starts anew: mixture:components=3 (old: normal)" in n for n in job.notes)
     said = refused(source, "--init", old, "--prior", "mixture:components=3", "--freeze", "prior")
     assert (
         "expected a model of the same parts in old, since the prior is frozen; got --prior "

@@ -431,7 +431,7 @@ def test_some_rows_are_spread_over_sorted_data_and_named(
         "e.npz",
     )
     assert "wrote 2 data (train) (rows 0, 159 of 160), moved size +1, to e.npz" in out
-    assert "(rows 0, 14, 28 .. 159 of 160, at equal distances)" in said(
+    assert "(rows 0, 14, 28 .. 159 of 160, evenly spaced)" in said(
         capsys, "reconstruct", "run", "x.npz", "--split", "train", "-n", "12", "-o", "f.npz"
     )
 

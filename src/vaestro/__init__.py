@@ -24,7 +24,7 @@ _HOMES = {
     "Data": "data",
     "load": "data",
     "training": "loop",
-    "evaluate": "evaluation",
+    "evaluate": "runs.evaluating",
     "Estimate": "evaluation",
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from vaestro.comparison import Comparison, compare
     from vaestro.data import Data, load
     from vaestro.diagnosis import Diagnosis, Finding
-    from vaestro.evaluation import Estimate, evaluate
+    from vaestro.evaluation import Estimate
     from vaestro.loop import training
     from vaestro.models import VAE, Draws, LatentModel
     from vaestro.objectives import Objective, Ramp, elbo, iwae
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
     from vaestro.runs import Run, resume, train
+    from vaestro.runs.evaluating import evaluate
     from vaestro.runs.session import Session, open
     from vaestro.spaces import Batch, Space
 

@@ -1,19 +1,19 @@
-"""Read the plain files of a run's folder, without torch: what a run and its report both read."""
+"""Read the plain files of a run's folder, without torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from vaestro.text import Spec, parse
 
-Json = Any  # a JSON value, as `json.loads` returns it
+Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
-# of the names of parts in config.yaml and config.json: what a name means, and which weights it has
+# the version of the part names in config.yaml and config.json, on which their meaning depends
 FORMAT = 2
 FORMAT_1 = (
     "gaussian",
@@ -27,27 +27,33 @@ FORMAT_1 = (
 )
 
 
-def current(options: Mapping[str, Any], written: int) -> dict[str, Any]:
-    """Return options of a model in today's words, where they were written in those of an earlier
-    format.
+def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
+    """Return the options of a model, translated from an earlier format to the present one.
 
-    In format 1 the likelihoods of FORMAT_1 learned scales and dispersions slowly from a fixed
-    start: `version=1` repeats that.
+    In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
+    start. `version=1` repeats this.
+
+    Args:
+        options: by name.
+        written: the format in which they were written.
+
+    >>> current({"likelihood": "gaussian"}, 1)
+    {'likelihood': 'gaussian:version=1'}
     """
-    found = dict(options)
-    likelihood = found.get("likelihood")
+    translated = dict(options)
+    likelihood = translated.get("likelihood")
     if written < 2 and isinstance(likelihood, str):
-        name, options = parse(likelihood)
-        if name in FORMAT_1 and "version" not in options:
-            found["likelihood"] = str(Spec(name, options | {"version": 1}))
-    return found
+        name, given = parse(likelihood)
+        if name in FORMAT_1 and "version" not in given:
+            translated["likelihood"] = str(Spec(name, given | {"version": 1}))
+    return translated
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML of options; those of a run made in an earlier format in today's words.
+def read_config(path: str | Path) -> dict[str, Json]:
+    """Read a YAML file of options; options in an earlier format are translated.
 
     Raises:
-        ValueError: there is no such file, or it is not a YAML of options.
+        ValueError: there is no such file, or it is not a YAML file of options.
     """
     path = Path(path)
     try:
@@ -59,20 +65,20 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"expected a YAML file of options; got {path}, which {reason}") from error
     if not isinstance(config, dict):
         raise ValueError(
-            f"expected a YAML file of options; got {path}, which holds {type(config).__name__}"
+            f"expected a YAML file of options; got {path}, which contains {type(config).__name__}"
         )
-    found = {
+    options = {
         str(k).replace("-", "_"): v
         for k, v in config.items()
         if v is not None and k not in ("vaestro", "format")
     }
-    # A run's file names the program's version; a file without it is a person's own, in today's
-    # words.
-    return current(found, int(config.get("format") or 1)) if "vaestro" in config else found
+    # The file of a run contains the program's version. A file without it is the user's own, in the
+    # present format.
+    return current(options, int(config.get("format") or 1)) if "vaestro" in config else options
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a .jsonl file; a last line that was cut short is left out."""
+def read_lines(path: Path) -> list[dict[str, Json]]:
+    """Return the objects of a .jsonl file; an incomplete last line is left out."""
     lines = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -82,10 +88,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the object of a .json file; None where there is none, or a damaged one."""
+def read_object(path: Path) -> dict[str, Json] | None:
+    """Return the object of a .json file; None if the file is missing or damaged."""
     try:
-        found = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

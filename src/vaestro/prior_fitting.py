@@ -1,44 +1,53 @@
-"""A prior fitted after training to the aggregate posterior, encoder and decoder left as they are
-(ex-post; Ghosh et al. 2020).
+"""Fit a prior to the aggregate posterior after training, with encoder and decoder frozen (ex-post
+density estimation; Ghosh et al. 2020).
 
-The ELBO with everything but the prior frozen is, up to a constant, E_q(z|x) log p(z): its maximum
-is the prior nearest to the aggregate posterior mean_n q(z | x_n). What results is a run like any
-other, whose samples start where codes lie.
+If only the prior is trained, the ELBO is E_q(z|x) log p(z) up to a constant. Its maximum is the
+prior with the smallest KL(mean_n q(z | x_n) || p(z)). The result is a run like any other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vaestro import latent
+from vaestro.data import Rows
 from vaestro.data.writers import write_data, write_grid
 from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
+from vaestro.files import Json
 from vaestro.models import LatentModel
+from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.runs import Job, Run
 
-EPOCHS, LR = 5.0, 1e-2  # a prior alone learns at a higher rate than a whole model
-ROWS, DRAWS = 2000, 20  # data and draws that before and after are compared by
+EPOCHS, LR = 5.0, 1e-2  # a prior alone can be trained at a higher rate than a whole model
+ROWS, DRAWS = 2000, 20  # data and draws for each, to compare the two priors
 SHOWN = 64
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Hold what fitting a prior did.
+    """Hold the result of fitting a prior.
 
     Args:
         run: the new run.
-        before, after: ELBO of the same held-out data, (mean, standard error), in nats; n data of a
-            split.
-        gain: after less before, paired over data and draws, (mean, standard error).
-        samples: the pictures or tables of samples, before and after.
-        kept: whether the new run is on the disk. One that lowers the bound is removed, unless that
-            was forced.
+        split, n: of the held-out data.
+        before, after: ELBO on these data, (mean, standard error), in nats.
+        gain: `after` minus `before`, paired over data and draws, (mean, standard error), in nats.
+        samples: the files of samples from the old prior and from the new one.
+        kept: whether the new run was kept. It is removed if it lowers the bound, unless forced.
+
+    >>> from vaestro.runs import Run
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> numbers = {"before": (-5.0, 0.1), "after": (-4.0, 0.1), "gain": (1.0, 0.05)}
+    >>> files = Path("a.csv"), Path("b.csv")
+    >>> Fitted(run, "test", 3, **numbers, samples=files, kept=True).sentence()
+    'the fitted prior raises the bound by 1.00 +- 0.05 nats'
     """
 
     run: Run
@@ -50,31 +59,46 @@ class Fitted:
     samples: tuple[Path, Path]
     kept: bool
 
+    def lines(self) -> list[str]:
+        """Return the bounds before and after in words, with the files of samples."""
+        before, after = [f", samples in {path}" if self.kept else "" for path in self.samples]
+        return [
+            f"before: log p(x) >= {plus_minus(self.before)} nats (ELBO, {self.n:,} {self.split} "
+            f"data){before}",
+            f"after:  log p(x) >= {plus_minus(self.after)} nats{after}",
+        ]
+
     def sentence(self) -> str:
-        """Say by how much the prior moves the bound."""
-        moved, error = self.gain
+        """Return by how much the prior changes the bound, in words."""
+        change, error = self.gain
         return (
-            f"the fitted prior {'raises' if moved >= 0 else 'lowers'} the bound by "
-            f"{plus_minus((abs(moved), error))} nats"
+            f"the fitted prior {'raises' if change >= 0 else 'lowers'} the bound by "
+            f"{plus_minus((abs(change), error))} nats"
         )
 
 
 def prepare(
-    run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Any
+    run: Run, prior: str, path: str | Path | None = None, *, force: bool = False, **options: Json
 ) -> Job:
     """Prepare a run that fits a prior to another run's aggregate posterior.
 
     Args:
         run: a trained run.
-        prior: a name of the table, with options.
+        prior: the name of a prior, with options.
         path: the new folder; by default RUN-PRIOR.
         force: overwrite an existing run.
-        options: of training, such as epochs, lr, seed; other parts than the prior stay as they are.
+        options: of training, such as epochs, lr and seed.
 
     Raises:
-        ValueError: the run has no weights, or the prior has no meaning for it.
+        ValueError: the run has no weights, or the prior does not apply to it.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="second", latent=2, steps=2)
+    >>> prepare(run, "mixture:components=2", steps=2).training.settings.freeze
+    ('posterior', 'likelihood')
     """
-    model = run.model()  # says what is wrong before anything is written
+    model = run.model()  # refuses a run without weights before anything is written
     name = find("prior", prior).name.replace(":", "-")
     kept = (
         "source",
@@ -91,13 +115,12 @@ def prepare(
     config = {key: run.config[key] for key in kept if run.config.get(key) is not None}
     source = config.pop("source")
     given = {k: v for k, v in options.items() if v is not None}
-    asked: dict[str, Any] = (
+    asked: Config = (
         {"lr": LR}
         if {"steps", "epochs", "minutes"} & given.keys()
         else {"lr": LR, "epochs": EPOCHS}
     )
-    # Nothing goes through z to a frozen encoder: hard draws of discrete latents are what the prior
-    # is for.
+    # The encoder is frozen, so no gradient is needed through z: discrete latents are not relaxed.
     gradient = "score:baseline=none" if model.alphabet else "pathwise"
     fixed = {
         "prior": prior,
@@ -111,10 +134,24 @@ def prepare(
 
 
 def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
-    """Compare before and after on held-out data, and write samples of both into the new run's
-    folder.
+    """Compare the old prior and the new one on held-out data, and write samples from both into the
+    new run's folder. If the new prior lowers the bound, its run is removed.
 
-    A run that lowers the bound is removed, unless `force`.
+    Args:
+        run: the old run.
+        job: the new run, trained.
+        seed: of the draws.
+        force: keep the new run in any case.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="third", latent=2, steps=2)
+    >>> job = prepare(run, "mixture:components=2", steps=2)
+    >>> with job:
+    ...     for step in job:
+    ...         pass
+    >>> finish(run, job, force=True).n
+    3
     """
     data = job.data
     rows = (
@@ -130,23 +167,26 @@ def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
         _samples(m, job.path, when, rows, seed)
         for m, when in ((before, "before"), (after, "after"))
     )
-    found = [mean_and_error(s.astype(np.float64)) for s in (*scores, scores[1] - scores[0])]
+    old, new, gain = (
+        mean_and_error(s.astype(np.float64)) for s in (*scores, scores[1] - scores[0])
+    )
     fitted = Fitted(
         job.run,
         rows.name,
         len(rows),
-        found[0],
-        found[1],
-        found[2],
-        (files[0], files[1]),
-        force or found[2][0] >= 0,
+        before=old,
+        after=new,
+        gain=gain,
+        samples=(files[0], files[1]),
+        kept=force or gain[0] >= 0,
     )
     if not fitted.kept:
         job.discard()
     return fitted
 
 
-def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) -> Path:
+def _samples(model: LatentModel, folder: Path, when: str, rows: Rows, seed: int) -> Path:
+    """Write samples from a model, and return their file."""
     given = latent.given_of(rows.spread(SHOWN))
     drawn = latent.sample(
         model,
@@ -155,17 +195,11 @@ def _samples(model: LatentModel, folder: Path, when: str, rows: Any, seed: int) 
         seed=seed,
         mean=model.space.image,
     )
+    path = folder / f"samples-{when}{latent.file_suffix(model.space)}"
     if model.space.image:
-        path = folder / f"samples-{when}.png"
-        write_grid(
-            path,
-            {"": np.asarray(drawn)},
-            model.space,
-            f"means of p(x|z) at draws of z, {when} the prior was fitted",
-        )
+        title = f"means of p(x|z) at draws of z, {when} the prior was fitted"
+        write_grid(path, {"": drawn}, model.space, title)
     else:
-        suffix = "txt" if model.space.tokeniser else "csv" if model.space.columns else "npz"
-        path = folder / f"samples-{when}.{suffix}"
         write_data(path, drawn)
     return path
 
@@ -176,19 +210,25 @@ def fit_prior(
     path: str | Path | None = None,
     *,
     force: bool = False,
-    **options: Any,
+    **options: Json,
 ) -> Fitted:
-    """Fit a prior to a run's aggregate posterior, encoder and decoder frozen, and write a new run:
-    what `vaestro fit-prior` calls.
+    """Fit a prior to a run's aggregate posterior, with encoder and decoder frozen, and write a new
+    run, as `vaestro fit-prior` does.
 
     Args:
         run: a trained run.
         prior, path, force, options: see `prepare`.
 
     Raises:
-        ValueError: the run has no weights, or the prior has no meaning for it; nothing was written.
-        RuntimeError: the fitted prior lowers the bound; its run was removed. With `force` it is
-            kept.
+        ValueError: the run has no weights, or the prior does not apply; nothing was written.
+        RuntimeError: the fitted prior lowers the bound; its run was removed. It is kept with
+            `force`.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="fourth", latent=2, steps=2)
+    >>> fit_prior(run, "mixture:components=2", steps=2, force=True).kept
+    True
     """
     opened = run if isinstance(run, Run) else Run(run)
     job = prepare(opened, prior, path, force=force, **options)

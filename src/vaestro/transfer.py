@@ -1,26 +1,29 @@
-"""Start a run from another: its space, its options of the model, and its weights.
+"""Start a run from the weights of another.
 
-The new data are read into the space of the old run (`data.matching`), so that the weights meet what
-they were trained on. Parts are compared by name, by options and by the shapes of their weights,
-never by position.
+The new data are read into the space of the old run (`data.matching`), so that the weights have the
+inputs they were trained on. Parts are compared by name, options and shapes of their weights, never
+by position.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from vaestro.data.matching import Origin
+from vaestro.files import Json
 from vaestro.loop import Training
 from vaestro.models import LatentModel
+from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.signatures import options_of
 from vaestro.spaces import Space, restored_space
+from vaestro.text import Value
 
 PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")
 OF_PART = {
@@ -31,93 +34,133 @@ OF_PART = {
 
 
 def take_over(
-    training: Training,
-    model: LatentModel,
-    own: Mapping[str, Any],
-    asked: Mapping[str, Any],
-    run: str,
+    training: Training, model: LatentModel, own: Config, asked: Config, run: str
 ) -> list[str]:
-    """Copy the weights of another run's model into a training, its average too; another prior
-    starts anew.
+    """Copy the weights of another run's model into a training and its average.
+
+    A prior of another name, options or shape starts anew.
 
     Args:
         training: the new training, over the old run's space.
         model: the old run's model.
         own: the options of the old model: latent, likelihood, posterior, prior, network, encoder,
             decoder.
-        asked: the same of the new one.
+        asked: the same options of the new one.
         run: the name of the old run.
 
     Returns:
-        Notes on what starts anew or differs in options.
+        Notes on what starts anew or has other options.
 
     Raises:
-        ValueError: another part than the prior differs, or a frozen one does.
+        ValueError: a part other than the prior differs, or a frozen one does.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> old = vs.train(x, run="old", latent=2, steps=2, network="linear")
+    >>> other = {**old.config, "prior": "mixture:components=2"}
+    >>> data, model = old.data(), old.model()
+    >>> new = vs.build(data.space, latent=2, network="linear", prior=other["prior"])
+    >>> training = vs.training(new, vs.Objective(), data, steps=1)
+    >>> take_over(training, model, old.config, other, "old")[1]
+    'the prior starts anew: mixture:components=2 (old: normal)'
     """
-    weights, mine = model.state_dict(), training.model.state_dict()
-    differing = sorted(
-        k
-        for k in weights.keys() | mine.keys()
-        if k not in weights or k not in mine or weights[k].shape != mine[k].shape
-    )
+    weights = model.state_dict()
+    differing = _differing(weights, training.model.state_dict())
     other_prior = _named(own, "prior") != _named(asked, "prior") or any(
-        k.startswith("prior.") for k in differing
+        name.startswith("prior.") for name in differing
     )
-    rest = [k for k in differing if not k.startswith("prior.")]
-    wanted = f"expected a model of the same parts in {run}, but for the prior"
-    for name in ("latent", *PARTS):
-        if _named(own, name) != _named(asked, name):
-            raise ValueError(
-                f"{wanted}; got {_option(asked, name)}, not {_option(own, name)} (without it, "
-                f"{run}'s is taken)"
-            )
     changed = [n for n in (*PARTS, "prior") if _options(own, n) != _options(asked, n)]
-    repaced = [
-        n
-        for n in changed
-        if (_options(own, n) or {}).get("version") != (_options(asked, n) or {}).get("version")
-    ]
-    if rest or repaced:
-        at_fault = next((n for n in repaced or changed if n != "prior"), None)
-        got = (
-            f"one that differs in {rest[0]}"
-            if at_fault is None
-            else f"{_option(asked, at_fault)}, not {_option(own, at_fault)}"
-        )
-        raise ValueError(
-            f"{wanted}; got {got} (without it, {run}'s is taken)"
-            if at_fault
-            else f"{wanted}; got {got}"
-        )
-    for frozen in training.settings.freeze:
-        at_fault = next((n for n in OF_PART.get(frozen, ()) if n in changed), None)
-        if at_fault is not None or (frozen == "prior" and other_prior):
-            at_fault = at_fault or "prior"
-            got = f"{_option(asked, at_fault)}, not {_option(own, at_fault)}"
-            raise ValueError(
-                f"expected a model of the same parts in {run}, since the {frozen} is frozen; got "
-                f"{got}"
-            )
+    rest = [name for name in differing if not name.startswith("prior.")]
+    _check_parts(own, asked, run, changed, rest)
+    _check_frozen(training.settings.freeze, own, asked, run, changed, other_prior)
     kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
     for each in (training.model, training.average):
         each.load_state_dict(each.state_dict() | kept)
     notes = [f"starts from the weights of {run}"]
     if other_prior:
-        notes.append(f"the prior starts anew: {asked['prior']}, where {run} has {own['prior']}")
+        notes.append(f"the prior starts anew: {asked['prior']} ({run}: {own['prior']})")
     notes += [
-        f"{name} is {asked[name]}, where {run} has {own[name]}: the weights are the same"
+        f"{name} is {asked[name]} ({run}: {own[name]}): the weights are the same"
         for name in changed
         if name != "prior"
     ]
     return notes
 
 
+def _differing(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the weights that only one model has, or that differ in shape."""
+    return sorted(
+        name
+        for name in old.keys() | new.keys()
+        if name not in old or name not in new or old[name].shape != new[name].shape
+    )
+
+
+def _check_parts(
+    own: Config, asked: Config, run: str, changed: Sequence[str], rest: Sequence[str]
+) -> None:
+    """Raise ValueError if a part other than the prior differs.
+
+    Args:
+        own, asked: the options of the old model and of the new one.
+        run: the name of the old run.
+        changed: the parts with other options.
+        rest: the weights of these parts that differ.
+    """
+    expected = f"expected a model of the same parts in {run}, but for the prior"
+    for name in ("latent", *PARTS):
+        if _named(own, name) != _named(asked, name):
+            raise ValueError(
+                f"{expected}; got {_option(asked, name)}, not {_option(own, name)} (without it, "
+                f"{run}'s is taken)"
+            )
+    versions = [n for n in changed if _version(own, n) != _version(asked, n)]
+    if not rest and not versions:
+        return
+    at_fault = next((n for n in versions or changed if n != "prior"), None)
+    if at_fault is None:
+        raise ValueError(f"{expected}; got one that differs in {rest[0]}")
+    raise ValueError(
+        f"{expected}; got {_option(asked, at_fault)}, not {_option(own, at_fault)} (without it, "
+        f"{run}'s is taken)"
+    )
+
+
+def _check_frozen(
+    frozen: Sequence[str],
+    own: Config,
+    asked: Config,
+    run: str,
+    changed: Sequence[str],
+    other_prior: bool,
+) -> None:
+    """Raise ValueError if a frozen part has other options, or is a prior that starts anew."""
+    for part in frozen:
+        at_fault = next((n for n in OF_PART.get(part, ()) if n in changed), None)
+        if at_fault is None and part == "prior" and other_prior:
+            at_fault = "prior"
+        if at_fault is not None:
+            raise ValueError(
+                f"expected a model of the same parts in {run}, since the {part} is frozen; got "
+                f"{_option(asked, at_fault)}, not {_option(own, at_fault)}"
+            )
+
+
 def stored_origin(folder: Path, run: str | None) -> Origin | None:
-    """Return what the data of a run are that started from another; None for other runs, and before
-    its weights were written.
+    """Return the origin of a run that started from another.
+
+    Args:
+        folder: of the run.
+        run: the run that it started from; None if it did not.
+
+    Returns:
+        The spaces of the run; None if it did not start from another, or has no weights yet.
 
     Raises:
         ValueError: its files are damaged.
+
+    >>> stored_origin(Path("example"), None) is None
+    True
     """
     if not run or not (folder / "model.safetensors").exists():
         return None
@@ -134,37 +177,52 @@ def stored_origin(folder: Path, run: str | None) -> Origin | None:
 
 
 def spaces_of(
-    config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    config: Mapping[str, Json], arrays: Mapping[str, np.ndarray]
 ) -> tuple[Space, Space | None]:
-    """Return the spaces of data and of conditions that config.json describes, from the arrays of
-    model.safetensors."""
+    """Return the spaces of the data and of the conditions that config.json describes.
+
+    Args:
+        config: config.json.
+        arrays: the arrays of model.safetensors whose names start with "space.".
+
+    >>> import numpy as np, vaestro as vs
+    >>> space = vs.load(np.eye(40, dtype="uint8")).space
+    >>> arrays = {f"space.{name}": values for name, values in space.arrays().items()}
+    >>> str(spaces_of({"space": space.scalars()}, arrays)[0])
+    'binary (40,)'
+    """
     given = config.get("given")
     fitted = {k.removeprefix("space."): v for k, v in arrays.items()}
     space = restored_space(config["space"], fitted)
     return space, None if given is None else restored_space(given, {})
 
 
-def _named(options: Mapping[str, Any], name: str) -> Any:
+def _named(options: Config, name: str) -> Json:
     """Return an option without the options of the part that it names."""
     value = options.get(name)
     return value if value is None or name == "latent" else find(_kind(name), value).name
 
 
-def _options(options: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the options of a part, the ones left at their defaults too."""
+def _options(options: Config, name: str) -> dict[str, Value]:
+    """Return all options of a part, including defaults; none if the part is not given."""
     value = options.get(name)
     if value is None:
-        return None
+        return {}
     part = find(_kind(name), value)
-    return {key: default for key, (_, default) in options_of(part.constructor).items()} | dict(
-        part.options
-    )
+    defaults = {key: default for key, (_, default) in options_of(part.constructor).items()}
+    return defaults | dict(part.options)
+
+
+def _version(options: Config, name: str) -> Value:
+    """Return the version of a part, if it has one."""
+    return _options(options, name).get("version")
 
 
 def _kind(name: str) -> str:
     return "network" if name in ("encoder", "decoder") else name
 
 
-def _option(options: Mapping[str, Any], name: str) -> str:
+def _option(options: Config, name: str) -> str:
+    """Return an option as it is typed."""
     value = options.get(name)
     return f"no --{name}" if value is None else f"--{name} {value}"

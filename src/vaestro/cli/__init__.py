@@ -1,4 +1,4 @@
-"""The command line: one function a command. A user's mistake is one line on stderr and exit code
+"""The command line: one function for each command. A user error is one line on stderr and exit code
 2."""
 
 from vaestro.cli.main import main

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaestro.options import resumable
 from vaestro.text import parse_pair
 
 if TYPE_CHECKING:
@@ -13,18 +14,70 @@ if TYPE_CHECKING:
     from vaestro.runs import Run
     from vaestro.runs.session import Session
 
+# -- which run, which data -------------------------------------------------------------------------
+
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A run's folder; by default the newest under runs/."),
+    typer.Argument(metavar="RUN", help="A run's folder; by default the newest under runs/."),
 ]
-Output = Annotated[
-    str, typer.Option("-o", "--output", help="Output file; its suffix determines the format.")
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")]
+RunFolders = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Folders of runs; by default the newest under runs/. Several are compared.",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Data of the kind that the run was trained on.")
+]
 Split = Annotated[
     str | None,
-    typer.Option(help="train, valid, test or all; by default a file's every row, or else test."),
+    typer.Option(
+        help="train, valid, test or all.  [default: all rows of a source without splits, else test]"
+    ),
+]
+Condition = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="A value for each condition of a conditional model; may be repeated.",
+    ),
+]
+ConditionOfAll = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="A condition for all rows, instead of their own values; may be repeated.",
+    ),
+]
+Some = Annotated[
+    int | None,
+    typer.Option("-n", help="Number of rows, evenly spaced.  [default: all; 32 in a .png]"),
+]
+
+# -- how values are computed -----------------------------------------------------------------------
+
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Draws = Annotated[int, typer.Option(help="Draws of z for each datum.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="Some of elbo, iwae, ais, gap, information, with options: "
+        "elbo,ais:chains=16,n=100 (vaestro parts method)."
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="own: means in the dtype of the data, rounded for integer dtypes. float: unrounded "
+        "means. Means of images in a .png are never rounded.  [default: own; probabilities for "
+        "binary arrays]",
+    ),
 ]
 TopP = Annotated[
     float | None,
@@ -45,76 +98,101 @@ Beam = Annotated[
     int | None,
     typer.Option("--beam", help="For text data: width of the beam search.  [default: 1]"),
 ]
-Condition = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--condition",
-        metavar="NAME=VALUE",
-        help="A value of each condition the model was trained with.",
-    ),
+
+# -- what is written -------------------------------------------------------------------------------
+
+Output = Annotated[
+    str, typer.Option("-o", "--output", help="Output file; its suffix determines the format.")
 ]
-ConditionOfAll = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--condition",
-        metavar="NAME=VALUE",
-        help="A condition for all rows, instead of the values in SOURCE; may be repeated.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Dtype = Annotated[
+SamplesOutput = Annotated[
     str | None,
     typer.Option(
-        "--dtype",
-        help="own: means in the dtype of the data, rounded for integer dtypes. float: unrounded "
-        "means. A .png always shows means.  [default: own; of binary arrays "
-        "probabilities]",
+        "-o", "--output", help="Output file.  [default: RUN/samples.png, .txt, .csv or .npz]"
     ),
 ]
-Some = Annotated[
-    int | None,
-    typer.Option("-n", help="Number of rows, evenly spaced.  [default: all; 32 in a .png]"),
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# -- training --------------------------------------------------------------------------------------
+
+NewRun = Annotated[
+    str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="A named set of options, such as beta-tcvae:beta=6 (see vaestro parts recipe). "
+        "Options that are given override it.",
+    ),
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A YAML file of options, such as a run's config.yaml. Options that are given "
+        "override it.",
+    ),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Continue a stopped run. Only "
+        f"{', '.join(f'--{name}' for name in resumable())} may be given with it.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")
 ]
 
 
 def pairs(conditions: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE pairs; a name may stand in double quotes."""
+    """Return {name: value} from NAME=VALUE pairs; a name may be in double quotes.
+
+    Raises:
+        ValueError: a text is not such a pair, or a name is repeated.
+    """
     values: dict[str, str] = {}
     for text in conditions or []:
         pair = parse_pair(text)
         if pair is None or pair[0] in values:
-            raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
+            raise ValueError(f"expected each --condition once, as NAME=VALUE; got {text!r}")
         values[pair[0]] = pair[1]
     return values
 
 
 def decoding_of(
-    top_p: float | None, temperature: float | None, beam: int | None
+    top_p: float | None = None, temperature: float | None = None, beam: int | None = None
 ) -> Decoding | None:
-    """Return how texts are drawn or searched for, if anything was asked."""
+    """Return how texts are drawn or searched for; None if no option was given."""
+    if top_p is None and temperature is None and beam is None:
+        return None
     from vaestro.densities import Decoding
 
-    asked = {"top_p": top_p, "temperature": temperature, "beam": beam}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return Decoding(**given) if given else None  # type: ignore[arg-type]
+    return Decoding(
+        top_p=1.0 if top_p is None else top_p,
+        temperature=1.0 if temperature is None else temperature,
+        beam=1 if beam is None else beam,
+    )
 
 
 def opened_run(run: str | None) -> Run:
-    """Open a run, by default the newest under runs/."""
+    """Return a run, by default the newest under runs/."""
     from vaestro.runs import Run
 
     return Run.newest() if run is None else Run(run)
 
 
 def opened_session(run: str | None, device: str = "cpu") -> Session:
-    """Open a session on a run, by default the newest under runs/."""
+    """Return a session on a run, by default the newest under runs/."""
     from vaestro.runs.session import Session
 
     return Session(opened_run(run), device)
 
 
 def device_of(name: str) -> str:
-    """Return the device that a name such as auto stands for."""
+    """Return the device that a name such as auto resolves to."""
     from vaestro.loop import accelerator_for
 
     return str(accelerator_for(name).device)

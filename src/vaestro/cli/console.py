@@ -1,4 +1,4 @@
-"""What commands print: plain lines, or a live display where the output is a terminal."""
+"""What commands print: plain lines, or a live display on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vaestro.text import duration
 
@@ -20,7 +20,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 class Console:
-    """Print lines to standard output, unless --quiet was given."""
+    """Print lines, unless --quiet was given."""
 
     quiet = False
 
@@ -36,11 +36,11 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Tell whether a display may redraw itself."""
+        """Return whether lines can be redrawn."""
         return sys.stdout.isatty() and not self.quiet
 
     def watch(self, job: Job) -> None:
-        """Iterate a job to its end while showing how it goes."""
+        """Run a job to its end and show its progress."""
         if self.live:
             _watch_live(job)
         else:
@@ -56,7 +56,7 @@ class Console:
                         self.say(text)
 
     def reading(self, what: str, done: int, total: int) -> None:
-        """Show how far the reading of data is, on a terminal."""
+        """Show the progress of reading data, on a terminal."""
         if self.live:
             end = "\n" if done >= total else ""
             print(f"\r{what} {done:,} / {total:,}   ", end=end, flush=True)
@@ -64,20 +64,19 @@ class Console:
     def progress(
         self, items: Iterable[tuple[float, Item]], what: str
     ) -> Iterator[tuple[float, Item]]:
-        """Pass (share done, item) pairs on; say after a second how long all will take, and show
+        """Yield the (share done, item) pairs; print the expected time after a second, and show the
         progress on a terminal."""
-        start, first, told = time.perf_counter(), 0.0, False
+        start, first, announced = time.perf_counter(), 0.0, False
         for done, item in items:
             if not first:
-                # The first piece pays for what is loaded and warmed up, and says nothing about the
-                # others.
+                # The first piece includes loading and warming up, so it is not representative.
                 start, first = time.perf_counter(), done
             elapsed = time.perf_counter() - start
             left = elapsed * (1 - done) / max(1e-9, done - first)
-            if not told and elapsed > 1 and done < 1:
+            if not announced and elapsed > 1 and done < 1:
                 self.say(f"{what}: about {duration(elapsed + left)}")
-                told = True
-            if self.live and told:
+                announced = True
+            if self.live and announced:
                 print(f"\r{done:4.0%}  {duration(left)} left   ", end="", flush=True)
             yield done, item
         if self.live:
@@ -88,7 +87,7 @@ console = Console()
 
 
 def line(record: Record, steps: int) -> str:
-    """Say a record in a line: the bound, with reconstruction and KL apart."""
+    """Return a record in one line: the bound, reconstruction and KL."""
     speed = (
         f"  {record.examples_per_second:,.0f}/s"
         if record.split == "train" and record.examples_per_second
@@ -113,7 +112,7 @@ def line(record: Record, steps: int) -> str:
 
 
 def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
-    """Say what latent units carry: how many of each role, and those with the largest rate."""
+    """Yield lines on latent units: the number of each role, and the units with the largest rate."""
     if not units:
         return
     roles = {
@@ -125,8 +124,8 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
     )
     ranked = sorted(units, key=lambda u: u.activity if u.rate is None else u.rate, reverse=True)
     yield (
-        f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (nats, but for the activity; "
-        f"effect: reconstruction without the unit)"
+        f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (KL and effect in nats; "
+        f"effect: loss of reconstruction without the unit)"
     )
     for u in ranked[:most]:
         rate, effect = ("-" if x is None else f"{x:.2f}" for x in (u.rate, u.effect))
@@ -136,13 +135,19 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
 
 
 def trend(values: Iterable[float]) -> str:
-    """Draw numbers as a line of small bars, the lowest empty and the highest full."""
+    """Return numbers as a line of small bars, the lowest empty and the highest full."""
     numbers = [v for v in values if v == v and abs(v) != float("inf")]
     low, high = min(numbers, default=0.0), max(numbers, default=0.0)
     return "".join(BARS[int((v - low) / ((high - low) or 1) * (len(BARS) - 1))] for v in numbers)
 
 
+def _parts(record: Record) -> dict[str, float]:
+    """Return the bound and its two parts, in nats."""
+    return {"bound": record.bound, "distortion": record.distortion, "rate": record.rate}
+
+
 def _watch_live(job: Job) -> None:
+    """Run a job to its end with a live display."""
     from rich.console import Group
     from rich.live import Live
     from rich.progress_bar import ProgressBar
@@ -158,7 +163,7 @@ def _watch_live(job: Job) -> None:
     start, first, shown, unread = time.monotonic(), training.index, 0.0, 0
     watcher = job.watcher()
 
-    def picture() -> Any:
+    def picture() -> Group:
         done = training.index
         elapsed = time.monotonic() - start
         rate = (done - first) / elapsed if elapsed > 0 else 0.0
@@ -176,7 +181,7 @@ def _watch_live(job: Job) -> None:
             cells = [
                 c
                 for name, h in history[split].items()
-                for c in (f"{getattr(record, name):.2f}", trend(h))
+                for c in (f"{_parts(record)[name]:.2f}", trend(h))
             ]
             table.add_row(split, *cells)
         return Group(head, table, Text(""))
@@ -186,7 +191,7 @@ def _watch_live(job: Job) -> None:
             for record in step.records:
                 latest[record.split] = record
                 for name, values in history[record.split].items():
-                    values.append(getattr(record, name))
+                    values.append(_parts(record)[name])
                 if (record.unread or 0) > unread:
                     unread = record.unread or 0
                     live.console.print(

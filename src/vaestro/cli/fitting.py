@@ -31,43 +31,39 @@ def fit_prior(
     seed: Annotated[int | None, typer.Option(help="Random seed.  [default: 0]")] = None,
     force: Force = False,
 ) -> None:
-    """Fit a prior to a trained run's codes, with encoder and decoder frozen: a new run, with
-    samples before and after.
+    """Fit a prior to the codes of a trained run.
 
-    A run whose bound is lower than before is not kept, unless --force is given.
+    Encoder and decoder are frozen. Writes a new run, with samples from the old prior and from the
+    new one. If the new prior lowers the bound, the new run is removed, unless --force is given.
 
     Example: vaestro fit-prior runs/mine --prior mixture:components=64
     """
-    from vaestro.evaluation import plus_minus
     from vaestro.prior_fitting import finish, prepare
 
-    opened = opened_run(run)
-    job = prepare(opened, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
-    count = sum(p.numel() for p in job.training.updaters[0].update.parameters)
+    old = opened_run(run)
+    job = prepare(old, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
+    training = job.training
+    count = sum(p.numel() for p in training.updaters[0].update.parameters)
     console.say(
-        f"{count:,} parameters of the prior {prior}, {job.training.steps:,} steps of "
-        f"{job.training.batch}; all else is frozen"
+        f"{count:,} parameters of the prior {prior}, {training.steps:,} steps of "
+        f"{training.batch}; all other parts are frozen"
     )
     try:
         with job:
             console.watch(job)
     except KeyboardInterrupt:
         console.say(
-            f"stopped at step {job.training.index:,} of {job.training.steps:,}; go on with: "
-            f"vaestro train --resume {job.path}"
+            f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
+            f"train --resume {job.path}"
         )
         raise typer.Exit(130) from None
-    found = finish(opened, job, force=force)
-    samples = [f", samples in {path}" if found.kept else "" for path in found.samples]
-    console.say(
-        f"before: log p(x) >= {plus_minus(found.before)} nats (ELBO, {found.n:,} {found.split} "
-        f"data){samples[0]}"
-    )
-    console.say(f"after:  log p(x) >= {plus_minus(found.after)} nats{samples[1]}")
-    if not found.kept:
+    fitted = finish(old, job, force=force)
+    for line in fitted.lines():
+        console.say(line)
+    if not fitted.kept:
         print(
-            f"vaestro: {found.sentence()}: {job.path} was not written (--force writes it)",
+            f"vaestro: {fitted.sentence()}: {job.path} was not written (--force writes it)",
             file=sys.stderr,
         )
         raise typer.Exit(1)
-    console.say(f"{found.sentence()}; wrote {job.path}/")
+    console.say(f"{fitted.sentence()}; wrote {job.path}/")

@@ -1,17 +1,22 @@
-"""The commands that judge a run: evaluate, diagnose, gradients, report, compare."""
+"""The commands that judge a run: evaluate, diagnose, gradients, compare, report."""
 
 from __future__ import annotations
 
 import json as json_module
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaestro.cli.arguments import (
+    AsJson,
     ConditionOfAll,
     Device,
+    Draws,
     Force,
+    Methods,
     RunArgument,
+    RunFolders,
     Seed,
     device_of,
     opened_run,
@@ -24,25 +29,21 @@ from vaestro.text import duration, parse_pair
 
 if TYPE_CHECKING:
     from vaestro.data import Rows
+    from vaestro.diagnosis import Diagnosis
+    from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
+
+HeldOutSplit = Annotated[
+    str | None,
+    typer.Option(help="test, valid or train.  [default: test; all rows of --data without splits]"),
+]
 
 
 def evaluate(
     run: RunArgument = None,
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="Some of elbo, iwae, ais, gap, information, with options: "
-            "elbo,ais:chains=16,n=100 (vaestro parts method)."
-        ),
-    ] = "elbo,iwae",
-    k: Annotated[int, typer.Option(help="Draws for each datum.")] = 500,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="test, valid or train.  [default: test; every row of --data without splits]"
-        ),
-    ] = None,
+    methods: Methods = "elbo,iwae",
+    k: Draws = 500,
+    split: HeldOutSplit = None,
     limit: Annotated[
         int | None, typer.Option(help="Number of rows to evaluate, drawn at random by --seed.")
     ] = None,
@@ -53,16 +54,15 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Bound log p(x) of held-out data, and write RUN/evaluation.json and .npz.
+    """Bound log p(x) of held-out data.
 
-    ELBO and IWAE are lower bounds. ais is a tighter lower bound, and measures its largest possible
-    gap on data drawn from the model. gap decomposes log p(x) - ELBO; information decomposes the
-    rate. The same command continues an interrupted evaluation.
+    Writes RUN/evaluation.json and .npz. ELBO and IWAE are lower bounds. ais is a tighter lower
+    bound, and measures its largest possible gap on data drawn from the model. gap decomposes log
+    p(x) - ELBO; information decomposes the rate. The same command continues an interrupted
+    evaluation.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
-    import time
-
     from vaestro.loop import accelerator_for
     from vaestro.runs import describe
 
@@ -86,8 +86,8 @@ def evaluate(
         ):
             pass
     except KeyboardInterrupt:
-        steps.close()  # keeps the pieces in hand
-        console.say("stopped; the same command goes on from here")
+        steps.close()  # keeps the finished pieces
+        console.say("stopped; the same command continues")
         raise typer.Exit(130) from None
     assert evaluation is not None
     _say_evaluation(evaluation, rows)
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
-    """Say what was found, a line each."""
+    """Print the results, a line each."""
     from vaestro.evaluation import SIMULATED, plus_minus
     from vaestro.runs import describe
 
@@ -137,40 +137,41 @@ def diagnose(
         bool,
         typer.Option("--fix", help="Print only the command that fixes the most severe finding."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print diagnosis.json.")] = False,
+    json: AsJson = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Find faults of a run, with evidence and remedies, and write
-    RUN/diagnosis.json and .npz.
+    """Find faults of a run, with remedies.
 
-    Posterior collapse is judged by whether the encoder's output depends on its input, never by a
-    small KL alone.
+    Writes RUN/diagnosis.json and .npz, with the evidence. Posterior collapse is judged by whether
+    the encoder's output depends on its input, never by a small KL alone.
 
     Example: vaestro diagnose runs/mine
     """
     session = opened_session(run, device_of(device))
-    found = session.diagnose(seed=seed)
+    diagnosis = session.diagnose(seed=seed)
     if fix:
-        worst = next((f for f in found.findings if f.severity != "note"), None)
-        nothing = (
-            f"# nothing to mend: {found.verdict}"
-            if worst is None
-            else f"# no command for {worst.name}: {worst.no_remedy}"
-        )
-        print((worst and worst.remedy) or nothing)
+        print(_fix(diagnosis))
         return
     if json:
-        print(json_module.dumps(found.line(), indent=1))
+        print(json_module.dumps(diagnosis.line(), indent=1))
         return
-    console.say(f"{session.run.path}: {found.verdict}")
-    console.say(f"    {found.summary}")
-    for text in unit_lines(found.units):
+    console.say(f"{session.run.path}: {diagnosis.verdict}")
+    console.say(f"    {diagnosis.summary}")
+    for text in unit_lines(diagnosis.units):
         console.say(f"    {text}")
-    for finding in found.findings:
+    for finding in diagnosis.findings:
         for text in finding.lines():
             console.say(text)
     console.say(f"wrote {session.run.path}/diagnosis.json and diagnosis.npz")
+
+
+def _fix(diagnosis: Diagnosis) -> str:
+    """Return the command that fixes the most severe finding, or a comment if there is none."""
+    worst = next((f for f in diagnosis.findings if f.severity != "note"), None)
+    if worst is None:
+        return f"# nothing to fix: {diagnosis.verdict}"
+    return worst.remedy or f"# no command for {worst.name}: {worst.no_remedy}"
 
 
 def gradients(
@@ -189,58 +190,63 @@ def gradients(
         str | None, typer.Option(help="elbo or iwae.  [default: the run's own]")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Independent draws of the noise.")] = 40,
-    json: Annotated[bool, typer.Option("--json", help="Print gradients.json.")] = False,
+    json: AsJson = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Measure variance and signal-to-noise of every gradient estimator on a run's model and data:
-    RUN/gradients.json and .png.
+    """Measure the noise of gradient estimators.
+
+    Writes RUN/gradients.json and .png: variance and signal-to-noise of each estimator on the run's
+    model and data.
 
     Example: vaestro gradients runs/mine --k 1,8,64
     """
-    from vaestro.diagnosis.noise_picture import panel_lines, sentence, title
-
     session = opened_session(run, device_of(device))
     try:
         draws = None if k is None else [int(piece) for piece in k.split(",")]
     except ValueError:
-        raise ValueError(f"expected numbers of draws as 1,8,64; got {k!r}") from None
-    if json:
-        console.quiet = True
+        raise ValueError(f"expected numbers of draws, such as --k 1,8,64; got {k!r}") from None
+    console.quiet |= json
     steps = session.gradients(
         k=draws, estimators=estimator, bound=bound, repeats=repeats, seed=seed
     )
-    found = None
-    for _, found in console.progress(steps, f"{repeats} gradients of each estimator"):
+    noises = None
+    for _, noises in console.progress(steps, f"{repeats} gradients of each estimator"):
         pass
-    assert found is not None
+    assert noises is not None
     if json:
         print((session.run.path / "gradients.json").read_text(), end="")
         return
-    for group in dict.fromkeys(r.group for r in found.rows):
-        for draws_of in dict.fromkeys(r.k for r in found.rows):
-            lines = panel_lines(found.of(group, draws_of))
-            if lines:
-                console.say(title(found, lines[0][1]))
-                width = max(len(name) for name, _ in lines)
-                for name, row in lines:
-                    console.say(
-                        f"    {name:<{width}}  variance {row.variance:9.3g}  "
-                        f"{sentence(row, lines[0][1])}"
-                    )
-                over = lines[0][1].batches
-                if over is not None:
-                    console.say(
-                        f"    {'over batches':<{width}}  variance {over:9.3g}  for scale: with "
-                        f"other data at each step"
-                    )
+    _say_noises(noises)
     console.say(f"wrote {session.run.path}/gradients.json and gradients.png")
+
+
+def _say_noises(noises: Noises) -> None:
+    """Print a table for each group of parameters and number of draws."""
+    from vaestro.diagnosis.noise_picture import panel_lines, sentence, title
+
+    for group in dict.fromkeys(r.group for r in noises.rows):
+        for k in dict.fromkeys(r.k for r in noises.rows):
+            lines = panel_lines(noises.of(group, k))
+            if not lines:
+                continue
+            reference = lines[0][1]
+            console.say(title(noises, reference))
+            width = max(len(name) for name, _ in lines)
+            for name, row in lines:
+                console.say(
+                    f"    {name:<{width}}  variance {row.variance:9.3g}  {sentence(row, reference)}"
+                )
+            if reference.batches is not None:
+                console.say(
+                    f"    {'over batches':<{width}}  variance {reference.batches:9.3g}  for scale: "
+                    f"with other data at each step"
+                )
 
 
 def compare(
     runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN ...", help="Folders of runs that were evaluated."),
+        list[str] | None, typer.Argument(metavar="RUN", help="Folders of runs that were evaluated.")
     ] = None,
     exact: Annotated[
         list[str] | None,
@@ -261,11 +267,12 @@ def compare(
     ] = None,
     force: Force = False,
 ) -> None:
-    """State which runs are comparable and which conclusions follow: a table, sentences, and a chart
+    """Compare runs that were evaluated.
+
+    Prints which runs are comparable, a table of their bounds, which conclusions follow, and a chart
     of intervals.
 
-    Example: vaestro compare runs/mine runs/other --exact oracle=exact.npz:measure=counting -o
-    comparison.png
+    Example: vaestro compare runs/mine runs/other -o comparison.png
     """
     from vaestro.comparison import compare
     from vaestro.comparison.words import report
@@ -291,28 +298,22 @@ def compare(
 
 
 def report(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN ...]",
-            help="Folders of runs; by default the newest under runs/. Several are compared.",
-        ),
-    ] = None,
+    runs: RunFolders = None,
     output: Annotated[
         str | None,
         typer.Option(
             "-o",
             "--output",
-            help="The .html to write.  [default: report.html in the run's folder, or in the one "
-            "that holds all]",
+            help="The .html file.  [default: report.html in the run's folder; for several runs, "
+            "in the folder that contains them]",
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,
 ) -> None:
-    """Write a report as one self-contained HTML file: the result, findings, curves,
-    pictures, and the commands that reproduce the run.
+    """Write a report as one HTML file.
 
+    It contains the result, findings, curves, pictures, and the commands that reproduce the run.
     Missing or outdated parts are computed first: evaluation, diagnosis, pictures. An existing
     report of the same runs is overwritten.
 

@@ -1,18 +1,18 @@
-"""Run a command and turn what it raises into an exit code.
+"""Run a command, and turn exceptions into an exit code and one line on stderr.
 
-0: it did what was asked. 2, with one line on stderr: the user asked for something impossible. 1,
-with one line: it was possible but failed. 130: stopped by Ctrl-C, with what can be resumed saved. A
-traceback only with --debug.
+0: success. 2: the arguments or the data are invalid. 1: any other failure. 130: stopped by Ctrl-C,
+after the state that can be resumed was saved. A traceback is printed with --debug only.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeGuard
 
 from vaestro.cli.console import console
 from vaestro.text import is_input_error
@@ -40,39 +40,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("stopped", 130)
     except BrokenPipeError:
-        # The reader of our output has gone; say nothing more, not even at exit.
+        # The reader of the output has gone: print nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
-        # Typer carries a private copy of click in some versions and uses click itself in others:
-        # only names are common.
-        names = {c.__name__ for c in type(error).__mro__}
+        names = _names(error)
         if "Exit" in names:
             return int(getattr(error, "exit_code", 0))
         if "Abort" in names:
             return _say("stopped", 130)
-        if "UsageError" in names:
-            return _say(_usage(error, names), 2)
+        if _is_usage_error(error):
+            return _say(_usage(error, arguments), 2)
         if is_input_error(error):
             return _say(str(error), 2)
         return _say(_failure(error), 1)
 
 
 def _take(arguments: list[str], flag: str) -> bool:
-    found = flag in arguments
+    """Remove a flag from arguments, and return whether it was there."""
+    present = flag in arguments
     while flag in arguments:
         arguments.remove(flag)
-    return found
+    return present
 
 
 def _say(line: str, code: int) -> int:
+    """Print a line on stderr, and return the exit code."""
     print("vaestro: " + " ".join(line.split()), file=sys.stderr)
     return code
 
 
 def _failure(error: Exception) -> str:
+    """Return an error in one line."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
         return f"out of memory ({text.splitlines()[0]}); a smaller --batch or network may fit"
@@ -86,34 +87,90 @@ def _failure(error: Exception) -> str:
     )
 
 
-def _usage(error: Any, names: set[str]) -> str:
-    """Say a usage error of the command-line library in this program's words."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "vaestro"
-    message = str(getattr(error, "message", error)).rstrip(".")
-    parameter = getattr(error, "param", None)
+class _Parameter(Protocol):
+    """Describe an option or an argument of a command."""
+
+    name: str
+    opts: Sequence[str]
+
+
+class _Command(Protocol):
+    """Describe a command, or the program with its commands."""
+
+    params: Sequence[_Parameter]
+    commands: Mapping[str, object]
+
+
+class _Context(Protocol):
+    """Describe where the command line was wrong."""
+
+    command_path: str
+    command: _Command
+
+
+class _UsageError(Protocol):
+    """Describe a usage error of the command-line library."""
+
+    message: str
+    ctx: _Context | None
+    param: _Parameter | None  # of MissingParameter and BadParameter
+    option_name: str  # of NoSuchOption
+
+
+def _is_usage_error(error: Exception) -> TypeGuard[_UsageError]:
+    return "UsageError" in _names(error)
+
+
+def _names(error: object) -> set[str]:
+    """Return the names of the classes of an error.
+
+    Typer has its own copy of click in some versions and uses click in others: only names are the
+    same.
+    """
+    return {c.__name__ for c in type(error).__mro__}
+
+
+def _usage(error: _UsageError, arguments: Sequence[str]) -> str:
+    """Return a usage error in this program's words."""
+    context, names = error.ctx, _names(error)
+    typed = " ".join(["vaestro", *arguments[:1]])
+    command = typed if context is None else context.command_path
+    message = error.message.rstrip(".")
     if "NoSuchOption" in names:
-        known = [o for p in context.command.params for o in p.opts] if context is not None else []
-        close = difflib.get_close_matches(error.option_name, known, 1)
-        return (
-            f"expected an option of "
-            f"{command}{f', perhaps {close[0]}' if close else ' (see --help)'}; got "
-            f"{error.option_name}"
-        )
-    if "MissingParameter" in names:
-        name = "/".join(parameter.opts) if parameter is not None else "an argument"
-        return f"expected {name} for {command} (see {command} --help); got none"
-    if "BadParameter" in names:
-        name = parameter.opts[0] if parameter is not None else "the option"
-        return f"expected a value that {name} can take; got another ({message})"
-    if message.startswith("No such command"):
-        wrong, commands = (
-            message.split("'")[1],
-            list(context.command.commands) if context is not None else [],
-        )
+        options = [] if context is None else [o for p in context.command.params for o in p.opts]
+        close = difflib.get_close_matches(error.option_name, options, 1)
+        hint = f", perhaps {close[0]}" if close else f" (see {command} --help)"
+        return f"expected an option of {command}{hint}; got {error.option_name}"
+    if "BadParameter" in names and error.param is not None:  # MissingParameter is one too
+        if "MissingParameter" in names:
+            name = "/".join(error.param.opts) if _is_option(error.param) else _written(error.param)
+            return f"expected {name} for {command} (see {command} --help); got none"
+        name = _written(error.param)
+        kinds = {"integer": "a whole number", "number": "a number", "float": "a number"}
+        kind = next((kinds[word] for word in kinds if word in message), "another value")
+        return f"expected {kind} for {name}; got {_refused(error) or message}"
+    if message.startswith("No such command") and context is not None:
+        wrong, commands = message.split("'")[1], list(context.command.commands)
         close = difflib.get_close_matches(wrong, commands, 1)
-        return (
-            f"expected a command{f', perhaps {close[0]}' if close else ''} (one of "
-            f"{', '.join(commands)}); got {wrong!r}"
-        )
-    return f"expected other arguments for {command} (see --help); got a mistake ({message})"
+        hint = f", perhaps {close[0]}" if close else ""
+        return f"expected a command{hint} (one of {', '.join(commands)}); got {wrong!r}"
+    message = message.removeprefix("Got ")
+    return f"invalid arguments for `{command}`: {message} (see `{command} --help`)"
+
+
+def _is_option(parameter: _Parameter) -> bool:
+    return parameter.opts[0].startswith("-")
+
+
+def _written(parameter: _Parameter) -> str:
+    """Return the long name of an option, or the name of an argument in capitals."""
+    if not _is_option(parameter):
+        return parameter.name.upper()
+    return next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
+
+
+def _refused(error: _UsageError) -> str:
+    """Return the value that a parameter cannot have, in quotes; "" if it is not known."""
+    text = f"{error.message} {error.__cause__ if isinstance(error, Exception) else ''}"
+    match = re.search(r"('.*?') is not a valid|input_value=(.*?), input_type", text)
+    return "" if match is None else match[1] or match[2]

@@ -1,10 +1,11 @@
-"""What the commands that read a source and write data share: which rows, what is said of them, and
-how they are written."""
+"""What the commands that read a source and write data share: the rows, the messages about them, and
+the files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vaestro.cli.console import console
 
@@ -12,22 +13,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaestro.data import Rows
+    from vaestro.latent import UserData
     from vaestro.spaces import Space
 
 PICTURED = 32  # data in a .png
 
 
 def say_read(rows: Rows) -> None:
-    """Say what was done to the source when it was read, as `train` does."""
+    """Print what was changed while the source was read, as `train` does."""
     for note in rows.notes:
         console.say(note)
 
 
 def spread(rows: Rows, n: int | None, picture: bool) -> tuple[Rows, np.ndarray]:
-    """Return n rows at equal distances and their places; by default all, and as many as fit in a
-    picture.
+    """Return n evenly spaced rows and their row numbers; by default all, or 32 for a picture.
 
-    Sorted data begin with rows that are alike: the first n would show one class.
+    The first n rows would be alike if the data are sorted.
 
     Raises:
         ValueError: there are fewer than n rows, or n is below 1.
@@ -39,7 +40,7 @@ def spread(rows: Rows, n: int | None, picture: bool) -> tuple[Rows, np.ndarray]:
 
 
 def which(places: np.ndarray, total: int) -> str:
-    """Name the rows that were taken: " (rows 0, 99, 199 of 200)"; nothing where all were."""
+    """Return the chosen rows in words: " (rows 0, 99, 199 of 200)"; "" if all were chosen."""
     if len(places) == total:
         return ""
     shown = [f"{i:,}" for i in places.tolist()]
@@ -47,27 +48,52 @@ def which(places: np.ndarray, total: int) -> str:
     listed = ", ".join(shown) if few else f"{', '.join(shown[:3])} .. {shown[-1]}"
     return (
         f" (row{'s' if len(shown) > 1 else ''} {listed} of "
-        f"{total:,}{'' if few else ', at equal distances'})"
+        f"{total:,}{'' if few else ', evenly spaced'})"
     )
 
 
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture."""
+    return path.suffix.lower() == ".png"
+
+
 def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
-    """Return the dtype of means: of images in a picture, means as they are."""
+    """Return the dtype of means; in a picture, means of images are not rounded."""
     return "float" if picture and space.image else dtype
 
 
 def write(
-    path: Path, data: Any, space: Space, dtype: str | None, places: np.ndarray | None = None
+    path: Path,
+    sets: Mapping[str, UserData],
+    space: Space,
+    title: str,
+    *,
+    dtype: str | None = None,
+    places: np.ndarray | None = None,
+    columns: int = 16,
 ) -> None:
-    """Write means, an .npz with the places of their rows if only some were taken, and say to what
-    they are rounded."""
-    from vaestro.data.writers import write_data
+    """Write data, and print how means are rounded.
+
+    Args:
+        path: a .png shows all sets; other files contain the last one.
+        sets: data by label.
+        space: of the data.
+        title: of a picture.
+        dtype: of means; "float" for draws.
+        places: row numbers of the data, for an .npz, if not all rows were chosen.
+        columns: images per line of a picture.
+    """
+    from vaestro.data.writers import write_data, write_grid
     from vaestro.written import rounding
 
+    if is_picture(path):
+        write_grid(path, sets, space, title, columns)
+        return
+    *_, data = sets.values()
     write_data(path, data, places)
-    said = rounding(space, dtype)
-    if said:
-        console.say(said)
+    line = rounding(space, dtype)
+    if line:
+        console.say(line)
 
 
 def say_unread(rows: Rows) -> None:

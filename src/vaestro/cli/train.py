@@ -1,4 +1,4 @@
-"""The command `vaestro train`. Its options are made from the rows of `vaestro.options`."""
+"""The command `vaestro train`, whose options are the rows of `vaestro.options`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaestro.cli.arguments import ConfigFile, DryRun, Force, NewRun, Recipe, Resume
 from vaestro.cli.console import console
 from vaestro.options import OPTIONS, Option, resumable
 from vaestro.text import alternatives, duration, unquoted
@@ -19,7 +20,7 @@ Command = Callable[..., None]
 
 
 def with_options(command: Command) -> Command:
-    """Return a command with `**options` with the rows of `OPTIONS` as its options."""
+    """Return a command whose `**options` are the rows of `OPTIONS`."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     first = [p for p in own if p.name in ("source", "run", "recipe")]
@@ -50,39 +51,14 @@ _SOURCE = next(row for row in OPTIONS if row.name == "source")
 
 @with_options
 def train(
-    source: Annotated[str | None, typer.Argument(help=_SOURCE.help)] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help=_SOURCE.help)] = None,
     *,
-    run: Annotated[
-        str | None, typer.Option(help="Folder to write.  [default: runs/SOURCE-DATE-TIME]")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="A named set of options, such as beta-tcvae:beta=6 (see vaestro parts recipe). "
-            "Options that are given override it.",
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A YAML file of options, such as a run's config.yaml. Options that are given "
-            "override it.",
-        ),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Continue a stopped run. Only "
-            f"{', '.join(f'--{name}' for name in resumable())} may be given with it.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved options and sizes; write nothing.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing run.")] = False,
+    run: NewRun = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    force: Force = False,
     **options: object,
 ) -> None:
     """Train a VAE and write a run's folder.
@@ -99,7 +75,7 @@ def train(
     if resume is not None:
         if dry_run or force or config or run or source or recipe:
             allowed = alternatives([f"--{name}" for name in resumable()])
-            raise ValueError(f"expected --resume RUN with at most {allowed}; got more")
+            raise ValueError(f"expected only {allowed} with --resume; got more options")
         job = Job.resumed(resume, **given)
     else:
         job = Job.new(

@@ -1,8 +1,8 @@
-"""The commands that use a run: sample, encode, decode, reconstruct, interpolate,
-edit, impute."""
+"""The commands that use a run: sample, encode, decode, reconstruct, interpolate, edit, impute."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +17,11 @@ from vaestro.cli.arguments import (
     Heat,
     Output,
     RunArgument,
+    RunFolder,
+    SamplesOutput,
     Seed,
     Some,
+    SourceArgument,
     Split,
     TopP,
     decoding_of,
@@ -26,31 +29,28 @@ from vaestro.cli.arguments import (
     pairs,
 )
 from vaestro.cli.console import console
-from vaestro.cli.rows import dtype_of, say_read, say_unread, spread, which, write
+from vaestro.cli.rows import dtype_of, is_picture, say_read, say_unread, spread, which, write
 
 if TYPE_CHECKING:
-    pass
+    from vaestro.latent import Direction, UserData
+
+MeanOrDraws = Annotated[
+    bool | None,
+    typer.Option(
+        "--mean/--draws",
+        help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
+    ),
+]
 
 
 def sample(
     run: RunArgument = None,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 64,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", help="Output file.  [default: RUN/samples.png, .txt, .csv or .npz]"
-        ),
-    ] = None,
+    output: SamplesOutput = None,
     temperature: Annotated[
         float, typer.Option(help="Multiplies the prior's standard deviation.")
     ] = 1.0,
-    mean: Annotated[
-        bool | None,
-        typer.Option(
-            "--mean/--draws",
-            help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
-        ),
-    ] = None,
+    mean: MeanOrDraws = None,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -59,59 +59,40 @@ def sample(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Draw new data from a trained model, in the user's layout, units and dtype.
+    """Draw new data from a trained model.
+
+    They have the layout, units and dtype of the training data.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
+    from vaestro.latent import file_suffix
 
     session = opened_session(run)
     space = session.model.space
-    texts = space.ragged
-    default = (
-        "samples.txt"
-        if texts
-        else "samples.csv"
-        if space.columns
-        else "samples.png"
-        if space.image
-        else "samples.npz"
-    )
-    path = check_output(output or session.run.path / default, force=force)
-    picture = path.suffix.lower() == ".png"
+    path = check_output(output or session.run.path / f"samples{file_suffix(space)}", force=force)
+    picture = is_picture(path)
     mean = picture if mean is None else mean
-    decoding = decoding_of(top_p, token_temperature, beam)
-    shown = dtype_of(space, picture and mean, dtype)
-    drawn = session.sample(
+    data = session.sample(
         n,
         condition=pairs(condition),
         temperature=temperature,
         seed=seed,
         mean=mean,
-        decoding=decoding,
-        dtype=shown,
+        decoding=decoding_of(top_p, token_temperature, beam),
+        dtype=dtype_of(space, picture and mean, dtype),
     )
-    what = (
-        ("most probable texts" if texts else "means of p(x|z)") + " at draws of z"
-        if mean
-        else "draws"
-    )
-    if picture:
-        of = f" with {', '.join(condition)}" if condition else ""
-        write_grid(
-            path,
-            {"": drawn},
-            space,
-            f"{n} {what} from {session.run.path}{of}, temperature {temperature:g}",
-        )
-    else:
-        write(path, drawn, space, dtype if mean else "float")
+    kind = "most probable texts" if space.ragged else "means of p(x|z)"
+    what = f"{kind} at draws of z" if mean else "draws"
+    given = f" with {', '.join(condition)}" if condition else ""
+    title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
+    write(path, {"": data}, space, title, dtype=dtype if mean else "float")
     console.say(f"wrote {n} {what} to {path}")
 
 
 def encode(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    run: RunFolder,
+    source: SourceArgument,
     output: Output,
     sample: Annotated[
         int,
@@ -124,10 +105,10 @@ def encode(
 ) -> None:
     """Write mean and logvar of q(z|x) for each datum.
 
+    An .h5ad file becomes a copy of SOURCE with the codes in obsm.
+
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
-    from pathlib import Path
-
     from vaestro.data.readers import parse_source
     from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
@@ -136,12 +117,11 @@ def encode(
     path = check_output(
         output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
     )
-    annotated = path.suffix.lower() == ".h5ad"
-    if annotated and (
-        not parse_source(source)[0].lower().endswith(".h5ad") or split not in (None, "all")
-    ):
+    suffix = path.suffix.lower()
+    file = parse_source(source)[0]
+    if suffix == ".h5ad" and (not file.lower().endswith(".h5ad") or split not in (None, "all")):
         raise ValueError(
-            f"expected every row of an .h5ad file to write its latents beside; got "
+            f"expected all rows of an .h5ad file as SOURCE of an .h5ad output; got "
             f"{source}{f' ({split})' if split else ''}"
         )
     if sample < 0:
@@ -149,22 +129,24 @@ def encode(
     rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     codes = session.encode(rows, draws=sample, seed=seed)
-    if sample and path.suffix.lower() != ".npz":
+    if sample and suffix != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
-    if annotated:
-        write_latents(Path(parse_source(source)[0]).expanduser(), path, codes)
+    if suffix == ".h5ad":
+        write_latents(Path(file).expanduser(), path, codes)
     else:
         write_arrays(path, codes)
     say_unread(rows)
     console.warn(empty_code.warning(session.run))
     units = " x ".join(map(str, session.model.units))
-    kept = "mean" if path.suffix.lower() == ".npy" else " and ".join(codes)
-    console.say(f"wrote {kept} of {len(rows):,} data ({rows.name}), {units} units each, to {path}")
+    names = "mean" if suffix == ".npy" else " and ".join(codes)
+    console.say(f"wrote {names} of {len(rows):,} data ({rows.name}), {units} units each, to {path}")
 
 
 def decode(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    file: Annotated[str, typer.Argument(help="Latents: .npy, or .npz with an array z or mean.")],
+    run: RunFolder,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Latents: .npy, or .npz with an array z or mean.")
+    ],
     output: Output,
     sample: Annotated[
         bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
@@ -177,40 +159,36 @@ def decode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write the likelihood's mean at given latents: probabilities for binary data, the most
-    probable value for categories and texts.
+    """Write the mean of p(x|z) at given latents.
+
+    For binary data the mean is a probability; for categories and texts, the most probable value is
+    written.
 
     Example: vaestro decode runs/mine codes.npz -o means.npy
     """
     from vaestro.data.readers import read_latents
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
 
     session = opened_session(run)
     path = check_output(output, force=force)
     space = session.model.space
     z = read_latents(file)
-    picture = path.suffix.lower() == ".png"
-    shown = dtype_of(space, picture and not sample, dtype)
     x = session.decode(
         z,
         condition=pairs(condition),
         sample=sample,
         decoding=decoding_of(top_p, token_temperature, beam),
-        dtype=shown,
+        dtype=dtype_of(space, is_picture(path) and not sample, dtype),
         seed=seed,
     )
-    if picture:
-        write_grid(
-            path, {"": x}, space, f"{len(x)} latents of {file} decoded by {session.run.path}"
-        )
-    else:
-        write(path, x, space, "float" if sample else dtype)
+    title = f"{len(x)} latents of {file} decoded by {session.run.path}"
+    write(path, {"": x}, space, title, dtype="float" if sample else dtype)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
 def reconstruct(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    run: RunFolder,
+    source: SourceArgument,
     output: Output,
     split: Split = None,
     condition: ConditionOfAll = None,
@@ -219,45 +197,37 @@ def reconstruct(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Write the mean of p(x|z) at the code of each datum; for text data, the most probable text. A
-    .png shows data and reconstructions alternately.
+    """Write the mean of p(x|z) at the code of each datum.
+
+    For text data, the most probable text is written. A .png shows data and reconstructions
+    alternately.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
-    import numpy as np
-
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
 
     session = opened_session(run)
     path = check_output(output, force=force)
-    picture = path.suffix.lower() == ".png"
-    space = session.model.space
-    rows = session.rows(source, split, pairs(condition))
-    say_read(rows)
-    every = len(rows)
-    rows, places = spread(rows, n, picture)
+    space, picture = session.model.space, is_picture(path)
+    every = session.rows(source, split, pairs(condition))
+    say_read(every)
+    rows, places = spread(every, n, picture)
     means = session.reconstruct(
-        rows, decoding=decoding_of(None, None, beam), dtype=dtype_of(space, picture, dtype)
+        rows, decoding=decoding_of(beam=beam), dtype=dtype_of(space, picture, dtype)
     )
-    say_unread(rows)
-    if picture:
-        write_grid(
-            path,
-            {"data": np.asarray(rows.outward()), "mean": means},
-            space,
-            f"{len(rows)} of {source} and their reconstructions by {session.run.path}",
-        )
-    else:
-        write(path, means, space, dtype, None if n is None else places)
+    say_unread(every)
+    sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
+    title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"
+    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
     console.warn(empty_code.warning(session.run))
-    console.say(f"wrote {len(rows):,} reconstructions{which(places, every)} to {path}")
+    console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))} to {path}")
 
 
 def interpolate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
-    i: Annotated[int, typer.Argument(metavar="I", help="Index of the first datum, from 0.")],
-    j: Annotated[int, typer.Argument(metavar="J", help="Index of the second datum.")],
+    run: RunFolder,
+    source: SourceArgument,
+    i: Annotated[int, typer.Argument(metavar="I", help="Row number of the first end, from 0.")],
+    j: Annotated[int, typer.Argument(metavar="J", help="Row number of the second end.")],
     output: Output,
     steps: Annotated[int, typer.Option(help="Number of codes, including both ends.")] = 9,
     path: Annotated[
@@ -269,41 +239,37 @@ def interpolate(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Decode codes between the codes of two data.
+    """Decode codes on a path between two data.
 
     Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
     """
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
 
     session = opened_session(run)
     file = check_output(output, force=force)
     space = session.model.space
     rows = session.rows(source, split, pairs(condition))
     say_read(rows)
-    picture = file.suffix.lower() == ".png"
-    shown = dtype_of(space, picture, dtype)
-    made = session.interpolate(
-        rows, i, j, steps=steps, path=path, decoding=decoding_of(None, None, beam), dtype=shown
+    data = session.interpolate(
+        rows,
+        i,
+        j,
+        steps=steps,
+        path=path,
+        decoding=decoding_of(beam=beam),
+        dtype=dtype_of(space, is_picture(file), dtype),
     )
-    if picture:
-        write_grid(
-            file,
-            {"": made},
-            space,
-            f"from {i} to {j} of {source} by {session.run.path}",
-            columns=steps,
-        )
-    else:
-        write(file, made, space, dtype)
+    title = f"from {i} to {j} of {source} by {session.run.path}"
+    write(file, {"": data}, space, title, dtype=dtype, columns=steps)
     console.warn(empty_code.warning(session.run))
     console.say(
-        f"wrote {steps} steps from {i} to {j} of the {len(rows):,} data ({rows.name}) to {file}"
+        f"wrote {steps} steps from row {i} to row {j} of {len(rows):,} data ({rows.name}) to {file}"
     )
 
 
 def edit(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[str, typer.Argument(help="Data of the kind that the run was trained on.")],
+    run: RunFolder,
+    source: SourceArgument,
     attribute: Annotated[
         str,
         typer.Option(
@@ -326,61 +292,66 @@ def edit(
     beam: Beam = None,
     force: Force = False,
 ) -> None:
-    """Move the code of each datum along an attribute direction, and decode it.
+    """Change an attribute of data.
 
-    A .png shows the data, their reconstructions without the edit, and with it, so that what the
-    edit changes can be seen.
-
-    The attribute is taken from the training data, or from SOURCE if they lack it.
+    The code of each datum is moved along the direction of the attribute, and decoded. A .png shows
+    the data, their reconstructions, and the edited reconstructions. If the training data do not
+    have the attribute, its direction is estimated on SOURCE.
 
     Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
     """
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
 
     session = opened_session(run)
     path = check_output(output, force=force)
-    space, picture = session.model.space, path.suffix.lower() == ".png"
-    rows = session.rows(source, split, pairs(condition))
-    say_read(rows)
-    chosen, places = spread(rows, n, picture)
-    along = session.direction(rows, attribute)
-    decoding, kind = decoding_of(None, None, beam), dtype_of(space, picture, dtype)
-    made = session.edit(chosen, along, amount, decoding=decoding, dtype=kind)
-    if picture:
-        still = session.edit(chosen, along, 0.0, decoding=decoding, dtype=kind)
-        shown = {"data": chosen.outward(), "reconstruction": still, along.moved(amount): made}
-        write_grid(
-            path,
-            shown,
-            space,
-            f"{len(chosen)} of {source} by {session.run.path}: {along.moved(amount)}",
-        )
-    else:
-        write(path, made, space, dtype, None if n is None else places)
+    space, picture = session.model.space, is_picture(path)
+    every = session.rows(source, split, pairs(condition))
+    say_read(every)
+    rows, places = spread(every, n, picture)
+    along = session.direction(every, attribute)
+    decoding, kind = decoding_of(beam=beam), dtype_of(space, picture, dtype)
+    sets: dict[str, UserData] = {}
+    if picture or space.ragged:
+        plain = session.edit(rows, along, 0.0, decoding=decoding, dtype=kind)
+        sets = {"data": rows.outward(), "reconstruction": plain}
+    sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
+    title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
+    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
     console.warn(empty_code.warning(session.run))
-    if space.ragged and list(made) == list(session.reconstruct(chosen, decoding=decoding)):
-        console.warn(
-            f"warning: the edit changes none of {len(chosen):,} texts; a larger --amount may, if "
-            f"the code is informative"
-        )
+    console.warn(_without_effect(sets))
+    _say_direction(along)
+    console.say(
+        f"wrote {len(rows):,} data ({every.name}){which(places, len(every))}, moved "
+        f"{along.moved(amount)}, to {path}"
+    )
+
+
+def _without_effect(sets: dict[str, UserData]) -> str:
+    """Return a warning if no text differs from its reconstruction; "" otherwise."""
+    from vaestro.tokens import Texts
+
+    texts = [data.lines.tolist() for data in sets.values() if isinstance(data, Texts)]
+    if len(texts) < 2 or texts[-1] != texts[-2]:
+        return ""
+    return (
+        f"warning: the edit changes none of {len(texts[-1]):,} texts; a larger --amount may, if "
+        f"the code is informative"
+    )
+
+
+def _say_direction(along: Direction) -> None:
+    """Print what an amount of 1 is, and how well the codes predict the attribute."""
     console.say(f"an amount of 1 is {along.unit}")
     console.say(
         f"{along.name} and the codes along it have a correlation of {along.correlation:.2f} over "
         f"{along.n:,} data"
     )
     console.warn(along.warning)
-    console.say(
-        f"wrote {len(chosen):,} data ({rows.name}){which(places, len(rows))}, moved "
-        f"{along.moved(amount)}, to {path}"
-    )
 
 
 def impute(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    source: Annotated[
-        str,
-        typer.Argument(help="Data with missing cells, of the kind that the run was trained on."),
-    ],
+    run: RunFolder,
+    source: SourceArgument,
     output: Output,
     k: Annotated[
         int, typer.Option(help="Draws of z for each datum, weighted by importance.")
@@ -404,22 +375,19 @@ def impute(
 
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
-    from vaestro.data.writers import check_output, write_grid
+    from vaestro.data.writers import check_output
 
     session = opened_session(run)
     path = check_output(output, force=force)
     space = session.model.space
-    rows, filled = session.imputed(
+    rows, data = session.imputed(
         source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
     )
     say_read(rows)
     cells = 0 if rows.observed is None else round(len(rows) * (space.cells - rows.observed_cells()))
-    if path.suffix.lower() == ".png":
-        write_grid(
-            path, {"": filled}, space, f"{len(rows)} of {source} filled in by {session.run.path}"
-        )
-    else:
-        write(path, filled, space, "float" if sample or not space.columns else dtype)
+    title = f"{len(rows)} of {source} filled in by {session.run.path}"
+    unrounded = sample or not space.columns
+    write(path, {"": data}, space, title, dtype="float" if unrounded else dtype)
     how = (
         "draws from p(missing | observed)" if sample else "weighted means and most probable values"
     )

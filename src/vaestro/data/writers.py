@@ -124,7 +124,11 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> 
 
 
 def write_grid(
-    path: Path, rows: Mapping[str, np.ndarray], space: Space, title: str, columns: int = 16
+    path: Path,
+    rows: Mapping[str, np.ndarray | Frame | Texts],
+    space: Space,
+    title: str,
+    columns: int = 16,
 ) -> None:
     """Write images as a labelled grid. Several named sets are laid in alternating lines, each line
     with its name.
@@ -147,7 +151,8 @@ def write_grid(
             f"expected images for a .png file; got {space} data (write .npy, .npz, .csv, "
             f".parquet or .txt)"
         )
-    shown = {label: space.layout.pictures(x, space.outside) for label, x in rows.items()}
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    shown = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
     sets = {label: pixels(images, space) for label, images in shown.items()}
     if not space.levels:  # what is stretched over its range must be stretched alike
         every = pixels(np.concatenate(list(shown.values()), dtype=np.float64), space)

@@ -99,9 +99,8 @@ def continued(
     >>> import vaestro as vs
     >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
     >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
-    >>> adam = vs.parts.find("optimizer", "adamw")
-    >>> run = {"steps": 100, "batch": 20, "lr": 0.002, "clip": 10.0}
-    >>> continued(model, data.train, data.valid, vs.Objective(), optimizer=adam, **run).steps
+    >>> run = {"optimizer": vs.parts.find("optimizer", "adamw"), "steps": 100, "batch": 20}
+    >>> continued(model, data.train, data.valid, vs.Objective(), lr=1e-3, clip=9.0, **run).steps
     40
     """
     rows = held_out.spread(ROWS)
@@ -120,21 +119,26 @@ def continued(
     before = objective_scores(model.eval(), objective, scored, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "continue"))
-        settings = (further, batch, lr, clip, seed)
-        finite = _train(
-            copied.train(), parameters, optimizer(parameters), source, objective, *settings
-        )
+        fixed = (optimizer(parameters), source, objective, further, batch, lr, clip, seed)
+        finite = _train(copied.train(), parameters, *fixed)
     if not finite:
         return None
     if "likelihood" not in freeze:
         _fit_to_data(copied, train, seed)
     gains = objective_scores(copied.eval(), objective, scored, seed) - before
-    if not np.isfinite(gains).all():
-        return None
-    # A steep term on the rate (a capacity has weight 100) may fluctuate more than the rest gains.
-    # So both scores have to rise.
-    gain = min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
-    return Continuation(further, further / steps, lr, gain)
+    return Continuation(further, further / steps, lr, _least(gains)) if _finite(gains) else None
+
+
+def _finite(x: np.ndarray) -> bool:
+    return bool(np.isfinite(x).all())
+
+
+def _least(gains: np.ndarray) -> Paired:
+    """Return the smaller of the gains (1 or 2, N), because both scores have to rise.
+
+    A steep term on the rate (a capacity has weight 100) may fluctuate more than the rest gains.
+    """
+    return min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
 
 
 def _trainable(model: LatentModel, freeze: Sequence[str]) -> list[nn.Parameter]:

@@ -79,23 +79,44 @@ def measure(
         sets = [part for part in (fresh if enough else [*fresh, scored]) if len(part) > 2]
         if sets:
             tests = [validations if part is scored else 0 for part in sets]
-            measures.use = use_of_code(model, sets, tests, passes, seed)
-            measures.chosen = sum(tests)
-            measures.use_split = " and ".join(part.name for part in sets)
-            measures.worth = gain_over_constant(model, training, sets, objective.beta.value, seed)
+            _measure_use(model, training, sets, tests, objective.beta.value, measures, seed)
     measures.effects, measures.limits = unit_effects(model, scored, measures, passes // 2, seed)
     if model.capabilities.scored_anywhere:
-        most = max(2, math.isqrt(PAIRS // units))
-        if len(scored) > 2:
-            measures.information = _information(model, scored, min(len(scored), most), seed)
-        measures.aggregate = measures.information
-        if len(held_out) and len(training) > 2:
-            codes = in_space(train.spread(min(most, CODES)).fixed(), model.space)
-            measures.aggregate = _information(model, codes, len(codes), seed)
+        codes = train if len(held_out) and len(training) > 2 else None
+        _measure_information(model, scored, codes, measures, seed)
     measures.gradient_noise = share_of_draws(model, train, objective, batch, seed)
     measures.structure, measures.visible = correlation_structure(training, seed)
     measures.reconstruction = reconstructed(model, scored)
     return measures
+
+
+def _measure_use(
+    model: LatentModel,
+    training: Rows,
+    sets: list[Rows],
+    tests: list[int],
+    beta: float,
+    measures: Measures,
+    seed: int,
+) -> None:
+    """Add to the measures whether the decoder uses the code, and whether the objective gains."""
+    measures.use = use_of_code(model, sets, tests, affordable(model), seed)
+    measures.chosen = sum(tests)
+    measures.use_split = " and ".join(part.name for part in sets)
+    measures.worth = gain_over_constant(model, training, sets, beta, seed)
+
+
+def _measure_information(
+    model: LatentModel, scored: Rows, train: Rows | None, measures: Measures, seed: int
+) -> None:
+    """Add to the measures the decomposition of the rate of scored rows and of training rows."""
+    most = max(2, math.isqrt(PAIRS // math.prod(model.units)))
+    if len(scored) > 2:
+        measures.information = _information(model, scored, min(len(scored), most), seed)
+    measures.aggregate = measures.information
+    if train is not None:
+        codes = in_space(train.spread(min(most, CODES)).fixed(), model.space)
+        measures.aggregate = _information(model, codes, len(codes), seed)
 
 
 def _information(model: LatentModel, rows: Rows, n: int, seed: int) -> Information | None:

@@ -192,13 +192,7 @@ def gradient_noise(
     >>> [row.group for row in list(steps)[-1][1].rows]
     ['posterior', 'likelihood']
     """
-    if bound not in BOUNDS:
-        raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
-    if repeats < 2 * BLOCKS or min(k, default=0) < 1 or batch < 1:
-        raise ValueError(
-            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or "
-            f"more; got {repeats}, {k} and {batch}"
-        )
+    _check(bound, repeats, k, batch)
     model = copy.deepcopy(model).eval()
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
     work = float(sum(draws * len(each) for draws, each in planned)) or 1.0
@@ -220,6 +214,17 @@ def gradient_noise(
             reference = reference or samples
             done += draws
     yield 1.0, Noises(bound, beta, size, meter.repeats, tuple(rows))
+
+
+def _check(bound: str, repeats: int, k: Sequence[int], batch: int) -> None:
+    """Raise ValueError if an option of `gradient_noise` is out of range."""
+    if bound not in BOUNDS:
+        raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
+    if repeats < 2 * BLOCKS or min(k, default=0) < 1 or batch < 1:
+        raise ValueError(
+            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or "
+            f"more; got {repeats}, {k} and {batch}"
+        )
 
 
 def _batches(model: LatentModel, train: Rows, size: int, seed: int) -> list[Batch]:

@@ -87,6 +87,17 @@ def annealing(
     >>> [work.name for work in annealing(job, temperatures=4, chains=2, n=4)]
     ['ais', 'ais-simulated']
     """
+    _check(job, start, (temperatures, chains, leapfrog, n), simulated)
+    n = min(n, len(job.rows))
+    options = (temperatures, chains, schedule, start, leapfrog)
+    forward = Annealing(job, n, options)
+    if simulated == 0:
+        return [forward]
+    return [forward, Bidirectional(job, n if simulated is None else simulated, options)]
+
+
+def _check(job: Job, start: str, counts: tuple[int, int, int, int], simulated: int | None) -> None:
+    """Raise ValueError if an option of `annealing` is out of range, or latents are discrete."""
     if job.model.alphabet:
         raise ValueError(
             "expected real latents for ais, which needs a gradient with respect to z; got discrete "
@@ -97,24 +108,14 @@ def annealing(
             "expected ais:start=prior for a flow posterior, whose density is known only at its own "
             "draws; got start=posterior"
         )
-    for name, value in {
-        "temperatures": temperatures,
-        "chains": chains,
-        "leapfrog": leapfrog,
-        "n": n,
-    }.items():
+    names = ("temperatures", "chains", "leapfrog", "n")
+    for name, value in zip(names, counts, strict=True):
         if value < 1:
             raise ValueError(f"expected ais:{name} of 1 or more; got {value}")
     if simulated is not None and not 0 <= simulated <= len(job.rows):
         raise ValueError(
             f"expected ais:simulated between 0 and the {len(job.rows)} data; got {simulated}"
         )
-    n = min(n, len(job.rows))
-    options = (temperatures, chains, schedule, start, leapfrog)
-    forward = Annealing(job, n, options)
-    if simulated == 0:
-        return [forward]
-    return [forward, Bidirectional(job, n if simulated is None else simulated, options)]
 
 
 class _Annealed(Work):

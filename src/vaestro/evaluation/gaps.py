@@ -223,10 +223,8 @@ def optimised(
     >>> data = vs.load(np.eye(40, dtype="uint8"))
     >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
     >>> batch = data.valid.batch(slice(0, 2))
-    >>> start = model.features(batch)
-    >>> second, last, average = optimised(model, batch, start, 8, 4, 0.03, (0, "gap", 0), rows=2)
-    >>> last.shape == start.shape
-    True
+    >>> optimised(model, batch, model.features(batch), 8, 4, 0.03, (0, "gap", 0), rows=2)[1].shape
+    torch.Size([2, 2, 2])
     """
     seed, purpose, first = path
     # Clone: tensors created in inference mode cannot be differentiated.
@@ -236,10 +234,8 @@ def optimised(
             q = model.q(features)
         gradient_of_z = StickingTheLanding() if q.scored_anywhere else Pathwise()
         adam = torch.optim.Adam([features], lr)
-        quarters, lengths = (
-            [torch.zeros_like(features, requires_grad=False) for _ in range(4)],
-            [0] * 4,
-        )
+        quarters = [torch.zeros_like(features, requires_grad=False) for _ in range(4)]
+        lengths = [0] * 4
         for step in range(steps):
             noise = model.noise(
                 draws, rows, torch_generator(start.device, seed, purpose, first, step)

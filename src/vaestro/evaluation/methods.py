@@ -132,14 +132,20 @@ def evaluating(
             done = work.finish(table, done)
     finally:
         model.train(training)
-    kept = tuple(
+    yield 1.0, _requested(done, names).of_rows(order, seed)
+    if rank == 0:
+        store.clear()  # only now: the caller has had the evaluation, and can have written it
+
+
+def _requested(done: Evaluation, names: Sequence[str]) -> Evaluation:
+    """Return the evaluation with the estimates of the requested methods only."""
+    bounded = bool(set(BOUNDS) & set(names))
+    estimates = tuple(
         e
         for e in done.estimates
         if e.method in names or (e.on == SIMULATED and e.method in BOUNDS and bounded)
     )
-    yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
-    if rank == 0:
-        store.clear()  # only now: the caller has had the evaluation, and can have written it
+    return replace(done, estimates=estimates)
 
 
 def _check(model: LatentModel, rows: Rows, k: int, limit: int | None) -> None:

@@ -97,15 +97,15 @@ class Codes:
 
     def __call__(self, rows: Rows) -> dict[str, np.ndarray]:
         """Return `mean` and `logvar` of q(z | x), each (N, *Z), as read-only arrays."""
-        if rows.stream is not None:
-            return encode(self.model, rows)
-        key = rows.sha256()
-        codes = self._kept.pop(key, None)
+        rows = rows.fixed()
+        key = rows.sha256() if rows.stream is None else None
+        codes = None if key is None else self._kept.pop(key, None)
         if codes is None:
             codes = encode(self.model, rows)
             for values in codes.values():
                 values.flags.writeable = False
-        self._kept[key] = codes
+        if key is not None:
+            self._kept[key] = codes
         for oldest in list(self._kept)[:-KEPT]:
             del self._kept[oldest]
         return codes

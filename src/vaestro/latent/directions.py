@@ -18,7 +18,7 @@ from vaestro.models import LatentModel
 from vaestro.text import nearest
 
 KNOWN = 10_000  # largest number of rows from which a direction is estimated
-WEAK = 0.5  # largest correlation at which an edit is said to have little effect on the attribute
+WEAK = 0.5  # upper limit of the correlation below which `Direction.warning` warns
 
 
 class Direction(NamedTuple):

@@ -38,14 +38,12 @@ def impute(
         model: a trained model.
         rows: data with missing cells.
         k: draws of z for each datum.
-        sample: fill in a draw from p(missing | observed), with one z resampled by its weight,
-            instead of the weighted mean (for categories the most probable value).
+        sample: fill in a draw, from one z resampled by its weight, instead of the weighted mean
+            (for categories the most probable value).
         seed: of the draws.
-        dtype: "float" does not round the means; by default they are rounded to values that the
-            data can have.
-        own: the same rows in the user's layout, an array with NaN or a Frame. Observed cells are
-            copied from it bit for bit. By default they are computed from the values inside, which
-            have the precision of float32.
+        dtype: "float" for unrounded means; by default they are rounded to values of the data.
+        own: the same rows in the user's layout, from which observed cells are copied bit for bit.
+            By default they are computed from the values inside, in the precision of float32.
 
     Raises:
         ValueError: k is below 1, or the data are texts, which have no missing cells.
@@ -64,22 +62,20 @@ def impute(
     if rows.observed is None:
         return rows.outward() if own is None else own
     device, space = next(model.parameters()).device, model.space
-    size = max(1, space.chunk // min(k, 32))
     filled = []
-    for i, batch in enumerate(rows.chunks(size, device)):
+    for i, batch in enumerate(rows.chunks(max(1, space.chunk // min(k, 32)), device)):
         assert batch.observed is not None
-        noise = model.noise(k, len(batch), torch_generator(device, seed, "impute", i))
-        draws = model.draw(batch, k, noise=noise)
+        generator = torch_generator(device, seed, "impute", i)
+        draws = model.draw(batch, k, noise=model.noise(k, len(batch), generator))
         if sample:
             x = _drawn(model, batch, draws, torch_generator(device, seed, "impute draw", i))
         else:
             assert isinstance(draws.px, DataDensity)
-            px = draws.px.conditioned(batch.x, batch.observed)
-            x = px.point(torch.softmax(draws.log_w, 0))
+            weights = torch.softmax(draws.log_w, 0)
+            x = draws.px.conditioned(batch.x, batch.observed).point(weights)
         filled.append(torch.where(batch.observed, batch.x.to(x.dtype), x).cpu().numpy())
     complete = space.outward(np.concatenate(filled), exact=dtype != "float")
-    if dtype == "float" and space.probabilities:
-        # next to observed values, a probability is written as the expected value
+    if dtype == "float" and space.probabilities:  # written as expected values
         complete = complete * space.step + space.low
     return complete if own is None else container_of(own).merged(own, complete)
 

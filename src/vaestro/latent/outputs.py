@@ -244,6 +244,20 @@ def joined(parts: Sequence[UserData]) -> UserData:
     return np.concatenate([p for p in parts if isinstance(p, np.ndarray)])
 
 
+def file_suffix(space: Space) -> str:
+    """Return the suffix of the file that samples are written to by default.
+
+    >>> import numpy as np, vaestro as vs
+    >>> file_suffix(vs.load(np.random.default_rng(0).normal(size=(100, 3))).space)
+    '.npz'
+    """
+    if space.tokeniser is not None:
+        return ".txt"
+    if space.columns:
+        return ".csv"
+    return ".png" if space.image else ".npz"
+
+
 def conditions(model: LatentModel, values: Conditions, n: int) -> Tensor | None:
     """Return one value for each condition as a model's input, (n, G); None without conditions.
 

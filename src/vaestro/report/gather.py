@@ -1,16 +1,17 @@
-"""Run what a report needs and a folder lacks, or has of earlier weights; then render."""
+"""Compute what a report needs and a run's folder lacks, then write the page."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
 from vaestro.data.writers import check_output, writing
-from vaestro.files import read_object
+from vaestro.files import Json, read_object
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 
@@ -27,51 +28,54 @@ def write_report(
     *,
     force: bool = False,
     say: Say = lambda line: None,
+    session: Session | None = None,
 ) -> Path:
     """Write the report of a run, or of several side by side, and return its path.
 
-    What is missing in a run's folder, or is of earlier weights, is computed first: evaluation,
-    diagnosis, pictures.
+    Evaluation, diagnosis and pictures that are missing, or are of earlier weights, are computed
+    first.
 
     Args:
         runs: a run's folder, or several.
-        output: the file; by default report.html in the run's folder, or in the folder that holds
+        output: the file; by default report.html in the run's folder, or in the folder that contains
             the runs.
-        force: write over a file that is no report of these runs.
-        say: what to do with lines on what is being done.
+        force: overwrite a file that is not a report of these runs.
+        say: called with a line about each part that is computed.
+        session: an open session on the run, if there is one; it computes what is missing.
 
     Raises:
-        ValueError: a folder is no run's, a run stands twice, or the output may not be written.
+        ValueError: a folder is not a run's, a run is named twice, or the output may not be written.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> write_report(run).name
+    'report.html'
     """
     render = _renderer()
     opened = Run.several(runs)
     folders = [r.path.resolve() for r in opened]
     identity = render.identity(folders)
-    own = folders[0] if len(folders) == 1 else Path(os.path.commonpath([f.parent for f in folders]))
-    path = (
-        Path(output)
-        if output is not None
-        else (opened[0].path if len(opened) == 1 else own) / "report.html"
-    )
+    parent = Path(os.path.commonpath([f.parent for f in folders]))
+    default = (opened[0].path if len(opened) == 1 else parent) / "report.html"
+    path = default if output is None else Path(output)
     check_output(
         path,
         force=force or render.made_of(path, identity, any_run=output is None and len(opened) == 1),
         suffixes=(".html", ".htm"),
     )
-    notes = {run.path: gather(run, say) for run in opened}
+    notes = {
+        run.path: gather(run, say, session if session and session.run is run else None)
+        for run in opened
+    }
     if len(opened) == 1:
         page = render.run_page(opened[0].path, notes[opened[0].path])
     else:
-        found: dict[str, Any] | None = None
-        try:
-            found = compare(opened).record()
-        except ValueError as error:
-            notes[opened[0].path].append(f"the runs are not compared: {error}")
         page = render.runs_page(
-            [r.path for r in opened],
+            [run.path for run in opened],
             names(folders),
-            found,
-            [n for lines in notes.values() for n in lines],
+            _comparison(opened, notes[opened[0].path]),
+            [note for lines in notes.values() for note in lines],
             path.parent,
         )
     with writing(path) as part:
@@ -79,7 +83,21 @@ def write_report(
     return path
 
 
-def _renderer() -> Any:
+def _comparison(runs: Sequence[Run], notes: list[str]) -> dict[str, Json] | None:
+    """Return the comparison of runs; None, with a note, if they cannot be compared."""
+    try:
+        return compare(runs).record()
+    except ValueError as error:
+        notes.append(f"the runs are not compared: {error}")
+        return None
+
+
+def _renderer() -> ModuleType:
+    """Return the module that writes pages.
+
+    Raises:
+        ValueError: the extra vaestro[report] is not installed.
+    """
     try:
         import jinja2  # noqa: F401
         import plotly  # noqa: F401
@@ -92,41 +110,51 @@ def _renderer() -> Any:
     return render
 
 
-def gather(run: Run, say: Say = lambda line: None) -> list[str]:
-    """Compute what a report needs and the folder lacks, and write it there; return a line for each
-    thing that cannot be had."""
+def gather(run: Run, say: Say = lambda line: None, session: Session | None = None) -> list[str]:
+    """Compute and write what a report needs and a run's folder lacks.
+
+    Args:
+        run: the run.
+        say: called with a line about each part that is computed.
+        session: on the run; by default one is opened if something is missing.
+
+    Returns:
+        A line for each part that could not be computed.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> gather(vs.train(x, run="second", latent=2, steps=2))
+    []
+    """
     if not (run.path / "model.safetensors").exists():
-        return [
-            f"{run.path} has no weights yet: there is nothing to evaluate, to diagnose or to show"
-        ]
+        return [f"{run.path} has no weights yet, so nothing can be evaluated, diagnosed or shown"]
     notes: list[str] = []
-    held: list[Session] = []
-
-    def session() -> Session:
-        from vaestro.runs.session import Session
-
-        if not held:
-            held.append(Session(run))
-        return held[0]
-
-    for what, is_there, make in (
-        ("evaluation", _evaluated, lambda: _evaluate(session(), say)),
-        ("diagnosis", _diagnosed, lambda: _diagnose(session(), say)),
-        ("showcase", _shown, lambda: _show(session(), say)),
+    for part, is_current, compute in (
+        ("evaluation", _has_evaluation, _evaluate),
+        ("diagnosis", _has_diagnosis, _diagnose),
+        ("showcase", _has_showcase, _show),
     ):
-        if not is_there(run):
+        if not is_current(run):
+            session = _opened(run) if session is None else session
             try:
-                make()
+                compute(session, say)
             except (ValueError, OSError, RuntimeError) as error:
-                notes.append(f"no {what} of these weights: {' '.join(str(error).split())}")
+                notes.append(f"no {part} of these weights: {' '.join(str(error).split())}")
     return notes
 
 
-def _of_these_weights(run: Run, found: dict[str, Any] | None) -> bool:
-    return found is not None and found.get("weights_sha256") in (None, run.weights_sha256())
+def _opened(run: Run) -> Session:
+    from vaestro.runs.session import Session  # imports torch
+
+    return Session(run)
 
 
-def _evaluated(run: Run) -> bool:
+def _of_these_weights(run: Run, result: dict[str, Json] | None) -> bool:
+    """Return whether a result is of the weights in use."""
+    return result is not None and result.get("weights_sha256") in (None, run.weights_sha256())
+
+
+def _has_evaluation(run: Run) -> bool:
     return (run.path / "evaluation.npz").exists() and _of_these_weights(
         run, read_object(run.path / "evaluation.json")
     )
@@ -136,7 +164,8 @@ def _evaluate(session: Session, say: Say) -> None:
     from vaestro.evaluation import within_seconds
     from vaestro.runs import describe
 
-    split = next((s for s in ("test", "valid") if len(getattr(session.data, s))), None)
+    data = session.data
+    split = next((rows.name for rows in (data.test, data.valid) if len(rows)), None)
     if split is None:
         raise ValueError("there are no held-out data to evaluate on")
     held_out = session.held_out(split=split)
@@ -146,7 +175,7 @@ def _evaluate(session: Session, say: Say) -> None:
         pass
 
 
-def _diagnosed(run: Run) -> bool:
+def _has_diagnosis(run: Run) -> bool:
     return _of_these_weights(run, read_object(run.path / "diagnosis.json"))
 
 
@@ -155,12 +184,12 @@ def _diagnose(session: Session, say: Say) -> None:
     session.diagnose()
 
 
-def _shown(run: Run) -> bool:
-    found = read_object(run.path / "showcase.json")
+def _has_showcase(run: Run) -> bool:
+    result = read_object(run.path / "showcase.json")
     return (
-        found is not None
-        and _of_these_weights(run, found)
-        and found.get("format") == SHOWCASE_FORMAT
+        result is not None
+        and _of_these_weights(run, result)
+        and result.get("format") == SHOWCASE_FORMAT
     )
 
 
@@ -168,4 +197,4 @@ def _show(session: Session, say: Say) -> None:
     from vaestro.report.showcase import make
 
     say("choosing data, reconstructions, samples and traversals to show")
-    make(session.run, session.model, session.data).save(session.run)
+    make(session).save(session.run)

@@ -1,29 +1,28 @@
-"""A run's folder: what was asked, what was logged, the weights, and the results.
+"""A run's folder: its options, the log, the weights, and the results.
 
     RUN/config.yaml            every option, resolved; `vaestro train --config RUN/config.yaml`
                                repeats the run
     RUN/metrics.jsonl          one line for each logged record
     RUN/data.json              the number of data in each split, and their hashes
-    RUN/environment.json       the machine and the versions that the run was made with
+    RUN/environment.json       the machine and the versions of the libraries
     RUN/config.json            the model's configuration
     RUN/model.safetensors      the weights in use
     RUN/kept.json              the step of these weights, and why they were kept
-    RUN/checkpoints/           complete states for resuming, written aside and renamed; the last
-                               two are kept
+    RUN/checkpoints/           complete states for resuming; the last two are kept
     RUN/evaluation.json, .npz  bounds on held-out data
-    RUN/diagnosis.json, .npz   findings, and what each latent unit carries
+    RUN/diagnosis.json, .npz   findings, and the information in each latent unit
     RUN/gradients.json, .png   the noise of each gradient estimator on the run's model and data
     RUN/failure.json           why training failed, if it did
     RUN/showcase.json, .npz    the data, samples and codes that the report shows; RUN/report.html
 
-Weights are tensors only, and nothing here is ever unpickled. Names are loaded when first used, so
-that reading a run's folder does not import torch.
+Weights are tensors only, and nothing is ever unpickled. Names are imported when first used, so that
+reading a run's folder does not import torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 _HOMES = {
     "Run": "run",
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from vaestro.runs.weights import load_model
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f"vaestro.runs.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vaestro.runs' has no attribute {name!r}")

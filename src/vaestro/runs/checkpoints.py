@@ -1,28 +1,42 @@
-"""Write and read checkpoints: complete states as safetensors files, written aside and renamed."""
+"""Checkpoints: complete states in safetensors files.
+
+Each file is written under another name first, so that an interruption leaves no partial file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vaestro.data.writers import writing
+from vaestro.files import Json
 from vaestro.loop.state import Numbers
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
+    """Write a text file through a temporary file.
+
+    >>> write_text(Path("kept.json"), "{}")
+    >>> Path("kept.json").read_text()
+    '{}'
+    """
     with writing(path) as part:
         part.write_text(text)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file aside, flush it to disk and rename it."""
+    """Write a safetensors file through a temporary file that is flushed to disk.
+
+    >>> import torch
+    >>> save_tensors(Path("a.safetensors"), {"x": torch.ones(2)}, {"numbers": '{"index": 5}'})
+    >>> read_checkpoint(Path("a.safetensors"))[1]
+    {'index': 5}
+    """
     with writing(path) as part:
         save_file(tensors, part, metadata)
         with part.open("rb") as file:
@@ -31,10 +45,15 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Numbers]:
-    """Read a complete state.
+    """Return the tensors and the numbers of a complete state.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
+
+    >>> import torch
+    >>> save_tensors(Path("b.safetensors"), {"x": torch.ones(2)}, {"numbers": "{}"})
+    >>> read_checkpoint(Path("b.safetensors"))[0]
+    {'x': tensor([1., 1.])}
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -46,12 +65,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Numbers]:
         ) from error
 
 
-def newest_numbers(path: Path) -> dict[str, Any] | None:
-    """Return the numbers of the newest readable checkpoint in a run's folder, or None."""
+def newest_numbers(path: Path) -> dict[str, Json] | None:
+    """Return the numbers of the newest readable checkpoint in a run's folder, or None.
+
+    >>> newest_numbers(Path("nowhere")) is None
+    True
+    """
     for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
         try:
             with safe_open(checkpoint, framework="pt") as file:
-                numbers: dict[str, Any] = json.loads(file.metadata()["numbers"])
+                numbers: dict[str, Json] = json.loads(file.metadata()["numbers"])
                 return numbers
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue

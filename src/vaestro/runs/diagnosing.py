@@ -6,87 +6,67 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import vaestro
 from vaestro.data import Data, Rows
 from vaestro.data.writers import write_arrays
 from vaestro.diagnosis import Case, Curves, Diagnosis, Remedies, diagnosed, measure
 from vaestro.diagnosis.continuation import Continuation, continued, worsened
+from vaestro.diagnosis.measure import Measures
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.statistics import Paired
 from vaestro.models import LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.options import defaults, normalised
+from vaestro.options import Config, defaults, normalised
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, write_text
 from vaestro.runs.preparing import make_objective, trial, untrained
 from vaestro.runs.run import Run
 from vaestro.text import parse
 
+if TYPE_CHECKING:
+    from vaestro.runs.session import Session
 
-def diagnose(
-    run: Run, *, seed: int = 0, device: str = "cpu", data: Data | None = None
-) -> Diagnosis:
-    """Say what is wrong with the run, and write diagnosis.json and diagnosis.npz.
+
+def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
+    """Find faults of a session's run, and write diagnosis.json and diagnosis.npz.
 
     Args:
-        run: the run.
+        session: on the run.
         seed: of the draws.
-        device: where.
-        data: the run's own, where they are read already.
 
     Raises:
         ValueError: the run has no weights yet.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> len(diagnose(vs.open(run)).units)
+    2
     """
-    model, config = run.model(device), run.config
-    data = run.data() if data is None else data
-    remedy = Remedies(
-        str(run.path), config, trial(data), sum(p.numel() for p in model.parameters())
-    )
-    steps = int(config["steps"])
-    objective = make_objective(defaults() | normalised(config))
-    objective.plan(max(steps, 1), len(data.train) / config["batch"])
-    some = data.train.take(min(len(data.train), 2)).fixed().batch(slice(0, 2), device)
-    objective.prepare(model, some, len(data.train), config["batch"], config["seed"])
-    objective.to(device).eval()
+    run, model, data = session.run, session.model, session.data
+    config = defaults() | normalised(run.config)
+    weights = sum(p.numel() for p in model.parameters())
+    remedy = Remedies(str(run.path), run.config, trial(data), weights)
     held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
-    finite = all(bool(p.isfinite().all()) for p in model.state_dict().values())
-    log_dets = model.space.log_dets()
-    metrics = run.metrics()
-    logged, measures = Curves(metrics, steps, run.finished), None
+    metrics, steps = run.metrics(), int(config["steps"])
+    objective = _objective(model, data, config)
+    logged = Curves(metrics, steps, run.finished)
     if objective.beta.adaptive and logged.lines and math.isfinite(logged.beta):
-        objective.beta = Schedule(logged.beta)  # what it had come to
-    if finite:
-        chosen = (
-            sum(line.get("split") == "valid" for line in metrics)
-            if held_out is data.valid and config.get("keep") != "last"
-            else 0
-        )
-        unseen = data.test if held_out is data.valid else None
-        measures = measure(
-            model,
-            data.train,
-            held_out,
-            objective,
-            batch=config["batch"],
-            seed=seed,
-            unseen=unseen,
-            validations=chosen,
-        )
+        objective.beta = Schedule(logged.beta)  # its value at the end of the run
+    measures = _measures(run, model, data, held_out, objective, seed)
     curves = Curves(metrics, steps, run.finished, measures.valid[1] if measures else 0.0)
-    further = (
-        measures is not None
-        and run.finished
-        and run.failure is None
-        and curves.valid
-        and len(held_out)
-    )
+    complete = measures is not None and run.finished and run.failure is None
+    further = complete and curves.valid and len(held_out)
+    split = (held_out if len(held_out) else data.train).name
+    log_dets = model.space.log_dets()
     case = Case(
-        continued=_continued(run, model, data, held_out, objective, seed) if further else None,
-        worsened=_worsened(run, model, data, objective, curves, remedy)
-        if measures is not None
-        else None,
+        continued=_continued(model, data, held_out, objective, config, seed) if further else None,
+        worsened=None
+        if measures is None
+        else _worsened(run, model, data, objective, curves, remedy, config),
         remedy=remedy,
         curves=curves,
         measures=measures,
@@ -98,27 +78,54 @@ def diagnose(
         failure=run.failure,
         notes=(
             *(("duplicates between splits", sentence) for sentence in data.shared),
-            *(
-                ("data changed", sentence)
-                for sentence in run.changed(data, (held_out if len(held_out) else data.train).name)
-            ),
+            *(("data changed", sentence) for sentence in run.changed(data, split)),
         ),
         log_det=0.0 if log_dets is None else float(log_dets.sum()),
         cells=float(model.space.cells),
         discrete=model.space.discrete,
-        known={"weights_sha256": run.weights_sha256(), "vaestro": vaestro.__version__},
+        known={"weights_sha256": session.weights_sha256, "vaestro": vaestro.__version__},
     )
-    found = diagnosed(case)
-    write_arrays(run.path / "diagnosis.npz", found.arrays)
-    write_text(run.path / "diagnosis.json", json.dumps(found.line(), indent=1) + "\n")
-    return found
+    diagnosis = diagnosed(case)
+    write_arrays(run.path / "diagnosis.npz", diagnosis.arrays)
+    write_text(run.path / "diagnosis.json", json.dumps(diagnosis.line(), indent=1) + "\n")
+    return diagnosis
+
+
+def _objective(model: LatentModel, data: Data, config: Config) -> Objective:
+    """Return the objective of a run, prepared as for its training."""
+    objective = make_objective(config)
+    device = next(model.parameters()).device
+    objective.plan(max(int(config["steps"]), 1), len(data.train) / config["batch"])
+    some = data.train.take(min(len(data.train), 2)).fixed().batch(slice(0, 2), device)
+    objective.prepare(model, some, len(data.train), config["batch"], config["seed"])
+    objective.to(device).eval()
+    return objective
+
+
+def _measures(
+    run: Run, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
+) -> Measures | None:
+    """Measure a model on held-out data; None if some of its weights are not finite."""
+    if not all(bool(p.isfinite().all()) for p in model.state_dict().values()):
+        return None
+    config = run.config
+    validated = held_out is data.valid and config.get("keep") != "last"
+    return measure(
+        model,
+        data.train,
+        held_out,
+        objective,
+        batch=config["batch"],
+        seed=seed,
+        unseen=data.test if held_out is data.valid else None,
+        validations=sum(line.get("split") == "valid" for line in run.metrics()) * validated,
+    )
 
 
 def _continued(
-    run: Run, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
+    model: LatentModel, data: Data, held_out: Rows, objective: Objective, config: Config, seed: int
 ) -> Continuation | None:
-    """Train a copy of the kept weights a little further."""
-    config = defaults() | normalised(run.config)
+    """Train a copy of the kept weights for some further steps."""
     return continued(
         model,
         data.train,
@@ -135,22 +142,23 @@ def _continued(
 
 
 def _worsened(
-    run: Run, model: LatentModel, data: Data, objective: Objective, curves: Curves, remedy: Remedies
+    run: Run,
+    model: LatentModel,
+    data: Data,
+    objective: Objective,
+    curves: Curves,
+    remedy: Remedies,
+    config: Config,
 ) -> Paired | None:
-    """Compare training data before the first step and at the end, where the validation loss
-    ended above its start."""
+    """Compare the loss on training data before the first step and at the end, if the validation
+    loss is higher at the end than at its start."""
     ends = curves.ends(remedy)
-    newest = next(
-        iter(sorted((run.path / "checkpoints").glob("*.safetensors"), reverse=True)), None
-    )
-    if ends is None or ends[1] <= ends[0] or newest is None:
+    checkpoints = sorted((run.path / "checkpoints").glob("*.safetensors"), reverse=True)
+    if ends is None or ends[1] <= ends[0] or not checkpoints:
         return None
     try:
-        tensors, _ = read_checkpoint(newest)
-        last, first = (
-            copy.deepcopy(model),
-            untrained(model, data, defaults() | normalised(run.config)),
-        )
+        tensors, _ = read_checkpoint(checkpoints[0])
+        last, first = copy.deepcopy(model), untrained(model, data, config)
         last.load_state_dict(
             {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
         )
@@ -160,44 +168,45 @@ def _worsened(
 
 
 def gradients(
-    run: Run,
+    session: Session,
     *,
     k: Sequence[int] | None = None,
     estimators: Sequence[str] | None = None,
     bound: str | None = None,
     repeats: int = 40,
     seed: int = 0,
-    device: str = "cpu",
 ) -> Iterator[tuple[float, Noises | None]]:
-    """Measure how noisy each gradient estimator is on the run's model and a batch of its
-    training data.
+    """Measure the noise of each gradient estimator on a run's model and a batch of its data.
 
-    Yields (share of the work done, None), and at the end (1, Noises), when gradients.json and
-    gradients.png are written.
+    Yields (share of the work that is done, None), and at the end (1, Noises), after gradients.json
+    and gradients.png are written.
 
     Args:
-        run: the run.
+        session: on the run.
         k: numbers of draws; by default the run's own, and 8.
-        estimators: names with options; by default every one that has a meaning.
+        estimators: names with options; by default all that apply to the model.
         bound: "elbo" or "iwae"; by default the run's own.
         repeats: independent draws of the noise.
         seed: of batch and noise.
-        device: where.
 
     Raises:
-        ValueError: the run has no weights yet, or what was asked for has no meaning.
+        ValueError: the run has no weights yet, or an estimator or a bound does not apply.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="second", latent=2, steps=2, network="linear")
+    >>> *_, (share, noises) = gradients(vs.open(run), k=[1], estimators=["pathwise"], repeats=20)
+    >>> share
+    1.0
     """
+    run = session.run
     config = defaults() | normalised(run.config)
     objective = make_objective(config)
-    bound = (
-        ("elbo" if parse(config["objective"]).name == "elbo" else "iwae")
-        if bound is None
-        else bound
-    )
+    if bound is None:
+        bound = "elbo" if parse(config["objective"]).name == "elbo" else "iwae"
     draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
-    data, model = run.data(), run.model(device)
-    found = None
-    for share, found in gradient_noise(
+    data, model = session.data, session.model
+    for share, noises in gradient_noise(
         model,
         data.train,
         bound=bound,
@@ -208,10 +217,10 @@ def gradients(
         repeats=repeats,
         seed=seed,
     ):
-        if found is not None:
-            known = {"weights_sha256": run.weights_sha256(), "vaestro": vaestro.__version__}
+        if noises is not None:
+            stamp = {"weights_sha256": session.weights_sha256, "vaestro": vaestro.__version__}
             write_text(
-                run.path / "gradients.json", json.dumps(found.line() | known, indent=1) + "\n"
+                run.path / "gradients.json", json.dumps(noises.line() | stamp, indent=1) + "\n"
             )
-            draw_noise(found, run.path / "gradients.png")
-        yield share, found
+            draw_noise(noises, run.path / "gradients.png")
+        yield share, noises

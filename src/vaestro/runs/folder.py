@@ -1,4 +1,4 @@
-"""Make a run's folder: its name, the files that training replaces, and the records of a new run."""
+"""The folder of a new run: its name, the files that training replaces, and its records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,12 @@ import vaestro
 from vaestro.data import tables
 from vaestro.data.readers import parse_source
 from vaestro.data.texts import as_texts
-from vaestro.files import FORMAT
+from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
 from vaestro.models import LatentModel
 from vaestro.options import names
+from vaestro.runs.sources import Source
 
 FILES = (
     "config.yaml",
@@ -49,7 +49,11 @@ FILES = (
 
 
 def fresh_folder(source: str) -> Path:
-    """Return a folder under runs/ that does not exist, named after the source and the time."""
+    """Return a folder under runs/ that does not exist, named after the source and the time.
+
+    >>> fresh_folder("t.csv").name[:2]
+    't-'
+    """
     name = Path(parse_source(source)[0]).stem or "run"
     base = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     path, n = base, 2
@@ -59,15 +63,22 @@ def fresh_folder(source: str) -> Path:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise ValueError if a run cannot be written into a folder, or must not be overwritten."""
+    """Raise ValueError if a run cannot be written into a folder, or would overwrite files.
+
+    Args:
+        path: the folder.
+        force: whether an existing run may be overwritten.
+
+    >>> refuse_existing(Path("new"), force=False)
+    """
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
     if path.exists() and any(path.iterdir()):
         if not (path / "config.yaml").exists():
             raise ValueError(
-                f"expected a new run folder; got {path}, which has files that are not a run's "
-                f"(give another --run)"
+                f"expected a new run folder; got {path}, which contains files that "
+                f"are not a run's (choose another --run)"
             )
         if not force:
             raise ValueError(
@@ -77,7 +88,16 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 
 def clear(path: Path) -> None:
-    """Remove the files of a run from its folder, and nothing else."""
+    """Remove the files of a run from its folder, and no other files.
+
+    >>> folder = Path("old")
+    >>> folder.mkdir()
+    >>> (folder / "metrics.jsonl").touch(), (folder / "mine.txt").touch()
+    (None, None)
+    >>> clear(folder)
+    >>> [file.name for file in folder.iterdir()]
+    ['mine.txt']
+    """
     for name in FILES:
         for file in path.glob(name):
             file.unlink()
@@ -85,28 +105,42 @@ def clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def store_source(path: Path, source: Any, named: str) -> str:
+def store_source(path: Path, source: Source, named: str) -> str:
     """Write an array, a table or texts into a run's folder, and return the source that reads them.
 
     Args:
         path: the folder.
-        source: what was given as data.
-        named: the source in words, such as "array:kind=real".
+        source: the data.
+        named: the source with its options, such as "array:kind=real".
+
+    >>> store_source(Path("."), np.eye(3), "array:kind=real")
+    'data.npy:kind=real'
     """
-    found = as_texts(source)
-    if isinstance(source, np.ndarray) and found is None:
+    texts = as_texts(source)
+    if isinstance(source, np.ndarray) and texts is None:
         np.save(path / "data.npy", source, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
-    if found is not None:
-        frame = Frame({"text": np.ma.MaskedArray(found.lines.astype(str))})
+    if texts is not None:
+        frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
         frame = source if isinstance(source, Frame) else tables.frame_of(source)
     tables.write_frame(path / "data.parquet", frame)
-    return f"{path / 'data.parquet'}{'' if found is None else ':text=text'}"
+    return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 
 
-def model_record(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return config.json: the configuration of a model."""
+def model_record(model: LatentModel, config: Mapping[str, Json]) -> dict[str, Json]:
+    """Return config.json: the configuration of a model.
+
+    Args:
+        model: the model.
+        config: the options of the run.
+
+    >>> import vaestro as vs
+    >>> from vaestro.options import defaults
+    >>> model = vs.build(vs.load(np.eye(40, dtype="uint8")).space, latent=2)
+    >>> model_record(model, defaults() | {"latent": 2})["model"]["latent"]
+    2
+    """
     return {
         "vaestro": vaestro.__version__,
         "format": FORMAT,
@@ -116,8 +150,15 @@ def model_record(model: LatentModel, config: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def environment(training: Training) -> dict[str, Any]:
-    """Return environment.json: the machine and the time of a run."""
+def environment(training: Training) -> dict[str, Json]:
+    """Return environment.json: the machine and the time of a run.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> training = vs.training(vs.build(data.space, latent=2), vs.Objective(), data, steps=1)
+    >>> environment(training)["processes"]
+    1
+    """
     return {
         **machine(),
         "numpy": np.__version__,
@@ -129,7 +170,11 @@ def environment(training: Training) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """Return this machine and the versions of what runs on it."""
+    """Return this machine and the versions of the libraries.
+
+    >>> sorted(machine())
+    ['device', 'python', 'system', 'torch', 'vaestro']
+    """
     return {
         "vaestro": vaestro.__version__,
         "python": platform.python_version(),

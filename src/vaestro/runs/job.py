@@ -1,4 +1,4 @@
-"""Train: iterate over a run's steps while its folder is written."""
+"""Train a run, and write its folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from types import FrameType
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.files import read_config
+from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
 from vaestro.loop.state import Numbers, State
-from vaestro.options import defaults, documented, dump_config, normalised, resumable
+from vaestro.options import Config, defaults, documented, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
 from vaestro.runs.folder import (
@@ -37,21 +38,24 @@ from vaestro.runs.folder import (
 )
 from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
+from vaestro.runs.sources import Source
 from vaestro.text import alternatives
 from vaestro.transfer import stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
+# of a signal, as `signal.signal` returns it
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 @documented(lambda row: row.name != "source")
 def train(
-    source: Any = None,
+    source: Source | None = None,
     *,
     run: str | Path | None = None,
     force: bool = False,
     config: str | Path | None = None,
     recipe: str | None = None,
-    **options: Any,
+    **options: Json,
 ) -> Run:
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
 
@@ -68,7 +72,12 @@ def train(
     Raises:
         ValueError: the options are invalid; nothing was written.
         Diverged: training failed; the weights before the failure are kept.
-        KeyboardInterrupt: after the state has been saved.
+        KeyboardInterrupt: after the state was saved.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> train(x, run="example", latent=2, steps=2)
+    Run('example')
     """
     return _run_through(
         Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
@@ -76,8 +85,8 @@ def train(
 
 
 @documented(lambda row: row.resumable)
-def resume(run: str | Path, **options: Any) -> Run:
-    """Continue a stopped run and return it. The result is the same as without the stop.
+def resume(run: str | Path, **options: Json) -> Run:
+    """Continue a stopped run and return it. The result is the same as that of an uninterrupted run.
 
     Args:
         run: the run's folder.
@@ -85,6 +94,12 @@ def resume(run: str | Path, **options: Any) -> Run:
 
     Raises:
         ValueError: it is not a run's folder, or the options are invalid.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = train(x, run="second", latent=2, steps=2)
+    >>> resume(run.path, steps=3).metrics()[-1]["step"]
+    3
     """
     return _run_through(Job.resumed(run, **options))
 
@@ -98,19 +113,22 @@ def _run_through(job: Job) -> Run:
 
 @final
 class Job(Iterator[Step]):
-    """Iterate over a run's steps while its folder is written. Made by `Job.new` or `Job.resumed`.
+    """Iterate over the steps of a run, and write its folder.
 
-    `with job:` holds Ctrl-C back until the state is saved; the next step then raises
-    KeyboardInterrupt.
+    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is held back until the
+    state is saved; the next step then raises KeyboardInterrupt.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> with Job.new(x, run="third", latent=2, steps=2) as job:
+    ...     for step in job:
+    ...         pass
+    >>> job.run.finished
+    True
     """
 
     def __init__(
-        self,
-        training: Training,
-        data: Data,
-        config: dict[str, Any],
-        path: Path,
-        notes: tuple[str, ...],
+        self, training: Training, data: Data, config: Config, path: Path, notes: tuple[str, ...]
     ) -> None:
         self.training, self.data, self.config, self.path, self.notes = (
             training,
@@ -122,16 +140,16 @@ class Job(Iterator[Step]):
         self.writes = training.processes.rank == 0
         self._saved_at = time.monotonic()
         self._interrupted = False
-        self._handlers: dict[int, Any] = {}
+        self._handlers: dict[int, Handler] = {}
         self._saved_step = -1
-        self._new = False  # whether its folder was made by it
+        self._new = False  # whether it created its folder
 
-    # -- making one --------------------------------------------------------------------------------
+    # -- creating a job ----------------------------------------------------------------------------
 
     @classmethod
     def new(
         cls,
-        source: Any = None,
+        source: Source | None = None,
         *,
         run: str | Path | None = None,
         force: bool = False,
@@ -139,9 +157,9 @@ class Job(Iterator[Step]):
         recipe: str | None = None,
         dry: bool = False,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Json,
     ) -> Job:
-        """Prepare a run, and make its folder unless `dry`. The arguments are those of `train`.
+        """Prepare a run, and create its folder unless `dry`. For the other arguments, see `train`.
 
         Raises:
             ValueError: the options are invalid; nothing was written.
@@ -153,8 +171,8 @@ class Job(Iterator[Step]):
         asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
         asked = normalised(asked)
-        held = source is not None and not isinstance(source, (str, Path))
-        if source is not None and not held:
+        in_python = source is not None and not isinstance(source, (str, Path))
+        if source is not None and not in_python:
             asked["source"] = str(source)
         model = own = origin = None
         if asked.get("init"):
@@ -164,7 +182,7 @@ class Job(Iterator[Step]):
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = defaults() | asked
         data = load(
-            source if held else asked["source"],
+            source if in_python else asked["source"],
             condition=asked["condition"] or (),
             origin=origin,
             progress=progress,
@@ -178,13 +196,13 @@ class Job(Iterator[Step]):
             notes += take_over(training, model, own, resolved, asked["init"])
         job = cls(training, data, resolved, path, tuple(notes))
         if not dry and job.writes:
-            job._make_folder(source if held else None)
+            job._make_folder(source if in_python else None)
             if model is not None:
-                job.checkpoint()  # the run can then be resumed without the one that it started from
+                job.checkpoint()  # the run can then be resumed without the old run
         return job
 
-    def _make_folder(self, source: Any) -> None:
-        """Write the files of a new run; `source` is given if its data are not files."""
+    def _make_folder(self, source: Source | None) -> None:
+        """Write the files of a new run; `source` is given if its data are not in files."""
         path = self.path
         clear(path)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -203,9 +221,9 @@ class Job(Iterator[Step]):
         self._new = True
 
     @classmethod
-    def resumed(cls, run: str | Path, **options: Any) -> Job:
-        """Prepare to continue a run from its last readable checkpoint, or from its beginning if it
-        has none yet.
+    def resumed(cls, run: str | Path, **options: Json) -> Job:
+        """Prepare to continue a run from its last readable checkpoint, or from the start if it has
+        none yet.
 
         Raises:
             ValueError: it is not a run's folder, or an option was given that cannot change.
@@ -237,7 +255,7 @@ class Job(Iterator[Step]):
             if "epochs" in options or "steps" in options:
                 training.stopped_early = False  # more steps were asked for than patience allowed
             size = numbers["metrics_bytes"]
-            job.notes = (*notes, f"going on from step {training.index:,} of {training.steps:,}")
+            job.notes = (*notes, f"continuing from step {training.index:,} of {training.steps:,}")
         else:
             if asked["init"]:
                 notes += take_over(
@@ -259,7 +277,7 @@ class Job(Iterator[Step]):
         return Run(self.path)
 
     def lint(self) -> list[Finding]:
-        """Say what options and data show before the first step."""
+        """Return the findings on options and data before the first step."""
         training = self.training
         parameters, units = (
             sum(p.numel() for p in training.model.parameters()),
@@ -278,7 +296,7 @@ class Job(Iterator[Step]):
         )
 
     def watcher(self) -> Watcher:
-        """Return what says at each validation what the curves show."""
+        """Return what reports findings on the curves at each validation."""
         return Watcher(
             self.training.steps,
             self._remedies(),
@@ -294,8 +312,8 @@ class Job(Iterator[Step]):
         )
 
     def __enter__(self) -> Job:
-        """Hold Ctrl-C and SIGTERM back until the step in hand is whole and saved; a second one goes
-        through."""
+        """Hold Ctrl-C and SIGTERM back until the current step is complete and saved. A second
+        signal takes effect at once."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
                 s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)
@@ -367,7 +385,7 @@ class Job(Iterator[Step]):
         self._saved_at, self._saved_step = time.monotonic(), self.training.index
 
     def discard(self) -> None:
-        """Remove what the run has written, and its folder if nothing else is in it."""
+        """Remove the files of the run, and its folder if it is empty then."""
         if self.writes:
             clear(self.path)
             with suppress(OSError):

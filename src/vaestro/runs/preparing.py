@@ -1,11 +1,11 @@
-"""Build what a run needs from its options: the model, the objective, and the training."""
+"""From the options of a run to its model, objective and training."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ import torch
 from vaestro.data import Data
 from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
+from vaestro.files import Json
 from vaestro.loop import Training, training
 from vaestro.models import VAE, LatentModel
 from vaestro.objectives import Objective, Schedule
-from vaestro.options import defaults, names, normalised
+from vaestro.options import Config, defaults, names, normalised
 from vaestro.parts import build, default_gradient, default_prior, find
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
@@ -25,22 +26,28 @@ from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
 
 
-def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
-    """Return the training of a run, and every option, resolved.
+def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
+    """Return the training of a run, and its resolved options.
 
     Args:
-        data: what to train on.
+        data: the data to train on.
         asked: every option by name; None if it depends on the data.
 
     Raises:
         ValueError: the options do not fit each other or the data.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> _, resolved = prepare(data, defaults() | {"steps": 2})
+    >>> resolved["likelihood"], resolved["prior"]
+    ('gaussian', 'normal')
     """
     seed = asked["seed"]
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
     model = _initialised(data.space, data.given, asked)
-    made = training(
+    prepared = training(
         model,
         objective,
         data,
@@ -56,24 +63,30 @@ def prepare(data: Data, asked: Mapping[str, Any]) -> tuple[Training, dict[str, A
     resolved = {**asked, **otherwise, **chosen} | {
         "source": data.source,
         "epochs": None,
-        "steps": made.steps,
+        "steps": prepared.steps,
         "minutes": None,
-        "batch": made.batch,
-        "lr": made.lr,
-        "clip": made.settings.clip,
-        "ema": made.ema,
-        "compile": made.compile,
+        "batch": prepared.batch,
+        "lr": prepared.lr,
+        "clip": prepared.settings.clip,
+        "ema": prepared.ema,
+        "compile": prepared.compile,
     }
-    return made, resolved
+    return prepared, resolved
 
 
-def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> LatentModel:
-    """Return a run's model as it was before the first step.
+def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> LatentModel:
+    """Return a run's model before the first step.
 
     Args:
         model: the run's model.
         data: the run's data.
-        config: the run's options, resolved.
+        config: the run's resolved options.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> untrained(run.model(), run.data(), defaults() | run.config).units
+    (2,)
     """
     device = next(model.parameters()).device
     first = _initialised(model.space, model.given, config).to(device)
@@ -84,18 +97,26 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Any]) -> Late
     return first.eval()
 
 
-def _initialised(space: Space, given: Space | None, config: Mapping[str, Any]) -> VAE:
+def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) -> VAE:
     """Return a model with its initial weights, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
-    """Return the model of a run to start from, with its options.
+def starting_model(run: str | Path) -> tuple[LatentModel, Config]:
+    """Return the model of a run to start from, and the options of the model.
+
+    Args:
+        run: the folder.
 
     Raises:
-        ValueError: it is not a run, or has no weights yet.
+        ValueError: it is not a run's folder, or has no weights yet.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> starting_model(vs.train(x, run="second", latent=2, steps=2).path)[1]["latent"]
+    2
     """
     opened = Run(run)
     model = opened.model()
@@ -104,23 +125,37 @@ def starting_model(run: str) -> tuple[LatentModel, dict[str, Any]]:
 
 
 def trial(data: Data) -> Trial | None:
-    """Return a function that prepares a run on the same data with other options and returns the
-    number of its weights; None if a second run cannot be prepared."""
+    """Return a function from options to the number of weights of a run on the same data.
+
+    It prepares that run, and raises ValueError if the options are invalid. None is returned if a
+    second run cannot be prepared: for streams, and with several processes.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> trial(data)({"latent": 2, "network": "linear", "steps": 2})
+    28
+    """
     if data.train.stream is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
 
-    def weights(config: Mapping[str, Any]) -> int:
+    def weights(config: Mapping[str, Json]) -> int:
         asked = defaults() | normalised({k: v for k, v in config.items() if v is not None})
         return sum(p.numel() for p in prepare(data, asked)[0].model.parameters())
 
     return weights
 
 
-def make_objective(asked: Mapping[str, Any]) -> Objective:
+def make_objective(asked: Mapping[str, Json]) -> Objective:
     """Return the objective that options name.
+
+    Args:
+        asked: every option by name.
 
     Raises:
         ValueError: the weight of the KL is negative or infinite, or a part is unknown.
+
+    >>> make_objective(defaults() | {"objective": "iwae:k=8"}).k
+    8
     """
     number = as_number(asked["beta"])
     beta = asked["beta"] if number is None else number
@@ -139,7 +174,7 @@ def make_objective(asked: Mapping[str, Any]) -> Objective:
     )
 
 
-def _rate_term(asked: Mapping[str, Any]) -> RateTerm | None:
+def _rate_term(asked: Mapping[str, Json]) -> RateTerm | None:
     """Return the term that replaces the rate in the loss: free bits ("0.5:group=all,smooth=0.1"), a
     capacity ("to=25,share=0.5"), or None."""
     bits, most = asked["free_bits"], asked["capacity"]

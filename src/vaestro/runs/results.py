@@ -1,11 +1,11 @@
-"""Write an evaluation into a run's folder."""
+"""The files of an evaluation in a run's folder."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import write_arrays
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation
+from vaestro.files import Json
 from vaestro.runs.checkpoints import write_text
 
 if TYPE_CHECKING:
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
 def write_evaluation(
     run: Run, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
 ) -> None:
-    """Write evaluation.json and evaluation.npz; another evaluation's files are kept under a
-    name with its split and k.
+    """Write evaluation.json and evaluation.npz. The files of an earlier evaluation are renamed:
+    their names then contain its split and k.
 
     Args:
         run: the run.
-        evaluation: what was found.
-        rows: the data that `evaluate` was given; `evaluation.index` says which of them were
-            evaluated.
-        source: where they came from.
-        weights: the hash of the weights that were evaluated; by default of those there are now.
+        evaluation: the results.
+        rows: the data that `evaluate` was given; `evaluation.index` has the evaluated ones.
+        source: from where they were read.
+        weights: the hash of the evaluated weights; by default of the weights in use.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> rows = run.data().test
+    >>> write_evaluation(run, vs.evaluate(run.model(), rows, k=2), rows, "test data")
+    >>> run.evaluation["source"]
+    'test data'
     """
     total = len(rows)
     places = np.arange(total) if evaluation.index is None else evaluation.index
@@ -63,7 +71,7 @@ def write_evaluation(
 
 
 def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays of evaluation.npz, (N,) each; NaN if a datum has no estimate."""
+    """Return the arrays of evaluation.npz, each (N,); NaN for a datum without an estimate."""
     arrays: dict[str, np.ndarray] = {"index": places}
     for e in evaluation.estimates:
         simulated = e.on == SIMULATED
@@ -90,9 +98,8 @@ def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str,
     return arrays
 
 
-def _keep_evaluation(run: Run, new: dict[str, Any]) -> None:
-    """Move the evaluation that is there to a name of its own, unless the new one only repeats
-    it."""
+def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
+    """Rename the files of the earlier evaluation, unless the new one is equal to it."""
     try:
         old = run.evaluation
     except ValueError:
@@ -110,18 +117,19 @@ def _keep_evaluation(run: Run, new: dict[str, Any]) -> None:
             os.replace(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
 
 
-def _timeless(result: dict[str, Any]) -> dict[str, Any]:
+def _timeless(result: dict[str, Json]) -> str:
+    """Return an evaluation as JSON without its durations."""
     estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
-    return json.loads(json.dumps({**result, "estimates": estimates}))  # type: ignore[no-any-return]
+    return json.dumps({**result, "estimates": estimates}, sort_keys=True)
 
 
 def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:
-    """Return a number for each evaluated row, (N,), NaN where an estimate has none.
+    """Return a number for each evaluated row, (N,), NaN for rows without an estimate.
 
     Args:
         x: numbers of M rows, (M,).
-        index: places of those rows, the first M of which count; None for the first M of `among`.
-        among: places of all evaluated rows, (N,), rising; None returns x as it is.
+        index: row numbers, of which the first M belong to x; None for the first M of `among`.
+        among: row numbers of all evaluated rows, (N,), ascending; None returns x as it is.
     """
     if among is None:
         return x
@@ -130,7 +138,8 @@ def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -
     return out
 
 
-def _estimate_line(estimate: Estimate) -> dict[str, Any]:
+def _estimate_line(estimate: Estimate) -> dict[str, Json]:
+    """Return an estimate for evaluation.json."""
     mean, error = estimate.mean()
     line = {
         "method": estimate.method,

@@ -1,14 +1,14 @@
-"""Open a run's folder and read what is in it."""
+"""A run's folder, and its files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, final
 
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import Json, read_config, read_lines, read_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,19 +18,32 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
-    from vaestro.latent import Direction
+    from vaestro.latent import Direction, UserData
     from vaestro.models import LatentModel
+    from vaestro.options import Config
     from vaestro.runs.session import Session
+    from vaestro.runs.sources import Conditions, Source
 
 
+@final
 class Run:
-    """Open a run's folder.
+    """Read the files of a run's folder.
+
+    The methods that use the model (`encode`, `sample`, ...) are those of `session`, which is opened
+    when the first one is called.
 
     Args:
         path: the folder.
 
     Raises:
         ValueError: it is not a run's folder.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> path = vs.train(x, run="example", latent=2, steps=2).path
+    >>> run = Run(path)
+    >>> run.finished, run.config["latent"], run.model().units
+    (True, 2, (2,))
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,10 +56,10 @@ class Run:
 
     @classmethod
     def newest(cls, folder: str | Path = "runs") -> Run:
-        """Open the newest run under a folder.
+        """Return the newest run under a folder.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no run.
         """
         configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not configs:
@@ -55,10 +68,10 @@ class Run:
 
     @classmethod
     def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
-        """Open one run or more.
+        """Return one run or several.
 
         Raises:
-            ValueError: there is none, a folder is no run's, or one stands twice.
+            ValueError: there is no run, a folder is not a run's, or a run is named twice.
         """
         named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
         opened = [r if isinstance(r, Run) else cls(r) for r in named]
@@ -74,17 +87,17 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @property
-    def config(self) -> dict[str, Any]:
-        """Return every option of the run, as config.yaml has them."""
+    def config(self) -> Config:
+        """Return every option of the run, from config.yaml."""
         return read_config(self.path / "config.yaml")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; a last line that was cut short is left out."""
+    def metrics(self) -> list[dict[str, Json]]:
+        """Return the lines of metrics.jsonl; an incomplete last line is left out."""
         return read_lines(self.path / "metrics.jsonl")
 
     @property
     def finished(self) -> bool:
-        """Tell whether the run went to its end."""
+        """Return whether the training is complete."""
         from vaestro.runs.checkpoints import newest_numbers
 
         last = self.metrics()[-1:]
@@ -106,13 +119,13 @@ class Run:
         return load_model(self.path, device)
 
     @property
-    def kept(self) -> dict[str, Any] | None:
+    def kept(self) -> dict[str, Json] | None:
         """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
-        None in runs of older versions."""
+        None for runs of older versions."""
         return read_object(self.path / "kept.json")
 
     def weights_sha256(self) -> str:
-        """Hash the file of the weights in use."""
+        """Return the hash of the file of the weights in use."""
         with (self.path / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,7 +142,7 @@ class Run:
         )
 
     @property
-    def evaluation(self) -> dict[str, Any] | None:
+    def evaluation(self) -> dict[str, Json] | None:
         """Return evaluation.json, or None.
 
         Raises:
@@ -138,7 +151,7 @@ class Run:
         return self._result("evaluation.json", "evaluate")
 
     @property
-    def diagnosis(self) -> dict[str, Any] | None:
+    def diagnosis(self) -> dict[str, Json] | None:
         """Return diagnosis.json, or None.
 
         Raises:
@@ -146,12 +159,12 @@ class Run:
         """
         return self._result("diagnosis.json", "diagnose")
 
-    def _result(self, name: str, command: str) -> dict[str, Any] | None:
+    def _result(self, name: str, command: str) -> dict[str, Json] | None:
         file = self.path / name
         if not file.exists():
             return None
         try:
-            result: dict[str, Any] = json.loads(file.read_text())
+            result: dict[str, Json] = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "
@@ -161,35 +174,36 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """Return why training ended where it did not end by itself, or None."""
+        """Return why training failed, or None."""
         reason = (read_object(self.path / "failure.json") or {}).get("reason")
         return None if reason is None else str(reason)
 
     def changed(self, data: Data, split: str) -> list[str]:
-        """Say whether the training data, or those of a split, are others than when the run was
-        made, with both hashes."""
+        """Return a sentence for each of the training split and another one whose data have changed
+        since the run was made, with both hashes."""
         try:
             then = json.loads((self.path / "data.json").read_text())
         except (OSError, ValueError):
             return []
-        found: list[str] = []
+        splits = {"train": data.train, "valid": data.valid, "test": data.test}
+        changes: list[str] = []
         for name in dict.fromkeys(("train", split)):
-            now = getattr(data, name).fingerprint()
+            now = splits[name].fingerprint()
             if name in then and then[name] != now:
                 before, after = (
                     f"{f['n']:,} with hash {f['sha256'][:12]}" for f in (then[name], now)
                 )
-                # Values are hashed with their standardisation, which the training data give.
+                # Values are hashed with their standardisation, which depends on the training data.
                 or_units = (
-                    ", or stand in other units"
-                    if found and data.space.measure != "counting"
+                    ", or have another standardisation"
+                    if changes and data.space.measure != "counting"
                     else ""
                 )
-                found.append(
+                changes.append(
                     f"the {name} data are not those of the training{or_units}: {before} then, "
                     f"{after} now"
                 )
-        return found
+        return changes
 
     def save_evaluation(
         self, evaluation: Evaluation, rows: Rows, source: str, weights: str | None = None
@@ -199,32 +213,7 @@ class Run:
 
         write_evaluation(self, evaluation, rows, source, weights)
 
-    def diagnose(
-        self, *, seed: int = 0, device: str = "cpu", data: Data | None = None
-    ) -> Diagnosis:
-        """Diagnose the run, and write diagnosis.json and .npz: see `diagnosing.diagnose`."""
-        from vaestro.runs.diagnosing import diagnose
-
-        return diagnose(self, seed=seed, device=device, data=data)
-
-    def gradients(
-        self,
-        *,
-        k: Sequence[int] | None = None,
-        estimators: Sequence[str] | None = None,
-        bound: str | None = None,
-        repeats: int = 40,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> Iterator[tuple[float, Noises | None]]:
-        """Measure the noise of gradient estimators: see `diagnosing.gradients`."""
-        from vaestro.runs.diagnosing import gradients
-
-        return gradients(
-            self, k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed, device=device
-        )
-
-    # -- the verbs of a session --------------------------------------------------------------------
+    # -- the methods of a session ------------------------------------------------------------------
 
     @property
     def session(self) -> Session:
@@ -239,11 +228,11 @@ class Run:
 
     def encode(
         self,
-        source: Any,
+        source: Source,
         *,
         draws: int = 0,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         seed: int = 0,
     ) -> dict[str, np.ndarray]:
         """See `Session.encode`."""
@@ -253,12 +242,12 @@ class Run:
         self,
         z: np.ndarray,
         *,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         sample: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.decode`."""
         return self.session.decode(
             z, condition=condition, sample=sample, decoding=decoding, dtype=dtype, seed=seed
@@ -266,13 +255,13 @@ class Run:
 
     def reconstruct(
         self,
-        source: Any,
+        source: Source,
         *,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.reconstruct`."""
         return self.session.reconstruct(
             source, split=split, condition=condition, decoding=decoding, dtype=dtype
@@ -282,13 +271,13 @@ class Run:
         self,
         n: int = 64,
         *,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         temperature: float = 1.0,
         mean: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.sample`."""
         return self.session.sample(
             n,
@@ -302,17 +291,17 @@ class Run:
 
     def interpolate(
         self,
-        source: Any,
+        source: Source,
         i: int,
         j: int,
         *,
         steps: int = 9,
         path: str = "linear",
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.interpolate`."""
         return self.session.interpolate(
             source,
@@ -328,15 +317,15 @@ class Run:
 
     def edit(
         self,
-        source: Any,
+        source: Source,
         attribute: str | Direction,
         amount: float = 1.0,
         *,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.edit`."""
         return self.session.edit(
             source,
@@ -350,15 +339,15 @@ class Run:
 
     def impute(
         self,
-        source: Any,
+        source: Source,
         *,
         k: int = 100,
         sample: bool = False,
         split: str | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """See `Session.impute`."""
         return self.session.impute(
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
@@ -366,16 +355,43 @@ class Run:
 
     def evaluate(
         self,
-        data: Any = None,
+        data: Source | None = None,
         *,
         methods: str | Sequence[str] = ("elbo", "iwae"),
         k: int = 500,
         split: str | None = None,
         limit: int | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Conditions = None,
         seed: int = 0,
     ) -> Evaluation:
         """See `Session.evaluate`."""
         return self.session.evaluate(
             data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
         )
+
+    def diagnose(self, *, seed: int = 0, device: str = "cpu") -> Diagnosis:
+        """Diagnose the run as its files are now; see `Session.diagnose`."""
+        from vaestro.runs.session import Session
+
+        return Session(self, device).diagnose(seed=seed)
+
+    def gradients(
+        self,
+        *,
+        k: Sequence[int] | None = None,
+        estimators: Sequence[str] | None = None,
+        bound: str | None = None,
+        repeats: int = 40,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Iterator[tuple[float, Noises | None]]:
+        """See `Session.gradients`."""
+        from vaestro.runs.session import Session
+
+        return Session(self, device).gradients(
+            k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed
+        )
+
+    def report(self, output: str | Path | None = None, *, force: bool = False) -> Path:
+        """See `Session.report`."""
+        return self.session.report(output, force=force)

@@ -1,20 +1,21 @@
-"""A run opened once, with the verbs in the user's own units: the commands, Python and the report
-call it.
+"""A session: a run opened once, with methods that take and return data in the user's units.
 
-Model and data are loaded when first needed and kept. A source that names the run's own data without
-options is read with the options of the run.
+The commands, Python and the report use the same methods. A session loads the model and the run's
+data when they are first needed. It computes the codes of the same rows, and the direction of an
+attribute, once. If a source names the run's own data without options, the options of the run apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import TypeAlias, final
 
 import numpy as np
+from torch import Tensor
 
+import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import completed, load_with_own
@@ -23,35 +24,20 @@ from vaestro.data.tables import condition_columns
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
-from vaestro.evaluation import Evaluation, evaluating
+from vaestro.evaluation import Evaluation
 from vaestro.frames import Frame
-from vaestro.latent import Direction
+from vaestro.latent import Codes, Direction, UserData
 from vaestro.models import LatentModel
+from vaestro.runs import diagnosing, evaluating
 from vaestro.runs.run import Run
+from vaestro.runs.sources import Conditions, HeldOut, Source
 from vaestro.text import parse_pair
 
-Source = Any  # a path or a name with options, an array, a table, texts, or rows already read
-Conditions = Mapping[str, Any] | None
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Hold the rows to evaluate.
-
-    Args:
-        rows: the rows, with one binarisation for good.
-        source: what they were read from.
-        changed: sentences on how the run's data differ from those of the training.
-    """
-
-    rows: Rows
-    source: str
-    changed: tuple[str, ...] = ()
+Say: TypeAlias = Callable[[str], None]
 
 
 def open(run: str | Path | Run, device: str = "cpu") -> Session:
-    """Open a run for use.
+    """Open a session on a run.
 
     Args:
         run: the run, or its folder.
@@ -74,7 +60,7 @@ def open(run: str | Path | Run, device: str = "cpu") -> Session:
 
 @final
 class Session:
-    """A run opened once.
+    """Use a run that is opened once.
 
     Args:
         run: the run, or its folder.
@@ -82,11 +68,18 @@ class Session:
 
     Raises:
         ValueError: it is not a run's folder.
+
+    >>> import vaestro as vs
+    >>> table = {"size": [0.5, 1.5, 2.5] * 20, "age": [3, 1, 4] * 20}
+    >>> session = Session(vs.train(table, run="second", latent=2, steps=2))
+    >>> len(session.reconstruct({"size": [1.1], "age": [3]}))
+    1
     """
 
     def __init__(self, run: str | Path | Run, device: str = "cpu") -> None:
         self.run = run if isinstance(run, Run) else Run(run)
         self.device = device
+        self._directions: dict[str, Direction] = {}
 
     def __repr__(self) -> str:
         return f"Session({str(self.run.path)!r})"
@@ -115,6 +108,11 @@ class Session:
         """Return the data that the run was trained on."""
         return self.run.data()
 
+    @cached_property
+    def codes(self) -> Codes:
+        """Return what computes the codes of rows, and keeps them."""
+        return Codes(self.model)
+
     # -- reading -----------------------------------------------------------------------------------
 
     def source(self, source: Source) -> Source:
@@ -122,16 +120,16 @@ class Session:
         if not isinstance(source, (str, Path)):
             return source
         own: str = self.run.config["source"]
-        named = (str(source), str(Path(source).expanduser().resolve()))
-        return own if parse_source(own)[0] in named else str(source)
+        names = (str(source), str(Path(source).expanduser().resolve()))
+        return own if parse_source(own)[0] in names else str(source)
 
     def rows(self, source: Source, split: str | None = None, condition: Conditions = None) -> Rows:
         """Read a source as data of the run's space; rows are returned as they are.
 
         Args:
             source: a path or a name with options, an array (N, ...), a table or texts.
-            split: train, valid, test or all; by default every row of a source without splits, and
-                else test.
+            split: train, valid, test or all; by default all rows of a source without splits of its
+                own, and test of one with splits.
             condition: {name: value}, given to all rows instead of the source's own conditions.
 
         Raises:
@@ -157,22 +155,45 @@ class Session:
     ) -> dict[str, np.ndarray]:
         """Return `mean` and `logvar` of q(z | x), each (N, *Z); with `draws`, also `z` (draws, N,
         *Z)."""
-        return latent.encode(
-            self.model, self.rows(source, split, condition), draws=draws, seed=seed
-        )
+        rows = self.rows(source, split, condition)
+        if draws:
+            return latent.encode(self.model, rows, draws=draws, seed=seed)
+        return {name: values.copy() for name, values in self.codes(rows).items()}
+
+    def latents(
+        self, source: Source, *, split: str | None = None, condition: Conditions = None
+    ) -> np.ndarray:
+        """Return the latents that `reconstruct` decodes, (N, *Z): means of q(z | x), or the most
+        probable values of discrete latents."""
+        mean = self.codes(self.rows(source, split, condition))["mean"]
+        return latent.settled(self.model, mean).copy()
 
     def decode(
         self,
         z: np.ndarray,
         *,
         condition: Conditions = None,
+        like: Rows | None = None,
         sample: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
-        """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's units."""
-        given = latent.conditions(self.model, condition or {}, len(z))
+    ) -> UserData:
+        """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's units.
+
+        Args:
+            z: the latents.
+            condition: {name: value}, a value for each condition of a conditional model.
+            like: N rows, or one, whose conditions are used instead of `condition`.
+            sample: return a draw instead of the mean.
+            decoding: how texts are drawn or searched for.
+            dtype: "own" or "float", of means.
+            seed: of the draws.
+
+        Raises:
+            ValueError: a condition is missing, or the latents are not of the model.
+        """
+        given = self._given(condition, like, len(z))
         return latent.decode(
             self.model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=dtype
         )
@@ -185,27 +206,31 @@ class Session:
         condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
+    ) -> UserData:
         """Return the mean of p(x | z) at each datum's code, in the user's units."""
         rows = self.rows(source, split, condition)
-        return latent.reconstruct(self.model, rows, decoding=decoding, dtype=dtype)
+        return latent.reconstruct(
+            self.model, rows, decoding=decoding, dtype=dtype, codes=self.codes
+        )
 
     def sample(
         self,
         n: int = 64,
         *,
         condition: Conditions = None,
+        like: Rows | None = None,
         temperature: float = 1.0,
         mean: bool = False,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
-        """Draw n data from the model, in the user's units; tables have the condition columns too.
+    ) -> UserData:
+        """Draw n data from the model, in the user's units. A table includes the condition columns.
 
         Args:
             n: the number of data.
             condition: {name: value}, a value for each condition of a conditional model.
+            like: n rows, or one, whose conditions are used instead of `condition`.
             temperature: multiplies the prior's standard deviation.
             mean: return the mean of p(x | z) at each drawn z instead of a draw.
             decoding: how texts are drawn or searched for.
@@ -215,22 +240,32 @@ class Session:
         Raises:
             ValueError: a condition is missing, or an argument is out of range.
         """
-        model, values = self.model, condition or {}
-        drawn = latent.sample(
+        model = self.model
+        data = latent.sample(
             model,
             n,
-            given=latent.conditions(model, values, n),
+            given=self._given(condition, like, n),
             temperature=temperature,
             seed=seed,
             mean=mean,
             decoding=decoding,
             dtype=dtype,
         )
-        if isinstance(drawn, Frame):
-            return Frame(
-                {**drawn.columns, **condition_columns(model.given, values, n)}, drawn.orders
-            )
-        return drawn
+        if not isinstance(data, Frame):
+            return data
+        if like is None or like.given is None or like.given_space is None:
+            columns = condition_columns(model.given, condition or {}, n)
+        else:
+            given = np.broadcast_to(like.given, (n, like.given.shape[1]))
+            columns = dict(like.given_space.outward(given).columns)
+        return Frame({**data.columns, **columns}, data.orders)
+
+    def _given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
+        """Return conditions as a model's input, (n, G); None without conditions."""
+        if like is None:
+            return latent.conditions(self.model, condition or {}, n)
+        given = latent.given_of(like)
+        return None if given is None else given.expand(n, -1)
 
     def interpolate(
         self,
@@ -244,29 +279,40 @@ class Session:
         condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
-        """Return the decoded codes between those of two data, both ends among them."""
+    ) -> UserData:
+        """Decode codes on a path from row i to row j, including both ends; see
+        `latent.interpolate`."""
         rows = self.rows(source, split, condition)
         return latent.interpolate(
             self.model, rows, i, j, steps=steps, path=path, decoding=decoding, dtype=dtype
         )
 
+    @cached_property
+    def _training_rows(self) -> tuple[Rows, frozenset[str]]:
+        """Return the training rows from which directions are estimated, and their attributes."""
+        rows = self.data.train.spread(latent.KNOWN).fixed()
+        return rows, frozenset(latent.attributes(rows))
+
     def direction(self, source: Source, attribute: str) -> Direction:
-        """Return the direction of an attribute in the latent space.
+        """Return the direction of an attribute in the latent space, estimated on the training data.
 
         Args:
-            source: rows whose attributes are used if the run's own training data lack this one.
+            source: rows that are used instead if the training data do not have this attribute.
             attribute: NAME, or NAME=VALUE.
 
         Raises:
             ValueError: there is no such attribute or value, or latents are discrete.
         """
         name, value = parse_pair(attribute) or (attribute, None)
-        trained = self.data.train.spread(latent.KNOWN).fixed()
-        known = name in latent.attributes(trained)
-        return latent.direction(
-            self.model, trained if known else self.rows(source).fixed(), name, value
-        )
+        rows, names = self._training_rows
+        if name not in names:
+            rows = self.rows(source).fixed()
+            return latent.direction(self.model, rows, name, value, codes=self.codes)
+        if attribute not in self._directions:
+            along = latent.direction(self.model, rows, name, value, codes=self.codes)
+            along.step.flags.writeable = False
+            self._directions[attribute] = along
+        return self._directions[attribute]
 
     def edit(
         self,
@@ -278,11 +324,24 @@ class Session:
         condition: Conditions = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
-    ) -> Any:
-        """Return the decoded codes of the data after an amount of an attribute is added to them."""
+    ) -> UserData:
+        """Move the code of each datum along the direction of an attribute, and decode it.
+
+        Args:
+            source: the data to edit.
+            attribute: NAME, NAME=VALUE, or a direction.
+            amount: 1 moves to data with the value, or by one unit of a number.
+            split, condition: see `rows`.
+            decoding, dtype: see `decode`.
+
+        Raises:
+            ValueError: there is no such attribute or value, or latents are discrete.
+        """
         rows = self.rows(source, split, condition)
         along = attribute if isinstance(attribute, Direction) else self.direction(rows, attribute)
-        return latent.edit(self.model, rows, along, amount, decoding=decoding, dtype=dtype)
+        return latent.edit(
+            self.model, rows, along, amount, decoding=decoding, dtype=dtype, codes=self.codes
+        )
 
     def impute(
         self,
@@ -294,7 +353,7 @@ class Session:
         condition: Conditions = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> UserData:
         """Return the data with missing cells filled in; see `latent.impute`."""
         return self.imputed(
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
@@ -310,45 +369,37 @@ class Session:
         condition: Conditions = None,
         dtype: str | None = None,
         seed: int = 0,
-    ) -> tuple[Rows, Any]:
+    ) -> tuple[Rows, UserData]:
         """Return the rows that were read, and the data with missing cells filled in."""
         model, whole = self.model, self.source(source)
         rows, own = load_with_own(
             whole, model.space, split, given=model.given, conditions=condition or {}
         )
-        filled = latent.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
-        return rows, (completed(whole, filled, rows.name) if isinstance(filled, Frame) else filled)
+        data = latent.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
+        return rows, completed(whole, data, rows.name) if isinstance(data, Frame) else data
 
     # -- judging -----------------------------------------------------------------------------------
 
     def held_out(
-        self, data: Source = None, split: str | None = None, condition: Conditions = None
+        self, data: Source | None = None, split: str | None = None, condition: Conditions = None
     ) -> HeldOut:
         """Return the rows to evaluate: those of `data`, or a split of the run's own data.
 
-        The weights are loaded first, so that a run without any is refused before data are read.
+        The weights are loaded first, so that a run without weights is refused before data are read.
+
+        Args:
+            data: other data of the same kind; by default the run's own.
+            split: see `rows`; by default test for the run's own data.
+            condition: {name: value}, with `data` only.
 
         Raises:
             ValueError: the data do not fit, or conditions were given for the run's own data.
         """
-        space = self.model.space
-        if data is not None:
-            source = self.source(data)
-            rows = self.rows(source, split, condition)
-            return HeldOut(rows.fixed(), source if isinstance(source, str) else str(space))
-        if condition:
-            raise ValueError(
-                "expected --condition with --data, for data that do not say theirs; got it for the "
-                "run's own data"
-            )
-        name = split or "test"
-        rows = self.data.split(name).fixed()
-        changed = tuple(self.run.changed(self.data, name))
-        return HeldOut(rows, self.run.config["source"], changed)
+        return evaluating.held_out(self, data, split, condition)
 
     def evaluate(
         self,
-        data: Source = None,
+        data: Source | None = None,
         *,
         methods: str | Sequence[str] = ("elbo", "iwae"),
         k: int = 500,
@@ -394,34 +445,27 @@ class Session:
         Raises:
             ValueError: a method is unknown, or an argument is out of range.
         """
-        steps = evaluating(
-            self.model,
-            held_out.rows,
-            k=k,
+        return evaluating.evaluating(
+            self,
+            held_out,
             methods=methods,
+            k=k,
             limit=limit,
             seed=seed,
-            folder=self.run.path / "evaluating",
             rank=rank,
             processes=processes,
         )
-        weights = self.weights_sha256
-        try:
-            for share, evaluation in steps:
-                if evaluation is not None:
-                    warnings = (*held_out.changed, *evaluation.warnings)
-                    evaluation = replace(evaluation, warnings=warnings)
-                    if rank == 0:
-                        self.run.save_evaluation(
-                            evaluation, held_out.rows, held_out.source, weights
-                        )
-                yield share, evaluation
-        finally:
-            steps.close()  # keeps the finished pieces
 
     def diagnose(self, *, seed: int = 0) -> Diagnosis:
-        """Diagnose the run, and write diagnosis.json and .npz."""
-        return self.run.diagnose(seed=seed, device=self.device, data=self.data)
+        """Find faults of the run, and write diagnosis.json and .npz.
+
+        Args:
+            seed: of the draws.
+
+        Raises:
+            ValueError: the run has no weights yet.
+        """
+        return diagnosing.diagnose(self, seed=seed)
 
     def gradients(
         self,
@@ -434,6 +478,21 @@ class Session:
     ) -> Iterator[tuple[float, Noises | None]]:
         """Measure the noise of gradient estimators, and write gradients.json and .png; see
         `diagnosing.gradients`."""
-        return self.run.gradients(
-            k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed, device=self.device
+        return diagnosing.gradients(
+            self, k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed
         )
+
+    def report(
+        self, output: str | Path | None = None, *, force: bool = False, say: Say = lambda line: None
+    ) -> Path:
+        """Write the report of the run, and return its path; see `vaestro.write_report`.
+
+        Args:
+            output: the .html file; by default report.html in the run's folder.
+            force: overwrite a file that is not a report of this run.
+            say: called with a line about each part that is computed first.
+
+        Raises:
+            ValueError: the output may not be written.
+        """
+        return vaestro.write_report(self.run, output, force=force, say=say, session=self)

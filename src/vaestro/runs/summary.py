@@ -1,4 +1,4 @@
-"""Describe a split, or the result of an evaluation, in one sentence."""
+"""A split, or the result of an evaluation, in one sentence."""
 
 from __future__ import annotations
 
@@ -8,15 +8,31 @@ from vaestro.models import LatentModel
 
 
 def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Say in a sentence how good a model is, from an evaluation of seconds: up to 1,000 data at
-    random, k draws or for large data fewer."""
+    """Return the IWAE bound of a model in a sentence, from an evaluation of some seconds.
+
+    Args:
+        model: a trained model.
+        rows: held-out data, of which up to 1,000 are drawn at random.
+        k: draws for each datum; fewer for large data.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> result(vs.build(data.space, latent=2), data.test)[:11]
+    'log p(x) >='
+    """
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation["iwae"].sentence(describe(rows, limit))
 
 
 def describe(rows: Rows, n: int) -> str:
-    """Name data in words: "10,000 test images", "1,000 of 10,000 test images, drawn at random"."""
+    """Return n of some rows in words.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
+    >>> describe(rows, 90), describe(rows, 10)
+    ('90 train data', '10 of 90 train data, drawn at random')
+    """
     what = rows.space.layout.noun
     return (
         f"{n:,} {rows.name} {what}"

@@ -1,4 +1,4 @@
-"""Build a run's model from its configuration and weights."""
+"""Load the model of a run from its configuration and weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from vaestro.transfer import spaces_of
 def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
     """Build the model that config.json and model.safetensors of a folder describe.
 
+    Args:
+        folder: of the run.
+        device: the device to load it on.
+
     Raises:
         ValueError: a file is missing or damaged.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> load_model(vs.train(x, run="example", latent=2, steps=2).path).units
+    (2,)
     """
     folder = Path(folder)
     try:

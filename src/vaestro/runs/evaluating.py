@@ -1,0 +1,150 @@
+"""Evaluate a run, and write the results into its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vaestro import evaluation as evaluation_module
+from vaestro.data import Rows
+from vaestro.evaluation import Evaluation
+from vaestro.models import LatentModel
+from vaestro.runs.results import write_evaluation
+from vaestro.runs.run import Run
+from vaestro.runs.sources import Conditions, HeldOut, Source
+
+if TYPE_CHECKING:
+    from vaestro.runs.session import Session
+
+
+def evaluate(
+    model: LatentModel | str | Path | Run | Session,
+    data: Source | None = None,
+    *,
+    methods: str | Sequence[str] = ("elbo", "iwae"),
+    k: int = 500,
+    limit: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    split: str | None = None,
+    condition: Conditions = None,
+) -> Evaluation:
+    """Bound log p(x) of held-out data, in nats.
+
+    For a run, write the files that `vaestro evaluate` writes: evaluation.json and evaluation.npz in
+    its folder. For a bare model, write nothing and return the evaluation alone.
+
+    Args:
+        model: a run, its folder, or a session; or a trained model.
+        data: for a run, other data of the same kind; by default its own. For a model, rows of its
+            space, such as `data.test`.
+        methods: elbo, iwae, ais, gap and information, with options: "ais:chains=16".
+        k: draws for each datum.
+        limit: the number of rows, drawn at random by the seed; by default all.
+        seed: of the draws.
+        device: the device to compute on; by default cpu, or where the model is.
+        split, condition: for a run; see `Session.held_out`.
+
+    Raises:
+        ValueError: the data do not fit, or an argument is out of range.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> vs.evaluate(run, k=8)["iwae"].side
+    'lower'
+    >>> vs.evaluate(run.model(), run.data().test, k=8)["elbo"].k
+    8
+    """
+    if isinstance(model, LatentModel):
+        if not isinstance(data, Rows):
+            raise ValueError(f"expected rows to evaluate a model on; got {type(data).__name__}")
+        return evaluation_module.evaluate(
+            model, data, methods=methods, k=k, limit=limit, seed=seed, device=device
+        )
+    if isinstance(model, (str, Path, Run)):
+        from vaestro.runs.session import Session
+
+        model = Session(model, "cpu" if device is None else str(device))
+    return model.evaluate(
+        data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
+    )
+
+
+def held_out(
+    session: Session, data: Source | None, split: str | None, condition: Conditions
+) -> HeldOut:
+    """Return the rows to evaluate: see `Session.held_out`.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="second", latent=2, steps=2)
+    >>> held_out(vs.open(run), x[:7], None, None).source
+    'real (3,)'
+    """
+    space = session.model.space
+    if data is not None:
+        source = session.source(data)
+        rows = session.rows(source, split, condition)
+        return HeldOut(rows.fixed(), source if isinstance(source, str) else str(space))
+    if condition:
+        raise ValueError(
+            "expected --condition only with --data; got it for the run's own data, which have "
+            "their conditions"
+        )
+    name = split or "test"
+    rows = session.data.split(name).fixed()
+    changed = tuple(session.run.changed(session.data, name))
+    return HeldOut(rows, session.run.config["source"], changed)
+
+
+def evaluating(
+    session: Session,
+    held_out: HeldOut,
+    *,
+    methods: str | Sequence[str],
+    k: int,
+    limit: int | None,
+    seed: int,
+    rank: int = 0,
+    processes: int = 1,
+) -> Generator[tuple[float, Evaluation | None]]:
+    """Evaluate held-out data, and write the files: see `Session.evaluating`.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> session = vs.open(vs.train(x, run="third", latent=2, steps=2))
+    >>> steps = evaluating(
+    ...     session, session.held_out(), methods="elbo", k=2, limit=None, seed=0
+    ... )
+    >>> [share for share, _ in steps][-1]
+    1.0
+    """
+    steps = evaluation_module.evaluating(
+        session.model,
+        held_out.rows,
+        k=k,
+        methods=methods,
+        limit=limit,
+        seed=seed,
+        folder=session.run.path / "evaluating",
+        rank=rank,
+        processes=processes,
+    )
+    weights = session.weights_sha256
+    try:
+        for share, evaluation in steps:
+            if evaluation is not None:
+                warnings = (*held_out.changed, *evaluation.warnings)
+                evaluation = replace(evaluation, warnings=warnings)
+                if rank == 0:
+                    write_evaluation(
+                        session.run, evaluation, held_out.rows, held_out.source, weights
+                    )
+            yield share, evaluation
+    finally:
+        steps.close()  # keeps the finished pieces
