@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
+from vaestro.cli import main
 from vaestro.data import Data, Rows
 from vaestro.loop import Diverged, Training, validate
 from vaestro.options import normalised
@@ -195,15 +196,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
         "--device",
         "cpu",
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-m", "vaestro", "train"]
-    subprocess.run(
-        [*command, *arguments, "--run", str(whole)],
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    assert main(["train", *arguments, "--run", str(whole), "--quiet"]) == 0
     process = subprocess.Popen(
         [*command, *arguments, "--run", str(killed)], env=environment, stdout=subprocess.PIPE
     )
@@ -235,9 +231,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
     process.kill()
     process.wait()
     assert checkpoint.exists()
-    subprocess.run(
-        [*command, "--resume", str(killed)], check=True, env=environment, capture_output=True
-    )
+    assert main(["train", "--resume", str(killed), "--quiet"]) == 0
 
     def lines(run: Path) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -582,15 +576,17 @@ def test_data_without_validation_train_to_the_latest_average(binary_data: Data) 
 
 SCRIPT = """
 import json, sys
-import numpy as np
-import vaestro as vs
 from vaestro.runs import Job
-job = Job.new(sys.argv[1], run=sys.argv[2], latent=3, likelihood=sys.argv[3] or None, steps=40,
-    batch=32, device="cpu", clip=2.0,
-    **({"network": "mlp:width=16", "beta": "warmup:steps=10"} | json.loads(sys.argv[4])))
-for _ in job:
-    pass
+for source, run, options in json.loads(sys.argv[1]):
+    for _ in Job.new(source, run=run, **options):
+        pass
 """
+
+
+def two_process_options(likelihood: str, options: dict[str, Any]) -> dict[str, Any]:
+    common = {"latent": 3, "steps": 40, "batch": 32, "device": "cpu", "clip": 2.0}
+    network = {"network": "mlp:width=16", "beta": "warmup:steps=10"}
+    return common | {"likelihood": likelihood or None} | network | options
 
 
 PENALISED = {
@@ -601,59 +597,65 @@ PENALISED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "real", "penalised", "texts"])
-def test_two_processes_follow_the_curve_of_one(tmp_path: Path, kind: str) -> None:
+KINDS = ("dynamic", "real", "penalised", "texts")
+
+
+def two_process_job(folder: Path, kind: str) -> tuple[str, str, dict[str, Any]]:
+    """Write the data of a kind, and return source, likelihood and further options of a run."""
     r = np.random.default_rng(0)
+    file = folder / f"{kind}.{'txt' if kind == 'texts' else 'npy'}"
     if kind == "dynamic":
-        np.save(tmp_path / "x.npy", r.integers(0, 256, (300, 6, 6)).astype(np.uint8))
-        source, likelihood = f"{tmp_path / 'x.npy'}:binarise=dynamic", ""
-    elif kind == "texts":
-        (tmp_path / "x.txt").write_text(
-            "".join("ab cd"[: 1 + i % 5] * (1 + i % 3) + "\n" for i in range(300))
-        )
-        source, likelihood = f"{tmp_path / 'x.txt'}:tokens=characters", "autoregressive"
-    else:
-        np.save(tmp_path / "x.npy", r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
-        source, likelihood = (
-            str(tmp_path / "x.npy"),
-            "gaussian:variance=optimal" if kind == "real" else "gaussian",
-        )
-    options = json.dumps(
-        {"penalised": PENALISED, "texts": {"network": "gru:width=16"}}.get(kind, {})
+        np.save(file, r.integers(0, 256, (300, 6, 6)).astype(np.uint8))
+        return f"{file}:binarise=dynamic", "", {}
+    if kind == "texts":
+        file.write_text("".join("ab cd"[: 1 + i % 5] * (1 + i % 3) + "\n" for i in range(300)))
+        return f"{file}:tokens=characters", "autoregressive", {"network": "gru:width=16"}
+    np.save(file, r.normal(size=(300, 3)) @ r.normal(size=(3, 8)))
+    if kind == "real":
+        return str(file), "gaussian:variance=optimal", {}
+    return str(file), "gaussian", PENALISED
+
+
+@pytest.fixture(scope="module")
+def two_process_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run of each kind by one process and by two; two processes are launched
+    once for all kinds."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "script.py").write_text(SCRIPT)
+    jobs = {kind: two_process_job(folder, kind) for kind in KINDS}
+    for kind, (source, likelihood, options) in jobs.items():
+        for _ in Job.new(
+            source, run=folder / f"{kind}-1", **two_process_options(likelihood, options)
+        ):
+            pass
+    arguments = [
+        [source, str(folder / f"{kind}-2"), two_process_options(likelihood, options)]
+        for kind, (source, likelihood, options) in jobs.items()
+    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(folder / "script.py"), json.dumps(arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
-    (tmp_path / "script.py").write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    runs = {}
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        launch = (
-            [sys.executable]
-            if processes == 1
-            else [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                "2",
-            ]
-        )
-        done = subprocess.run(
-            [*launch, str(tmp_path / "script.py"), source, str(out), likelihood, options],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        runs[processes] = [
-            json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
-        ]
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_follow_the_curve_of_one(two_process_runs: Path, kind: str) -> None:
+    places = {n: two_process_runs / f"{kind}-{n}" for n in (1, 2)}
+    runs = {
+        n: [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        for n, place in places.items()
+    }
     assert len(runs[1]) == len(runs[2]) > 4
     for one, two in zip(runs[1], runs[2], strict=True):
         assert (one["split"], one["step"]) == (two["split"], two["step"])
         for name in ("bound", "rate", "distortion", "loss"):
             assert one[name] == pytest.approx(two[name], rel=2e-4, abs=2e-4), (name, one["step"])
-    a, b = (load_file(tmp_path / n / "model.safetensors") for n in "12")
+    a, b = (load_file(place / "model.safetensors") for place in places.values())
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=2e-3, atol=2e-4)
 

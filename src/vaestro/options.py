@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, final
 
 import yaml
@@ -43,14 +44,14 @@ class Option:
     Args:
         name: in Python and YAML; on the command line with hyphens.
         kind: its type: bool, int, float, str, or a union of these.
-        group: what reads it. `build` and `training` receive every option of the groups "model" and
-            "training" by name.
-        help: what it is, as sentences.
+        group: the function that reads it. `build` and `training` receive every option of the groups
+            "model" and "training" by name.
+        help: its meaning, in sentences.
         default: the value if it is not given; None if the value then depends on other things.
         otherwise: in words, the value if it is not given and the default is None.
         aliases: other names.
         values: the only values that it can have.
-        former: values of earlier versions, and what each stands for now.
+        former: values of earlier versions, each with the value that replaced it.
         metavar: what the command's help shows for the value.
         repeatable: whether it is a list of values.
         resumable: whether `--resume` may change it.
@@ -61,7 +62,7 @@ class Option:
     """
 
     name: str
-    kind: object
+    kind: type | UnionType
     group: Group
     help: str
     default: Value = None
@@ -82,18 +83,18 @@ class Option:
     def hint(self) -> object:
         """Return the type of its argument in Python."""
         kind = str | list[str] if self.repeatable else self.kind
-        return kind if self.default is not None else kind | None  # type: ignore[operator]
+        return kind if self.default is not None else kind | None
 
     @property
     def in_default(self) -> str:
-        """Return in words what holds if it is not given; "" if then nothing does."""
+        """Return the default in words; "" if there is none."""
         if self.default is None:
             return self.otherwise
         return "" if self.default is False else str(self.default).removesuffix(".0")
 
     @property
     def sentences(self) -> str:
-        """Return what it is, with whether it may be repeated."""
+        """Return its meaning, and whether it may be repeated."""
         return f"{self.help} May be repeated." if self.repeatable else self.help
 
     def checked(self, value: object) -> Setting:
@@ -111,11 +112,11 @@ class Option:
         if isinstance(value, str) and self.kind in (int, float):
             number = as_number(value)  # YAML reads 1e-3 as text
             value = value if number is None else number
-        found = checked(self.name, value, self.kind)
-        found = dict(self.former).get(found, found) if isinstance(found, str) else found
-        if self.values and found not in self.values:
-            raise ValueError(f"expected {self.name} {alternatives(self.values)}; got {found}")
-        return found
+        typed = checked(self.name, value, self.kind)
+        typed = dict(self.former).get(typed, typed) if isinstance(typed, str) else typed
+        if self.values and typed not in self.values:
+            raise ValueError(f"expected {self.name} {alternatives(self.values)}; got {typed}")
+        return typed
 
     def _listed(self, value: object) -> list[str] | None:
         names = [value] if isinstance(value, str) else value
@@ -376,13 +377,13 @@ def normalised(options: Mapping[str, object]) -> Config:
         {'batch': 64, 'lr': 0.001}
     """
     rows = {name: row for row in OPTIONS for name in (row.name, *row.aliases)}
-    found: Config = {}
+    config: Config = {}
     for key, value in options.items():
         if key not in rows:
             known = [row.name for row in OPTIONS]
             raise ValueError(f"expected an option of training: {nearest(key, known)}; got {key!r}")
-        found[rows[key].name] = rows[key].checked(value)
-    return found
+        config[rows[key].name] = rows[key].checked(value)
+    return config
 
 
 def dump_config(config: Mapping[str, object]) -> str:

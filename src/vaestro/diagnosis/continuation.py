@@ -198,7 +198,8 @@ def _train(
             taken += 1
             with torch.no_grad():
                 if average:
-                    torch._foreach_lerp_(average, list(parameters), 1 / taken)
+                    for mean, p in zip(average, parameters, strict=True):
+                        mean.lerp_(p, 1 / taken)
                 else:
                     average = [p.detach().clone() for p in parameters]
     with torch.no_grad():

@@ -24,9 +24,10 @@ from vaestro.loop.settings import EPOCHS, Settings
 
 GraphStep = Callable[..., Sequence[Tensor]]  # a step as a function of tensors
 LIBRARIES = ("vaestro", "torch", "zuko", "builtins")  # their code has no side effects
-# Compiling takes some ten seconds and saves a fifth of a small model's step: floating-point
-# operations of a run, on a CPU and elsewhere, and minutes from which auto compiles.
-WORK_CPU, WORK, MINUTES = 4e13, 4e15, 4.0
+# From these lengths of a run, auto compiles: steps on a CPU, floating-point operations elsewhere,
+# and minutes. On a CPU a compiled step saves about 2 ms, and compilation takes 30 to 40 s of CPU
+# time with an empty cache (docs/performance.md).
+STEPS_CPU, WORK, MINUTES = 20_000, 4e15, 4.0
 
 BACKEND = "inductor"  # of torch.compile
 
@@ -154,6 +155,7 @@ def _pays(core: Core, settings: Settings, data: Data, processes: Processes) -> b
     epochs = EPOCHS if settings.epochs is None else settings.epochs
     steps_per_epoch = len(data.train) / settings.batch
     steps = epochs * steps_per_epoch if settings.steps is None else settings.steps
+    if processes.device.type == "cpu":
+        return steps >= STEPS_CPU
     weights = sum(p.numel() for p in core.parameters() if p.requires_grad)
-    work = 6 * steps * settings.batch * core.objective.k * weights
-    return work > (WORK_CPU if processes.device.type == "cpu" else WORK)
+    return 6 * steps * settings.batch * core.objective.k * weights > WORK
