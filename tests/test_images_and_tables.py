@@ -439,7 +439,7 @@ def test_names_of_columns_with_commas_and_other_signs(
         csv.writer(file).writerows([names, *cells])
     options = 'ignore=plain+"say ""hi""",binary="a+b",seed=3,real="time: utc"'
     space = vs.load(f't.csv:{options}+"price, EUR"', condition=["x=y"]).space
-    assert space.names == ("price, EUR", "a+b", "time: utc") and space.count(Kind.REAL) == 2
+    assert space.names == ("price, EUR", "a+b", "time: utc") and len(space.of_kind(Kind.REAL)) == 2
     given = ["--condition", "price, EUR", "--condition", '"x=y"']
     assert main(["train", f"t.csv:{options}", "--run", "run", *TINY, *given]) == 0
     run = vs.Run("run")

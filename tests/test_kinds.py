@@ -383,7 +383,7 @@ def test_ages_and_visits_in_tables(rng, tmp_path) -> None:
         "age (lower limit 18 far from 0): whole numbers read as real on a grid of 1, not as counts"
     )
     assert f"{line} (count=age overrules)" in file.notes and line in memory.notes
-    assert "visits holds whole numbers: read as counts (real=visits overrules)" in file.notes
+    assert "visits has whole numbers: read as counts (real=visits overrules)" in file.notes
     over = vs.load(f"{tmp_path / 't.csv'}:count=age,real=visits")
     assert (kind(over, "age"), kind(over, "visits")) == ("count", "real")
 

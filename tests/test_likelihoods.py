@@ -512,7 +512,7 @@ def test_a_standardised_residual_is_one_on_average_over_a_densitys_own_draws(
     residual = residual.expand(1, *drawn.shape)[0]
     scaled = ("gaussian", "laplace", "logistic:", "logistic", "student-t")
     cells = (
-        model.space.count(Kind.REAL)
+        len(model.space.of_kind(Kind.REAL))
         if kind is Kind.TABLE
         else model.space.cells * (name.partition(":")[0] in scaled)
     )

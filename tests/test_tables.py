@@ -437,7 +437,7 @@ def test_kinds_of_a_mixed_table(mixed):
         "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
     )
     assert "stars has few values: read as categories (count=stars overrules)" in notes
-    assert "visits holds whole numbers: read as counts (real=visits overrules)" in notes
+    assert "visits has whole numbers: read as counts (real=visits overrules)" in notes
     (year,) = [n for n in notes if n.startswith("year")]
     assert re.fullmatch(
         r"year \(variance \d+ below the mean 2,0\d\d\): whole numbers read as real on a grid of "
@@ -908,7 +908,7 @@ def test_cells_of_another_file_fit(read):
     ("cells", "value", "typed"),
     [
         (np.arange(100) * 7, "21", 21),
-        (np.arange(100) * 7, "21.5", "whole number for x, as its column holds; got '21.5'"),
+        (np.arange(100) * 7, "21.5", "whole number for x, as in its column; got '21.5'"),
         (np.arange(100, dtype=np.uint8), 300, "whole number"),
         (np.arange(100) * 7, "many", "whole number"),
         (np.arange(100) * 7, float("nan"), "whole number"),

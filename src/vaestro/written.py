@@ -1,4 +1,4 @@
-"""How means of p(x | z) are written: in the user's own dtype, or as floats."""
+"""Write means of p(x | z) in the user's dtype, or as floats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DTYPES = ("own", "float")
 
 
 def check_dtype(dtype: str | None, *, draws: bool = False) -> None:
-    """Raise ValueError for another dtype than own and float, or for one that is asked of draws."""
+    """Raise ValueError if the dtype is not own or float, or if one is given for draws."""
     if dtype not in (None, *DTYPES):
         raise ValueError(f"expected dtype own or float; got {dtype!r}")
     if dtype is not None and draws:
@@ -24,16 +24,16 @@ def check_dtype(dtype: str | None, *, draws: bool = False) -> None:
 def means(
     space: Space, x: np.ndarray, dtype: str | None = None, *, most_probable: bool = False
 ) -> Any:
-    """Turn means of p(x | z), (N, *X) inside, into the user's layout and units: an array, a Frame,
+    """Convert means of p(x | z), (N, *X) inside, to the user's layout and units: an array, a Frame,
     or Texts.
 
     Args:
-        space: what the data are.
+        space: of the data.
         x: means; of categories and tokens the most probable codes.
-        dtype: None writes the user's own dtype, which rounds where that holds whole numbers alone,
-            but probabilities of binary arrays. "own" rounds these too, to the more probable of the
-            two values. "float" rounds nothing: expected levels, counts and numbers off their grid.
-            It is float32, or float64 where the user's values are or need that.
+        dtype: None converts to the user's dtype, which rounds if it is a type of whole numbers;
+            binary arrays become probabilities. "own" rounds these too, to the more probable value.
+            "float" rounds nothing: levels, counts and numbers may lie off their grid. It is
+            float32, or float64 if the user's values have or need it.
         most_probable: the codes are most probable values of categories.
 
     Raises:
@@ -52,8 +52,8 @@ def means(
 
 
 def rounding(space: Space, dtype: str | None = None) -> str:
-    """Say to what `means` are rounded, or that they are probabilities, with the option for the
-    other; nothing where neither holds."""
+    """Return a note on how `means` are rounded, or that they are probabilities, with the option
+    that changes it; empty if neither is the case."""
     if not space.has_mean or dtype == "float":
         return ""
     if dtype is None and space.probabilities:

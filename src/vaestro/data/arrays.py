@@ -1,10 +1,9 @@
-"""Say what arrays of numbers are, and fit what is derived from them, in as few passes over them as
-that takes.
+"""Infer the space of arrays of numbers and fit its statistics, in as few passes as possible.
 
-What the cells are is known only after all of them were seen, and what is derived depends on it. So
-it is guessed from some rows, and derived in the same pass; where the guess was wrong, what is
-derived takes another pass. Deviations of real values take one more, since they are taken from the
-mean.
+The kind of the cells follows from all of them, and the statistics depend on the kind. The kind is
+therefore guessed from some rows, and the statistics are computed in the same pass. If the guess was
+wrong, they take another pass. Deviations of real values take one more pass, because they are
+computed from the mean.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from vaestro.data import duplicates, images
 from vaestro.data.counting import why_not_all_counts
 from vaestro.data.fitting import SAMPLED, fit_of
 from vaestro.data.named import NAMED
-from vaestro.data.passes import Part, distinct, once, piece
+from vaestro.data.passes import Part, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
 from vaestro.spaces import (
     LARGEST_COUNT,
@@ -38,12 +37,18 @@ from vaestro.spaces import (
 
 IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
 FEW = 10  # values of whole numbers that could be categories
-GUESSED = 1000  # rows of an array from which it is guessed what the cells are
+GUESSED = 1000  # rows of an array from which the kind of its cells is guessed
 
 
 class Inferred(NamedTuple):
-    """Describe arrays: their space, the source's options, what there is to say, and the twins that
-    were found, if they were looked for."""
+    """Hold what was inferred from arrays.
+
+    Args:
+        space: of the data, fitted.
+        options: of the source, resolved.
+        notes: what was inferred, a line each.
+        shared: held-out rows that equal training rows, a line each; None if not searched for yet.
+    """
 
     space: Space
     options: Options
@@ -51,18 +56,18 @@ class Inferred(NamedTuple):
     shared: list[str] | None
 
     def save(self, folder: Path) -> Json:
-        """Write the fitted arrays into a folder, and return the rest as JSON takes it."""
+        """Write the fitted arrays into a folder, and return the rest for JSON."""
         for name, array in self.space.arrays().items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return {"found": self._words(), "hash": self._hash()}
 
     @classmethod
     def restore(cls, folder: Path, meta: Json) -> Inferred:
-        """Return what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            ValueError: it is not what was written; KeyError, TypeError and others where it makes no
-                sense.
+            ValueError: the files were changed.
+            KeyError, TypeError: the JSON has another structure.
         """
         found = meta["found"]
         arrays = {file.stem: np.load(file, allow_pickle=False) for file in folder.glob("*.npy")}
@@ -73,7 +78,7 @@ class Inferred(NamedTuple):
             found["shared"],
         )
         if inferred._hash() != meta["hash"]:
-            raise ValueError(f"expected what was written into {folder}; got something else")
+            raise ValueError(f"expected the files that were written into {folder}; got others")
         return inferred
 
     def _words(self) -> Json:
@@ -92,8 +97,8 @@ class Inferred(NamedTuple):
 
 
 def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Inferred:
-    """Say what the values of arrays are (binary, levels, counts, categories or real), and fit what
-    is derived from them.
+    """Infer the kind of the values of arrays (binary, levels, counts, categories or real), and fit
+    the space to the training split.
 
     Args:
         parts: the splits.
@@ -101,7 +106,7 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
         name: of the source.
 
     Raises:
-        ValueError: the values are none that can be modelled, or not what the options say.
+        ValueError: the values cannot be modelled, or are not of the kind that the options name.
     """
     wholes = distinct(parts.values())
     for whole in wholes:
@@ -124,21 +129,21 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
 
 
 def large(array: np.ndarray, space: Space) -> bool:
-    """Tell whether an array is too large to be laid out in memory."""
+    """Return whether an array is too large to be laid out in memory."""
     return array.size * (1 if space.levels and space.levels <= 256 else 4) > IN_MEMORY
 
 
 def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
-    """Tell whether an array is large, and its bytes are what they are inside."""
+    """Return whether an array is large, and its bytes are the codes inside."""
     plain = space.levels > 0 and space.has_mean and space.low == 0 and space.step == 1
     return large(array, space) and array.dtype == np.uint8 and (grey or plain)
 
 
-# -- what the cells are ----------------------------------------------------------------------------
+# -- the kind of the cells -------------------------------------------------------------------------
 
 
 class _Seen:
-    """Gather, piece by piece, what the values of arrays are like."""
+    """Collect the range and the kind of the values of arrays, chunk by chunk."""
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
@@ -146,7 +151,7 @@ class _Seen:
         self.integral = self.bytes = self.two = True
         self.nan = self.infinite = 0
 
-    def look(self, array: Any, start: int, values: np.ndarray) -> None:
+    def look(self, array: Whole, start: int, values: np.ndarray) -> None:
         if values.dtype.kind == "f":
             finite = np.isfinite(values)
             if not finite.all():
@@ -154,7 +159,7 @@ class _Seen:
                 self.infinite += int(np.isinf(values).sum())
                 values = values[finite]
             if self.integral and values.size:
-                head = values.ravel()[:1000]  # most data are told apart by a few values
+                head = values.ravel()[:1000]  # a few values decide for most data
                 self.integral = bool(
                     (head == np.rint(head)).all() and (values == np.rint(values)).all()
                 )
@@ -178,22 +183,18 @@ class _Seen:
 def _settled(
     seen: _Seen, parts: Mapping[str, Part], options: Options, name: str
 ) -> tuple[Space, Options, list[str]]:
-    """Return the space of what was seen, the options, and what there is to say."""
+    """Return the space, the resolved options, and notes."""
     arrays = distinct(parts.values())
     space = _space(seen, arrays, options, name)
     notes: list[str] = []
-    if space.kind is Kind.REAL and "kind" not in options and seen.integral:
+    if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
     notes += more
     binarise = options.get("binarise", "none")
     if binarise != "none":
-        if (
-            space.kind is not Kind.LEVELS
-            or space.levels != 256
-            or space.low != 0
-            or space.step != 1
-        ):
+        bytes_ = space.ordered and space.levels == 256 and space.low == 0 and space.step == 1
+        if not bytes_:
             raise ValueError(f"expected 8-bit levels 0 .. 255 to binarise; got {space} in {name}")
         space = space.converted(BinarySpace, levels=2, step=255.0)
         notes.append(binarised_note(binarise))
@@ -201,7 +202,7 @@ def _settled(
 
 
 def binarised_note(how: str) -> str:
-    """Say how grey levels are binarised: dynamic or static."""
+    """Return a note on how grey levels are binarised: dynamic or static."""
     return f"{how} binarisation with P(1) = level / 255" + (
         ", anew at every access" if how == "dynamic" else ""
     )
@@ -309,11 +310,14 @@ def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, li
 
 
 def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Options, list[str]]:
-    """Refuse images that are larger than the networks are made for, unless size= says that they may
-    be; returns the options, and notes.
+    """Check the sides of images, and return the options and notes.
 
-    An array in Python has no options: it is taken with a note, and size= among its options keeps it
-    readable later.
+    Images that are too large for the networks are refused, unless the option `size` is given. An
+    array in Python is accepted with a note; its options then contain `size`, so that it can be read
+    again.
+
+    Raises:
+        ValueError: the images are too large.
     """
     height, width = space.shape[1:] if len(space.shape) == 3 else (0, 0)
     if "size" in options or min(height, width) < 28 or max(height, width) <= images.LARGEST:
@@ -331,8 +335,8 @@ def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Optio
 
 @final
 class _Derived:
-    """Derive what depends on the space: what is fitted on the training split, and which rows are
-    twins where bytes are used as they lie."""
+    """Compute what depends on the space: its statistics in the training split, and the rows that
+    equal others if the bytes of the file are used directly."""
 
     def __init__(
         self, parts: Mapping[str, Part], space: Space, options: Options, name: str
@@ -347,14 +351,14 @@ class _Derived:
             picks += [] if self.twins is None else self.twins.picks
         self._looks = [p.look for p in picks]
 
-    def look(self, array: Any, start: int, rows: np.ndarray) -> None:
+    def look(self, array: Whole, start: int, rows: np.ndarray) -> None:
         for look in self._looks:
             look(array, start, rows)
 
 
 @final
 class _Guess:
-    """Derive from what the cells seem to be in some rows, until one shows that they are not."""
+    """Compute what depends on a guessed space, until a row contradicts the guess."""
 
     def __init__(
         self, parts: Mapping[str, Part], arrays: list[np.ndarray], options: Options, name: str
@@ -370,7 +374,7 @@ class _Guess:
         except ValueError:
             self.space = None
 
-    def look(self, array: Any, start: int, rows: np.ndarray) -> None:
+    def look(self, array: Whole, start: int, rows: np.ndarray) -> None:
         if self.space is not None:
             try:
                 self._derived.look(array, start, rows)
@@ -378,7 +382,7 @@ class _Guess:
                 self.space = None
 
     def confirmed(self, space: Space) -> _Derived | None:
-        """Return what was derived if it was from that space."""
+        """Return the computed values if the guess was this space."""
         return (
             self._derived
             if self.space is not None and self.space.scalars() == space.scalars()

@@ -1,24 +1,31 @@
-"""Arrow tables as Frames: every format of a table becomes an Arrow table first, so that a column
-means the same wherever it came from. NaN, null and empty text are empty cells."""
+"""Convert Arrow tables to Frames.
+
+Every format of a table is read as an Arrow table first, so that a column has one meaning in all
+formats. NaN, null and empty text are empty cells.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaestro.data.orders import declared_order
-from vaestro.data.refusals import Unfit, listed, refuse
+from vaestro.data.refusals import Names, Unfit, listed, refuse
 from vaestro.frames import Frame, Order
+
+if TYPE_CHECKING:
+    import pyarrow
 
 LARGEST_TEXT = 2**30  # bytes of one column
 ORDER = b"vaestro:order"  # key in the metadata of a field
 
 
-def arrow(what: str) -> Any:
+def arrow(what: str) -> ModuleType:
     """Return PyArrow.
 
     Args:
@@ -39,19 +46,21 @@ def arrow(what: str) -> Any:
     return pyarrow
 
 
-def any_match(pa: Any, column: Any, pattern: str) -> bool:
+def any_match(pa: ModuleType, column: pyarrow.ChunkedArray, pattern: str) -> bool:
     """Return whether some text of a column matches a pattern."""
     return bool(pa.compute.any(pa.compute.match_substring_regex(column, pattern)).as_py())
 
 
-def all_match(pa: Any, column: Any, pattern: str) -> bool:
+def all_match(pa: ModuleType, column: pyarrow.ChunkedArray, pattern: str) -> bool:
     """Return whether all texts of a column match a pattern."""
     return bool(pa.compute.all(pa.compute.match_substring_regex(column, pattern)).as_py())
 
 
-def from_arrow(pa: Any, table: Any, where: str, notes: list[str], ignored: Any = None) -> Frame:
-    """Turn an Arrow table into a Frame, column by column."""
-    # where pandas keeps row labels
+def from_arrow(
+    pa: ModuleType, table: pyarrow.Table, where: str, notes: list[str], ignored: Names = None
+) -> Frame:
+    """Convert an Arrow table to a Frame, column by column."""
+    # columns with the row labels of pandas
     names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
     if not names or not table.num_rows:
         raise ValueError(f"expected rows of data in {where}; got none")
@@ -75,7 +84,7 @@ def from_arrow(pa: Any, table: Any, where: str, notes: list[str], ignored: Any =
     return Frame(columns, orders)
 
 
-def _order(pa: Any, table: Any, name: str, notes: list[str]) -> Order:
+def _order(pa: ModuleType, table: pyarrow.Table, name: str, notes: list[str]) -> Order:
     """Return the declared order of a column; empty if there is none.
 
     It is that of an ordered dictionary, or the one that `with_orders` wrote.
@@ -93,7 +102,7 @@ def _order(pa: Any, table: Any, name: str, notes: list[str]) -> Order:
     return orders.pop()
 
 
-def with_orders(table: Any, orders: Mapping[str, Order]) -> Any:
+def with_orders(table: pyarrow.Table, orders: Mapping[str, Order]) -> pyarrow.Table:
     """Return an Arrow table that declares the orders of some columns in the metadata of its fields.
 
     Dictionaries of a Parquet file can only contain text.
@@ -105,8 +114,10 @@ def with_orders(table: Any, orders: Mapping[str, Order]) -> Any:
     return table
 
 
-def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.ma.MaskedArray:
-    """Turn an Arrow column into one of a Frame."""
+def _cells(
+    pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str, notes: list[str]
+) -> np.ma.MaskedArray:
+    """Convert an Arrow column to a column of a Frame."""
     t = pa.types
     if t.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -131,8 +142,8 @@ def _cells(pa: Any, column: Any, name: str, where: str, notes: list[str]) -> np.
     return masked(data, empty, name, where)
 
 
-def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
-    """Turn an Arrow column of text into an array of str; each word is turned once."""
+def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) -> np.ndarray:
+    """Convert an Arrow column of text to an array of str; each distinct text is converted once."""
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     longest = pa.compute.max(pa.compute.utf8_length(coded.dictionary)).as_py() or 0
     if 4 * longest * len(column) > LARGEST_TEXT:
@@ -145,8 +156,8 @@ def _words(pa: Any, column: Any, name: str, where: str) -> np.ndarray:
 
 
 def masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.MaskedArray:
-    """Return a column of a Frame: NaN, NaT and empty text are empty cells, and dates are days
-    unless some are not midnight."""
+    """Return a column of a Frame. NaN, NaT and empty text are empty cells. Dates have the unit of
+    days if all are at midnight."""
     kind = data.dtype.kind
     if kind == "f":
         empty = empty | np.isnan(data)

@@ -1,20 +1,23 @@
-"""Turn columns of Arrow tables into arrays."""
+"""Convert columns of Arrow tables to arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaestro.text import quoted
 
-LETTERS = 100  # of text that is an attribute; longer text is a description
+if TYPE_CHECKING:
+    import pyarrow
+
+LETTERS = 100  # longest text that is an attribute; longer text is a description
 
 
-def named(table: Any, column: str, names: Sequence[str]) -> Any:
-    """Return an Arrow table with the names of classes in place of a column's codes; -1, which is
-    not known, becomes empty."""
+def named(table: pyarrow.Table, column: str, names: Sequence[str]) -> pyarrow.Table:
+    """Return an Arrow table with a column's codes replaced by the names of classes; the code -1
+    (unknown) becomes an empty cell."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -31,18 +34,19 @@ def filled(cells: np.ma.MaskedArray) -> np.ndarray:
     empty, values = np.ma.getmaskarray(cells), np.asarray(cells.data)
     if not empty.any():
         return values
-    nothing: Any = {"M": np.datetime64("NaT"), "U": ""}.get(values.dtype.kind, np.nan)
+    nothing = {"M": np.datetime64("NaT"), "U": ""}.get(values.dtype.kind, np.nan)
     values = values.astype(np.float64) if values.dtype.kind in "biu" else values.copy()
     values[empty] = nothing
     return values
 
 
-def stacked(column: Any, name: str, source: str) -> np.ndarray:
+def stacked(column: pyarrow.ChunkedArray, name: str, source: str) -> np.ndarray:
     """Return lists of one length, or lists of such, as an array (N, ...).
 
     Args:
         column: an Arrow column.
-        name: of the column, and `source`, where it stands, for the message.
+        name: of the column.
+        source: name of the source, for messages.
 
     Raises:
         ValueError: lists are missing or of several lengths.
@@ -76,16 +80,17 @@ def stacked(column: Any, name: str, source: str) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def series(column: Any, name: str, source: str) -> np.ndarray:
+def series(column: pyarrow.ChunkedArray, name: str, source: str) -> np.ndarray:
     """Return lists of numbers, or of lists of one length, as an array (N, T) or (N, T, C), with NaN
     after the end of the shorter ones.
 
     Args:
         column: an Arrow column.
-        name: of the column, and `source`, where it stands, for the message.
+        name: of the column.
+        source: name of the source, for messages.
 
     Raises:
-        ValueError: it holds another thing, or the lists within lists differ in length.
+        ValueError: the column contains something else, or inner lists differ in length.
     """
     import pyarrow
     import pyarrow.compute as compute

@@ -1,9 +1,9 @@
 """Decide whether whole numbers are counts, or real values on a grid of 1.
 
-A negative binomial is never narrower than a Poisson of the same mean. Ages, years and heights read
-as counts therefore lose nats that no decoder can regain, without limit as the other columns predict
-them better; counts read as real values on a grid lose hundredths of a nat where they lie far from
-0. Numbers are counts unless the training rows speak against it.
+A negative binomial is never narrower than a Poisson of the same mean. If ages, years or heights are
+read as counts, the bound loses nats that no decoder can regain. The loss grows without limit as the
+other columns predict them better. Counts read as real values on a grid lose hundredths of a nat if
+they are far from 0. Numbers are therefore counts unless the training rows contradict it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import math
 import numpy as np
 import torch
 
-LIMIT = 0.5  # standard deviations: what is never below this has its lower limit far from 0
-WIDER = 1.5  # times the mean: a variance above this is no Poisson's
+LIMIT = 0.5  # standard deviations: a lower limit above this is far from 0
+WIDER = 1.5  # times the mean: a Poisson has no variance above this
 NORMAL = 5.0  # standard deviations: a Poisson with a mean above this is nearly normal
-TAIL = 0.005  # of the values are below what counts as the lower limit
+TAIL = 0.005  # share of the values below the lower limit
 # interquartile ranges from the median: typing errors and codes for missing values, if there are few
 FAR = 10.0
 CLEARLY = 3.0  # standard errors
@@ -24,8 +24,7 @@ LEAST = 0.01  # nats a value by which a normal has to fit better
 
 
 def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
-    """Return what speaks against whole numbers of 0 or more being counts, in words; None if nothing
-    does.
+    """Return why whole numbers of 0 or more are not counts, in words; None if they can be counts.
 
     Args:
         values: distinct whole numbers of the training rows, sorted.
@@ -59,8 +58,8 @@ def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
 
 
 def why_not_all_counts(rows: np.ndarray) -> str | None:
-    """Return what speaks against the cells of an array (n, columns) being counts; None if at least
-    9 of 10 columns look like counts."""
+    """Return why the cells of an array (n, columns) are not counts; None if at least 9 of 10
+    columns can be counts."""
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, min(200, rows.shape[1])).astype(int))
     said = {}
     varying = 0
@@ -80,8 +79,8 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
 
 
 def _outliers(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return which distinct values are far from the bulk, at most one row in 100 of them; with
-    more, they are no outliers."""
+    """Return which distinct values are far from the bulk; none if they are more than one row in
+    100."""
     low, middle, high = (_quantile(values, times, q) for q in (0.25, 0.5, 0.75))
     far = np.abs(values - middle) > FAR * max(1.0, high - low)
     return far if times[far].sum() <= max(1.0, 0.01 * times.sum()) else np.zeros(len(values), bool)

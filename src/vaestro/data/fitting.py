@@ -15,6 +15,8 @@ from vaestro.spaces import LevelsSpace, Space, widths
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
+LARGEST = 1e30  # of real values, in size
+LEAST_SPREAD = 1e-12  # standard deviation of a cell that varies, relative to its mean
 
 
 def grey_levels(array: np.ndarray, space: Space) -> np.ndarray:
@@ -23,13 +25,13 @@ def grey_levels(array: np.ndarray, space: Space) -> np.ndarray:
 
 
 class Fit(ABC):
-    """Fit a space to rows of the training split, which come in groups."""
+    """Fit a space to groups of rows of the training split."""
 
     def __init__(self, space: Space, train: Part) -> None:
         self.space, self.train = space, train
 
     def picks(self) -> list[Picked]:
-        """Return which rows it wants to see."""
+        """Return the rows that `look` is called with."""
         return [Picked(self.train, piece(self.train.whole), self.look)]
 
     @abstractmethod
@@ -37,14 +39,14 @@ class Fit(ABC):
 
     @abstractmethod
     def fitted(self) -> tuple[Space, list[str]]:
-        """Return the fitted space, and what there is to say."""
+        """Return the fitted space, and notes."""
 
 
 def fit_of(space: Space, train: Part, options: Options) -> Fit:
-    """Return what fits a space of this kind to the training split."""
+    """Return the fit for a space of this kind to the training split."""
     if not space.discrete:
         return _Real(space, train, options.get("standardise"))
-    # frequencies are where a decoder starts, and need no more
+    # a decoder only starts at the frequencies, so a part of the rows is enough
     train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
     if options.get("binarise", "none") != "none":
         return _Grey(space, train)
@@ -90,8 +92,8 @@ class _Means(Fit):
 
 @final
 class _Frequencies(Fit):
-    """Fit the frequencies of levels and categories: of each cell, or of all together where that
-    would be too many."""
+    """Fit the frequencies of levels and categories: of each cell, or of all cells together if
+    there are too many."""
 
     def __init__(self, space: Space, train: Part) -> None:
         super().__init__(space, train)
@@ -117,8 +119,8 @@ class _Frequencies(Fit):
         space, counts = self.space, self.counts
         if self.small:
             counts = np.moveaxis(counts.reshape(*space.shape, space.levels), -1, 0)
-            # A level unseen at a cell is not impossible there: each cell sees the pooled
-            # frequencies `levels` times as well.
+            # A level that a cell never had is not impossible there: the pooled frequencies are
+            # added to each cell's counts, `levels` times.
             pooled = (counts.reshape(space.levels, -1).sum(1) + 1) / (counts.sum() + space.levels)
             seen = counts + space.levels * pooled.reshape(-1, *[1] * len(space.shape))
             frequencies = seen / seen.sum(0)
@@ -148,6 +150,7 @@ class _Real(Fit):
         self.how = "none" if not space.standardised else standardise or space.layout.standardise
         if self.how == "channel" and space.layout.standardise != "channel":
             raise ValueError(f"expected standardise=channel for series alone; got {space}")
+        self.each = self.how in ("feature", "channel")  # whether cells have scales of their own
         self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
         self.sample: np.ndarray = np.zeros((0, 0))
@@ -173,42 +176,16 @@ class _Real(Fit):
         self.sample = self.space.arranged(rows).reshape(len(rows), -1)
 
     def fitted(self) -> tuple[Space, list[str]]:
-        space, train, whole = self.space, self.train, self.train.whole.dtype.kind in "iu"
+        space, whole = self.space, self.train.whole.dtype.kind in "iu"
         notes = _missing_note(space)
         if whole:
             notes.append(
                 "whole numbers are dequantised: bounds are densities of values spread by one, "
                 "and draws are rounded"
             )
-        if not self.largest < 1e30:
+        if not self.largest < LARGEST:
             raise ValueError(f"expected values below 1e30 in size; got some up to {self.largest:g}")
-        sums, count = self.sums, self.count
-        if self.how == "channel":
-            sums, count = (np.broadcast_to(x.sum(0), space.shape) for x in (sums, count))
-        empty = int((count == 0).sum())
-        if empty:
-            always = f"got {empty} of {space.cells} cells that are always missing"
-            raise ValueError(f"expected a value in every cell of some training row; {always}")
-        offset, squares, missing = (
-            sums / count,
-            np.zeros(space.shape),
-            bool((self.count < len(train)).any()),
-        )
-
-        def deviate(rows: np.ndarray) -> None:
-            nonlocal squares
-            apart = space.arranged(np.asarray(rows, np.float64)) - offset
-            np.square(apart, apart)
-            if missing:
-                apart[np.isnan(apart)] = 0
-            squares += apart.sum(0)
-
-        once([train.whole], Picked(train, piece(train.whole), deviate).look)
-        spread = np.sqrt(
-            (np.broadcast_to(squares.sum(0), space.shape) if self.how == "channel" else squares)
-            / count
-        )
-        spread = np.where(spread > 1e-12 * np.maximum(np.abs(offset), 1e-300), spread, 0.0)
+        offset, spread = self._moments()
         constant = spread == 0
         if constant.any():
             notes.append(
@@ -220,17 +197,14 @@ class _Real(Fit):
                 self.plain, resolution=resolution, origin=origin, atoms=atoms, strays=strays
             )
         else:
-            # A constant cell has no scale of its own, and its density could grow without end: it is
-            # spread over its own size.
-            own = np.where(offset == 0, 1.0, np.abs(offset))
-            each = self.how in ("feature", "channel")
-            scale = (
-                np.where(constant, own, spread)
-                if each
-                else np.asarray(np.sqrt((spread**2).mean()) or 1.0)
-            )
-            if each and constant.any():
-                resolution = np.where(constant, own, 0.0 if resolution is None else resolution)
+            # The density of a constant cell could grow without end: the cell is spread over its own
+            # size, which is its scale.
+            size = np.where(offset == 0, 1.0, np.abs(offset))
+            scale = np.asarray(np.sqrt((spread**2).mean()) or 1.0)
+            if self.each:
+                scale = np.where(constant, size, spread)
+            if self.each and constant.any():
+                resolution = np.where(constant, size, 0.0 if resolution is None else resolution)
                 origin = np.where(constant, offset, 0.0 if origin is None else origin)
             fitted = replace(
                 space,
@@ -247,17 +221,51 @@ class _Real(Fit):
             notes += _grid_notes(fitted, constant)
         return fitted, notes
 
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of each cell, (*X); a channel's cells share theirs.
+
+        The standard deviation of a constant cell is 0.
+
+        Raises:
+            ValueError: a cell is missing in every row.
+        """
+        space, train, sums, count = self.space, self.train, self.sums, self.count
+        shared = self.how == "channel"
+        if shared:
+            sums, count = (np.broadcast_to(x.sum(0), space.shape) for x in (sums, count))
+        empty = int((count == 0).sum())
+        if empty:
+            always = f"got {empty} of {space.cells} cells that are always missing"
+            raise ValueError(f"expected a value in every cell of some training row; {always}")
+        offset, squares = sums / count, np.zeros(space.shape)
+        missing = bool((self.count < len(train)).any())
+
+        def deviate(rows: np.ndarray) -> None:
+            nonlocal squares
+            apart = space.arranged(np.asarray(rows, np.float64)) - offset
+            np.square(apart, apart)
+            if missing:
+                apart[np.isnan(apart)] = 0
+            squares += apart.sum(0)
+
+        once([train.whole], Picked(train, piece(train.whole), deviate).look)
+        if shared:
+            squares = np.broadcast_to(squares.sum(0), space.shape)
+        spread = np.sqrt(squares / count)
+        vary = spread > LEAST_SPREAD * np.maximum(np.abs(offset), 1e-300)
+        return offset, np.where(vary, spread, 0.0)
+
     def _resolution(
         self, notes: list[str]
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Return step, origin, atoms and strays of the sample's grids, for each feature or for all
-        cells; None where there are none."""
+        cells; None if there are none."""
         if self.train.whole.dtype.kind in "iu":
             return np.ones(()), np.zeros(()), None, None
         sample = (
             self.sample.reshape(-1, self.space.shape[-1]) if self.how == "channel" else self.sample
         )
-        each = self.how in ("feature", "channel")
+        each = self.each
         columns = [sample[:, i] for i in range(sample.shape[1])] if each else [sample.ravel()]
         odd: list[tuple[int, np.ndarray, float]] = []
         grids = []
@@ -290,7 +298,7 @@ class _Real(Fit):
 
 
 def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
-    """Say which cells lie on a grid, and which repeat without one; `constant` ones are neither."""
+    """Return notes on cells that lie on a grid or repeat without one; not on `constant` cells."""
     resolution, atoms, grid = space.resolution, space.atoms, space.grid()
     if resolution is None or grid is None or space.scale is None:
         return []
@@ -330,7 +338,7 @@ def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
 
 
 def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:
-    """Return the grid of some numbers, NaN among them, and those that lie off it."""
+    """Return the grid of numbers, which may contain NaN, and the numbers that lie off it."""
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(distinct) < 2:
         return Lattice(), distinct[:0]

@@ -40,8 +40,8 @@ def infer_space(
     """Infer the kind of each column, and fit it on the training rows.
 
     Args:
-        whole: every row of every split. The categories and the grids of real values are those of
-            all rows. Declared orders of a column (`Frame.orders`) make it ordinal.
+        whole: every row of every split. Categories and grids of real values follow from all
+            rows. Declared orders of a column (`Frame.orders`) make it ordinal.
         train: the training rows.
         options: `real`, `count`, `binary`, `ordinal` and `category` name columns of that kind,
             joined by +; `categories` is the largest number of them in a column.
@@ -181,14 +181,14 @@ def _too_many(crowded: Mapping[str, tuple[int, int]]) -> Unfit:
     )
 
 
-def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> tuple[Kind, str | None]:
+def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kind, str | None]:
     """Return a column's kind, and why whole numbers of 0 or more are no counts, if that is not
     plain.
 
     Args:
         values: its distinct values, sorted.
         times: how often each occurs.
-        known: the values of the training rows, which decide whether whole numbers are counts.
+        train: the values of the training rows, which decide whether whole numbers are counts.
     """
     if values.dtype.kind == "M":
         return Kind.REAL, None
@@ -212,5 +212,5 @@ def _kind(values: np.ndarray, times: np.ndarray, known: np.ndarray) -> tuple[Kin
         return Kind.REAL, f"{negative} below 0, {float(values[values < 0][0]):g}"
     if values[-1] > LARGEST_COUNT:
         return Kind.REAL, f"values up to {float(values[-1]):g}"
-    why = why_no_counts(*np.unique(known[known == np.rint(known)], return_counts=True))
+    why = why_no_counts(*np.unique(train[train == np.rint(train)], return_counts=True))
     return (Kind.COUNT if why is None else Kind.REAL), why

@@ -2,8 +2,8 @@
 
 The grid is that of the bulk of the values. A few values may lie off it, so that one typo among
 prices in cents does not make every cell a thousand times too small. A grid is accepted only if
-numbers without one would be very unlikely to look
-as if they had it: the odds count every way to choose the values that are off.
+numbers without a grid would rarely fit it as well. The odds count every way to choose the values
+that are off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STRAY_SHARE = 0.01  # of the values may lie off the grid,
 STRAY_REST = 0.05  # and of those that do not share the most frequent value
 FEWEST = 20  # values from which one may be off
 ODDS = -6.0  # log10 of the chance, below which a grid with values off it is accepted
-HEAD = 1000  # distances that are looked at before all of them are
+HEAD = 1000  # distances that are checked before all of them are
 OFF = 0.02  # of a step: distances from the grid below this are rounding errors
 DECIMAL_ODDS = -9.0  # log10 of the chance that numbers on no grid round to decimals
 
@@ -70,10 +70,10 @@ class Fractions:
 def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
     """Return the grid that the bulk of some numbers lies on.
 
-    If there is no grid but rows share a number, as rain is 0 on many days, that number has a
-    probability and the others have a density, which no step makes comparable. The width of the
-    cells is then the median distance between neighbouring numbers, and at most a thousandth of the
-    deviation.
+    There may be no grid although many rows have the same number, as rain is 0 on many days. That
+    number has a probability and the others have a density, which no step makes comparable. The
+    width of the cells is then the median distance between neighbouring numbers, and at most a
+    thousandth of the standard deviation.
 
     Args:
         values: the distinct numbers, sorted, at least two.
@@ -102,8 +102,8 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
 
 
 def allowed(times: np.ndarray) -> int:
-    """Return how many rows may lie off a grid: 1 in 100 (at least one of 20), and 1 in 20 of those
-    beside the most frequent value."""
+    """Return how many rows may lie off a grid: 1 in 100 (at least one of 20), and 1 in 20 of the
+    rows without the most frequent value."""
     total = int(times.sum())
     return (
         min(max(1, int(STRAY_SHARE * total)), int(STRAY_REST * (total - int(times.max()))) + 1)
@@ -116,7 +116,7 @@ def fractions(values: np.ndarray, times: np.ndarray) -> Fractions:
     """Return the grid of whole multiples of a fraction that the bulk of sorted distinct numbers
     lies on, over 1, 10 .. 10**8.
 
-    Numbers of float64 that were rounded to float32 before are looked at as such.
+    Numbers of float64 that were rounded to float32 before are treated as float32.
     """
     if values.dtype.kind != "f":
         points = values.astype(np.int64)
@@ -177,14 +177,14 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
 def _coarsest(
     points: np.ndarray, times: np.ndarray, parts: int, off: np.ndarray, most: int
 ) -> Fractions:
-    """Return the coarsest grid of whole steps that holds all points but a few.
+    """Return the coarsest grid of whole steps that contains all points but a few.
 
     Args:
-        points: whole numbers (n,), of which those that are `off` do not count.
+        points: whole numbers (n,); those that are `off` are ignored.
         times: how often each occurs.
-        parts: what the points are multiples of, as 1 / parts.
-        off: which are off already, (n,).
-        most: how many rows may be off in all.
+        parts: the points are multiples of 1 / parts.
+        off: which points are known to be off, (n,).
+        most: number of rows that may be off in total.
     """
     on = points[~off]
     whole = int(np.gcd.reduce(np.diff(on)))
@@ -252,8 +252,8 @@ def _spaced(values: np.ndarray, times: np.ndarray, eps: float) -> Lattice | None
 def _spaced_bulk(
     values: np.ndarray, times: np.ndarray, gaps: np.ndarray, noise: float
 ) -> Lattice | None:
-    """Return the lattice of all but a few of the numbers: a part of their most common gap, if that
-    is no chance."""
+    """Return the lattice of all but a few of the numbers: a fraction of their most common gap, if
+    that is unlikely by chance."""
     most = allowed(times)
     if not most or len(gaps) < 6:
         return None

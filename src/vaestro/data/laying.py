@@ -1,12 +1,11 @@
-"""Lay arrays out for training: in memory, as they lie in their file, or in the cache."""
+"""Lay arrays out for training: in memory, in their own file, or in the cache."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,8 +25,8 @@ def lay_out(
     """Return an array as codes or values, the mask of the observed cells, and whether the channels
     of images come last.
 
-    A large array of bytes that need no change is used as it lies in its file. Other large arrays
-    are laid out in the cache.
+    A large array of bytes that need no change is used from its own file. Other large arrays are
+    laid out in the cache.
 
     Args:
         whole: the array, (N, *outside).
@@ -42,7 +41,7 @@ def lay_out(
     inward = partial(grey_levels, space=space) if grey else space.inward
     if as_it_lies(whole, space, grey):
         if not (checked or grey or space.levels == 256):
-            # raises where a level is beyond the last
+            # raises ValueError if a level is too high
             once([whole], lambda array, start, rows: inward(rows))
         last = space.layout.channels_last(space.outside)
         return whole if last else whole.reshape(len(whole), *space.shape), None, last
@@ -81,7 +80,7 @@ def _fill(
     observed: np.ndarray | None,
     progress: Progress | None,
 ) -> bool:
-    """Fill arrays with values and the mask of observed cells; returns whether a cell is missing."""
+    """Fill arrays with values and the observed mask, and return whether a cell is missing."""
     some = False
 
     def look(array: np.ndarray, start: int, rows: np.ndarray) -> None:
@@ -98,8 +97,8 @@ def _fill(
     return some
 
 
-def _settings(whole: np.ndarray, space: Space, grey: bool) -> Mapping[str, Any]:
-    """Return what the values of an array in the cache depend on."""
+def _settings(whole: np.ndarray, space: Space, grey: bool) -> Json:
+    """Return everything that the values of an array in the cache depend on."""
     inner = {"offset", "scale"}
     if space.strays is not None:
         inner |= {"resolution", "origin", "strays"}
@@ -108,8 +107,7 @@ def _settings(whole: np.ndarray, space: Space, grey: bool) -> Mapping[str, Any]:
 
 
 def fixed(rows: Rows) -> Rows:
-    """Return rows with one binarisation for all epochs; that of a large array is kept in the
-    cache."""
+    """Return rows with one binarisation for all epochs; a large array has it in the cache."""
     array, lies = rows.values, place(rows.values)
     if not rows.dynamic or lies is None or not isinstance(array, np.ndarray):
         return rows.fixed()

@@ -1,10 +1,9 @@
-"""Make data of what was read: split it, infer its space, fit statistics, and lay it out for
-training.
+"""Load data: read a source, split it, infer its space, fit statistics, and lay it out for training.
 
 Statistics (means, scales, frequencies) come from the training split. The values that a cell can
-have (levels, categories) come from all splits. Arrays are read in pieces and laid out in memory, or
-in memory-mapped files in the cache if they are large, so that data larger than memory can be used.
-What differs between arrays, tables, texts, sparse counts and streams is in `data.containers`.
+have (levels, categories) come from all splits. Arrays are read in chunks and laid out in memory, or
+in memory-mapped files in the cache if they are large. Data can therefore be larger than memory. The
+differences between arrays, tables, texts, sparse counts and streams are in `data.containers`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +37,7 @@ from vaestro.tokens import Ragged
 
 
 def load(
-    source: Any = "mnist",
+    source: object = "mnist",
     *,
     condition: Sequence[str] = (),
     origin: Origin | None = None,
@@ -61,7 +59,7 @@ def load(
         options: of the source, such as volume=True; they override those after the colon.
 
     Raises:
-        ValueError: the source cannot be read, is too small to split, holds images with sides above
+        ValueError: the source cannot be read, is too small to split, has images with sides above
             256 without `size`, or has no such attribute; or the data do not fit `origin`.
 
     >>> import numpy as np
@@ -111,7 +109,7 @@ def _data(
 
 
 def _load_into(
-    source: Any,
+    source: object,
     origin: Origin,
     condition: Sequence[str],
     progress: Progress | None,
@@ -151,16 +149,16 @@ def _load_into(
 
 
 def load_rows(
-    source: Any,
+    source: object,
     space: Space,
     split: str | None = None,
     *,
     given: Space | None = None,
-    conditions: Mapping[str, Any] | None = None,
+    conditions: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> Rows:
-    """Read a source as data of a known space, as `encode` does. `Rows.notes` lists what was changed
-    while reading.
+    """Read a source as data of a known space, as `encode` does. `Rows.notes` lists the changes that
+    were made while reading.
 
     Args:
         source: as for `load`. A folder of images is resized to the space's size.
@@ -184,12 +182,12 @@ def load_rows(
 
 
 def load_with_own(
-    source: Any,
+    source: object,
     space: Space,
     split: str | None = None,
     *,
     given: Space | None = None,
-    conditions: Mapping[str, Any] | None = None,
+    conditions: Mapping[str, object] | None = None,
 ) -> tuple[Rows, np.ndarray | Frame | None]:
     """Return what `load_rows` returns, and the same rows in the user's layout: an array (N,
     *outside) or a Frame; None for texts, sparse counts and streams."""
@@ -199,11 +197,11 @@ def load_with_own(
 
 
 def _as_rows(
-    source: Any,
+    source: object,
     space: Space,
     name: str | None,
     given: Space | None,
-    conditions: Mapping[str, Any] | None,
+    conditions: Mapping[str, object] | None,
     progress: Progress | None,
 ) -> tuple[Rows, dict[str, Part]]:
     """Return a source as rows of a known space, and the parts of the source that they are."""
@@ -225,8 +223,10 @@ def _as_rows(
 
 
 def _chosen(found: Opened, name: str | None) -> tuple[dict[str, Part], str]:
-    """Return the splits that a name stands for, and the name; None stands for all rows of a source
-    without splits, and else test."""
+    """Return the splits that a name selects, and the name.
+
+    None selects all rows of a source without splits, and test otherwise.
+    """
     if name not in (None, "all", *SPLITS):
         raise ValueError(f"expected train, valid, test or all; got {name!r}")
     parts = found.parts
@@ -265,7 +265,7 @@ def _joined(made: Sequence[Rows], container: Container) -> Rows:
     )
 
 
-def completed(source: Any, filled: Frame, name: str) -> Frame:
+def completed(source: object, filled: Frame, name: str) -> Frame:
     """Return a split of a source's own table with its empty cells taken from `filled`; columns that
     are not modelled stay as they are.
 
@@ -283,7 +283,7 @@ def completed(source: Any, filled: Frame, name: str) -> Frame:
     return found.container.merged(frame, filled) if len(frame) == len(filled) else filled
 
 
-def _own_table(source: Any, filled: Frame) -> Opened:
+def _own_table(source: object, filled: Frame) -> Opened:
     """Open a table with all its columns; those that are text in `filled` are read as text."""
     if not isinstance(source, (str, Path)):
         return opened(source)
@@ -321,7 +321,7 @@ def _rows(
         checked: whether the space was inferred from these data, which therefore fit.
         codes: tokens of texts, by the id of the whole.
     """
-    made = {key: Laid(held) for key, held in (codes or {}).items()}
+    made = {key: Laid(tokens) for key, tokens in (codes or {}).items()}
     rows = {}
     for name, part in parts.items():
         if id(part.whole) not in made:

@@ -287,7 +287,7 @@ class Origin:
         scaled = (
             space.scale is not None and len(space.shape) == 1 and space.scale.shape == space.shape
         )
-        real = space.count(Kind.REAL) if space.columns else space.cells if scaled else 0
+        real = len(space.of_kind(Kind.REAL)) if space.columns else space.cells if scaled else 0
         if not real or not len(rows):
             return []
         some = rows.spread(ROWS).fixed()

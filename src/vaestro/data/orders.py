@@ -5,18 +5,18 @@ Numbers and dates have an order of their own; text needs a stated or declared on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
+from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit
 from vaestro.frames import Order
 from vaestro.text import quoted, split_names, unquoted
 
 
-def stated_orders(options: Mapping[str, Any], names: Collection[str]) -> dict[str, list[str]]:
+def stated_orders(options: Options, names: Collection[str]) -> dict[str, list[str]]:
     """Return the orders that the option ordinal= states, by column.
 
     >>> stated_orders({"ordinal": "level+grade=low<mid<high"}, ["level", "grade"])

@@ -1,10 +1,10 @@
 """Find single values so far from the rest that they are probably typing errors.
 
-A heavy tail has large values too, but its logarithmic spacings are alike: if the tail is a power
+A heavy tail has large values too, but its logarithmic spacings are similar. If the tail is a power
 law, i (log d_i - log d_(i+1)), with d_1 the largest distance from the median, are independent
 exponential variables of one mean (Renyi 1953). The mean of k of them is Hill's estimate (1975). A
-gap above the tail, divided by that mean, therefore has a known distribution whatever the index of
-the tail is. Lighter tails have smaller spacings towards the end, so that the test is conservative
+gap above the tail, divided by that mean, therefore has a known distribution for every index of the
+tail. Lighter tails have smaller spacings towards the end, so that the test is conservative
 for them.
 """
 
@@ -19,7 +19,7 @@ CHANCE = 1e-5  # of a gap as wide in a tail that is a power law
 MOST = 3  # isolated values
 ROWS_EACH = 200  # rows for each isolated value after the first
 FEWEST = 30  # rows
-SPACINGS = 12, 50  # fewest and most spacings that describe the tail, else one row in 10
+SPACINGS = 12, 50  # least and largest number of spacings of the tail; between them one row in 10
 
 
 def distances(values: np.ndarray) -> np.ndarray:

@@ -33,10 +33,7 @@ REMARKS = {  # of one column, and of several
         "on it; round the columns to choose it",
     ),
     "few": ("has few values: read as categories ({})", "have few values: read as categories ({})"),
-    "count": (
-        "holds whole numbers: read as counts ({})",
-        "hold whole numbers: read as counts ({})",
-    ),
+    "count": ("has whole numbers: read as counts ({})", "have whole numbers: read as counts ({})"),
     "declared": (
         "has a declared order: read as ordered categories ({})",
         "have declared orders: read as ordered categories ({})",

@@ -36,24 +36,19 @@ class Categorical(Likelihood):
 
     @classmethod
     def outputs(cls, space: Space) -> tuple[int, ...]:
-        return (
-            (*space.shape, space.levels)
-            if space.kind is Kind.TOKENS
-            else (space.levels, *space.shape)
-        )
+        shape, levels = space.shape, space.levels
+        return (*shape, levels) if space.ragged else (levels, *shape)
 
     @classmethod
     def start(cls, space: Space) -> Tensor:
-        if space.marginal is None:
+        frequencies = space.frequencies()
+        if frequencies is None:
             return torch.zeros(())
-        p = torch.from_numpy(space.marginal)
-        if space.kind is Kind.TOKENS:
-            return torch.log(p)
-        p = torch.stack([1 - p, p]) if space.kind is Kind.BINARY else p
-        return torch.log(p.clamp_min(1e-4))
+        p = torch.from_numpy(frequencies)
+        return torch.log(p if space.ragged else p.clamp_min(1e-4))
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> DataDensity:
         logits = self.decode(z, given)
-        if self.space.kind is Kind.TOKENS:
+        if self.space.ragged:  # the codes are on the last axis
             return densities.Positions(logits.movedim(-1, -2))
-        return densities.Categorical(logits, self.dims, self.space.kind is Kind.LEVELS)
+        return densities.Categorical(logits, self.dims, self.space.ordered)

@@ -62,15 +62,9 @@ class _Counts(Likelihood):
         if self.library is None:
             return
         columns = [] if given is None else list(given.columns)
-        matches = [
-            (i, c)
-            for i, c in enumerate(columns)
-            if c.name == self.library and c.kind in (Kind.REAL, Kind.COUNT)
-        ]
+        matches = [(i, c) for i, c in enumerate(columns) if c.name == self.library and c.numeric]
         if not matches:
-            names = (
-                ", ".join(c.name for c in columns if c.kind in (Kind.REAL, Kind.COUNT)) or "none"
-            )
+            names = ", ".join(c.name for c in columns if c.numeric) or "none"
             raise ValueError(
                 f"expected a condition of numbers named {self.library!r} (--condition "
                 f"{self.library}); got {names}"
@@ -93,12 +87,8 @@ class _Counts(Likelihood):
                 f"expected the condition {self.library!r} for a likelihood with a library; got none"
             )
         place, column = self._place
-        size = given[:, place].to(dtype) * column.scale + column.offset
-        # counts are seen as log(1 + n)
-        log_size = torch.log(
-            (torch.expm1(size) if column.kind is Kind.COUNT else size).clamp_min(1e-6)
-        )
-        return log_size.reshape(-1, *[1] * self.dims)
+        size = column.decoded(given[:, place].to(dtype))
+        return size.clamp_min(1e-6).log().reshape(-1, *[1] * self.dims)
 
 
 @final

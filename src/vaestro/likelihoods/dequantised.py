@@ -40,10 +40,10 @@ class Dequantised(Likelihood, ABC):
         if noise is None:
             return x
         n = noise.shape[-1]
-        moved = x[..., :n] + self.grid * noise
+        noisy = x[..., :n] + self.grid * noise
         if n == x.shape[-1]:
-            return moved
-        return torch.cat([moved, x[..., n:].expand(*moved.shape[:-1], -1)], -1)
+            return noisy
+        return torch.cat([noisy, x[..., n:].expand(*noisy.shape[:-1], -1)], -1)
 
     def settle(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.jitter is None:

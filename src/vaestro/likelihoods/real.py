@@ -24,15 +24,7 @@ from vaestro import densities
 from vaestro.densities import Cells, soft_limit
 from vaestro.likelihoods.dequantised import Dequantised
 from vaestro.likelihoods.fitted import FittedVariance
-from vaestro.likelihoods.scales import (
-    Scaled,
-    Shared,
-    Version,
-    default_sharing,
-    levels_moments,
-    sharing,
-    units_of,
-)
+from vaestro.likelihoods.scales import Scaled, Shared, Version, default_sharing, sharing
 from vaestro.spaces import Kind, Space
 
 
@@ -66,7 +58,7 @@ class _Continuous(Scaled, Dequantised):
         if not 0 < limit <= 80:
             raise ValueError(f"expected a limit of the log-{self.what} in (0, 80]; got {limit}")
         self.limit = limit
-        centre, stretch = levels_moments(space)
+        centre, stretch = space.moments()
         dtype = torch.get_default_dtype()
         self.register_buffer("centre", torch.tensor(centre, dtype=dtype), persistent=False)
         self.register_buffer("stretch", torch.tensor(stretch, dtype=dtype), persistent=False)
@@ -77,7 +69,7 @@ class _Continuous(Scaled, Dequantised):
         if not isinstance(spread, str):
             if not (math.isfinite(spread) and spread > 0):
                 raise ValueError(f"expected a {self.what} above 0; got {spread}")
-            number = math.log(spread) - self.power * np.log(units_of(space))
+            number = math.log(spread) - self.power * np.log(space.units())
             self.register_buffer(self.number, torch.tensor(number, dtype=dtype))
         elif not self.predicted:
             self._share(spread.removeprefix("optimal").removeprefix("-"), version)
@@ -113,18 +105,11 @@ class _Continuous(Scaled, Dequantised):
         return self.family(self.centre + self.stretch * out, scale)
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        self.begin(x, observed, self.centre + self.stretch * _mean(self.space).to(x))
-
-
-def _mean(space: Space) -> Tensor:
-    """Return the training split's mean of each cell, in the decoder's units."""
-    if space.kind is Kind.UNIT and space.marginal is not None:
-        return torch.from_numpy(space.marginal)
-    if space.kind is not Kind.LEVELS or space.marginal is None:
-        return torch.zeros(())  # the mean of standardised data
-    centre, stretch = levels_moments(space)
-    levels = np.tensordot(np.arange(space.levels), space.marginal, (0, 0))
-    return torch.from_numpy(np.asarray((levels - centre) / stretch, np.float32))
+        self.begin(
+            x,
+            observed,
+            self.centre + self.stretch * torch.from_numpy(self.space.standardised_means()).to(x),
+        )
 
 
 def _outputs(space: Space, spread: float | str) -> tuple[int, ...]:
@@ -132,7 +117,7 @@ def _outputs(space: Space, spread: float | str) -> tuple[int, ...]:
 
 
 def _start(space: Space, spread: float | str) -> Tensor:
-    mean = _mean(space)
+    mean = torch.from_numpy(space.standardised_means())
     return torch.stack([mean, torch.zeros_like(mean)]) if spread == "pixel" and mean.ndim else mean
 
 

@@ -25,7 +25,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import Cells, soft_limit
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 PACE = 16.0
 START_VALUES = 2**20  # number of training values that the start is fitted to
@@ -80,15 +80,15 @@ def sharing(space: Space, how: Sharing) -> Shared:
     >>> sharing(RealSpace((3,), (3,)), "cell").shape
     (3,)
     """
-    spread, constant = _spread(space)
+    spread, constant = space.deviations()
     if how == "standardised":
-        return Shared((), np.asarray(math.log(levels_moments(space)[1])), np.zeros((), bool), 1.0)
+        return Shared((), np.asarray(math.log(space.moments()[1])), np.zeros((), bool), 1.0)
     if how == "cell":
         return Shared(space.shape, np.log(spread), np.zeros((), bool), PACE)
     channel, dims = space.layout.channel_axis, len(space.shape)
     others = tuple(i for i in range(dims) if i != channel)
     shape = () if channel is None else (space.shape[channel], *[1] * (dims - 1 - channel))
-    unit = np.broadcast_to(units_of(space), space.shape)
+    unit = np.broadcast_to(space.units(), space.shape)
     size = np.where(constant, 0.0, np.log(spread * unit))
     count = np.maximum((~constant).sum(others, keepdims=True), 1)
     top = np.where(constant, -np.inf, size).max(others, keepdims=True)
@@ -101,59 +101,6 @@ def sharing(space: Space, how: Sharing) -> Shared:
     )
     reference = np.where(constant, np.log(spread), mean - np.log(unit))
     return Shared(shape, reference, constant if constant.any() else np.zeros((), bool), PACE)
-
-
-def units_of(space: Space) -> np.ndarray:
-    """Return the size of 1 inside in the user's units; it broadcasts to *X.
-
-    >>> from vaestro.spaces import RealSpace
-    >>> units_of(RealSpace((2,), (2,), scale=np.array([1.0, 10.0]))).tolist()
-    [1.0, 10.0]
-    """
-    if space.kind is Kind.LEVELS:
-        return np.asarray(space.step, np.float64)
-    return np.ones(()) if space.scale is None else np.asarray(space.scale, np.float64)
-
-
-def levels_moments(space: Space) -> tuple[float, float]:
-    """Return mean and standard deviation of levels over all cells of the training split; 0 and 1
-    for standardised data.
-
-    >>> from vaestro.spaces import LevelsSpace
-    >>> levels_moments(LevelsSpace((2,), (2,), levels=3))[0]
-    1.0
-    """
-    if space.kind is not Kind.LEVELS:
-        return 0.0, 1.0
-    codes = np.arange(space.levels)
-    if space.marginal is None:
-        return float(codes.mean()), float(codes.std())
-    p = space.marginal.reshape(space.levels, -1).mean(1).astype(np.float64)
-    p /= p.sum()
-    mean = float(codes @ p)
-    return mean, math.sqrt(float((codes - mean) ** 2 @ p) + 1 / 12)
-
-
-def _spread(space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Return the standard deviation inside of each cell about its own mean in the training split,
-    and whether it is constant, (*X)."""
-    if space.kind is Kind.LEVELS:
-        if space.marginal is None:
-            return np.full(space.shape, levels_moments(space)[1]), np.zeros(space.shape, bool)
-        codes = np.arange(space.levels, dtype=np.float64)
-        whole, mean, square = (
-            np.tensordot(codes**power, space.marginal, (0, 0)).astype(np.float64)
-            for power in range(3)
-        )
-        variance = np.maximum(square / whole - (mean / whole) ** 2, 0.0)
-        return np.broadcast_to(np.sqrt(variance + 1 / 12), space.shape), np.zeros(space.shape, bool)
-    steps = space.grid()
-    # A cell whose grid is as wide as its scale is constant but for the noise that spreads it
-    # (data.arrays).
-    constant = (
-        np.zeros(space.shape, bool) if steps is None else np.broadcast_to(steps, space.shape) >= 1
-    )
-    return np.where(constant, math.sqrt(1 / 12), 1.0), constant
 
 
 def paced(numbers: Tensor, pace: float) -> Tensor:

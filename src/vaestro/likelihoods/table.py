@@ -66,9 +66,9 @@ class Table(Scaled, Dispersed, Dequantised):
             raise ValueError(f"expected a limit in (0, 40] and df above 1; got {limit} and {df}")
         self.real, self.count, self.scale, self.limit = real, count, scale, limit
         self.reals, self.counts, self.binaries = (
-            space.count(k) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY)
+            len(space.of_kind(k)) for k in (Kind.REAL, Kind.COUNT, Kind.BINARY)
         )
-        self.cuts = cuts_of([c for c in space.columns if c.kind is Kind.ORDINAL])
+        self.cuts = cuts_of(space.of_kind(Kind.ORDINAL))
         if scale == "column":
             self.share(
                 Shared(
@@ -88,13 +88,12 @@ class Table(Scaled, Dispersed, Dequantised):
         """Return the number of outputs of real, count and binary columns, and of each category."""
         each = 2 if scale == "cell" else 1
         of_counts = each if count == "negative-binomial" else 1
-        sizes = [len(c.values) for c in space.columns if c.kind is Kind.CATEGORY]
         return [
-            each * space.count(Kind.REAL),
-            of_counts * space.count(Kind.COUNT),
-            space.count(Kind.BINARY),
-            *[1] * space.count(Kind.ORDINAL),
-            *sizes,
+            each * len(space.of_kind(Kind.REAL)),
+            of_counts * len(space.of_kind(Kind.COUNT)),
+            len(space.of_kind(Kind.BINARY)),
+            *[1] * len(space.of_kind(Kind.ORDINAL)),
+            *[len(c.values) for c in space.of_kind(Kind.CATEGORY)],
         ]
 
     @classmethod
@@ -115,24 +114,10 @@ class Table(Scaled, Dispersed, Dequantised):
     ) -> Tensor:
         widths = cls._widths(space, count, scale)
         pieces = [torch.zeros(widths[0])]
-        counts = raw_log_mean(
-            torch.tensor(
-                [c.start[0] if c.start else 1.0 for c in space.columns if c.kind is Kind.COUNT]
-            ),
-            limit,
-        )
+        means = [c.start[0] if c.start else 1.0 for c in space.of_kind(Kind.COUNT)]
+        counts = raw_log_mean(torch.tensor(means), limit)
         pieces.append(torch.cat([counts, torch.zeros(widths[1] - len(counts))]))
-        for c in space.columns:
-            p = torch.tensor(c.start or [1 / max(1, len(c.values))] * len(c.values)).clamp(
-                1e-4, 1 - 1e-4
-            )
-            if c.kind is Kind.BINARY:
-                pieces.append(torch.logit(p[1:2]))
-            elif c.kind is Kind.ORDINAL:
-                pieces.append(torch.zeros(1))
-            elif c.kind is Kind.CATEGORY:
-                pieces.append(torch.log(p))
-        return torch.cat(pieces)
+        return torch.cat([*pieces, *(c.first_outputs() for c in space.columns if c.coded)])
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Product:
         pieces = self.decode(z, given).split(self._widths(self.space, self.count, self.scale), -1)

@@ -38,7 +38,6 @@ from vaestro.loop.validation import VALIDATION_ROWS, validate
 from vaestro.models import LatentModel
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
-from vaestro.spaces import Kind
 
 CHECK_EVERY = 10  # steps between reads of the counters on the device; a read waits for the device
 GIVE_UP_AFTER = 20  # steps in a row that are not finite
@@ -135,7 +134,7 @@ class Training(Iterator[Step]):
         for lagging in self.lagging:
             lagging.catch_up(step, self.steps)
         inputs = self.inputs(step, self.steps)
-        if self.data.space.kind is Kind.BINARY and not self._compilation.on:
+        if self.data.space.probabilities and not self._compilation.on:
             inputs = with_float_values(inputs)
         first, *others = self.updaters
         loss = self._take(first, inputs, step)

@@ -13,7 +13,6 @@ from vaestro.data import Data
 from vaestro.optimizers import Optimizer
 from vaestro.parts import find
 from vaestro.selection import Keep
-from vaestro.spaces import Kind
 from vaestro.text import nearest
 
 EPOCHS, STEPS = 20.0, 4000  # length of a run by default, whichever is more
@@ -143,7 +142,7 @@ def is_text(data: Data) -> bool:
     >>> is_text(vs.load("digits"))
     False
     """
-    return data.space.kind is Kind.TOKENS
+    return data.space.ragged
 
 
 def default_batch(data: Data) -> int:

@@ -228,7 +228,7 @@ class Convolutional(_Convolutional):
 
     Raises:
         ValueError: an option is out of its range, neither side or both are images, or the latent's
-            sides are not those of the factor.
+            sides do not match the factor.
 
     >>> Convolutional((1, 8, 8), (3,), width=4)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 3])

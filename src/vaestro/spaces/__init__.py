@@ -7,10 +7,10 @@ of `COLUMNS`; a layout, a class and one row of `LAYOUTS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.spaces.base import ArraySpace, Space
 from vaestro.spaces.batch import Batch
 from vaestro.spaces.columns import (
@@ -59,7 +59,7 @@ def column_class(kind: Kind, dtype: str) -> type[Column]:
     return DateColumn if dates else COLUMNS[kind]
 
 
-def restored_space(scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Space:
+def restored_space(scalars: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> Space:
     """Return a space from its `scalars()` and `arrays()`.
 
     >>> space = BinarySpace((4,), (4,), levels=2)
@@ -68,7 +68,7 @@ def restored_space(scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     """
     columns = []
     for stored in scalars.get("columns", ()):
-        fields: dict[str, Any] = {
+        fields: dict[str, Json] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()
         }
         columns.append(column_class(Kind(fields.pop("kind")), fields["dtype"])(**fields))

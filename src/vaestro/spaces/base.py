@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.frames import Frame
 from vaestro.spaces.columns import Column
 from vaestro.spaces.grids import FINE, rounded
@@ -108,6 +109,8 @@ class Space(ABC):
     probabilities: ClassVar[bool] = False  # whether means are probabilities of a one
     standardised: ClassVar[bool] = False  # whether offset and scale are fitted to the data
     marginal_is_mean: ClassVar[bool] = False  # whether `marginal` is a mean, not frequencies
+    ordered: ClassVar[bool] = False  # whether codes are ordered levels
+    sparse: ClassVar[bool] = False  # whether rows can be those of a sparse matrix of counts
     accepted: ClassVar[str] = "numbers"  # what `inward` takes, in words
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 
@@ -118,7 +121,7 @@ class Space(ABC):
     def _title(self) -> str:
         return str(self.kind)
 
-    def converted(self, cls: type[S], **changes: Any) -> S:
+    def converted(self, cls: type[S], **changes: float) -> S:
         """Return the space of the same arrays read as another kind of data.
 
         Args:
@@ -173,9 +176,9 @@ class Space(ABC):
         larger images, over time for series, recurrent ones for texts."""
         return self.layout.network(self.shape, self.convolved_from)
 
-    def count(self, kind: Kind) -> int:
-        """Return the number of a table's columns of a kind."""
-        return sum(c.kind is kind for c in self.columns)
+    def of_kind(self, kind: Kind) -> tuple[Column, ...]:
+        """Return a table's columns of a kind."""
+        return tuple(c for c in self.columns if c.kind is kind)
 
     # -- what an encoder sees ----------------------------------------------------------------------
 
@@ -215,6 +218,32 @@ class Space(ABC):
         is zero."""
         return None
 
+    def frequencies(self) -> np.ndarray | None:
+        """Return the training split's frequencies of the codes, (levels, *X) or (levels, 1, ..);
+        None if they are not known."""
+        return self.marginal
+
+    def moments(self) -> tuple[float, float]:
+        """Return mean and standard deviation inside, over all cells of the training split; 0 and 1
+        for standardised data."""
+        return 0.0, 1.0
+
+    def standardised_means(self) -> np.ndarray:
+        """Return the training split's mean of each cell, standardised by `moments`; float32, it
+        broadcasts to *X."""
+        return np.zeros((), np.float32)
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the standard deviation inside of each cell about its own mean in the training
+        split, and whether the cell is constant, (*shape,)."""
+        steps = self.grid()
+        # A cell whose grid is as wide as its scale is constant but for the noise that spreads it
+        # (data.fitting).
+        constant = (
+            np.zeros(self.shape, bool) if steps is None else np.broadcast_to(steps, self.shape) >= 1
+        )
+        return np.where(constant, math.sqrt(1 / 12), 1.0), constant
+
     def grid(self) -> np.ndarray | None:
         """Return the width of the dequantisation noise inside (see `widths`).
 
@@ -249,11 +278,11 @@ class Space(ABC):
     # -- between the user's units and ours ---------------------------------------------------------
 
     @abstractmethod
-    def seen(self, values: Any) -> np.ndarray | None:
+    def seen(self, values: object) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None if all were."""
 
     @abstractmethod
-    def inward(self, values: Any) -> Any:
+    def inward(self, values: object) -> Any:
         """Return the user's array (N, *outside), table or texts as codes or values (N, *shape).
 
         Missing cells are 0; texts are Ragged codes.
@@ -305,7 +334,7 @@ class Space(ABC):
 
     # -- storing -----------------------------------------------------------------------------------
 
-    def scalars(self) -> dict[str, Any]:
+    def scalars(self) -> dict[str, Json]:
         """Return the fields that are not arrays, for JSON."""
         plain = {name: getattr(self, name) for name in self.SCALARS}
         out = {"kind": str(self.kind), "layout": self.layout.name} | {
@@ -324,9 +353,9 @@ class Space(ABC):
         }
 
     @classmethod
-    def restored(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+    def restored(cls, scalars: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> Self:
         """Return a space of this class from `scalars()`, with columns restored, and `arrays()`."""
-        plain: dict[str, Any] = {name: scalars[name] for name in cls.SCALARS if name in scalars}
+        plain: dict[str, Json] = {name: scalars[name] for name in cls.SCALARS if name in scalars}
         plain |= {name: tuple(v) for name, v in plain.items() if isinstance(v, list)}
         plain |= arrays
         layout = (
@@ -351,13 +380,14 @@ class Space(ABC):
 class ArraySpace(Space):
     """Describe numbers in an array (N, *outside)."""
 
-    def seen(self, values: np.ndarray) -> np.ndarray | None:
+    def seen(self, values: object) -> np.ndarray | None:
+        values = np.asarray(values)
         if not self.missing or values.dtype.kind != "f":
             return None
         mask = self.arranged(~np.isnan(values))
         return None if mask.all() else mask
 
-    def inward(self, values: Any) -> np.ndarray:
+    def inward(self, values: object) -> np.ndarray:
         if isinstance(values, Texts):
             raise ValueError(f"expected {self} data; got texts")
         if isinstance(values, Frame):

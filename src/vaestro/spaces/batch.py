@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class Batch:
             tensors[0], tensors[1] if observed else None, tensors[left - 1] if given else None
         ), tensors[left:]
 
-    def __getitem__(self, rows: Any) -> Batch:
+    def __getitem__(self, rows: Tensor | slice | int) -> Batch:
         """Return some rows, or one of several steps that were gathered at once."""
         observed, given = (None if t is None else t[rows] for t in (self.observed, self.given))
         x = self.x[rows]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.spaces.grids import LARGEST_COUNT, nearest, onto_grid, rounded
 from vaestro.spaces.kinds import Kind
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAY = np.timedelta64(1, "D")
+Label = str | int | float | bool  # a value of a coded column; dates are ISO text
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Column(ABC):
 
     name: str
     dtype: str
-    values: tuple[Any, ...] = ()
+    values: tuple[Label, ...] = ()
     offset: float = 0.0
     scale: float = 1.0
     resolution: float = 0.0
@@ -88,7 +90,7 @@ class Column(ABC):
         """
 
     @abstractmethod
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         """Return one value, (1,), in the column's dtype, also if it was written as text.
 
         Raises:
@@ -108,7 +110,16 @@ class Column(ABC):
             observed: which of them were observed; None if all were.
         """
 
-    def scalars(self) -> dict[str, Any]:
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the user's numbers from an encoder's input; of a numeric column."""
+        return x * self.scale + self.offset
+
+    def first_outputs(self) -> Tensor:
+        """Return the decoder's outputs, (n,), at which a coded column has its frequencies in the
+        training split."""
+        raise NotImplementedError(f"column {self.name!r} has no codes")
+
+    def scalars(self) -> dict[str, Json]:
         """Return the fields for JSON."""
         fields = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
         return {"name": fields.pop("name"), "kind": str(self.kind), **fields}
@@ -124,6 +135,14 @@ class CodedColumn(Column):
 
     coded = True
 
+    def frequencies(self) -> Tensor:
+        """Return the frequencies of the codes in the training split, (values,), at least 1e-4."""
+        import torch
+
+        count = max(1, len(self.values))
+        p = torch.tensor(self.start or [1 / count] * len(self.values))
+        return p.clamp(1e-4, 1 - 1e-4)
+
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
         mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
         if mask.all():
@@ -134,14 +153,14 @@ class CodedColumn(Column):
             data = data.astype(self.dtype).astype(str)  # values are dates as ISO text
         elif self.dtype.startswith("float") and data.dtype.kind in "iuf":
             data = data.astype(self.dtype)  # 0.1 of float64 is another number than 0.1 of float32
-        known: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
+        codes_of: dict[Label, int] = {value: code for code, value in enumerate(self.values)}
         # one text among numbers makes a column of text
         if data.dtype.kind == "U" and self.dtype != "str":
-            known = {str(value): code for value, code in known.items()}
-        found, inverse = np.unique(data[~mask], return_inverse=True)
-        codes = np.array([known.get(value.item(), -1) for value in found], np.float32)
+            codes_of = {str(value): code for value, code in codes_of.items()}
+        distinct, inverse = np.unique(data[~mask], return_inverse=True)
+        codes = np.array([codes_of.get(value.item(), -1) for value in distinct], np.float32)
         if (codes < 0).any():
-            strangers = [str(v) for v in found[codes < 0][:3]]
+            strangers = [str(v) for v in distinct[codes < 0][:3]]
             shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
             raise ValueError(
                 f"expected a known category in column {self.name!r} ({shown}); got "
@@ -155,10 +174,10 @@ class CodedColumn(Column):
         table = np.array(self.values, dtype=None if self.dtype == "str" else self.dtype)
         return table[np.rint(x).astype(np.int64)]
 
-    def typed(self, value: Any) -> np.ndarray:
-        for known in self.values:
-            if value == known or str(value).lower() == str(known).lower():
-                return np.array([known], None if self.dtype == "str" else self.dtype)
+    def typed(self, value: object) -> np.ndarray:
+        for label in self.values:
+            if value == label or str(value).lower() == str(label).lower():
+                return np.array([label], None if self.dtype == "str" else self.dtype)
         shown = ", ".join(map(str, self.values[:12])) + (" .." if len(self.values) > 12 else "")
         raise ValueError(f"expected {self.name} to be one of {shown}; got {value}")
 
@@ -176,6 +195,9 @@ class BinaryColumn(CodedColumn):
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
         return masked(x * 2 - 1, observed)
+
+    def first_outputs(self) -> Tensor:
+        return self.frequencies()[1:2].logit()
 
 
 @final
@@ -200,6 +222,9 @@ class CategoryColumn(CodedColumn):
         starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))], device=x.device)
         ones = torch.ones_like(x) if observed is None else observed.to(x.dtype)
         return x.new_zeros(len(x), sum(sizes)).scatter(1, x.long() + starts, ones)
+
+    def first_outputs(self) -> Tensor:
+        return self.frequencies().log()
 
 
 @dataclass(frozen=True)
@@ -230,11 +255,11 @@ class _NumberColumn(Column):
             raise self._mismatch("numbers", data, mask)
         return data.astype(np.float64)
 
-    def _mismatch(self, wanted: str, data: np.ndarray, mask: np.ndarray) -> ValueError:
+    def _mismatch(self, expected: str, data: np.ndarray, mask: np.ndarray) -> ValueError:
         kinds = {"M": "dates", "U": "text", "O": "text", "S": "text"}
         got = kinds.get(data.dtype.kind, "numbers")
         return ValueError(
-            f"expected {wanted} in column {self.name!r}; got {got}, such as "
+            f"expected {expected} in column {self.name!r}; got {got}, such as "
             f"{str(data[~mask][0])[:30]!r}"
         )
 
@@ -242,19 +267,19 @@ class _NumberColumn(Column):
         """Return finite numbers as values inside."""
         return (numbers - self.offset) / self.scale
 
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         given = _array(value, "float64")
-        held = np.isfinite(given).all()
+        fits = np.isfinite(given).all()
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            held = (given == np.rint(given)) & (given >= limits.min) & (given <= limits.max)
-        if not held:
+            fits = (given == np.rint(given)) & (given >= limits.min) & (given <= limits.max)
+        if not fits:
             raise self._refusal("a whole number" if dtype.kind in "iu" else "a number", value)
         return given.astype(dtype)
 
-    def _refusal(self, wanted: str, value: Any) -> ValueError:
-        return ValueError(f"expected {wanted} for {self.name}, as its column holds; got {value!r}")
+    def _refusal(self, expected: str, value: object) -> ValueError:
+        return ValueError(f"expected {expected} for {self.name}, as in its column; got {value!r}")
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         numbers = self._outside(x.astype(np.float64))
@@ -313,7 +338,7 @@ class DateColumn(_DenseColumn):
             raise self._mismatch("dates", data, mask)
         return np.where(np.isnat(data), np.nan, (data - np.datetime64(0, "D")) / DAY)
 
-    def typed(self, value: Any) -> np.ndarray:
+    def typed(self, value: object) -> np.ndarray:
         given = _array(value, "datetime64[us]")
         if not (np.isfinite(given).all() and (given.astype(self.dtype) == given).all()):
             raise self._refusal("a day" if self.dtype == "datetime64[D]" else "a date", value)
@@ -355,6 +380,9 @@ class CountColumn(_NumberColumn):
         offset, scale = x.new_tensor([[c.offset for c in run], [c.scale for c in run]])
         return masked((torch.log1p(x) - offset) / scale, observed)
 
+    def decoded(self, x: Tensor) -> Tensor:
+        return super().decoded(x).expm1()
+
 
 def masked(x: Tensor, observed: Tensor | None) -> Tensor:
     """Return an encoder's input with zeros in cells that are not observed.
@@ -368,7 +396,7 @@ def masked(x: Tensor, observed: Tensor | None) -> Tensor:
     return x if observed is None else torch.where(observed, x, 0.0)
 
 
-def _array(value: Any, dtype: str) -> np.ndarray:
+def _array(value: object, dtype: str) -> np.ndarray:
     """Return one value as an array (1,); NaN if it is of another type."""
     try:
         return np.array([value]).astype(dtype)

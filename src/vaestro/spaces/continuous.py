@@ -60,7 +60,7 @@ class _ContinuousSpace(ArraySpace):
     def grid(self) -> np.ndarray | None:
         if self.resolution is None or self.scale is None:
             return None
-        # no deviation is known
+        # without a scale there is no standard deviation to compare the step with
         plain = self.offset is None or not (self.offset.any() or (self.scale != 1).any())
         width = self.resolution if plain else widths(self.resolution, self.scale)
         steps = np.asarray(width / self.scale)
@@ -112,6 +112,9 @@ class UnitSpace(_ContinuousSpace):
     kind = Kind.UNIT
     marginal_is_mean = True
     likelihood = "continuous-bernoulli"
+
+    def standardised_means(self) -> np.ndarray:
+        return super().standardised_means() if self.marginal is None else self.marginal
 
     def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
         wrong = values[(values <= 0) | (values >= 1)]

@@ -91,6 +91,9 @@ class BinarySpace(_CodedSpace):
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
         return super()._outside(x, exact) if exact else x
 
+    def frequencies(self) -> np.ndarray | None:
+        return None if self.marginal is None else np.stack([1 - self.marginal, self.marginal])
+
     @property
     def float_dtype(self) -> np.dtype:
         own = np.dtype(self.dtype)
@@ -106,6 +109,7 @@ class LevelsSpace(_CodedSpace):
     """
 
     kind = Kind.LEVELS
+    ordered = True
 
     @property
     def default_likelihood(self) -> str:
@@ -124,6 +128,34 @@ class LevelsSpace(_CodedSpace):
 
     def units(self) -> np.ndarray:
         return np.asarray(self.step, np.float64)
+
+    def moments(self) -> tuple[float, float]:
+        codes = np.arange(self.levels)
+        if self.marginal is None:
+            return float(codes.mean()), float(codes.std())
+        p = self.marginal.reshape(self.levels, -1).mean(1).astype(np.float64)
+        p /= p.sum()
+        mean = float(codes @ p)
+        return mean, math.sqrt(float((codes - mean) ** 2 @ p) + 1 / 12)
+
+    def standardised_means(self) -> np.ndarray:
+        if self.marginal is None:
+            return super().standardised_means()
+        centre, stretch = self.moments()
+        levels = np.tensordot(np.arange(self.levels), self.marginal, (0, 0))
+        return np.asarray((levels - centre) / stretch, np.float32)
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        constant = np.zeros(self.shape, bool)
+        if self.marginal is None:
+            return np.full(self.shape, self.moments()[1]), constant
+        codes = np.arange(self.levels, dtype=np.float64)
+        whole, mean, square = (
+            np.tensordot(codes**power, self.marginal, (0, 0)).astype(np.float64)
+            for power in range(3)
+        )
+        variance = np.maximum(square / whole - (mean / whole) ** 2, 0.0)
+        return np.broadcast_to(np.sqrt(variance + 1 / 12), self.shape), constant
 
     def grid(self) -> np.ndarray:
         return np.ones(())
@@ -176,6 +208,7 @@ class CountSpace(_WholeSpace):
     """
 
     kind = Kind.COUNT
+    sparse = True
     marginal_is_mean = True
     likelihood = "negative-binomial"
 

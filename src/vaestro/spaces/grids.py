@@ -24,7 +24,7 @@ def rounded(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     array([  2, 255], dtype=uint8)
     """
     limits = np.iinfo(dtype)
-    highest = min(limits.max, 2**63 - 1024)  # the largest number below 2**63 that float64 holds
+    highest = min(limits.max, 2**63 - 1024)  # the largest float64 below 2**63
     return np.clip(np.rint(numbers), limits.min, highest).astype(dtype)
 
 

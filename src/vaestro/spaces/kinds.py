@@ -4,7 +4,11 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Name what one cell of the data can be."""
+    """Name what one cell of the data can be.
+
+    >>> Kind("real") is Kind.REAL
+    True
+    """
 
     BINARY = "binary"
     LEVELS = "levels"

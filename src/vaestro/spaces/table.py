@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class TableSpace(Space):
         return cls(size, size, missing=missing, columns=inside, names=names)
 
     def __str__(self) -> str:
-        counts = [f"{n} {kind}" for kind in COLUMN_ORDER if (n := self.count(kind))]
+        counts = [f"{n} {kind}" for kind in COLUMN_ORDER if (n := len(self.of_kind(kind)))]
         return f"table of {len(self.columns)} columns ({', '.join(counts)})"
 
     @property
@@ -103,11 +103,12 @@ class TableSpace(Space):
         steps = np.array([0.0 if c.counting else c.resolution for c in self.columns])
         return np.log(np.where(steps > 0, steps, 1.0)) if steps.any() else None
 
-    def seen(self, values: Frame) -> np.ndarray | None:
+    def seen(self, values: object) -> np.ndarray | None:
+        assert isinstance(values, Frame)
         mask = np.stack([~np.ma.getmaskarray(values.columns[c.name]) for c in self.columns], 1)
         return None if mask.all() else mask
 
-    def inward(self, values: Any) -> np.ndarray:
+    def inward(self, values: object) -> np.ndarray:
         if isinstance(values, Texts):
             raise ValueError(f"expected {self} data; got texts")
         if not isinstance(values, Frame):

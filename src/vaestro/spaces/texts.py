@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -56,10 +56,10 @@ class TokensSpace(Space):
 
         return F.one_hot(F.pad(x.long(), (0, self.cells - x.shape[1])), self.levels).to(dtype)
 
-    def seen(self, values: Any) -> None:
+    def seen(self, values: object) -> None:
         return None
 
-    def inward(self, values: Any) -> Ragged:
+    def inward(self, values: object) -> Ragged:
         assert self.tokeniser is not None
         if not isinstance(values, Texts):
             raise ValueError(

@@ -52,17 +52,17 @@ class Arrays(Container[np.ndarray]):
         progress: Progress | None,
     ) -> Inference:
         key = _key(parts, options, name)
-        known = None if key is None else _recalled(key)
-        space, options, notes, shared = known or infer_space(parts, options, name)
-        return Inference(parts, space, options, notes, shared, key=key if known is None else None)
+        stored = None if key is None else _recalled(key)
+        space, options, notes, shared = stored or infer_space(parts, options, name)
+        return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:
             return
-        found = Inferred(inference.space, inference.options, inference.notes, shared)
-        # where nothing can be written, the next start takes as long as this one
+        inferred = Inferred(inference.space, inference.options, inference.notes, shared)
+        # if nothing can be written, the next start takes as long as this one
         with suppress(OSError):
-            cache.entry(inference.key, found.save, source)
+            cache.entry(inference.key, inferred.save, source)
 
     def fit(self, whole: np.ndarray, space: Space, options: Options) -> np.ndarray:
         if options.get("series", False) and whole.shape[1] < space.outside[0]:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, final
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, final
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Inference:
         notes: what was inferred, a line each.
         shared: held-out rows that equal training rows, a line each; None if not searched for yet.
         codes: tokens of texts, by the id of the whole.
-        key: of the cache's entry that the inference is to be kept in; None if it is not kept.
+        key: of the cache's entry that stores the inference; None if it is not stored.
     """
 
     parts: dict[str, Part]
@@ -65,12 +65,12 @@ class Laid(NamedTuple):
 
 
 class Container(ABC, Generic[W]):
-    """Handle data of one type of container, `W`, which holds rows in the user's units.
+    """Handle data of one type of container, `W`, with rows in the user's units.
 
-    The defaults are those of numbers (N, ...).
+    The defaults are for numbers (N, ...).
     """
 
-    type: ClassVar[type[Any]]  # what a reader returns for this container
+    type: ClassVar[type[object]]  # what a reader returns for this container
     name = "arrays"  # in messages about options
     numbers = "numbers"  # in messages about data that do not fit a run
     taken_over = "offsets, scales and levels"  # from a run whose space data are read into
@@ -186,10 +186,9 @@ class Container(ABC, Generic[W]):
             ValueError: the data are of another shape, or lack a cell.
         """
         if whole.shape[1:] != space.outside:
-            wanted = ", ".join(map(str, space.outside))
+            shape = ", ".join(map(str, space.outside))
             raise ValueError(
-                f"expected data of shape (N, {wanted}), as the run was trained on; "
-                f"got {whole.shape}"
+                f"expected data of shape (N, {shape}), as the run was trained on; got {whole.shape}"
             )
         return whole
 
@@ -251,7 +250,7 @@ class Container(ABC, Generic[W]):
         Args:
             path: the file, which is overwritten.
             data: the rows.
-            places: their row numbers, which an .npz of an array also holds.
+            places: their row numbers, which an .npz of an array also contains.
 
         Raises:
             ValueError: the format cannot hold data of this container.

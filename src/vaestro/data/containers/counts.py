@@ -16,7 +16,7 @@ from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.sparse import Sparse
 from vaestro.data.writers import write_arrays
-from vaestro.spaces import Kind, Space
+from vaestro.spaces import Space
 
 if TYPE_CHECKING:
     from vaestro.data.sets import Rows, Values
@@ -57,16 +57,16 @@ class Counts(Container[Sparse]):
     def lay_out(
         self, whole: Sparse, space: Space, grey: bool, progress: Progress | None, checked: bool
     ) -> Laid:
-        if space.kind is not Kind.COUNT:
+        if not space.sparse:
             raise ValueError(
                 f"expected {space}, as the run was trained on; got a sparse matrix of counts"
             )
         return Laid(whole)
 
     def joined(self, rows: Sequence[Rows]) -> Values:
-        held = [(r.values, r.index) for r in rows]
+        parts = [(r.values, r.index) for r in rows]
         return Sparse.joined(
-            [v if i is None else v.pick(i) for v, i in held if isinstance(v, Sparse)]
+            [v if i is None else v.pick(i) for v, i in parts if isinstance(v, Sparse)]
         )
 
     def write(self, path: Path, data: Sparse, places: np.ndarray | None) -> None:

@@ -107,8 +107,7 @@ class Tables(Container[Frame]):
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:
         if path.suffix.lower() in (".npy", ".txt"):
             raise ValueError(
-                f"expected a file that holds a table (.csv, .parquet, .json, .jsonl or .npz); "
-                f"got {path}"
+                f"expected a file of a table (.csv, .parquet, .json, .jsonl or .npz); got {path}"
             )
         with writing(path) as part:
             tables.write_frame(part, data, path.suffix.lower())

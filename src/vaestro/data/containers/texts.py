@@ -35,8 +35,8 @@ class TextRows(Container[Texts]):
         self, options: Options, whole: Texts, name: str, folder: bool
     ) -> tuple[list[str], str]:
         of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
-        known = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
-        return [k for k in options if k not in known] + self.sharding(options, name), self.name
+        allowed = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
+        return [k for k in options if k not in allowed] + self.sharding(options, name), self.name
 
     def select(self, whole: Texts, rows: np.ndarray) -> Texts:
         return whole[rows]
@@ -55,8 +55,8 @@ class TextRows(Container[Texts]):
     def shared(
         self, parts: Mapping[str, Part[Texts]], rows: Mapping[str, Rows], trusted: bool
     ) -> list[str]:
-        held = {s: (codes, r.index) for s, r in rows.items() if (codes := r.ragged) and len(r)}
-        return duplicates.of_texts(held)
+        codes_of = {s: (codes, r.index) for s, r in rows.items() if (codes := r.ragged) and len(r)}
+        return duplicates.of_texts(codes_of)
 
     def accepts(self, space: Space) -> bool:
         return space.tokeniser is not None
@@ -81,8 +81,8 @@ class TextRows(Container[Texts]):
         return Laid(space.inward(whole))
 
     def joined(self, rows: Sequence[Rows]) -> Values:
-        held = [(r.ragged, r.index) for r in rows]
-        return Ragged.joined([c if i is None else c.pick(i) for c, i in held if c is not None])
+        parts = [(r.ragged, r.index) for r in rows]
+        return Ragged.joined([c if i is None else c.pick(i) for c, i in parts if c is not None])
 
     def write(self, path: Path, data: Texts, places: np.ndarray | None) -> None:
         suffix = path.suffix.lower()
