@@ -204,7 +204,7 @@ def here(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         **json.loads(options.here),
     )
     seconds = time.perf_counter() - start
-    model, rows = run.model(), run.data().test
+    model, rows = vs.models.with_latent(run.model()), run.data().test
     batch = rows.batch(slice(None))
     with torch.inference_mode():
         q = model.q(model.features(batch))

@@ -29,7 +29,7 @@ import vaestro as vs
 ROWS = 2048
 
 
-def burda() -> tuple[vs.VAE, vs.Data]:
+def burda() -> tuple[vs.Model, vs.Data]:
     data = vs.load("mnist")
     torch.manual_seed(0)
     return vs.build(
@@ -37,10 +37,10 @@ def burda() -> tuple[vs.VAE, vs.Data]:
     ).eval(), data
 
 
-def products(model: vs.VAE) -> tuple[Callable[[int], None], float]:
+def products(model: vs.Model) -> tuple[Callable[[int], None], float]:
     """Return a function that multiplies as `rows` passes through the decoder do, and the
     floating-point operations of a row."""
-    decoder: Any = model.likelihood.decoder
+    decoder: Any = model.get_submodule("likelihood.decoder")
     weights = [layer.weight.detach().t() for layer in [*decoder.hidden, decoder.last]]
     inputs = [torch.randn(ROWS, w.shape[0]) for w in weights]
 
@@ -96,7 +96,7 @@ def memory(k: int) -> None:
 
 
 def ais(run: str | None) -> None:
-    model: vs.LatentModel
+    model: vs.Model
     if run is None:
         model, data = burda()
     else:

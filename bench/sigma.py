@@ -41,7 +41,7 @@ def energy(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * apart(a, b) - apart(a, a) - apart(b, b)
 
 
-def recalibrated(model: vs.VAE, data: vs.Data, seed: int, **parts: Any) -> vs.VAE:
+def recalibrated(model: vs.Model, data: vs.Data, seed: int, **parts: Any) -> vs.Model:
     """Return the same model with the variance at its optimum on the training split."""
     other = vs.build(data.space, likelihood="gaussian:variance=optimal,version=1", **parts)
     other.load_state_dict(model.state_dict())

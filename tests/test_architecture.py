@@ -37,6 +37,7 @@ ORDER = [
     "objectives",
     "selection",
     "recipes",
+    "building",
     "parts",
     "data",
     "loop",
@@ -159,3 +160,58 @@ def test_finished_runs_are_compared_and_reported_without_torch(tmp_path: Path) -
     vaestro.write_report(runs[1])
     for command in (["compare", "a", "b"], ["report", "a"]):
         without_torch(f"from vaestro.cli import main\nassert main({command}) == 0", tmp_path)
+
+
+# objects of other libraries that are probed: (file, object)
+FOREIGN = {
+    ("cli/main.py", "error"),
+    ("data/cache.py", "errno"),
+    ("data/columns.py", "column.type"),
+    ("data/columns.py", "part"),
+    ("data/images.py", "image"),
+    ("data/images.py", "os"),
+    ("data/passes.py", "mmap"),
+    ("data/shard_formats.py", "kind"),
+    ("data/tables.py", "columns"),
+    ("data/tables.py", "values"),
+    ("objectives/objective.py", "bound"),
+}
+KINDS_OF_MODEL = {"LatentModel", "VAE", "Autoregressive"}
+
+
+def calls(*names: str) -> list[tuple[str, ast.Call]]:
+    """Return the calls of functions in the package, each with its file."""
+    return [
+        (str(file.relative_to(ROOT)), node)
+        for file in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+    ]
+
+
+def test_own_classes_are_not_probed_by_name() -> None:
+    """An interface declares what a class has. Only objects of other libraries are probed."""
+    probes = {
+        (file, ast.unparse(call.args[0]))
+        for file, call in calls("getattr", "hasattr")
+        if isinstance(call.args[1], ast.Constant)
+    }
+    assert probes <= FOREIGN, f"probed by name: {sorted(probes - FOREIGN)}"
+    assert probes >= FOREIGN, f"no longer probed: {sorted(FOREIGN - probes)}"
+
+
+def test_only_models_ask_which_class_a_model_is() -> None:
+    """Other modules ask its capabilities."""
+    for file, call in calls("isinstance"):
+        names = {node.id for node in ast.walk(call.args[1]) if isinstance(node, ast.Name)}
+        names |= {n.attr for n in ast.walk(call.args[1]) if isinstance(n, ast.Attribute)}
+        if names & KINDS_OF_MODEL:
+            assert file.startswith("models/"), f"{file}: {ast.unparse(call)}"
+
+
+def test_q_of_features_is_asked_only_where_the_capability_says_so() -> None:
+    """q of a hierarchy depends on the draws above it, so it has no `q(features)`."""
+    for file in sorted(ROOT.rglob("*.py")):
+        text = file.read_text()
+        if ".q(" in text and file.parent.name != "models":
+            assert "q_from_features" in text, f"{file.relative_to(ROOT)} calls q() unasked"

@@ -142,6 +142,7 @@ MODELS: list[tuple[Kind, dict[str, Any]]] = (
         )
     ]
     + [(Kind.TABLE, {"missing": True, "given": GIVEN, "prior": "conditional"})]
+    + [(Kind.BINARY, {"prior": name, "given": GIVEN}) for name in TABLE["prior"]]
     + [
         (Kind.COUNT, {"likelihood": f"{name}:library=amount", "given": GIVEN})
         for name in ("poisson", "negative-binomial", "zero-inflated")

@@ -30,8 +30,6 @@ SUBJECTS = (
     "latent",
     "likelihoods",
     "loop",
-    "models",
-    "models",
     "networks",
     "objectives",
     "optimizers",
@@ -40,7 +38,6 @@ SUBJECTS = (
     "penalties",
     "posteriors",
     "prior_fitting",
-    "priors",
     "randomness",
     "recipes",
     "runs",
@@ -56,7 +53,7 @@ SUBJECTS = (
 
 # Modules, each with its submodules, that still lack examples. Remove a line when its module has
 # them all. Nothing is ever added here.
-LACKING = ("diagnosis.code", "diagnosis.rules", "models", "priors")
+LACKING = ("diagnosis.code", "diagnosis.rules")
 
 NAMES = [
     module.name

@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -42,7 +42,8 @@ def built(latent: int = 2, shape: tuple[int, ...] = (6,), **parts: Any) -> vs.VA
     ).double()
     with torch.no_grad():
         for p in model.prior.parameters():
-            p.add_((0.08 if "maf" in str(parts.get("prior")) else 0.3) * torch.randn_like(p))
+            steep = "maf" in str(parts.get("prior")) or "given" in parts
+            p.add_((0.08 if steep else 0.3) * torch.randn_like(p))
     return model
 
 
@@ -306,7 +307,7 @@ def test_what_needs_a_density_elsewhere_says_so() -> None:
     data = make_data(model.space, make_values(model.space, 40))
     with pytest.raises(ValueError, match="expected ais:start=prior for a flow posterior"):
         vs.evaluate(model, data.test, k=2, methods="ais")
-    with pytest.raises(ValueError, match="expected a posterior without a flow for information"):
+    with pytest.raises(ValueError, match="expected a posterior that can be scored at any z"):
         vs.evaluate(model, data.test, k=2, methods="information")
     found = vs.evaluate(
         model,
@@ -523,13 +524,98 @@ def test_a_vampprior_refuses_posteriors_that_are_not_scored_elsewhere(
         built(posterior=posterior, prior="vamp")
 
 
-def test_learned_priors_do_not_serve_conditions() -> None:
-    given = vs.spaces.TableSpace.of([vs.spaces.RealColumn("a", "float64")])
-    for prior in ("mixture", "vamp", "maf", "coupling"):
-        with pytest.raises(
-            ValueError, match="expected prior normal or conditional for a model with conditions"
-        ):
-            built(prior=prior, given=given)
+GIVEN = vs.spaces.TableSpace.of([vs.spaces.RealColumn("a", "float64")])
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_learned_priors_accept_conditions(prior: str) -> None:
+    model = built(prior=prior, given=GIVEN)
+    given = torch.tensor([[-1.5], [2.0]], dtype=torch.float64)
+    side = torch.linspace(-14, 14, 401, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)
+    with torch.no_grad():
+        p = model.prior(model.posterior, given)
+        weight = torch.exp(p.log_prob(grid.unsqueeze(-2).expand(401, 401, 2, 2)))  # (401, 401, B)
+        totals = torch.trapezoid(torch.trapezoid(weight, side, dim=0), side, dim=0)
+        z = model.draw_prior(
+            40_000, given.repeat(20_000, 1), torch.Generator().manual_seed(0)
+        ).unflatten(0, (-1, 2))
+    torch.testing.assert_close(totals, torch.ones(2, dtype=torch.float64), rtol=0, atol=2e-3)
+    weight = weight / weight.sum((0, 1))
+    mean = (weight.unsqueeze(-1) * grid.unsqueeze(-2)).sum((0, 1))  # (B, 2)
+    assert ((z.mean(0) - mean).abs() < 5 * z.std(0) / 20_000**0.5 + 0.01).all()
+    assert not p.shared and p.mean.shape == (2, 2)
+    assert ((p.mean - mean).abs() < 0.75 * z.std(0)).all()
+    distance = (weight[..., 0] - weight[..., 1]).abs().sum() / 2  # total variation
+    assert distance > 0.001, "the condition changes the prior"
+    with pytest.raises(ValueError, match="expected conditions for p"):
+        model.prior(model.posterior, None)
+
+
+@pytest.mark.parametrize("posterior", ["bernoulli", "categorical:codes=3"])
+def test_an_autoregressive_prior_accepts_conditions(posterior: str) -> None:
+    model = built(posterior=posterior, prior="autoregressive:width=8", given=GIVEN)
+    given = torch.tensor([[-1.5], [2.0]], dtype=torch.float64)
+    if posterior == "bernoulli":
+        codes = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
+    else:
+        eye = torch.eye(3)
+        codes = torch.stack([torch.cat([a, b]) for a in eye for b in eye])
+    codes = codes.double()
+    with torch.no_grad():
+        p = model.prior(model.posterior, given)
+        probability = p.log_prob(codes.unsqueeze(1).expand(-1, 2, -1)).exp()  # (codes, B)
+    torch.testing.assert_close(probability.sum(0), torch.ones(2, dtype=torch.float64))
+    mean = probability.T @ codes
+    assert (p.mean - mean).abs().max() < 0.3
+    z = model.draw_prior(20_000, given.repeat(10_000, 1), torch.Generator().manual_seed(0))
+    assert (z.unflatten(0, (-1, 2)).mean(0) - mean).abs().max() < 5 * 0.5 / 100
+
+
+def test_a_conditional_mixture_learns_which_cluster_belongs_to_a_condition() -> None:
+    """Codes of two classes lie at -3 and 3. With conditions, the prior gains the entropy of the
+    class, ln 2 nats."""
+    torch.manual_seed(0)
+    label = torch.tensor([[-1.0], [1.0]]).repeat(200, 1)
+    z = 3 * label + torch.randn(400, 1)
+    bounds = []
+    for given in (0, 1):
+        prior = vs.priors.Mixture((1,), given, components=2)
+        with torch.no_grad():
+            prior.means.copy_(torch.tensor([[-1.0], [1.0]]))
+        posterior = built(latent=1).float().posterior
+        optimizer = torch.optim.Adam(prior.parameters(), lr=0.05)
+        for _ in range(300):
+            loss = -prior(posterior, label if given else None).log_prob(z).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        bounds.append(-loss.item())
+    assert bounds[1] - bounds[0] == pytest.approx(math.log(2), abs=0.05)
+
+
+@final
+class Shifted(vs.priors.Sampler):
+    """A sampler without a density."""
+
+    def transform(self, noise: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+        return noise + 3
+
+
+def test_a_prior_without_a_density_is_sampled_and_not_evaluated(tmp_path: Path) -> None:
+    model = vs.build(
+        make_space(Kind.BINARY), latent=2, network="mlp:width=8", prior=f"{__name__}:Shifted"
+    )
+    assert not model.capabilities.prior_density
+    z = model.draw_prior(1000, None, torch.Generator().manual_seed(0))
+    assert float(z.mean()) == pytest.approx(3, abs=0.1)
+    assert model.sample(5).mean.shape == (1, 5, 6)
+    data = make_data(model.space, make_values(model.space, 60))
+    assert latents.encode(model, data.test)["mean"].shape[1:] == (2,)
+    with pytest.raises(ValueError, match="expected a prior with a density"):
+        vs.evaluate(model, data.test, k=2)
+    with pytest.raises(ValueError, match="expected a prior with a density"):
+        next(iter(vs.training(model, vs.Objective(), data, steps=1)))
 
 
 @pytest.mark.parametrize(

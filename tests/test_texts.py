@@ -242,9 +242,10 @@ def test_an_encoder_reads_as_far_as_the_end(network: str) -> None:
     )
 
 
-def test_a_language_model_does_without_the_latent() -> None:
+def test_a_decoder_without_latent_input_ignores_the_latent() -> None:
     model = vs.build(
         make_space(Kind.TOKENS, (6,)),
+        model="vae",
         latent=2,
         likelihood="autoregressive:latent=false",
         network="gru:width=8",
@@ -252,7 +253,7 @@ def test_a_language_model_does_without_the_latent() -> None:
     codes = torch.tensor([[2, 3, 0]])
     first, second = (model.likelihood(torch.randn(1, 1, 2)).log_prob(codes) for _ in range(2))
     torch.testing.assert_close(first, second)
-    assert not model.likelihood.does_without and not model.likelihood.reads_latent
+    assert not model.capabilities.autoregressive and not model.capabilities.reads_latent
 
 
 def test_networks_for_texts_refuse_others() -> None:

@@ -16,6 +16,7 @@ _HOMES = {
     "VAE": "models",
     "Draws": "models",
     "LatentModel": "models",
+    "Model": "models",
     "Objective": "objectives",
     "Ramp": "objectives",
     "elbo": "objectives",
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis, Finding
     from vaestro.evaluation import Estimate
     from vaestro.loop import training
-    from vaestro.models import VAE, Draws, LatentModel
+    from vaestro.models import VAE, Draws, LatentModel, Model
     from vaestro.objectives import Objective, Ramp, elbo, iwae
     from vaestro.parts import build
     from vaestro.prior_fitting import fit_prior

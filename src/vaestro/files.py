@@ -14,7 +14,7 @@ from vaestro.text import Spec, parse
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
 # the version of the part names in config.yaml and config.json, on which their meaning depends
-FORMAT = 2
+FORMAT = 3
 FORMAT_1 = (
     "gaussian",
     "laplace",
@@ -31,14 +31,15 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """Return the options of a model, translated from an earlier format to the present one.
 
     In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
-    start. `version=1` repeats this.
+    start. `version=1` repeats this. Before format 3, every model was a VAE, also with the
+    likelihood `autoregressive:latent=false`.
 
     Args:
         options: by name.
         written: the format in which they were written.
 
     >>> current({"likelihood": "gaussian"}, 1)
-    {'likelihood': 'gaussian:version=1'}
+    {'model': 'vae', 'likelihood': 'gaussian:version=1'}
     """
     translated = dict(options)
     likelihood = translated.get("likelihood")
@@ -46,7 +47,7 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
         name, given = parse(likelihood)
         if name in FORMAT_1 and "version" not in given:
             translated["likelihood"] = str(Spec(name, given | {"version": 1}))
-    return translated
+    return {"model": "vae"} | translated if written < 3 else translated
 
 
 def read_config(path: str | Path) -> dict[str, Json]:

@@ -106,27 +106,30 @@ def autoregressive(units: int, context: int, layers: int, width: int, bins: int 
     return composed
 
 
-def coupling(units: int, layers: int, width: int) -> nn.Module:
-    """Return a map composed of affine couplings (Dinh, Sohl-Dickstein and Bengio 2017).
+def coupling(units: int, context: int, layers: int, width: int) -> nn.Module:
+    """Return a map composed of affine couplings, a function of the context (Dinh et al. 2017).
 
     Each coupling transforms every other unit by a function of the remaining units.
 
     Args:
         units: size of a latent, n.
+        context: size of the context; 0 for none.
         layers: number of couplings.
         width: of the two hidden layers of each coupling's network.
 
     Raises:
         ValueError: zuko is not installed.
 
-    >>> transform = coupling(2, layers=2, width=8)(None)
+    >>> transform = coupling(2, context=0, layers=2, width=8)(None)
     >>> transform(torch.zeros(3, 2)).shape
     torch.Size([3, 2])
     """
     zuko = _zuko()
     halves = [torch.arange(units) % 2 == i % 2 for i in range(layers)]
     maps = [
-        zuko.flows.GeneralCouplingTransform(units, mask=half, hidden_features=(width, width))
+        zuko.flows.GeneralCouplingTransform(
+            units, context, mask=half, hidden_features=(width, width)
+        )
         for half in halves
     ]
     composed: nn.Module = zuko.lazy.LazyComposedTransform(*map(_near_identity, maps))
@@ -292,14 +295,31 @@ class FlowPrior(PriorDensity):
         transform: f.
         shape: of one latent, *Z.
         like: a tensor with the dtype and the device of the draws.
+        rows: number of data, if each has its own density; None if all share one.
 
     >>> f = autoregressive(2, context=0, layers=1, width=8)(None)
     >>> FlowPrior(f, (2,), torch.zeros(())).draw(5).shape
     torch.Size([5, 2])
     """
 
-    def __init__(self, transform: Transform, shape: tuple[int, ...], like: Tensor) -> None:
-        self.transform, self.shape, self._like = transform, shape, like
+    def __init__(
+        self, transform: Transform, shape: tuple[int, ...], like: Tensor, rows: int | None = None
+    ) -> None:
+        self.transform, self.shape, self._like, self.rows = transform, shape, like, rows
+
+    @property
+    def shared(self) -> bool:
+        return self.rows is None
+
+    @property
+    @full_precision
+    def mean(self) -> Tensor:
+        """Return the mean of 64 draws, (B, *Z); the noise is the same for every datum."""
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn((MOMENTS // 2, 1, math.prod(self.shape)), generator=generator)
+        noise = torch.cat([half, -half]).to(self._like).expand(-1, self.rows or 1, -1)
+        with torch.no_grad():
+            return self.transform.inv(noise).mean(0).unflatten(-1, self.shape)
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:

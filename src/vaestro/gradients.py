@@ -49,7 +49,7 @@ from torch import Tensor
 from vaestro.densities import PosteriorDensity, mean_over_ranks
 
 if TYPE_CHECKING:
-    from vaestro.models import Draws, LatentModel
+    from vaestro.models import Draws, Model
 
 Bound = Callable[["Draws"], Tensor]
 
@@ -70,7 +70,7 @@ class Gradient(nn.Module, ABC):
         """Raise ValueError if the estimator has no meaning for a bound with k draws; the message
         names the nearest estimator that has one."""
 
-    def prepare(self, model: LatentModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Create the parameters that the estimator trains, before the optimiser is created.
 
         Raises:
@@ -306,7 +306,7 @@ class Score(Gradient):
                 f"score:baseline=average; got k={k}"
             )
 
-    def prepare(self, model: LatentModel) -> None:
+    def prepare(self, model: Model) -> None:
         super().prepare(model)
         if self.baseline == "learned" and self.network is None:
             size = math.prod(model.units)

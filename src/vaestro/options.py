@@ -136,6 +136,14 @@ OPTIONS: tuple[Option, ...] = (
         ".npz, IDX, .csv, .parquet, .json or .txt, or hf:OWNER/NAME; with options after a colon.",
         default="mnist",
     ),
+    Option(
+        "model",
+        str,
+        "model",
+        "Kind of model: vae, or autoregressive (no latent, an exact log-likelihood; text).",
+        otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
+        metavar="PART",
+    ),
     Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
     Option(
         "likelihood",
@@ -338,7 +346,7 @@ def names(*groups: Group) -> tuple[str, ...]:
 
     Example:
         >>> names("model")[:3]
-        ('latent', 'likelihood', 'posterior')
+        ('model', 'latent', 'likelihood')
     """
     return tuple(row.name for row in OPTIONS if row.group in groups)
 

@@ -3,21 +3,19 @@
 `gaussian:variance=pixel` is a call. The name selects a constructor, and the options are its
 keyword-only arguments, checked against its signature. `my_package.my_module:MyClass` selects a
 user's own class in the same way. `build` supplies the positional arguments: the space, a network,
-shapes.
+shapes, and for a model the `Plan` with its parts.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar, cast, final, overload, runtime_checkable
+from typing import Literal, cast, overload
 
-import torch
 import torch.nn as nn
-from torch import Tensor
 
 from vaestro import (
+    building,
     gradients,
     likelihoods,
     networks,
@@ -30,15 +28,14 @@ from vaestro import (
     schedules,
     sequences,
 )
-from vaestro.models import VAE
-from vaestro.signatures import Entry, checked, entry_of, options_of, required_options
+from vaestro.building import Made, Part, Plan, class_of
+from vaestro.models import Model
+from vaestro.signatures import Entry, checked, entry_of, options_of
 from vaestro.spaces import Space
-from vaestro.text import Spec, Value, article, nearest, parse
-
-Made = TypeVar("Made")
-Made_co = TypeVar("Made_co", covariant=True)
+from vaestro.text import article, nearest, parse
 
 TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
+    "model": {"vae": building.vae, "autoregressive": building.autoregressive},
     "likelihood": {
         "bernoulli": likelihoods.Bernoulli,
         "categorical": likelihoods.Categorical,
@@ -133,6 +130,19 @@ def default_prior(posterior: str) -> str:
     return {0: "normal", 1: "bernoulli"}.get(alphabet, "categorical")
 
 
+def default_model(likelihood: str | None) -> str:
+    """Return the model for a likelihood when the user names none.
+
+    Example:
+        >>> default_model("bernoulli"), default_model("autoregressive:latent=false")
+        ('vae', 'autoregressive')
+    """
+    if likelihood is None:
+        return "vae"
+    without_latent = find("likelihood", likelihood).options.get("latent") is False
+    return "autoregressive" if without_latent else "vae"
+
+
 def default_gradient(posterior: str) -> str:
     """Return the gradient estimator for a posterior when the user names none.
 
@@ -147,58 +157,8 @@ def default_gradient(posterior: str) -> str:
 # -- from names to constructors --------------------------------------------------------------------
 
 
-@final
-@dataclass(frozen=True)
-class Part(Generic[Made_co]):
-    """Hold a constructor of the table, or a user's own, with the options that were written.
-
-    Args:
-        kind: the kind of part, such as "prior".
-        name: its name in the table, or module:Class.
-        constructor: what makes it.
-        options: keyword arguments for the constructor.
-
-    Example:
-        >>> str(find("network", "residual:blocks=2,width=64"))
-        'residual:blocks=2,width=64'
-    """
-
-    kind: str
-    name: str
-    constructor: Callable[..., Made_co]
-    options: dict[str, Value]
-
-    def __call__(self, *args: object, **kwargs: object) -> Made_co:
-        """Return the part: the constructor called with the options.
-
-        Raises:
-            ValueError: an option without a default was not given.
-        """
-        missing = required_options(self.constructor) - self.options.keys() - kwargs.keys()
-        if missing:
-            wanted = "=..., ".join(sorted(missing))
-            raise ValueError(f"expected {self.name}:{wanted}=...; got {self.name} without it")
-        return self.constructor(*args, **{**self.options, **kwargs})
-
-    def __str__(self) -> str:
-        return str(Spec(self.name, self.options))
-
-
-def class_of(part: Part[Made]) -> type[Made]:
-    """Return the class of a part.
-
-    Raises:
-        ValueError: it is made by a function.
-
-    Example:
-        >>> class_of(find("prior", "normal")).__name__
-        'Normal'
-    """
-    if not isinstance(part.constructor, type):
-        raise ValueError(f"expected {part.name} to be a class; got a function")
-    return cast("type[Made]", part.constructor)
-
-
+@overload
+def find(kind: Literal["model"], spec: str) -> Part[Model]: ...
 @overload
 def find(kind: Literal["likelihood"], spec: str) -> Part[likelihoods.Likelihood]: ...
 @overload
@@ -303,27 +263,10 @@ def catalogue(
 # -- from parts to a model -------------------------------------------------------------------------
 
 
-@runtime_checkable
-class Shaped(Protocol):
-    """A constructor of networks that decides the shape of the latent."""
-
-    def latent_shape(
-        self, latent: int, shape: tuple[int, ...], **options: object
-    ) -> tuple[int, ...]:
-        """Return the shape of the latent for data of a shape."""
-
-
-@runtime_checkable
-class Startable(Protocol):
-    """A decoder whose outputs can be set before training."""
-
-    def start_at(self, values: Tensor) -> None:
-        """Set the outputs at the start, of the decoder's output shape."""
-
-
 def build(
     space: Space,
     *,
+    model: str | None = None,
     latent: int = 32,
     likelihood: str | None = None,
     posterior: str = "normal",
@@ -332,11 +275,13 @@ def build(
     encoder: str | None = None,
     decoder: str | None = None,
     given: Space | None = None,
-) -> VAE:
-    """Return a VAE for data of a space, built from names of the table.
+) -> Model:
+    """Return a model for data of a space, built from names of the table.
 
     Args:
         space: describes the data (`load(...).space`).
+        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user's own
+            "my_module:my_model", which is called with a `Plan`.
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
         likelihood: a name with options; by default `space.default_likelihood`.
         posterior: a name with options, such as "normal:limit=10".
@@ -356,89 +301,64 @@ def build(
         >>> vs.build(vs.load(np.eye(40, dtype="uint8")).space, latent=8).units
         (8,)
     """
+    named = find("model", default_model(likelihood) if model is None else model)
+    made = named(
+        plan(
+            space,
+            latent=latent,
+            likelihood=likelihood,
+            posterior=posterior,
+            prior=prior,
+            network=network,
+            encoder=encoder,
+            decoder=decoder,
+            given=given,
+        )
+    )
+    if not isinstance(made, Model):
+        raise ValueError(f"expected {named.name} to return a Model; got {type(made).__name__}")
+    return made
+
+
+def plan(
+    space: Space,
+    *,
+    latent: int = 32,
+    likelihood: str | None = None,
+    posterior: str = "normal",
+    prior: str | None = None,
+    network: str | None = None,
+    encoder: str | None = None,
+    decoder: str | None = None,
+    given: Space | None = None,
+) -> Plan:
+    """Return the plan of a model, with the parts that names select.
+
+    Args:
+        space, latent, likelihood, posterior, prior, network, encoder, decoder, given: see `build`.
+
+    Raises:
+        ValueError: a part is unknown, or the likelihood does not accept the data.
+
+    Example:
+        >>> import numpy as np, vaestro as vs
+        >>> plan(vs.load(np.eye(40, dtype="uint8")).space).likelihood.name
+        'bernoulli'
+    """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
     network = space.default_network if network is None else network
-    likelihood = space.default_likelihood if likelihood is None else likelihood
-    likelihood_part = find("likelihood", likelihood)
-    posterior_part = find("posterior", posterior)
-    prior_part = find("prior", default_prior(posterior) if prior is None else prior)
-    encoder_part = find("network", network if encoder is None else encoder)
-    decoder_part = find("network", network if decoder is None else decoder)
-    likelihood_class, options = class_of(likelihood_part), likelihood_part.options
-    posterior_class, of_posterior = class_of(posterior_part), posterior_part.options
-    likelihood_class.check(space)
-    shape = _latent_shape(latent, space, encoder_part, decoder_part)
-    units = posterior_class.latents(shape, **of_posterior)
-    conditions = given.feature_shape[0] if given is not None else 0
-    outputs = likelihood_class.outputs(space, **options)
-    decoding = _network(decoder_part, units, outputs, conditions)
-    if isinstance(decoding, Startable):
-        decoding.start_at(likelihood_class.start(space, **options))
-    parameters = posterior_class.outputs(units, **of_posterior)
-    encoding = _network(encoder_part, space.feature_shape, parameters, conditions)
-    over = prior_part(units, conditions, posterior_class.alphabet(**of_posterior))
-    return VAE(
-        posterior_part(space, encoding, units), likelihood_part(space, decoding), over, given
+    likelihood_part = find(
+        "likelihood", space.default_likelihood if likelihood is None else likelihood
     )
-
-
-def _latent_shape(latent: int, space: Space, *sides: Part[nn.Module]) -> tuple[int, ...]:
-    """Return the shape of the latent on which encoder and decoder agree."""
-    shapes = {
-        side.constructor.latent_shape(latent, space.shape, **side.options)
-        if isinstance(side.constructor, Shaped)
-        else (latent,)
-        for side in sides
-    }
-    if len(shapes) > 1:
-        shapes.discard((latent,))  # a user's own module on one side follows the other
-    if len(shapes) > 1:
-        raise ValueError(f"expected one latent shape; got {' and '.join(map(str, sorted(shapes)))}")
-    return shapes.pop()
-
-
-def _network(
-    part: Part[nn.Module], inputs: tuple[int, ...], outputs: tuple[int, ...], conditions: int
-) -> nn.Module:
-    """Return an encoder or decoder; a user's own is tried on two rows."""
-    extra = (conditions,) if conditions else ()
-    module = part(inputs, outputs, *extra)
-    _check_module(module, part, inputs, outputs, conditions)
-    return module
-
-
-def _check_module(
-    module: nn.Module,
-    part: Part[nn.Module],
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-    given: int,
-) -> None:
-    """Raise ValueError if a user's own module does not map two rows to the expected shape."""
-    if ":" not in part.name:
-        return
-    if not isinstance(module, nn.Module):
-        raise ValueError(
-            f"expected {part.name} to make a torch module; got {type(module).__name__}"
-        )
-    module.eval()
-    arguments = [torch.zeros(2, *inputs)] + ([torch.zeros(2, given)] if given else [])
-    try:
-        with torch.no_grad():
-            got = tuple(module(*arguments).shape)
-    except Exception as error:  # a user's module may raise anything
-        shapes = " and ".join(str(tuple(a.shape)) for a in arguments)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"expected {part.name} to take {shapes}; got {reason}") from error
-    finally:
-        module.train()
-    if got != (2, *outputs):
-        raise ValueError(
-            f"expected {part.name} to turn (N, {_commas(inputs)}) into (N, {_commas(outputs)}); "
-            f"got {got} for two rows"
-        )
-
-
-def _commas(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
+    class_of(likelihood_part).check(space)
+    return Plan(
+        space,
+        given,
+        latent,
+        likelihood_part,
+        find("posterior", posterior),
+        find("prior", default_prior(posterior) if prior is None else prior),
+        find("network", network if encoder is None else encoder),
+        find("network", network if decoder is None else decoder),
+    )

@@ -28,7 +28,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import IndependentUnits, full_precision, mean_over_ranks
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, LatentModel, Model, with_latent
 from vaestro.randomness import torch_generator
 from vaestro.schedules import Ramp
 
@@ -211,7 +211,7 @@ class Penalty(nn.Module, ABC):
         self.weight, self.rows, self.seed = weight, 0, 0
         self._model: tuple[LatentModel, ...] = ()
 
-    def prepare(self, model: LatentModel, rows: int, batch: int, seed: int) -> None:
+    def prepare(self, model: Model, rows: int, batch: int, seed: int) -> None:
         """Store what the penalty needs, before the first step.
 
         Args:
@@ -229,7 +229,7 @@ class Penalty(nn.Module, ABC):
                 f"{batch}"
             )
         # a tuple, so that the model is not a submodule of the penalty
-        self._model, self.rows, self.seed = (model,), rows, seed
+        self._model, self.rows, self.seed = (with_latent(model),), rows, seed
 
     def check(self, draws: Draws) -> None:
         """Raise ValueError if the penalty is not defined for the densities of the model."""

@@ -18,7 +18,7 @@ from vaestro.data.writers import write_data, write_grid
 from vaestro.evaluation import evaluate, plus_minus
 from vaestro.evaluation.records import mean_and_error
 from vaestro.files import Json
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.runs import Job, Run
@@ -98,11 +98,12 @@ def prepare(
     >>> prepare(run, "mixture:components=2", steps=2).training.settings.freeze
     ('posterior', 'likelihood')
     """
-    model = run.model()  # refuses a run without weights before anything is written
+    model = with_latent(run.model())  # refuses a run without weights before anything is written
     name = find("prior", prior).name.replace(":", "-")
     kept = (
         "source",
         "condition",
+        "model",
         "latent",
         "likelihood",
         "posterior",
@@ -185,7 +186,7 @@ def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:
     return fitted
 
 
-def _samples(model: LatentModel, folder: Path, when: str, rows: Rows, seed: int) -> Path:
+def _samples(model: Model, folder: Path, when: str, rows: Rows, seed: int) -> Path:
     """Write samples from a model, and return their file."""
     given = latent.given_of(rows.spread(SHOWN))
     drawn = latent.sample(

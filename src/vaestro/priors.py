@@ -1,4 +1,15 @@
-"""The prior p(z)."""
+"""The prior p(z), or p(z | given) of a model with conditions.
+
+    normal              p(z) = N(0, I)
+    mixture             p(z) = sum_k w_k N(mean_k, diag(exp(logvar_k)))
+    vamp                p(z) = sum_k w_k q(z | u_k)
+    maf, coupling       p(z) = N(f(z); 0, I) |det df/dz|
+    autoregressive      p(z) = prod_g p(z_g | z_<g)                          discrete latents
+
+Every learned prior accepts conditions. A mixture then has weights that depend on them,
+w(given) = softmax(logits + G given); the maps of a flow and the network of an autoregressive prior
+have them as inputs.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +23,12 @@ from torch import Tensor
 
 from vaestro import densities
 from vaestro.densities import soft_limit
-from vaestro.flows import FlowPrior, autoregressive, coupling
+from vaestro.flows import FlowPrior, Transform, autoregressive, coupling
 from vaestro.networks import MaskedNetwork
 from vaestro.posteriors import Posterior
 from vaestro.spaces import Batch
+
+LOGVAR_LIMIT = 20.0
 
 
 class Prior(nn.Module, ABC):
@@ -23,15 +36,18 @@ class Prior(nn.Module, ABC):
 
     Args:
         units: the shape of one latent, *Z.
-        given: how many numbers describe the conditions of one datum; 0 without.
-        alphabet: what the latents are, as `Posterior.alphabet` says.
+        given: number of values that describe the conditions of one datum; 0 without conditions.
+        alphabet: number of values of a discrete latent, as in `Posterior.alphabet`.
 
     Raises:
         ValueError: the prior is over latents of another kind.
     """
 
     discrete: ClassVar[bool] = False
-    in_graph: ClassVar[bool] = True  # whether the operations of a step with it can be recorded
+    # whether p(z) can be evaluated; see `Sampler`
+    has_density: ClassVar[bool] = True
+    # whether a training step with this prior can be traced into a graph
+    in_graph: ClassVar[bool] = True
 
     def __init__(self, units: tuple[int, ...], given: int = 0, alphabet: int = 0) -> None:
         super().__init__()
@@ -44,10 +60,10 @@ class Prior(nn.Module, ABC):
             )
 
     def join(self, posterior: Posterior) -> None:
-        """Make what depends on the posterior, once.
+        """Create the parameters that depend on the posterior. Called once, by the model.
 
         Raises:
-            ValueError: the two have no meaning together.
+            ValueError: posterior and prior do not fit each other.
         """
         if posterior.units != self.units:
             raise ValueError(
@@ -65,16 +81,20 @@ class Prior(nn.Module, ABC):
 
     @property
     def start_rows(self) -> int:
-        """Return how many data `start` wants; 0 for none, and once it has had them."""
+        """Return the number of training rows that `start` uses; 0 if none, or after `start`."""
         return 0
 
     def start(self, posterior: Posterior, batch: Batch) -> None:
-        """Begin at training data, before the first step."""
+        """Set parameters to where they fit training data, before the first step."""
 
     @abstractmethod
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.PriorDensity:
-        """Return p(z | given). Only a prior made of encoded pseudo-inputs uses the posterior, and
-        none owns it."""
+        """Return p(z | given).
+
+        Args:
+            posterior: the model's posterior. Only `Vamp` uses it; no prior owns it.
+            given: conditions, (B, C); None without conditions.
+        """
 
     def draw(
         self,
@@ -85,9 +105,9 @@ class Prior(nn.Module, ABC):
         *,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Draw n latents, (n, *Z), one for each row of `given` where there are conditions.
+        """Draw n latents, (n, *Z), one for each row of `given` if there are conditions.
 
-        The noise that the prior draws is multiplied by the temperature.
+        The temperature multiplies the noise of the prior.
         """
         p: densities.PriorDensity = self(posterior, given)
         return p.draw(n, generator, temperature)
@@ -95,10 +115,52 @@ class Prior(nn.Module, ABC):
 
 @final
 class Normal(Prior):
-    """Represent the standard normal N(0, 1) on every unit: fixed, nothing is learned."""
+    """Represent the standard normal N(0, I), which has no parameters.
+
+    >>> prior = Normal((2,))
+    >>> prior.has_density, list(prior.parameters())
+    (True, [])
+    """
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.StandardNormal:
         return densities.StandardNormal(self.units, posterior.like)
+
+
+class Sampler(Prior, ABC):
+    """Describe a prior that can be sampled but has no density, such as one that solves a stochastic
+    differential equation.
+
+    A model with such a prior is sampled and its decoder is used. It cannot be trained or evaluated,
+    because a bound on log p(x) contains log p(z).
+    """
+
+    has_density = False
+
+    @abstractmethod
+    def transform(self, noise: Tensor, given: Tensor | None) -> Tensor:
+        """Return latents (n, *Z) from standard normal noise (n, *Z) and conditions (n, C)."""
+
+    def forward(self, posterior: Posterior, given: Tensor | None) -> densities.PriorDensity:
+        raise ValueError(
+            f"expected a prior with a density; got {type(self).__name__}, which can only be "
+            f"sampled: without log p(z) there is no bound on log p(x)"
+        )
+
+    @torch.no_grad()
+    def draw(
+        self,
+        posterior: Posterior,
+        given: Tensor | None,
+        n: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        like = posterior.like
+        noise = torch.randn(
+            (n, *self.units), generator=generator, dtype=like.dtype, device=like.device
+        )
+        return self.transform(temperature * noise, given)
 
 
 @final
@@ -114,6 +176,9 @@ class Conditional(Prior):
 
     Raises:
         ValueError: the model has no conditions.
+
+    >>> sum(p.numel() for p in Conditional((2,), 3, width=8).parameters())
+    68
     """
 
     def __init__(
@@ -136,32 +201,41 @@ class Conditional(Prior):
         mean, logvar = (
             self.network(given.to(posterior.like.dtype)).unflatten(-1, (2, *self.units)).unbind(1)
         )
-        return densities.Normal(mean, soft_limit(logvar, 20.0), len(self.units))
+        return densities.Normal(mean, soft_limit(logvar, LOGVAR_LIMIT), len(self.units))
 
 
-class _Unconditional(Prior, ABC):
-    """Describe priors that serve all data alike."""
+def _gate(components: int, given: int) -> nn.Parameter | None:
+    """Return the matrix G of a mixture whose weights depend on conditions, (C, given); it starts at
+    0."""
+    return nn.Parameter(torch.zeros(components, given)) if given else None
 
-    def __init__(self, units: tuple[int, ...], given: int, alphabet: int) -> None:
-        super().__init__(units, given, alphabet)
-        if given:
-            raise ValueError(
-                f"expected prior normal or conditional for a model with conditions; got "
-                f"{type(self).__name__}"
-            )
+
+def _weights(logits: Tensor, gate: Tensor | None, given: Tensor | None) -> Tensor:
+    """Return the logits of the weights: (C,), or logits + G given, (B, C).
+
+    Raises:
+        ValueError: there are no conditions, and the weights depend on them.
+    """
+    if gate is None:
+        return logits
+    if given is None:
+        raise ValueError("expected conditions for p(z | given); got none")
+    return logits + given.to(gate.dtype) @ gate.T
 
 
 @final
-class Mixture(_Unconditional):
-    """Represent p(z) = sum_k weight_k N(mean_k, diag(exp(logvar_k))), all of it learned: clusters,
-    and any shape they cover together.
+class Mixture(Prior):
+    """Represent p(z) = sum_k weight_k N(mean_k, diag(exp(logvar_k))), with learned parameters.
 
-    Scoring z costs two matrix products of as many columns as there are components. The KL has no
-    closed form.
+    With conditions, the weights depend on them. Scoring z costs two matrix products with one column
+    for each component. The KL has no closed form.
 
     Args:
         units, given, alphabet: see Prior.
-        components: how many.
+        components: number of components.
+
+    >>> Mixture((2,), components=5).means.shape
+    torch.Size([5, 2])
     """
 
     def __init__(
@@ -172,29 +246,33 @@ class Mixture(_Unconditional):
             raise ValueError(f"expected 1 or more components; got {components}")
         n = math.prod(units)
         self.logits = nn.Parameter(torch.zeros(components))
+        self.gate = _gate(components, given)
         self.means = nn.Parameter(torch.randn(components, n))
         self.logvars = nn.Parameter(torch.zeros(components, n))
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.NormalMixture:
+        logits = _weights(self.logits, self.gate, given)
         return densities.NormalMixture(
-            self.logits, self.means, soft_limit(self.logvars, 20.0), self.units
+            logits, self.means, soft_limit(self.logvars, LOGVAR_LIMIT), self.units
         )
 
 
 @final
-class Vamp(_Unconditional):
-    """Represent p(z) = sum_k weight_k q(z | u_k), q of pseudo-inputs u_k that are learned: the
-    VampPrior (Tomczak and Welling 2018).
+class Vamp(Prior):
+    """Represent p(z) = sum_k weight_k q(z | u_k), the VampPrior (Tomczak and Welling 2018).
 
-    It follows the aggregate posterior, since it is made of posteriors. The pseudo-inputs lie in the
-    space that the encoder sees, start at
-    training data, and go through the encoder at every step: that costs as much as so many data more
-    in the encoder's batch. Scoring z costs as in a mixture where q is normal; for other families
-    each of its units is compared with those of each pseudo-input.
+    The pseudo-inputs u_k are learned. They are inputs of the encoder, start at training data, and
+    pass through the encoder at every step, which costs as much as that many more rows in a batch.
+    With conditions, the weights depend on them, and each pseudo-input has learned conditions.
+    Scoring z costs as much as in a mixture if q is normal; for other families each unit of z is
+    scored under each pseudo-input.
 
     Args:
         units, given, alphabet: see Prior.
-        inputs: pseudo-inputs.
+        inputs: number of pseudo-inputs.
+
+    >>> Vamp((2,), inputs=50).start_rows
+    50
     """
 
     started: Tensor
@@ -207,7 +285,9 @@ class Vamp(_Unconditional):
             raise ValueError(f"expected 1 or more pseudo-inputs; got {inputs}")
         self.count = inputs
         self.logits = nn.Parameter(torch.zeros(inputs))
+        self.gate = _gate(inputs, given)
         self.inputs: nn.Parameter | None = None
+        self.conditions = nn.Parameter(torch.zeros(inputs, given)) if given else None
         self.register_buffer("started", torch.zeros(()))
 
     def join(self, posterior: Posterior) -> None:
@@ -235,30 +315,34 @@ class Vamp(_Unconditional):
     def start(self, posterior: Posterior, batch: Batch) -> None:
         assert self.inputs is not None
         x = posterior.space.features(batch.x, batch.observed, self.inputs.dtype)
-        self.inputs.copy_(x[torch.arange(self.count, device=x.device) % len(x)])
+        rows = torch.arange(self.count, device=x.device) % len(x)
+        self.inputs.copy_(x[rows])
+        if self.conditions is not None and batch.given is not None:
+            self.conditions.copy_(batch.given[rows])
         self.started.fill_(1.0)
 
     def forward(
         self, posterior: Posterior, given: Tensor | None
     ) -> densities.NormalMixture | densities.Mixture:
-        features = posterior.encoded(self.inputs)  # type: ignore[arg-type]
+        assert self.inputs is not None
+        features = posterior.encoded(self.inputs, self.conditions)
         q = posterior.density(features)
+        logits = _weights(self.logits, self.gate, given)
         if isinstance(q, densities.Normal):
             return densities.NormalMixture(
-                self.logits, q.mean.flatten(1), q.logvar.flatten(1), self.units
+                logits, q.mean.flatten(1), q.logvar.flatten(1), self.units
             )
 
-        def draw(chosen: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-            own = posterior.density(features[chosen])
-            return own.from_noise(posterior.noise(1, len(chosen), generator))[0], own.mean
+        def draw(index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+            components = posterior.density(features[index])
+            noise = posterior.noise(1, len(index), generator)
+            return components.from_noise(noise)[0], components.mean
 
-        return densities.Mixture(self.logits, q, draw, self.units)
+        return densities.Mixture(logits, q, draw, self.units)
 
 
-class _FlowPrior(_Unconditional, ABC):
+class _FlowPrior(Prior, ABC):
     """Describe p(z) by a map from latents to the standard normal."""
-
-    maps: nn.Module
 
     def __init__(
         self, units: tuple[int, ...], given: int, alphabet: int, layers: int, width: int
@@ -270,22 +354,37 @@ class _FlowPrior(_Unconditional, ABC):
             )
         if math.prod(units) < 2:
             raise ValueError("expected 2 or more units for a flow prior, or prior mixture; got 1")
+        self.maps = self.make_maps(math.prod(units), given, layers, width)
+
+    @abstractmethod
+    def make_maps(self, units: int, given: int, layers: int, width: int) -> nn.Module:
+        """Return the lazy map; called with conditions (B, given) or None, it returns a
+        `Transform`."""
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> FlowPrior:
-        return FlowPrior(self.maps(None), self.units, posterior.like)
+        like = posterior.like
+        if not self.given:
+            return FlowPrior(self.maps(None), self.units, like)
+        if given is None:
+            raise ValueError("expected conditions for p(z | given); got none")
+        transform: Transform = self.maps(given.to(like.dtype))
+        return FlowPrior(transform, self.units, like, rows=len(given))
 
 
 @final
 class MaskedAutoregressive(_FlowPrior):
-    """Represent p(z) by a masked autoregressive flow: each unit given the ones before it
-    (Papamakarios, Pavlakou and Murray 2017).
+    """Represent p(z) by a masked autoregressive flow, in which each unit depends on the units
+    before it (Papamakarios, Pavlakou and Murray 2017).
 
-    Scoring takes one pass of each layer's network, drawing as many as there are units.
+    Scoring takes one pass through the network of each layer, drawing one pass for each unit.
 
     Args:
         units, given, alphabet: see Prior.
-        layers: maps, the order of the units reversed from one to the next.
-        width: of the two hidden layers of each map's network.
+        layers: number of maps; the order of the units is reversed from one to the next.
+        width: width of the two hidden layers of each map's network.
+
+    >>> MaskedAutoregressive((3,), layers=2).given
+    0
     """
 
     def __init__(
@@ -298,24 +397,29 @@ class MaskedAutoregressive(_FlowPrior):
         width: int = 64,
     ) -> None:
         super().__init__(units, given, alphabet, layers, width)
-        self.maps = autoregressive(math.prod(units), 0, layers, width)
+
+    def make_maps(self, units: int, given: int, layers: int, width: int) -> nn.Module:
+        return autoregressive(units, given, layers, width)
 
 
 @final
 class Coupling(_FlowPrior):
-    """Represent p(z) by affine couplings, each moving half of the units by what the other half says
-    (Dinh, Sohl-Dickstein and Bengio 2017).
+    """Represent p(z) by affine couplings, in which each half of the units is scaled and shifted by
+    a function of the other half (Dinh, Sohl-Dickstein and Bengio 2017).
 
-    Scoring and drawing both take one pass of each layer's network; it takes more layers than an
-    autoregressive flow for the same density.
+    Scoring and drawing take one pass through the network of each layer. The same density needs more
+    layers than in an autoregressive flow.
 
     Args:
         units, given, alphabet: see Prior.
-        layers: couplings, the halves taking turns.
-        width: of the two hidden layers of each coupling's network.
+        layers: number of couplings; the halves alternate.
+        width: width of the two hidden layers of each coupling's network.
+
+    >>> Coupling((3,), given=2).given
+    2
     """
 
-    in_graph = False  # zuko picks the halves by masks, whose sums it reads
+    in_graph = False  # zuko selects the halves by masks, and reads sums of them
 
     def __init__(
         self,
@@ -327,20 +431,24 @@ class Coupling(_FlowPrior):
         width: int = 64,
     ) -> None:
         super().__init__(units, given, alphabet, layers, width)
-        self.maps = coupling(math.prod(units), layers, width)
+
+    def make_maps(self, units: int, given: int, layers: int, width: int) -> nn.Module:
+        return coupling(units, given, layers, width)
 
 
 @final
-class Autoregressive(_Unconditional):
+class Autoregressive(Prior):
     """Represent p(z) over discrete latents by the product of each unit (or one-hot group) given the
-    ones before it.
+    ones before it, by one masked network (Germain, Gregor, Murray and Larochelle 2015).
 
-    (By one masked network: Germain, Gregor, Murray and Larochelle 2015.) Scoring takes one pass,
-    drawing as many as there are groups.
+    Scoring takes one pass through the network, drawing one pass for each group.
 
     Args:
         units, given, alphabet: see Prior.
-        width: of the two hidden layers.
+        width: width of the two hidden layers.
+
+    >>> Autoregressive((4,), width=8).discrete
+    True
     """
 
     discrete = True
@@ -351,20 +459,34 @@ class Autoregressive(_Unconditional):
         super().__init__(units, given, alphabet)
         if width < 1:
             raise ValueError(f"expected a width of 1 or more; got {width}")
-        self.network = MaskedNetwork(densities.groups_of(units, alphabet), width)
+        self.network = MaskedNetwork(densities.groups_of(units, alphabet), width, given)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Autoregressive:
-        return densities.Autoregressive(self.network, self.units, self.alphabet, posterior.like)
+        if not self.given:
+            given = None
+        elif given is None:
+            raise ValueError("expected conditions for p(z | given); got none")
+        return densities.Autoregressive(
+            lambda z: self.network(z, given),
+            self.units,
+            self.alphabet,
+            posterior.like,
+            rows=None if given is None else len(given),
+        )
 
 
 @final
 class Bernoulli(Prior):
-    """Represent independent zeros and ones: fair coins that are fixed, or with `learned`
-    probabilities of their own.
+    """Represent independent units that are zero or one, each with probability 1/2, or with a
+    learned probability.
 
     Args:
         units, given, alphabet: see Prior.
         learned: whether the probabilities are learned.
+
+    >>> Bernoulli((3,), alphabet=1).logits
+    Parameter containing:
+    tensor([0., 0., 0.])
     """
 
     discrete = True
@@ -386,12 +508,14 @@ class Bernoulli(Prior):
 
 @final
 class Categorical(Prior):
-    """Represent independent one-hot groups: all codes alike and fixed, or with `learned`
-    probabilities of their own.
+    """Represent independent one-hot groups, with equal probabilities, or with learned ones.
 
     Args:
         units, given, alphabet: see Prior.
         learned: whether the probabilities are learned.
+
+    >>> Categorical((6,), alphabet=3).logits.shape
+    torch.Size([6])
     """
 
     discrete = True

@@ -18,14 +18,14 @@ from torch import Tensor
 from vaestro.data.matching import Origin
 from vaestro.files import Json
 from vaestro.loop import Training
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.signatures import options_of
 from vaestro.spaces import Space, restored_space
 from vaestro.text import Value
 
-PARTS = ("likelihood", "posterior", "network", "encoder", "decoder")
+PARTS = ("model", "likelihood", "posterior", "network", "encoder", "decoder")
 OF_PART = {
     "posterior": ("posterior", "network", "encoder"),
     "likelihood": ("likelihood", "network", "decoder"),
@@ -33,9 +33,7 @@ OF_PART = {
 }
 
 
-def take_over(
-    training: Training, model: LatentModel, own: Config, asked: Config, run: str
-) -> list[str]:
+def take_over(training: Training, model: Model, own: Config, asked: Config, run: str) -> list[str]:
     """Copy the weights of another run's model into a training and its average.
 
     A prior of another name, options or shape starts anew.

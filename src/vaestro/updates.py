@@ -19,7 +19,7 @@ from vaestro.optimizers import Optimizer, one_cycle
 from vaestro.spaces import Batch
 
 if TYPE_CHECKING:
-    from vaestro.models import LatentModel
+    from vaestro.models import Model
     from vaestro.objectives import Loss
 
 
@@ -53,7 +53,7 @@ class Update:
 
     name: str
     parameters: Sequence[nn.Parameter]
-    loss: Callable[[LatentModel, Batch, Tensor, Tensor], Loss]
+    loss: Callable[[Model, Batch, Tensor, Tensor], Loss]
     optimizer: Callable[[Sequence[Tensor]], Optimizer] | None = None
     lr: float | None = None
     schedule: Callable[[int, int], float] = one_cycle

@@ -24,6 +24,8 @@ from vaestro.densities.continuous import gumbel_noise
 from vaestro.densities.core import full_precision, sum_cells, uniform
 from vaestro.densities.latent import IndependentUnits, PosteriorDensity, PriorDensity
 
+MOMENTS = 64  # draws from which a mean is estimated
+
 
 class DiscreteLatents(PosteriorDensity, PriorDensity, ABC):
     """Describe discrete latents by logits.
@@ -233,6 +235,7 @@ class Autoregressive(PriorDensity):
         shape: of one latent, *Z.
         alphabet: 1 for units that are zero or one, n for one-hot groups of n units.
         like: a tensor with the dtype and the device of the draws.
+        rows: number of data, if each has its own density; None if all share one.
 
     >>> fair = Autoregressive(torch.zeros_like, (2,), 1, torch.zeros(()))
     >>> fair.log_prob(torch.tensor([0.0, 1.0]))  # -2 log 2, in nats
@@ -245,12 +248,25 @@ class Autoregressive(PriorDensity):
         shape: tuple[int, ...],
         alphabet: int,
         like: Tensor,
+        rows: int | None = None,
     ) -> None:
         self._logits, self.shape, self.alphabet, self._like = logits, shape, alphabet, like
+        self.rows = rows
+
+    @property
+    def shared(self) -> bool:
+        return self.rows is None
+
+    @property
+    def mean(self) -> Tensor:
+        """Return the mean of MOMENTS draws, (B, *Z); the noise is the same for every datum."""
+        generator = torch.Generator(self._like.device).manual_seed(0)
+        return self._draw((MOMENTS, 1, *self.shape), generator, 1.0).mean(0)
 
     def _conditionals(self, value: Tensor) -> DiscreteLatents:
         """Return the density of each group given the earlier groups of `value`."""
-        logits = self._logits(value.flatten(value.ndim - len(self.shape))).reshape(value.shape)
+        logits = self._logits(value.flatten(value.ndim - len(self.shape)))
+        logits = logits.unflatten(-1, self.shape)
         if self.alphabet == 1:
             return Binary(logits, len(self.shape))
         return OneHot(logits, self.alphabet, len(self.shape))
@@ -264,12 +280,17 @@ class Autoregressive(PriorDensity):
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Draw n latents, (n, *Z), one group after the other."""
-        z = self._like.new_zeros((n, *self.shape))
+        return self._draw((n, *self.shape), generator, temperature)
+
+    @torch.no_grad()
+    def _draw(
+        self, shape: tuple[int, ...], generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        """Draw latents (..., *Z), one group after the other, from noise of this shape."""
+        z = self._like.new_zeros(shape)
         groups = groups_of(self.shape, self.alphabet).to(z.device).reshape(self.shape)
-        with torch.no_grad():
-            for group in range(int(groups.max()) + 1):
-                density = self._conditionals(z)
-                noise = temperature * density.noise(tuple(z.shape), generator)
-                z = torch.where(groups == group, density.from_noise(noise), z)
+        for group in range(int(groups.max()) + 1):
+            density = self._conditionals(z)
+            noise = temperature * density.noise(shape, generator)
+            z = torch.where(groups == group, density.from_noise(noise), z)
         return z

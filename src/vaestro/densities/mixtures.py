@@ -19,8 +19,10 @@ BLOCK = 2**20  # numbers of one block, which fit into the cache
 
 
 def _draw_components(logits: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """Draw the component of each of n latents, (n,)."""
-    weights = torch.softmax(logits.detach(), 0)
+    """Draw the component of each of n latents, (n,), by logits (C,) or (n, C)."""
+    weights = torch.softmax(logits.detach(), -1)
+    if weights.ndim == 2:
+        return torch.multinomial(weights, 1, generator=generator)[:, 0]
     return torch.multinomial(weights, n, replacement=True, generator=generator)
 
 
@@ -32,7 +34,7 @@ class NormalMixture(PriorDensity):
     run in double precision where the device has it.
 
     Args:
-        logits: of the weights, (C,).
+        logits: of the weights, (C,); (B, C) if each datum has weights of its own.
         means, logvars: (C, n).
         shape: of one latent, *Z.
 
@@ -48,8 +50,14 @@ class NormalMixture(PriorDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean, (*Z,)."""
-        return (torch.softmax(self.logits, 0).unsqueeze(-1) * self.means).sum(0).reshape(self.shape)
+        """Return the mean, (*Z,) or (B, *Z)."""
+        weights = torch.softmax(self.logits, -1)
+        mean = (weights.unsqueeze(-1) * self.means).sum(-2)
+        return mean.reshape(*weights.shape[:-1], *self.shape)
+
+    @property
+    def shared(self) -> bool:
+        return self.logits.ndim == 1
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
@@ -57,7 +65,7 @@ class NormalMixture(PriorDensity):
         z = value.flatten(value.ndim - len(self.shape)).to(dtype)
         means, logvars = self.means.to(dtype), self.logvars.to(dtype)
         precision = torch.exp(-logvars)
-        constant = torch.log_softmax(self.logits.to(dtype), 0)
+        constant = torch.log_softmax(self.logits.to(dtype), -1)
         constant = constant - 0.5 * (logvars + means.square() * precision + LOG_2PI).sum(-1)
         logs = constant + z @ (means * precision).T - 0.5 * (z.square() @ precision.T)
         return torch.logsumexp(logs, -1).to(value.dtype)
@@ -81,7 +89,7 @@ class Mixture(PriorDensity):
     """Represent sum_k weight_k q_k, where q_k are the C densities of a batch, of any family.
 
     Args:
-        logits: of the weights, (C,).
+        logits: of the weights, (C,); (B, C) if each datum has weights of its own.
         q: the densities.
         draw: maps component indices, (n,), and a generator to draws of these components, (n, *Z),
             and the components' means, (n, *Z).
@@ -106,18 +114,24 @@ class Mixture(PriorDensity):
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean, (*Z,)."""
-        return torch.tensordot(torch.softmax(self.logits, 0), self.q.mean, 1)
+        """Return the mean, (*Z,) or (B, *Z)."""
+        return torch.tensordot(torch.softmax(self.logits, -1), self.q.mean, 1)
+
+    @property
+    def shared(self) -> bool:
+        return self.logits.ndim == 1
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, (...), computed in blocks of values."""
         lead = value.shape[: value.ndim - len(self.shape)]
-        weights = torch.log_softmax(self.logits, 0)
-        size = max(1, BLOCK // (len(weights) * math.prod(self.shape)))
-        blocks = value.reshape(-1, *self.shape).split(size)
+        weights = torch.log_softmax(self.logits, -1)
+        count = weights.shape[-1]
+        size = max(1, BLOCK // (count * math.prod(self.shape)))
+        flat = weights.expand(*lead, count).reshape(-1, count)
+        blocks = zip(flat.split(size), value.reshape(-1, *self.shape).split(size), strict=True)
         return torch.cat(
-            [torch.logsumexp(weights + self.q.log_prob(z.unsqueeze(1)), -1) for z in blocks]
+            [torch.logsumexp(w + self.q.log_prob(z.unsqueeze(1)), -1) for w, z in blocks]
         ).reshape(lead)
 
     @full_precision

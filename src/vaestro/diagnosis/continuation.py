@@ -23,7 +23,7 @@ from vaestro.data import Rows
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
 from vaestro.files import Json
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, Model
 from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
 from vaestro.randomness import Order, derive, torch_generator
@@ -70,7 +70,7 @@ class Continuation:
 
 
 def continued(
-    model: LatentModel,
+    model: Model,
     train: Rows,
     held_out: Rows,
     objective: Objective,
@@ -141,7 +141,7 @@ def _least(gains: np.ndarray) -> Paired:
     return min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
 
 
-def _trainable(model: LatentModel, freeze: Sequence[str]) -> list[nn.Parameter]:
+def _trainable(model: Model, freeze: Sequence[str]) -> list[nn.Parameter]:
     """Return the trainable parameters outside the frozen parts."""
     frozen = {
         id(p) for name, part in model.named_children() if name in freeze for p in part.parameters()
@@ -149,7 +149,7 @@ def _trainable(model: LatentModel, freeze: Sequence[str]) -> list[nn.Parameter]:
     return [p for p in model.parameters() if id(p) not in frozen and p.requires_grad]
 
 
-def _fit_to_data(model: LatentModel, train: Rows, seed: int) -> None:
+def _fit_to_data(model: Model, train: Rows, seed: int) -> None:
     """Fit the closed-form parameters of a model to a sample of the training rows."""
     device = next(model.parameters()).device
     rows = in_space(train.spread(ROWS).fixed(), model.space)
@@ -161,7 +161,7 @@ def _fit_to_data(model: LatentModel, train: Rows, seed: int) -> None:
 
 
 def _train(
-    model: LatentModel,
+    model: Model,
     parameters: list[nn.Parameter],
     optimizer: Optimizer,
     rows: Rows,
@@ -210,7 +210,7 @@ def _train(
 
 @torch.inference_mode()
 def objective_scores(
-    model: LatentModel, objective: Objective, rows: Rows, seed: int, draws: int = DRAWS
+    model: Model, objective: Objective, rows: Rows, seed: int, draws: int = DRAWS
 ) -> np.ndarray:
     """Return the objective per row with final schedule values, without penalties, in nats: (1, N).
 
@@ -247,7 +247,7 @@ def _of_each(objective: Objective, draws: Draws, step: Tensor) -> Tensor:
 
 
 def worsened(
-    before: LatentModel, after: LatentModel, rows: Rows, objective: Objective, seed: int = 0
+    before: Model, after: Model, rows: Rows, objective: Objective, seed: int = 0
 ) -> Paired | None:
     """Return how much lower the objective is with `after` than with `before`, in nats.
 

@@ -16,7 +16,7 @@ from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.statistics import LEVEL, Paired
 from vaestro.evaluation.records import mean_and_error
 from vaestro.loop import informative_mean
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, LatentModel, Model, with_latent
 from vaestro.objectives import elbo
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
@@ -49,7 +49,7 @@ class _Codes:
 
 
 @torch.inference_mode()
-def encode(model: LatentModel, rows: Rows, seed: int) -> Measures:
+def encode(model: Model, rows: Rows, seed: int) -> Measures:
     """Return the measures of rows that come from one draw of z for each: codes, rate, distortion,
     ELBO, and the distortion with another row's z.
 
@@ -59,24 +59,13 @@ def encode(model: LatentModel, rows: Rows, seed: int) -> Measures:
     >>> encode(model, data.valid, seed=0).mean.shape
     (10, 2)
     """
-    device = next(model.parameters()).device
     codes = _codes(model, rows, seed, "diagnose")
-    prior = torch.cat(
-        [
-            model.draw_prior(
-                len(batch), batch.given, torch_generator(device, seed, "diagnose prior", i)
-            )
-            for i, batch in enumerate(rows.chunks(model.space.chunk, device))
-        ]
-    )
-    # Under a prior of the conditions, another row's z would also differ by its conditions. A draw
-    # of the prior is used instead.
-    order = torch.from_numpy(derangement(len(rows), seed)).to(device)
-    other = distortions(model, rows, codes.z[order] if codes.shared else prior, seed)
+    prior, other = codes.z, codes.own
+    if not model.capabilities.exact:
+        prior, other = _exchanged(with_latent(model), rows, codes, seed)
     flat, flat_prior = codes.z.flatten(1).cpu().numpy(), prior.flatten(1).cpu().numpy()
-    reach = max(
-        4.0, float(np.quantile(np.abs(flat), 0.999)), float(np.quantile(np.abs(flat_prior), 0.999))
-    )
+    largest = [float(np.quantile(np.abs(x), 0.999)) for x in (flat, flat_prior) if x.size]
+    reach = max([4.0, *largest])
     edges = np.linspace(-reach, reach, BINS + 1)
     variance = codes.variance
     return Measures(
@@ -101,7 +90,27 @@ def encode(model: LatentModel, rows: Rows, seed: int) -> Measures:
     )
 
 
-def score_training(model: LatentModel, rows: Rows, measures: Measures, seed: int) -> None:
+def _exchanged(
+    model: LatentModel, rows: Rows, codes: _Codes, seed: int
+) -> tuple[Tensor, np.ndarray]:
+    """Return a draw of the prior for each row, (N, *Z), and the distortion of each row with another
+    row's z, (N,)."""
+    device = codes.z.device
+    prior = torch.cat(
+        [
+            model.draw_prior(
+                len(batch), batch.given, torch_generator(device, seed, "diagnose prior", i)
+            )
+            for i, batch in enumerate(rows.chunks(model.space.chunk, device))
+        ]
+    )
+    # Under a prior of the conditions, another row's z would also differ by its conditions. A draw
+    # of the prior is used instead.
+    order = torch.from_numpy(derangement(len(rows), seed)).to(device)
+    return prior, distortions(model, rows, codes.z[order] if codes.shared else prior, seed)
+
+
+def score_training(model: Model, rows: Rows, measures: Measures, seed: int) -> None:
     """Add to the measures the ELBO of training rows, means and variances of their q(z | x), and the
     fit of learned scales.
 
@@ -129,7 +138,7 @@ def score_training(model: LatentModel, rows: Rows, measures: Measures, seed: int
 
 
 @torch.inference_mode()
-def _codes(model: LatentModel, rows: Rows, seed: int, purpose: str) -> _Codes:
+def _codes(model: Model, rows: Rows, seed: int, purpose: str) -> _Codes:
     """Draw z once for each row, and collect what is computed from it."""
     device = next(model.parameters()).device
     collected: dict[str, list[Tensor]] = {
@@ -169,7 +178,7 @@ def _codes(model: LatentModel, rows: Rows, seed: int, purpose: str) -> _Codes:
     )
 
 
-def _residuals(model: LatentModel, batch: Batch, draws: Draws, noise: Tensor) -> Tensor | None:
+def _residuals(model: Model, batch: Batch, draws: Draws, noise: Tensor) -> Tensor | None:
     """Return the standardised residual of each row: for a table (B, columns), for other data its
     mean over observed cells, (B, 1).
 
@@ -177,9 +186,7 @@ def _residuals(model: LatentModel, batch: Batch, draws: Draws, noise: Tensor) ->
     """
     if not isinstance(draws.px, densities.DataDensity):
         return None
-    jitter = model.parts(noise)[1]
-    x = batch.x if jitter is None else model.likelihood.spread(batch.x, jitter)  # type: ignore[operator,union-attr]
-    standard = draws.px.standardised_residual(x).double()
+    standard = draws.px.standardised_residual(model.spread(batch.x, noise)).double()
     standard = standard.mean(0) if standard.ndim > batch.x.ndim else standard
     if batch.observed is not None:
         standard = torch.where(batch.observed, standard, math.nan)
@@ -198,6 +205,8 @@ def _saturated(variance: Tensor | None, limit: float | None) -> float | None:
 def _histogram(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Return a density over the bins for each column, (units, bins). Values beyond the edges count
     in the outermost bins."""
+    if not x.shape[1]:
+        return np.zeros((0, BINS), np.float32)
     inside = np.clip(x, edges[0], edges[-1])
     return np.stack([np.histogram(column, edges, density=True)[0] for column in inside.T]).astype(
         np.float32

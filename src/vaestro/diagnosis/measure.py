@@ -18,7 +18,7 @@ from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.reconstruction import reconstructed
 from vaestro.diagnosis.structure import correlation_structure
 from vaestro.evaluation import Information, affordable, evaluate, in_space
-from vaestro.models import LatentModel
+from vaestro.models import LatentModel, Model, with_latent
 from vaestro.objectives import Objective
 
 ROWS = 5000  # maximum number of rows of each split that are scored
@@ -31,7 +31,7 @@ FEW = 100
 
 
 def measure(
-    model: LatentModel,
+    model: Model,
     train: Rows,
     held_out: Rows,
     objective: Objective,
@@ -43,6 +43,8 @@ def measure(
     validations: int = 0,
 ) -> Measures:
     """Measure a model on held-out rows, and on as many training rows with the same weights.
+
+    Of a model without a latent, what concerns the latent is left empty.
 
     Args:
         model: the model, with the weights in use.
@@ -63,7 +65,7 @@ def measure(
     ('valid', 10, [0, 1])
     """
     model.eval()
-    passes, units = affordable(model), math.prod(model.units)
+    passes, units = affordable(model), max(1, math.prod(model.units))
     limit = min(rows, max(100, passes // 10), max(100, HELD // units))
 
     def some(split: Rows) -> Rows:
@@ -74,6 +76,11 @@ def measure(
     measures = encode(model, scored, seed)
     if len(held_out):
         score_training(model, training, measures, seed)
+    measures.structure, measures.visible = correlation_structure(training, seed)
+    if model.capabilities.exact:
+        return measures
+    model = with_latent(model)
+    if len(held_out):
         fresh = [some(unseen)] if unseen is not None and len(unseen) else []
         enough = bool(fresh) and len(fresh[0]) >= FEW
         sets = [part for part in (fresh if enough else [*fresh, scored]) if len(part) > 2]
@@ -85,7 +92,6 @@ def measure(
         codes = train if len(held_out) and len(training) > 2 else None
         _measure_information(model, scored, codes, measures, seed)
     measures.gradient_noise = share_of_draws(model, train, objective, batch, seed)
-    measures.structure, measures.visible = correlation_structure(training, seed)
     measures.reconstruction = reconstructed(model, scored)
     return measures
 

@@ -130,7 +130,7 @@ class _Annealed(Work):
 
     def _forward(self, batch: Batch, first: int) -> tuple[Tensor, Hmc]:
         """Return log weights (K, B) and the transitions."""
-        path = Path(self.job.model, batch, self.start, self.chunk)
+        path = Path(self.job.latent_model, batch, self.start, self.chunk)
         where = (self.job.seed, self.name, first)
         sizes, spreads = tuned(path, self.ts, self.leapfrog, where)
         generator = torch_generator(self.job.device, *where)
@@ -245,14 +245,18 @@ class Bidirectional(_Annealed):
         like = job.batch(first, self.chunk)
         generator = torch_generator(job.device, job.seed, self.name, "data", first)
         with torch.no_grad():
-            made, z, jitter = job.model.simulate(len(like), like.given, like.observed, generator)
+            made, z, jitter = job.latent_model.simulate(
+                len(like), like.given, like.observed, generator
+            )
         return made[:n], z[:n], None if jitter is None else jitter[:n]
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
         batch, z, jitter = self.simulated(first)
         draws = min(job.k, max(1, self.decoded // self.chunk))
-        bounded = bounds(job.model, batch, job.k, draws, (job.seed, "simulated", first), self.chunk)
+        bounded = bounds(
+            job.latent_model, batch, job.k, draws, (job.seed, "simulated", first), self.chunk
+        )
         log_w, hmc = self._forward(batch, first)
         generator = torch_generator(job.device, job.seed, self.name, "reverse", first)
         back = Hmc(hmc.path, self.leapfrog, generator, hmc.sizes, hmc.spreads)

@@ -21,7 +21,7 @@ from torch import Tensor
 from vaestro.data import Rows
 from vaestro.evaluation.records import Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
-from vaestro.models import LatentModel
+from vaestro.models import LatentModel, Model
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
@@ -65,13 +65,14 @@ class Bounds(Work):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
+        self.model = job.latent_model
         self.chunk, self.draws = chunks(job.model.space, job.k)
         self.cost = float(job.k)
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
         table = bounds(
-            job.model,
+            self.model,
             job.batch(first, self.chunk),
             job.k,
             self.draws,
@@ -261,7 +262,7 @@ def chunks(space: Space, k: int) -> tuple[int, int]:
     return max(1, decoded // draw_chunk), draw_chunk
 
 
-def affordable(model: LatentModel) -> int:
+def affordable(model: Model) -> int:
     """Return the number of latents that two cores can decode and score in about ten seconds.
 
     >>> import vaestro as vs
@@ -314,7 +315,8 @@ def bounds(
     torch.Size([7, 2])
     """
     seed, purpose, first = path
-    features = model.features(batch) if features is None else features
+    if features is None and model.capabilities.q_from_features:
+        features = model.features(batch)  # the encoder runs once for all draws
     sums = torch.zeros(4, len(batch), dtype=torch.float64, device=batch.x.device)
     log_w = torch.full((2, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)
     parts = torch.full((PARTS, len(batch)), -math.inf, dtype=torch.float64, device=batch.x.device)

@@ -7,7 +7,7 @@ import numpy as np
 from vaestro.data import Rows
 from vaestro.evaluation.bounds import affordable
 from vaestro.evaluation.methods import evaluate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 
 MOST = 1000  # maximum number of data
 FEWEST = 100  # minimum number of data, if necessary with fewer draws
@@ -17,7 +17,7 @@ PILOT_SHARE = 0.1  # of the time
 NEAR_ONE = 2.0  # effective draws below which further draws hardly raise the bound
 
 
-def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
+def within_seconds(model: Model, rows: Rows, k: int) -> tuple[int, int]:
     """Return (draws, data) for an evaluation of a few seconds: at most k draws and 1,000 data.
 
     If the model is slow and the effective number of draws is near one, the number of draws is
@@ -30,6 +30,8 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
     (10, 36)
     """
     passes, most = affordable(model), min(len(rows), MOST)
+    if model.capabilities.exact:
+        return 1, min(most, max(LEAST, passes))
     if passes >= k * most:
         return k, most
     limit = most if _near_one(model, rows, k, passes) else min(most, max(FEWEST, passes // k))
@@ -37,7 +39,7 @@ def within_seconds(model: LatentModel, rows: Rows, k: int) -> tuple[int, int]:
     return min(k, max(1, passes // limit)), limit
 
 
-def _near_one(model: LatentModel, rows: Rows, k: int, passes: int) -> bool:
+def _near_one(model: Model, rows: Rows, k: int, passes: int) -> bool:
     """Return whether the median effective number of draws of a few data is near one; True if the
     model is too slow to measure it."""
     draws = min(k, int(PILOT_SHARE * passes / PILOT_ROWS))

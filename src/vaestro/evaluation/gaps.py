@@ -71,6 +71,11 @@ def searching(
             "expected real latents for gap, which needs a gradient with respect to z; got discrete "
             "latents (use iwae with more draws)"
         )
+    if not job.model.capabilities.q_from_features:
+        raise ValueError(
+            "expected a posterior with one density for each datum for gap, which optimises its "
+            "parameters; got a hierarchy"
+        )
     if min(n, steps, draws, k) < 1 or not 0 < lr < math.inf:
         raise ValueError(
             f"expected n, steps, draws and k of 1 or more and lr > 0; got {n}, {steps}, {draws}, "
@@ -107,9 +112,9 @@ class Gaps(Work):
         job = self.job
         batch = job.batch(first, min(self.chunk, self.rows - first))
         with torch.no_grad():
-            encoded = job.model.features(batch)
+            encoded = job.latent_model.features(batch)
         second, last, average = optimised(
-            job.model,
+            job.latent_model,
             batch,
             encoded,
             self.steps,
@@ -147,7 +152,13 @@ class Gaps(Work):
         features."""
         draws = min(k, max(1, self.decoded // self.chunk))
         return bounds(
-            self.job.model, batch, k, draws, (self.job.seed, purpose, first), self.chunk, features
+            self.job.latent_model,
+            batch,
+            k,
+            draws,
+            (self.job.seed, purpose, first),
+            self.chunk,
+            features,
         )
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:

@@ -78,10 +78,11 @@ def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
     """
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
-    if not job.model.capabilities.scored_anywhere:
+    capabilities = job.model.capabilities
+    if not (capabilities.q_from_features and capabilities.scored_anywhere):
         raise ValueError(
-            "expected a posterior without a flow for information, which needs the density of each "
-            "code under the q of all data; got a flow"
+            "expected a posterior that can be scored at any z for information, which needs the "
+            "density of each code under the q of all data; got a flow or a hierarchy"
         )
     return [Codes(job, n, draws)]
 
@@ -214,7 +215,7 @@ class Codes(Work):
     def _posteriors(self) -> list[PosteriorDensity]:
         """Return q(z | x) of all N data, as one density for each EACH data."""
         if not self._each:
-            model = self.job.model
+            model = self.job.latent_model
             for first in range(0, self.rows, self.each):
                 self._each.append(
                     model.q(

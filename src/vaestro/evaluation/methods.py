@@ -13,16 +13,18 @@ from vaestro.data import Rows
 from vaestro.evaluation.annealing import annealing
 from vaestro.evaluation.bounds import bounding, in_space
 from vaestro.evaluation.chosen import drawn
+from vaestro.evaluation.exact import exactly
 from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.parts import Part, find
 from vaestro.text import split_specs
 
 BOUNDS = ("elbo", "iwae")  # methods that use the same k draws
 METHODS: dict[str, Callable[..., Sequence[Work]]] = {
+    "exact": exactly,
     "elbo": bounding,
     "iwae": bounding,
     "ais": annealing,
@@ -32,7 +34,7 @@ METHODS: dict[str, Callable[..., Sequence[Work]]] = {
 
 
 def evaluate(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     k: int = 500,
@@ -48,7 +50,8 @@ def evaluate(
         rows: data of the model's space, such as `data.test`.
         k: number of draws per datum.
         methods: elbo and iwae (from the same k draws), ais, gap, information, each with options:
-            "ais:chains=16,temperatures=500".
+            "ais:chains=16,temperatures=500". A model without a latent has the method exact instead
+            of bounds.
         limit: number of rows to evaluate, drawn at random without replacement. Their places are in
             `Evaluation.index`.
         seed: seed of the draws, and of the choice of the rows. Two models evaluated with the same
@@ -76,7 +79,7 @@ def evaluate(
 
 
 def evaluating(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     k: int = 500,
@@ -105,7 +108,7 @@ def evaluating(
     1.0
     """
     _check(model, rows, k, limit)
-    parts = _parts(methods)
+    parts = _parts(methods, model)
     names = [part.name for part in parts]
     # Methods that stop after n data visit the rows in this order, so that their n data are also a
     # random sample.
@@ -117,10 +120,10 @@ def evaluating(
     training = model.training
     model.eval()
     try:
-        works: list[Work] = [*bounding(job)]
+        works: list[Work] = [*(exactly(job) if model.capabilities.exact else bounding(job))]
         # In the order of METHODS: the decompositions need the bounds.
         for part in sorted(parts, key=lambda p: list(METHODS).index(p.name)):
-            if part.name not in BOUNDS:
+            if part.name not in (*BOUNDS, works[0].name):
                 works += part(job)
         store = Store(folder, key_of(job, parts) if folder else "", rank)
         for share, tables in perform(works, store, rank, processes):
@@ -148,7 +151,7 @@ def _requested(done: Evaluation, names: Sequence[str]) -> Evaluation:
     return replace(done, estimates=estimates)
 
 
-def _check(model: LatentModel, rows: Rows, k: int, limit: int | None) -> None:
+def _check(model: Model, rows: Rows, k: int, limit: int | None) -> None:
     """Raise ValueError if the numbers are out of range, or the rows are not data of the model."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
@@ -156,6 +159,11 @@ def _check(model: LatentModel, rows: Rows, k: int, limit: int | None) -> None:
         raise ValueError(
             f"expected a limit between 1 and the {len(rows)} data of the {rows.name} split; got "
             f"{limit}"
+        )
+    if not model.capabilities.prior_density:
+        raise ValueError(
+            "expected a prior with a density; got one that can only be sampled: without log p(z) "
+            "there is no bound on log p(x)"
         )
     mine, theirs = model.space, rows.space
     if (theirs.kind, theirs.shape, theirs.names) != (mine.kind, mine.shape, mine.names):
@@ -168,8 +176,9 @@ def _check(model: LatentModel, rows: Rows, k: int, limit: int | None) -> None:
         raise ValueError(f"expected data to evaluate; got an empty {rows.name} split")
 
 
-def _parts(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
-    """Return the methods with their options.
+def _parts(methods: str | Sequence[str], model: Model) -> list[Part[Sequence[Work]]]:
+    """Return the methods with their options. In a model without a latent, exact replaces the
+    bounds.
 
     Raises:
         ValueError: a method or an option is unknown, or a method is named twice.
@@ -182,4 +191,11 @@ def _parts(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
             f"expected each method once, among {', '.join(METHODS)}; got "
             f"{', '.join(names) or 'none'}"
         )
-    return parts
+    if not model.capabilities.exact:
+        return parts
+    if not set(names) <= {*BOUNDS, "exact"}:
+        raise ValueError(
+            f"expected the method exact for a model without a latent, whose log p(x) is exact; got "
+            f"{', '.join(names)}"
+        )
+    return [find("method", "exact", METHODS)]

@@ -74,7 +74,7 @@ class Path:
         self.units = math.prod(model.units)
         self.size = self.units + math.prod(model.jitter or (0,))
         with torch.no_grad():
-            self.q = model.q(model.features(batch))
+            self.q = model.q(model.features(batch)) if model.capabilities.q_from_features else None
 
     def draw(self, k: int, generator: torch.Generator, start: str | None = None) -> Tensor:
         """Return k draws of the start for each datum, (k, B, S)."""
@@ -90,7 +90,12 @@ class Path:
                     :, :n
                 ]
             else:
-                z = self.q.from_noise(model.parts(model.noise(k, self.rows, generator)[:, :n])[0])
+                noise = model.noise(k, self.rows, generator)[:, :n]
+                z = (
+                    model.draw(batch, k, noise=noise).z
+                    if self.q is None
+                    else self.q.from_noise(model.parts(noise)[0])
+                )
             jitter = None
             if model.jitter is not None:
                 jitter = (
@@ -123,7 +128,7 @@ class Path:
             else (torch.sigmoid(v) - 0.5).unflatten(-1, self.model.jitter)
         )
         log_px, log_pz = self.model.log_terms(self.batch, z, jitter)
-        if self.start == "prior":
+        if self.start == "prior" or self.q is None:
             base, slope = log_pz, log_px
         else:
             base = self.q.log_prob(z)

@@ -365,13 +365,13 @@ class Evaluation:
         )
 
     def __getitem__(self, method: str) -> Estimate:
-        """Return the lower bound of a method on the data.
+        """Return the lower bound or exact value of a method on the data.
 
         Raises:
             KeyError: there is none.
         """
         for estimate in self.estimates:
-            if (estimate.method, estimate.side, estimate.on) == (method, "lower", "data"):
+            if estimate.method == method and estimate.side != "upper" and estimate.on == "data":
                 return estimate
         raise KeyError(method)
 

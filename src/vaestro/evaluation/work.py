@@ -24,7 +24,7 @@ import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
-from vaestro.models import LatentModel
+from vaestro.models import LatentModel, Model, with_latent
 from vaestro.spaces import Batch
 
 SAVE_SECONDS = 10.0
@@ -49,11 +49,20 @@ class Job:
     6
     """
 
-    model: LatentModel
+    model: Model
     rows: Rows
     k: int
     seed: int
     device: torch.device
+
+    @property
+    def latent_model(self) -> LatentModel:
+        """Return the model.
+
+        Raises:
+            ValueError: it has no latent.
+        """
+        return with_latent(self.model)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -8,16 +8,14 @@ import numpy as np
 import torch
 
 from vaestro.data import Rows
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.randomness import torch_generator
 
 KEPT = 16  # sets of rows whose codes are kept
 
 
 @torch.inference_mode()
-def encode(
-    model: LatentModel, rows: Rows, *, draws: int = 0, seed: int = 0
-) -> dict[str, np.ndarray]:
+def encode(model: Model, rows: Rows, *, draws: int = 0, seed: int = 0) -> dict[str, np.ndarray]:
     """Return `mean` and `logvar` of q(z | x), each (N, *Z); with `draws`, also `z` (draws, N, *Z).
 
     The code of a datum is the mean, which is the same at every call. There is no `logvar` for
@@ -29,12 +27,16 @@ def encode(
         draws: the number of draws from q(z | x) for each datum.
         seed: of the draws.
 
+    Raises:
+        ValueError: the model has no latent.
+
     >>> import numpy as np, vaestro as vs
     >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
     >>> codes = encode(vs.build(rows.space, latent=2), rows, draws=4)
     >>> {name: values.shape for name, values in codes.items()}
     {'mean': (90, 2), 'logvar': (90, 2), 'z': (4, 90, 2)}
     """
+    model = with_latent(model)
     means, logvars, zs = [], [], []
     device = next(model.parameters()).device
     for i, batch in enumerate(rows.fixed().chunks(model.space.chunk, device)):
@@ -54,7 +56,7 @@ def encode(
     return out
 
 
-def settled(model: LatentModel, mean: np.ndarray) -> np.ndarray:
+def settled(model: Model, mean: np.ndarray) -> np.ndarray:
     """Return the latents to decode for codes (N, *Z): the means, or the most probable values of
     discrete latents.
 
@@ -91,7 +93,7 @@ class Codes:
     True
     """
 
-    def __init__(self, model: LatentModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self._kept: dict[str, dict[str, np.ndarray]] = {}
 
@@ -111,7 +113,7 @@ class Codes:
         return codes
 
 
-def means_of(model: LatentModel, rows: Rows, codes: Codes | None = None) -> np.ndarray:
+def means_of(model: Model, rows: Rows, codes: Codes | None = None) -> np.ndarray:
     """Return the codes of rows, (N, *Z), from `codes` if it is given.
 
     >>> import numpy as np, vaestro as vs

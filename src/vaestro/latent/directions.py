@@ -14,7 +14,7 @@ from vaestro.densities import Decoding
 from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of
 from vaestro.latent.outputs import UserData, decode, given_of
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.text import nearest
 
 KNOWN = 10_000  # largest number of rows from which a direction is estimated
@@ -70,7 +70,7 @@ class Direction(NamedTuple):
 
 
 def direction(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     name: str,
     value: str | float | np.generic | None = None,
@@ -125,7 +125,7 @@ def direction(
     return Direction(step, correlation, len(rows), unit, full_name, value is not None)
 
 
-def _with_attribute(model: LatentModel, rows: Rows, name: str) -> tuple[Rows, np.ndarray]:
+def _with_attribute(model: Model, rows: Rows, name: str) -> tuple[Rows, np.ndarray]:
     """Return the rows whose attribute is known, and its values, (N,).
 
     Raises:
@@ -181,7 +181,7 @@ def _slope(codes: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def edit(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     along: Direction,
     amount: float,

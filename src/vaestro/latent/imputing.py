@@ -11,7 +11,7 @@ from vaestro.data.containers import container_of
 from vaestro.densities import DataDensity
 from vaestro.frames import Frame
 from vaestro.latent.outputs import UserData
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, LatentModel, Model, with_latent
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 from vaestro.written import check_dtype
@@ -19,7 +19,7 @@ from vaestro.written import check_dtype
 
 @torch.inference_mode()
 def impute(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     k: int = 100,
@@ -55,6 +55,7 @@ def impute(
     """
     if model.space.tokeniser is not None:
         raise ValueError("expected data that can have missing cells; got texts")
+    model = with_latent(model)
     if k < 1:
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     check_dtype(dtype, draws=sample)

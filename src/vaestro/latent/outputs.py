@@ -14,7 +14,7 @@ from vaestro.data import Rows, tables
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of, settled
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Space
 from vaestro.tokens import Texts
@@ -28,7 +28,7 @@ Conditions: TypeAlias = Mapping[str, str | float | np.generic]
 
 @torch.inference_mode()
 def decode(
-    model: LatentModel,
+    model: Model,
     z: np.ndarray,
     *,
     given: Tensor | None = None,
@@ -52,8 +52,8 @@ def decode(
         dtype: "own" or "float", for means: see `written.means`.
 
     Raises:
-        ValueError: the latents have another shape or are not finite, conditions are missing, or
-            `decoding` or `dtype` does not apply.
+        ValueError: the model has no latent, the latents have another shape or are not finite,
+            conditions are missing, or `decoding` or `dtype` does not apply.
 
     >>> import numpy as np, vaestro as vs
     >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
@@ -61,6 +61,7 @@ def decode(
     (4, 3)
     """
     check_dtype(dtype, draws=sample)
+    model = with_latent(model)
     z = _checked(model, z)
     _check_given(model, given)
     parameter, size = next(model.parameters()), model.space.chunk
@@ -82,7 +83,7 @@ def decode(
     return joined(out)
 
 
-def _checked(model: LatentModel, z: np.ndarray) -> np.ndarray:
+def _checked(model: Model, z: np.ndarray) -> np.ndarray:
     """Return latents as (N, *Z); raise ValueError if they are not latents of the model."""
     z = np.asarray(z)
     if z.ndim == 2 and z.dtype.kind in "iuf" and z.shape[1] == math.prod(model.units):
@@ -100,7 +101,7 @@ def _checked(model: LatentModel, z: np.ndarray) -> np.ndarray:
 
 
 def reconstruct(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     *,
     decoding: Decoding | None = None,
@@ -128,7 +129,7 @@ def reconstruct(
 
 @torch.inference_mode()
 def sample(
-    model: LatentModel,
+    model: Model,
     n: int,
     *,
     given: Tensor | None = None,
@@ -258,7 +259,7 @@ def file_suffix(space: Space) -> str:
     return ".png" if space.image else ".npz"
 
 
-def conditions(model: LatentModel, values: Conditions, n: int) -> Tensor | None:
+def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
     """Return one value for each condition as a model's input, (n, G); None without conditions.
 
     Args:
@@ -300,7 +301,7 @@ def given_of(rows: Rows) -> Tensor | None:
     return rows.given_space.features(torch.from_numpy(rows.given), None, torch.get_default_dtype())
 
 
-def _check_given(model: LatentModel, given: Tensor | None) -> None:
+def _check_given(model: Model, given: Tensor | None) -> None:
     if model.given is not None and given is None:
         raise ValueError(
             f"expected conditions ({', '.join(model.given.names)}) for a conditional model; got "

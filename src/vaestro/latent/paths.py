@@ -10,7 +10,7 @@ from vaestro.data import Rows
 from vaestro.densities import Decoding
 from vaestro.latent.codes import encode
 from vaestro.latent.outputs import UserData, decode, given_of
-from vaestro.models import LatentModel
+from vaestro.models import Model
 
 # largest distance from 180 degrees, in radians, of codes that count as opposite: rounding would
 # decide where the middle of their great circle lies
@@ -18,7 +18,7 @@ OPPOSITE = 1e-3
 
 
 def interpolate(
-    model: LatentModel,
+    model: Model,
     rows: Rows,
     i: int,
     j: int,

@@ -50,8 +50,8 @@ class Likelihood(nn.Module, ABC):
     fitted_to_data: bool = False
     # how the model in training differs from the one that is reported; "" if it does not
     altered: str = ""
-    # whether the decoder is autoregressive and could therefore ignore z
-    does_without: bool = False
+    # whether the density of a cell depends on the cells before it
+    autoregressive: bool = False
     # whether the decoder has z as an input
     reads_latent: bool = True
     # shape of the dequantisation noise of one datum; None for data that lie on no grid

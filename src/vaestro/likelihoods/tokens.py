@@ -43,6 +43,7 @@ class Autoregressive(Likelihood):
     """
 
     accepts = frozenset({Kind.TOKENS})
+    autoregressive = True
     in_graph = False
     decoder: SequenceDecoder
 
@@ -57,7 +58,7 @@ class Autoregressive(Likelihood):
                 f"autoregressive; got {type(decoder).__name__}"
             )
         super().__init__(space, decoder)
-        self.reads_latent = self.does_without = latent
+        self.reads_latent = latent
         self.word_dropout = nn.Dropout(word_dropout)
         if word_dropout:
             self.altered = f"word dropout {word_dropout:g}"

@@ -13,7 +13,7 @@ from vaestro.loop.iterator import Training
 from vaestro.loop.records import Diverged, Record, Step
 from vaestro.loop.settings import Options, Settings
 from vaestro.loop.validation import ACTIVE, Validation, informative_mean, signal, validate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import TrainingObjective
 from vaestro.options import documented
 
@@ -34,7 +34,7 @@ __all__ = [
 
 @documented(lambda row: row.group == "training")
 def training(
-    model: LatentModel, objective: TrainingObjective, data: Data, **options: Unpack[Options]
+    model: Model, objective: TrainingObjective, data: Data, **options: Unpack[Options]
 ) -> Training:
     """Train a model, one step at a time.
 

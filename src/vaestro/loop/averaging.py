@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vaestro.data import Rows
 from vaestro.densities import mean_over_ranks
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
@@ -44,9 +44,9 @@ class Average:
     8
     """
 
-    def __init__(self, model: LatentModel, fixed: bool) -> None:
+    def __init__(self, model: Model, fixed: bool) -> None:
         self.latest, self.fixed = model, fixed
-        self.model: LatentModel = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         averaged = dict(self.model.named_parameters())
         trained = [(averaged[n], p) for n, p in model.named_parameters() if p.requires_grad]
         self._averaged: list[Tensor] = [a for a, _ in trained]

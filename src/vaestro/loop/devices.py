@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.spaces import Batch
 from vaestro.updates import Update
@@ -78,7 +78,7 @@ class Core(nn.Module):
 
     def __init__(
         self,
-        model: LatentModel,
+        model: Model,
         objective: TrainingObjective,
         updates: Sequence[Update],
         device: torch.device,

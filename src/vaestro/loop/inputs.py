@@ -19,7 +19,7 @@ from torch import Tensor
 from vaestro.data import Rows
 from vaestro.loop.devices import Processes
 from vaestro.loop.settings import Settings
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.randomness import Order, Windows, torch_generator
 from vaestro.spaces import Batch
 
@@ -63,7 +63,7 @@ class Inputs:
     """
 
     def __init__(
-        self, model: LatentModel, rows: Rows, k: int, settings: Settings, processes: Processes
+        self, model: Model, rows: Rows, k: int, settings: Settings, processes: Processes
     ) -> None:
         self.model, self.rows, self.k, self.processes = model, rows, k, processes
         self.batch, self.seed = batch, seed = settings.batch, settings.seed

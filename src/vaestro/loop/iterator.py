@@ -35,7 +35,7 @@ from vaestro.loop.state import Numbers, State, gathered, part, prefixed
 from vaestro.loop.step import Dropout, Updater, with_float_values
 from vaestro.loop.timing import steps_within
 from vaestro.loop.validation import VALIDATION_ROWS, validate
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 
@@ -66,7 +66,7 @@ class Training(Iterator[Step]):
     """
 
     def __init__(
-        self, model: LatentModel, objective: TrainingObjective, data: Data, settings: Settings
+        self, model: Model, objective: TrainingObjective, data: Data, settings: Settings
     ) -> None:
         begun = time.perf_counter()
         self.model, self.objective, self.data, self.settings = model, objective, data, settings
@@ -203,7 +203,7 @@ class Training(Iterator[Step]):
     # -- results -----------------------------------------------------------------------------------
 
     @property
-    def average(self) -> LatentModel:
+    def average(self) -> Model:
         """Return the model with averaged weights."""
         return self.averaging.model
 

@@ -15,7 +15,7 @@ from vaestro.data import Data
 from vaestro.loop.devices import Core, Processes
 from vaestro.loop.settings import Settings
 from vaestro.loop.step import Updater
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.objectives import TrainingObjective, elbo
 from vaestro.randomness import derive, numpy_generator, torch_generator
 from vaestro.spaces import Batch
@@ -40,7 +40,7 @@ class Frozen:
     False
     """
 
-    def __init__(self, model: LatentModel, names: Sequence[str]) -> None:
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
         parts = dict(model.named_children())
         for name in names:
             if name not in parts:
@@ -61,11 +61,7 @@ class Frozen:
 
 
 def prepare(
-    model: LatentModel,
-    objective: TrainingObjective,
-    data: Data,
-    settings: Settings,
-    device: torch.device,
+    model: Model, objective: TrainingObjective, data: Data, settings: Settings, device: torch.device
 ) -> Frozen:
     """Move model and objective to a device, prepare both with training data, and freeze parts.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaestro.data import Rows
 from vaestro.densities import mean_over_ranks
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, Model
 from vaestro.objectives import Scores, TrainingObjective
 from vaestro.randomness import torch_generator
 
@@ -55,7 +55,7 @@ class Validation(NamedTuple):
 
 @torch.inference_mode()
 def validate(
-    model: LatentModel,
+    model: Model,
     objective: TrainingObjective,
     rows: Rows,
     seed: int,
@@ -116,7 +116,7 @@ def validate(
 class _Totals:
     """Sum bounds and moments of the code over batches."""
 
-    def __init__(self, model: LatentModel, device: torch.device | str) -> None:
+    def __init__(self, model: Model, device: torch.device | str) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.codes = torch.zeros(3, math.prod(model.units), dtype=torch.float64, device=device)
         self.has_variance = True

@@ -1,7 +1,17 @@
 """Models: everything that can be trained, scored and sampled."""
 
-from vaestro.models.base import Capabilities, LatentModel
+from vaestro.models.base import Capabilities, LatentModel, Model, with_latent
 from vaestro.models.draws import Code, Draws
+from vaestro.models.exact import Autoregressive
 from vaestro.models.vae import VAE
 
-__all__ = ["VAE", "Capabilities", "Code", "Draws", "LatentModel"]
+__all__ = [
+    "VAE",
+    "Autoregressive",
+    "Capabilities",
+    "Code",
+    "Draws",
+    "LatentModel",
+    "Model",
+    "with_latent",
+]

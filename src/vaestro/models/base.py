@@ -1,6 +1,10 @@
-"""What every model of data is, and what a model with latents is.
+"""What every model of data has, and what a model with latents adds.
 
-`draw` is the only place where posterior, prior and likelihood meet. It returns `Draws`.
+A model is trained, evaluated and diagnosed through `draw`, which returns `Draws`. In a model with a
+latent, `draw` is the only place where posterior, prior and likelihood meet. A model without a
+latent returns draws of no units, whose bound is log p(x) itself.
+
+What differs between models is declared as `Capabilities`; no other module probes a model.
 """
 
 from __future__ import annotations
@@ -24,10 +28,15 @@ class Capabilities:
     """Declare what a model can do, so that nothing outside has to probe its parts.
 
     Args:
+        exact: the model has no latent, and its bound is log p(x) itself.
         reads_latent: the decoder has z as an input.
         autoregressive: the decoder is autoregressive in x and could therefore ignore z.
-        scored_anywhere: q(z | x) can be scored at any z, not only at its own draws.
+        q_from_features: q(z | x) is one density, `q(features(batch))`. False for a hierarchy, in
+            which q of a group depends on the draws above it.
+        scored_anywhere: q(z | x) can be scored at any z, not only at its own draws; only if
+            `q_from_features`.
         scored_held: log q at a draw has a gradient when the draw is held fixed.
+        prior_density: p(z) has a density. Without one, the model can only be sampled.
         fitted_to_data: parameters of p(x | z) have a closed form on the training split.
         not_recordable: parts whose steps run different tensor operations from step to step, so
             that a step cannot be traced.
@@ -41,10 +50,13 @@ class Capabilities:
     True
     """
 
+    exact: bool = False
     reads_latent: bool = True
     autoregressive: bool = False
+    q_from_features: bool = True
     scored_anywhere: bool = True
     scored_held: bool = True
+    prior_density: bool = True
     fitted_to_data: bool = False
     not_recordable: tuple[str, ...] = ()
     trained_as: str = ""
@@ -53,16 +65,25 @@ class Capabilities:
     standard_prior: bool = False
 
 
-class LatentModel(nn.Module, ABC):
-    """Describe a model of data x with latents z: whatever produces `Draws` can be trained, bounded
-    and diagnosed."""
+class Model(nn.Module, ABC):
+    """Describe a model of data x: whatever produces `Draws` is trained, bounded and diagnosed in
+    the same way.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> isinstance(model, Model), model.capabilities.exact
+    (True, False)
+    """
 
     space: Space
-    units: tuple[int, ...]
-    # what the model is conditioned on: the space of a table of attributes
+    # the space of the attributes that the model is conditioned on
     given: Space | None = None
-    alphabet: int = 0  # what the latents are, as `Posterior.alphabet` says
-    # the shape of what spreads one datum over the grid it lies on
+    # the shape *Z of one latent; (0,) without a latent
+    units: tuple[int, ...]
+    # number of values of a discrete latent, as in `Posterior.alphabet`; 0 for real latents
+    alphabet: int = 0
+    # the shape of the dequantisation noise of one datum; None for data on no grid
     jitter: tuple[int, ...] | None = None
 
     @property
@@ -82,40 +103,117 @@ class LatentModel(nn.Module, ABC):
         *,
         gradient: Gradient | None = None,
         noise: Tensor | None = None,
+    ) -> Draws:
+        """Draw z K times for each datum, and return the log-densities there.
+
+        Args:
+            batch: B data.
+            k: number of draws; without `noise`.
+            gradient: estimator that the draws are for; by default pathwise.
+            noise: (K, B, ...), as `noise` returns it.
+        """
+
+    @abstractmethod
+    def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return the noise for K draws of each of B rows, (K, B, ...)."""
+
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return values (B, *X) as p(x | z) scores them: by default x; for data on a grid, with
+        the dequantisation noise that is part of `noise`, (K, B, *X)."""
+        return x
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        given: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Density:
+        """Draw n latents from the prior, and return p(x | z) there; its parameters have a leading
+        dimension of one.
+
+        Args:
+            n: number of data.
+            given: conditions (n, C), for a conditional model.
+            temperature: multiplies the noise of the prior.
+            generator: of the draws.
+        """
+
+    @property
+    def start_rows(self) -> int:
+        """Return the number of training rows that `start` uses; 0 if none, or after `start`."""
+        return 0
+
+    def start(self, batch: Batch) -> None:
+        """Set parameters to where they fit training data, before the first step."""
+
+    @abstractmethod
+    def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
+        """Recompute the parameters that have a closed form on the training split.
+
+        Args:
+            pairs: batches of the training split with noise for each; not read if there are no such
+                parameters.
+        """
+
+
+class LatentModel(Model, ABC):
+    """Describe a model with a latent z: data can also be encoded, and latents decoded and scored.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> isinstance(model, LatentModel), model.decode(torch.zeros(5, 2)).mean.shape
+    (True, torch.Size([1, 5, 3]))
+    """
+
+    @abstractmethod
+    def draw(
+        self,
+        batch: Batch,
+        k: int = 1,
+        *,
+        gradient: Gradient | None = None,
+        noise: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Draws:
-        """Draw z K times for each datum and record every log-density there.
+        """Draw z K times for each datum, and return the log-densities there.
 
-        `features` stand in for what `features` makes of the batch: the encoder then does not run,
-            or q is another one.
+        Args:
+            batch, k, gradient, noise: see `Model.draw`.
+            features: used instead of `features(batch)`: the encoder is not run.
         """
 
     @abstractmethod
     def features(self, batch: Batch) -> Tensor:
-        """Return what determines q(z | x) of each datum, (B, ...): the encoder's outputs."""
+        """Return the encoder's outputs, which determine q(z | x) of each datum, (B, ...).
+
+        Only for models with the capability `q_from_features`.
+        """
 
     @abstractmethod
     def q(self, features: Tensor) -> PosteriorDensity:
-        """Return q(z | x) from what determines it, as `features` makes it, without running the
-        encoder or the decoder."""
+        """Return q(z | x) for the encoder's outputs, without running encoder or decoder.
 
-    @abstractmethod
-    def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the noise that `draw` takes for K draws of each of B rows: (K, B, ...)."""
+        Only for models with the capability `q_from_features`.
+        """
 
     @abstractmethod
     def parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split noise into what `q(features).from_noise` takes and what spreads the data over their
-        grid, (K, B, *jitter) or None."""
+        """Split noise into that of z and the dequantisation noise, (K, B, *jitter) or None."""
 
     @abstractmethod
     def log_terms(
         self, batch: Batch, z: Tensor, jitter: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return log p(x | z) and log p(z), each (K, B), at given latents (K, B, *Z).
+        """Return log p(x | z) and log p(z), each (K, B), at latents (K, B, *Z).
 
-        Data on a grid are spread over its cells by `jitter`, (K, B, *jitter) on (-1/2, 1/2), or
-        else by fresh noise.
+        Args:
+            batch: B data.
+            z: latents.
+            jitter: dequantisation noise, (K, B, *jitter) on (-1/2, 1/2); by default fresh noise.
         """
 
     @abstractmethod
@@ -127,10 +225,13 @@ class LatentModel(nn.Module, ABC):
         *,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Draw n latents from the prior, (n, *Z), one for each row of `given` where there are
-        conditions.
+        """Draw n latents from the prior, (n, *Z).
 
-        The noise that the prior draws is multiplied by the temperature.
+        Args:
+            n: number of latents.
+            given: conditions (n, C), for a conditional model.
+            generator: of the draws.
+            temperature: multiplies the noise of the prior.
         """
 
     @abstractmethod
@@ -141,16 +242,14 @@ class LatentModel(nn.Module, ABC):
         observed: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Batch, Tensor, Tensor | None]:
-        """Draw n data with the latents (n, *Z) that generated them, and the jitter (n, *jitter)
-        where data lie on a grid.
+        """Draw n data with the latents (n, *Z) and the dequantisation noise (n, *jitter) that
+        generated them.
 
-        Each triple is an exact draw from the model's joint distribution. The latents are therefore
-        prior draws, and latents and
-        jitter are one exact posterior draw for each datum, also where only the cells in `observed`
-            are seen: the other cells are
-        drawn and then masked. A continuous density on 8-bit or other levels has mass outside of the
-        levels; such draws are kept, because rejecting a draw for a cell that is then masked changes
-        the distribution of z given the other cells.
+        Each triple is an exact draw from the joint distribution. The latents are prior draws, and
+        latents and noise together are one exact posterior draw for each datum. This also holds
+        for data with missing cells: all cells are drawn, and those outside of `observed` are masked
+        afterwards. Draws outside of the levels of the data are kept, because rejection would change
+        the distribution of z given the observed cells.
         """
 
     @abstractmethod
@@ -161,29 +260,21 @@ class LatentModel(nn.Module, ABC):
     def decode(self, z: Tensor, given: Tensor | None = None) -> Density:
         """Return p(x | z) for latents (B, *Z); its parameters have a leading dimension of one."""
 
-    @abstractmethod
-    def sample(
-        self,
-        n: int,
-        given: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Density:
-        """Draw n latents from the prior and return p(x | z) there; its parameters have a leading
-        dimension of one."""
 
-    @property
-    def start_rows(self) -> int:
-        """Return how many training data `start` wants; 0 where it needs none, and once it has had
-        them."""
-        return 0
+def with_latent(model: Model) -> LatentModel:
+    """Return a model as one that has a latent.
 
-    def start(self, batch: Batch) -> None:
-        """Begin at training data, before the first step."""
+    Raises:
+        ValueError: it has none.
 
-    @abstractmethod
-    def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
-        """Refresh parameters that have a closed form on the training split, from batches of it with
-        noise for each; reads none where there
-        are no such parameters."""
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> with_latent(vs.build(BinarySpace((3,), (3,)), latent=2)).units
+    (2,)
+    """
+    if not isinstance(model, LatentModel):
+        raise ValueError(
+            f"expected a model with a latent; got {type(model).__name__.lower()}, which has no "
+            f"latent (it can be evaluated, diagnosed and sampled)"
+        )
+    return model

@@ -1,7 +1,7 @@
-"""The record of what a latent-variable model drew.
+"""Draws from a model, and the log-densities there.
 
-All that a bound, a gradient estimator, a diagnosis or a report reads is a function of three
-log-densities at K draws for each of B data:
+Every bound, gradient estimator and diagnosis is a function of three log-densities at K draws for
+each of B data:
 
     z_k ~ q(z | x)      log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x)      each (K, B)
 """
@@ -19,8 +19,10 @@ from vaestro.densities import Density, PosteriorDensity, PriorDensity
 
 
 def _once(compute: Callable[[Draws], Tensor]) -> property:
-    """Make a property that computes its value once. (The lock in functools.cached_property cannot
-    be compiled.)"""
+    """Return a property that computes its value once.
+
+    torch.compile does not support the lock in functools.cached_property.
+    """
     name = f"_{compute.__name__}"
 
     @wraps(compute)
@@ -39,8 +41,19 @@ def _mean_of_draws(x: Tensor) -> Tensor:
 
 
 class Code(NamedTuple):
-    """Hold what `encode` writes: mean and logvar of q, each (B, *Z); logvar is None for families
-    without one."""
+    """Hold the code of each datum.
+
+    Args:
+        mean: the mean of q(z | x), (B, *Z).
+        logvar: its log-variance, (B, *Z); None for families without one.
+        how: how the code is computed, in words.
+
+    >>> import torch, vaestro as vs
+    >>> from vaestro.spaces import Batch, BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> model.code(Batch(torch.ones(5, 3))).mean.shape
+    torch.Size([5, 2])
+    """
 
     mean: Tensor
     logvar: Tensor | None
@@ -49,7 +62,7 @@ class Code(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Record K draws for each of B data and the log-densities there, in nats.
+    """Hold K draws for each of B data and the log-densities there, in nats.
 
     Args:
         z: (K, B, *Z).
@@ -57,9 +70,16 @@ class Draws:
         rate: the KL of each unit, (1, B, *Z) in closed form, or (K, B, 1) as log q - log p at the
             draws.
         q, p, px: the densities.
-        optimised: the draws that training optimises; None where they are these.
-        weight: of log q - log p in log_w, and of the rate in the ELBO: beta in a loss; 1 wherever a
-            bound is reported.
+        optimised: the draws that training optimises; None if they are these.
+        weight: the weight of log q - log p in log_w, and of the rate in the ELBO. It is beta in a
+            loss, and 1 in a reported bound.
+
+    >>> import torch, vaestro as vs
+    >>> from vaestro.spaces import Batch, BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2)
+    >>> draws = model.draw(Batch(torch.ones(5, 3)), k=4)
+    >>> draws.log_w.shape, draws.total_rate.shape
+    (torch.Size([4, 5]), torch.Size([5]))
     """
 
     z: Tensor
@@ -83,8 +103,8 @@ class Draws:
 
     @property
     def log_w(self) -> Tensor:
-        """Return the log importance weights log p(x, z) - log q(z | x), (K, B); with a weight, of
-        log p(z) - log q(z | x)."""
+        """Return the log importance weights, log p(x | z) + weight (log p(z) - log q(z | x)),
+        (K, B)."""
         if isinstance(self.weight, float) and self.weight in (0, 1):
             return self.log_px + self.log_pz - self.log_qz if self.weight else self.log_px
         return self.log_px + self.weight * (self.log_pz - self.log_qz)
@@ -106,29 +126,27 @@ class Draws:
 
     @property
     def shared_prior(self) -> bool:
-        """Tell whether all data have one prior, and none of its own by what is given."""
+        """Return whether all data have the same prior."""
         return self.p.shared
 
     @property
     def unweighted(self) -> bool:
-        """Tell whether the weight is 1 for certain."""
+        """Return whether the weight is the number 1."""
         return isinstance(self.weight, float) and self.weight == 1
 
     def weighted(self, weight: float | Tensor) -> Draws:
         """Return the same draws with another weight of the rate."""
-        return (
-            self
-            if isinstance(weight, float) and weight == self.weight
-            else replace(self, weight=weight)
-        )
+        if isinstance(weight, float) and weight == self.weight:
+            return self
+        return replace(self, weight=weight)
 
     def sampled(self) -> Draws:
-        """Return the same draws with the sampled rate log q - log p in place of the closed form."""
+        """Return the same draws with the sampled rate log q - log p instead of the closed form."""
         return replace(self, rate=(self.log_qz - self.log_pz).unsqueeze(-1))
 
     def of_weights(self, log_w: Tensor) -> Draws:
-        """Return draws whose log weights are these, (K, M), and which have no rate: what a bound
-        makes of other weights."""
+        """Return draws with these log weights, (K, M), and a rate of 0, for bounds of transformed
+        weights."""
         return replace(
             self,
             log_px=log_w,
@@ -138,5 +156,5 @@ class Draws:
         )
 
     def trained(self) -> Draws:
-        """Return the draws as training optimises them; itself where that is what is reported."""
+        """Return the draws that training optimises; by default these."""
         return self if self.optimised is None else self.optimised

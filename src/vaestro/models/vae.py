@@ -1,4 +1,4 @@
-"""The variational autoencoder: a posterior, a likelihood and a prior put together.
+"""The variational autoencoder: a posterior, a likelihood and a prior.
 
 For one example and one draw, in nats,
 
@@ -33,36 +33,43 @@ from vaestro.priors import Normal, Prior
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
-START_ROWS = 4096  # training data at most from which a likelihood starts
+START_ROWS = 4096  # maximum number of training rows for the start of a likelihood
 
 
 @final
 class VAE(LatentModel):
-    """Put a posterior, a likelihood and a prior together (Kingma and Welling 2014).
+    """Combine a posterior, a likelihood and a prior (Kingma and Welling 2014).
 
-    With a diagonal-normal posterior and the standard normal prior, the loss of one example is one
-    expression,
+    With a diagonal normal posterior and the standard normal prior, the loss of one example is
 
-        loss = -log p(x | z) + sum_i (std_i^2 + mean_i^2 - 1 - log std_i^2) / 2,    z = mean + std *
-        noise
+        z    = mean + std * noise
+        loss = -log p(x | z) + sum_i (std_i^2 + mean_i^2 - 1 - log std_i^2) / 2
 
-    and its derivative by hand, with g = d(-log p(x | z))/dz, is
+    and its derivative, with g = d(-log p(x | z))/dz, is
 
         d loss / d mean_i   = g_i + mean_i
         d loss / d logvar_i = g_i * noise_i * std_i / 2 + (std_i^2 - 1) / 2
 
-    A test holds autograd to these and to finite differences.
+    A test compares autograd with these and with finite differences.
 
-    Where data lie on a grid (8-bit levels under a density, rounded numbers), noise has a second
-    part that spreads them over the grid's cells; it is one more latent, drawn from its own prior,
-    so that every bound stays one.
+    Data on a grid (8-bit levels under a density, rounded numbers) are dequantised. The noise then
+    has a second part, uniform over the cells of the grid. It is one more latent, drawn from its own
+    prior, so every bound remains a bound.
 
     Args:
         posterior, likelihood, prior: the three parts.
         given: the space of the conditions, for a conditional model (Sohn, Lee and Yan 2015).
 
     Raises:
-        ValueError: the parts have no meaning together.
+        ValueError: the parts do not fit each other.
+
+    >>> import vaestro as vs
+    >>> from vaestro.spaces import BinarySpace
+    >>> model = vs.build(BinarySpace((3,), (3,)), latent=2, network="linear")
+    >>> batch = vs.spaces.Batch(torch.ones(5, 3))
+    >>> draws = model.draw(batch, k=4)
+    >>> draws.z.shape, draws.log_px.shape, draws.rate.shape
+    (torch.Size([4, 5, 2]), torch.Size([4, 5]), torch.Size([1, 5, 2]))
     """
 
     log_dets: Tensor | None
@@ -74,20 +81,15 @@ class VAE(LatentModel):
         self.given = given
         prior.join(posterior)
         likelihood.bind(given)
-        self.posterior, self.likelihood, self.prior, self.alphabet = (
-            posterior,
-            likelihood,
-            prior,
-            prior.alphabet,
-        )
+        self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
+        self.alphabet = prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         log_dets = self.space.log_dets()
-        made = (
-            None
-            if log_dets is None
-            else torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
-        )
-        self.register_buffer("log_dets", made, persistent=False)
+        if log_dets is None:
+            self.log_dets = None
+            return
+        tensor = torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
+        self.register_buffer("log_dets", tensor, persistent=False)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -95,9 +97,10 @@ class VAE(LatentModel):
         parts = (posterior, prior, likelihood)
         return Capabilities(
             reads_latent=likelihood.reads_latent,
-            autoregressive=likelihood.does_without,
+            autoregressive=likelihood.autoregressive and likelihood.reads_latent,
             scored_anywhere=posterior.scored_anywhere,
             scored_held=posterior.scored_held,
+            prior_density=prior.has_density,
             fitted_to_data=likelihood.fitted_to_data,
             not_recordable=tuple(type(part).__name__ for part in parts if not part.in_graph),
             trained_as=likelihood.altered,
@@ -131,7 +134,7 @@ class VAE(LatentModel):
         draws = self._draws(batch, q, p, gradient.latents(q, z_noise), jitter, gradient)
         if not gradient.relaxed:
             return draws
-        with torch.no_grad():  # what is reported is of hard draws
+        with torch.no_grad():  # the reported bound uses discrete draws
             return replace(
                 self._draws(batch, q, p, q.from_noise(z_noise), jitter, Pathwise()),
                 optimised=draws.trained(),
@@ -160,7 +163,7 @@ class VAE(LatentModel):
         )
         if rate is None:
             entropy = q.entropy if gradient.relaxed else None
-            # Relaxed latents have no density under q: its entropy stands for them.
+            # Relaxed latents have no density under q: its entropy is used instead.
             draws = (
                 draws.sampled()
                 if entropy is None
@@ -202,6 +205,9 @@ class VAE(LatentModel):
         )
         return z_noise.unflatten(-1, self.posterior.noise_shape), jitter.unflatten(-1, self.jitter)
 
+    def spread(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.likelihood.spread(x, self.parts(noise)[1])
+
     def log_terms(
         self, batch: Batch, z: Tensor, jitter: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -234,13 +240,13 @@ class VAE(LatentModel):
         x = self.likelihood(z.unsqueeze(0), given).sample(generator).squeeze(0)
         x, jitter = self.likelihood.settle(x)
         if jitter is not None:
-            # Without a grid, or where the cell is missing, nothing depends on the jitter: its
-            # posterior is its prior.
-            own = self.likelihood.on_grid()
+            # If a cell is missing or not on a grid, nothing depends on its noise: its posterior is
+            # its prior.
+            used = self.likelihood.on_grid()
             if observed is not None:
-                own = own & observed.flatten(1)[:, : jitter[0].numel()]
+                used = used & observed.flatten(1)[:, : jitter[0].numel()]
             jitter = torch.where(
-                own.reshape(-1, *jitter.shape[1:]), jitter, self._jitter(1, n, z, generator)[0]
+                used.reshape(-1, *jitter.shape[1:]), jitter, self._jitter(1, n, z, generator)[0]
             )
         return (
             Batch(x if observed is None else torch.where(observed, x, 0), observed, given),

@@ -18,7 +18,8 @@ class MaskedNetwork(nn.Module):
 
     Args:
         groups: the group of each unit, (n,), from 0 on.
-        width: units of each of the two hidden layers.
+        width: width of the two hidden layers.
+        given: number of further inputs on which all outputs depend.
 
     >>> MaskedNetwork(torch.tensor([0, 1]), 8)(torch.zeros(5, 2)).shape
     torch.Size([5, 2])
@@ -28,13 +29,14 @@ class MaskedNetwork(nn.Module):
     mask1: Tensor
     mask2: Tensor
 
-    def __init__(self, groups: Tensor, width: int) -> None:
+    def __init__(self, groups: Tensor, width: int, given: int = 0) -> None:
         super().__init__()
         n, count = len(groups), int(groups.max()) + 1
         # a hidden unit of degree d has groups 0 .. d as inputs, and later groups as outputs
         hidden = torch.arange(width) % max(1, count - 1)
         layers = [nn.Linear(n, width), nn.Linear(width, width), nn.Linear(width, n)]
         self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
+        self.condition = nn.Linear(given, width, bias=False) if given else None
         seen = (
             hidden.unsqueeze(1) >= groups,
             hidden.unsqueeze(1) >= hidden,
@@ -43,9 +45,12 @@ class MaskedNetwork(nn.Module):
         for i, mask in enumerate(seen):
             self.register_buffer(f"mask{i}", mask, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return outputs (..., n); `given` (..., G) broadcasts over leading dimensions."""
         masks = (self.mask0, self.mask1, self.mask2)
         for i, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             x = F.linear(x, layer.weight * mask, layer.bias)
+            if i == 0 and self.condition is not None and given is not None:
+                x = x + self.condition(given.to(x.dtype))
             x = F.silu(x) if i < 2 else x
         return x

@@ -15,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.gradients import Bound
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, Model
 from vaestro.schedules import END, Schedule
 from vaestro.spaces import Batch
 from vaestro.updates import Update
@@ -101,7 +101,7 @@ class TrainingObjective(nn.Module, ABC):
         self.beta = Schedule(1.0) if beta is None else beta
 
     @abstractmethod
-    def updates(self, model: LatentModel) -> list[Update]:
+    def updates(self, model: Model) -> list[Update]:
         """Return the updates of a step, in their order.
 
         Training logs the loss of the first update as the loss of the step.
@@ -161,7 +161,7 @@ class TrainingObjective(nn.Module, ABC):
             ValueError: a schedule is longer than the run.
         """
 
-    def prepare(self, model: LatentModel, batch: Batch, rows: int, size: int, seed: int) -> None:
+    def prepare(self, model: Model, batch: Batch, rows: int, size: int, seed: int) -> None:
         """Prepare for a model and its data before the first step, and check that they fit.
 
         Args:

@@ -17,7 +17,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.gradients import Bound, Gradient, Pathwise
-from vaestro.models import Draws, LatentModel
+from vaestro.models import Draws, Model
 from vaestro.objectives.base import Loss, Scores, TrainingObjective
 from vaestro.objectives.bounds import BOUNDS, ciwae, elbo, miwae
 from vaestro.penalties import Penalty, RateTerm
@@ -139,7 +139,7 @@ class Objective(TrainingObjective):
     def rows_together(self) -> int | None:
         return self.size if self._penalties else None
 
-    def updates(self, model: LatentModel) -> list[Update]:
+    def updates(self, model: Model) -> list[Update]:
         """Return one update of all parameters, and with `aggressive` one of the encoder."""
         parameters = [p for p in nn.ModuleList([model, self]).parameters() if p.requires_grad]
         joint = Update("joint", parameters, self)
@@ -158,7 +158,7 @@ class Objective(TrainingObjective):
         if self.rate is not None:
             self.rate.plan(steps, steps_per_epoch)
 
-    def prepare(self, model: LatentModel, batch: Batch, rows: int, size: int, seed: int) -> None:
+    def prepare(self, model: Model, batch: Batch, rows: int, size: int, seed: int) -> None:
         self.size = size
         self.gradient.prepare(model)
         if self.rate is None and not self._penalties:
@@ -175,7 +175,7 @@ class Objective(TrainingObjective):
             penalty.check(draws)
 
     def forward(
-        self, model: LatentModel, batch: Batch, step: Tensor, noise: Tensor | None = None
+        self, model: Model, batch: Batch, step: Tensor, noise: Tensor | None = None
     ) -> Loss:
         """Return the loss of a batch, and the numbers that are reported.
 

@@ -78,7 +78,8 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
     if space.tokeniser is not None:
         sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
         histograms = [histogram("tokens in a text", *sizes)]
-    moved = {} if space.tokeniser else columns_of(sets["traversals"], space, keep)
+    traversed = "traversals" in sets and space.tokeniser is None
+    moved = columns_of(sets["traversals"], space, keep) if traversed else {}
     return {
         "columns": {"names": names, "of": total, "by": "varying most" if keep else "first"},
         "rows": tables,

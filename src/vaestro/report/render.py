@@ -265,6 +265,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
         "weights": (folder.path / "model.safetensors").exists(),
         "split": sections.split(folder),
         "given": ", ".join(map(str, (folder.showcase or {}).get("given") or [])),
+        "has_latent": (folder.showcase or {}).get("latent", True),
         "latent_lead": build.part("the latent space", sections.latent_lead),
         "units_figure": build.figure(
             "units",

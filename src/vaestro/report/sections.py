@@ -152,9 +152,10 @@ def rows(folder: Folder) -> Values | None:
         return None
     names, total, by = (showcase["columns"][key] for key in ("names", "of", "by"))
     which = "that vary most" if by == "varying most" else "first"
+    back = texts.get("reconstructions") or [None] * len(texts["data"])  # none without a latent
     return {
         "names": names,
-        "pairs": list(zip(texts["data"], texts["reconstructions"], strict=True))[:ROWS],
+        "pairs": list(zip(texts["data"], back, strict=True))[:ROWS],
         "samples": texts["samples"][:ROWS],
         "cut": ""
         if len(names) == total

@@ -19,7 +19,7 @@ from vaestro.data import Rows
 from vaestro.data.writers import pixels, write_arrays, writing
 from vaestro.files import Json, read_object
 from vaestro.latent import UserData
-from vaestro.models import LatentModel
+from vaestro.models import LatentModel, Model, with_latent
 from vaestro.randomness import torch_generator
 from vaestro.report.distributions import LINE, shortened, shown_rows
 from vaestro.report.mapping import latent_map
@@ -87,12 +87,9 @@ def make(session: Session, seed: int = 0) -> Showcase:
         session: on the run, whose evaluation and diagnosis are used if there are any.
         seed: of the samples.
     """
-    run, model, data = session.run, session.model, session.data
+    model, data = session.model, session.data
     rows = next((split for split in (data.test, data.valid) if len(split)), data.train).fixed()
-    mapped, shown = rows.spread(MAPPED), rows.spread(PAIRS)
-    code = session.encode(mapped)["mean"].reshape(len(mapped), -1)
-    bounds = _bounds(run, rows)
-    moves = _moves(run, model, code, seed)
+    shown = rows.spread(PAIRS)
     showcase = Showcase()
     showcase.facts |= {
         "kind": "images" if model.space.image else "rows",
@@ -101,45 +98,64 @@ def make(session: Session, seed: int = 0) -> Showcase:
         "split": rows.name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
-        "traversed": moves,
+        "latent": not model.capabilities.exact,
     }
-    sets = _sets(session, rows, shown, bounds, moves, seed)
-    sets["mapped"] = mapped.outward()
-    if isinstance(sets["samples"], Texts) and not model.alphabet and len(shown) > 1:
-        showcase.facts["between"] = _between(session, shown)
+    sets: dict[str, UserData] = {"data": shown.outward(), "samples": _samples(session, rows, seed)}
+    if not model.capabilities.exact:
+        _show_latent(session, rows, shown, showcase, sets, seed)
     if model.space.image:
         showcase.arrays |= _pictures(sets, model.space)
     else:
         showcase.facts |= shown_rows(sets, model.space, rows.spread(COUNTED))
+    return showcase
+
+
+def _samples(session: Session, rows: Rows, seed: int) -> UserData:
+    """Return samples, with the conditions of held-out rows."""
+    space = session.model.space
+    n = SAMPLES if space.image else min(WRITTEN if space.tokeniser else COUNTED, len(rows))
+    like = rows.spread(n) if session.model.given is not None else None
+    n = n if like is None else len(like)
+    return session.sample(n, like=like, seed=seed, mean=space.image)
+
+
+def _show_latent(
+    session: Session,
+    rows: Rows,
+    shown: Rows,
+    showcase: Showcase,
+    sets: dict[str, UserData],
+    seed: int,
+) -> None:
+    """Add what is shown of the latent space: reconstructions, traversals, a map of the codes."""
+    run, model, mapped = session.run, with_latent(session.model), rows.spread(MAPPED)
+    code = session.encode(mapped)["mean"].reshape(len(mapped), -1)
+    bounds = _bounds(run, rows)
+    moves = _moves(run, model, code, seed)
+    sets |= _decoded(session, rows, shown, bounds, moves) | {"mapped": mapped.outward()}
+    showcase.facts["traversed"] = moves
+    if isinstance(sets["samples"], Texts) and not model.alphabet and len(shown) > 1:
+        showcase.facts["between"] = _between(session, shown)
     places = rows.places(len(mapped))
     chart = latent_map(code, mapped, None if bounds is None else bounds[places], sets["mapped"])
     showcase.arrays |= chart.arrays
     showcase.notes += chart.notes
     if chart.facts is not None:
         showcase.facts["map"] = chart.facts
-    return showcase
 
 
-def _sets(
-    session: Session, rows: Rows, shown: Rows, bounds: np.ndarray | None, moves: Moves, seed: int
+def _decoded(
+    session: Session, rows: Rows, shown: Rows, bounds: np.ndarray | None, moves: Moves
 ) -> dict[str, UserData]:
-    """Return data, reconstructions, samples and traversals in the user's layout.
+    """Return reconstructions and traversals in the user's layout.
 
     The data with the lowest bounds are shown too, if there are enough.
     """
-    space = session.model.space
-    sets: dict[str, UserData] = {
-        "data": shown.outward(),
-        "reconstructions": session.reconstruct(shown),
-    }
+    sets: dict[str, UserData] = {"reconstructions": session.reconstruct(shown)}
     if bounds is not None and len(rows) >= 3 * HARDEST:
         hardest = rows.pick(np.argsort(bounds)[:HARDEST])
         sets["hardest"] = hardest.outward()
         sets["hardest_reconstructions"] = session.reconstruct(hardest)
-    n = SAMPLES if space.image else min(WRITTEN if space.tokeniser else COUNTED, len(rows))
-    like = rows.spread(n) if session.model.given is not None else None
-    n = n if like is None else len(like)
-    sets["samples"] = session.sample(n, like=like, seed=seed, mean=space.image)
     first = shown.take(1)
     z = _moved(session.model, session.latents(first).reshape(-1), moves)
     sets["traversals"] = session.decode(z, like=first)
@@ -221,12 +237,12 @@ def _span(model: LatentModel, units: list[int], seed: int) -> np.ndarray:
     return np.linspace(low, high, STEPS)
 
 
-def _groups(model: LatentModel, x: np.ndarray) -> np.ndarray:
+def _groups(model: Model, x: np.ndarray) -> np.ndarray:
     """Return numbers of one-hot units as (G, codes, rest)."""
     return x.reshape(model.units[0] // model.alphabet, model.alphabet, -1)
 
 
-def _moved(model: LatentModel, code: np.ndarray, moves: Moves) -> np.ndarray:
+def _moved(model: Model, code: np.ndarray, moves: Moves) -> np.ndarray:
     """Return one copy of a code for each unit (or one-hot group) and value of a traversal."""
     n = len(moves["offsets"])
     z = np.repeat(code[None], len(moves["units"]) * n, 0)

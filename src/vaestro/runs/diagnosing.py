@@ -17,7 +17,7 @@ from vaestro.diagnosis.measure import Measures
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.statistics import Paired
-from vaestro.models import LatentModel
+from vaestro.models import Model, with_latent
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, normalised
 from vaestro.parts import find
@@ -91,7 +91,7 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
     return diagnosis
 
 
-def _objective(model: LatentModel, data: Data, config: Config) -> Objective:
+def _objective(model: Model, data: Data, config: Config) -> Objective:
     """Return the objective of a run, prepared as for its training."""
     objective = make_objective(config)
     device = next(model.parameters()).device
@@ -103,7 +103,7 @@ def _objective(model: LatentModel, data: Data, config: Config) -> Objective:
 
 
 def _measures(
-    run: Run, model: LatentModel, data: Data, held_out: Rows, objective: Objective, seed: int
+    run: Run, model: Model, data: Data, held_out: Rows, objective: Objective, seed: int
 ) -> Measures | None:
     """Measure a model on held-out data; None if some of its weights are not finite."""
     if not all(bool(p.isfinite().all()) for p in model.state_dict().values()):
@@ -123,7 +123,7 @@ def _measures(
 
 
 def _continued(
-    model: LatentModel, data: Data, held_out: Rows, objective: Objective, config: Config, seed: int
+    model: Model, data: Data, held_out: Rows, objective: Objective, config: Config, seed: int
 ) -> Continuation | None:
     """Train a copy of the kept weights for some further steps."""
     return continued(
@@ -143,7 +143,7 @@ def _continued(
 
 def _worsened(
     run: Run,
-    model: LatentModel,
+    model: Model,
     data: Data,
     objective: Objective,
     curves: Curves,
@@ -205,7 +205,7 @@ def gradients(
     if bound is None:
         bound = "elbo" if parse(config["objective"]).name == "elbo" else "iwae"
     draws = tuple(dict.fromkeys((objective.k, 8))) if k is None else tuple(k)
-    data, model = session.data, session.model
+    data, model = session.data, with_latent(session.model)
     for share, noises in gradient_noise(
         model,
         data.train,

@@ -12,7 +12,7 @@ import torch
 from vaestro import evaluation as evaluation_module
 from vaestro.data import Rows
 from vaestro.evaluation import Evaluation
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.runs.results import write_evaluation
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: LatentModel | str | Path | Run | Session,
+    model: Model | str | Path | Run | Session,
     data: Source | None = None,
     *,
     methods: str | Sequence[str] = ("elbo", "iwae"),
@@ -60,7 +60,7 @@ def evaluate(
     >>> vs.evaluate(run.model(), run.data().test, k=8)["elbo"].k
     8
     """
-    if isinstance(model, LatentModel):
+    if isinstance(model, Model):
         if not isinstance(data, Rows):
             raise ValueError(f"expected rows to evaluate a model on; got {type(data).__name__}")
         return evaluation_module.evaluate(

@@ -82,11 +82,14 @@ def _bounds(evaluation: Mapping[str, Json], stale: bool) -> dict[str, str]:
             continue
         name = estimate["method"]
         error = math.nan if estimate["stderr"] is None else estimate["stderr"]
-        draws = f"{estimate['k']} {'chains' if name == 'ais' else 'draws'}"
+        exact = estimate["side"] == "exact"
+        draws = f" with {estimate['k']} {'chains' if name == 'ais' else 'draws'}"
         n = estimate.get("n", evaluation["n"])
         lines[name] = (
-            f"log {px} >= {plus_minus((estimate['mean'], error))} nats with {draws}, {n:,} "
-            f"{evaluation['split']} data" + ", of earlier weights" * stale
+            f"log {px} {'=' if exact else '>='} {plus_minus((estimate['mean'], error))} nats"
+            f"{'' if exact else draws}, {n:,} {evaluation['split']} data"
+            + ", of earlier weights"
+            * stale
         )
     return lines
 

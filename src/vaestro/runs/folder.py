@@ -19,7 +19,7 @@ from vaestro.data.texts import as_texts
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.options import names
 from vaestro.runs.sources import Source
 
@@ -128,7 +128,7 @@ def store_source(path: Path, source: Source, named: str) -> str:
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 
 
-def model_record(model: LatentModel, config: Mapping[str, Json]) -> dict[str, Json]:
+def model_record(model: Model, config: Mapping[str, Json]) -> dict[str, Json]:
     """Return config.json: the configuration of a model.
 
     Args:

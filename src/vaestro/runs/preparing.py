@@ -15,15 +15,28 @@ from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.files import Json
 from vaestro.loop import Training, training
-from vaestro.models import VAE, LatentModel
+from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, names, normalised
-from vaestro.parts import build, default_gradient, default_prior, find
+from vaestro.parts import build, default_gradient, default_model, default_prior, find
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
 from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
+
+# options without a meaning for a model that has no latent
+OF_LATENT = (
+    "latent",
+    "posterior",
+    "prior",
+    "encoder",
+    "gradient",
+    "free_bits",
+    "capacity",
+    "penalty",
+    "aggressive",
+)
 
 
 def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
@@ -42,6 +55,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     >>> resolved["likelihood"], resolved["prior"]
     ('gaussian', 'normal')
     """
+    _refuse_latent_options(asked)
     seed = asked["seed"]
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
@@ -54,6 +68,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
         **{name: asked[name] for name in names("training") if asked[name] is not None},
     )
     otherwise = {
+        "model": default_model(asked["likelihood"]),
         "likelihood": data.space.default_likelihood,
         "network": data.space.default_network,
         "prior": default_prior(asked["posterior"]),
@@ -71,10 +86,25 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
         "ema": prepared.ema,
         "compile": prepared.compile,
     }
+    if model.capabilities.exact:
+        resolved |= dict.fromkeys(OF_LATENT)
     return prepared, resolved
 
 
-def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> LatentModel:
+def _refuse_latent_options(asked: Mapping[str, Json]) -> None:
+    """Raise ValueError if options of the latent were given for a model that has none."""
+    named = find("model", asked["model"] or default_model(asked["likelihood"]))
+    if named.name != "autoregressive":
+        return
+    for name in OF_LATENT:
+        if asked[name] not in (None, defaults()[name]):
+            raise ValueError(
+                f"expected no --{name.replace('_', '-')} for the model autoregressive, which has "
+                f"no latent; got {asked[name]}"
+            )
+
+
+def untrained(model: Model, data: Data, config: Mapping[str, Json]) -> Model:
     """Return a run's model before the first step.
 
     Args:
@@ -97,14 +127,14 @@ def untrained(model: LatentModel, data: Data, config: Mapping[str, Json]) -> Lat
     return first.eval()
 
 
-def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) -> VAE:
+def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) -> Model:
     """Return a model with its initial weights, a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config["seed"], "weights"))
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str | Path) -> tuple[LatentModel, Config]:
+def starting_model(run: str | Path) -> tuple[Model, Config]:
     """Return the model of a run to start from, and the options of the model.
 
     Args:

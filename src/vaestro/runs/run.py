@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
     from vaestro.latent import Direction, UserData
-    from vaestro.models import LatentModel
+    from vaestro.models import Model
     from vaestro.options import Config
     from vaestro.runs.session import Session
     from vaestro.runs.sources import Conditions, Source
@@ -108,7 +108,7 @@ class Run:
             and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
         )
 
-    def model(self, device: str = "cpu") -> LatentModel:
+    def model(self, device: str = "cpu") -> Model:
         """Build the model with the weights in use.
 
         Raises:

@@ -27,7 +27,7 @@ from vaestro.diagnosis.noise import Noises
 from vaestro.evaluation import Evaluation
 from vaestro.frames import Frame
 from vaestro.latent import Codes, Direction, UserData
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.runs import diagnosing, evaluating
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
@@ -85,12 +85,12 @@ class Session:
         return f"Session({str(self.run.path)!r})"
 
     @cached_property
-    def _weights(self) -> tuple[LatentModel, str]:
+    def _weights(self) -> tuple[Model, str]:
         model = self.run.model(self.device)
         return model, self.run.weights_sha256()
 
     @property
-    def model(self) -> LatentModel:
+    def model(self) -> Model:
         """Return the model with the weights in use.
 
         Raises:

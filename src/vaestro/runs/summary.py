@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from vaestro.data import Rows
 from vaestro.evaluation import evaluate, within_seconds
-from vaestro.models import LatentModel
+from vaestro.models import Model
 
 
-def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
-    """Return the IWAE bound of a model in a sentence, from an evaluation of some seconds.
+def result(model: Model, rows: Rows, *, k: int = 100) -> str:
+    """Return the IWAE bound of a model, or its exact log-likelihood, in a sentence.
+
+    The evaluation takes some seconds.
 
     Args:
         model: a trained model.
@@ -22,7 +24,7 @@ def result(model: LatentModel, rows: Rows, *, k: int = 100) -> str:
     """
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
-    return evaluation["iwae"].sentence(describe(rows, limit))
+    return evaluation.estimates[0].sentence(describe(rows, limit))
 
 
 def describe(rows: Rows, n: int) -> str:

@@ -9,12 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from vaestro.files import current
-from vaestro.models import LatentModel
+from vaestro.models import Model
 from vaestro.parts import build
 from vaestro.transfer import spaces_of
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> LatentModel:
+def load_model(folder: str | Path, device: str = "cpu") -> Model:
     """Build the model that config.json and model.safetensors of a folder describe.
 
     Args:

@@ -24,7 +24,7 @@ class Case:
         remedy: command lines for the run, and its options.
         curves: the logged curves.
         measures: measurements on the model; None if the weights are not finite.
-        units: the shape of one latent, *Z.
+        units: the shape of one latent, *Z; (0,) for a model without a latent.
         beta: the final KL weight.
         extra: further terms of the loss, named as in metrics.jsonl: free_bits, capacity, penalties.
         failure: why the run ended early; None if it did not.

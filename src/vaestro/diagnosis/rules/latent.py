@@ -96,7 +96,7 @@ def _dependence_sentence(case: Case, m: Measures) -> str:
 def collapse(case: Case) -> Finding | None:
     """Find an encoder whose output does not depend on its input."""
     m = case.measures
-    if m is None or not collapsed(m):
+    if m is None or case.units == (0,) or not collapsed(m):
         return None
     if not case.reads_latent:
         return Finding(
