@@ -80,7 +80,7 @@ def main() -> None:
     data = vs.load(f"{file}:{SOURCE}")
     print(f"Python {platform.python_version()}: {'; '.join(data.notes)}", flush=True)
     columns = (
-        "way | seed | NLL, nats a sentence | perplexity | KL | mutual information | active "
+        "way | seed | NLL, nats per sentence | perplexity | KL | mutual information | active "
         "units | epochs | minutes"
     )
     print(f"| {columns} | above the language model of the same seed (paired) |")

@@ -551,7 +551,7 @@ def test_evaluate_takes_the_gap_and_the_rate_apart(capsys, copy):
         "elbo,iwae,gap:steps=5,n=8,k=20,information:n=9",
     )
     assert "amortization gap at least" in out and "(8 of 10 test images, drawn at random)" in out
-    assert "the approximation gap is against" in out
+    assert "the approximation gap is relative to" in out
     assert "= mutual information " in out and "at most ln 9 = 2.20" in out
     result = vs.Run(copy).evaluation
     arrays = dict(np.load(Path(copy) / "evaluation.npz"))

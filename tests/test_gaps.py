@@ -90,7 +90,7 @@ def test_approximation_gap_of_a_factorised_posterior() -> None:
     offset = 0.5 * SHIFT @ precision(rotation()) @ SHIFT + 2.5 * (1.7 - 1 - math.log(1.7))
     assert within(gap.amortization(), offset, 0.005)
     # IWAE from the q found is tighter than IWAE from the encoder's, which is off by 17 nats.
-    assert gap.reference_how == "IWAE with 1,000 draws from that q"
+    assert gap.reference_how == "IWAE with 1,000 draws from the optimised q"
     assert gap.reference.mean() > result["iwae"].nats[:200].mean()
     approximation = gap.approximation()
     assert approximation is not None
@@ -323,7 +323,7 @@ def test_a_search_that_has_not_come_to_rest_is_told() -> None:
     rows = Rows(make_values(space, 200), space, "test")
     slow = vs.evaluate(model, rows, methods="gap:steps=40,lr=0.005,k=50")
     assert slow.gap is not None and slow.gap.details["rise"] > gaps.VISIBLE
-    assert any("not come to rest" in warning for warning in slow.warnings)
+    assert any("q has not converged" in warning for warning in slow.warnings)
     long = vs.evaluate(model, rows, methods="gap:steps=800,lr=0.03,k=50")
     assert long.gap is not None and abs(long.gap.details["rise"]) < gaps.VISIBLE
     assert long.warnings == ()
@@ -337,13 +337,14 @@ def test_few_data_do_not_show_that_a_search_has_come_to_rest() -> None:
     rows = Rows(make_values(space, 200), space, "test")
     one = vs.evaluate(model, rows.take(1), methods="gap:steps=40,lr=0.01,k=50")
     assert any(
-        "one datum is too few to tell whether the search" in warning for warning in one.warnings
+        "one datum is too few to tell whether the optimisation" in warning
+        for warning in one.warnings
     )
     # Two data whose rises differ: no significant rise, and no small one either.
     job = Job(model, rows.take(2), 1, 0, torch.device("cpu"))
     for rises, words in (
         ([0.5, -0.4], "too few to tell"),
-        ([0.5, 0.52], "had not come to rest"),
+        ([0.5, 0.52], "has not converged"),
         ([0.001, -0.001], ""),
     ):
         table = np.array([[-5.0, -5.2], [-4.9, -5.1], [-4.8, -5.0], rises, [0.0, 0.0]])
@@ -360,7 +361,7 @@ def test_a_search_that_fails_keeps_the_encoders_posterior() -> None:
     gap = result.gap
     assert gap is not None and gap.details["kept"] == 12
     assert (gap.optimised == gap.elbo).all()
-    assert "for 12 data the encoder's q stayed the best" in gap.notes()[1]
+    assert "for 12 data the encoder's q was the best" in gap.notes()[1]
     assert "diverged for 12 data" in result.warnings[0]
     json.dumps(gap.line(), allow_nan=False)
 
@@ -385,7 +386,7 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
         assert gap is not None
         return gap
 
-    assert finished().reference_how == "IWAE with 20 draws from that q"
+    assert finished().reference_how == "IWAE with 20 draws from the optimised q"
     # An ELBO, IWAE with one draw, an upper bound and bounds on other data are no references.
     others = [
         estimate("elbo", [-1.0] * 6),
@@ -394,13 +395,13 @@ def test_the_reference_is_the_tightest_bound_on_the_data_that_all_cover() -> Non
     ]
     assert (
         finished(*others, estimate("ais", [-1.0] * 6, on="simulated data")).reference_how
-        == "IWAE with 20 draws from that q"
+        == "IWAE with 20 draws from the optimised q"
     )
     gap = finished(estimate("iwae", [-7.0] * 6), estimate("ais", [-6.5, -6.7], k=16))
     assert gap.reference_how == "AIS at 16"
     assert gap.approximation() == (pytest.approx(2.4), pytest.approx(0.1))
     assert gap.amortization() == (1.0, 0.0)
-    assert "against AIS at 16 on 2 of them" in gap.notes()[0]
+    assert "relative to AIS at 16 on 2 of them" in gap.notes()[0]
     assert gap.line()["reference_n"] == 2
     # Tighter on all six, but not on the two that both cover.
     assert (

@@ -197,7 +197,7 @@ def test_codes_that_tell_all_data_apart_hold_ln_n_and_never_more(dtype: torch.dt
     assert result.mutual_information[0] <= math.log(n) + 1e-12
     assert result.interval() == (result.mutual_information[0], result.rate)
     (warning,) = evaluation.warnings
-    assert "at its ceiling, ln 1,000 = 6.91" in warning
+    assert "at its maximum, ln 1,000 = 6.91" in warning
     assert "too large" in warning
 
 
@@ -255,7 +255,7 @@ def test_many_units_lower_the_number_of_data_and_it_is_said(
     monkeypatch.setattr(information, "AFFORDABLE", 100 * 100 * 2 * 3)
     lowered = found(model, rows, ":draws=2")
     assert lowered.n == 100
-    assert "no more than 100 of them" in lowered.sentence("200 test data")
+    assert "100 data, so that N x N x units" in lowered.sentence("200 test data")
     asked = found(model, rows, ":n=150,draws=2")
     assert asked.n == 150
     assert "no more than" not in asked.how
@@ -295,7 +295,7 @@ def test_what_is_said_and_written() -> None:
     assert sentence.startswith(
         f"rate {result.rate:.2f} = mutual information {result.mutual_information[0]:.2f} +- "
     )
-    assert "at most ln 50 = 3.91; the true one lies between this and the rate" in sentence
+    assert "at most ln 50 = 3.91; the true value is between this and the rate" in sentence
     one = found(model, data_for(model, 1).test)
     assert one.mutual_information[0] == 0
     assert (

@@ -607,10 +607,10 @@ def test_a_run_of_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_truncated_last_line(run: Run) -> None:
-    whole = render.run_values(render.read_folder(run.path))["blobs"]["figure-curves"]
+    whole = render.run_values(render.read_folder(run.path)).blobs["figure-curves"]
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"split": "valid", "step": 99, "bou')
-    cut = render.run_values(render.read_folder(run.path))["blobs"]["figure-curves"]
+    cut = render.run_values(render.read_folder(run.path)).blobs["figure-curves"]
     assert cut == whole and "There are no curves" not in said_after(run)
 
 

@@ -223,11 +223,11 @@ def gradients(
 
 def _say_noises(noises: Noises) -> None:
     """Print a table for each group of parameters and number of draws."""
-    from vaestro.diagnosis.noise_picture import sentence, title, told
+    from vaestro.diagnosis.noise_picture import panel_lines, sentence, title
 
     for group in dict.fromkeys(r.group for r in noises.rows):
         for k in dict.fromkeys(r.k for r in noises.rows):
-            lines = told(noises.of(group, k))
+            lines = panel_lines(noises.of(group, k))
             if not lines:
                 continue
             reference = lines[0][1]

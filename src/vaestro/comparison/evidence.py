@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vaestro.evaluation.records import mean_and_error
+from vaestro.files import Json
 from vaestro.runs import Run
 
 DAMAGE = (
@@ -57,7 +57,7 @@ class Bound:
     temperatures: int | None = None
     bits_per_dim: float | None = None
     gap: tuple[float, float, int] | None = None
-    annealing: tuple[Any, ...] = ()
+    annealing: tuple[Json, ...] = ()
     per: str = "dim"
 
     @property
@@ -68,7 +68,7 @@ class Bound:
         return name if number is None else f"{name}_{number}"
 
     @property
-    def tightness(self) -> tuple[Any, ...]:
+    def tightness(self) -> tuple[Json, ...]:
         """Return the settings that determine the tightness of a bound. The number of draws does not
         affect the tightness of an ELBO."""
         return (
@@ -240,7 +240,7 @@ def read_run(opened: Run, name: str) -> Row:
 def _row(opened: Run, name: str) -> tuple[Row, list[tuple[Bound, float]]]:
     """Return what evaluation.json contains: the row without values, and each bound with its
     mean."""
-    result: Any = opened.evaluation
+    result: Json = opened.evaluation
     lines = [
         e
         for e in result["estimates"]
@@ -314,7 +314,7 @@ def names(paths: list[Path]) -> list[str]:
     return [name(p) for p in parts]
 
 
-def _bound(line: Mapping[str, Any]) -> Bound:
+def _bound(line: Mapping[str, Json]) -> Bound:
     """Return the bound that an entry of evaluation.json describes, without its values."""
     k, temperatures = (
         None if line.get(key) is None else int(line[key]) for key in ("k", "temperatures")
@@ -334,7 +334,7 @@ def _bound(line: Mapping[str, Any]) -> Bound:
     )
 
 
-def _given(result: Mapping[str, Any], line: Mapping[str, Any], opened: Run) -> tuple[str, ...]:
+def _given(result: Mapping[str, Json], line: Mapping[str, Json], opened: Run) -> tuple[str, ...]:
     for place in (result, line):
         if "given" in place:
             return tuple(str(g) for g in place["given"] or ())

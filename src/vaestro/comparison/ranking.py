@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from vaestro.comparison.pairs import Pair, decided
 from vaestro.comparison.significance import LEVEL
 from vaestro.comparison.words import group_title, listing
 from vaestro.data.writers import writing
+from vaestro.files import Json
 from vaestro.runs import Run
 
 # Largest difference between projections of one datum, in standard deviations over data. It allows
@@ -97,7 +97,7 @@ class Comparison:
             sentences += [group.summary] if group.summary else []
         return (*self.refusals, *sentences, *self.notes)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Json]:
         """Return the comparison as JSON values; numbers that are not finite are None."""
         return {
             "rows": [_row_record(r) for r in self.rows],
@@ -146,7 +146,7 @@ class Comparison:
         else:
             raise ValueError(f"expected a file ending in .png, .json, .csv; got {path}")
 
-    def _flat(self) -> list[dict[str, Any]]:
+    def _flat(self) -> list[dict[str, Json]]:
         flat = []
         for row in self.rows:
             line = _row_record(row)
@@ -389,11 +389,11 @@ def _group(rows: list[Row], pairs: list[Pair]) -> Group:
     )
 
 
-def _row_record(row: Row) -> dict[str, Any]:
+def _row_record(row: Row) -> dict[str, Json]:
     bound = row.headline
     ends = interval(bound) or (None, None, None)
     mean, error = bound.mean()
-    record: dict[str, Any] = {
+    record: dict[str, Json] = {
         "name": row.name,
         "path": str(row.path),
         "exact": row.exact,
@@ -437,7 +437,7 @@ def _row_record(row: Row) -> dict[str, Any]:
     return record | {"bounds": bounds}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return list(value) if isinstance(value, tuple) else value

@@ -1,8 +1,7 @@
-"""Judge codes: whether they depend on the data, whether the decoder uses them, and the role of each
-unit.
+"""Does the code depend on the data? Does the decoder use it? What is the role of each unit?
 
-Each answer has three values. An absence is stated from an upper limit below a stated size, a
-presence from a test or a lower limit, and between them the data are not enough to tell.
+Each answer has three values. An absence is stated if an upper limit is below a given size. A
+presence is stated from a test or a lower limit. Otherwise the data are not enough to tell.
 """
 
 from __future__ import annotations
@@ -23,30 +22,28 @@ if TYPE_CHECKING:
 
 Role = Literal["informative", "noise", "off", "unclear"]
 SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
-# of the weighted rate: below the first the decoder does not use z, below the second not if chance
-# does as well
+# Shares of the weighted rate. Below the first, the decoder does not use z. Below the second, it
+# does not use z if the rank test is not significant.
 UNUSED = (0.05, 0.5)
-# probability by chance, corrected for the choice of the weights, above which a use of z is not
-# shown
+# p-value, corrected for the selection of the weights, above which a use of z is not significant
 CHANCE = 0.01
-# nats, and of the weighted rate: a code that raises the objective by less is not worth its KL
+# nats, and share of the weighted rate: a code with a smaller gain in the objective is worthless
 WORTH = (0.05, 0.25)
-UNSTRUCTURED = 1.15  # largest eigenvalue of correlations over that of shuffled cells
-# largest eigenvalue of independent cells, above which correlations are too hard to see to conclude
-# that there are none
+UNSTRUCTURED = 1.15  # largest eigenvalue of correlations, divided by that of shuffled cells
+# smallest visible eigenvalue above which correlations cannot be excluded
 VISIBLE = 1.4
-SMALL_RATE = 1.0  # nats in all
-NEAR = 1.5  # of the threshold of the signal, up to which it is near
-FEW = 20  # data below which no absence is stated
-UNIT_RATE = 0.05  # nats of KL above which a unit that does not depend on the data costs something
+SMALL_RATE = 1.0  # nats, of all units
+NEAR = 1.5  # factor of the threshold of the signal up to which a signal is near it
+FEW = 20  # number of data below which no absence is stated
+UNIT_RATE = 0.05  # nats of KL above which a unit has a cost
 
 
 def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Return upper limits of each unit's activity, its mean posterior variance (None without one),
-    and from how many codes.
+    """Return upper limits of each unit's activity, its mean posterior variance (or None), and the
+    number of codes.
 
-    Whether q depends on its input is a property of the encoder: codes of training data show it as
-    well as those of data held out.
+    Whether q depends on its input is a property of the encoder, so codes of training data are used
+    as well.
     """
     means = [x for x in (m.mean, m.train_mean) if x is not None]
     variances = [x for x in (m.variance, m.train_variance) if x is not None]
@@ -64,19 +61,19 @@ def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:
 
 
 def collapsed(m: Measures) -> bool:
-    """Tell whether the encoder's output does not depend on its input, or does not change texts, up
-    to the stated limits."""
+    """Return whether the encoder's output does not depend on its input, or does not change the
+    reconstructed texts, up to the limits above."""
     if m.n > 1 and m.reconstruction is not None and m.reconstruction.empty and m.rate < SMALL_RATE:
         return True
     return (silent(m) and not silence_unclear(m)) or faint(m)
 
 
 def faint(m: Measures) -> bool:
-    """Tell whether the signal is near its threshold, and the code is not shown to raise the
-    objective.
+    """Return whether the signal is near its threshold, and a gain in the objective is not
+    significant.
 
-    The variance of means over few rows has an error, so a signal just above the threshold is no
-    evidence of a code.
+    The variance of means over few rows has an error. A signal just above the threshold is therefore
+    no evidence of a code.
     """
     if (
         m.signal is None
@@ -90,7 +87,7 @@ def faint(m: Measures) -> bool:
 
 
 def unstructured(m: Measures) -> bool:
-    """Tell whether cells are not correlated beyond chance, in data that would show it."""
+    """Return whether cells are not significantly correlated, in data that could show it."""
     return (
         m.structure is not None
         and m.structure < UNSTRUCTURED
@@ -99,7 +96,7 @@ def unstructured(m: Measures) -> bool:
 
 
 def _signal_limit(m: Measures) -> float:
-    """Return the signal of the upper limits of activities, in nats, of all codes that were seen."""
+    """Return the signal for the upper limits of the activities, in nats, from all codes."""
     activity, variance, _ = codes_of(m)
     return (
         math.inf
@@ -109,14 +106,14 @@ def _signal_limit(m: Measures) -> float:
 
 
 def silent(m: Measures) -> bool:
-    """Tell whether the signal of the held-out data is small, as estimated."""
+    """Return whether the estimated signal of the held-out data is small."""
     if m.n < 2:
         return False  # one row shows no dependence
     return bool((m.activity <= ACTIVE).all()) if m.signal is None else m.signal < SMALL_SIGNAL
 
 
 def silence_unclear(m: Measures) -> bool:
-    """Tell whether the estimated signal is small, but not its upper limit."""
+    """Return whether the estimated signal is small, but not its upper limit."""
     activity, variance, _ = codes_of(m)
     if variance is None:
         return silent(m) and not bool((activity <= ACTIVE).all())
@@ -124,8 +121,8 @@ def silence_unclear(m: Measures) -> bool:
 
 
 def moving_units(m: Measures) -> np.ndarray:
-    """Tell which units' means depend on the data, (units,): they are active, or have a signal above
-    0.01 nats."""
+    """Return which units' means depend on the data, (units,): they are active, or have a signal
+    above 0.01 nats."""
     if m.variance is None:
         return m.activity > ACTIVE
     return (m.activity > ACTIVE) | (
@@ -134,8 +131,8 @@ def moving_units(m: Measures) -> np.ndarray:
 
 
 def off_units(m: Measures) -> np.ndarray:
-    """Tell which units' means certainly do not depend on the data, (units,): by upper limits of
-    activity and signal."""
+    """Return which units' means do not depend on the data, (units,), from upper limits of activity
+    and signal."""
     activity, variance, _ = codes_of(m)
     still = activity <= 1.5 * ACTIVE
     return ~moving_units(m) & (
@@ -144,12 +141,12 @@ def off_units(m: Measures) -> np.ndarray:
 
 
 def use_of(case: Case) -> tuple[str, Paired, float]:
-    """Return whether the decoder uses z ("used", "unused" or "unclear"), the numbers, and the nats
-    below which it is not used.
+    """Return whether the decoder uses z ("used", "unused" or "unclear"), the increase of the
+    distortion with another row's z, and the limit in nats below which z is unused.
 
-    Used: another row's z costs more than chance explains, and the lower limit of its mean or median
-    is above 0. Unused: the upper limits of both lie below a twentieth of the weighted rate or 0.01
-    nats; or chance explains them, and they lie below half of the weighted rate, so that the code
+    Used: the rank test is significant, and the lower limit of the mean or the median is above 0.
+    Unused: the upper limits of both are below a twentieth of the weighted rate, or below 0.01 nats;
+    or the test is not significant and they are below half of the weighted rate, so that the code
     costs more than it can save. For a code of less than 1 nat see also `worthless`.
     """
     m = case.measures
@@ -166,11 +163,11 @@ def use_of(case: Case) -> tuple[str, Paired, float]:
 
 
 def worthless(case: Case) -> bool:
-    """Tell whether a small code does not raise the objective of unseen data.
+    """Return whether a small code does not raise the objective of unseen data.
 
-    Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode some of each
-    row: the decoder uses that code, and saves about what the KL costs. The upper limit of the rise
-    must be small; for cells that are not correlated beyond chance, it is enough that the lower
+    Small: a KL below 1 nat, or no informative unit. A model of pure noise may encode a part of each
+    row. The decoder uses that code, and saves about as much as the KL costs. The upper limit of the
+    gain must be small. For cells without significant correlations, it is enough that the lower
     limit is not above 0.
     """
     m = case.measures
@@ -184,7 +181,7 @@ def worthless(case: Case) -> bool:
 
 
 def unused(case: Case) -> bool:
-    """Tell whether the code depends on the data, but the decoder certainly does not use it or the
+    """Return whether the code depends on the data, but the decoder does not use it, or the
     objective gains nothing from it."""
     return (
         case.measures is not None
@@ -194,8 +191,8 @@ def unused(case: Case) -> bool:
 
 
 def used(case: Case) -> bool:
-    """Tell whether the code depends on the data and the decoder certainly uses it; a small code
-    must also raise the objective."""
+    """Return whether the code depends on the data and the decoder uses it. A small code must also
+    raise the objective."""
     m = case.measures
     if m is None or collapsed(m) or use_of(case)[0] != "used" or worthless(case):
         return False
@@ -206,23 +203,23 @@ def aggregate_limits(m: Measures) -> tuple[float, float] | None:
     """Return limits of the unit-wise KL of the aggregate posterior to the prior, in nats, summed
     over units.
 
-    The lower one is the leave-one-out estimate less its error, the upper one the estimate with all
-    codes plus its error.
+    The lower limit is the leave-one-out estimate minus its error. The upper limit is the estimate
+    with all codes plus its error.
     """
-    found = m.aggregate or m.information
-    if found is None or found.unit_kl_sum is None:
+    information = m.aggregate or m.information
+    if information is None or information.unit_kl_sum is None:
         return None
-    reach = t_quantile(0.995, found.n - 1)
+    reach = t_quantile(0.995, information.n - 1)
     low = (
         -math.inf
-        if found.unit_kl_lower_sum is None
-        else found.unit_kl_lower_sum[0] - reach * found.unit_kl_lower_sum[1]
+        if information.unit_kl_lower_sum is None
+        else information.unit_kl_lower_sum[0] - reach * information.unit_kl_lower_sum[1]
     )
-    return max(0.0, low), found.unit_kl_sum[0] + reach * found.unit_kl_sum[1]
+    return max(0.0, low), information.unit_kl_sum[0] + reach * information.unit_kl_sum[1]
 
 
 def units_of(case: Case) -> tuple[Unit, ...]:
-    """Return what was found of each unit, in order."""
+    """Return the measurements and roles of the units, in order."""
     m = case.measures
     if m is None:
         return ()
@@ -263,12 +260,14 @@ def units_of(case: Case) -> tuple[Unit, ...]:
 
 
 def _unit_kls(m: Measures) -> tuple[np.ndarray | None, np.ndarray | None]:
-    found = m.aggregate or m.information
-    return (None, None) if found is None else (found.unit_kl, found.unit_kl_lower)
+    information = m.aggregate or m.information
+    if information is None:
+        return None, None
+    return information.unit_kl, information.unit_kl_lower
 
 
 def _own_roles(case: Case) -> list[Role]:
-    """Judge each unit alone: what it certainly saves, against half of its weighted rate."""
+    """Return the role of each unit on its own, from its effect and half of its weighted rate."""
     m = case.measures
     assert m is not None
     rates = (
@@ -283,8 +282,8 @@ def _own_roles(case: Case) -> list[Role]:
 def _own_role(
     case: Case, m: Measures, unit: int, rate: float | None, moving: bool, off: bool
 ) -> Role:
-    paid = bool(m.activity[unit] > ACTIVE) or (rate is not None and rate > UNIT_RATE)
-    if not paid and not moving:
+    costs = bool(m.activity[unit] > ACTIVE) or (rate is not None and rate > UNIT_RATE)
+    if not costs and not moving:
         return "off" if off or m.n >= FEW else "unclear"
     if unit not in m.effects:
         return "informative" if moving else "unclear"
@@ -292,5 +291,5 @@ def _own_role(
     reach = math.inf if math.isnan(error) else t_quantile(0.975, m.n - 1) * error if error else 0.0
     low, high = m.limits.get(unit, (effect - reach, effect + reach))
     if high < max(SMALL, 0.5 * case.beta * (rate or 0.0)):
-        return "noise" if paid else "off"
+        return "noise" if costs else "off"
     return "informative" if moving and low > 0 else "unclear"

@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vaestro.data import Rows
 from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
+from vaestro.files import Json
 from vaestro.models import Draws, Model
 from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
@@ -37,13 +38,16 @@ LATE = 2.0**62  # a step after the end of any schedule
 @final
 @dataclass(frozen=True)
 class Continuation:
-    """Hold the gain from further steps at a constant learning rate.
+    """The gain from further steps at a constant learning rate.
 
     Args:
         steps: number of further steps.
         share: further steps as a share of the run's steps.
         lr: the constant learning rate.
         gain: increase of the validation objective, in nats.
+
+    >>> Continuation(40, 0.2, 0.002, Paired.normal(0.3, 0.05, 50)).words()
+    '40 further steps ... raise the objective of 50 validation data by 0.30 +- 0.05 nats'
     """
 
     steps: int
@@ -60,7 +64,7 @@ class Continuation:
         change = plus_minus((self.gain.mean, self.gain.stderr))
         return f"{taken} raise the objective of {self.gain.n:,} validation data by {change} nats"
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> dict[str, Json]:
         """Return the fields for diagnosis.json."""
         return {"steps": self.steps, "share": self.share, "lr": self.lr, "gain": self.gain.line()}
 
@@ -91,6 +95,13 @@ def continued(
         steps, batch, lr, clip: settings of the run.
         seed: seed of the data order and all draws.
         freeze: names of model parts that are not trained.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> run = {"optimizer": vs.parts.find("optimizer", "adamw"), "steps": 100, "batch": 20}
+    >>> continued(model, data.train, data.valid, vs.Objective(), lr=1e-3, clip=9.0, **run).steps
+    40
     """
     rows = held_out.spread(ROWS)
     most = affordable(model) // (3 * batch * objective.k)  # some ten seconds on two cores
@@ -108,21 +119,26 @@ def continued(
     before = objective_scores(model.eval(), objective, scored, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "continue"))
-        settings = (further, batch, lr, clip, seed)
-        finite = _train(
-            copied.train(), parameters, optimizer(parameters), source, objective, *settings
-        )
+        fixed = (optimizer(parameters), source, objective, further, batch, lr, clip, seed)
+        finite = _train(copied.train(), parameters, *fixed)
     if not finite:
         return None
     if "likelihood" not in freeze:
         _fit_to_data(copied, train, seed)
     gains = objective_scores(copied.eval(), objective, scored, seed) - before
-    if not np.isfinite(gains).all():
-        return None
-    # A steep term on the rate (a capacity has weight 100) may fluctuate more than the rest gains.
-    # So both scores have to rise.
-    gain = min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
-    return Continuation(further, further / steps, lr, gain)
+    return Continuation(further, further / steps, lr, _least(gains)) if _finite(gains) else None
+
+
+def _finite(x: np.ndarray) -> bool:
+    return bool(np.isfinite(x).all())
+
+
+def _least(gains: np.ndarray) -> Paired:
+    """Return the smaller of the gains (1 or 2, N), because both scores have to rise.
+
+    A steep term on the rate (a capacity has weight 100) may fluctuate more than the rest gains.
+    """
+    return min((Paired.of(each) for each in gains), key=lambda gain: gain.mean)
 
 
 def _trainable(model: Model, freeze: Sequence[str]) -> list[nn.Parameter]:
@@ -200,6 +216,12 @@ def objective_scores(
 
     Larger is better. If the objective replaces the rate by another term, return (2, N): the
     objective and -distortion.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> objective_scores(model, vs.Objective(), data.valid, seed=0).shape
+    (1, 10)
     """
     device = next(model.parameters()).device
     number = torch.full((), LATE, dtype=torch.float64, device=device)
@@ -230,6 +252,12 @@ def worsened(
     """Return how much lower the objective is with `after` than with `before`, in nats.
 
     Both use the same data and noise. Returns None if there are too few rows or a non-finite value.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> worsened(model, model, data.train, vs.Objective()).mean
+    0.0
     """
     scored = in_space(rows.spread(ROWS).fixed(), after.space)
     if len(scored) < 3:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ LEFT = 0.5  # maximum fixed variance, as a share of the variance of the data
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Hold the options and sizes of a planned run.
+    """The options and sizes of a planned run.
 
     Args:
         remedy: command lines and the options of the run.
@@ -33,6 +32,13 @@ class Plan:
         units: number of latent units.
         beta: the schedule of the KL weight.
         steps, batch: number of steps and batch size.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> remedy, beta = Remedies("runs/mine", {"beta": 4.0}), Schedule(4.0)
+    >>> plan = Plan(remedy, data, parameters=100, units=2, beta=beta, steps=99, batch=20)
+    >>> plan.epochs
+    11.0
     """
 
     remedy: Remedies
@@ -50,7 +56,15 @@ class Plan:
 
 
 def lint(plan: Plan) -> list[Finding]:
-    """Return the findings on options and data, most severe first."""
+    """Return the findings on options and data, most severe first.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> remedy, beta = Remedies("runs/mine", {"beta": 4.0}), Schedule(4.0)
+    >>> plan = Plan(remedy, data, parameters=100, units=2, beta=beta, steps=99, batch=20)
+    >>> [finding.name for finding in lint(plan)]
+    ['weight of the KL', 'little validation']
+    """
     found = [f for f in (rule(plan) for rule in RULES) if f is not None]
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
@@ -58,17 +72,17 @@ def lint(plan: Plan) -> list[Finding]:
 def _weight(plan: Plan) -> Finding | None:
     last = plan.beta.value
     if last == 0:
-        said = (
+        text = (
             "beta 0: the loss has no term for the prior. Prior samples may be far from all "
             "codes, and the bound far below log p(x)"
         )
-        return Finding("weight of the KL", "warning", said, plan.remedy.with_beta(1.0))
+        return Finding("weight of the KL", "warning", text, plan.remedy.with_beta(1.0))
     if last > 1:
-        said = (
+        text = (
             f"beta {last:g}: units become inactive that would raise the bound; the reported "
             f"bound is unweighted"
         )
-        return Finding("weight of the KL", "note", said, plan.remedy.with_beta(1.0))
+        return Finding("weight of the KL", "note", text, plan.remedy.with_beta(1.0))
     return None
 
 
@@ -89,13 +103,13 @@ def _library(plan: Plan) -> Finding | None:
     totals = rows.fixed().batch(slice(0, len(rows))).x.flatten(1).double().sum(1).numpy()
     if not np.allclose(library, totals, rtol=1e-3, atol=0.5):
         return None
-    said = (
+    text = (
         f"{name} is the sum of the modelled counts: p(x | {name}) then conditions on a function "
         f"of x, and its bound cannot be compared "
         "with that of a model without this condition. A library is a total of cells that are not "
         "modelled, or of the whole sample"
     )
-    return Finding("library of its own counts", "warning", said)
+    return Finding("library of its own counts", "warning", text)
 
 
 def _schedule(plan: Plan) -> Finding | None:
@@ -105,26 +119,25 @@ def _schedule(plan: Plan) -> Finding | None:
     late = float(plan.beta(torch.tensor(0.9 * plan.steps, dtype=torch.float64)))
     if math.isclose(late, last, rel_tol=1e-6, abs_tol=1e-9):
         return None
-    said = (
-        f"the weight of the KL is still moving in the last tenth of the run ({late:.3g} of "
-        f"{last:g})"
+    text = (
+        f"the weight of the KL still changes in the last tenth of the run ({late:.3g} of {last:g})"
     )
-    return Finding("schedule too long", "warning", said, plan.remedy.shorter_schedule(last))
+    return Finding("schedule too long", "warning", text, plan.remedy.shorter_schedule(last))
 
 
 def _length(plan: Plan) -> Finding | None:
     if plan.epochs < 1:
-        said = (
+        text = (
             f"{plan.steps:,} steps of {plan.batch} see {plan.epochs:.0%} of the "
             f"{len(plan.data.train):,} training data once"
         )
-        return Finding("short run", "warning", said)
+        return Finding("short run", "warning", text)
     if plan.epochs < ENOUGH:
-        said = (
+        text = (
             f"{plan.epochs:.1f} epochs: convergence cannot be judged with fewer than {ENOUGH} "
             f"validations"
         )
-        return Finding("short run", "note", said)
+        return Finding("short run", "note", text)
     return None
 
 
@@ -137,20 +150,20 @@ def _few_data(plan: Plan) -> Finding | None:
         if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid)
         else ". The best weights by validation are kept"
     )
-    said = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
-    return Finding("few data", "note", said)
+    text = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
+    return Finding("few data", "note", text)
 
 
 def _validation(plan: Plan) -> Finding | None:
     rows = len(plan.data.valid)
     if rows >= FEW_VALID:
         return None
-    said = f"{rows} validation data: " + (
+    text = f"{rows} validation data: " + (
         "early stopping and the choice of the best weights need validation data"
         if not rows
         else "their bound has a large error"
     )
-    return Finding("little validation", "warning" if not rows else "note", said)
+    return Finding("little validation", "warning" if not rows else "note", text)
 
 
 def _fixed_variance(plan: Plan) -> Finding | None:
@@ -162,23 +175,23 @@ def _fixed_variance(plan: Plan) -> Finding | None:
     observed = float(np.nanmean(np.nanvar(values, 0)))
     if not observed > 0 or variance < LEFT * observed:
         return None
-    said = (
+    text = (
         f"the fixed variance is {variance:g}, and the data have {observed:.3g} per cell: little "
         f"is left to explain, so units will be inactive"
     )
-    return Finding("variance that does not fit", "warning", said, plan.remedy.learned_variance())
+    return Finding("variance that does not fit", "warning", text, plan.remedy.learned_variance())
 
 
 def _many_units(plan: Plan) -> Finding | None:
     cells = plan.data.space.cells
     if plan.units <= cells:
         return None
-    said = f"{plan.units:,} latent units for {cells:,} cells per row: a copy of the row needs fewer"
-    return Finding("many units", "note", said)
+    text = f"{plan.units:,} latent units for {cells:,} cells per row: a copy of the row needs fewer"
+    return Finding("many units", "note", text)
 
 
 def _rate(plan: Plan) -> Finding | None:
-    lr: Any = plan.remedy.config.get("lr")
+    lr = plan.remedy.config.get("lr")
     if (
         not isinstance(lr, float)
         or lr <= HIGH_LR

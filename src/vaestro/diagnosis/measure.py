@@ -51,18 +51,21 @@ def measure(
         train, held_out: its data; held_out may be empty.
         objective: what it was trained by, with the weight of the KL at the end of the run.
         batch: rows in a training step.
-        seed, rows: seed of the draws, and maximum number of rows of each split.
+        seed: seed of the draws.
+        rows: maximum number of rows of each split.
         unseen: rows that were used neither for training nor for selecting the weights.
         validations: number of validations on held_out from which the weights were selected, or 0.
 
-    >>> import numpy as np, vaestro as vs
+    >>> import numpy as np
+    >>> import vaestro as vs
     >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
     >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
     >>> measures = measure(model, data.train, data.valid, vs.Objective())
     >>> measures.split, measures.n, sorted(measures.effects)
     ('valid', 10, [0, 1])
     """
-    passes, units = affordable(model.eval()), max(1, math.prod(model.units))
+    model.eval()
+    passes, units = affordable(model), max(1, math.prod(model.units))
     limit = min(rows, max(100, passes // 10), max(100, HELD // units))
 
     def some(split: Rows) -> Rows:
@@ -77,53 +80,51 @@ def measure(
     if model.capabilities.exact:
         return measures
     model = with_latent(model)
-    fresh = [some(unseen)] if unseen is not None and len(unseen) else []
-    parts = fresh if fresh and len(fresh[0]) >= FEW else [*fresh, scored]
-    sets = [part for part in parts if len(part) > 2]
-    if len(held_out) and sets:
-        tests = [validations if part is scored else 0 for part in sets]
-        _add_use(model, measures, training, sets, tests, objective.beta.value, seed)
+    if len(held_out):
+        fresh = [some(unseen)] if unseen is not None and len(unseen) else []
+        enough = bool(fresh) and len(fresh[0]) >= FEW
+        sets = [part for part in (fresh if enough else [*fresh, scored]) if len(part) > 2]
+        if sets:
+            tests = [validations if part is scored else 0 for part in sets]
+            _measure_use(model, training, sets, tests, objective.beta.value, measures, seed)
     measures.effects, measures.limits = unit_effects(model, scored, measures, passes // 2, seed)
     if model.capabilities.scored_anywhere:
-        aggregate = train if len(held_out) and len(training) > 2 else None
-        _add_information(model, measures, scored, aggregate, seed)
+        codes = train if len(held_out) and len(training) > 2 else None
+        _measure_information(model, scored, codes, measures, seed)
     measures.gradient_noise = share_of_draws(model, train, objective, batch, seed)
     measures.reconstruction = reconstructed(model, scored)
     return measures
 
 
-def _add_use(
+def _measure_use(
     model: LatentModel,
-    measures: Measures,
     training: Rows,
     sets: list[Rows],
     tests: list[int],
     beta: float,
+    measures: Measures,
     seed: int,
 ) -> None:
-    """Add whether the decoder uses the code, and the gain of the code over a constant one."""
+    """Add to the measures whether the decoder uses the code, and whether the objective gains."""
     measures.use = use_of_code(model, sets, tests, affordable(model), seed)
     measures.chosen = sum(tests)
     measures.use_split = " and ".join(part.name for part in sets)
     measures.worth = gain_over_constant(model, training, sets, beta, seed)
 
 
-def _add_information(
-    model: LatentModel, measures: Measures, scored: Rows, train: Rows | None, seed: int
+def _measure_information(
+    model: LatentModel, scored: Rows, train: Rows | None, measures: Measures, seed: int
 ) -> None:
-    """Add the decomposition of the rate of scored rows, and of other training rows if there are
-    any."""
+    """Add to the measures the decomposition of the rate of scored rows and of training rows."""
     most = max(2, math.isqrt(PAIRS // math.prod(model.units)))
-    measures.information = measures.aggregate = _information(model, scored, most, seed)
+    if len(scored) > 2:
+        measures.information = _information(model, scored, min(len(scored), most), seed)
+    measures.aggregate = measures.information
     if train is not None:
         codes = in_space(train.spread(min(most, CODES)).fixed(), model.space)
-        measures.aggregate = _information(model, codes, most, seed)
+        measures.aggregate = _information(model, codes, len(codes), seed)
 
 
-def _information(model: LatentModel, rows: Rows, most: int, seed: int) -> Information | None:
-    """Return the decomposition of the rate of at most so many rows, from one draw of each; None if
-    there are fewer than 3."""
-    if len(rows) < 3:
-        return None
-    method = f"information:n={min(len(rows), most)}"
-    return evaluate(model, rows, k=1, methods=method, seed=seed).information
+def _information(model: LatentModel, rows: Rows, n: int, seed: int) -> Information | None:
+    """Return the decomposition of the rate of n rows, from one draw of each."""
+    return evaluate(model, rows, k=1, methods=f"information:n={n}", seed=seed).information

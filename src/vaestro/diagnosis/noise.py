@@ -60,7 +60,7 @@ DISCRETE = (
 
 @dataclass(frozen=True)
 class Noise:
-    """Hold the gradient noise of one estimator, number of draws and parameter group.
+    """The gradient noise of one estimator, number of draws and parameter group.
 
     Args:
         estimator: its name, with options.
@@ -73,6 +73,9 @@ class Noise:
         bias, bias_stderr: relative distance of the mean gradient from the reference's; None for the
             reference itself.
         batches: variance of the reference gradient over batches; None for other estimators.
+
+    >>> Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None).snr
+    1.0
     """
 
     estimator: str
@@ -90,7 +93,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class Noises:
-    """Hold the noise of several estimators, and how it was measured."""
+    """The noise of several estimators, and how it was measured.
+
+    Args:
+        bound, beta: the bound and the weight of the rate.
+        batch, repeats: batch size and number of draws of the noise.
+        rows: the noise of each estimator.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> [r.estimator for r in Noises("elbo", 1.0, 128, 100, (row,)).of("posterior", k=1)]
+    ['pathwise']
+    """
 
     bound: str
     beta: float
@@ -118,9 +131,15 @@ def applicable(
 
     Raises:
         ValueError: an estimator in `specs` does not apply.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> [name for name, _ in applicable(model, "elbo", 1, ["pathwise", "stl"])]
+    ['pathwise', 'stl']
     """
     names = (DISCRETE if model.alphabet else REAL) if specs is None else specs
-    found = []
+    estimators = []
     for spec in names:
         try:
             estimator = find("gradient", spec)()
@@ -132,8 +151,8 @@ def applicable(
             if specs is not None:
                 raise
             continue
-        found.append((spec, estimator.to(next(model.parameters()).device)))
-    return found
+        estimators.append((spec, estimator.to(next(model.parameters()).device)))
+    return estimators
 
 
 def gradient_noise(
@@ -165,14 +184,15 @@ def gradient_noise(
 
     Raises:
         ValueError: an option is out of range, or a requested estimator does not apply.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> steps = gradient_noise(model, data.train, k=(1,), estimators=["pathwise"], repeats=20)
+    >>> [row.group for row in list(steps)[-1][1].rows]
+    ['posterior', 'likelihood']
     """
-    if bound not in BOUNDS:
-        raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
-    if repeats < 2 * BLOCKS or min(k, default=0) < 1 or batch < 1:
-        raise ValueError(
-            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or "
-            f"more; got {repeats}, {k} and {batch}"
-        )
+    _check(bound, repeats, k, batch)
     model = copy.deepcopy(model).eval()
     planned = [(draws, applicable(model, bound, draws, estimators)) for draws in k]
     work = float(sum(draws * len(each) for draws, each in planned)) or 1.0
@@ -196,6 +216,17 @@ def gradient_noise(
     yield 1.0, Noises(bound, beta, size, meter.repeats, tuple(rows))
 
 
+def _check(bound: str, repeats: int, k: Sequence[int], batch: int) -> None:
+    """Raise ValueError if an option of `gradient_noise` is out of range."""
+    if bound not in BOUNDS:
+        raise ValueError(f"expected a bound among {', '.join(BOUNDS)}; got {bound!r}")
+    if repeats < 2 * BLOCKS or min(k, default=0) < 1 or batch < 1:
+        raise ValueError(
+            f"expected {2 * BLOCKS} or more repetitions, 1 or more draws and a batch of 1 or "
+            f"more; got {repeats}, {k} and {batch}"
+        )
+
+
 def _batches(model: LatentModel, train: Rows, size: int, seed: int) -> list[Batch]:
     """Return up to 8 random batches without common rows."""
     device = next(model.parameters()).device
@@ -209,7 +240,7 @@ def _batches(model: LatentModel, train: Rows, size: int, seed: int) -> list[Batc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Hold gradients of one parameter group over repeated draws of the noise.
+    """Gradients of one parameter group over repeated draws of the noise.
 
     Args:
         blocks: means of blocks of gradients, (blocks, parameters).

@@ -18,12 +18,18 @@ GROUPS = {"posterior": "encoder", "likelihood": "decoder", "prior": "prior"}
 
 
 def draw(noises: Noises, path: Path) -> None:
-    """Write the picture as a .png of 1,200 pixels width."""
+    """Write the picture as a .png of 1,200 pixels width.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> draw(Noises("elbo", 1.0, 128, 100, (row,)), Path("noise.png"))
+    >>> Path("noise.png").exists()
+    True
+    """
     panels = [
         lines
         for group in dict.fromkeys(r.group for r in noises.rows)
         for k in dict.fromkeys(r.k for r in noises.rows)
-        if (lines := told(noises.of(group, k)))
+        if (lines := panel_lines(noises.of(group, k)))
     ]
     variances = [r.variance for lines in panels for _, r in lines if r.variance > 0]
     low = math.floor(math.log10(min(variances))) if variances else 0
@@ -36,25 +42,35 @@ def draw(noises: Noises, path: Path) -> None:
             _panel(pen, noises, lines, (low, high), top)
             top += HEAD + LINE * len(lines) + AXIS
         repeated = f"{noises.repeats} repetitions on one batch of {noises.batch}"
-        said = (
+        words = (
             f"variance of the gradient over draws of the noise, {repeated}; whiskers are "
             f"standard errors. Less is better"
         )
-        pen.text(MARGIN, top, pen.fitting(said, 13, WIDTH - 2 * MARGIN), 13, PALE)
+        pen.text(MARGIN, top, pen.fitting(words, 13, WIDTH - 2 * MARGIN), 13, PALE)
 
     with writing(path) as part:
         picture(part, WIDTH, height, everything)
 
 
-def told(rows: list[Noise]) -> list[tuple[str, Noise]]:
-    """Return the lines of a panel: a single one if all estimators are equal."""
+def panel_lines(rows: list[Noise]) -> list[tuple[str, Noise]]:
+    """Return the lines of a panel: a single one if all estimators are equal.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> [name for name, _ in panel_lines([row, row])]
+    ['every estimator']
+    """
     if len(rows) > 1 and len({r.variance for r in rows}) == 1:
         return [("every estimator", rows[0])]
     return [(r.estimator, r) for r in rows]
 
 
 def title(noises: Noises, row: Noise) -> str:
-    """Return the title of a panel."""
+    """Return the title of a panel.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> title(Noises("elbo", 1.0, 128, 100, (row,)), row)
+    'encoder: 10 parameters, ELBO with 1 draw'
+    """
     weight = "" if noises.beta == 1 else f", KL weight {noises.beta:g}"
     draws = "1 draw" if row.k == 1 else f"{row.k} draws"
     return (
@@ -64,7 +80,12 @@ def title(noises: Noises, row: Noise) -> str:
 
 
 def sentence(row: Noise, reference: Noise) -> str:
-    """Return a row's relative variance, its signal-to-noise, and its bias if significant."""
+    """Return a row's relative variance, its signal-to-noise, and its bias if significant.
+
+    >>> row = Noise("pathwise", 1, "posterior", 10, 4.0, 0.1, 2.0, 1.0, None, None)
+    >>> sentence(row, row)
+    'reference, signal-to-noise 1'
+    """
     ratio = row.variance / reference.variance if reference.variance > 0 else math.nan
     parts = ["reference" if row is reference else f"{ratio:.3g} x"]
     parts.append(f"signal-to-noise {row.snr:.2g}" if row.snr else "signal hidden by noise")

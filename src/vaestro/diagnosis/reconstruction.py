@@ -12,20 +12,23 @@ from vaestro.densities import DataDensity
 from vaestro.evaluation.records import mean_and_error
 from vaestro.models import LatentModel
 
-ROWS = 200  # texts that are reconstructed
-ENOUGH = 30  # of them, from which something is said
-ALIKE = 0.05  # share of a text's tokens: less than this is no use of a code
+ROWS = 200  # maximum number of texts that are reconstructed
+ENOUGH = 30  # minimum number of texts for a statement
+ALIKE = 0.05  # share of the tokens of a text below which a code has no effect
 CERTAIN = 2.0  # standard errors
 
 
 class Reconstruction(NamedTuple):
-    """Hold how reconstructed texts compare with the data.
+    """A comparison of reconstructed texts with the data.
 
     Args:
         n: number of texts.
-        distinct: number of distinct reconstructions, and `data` of distinct texts among the data.
-        gain: share of tokens at which a text agrees with its own reconstruction, less that with
-            another text's: (mean, standard error).
+        distinct, data: number of distinct reconstructions, and of distinct texts.
+        gain: share of tokens at which a text agrees with its own reconstruction, minus that with
+            the reconstruction of another text: (mean, standard error).
+
+    >>> Reconstruction(100, 1, 100, (0.0, 0.01)).empty
+    True
     """
 
     n: int
@@ -35,12 +38,11 @@ class Reconstruction(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Tell whether the code changes less than ALIKE of the tokens for the better, with
-        certainty."""
+        """Return whether the upper limit of the gain is below ALIKE."""
         return self.n >= ENOUGH and self.gain[0] + CERTAIN * self.gain[1] < ALIKE
 
     def sentence(self) -> str:
-        """Say it."""
+        """Return the comparison in words."""
         mean, error = self.gain
         return (
             f"{self.n:,} different data have {self.distinct:,} different reconstructions, and a "
@@ -51,20 +53,27 @@ class Reconstruction(NamedTuple):
 
 @torch.inference_mode()
 def reconstructed(model: LatentModel, rows: Rows) -> Reconstruction | None:
-    """Reconstruct some texts by the most probable tokens at their codes; None for other data and
-    for discrete latents."""
+    """Compare texts with their reconstructions, the most probable tokens given their codes.
+
+    None for other data than text and for discrete latents.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(["a cat", "a dog", "the cat", "the dog", "an owl"] * 8)
+    >>> reconstructed(vs.build(data.space, latent=2), data.train).n
+    5
+    """
     if not model.space.ragged or model.alphabet or len(rows) < 2:
         return None
     rows = rows.spread(ROWS).fixed()
     device = next(model.parameters()).device
-    data, made = [], []
+    data, points = [], []
     for batch in rows.chunks(model.space.chunk, device):
         density = model.decode(model.code(batch).mean, batch.given)
         if not isinstance(density, DataDensity):
             return None
         data.append(batch.x.cpu().numpy())
-        made.append(density.point().cpu().numpy())
-    x, back = np.concatenate(data), np.concatenate(made)
+        points.append(density.point().cpu().numpy())
+    x, back = np.concatenate(data), np.concatenate(points)
     _, first = np.unique(x, axis=0, return_index=True)  # equal texts have equal reconstructions
     x, back = x[first], back[first]
     if len(x) < 2:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from vaestro.data.readers import as_source, parse_source
+from vaestro.files import Json
 from vaestro.options import names
 from vaestro.parts import TABLE, Part, find
 from vaestro.signatures import options_of
@@ -20,7 +21,7 @@ RESCUE = "residual"  # replaces a user-defined network that may be at fault
 # Options that are valid for every model, objective and data set.
 ALWAYS = {"lr", "steps", "patience", "beta"}
 # Returns the number of weights of a run with these options; raises ValueError if invalid.
-Trial = Callable[[Mapping[str, Any]], int]
+Trial = Callable[[Mapping[str, Json]], int]
 # options that come from the run named by --init
 TAKEN_OVER = frozenset(names("model")) - {"prior"}
 
@@ -34,12 +35,15 @@ class Remedies:
         config: its resolved options.
         trial: checks a run with other options; without it every command is assumed valid.
         weights: number of weights of the run's model.
+
+    >>> Remedies("runs/mine", {"lr": 0.01}).with_beta(1.0)
+    'vaestro train --config runs/mine/config.yaml --beta 1 --run runs/mine-beta1'
     """
 
     def __init__(
         self,
         path: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, Json],
         trial: Trial | None = None,
         weights: int | None = None,
     ) -> None:
@@ -72,7 +76,7 @@ class Remedies:
         """Return whether a network is user-defined (module:Class)."""
         return self.name(option) not in ("", *TABLE["network"])
 
-    def _weights(self, changes: Mapping[str, Any]) -> int | None:
+    def _weights(self, changes: Mapping[str, Json]) -> int | None:
         """Return the number of weights with changed options; None if they are invalid."""
         key = repr(sorted(changes.items()))
         if key not in self._tried:
@@ -85,12 +89,12 @@ class Remedies:
                 self._tried[key] = None
         return self._tried[key]
 
-    def _possible(self, changes: dict[str, Any]) -> bool:
+    def _possible(self, changes: dict[str, Json]) -> bool:
         return (
             self._trial is None or not changes.keys() - ALWAYS or self._weights(changes) is not None
         )
 
-    def again(self, name: str, source: str = "", /, **changes: Any) -> str:
+    def again(self, name: str, source: str = "", /, **changes: Json) -> str:
         """Train a new run with changed options or another source; "" if --init forbids it."""
         if self.config.get("init") and TAKEN_OVER & changes.keys():
             return ""
@@ -180,18 +184,18 @@ class Remedies:
     def cures(self) -> list[tuple[str, str]]:
         """Return untried remedies for a decoder that may ignore z: (description, command)."""
         config, posterior = self.config, self.part("posterior")
-        made: list[tuple[str, str]] = []
+        ways: list[tuple[str, str]] = []
         if self.name("beta") not in ("warmup", "sigmoid", "cyclical"):
-            made.append(
+            ways.append(
                 (
                     "a weight of the KL that rises from 0",
                     self.again("warm", beta="warmup:share=0.5"),
                 )
             )
         if not config.get("free_bits") and not config.get("capacity"):
-            made.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
+            ways.append(("free bits", self.again("freebits", **{"free-bits": 0.25})))
         if not config.get("aggressive"):
-            made.append(
+            ways.append(
                 ("aggressive updates of the encoder", self.again("aggressive", aggressive=True))
             )
         if config.get("posterior") is None or (
@@ -201,8 +205,8 @@ class Remedies:
         ):
             options = dict(posterior.options) if posterior else {}
             least = str(Spec("normal", options | {"min_rate": 0.1}))
-            made.append(("a posterior with a minimum rate", self.again("minrate", posterior=least)))
-        return [(words, command) for words, command in made if command]
+            ways.append(("a posterior with a minimum rate", self.again("minrate", posterior=least)))
+        return [(words, command) for words, command in ways if command]
 
     def informed(self) -> str:
         """Return the first untried remedy for a decoder that may ignore z."""

@@ -7,7 +7,7 @@ Names are loaded when first used, so that reading an evaluation does not import 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 _HOMES = {
     "METHODS": "methods",
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f"vaestro.evaluation.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vaestro.evaluation' has no attribute {name!r}")

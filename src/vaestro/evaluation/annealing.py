@@ -1,24 +1,23 @@
-"""Annealed importance sampling, forwards and in reverse: bounds on log p(x) from both sides.
+"""Annealed importance sampling (AIS), forwards and in reverse: bounds on log p(x) from both sides.
 
-Between a start that is normalised, p(z) or q(z | x), and p(x, z), whose integral is p(x), lie the
-densities
+The start is a normalised density, p(z) or q(z | x). The integral of p(x, z) over z is p(x). Between
+the two are the densities
 
     log f_t(z) = log start(z) + t (log p(x, z) - log start(z)),    0 = t_0 < .. < t_T = 1
 
-A chain that starts at a draw of f_0 and moves by transitions that leave f_1/T, .. invariant
-collects
+A chain starts at a draw of f_0. Its transition i leaves the density at t_i invariant. Its weight is
 
     log w = sum_i (t_i - t_{i-1}) (log p(x, z_{i-1}) - log start(z_{i-1})),    E[w] = p(x)
 
-so log-mean-exp over chains is a lower bound on log p(x), in expectation (Neal 2001). The same chain
-run backwards from an exact draw of the posterior has E[1/w] = 1/p(x), and minus log-mean-exp of
--log w is an upper bound. An exact draw is at hand only for data that the model itself made, with
-the latents that made them; there, the two bounds hold log p(x) between them (bidirectional Monte
-Carlo: Grosse, Ghahramani and Adams 2015; Wu, Burda, Salakhutdinov and Grosse 2017).
+so log-mean-exp over chains is a lower bound on log p(x) in expectation (Neal 2001). The same chain,
+run backwards from an exact draw of the posterior, has E[1/w] = 1/p(x), so minus log-mean-exp of
+-log w is an upper bound. Exact draws exist only for data that were sampled from the model together
+with their latents. For these data, the two bounds enclose log p(x) (bidirectional Monte Carlo:
+Grosse, Ghahramani and Adams 2015; Wu, Burda, Salakhutdinov and Grosse 2017).
 
-Transitions are Hamiltonian Monte Carlo (Neal 2011). Its steps are tuned on pilot chains that see x
-alone and are then frozen, as the bounds need. Where data lie on a grid, what spreads them over its
-cells is annealed with z: it is u = sigmoid(v) - 1/2 with v logistic, so that the path has no edges.
+Transitions are Hamiltonian Monte Carlo (Neal 2011). The bounds require fixed step sizes, so these
+are tuned on pilot chains, which depend only on x. The dequantisation noise of gridded data is
+annealed together with z: it is u = sigmoid(v) - 1/2 with v logistic, so the path has no edges.
 """
 
 from __future__ import annotations
@@ -62,51 +61,61 @@ def annealing(
     n: int = 100,
     simulated: int | None = None,
 ) -> list[Work]:
-    """Bound log p(x) by annealed importance sampling with HMC, and from above on data drawn from
-    the model (Wu et al. 2017).
+    """Bound log p(x) by annealed importance sampling with HMC, from above on simulated data.
+
+    Source: Wu et al. (2017).
 
     Args:
         job: model and data.
-        temperatures: steps from the start to p(x, z).
-        chains: for each datum.
-        schedule: of the temperatures.
-        start: of the chains: the encoder's q(z | x), which is nearer where q is good, or the prior.
-        leapfrog: leapfrog steps in a transition.
+        temperatures: number of steps from the start to p(x, z).
+        chains: number of chains per datum.
+        schedule: spacing of the temperatures.
+        start: density at the start: the encoder's q(z | x), which is closer if q is good, or the
+            prior.
+        leapfrog: number of leapfrog steps in a transition.
         n: number of rows, drawn at random, or all if there are fewer.
-        simulated: data to draw from the model for the upper bound; by default as many as n; 0 for
+        simulated: number of data drawn from the model for the upper bound; by default n; 0 for
             none.
 
     Raises:
-        ValueError: an option is out of its range, or latents are discrete.
+        ValueError: an option is out of range, or latents are discrete.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.name for work in annealing(job, temperatures=4, chains=2, n=4)]
+    ['ais', 'ais-simulated']
     """
-    if not job.model.capabilities.latent_gradient:
-        raise ValueError(
-            "expected real latents for ais, whose chains move by a gradient; got discrete ones "
-            "(iwae with more draws)"
-        )
-    if start == "posterior" and not job.model.capabilities.scored_anywhere:
-        raise ValueError(
-            "expected ais:start=prior for a flow posterior, which is not scored where chains go; "
-            "got start=posterior"
-        )
-    for name, value in {
-        "temperatures": temperatures,
-        "chains": chains,
-        "leapfrog": leapfrog,
-        "n": n,
-    }.items():
-        if value < 1:
-            raise ValueError(f"expected ais:{name} of 1 or more; got {value}")
-    if simulated is not None and not 0 <= simulated <= len(job.rows):
-        raise ValueError(
-            f"expected ais:simulated between 0 and the {len(job.rows)} data; got {simulated}"
-        )
+    _check(job, start, (temperatures, chains, leapfrog, n), simulated)
     n = min(n, len(job.rows))
     options = (temperatures, chains, schedule, start, leapfrog)
     forward = Annealing(job, n, options)
     if simulated == 0:
         return [forward]
     return [forward, Bidirectional(job, n if simulated is None else simulated, options)]
+
+
+def _check(job: Job, start: str, counts: tuple[int, int, int, int], simulated: int | None) -> None:
+    """Raise ValueError if an option of `annealing` is out of range, or latents are discrete."""
+    if not job.model.capabilities.latent_gradient:
+        raise ValueError(
+            "expected real latents for ais, which needs a gradient with respect to z; got discrete "
+            "latents (use iwae with more draws)"
+        )
+    if start == "posterior" and not job.model.capabilities.scored_anywhere:
+        raise ValueError(
+            "expected ais:start=prior for a flow posterior, whose density is known only at its own "
+            "draws; got start=posterior"
+        )
+    names = ("temperatures", "chains", "leapfrog", "n")
+    for name, value in zip(names, counts, strict=True):
+        if value < 1:
+            raise ValueError(f"expected ais:{name} of 1 or more; got {value}")
+    if simulated is not None and not 0 <= simulated <= len(job.rows):
+        raise ValueError(
+            f"expected ais:simulated between 0 and the {len(job.rows)} data; got {simulated}"
+        )
 
 
 class _Annealed(Work):
@@ -120,7 +129,7 @@ class _Annealed(Work):
         self.cost = 3.0 * self.chains * self.temperatures * self.leapfrog
 
     def _forward(self, batch: Batch, first: int) -> tuple[Tensor, Hmc]:
-        """Return log weights (K, B), and the transitions that made them."""
+        """Return log weights (K, B) and the transitions."""
         path = Path(self.job.latent_model, batch, self.start, self.chunk)
         where = (self.job.seed, self.name, first)
         sizes, spreads = tuned(path, self.ts, self.leapfrog, where)
@@ -170,13 +179,22 @@ class _Annealed(Work):
 
 
 def _numbers(log_w: Tensor) -> list[Tensor]:
-    """Return the lower bound and the log of the effective number of chains, each (B,)."""
+    """Return the lower bound and the logarithm of the effective number of chains, each (B,)."""
     return [log_mean_exp(log_w), 2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)]
 
 
 @final
 class Annealing(_Annealed):
-    """Bound log p(x) of data from below."""
+    """Lower bounds on log p(x) of the data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> methods = "ais:temperatures=4,chains=2,n=4,simulated=0"
+    >>> evaluation = vs.evaluate(model, data.train, methods=methods, k=10)
+    >>> evaluation["ais"].nats.shape
+    (4,)
+    """
 
     name = "ais"
     columns = 3
@@ -194,15 +212,24 @@ class Annealing(_Annealed):
         warnings = done.warnings
         if accepted.mean() < 0.3:
             warnings += (
-                f"AIS: HMC accepts only {accepted.mean():.0%} of its moves: the bound is looser "
-                f"than it could be",
+                f"AIS: HMC accepts only {accepted.mean():.0%} of its proposals: the bound is "
+                f"looser than it could be",
             )
         return replace(done, estimates=(*done.estimates, made), warnings=warnings)
 
 
 @final
 class Bidirectional(_Annealed):
-    """Bound log p(x) from both sides on data drawn from the model."""
+    """Lower and upper bounds on log p(x) of data drawn from the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> methods = "ais:temperatures=4,chains=2,n=4"
+    >>> evaluation = vs.evaluate(model, data.train, methods=methods, k=10)
+    >>> [e.side for e in evaluation.estimates if e.method == "ais"]
+    ['lower', 'lower', 'upper']
+    """
 
     name = "ais-simulated"
     columns = COLUMNS + 4
@@ -212,8 +239,8 @@ class Bidirectional(_Annealed):
         self.cost = 2 * self.cost + job.k
 
     def simulated(self, first: int) -> tuple[Batch, Tensor, Tensor | None]:
-        """Draw the data of a piece, with the conditions and missing cells of real ones, and the
-        latents that made them."""
+        """Draw the data of a piece with their latents. Conditions and missing cells are those of
+        real data."""
         job, n = self.job, min(self.chunk, self.rows - first)
         like = job.batch(first, self.chunk)
         generator = torch_generator(job.device, job.seed, self.name, "data", first)
@@ -269,19 +296,19 @@ class Bidirectional(_Annealed):
         if alike is False:
             here, there = (mean_and_error(a)[0] for a in (lower, np.exp(log_ess)))
             warnings += (
-                f"data drawn from the model are unlike the data (lower bounds {here:.1f} and "
-                f"{real.mean()[0]:.1f} nats, effective chains "
-                f"{there:.1f} and {mean_and_error(real.ess)[0]:.1f}): the gap measured on them "
-                f"says little about the gap on the data",
+                f"data drawn from the model differ from the data (lower bounds {here:.1f} and "
+                f"{real.mean()[0]:.1f} nats, effective chains {there:.1f} and "
+                f"{mean_and_error(real.ess)[0]:.1f}): the gap on the data may be very different "
+                f"from the gap measured on them",
             )
         elif alike is None:
             warnings += (
-                f"{min(m, n)} data are too few to tell whether those drawn from the model are "
-                f"like them, and so whether their gap is",
+                f"{min(m, n)} data are too few to tell whether data drawn from the model are like "
+                f"the data, and whether the measured gap applies to the data",
             )
-        told = {
+        details = {
             "alike": alike,
             "alike_chances": {name: round(chance, 3) for name, chance in chances.items()},
         }
-        made[-1] = replace(made[-1], details={**made[-1].details, **told})
+        made[-1] = replace(made[-1], details={**made[-1].details, **details})
         return replace(done, estimates=(*done.estimates, *made), warnings=warnings)

@@ -1,19 +1,18 @@
-"""ELBO and IWAE of each datum, streamed.
+"""ELBO and IWAE of each datum, over chunks of draws.
 
-Both are lower bounds in expectation; IWAE with k draws is tighter and rises to log p(x) with k.
-Draws are streamed in chunks that stay in the cache, so that memory does not grow with k:
+Both are lower bounds in expectation. IWAE is tighter, and converges to log p(x) as k grows. Chunks
+of draws fit into the cache, so memory does not grow with k:
 
-    log mean_k w = log sum over chunks of exp(chunk's log-sum) - log k
+    log mean_k w = log sum over chunks of exp(log-sum of the chunk) - log k
 
-for exactly the k that was asked for. Noise is a function of (seed, datum, chunk), so the same call
-gives the same digits.
+Noise is a function of (seed, datum, chunk), so the same call gives the same digits.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -27,22 +26,39 @@ from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
-PARTS = 10  # IWAE with k/10 draws comes from ten parts of the k
-FEW = 5.0  # effective draws below which one draw or two carry the bound
-# ELBO by the closed-form rate, IWAE, IWAE with k/10 draws, log of the effective draws, rate,
-# distortion, ELBO by log w
+PARTS = 10  # number of parts of the k draws, for IWAE with k/10 draws
+FEW = 5.0  # effective draws below which one or two draws dominate the bound
+# ELBO with the closed-form rate, IWAE, IWAE with k/10 draws, log of the effective number of draws,
+# rate, distortion, ELBO as mean of log w
 COLUMNS = 7
 
 
 def bounding(job: Job) -> list[Work]:
-    """Bound log p(x) from below by the ELBO and IWAE, from the same k draws (Kingma and Welling
-    2014; Burda et al. 2016)."""
+    """Bound log p(x) from below by the ELBO and IWAE, from the same k draws.
+
+    Sources: Kingma and Welling (2014); Burda, Grosse and Salakhutdinov (2016).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.name for work in bounding(job)]
+    ['bounds']
+    """
     return [Bounds(job)]
 
 
 @final
 class Bounds(Work):
-    """Estimate the ELBO and IWAE of each datum."""
+    """The ELBO and IWAE of each datum.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> Bounds(job).compute(0).shape
+    (7, 36)
+    """
 
     name = "bounds"
     columns = COLUMNS
@@ -76,8 +92,8 @@ class Bounds(Work):
         if few > 0.1:
             where = f"for {few:.0%} of the data"
             warnings += (
-                f"IWAE rests on fewer than {FEW:.0f} effective draws {where}: it may lie well "
-                f"below log p(x) there",
+                f"IWAE has fewer than {FEW:.0f} effective draws {where}, and may be far below "
+                f"log p(x) there",
             )
         rate, distortion = float(table[4].mean()), float(table[5].mean())
         return replace(
@@ -92,7 +108,15 @@ class Bounds(Work):
 def estimates(
     job: Job, table: np.ndarray, seconds: float, on: str = "data"
 ) -> tuple[Estimate, Estimate]:
-    """Turn the numbers that `bounds` returned into estimates."""
+    """Return the ELBO and IWAE from the table of `bounds`.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [estimate.how for estimate in estimates(job, Bounds(job).compute(0), seconds=0.1)]
+    ['ELBO with 10 draws', 'IWAE with 10 draws']
+    """
     elbos, iwaes, tenths, log_ess, _, _, sampled = table
     space, rows, k = job.model.space, job.rows, job.k
     count = len(elbos)
@@ -111,32 +135,54 @@ def estimates(
     closed = spread | {"sampled": float(sampled.mean())}
     if on == "data":
         closed, details = closed | of_tokens(job, elbos), details | of_tokens(job, iwaes)
-    shared: dict[str, Any] = {
-        "side": "lower",
-        "measure": space.measure,
-        "k": k,
-        "cells": cells,
-        "seconds": seconds,
-        "given": job.given,
-        "on": on,
-    }
-    return (
-        Estimate("elbo", elbos, how=f"ELBO with {draws}", details=closed, **shared),
-        Estimate(
-            "iwae", iwaes, how=f"IWAE with {draws}", ess=np.exp(log_ess), details=details, **shared
-        ),
+    elbo_estimate = Estimate(
+        "elbo",
+        elbos,
+        "lower",
+        space.measure,
+        k,
+        f"ELBO with {draws}",
+        cells,
+        seconds=seconds,
+        given=job.given,
+        on=on,
+        details=closed,
+    )
+    return elbo_estimate, replace(
+        elbo_estimate,
+        method="iwae",
+        nats=iwaes,
+        how=f"IWAE with {draws}",
+        ess=np.exp(log_ess),
+        details=details,
     )
 
 
 def cells_of(job: Job, count: int) -> float:
-    """Return the mean number of cells of a datum that are scored, over the first data."""
+    """Return the mean number of observed cells per datum, over the first `count` data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> cells_of(job, 10)
+    40.0
+    """
     whole = job.rows.observed is None and not job.model.space.ragged
     return float(job.model.space.cells) if whole else job.rows.take(count).observed_cells()
 
 
 def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
-    """Return how many tokens the first data have, their ends among them, and the perplexity of
-    each; nothing for other data."""
+    """Return the number of tokens of the first data, including the ends of texts, and the
+    perplexity per token; {} for other data than text.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> of_tokens(job, np.full(36, -20.0))
+    {}
+    """
     if not job.model.space.ragged:
         return {}
     tokens = round(len(nats) * cells_of(job, len(nats)))
@@ -144,12 +190,18 @@ def of_tokens(job: Job, nats: np.ndarray) -> dict[str, float]:
 
 
 def correction(job: Job, count: int) -> dict[str, float]:
-    """Return what lies between a density of spread data and the probability of those on the grid,
-    in nats for a datum; or nothing.
+    """Return the log-volume of the cells of a grid, in nats per datum, over the first `count` data.
 
-    Levels: the bound is on a probability, a density plus this. Other values on a grid: the bound is
-    on a density, and with this added on a probability, if all of them lie on one. Over the first
-    `count` data, of their observed cells.
+    It is the difference between the log-probability of values on a grid and the log-density of the
+    dequantised values. The bound of levels contains it. The bound of other values on a grid is a
+    density and does not. {} if the data are not dequantised, or not all values are on the grid.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> correction(job, 36)
+    {}
     """
     log_cells = job.model.space.log_cells()
     if job.model.jitter is None or log_cells is None or not job.model.space.on_grid:
@@ -165,11 +217,16 @@ def correction(job: Job, count: int) -> dict[str, float]:
 
 
 def in_space(rows: Rows, space: Space) -> Rows:
-    """Return rows as codes or values of a model's own space: two readings of data may differ in
-    levels or standardisation.
+    """Return rows in the space of a model. The space of the rows may have other levels or another
+    standardisation.
 
     Raises:
-        ValueError: a value is not one of the space's.
+        ValueError: a value does not exist in the space.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> in_space(data.train, data.space) is data.train
+    True
     """
     mine, theirs = space.arrays(), rows.space.arrays()
     same = all(np.array_equal(mine.get(a, 0.0), theirs.get(a, 0.0)) for a in ("offset", "scale"))
@@ -191,25 +248,40 @@ def in_space(rows: Rows, space: Space) -> Rows:
 
 
 def chunks(space: Space, k: int) -> tuple[int, int]:
-    """Return how many data, and how many draws of each, go through the decoder at once: some 2,000
-    rows, which stay in
-    the cache; a function of k and the data's size alone, because the digits depend on it."""
+    """Return the number of data, and of draws of each, that are decoded at once.
+
+    The product is about 2,000 rows, which fit into the cache. It depends only on k and the size of
+    a datum, because the digits depend on it.
+
+    >>> import vaestro as vs
+    >>> chunks(vs.load(np.eye(40, dtype="uint8")).space, 500)
+    (8, 256)
+    """
     decoded = int(min(2048, max(32, 2**22 // space.decoded)))
     draw_chunk = min(k, decoded, 256)
     return max(1, decoded // draw_chunk), draw_chunk
 
 
 def affordable(model: Model) -> int:
-    """Return how many latents can pass through the decoder and be scored in some ten seconds on two
-    cores."""
+    """Return the number of latents that two cores can decode and score in about ten seconds.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> affordable(vs.build(data.space, latent=2, network="mlp:width=8"))
+    20000000
+    """
     weights = sum(p.numel() for p in model.parameters())
-    # of large images the density costs more than the products
+    # for large images, the density takes longer than the matrix products
     return int(2e11 / max(weights, 250 * model.space.decoded))
 
 
 def at_once(space: Space) -> int:
-    """Return how many rows go through the decoder at once, where data and draws are shared out
-    otherwise than by `chunks`."""
+    """Return the number of rows that are decoded at once, data times draws.
+
+    >>> import vaestro as vs
+    >>> at_once(vs.load(np.eye(40, dtype="uint8")).space)
+    2048
+    """
     return math.prod(chunks(space, 2048))
 
 
@@ -224,20 +296,23 @@ def bounds(
     features: Tensor | None = None,
 ) -> Tensor:
     """Return ELBO, IWAE, IWAE with k/10 draws, log of the effective number of draws, rate,
-    distortion and mean log w of each datum.
+    distortion and mean log w of each datum, in nats: (7, B), float64.
 
     Args:
         model: the model.
         batch: B data.
-        k: draws for each.
-        draw_chunk: draws at once.
+        k: number of draws per datum.
+        draw_chunk: number of draws at once.
         path: seed, purpose and place of the draws.
-        rows: data for which noise is drawn, B or more: so a limit on the data does not change a
-            datum's digits.
-        features: determine q in place of the encoder's outputs, (B, ...).
+        rows: number of data for which noise is drawn, B or more. With a fixed number, a datum's
+            digits do not depend on B.
+        features: parameters of q, (B, ...); by default the encoder's output.
 
-    Returns:
-        (7, B), float64.
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> bounds(model, data.valid.batch(slice(0, 2)), 10, 10, (0, "evaluate", 0), rows=2).shape
+    torch.Size([7, 2])
     """
     seed, purpose, first = path
     if features is None and model.capabilities.q_from_features:
@@ -254,7 +329,7 @@ def bounds(
         sums += n * torch.stack(
             [elbo(draws), draws.total_rate, draws.distortion, draws.log_w.mean(0)]
         )
-        # iwae is the log of a mean: log n makes it the log of a sum, which chunks share.
+        # iwae is the log of a mean. Adding log n gives the log of a sum, to combine chunks.
         chunk = torch.stack([iwae(draws) + math.log(n), torch.logsumexp(2 * draws.log_w, 0)])
         log_w = torch.logaddexp(log_w, chunk.double())
         if k >= PARTS:

@@ -1,5 +1,4 @@
-"""How many data and draws an evaluation of some seconds can have, and which of the two is cut
-first."""
+"""The number of data and draws for an evaluation that takes a few seconds."""
 
 from __future__ import annotations
 
@@ -10,21 +9,25 @@ from vaestro.evaluation.bounds import affordable
 from vaestro.evaluation.methods import evaluate
 from vaestro.models import Model
 
-MOST = 1000  # data
-FEWEST = 100  # data that the draws leave room for
-LEAST = 20  # data that are evaluated with one draw each, whatever it takes
+MOST = 1000  # maximum number of data
+FEWEST = 100  # minimum number of data, if necessary with fewer draws
+LEAST = 20  # minimum number of data with one draw each, for any cost
 PILOT_ROWS, PILOT_DRAWS = 16, 4
 PILOT_SHARE = 0.1  # of the time
-NEAR_ONE = 2.0  # effective draws: one draw carries the bound, and further ones add little to it
+NEAR_ONE = 2.0  # effective draws below which further draws hardly raise the bound
 
 
 def within_seconds(model: Model, rows: Rows, k: int) -> tuple[int, int]:
-    """Return how many draws for how many data make an evaluation of seconds: at most k, and at most
-    1,000 data.
+    """Return (draws, data) for an evaluation of a few seconds: at most k draws and 1,000 data.
 
-    Where time is short and the effective number of draws of a few data is near one, draws are cut
-    before data, because the error of the mean falls with the number of data while further draws
-    leave the bound where it is. Else at least 100 data are kept.
+    If the model is slow and the effective number of draws is near one, the number of draws is
+    reduced first: the error of the mean depends on the number of data, and further draws hardly
+    raise the bound. Otherwise at least 100 data are kept.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> within_seconds(vs.build(data.space, latent=2), data.train, k=10)
+    (10, 36)
     """
     passes, most = affordable(model), min(len(rows), MOST)
     if model.capabilities.exact:
@@ -37,8 +40,8 @@ def within_seconds(model: Model, rows: Rows, k: int) -> tuple[int, int]:
 
 
 def _near_one(model: Model, rows: Rows, k: int, passes: int) -> bool:
-    """Tell whether one draw carries the bound of half of the data, from a few of them; taken as
-    given where even that takes too long."""
+    """Return whether the median effective number of draws of a few data is near one; True if the
+    model is too slow to measure it."""
     draws = min(k, int(PILOT_SHARE * passes / PILOT_ROWS))
     if draws < min(k, PILOT_DRAWS):
         return True

@@ -1,5 +1,4 @@
-"""Which rows an evaluation visits, and in which order: a random draw by the seed, so that any first
-n of them are a random n."""
+"""The rows of an evaluation, in random order, so that the first n rows are a random sample."""
 
 from __future__ import annotations
 
@@ -11,20 +10,25 @@ from vaestro.randomness import numpy_generator
 
 
 def drawn(rows: Rows, n: int, seed: int) -> tuple[Rows, np.ndarray]:
-    """Draw n of the rows at random by the seed, without replacement.
+    """Draw n of the rows at random, without replacement.
 
-    Which rows are drawn depends on (seed, number of rows) alone, so that two models evaluated with
-    one seed are evaluated on the same rows, and a smaller n is the beginning of a larger one. Rows
-    of a stream come from few blocks, because each block that is touched is read; those that fit are
-    held in memory, and the others are visited in file order.
+    The rows depend only on (seed, number of rows). Two models evaluated with the same seed are
+    therefore evaluated on the same rows, and a smaller n gives the first rows of a larger n. Rows
+    of a stream come from few blocks, because blocks are read as a whole. Rows that fit are kept in
+    memory; the others are visited in file order.
 
     Args:
-        rows: with one binarisation for good.
-        n: how many, at most all.
-        seed: of the draw.
+        rows: rows with a fixed binarisation.
+        n: number of rows to draw, at most all.
+        seed: seed of the draw.
 
     Returns:
-        the drawn rows in random order, and their places among all rows in that order, (n,).
+        the rows in random order, and their places among all rows in that order, (n,).
+
+    >>> import vaestro as vs
+    >>> rows, places = drawn(vs.load(np.eye(40, dtype="uint8")).train, 5, seed=0)
+    >>> len(rows), places.shape
+    (5, (5,))
     """
     generator = numpy_generator(seed, "evaluated rows")
     if rows.stream is None:

@@ -1,18 +1,18 @@
-"""What lies between the ELBO and log p(x), taken apart (Cremer, Li and Duvenaud 2018).
+"""The decomposition of log p(x) - ELBO (Cremer, Li and Duvenaud 2018).
 
     log p(x) - ELBO[q] = (log p(x) - ELBO[q*]) + (ELBO[q*] - ELBO[q])
                          approximation gap       amortization gap
 
-q is the encoder's, and q* the best member of its family for the datum: what `LatentModel.features`
-returns is optimised for each datum, from the encoder's output, with the model held as it is. So any
-family will do. (What spreads gridded data over their cells
-keeps its prior: what that loses is part of the approximation gap.)
+q is the encoder's, and q* the best member of its family for the datum. The output of
+`LatentModel.features` is optimised for each datum, starting from the encoder's output, with fixed
+model parameters. This works for any family. (The dequantisation noise keeps its prior. The loss
+from that is part of the approximation gap.)
 
-Three streams of noise keep the numbers honest. The first is fresh at every step and only optimises;
-a second one decides, for each datum, whether the average of the steps, that of the last of them or
-the encoder's output makes the best q, and whether the search had come to rest; both ELBOs are then
-reported from the same draws of a third, so that the choice does not bias them and their difference
-is paired.
+Three independent streams of noise avoid bias. The first is used for the optimisation, with fresh
+noise at every step. The second selects the best q of each datum: the average over the steps, the
+average over the last quarter, or the encoder's output. It also shows whether the optimisation has
+converged. Both ELBOs are computed from the same draws of the third, so the selection does not bias
+them, and their difference is paired.
 """
 
 from __future__ import annotations
@@ -35,33 +35,41 @@ from vaestro.objectives import elbo
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
-ROWS = 1024  # data times draws of a step
-JUDGING = 100  # draws that decide which q of a datum to keep
-VISIBLE = 0.01  # nats: less than what is printed
-SETTLED = 0.1  # nats: a search may still rise by that much and be called settled
+ROWS = 1024  # data times draws in a step
+JUDGING = 100  # draws that select the q of a datum
+VISIBLE = 0.01  # nats: the precision that is printed
+SETTLED = 0.1  # nats: largest increase of an optimisation that counts as converged
 
 
 def searching(
     job: Job, *, n: int = 500, steps: int = 400, draws: int = 4, lr: float = 0.03, k: int = 500
 ) -> list[Work]:
-    """Take the gap apart: optimise q for each datum, from the encoder's output (Cremer, Li and
-    Duvenaud 2018).
+    """Decompose the gap: optimise q for each datum, starting from the encoder's output.
+
+    Source: Cremer, Li and Duvenaud (2018).
 
     Args:
         job: model and data.
         n: number of rows, drawn at random, or all if there are fewer.
-        steps: of Adam (Kingma and Ba 2015); q is averaged over all but the first quarter of them.
-        draws: of each step.
-        lr: the learning rate.
-        k: draws for the ELBOs that are reported, and for IWAE from the q found.
+        steps: steps of Adam (Kingma and Ba 2015); q is averaged over all but their first quarter.
+        draws: draws in each step.
+        lr: learning rate.
+        k: draws for the reported ELBOs, and for IWAE with the optimised q.
 
     Raises:
-        ValueError: an option is out of its range, or latents are discrete.
+        ValueError: an option is out of range, or latents are discrete.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.rows for work in searching(job, n=5)]
+    [5]
     """
     if not job.model.capabilities.latent_gradient:
         raise ValueError(
-            "expected real latents for gap, which follows a gradient through z; got discrete "
-            "ones (iwae with more draws)"
+            "expected real latents for gap, which needs a gradient with respect to z; got discrete "
+            "latents (use iwae with more draws)"
         )
     if not job.model.capabilities.q_from_features:
         raise ValueError(
@@ -78,7 +86,15 @@ def searching(
 
 @final
 class Gaps(Work):
-    """Optimise q for each datum."""
+    """Optimise q for each datum.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> evaluation = vs.evaluate(model, data.train, methods="gap:n=4,steps=8,k=10", k=10)
+    >>> evaluation.gap.optimised.shape
+    (4,)
+    """
 
     name = "gap"
     columns = 5
@@ -132,8 +148,8 @@ class Gaps(Work):
         return table.cpu().numpy()
 
     def _bounds(self, batch: Batch, features: Tensor, k: int, purpose: str, first: int) -> Tensor:
-        """Return ELBO, IWAE and more of each datum with the q of some features; the same noise for
-        all features."""
+        """Return the table of `bounds` with the q of given features. The noise is the same for all
+        features."""
         draws = min(k, max(1, self.decoded // self.chunk))
         return bounds(
             self.job.latent_model,
@@ -149,13 +165,14 @@ class Gaps(Work):
         with_encoder, with_best, iwae, rises, worse = table
         finite = np.isfinite(rises)
         rise, error = mean_and_error(rises[finite]) if finite.any() else (0.0, math.nan)
-        own = [(iwae, f"IWAE with {self.k:,} draws from that q")] if self.k > 1 else []
+        own = [(iwae, f"IWAE with {self.k:,} draws from the optimised q")] if self.k > 1 else []
         reference, how = tightest([*own, *_others(done.estimates, len(iwae))])
         gap = Gap(
             with_encoder,
             with_best,
             reference,
-            f"q from the encoder's by {self.steps:,} steps of Adam; ELBOs with {self.k:,} draws",
+            f"q optimised by {self.steps:,} steps of Adam from the encoder's; ELBOs with "
+            f"{self.k:,} draws",
             how,
             {
                 **{"k": self.k, "steps": self.steps, "draws": self.draws, "lr": self.lr},
@@ -169,23 +186,21 @@ class Gaps(Work):
         warnings = done.warnings
         if not finite.all():
             warnings += (
-                f"the search for the best q diverged for {(~finite).sum():,} data, for which the "
-                f"encoder's is kept (gap:lr= less)",
+                f"the optimisation of q diverged for {(~finite).sum():,} data, for which the "
+                f"encoder's q is used: decrease gap:lr=",
             )
-        if rise > VISIBLE and rise > 2 * error:  # never where one datum has no error
+        if rise > VISIBLE and rise > 2 * error:  # false for one datum, whose error is NaN
             warnings += (
-                f"the search for the best q had not come to rest: it rose by {rise:.2f} nats "
-                f"from its second quarter to its last; "
-                "the amortization gap is larger and the approximation gap smaller than what is "
-                "said (gap:steps= more, or another lr=)",
+                f"the optimisation of q has not converged: the ELBO rose by {rise:.2f} nats from "
+                f"its second quarter to its last. The amortization gap is larger, and the "
+                f"approximation gap smaller, than reported: increase gap:steps=, or change gap:lr=",
             )
         elif finite.any() and not rise + 2 * error < SETTLED:
             few = "one datum is" if finite.sum() == 1 else f"{int(finite.sum()):,} data are"
             warnings += (
-                f"{few} too few to tell whether the search for the best q had come to rest: it "
-                f"rose by "
-                f"{plus_minus((rise, error))} nats from its second quarter to its last (gap:n= "
-                f"more)",
+                f"{few} too few to tell whether the optimisation of q has converged: the ELBO rose "
+                f"by {plus_minus((rise, error))} nats from its second quarter to its last: "
+                f"increase gap:n=",
             )
         return replace(done, gap=gap, warnings=warnings)
 
@@ -200,8 +215,8 @@ def optimised(
     path: tuple[int, str, int],
     rows: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Raise the ELBO of each datum over q's own parameters; the model is not touched, nor any
-    gradient that it holds.
+    """Maximise the ELBO of each datum over the parameters of its q. The model and its gradients do
+    not change.
 
     Args:
         model: in evaluation mode.
@@ -209,35 +224,40 @@ def optimised(
         start: features to start from, (B, ...).
         steps, draws, lr: see `searching`.
         path: seed, purpose and place of the noise.
-        rows: data for which noise is drawn, B or more.
+        rows: number of data for which noise is drawn, B or more.
 
     Returns:
-        the features' averages over the second, the last, and all quarters of the steps but the
-        first, each (B, ...).
+        averages of the features over the second quarter of the steps, over the last, and over all
+        but the first, each (B, ...).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> batch = data.valid.batch(slice(0, 2))
+    >>> optimised(model, batch, model.features(batch), 8, 4, 0.03, (0, "gap", 0), rows=2)[1].shape
+    torch.Size([2, 2, 2])
     """
     seed, purpose, first = path
-    # Fresh tensors: those made in inference mode cannot be differentiated.
+    # Clone: tensors created in inference mode cannot be differentiated.
     with torch.inference_mode(False), torch.enable_grad():
         features = start.detach().clone().requires_grad_()
         with torch.no_grad():
             q = model.q(features)
         gradient_of_z = StickingTheLanding() if q.scored_anywhere else Pathwise()
         adam = torch.optim.Adam([features], lr)
-        quarters, lengths = (
-            [torch.zeros_like(features, requires_grad=False) for _ in range(4)],
-            [0] * 4,
-        )
+        quarters = [torch.zeros_like(features, requires_grad=False) for _ in range(4)]
+        lengths = [0] * 4
         for step in range(steps):
             noise = model.noise(
                 draws, rows, torch_generator(start.device, seed, purpose, first, step)
             )[:, : len(batch)]
-            # Each datum has parameters of its own, and Adam goes number by number: data do not mix.
+            # Each datum has separate parameters, and Adam works elementwise: data do not interact.
             total = elbo(
                 model.draw(batch, draws, gradient=gradient_of_z, noise=noise, features=features)
             ).sum()
             (features.grad,) = torch.autograd.grad(-total, features)
             adam.step()
-            # With fewer than four steps the last ones count for those that are missing.
+            # With fewer than four steps, all count as the last quarter.
             quarter = min(3, 4 * step // steps) if steps > 3 else 3
             quarters[quarter] += features.detach()
             lengths[quarter] += 1
@@ -247,11 +267,14 @@ def optimised(
 
 
 def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray | None, str]:
-    """Return the lower bound with the highest mean over the data that all of them cover, the first
-    ones, and its name.
+    """Return the lower bound with the highest mean over the data that all candidates cover, and its
+    name.
 
-    One is taken for all data: the highest for each datum would be chosen by its noise, and lie
-    above log p(x).
+    One bound is used for all data. The maximum for each datum would be biased by noise and could
+    exceed log p(x).
+
+    >>> tightest([(np.array([-3.0, -2.0]), "ELBO"), (np.array([-2.5]), "IWAE")])[1]
+    'IWAE'
     """
     if not candidates:
         return None, ""
@@ -260,8 +283,8 @@ def tightest(candidates: Sequence[tuple[np.ndarray, str]]) -> tuple[np.ndarray |
 
 
 def _others(estimates: Sequence[Estimate], n: int) -> list[tuple[np.ndarray, str]]:
-    """Return the lower bounds on the same data, up to n of them; an ELBO, or IWAE with one draw, is
-    no reference."""
+    """Return the lower bounds on the first n data that are tighter than an ELBO: AIS, and IWAE with
+    more than one draw."""
     below = [
         e
         for e in estimates

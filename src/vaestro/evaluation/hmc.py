@@ -20,16 +20,24 @@ VARIED = 0.2  # relative variation of the step size over transitions
 
 @final
 class Hmc:
-    """Move by Hamiltonian Monte Carlo, with the units' scales taken from the start and from q(z |
-    x).
+    """A transition of Hamiltonian Monte Carlo, with scales from the start and from q(z | x).
 
     Args:
         path: the densities.
-        leapfrog: leapfrog steps in a transition.
-        generator: of momenta and acceptance.
-        sizes: the size of a leapfrog step in units of those scales, (points on the way, B), as
-            `tuned` makes it.
-        spreads: standard deviations at the start and at the end of the way, each (B, S).
+        leapfrog: number of leapfrog steps in a transition.
+        generator: random generator of momenta and acceptance.
+        sizes: size of a leapfrog step relative to the scales, (points along the path, B), as from
+            `tuned`.
+        spreads: standard deviations at the start and at the end of the path, each (B, S).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> path = Path(model, data.valid.batch(slice(0, 2)), "posterior", rows=2)
+    >>> ones, generator = torch.ones(2, 2), torch.Generator()
+    >>> hmc = Hmc(path, 2, generator, 0.1 * torch.ones(1, 2), (ones, ones))
+    >>> hmc(path.at(path.draw(3, generator)), t=0.5, share=0.5).s.shape
+    torch.Size([3, 2, 2])
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class Hmc:
         self.accepted: list[Tensor] = []
 
     def size(self, share: float) -> Tensor:
-        """Return the size of a leapfrog step at a share of the way, (B,)."""
+        """Return the size of a leapfrog step at a share of the path, (B,)."""
         place = share * (len(self.sizes) - 1)
         low = min(int(place), len(self.sizes) - 1)
         high = min(low + 1, len(self.sizes) - 1)
@@ -68,7 +76,7 @@ class Hmc:
             (2, *wide), generator=self.generator, dtype=like.dtype, device=like.device
         )[:, :, :n]
         scale = torch.rsqrt(torch.lerp(self.precisions[0], self.precisions[1], t))
-        # Drawn anew for each transition, so that no trajectory keeps returning to where it began.
+        # Random for each transition, so that no trajectory is periodic.
         step = (self.size(share) * (1 + VARIED * (2 * varied - 1))).unsqueeze(-1) * scale
 
         def gradient(at: State) -> Tensor:
@@ -90,11 +98,25 @@ class Hmc:
 def tuned(
     path: Path, ts: np.ndarray, leapfrog: int, where: tuple[int, str, int], chains: int = 4
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Tune the step of each datum along the way on pilot chains of their own; return (sizes,
-    spreads) for `Hmc`.
+    """Tune the step size of each datum along the path on pilot chains; return (sizes, spreads) for
+    `Hmc`.
 
-    Nothing here depends on the latents that made a datum, nor on the chains that are weighted
-    later.
+    The result depends neither on the true latents of simulated data nor on the weighted chains.
+
+    Args:
+        path: the densities.
+        ts: temperatures.
+        leapfrog: number of leapfrog steps in a transition.
+        where: seed, purpose and place of the noise.
+        chains: number of pilot chains per datum.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> path = Path(model, data.valid.batch(slice(0, 2)), "posterior", rows=2)
+    >>> sizes, spreads = tuned(path, np.linspace(0, 1, 11), 2, (0, "ais", 0))
+    >>> sizes.shape
+    torch.Size([21, 2])
     """
     seed, purpose, first = where
     generator = torch_generator(path.batch.x.device, seed, purpose, "pilot", first)
@@ -103,7 +125,7 @@ def tuned(
         for start in (path.start, "posterior")
     )
     state = path.at(path.draw(chains, generator))
-    # A quarter of a turn forgets where a normal was; a longer way comes back.
+    # For a normal, a quarter of a period gives an independent draw; a longer path returns.
     longest = math.log(math.pi / 2 / leapfrog)
     begin = min(longest, math.log(1.5 * path.size**-0.25))
     log_size = torch.full((len(path.batch),), begin, dtype=state.s.dtype, device=state.s.device)

@@ -1,25 +1,28 @@
-"""The rate taken apart by the aggregate posterior of N data (Hoffman and Johnson 2016; Chen et al.
-2018).
+"""The decomposition of the rate under the aggregate posterior of N data.
+
+Sources: Hoffman and Johnson (2016), Chen et al. (2018).
 
     q(z) = mean_n q(z | x_n)
-    mean rate = I(n; z) + KL(q(z) || p(z))                  I(n; z) = E[log q(z | x_n) - log q(z)],
-    the index-code mutual information KL(q(z) || p(z)) = TC + sum_j KL(q(z_j) || p(z_j))      TC =
-    E[log q(z) - sum_j log q(z_j)], the total correlation
+    mean rate = I(n; z) + KL(q(z) || p(z))
+    I(n; z) = E[log q(z | x_n) - log q(z)], the index-code mutual information
+    KL(q(z) || p(z)) = TC + sum_j KL(q(z_j) || p(z_j))
+    TC = E[log q(z) - sum_j log q(z_j)], the total correlation
 
-with z ~ q(z | x_n). log q(z) is a log-sum over all N data, their own included, and never over a
-batch, whose ln B would cap it. What is averaged is log q(z | x_n) - log q(z), whose noise largely
-cancels; the KLs are the rate, in closed form where it has one, less what is found of the
-information, so that the parts add up to the rate, and no datum's own term is lost.
+with z ~ q(z | x_n). log q(z) is a log-sum over all N data including n, not over a batch of B,
+which would limit the estimate to ln B. The average is over log q(z | x_n) - log q(z), in which much
+of the noise cancels. The KLs are the rate (in closed form if there is one) minus the information,
+so the parts add up to the rate exactly.
 
-The estimate of I(n; z) is unbiased for the index of these N data, and so at most ln N. The true
-mutual information between data and codes lies between it and the rate, but for Monte Carlo error.
-Near ln N the estimate says little, and the KL to the prior is too large.
+The estimate of I(n; z) is unbiased for the index of these N data, and is therefore at most ln N.
+The true mutual information of data and codes is between the estimate and the rate, up to Monte
+Carlo error. If the estimate is near ln N, it is not informative, and the KL to the prior is too
+large.
 
-Any density r that does not depend on the draw gives a lower bound, E[log r(z) - log p(z)] <=
-KL(q(z) || p(z)) of the population, for any N (Donsker and Varadhan 1975; Poole et al. 2019). For
-each unit and datum r is a mixture of what the other data say: their own q, a normal with their
-moments, and, since few narrow q leave gaps, a little of the prior. The upper and the lower estimate
-meet as N grows.
+Any density r that does not depend on the draw gives a lower bound for any N, E[log r(z) - log p(z)]
+<= KL(q(z) || p(z)) of the population (Donsker and Varadhan 1975; Poole et al. 2019). For each unit
+and datum, r is a mixture of three densities from the other data: their q, a normal with their
+moments, and the prior with a small weight, because few narrow q leave gaps. The upper and the lower
+estimate converge to each other as N grows.
 """
 
 from __future__ import annotations
@@ -42,45 +45,59 @@ from vaestro.randomness import torch_generator
 
 AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two cores
 MOST = 10_000
-EACH = 256  # draws in a piece, and data whose q are held as one density
-BLOCK = 2**18  # log-densities of one unit at once, which stay in the cache
-# in what bounds a KL from below: weight of the prior, and data at which q and moments weigh the
-# same
+EACH = 256  # draws in a piece, and data in one density of several q
+BLOCK = 2**18  # log-densities of one unit at once, which fit into the cache
+# Mixture of the lower bound: weight of the prior, and the number of data at which the q and the
+# normal have equal weights.
 PRIOR_SHARE, SMOOTH_BELOW = 0.1, 100
-NEAR = 1.0  # nats below ln N at which the mutual information is called its ceiling
+NEAR = 1.0  # nats below ln N from which the mutual information counts as at its maximum
 
 
 def informing(job: Job, *, n: int | None = None, draws: int = 1) -> list[Work]:
-    """Take the rate apart by the aggregate posterior of the data (Hoffman and Johnson 2016; Chen et
-    al. 2018).
+    """Decompose the rate under the aggregate posterior of the data.
 
-    Where the prior differs by the datum (`conditional`), codes may share with the conditions what
-    the rate does not count: then the information is estimated alone, and neither bounded by the
-    rate nor taken off it.
+    Sources: Hoffman and Johnson (2016), Chen et al. (2018). If the prior depends on conditions
+    (`conditional`), codes and conditions may share information that is not in the rate. The mutual
+    information is then estimated alone, and the rate is no bound on it.
 
     Args:
         job: model and data.
         n: number of rows, drawn at random, that make up the aggregate posterior; all if there are
             fewer. By default 10,000, or fewer where n * n * draws * units would exceed 5e9.
-        draws: for each datum.
+        draws: draws per datum.
 
     Raises:
-        ValueError: n below 2, or draws below 1.
+        ValueError: n is below 2, or draws is below 1.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> [work.rows for work in informing(job, n=20)]
+    [20]
     """
     if draws < 1 or (n is not None and n < 2):
         raise ValueError(f"expected n of 2 or more and draws of 1 or more; got {n} and {draws}")
     capabilities = job.model.capabilities
     if not (capabilities.q_from_features and capabilities.scored_anywhere):
         raise ValueError(
-            "expected a posterior that can be scored at any z for information, which scores each "
-            "code under the q of all data; got a flow or a hierarchy"
+            "expected a posterior that can be scored at any z for information, which needs the "
+            "density of each code under the q of all data; got a flow or a hierarchy"
         )
     return [Codes(job, n, draws)]
 
 
 @final
 class Codes(Work):
-    """Score a draw from the q of each datum under the q of all of them."""
+    """Score a draw from the q of each datum under the q of all data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> evaluation = vs.evaluate(model, data.train, methods="information:n=20", k=10)
+    >>> evaluation.information.unit_kl.shape
+    (2,)
+    """
 
     name = "information"
 
@@ -103,7 +120,7 @@ class Codes(Work):
     @torch.inference_mode()
     def compute(self, first: int) -> np.ndarray:
         """Return rate, information, total correlation and the unit-wise KLs of a piece; NaN for
-        what the families do not have."""
+        quantities that the families do not have."""
         size = min(self.chunk, self.rows - first)
         drawn = self._draw(first, size)
         alone = _factorised(drawn)
@@ -124,7 +141,7 @@ class Codes(Work):
         return table.cpu().numpy()
 
     def _draw(self, first: int, size: int) -> Draws:
-        """Draw codes of some data; how many follow does not change a datum's."""
+        """Draw codes of some data. The codes of a datum do not depend on `size`."""
         model = self.job.model
         noise = model.noise(
             self.draws,
@@ -150,14 +167,14 @@ class Codes(Work):
                 at, size = index[part] - first, logs[0].shape[1]
                 here = (at >= 0) & (at < size)
                 own[part][here] = torch.cat([each[here, at[here]] for each in logs], -1).double()
-                # Taking its own term off a sum afterwards would lose the others to rounding where q
-                # is narrow.
+                # Subtracting the datum's own term from the whole sum would lose the others to
+                # rounding if q is narrow.
                 for each in logs:
                     each[here, at[here]] = -math.inf
                 sums = torch.cat([torch.logsumexp(each, 1) for each in logs], -1)
                 others[part] = torch.logaddexp(others[part], sums.double())
                 first += size
-        # a datum's own term stands in the sum: so nothing exceeds ln N
+        # The sum includes the datum's own term, so no estimate exceeds ln N.
         total = torch.logaddexp(others, own)
         return own - total + math.log(self.rows), others - math.log(max(1, self.rows - 1))
 
@@ -176,8 +193,7 @@ class Codes(Work):
         means, squares = self._moments
         others = max(1, self.rows - 1)
         mean = (means.sum(0) - means[index]) / others
-        # The variance of a normal fitted to n numbers, as of a prediction: wider by (n + 1) / (n -
-        # 1).
+        # the predictive variance of a normal fitted to n numbers: larger by (n + 1) / (n - 1)
         variance = (
             ((squares.sum(0) - squares[index]) / others - mean.square()).clamp_min(1e-12)
             * (others + 1)
@@ -197,7 +213,7 @@ class Codes(Work):
         return (torch.logsumexp(parts + weights.log().reshape(3, 1, 1, 1), 0) - prior).mean(0)
 
     def _posteriors(self) -> list[PosteriorDensity]:
-        """Return q(z | x) of all N data, some at a time."""
+        """Return q(z | x) of all N data, as one density for each EACH data."""
         if not self._each:
             model = self.job.latent_model
             for first in range(0, self.rows, self.each):
@@ -216,8 +232,7 @@ class Codes(Work):
         shared, alone = one.shared_prior, _factorised(one)
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''} of each"
         lowered = (
-            f"; no more than {self.rows:,} of them, for N x N x units to stay below "
-            f"{AFFORDABLE:.0e}"
+            f"; {self.rows:,} data, so that N x N x units is below {AFFORDABLE:.0e}"
             if self.lowered
             else ""
         )
@@ -237,28 +252,24 @@ class Codes(Work):
         )
         warnings = done.warnings
         if self.rows == 1:
-            warnings += (
-                "one datum alone has no index for its code to tell: the mutual information of "
-                "one is 0",
-            )
+            warnings += ("the mutual information is 0 because only one datum was evaluated",)
         if found.mutual_information[0] > found.ceiling - min(NEAR, found.ceiling / 2):
             held_found = found.mutual_information[0]
             too_large = (
-                "; the KL of the aggregate posterior to the prior is then too large, an upper "
-                "estimate"
+                "; the KL of the aggregate posterior to the prior is then too large"
                 if shared
                 else ""
             )
             warnings += (
-                f"the mutual information of {held_found:.2f} nats is at its ceiling, ln "
-                f"{self.rows:,} = {found.ceiling:.2f}: "
-                f"the true one may be larger by far{too_large}",
+                f"the estimated mutual information of {held_found:.2f} nats is at its maximum, ln "
+                f"{self.rows:,} = {found.ceiling:.2f}: the true value may be much "
+                f"larger{too_large}",
             )
         return replace(done, information=found, warnings=warnings)
 
 
 def _factorised(drawn: Draws) -> bool:
-    """Tell whether each unit stands alone in q and in the one prior, with its rate in closed
+    """Return whether units are independent in q and in a shared prior, with rates in closed
     form."""
     return (
         drawn.shared_prior
@@ -271,8 +282,8 @@ def _log_densities(q: PosteriorDensity, z: Tensor, alone: bool) -> list[Tensor]:
     """Return log q of M data at draws (R, 1, *Z): (R, M, 1), and with `alone` also those of each
     unit, (R, M, units).
 
-    In the model's own precision: what decides a log-sum are the data near z, whose terms are small
-    numbers.
+    The precision is that of the model. A log-sum is determined by data near z, whose terms are
+    small numbers.
     """
     if not alone:
         return [q.log_prob(z).unsqueeze(-1)]

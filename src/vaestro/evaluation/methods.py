@@ -1,4 +1,4 @@
-"""evaluate: the methods that were asked for, one after the other, as one evaluation."""
+"""The methods of evaluation, and `evaluate`, which applies some of them to a model and data."""
 
 from __future__ import annotations
 
@@ -43,24 +43,31 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Evaluation:
-    """Estimate log p(x) of each datum, and what else the methods say.
+    """Estimate log p(x) of each datum by some methods.
 
     Args:
         model: a trained model.
         rows: data of the model's space, such as `data.test`.
-        k: draws for each datum.
+        k: number of draws per datum.
         methods: elbo and iwae (from the same k draws), ais, gap, information, each with options:
             "ais:chains=16,temperatures=500". A model without a latent has the method exact instead
             of bounds.
-        limit: number of rows to evaluate, drawn at random by the seed without replacement;
-            `Evaluation.index` says which.
-        seed: of the draws, and of which data are drawn. Two models evaluated with one seed are
-            evaluated on the same data.
-        device: where; by default where the model is.
+        limit: number of rows to evaluate, drawn at random without replacement. Their places are in
+            `Evaluation.index`.
+        seed: seed of the draws, and of the choice of the rows. Two models evaluated with the same
+            seed are evaluated on the same rows.
+        device: device of the computation; by default that of the model.
 
     Raises:
-        ValueError: k or limit below 1, more data asked than there are, an unknown method or option,
-            or other data.
+        ValueError: k or limit is out of range, a method or option is unknown, or the data do not
+            fit the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> evaluation = evaluate(model, data.train, k=10, limit=20)
+    >>> [(estimate.method, estimate.nats.shape) for estimate in evaluation.estimates]
+    [('elbo', (20,)), ('iwae', (20,))]
     """
     done: Evaluation | None = None
     for _, done in evaluating(
@@ -84,16 +91,21 @@ def evaluating(
     rank: int = 0,
     processes: int = 1,
 ) -> Generator[tuple[float, Evaluation | None]]:
-    """Evaluate step by step: yield (share of the work done, None) after each piece, and at the end
-    (1, Evaluation).
+    """Evaluate in steps. Yields (share of the work done, None), and finally (1, Evaluation).
 
     Args:
         model, rows, k, methods, limit, seed, device: see `evaluate`.
-        folder: keep finished pieces there, and go on with those of the same evaluation.
-        rank, processes: share the pieces out over processes of one torch.distributed group.
+        folder: folder for finished pieces. Those of the same evaluation are used again.
+        rank, processes: of the torch.distributed group over which the pieces are distributed.
 
     Raises:
         ValueError: see `evaluate`.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> [share for share, _ in evaluating(model, data.valid, k=10)][-1]
+    1.0
     """
     _check(model, rows, k, limit)
     parts = _parts(methods, model)
@@ -123,14 +135,20 @@ def evaluating(
             done = work.finish(table, done)
     finally:
         model.train(training)
-    kept = tuple(
+    yield 1.0, _requested(done, names).of_rows(order, seed)
+    if rank == 0:
+        store.clear()  # only now: the caller has had the evaluation, and can have written it
+
+
+def _requested(done: Evaluation, names: Sequence[str]) -> Evaluation:
+    """Return the evaluation with the estimates of the requested methods only."""
+    bounded = bool(set(BOUNDS) & set(names))
+    estimates = tuple(
         e
         for e in done.estimates
         if e.method in names or (e.on == SIMULATED and e.method in BOUNDS and bounded)
     )
-    yield 1.0, replace(done, estimates=kept).of_rows(order, seed)
-    if rank == 0:
-        store.clear()  # only now: the caller has had the evaluation, and can have written it
+    return replace(done, estimates=estimates)
 
 
 def _check(model: Model, rows: Rows, k: int, limit: int | None) -> None:

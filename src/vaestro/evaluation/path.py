@@ -20,8 +20,18 @@ SHARPNESS = 4.0  # of the sigmoid schedule
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Hold where chains are: s (K, B, S), log start and log p(x, z) - log start there (K, B), and
-    both gradients."""
+    """The state of chains.
+
+    Args:
+        s: positions, (K, B, S): z, and the dequantisation noise of gridded data.
+        base, slope: log start and log p(x, z) - log start at s, (K, B).
+        base_gradient, slope_gradient: their gradients with respect to s, (K, B, S).
+
+    >>> ones = torch.ones(1, 2)
+    >>> state = State(torch.ones(1, 2, 3), ones, ones, torch.ones(1, 2, 3), torch.ones(1, 2, 3))
+    >>> state.where(ones > 0, state).s.shape
+    torch.Size([1, 2, 3])
+    """
 
     s: Tensor
     base: Tensor
@@ -30,7 +40,7 @@ class State:
     slope_gradient: Tensor
 
     def where(self, condition: Tensor, other: State) -> State:
-        """Return this state where the condition (K, B) holds and the other elsewhere."""
+        """Return this state where the condition (K, B) is true, and the other state elsewhere."""
         wide = condition.unsqueeze(-1)
         return State(
             torch.where(wide, self.s, other.s),
@@ -43,13 +53,20 @@ class State:
 
 @final
 class Path:
-    """Lead from a start to p(x, z), for a batch.
+    """The densities from a start to p(x, z), for a batch.
 
     Args:
         model: the model.
         batch: B data.
         start: "prior" or "posterior", the encoder's q(z | x).
-        rows: data for which randomness is drawn, B or more.
+        rows: number of data for which noise is drawn, B or more.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> path = Path(model, data.valid.batch(slice(0, 2)), "posterior", rows=2)
+    >>> path.at(path.draw(3, torch.Generator())).slope.shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, model: LatentModel, batch: Batch, start: str, rows: int) -> None:
@@ -60,7 +77,7 @@ class Path:
             self.q = model.q(model.features(batch)) if model.capabilities.q_from_features else None
 
     def draw(self, k: int, generator: torch.Generator, start: str | None = None) -> Tensor:
-        """Draw k states for each datum from the start, (k, B, S)."""
+        """Return k draws of the start for each datum, (k, B, S)."""
         model, batch, n = self.model, self.batch, len(self.batch)
         with torch.no_grad():
             if (start or self.start) == "prior":
@@ -93,7 +110,7 @@ class Path:
             return self.join(z, jitter)
 
     def join(self, z: Tensor, jitter: Tensor | None) -> Tensor:
-        """Make states (..., S) of latents (..., *Z) and jitter (..., *jitter)."""
+        """Return positions (..., S) from latents (..., *Z) and jitter (..., *jitter)."""
         z = z.flatten(z.ndim - len(self.model.units))
         if jitter is None:
             return z
@@ -102,7 +119,7 @@ class Path:
         return torch.cat([z, torch.logit(u.clamp(tiny, 1 - tiny))], -1)
 
     def terms(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log start and log p(x, z) - log start at states (K, B, S), each (K, B)."""
+        """Return log start and log p(x, z) - log start at positions (K, B, S), each (K, B)."""
         z = s[..., : self.units].unflatten(-1, self.model.units)
         v = s[..., self.units :]
         jitter = (
@@ -135,10 +152,15 @@ Transition = Callable[[State, float, float], State]
 
 
 def temperatures(count: int, schedule: str) -> np.ndarray:
-    """Return t_0 = 0 .. t_count = 1, (count + 1,): evenly spaced, or by a sigmoid, which takes
-    smaller steps at both ends.
+    """Return the temperatures t_0 = 0 .. t_count = 1, (count + 1,).
 
-    The sigmoid is 1 / (1 + exp(-4 (2 s - 1))) for s from 0 to 1, rescaled to run from 0 to 1.
+    Args:
+        count: number of steps.
+        schedule: "linear", or "sigmoid" with smaller steps at both ends: 1 / (1 + exp(-4 (2 s -
+            1))) for s from 0 to 1, rescaled to the range from 0 to 1.
+
+    >>> temperatures(4, "linear")
+    array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     s = np.linspace(0, 1, count + 1)
     if schedule == "linear":
@@ -153,11 +175,19 @@ def anneal(
     """Return the log weights of chains, (K, B), float64.
 
     Args:
-        path: from the start to p(x, z).
-        state: a draw of the start; in reverse a draw of the posterior.
+        path: the densities from the start to p(x, z).
+        state: draws of the start; in reverse, draws of the posterior.
         ts: t_0 = 0 .. t_T = 1.
-        transition: leaves f_t invariant, and is its own reverse.
-        reverse: from t = 1 down to 0.
+        transition: leaves f_t invariant and is reversible.
+        reverse: whether to run from t = 1 to t = 0.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> path = Path(model, data.valid.batch(slice(0, 2)), "prior", rows=2)
+    >>> state = path.at(path.draw(3, torch.Generator()))
+    >>> anneal(path, state, temperatures(1, "linear"), lambda state, t, share: state).shape
+    torch.Size([3, 2])
     """
     log_w = torch.zeros(state.base.shape, dtype=torch.float64, device=state.base.device)
     steps = range(len(ts) - 1, 0, -1) if reverse else range(1, len(ts))

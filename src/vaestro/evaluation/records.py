@@ -1,21 +1,21 @@
-"""What an evaluation returns: estimates with their side, measure and error, and never a bare
-number."""
+"""The result of an evaluation: estimates with their side, measure and standard error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
+
+from vaestro.files import Json
 
 SIMULATED = "simulated data"
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Hold an estimate of log p(x) for each datum.
+    """An estimate of log p(x) of each datum by one method.
 
     Args:
         method: elbo, iwae or ais.
@@ -23,16 +23,24 @@ class Estimate:
         side: "lower", "upper" or "exact".
         measure: "counting" for probabilities, "lebesgue" for densities in the user's units, "mixed"
             for tables of both.
-        k: draws for each datum; chains for ais.
+        k: number of draws per datum; of chains for ais.
         how: the method in words.
-        cells: cells of one datum, or the mean number of those that were observed.
-        ess: effective number of draws of each datum (N,), 1 .. k; None where it has no meaning.
-        seconds: what it took.
-        given: what p(x) is conditioned on.
-        on: "data", or "simulated data" drawn from the model itself.
-        details: what else is worth quoting, such as the number of temperatures, by name.
-        index: places of its data among the rows that were evaluated, (N,), rising; None for the
-            first N, and for simulated data.
+        cells: number of cells of a datum; the mean number of observed cells if some are missing.
+        ess: effective number of draws of each datum (N,), 1 .. k; None for methods without it.
+        seconds: time of the computation.
+        given: names of the conditions of p(x).
+        on: "data", or "simulated data" drawn from the model.
+        details: further numbers by name, such as the number of temperatures.
+        index: places of its data among the evaluated rows, (N,), increasing; None for the first N,
+            and for simulated data.
+
+    >>> estimate = Estimate(
+    ...     "iwae", np.array([-90.0, -92.0]), "lower", "counting", 100, "IWAE with 100 draws", 784
+    ... )
+    >>> estimate.mean()
+    (-91.0, 1.0)
+    >>> estimate.sentence("2 test images")
+    'log p(x) >= -91.00 +- 1.00 nats (IWAE with 100 draws, 2 test images)'
     """
 
     method: str
@@ -46,12 +54,12 @@ class Estimate:
     seconds: float = 0.0
     given: tuple[str, ...] = ()
     on: str = "data"
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Json] = field(default_factory=dict)
     index: np.ndarray | None = None
 
     def of_rows(self, order: np.ndarray) -> Estimate:
-        """Return it sorted by place, if its data are the first of `order`, the places of rows (M,)
-        in the order of their evaluation."""
+        """Return the estimate sorted by place. Its data are the first of `order`, the places of the
+        rows in the order of their evaluation (M,)."""
         if self.on == SIMULATED:
             return self
         mine = order[: len(self.nats)]
@@ -65,13 +73,12 @@ class Estimate:
 
     @property
     def bits_per_dim(self) -> float | None:
-        """Return -mean / (cells ln 2) for probabilities, of texts for each token; None for
-        densities, which have no such number."""
+        """Return -mean / (cells ln 2), for text data per token; None for densities."""
         return -self.mean()[0] / (self.cells * math.log(2)) if self.measure == "counting" else None
 
     @property
     def bits(self) -> str:
-        """Say the bits for each dimension or token; nothing for densities."""
+        """Return the bits per dimension or token in words; "" for densities."""
         bits = self.bits_per_dim
         return (
             ""
@@ -80,7 +87,7 @@ class Estimate:
         )
 
     def sentence(self, data: str) -> str:
-        """Say the result with its side, error, method and data."""
+        """Return the result in words, with its side, error, method and data."""
         mean, error = self.mean()
         of = f" | {', '.join(self.given)}" if self.given else ""
         sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
@@ -92,33 +99,34 @@ class Estimate:
         )
 
     def notes(self) -> list[str]:
-        """Say what a reader of the number should know beside it, a sentence each."""
+        """Return sentences on the reliability of the number."""
         notes = []
         if self.ess is not None and self.k > 1:
             low, middle = np.quantile(self.ess, [0.05, 0.5])
             of = f"{self.k:,} {'chains' if self.method == 'ais' else 'draws'}"
             notes.append(
-                f"effectively {middle:.1f} of {of} for half of the data, fewer than {low:.1f} "
-                f"for one in 20"
+                f"effectively {middle:.1f} of {of} for the median datum, fewer than {low:.1f} "
+                f"for 5% of the data"
             )
         if "rise" in self.details:
             rise = plus_minus((self.details["rise"], self.details.get("rise_stderr", math.nan)))
             notes.append(
-                f"it rose by {rise} nats from {self.details['rise_from_k']:,} draws to {self.k:,}"
+                f"the bound rose by {rise} nats from {self.details['rise_from_k']:,} draws to "
+                f"{self.k:,}"
             )
         if "sampled" in self.details and not math.isclose(
             self.details["sampled"], self.mean()[0], abs_tol=5e-3
         ):
             notes.append(
-                f"with log q - log p at the draws in place of the rate in closed form: "
+                f"with log q - log p at the draws instead of the closed-form KL: "
                 f"{self.details['sampled']:.2f}"
             )
         if "tokens" in self.details:
             turned = {"lower": "at most ", "upper": "at least ", "exact": ""}[self.side]
             count = self.details["tokens"]
             notes.append(
-                f"perplexity {turned}{self.details['perplexity']:.2f} for each of {count:,} "
-                f"tokens, the ends of texts among them"
+                f"perplexity {turned}{self.details['perplexity']:.2f} per token, over {count:,} "
+                f"tokens including the end of each text"
             )
         if "log_cells" in self.details and self.side == "lower" and self.on == "data":
             cells, mean = self.details["log_cells"], self.mean()[0]
@@ -137,21 +145,24 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Gap:
-    """Hold what lies between log p(x) and the ELBO, taken apart (Cremer, Li and Duvenaud 2018), in
-    nats for each datum.
+    """The decomposition of log p(x) - ELBO, in nats (Cremer, Li and Duvenaud 2018).
 
     Args:
         elbo: the ELBO with the encoder's q, (N,).
         optimised: the ELBO with the best q of the same family found for each datum, (N,).
-        reference: the tightest lower bound on log p(x) there is, of the first M <= N of them, (M,);
-            None where there is none.
-        how: in words.
-        reference_how: which bound the reference is.
-        details: what else is worth quoting: by how much the search still rose from its second to
-            its last quarter ("rise"), and for how many data the encoder's q was kept because the
-            one found was no better ("kept").
-        index: places of the N data among the rows that were evaluated, (N,), in the order of the
-            arrays above; None for the first N.
+        reference: the tightest lower bound on log p(x), of the first M <= N data, (M,); None if
+            there is none.
+        how: the method in words.
+        reference_how: the bound that is the reference, in words.
+        details: further numbers by name: "rise", the increase of the ELBO from the second to the
+            last quarter of the optimisation; "kept", the number of data for which the encoder's q
+            was the best.
+        index: places of the N data among the evaluated rows, (N,), in the order of the arrays
+            above; None for the first N.
+
+    >>> gap = Gap(np.array([-92.0]), np.array([-91.0]), np.array([-90.5]), "", "IWAE")
+    >>> gap.amortization()[0], gap.approximation()[0]
+    (1.0, 0.5)
     """
 
     elbo: np.ndarray
@@ -159,20 +170,20 @@ class Gap:
     reference: np.ndarray | None
     how: str
     reference_how: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Json] = field(default_factory=dict)
     index: np.ndarray | None = None
 
     def amortization(self) -> tuple[float, float]:
-        """Return what the encoder loses against the best q of its family, at least, and its
-        standard error (paired), in nats."""
+        """Return a lower bound on ELBO[best q of the family] - ELBO[encoder's q], and its paired
+        standard error, in nats."""
         return mean_and_error(self.optimised - self.elbo)
 
     def approximation(self) -> tuple[float, float] | None:
-        """Return the reference less the ELBO with the best q found, and its standard error
-        (paired), in nats; None without a reference.
+        """Return the reference minus the ELBO of the optimised q, and its paired standard error, in
+        nats; None without a reference.
 
-        The family loses at least that, if the q found is its best: what the search has missed would
-            have to be taken off.
+        This is a lower bound on the approximation gap only if the optimised q is the best of its
+        family.
         """
         return (
             None
@@ -181,7 +192,7 @@ class Gap:
         )
 
     def sentence(self, data: str) -> str:
-        """Say the gaps with their errors, what they rest on, and on which data."""
+        """Return the gaps in words, with their errors and data."""
         gaps = f"amortization gap at least {plus_minus(self.amortization())}"
         approximation = self.approximation()
         gaps += (
@@ -191,28 +202,28 @@ class Gap:
             f"the best"
         )
         return (
-            f"ELBO {self.elbo.mean():.2f}, with the best q found for each datum "
+            f"ELBO {self.elbo.mean():.2f}, with q optimised for each datum "
             f"{self.optimised.mean():.2f}: {gaps} ({data})"
         )
 
     def notes(self) -> list[str]:
-        """Say what the gaps rest on."""
-        against = "no tighter bound tells the approximation gap"
+        """Return sentences on how the gaps were measured."""
+        against = "the approximation gap is unknown: no tighter bound was evaluated"
         if self.reference is not None:
             fewer = (
                 f" on {len(self.reference):,} of them"
                 if len(self.reference) < len(self.elbo)
                 else ""
             )
-            against = f"the approximation gap is against {self.reference_how}{fewer}"
+            against = f"the approximation gap is relative to {self.reference_how}{fewer}"
         kept = self.details.get("kept", 0)
         return [
             against,
-            self.how + (f"; for {kept:,} data the encoder's q stayed the best" if kept else ""),
+            self.how + (f"; for {kept:,} data the encoder's q was the best" if kept else ""),
         ]
 
-    def line(self) -> dict[str, Any]:
-        """Return what evaluation.json holds."""
+    def line(self) -> dict[str, Json]:
+        """Return the entry in evaluation.json."""
         approximation = self.approximation()
         return {
             "n": len(self.elbo),
@@ -228,26 +239,29 @@ class Gap:
 
 @dataclass(frozen=True, eq=False)
 class Information:
-    """Hold what the codes of N data say of them (Hoffman and Johnson 2016; Chen et al. 2018), in
-    nats.
+    """The decomposition of the rate under the aggregate posterior of N data, in nats.
 
-    rate = mutual information + total correlation + sum of unit-wise KL, each under the aggregate
-    posterior of the N data.
+    rate = mutual information + total correlation + sum of unit-wise KL (Hoffman and Johnson 2016;
+    Chen et al. 2018).
 
     Args:
-        n: data whose codes make up the aggregate posterior.
+        n: number of data in the aggregate posterior.
         rate: mean KL(q(z | x) || p(z)) of these data.
-        mutual_information: index-code mutual information and its standard error: never above ln n,
-            and at most the true one.
-        marginal_kl: KL(q(z) || p(z)) and its standard error; None where the prior differs by the
-            datum.
+        mutual_information: index-code mutual information and its standard error. It is at most
+            ln n, and at most the true mutual information.
+        marginal_kl: KL(q(z) || p(z)) and its standard error; None if the prior depends on
+            conditions.
         total_correlation: KL(q(z) || prod_j q(z_j)) and its standard error; None for families or
             priors that do not factorise.
-        unit_kl: KL(q(z_j) || p(z_j)) of each unit, (*Z); None likewise.
-        unit_kl_sum: their sum and its standard error; None likewise.
-        how: in words.
-        unit_kl_lower, unit_kl_lower_sum: lower bounds on unit_kl and unit_kl_sum, which leave each
-            datum's own q out.
+        unit_kl: KL(q(z_j) || p(z_j)) of each unit, (*Z); None as for total_correlation.
+        unit_kl_sum: sum of unit_kl and its standard error; None as for total_correlation.
+        how: the method in words.
+        unit_kl_lower, unit_kl_lower_sum: lower bounds on unit_kl and unit_kl_sum, from the q of the
+            other data only.
+
+    >>> information = Information(100, 4.0, (3.5, 0.1), (0.5, 0.1), None, None)
+    >>> information.interval(), round(information.ceiling, 2)
+    ((3.5, 4.0), 4.61)
     """
 
     n: int
@@ -263,23 +277,23 @@ class Information:
 
     @property
     def ceiling(self) -> float:
-        """Return ln n, which no estimate of the mutual information from n data can exceed."""
+        """Return ln n, the largest possible estimate of the mutual information from n data."""
         return math.log(self.n)
 
     def interval(self) -> tuple[float, float] | None:
-        """Return between what the mutual information lies: its estimate and the rate; None where
-        the prior differs by the datum."""
+        """Return (estimate, rate), an interval that contains the mutual information; None if the
+        prior depends on conditions."""
         return None if self.marginal_kl is None else (self.mutual_information[0], self.rate)
 
     def sentence(self, data: str) -> str:
-        """Say what the rate is made of, with errors, and on which data."""
+        """Return the decomposition of the rate in words, with errors and data."""
         held = f"mutual information {plus_minus(self.mutual_information)}"
         at_most = f"at most ln {self.n:,} = {self.ceiling:.2f}"
         if self.marginal_kl is None:
             return (
-                f"{held} nats of codes with data and conditions ({at_most}); the rate, "
-                f"{self.rate:.2f}, neither bounds it nor "
-                f"is taken apart: the prior depends on the conditions ({self.how}; {data})"
+                f"{held} nats of codes with data and conditions ({at_most}). The rate of "
+                f"{self.rate:.2f} is not an upper bound on it, because the prior depends on the "
+                f"conditions ({self.how}; {data})"
             )
         parts = f"KL of the aggregate posterior to the prior {plus_minus(self.marginal_kl)}"
         if self.total_correlation is not None and self.unit_kl_sum is not None:
@@ -287,14 +301,14 @@ class Information:
                 f"total correlation {plus_minus(self.total_correlation)} + unit-wise KL "
                 f"{plus_minus(self.unit_kl_sum)}"
             )
-        where = "the true one lies between this and the rate, but for sampling error"
+        where = "the true value is between this and the rate, up to sampling error"
         return (
             f"rate {self.rate:.2f} = {held} ({at_most}; {where}) + {parts} nats ({self.how}; "
             f"{data})"
         )
 
-    def line(self) -> dict[str, Any]:
-        """Return what evaluation.json holds."""
+    def line(self) -> dict[str, Json]:
+        """Return the entry in evaluation.json."""
         parts = {
             "marginal_kl": self.marginal_kl,
             "total_correlation": self.total_correlation,
@@ -315,17 +329,19 @@ class Information:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Hold the estimates of one evaluation, with the rate and distortion of the ELBO, and what else
-    was asked for.
+    """The result of one evaluation.
 
     Args:
-        estimates: of log p(x).
+        estimates: estimates of log p(x).
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
-        gap, information: where they were asked for.
-        warnings: what a reader of the numbers must know, a sentence each.
-        index: places of the evaluated data among the rows that were given, (N,), rising; None for
-            all of them.
-        seed: of the draws, and of which rows were drawn.
+        gap, information: results of the methods of these names; None if they were not requested.
+        warnings: sentences on numbers that need care.
+        index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
+        seed: seed of the draws, and of the choice of the rows.
+
+    >>> estimate = Estimate("elbo", np.array([-90.0]), "lower", "counting", 1, "ELBO", 784)
+    >>> Evaluation((estimate,), rate=20.0, distortion=70.0)["elbo"].nats
+    array([-90.])
     """
 
     estimates: tuple[Estimate, ...]
@@ -338,8 +354,8 @@ class Evaluation:
     seed: int = 0
 
     def of_rows(self, order: np.ndarray, seed: int) -> Evaluation:
-        """Return it with every estimate sorted by place. `order` holds the places of the rows,
-        (N,), in the order of their evaluation."""
+        """Return the evaluation with every estimate sorted by place. `order` contains the places of
+        the rows in the order of their evaluation, (N,)."""
         return replace(
             self,
             estimates=tuple(e.of_rows(order) for e in self.estimates),
@@ -349,7 +365,7 @@ class Evaluation:
         )
 
     def __getitem__(self, method: str) -> Estimate:
-        """Return the lower bound, or exact value, by a method on the data.
+        """Return the lower bound or exact value of a method on the data.
 
         Raises:
             KeyError: there is none.
@@ -360,8 +376,8 @@ class Evaluation:
         raise KeyError(method)
 
     def simulated_gaps(self) -> dict[str, tuple[float, float]]:
-        """Return how far log p(x) of data drawn from the model can lie above each method's lower
-        bound, and the standard error (paired)."""
+        """Return an upper bound on the gap of each method's lower bound on data drawn from the
+        model, and its paired standard error, in nats."""
         simulated = [e for e in self.estimates if e.on == SIMULATED]
         upper = [e.nats for e in simulated if e.side == "upper"]
         return {
@@ -372,7 +388,11 @@ class Evaluation:
 
 
 def plus_minus(value: tuple[float, float]) -> str:
-    """Write a mean and its standard error, if there is one: -95.10 +- 0.20."""
+    """Return a mean and its standard error in words; without the error if it is NaN.
+
+    >>> plus_minus((-95.1, 0.2)), plus_minus((-95.1, math.nan))
+    ('-95.10 +- 0.20', '-95.10')
+    """
     mean, error = value
     return f"{mean:.2f}" + ("" if math.isnan(error) else f" +- {error:.2f}")
 
@@ -383,5 +403,9 @@ def _mean_line(value: tuple[float, float]) -> dict[str, float | None]:
 
 
 def mean_and_error(x: np.ndarray) -> tuple[float, float]:
-    """Return the mean and its standard error; NaN for an error from one number."""
+    """Return the mean of x (N,) and its standard error; the error of one number is NaN.
+
+    >>> mean_and_error(np.array([1.0, 3.0]))
+    (2.0, 1.0)
+    """
     return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan

@@ -1,7 +1,7 @@
-"""How an evaluation is done: in pieces that can be shared out, kept, and gone on with.
+"""The pieces of an evaluation: distributed over processes, stored, and resumed.
 
-A piece is some data in a row, and what it yields depends on (seed, place of its first datum) alone.
-So one process or many, at once or after an interruption, arrive at the same digits.
+A piece is a range of data. Its result depends only on (seed, place of its first datum). The digits
+are therefore the same for any number of processes, and after an interruption.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,14 +32,21 @@ SAVE_SECONDS = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Hold what every method is told.
+    """The input of every method of evaluation.
 
     Args:
         model: in evaluation mode, on `device`.
-        rows: data of the model's space, with one binarisation for good.
-        k: draws for each datum.
-        seed: of the draws.
-        device: where.
+        rows: data in the model's space, with a fixed binarisation.
+        k: number of draws per datum.
+        seed: seed of the draws.
+        device: device of the model.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> len(job.batch(30, 10))
+    6
     """
 
     model: Model
@@ -59,48 +66,62 @@ class Job:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Name what p(x) is conditioned on."""
+        """Return the names of the conditions of p(x)."""
         return () if self.model.given is None else self.model.given.names
 
     def batch(self, first: int, size: int) -> Batch:
-        """Return up to `size` data from the place `first` on."""
+        """Return up to `size` data, starting at the place `first`."""
         return self.rows.batch(slice(first, min(first + size, len(self.rows))), self.device)
 
 
 class Work(ABC):
-    """Describe one method at work on the data of a job.
+    """One method of evaluation, applied to the data of a job.
 
     Args:
         job: model and data.
     """
 
     name: ClassVar[str]
-    columns: int  # numbers for each datum
+    columns: int  # number of numbers per datum
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.rows = len(job.rows)  # data to go through
-        self.chunk = 1  # data in a piece
-        self.cost = 1.0  # of a datum, in passes of one latent through the decoder
+        self.rows = len(job.rows)  # number of data
+        self.chunk = 1  # number of data in a piece
+        self.cost = 1.0  # of a datum, in decoder passes of one latent
         self.seconds = 0.0
 
     @abstractmethod
     def compute(self, first: int) -> np.ndarray:
-        """Return the numbers of a piece, (columns, data in it), float64."""
+        """Return the numbers of the piece that starts at `first`, (columns, data), float64."""
 
     @abstractmethod
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        """Return the evaluation with what the whole table (columns, rows) says; `done` holds what
-        earlier methods found."""
+        """Return the evaluation with the results of this method added.
+
+        Args:
+            table: the numbers of all pieces, (columns, rows).
+            done: the results of earlier methods.
+        """
 
 
 class Store:
-    """Keep finished pieces in a folder, so that the same evaluation goes on where it was stopped.
+    """Finished pieces in a folder, from which the same evaluation can be resumed.
 
     Args:
-        folder: where; None keeps nothing.
-        key: names the evaluation: whatever its digits depend on.
-        rank: of this process; each writes files of its own.
+        folder: the folder; None stores nothing.
+        key: identifies the evaluation; see `key_of`.
+        rank: rank of this process; each process writes separate files.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> from vaestro.evaluation.bounds import Bounds
+    >>> store, work = Store(Path("evaluating"), "key", 0), Bounds(job)
+    >>> store.save(work, {0: work.compute(0)}, now=True)
+    >>> list(store.read(work))
+    [0]
     """
 
     def __init__(self, folder: Path | None, key: str, rank: int) -> None:
@@ -108,24 +129,24 @@ class Store:
         self._saved = time.monotonic()
 
     def read(self, work: Work) -> dict[int, np.ndarray]:
-        """Return the pieces that any process finished, by their first datum; files that are damaged
-        are passed over."""
-        found: dict[int, np.ndarray] = {}
+        """Return the finished pieces of all processes by their first datum. Damaged files are
+        ignored."""
+        finished: dict[int, np.ndarray] = {}
         for file in self._files(work.name):
             with (
                 suppress(OSError, ValueError, KeyError, EOFError, BadZipFile),
-                np.load(file, allow_pickle=False) as held,
+                np.load(file, allow_pickle=False) as archive,
             ):
-                pieces = {int(f): held["table"][:, i : i + n] for f, i, n in held["places"]}
-                found |= {
+                pieces = {int(f): archive["table"][:, i : i + n] for f, i, n in archive["places"]}
+                finished |= {
                     f: p
                     for f, p in pieces.items()
                     if p.shape == (work.columns, min(work.chunk, work.rows - f))
                 }
-        return found
+        return finished
 
     def save(self, work: Work, pieces: dict[int, np.ndarray], *, now: bool = False) -> None:
-        """Write this process's pieces, every few seconds or at once."""
+        """Write the pieces of this process: now, or if the last time was SAVE_SECONDS ago."""
         if (
             self.folder is None
             or not pieces
@@ -150,20 +171,28 @@ class Store:
         self._saved = time.monotonic()
 
     def clear(self) -> None:
-        """Remove what was kept: the evaluation is whole."""
+        """Remove the stored pieces of a complete evaluation."""
         for file in self._files("*"):
             file.unlink(missing_ok=True)
         if self.folder is not None:
             with suppress(OSError):
-                self.folder.rmdir()  # unless another evaluation keeps its own there
+                self.folder.rmdir()  # fails if another evaluation has pieces there
 
     def _files(self, name: str) -> list[Path]:
         return [] if self.folder is None else sorted(self.folder.glob(f"{self.key}.{name}.*.npz"))
 
 
-def key_of(job: Job, methods: Sequence[Any]) -> str:
-    """Name an evaluation by whatever its digits depend on: weights, data, methods with their
-    options, draws and seed."""
+def key_of(job: Job, methods: Sequence[object]) -> str:
+    """Return a hash of everything that the digits of an evaluation depend on: weights, data,
+    methods with their options, draws and seed.
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> len(key_of(job, ["elbo"]))
+    16
+    """
     digest = hashlib.sha256(
         json.dumps(
             [
@@ -187,8 +216,18 @@ def key_of(job: Job, methods: Sequence[Any]) -> str:
 def perform(
     works: Sequence[Work], store: Store, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[float, list[np.ndarray] | None]]:
-    """Go through all pieces: yield the share of the cost that is done with None, and at the end (1,
-    the table of each work)."""
+    """Compute all pieces. Yields (share of the work done, None), and finally (1, the table of each
+    work).
+
+    >>> import vaestro as vs
+    >>> data = vs.load(np.eye(40, dtype="uint8"))
+    >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
+    >>> job = Job(model.eval(), data.train, 10, 0, torch.device("cpu"))
+    >>> from vaestro.evaluation.bounds import Bounds
+    >>> share, tables = list(perform([Bounds(job)], Store(None, "", 0)))[-1]
+    >>> share, tables[0].shape
+    (1.0, (7, 36))
+    """
     total = sum(w.cost * w.rows for w in works)
     tables, done = [], 0.0
     for work in works:
@@ -214,7 +253,8 @@ def perform(
 
 
 def _gathered(work: Work, pieces: dict[int, np.ndarray], processes: int) -> np.ndarray:
-    """Put the pieces of all processes together; one that several hold is the same in each."""
+    """Return the table of all pieces, summed over processes. A piece that several processes have is
+    the same in each."""
     table = np.zeros((work.columns + 1, work.rows))
     for first, piece in pieces.items():
         table[:-1, first : first + piece.shape[1]] = piece

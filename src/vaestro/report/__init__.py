@@ -5,7 +5,7 @@
     mapping.py     the map of the latent space
     distributions.py    rows as text, and histograms
     reading.py     read the files of the folder; without torch, like all modules below
-    figures.py     Plotly figures as plain values
+    figures/       Plotly figures as plain values, one file per figure
     sketches.py    small SVG pictures
     pictures.py    images as data URIs
     words.py       numbers and results in words
@@ -17,12 +17,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaestro.report.gather import write_report
+
+__all__ = ["write_report"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "write_report":
-        from vaestro.report.gather import write_report
+        from vaestro.report import gather
 
-        return write_report
+        return gather.write_report
     raise AttributeError(f"module 'vaestro.report' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Turn bytes (N, H, W, C) into pictures that lie inside the page."""
+"""Encode images (N, H, W, C) of bytes as data URIs, which are part of the page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-# bytes of one image, at most: what a report shows of 96-pixel images then stays below 8 MB, even of
-# noise
+# Maximum size of an encoded image in bytes. A report of 96-pixel images is then below 8 MB.
 TILE = 8_000
 SHEET = 600_000
 QUALITIES = (92, 80, 60, 40, 20)
@@ -20,12 +19,12 @@ PIXELATED = 48  # images up to this side are enlarged with hard edges
 
 @dataclass(frozen=True)
 class Sheet:
-    """Hold images laid out in one picture.
+    """Several images in one picture.
 
     Args:
-        uri: the picture.
-        columns, rows: how many lie beside and below each other.
-        width, height: of one, in pixels.
+        uri: the picture as a data URI.
+        columns, rows: number of columns and rows of images.
+        width, height: size of one image in pixels.
     """
 
     uri: str
@@ -36,27 +35,27 @@ class Sheet:
 
 
 def uri(image: np.ndarray, most: int = TILE) -> str:
-    """Encode an image (H, W, C) as a PNG, or where that takes more bytes than it may, as a WebP of
-    the highest quality that fits."""
+    """Return an image (H, W, C) as a data URI: a PNG, or for larger ones a WebP of the highest
+    quality that fits."""
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    held = io.BytesIO()
-    picture.save(held, "PNG", optimize=True)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
     kind = "png"
     for quality in QUALITIES:
-        if len(held.getvalue()) * 4 / 3 <= most:
+        if len(buffer.getvalue()) * 4 / 3 <= most:
             break
-        held, kind = io.BytesIO(), "webp"
-        picture.save(held, "WEBP", quality=quality)
-    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
+        buffer, kind = io.BytesIO(), "webp"
+        picture.save(buffer, "WEBP", quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def uris(images: np.ndarray | None) -> list[str]:
-    """Encode images, each for itself."""
+    """Return each image as a data URI; [] for None."""
     return [] if images is None else [uri(image) for image in images]
 
 
 def sheet(images: np.ndarray) -> Sheet:
-    """Lay images out as a square of tiles."""
+    """Return images as one picture, in a square of tiles."""
     n, height, width, channels = images.shape
     columns = max(1, math.ceil(math.sqrt(n)))
     rows = -(-n // columns)

@@ -9,13 +9,12 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 import vaestro
-from vaestro.files import read_config, read_lines, read_object
+from vaestro.files import Json, read_config, read_lines, read_object
 
 SHOWCASE_FORMAT = 2  # of showcase.json
 
@@ -38,25 +37,25 @@ class Folder:
     """
 
     path: Path
-    config: dict[str, Any]
+    config: dict[str, Json]
     version: str
-    metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
-    others: tuple[dict[str, Any], ...]
-    diagnosis: dict[str, Any] | None
-    showcase: dict[str, Any] | None
-    environment: dict[str, Any] | None
-    data: dict[str, Any] | None
+    metrics: list[dict[str, Json]]
+    evaluation: dict[str, Json] | None
+    others: tuple[dict[str, Json], ...]
+    diagnosis: dict[str, Json] | None
+    showcase: dict[str, Json] | None
+    environment: dict[str, Json] | None
+    data: dict[str, Json] | None
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    choice: dict[str, Any] | None = None
+    choice: dict[str, Json] | None = None
 
     @property
     def name(self) -> str:
         """Return the name of the folder."""
         return self.path.resolve().name
 
-    def lines(self, split: str) -> list[dict[str, Any]]:
+    def lines(self, split: str) -> list[dict[str, Json]]:
         """Return the metrics of a split that have a step."""
         return [
             m
@@ -65,7 +64,7 @@ class Folder:
         ]
 
     @property
-    def kept(self) -> dict[str, Any] | None:
+    def kept(self) -> dict[str, Json] | None:
         """Return the validation of the weights in use; None if it is not in the log."""
         valid = [m for m in self.lines("valid") if isinstance(m.get("bound"), (int, float))]
         if self.choice is not None:
@@ -90,7 +89,7 @@ def read_folder(path: Path) -> Folder:
         )
     weights = path / "model.safetensors"
     now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
-    files: dict[str, dict[str, Any] | None] = {}
+    files: dict[str, dict[str, Json] | None] = {}
     for name in ("evaluation", "diagnosis", "showcase", "environment", "data"):
         file = path / f"{name}.json"
         files[name] = read_object(file)

@@ -1,4 +1,4 @@
-"""Put a page together from the files of a run's folder, or of several."""
+"""Render a page from the files of a run's folder, or of several."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 from jinja2 import DictLoader, Environment
 from markupsafe import Markup
 
 import vaestro
+from vaestro.files import Json
 from vaestro.report import figures, pictures, sections
 from vaestro.report.reading import Folder, read_folder
-from vaestro.report.words import data_words, number, real, result_of, short, verdict_of
+from vaestro.report.words import Result, data_words, number, real, result_of, short, verdict_of
 
+Values = sections.Values
 Made = TypeVar("Made")
 BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 SECTIONS = (
@@ -34,12 +37,32 @@ SECTIONS = (
 LIMIT = 8_000_000  # bytes of a page
 
 
+class Summary(TypedDict):
+    """The values that every page on a run shows."""
+
+    verdict: str
+    tone: str
+    summary: str
+    result: Result | None
+    findings: list[Values]
+    images: Values | None
+    rows: Values | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """The values for a template, and the data of its figures by the id of their elements."""
+
+    values: Values
+    blobs: Mapping[str, Mapping[str, object]]
+
+
 def run_page(path: str | Path, notes: Sequence[str] = ()) -> str:
     """Return the report of a run's folder as HTML.
 
     Args:
         path: the folder.
-        notes: what could not be computed, a line each.
+        notes: a line for each result that could not be computed.
 
     Raises:
         ValueError: it is not a run's folder.
@@ -51,7 +74,7 @@ def run_page(path: str | Path, notes: Sequence[str] = ()) -> str:
 def runs_page(
     paths: Sequence[str | Path],
     names: Sequence[str],
-    comparison: Mapping[str, Any] | None,
+    comparison: Mapping[str, Json] | None,
     notes: Sequence[str] = (),
     beside: Path | None = None,
 ) -> str:
@@ -59,27 +82,27 @@ def runs_page(
 
     Args:
         paths: their folders.
-        names: what tells them apart.
-        comparison: what `Comparison.record` says of them, or None.
-        notes: what could not be computed, a line each.
-        beside: the folder that the page will lie in; reports of single runs are linked from there.
+        names: unique names of the runs.
+        comparison: `Comparison.record` of the runs, or None.
+        notes: a line for each result that could not be computed.
+        beside: the folder of the page, from which the reports of single runs are linked.
 
     Raises:
         ValueError: a folder is not a run's.
     """
     folders = [read_folder(Path(p)) for p in paths]
-    values = runs_values(dict(zip(names, folders, strict=True)), comparison or {}, notes, beside)
-    return _page("runs.html", values, identity([f.path for f in folders]))
+    page = runs_values(dict(zip(names, folders, strict=True)), comparison or {}, notes, beside)
+    return _page("runs.html", page, identity([f.path for f in folders]))
 
 
 def identity(paths: Sequence[Path]) -> str:
-    """Return what a report says of which runs it is of."""
+    """Return a hash of the paths of the runs of a report."""
     return hashlib.sha256("\n".join(str(p.resolve()) for p in paths).encode()).hexdigest()[:16]
 
 
 def made_of(path: Path, own: str, *, any_run: bool) -> bool:
-    """Tell whether a file is a report of the same runs, or where `any_run` of any, and may be
-    written anew."""
+    """Return whether a file is a report of the same runs, or of any runs with `any_run`, so that it
+    may be replaced."""
     head = _Head()
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -92,16 +115,16 @@ def made_of(path: Path, own: str, *, any_run: bool) -> bool:
 
 
 class _Head(HTMLParser):
-    """Collect the named facts at a page's head."""
+    """Collect the named meta tags of a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.named: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        held = dict(attrs)
-        if tag == "meta" and held.get("name"):
-            self.named[str(held["name"])] = str(held.get("content"))
+        values = dict(attrs)
+        if tag == "meta" and values.get("name"):
+            self.named[str(values["name"])] = str(values.get("content"))
 
 
 @cache
@@ -115,7 +138,7 @@ def _environment() -> tuple[Environment, dict[str, str]]:
     return Environment(loader=DictLoader(files), autoescape=True, trim_blocks=True), files
 
 
-def _page(template: str, values: dict[str, Any], own: str) -> str:
+def _page(template: str, page: Page, own: str) -> str:
     from plotly.offline import get_plotlyjs
 
     environment, files = _environment()
@@ -123,11 +146,9 @@ def _page(template: str, values: dict[str, Any], own: str) -> str:
         files["style.css"].replace("@light", files["light.css"]).replace("@dark", files["dark.css"])
     )
     return environment.get_template(template).render(
-        **{
-            **values,
-            "blobs": {name: Markup(_json(value)) for name, value in values["blobs"].items()},
-        },
-        # scripts that content brings along cannot know it, and do not run
+        **page.values,
+        blobs={name: Markup(_json(value)) for name, value in page.blobs.items()},
+        # The policy of the page blocks scripts without it.
         nonce=os.urandom(12).hex(),
         identity=own,
         version=vaestro.__version__,
@@ -137,13 +158,13 @@ def _page(template: str, values: dict[str, Any], own: str) -> str:
     )
 
 
-def _json(value: Any) -> str:
-    """Write JSON that cannot end the element it lies in."""
+def _json(value: object) -> str:
+    """Return JSON that cannot end the HTML element that contains it."""
     text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -154,37 +175,33 @@ def _finite(value: Any) -> Any:
 
 
 class _Builder:
-    """Build the parts of a page; what a file's content does not allow becomes a note, and the rest
-    stands."""
+    """Builder of the parts of a page. A part whose files cannot be read becomes a note."""
 
     def __init__(self, folder: Folder, notes: list[str]) -> None:
         self.folder, self.notes = folder, notes
-        self.blobs: dict[str, Any] = {}
+        self.blobs: dict[str, Mapping[str, object]] = {}
 
     def part(self, what: str, build: Callable[[Folder], Made]) -> Made | None:
-        """Build a part, or note that it cannot be and return None."""
+        """Return a part; or add a note and return None if it cannot be built."""
         try:
             return build(self.folder)
         except BROKEN as error:
-            unknown = (
-                f"the files say it in a way that this version does not know "
-                f"({type(error).__name__})"
-            )
+            unknown = f"this version cannot read its entry in the files ({type(error).__name__})"
             self.notes.append(f"{what} cannot be shown: {unknown}")
             return None
 
     def figure(
         self, name: str, label: str, build: Callable[[Folder], figures.Figure | None]
-    ) -> dict[str, Any] | None:
-        """Build a figure and lay its values into the page."""
+    ) -> Values | None:
+        """Add a figure to the page; return its id, label and height."""
         figure = self.part(f"the figure of {name}", build)
         if figure is None:
             return None
         self.blobs[f"figure-{name}"] = figure
         return {"id": f"figure-{name}", "label": label, "height": figure["layout"]["height"]}
 
-    def summary(self) -> dict[str, Any]:
-        """Return what is said of a run wherever it is shown."""
+    def summary(self) -> Summary:
+        """Return the values that every page on a run shows."""
         verdict, tone, summary = self.part("the verdict", verdict_of) or ("unknown", "none", "")
         return {
             "verdict": verdict,
@@ -196,10 +213,10 @@ class _Builder:
             "rows": self.part("rows", sections.rows),
         }
 
-    def map(self) -> dict[str, Any] | None:
-        """Lay what the map is drawn from into the page, and return what stands around it."""
+    def map(self) -> Values | None:
+        """Add the data of the map to the page; return its label and menus."""
 
-        def built(folder: Folder) -> dict[str, Any] | None:
+        def built(folder: Folder) -> Values | None:
             showcase, arrays = folder.showcase or {}, folder.arrays.get("showcase", {})
             made = figures.latent_map(showcase, arrays)
             if made is None:
@@ -209,7 +226,7 @@ class _Builder:
             names = [p["name"] for p in showcase["map"]["projections"]]
             attributes = [a["name"] for a in showcase["map"]["attributes"] if a["key"] in arrays]
             n = f"{showcase['map']['n']:,}"
-            label = f"Codes of {n} data laid out by {' or '.join(names)}" + (
+            label = f"Codes of {n} data, projected by {' or '.join(names)}" + (
                 f", coloured by {attributes[0]}" if attributes else ""
             )
             chosen = names.index("t-SNE") if "t-SNE" in names else 0
@@ -224,8 +241,8 @@ class _Builder:
         return self.part("the map", built)
 
 
-def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the template of one run shows."""
+def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
+    """Return the values for the template of one run."""
     said = [*notes, *(n for n in folder.notes if not any(n in old for old in notes))]
     said += [n for n in (folder.showcase or {}).get("notes", []) if isinstance(n, str)]
     build = _Builder(folder, said)
@@ -235,7 +252,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
         number(result.value, result.error).partition(" ± ") if result else ("", "", "")
     )
     units = (folder.diagnosis or {}).get("units") or []
-    return {
+    values: Values = {
         **summary,
         "title": f"{folder.name} – {summary['verdict']}",
         "heading": folder.name,
@@ -266,7 +283,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
         "curves_figure": build.figure(
             "curves",
             "Bound, reconstruction and KL over the steps of training, with the weight of the KL "
-            "and the learning rate beneath",
+            "and the learning rate below",
             lambda f: figures.curves({"": f}),
         ),
         "bounds_figure": build.figure(
@@ -277,17 +294,17 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> dict[str, Any]:
         "commands": build.part("the commands", sections.commands) or [],
         "settings": build.part("the settings", sections.settings) or [],
         "notes": said,
-        "blobs": build.blobs,
     }
+    return Page(values, build.blobs)
 
 
 def runs_values(
     folders: Mapping[str, Folder],
-    comparison: Mapping[str, Any],
+    comparison: Mapping[str, Json],
     notes: Sequence[str] = (),
     beside: Path | None = None,
-) -> dict[str, Any]:
-    """Return what the template of several runs shows; folders by name."""
+) -> Page:
+    """Return the values for the template of several runs, from folders by name."""
     shared = _Builder(next(iter(folders.values())), list(notes))
     by_name = {r["name"]: r for r in comparison.get("rows", [])}
     groups = comparison.get("groups") or [{"names": list(folders), "title": ""}]
@@ -317,7 +334,7 @@ def runs_values(
         made = shared.figure(f"curves-{i}", label, partial(_curves, own))
         curves += [{**made, "title": ", ".join(own)}] if made else []
     ranking = next((g["summary"] for g in comparison.get("groups", []) if g.get("ranking")), "")
-    return {
+    values: Values = {
         "title": f"{len(folders)} runs compared",
         "heading": f"{len(folders)} runs compared",
         "eyebrow": ", ".join(str(f.path) for f in folders.values()),
@@ -332,8 +349,8 @@ def runs_values(
         "interval_figures": intervals,
         "curves_figures": curves,
         "notes": shared.notes,
-        "blobs": shared.blobs,
     }
+    return Page(values, shared.blobs)
 
 
 def _intervals(rows: Sequence[figures.Interval], _: Folder) -> figures.Figure | None:
@@ -344,11 +361,11 @@ def _curves(folders: Mapping[str, Folder], _: Folder) -> figures.Figure | None:
     return figures.curves(folders, several=True)
 
 
-def _gap(row: Mapping[str, Any]) -> float | None:
+def _gap(row: Mapping[str, Json]) -> float | None:
     return None if row["interval_high"] is None else row["interval_high"] - row["log_px"]
 
 
-def _one_of_several(name: str, folder: Folder, beside: Path | None) -> dict[str, Any]:
+def _one_of_several(name: str, folder: Folder, beside: Path | None) -> Values:
     notes = list(folder.notes)
     build = _Builder(folder, notes)
     summary = build.summary()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from vaestro.files import Json
 from vaestro.report import figures, pictures, sketches
 from vaestro.report.reading import Folder
 from vaestro.report.words import (
@@ -23,7 +23,7 @@ from vaestro.report.words import (
 )
 from vaestro.text import duration
 
-Values = dict[str, Any]
+Values = dict[str, object]  # for a template
 UNKNOWN = "this diagnosis is of an earlier version; run `vaestro diagnose` again"
 SEVERITIES = {"error": "error", "warning": "warning", "note": "note"}
 # all other figures are in the section on the latent space
@@ -166,7 +166,7 @@ def rows(folder: Folder) -> Values | None:
     }
 
 
-def histogram(spread: Mapping[str, Any]) -> Values:
+def histogram(spread: Mapping[str, Json]) -> Values:
     """Return the histogram of a column in data and samples."""
     ours, theirs = spread["shares"]
     label = f"distribution of {spread['name']} in data and samples"
@@ -248,20 +248,18 @@ def moves(folder: Folder) -> Values | None:
     if not facts or not facts["units"]:
         return None
     n, unit = len(facts["offsets"]), "nats" if facts["by"] == "rate" else "variance"
-    found: Values = {
-        "offsets": [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]],
-        "by": facts["by"],
-        "what": facts.get("what", "unit"),
-    }
+    offsets = [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]]
+    what = facts.get("what", "unit")
+    values: Values = {"offsets": offsets, "by": facts["by"], "what": what}
     labels = [
-        {"unit": f"{found['what']} {u}", "note": f"{short(s)} {unit}"}
+        {"unit": f"{what} {u}", "note": f"{short(s)} {unit}"}
         for u, s in zip(facts["units"], facts["spread"], strict=True)
     ]
     if "traversals" in arrays:
-        made = pictures.uris(arrays["traversals"])
-        return found | {
+        uris = pictures.uris(arrays["traversals"])
+        return values | {
             "images": [
-                {**label, "uris": made[i * n : (i + 1) * n]} for i, label in enumerate(labels)
+                {**label, "uris": uris[i * n : (i + 1) * n]} for i, label in enumerate(labels)
             ]
         }
     texts = (showcase.get("rows") or {}).get("traversals")
@@ -269,19 +267,19 @@ def moves(folder: Folder) -> Values | None:
         return None
     names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
     every = 2 if n > 4 else 1  # text takes more room than images
-    found["offsets"] = found["offsets"][::every]
+    offsets = offsets[::every]
     for i, label in enumerate(labels[:TABLES]):
         part = slice(i * n, (i + 1) * n, every)
         lines = []
         for c, name in enumerate(names):
             tints = (
-                [None] * len(found["offsets"])
+                [None] * len(offsets)
                 if moved.get(name) is None
                 else [_tint(p) for p in moved[name][part]]
             )
             lines.append((name, list(zip([row[c] for row in texts[part]], tints, strict=True))))
         tables.append({**label, "rows": lines})
-    return found | {"tables": tables}
+    return values | {"offsets": offsets, "tables": tables}
 
 
 def _tint(deviations: float | None) -> float | None:
@@ -300,7 +298,7 @@ def aggregates(folder: Folder) -> list[Values]:
         range(len(ours)), key=lambda j: -(real(known.get(j, {}).get("kl_to_prior")) or 0.0)
     )
     low, high = (f"{e:.3g}".replace("-", "−") for e in (edges[0], edges[-1]))
-    made = []
+    histograms: list[Values] = []
     for j in ranked[:AGGREGATES]:
         apart, mean, std = (
             real(known.get(j, {}).get(k))
@@ -314,7 +312,7 @@ def aggregates(folder: Folder) -> list[Values]:
         sketch = sketches.overlay(
             ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64
         )
-        made.append(
+        histograms.append(
             {
                 "name": f"unit {j}",
                 "note": "" if apart is None else f"KL {short(apart)}",
@@ -322,7 +320,7 @@ def aggregates(folder: Folder) -> list[Values]:
                 "ends": [low, high],
             }
         )
-    return made
+    return histograms
 
 
 # -- training and bounds ---------------------------------------------------------------------------
@@ -371,40 +369,34 @@ def bound_sentences(folder: Folder) -> list[str]:
                 f"{e.get('rise_from_k', 0):,} draws"
             )
             lines.append(
-                f"{rose}: a bound that still rises has not arrived."
-                if e["rise"] >= 0.1
-                else f"{rose}."
+                f"{rose}: it may still rise with more draws." if e["rise"] >= 0.1 else f"{rose}."
             )
-    lines += figures.gap_words(folder)
+    lines += figures.gap_sentences(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:
         family = (
-            f", and the family at least {_mean(gap['approximation'])}"
+            f", and the approximation gap at least {_mean(gap['approximation'])}"
             if gap.get("approximation")
             else ""
         )
-        loses = (
-            f"the encoder loses at least {_mean(gap['amortization'])} nats against the best "
-            f"q of its family"
-        )
-        lines.append(f"Of the gap, {loses}{family}.")
+        loses = f"the amortization gap is at least {_mean(gap['amortization'])} nats"
+        lines.append(f"For q optimised for each datum, {loses}{family}.")
     if information:
         ceiling = short(information["mutual_information_ceiling"])
-        held = (
-            f"A code holds at least {_mean(information['mutual_information'])} nats about its datum"
-        )
         lines.append(
-            f"{held}, as {information['n']:,} data tell (they can tell {ceiling} at most)."
+            f"The mutual information of codes and data is at least "
+            f"{_mean(information['mutual_information'])} nats, estimated from "
+            f"{information['n']:,} data (from which at most {ceiling} can be estimated)."
         )
     return lines + [sentence(str(w)) for w in evaluation.get("warnings") or []]
 
 
-def _mean(line: Mapping[str, Any]) -> str:
+def _mean(line: Mapping[str, Json]) -> str:
     return number(line["mean"], line.get("stderr"))
 
 
 def tighter(folder: Folder) -> str:
-    """Write the command that measures tighter bounds, and the gap."""
+    """Return the command that computes tighter bounds and the gap."""
     return (
         f"vaestro evaluate {shlex.quote(str(folder.path))} --k 5000 --methods "
         f"elbo,iwae,ais,gap,information"
@@ -415,7 +407,7 @@ def tighter(folder: Folder) -> str:
 
 
 def commands(folder: Folder) -> list[str]:
-    """Write the commands that repeat the run and its evaluation."""
+    """Return the commands that repeat the run and its evaluation."""
     again = shlex.quote(f"{str(folder.path).rstrip('/')}-again")
     found = [
         f"vaestro train --config {shlex.quote(str(folder.path / 'config.yaml'))} --run {again}"
@@ -437,7 +429,7 @@ def commands(folder: Folder) -> list[str]:
 
 
 def settings(folder: Folder) -> list[tuple[str, list[tuple[str, str]]]]:
-    """List options, machine and versions, and hashes."""
+    """Return the tables of options, machine and versions, and hashes."""
     absent = {
         "vaestro": folder.version or "unknown",
         "machine": "not recorded: the run has no environment.json",

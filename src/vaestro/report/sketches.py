@@ -1,14 +1,13 @@
-"""Draw small pictures as SVG, in the page's own colours: what a finding rests on, seen at a
-glance."""
+"""Draw small SVG pictures of the evidence of a finding, in the colours of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
 
+from vaestro.files import Json
 from vaestro.report.reading import Folder
 from vaestro.report.words import bounds_of, method, number, real, short
 
@@ -16,7 +15,7 @@ W, H = 240, 84
 
 
 def svg(body: str, label: str, width: int = W, height: int = H) -> Markup:
-    """Frame a drawing; the label is its text alternative."""
+    """Return a drawing as an SVG element. The label is its text alternative."""
     head = (
         f'<svg class="sketch" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(label)}" preserveAspectRatio="none">'
@@ -30,13 +29,13 @@ def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") 
     )
 
 
-def _scale(values: Sequence[float], low: float, high: float) -> Any:
+def _scale(values: Sequence[float], low: float, high: float) -> Callable[[float], float]:
     bottom, top = min(values), max(values)
     return lambda v: low + (v - bottom) / ((top - bottom) or 1.0) * (high - low)
 
 
 def steps(counts: np.ndarray, low: float, high: float, top: float, width: float = W) -> str:
-    """Write the outline of a histogram as a path."""
+    """Return the outline of a histogram as an SVG path."""
     xs = np.linspace(0, width, len(counts) + 1)
     ys = high - counts / (top or 1.0) * (high - low)
     parts = [f"M0 {high:.1f}"]
@@ -48,7 +47,7 @@ def steps(counts: np.ndarray, low: float, high: float, top: float, width: float 
 def overlay(
     first: np.ndarray, second: np.ndarray, label: str, width: int = W, height: int = H
 ) -> Markup:
-    """Draw one histogram filled and another as a line."""
+    """Return a picture of two histograms, the first filled and the second as a line."""
     top = float(max(np.max(first, initial=0), np.max(second, initial=0)))
     filled = f'<path class="fill" d="{steps(first, 4, height - 2, top, width)}"/>'
     return svg(
@@ -62,7 +61,7 @@ def overlay(
 def paired_bars(
     first: Sequence[float], second: Sequence[float], label: str, width: int = W, height: int = H
 ) -> Markup:
-    """Draw shares of values side by side."""
+    """Return a picture of the shares of each value in two data sets, side by side."""
     top = max([*first, *second, 1e-12])
     each = width / max(1, len(first))
     body = ""
@@ -78,7 +77,7 @@ def paired_bars(
 
 
 def points(lines: Sequence[tuple[str, float, float | None]], label: str) -> Markup:
-    """Draw numbers with their standard errors, one below the other, on one scale."""
+    """Return a picture of numbers with standard errors, one per line, on one scale."""
     ends = [v + s * (e or 0.0) for _, v, e in lines for s in (-1, 1)]
     at = _scale(ends, 80, W - 60)
     body = ""
@@ -97,7 +96,7 @@ def points(lines: Sequence[tuple[str, float, float | None]], label: str) -> Mark
 
 
 def sketch(name: str | None, folder: Folder) -> Markup | None:
-    """Draw the picture that a finding names, or None where its numbers are not there."""
+    """Return the picture that a finding names; None if its numbers are not in the folder."""
     drawers = {
         "curves": _curves,
         "units": _units,
@@ -131,7 +130,7 @@ def _curves(folder: Folder) -> Markup | None:
     )
 
 
-def _rates(folder: Folder) -> list[dict[str, Any]]:
+def _rates(folder: Folder) -> list[dict[str, Json]]:
     units = [
         u for u in (folder.diagnosis or {}).get("units") or [] if real(u.get("rate")) is not None
     ]
@@ -191,11 +190,11 @@ def _scores(folder: Folder) -> Markup | None:
 
 
 def _dependence(folder: Folder) -> Markup | None:
-    found = (folder.diagnosis or {}).get("dependence") or {}
+    costs = (folder.diagnosis or {}).get("dependence") or {}
     lines = [
-        (label, found[key], None)
+        (label, costs[key], None)
         for key, label in (("own", "own code"), ("other", "another’s"))
-        if real(found.get(key)) is not None
+        if real(costs.get(key)) is not None
     ]
     return (
         points(lines, "distortion with a datum's own code and with another's, in nats")

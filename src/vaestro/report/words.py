@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from vaestro.files import Json
 from vaestro.report.reading import Folder
 from vaestro.spaces.layouts import LAYOUTS
 
@@ -34,7 +34,7 @@ VERDICTS = {
 }
 
 
-def real(value: Any) -> float | None:
+def real(value: object) -> float | None:
     """Return a finite number, or None."""
     return (
         float(value)
@@ -49,27 +49,27 @@ def plain(value: float, decimals: int = 2) -> str:
     return "−" + text[1:] if text.startswith("-") else text
 
 
-def number(value: Any, error: Any = None, least: int = 2) -> str:
+def number(value: object, error: object = None, least: int = 2) -> str:
     """Return a number with its standard error, to two digits of the error."""
-    value, error = real(value), real(error)
-    if value is None:
+    mean, spread = real(value), real(error)
+    if mean is None:
         return "not finite"
-    decimals = least if not error or error >= 0.01 else min(6, 1 - math.floor(math.log10(error)))
-    return plain(value, decimals) + ("" if error is None else f" ± {plain(error, decimals)}")
+    decimals = least if not spread or spread >= 0.01 else min(6, 1 - math.floor(math.log10(spread)))
+    return plain(mean, decimals) + ("" if spread is None else f" ± {plain(spread, decimals)}")
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Return a number to about three digits."""
-    value = real(value)
-    if value is None:
+    finite = real(value)
+    if finite is None:
         return "–"
-    size = abs(value)
+    size = abs(finite)
     return plain(
-        value, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3
+        finite, 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or not size else 3
     )
 
 
-def method(line: Mapping[str, Any]) -> str:
+def method(line: Mapping[str, Json]) -> str:
     """Return the name of a method with its number of draws: IWAE with 100 draws."""
     name = str(line.get("method", ""))
     label, k = LABELS.get(name, name), line.get("k")
@@ -111,7 +111,7 @@ class Result:
         return SIGNS.get(self.side, "=")
 
 
-def data_words(evaluation: Mapping[str, Any], n: int) -> str:
+def data_words(evaluation: Mapping[str, Json], n: Json) -> str:
     """Return the evaluated data in words: 100 of 10,000 test images, drawn at random."""
     space = str(evaluation.get("space", ""))
     # binary (28, 28), levels of 256 (32, 32, 3), real (6,), real series (24, 2)
@@ -141,7 +141,7 @@ def density_words(measure: str) -> str:
     }.get(measure, "")
 
 
-def bounds_of(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def bounds_of(evaluation: Mapping[str, Json] | None) -> list[dict[str, Json]]:
     """Return the estimates on the data that have the same measure as the first one."""
     lines = [
         e

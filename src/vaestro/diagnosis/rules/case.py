@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from vaestro.diagnosis.code import off_units
 from vaestro.diagnosis.continuation import Continuation
@@ -12,6 +11,7 @@ from vaestro.diagnosis.curves import Curves
 from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.statistics import Paired
+from vaestro.files import Json
 
 RISE = (0.05, 0.005)  # negligible gain of further steps: nats, and share of the score
 
@@ -53,7 +53,7 @@ class Case:
     log_det: float = 0.0
     cells: float = 1.0
     discrete: bool = True
-    known: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[str, Json] = field(default_factory=dict)
     continued: Continuation | None = None
     worsened: Paired | None = None
 

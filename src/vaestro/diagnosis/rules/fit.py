@@ -51,7 +51,7 @@ def overfitting(case: Case) -> Finding | None:
         and gap > max(CERTAIN, t_quantile(0.975, min(m.train[2], m.valid[2]) - 1)) * error
     ):
         return None
-    said = (
+    text = (
         f"the same weights score {plus_minus((gap, error))} nats more on training data "
         f"({plus_minus(m.train[:2])}, {m.train[2]:,} data) "
         f"than on {m.split} data ({plus_minus(m.valid[:2])}, {m.valid[2]:,}): {gap / scale:.0%}"
@@ -59,7 +59,7 @@ def overfitting(case: Case) -> Finding | None:
     return Finding(
         "overfitting",
         "warning",
-        said,
+        text,
         case.remedy.smaller(),
         "scores",
         {"gap": gap, "stderr": error, "share": gap / scale},
@@ -71,14 +71,14 @@ def saturated(case: Case) -> Finding | None:
     m = case.measures
     if m is None or m.saturated is None or m.saturated < NEAR_LIMIT:
         return None
-    said = (
+    text = (
         f"{m.saturated:.1%} of q's log-variances are within a quarter of their limit: these "
         f"codes are nearly exact, or nearly flat"
     )
     return Finding(
         "log-variance at its limit",
         "warning",
-        said,
+        text,
         case.remedy.with_beta(1.0) if case.beta < 1 else "",
         "logvar",
         {"share": m.saturated},
@@ -111,7 +111,7 @@ def misfit(case: Case) -> Finding | None:
         else "the scale of the likelihood"
     )
     where = f" of column {worst[0]!r}" if worst[0] else ""
-    said = (
+    text = (
         f"{what}{where} does not fit: the standardised residual is {worst[1]:.3g}, and 1 for a "
         f"scale that fits"
         + (
@@ -123,7 +123,7 @@ def misfit(case: Case) -> Finding | None:
     return Finding(
         "variance that does not fit",
         "warning",
-        said,
+        text,
         case.remedy.learned_variance(),
         "scores",
         {"residual": worst[1]},
@@ -143,14 +143,14 @@ def noisy_gradient(case: Case) -> Finding | None:
         or not_converged(case) is None
     ):
         return None
-    said = (
+    text = (
         f"{m.gradient_noise:.0%} of the variance of the encoder's gradient comes from the "
         f"draws of z: use more draws per row"
     )
     return Finding(
         "gradient mostly noise",
         "note",
-        said,
+        text,
         case.remedy.more_draws(),
         None,
         {"share": m.gradient_noise},
@@ -162,10 +162,10 @@ def further_terms(case: Case) -> Finding | None:
     if not case.extra:
         return None
     names = ", ".join(case.extra)
-    said = (
+    text = (
         f"the loss has further terms ({names}). The reported bound is unweighted and without "
         f"them; training did not maximise it"
     )
     return Finding(
-        "further terms in the loss", "note", said, "", "curves", {"terms": list(case.extra)}
+        "further terms in the loss", "note", text, "", "curves", {"terms": list(case.extra)}
     )

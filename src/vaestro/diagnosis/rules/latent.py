@@ -69,7 +69,7 @@ def _dependence_sentence(case: Case, m: Measures) -> str:
         "" if m.signal is None else f"; the signal of all units together is {m.signal:.2g} nats"
     )
     depends = "does not depend" if largest <= ACTIVE else "hardly depends"
-    said = (
+    text = (
         f"the encoder's output {depends} on its input: over {m.n:,} {m.split} data the variance "
         f"of E[z | x] is at most "
         f"{largest:.2g} in each of {len(m.activity)} units (active: above {ACTIVE}){signal}; "
@@ -77,20 +77,20 @@ def _dependence_sentence(case: Case, m: Measures) -> str:
         f"another row costs {plus_minus(m.gain)} nats of reconstruction"
     )
     if m.rate > SMALL_RATE:
-        said += f"; the KL is {m.rate:.2f} nats, but q(z | x) is nearly the same for every x"
+        text += f"; the KL is {m.rate:.2f} nats, but q(z | x) is nearly the same for every x"
     else:
         silent = case.curves.silent_from()
-        said += f"; the KL is {m.rate:.2g} nats" + (
+        text += f"; the KL is {m.rate:.2g} nats" + (
             f", and was below {ZERO_RATE} since step {silent:,}" if silent else ""
         )
     if m.worth is not None and faint(m):
-        said += (
+        text += (
             f"; the code is not shown to raise the objective "
             f"({plus_minus((m.worth.mean, m.worth.stderr))} nats)"
         )
     if m.reconstruction is not None:
-        said += f"; {m.reconstruction.sentence()}"
-    return said
+        text += f"; {m.reconstruction.sentence()}"
+    return text
 
 
 def collapse(case: Case) -> Finding | None:
@@ -108,9 +108,9 @@ def collapse(case: Case) -> Finding | None:
             {"signal": m.signal, "rate": m.rate},
             NO_LATENT,
         )
-    said = _dependence_sentence(case, m)
+    text = _dependence_sentence(case, m)
     if case.autoregressive and case.beta <= 1:
-        said += _cures(case)
+        text += _cures(case)
     numbers = {
         "largest_activity": float(m.activity.max()),
         "signal": m.signal,
@@ -118,12 +118,12 @@ def collapse(case: Case) -> Finding | None:
         "structure": m.structure,
     }
     if case.beta <= 1 and _unstructured(m):
-        said += (
+        text += (
             f". {_unstructured(m)}: there may be nothing to encode. Collapse is then the optimum"
         )
-        return Finding("posterior collapse", "warning", said, "", "units", numbers, NO_STRUCTURE)
+        return Finding("posterior collapse", "warning", text, "", "units", numbers, NO_STRUCTURE)
     return Finding(
-        "posterior collapse", "error", said, case.remedy.for_collapse(case.beta), "units", numbers
+        "posterior collapse", "error", text, case.remedy.for_collapse(case.beta), "units", numbers
     )
 
 
@@ -135,9 +135,9 @@ def decoder_ignores(case: Case) -> Finding | None:
     state, use, size = use_of(case)
     numbers = {"gain": use.mean, "stderr": use.stderr, "high": use.most, "size": size, "p": use.p}
     if not case.reads_latent:
-        said = f"{BY_DESIGN}; their KL of {m.rate:.2g} nats goes to zero with training"
-        return Finding("latent unused", "note", said, "", "dependence", numbers, NO_LATENT)
-    said = (
+        text = f"{BY_DESIGN}; their KL of {m.rate:.2g} nats goes to zero with training"
+        return Finding("latent unused", "note", text, "", "dependence", numbers, NO_LATENT)
+    text = (
         f"the encoder's output depends on its input ({case.inactive} of {len(m.activity)} "
         f"units inactive), but "
     )
@@ -149,23 +149,23 @@ def decoder_ignores(case: Case) -> Finding | None:
             "worth_stderr": m.worth.stderr,
             "worth_high": m.worth.high,
         }
-        said += (
+        text += (
             f"the code is not shown to raise the objective: {where} its weighted KL is "
             f"{case.beta * m.rate:.2g} nats, and it changes the "
             f"objective by {gain} nats (upper limit {m.worth.high:.2g}), against one z for all rows"
         )
     else:
         hardly = "hardly uses it" if use.p is not None and use.p < CHANCE else "does not use it"
-        said += (
+        text += (
             f"the decoder {hardly}: {where} another row's z costs {cost_of(use)}, at most "
             f"{use.most:.2g} nats, "
         )
-        said += f"below the limit of {size:.2g}"
+        text += f"below the limit of {size:.2g}"
     if case.beta <= 1 and _unstructured(m):
-        said += f". {_unstructured(m)}: there may be nothing to encode. A code is then of no use"
-        return Finding("latent unused", "warning", said, "", "dependence", numbers, NO_STRUCTURE)
+        text += f". {_unstructured(m)}: there may be nothing to encode. A code is then of no use"
+        return Finding("latent unused", "warning", text, "", "dependence", numbers, NO_STRUCTURE)
     return Finding(
-        "latent unused", "error", said, case.remedy.for_decoder(case.beta), "dependence", numbers
+        "latent unused", "error", text, case.remedy.for_decoder(case.beta), "dependence", numbers
     )
 
 
@@ -175,9 +175,9 @@ def unclear(case: Case) -> Finding | None:
     m = case.measures
     if m is None or not case.reads_latent or collapsed(m):
         return None
-    said, numbers = [], {}
+    text, numbers = [], {}
     if silence_unclear(m):
-        said.append(
+        text.append(
             f"{codes_of(m)[2]:,} data are not enough to tell whether the encoder's output "
             f"depends on its input"
         )
@@ -196,7 +196,7 @@ def unclear(case: Case) -> Finding | None:
             if use.sure and use.p is not None
             else ""
         )
-        said.append(
+        text.append(
             f"{use.n:,} {m.use_split or m.split} data are not enough to tell whether the decoder "
             f"uses z: another row's z costs "
             f"{cost_of(use)}, between {use.low:.2g} and {use.most:.2g} nats{chance}"
@@ -208,15 +208,15 @@ def unclear(case: Case) -> Finding | None:
         and m.worth is not None
         and not silence_unclear(m)
     ):
-        said.append(
+        text.append(
             f"{m.worth.n:,} {m.use_split or m.split} data are not enough to tell whether the "
             f"code is worth its KL of {m.rate:.2g} nats: "
             f"against one z for all rows it changes the objective by "
             f"{plus_minus((m.worth.mean, m.worth.stderr))} nats"
         )
-    if not said:
+    if not text:
         return None
-    return Finding("not enough data to tell", "note", "; ".join(said), "", "dependence", numbers)
+    return Finding("not enough data to tell", "note", "; ".join(text), "", "dependence", numbers)
 
 
 def partly_collapsed(case: Case) -> Finding | None:
@@ -229,12 +229,12 @@ def partly_collapsed(case: Case) -> Finding | None:
         if case.beta > 1
         else "and the decoder could ignore z"
     )
-    said = f"{_inactive(case)} {why}: the unweighted bound may gain from more active units"
+    text = f"{_inactive(case)} {why}: the unweighted bound may gain from more active units"
     if case.beta <= 1:
-        said += _cures(case)
+        text += _cures(case)
     remedy = case.remedy.with_beta(1.0) if case.beta > 1 else case.remedy.informed()
     return Finding(
-        "partial collapse", "warning", said, remedy, "units", {"inactive": case.inactive}
+        "partial collapse", "warning", text, remedy, "units", {"inactive": case.inactive}
     )
 
 
@@ -245,15 +245,15 @@ def small_rate(case: Case) -> Finding | None:
         return None
     signal = "" if m.signal is None else f" (signal {m.signal:.2g} nats)"
     use = use_of(case)[1]
-    said = (
+    text = (
         f"the KL is {m.rate:.2g} nats, but the encoder's output depends on its input{signal} and "
         f"the decoder uses it: on {use.n:,} "
         f"{m.use_split or m.split} data another row's z costs {cost_of(use)}. A small KL is not "
         f"collapse: data may have little structure"
     )
     if _unstructured(m):
-        said += f". {_unstructured(m)}: the code may describe noise"
-    return Finding("small rate", "note", said, "", "units", {"rate": m.rate, "signal": m.signal})
+        text += f". {_unstructured(m)}: the code may describe noise"
+    return Finding("small rate", "note", text, "", "units", {"rate": m.rate, "signal": m.signal})
 
 
 def _inactive(case: Case) -> str:
@@ -275,16 +275,16 @@ def switched_off(case: Case) -> Finding | None:
     ):
         return None
     total = len(m.activity)
-    said = f"{_inactive(case)}. "
+    text = f"{_inactive(case)}. "
     if case.extra:
-        said += (
+        text += (
             f"The loss has further terms ({', '.join(case.extra)}), so this says nothing "
             f"about the best number for the bound"
         )
     elif math.isclose(case.beta, 1, rel_tol=1e-6):
-        said += "With a KL weight of 1 this is expected: this decoder gains nothing from more units"
+        text += "With a KL weight of 1 this is expected: this decoder gains nothing from more units"
     else:
-        said += f"With a KL weight of {case.beta:g}, the objective gains nothing from more units"
+        text += f"With a KL weight of {case.beta:g}, the objective gains nothing from more units"
     few = case.inactive < max(2, WORTH_TYPING * total)
     remedy = (
         ""
@@ -294,7 +294,7 @@ def switched_off(case: Case) -> Finding | None:
     return Finding(
         "units switched off",
         "note",
-        said,
+        text,
         remedy,
         "units",
         {"inactive": case.inactive, "units": total},
@@ -309,14 +309,14 @@ def noise_units(case: Case) -> Finding | None:
     shown = ", ".join(str(u.unit) for u in noisy[:8]) + (" .." if len(noisy) > 8 else "")
     paid = sum(u.rate or 0.0 for u in noisy)
     which, them = ("unit", "it") if len(noisy) == 1 else ("units", "them")
-    said = (
+    text = (
         f"{len(noisy)} {which} ({shown}) with {paid:.2f} nats of KL: replacing {them} by "
         f"prior samples hardly changes the reconstruction"
     )
     return Finding(
         "units that carry noise",
         "note",
-        said,
+        text,
         "",
         "units",
         {"units": [u.unit for u in noisy], "rate": paid},
@@ -333,7 +333,7 @@ def aggregate(case: Case) -> Finding | None:
     assert found is not None
     assert found.unit_kl_lower is not None
     worst = int(np.argmax(np.asarray(found.unit_kl_lower).ravel()))
-    said = (
+    text = (
         f"the unit-wise KL of the codes of {found.n:,} rows is between {limits[0]:.2f} and "
         f"{limits[1]:.2f} nats in all (largest in unit {worst}: mean {m.z_mean[worst]:.2f}, "
         f"standard deviation {m.z_std[worst]:.2f}). "
@@ -348,5 +348,5 @@ def aggregate(case: Case) -> Finding | None:
         "n": found.n,
     }
     return Finding(
-        "aggregate posterior misses the prior", "warning", said, remedy, "aggregate", numbers
+        "aggregate posterior misses the prior", "warning", text, remedy, "aggregate", numbers
     )

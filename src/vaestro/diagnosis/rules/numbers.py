@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from vaestro.diagnosis.code import aggregate_limits, use_of
 from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.rules.case import Case
+from vaestro.files import Json
 
 
 def gap_of(m: Measures) -> tuple[float, float]:
@@ -21,10 +21,10 @@ def gap_of(m: Measures) -> tuple[float, float]:
 
 def numbers_of(
     case: Case, thresholds: Mapping[str, float]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Json], dict[str, np.ndarray]]:
     """Return the numbers for diagnosis.json and the arrays for the report."""
     m = case.measures
-    numbers: dict[str, Any] = {
+    numbers: dict[str, Json] = {
         "mutual_information": None,
         "mutual_information_ceiling": None,
         "thresholds": thresholds,
@@ -72,7 +72,7 @@ def numbers_of(
     return numbers, _arrays(m)
 
 
-def _scores(m: Measures) -> dict[str, Any]:
+def _scores(m: Measures) -> dict[str, Json]:
     score = {
         name: dict(zip(("mean", "stderr", "n"), s, strict=True))
         for name, s in (("train", m.train), (m.split, m.valid))
@@ -102,7 +102,7 @@ def _codes_of(m: Measures) -> int | None:
     return None if found is None else found.n
 
 
-def _use_line(case: Case) -> dict[str, Any]:
+def _use_line(case: Case) -> dict[str, Json]:
     state, use, size = use_of(case)
     return {
         "state": state,
