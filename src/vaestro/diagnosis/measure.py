@@ -51,21 +51,18 @@ def measure(
         train, held_out: its data; held_out may be empty.
         objective: what it was trained by, with the weight of the KL at the end of the run.
         batch: rows in a training step.
-        seed: seed of the draws.
-        rows: maximum number of rows of each split.
+        seed, rows: seed of the draws, and maximum number of rows of each split.
         unseen: rows that were used neither for training nor for selecting the weights.
         validations: number of validations on held_out from which the weights were selected, or 0.
 
-    >>> import numpy as np
-    >>> import vaestro as vs
+    >>> import numpy as np, vaestro as vs
     >>> data = vs.load(np.eye(10, dtype="uint8").repeat(20, 0))
     >>> model = vs.build(data.space, latent=2, network="mlp:width=8")
     >>> measures = measure(model, data.train, data.valid, vs.Objective())
     >>> measures.split, measures.n, sorted(measures.effects)
     ('valid', 10, [0, 1])
     """
-    model.eval()
-    passes, units = affordable(model), max(1, math.prod(model.units))
+    passes, units = affordable(model.eval()), max(1, math.prod(model.units))
     limit = min(rows, max(100, passes // 10), max(100, HELD // units))
 
     def some(split: Rows) -> Rows:
@@ -82,8 +79,8 @@ def measure(
     model = with_latent(model)
     if len(held_out):
         fresh = [some(unseen)] if unseen is not None and len(unseen) else []
-        enough = bool(fresh) and len(fresh[0]) >= FEW
-        sets = [part for part in (fresh if enough else [*fresh, scored]) if len(part) > 2]
+        parts = fresh if fresh and len(fresh[0]) >= FEW else [*fresh, scored]
+        sets = [part for part in parts if len(part) > 2]
         if sets:
             tests = [validations if part is scored else 0 for part in sets]
             _measure_use(model, training, sets, tests, objective.beta.value, measures, seed)
