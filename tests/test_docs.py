@@ -1,4 +1,4 @@
-"""What the documents say can be done, done."""
+"""Check that the documents agree with the code."""
 
 import re
 from pathlib import Path
@@ -62,3 +62,12 @@ def test_iwae_can_be_recomputed_from_what_encode_and_decode_wrote(
     assert mine == pytest.approx(theirs, abs=4.5 * np.sqrt(2 * variance.sum()) / 20)
     assert mine == pytest.approx(theirs, abs=0.1)
     assert abs(mine - float(arrays["elbo"][:20].mean())) > 0.02
+
+
+def test_the_architecture_names_every_module() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    source = DOCS.parent / "src" / "vaestro"
+    modules = {path.name for path in source.rglob("*.py")} - {"__init__.py"}
+    assert [name for name in sorted(modules) if name not in text] == []
+    named = re.findall(r"[\w/]+\.py", text)
+    assert [n for n in named if not (DOCS.parent / n).exists() and not any(source.rglob(n))] == []

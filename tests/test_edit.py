@@ -178,7 +178,10 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         == 0
     )
     said = capsys.readouterr().out
-    assert "the step from other data to those with digit=3" in said and "wrote 7 data" in said
+    assert (
+        "the step from the mean code of other data to that of data with digit=3" in said
+        and "wrote 7 data" in said
+    )
     assert np.load(tmp_path / "e.npy").shape == (7, 8, 8)
     assert (
         main(["edit", run, "digits", "--attribute", "digit=3", "-o", str(tmp_path / "e.png")]) == 0

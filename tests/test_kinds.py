@@ -213,7 +213,7 @@ def test_a_typing_error_changes_neither_grid_nor_scale_and_is_named(rng, factor)
     width = "0.05" if factor <= 1e4 else "[0-9.e+]+"
     assert any(
         re.fullmatch(
-            rf"price \(0.01\) lies on a grid of that step, which float32 .*: dequantised with "
+            rf"price \(0.01\) lies on a grid with this step, which float32 .*: dequantised with "
             rf"bin width {width}",
             note,
         )

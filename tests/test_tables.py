@@ -430,10 +430,11 @@ def test_kinds_of_a_mixed_table(mixed):
         "category (city, stars and 1 more)"
     )
     assert (
-        "of cells are empty, in visits, " in notes[1] and "missing at random is assumed" in notes[1]
+        "of cells are empty, in visits, " in notes[1]
+        and "assuming that cells are missing at random" in notes[1]
     )
     assert (
-        "price (0.01), born (1 day), seen (1 s) lie on grids of those steps: dequantised" in notes
+        "price (0.01), born (1 day), seen (1 s) lie on grids with these steps: dequantised" in notes
     )
     assert "stars has few values: read as categories (count=stars overrules)" in notes
     assert "visits has whole numbers: read as counts (real=visits overrules)" in notes
@@ -549,7 +550,7 @@ def test_noise_is_whole_steps_wide_if_float32_does_not_resolve_one(rng):
     assert width >= 0.99 * found.scale * 2**-22
     assert width * 100 == pytest.approx(round(width * 100), rel=1e-9)
     assert (
-        f"x (0.01) lies on a grid of that step, which float32 does not resolve: dequantised with "
+        f"x (0.01) lies on a grid with this step, which float32 does not resolve: dequantised with "
         f"bin width {width:.4g}" in notes
     )
 

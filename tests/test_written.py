@@ -219,7 +219,7 @@ def test_means_of_binary_data_are_probabilities_unless_their_own_values_are_aske
 
 def test_a_dtype_is_of_means_and_rounding_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     trained(R.integers(0, 256, (200, 4, 4)).astype(np.uint8))
-    assert "means are rounded to uint8 (--dtype float writes them as they are)" in said(
+    assert "means are rounded to uint8 (--dtype float writes unrounded means)" in said(
         capsys, "decode", "run", "z.npz", "-o", "a.npy"
     )
     assert "rounded" not in said(

@@ -257,7 +257,7 @@ OPTIONS: tuple[Option, ...] = (
         "minutes",
         float,
         "training",
-        "Training time, instead of epochs. It is converted to a number of steps before the first.",
+        "Training time, instead of epochs. It is converted to a number of steps before training.",
     ),
     Option(
         "batch",

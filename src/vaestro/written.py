@@ -62,8 +62,7 @@ def rounding(space: Space, dtype: str | None = None) -> str:
         numbers = [c for c in space.columns if c.numeric]
         cut = any(c.resolution or np.dtype(c.dtype).kind in "iu" for c in numbers)
         return (
-            "numbers are rounded to values of their columns (--dtype float writes means as they "
-            "are)"
+            "numbers are rounded to values of their columns (--dtype float writes unrounded means)"
             if cut
             else ""
         )
@@ -72,5 +71,5 @@ def rounding(space: Space, dtype: str | None = None) -> str:
     return (
         ""
         if space.floating
-        else f"means are rounded to {space.dtype} (--dtype float writes them as they are)"
+        else f"means are rounded to {space.dtype} (--dtype float writes unrounded means)"
     )

@@ -127,6 +127,8 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
         f"{'unit':>6} {'KL':>7} {'activity':>9} {'effect':>8}   (KL and effect in nats; "
         f"effect: loss of reconstruction without the unit)"
     )
+    if any(u.rate is None for u in ranked):
+        yield "    (no KL of single units: q or the prior does not factorise over units)"
     for u in ranked[:most]:
         rate, effect = ("-" if x is None else f"{x:.2f}" for x in (u.rate, u.effect))
         yield f"{u.unit:>6} {rate:>7} {u.activity:>9.2g} {effect:>8}   {u.role}"

@@ -125,10 +125,11 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             console.say(f"    {note}")
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
-    console.say(
-        f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of the "
-        f"ELBO)"
-    )
+    if all(estimate.side != "exact" for estimate in evaluation.estimates):
+        console.say(
+            f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of "
+            f"the ELBO)"
+        )
 
 
 def diagnose(
@@ -183,7 +184,8 @@ def gradients(
     estimator: Annotated[
         list[str] | None,
         typer.Option(
-            help="An estimator with its options; may be repeated.  [default: all applicable ones]"
+            metavar="PART",
+            help="An estimator with its options; may be repeated.  [default: all applicable ones]",
         ),
     ] = None,
     bound: Annotated[

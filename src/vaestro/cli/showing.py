@@ -16,8 +16,8 @@ def parts(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="likelihood, posterior, prior, network, objective, gradient, schedule, "
-            "optimizer or method.",
+            help="One kind, such as likelihood, model, prior, penalty, recipe or method.  "
+            "[default: all kinds]",
         ),
     ] = None,
     json: AsJson = False,

@@ -83,7 +83,7 @@ def sample(
         dtype=dtype_of(space, picture and mean, dtype),
     )
     kind = "most probable texts" if space.ragged else "means of p(x|z)"
-    what = f"{kind} at draws of z" if mean else "draws"
+    what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
     write(path, {"": data}, space, title, dtype=dtype if mean else "float")
@@ -298,7 +298,7 @@ def edit(
     the data, their reconstructions, and the edited reconstructions. If the training data do not
     have the attribute, its direction is estimated on SOURCE.
 
-    Example: vaestro edit runs/mine mnist --attribute slant --amount 0.5 -o slanted.png
+    Example: vaestro edit runs/mine mnist --attribute slant --amount 20 -o slanted.png
     """
     from vaestro.data.writers import check_output
 

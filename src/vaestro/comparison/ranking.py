@@ -249,8 +249,8 @@ def refusal(a: Row, b: Row) -> str | None:
     if a.n != b.n:
         if known or same is False:
             return (
-                f"different data ({' and '.join(known[0]) if known else hashes}), and {a.n:,} "
-                f"and {b.n:,} of them"
+                f"different data ({' and '.join(known[0]) if known else hashes}): {a.n:,} and "
+                f"{b.n:,} rows"
             )
         advice = (
             ""

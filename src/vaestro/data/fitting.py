@@ -135,7 +135,10 @@ class _Frequencies(Fit):
 
 def _missing_note(space: Space) -> list[str]:
     return (
-        ["some cells are missing: bounds are of what is observed, and missing at random is assumed"]
+        [
+            "some cells are missing: bounds are of the observed cells, assuming that cells are "
+            "missing at random"
+        ]
         if space.missing
         else []
     )

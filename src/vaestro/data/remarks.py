@@ -17,13 +17,13 @@ from vaestro.text import quoted
 
 REMARKS = {  # of one column, and of several
     "grid": (
-        "lies on a grid of that step: dequantised",
-        "lie on grids of those steps: dequantised",
+        "lies on a grid with this step: dequantised",
+        "lie on grids with these steps: dequantised",
     ),
     "fine": (
-        "lies on a grid of that step, which float32 does not resolve: dequantised with bin width "
+        "lies on a grid with this step, which float32 does not resolve: dequantised with bin width "
         "{}",
-        "lie on grids of those steps, which float32 does not resolve: dequantised with bin width "
+        "lie on grids with these steps, which float32 does not resolve: dequantised with bin width "
         "{}",
     ),
     "repeats": (
@@ -261,6 +261,6 @@ def missing_note(whole: Frame) -> list[str]:
     most = sorted(empty, key=lambda column: -empty[column])
     cells = f"{share:.1f} % of cells are" if share >= 0.1 else f"{sum(empty.values()):,} cells are"
     return [
-        f"{cells} empty, in {listed(most)}: bounds are of what is observed, and missing at "
-        f"random is assumed"
+        f"{cells} empty, in {listed(most)}: bounds are of the observed cells, assuming that cells "
+        f"are missing at random"
     ]

@@ -350,7 +350,7 @@ def silent_code(curves: Curves, remedy: Remedies) -> Finding | None:
     evidence = (
         f"the encoder's output hardly depends on its input so far: the signal of all units "
         f"together is {signal[-1]:.2g} nats on validation data; {kl}. Diagnose the run after "
-        f"training to find the cause: the data may also have nothing to encode"
+        f"training to find the cause. The data may also have no structure to encode"
     )
     command = remedy.with_beta(1.0) if curves.beta > 1 else remedy.diagnose()
     return Finding("posterior collapse", "warning", evidence, command, "curves")

@@ -161,7 +161,7 @@ def _validation(plan: Plan) -> Finding | None:
     text = f"{rows} validation data: " + (
         "early stopping and the choice of the best weights need validation data"
         if not rows
-        else "their bound has a large error"
+        else "their bound has a large standard error"
     )
     return Finding("little validation", "warning" if not rows else "note", text)
 

@@ -92,7 +92,7 @@ class Estimate:
         of = f" | {', '.join(self.given)}" if self.given else ""
         sign = {"lower": ">=", "upper": "<=", "exact": "="}[self.side]
         partly = {"counting": "", "mixed": ", partly"}.get(self.measure, ",")
-        density = f"{partly} a density in the data's own units" if partly else ""
+        density = f"{partly} a density in the units of the data" if partly else ""
         where = f"{len(self.nats):,} data drawn from the model" if self.on == SIMULATED else data
         return (
             f"log p(x{of}) {sign} {plus_minus((mean, error))} nats ({self.how}, {where}{density})"

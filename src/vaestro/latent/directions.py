@@ -115,7 +115,7 @@ def direction(
         unit = f"1 of {name}, whose standard deviation is {target.std():.3g}"
     else:
         target = _having(values, value, name).astype(np.float64)
-        unit = f"the step from other data to those with {name}={value}"
+        unit = f"the step from the mean code of other data to that of data with {name}={value}"
     if len(distinct) < 2:
         raise ValueError(
             f"expected an attribute that varies; got {name}, which is {_some(distinct)} in all data"

@@ -37,8 +37,8 @@ def _centred_levels(space: Space) -> Tensor:
 
 @final
 class DiscretizedLogistic(Likelihood):
-    """Represent each level by a logistic rounded to levels: ordered, two numbers a cell (Kingma et
-    al. 2016).
+    """Represent each level by a logistic density integrated over the level's cell (Kingma et al.
+    2016).
 
     Args:
         space, decoder: see Likelihood.

@@ -123,8 +123,8 @@ def _start(space: Space, spread: float | str) -> Tensor:
 
 @final
 class Gaussian(FittedVariance, _Continuous):
-    """Represent real data by a normal on each cell, all constants included; levels by one on
-    uniformly dequantized values.
+    """Represent real data by a normal on each cell, with all constants. Levels are dequantised with
+    uniform noise.
 
     The variance is a part of the model and not a weight: without it bounds of two runs cannot be
     compared.
@@ -207,8 +207,8 @@ class _Scaled(_Continuous):
 
 @final
 class Laplace(_Scaled):
-    """Represent real data (levels dequantized) by a Laplace density on each cell: absolute and not
-    squared residuals.
+    """Represent real data by a Laplace density on each cell, with absolute instead of squared
+    residuals. Levels are dequantised.
 
     Args:
         space, decoder: see Likelihood.
@@ -234,7 +234,7 @@ class Laplace(_Scaled):
 
 @final
 class Logistic(_Scaled):
-    """Represent real data (levels dequantized) by a logistic density on each cell.
+    """Represent real data by a logistic density on each cell. Levels are dequantised.
 
     Args:
         space, decoder, scale, limit, version: as for Laplace.
@@ -251,8 +251,8 @@ class Logistic(_Scaled):
 
 @final
 class StudentT(_Scaled):
-    """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not
-    pull.
+    """Represent real data by Student's t on each cell, which is robust to outliers. Levels are
+    dequantised.
 
     Args:
         space, decoder, scale, limit, version: as for Laplace.

@@ -18,9 +18,8 @@ from vaestro.spaces import Kind, Space
 
 @final
 class ContinuousBernoulli(Likelihood):
-    """Represent values inside (0, 1) by a continuous Bernoulli on each cell: a Bernoulli's formula
-    with its missing constant
-    (Loaiza-Ganem and Cunningham 2019). Data are read as such with SOURCE:kind=unit.
+    """Represent values inside (0, 1) by a continuous Bernoulli on each cell, with its normalising
+    constant (Loaiza-Ganem and Cunningham 2019). Data are read as such with SOURCE:kind=unit.
 
     >>> import torch.nn as nn
     >>> from vaestro.spaces import UnitSpace

@@ -136,8 +136,8 @@ def data_words(evaluation: Mapping[str, Json], n: Json) -> str:
 def density_words(measure: str) -> str:
     """Return the words for a density; empty for a probability."""
     return {
-        "lebesgue": "a density in the data’s own units",
-        "mixed": "partly a density in the data’s own units",
+        "lebesgue": "a density in the units of the data",
+        "mixed": "partly a density in the units of the data",
     }.get(measure, "")
 
 
@@ -169,7 +169,8 @@ def result_of(folder: Folder) -> Result | None:
     sentence = (
         f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
     )
-    how = f"{method(best)}, mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
+    by = "" if side == "exact" else f"{method(best)}, "
+    how = f"{by}mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
     turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
     return Result(
         of,
