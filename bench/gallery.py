@@ -1,16 +1,17 @@
-"""Write docs/gallery.md: runs made ill on purpose, what the doctor says of each, and the first
-screen of its report.
+"""Write docs/gallery.md: runs with one fault each, their diagnosis, and the first screen of their
+report.
 
     python bench/gallery.py [FOLDER]
 
-The runs are those of tests/ill_runs.py, which a test holds to their verdicts. Needs playwright and
-chromium for the pictures.
+The runs are defined in tests/ill_runs.py, and a test checks their verdicts. Playwright and Chromium
+take the pictures.
 """
 
 import os
 import shutil
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from PIL import Image
@@ -22,18 +23,19 @@ from tests.ill_runs import CASES, Ill
 from vaestro import write_report
 from vaestro.diagnosis import Diagnosis
 
-HEAD = """# Runs made ill on purpose
+HEAD = """# Gallery of faults
 
     python bench/gallery.py
 
-Small runs on generated data. Each has one fault, or looks faulty and is not. The page quotes what
-`vaestro diagnose` says in full. `tests/ill_runs.py` makes the runs, and a test checks each verdict.
-How verdicts are reached: [diagnosis.md](diagnosis.md).
+Small runs on generated data. Each run has one fault, or only appears to have one. A heading is the
+name of a run and its verdict. The page quotes all findings of `vaestro diagnose`. The runs are
+defined in `tests/ill_runs.py`, and a test checks each verdict. [diagnosis.md](diagnosis.md) defines
+the verdicts.
 """
 
 
 def section(case: Ill, found: Diagnosis) -> str:
-    """Return what the page says of a run."""
+    """Return the section of a run: data, options, picture and findings."""
     options = " ".join(f"--{k} {v}" for k, v in case.options.items())
     doc = (
         (case.data.__doc__ or "")
@@ -43,15 +45,26 @@ def section(case: Ill, found: Diagnosis) -> str:
         .rstrip(".")
     )
     stop = f", stopped after {case.stop} steps" if case.stop else ""
-    said = "\n".join(
-        f"- **{f.severity}: {f.name}.** {f.evidence}"
-        + (f"\n\n      {f.remedy}" if f.remedy else f". No command: {f.no_remedy}")
+    findings = "\n".join(
+        wrapped(
+            f"- **{f.severity}: {f.name}.** {f.evidence}"
+            + ("" if f.remedy else f". No command: {f.no_remedy}"),
+            "  ",
+        )
+        + (f"\n\n      {f.remedy}" if f.remedy else "")
         for f in found.findings
     )
     picture = f"![The first screen of its report](images/gallery/{case.name}.png)"
+    data = wrapped(f"Data: {doc}. `{options}`{stop}")
     return (
-        f"\n## {case.name}: {found.verdict}\n\nData: {doc}. "
-        f"`{options}`{stop}\n\n{picture}\n\n{said or 'No finding.'}\n"
+        f"\n## {case.name}: {found.verdict}\n\n{data}\n\n{picture}\n\n{findings or 'No finding.'}\n"
+    )
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return text in lines of at most 100 columns."""
+    return textwrap.fill(
+        text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
