@@ -52,7 +52,10 @@ def numbers(folder: Folder) -> list[Values]:
         next((v for s in sources if (v := real(s.get(name))) is not None), None)
         for name in ("rate", "distortion")
     )
-    found = []
+    found: list[tuple[str, str, str]] = []
+    result = result_of(folder)
+    if result is not None and result.side == "exact":  # no latent: no KL and no units
+        return _facts([(f"Bits/{result.per}", result.bits, "the same number")])
     if distortion is not None:
         found.append(("Reconstruction", short(distortion), "nats: −log p(x | z)"))
     if rate is not None:
@@ -72,10 +75,13 @@ def numbers(folder: Folder) -> list[Values]:
             else f"; at most {ceiling:.1f} measurable with {seen:,} data"
         )
         found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats: I(x; z){limit}"))
-    result = result_of(folder)
     if result is not None and result.bits:
         found.append((f"Bits/{result.per}", result.bits, "the same bound"))
-    return [{"name": name, "value": value, "note": note} for name, value, note in found]
+    return _facts(found)
+
+
+def _facts(facts: list[tuple[str, str, str]]) -> list[Values]:
+    return [{"name": name, "value": value, "note": note} for name, value, note in facts]
 
 
 def active_units(folder: Folder) -> str:
