@@ -55,7 +55,8 @@ def numbers(folder: Folder) -> list[Values]:
     found: list[tuple[str, str, str]] = []
     result = result_of(folder)
     if result is not None and result.side == "exact":  # no latent: no KL and no units
-        return _facts([(f"Bits/{result.per}", result.bits, "the same number")])
+        bits = (f"Bits/{result.per}", result.bits, "the same number")
+        return _facts([bits] if result.bits else [])
     if distortion is not None:
         found.append(("Reconstruction", short(distortion), "nats: −log p(x | z)"))
     if rate is not None:
