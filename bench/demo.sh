@@ -14,5 +14,5 @@ else
 fi
 "$vaestro" report $run
 echo
-echo "open $run/report.html in a browser; samples.png lies beside it, bounds are in $run/evaluation.json, curves in $run/metrics.jsonl"
+echo "open $run/report.html in a browser. Samples: $run/samples.png; bounds: $run/evaluation.json; curves: $run/metrics.jsonl"
 echo "next: $vaestro evaluate $run --k 5000, or $vaestro --help"

@@ -72,8 +72,8 @@ def main() -> None:
         f"{1e3 * rules:.1f} ms"
     )
     print(
-        f"findings said live: "
-        f"{(extra + rules) / (epoch + statistics.median(times['without'])):.2%} of training"
+        f"findings during training: "
+        f"{(extra + rules) / (epoch + statistics.median(times['without'])):.2%} of the time"
     )
 
 

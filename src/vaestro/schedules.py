@@ -111,7 +111,7 @@ class _Timed(Schedule):
         if float(self._length) > steps:
             raise ValueError(
                 f"expected a warm-up within the run of {steps} steps; got one of "
-                f"{float(self._length):.0f}"
+                f"{float(self._length):.0f} steps"
             )
 
 

@@ -44,8 +44,8 @@ class _Continuous(Scaled, Dequantised):
 
     accepts = frozenset({Kind.REAL, Kind.UNIT, Kind.LEVELS})
     advice = (
-        "; it is a density over real values (read integers as real with SOURCE:kind=real), "
-        "discrete data have probabilities"
+        ". It is a density over real values, and other discrete data have probabilities "
+        "(SOURCE:kind=real reads integers as real)"
     )
     what: ClassVar[str] = "scale"
     centre: Tensor

@@ -151,6 +151,7 @@ class _Convolutional(Body):
         if len(shape) != 1 + cls.axes:
             raise ValueError(
                 f"expected {cls.noun}s for a convolutional network; got data of shape {shape}"
+                + (" (SOURCE:volume=true reads arrays as volumes)" if cls.axes == 3 else "")
             )
         if factor and (factor < 2 or factor & (factor - 1) or factor > max(shape[1:])):
             raise ValueError(
