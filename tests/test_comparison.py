@@ -1057,12 +1057,14 @@ def test_a_damaged_configuration(here, refused):
 def test_bad_outputs(here, refused):
     write("a", {"iwae": near(0)})
     Path("there.json").write_text("mine")
-    assert "a file ending in .png, .json, .csv; got x.pdf" in refused("compare", "a", "-o", "x.pdf")
+    assert "a file name that ends in .png, .json, .csv; got x.pdf" in refused(
+        "compare", "a", "-o", "x.pdf"
+    )
     assert "--force" in refused("compare", "a", "-o", "there.json")
     assert Path("there.json").read_text() == "mine"
     assert main(["compare", "a", "-o", "there.json", "--force", "--quiet"]) == 0
     assert json.loads(Path("there.json").read_text())["rows"]
-    with pytest.raises(ValueError, match="expected a file ending in"):
+    with pytest.raises(ValueError, match="expected a file name that ends in"):
         vs.compare(["a"]).save("x.txt")
 
 

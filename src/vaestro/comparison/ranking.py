@@ -144,7 +144,7 @@ class Comparison:
                 writer.writeheader()
                 writer.writerows(lines)
         else:
-            raise ValueError(f"expected a file ending in .png, .json, .csv; got {path}")
+            raise ValueError(f"expected a file name that ends in .png, .json, .csv; got {path}")
 
     def _flat(self) -> list[dict[str, Json]]:
         flat = []
