@@ -113,9 +113,9 @@ class _Contest:
     def p_beyond_gap(self) -> float:
         """Return the p-value of the difference exceeding the gap of the lower row.
 
-        The gap is the one on simulated data; 1 if it was not measured, or if the simulated data are
-        different from the data. The two standard errors are added, which holds for any dependence between
-        them.
+        The gap is the one on simulated data; 1 if it was not measured, or if the simulated data
+        differ from the data. The two standard errors are added, which holds for any dependence
+        between them.
         """
         gap = self.bound_b.gap
         if self.exact_below:
