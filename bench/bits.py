@@ -1,11 +1,10 @@
-"""Compare likelihoods of 8-bit colour images in bits/dim, on the same crops, networks and number of
-steps.
+"""Compare likelihoods of 8-bit colour images in bits/dim, with equal crops, networks and steps.
 
     python bench/bits.py [--side 16] [--steps 3000] [--k 100] [--seeds 1] [--out FOLDER]
 
-The crops are cut from the photographs that scikit-learn and scikit-image ship: training crops from
-the left 70 % of each photograph, validation from the next 15 %, test from the rest, so that no
-pixel is in two splits. What is printed stands in docs/results.md.
+The crops are from the photographs in scikit-learn and scikit-image. Training crops are from the
+left 70 % of each photograph, validation crops from the next 15 %, and test crops from the rest, so
+no pixel is in two splits. docs/results.md contains the printed table.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Measure from which length of a run compilation on a CPU makes it faster.
+"""Measure the number of steps from which compilation on a CPU saves time.
 
     OMP_NUM_THREADS=1 python bench/compiling.py [--rounds 7]
 
-For each model and batch: seconds that compilation adds to the first steps, with an empty cache on
-disk and with a warm one; milliseconds of an eager and of a compiled step, in turns in one process;
-and the number of steps, and their floating-point operations, after which compilation has paid.
-Times are CPU seconds of the process and its compilers, so that other jobs on the machine matter
-less.
+For each model and batch size it prints:
+- the seconds that compilation adds to the first steps, with an empty and with a warm disk cache;
+- the milliseconds of an eager and of a compiled step, measured alternately in one process;
+- the number of steps, and their floating-point operations, after which compilation saves time.
+
+Times are CPU seconds of the process and its compilers, which depend less on other jobs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CASES = (
     ("mlp:width=400", 512),
     ("residual:width=512", 128),
 )
-FIRST = 3  # the step that compiles, and the steps that are also taken eagerly
+FIRST = 3  # the first step compiles; all steps are also run eagerly
 
 
 def seconds() -> float:

@@ -1,36 +1,34 @@
-"""Compare bounds, time and memory with scvi-tools on one simulated matrix of counts whose exact
-density is known.
+"""Compare bounds, time and memory with scvi-tools on simulated counts with a known density.
 
     python bench/counts.py --peer PYTHON [--cells 3000] [--genes 1000] [--epochs 60] [--k 100]
 
-PYTHON is an interpreter of an environment with scvi-tools. Counts are negative binomial with mean
-depth * softmax(a + b z), z ~ N(0, 1), so that log p(x | depth) is known by quadrature. Every model
-is trained on the same cells, and scored on the same test cells, given the same depth of each cell,
-which is drawn and is no function of the counts. Every model has 10 latent units, one hidden layer
-of 128 units, one dispersion per gene, batches of 128 and the same number of epochs. Each one runs
-in a process of its own.
+PYTHON is the interpreter of an environment with scvi-tools. Counts are negative binomial with mean
+depth * softmax(a + b z), z ~ N(0, 1), so quadrature gives log p(x | depth). All models have the
+same training cells, the same test cells, and the same depth of each cell, which is drawn
+independently of the counts. Every model has 10 latent units, one hidden layer of 128 units, one
+dispersion per gene, batches of 128 and the same number of epochs. Each model runs in its own
+process.
 
-    vaestro               mean = depth * softmax, this package's defaults
-    scvi-tools, softmax   mean = depth * softmax: the same parametrisation. With a size factor,
-                          scvi-tools has no option for it: its softplus layer is replaced by a
-                          softmax
-    scvi-tools, matched   the same with the training settings of this package where scvi-tools has
-                          them: learning rate 2e-3 (here the peak of a cycle, there constant),
-                              Adam's epsilon 1e-8, no dropout, no warm-up of the KL weight
-    scvi-tools, softplus  mean = depth * softplus: another parametrisation, the one that
-    `size_factor_key` selects
+    vaestro               mean = depth * softmax; the defaults of this package
+    scvi-tools, softmax   mean = depth * softmax, the same parametrisation. scvi-tools has no option
+                          for it with a size factor, so its softplus layer is replaced by a softmax
+    scvi-tools, matched   the same, with those training settings of this package that scvi-tools
+                          supports: learning rate 2e-3 (here the peak of a cycle, there constant),
+                          Adam's epsilon 1e-8, no dropout, no warm-up of the KL weight
+    scvi-tools, softplus  mean = depth * softplus, the parametrisation that `size_factor_key`
+                          selects
 
-Otherwise settings of scvi-tools are its defaults (learning rate 1e-3, epsilon 0.01, dropout 0.1,
-batch normalisation), except for the warm-up of the KL weight, which takes 400 epochs by default and
-would outlast the run: it takes a third of the run.
+All other settings of scvi-tools are its defaults (learning rate 1e-3, epsilon 0.01, dropout 0.1,
+batch normalisation), except for the warm-up of the KL weight. Its default of 400 epochs is longer
+than the run, so it is set to a third of the run.
 
-With `--library total`, depth is the total of each cell's counts, which is what scvi-tools uses
-without a size factor. The softmax model is then unmodified scvi-tools. No model gives a bound on
-log p(x) in that case, because the total is a function of x.
+With `--library total`, the depth is the sum of each cell's counts, as in scvi-tools without a size
+factor. The softmax model is then unmodified scvi-tools. In that case no model has a bound on
+log p(x), because the sum is a function of x.
 
-The bounds of all models are computed by the same function of this file, in float64, from exported
-parameters: mean and variance of q(z | x), and means and dispersions of the negative binomial at
-draws of z. The bound that each package itself reports is printed too.
+One function in this file computes the bounds of all models in float64, from exported parameters:
+mean and variance of q(z | x), and means and dispersions of the negative binomial at draws of z. The
+bound that each package reports is printed as well.
 """
 
 from __future__ import annotations
@@ -93,8 +91,8 @@ def log_negative_binomial(
 
 
 def exact(x: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return log p(x | depth) of each cell in nats, (N,), by a grid over z that is refined around
-    its mode."""
+    """Return log p(x | depth) of each cell in nats, (N,), by quadrature over z, on a grid that is
+    refined around its mode."""
     from scipy.special import logsumexp
 
     def joint(row: int, z: np.ndarray) -> np.ndarray:
@@ -186,7 +184,7 @@ def write(path: Path, x: np.ndarray, depth: np.ndarray) -> None:
 
 
 def here(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and score this package's model."""
+    """Train and evaluate this package's model."""
     import torch
 
     import vaestro as vs
@@ -222,7 +220,7 @@ def here(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and score the model of scvi-tools."""
+    """Train and evaluate the model of scvi-tools."""
     import anndata
     import scvi
     import torch
@@ -279,7 +277,7 @@ def there(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         return px.mu.double().numpy(), np.asarray(px.theta.double().numpy())
 
     bounds = recomputed(x, mean, variance, parameters, options.k)
-    # With return_mean it averages averages over batches, of which the last is smaller.
+    # With return_mean the result is a mean of batch means, and the last batch is smaller.
     own = model.get_marginal_ll(
         data, indices=test, n_mc_samples=options.k, return_mean=False
     ).mean()
@@ -319,7 +317,7 @@ def main() -> None:
 
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
-    """Train and score each model in a process of its own, and print a line for each."""
+    """Train and evaluate each model in its own process, and print a line for each."""
     import vaestro as vs
 
     x, depth = simulated(options.cells, options.genes)

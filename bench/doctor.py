@@ -1,10 +1,10 @@
-"""Measure what the findings that are said live cost, as a share of training.
+"""Measure the cost of the findings that are printed during training, as a share of training time.
 
     python bench/doctor.py [--rounds 12] [--steps 215]
 
-The demo's model and data on the CPU. An epoch of steps is timed, and in turns a validation with and
-without the statistics of the code that the findings read, and the rules at one validation of a long
-run. What is printed is the median over rounds.
+Model and data are those of the demo, on the CPU. It times an epoch of steps; alternately a
+validation with and without the statistics of the code that the findings use; and the rules at one
+validation of a long run. It prints medians over rounds.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Compare IWAE's speed with its matrix products alone, its memory from k to k, and time annealed
-importance sampling.
+"""Compare the speed of IWAE with its matrix products, measure its memory, and time AIS.
 
-    python bench/evaluation.py [--images 32] [--rounds 9] [--k 5000]    # time against products,
-    memory at k/50, k and 10 k python bench/evaluation.py --full                                   #
-    L_5000 of all 10,000 test images besides python bench/evaluation.py --ais [--run runs/demo]
-                # AIS of 100 images: 500 temperatures, 16 chains, both sides
+    python bench/evaluation.py [--images 32] [--rounds 9] [--k 5000]
+    python bench/evaluation.py --full
+    python bench/evaluation.py --ais [--run runs/demo]
 
-The network is that of Burda et al. (2016), x-200-200-50-200-200-x with tanh, at random weights,
-which cost what trained ones do. The products are those of the decoder, without biases, on 2,048
-rows; the two take turns, and the ratio is the median over rounds.
+By default: time relative to the products, and memory at k/50, k and 10 k draws. With --full also
+L_5000 of all 10,000 test images. With --ais: annealed importance sampling of 100 images with 500
+temperatures, 16 chains and both bounds.
+
+The network is that of Burda et al. (2016), x-200-200-50-200-200-x with tanh. Its weights are
+random; trained weights have the same cost. The products are those of the decoder on 2,048 rows,
+without biases. The two are measured alternately, and the ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def burda() -> tuple[vs.Model, vs.Data]:
 
 
 def products(model: vs.Model) -> tuple[Callable[[int], None], float]:
-    """Return a function that multiplies as `rows` passes through the decoder do, and the
-    floating-point operations of a row."""
+    """Return a function that runs the matrix products of `rows` passes through the decoder, and the
+    number of floating-point operations per row."""
     decoder: Any = model.get_submodule("likelihood.decoder")
     weights = [layer.weight.detach().t() for layer in [*decoder.hidden, decoder.last]]
     inputs = [torch.randn(ROWS, w.shape[0]) for w in weights]

@@ -1,10 +1,9 @@
-"""Write docs/gallery.md: runs made ill on purpose, what the doctor says of each, and the first
-screen of its report.
+"""Write docs/gallery.md: faulty runs, their diagnosis, and the first screen of each report.
 
     python bench/gallery.py [FOLDER]
 
-The runs are those of tests/ill_runs.py, which a test holds to their verdicts. Needs playwright and
-chromium for the pictures.
+The runs are those of tests/ill_runs.py; a test checks their verdicts. The pictures need playwright
+and chromium.
 """
 
 import os
@@ -33,7 +32,7 @@ How verdicts are reached: [diagnosis.md](diagnosis.md).
 
 
 def section(case: Ill, found: Diagnosis) -> str:
-    """Return what the page says of a run."""
+    """Return the section of the page on a run."""
     options = " ".join(f"--{k} {v}" for k, v in case.options.items())
     doc = (
         (case.data.__doc__ or "")
@@ -62,7 +61,7 @@ def main() -> None:
     page_text = HEAD
     with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        os.chdir(place)  # so that paths on the pages are short
+        os.chdir(place)  # for short paths on the pages
         Path("runs").mkdir()
         for case in CASES:
             run = case.train(Path("runs"))

@@ -1,32 +1,32 @@
-"""Measure what data on the disk cost.
+"""Measure memory and time of reading data from disk.
 
     python bench/memory.py decoding [--images 5000] [--size 64] [--rounds 1]
     python bench/memory.py training [--small 500] [--large 5000] [--steps 300] [--rounds 10]
-    [--binarise dynamic] python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
+                                    [--binarise dynamic]
+    python bench/memory.py cold [--megabytes 1000] [--steps 8] [--rounds 10]
     python bench/memory.py start [--megabytes 2000] [--rounds 3]
     python bench/memory.py starved [--megabytes 2000]
 
-decoding: images a second of `read_images` over a folder of photographs, how busy the processors are
-meanwhile, and how much anonymous memory is added; then a second call, which finds the result in the
-cache. The photographs are 500x375 JPEG of quality 90, cut at random from samples of scikit-learn
-and scikit-image. They have just been written: no disk is waited for.
+decoding: images per second of `read_images` over a folder of photographs, processor usage, and
+increase of anonymous memory; then a second call, which reads the result from the cache. The
+photographs are 500x375 JPEG of quality 90, cropped at random from samples of scikit-learn and
+scikit-image. They were just written, so the disk is not a bottleneck.
 
-training: anonymous memory at its highest and data a second, reading and training on arrays of 64x64
-colour images of so many megabytes on the disk, each in a process of its own; then the ratio of
-their speeds, in one process that trains on both in turns, 32 steps at a time after as many to warm
-up, so that what else the machine does falls on both alike.
+training: peak anonymous memory and rows per second of training on arrays of 64x64 colour images.
+--small and --large are their sizes in MB; each runs in its own process. Then one process trains on
+both alternately, in blocks of 32 steps after a warm-up of 32, and prints the ratio of their speeds.
+Other jobs on the machine affect both equally.
 
-cold: the same training on an array whose pages are dropped from memory before every turn, as they
-are where data do not fit, in turns with the same rows held in memory.
+cold: the same training on an array whose pages are dropped from memory before every block, as
+happens when data are larger than memory. It alternates with training on the same rows in memory.
 
-start: seconds in which `load` returns, when a file is new and when it was read before, and then
-those to the first step of training,
-beside a plain read of the file from end to end: of 64x64 colour images of bytes, and as float32
-with noise; with no page of them in memory before each, and with all.
+start: seconds until `load` returns, for a new file and for a file that was read before, and seconds
+from then to the first training step. Each is compared with a plain read of the file. The data are
+64x64 colour images, as bytes and as float32 with noise. Each is measured with all pages of the file
+in memory, and with none.
 
-starved: seconds and bytes that come from the disk when `load` reads a new file of 64x64 colour
-images and pages are dropped from memory every half second meanwhile, as they are where data are
-larger than memory.
+starved: seconds, and bytes read from disk, when `load` reads a new file of 64x64 colour images
+while its pages are dropped from memory every half second. This simulates data larger than memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from vaestro.data.images import read_images
 
 
 def anonymous() -> float:
-    """Return this process's anonymous memory in MB: what it holds that is no file on the disk."""
+    """Return this process's anonymous memory in MB, which excludes memory-mapped files."""
     line = next(
         x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon")
     )
@@ -63,8 +63,7 @@ def anonymous() -> float:
 
 
 def machine() -> float:
-    """Return the seconds that all processors have worked so far, for this process and for
-    others."""
+    """Return the busy seconds of all processors so far, for this process and for others."""
     user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
@@ -207,8 +206,8 @@ def cold(options: argparse.Namespace) -> None:
 
 
 def drop(path: Path) -> None:
-    """Drop the pages of a file, or of all below a folder, from memory; those that are mapped
-    stay."""
+    """Drop the pages of a file, or of all files below a folder, from memory. Mapped pages
+    remain."""
     for each in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         with each.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -221,7 +220,7 @@ def start(options: argparse.Namespace) -> None:
         folder, path = Path(place), Path(place) / "x.npy"
         os.environ["VAESTRO_CACHE"] = str(folder / "cache")
         write_images(folder / "small.npy", 20)
-        started(folder / "small.npy", 8)  # what the first run of a process takes is not measured
+        started(folder / "small.npy", 8)  # not measured: the first run includes start-up
 
         def read() -> None:
             buffer = bytearray(2**24)
@@ -293,7 +292,7 @@ def starved(options: argparse.Namespace) -> None:
         def starve() -> None:
             while not loaded.wait(0.5):
                 for pages in mapped:
-                    pages.madvise(mmap.MADV_DONTNEED)  # what is mapped cannot be dropped
+                    pages.madvise(mmap.MADV_DONTNEED)  # mapped pages cannot be dropped
                 drop(path)
 
         np.memmap.__new__ = staticmethod(opened)  # type: ignore[method-assign,assignment]
@@ -316,7 +315,7 @@ def starved(options: argparse.Namespace) -> None:
 def started(
     source: Any, steps: int, likelihood: str = "discretized-logistic", binarise: str = "none"
 ) -> Iterator[Any]:
-    """Read an array, unless it is data already, and begin to train on it."""
+    """Start training on an array, which is read first if it is a path."""
     import vaestro as vs
 
     if binarise != "none":
@@ -331,7 +330,7 @@ def started(
 
 
 def alternating(paths: Sequence[Path], rounds: int, binarise: str, block: int = 32) -> None:
-    """Print the ratio of speeds of training on two arrays, from blocks of steps in turns."""
+    """Print the ratio of training speeds on two arrays, measured in alternating blocks of steps."""
     runs = [started(path, block * (rounds + 1) + 1, binarise=binarise) for path in paths]
     seconds = np.empty((rounds + 1, 2))
     for round in range(rounds + 1):
@@ -352,7 +351,7 @@ def alternating(paths: Sequence[Path], rounds: int, binarise: str, block: int = 
 
 
 def once(options: argparse.Namespace) -> None:
-    import vaestro  # noqa: F401  what importing takes is not measured
+    import vaestro  # noqa: F401  the import is not measured
 
     before, peak, start = anonymous(), 0.0, time.perf_counter()
     run = started(options.path, options.steps, binarise=options.binarise)

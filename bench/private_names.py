@@ -1,9 +1,10 @@
-"""Compare the private functions of PyTorch that the package uses with public ones, in turns.
+"""Compare private functions of PyTorch that the package uses with public ones.
 
     OMP_NUM_THREADS=1 python bench/private_names.py [--rounds 9]
 
-Times are CPU seconds of the process, so that other jobs on the machine matter less. A line has the
-median over rounds of the ratio public / private: above 1 means that the private function is faster.
+The two are measured alternately, in CPU seconds of the process, which depend less on other jobs. A
+line has the median over rounds of the ratio public / private; a value above 1 means that the
+private function is faster.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Run = Callable[[], object]
 
 
 class PublicAdamW(Optimizer):
-    """Take the steps of `AdamW` by torch.optim.AdamW(fused=True)."""
+    """Run the steps of the package's `AdamW` by torch.optim.AdamW(fused=True)."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__(parameters)

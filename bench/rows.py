@@ -1,16 +1,19 @@
-"""Train and test one row of the table of variants on MNIST, within so many minutes on this machine,
-and print it as Markdown.
+"""Train and test one row of the table of variants on MNIST, and print it as Markdown.
 
     python bench/rows.py elbo [--minutes 20] [--seed 0] [--k 5000]
-    python bench/rows.py elbo --plan              how many epochs 20 minutes are here, and no more
-    python bench/rows.py elbo --epochs 148        so many, however long they take: what --plan said
-    on the quiet machine python bench/rows.py vamp --first 2000        500 draws for all test
-    images, k for the first so many, and from both an estimate for all
+    python bench/rows.py elbo --plan
+    python bench/rows.py elbo --epochs 148
+    python bench/rows.py vamp --first 2000
 
-The first four rows are of the network of Burda et al. (2016), x-200-200-50-200-200-x with tanh; the
-others of the default network with 40 units. The kept weights are the best on the validation split
-by the unweighted bound; the test split is evaluated once, by IWAE with k draws. Twice the same
-command goes on where it was stopped.
+Training takes the given number of minutes on this machine. --plan only prints how many epochs fit
+into this time; measure it on an idle machine. --epochs sets the number of epochs instead. With
+--first, all test images have 500 draws and the first ones have k; an estimate for all images is
+computed from both.
+
+The first four rows have the network of Burda et al. (2016), x-200-200-50-200-200-x with tanh; the
+others have the default network with 40 units. The stored weights are those with the best unweighted
+bound on the validation split. The test split is evaluated once, by IWAE with k draws. The same
+command continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import vaestro as vs
 from vaestro.runs import Job
 
 BURDA = {"network": "mlp:width=200,depth=2,activation=tanh", "latent": 50, "batch": 100, "lr": 1e-3}
-FEWER = 500  # draws for all images where --first has k for some
+FEWER = 500  # draws for all images if --first is set
 DEFAULT = {"latent": 40, "batch": 128}
 ROWS: dict[str, dict[str, Any]] = {
     "elbo": {**BURDA, "objective": "elbo"},

@@ -1,11 +1,11 @@
-"""Compare likelihoods whose cells have a scale each, share one, or share one in standardised units
-as before versions were counted.
+"""Compare likelihoods with a scale per cell, a shared scale, and a shared standardised scale.
 
     python bench/scales.py [--steps 1500]
 
-Data: 20 columns from 4 factors with equal noise (22,000 rows) and a table of 200 rows and 1,000
-columns from 5 factors, whose exact log-density is printed with them; wine, diabetes and breast
-cancer of scikit-learn. Bounds are of test data, IWAE with 200 draws, in nats.
+The last one was the default before parts had versions. Data: 20 columns from 4 factors with equal
+noise (22,000 rows); a table of 200 rows and 1,000 columns from 5 factors; and wine, diabetes and
+breast cancer from scikit-learn. For the first two, the exact log-density is printed as well. Bounds
+are IWAE with 200 draws on test data, in nats.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def log_normal(x: np.ndarray, covariance: np.ndarray) -> float:
 def factors(
     rows: int, columns: int, count: int, noise: float, sizes: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return data (rows, columns) of some factors with equal noise, and their covariance; `sizes`
-    spreads the sizes of the columns."""
+    """Draw data (rows, columns) from some factors with equal noise, and return their covariance as
+    well; `sizes` varies the scales of the columns."""
     r = np.random.default_rng(0)
     weights = r.normal(size=(columns, count)) * np.exp(sizes * r.normal(size=(columns, 1)))
     x = r.normal(size=(rows, count)) @ weights.T + noise * r.normal(size=(rows, columns))
@@ -52,7 +52,7 @@ def factors(
 
 
 def contests(steps: int) -> Iterator[tuple[str, vs.Data, tuple[str, ...], int, int, float | None]]:
-    """Yield name, data, likelihoods, latent units, steps and the exact log-density where it is
+    """Yield name, data, likelihoods, latent units, steps, and the exact log-density if it is
     known."""
     x, covariance = factors(22_000, 20, 4, 0.5, 0.7)
     data = vs.load(x)

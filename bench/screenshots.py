@@ -1,5 +1,7 @@
-"""Take the README's screenshots of a report: python bench/screenshots.py RUN [FOLDER]; needs
-playwright and chromium."""
+"""Take the screenshots of a report for the README. This needs playwright and chromium.
+
+python bench/screenshots.py RUN [FOLDER]
+"""
 
 import shutil
 import sys
@@ -19,7 +21,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
-POINT = 730  # of the map, whose datum is shown
+POINT = 730  # point of the map whose datum is shown
 # name -> (width, height, theme, what to scroll to)
 SHOTS: dict[str, tuple[int, int, Literal["light", "dark"], str | None]] = {
     "report-light": (1180, 780, "light", None),

@@ -1,16 +1,18 @@
-"""Compare a learned variance with the best weight of the KL of a sweep, on 8-bit colour crops
-(Rybkin, Daniilidis and Levine 2021).
+"""Compare a learned variance with the best KL weight of a sweep, on 8-bit colour crops.
 
     python bench/sigma.py [--side 8] [--steps 1000] [--seeds 3] [--betas 0.001 ...]
 
-Each model of the sweep has a Gaussian likelihood whose variance is fixed at that of the data, and a
-weight beta of the KL; once trained, its variance is set to the optimum on the training split,
-without which its bound would say little. `optimal` is variance=optimal,version=1 at beta 1, one
-variance for all channels. Bits/dim are of the test split; what stands beside them is the energy
-distance (Szekely and Rizzo 2013) between means of p(x | z) at draws of the prior and test crops, in
-the space of the 64 leading principal
-components of the training crops, over that of training crops: as they are, where coarse structure
-counts most, and whitened, where fine structure (blur) counts as much."""
+The setting is that of Rybkin, Daniilidis and Levine (2021). Each model of the sweep has a Gaussian
+likelihood with the variance of the data, and a KL weight beta. After training, its variance is set
+to the optimum on the training split, because its bound would otherwise be uninformative. `optimal`
+is variance=optimal,version=1 at beta 1, with one variance for all channels.
+
+Bits/dim are of the test split. The next columns are energy distances (Szekely and Rizzo 2013)
+between means of p(x | z) at draws of the prior and test crops, in the space of the 64 leading
+principal components of the training crops. They are divided by the distance of training crops.
+Without whitening, coarse structure dominates; with whitening, fine structure (blur) has equal
+weight.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def energy(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def recalibrated(model: vs.Model, data: vs.Data, seed: int, **parts: Any) -> vs.Model:
-    """Return the same model with the variance at its optimum on the training split."""
+    """Return the model with its variance set to the optimum on the training split."""
     other = vs.build(data.space, likelihood="gaussian:variance=optimal,version=1", **parts)
     other.load_state_dict(model.state_dict())
     other.eval()
@@ -68,7 +70,7 @@ def main() -> None:
         folder = Path(scratch)
         np.savez(folder / "crops.npz", **crops(asked.side))  # type: ignore[arg-type]
         data = vs.load(folder / "crops.npz")
-        # Weights are the average at the end: a bound under a variance that is not yet calibrated
+        # Use the averaged weights at the end: selection by a bound with an uncalibrated variance
         # would choose the first ones.
         unwatched = replace(data, valid=data.valid.take(0))
         train = np.asarray(data.train.outward(), np.float32).reshape(len(data.train), -1)

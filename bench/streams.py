@@ -1,15 +1,15 @@
-"""Measure what it costs to train on shards that are decoded anew, beside the same data decoded
-once.
+"""Compare training on shards that are decoded on access with training on decoded data.
 
     python bench/streams.py [--gigabytes 5] [--side 64] [--form jpeg|png|npy] [--rounds 8]
-    [--network conv] python bench/streams.py --loader          rows a second that are decoded ahead,
-    without a model
+                            [--network conv]
+    python bench/streams.py --loader
 
-Shards of 250 MB are made in a temporary folder: colour images of noise over smooth shapes, that
-compress no better than photographs. Then one process trains on the stream and on the decoded form
-of some of the rows in turns, 40 steps at a time, so that what else the machine does falls on both
-alike, and a process of its own trains on the stream alone, whose anonymous memory is read at every
-step.
+--loader prints the rows per second of decoding alone, without a model.
+
+Shards of 250 MB are written to a temporary folder. They contain colour images of noise over smooth
+shapes, which compress no better than photographs. One process trains on the stream and on a decoded
+part of its rows alternately, in blocks of 40 steps, so other jobs on the machine affect both
+equally. Another process trains on the stream alone; its anonymous memory is measured at every step.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def cells(side: int, form: str, count: int) -> list[bytes]:
 
 
 def make(folder: Path, gigabytes: float, side: int, form: str) -> int:
-    """Write shards; returns how many rows they have. The images repeat, which nothing here looks
-    at."""
+    """Write shards, and return their number of rows. The images are repeated, which does not affect
+    the measurements."""
     held, rows, total = cells(side, form, 4000), 0, 0.0
     suffix = {"jpeg": "jpg"}.get(form, form)
     shard = 0
@@ -78,7 +78,7 @@ def make(folder: Path, gigabytes: float, side: int, form: str) -> int:
 
 
 def training(source: str, data: Any, network: str) -> Any:
-    """Return steps of training on some data."""
+    """Return training steps on some data."""
     import vaestro as vs
 
     model = vs.build(data.space, latent=32, network=network, likelihood="gaussian")
@@ -86,8 +86,8 @@ def training(source: str, data: Any, network: str) -> Any:
 
 
 def memory(source: str, seconds: float, network: str) -> None:
-    """Train for a while and print the most anonymous memory in the first third of it, and in the
-    last, in MB."""
+    """Train for some seconds, and print the peak anonymous memory in the first and in the last
+    third of them, in MB."""
     import vaestro as vs
 
     steps = training(source, vs.load(source), network)
@@ -156,7 +156,7 @@ def main() -> None:
                 f"{stream.source.workers} threads"
             )
             return
-        # The decoded form: as many rows as are trained on here, held as the bytes that they become.
+        # The decoded data: as many rows as are used for training here, stored as bytes.
         packed = replace(data, train=data.train.spread(20_000))
         runs = {
             "stream": training(source, data, asked.network),

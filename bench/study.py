@@ -1,17 +1,15 @@
-"""Study the doctor: runs that are healthy or ill by construction, and what `vaestro diagnose` says
-of each.
+"""Study the diagnosis on runs that are healthy or faulty by construction.
 
     python bench/study.py --out FOLDER [--jobs 2] [--only PATTERN ..] [--seed N] [--again]
-    [--longer] [--list]
+                          [--longer] [--list]
 
-Each case of study_cases.py is trained in FOLDER/NAME and diagnosed. Its answer is kept, so that an
-interrupted study goes on where it stopped. `--again` diagnoses every run anew and trains only those
-that are not there. The tables are printed and written to FOLDER/study.md, with every wrong
-statement in FOLDER/wrong.md. Every process uses one thread.
+Each case of study_cases.py is trained in FOLDER/NAME and diagnosed by `vaestro diagnose`. Answers
+are stored, so the same command continues an interrupted study. `--again` diagnoses every run again
+and trains only missing runs. The tables are printed and written to FOLDER/study.md, and all wrong
+statements to FOLDER/wrong.md. Every process uses one thread.
 
-`--longer` checks a truth that no construction gives: that healthy runs have converged. Each is
-trained with twice the steps, and what its validation bound gains is printed and written to
-FOLDER/longer.md.
+`--longer` checks what no construction guarantees: that healthy runs have converged. Each is trained
+with twice the steps. The gain of its validation bound is printed and written to FOLDER/longer.md.
 """
 
 from __future__ import annotations
@@ -46,8 +44,8 @@ Z = 1.959964  # of a 95 % interval
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold what the program said of a run: the verdict, (name, severity, evidence) of each finding,
-    and seconds."""
+    """Hold the diagnosis of a run: the verdict, (name, severity, evidence) of each finding, and its
+    time in seconds."""
 
     name: str
     verdict: str
@@ -63,8 +61,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Hold one statement that is wrong: a false alarm, a miss, a wrong verdict, or a failure of the
-    program itself."""
+    """Describe a wrong statement: a false alarm, a miss, a wrong verdict, or a failure of the
+    program."""
 
     case: str
     kind: str
@@ -76,7 +74,7 @@ class Wrong:
 
 
 def train(case: Case, folder: Path) -> float:
-    """Make the run of a case unless it is there already; returns the seconds that it took."""
+    """Train the run of a case unless it exists, and return the time in seconds."""
     mark = folder / "trained.json"
     name, content = case.file()
     key = case.key(content)
@@ -105,7 +103,7 @@ def train(case: Case, folder: Path) -> float:
 
 
 def answer(case: Case, out: Path, again: bool = False) -> Answer:
-    """Train and diagnose a case, or return the answer that is kept."""
+    """Train and diagnose a case, or return its stored answer."""
     folder = out / case.name
     file = folder / "answer.json"
     try:
@@ -129,8 +127,8 @@ def _one(name: str, out: Path, again: bool) -> Answer:
 
 
 def gain(case: Case, out: Path) -> tuple[float, float, float]:
-    """Train a case with twice the steps; returns the gain of the best validation bound in nats, its
-    standard error, and the bound."""
+    """Train a case with twice the steps, and return the gain of the best validation bound in nats,
+    its standard error, and the bound."""
     longer = replace(case, options={**case.options, "steps": 2 * case.options["steps"]})
     train(case, out / case.name)
     train(longer, out / f"{case.name}-longer")
@@ -152,7 +150,7 @@ def _gain(name: str, out: Path) -> tuple[float, float, float]:
 
 
 def check_lengths(cases: Sequence[Case], out: Path, jobs: int) -> str:
-    """Return a table in Markdown of what healthy runs gain by twice the steps."""
+    """Return a Markdown table of the gains of healthy runs from twice the steps."""
     trained = [c for c in cases if not c.ill and "steps" in c.options]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         gains = list(pool.map(_gain, [c.name for c in trained], [out] * len(trained)))
@@ -171,7 +169,7 @@ def check_lengths(cases: Sequence[Case], out: Path, jobs: int) -> str:
 
 
 def judge(case: Case, said: Answer) -> list[Wrong]:
-    """Return what is wrong in an answer."""
+    """Return the wrong statements of an answer."""
     if said.failure:
         return [Wrong(case.name, "failure", "", said.failure)]
     wrong = [
@@ -179,7 +177,7 @@ def judge(case: Case, said: Answer) -> list[Wrong]:
         for name in case.must
         if name not in said.names
     ]
-    # a finding may come several times, such as once for each split
+    # a finding may occur several times, such as once for each split
     alarms: dict[str, list[str]] = {}
     for name, severity, evidence in said.findings:
         if false_alarm(case, name, severity):
@@ -233,8 +231,8 @@ def _percent(hits: int, n: int) -> str:
 
 
 def table(cases: Sequence[Case], answers: Sequence[Answer]) -> str:
-    """Return a table in Markdown: a row for each finding, and for the verdict of healthy and of ill
-    runs."""
+    """Return a Markdown table: a row for each finding, and for the verdicts of healthy and of
+    faulty runs."""
     pairs = [(c, a) for c, a in zip(cases, answers, strict=True) if not a.failure]
     lines = [
         "| finding | runs that have it | missed | % | runs without it | false alarms | % |",
@@ -341,7 +339,7 @@ def main() -> None:
         return
     answers: dict[str, Answer] = {}
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        # The longest first, so that no process is left with a long one at the end.
+        # Start with the longest, so that no long one remains at the end.
         order = sorted(cases, key=lambda c: -int(c.options.get("steps", 0)))
         waiting = {pool.submit(_one, c.name, options.out, options.again): c for c in order}
         for done in as_completed(waiting):

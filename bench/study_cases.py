@@ -1,8 +1,7 @@
-"""Cases of the study: what is trained on what, and what a diagnosis of it must say, may say and
-must not say.
+"""Cases of the study: data, options, and the findings that are right, allowed or wrong.
 
-The answers follow from how data, networks and options are made, and never from what the program
-says.
+The right answers follow from the construction of data, networks and options, never from the output
+of the program.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ HEALTHY = ("healthy",)
 
 @dataclass(frozen=True)
 class Case:
-    """Hold a run to make and the right answers.
+    """Describe a run and the right answers.
 
     Args:
         name: of its folder.
-        ill: whether something was planted.
+        ill: whether the run has a constructed fault.
         make: draws the data.
         options: of `vaestro train`.
-        verdicts: the right ones; empty where the verdict is not judged.
-        must: names of the findings that have to be among those of the diagnosis.
-        may: names that are right or a matter of degree.
-        never: names of notes that would be wrong; warnings and errors that are neither in `must`
-            nor in `may` always are.
+        verdicts: the right ones; empty if the verdict is not judged.
+        must: names of findings that the diagnosis must contain.
+        may: names of findings that are right, or that depend on a threshold.
+        never: names of notes that would be wrong. Warnings and errors are wrong unless they are in
+            `must` or `may`.
         source: options of the source.
-        stop: number of steps after which the run is left.
-        after: changes the file of the data after training.
+        stop: number of steps after which the run is interrupted.
+        after: a function that changes the data file after training.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Case:
         ).encode()
 
     def key(self, content: bytes) -> str:
-        """Return a hash of data and options, by which a finished run is recognised."""
+        """Return a hash of data and options, which identifies a finished run."""
         return hashlib.sha256(
             content + json.dumps([self.options, self.source, self.stop], sort_keys=True).encode()
         ).hexdigest()
@@ -87,7 +86,7 @@ COLLAPSED, UNUSED = ("posterior collapse",), ("latent unused",)
 RAW = ":standardise=none"
 SIZES = (200, 1000, 5000, 20_000)
 LINEAR: Options = {"network": "linear", "latent": 3, "batch": 64, "lr": 0.01}
-# in closed form, so that no run is short of it
+# in closed form, so that every run reaches it
 OPTIMAL: Options = {"likelihood": "gaussian:variance=optimal"}
 
 
@@ -109,8 +108,8 @@ def ill(
 
 
 def draws() -> int:
-    """Return the number of this repetition of the study, which its processes share: other numbers
-    draw other data."""
+    """Return the number of this repetition of the study, the same in all its processes. It seeds
+    the data."""
     return int(os.environ.get("STUDY_SEED", "0"))
 
 
@@ -121,8 +120,8 @@ def draw(function: Callable[..., Any], n: int, seed: int = 0, **options: Any) ->
 def by_hand(
     n: int, units: int = 3, encoder: str = "", decoder: str = "", **options: Any
 ) -> Options:
-    """Return options of a linear model whose weights are set by hand and whose variance is fixed:
-    nothing in it is trained."""
+    """Return options of a linear model with weights set by hand and a fixed variance, so nothing is
+    trained."""
     parts = {"encoder": "study_parts:Encoder", "decoder": "study_parts:Decoder"}
     written = {
         k: v + (f":{o}" if o else "")
@@ -191,8 +190,8 @@ def healthy_by_hand() -> list[Case]:
         healthy("exact-idle-units", draw(made.linear, 1000, 9), by_hand(1000, 6), source=RAW, **off)
     )
     for n in (1000, 5000):
-        # Outliers decide about every mean, but the decoder reads the latent, and no weight was
-        # learned from the data.
+        # Outliers dominate every mean, but the decoder uses the latent, and no weight was learned
+        # from the data.
         tails = draw(made.heavy, n, n + 4)
         cases.append(healthy(f"exact-tails-{n}", tails, by_hand(n), source=RAW, may=(MISS, MISFIT)))
     small_rate = ("small rate but informative",)
@@ -213,8 +212,8 @@ def healthy_by_hand() -> list[Case]:
 
 
 def healthy_linear() -> list[Case]:
-    """Probabilistic PCA that is trained: units whose eigenvalue is above the variance are on, the
-    others off."""
+    """Trained probabilistic PCA: units whose eigenvalue is above the variance are active, the
+    others inactive."""
     cases = []
     for n, steps in ((200, 1500), (1000, 2500), (5000, 3000), (20_000, 3000)):
         options = {**LINEAR, "steps": steps, "likelihood": "gaussian:variance=shared"}
@@ -297,7 +296,8 @@ def healthy_binary() -> list[Case]:
             may=(NOISE,),
         )
     )
-    # A rate that is pressed to 25 nats: the bound ends below its start, and the loss does not.
+    # The rate is driven to 25 nats: the final bound is below the initial one, but the final loss is
+    # not.
     pressed = small(4, 3000, capacity="to=25,share=0.5,gamma=100")
     cases.append(
         healthy(
@@ -369,7 +369,7 @@ def healthy_real() -> list[Case]:
     cases.append(
         healthy("heavy-linear", draw(made.heavy, 5000, 11, df=3.0), robust, source=RAW, may=heavy)
     )
-    # Under a Gaussian a few rows decide about everything but this: the run did not diverge.
+    # Under a Gaussian a few rows dominate every result except one: the run did not diverge.
     matter_of_degree = (
         "not converged",
         "overfitting",
@@ -450,7 +450,7 @@ def collapsed() -> list[Case]:
             "",
         ),
     ]
-    may = (MISS, MISFIT)  # a fixed variance does not fit where nothing is reconstructed
+    may = (MISS, MISFIT)  # a fixed variance does not fit if nothing is reconstructed
     cases = [
         ill(f"cut-{name}", data, options, "collapsed", COLLAPSED, source=source, may=may)
         for name, data, options, source in cut
@@ -539,8 +539,8 @@ def unused() -> list[Case]:
 
 
 def short() -> list[Case]:
-    """A tenth of the steps or less, or a rate too low to arrive in the steps: ten times as many
-    gain 3 % of the bound or more."""
+    """At most a tenth of the necessary steps, or a learning rate too low for them: ten times as
+    many steps gain 3 % of the bound or more."""
     may = (
         "partial collapse",
         MISFIT,
@@ -614,7 +614,7 @@ def diverged() -> list[Case]:
 
 
 def overfitted() -> list[Case]:
-    """Few rows, many weights, many steps, and the last weights kept."""
+    """Few rows, many weights, many steps, and no selection of weights."""
     big = {"network": "mlp:width=256", "batch": 32, "latent": 16, "steps": 3000, "keep": "last"}
     must = ("overfitting",)
     may = (
@@ -641,7 +641,7 @@ def overfitted() -> list[Case]:
         ill(f"overfitted-{name}", data, big, "overfitted", must, source=source, may=may)
         for name, data, source in makes
     ]
-    # The same with the best weights kept: the bound of the last ones is far lower, and the kept
+    # The same with selected weights: the bound of the last weights is far lower, and the selected
     # ones may be overfitted or not.
     best, right = {**big, "keep": "best"}, ("healthy", "overfitted")
     fell = ("validation bound falls",)
@@ -653,8 +653,8 @@ def overfitted() -> list[Case]:
 
 
 def partly_collapsed() -> list[Case]:
-    """With a KL weight of beta and a fixed variance, exactly the directions of a linear model above
-    beta times it stay on."""
+    """With a KL weight of beta and a fixed variance, the active directions of a linear model are
+    exactly those with more than beta times this variance."""
     net = {**LINEAR, "steps": 3000, "likelihood": "gaussian:variance=0.25"}
     must, verdict = ("partial collapse", "weight of the KL"), "partly collapsed"
     may = (MISS, MISFIT, "small rate")
@@ -697,7 +697,7 @@ def partly_collapsed() -> list[Case]:
 
 
 def of_the_code() -> list[Case]:
-    """Faults of the code that are set by hand in an exact linear model, and whose size is known."""
+    """Faults of the code of known size, set by hand in an exact linear model."""
     cases = []
     healthy_else = {"source": RAW}
     for n in SIZES:
@@ -779,7 +779,7 @@ def twins(make: Callable[[], Any], share: int) -> Callable[[], Any]:
 
 
 def redrawn(file: Path) -> None:
-    """Replace the data by as many rows from the same distribution."""
+    """Replace the data by the same number of rows from the same distribution."""
     np.save(file, made.linear(len(np.load(file)), 99))
 
 

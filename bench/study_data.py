@@ -1,8 +1,7 @@
-"""Data of the study, each drawn from a distribution that is known.
+"""Data of the study, each drawn from a known distribution.
 
-Every function takes the number of rows and a seed and returns an array, a table as {column:
-values}, or a list of sentences. No two rows of any of them are equal, or close, by more than
-chance.
+Every function has the number of rows and a seed as arguments. It returns an array, a table as
+{column: values}, or a list of sentences. Rows are equal or close to each other only by chance.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 Table = dict[str, np.ndarray]
-LADDER = 0.5  # each factor has this share of the variance of the one before it
+LADDER = 0.5  # ratio of the variances of a factor and of the factor before it
 
 
 def basis(cells: int) -> np.ndarray:
@@ -68,7 +67,7 @@ def templates(
 def bars(
     n: int, seed: int = 0, *, side: int = 8, share: float = 0.4, flips: float = 0.15
 ) -> np.ndarray:
-    """Draw binary images (n, side, side) of horizontal bars, each present by itself, and flip a
+    """Draw binary images (n, side, side) of horizontal bars, each present independently, and flip a
     share of the cells."""
     r = np.random.default_rng(seed)
     return ((r.random((n, side, 1)) < share) ^ (r.random((n, side, side)) < flips)).astype(np.uint8)
@@ -85,7 +84,8 @@ def binary(
 
 
 def curve(n: int, seed: int = 0, *, cells: int = 12, noise: float = 0.5) -> np.ndarray:
-    """Draw points near a curved surface with two coordinates, which no linear map flattens."""
+    """Draw points near a curved surface with two coordinates, which has no linear
+    parametrisation."""
     loadings = np.random.default_rng(cells).normal(size=(4, cells))
     r = np.random.default_rng(seed)
     u = r.normal(size=(n, 2))
@@ -126,8 +126,7 @@ def table(n: int, seed: int = 0) -> Table:
 
 
 def waves(n: int, seed: int = 0, *, length: int = 32, noise: float = 0.5) -> np.ndarray:
-    """Draw one sine wave a row, of any phase and amplitude and one of a range of frequencies, with
-    noise."""
+    """Draw one sine wave per row with noise, of random phase, amplitude and frequency."""
     r = np.random.default_rng(seed)
     t = np.linspace(0, 2 * np.pi, length)
     phase, size, speed = (
@@ -171,7 +170,7 @@ TOPICS = {
 
 
 def sentences(n: int, seed: int = 0, *, words: int = 12) -> list[str]:
-    """Draw sentences whose words all belong to one topic, each word by itself."""
+    """Draw sentences of independent words that all belong to one topic."""
     r = np.random.default_rng(seed)
     topics = list(TOPICS.values())
     return [

@@ -1,5 +1,4 @@
-"""Networks of the study whose weights are set by hand, so that what the run is does not depend on
-training.
+"""Networks of the study with weights set by hand, so the result does not depend on training.
 
 Data are those of `study_data.linear`: x = W z + e with orthogonal columns of W, whose exact
 posterior is known.
@@ -20,13 +19,13 @@ def _fixed(values: np.ndarray) -> nn.Parameter:
 
 
 class Encoder(nn.Module):
-    """Return the exact posterior's mean and log-variance of the first units, and for the others
-    what was asked for.
+    """Return the exact posterior's mean and log-variance for the first units, and set values for
+    the others.
 
     Args:
         inputs, outputs: (cells,) and (2, units).
         strength, noise: of the data.
-        used: how many units describe a factor each; the others are `idle`.
+        used: number of units that describe a factor each; the others are idle.
         shift: added to the mean of every unit.
         copy: idle units describe a direction of the noise: their means have this standard deviation
             over the data.
@@ -57,9 +56,9 @@ class Encoder(nn.Module):
         spread[:used] = np.log(noise / (variance + noise))
         weights[used:] = copy / math.sqrt(noise) * basis(cells)[:, used:units].T
         self.weights, self.shift = _fixed(weights), shift
-        # which the soft limit of 20 turns into `spread`
+        # the soft limit of 20 maps it to `spread`
         self.logvar = _fixed(spread / (1 - np.abs(spread) / 20))
-        self.slack = nn.Parameter(torch.zeros(()))  # something to train, which changes nothing
+        self.slack = nn.Parameter(torch.zeros(()))  # a parameter to train, without an effect
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.float().flatten(1) @ self.weights.T + self.shift
@@ -67,11 +66,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Return W (z - shift) of the first units; nothing else is read.
+    """Return W (z - shift) of the first units; the others have no effect.
 
     Args:
         inputs, outputs: (units,) and (cells,).
-        strength, used: of the data, and how many units are read.
+        strength, used: of the data, and the number of units that are used.
         shift: subtracted from every unit.
     """
 
@@ -95,7 +94,7 @@ class Decoder(nn.Module):
 
 
 class Stumbling(nn.Module):
-    """Encode by one linear layer whose output is not a number at every `every`-th training step."""
+    """Encode by one linear layer whose output is NaN at every `every`-th training step."""
 
     def __init__(
         self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, every: int = 40

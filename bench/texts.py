@@ -1,18 +1,16 @@
-"""Train a text VAE on the documentation topics that come with Python, in five ways, and print a row
-of Markdown for each.
+"""Train a text VAE on Python's documentation topics in five ways; print a Markdown row for each.
 
     python bench/texts.py                          all ways, seeds 0, 1 and 2
-    python bench/texts.py --ways plain --seeds 0   one of them
-    python bench/texts.py --width 64               smaller networks, with which aggressive updates
-    take minutes python bench/texts.py --shown                  also sentences: reconstructions, a
-    way from one to another, samples
+    python bench/texts.py --ways plain --seeds 0   one way
+    python bench/texts.py --width 64               smaller networks; aggressive updates take minutes
+    python bench/texts.py --shown                  also reconstructions, interpolations and samples
 
-The corpus is `pydoc_data.topics`, cut into sentences, each once (the same text stands in several
-topics). Encoder and decoder are gated recurrent units; the language model is the same decoder
-without the latent, whose log p(x) is exact. NLL is -IWAE with 100 draws, at least the true one; KL,
-mutual information and active units are of the test split. Weights are kept by the validation bound.
-The last column is the bound less the exact value of the language model of the same seed, if
-"language model" is the first of the ways.
+The corpus is `pydoc_data.topics`, split into sentences without duplicates. Encoder and decoder are
+gated recurrent units. The language model is the same decoder without the latent, and its log p(x)
+is exact. NLL is -IWAE with 100 draws, an upper bound on the true NLL. KL, mutual information and
+active units are of the test split. Weights are selected by the validation bound. The last column is
+the bound minus the exact value of the language model with the same seed, if "language model" is the
+first of the ways.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ SOURCE = "text=text,split=split,tokens=words,length=64"
 
 
 def corpus(path: Path) -> Path:
-    """Write the sentences of the topics, each once, as .jsonl with a split."""
+    """Write the distinct sentences of the topics as .jsonl with a split."""
     found: dict[str, None] = {}
     for topic in pydoc_data.topics.topics.values():
         for paragraph in topic.split("\n\n"):

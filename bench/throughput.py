@@ -1,16 +1,16 @@
-"""Compare the speed of `training` with a tight eager PyTorch loop and with its matrix products
-alone, in one run.
+"""Compare the speed of training with an eager PyTorch loop and with its matrix products alone.
 
     python bench/throughput.py [--rounds 7] [--steps 150] [--batch 128,512]
-    python bench/throughput.py --where            where a compiled step goes, by PyTorch's profiler,
-    which adds to each call
+    python bench/throughput.py --where
 
-784-400-20 on MNIST, float32, on the CPU. The loop has static, already binarised pixels in memory,
-fused AdamW and nothing
-else: no binarisation, no averaging, no clipping, no metrics, no checks. `training` has all of those
-on, with --compile off and on; only validation, which the loop has not, is left out. The
-contestants take turns, so that a machine whose speed drifts treats all alike; what is printed is
-the median over rounds, and the median of the ratios round by round.
+--where prints how the time of a compiled step is distributed, by PyTorch's profiler, which adds a
+cost to each call.
+
+The model is 784-400-20 on MNIST, float32, on the CPU. The loop has binarised pixels in memory and
+fused AdamW. It has no binarisation, averaging, clipping, metrics or checks. `training` has all of
+these, with --compile off and on; only validation is left out, which the loop lacks. All are
+measured alternately, so a change of the machine's speed affects them equally. It prints medians
+over rounds, and medians of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def vaestro_training(data: vs.Data, batch: int, compile: str) -> Callable[[int],
 
 
 def where(batch: int, steps: int = 160) -> None:
-    """Print the microseconds of a compiled step that each kind of work takes."""
+    """Print the microseconds of a compiled step by kind of operation."""
     run = vaestro_training(vs.load("mnist:valid=0"), batch, "on")
     run(20)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -130,7 +130,7 @@ def main() -> None:
         for batch in map(int, options.batch.split(",")):
             where(batch)
         return
-    data = vs.load("mnist:valid=0")  # no validation data: nothing but steps is timed
+    data = vs.load("mnist:valid=0")  # without validation data, only steps are timed
     pixels = torch.from_numpy(vs.load("mnist:binarise=static,valid=0").train.values).flatten(1)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, 784-400-20, float32")
     for batch in map(int, options.batch.split(",")):

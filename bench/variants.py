@@ -1,12 +1,12 @@
-"""Measure what variants cost: IWAE with many draws against the speed of matrix products, and
-posteriors and priors against the normal ones.
+"""Measure the cost of variants: IWAE with many draws, and other posteriors and priors.
 
     python bench/variants.py [--rounds 7] [--steps 20]
 
-IWAE: the network of Burda et al. (784-200-200-50, tanh), 50 draws, batch 20; its multiplications
-and additions in a step over the time of `training` (everything on but validation), against a square
-sgemm timed in the same round. Variants: the default network on MNIST, 40 units, batch 128, eager.
-Contestants take turns; what is printed is the median over rounds, and of the ratios round by round.
+IWAE: the network of Burda et al. (784-200-200-50, tanh) with 50 draws and batches of 20. It prints
+the multiplications and additions of a step over the time of `training` (without validation),
+relative to a square sgemm that is timed in the same round. Variants: the default network on MNIST
+with 40 units and batches of 128, eager, relative to the normal posterior and prior. All are
+measured alternately. It prints medians over rounds, and medians of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def timed(run: Callable[[int], None], steps: int) -> float:
 
 
 def sgemm() -> float:
-    """Return multiplications and additions a second of a product of two square matrices."""
+    """Return multiplications and additions per second of a product of two square matrices."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     a @ b
     start = time.perf_counter()

@@ -1,5 +1,4 @@
-"""Draw plain pictures with Pillow: lines and text at twice their size, then scaled down for smooth
-edges."""
+"""Draw simple figures with Pillow, at twice their size and then scaled down for smooth edges."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ def picture(path: Path, width: int, height: int, draw: Callable[[Pen], None]) ->
 
 @final
 class Pen:
-    """Draws on a picture, in pixels of the finished picture.
+    """Draw on a picture, in pixel coordinates of the final picture.
 
     >>> picture(Path("dot.png"), 40, 40, lambda pen: pen.dot(20, 20, 5, INK))
     """

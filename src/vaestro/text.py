@@ -15,7 +15,7 @@ from typing import NamedTuple
 import yaml
 
 Value = bool | int | float | str | None
-SHOWN = 12  # names that a message lists; of more, the nearest five
+SHOWN = 12  # largest number of names in a message; of a longer list, the five nearest are named
 # The name ends at the first colon that is followed by `key=`.
 _SPEC = re.compile(r'(.*?):(?=[^:=/",]*=)(.*)', re.DOTALL)
 _QUOTED = re.compile(r'"([^"]|"")*"')
@@ -43,11 +43,11 @@ def is_input_error(error: BaseException) -> bool:
 
 
 class Spec(NamedTuple):
-    """Hold a name and its options, as `gaussian:variance=pixel,version=1` names them.
+    """Hold a name and its options, such as `gaussian:variance=pixel,version=1`.
 
     Args:
-        name: what precedes the options; it may contain colons, as `my_module:MyClass` does.
-        options: the values by key, each of its YAML type.
+        name: the text before the options. It may contain colons, such as `my_module:MyClass`.
+        options: the values by key, parsed as YAML scalars.
 
     Example:
         >>> str(Spec("gaussian", {"variance": "pixel", "version": 1}))
@@ -65,14 +65,14 @@ class Spec(NamedTuple):
 def parse(text: str, names: Collection[str] = ()) -> Spec:
     """Return the name and the options of `name:key=value,key=value`.
 
-    The name ends at the first colon that is followed by `key=`. Values are read as YAML scalars,
-    and as text if they are none. A comma between double quotes belongs to the value. A hyphen in a
-    key is read as an underscore.
+    The name ends at the first colon that is followed by `key=`. Values are parsed as YAML scalars,
+    and otherwise kept as text. A comma in double quotes is a part of the value. A hyphen in a key
+    is read as an underscore.
 
     Args:
         text: what was written.
-        names: keys whose values are names. These are kept as they are written, quotes included;
-            `split_names` reads them.
+        names: keys whose values are names. These values remain text, with their quotes;
+            `split_names` parses them.
 
     Raises:
         ValueError: a piece is not key=value, a key is repeated, or a quote is not closed.
@@ -100,8 +100,8 @@ def parse(text: str, names: Collection[str] = ()) -> Spec:
 
 
 def parse_path(text: str, names: Collection[str] = ()) -> Spec:
-    """Return the path and the options of `path:key=value,...`; a file of exactly this name has no
-    options.
+    """Return the path and the options of `path:key=value,...`. If a file has exactly this name,
+    there are no options.
 
     Args:
         text: what was written.
@@ -175,7 +175,7 @@ def _written(value: Value) -> str:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """Split a text at a letter, but not between double quotes."""
+    """Split a text at a character, except in double quotes."""
     return [
         piece.replace("\0", at)
         for piece in re.sub(r'"[^"]*"', lambda m: m[0].replace(at, "\0"), text).split(at)
@@ -199,7 +199,8 @@ def as_number(text: object) -> float | None:
 
 
 def split_names(text: str) -> list[str]:
-    """Return names joined by +. A name may be in double quotes, where "" stands for one quote.
+    """Return the names in a text that joins them by +. In a name in double quotes, "" means one
+    quote.
 
     Example:
         >>> split_names('a+"b, c"')
@@ -233,8 +234,8 @@ def quoted(name: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the known names in words, the nearest one first. Of more than `SHOWN` columns or
-    fields, pass `few(name, names)`.
+    """Return a phrase with the known names, the nearest one first. For long lists of names, pass
+    `few(name, names)`.
 
     Example:
         >>> nearest("wramup", ["constant", "warmup"])
@@ -269,7 +270,7 @@ def article(noun: str) -> str:
 
 
 def alternatives(words: Sequence[str]) -> str:
-    """Return words as alternatives.
+    """Join words by commas and "or".
 
     Example:
         >>> alternatives(["auto", "on", "off"])

@@ -7,9 +7,9 @@ texts that begin with it.
 
 Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
 2016). Bytes and pieces are lossless. For pieces, p(x) of the tokens is a lower bound on p of the
-text, because a text has several tokenisations; for bytes the two are equal. Their nats can be
-compared between tokenisers. Characters and words that are not in the vocabulary have the code 1,
-"unknown", and the scored text contains that code in their place.
+text, because a text has several tokenisations; for bytes the two are equal. Bounds in nats can
+therefore be compared between bytes and pieces. Characters and words outside the vocabulary are
+replaced by the code 1, "unknown", before scoring.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     import tokenizers
 
 METHODS = ("bytes", "characters", "words", "bpe")
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # written for an unknown character
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # decoded from an unknown character
 UNKNOWN_WORD = "<unk>"
 VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
-TOGETHER = 20_000  # texts that are tokenised at once
-# largest number of characters for training pieces; of more text, equally spaced lines are used
+TOGETHER = 20_000  # largest number of texts per tokeniser call
+# largest number of characters for learning pieces; larger texts are subsampled evenly
 LEARNED_FROM = 20_000_000
 Index = int | slice | np.ndarray | Sequence[int]
 CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
@@ -153,7 +153,7 @@ class Ragged:
 
 @final
 class Stored(TypedDict):
-    """Describe a tokeniser in config.json."""
+    """The JSON form of a tokeniser in config.json."""
 
     method: str
     vocabulary: list[str]

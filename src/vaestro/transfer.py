@@ -1,8 +1,7 @@
 """Start a run from the weights of another.
 
-The new data are read into the space of the old run (`data.matching`), so that the weights have the
-inputs they were trained on. Parts are compared by name, options and shapes of their weights, never
-by position.
+The new data are transformed by the space of the old run (`data.matching`), so equal data are equal
+inputs. Parts are compared by name, options and shapes of their weights, never by position.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def take_over(training: Training, model: Model, own: Config, asked: Config, run:
     A prior of another name, options or shape starts anew.
 
     Args:
-        training: the new training, over the old run's space.
+        training: the new training, whose space is that of the old run.
         model: the old run's model.
         own: the options of the old model: latent, likelihood, posterior, prior, network, encoder,
             decoder.
@@ -47,7 +46,7 @@ def take_over(training: Training, model: Model, own: Config, asked: Config, run:
         run: the name of the old run.
 
     Returns:
-        Notes on what starts anew or has other options.
+        Notes on parts that start anew or have other options.
 
     Raises:
         ValueError: a part other than the prior differs, or a frozen one does.
@@ -221,6 +220,6 @@ def _kind(name: str) -> str:
 
 
 def _option(options: Config, name: str) -> str:
-    """Return an option as it is typed."""
+    """Return an option as text for the command line."""
     value = options.get(name)
     return f"no --{name}" if value is None else f"--{name} {value}"

@@ -29,15 +29,15 @@ def means(
 
     Args:
         space: of the data.
-        x: means; of categories and tokens the most probable codes.
-        dtype: None converts to the user's dtype, which rounds if it is a type of whole numbers;
-            binary arrays become probabilities. "own" rounds these too, to the more probable value.
-            "float" rounds nothing: levels, counts and numbers may lie off their grid. It is
-            float32, or float64 if the user's values have or need it.
-        most_probable: the codes are most probable values of categories.
+        x: means; for categories and tokens the most probable codes.
+        dtype: None converts to the user's dtype, which rounds if that is an integer dtype; binary
+            arrays become probabilities. "own" rounds these too, to the more probable value. "float"
+            rounds nothing, so levels, counts and numbers may lie off their grid. It is float32, or
+            float64 if the user's values are float64 or need its precision.
+        most_probable: whether `x` contains most probable codes instead of means.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: the dtype is unknown, or is given for texts.
     """
     check_dtype(dtype)
     if dtype is not None and space.ragged:

@@ -16,8 +16,8 @@ from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
 from vaestro.text import InputError
 
-UNUSUAL = 0.1  # largest share of images that may have another size than the others
-LOOKED_AT = 256  # rows from which size and type are inferred
+UNUSUAL = 0.1  # largest share of images whose size may differ from the most common one
+LOOKED_AT = 256  # number of rows from which size and type are inferred
 T = TypeVar("T")
 
 
@@ -66,7 +66,7 @@ def _array(cell: bytes) -> np.ndarray:
 
 
 def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: str) -> Decoder:
-    """Return the decoder of all rows, whose size and type are inferred from some rows.
+    """Return the decoder of all rows. Its size and type are inferred from some rows.
 
     Args:
         index: of the shards.
@@ -85,7 +85,7 @@ def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: 
     if not headers:
         raise InputError(f"all images in {name} are damaged")
     common, times = Counter(sides for sides, _ in headers).most_common(1)[0]
-    # a few images of another size are left out, and counted
+    # a few images of other sizes are counted as unreadable
     usual = [common] if times >= (1 - UNUSUAL) * len(headers) else [sides for sides, _ in headers]
     size = target.size or images.one_size(np.array(usual), name)
     colour = target.channels == "colour" or (

@@ -1,9 +1,8 @@
-"""Find the grid that numbers lie on: cents, quarters, multiples of 2.54, whole days, k / 255.
+"""Find the grid of a set of numbers: cents, quarters, multiples of 2.54, whole days, k / 255.
 
-The grid is that of the bulk of the values. A few values may lie off it, so that one typo among
-prices in cents does not make every cell a thousand times too small. A grid is accepted only if
-numbers without a grid would rarely fit it as well. The odds count every way to choose the values
-that are off.
+The grid is that of most values, and a few may lie off it. Otherwise one typo among prices in cents
+would make every cell a thousand times too small. A grid is accepted only if numbers without a grid
+would rarely fit it as well. The odds count every way to choose the values that are off.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ import numpy as np
 
 from vaestro.spaces import FINEST
 
-DIGITS = 9  # decimals 0 .. 8 are tried, and as many more as the largest value is below 1
-STRAY_SHARE = 0.01  # of the values may lie off the grid,
-STRAY_REST = 0.05  # and of those that do not share the most frequent value
-FEWEST = 20  # values from which one may be off
-ODDS = -6.0  # log10 of the chance, below which a grid with values off it is accepted
-HEAD = 1000  # distances that are checked before all of them are
-OFF = 0.02  # of a step: distances from the grid below this are rounding errors
-DECIMAL_ODDS = -9.0  # log10 of the chance that numbers on no grid round to decimals
+DIGITS = 9  # decimals 0 .. 8 are tried, and more if all values are below 0.1
+STRAY_SHARE = 0.01  # largest share of values off the grid,
+STRAY_REST = 0.05  # and of values other than the most frequent one
+FEWEST = 20  # smallest number of values of which one may be off
+ODDS = -6.0  # a grid with values off it is accepted if log10 of its chance is below this
+HEAD = 1000  # number of distances in a first, quick check
+OFF = 0.02  # smaller distances from the grid, in steps, are rounding errors
+DECIMAL_ODDS = -9.0  # the same limit for numbers without a grid that look like decimals
 
 NOWHERE = np.zeros(0, bool)
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Hold the grid of some numbers.
+    """Describe the grid of a set of numbers.
 
     Args:
         step: its step in the unit of the numbers; 0 if there is no grid. With `atoms`, the width of
             the cells.
         origin: a point of the grid, or the most frequent value.
         atoms: whether values repeat although there is no grid.
-        off: which of the distinct values lie off the grid, (n,); empty if none does.
+        off: mask of the distinct values off the grid, (n,); empty if there are none.
     """
 
     step: float = 0.0
@@ -52,13 +51,12 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class Fractions:
-    """Hold a grid with steps of units / parts, both whole numbers, with the points of n distinct
-    values on it.
+    """Describe a grid with steps of units / parts, both whole numbers.
 
     Args:
         units, parts: of the step; units is 0 if there is no grid.
         residue: of the points on the grid, modulo units.
-        off: which distinct values lie off the grid, (n,); empty if none does.
+        off: mask of the distinct values off the grid, (n,); empty if there are none.
     """
 
     units: int = 0
@@ -70,14 +68,14 @@ class Fractions:
 def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
     """Return the grid that the bulk of some numbers lies on.
 
-    There may be no grid although many rows have the same number, as rain is 0 on many days. That
-    number has a probability and the others have a density, which no step makes comparable. The
-    width of the cells is then the median distance between neighbouring numbers, and at most a
-    thousandth of the standard deviation.
+    Without a grid, many rows may still have the same number, such as 0 for daily rain. That number
+    has a probability and the others have a density, and these are not comparable. The cell width is
+    then the median distance between neighbouring numbers, and at most a thousandth of the standard
+    deviation.
 
     Args:
         values: the distinct numbers, sorted, at least two.
-        times: how often each occurs.
+        times: frequency of each.
         scale: their standard deviation. Only the width of cells without a grid depends on it.
     """
     found = fractions(values, times)
@@ -93,7 +91,7 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
         if spaced is not None:
             return spaced
         own = float(np.spacing(np.quantile(np.abs(values), 0.01).astype(values.dtype)))
-        if own > 1e-3 * scale:  # numbers repeat because their type has no more digits
+        if own > 1e-3 * scale:  # numbers repeat because of the precision of their type
             return Lattice(own, values[often].item())
         return Lattice(
             max(_gap(values, 1e-3 * scale), FINEST * scale), values[often].item(), atoms=True
@@ -102,8 +100,8 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
 
 
 def allowed(times: np.ndarray) -> int:
-    """Return how many rows may lie off a grid: 1 in 100 (at least one of 20), and 1 in 20 of the
-    rows without the most frequent value."""
+    """Return the largest number of rows off a grid: 1 in 100 (at least one of 20), and 1 in 20 of
+    the rows without the most frequent value."""
     total = int(times.sum())
     return (
         min(max(1, int(STRAY_SHARE * total)), int(STRAY_REST * (total - int(times.max()))) + 1)
@@ -116,7 +114,7 @@ def fractions(values: np.ndarray, times: np.ndarray) -> Fractions:
     """Return the grid of whole multiples of a fraction that the bulk of sorted distinct numbers
     lies on, over 1, 10 .. 10**8.
 
-    Numbers of float64 that were rounded to float32 before are treated as float32.
+    Numbers in float64 that are exact in float32 are treated as float32.
     """
     if values.dtype.kind != "f":
         points = values.astype(np.int64)
@@ -144,12 +142,12 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
         parts = 10**digits
         points = np.rint(values * parts)
         off = np.abs(values - points / parts) > eps * size
-        aside = np.abs(points) >= 2**53  # floats this large are whole numbers of steps, on any grid
+        aside = np.abs(points) >= 2**53  # floats this large are multiples of any such step
         some = bool(off.any())
         if times[off | aside].sum() > most or (some and (bulk is not None or (~off).sum() < 4)):
             continue
-        # If a step is hardly above the rounding of floats, numbers on no grid look as if they were
-        # on one: these are the odds.
+        # If a step is close to the rounding error, numbers without a grid may fit it by chance.
+        # This is the log10 of that chance.
         odds = float(np.log10(np.clip(2 * eps * size[~off] * parts, 1e-6, 1)).sum()) + _choices(
             len(values), int(off.sum())
         )
@@ -183,7 +181,7 @@ def _coarsest(
         points: whole numbers (n,); those that are `off` are ignored.
         times: how often each occurs.
         parts: the points are multiples of 1 / parts.
-        off: which points are known to be off, (n,).
+        off: mask of the points that are off the grid, (n,).
         most: number of rows that may be off in total.
     """
     on = points[~off]
@@ -235,7 +233,7 @@ def _spaced(values: np.ndarray, times: np.ndarray, eps: float) -> Lattice | None
     numbers lie on, or None."""
     noise = 16 * eps * float(np.abs(values).max())
     gaps = np.diff(values)
-    gaps = gaps[gaps > noise]  # smaller ones are one number, computed in two ways
+    gaps = gaps[gaps > noise]  # smaller gaps are rounding errors of one number
     if not len(gaps):
         return None
     least, head = gaps.min(), gaps[:HEAD]

@@ -1,4 +1,4 @@
-"""Match new data to the space of a run, for `encode` and similar commands and for `--init`.
+"""Transform new data by the space of a run, for `encode` and similar commands and for `--init`.
 
 Columns, categories, conditions and tokens are matched by name. Offsets, scales and grids are those
 of the run, so equal data have equal codes, and shifted data have shifted codes.
@@ -25,16 +25,17 @@ from vaestro.frames import Frame
 from vaestro.spaces import Column, Kind, Space
 from vaestro.text import InputError, quoted
 
-ROWS = 2000  # training rows from which the shift of the mean is estimated
-SHIFTED = 1.0  # smallest shift of a mean that a note reports, in standard deviations of the run
-SURE = 5.0  # smallest shift that a note reports, in standard errors of the new mean
-REPEATED = 0.01  # smallest share of repeated values, without a grid, that a note reports
-SHOWN = 3  # columns named in a note
+ROWS = 2000  # number of training rows from which the shift of the mean is estimated
+SHIFTED = 1.0  # smallest shift of a mean in a note, in standard deviations of the run
+SURE = 5.0  # smallest shift of a mean in a note, in standard errors of the new mean
+REPEATED = 0.01  # smallest share of repeated values without a grid in a note
+SHOWN = 3  # largest number of columns named in a note
 
 
 def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[str, Part]:
-    """Return the splits of a source with the cells of a space: shorter series are padded, and named
-    columns of a sparse matrix are reordered.
+    """Return the splits of a source in the layout of a space.
+
+    Shorter series are padded, and the named columns of a sparse matrix are reordered.
 
     Args:
         parts: the splits.
@@ -49,7 +50,7 @@ def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[s
     >>> matched({"all": Part(np.zeros((5, 3)))}, data.space, {})["all"].whole.shape
     (5, 3)
     """
-    fits: dict[int, Whole] = {}  # splits of one array remain splits of one array
+    fits: dict[int, Whole] = {}  # splits of one array stay splits of one array
     for part in parts.values():
         container = container_of(part.whole)
         if not container.accepts(space):
@@ -65,7 +66,7 @@ def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[s
 @final
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Describe the data of a run, into whose space other data are read.
+    """Describe the data of a run, whose space transforms other data.
 
     Args:
         run: name of the run, for messages.
@@ -93,7 +94,7 @@ class Origin:
         """Return the names of the conditions in the run's order.
 
         Args:
-            asked: names that the user gave; none for those of the run.
+            asked: names that the user gave; empty for those of the run.
 
         Raises:
             ValueError: the user gave other names.
@@ -209,8 +210,7 @@ class Origin:
     # -- notes -------------------------------------------------------------------------------------
 
     def notes(self, parts: Mapping[str, Part], rows: Mapping[str, Rows]) -> list[str]:
-        """Return notes on what the run determines, and on differences between its data and the new
-        ones.
+        """Return notes on settings from the run, and on differences between its data and new data.
 
         Args:
             parts: the splits, in the user's units.

@@ -13,12 +13,12 @@ import numpy as np
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
 
-NEIGHBOURS = 20  # training rows around a row from which density and dimension are estimated
-COPIES = 5  # nearest of them that do not enter the dimension, because they may be copies
-SAMPLE = 500  # training rows from which the dimension of all data is estimated
-ENTRIES = 4_000_000  # distances in memory at a time
-OTHERS = 40  # training rows nearby whose own distances are used
-QUARTILES = 0.961, 2.693  # of the gamma distribution with shape 2
+NEIGHBOURS = 20  # number of nearest training rows from which density and dimension are estimated
+COPIES = 5  # of these, the number of nearest rows that the dimension ignores as possible copies
+SAMPLE = 500  # number of training rows from which the global dimension is estimated
+ENTRIES = 4_000_000  # largest number of distances in memory
+OTHERS = 40  # number of nearby training rows whose distances are a reference
+QUARTILES = 0.961, 2.693  # quartiles of the gamma distribution with shape 2
 FIRST = 0.288, 1.386  # quartiles of the exponential distribution
 # A nearest row is exceptionally close if fewer rows than this are expected as close.
 RARE = 0.1
@@ -29,14 +29,14 @@ MOST = 30.0  # largest dimension; sketches have about as many numbers
 STEPS = 10  # smallest distance, in steps between values, that is treated as continuous
 # largest distance of a twin, as a share of the distance to the next rows that are not copies
 GAP = 0.5
-COLUMNS = 256  # cells of a row whose step is estimated
+COLUMNS = 256  # largest number of cells whose step is estimated
 ATOM = 0.02  # smallest share of rows with the same value that is explained by chance
 # numbers of a sketch: random projections, or the vector itself if it has no more cells
 SKETCH = 32
 BRIGHT = 32  # smallest number of levels of images compared without brightness and contrast
-COARSE, FINE = 8, 32  # pixels of a side
-STEP = 1e-6  # of coarse and fine images, whose cells are means
-LEAST = 0.7  # smallest distance between rows, in steps; equal rows have it
+COARSE, FINE = 8, 32  # side in pixels
+STEP = 1e-6  # step of coarse and fine images, whose cells are means
+LEAST = 0.7  # smallest distance between rows, in steps; also the distance of equal rows
 
 
 def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,7 @@ class Neighbours:
 
     Args:
         known: training rows, (n, cells), or a sample of them.
-        of: number of all training rows.
+        of: total number of training rows.
 
     >>> rows = np.random.default_rng(0).normal(size=(1000, 2))
     >>> neighbours = Neighbours(rows, len(rows))
@@ -345,7 +345,7 @@ class Coarse(View):
     def step(self, rows: np.ndarray) -> np.ndarray:
         pooled = _pooled(rows, COARSE)
         deviation = pooled.std(1)
-        # images of one colour are no twins
+        # images of one colour are not compared
         return np.where(deviation > 1e-3 * self._least, STEP / (deviation + self._least), np.inf)
 
 

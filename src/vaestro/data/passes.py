@@ -9,12 +9,12 @@ from typing import Any, Generic, Protocol, TypeVar, final
 
 import numpy as np
 
-PIECE = 2**24  # bytes of a chunk
-AHEAD = 2**17  # bytes of one request to read ahead; Linux ignores the rest of a larger one
+PIECE = 2**24  # size of a chunk in bytes
+AHEAD = 2**17  # size of a readahead request in bytes; Linux truncates larger ones
 
 
 class Whole(Protocol):
-    """Describe all rows of a split: an array, a table, texts, sparse counts or a stream."""
+    """Interface of all rows of a source: an array, a table, texts, sparse counts or a stream."""
 
     def __len__(self) -> int: ...
 
@@ -54,14 +54,14 @@ class Part(Generic[W]):
         return len(self.whole) if self.index is None else len(self.index)
 
     def spread(self, n: int) -> Part:
-        """Return n equally spaced rows, or all if there are fewer, without their attributes."""
+        """Return n equally spaced rows without attributes, or all rows if there are fewer."""
         if n >= len(self):
             return replace(self, attributes={}, given=None)
         at = np.linspace(0, len(self) - 1, n).astype(np.int64)
         return Part(self.whole, at if self.index is None else self.index[at])
 
     def chosen(self, index: np.ndarray) -> Part[W]:
-        """Return some rows, by number, of a part that has all rows, with their attributes."""
+        """Return rows by number, with their attributes, of a part that has all rows."""
         return Part(self.whole, index, {k: v[index] for k, v in self.attributes.items()})
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ class Part(Generic[W]):
 
 
 def distinct(parts: Iterable[Part[W]]) -> list[W]:
-    """Return the arrays or tables whose rows the parts have, each once.
+    """Return the distinct arrays or tables of the parts.
 
     >>> array = np.arange(10)
     >>> len(distinct([Part(array, np.arange(5)), Part(array, np.arange(5, 10))]))
@@ -85,7 +85,7 @@ def pieces(array: Whole, rows: int | None = None) -> Iterator[slice]:
     """Yield the slices of the chunks of an array, in order.
 
     Args:
-        array: whose rows have the size to cut by.
+        array: the size of its rows determines the chunks.
         rows: number of rows; by default that of the array.
 
     >>> list(pieces(np.zeros((3, 2**20))))
@@ -119,10 +119,10 @@ def once(arrays: Iterable[W], *looks: Look[W]) -> None:
 
 
 class Picked:
-    """Pick the rows of a part from the chunks of `once`, and pass them on in groups of equal size.
+    """Select the rows of a part from the chunks of `once`, and group them into equal sizes.
 
-    The last group may be smaller. Sums of floats depend on the size of the groups, and not on the
-    chunks.
+    The last group may be smaller. So sums of floats depend on the size of the groups only, not on
+    the chunks.
 
     Args:
         part: the rows.
@@ -147,7 +147,7 @@ class Picked:
         self._group: np.ndarray | None = None
 
     def look(self, array: Whole, start: int, rows: np.ndarray) -> None:
-        """Take a chunk, which begins at row `start` of the array."""
+        """Process a chunk, which begins at row `start` of the array."""
         if array is not self.part.whole:
             return
         index = self.part.index
@@ -191,7 +191,7 @@ def place(array: object) -> tuple[str, int] | None:
     mapped, first = _mapped(array)
     if mapped is None or not isinstance(array, np.memmap) or array.filename is None:
         return None
-    # A slice of a memory map keeps the offset of the whole.
+    # A slice of a memory map has the offset of the whole map.
     return str(array.filename), first + array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
 
 
@@ -207,8 +207,8 @@ def location(array: np.ndarray) -> list[object]:
 def expect(array: Whole, rows: np.ndarray) -> None:
     """Request all pages of some rows of a memory map at once.
 
-    Without it, each row is read when it is first used, one after the other, with pages around it
-    that are not needed.
+    Without it, each row is read on first use, one after the other, together with unused pages
+    around it.
     """
     mapped, start = _mapped(array)
     if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:

@@ -1,5 +1,4 @@
-"""Data ready for training: the rows of a split, how batches are gathered from them, and the three
-splits."""
+"""Data for training: the rows of a split, their batches, and the three splits of a data set."""
 
 from __future__ import annotations
 
@@ -23,16 +22,16 @@ from vaestro.spaces import Batch, Space
 from vaestro.text import InputError
 from vaestro.tokens import Ragged, Texts
 
-HELD_BYTES = 2**28  # largest size of the rows of a stream that are in memory together
-DRAWN = 2**26  # cells that are binarised with one stream of random numbers
+HELD_BYTES = 2**28  # largest size of the rows of a stream in memory, in bytes
+DRAWN = 2**26  # number of cells that one random generator binarises
 
 
 class Streamed(ABC):
-    """Describe rows that are read from shards when they are used, in blocks."""
+    """Interface of rows that are read from shards on access, in blocks."""
 
     row_bytes: int
-    buffer: int  # rows of a window, within which rows are shuffled
-    waited: float  # seconds of waiting for rows that were requested ahead
+    buffer: int  # number of rows of a window, in which rows are shuffled
+    waited: float  # seconds spent waiting for prefetched rows
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -56,7 +55,7 @@ class Streamed(ABC):
         """Return the number of rows in each block, (blocks,).
 
         Args:
-            index: the rows that are counted, in rising order; None for all rows.
+            index: the row numbers to count, in rising order; None for all rows.
         """
 
     @abstractmethod
@@ -65,12 +64,13 @@ class Streamed(ABC):
 
         Args:
             n: number of rows.
-            index: the rows to choose from, in rising order; None for all rows.
+            index: the row numbers to choose from, in rising order; None for all rows.
         """
 
     @abstractmethod
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Start to read the rows of the next windows, in this order; drop all other windows."""
+        """Start to prefetch the rows of the next windows, in this order; discard all other
+        windows."""
 
     @abstractmethod
     def start(self, workers: int | None) -> None:
@@ -78,7 +78,7 @@ class Streamed(ABC):
 
     @abstractmethod
     def let_go(self) -> None:
-        """Drop the rows that were read ahead, and stop the threads."""
+        """Discard prefetched rows, and stop the threads."""
 
     @abstractmethod
     def unread(self) -> tuple[int, str]:
@@ -110,7 +110,7 @@ class Rows:
         given: codes of the conditions, (N, columns of `given_space`); None without.
         given_space: the space of the conditions.
         channels_last: whether images are (H, W, C) and become (C, H, W) when gathered.
-        notes: what was changed while the source was read, a line each.
+        notes: changes that were made to the source when it was read, one line each.
 
     >>> import numpy as np, vaestro as vs
     >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).train
@@ -223,8 +223,8 @@ class Rows:
         )
 
     def fixed(self, out: np.ndarray | None = None) -> Rows:
-        """Return the rows with one binarisation, which is the same in every evaluation and does
-        not depend on the run's seed.
+        """Return the rows with one binarisation, which is the same in every evaluation and does not
+        depend on the run's seed.
 
         Args:
             out: uint8 (N, *X), to which the binarisation is written; by default a new array.
@@ -421,7 +421,7 @@ class Data:
             binarisation.
         space: of the data; its statistics are those of the training split.
         source: the source, with every option resolved.
-        notes: what was inferred, a line each.
+        notes: inferences about the data, one line each.
         shared: notes on held-out rows that equal training rows.
         given: the space of the conditions; None without.
 

@@ -45,12 +45,12 @@ class Index:
         stamps: the state of each shard when it was indexed.
         field: the part of a sample, or the column, that is the data.
         file: of each block of rows, the number of its shard, (blocks,).
-        place: of each block, its position in the shard, (blocks,).
+        place: of each block, its position in its shard, (blocks,).
         sizes: of each block, its number of rows, (blocks,).
-        spans: first byte and number of bytes of each row of .tar files, (N, 2); empty for Parquet.
+        spans: offset and size in bytes of each row of .tar files, (N, 2); empty for Parquet.
         splits: (first block, last block + 1) of each split.
         attributes: other values of each row, by name, each (N,).
-        notes: for the user, a line each.
+        notes: for the user, one line each.
         damaged: notes on damaged shards.
     """
 
@@ -116,7 +116,7 @@ class Indexed(NamedTuple):
 
     place: list[int]  # position of each block
     sizes: list[int]  # rows of each block
-    spans: np.ndarray  # first byte and number of bytes of each row, (rows, 2)
+    spans: np.ndarray  # offset and size in bytes of each row, (rows, 2)
     attributes: dict[str, np.ndarray]
     damage: str  # why some rows are left out; empty if none are
 
@@ -231,7 +231,7 @@ class Tar(Format):
         begin, end = int(spans[:, 0].min()), int(spans.sum(1).max())
         with open_file(index.files[number]) as file:
             _unchanged(index, number, file)
-            # one read if at least about half of the bytes are needed
+            # read the whole span if about half of its bytes are needed
             if end - begin <= 2 * int(spans[:, 1].sum()) + 2**16:
                 file.seek(begin)
                 content = memoryview(file.read(end - begin))
@@ -246,8 +246,8 @@ class Tar(Format):
 
 
 def _blocks(sizes: np.ndarray) -> tuple[list[int], list[int]]:
-    """Cut rows into blocks, by the size of each row in bytes; return the first row of each block,
-    and its number of rows."""
+    """Group rows into blocks by their sizes in bytes; return the first row and the number of rows
+    of each block."""
     places, counts, first = list[int](), list[int](), 0
     ends = np.cumsum(sizes)
     while first < len(sizes):
@@ -286,7 +286,7 @@ def _members(
                 return
             if info is None:
                 break
-            vars(archive)["members"] = []  # otherwise the archive stores all entries
+            vars(archive)["members"] = []  # otherwise the archive object accumulates all entries
             end = info.offset_data + -(-info.size // 512) * 512
             if info.offset_data + info.size > size:
                 damage.append("it is truncated; the rest of it is left out")
@@ -385,7 +385,7 @@ def open_parquet(
     Args:
         path: of the file.
         opened: the file, if it is open already.
-        stamp: the state of an indexed file, whose footer is then read only once.
+        stamp: the state of an indexed file; its footer is then cached.
     """
     pa = arrow.arrow("read .parquet")
     footer = None if stamp is None else _footer(path, stamp)

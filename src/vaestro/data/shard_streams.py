@@ -1,4 +1,4 @@
-"""Shards as streams; rows that are used repeatedly are decoded once, into the cache."""
+"""Shards as streams. Rows that are used repeatedly are decoded once and cached."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vaestro.text import InputError
 
 KIND = "stream-1"
 BUFFER_ROWS, BUFFER_BYTES = 8192, 2**27  # largest size of a window
-FITTED = 10_000  # rows from which the space is inferred
-HELD_BYTES = 2**31  # largest size of a held-out split that is decoded once
+FITTED = 10_000  # number of rows from which the space is inferred
+HELD_BYTES = 2**31  # largest size of a held-out split that is cached
 
 
 def read_shards(
@@ -81,7 +81,7 @@ def read_shards(
 
 
 def _check_arrays(decoder: Decoder, options: Options, name: str) -> None:
-    """Raise ValueError if an option would change arrays, which are used unchanged."""
+    """Raise ValueError if an option for images is given for arrays."""
     asked, colour = target_of(options), len(decoder.shape) != 2
     unfit = {
         "size": asked.size != decoder.shape[:2],
@@ -137,7 +137,7 @@ def _packed(
 
 
 def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
-    """Return everything that the decoded rows depend on."""
+    """Return the settings that determine the decoded rows; they are the cache key."""
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
     stamps = next(iter(streams.values())).source.index.stamps
@@ -164,8 +164,8 @@ def settled(
         progress: called with (what, done, total).
 
     Returns:
-        the splits, with held-out ones as arrays; the held-out splits and the sample of training
-        rows, all as arrays, from which the space is inferred; and notes.
+        The splits, with held-out ones as arrays; the same held-out splits and a sample of training
+        rows, as arrays, from which the space is inferred; and notes.
 
     Raises:
         OSError: a shard cannot be reached, or the cache cannot be written.

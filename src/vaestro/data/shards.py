@@ -26,7 +26,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 SPLIT = re.compile(
     r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE
 )
-DEPTH = 2  # levels of folders below the source that are searched for shards
+DEPTH = 2  # depth of folders below the source that are searched for shards
 # files that the datasets library writes into a folder
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 

@@ -1,4 +1,4 @@
-"""Rows of shards as an array that is decoded on access, or ahead of it.
+"""Rows of shards as an array that is decoded on access or prefetched.
 
 The next rows depend only on a seed and a step (`randomness.Windows`), so no state is stored. A
 stopped run continues in the middle of a shard, and each process reads only its own rows.
@@ -27,8 +27,8 @@ from vaestro.text import InputError
 
 # largest number of validation rows, and of test rows, drawn from shards without splits
 HELD_OUT = 10_000
-FEWEST = 32  # smallest number of blocks from which a sample of rows is taken
-UNREAD = 0.1, 100  # a run stops if more than this share, and this number, of rows is unreadable
+FEWEST = 32  # smallest number of blocks that a sample of rows comes from
+UNREAD = 0.1, 100  # a run stops if both this share and this number of rows are unreadable
 
 
 class Source:
@@ -159,7 +159,7 @@ class Stream(Streamed):
         blocks: numbers of the blocks, whose rows are concatenated.
         buffer: rows of a window, within which rows are shuffled.
         usable: mask of the rows that may replace an unreadable one, (N,); None for all. Rows of
-            another split must not.
+            other splits are not in this mask.
         inward: transform to codes or values; None for the user's units.
     """
 
@@ -227,8 +227,8 @@ class Stream(Streamed):
     def held_out(self, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
         """Draw the rows of each held-out split, by its size; all other rows are for training.
 
-        The rows come from few blocks, of which about half of the rows are drawn, so that reading
-        them does not read all shards. Row numbers are in rising order.
+        The rows come from few blocks, about half of each, so that not all shards must be read. Row
+        numbers are in rising order.
         """
         total = sum(sizes.values())
         few = max(FEWEST, -(-2 * total * len(self.blocks) // self._rows))
@@ -319,7 +319,8 @@ class Stream(Streamed):
         return out.reshape(*rows.shape, *self.shape[1:])
 
     def expect(self, windows: Sequence[tuple[Window, np.ndarray]]) -> None:
-        """Start to decode the rows of the next windows, in this order; drop all other windows."""
+        """Start to decode the rows of the next windows, in this order; discard all other
+        windows."""
         keys = [window.key for window, _ in windows]
         for key in [k for k in self._ahead if k not in keys]:
             self._ahead.pop(key).cancel()
@@ -337,7 +338,7 @@ class Stream(Streamed):
         return len(self.source.unread), self.source.description()
 
     def let_go(self) -> None:
-        """Drop the rows that were read ahead, and stop the threads."""
+        """Discard prefetched rows, and stop the threads."""
         self.expect(())
         self.source.close()
 
@@ -353,7 +354,7 @@ class Stream(Streamed):
             ahead.work = []
 
     def _after(self, block: int, row: int) -> np.ndarray:
-        """Return the next readable row in the user's units; the first row follows the last."""
+        """Return the next readable row in the user's units, cyclically."""
         for step in range(min(len(self.blocks), 100) + 1):
             at = (block + step) % len(self.blocks)
             rest = np.arange(

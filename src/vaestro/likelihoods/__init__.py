@@ -1,9 +1,9 @@
 """The likelihood p(x | z): a decoder whose outputs are the parameters of a density over the data.
 
 A decoder returns logits or natural parameters, never probabilities. Each likelihood declares the
-kinds of data that it is true for and refuses the others, because a density scored on the wrong
-kind is a number without a meaning. No parameter of p(x | z) depends on the x that is scored, except
-through z or autoregressively.
+kinds of data that it is valid for and rejects the others, because a density of the wrong kind of
+data has no meaning. No parameter of p(x | z) depends on the x that is scored, except through z or
+autoregressively.
 
 A new likelihood is a subclass of `Likelihood` with the attribute `accepts` and the method
 `forward`, in a file of its own, and a row in `parts.TABLE`. `Dequantised`, `Scaled`, `Dispersed`

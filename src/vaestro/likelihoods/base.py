@@ -1,10 +1,10 @@
-"""What every likelihood has: one abstract method, `forward`, and defaults for everything else.
+"""The base class of likelihoods: one abstract method, `forward`, and defaults for all others.
 
 Used alone, a likelihood maps latents to a density:
 
     log p(x | z) = likelihood(z, given).log_prob(x)          (K, B), in nats
 
-for latents (K, B, *Z) and values x as they are inside the space, (B, *X) or (K, B, *X). For data on
+for latents (K, B, *Z) and transformed values x, (B, *X) or (K, B, *X). For data on
 a grid, a density scores x + grid * noise, with noise uniform on (-1/2, 1/2): x is then
 `likelihood.spread(x, noise)`.
 """
@@ -26,11 +26,11 @@ class Likelihood(nn.Module, ABC):
     """Describe p(x | z).
 
     Args:
-        space: what the data are.
+        space: of the data.
         decoder: a module from (N, *Z) to (N, *outputs(space)).
 
     Raises:
-        ValueError: the likelihood is not true for data of this kind.
+        ValueError: the likelihood is not valid for data of this kind.
 
     >>> from vaestro.likelihoods import Bernoulli
     >>> from vaestro.spaces import BinarySpace
@@ -40,21 +40,21 @@ class Likelihood(nn.Module, ABC):
     torch.Size([4, 5])
     """
 
-    # kinds of data that the density is true for, and what the refusal of other kinds advises
+    # kinds of data that the density is valid for, and advice in the error message for other kinds
     accepts: ClassVar[frozenset[Kind]]
     advice: ClassVar[str] = ""
-    # whether a training step can be traced into a graph
+    # whether a training step can be compiled
     in_graph: ClassVar[bool] = True
-    # What other modules read of an instance; a constructor sets what differs from the default.
+    # Public attributes; a constructor sets those that differ from the default.
     # whether `accumulate` and `store` must be called before a bound is reported
     fitted_to_data: bool = False
-    # how the model in training differs from the one that is reported; "" if it does not
+    # difference between the model in training and the reported one, in words; "" if there is none
     altered: str = ""
     # whether the density of a cell depends on the cells before it
     autoregressive: bool = False
     # whether the decoder has z as an input
     reads_latent: bool = True
-    # shape of the dequantisation noise of one datum; None for data that lie on no grid
+    # shape of the dequantisation noise of one datum; None for data without a grid
     jitter: tuple[int, ...] | None = None
 
     def __init__(self, space: Space, decoder: nn.Module) -> None:
@@ -85,7 +85,7 @@ class Likelihood(nn.Module, ABC):
 
     @classmethod
     def start(cls, space: Space) -> Tensor:
-        """Return the decoder's outputs at which the mean is the training data's; by default zeros.
+        """Return decoder outputs for which the mean is that of the training data; by default zeros.
 
         They broadcast to `outputs`. An override takes the constructor's options as keywords.
         """
@@ -113,10 +113,10 @@ class Likelihood(nn.Module, ABC):
     # -- data on a grid: see `Dequantised` --
 
     def spread(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """Return data (B, *X) as the density scores them, (K, B, *X); by default x itself.
+        """Add dequantisation noise to data (B, *X), and return (K, B, *X); by default return x.
 
         Args:
-            x: values inside the space.
+            x: transformed values.
             noise: dequantisation noise, (K, B, *jitter) on (-1/2, 1/2); None if `jitter` is None.
         """
         return x
@@ -125,14 +125,14 @@ class Likelihood(nn.Module, ABC):
         """Invert `spread` for draws x (B, *X) of p(x | z).
 
         Returns:
-            the centre of the grid cell that contains each value, (B, *X), possibly outside of the
-            data's levels; and the noise, (B, *jitter), 0 for values on no grid. By default x and
-            None.
+            The centre of the grid cell that contains each value, (B, *X), possibly outside the
+            range of the data; and the noise, (B, *jitter), 0 for values without a grid. By default
+            x and None.
         """
         return x, None
 
     def on_grid(self) -> Tensor:
-        """Return which of the values that have noise lie on a grid, (prod(jitter),)."""
+        """Return a mask of the values with noise that lie on a grid, (prod(jitter),)."""
         return torch.zeros(0, dtype=torch.bool)
 
     # -- parameters that start where they fit the training data: see `Scaled` and `Dispersed` --
@@ -144,7 +144,7 @@ class Likelihood(nn.Module, ABC):
         return 0
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        """Set parameters to where they fit values of the training split, before the first step.
+        """Fit parameters to values of the training split, before the first step.
 
         Args:
             x: values as the density scores them, (B, *X).

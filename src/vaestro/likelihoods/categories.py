@@ -20,7 +20,7 @@ from vaestro.spaces import Kind, Space
 class Categorical(Likelihood):
     """Represent each cell by a softmax over its codes: levels or categories, one logit for each.
 
-    Neighbouring levels share nothing: any distribution over L levels can be represented, with L
+    Levels are not treated as ordered: any distribution over L levels can be represented, with L
     outputs per cell. The tokens of a text are independent given the latent, which must contain all
     of their dependence.
 

@@ -23,7 +23,7 @@ from vaestro.likelihoods.dispersions import INVERSE_LIMIT, Dispersed
 from vaestro.likelihoods.scales import Version, unlimited
 from vaestro.spaces import Column, Kind, Space
 
-FIRST_LOGIT = -2.0  # of a count being missed, before the first step
+FIRST_LOGIT = -2.0  # probability that a count is missed, before the first step
 
 
 def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
@@ -36,11 +36,11 @@ def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
 
 
 class _Counts(Likelihood):
-    """Share what densities over counts have in common: the mean of each cell.
+    """Base class of likelihoods of counts, with the mean of each cell.
 
     With `library=NAME` the mean is the condition NAME times a softmax over the cells, as for single
     cells, whose totals depend on the sequencing depth (Lopez et al. 2018). The library is a
-    condition: it is not computed from the counts that are scored.
+    condition and is not computed from the scored counts.
     """
 
     accepts = frozenset({Kind.COUNT})
@@ -126,7 +126,7 @@ class Poisson(_Counts):
 
 
 class _DispersedCounts(Dispersed, _Counts):
-    """Start a learned dispersion where it fits the training data."""
+    """Initialise a learned dispersion by a fit to the training data."""
 
     @property
     def start_values(self) -> int:
@@ -145,8 +145,8 @@ class NegativeBinomial(_DispersedCounts):
 
     Args:
         space, decoder: see Likelihood.
-        dispersion: "shared", one learned for each cell of a datum, the same for all data; it starts
-            where it fits the training data. "cell", predicted by the decoder.
+        dispersion: "shared", one learned for each cell of a datum, the same for all data, and
+            initialised by a fit to the training data. "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction.
         version: 1 repeats runs made before versions were counted, whose log inverse dispersions

@@ -20,7 +20,7 @@ from vaestro.likelihoods.base import Likelihood
 
 
 class Dequantised(Likelihood, ABC):
-    """Score data on a grid by a density over real values. The noise comes from outside."""
+    """Mixin that scores data on a grid by a density over real values. The noise is an argument."""
 
     grid: Tensor
 

@@ -1,12 +1,12 @@
-"""The dispersion of counts: where it starts, and how fast it is learned.
+"""The dispersion of counts: its initial value and its learning speed.
 
 A negative binomial with mean m and inverse dispersion r has variance m + m^2 / r. For a learned
 number n,
 
     log r = soft_limit(PACE n, INVERSE_LIMIT)
 
-It starts at the maximum likelihood of the training data at their mean. Scales of real
-values do the same (`vaestro.likelihoods.scales`).
+It is initialised by maximum likelihood of the training data at their mean, like the scales of real
+values (`vaestro.likelihoods.scales`).
 """
 
 from __future__ import annotations
@@ -22,29 +22,27 @@ from torch import Tensor
 from vaestro.densities import Cells, soft_limit
 from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
 
-# beyond exp(8) a negative binomial is a Poisson, and differences of lgamma are lost in float32
+# above exp(8) a negative binomial is almost a Poisson, and float32 differences of lgamma vanish
 INVERSE_LIMIT = 8.0
-# of a limit; closer to it a step changes little, so that a wrong start would be kept
+# largest initial value, as a share of the limit; gradients are small near the limit
 START_SHARE = 0.75
 START_LIMIT = START_SHARE * INVERSE_LIMIT
-# standard deviation of the prior under which a start is fitted, for cells whose data do not
-# determine it
+# standard deviation of the prior on initial values, for cells with uninformative data
 PRIOR_WIDTH = 3.0
 
 
 def most_probable(
     log_likelihood: Callable[[Tensor], Tensor], low: float, high: float, centre: Tensor
 ) -> Tensor:
-    """Maximise log-likelihoods plus a wide normal log-prior, each over its own number in [low,
-    high].
+    """Maximise each log-likelihood plus a wide normal log-prior over its parameter in [low, high].
 
     The search is a grid of points 2 apart, three halvings of that distance around the best point,
     and a parabola.
 
     Args:
-        log_likelihood: from numbers, shaped as `centre`, to log-likelihoods in nats of the same
+        log_likelihood: maps parameters, shaped as `centre`, to log-likelihoods in nats of the same
             shape.
-        low, high: bounds of the numbers.
+        low, high: bounds of the parameters.
         centre: mean of the prior.
 
     >>> target = torch.tensor([-1.3, 2.0])
@@ -84,7 +82,7 @@ class Dispersed(nn.Module, ABC):
     """Learn one dispersion of a negative binomial for each cell of counts, the same for all
     data."""
 
-    # whether dispersions are parameters; otherwise the decoder predicts them, or there are none
+    # whether dispersions are parameters, not predicted by the decoder or absent
     dispersed: bool = False
 
     @abstractmethod
@@ -114,15 +112,15 @@ class Dispersed(nn.Module, ABC):
 
     @torch.no_grad()
     def begin_dispersion(self, x: Tensor, observed: Tensor | None, log_size: Tensor) -> None:
-        """Start dispersions where they fit training data, if each cell's mean is proportional to a
+        """Initialise dispersions by a fit to training data, with each cell's mean proportional to a
         size.
 
-        The fit is by maximum likelihood. One by moments would follow the largest counts: one count
-        of 400 among 1,000 counts with mean 15 and inverse dispersion 5 lowers the estimate to 1.3.
+        The fit is by maximum likelihood. A fit by moments is sensitive to outliers: one count of
+        400 among 1,000 counts with mean 15 and inverse dispersion 5 lowers the estimate to 1.3.
 
         Args:
             x: counts, (B, *X).
-            observed: which of them are observed, (B, *X); None for all.
+            observed: mask of the observed counts, (B, *X); None for all.
             log_size: logarithm of each datum's library, or 0; it broadcasts to (B, *X).
         """
         mask = torch.ones_like(x, dtype=torch.bool) if observed is None else observed

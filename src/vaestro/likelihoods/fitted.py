@@ -47,6 +47,6 @@ class FittedVariance(Scaled, ABC):
         self.numbers.copy_(self._log_of(*sums.unbind()))
 
     def _log_of(self, total: Tensor, count: Tensor) -> Tensor:
-        """Return the logarithm of a mean square, and the stored one if nothing was observed."""
+        """Return the logarithm of a mean square, or the stored one if nothing was observed."""
         fitted = (total / count.clamp_min(1)).clamp_min(math.exp(-self.limit)).log()
         return torch.where(count > 0, fitted, self.numbers)

@@ -24,7 +24,7 @@ from vaestro.likelihoods.dispersions import START_SHARE, most_probable
 from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
 from vaestro.spaces import Kind, Space
 
-FIRST_LOG_SCALE = -2.0  # of levels, relative to half of their range, before training data are seen
+FIRST_LOG_SCALE = -2.0  # initial scale of levels, relative to half of their range
 
 
 def _centred_levels(space: Space) -> Tensor:
@@ -42,7 +42,7 @@ class DiscretizedLogistic(Likelihood):
 
     Args:
         space, decoder: see Likelihood.
-        scale: "pixel", predicted for each cell; "shared", one learned for all.
+        scale: "pixel", predicted by the decoder for each cell; "shared", one learned for all cells.
         limit: the log-scale lies in (-limit, limit) around that of half of the range, by
             `soft_limit`.
         version: 1 repeats runs made before versions were counted, whose shared log-scale starts at
@@ -129,8 +129,7 @@ class DiscretizedLogistic(Likelihood):
 @final
 class LogisticMixture(Likelihood):
     """Represent each pixel by a mixture of discretized logistics, its channels conditioned on each
-    other (PixelCNN++'s output,
-    Salimans et al. 2017).
+    other (PixelCNN++'s output, Salimans et al. 2017).
 
     Args:
         space, decoder: see Likelihood.
@@ -199,7 +198,7 @@ class LogisticMixture(Likelihood):
     ) -> Tensor:
         count, pairs, _size, places = cls._sizes(space, components, channels)
         mean = _centred_levels(space).expand(space.shape).reshape(count, *places)
-        # Components start apart from each other, or they would all receive the same gradient.
+        # Components start at different locations; otherwise they would all have the same gradient.
         apart = torch.linspace(-0.5, 0.5, components) if components > 1 else torch.zeros(1)
         loc = mean + apart.view(-1, *[1] * (1 + len(places)))
         pieces = [

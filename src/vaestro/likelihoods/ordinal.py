@@ -23,7 +23,7 @@ from torch import Tensor
 from vaestro import densities
 from vaestro.spaces import Column
 
-LEAST = 1e-4  # frequency of a category at the start
+LEAST = 1e-4  # smallest initial frequency of a category
 
 
 @final

@@ -29,14 +29,14 @@ from vaestro.spaces import Kind, Space
 
 
 class _Continuous(Scaled, Dequantised):
-    """Share what densities over real values have in common.
+    """Base class of likelihoods of real values.
 
     Levels are standardised here. Data on a grid, 8-bit levels among them, are dequantised.
 
     Args:
         space, decoder: see Likelihood.
-        spread: the scale, or its square: a number in the user's units, or a word; see Gaussian and
-            Laplace.
+        spread: the scale, or the variance: a number in the user's units, or a word; see Gaussian
+            and Laplace.
         limit: a learned logarithm lies in (-limit, limit) around its reference (see `scales`), by
             `soft_limit`.
         version: 1 repeats runs made before versions were counted; see Gaussian.
@@ -75,7 +75,7 @@ class _Continuous(Scaled, Dequantised):
             self._share(spread.removeprefix("optimal").removeprefix("-"), version)
 
     def _share(self, word: str, version: Version) -> None:
-        """Make the numbers that cells share: learned, or for an optimal variance fitted."""
+        """Create the parameters that cells share: learned, or fitted for an optimal variance."""
         dims = len(self.space.shape)
         if version == 1 and self.fitted_to_data:
             self.share(Shared((), np.zeros(()), np.zeros((), bool), 1.0), dims, learned=False)
@@ -183,7 +183,7 @@ class Gaussian(FittedVariance, _Continuous):
 
 
 class _Scaled(_Continuous):
-    """Share the options of the families other than the normal; see Laplace for the arguments."""
+    """Base class of the families other than the normal; see Laplace for the arguments."""
 
     def __init__(
         self,
@@ -251,8 +251,8 @@ class Logistic(_Scaled):
 
 @final
 class StudentT(_Scaled):
-    """Represent real data (levels dequantized) by Student's t on each cell, which outliers do not
-    pull.
+    """Represent real data (levels dequantized) by Student's t on each cell, which is robust to
+    outliers.
 
     Args:
         space, decoder, scale, limit, version: as for Laplace.

@@ -1,5 +1,4 @@
-"""The scales of a likelihood: which cells share one, where they start, and how fast they are
-learned.
+"""The scales of a likelihood: their sharing between cells, initial values and learning speed.
 
 Scales are in the user's units. The space divides cell d by scale_d, so a shared scale s is
 s / scale_d inside. For a learned number n,
@@ -8,8 +7,8 @@ s / scale_d inside. For a learned number n,
 
 with the reference the standard deviation of the training data about their mean. Learned numbers
 start at the maximum-likelihood scale of the training data at the decoder's first location. They
-change PACE times as fast as weights: a weight that is off by 1 is rare, a log-scale that is off by
-3 is not.
+change PACE times as fast as weights, because log-scales are often wrong by 3, while weights are
+rarely wrong by 1.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from vaestro.densities import Cells, soft_limit
 from vaestro.spaces import Space
 
 PACE = 16.0
-START_VALUES = 2**20  # number of training values that the start is fitted to
+START_VALUES = 2**20  # number of training values for the initial fit
 ITERATIONS = 20
 
 Version = Literal[1, 2]
@@ -68,10 +67,10 @@ def default_sharing(space: Space) -> Sharing:
 
 
 def sharing(space: Space, how: Sharing) -> Shared:
-    """Return which cells of a space share a scale.
+    """Return the sharing of scales between the cells of a space.
 
     Args:
-        space: what the data are.
+        space: of the data.
         how: "cell", one for each cell; "shared", one for all cells of a vector or of a channel, in
             the user's units; "standardised", one for all cells in standardised units, learned as
             slowly as a weight.
@@ -106,8 +105,7 @@ def sharing(space: Space, how: Sharing) -> Shared:
 def paced(numbers: Tensor, pace: float) -> Tensor:
     """Return learned numbers times a pace, with the gradients of the numbers.
 
-    The pace multiplies the step. It does not multiply the gradient, because the norm of all
-    gradients decides whether they are clipped.
+    The pace multiplies the step but not the gradient, so it does not affect gradient clipping.
 
     >>> paced(torch.tensor(0.5), 16.0)
     tensor(8.)
@@ -128,7 +126,7 @@ class Scaled(nn.Module, ABC):
     """Learn or fit the scales of cells x = location + scale * noise."""
 
     number: ClassVar[str] = "log_scale"  # name of the parameter or buffer
-    power: ClassVar[int] = 1  # it is the logarithm of this power of the scale
+    power: ClassVar[int] = 1  # the parameter is the logarithm of this power of the scale
     limit: float
     reference: Tensor
     constant: Tensor
@@ -139,7 +137,7 @@ class Scaled(nn.Module, ABC):
         variance), both inside."""
 
     def share(self, shared: Shared, dims: int, *, learned: bool = True) -> None:
-        """Make the numbers of cells with `dims` dimensions *X: a parameter, or a buffer that is
+        """Create the numbers for cells with `dims` dimensions *X: a parameter, or a buffer that is
         fitted in closed form."""
         self.pace, self.dims_of_cells = shared.pace, dims
         dtype = torch.get_default_dtype()
@@ -187,11 +185,11 @@ class Scaled(nn.Module, ABC):
 
     @torch.no_grad()
     def begin(self, x: Tensor, observed: Tensor | None, location: Tensor) -> None:
-        """Start the scales where they fit the training data at a location, by maximum likelihood.
+        """Initialise the scales by maximum likelihood of the training data at a location.
 
         Args:
             x: values as the density scores them, (B, *X).
-            observed: which of them are observed, (B, *X); None for all.
+            observed: mask of the observed values, (B, *X); None for all.
             location: it broadcasts to *X.
         """
         mask = torch.ones_like(x, dtype=torch.bool) if observed is None else observed

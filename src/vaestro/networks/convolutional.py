@@ -16,7 +16,7 @@ from vaestro.networks.dense import Body, check_given
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 LAST_IN_MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
-FINEST_SIDE = 7  # the sides of a vector latent's last resolution are at most this
+FINEST_SIDE = 7  # largest side of the coarsest resolution for a vector latent
 Sides = tuple[int, ...]
 
 
@@ -51,10 +51,11 @@ class _Convolutional(Body):
 
     The shapes determine the direction. The encoder halves the sides, rounding up, until they are at
     most 7 (a vector latent) or 1/factor of the data's (a spatial latent). It doubles the channels
-    up to 8 times the width. The decoder has the same sides in reverse order; each is reached by
-    nearest neighbours after a convolution (Odena et al. 2016). Full resolution has no blocks, since
-    they would cost most there. Normalisation is over groups of channels (Wu and He 2018) and not
-    over a batch, so that rows are independent. Conditions are a bias of every block's channels.
+    up to 8 times the width. The decoder has the same sides in reverse order; upsampling is by
+    nearest neighbours, after a convolution (Odena et al. 2016). There are no blocks at full
+    resolution, where they would cost most. Normalisation is over groups of channels (Wu and He
+    2018) and not over a batch, so that rows are independent. Conditions are a bias of every block's
+    channels.
     """
 
     axes: ClassVar[int]  # of an image or volume, without channels
@@ -85,7 +86,8 @@ class _Convolutional(Body):
         self.norm = _norm(channels)
         if not encodes:
             with torch.no_grad():
-                self.last.get_parameter("weight").mul_(0.1)  # a decoder starts near its last bias
+                # the first outputs of a decoder are close to its last bias
+                self.last.get_parameter("weight").mul_(0.1)
 
     @classmethod
     def _last(
@@ -219,12 +221,12 @@ class Convolutional(_Convolutional):
     Args:
         inputs, outputs: in an encoder (C, H, W), or (C, H, W, L) for cells that are one of L, and
             (P, Z) or (P, Z, h, w); in a decoder (Z,) or (Z, h, w), and (..., H, W).
-        given: conditions.
-        width: channels at full resolution.
+        given: number of conditions.
+        width: number of channels at full resolution.
         blocks: residual blocks at each resolution.
         factor: 0 for a vector latent; 8 for a spatial latent of 1/8 of the sides, rounded up; a
             power of two.
-        dropout: fraction of hidden cells that training drops.
+        dropout: dropout probability of hidden units.
 
     Raises:
         ValueError: an option is out of its range, neither side or both are images, or the latent's

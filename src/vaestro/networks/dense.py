@@ -1,4 +1,4 @@
-"""Fully connected networks, and what every network has in common."""
+"""Fully connected networks, and the base class of networks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dense(
     fused = (
         not torch.is_grad_enabled()
         and type(layer) is nn.Linear
-        # which a call of the layer would run
+        # a call of the layer would run its hooks
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and x.device.type == "cpu"
         and x.dtype == layer.weight.dtype == torch.float32
@@ -59,7 +59,7 @@ def dense(
 
 
 def check_given(given: Tensor | None, count: int) -> None:
-    """Raise ValueError unless the number of conditions is the one that a network was made for.
+    """Raise ValueError if the number of conditions is not that of the network.
 
     >>> check_given(torch.zeros(5, 2), 2)
     """
@@ -71,7 +71,7 @@ def with_conditions(x: Tensor, given: Tensor | None, count: int) -> Tensor:
     """Concatenate conditions to vectors: (N, D + count).
 
     Raises:
-        ValueError: the number of conditions is another one.
+        ValueError: the number of conditions is not `count`.
 
     >>> with_conditions(torch.zeros(5, 3), torch.zeros(5, 2), 2).shape
     torch.Size([5, 5])
@@ -81,7 +81,7 @@ def with_conditions(x: Tensor, given: Tensor | None, count: int) -> Tensor:
 
 
 class Body(nn.Module, ABC):
-    """Share shapes, conditions, and the last layer.
+    """Base class of networks, with their shapes, conditions and last layer.
 
     Args:
         inputs, outputs: shapes of one datum on either side.
@@ -114,7 +114,7 @@ class Body(nn.Module, ABC):
 
 
 class _Dense(Body):
-    """Share the last layer of fully connected networks."""
+    """Base class of fully connected networks, with their last layer."""
 
     last: nn.Linear
 
@@ -156,7 +156,7 @@ class Residual(_Dense):
         given: conditions, which are concatenated to the input.
         width: units in each layer.
         blocks: residual blocks of two layers each.
-        dropout: fraction of hidden units that training drops.
+        dropout: dropout probability of hidden units.
 
     >>> Residual((4,), (2, 3), width=8)(torch.zeros(5, 4)).shape
     torch.Size([5, 2, 3])
@@ -229,7 +229,7 @@ class MLP(_Dense):
 
 
 def linear(inputs: tuple[int, ...], outputs: tuple[int, ...], given: int = 0) -> MLP:
-    """Make a linear map: with a Gaussian likelihood the model is probabilistic PCA (Tipping and
+    """Return a linear map. With a Gaussian likelihood the model is probabilistic PCA (Tipping and
     Bishop 1999).
 
     >>> linear((4,), (3,))(torch.zeros(5, 4)).shape

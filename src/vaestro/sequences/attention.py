@@ -1,6 +1,6 @@
-"""Attention for texts and series (Vaswani et al. 2017).
+"""Transformers for text and series data (Vaswani et al. 2017).
 
-attended = softmax(Q K^T / sqrt(width / heads)) V          in each head
+attention = softmax(Q K^T / sqrt(width / heads)) V          in each head
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vaestro.sequences.base import SequenceDecoder, SequenceEncoder, check_optio
 
 
 class _Attention(nn.Module):
-    """Residual block of attention and two layers (Vaswani et al. 2017, normalised before)."""
+    """Pre-norm transformer block: self-attention and a two-layer MLP, both residual."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Attention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def join(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add attended values, (N, heads, t, width / heads), and the output of the two layers."""
+        """Add the attention output, (N, heads, t, width / heads), and the output of the MLP."""
         x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
 
@@ -53,7 +53,7 @@ def _blocks(width: int, layers: int, heads: int, dropout: float) -> Sequence[_At
 
 @final
 class TransformerEncoder(SequenceEncoder):
-    """Read tokens by attention in both directions, and average over each row's positions.
+    """Encode a sequence by bidirectional self-attention and a mean over the positions of each row.
 
     >>> TransformerEncoder((4, 5), (3,), 0, width=8, layers=1, heads=2, dropout=0.0)(
     ...     torch.ones(2, 4, dtype=torch.long)
@@ -88,7 +88,7 @@ class TransformerEncoder(SequenceEncoder):
 
 @final
 class TransformerDecoder(SequenceDecoder):
-    """Predict tokens by attention to those before; the latent is added to every position.
+    """Predict tokens by causal self-attention; the latent is added to every position.
 
     >>> TransformerDecoder((3,), (4, 5), 0, width=8, layers=1, heads=2, dropout=0.0)(
     ...     torch.zeros(2, 3)
@@ -158,15 +158,15 @@ def transformer(
     heads: int = 4,
     dropout: float = 0.0,
 ) -> SequenceEncoder | SequenceDecoder:
-    """Make an encoder or a decoder of texts or series by attention (Vaswani et al. 2017).
+    """Return a transformer encoder or decoder of texts or series (Vaswani et al. 2017).
 
     Args:
-        inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
+        inputs, outputs: (T, V) for texts or (..., T, C) for series; the other one is the latent's.
         given: number of conditions.
-        width: size of the state of a position.
-        layers: layers of attention.
-        heads: of each layer; `width` must be a multiple of them.
-        dropout: fraction of the outputs of each layer that is dropped in training.
+        width: size of the state of each position.
+        layers: number of transformer blocks.
+        heads: number of attention heads; `width` must be a multiple of it.
+        dropout: dropout probability of the outputs of each layer.
 
     >>> transformer((3,), (4, 5), width=8, heads=2)(torch.zeros(2, 3)).shape
     torch.Size([2, 4, 5])

@@ -42,8 +42,7 @@ def reads_sequence(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
 
 
 class SequenceEncoder(nn.Module, ABC):
-    """Describe an encoder of sequences: codes (N, t) or numbers (N, T, C), and conditions (N,
-    given) -> (N, *outputs)."""
+    """Map codes (N, t) or numbers (N, T, C), with conditions (N, given), to (N, *outputs)."""
 
     reads_codes = True
 
@@ -70,7 +69,7 @@ class SequenceEncoder(nn.Module, ABC):
         """
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        if x.is_floating_point():  # numbers, or one-hot codes, which select rows of the matrix
+        if x.is_floating_point():  # numbers, or one-hot codes
             state = self.read(x @ self.embedding.weight, x.new_ones(x.shape[:2], dtype=torch.bool))
         else:
             x = x.long()
@@ -79,14 +78,14 @@ class SequenceEncoder(nn.Module, ABC):
 
 
 class SequenceDecoder(nn.Module, ABC):
-    """Describe a decoder of sequences; conditions (N, given) are concatenated to the latent.
+    """Map latents (N, Z), with conditions (N, given) concatenated, to sequences (N, *outputs).
 
     Args:
-        inputs: (Z,), of a latent.
+        inputs: (Z,), the shape of a latent.
         outputs: (T, V), the largest number of tokens and the number of codes, or (..., T, C).
         given: number of conditions.
         embedding: size of the embedding of a token.
-        width: size of the state of a position.
+        width: size of the state of each position.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class SequenceDecoder(nn.Module, ABC):
         super().__init__()
         self.inputs, self.outputs, self.given, self.length = inputs, outputs, given, outputs[-2]
         self.codes = math.prod(outputs) // self.length
-        # the last code is that of a dropped token
+        # the last code means a dropped token
         self.embedding = nn.Embedding(self.codes + 1, embedding)
         self.last = nn.Linear(width, self.codes)
         self.sources = inputs[0] + given

@@ -41,16 +41,16 @@ class Convolutional1d(nn.Module):
 
     The shapes determine the direction. The encoder halves the length, rounding up, until it is at
     most 8, and doubles the channels up to 4 times the width. The decoder has the same lengths in
-    reverse order; each is reached by nearest neighbours after a convolution. Conditions are a bias
+    reverse order; upsampling is by nearest neighbours, after a convolution. Conditions are a bias
     of every block's channels.
 
     Args:
-        inputs, outputs: (T, C), or (T, 2 C) with a mask beside, in an encoder; (..., T, C) in a
-            decoder.
+        inputs, outputs: the series is (T, C), or (T, 2 C) with a mask, in an encoder; (..., T, C)
+            in a decoder.
         given: number of conditions.
-        width: channels at full length.
+        width: number of channels at full length.
         blocks: residual blocks at each length.
-        dropout: fraction of hidden numbers that training drops.
+        dropout: dropout probability of hidden units.
 
     Raises:
         ValueError: an option is out of its range, or neither side or both are series.
@@ -103,7 +103,8 @@ class Convolutional1d(nn.Module):
         self.layers = nn.ModuleList(layers)
         if not self.encodes:
             with torch.no_grad():
-                self.last.weight.mul_(0.1)  # a decoder starts near its last bias
+                # the first outputs of a decoder are close to its last bias
+                self.last.weight.mul_(0.1)
 
     def start_at(self, values: Tensor) -> None:
         """Set the last bias to the mean over time of `values`, whose shape broadcasts to

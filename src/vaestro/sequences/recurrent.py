@@ -14,8 +14,8 @@ from vaestro.sequences.base import SequenceDecoder, SequenceEncoder, check_optio
 
 @final
 class GRUEncoder(SequenceEncoder):
-    """Read tokens by gated recurrent units (Cho et al. 2014); the state at the end of each row is
-    the result.
+    """Encode a sequence by gated recurrent units (Cho et al. 2014), as the state at the end of each
+    row.
 
     >>> GRUEncoder((4, 5), (3,), 0, width=8, layers=1, embedding=4, dropout=0.0)(
     ...     torch.ones(2, 4, dtype=torch.long)
@@ -100,16 +100,15 @@ def gru(
     embedding: int = 0,
     dropout: float = 0.0,
 ) -> SequenceEncoder | SequenceDecoder:
-    """Make an encoder or a decoder of texts or series by gated recurrent units (Cho et al. 2014;
-    Bowman et al. 2016).
+    """Return a GRU encoder or decoder of texts or series (Cho et al. 2014; Bowman et al. 2016).
 
     Args:
-        inputs, outputs: (T, V) on the side of texts, (..., T, C) on that of series.
+        inputs, outputs: (T, V) for texts or (..., T, C) for series; the other one is the latent's.
         given: number of conditions.
         width: units of each layer.
-        layers: layers.
-        embedding: numbers for each token; half the width by default.
-        dropout: fraction of the inputs and outputs of the layers that training drops.
+        layers: number of layers.
+        embedding: size of the token embeddings; 0 means half the width.
+        dropout: dropout probability of the inputs and outputs of the layers.
 
     >>> gru((4, 5), (3,), width=8)(torch.ones(2, 4, dtype=torch.long)).shape
     torch.Size([2, 3])
