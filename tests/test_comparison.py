@@ -1054,13 +1054,14 @@ def test_a_damaged_configuration(here, refused):
     assert "a YAML file of options" in refused("compare", "a")
 
 
-def test_bad_outputs(here, refused):
+def test_bad_outputs(here, refused, capsys):
     write("a", {"iwae": near(0)})
     Path("there.json").write_text("mine")
     assert "a file name that ends in .png, .json, .csv; got x.pdf" in refused(
         "compare", "a", "-o", "x.pdf"
     )
-    assert "--force" in refused("compare", "a", "-o", "there.json")
+    assert main(["compare", "a", "-o", "there.json"]) == 2
+    assert capsys.readouterr().err == "vaestro: there.json exists (--force overwrites it)\n"
     assert Path("there.json").read_text() == "mine"
     assert main(["compare", "a", "-o", "there.json", "--force", "--quiet"]) == 0
     assert json.loads(Path("there.json").read_text())["rows"]
