@@ -349,7 +349,7 @@ def test_a_gap_on_simulated_data_that_are_unlike_the_data_decides_nothing(here):
     got = pair(["a", "b"])
     assert got.relation == "higher"
     assert (
-        "if b's gap is below 0.80 (b's gap, measured on simulated data, which may be unlike the "
+        "if b's gap is below 0.80 (b's gap, measured on simulated data, which may differ from the "
         "data: at most 0.30" in got.sentence
     )
 
