@@ -229,20 +229,20 @@ def _imported(module: str, attribute: str) -> Callable[..., object]:
     if not all(piece.isidentifier() for piece in module.split(".")):
         raise ValueError(f"expected module:Class; got {module!r} as the module")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        value = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a user's module may raise anything while it is imported
         first = (str(error) or "no reason given").splitlines()[0]
         raise ValueError(
             f"expected a module that can be imported; got {module!r} ({type(error).__name__}: "
             f"{first})"
         ) from error
-    if found is None:
+    if value is None:
         raise ValueError(f"expected {module} to have {attribute}; got a module without it")
-    if not callable(found):
+    if not callable(value):
         raise ValueError(
-            f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}"
+            f"expected {module}:{attribute} to be a class or function; got {type(value).__name__}"
         )
-    return cast("Callable[..., object]", found)
+    return cast("Callable[..., object]", value)
 
 
 def catalogue(
@@ -302,7 +302,7 @@ def build(
         (8,)
     """
     named = find("model", default_model(likelihood) if model is None else model)
-    made = named(
+    result = named(
         plan(
             space,
             latent=latent,
@@ -315,9 +315,9 @@ def build(
             given=given,
         )
     )
-    if not isinstance(made, Model):
-        raise ValueError(f"expected {named.name} to return a Model; got {type(made).__name__}")
-    return made
+    if not isinstance(result, Model):
+        raise ValueError(f"expected {named.name} to return a Model; got {type(result).__name__}")
+    return result
 
 
 def plan(

@@ -107,8 +107,8 @@ def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tu
     if (meta := _whole(place)) is None:
         with _explained(home, key):
             home.mkdir(parents=True, exist_ok=True)
-            with _locked(home, key) as held:
-                meta = _whole(place) or _made(place, make, str(source), key if held else "")
+            with _locked(home, key) as locked:
+                meta = _whole(place) or _create(place, make, str(source), key if locked else "")
     return place, meta
 
 
@@ -161,10 +161,10 @@ def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
 
 def entries() -> list[Entry]:
     """Return all entries, from the oldest to the newest."""
-    found = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
+    complete = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
     listed = [
         Entry(name, meta["source"], meta["bytes"], datetime.fromtimestamp(meta["when"]))
-        for name, meta in found
+        for name, meta in complete
     ]
     return sorted(listed, key=lambda e: e.when)
 
@@ -179,8 +179,8 @@ def clear() -> int:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> Json:
-    _sweep(place.parent, held)
+def _create(place: Path, make: Callable[[Path], Json], source: str, locked: str) -> Json:
+    _sweep(place.parent, locked)
     part = _beside(place)
     part.mkdir()
     try:
@@ -331,12 +331,12 @@ def _discard(place: Path) -> int:
     return size
 
 
-def _sweep(home: Path, held: str = "") -> int:
+def _sweep(home: Path, locked: str = "") -> int:
     """Remove the remains of interrupted processes, and return the freed bytes.
 
     Args:
         home: folder of the cache.
-        held: key that the caller has locked.
+        locked: key that the caller has locked.
     """
     freed = 0
     left = (
@@ -345,7 +345,7 @@ def _sweep(home: Path, held: str = "") -> int:
         else []
     )
     for key in {p.name[:32] for p in left}:
-        with nullcontext(True) if key == held else _locked(home, key, wait=False) as dead:
+        with nullcontext(True) if key == locked else _locked(home, key, wait=False) as dead:
             for part in [
                 p for p in left if dead and p.name.startswith(key) and p.name.endswith(".part")
             ]:

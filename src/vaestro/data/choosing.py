@@ -48,12 +48,12 @@ def wanted_columns(
     if twice:
         raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
     if columns is not None:
-        found = [name for name in names if name in columns]
-        if not found:
+        present = [name for name in names if name in columns]
+        if not present:
             raise ValueError(
                 f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}"
             )
-        return found
+        return present
     ignored = named(options, "ignore", names, where) if "ignore" in options else []
     if len(ignored) == len(names):
         raise ValueError(f"expected ignore= to leave a column of {where}; got {', '.join(ignored)}")

@@ -61,7 +61,7 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
     """Return why the cells of an array (n, columns) are not counts; None if at least 9 of 10
     columns can be counts."""
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, min(200, rows.shape[1])).astype(int))
-    said = {}
+    reasons = {}
     varying = 0
     for i in columns:
         column = rows[:, i]
@@ -71,11 +71,11 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
         if len(values) > 1:
             varying += 1
             if (why := why_no_counts(values, times)) is not None:
-                said[int(i)] = why
-    if len(said) <= 0.1 * varying:
+                reasons[int(i)] = why
+    if len(reasons) <= 0.1 * varying:
         return None
-    first = next(iter(said))
-    return said[first] if rows.shape[1] == 1 else f"column {first}: {said[first]}"
+    first = next(iter(reasons))
+    return reasons[first] if rows.shape[1] == 1 else f"column {first}: {reasons[first]}"
 
 
 def _outliers(values: np.ndarray, times: np.ndarray) -> np.ndarray:

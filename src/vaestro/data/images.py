@@ -146,7 +146,7 @@ def check_none_skipped(meta: Json) -> None:
 
 def _listed(folder: Path) -> tuple[list[str], int]:
     """Return the paths of the images in a folder in order, and the number of other files."""
-    found: list[str] = []
+    files: list[str] = []
     others = 0
 
     def visit(path: str, prefix: str, above: tuple[str, ...]) -> None:
@@ -160,12 +160,12 @@ def _listed(folder: Path) -> tuple[list[str], int]:
                     if real not in above:  # otherwise a link to a parent folder
                         visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
                 elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
-                    found.append(prefix + entry.name)
+                    files.append(prefix + entry.name)
                 else:
                     others += 1
 
     visit(str(folder), "", (os.path.realpath(folder),))
-    return sorted(found), others
+    return sorted(files), others
 
 
 def _splits(files: Sequence[str], folder: Path) -> dict[str, list[str]]:

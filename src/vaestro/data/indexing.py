@@ -15,8 +15,8 @@ from vaestro.data.raw import Json, Options
 from vaestro.data.shard_formats import (
     Format,
     Index,
-    Indexed,
     Parquet,
+    ShardIndex,
     attributes_of,
     damage_errors,
     kind_of,
@@ -186,7 +186,7 @@ def _indexed(
 ) -> Index:
     """Return the index of all shards."""
     files = [file for files_of in splits.values() for file in files_of]
-    shards: list[Indexed] = []
+    shards: list[ShardIndex] = []
     for i, path in enumerate(files):
         shards.append(reader.index(path))
         if progress is not None:

@@ -199,14 +199,12 @@ def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kin
         return Kind.BINARY, None
     if len(values) <= FEW and often and times[values != np.rint(values)].sum() <= allowed(times):
         return Kind.CATEGORY, None
-    found = fractions(values, times)
-    whole = (
-        bool(found.units) and found.units % found.parts == 0 and found.residue % found.parts == 0
-    )
+    grid = fractions(values, times)
+    whole = bool(grid.units) and grid.units % grid.parts == 0 and grid.residue % grid.parts == 0
     if not whole and (values != np.rint(values)).any():
         return Kind.REAL, None
     negative = int(times[values < 0].sum())
-    if found.units != found.parts or negative > allowed(times):
+    if grid.units != grid.parts or negative > allowed(times):
         return Kind.REAL, None
     if negative:
         return Kind.REAL, f"{negative} below 0, {float(values[values < 0][0]):g}"

@@ -57,14 +57,14 @@ def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
                 f"an order of the values of column {name!r}, such as {example}", "text without one"
             )
         return values
-    made = np.array(order)
+    categories = np.array(order)
     if values.dtype.kind != "U":
         with suppress(ValueError):  # text is none of the column's values
-            made = made.astype(values.dtype)
-    strangers = [str(value) for value in values.tolist() if value not in made.tolist()]
+            categories = categories.astype(values.dtype)
+    strangers = [str(value) for value in values.tolist() if value not in categories.tolist()]
     if strangers or len(set(order)) < len(order):
         raise Unfit(
             f"the values of column {name!r} to be in {'<'.join(map(str, order))}, each once",
             ", ".join(strangers[:3]) or "one value twice",
         )
-    return made
+    return categories

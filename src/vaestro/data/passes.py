@@ -118,7 +118,7 @@ def once(arrays: Iterable[W], *looks: Look[W]) -> None:
                 look(array, part.start, array[part])
 
 
-class Picked:
+class RowSelector:
     """Select the rows of a part from the chunks of `once`, and group them into equal sizes.
 
     The last group may be smaller. So sums of floats depend on the size of the groups only, not on
@@ -130,8 +130,8 @@ class Picked:
         take: called with each group, which is overwritten by the next.
         transform: applied to rows before they are collected; by default none.
 
-    >>> picked = Picked(Part(np.arange(6), np.array([0, 2, 4])), 2, print)
-    >>> once([picked.part.whole], picked.look)
+    >>> selector = RowSelector(Part(np.arange(6), np.array([0, 2, 4])), 2, print)
+    >>> once([selector.part.whole], selector.look)
     [0 2]
     [4]
     """

@@ -141,7 +141,7 @@ def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
     stamps = next(iter(streams.values())).source.index.stamps
-    mine = {
+    shared = {
         k: options[k] for k in ("size", "crop", "channels", "valid", "test", "seed") if k in options
     }
     return {
@@ -149,11 +149,11 @@ def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
         "stamps": stamps,
         "shape": decoder.shape,
         "dtype": decoder.dtype.str,
-        **mine,
+        **shared,
     }
 
 
-def settled(
+def decode_repeated(
     parts: Mapping[str, Part], options: Options, name: str, progress: Progress | None
 ) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
     """Decode the rows that are used repeatedly: held-out data, and a sample of the training rows.

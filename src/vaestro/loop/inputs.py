@@ -170,7 +170,7 @@ class Stream:
         memory."""
         return None if self._values is None else self._values.unread()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Drop data that were decoded ahead; otherwise the process waits for them at its end."""
         if self._values is not None:
-            self._values.let_go()
+            self._values.release()

@@ -321,7 +321,7 @@ class Job(Iterator[Step]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.training.let_go()
+        self.training.release()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

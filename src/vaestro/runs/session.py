@@ -372,10 +372,12 @@ class Session:
     ) -> tuple[Rows, UserData]:
         """Return the rows that were read, and the data with missing cells filled in."""
         model, whole = self.model, self.source(source)
-        rows, own = load_with_own(
+        rows, original = load_with_own(
             whole, model.space, split, given=model.given, conditions=condition or {}
         )
-        data = latent.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
+        data = latent.impute(
+            model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
+        )
         return rows, completed(whole, data, rows.name) if isinstance(data, Frame) else data
 
     # -- judging -----------------------------------------------------------------------------------

@@ -237,11 +237,11 @@ class Container(ABC, Generic[W]):
 
     def joined(self, rows: Sequence[Rows]) -> Values:
         """Return the values of several splits one below the other."""
-        return np.concatenate([r.held() for r in rows])
+        return np.concatenate([r.read() for r in rows])
 
-    def merged(self, own: W, made: W) -> W:
-        """Return the user's data with their missing cells taken from `made`."""
-        return own
+    def merged(self, data: W, imputed: W) -> W:
+        """Return the user's data with their missing cells taken from `imputed`."""
+        return data
 
     @abstractmethod
     def write(self, path: Path, data: W, places: np.ndarray | None) -> None:
