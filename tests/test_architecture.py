@@ -168,7 +168,7 @@ FOREIGN = {
     ("data/cache.py", "errno"),
     ("data/columns.py", "column.type"),
     ("data/columns.py", "part"),
-    ("data/images.py", "image"),
+    ("data/image_decoding.py", "image"),
     ("data/images.py", "os"),
     ("data/passes.py", "mmap"),
     ("data/shard_formats.py", "kind"),
