@@ -225,7 +225,7 @@ def find(
 
 
 def _imported(module: str, attribute: str) -> Callable[..., object]:
-    """Return a user's own class or function."""
+    """Return a user-defined class or function."""
     if not all(piece.isidentifier() for piece in module.split(".")):
         raise ValueError(f"expected module:Class; got {module!r} as the module")
     try:
@@ -280,7 +280,7 @@ def build(
 
     Args:
         space: describes the data (`load(...).space`).
-        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user's own
+        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user-defined
             "my_module:my_model", which is called with a `Plan`.
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
         likelihood: a name with options; by default `space.default_likelihood`.

@@ -35,9 +35,9 @@ from vaestro.spaces import (
     restored_space,
 )
 
-IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
-FEW = 10  # values of whole numbers that could be categories
-GUESSED = 1000  # rows of an array from which the kind of its cells is guessed
+IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
+FEW = 10  # largest number of distinct integers that could be categories
+GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
 
 class Inferred(NamedTuple):
@@ -46,7 +46,7 @@ class Inferred(NamedTuple):
     Args:
         space: of the data, fitted.
         options: of the source, resolved.
-        notes: what was inferred, a line each.
+        notes: inferences about the data, one line each.
         shared: held-out rows that equal training rows, a line each; None if not searched for yet.
     """
 
@@ -159,7 +159,7 @@ class _Scan:
                 self.infinite += int(np.isinf(values).sum())
                 values = values[finite]
             if self.integral and values.size:
-                head = values.ravel()[:1000]  # a few values decide for most data
+                head = values.ravel()[:1000]  # a few values are sufficient for most data
                 self.integral = bool(
                     (head == np.rint(head)).all() and (values == np.rint(values)).all()
                 )

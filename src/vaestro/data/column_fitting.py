@@ -14,8 +14,7 @@ from vaestro.data.outliers import isolated
 from vaestro.data.refusals import Unfit
 from vaestro.spaces import COLUMNS, LARGEST_COUNT, Column, CountColumn, Kind, column_class
 
-# standard deviations of an isolated value: squares of larger ones are too large for float32
-# arithmetic
+# largest isolated value in standard deviations: squares of larger ones overflow in float32
 FARTHEST = 1e5
 MICROSECONDS = 86400e6  # of a day
 

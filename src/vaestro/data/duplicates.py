@@ -35,24 +35,24 @@ from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
 from vaestro.tokens import Ragged
 
-MOST = 100_000  # rows of a split that are compared
-CELLS = 4096  # cells of a row that are compared
-SIDE = 64  # rows and columns of an image that are compared
-GROUP = 1024  # rows in memory at a time
-TABLES, BITS = 8, 20  # of the hashes of large data
-# share of the calls that may be false, and chance that any is called where there are none
+MOST = 100_000  # largest number of rows of a split that are compared
+CELLS = 4096  # largest number of cells of a row that are compared
+SIDE = 64  # largest height and width of the compared images
+GROUP = 1024  # largest number of rows in memory
+TABLES, BITS = 8, 20  # hash tables, and bits of a hash, for large data
+# largest share of false calls, and chance of any call if there are no twins
 FALSE = 0.003
 # largest distance of a candidate, as a share of the median distance between training neighbours
 CLOSE = 0.5
-SOME = 2000  # training rows from which neighbourhoods are estimated first
-# largest expected number of independent rows for which the estimate from all training rows is made
+SOME = 2000  # number of training rows for a first estimate of neighbourhoods
+# largest expected number of independent rows for which all training rows are used
 LIKELY = 0.05
-# candidates of a split for which that estimate is made; a random sample if there are more
+# largest number of candidates of a split with that estimate; of more, a random sample
 EXAMINED = 500
 CERTAIN_TRIPLES = 5  # smallest expected number of triples of equal texts that is informative
-# mean occurrences of a training text from which equal texts are repeated values instead of copies
+# from this mean number of occurrences of a training text, equal texts are not called copies
 REPEATED = 4
-# largest number of pairs of rows that are all compared; otherwise rows in one bucket of a hash are
+# largest number of pairs for comparing all; above, only rows with equal hashes are compared
 PAIRS = 200_000_000
 
 

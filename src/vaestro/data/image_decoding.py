@@ -12,7 +12,7 @@ from PIL import Image
 from vaestro.data.raw import Options
 from vaestro.text import InputError
 
-# Pillow's decoders that are tried, whatever the suffix of the file
+# Pillow's decoders that are tried, independently of the suffix of the file
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
@@ -102,7 +102,7 @@ def measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
         path: of the image, or its content.
 
     Returns:
-        (height, width) after it is turned upright; whether it is grey; and the reason why it cannot
+        (height, width) in upright orientation; whether it is grey; and the reason why it cannot
         be used, or "".
     """
     with Image.open(path, formats=FORMATS) as image:

@@ -157,7 +157,7 @@ def _listed(folder: Path) -> tuple[list[str], int]:
                     continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path)
-                    if real not in above:  # otherwise a link to a parent folder
+                    if real not in above:  # skip a link to a parent folder
                         visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
                 elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
                     files.append(prefix + entry.name)
@@ -214,8 +214,8 @@ class _Decoding:
         self.source, self.names, self.progress = source, names, progress
         self.sides = np.zeros((len(names), 2), np.int64)  # height and width
         self.grey = np.zeros(len(names), bool)
-        self.unusable: dict[int, str] = {}  # {number of an image: the reason}
-        self.remarks: list[str] = []  # what was done to an image
+        self.unusable: dict[int, str] = {}  # {number of an unusable image: the reason}
+        self.remarks: list[str] = []  # changes made to an image
 
     def headers(self) -> np.ndarray:
         """Read all headers, and return the numbers of the images that can be used, (N,)."""

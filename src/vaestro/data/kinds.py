@@ -26,8 +26,9 @@ from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, S
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
-FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
-LARGEST = 1e30  # of the values of a column, in size
+# integers with at most this number of values are categories, if each occurs as often on average
+FEW = 10
+LARGEST = 1e30  # largest absolute value in a column
 
 
 def infer_space(
@@ -101,7 +102,7 @@ class _Request:
         kinds: the kinds that options name, by column.
         orders: the orders of values that options state or the table declares, by column.
         declared: the columns whose order the table declares.
-        limit: the largest number of categories.
+        limit: largest number of categories.
     """
 
     kinds: Mapping[str, Kind]

@@ -122,7 +122,7 @@ def as_texts(source: object) -> Texts | None:
 
 
 class InferredTexts(NamedTuple):
-    """Hold what was inferred from texts."""
+    """The result of `inferred`: the space and the tokens of texts."""
 
     space: Space
     options: Options  # of the source, resolved

@@ -47,7 +47,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
-ROWS = 512  # chains that are decoded together
+ROWS = 512  # number of chains that are decoded together
 
 
 def annealing(

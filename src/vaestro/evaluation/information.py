@@ -43,7 +43,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.models import Draws
 from vaestro.randomness import torch_generator
 
-AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two cores
+AFFORDABLE = 5_000_000_000  # number of log-densities of one unit; about a minute on two cores
 MOST = 10_000
 EACH = 256  # draws in a piece, and data in one density of several q
 BLOCK = 2**18  # log-densities of one unit at once, which fit into the cache

@@ -23,8 +23,9 @@ from vaestro.models import Model
 from vaestro.randomness import Order, Windows, torch_generator
 from vaestro.spaces import Batch
 
-AHEAD_BYTES = 2**21  # most bytes of rows and noise that are created at once; they fit the cache
-LAP = 2000  # most steps of streamed data between two validations
+# largest size in bytes of rows and noise that are created at once; they fit into the cache
+AHEAD_BYTES = 2**21
+LAP = 2000  # largest number of steps between two validations of streamed data
 
 
 class Input(NamedTuple):

@@ -40,7 +40,7 @@ from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 
 CHECK_EVERY = 10  # steps between reads of the counters on the device; a read waits for the device
-GIVE_UP_AFTER = 20  # steps in a row that are not finite
+GIVE_UP_AFTER = 20  # number of consecutive steps that are not finite
 
 
 @final

@@ -30,7 +30,7 @@ SEVERITIES = {"error": "error", "warning": "warning", "note": "note"}
 ANCHORS = {"curves": "curves", "bounds": "bounds"}
 ROWS = 5  # of data and of samples
 AGGREGATES = 8
-TABLES = 4  # traversals of tables shown
+TABLES = 4  # number of traversals of tables that are shown
 
 
 # -- the first screen ------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def moves(folder: Folder) -> Values | None:
     if texts is None:
         return None
     names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
-    every = 2 if n > 4 else 1  # text takes more room than images
+    every = 2 if n > 4 else 1  # text needs more space than images
     offsets = offsets[::every]
     for i, label in enumerate(labels[:TABLES]):
         part = slice(i * n, (i + 1) * n, every)

@@ -199,7 +199,7 @@ class Container(ABC, Generic[W]):
     def codes(
         self, parts: Mapping[str, Part[W]], space: Space, options: Options
     ) -> Mapping[int, Ragged]:
-        """Return tokens that are made before the data are laid out, by the id of the whole."""
+        """Return tokens of texts by the id of the whole; they are computed before the layout."""
         return {}
 
     def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:

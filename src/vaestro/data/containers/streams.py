@@ -65,7 +65,7 @@ class Streams(Container[Stream]):
     ) -> tuple[dict[str, Part], Options, list[str]]:
         options = {"buffer": parts["train"].whole.buffer, **options}
         decoded, _, notes = decode_repeated(parts, options, name, progress)
-        # the last note also says what statistics are of
+        # the last note also describes the rows that the statistics are computed from
         return decoded, options, [*notes[:-1], notes[-1].partition(";")[0]]
 
     def infer(
@@ -88,7 +88,7 @@ class Streams(Container[Stream]):
 
     def joined(self, rows: Sequence[Rows]) -> Values:
         streams = [r.values for r in rows if isinstance(r.values, Stream)]
-        # a binarisation for good has made them arrays
+        # static binarisation has converted them to arrays
         return Stream.joined(streams) if streams else super().joined(rows)
 
     def write(self, path: Path, data: Stream, places: np.ndarray | None) -> None:
