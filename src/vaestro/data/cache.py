@@ -104,11 +104,13 @@ def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tu
     """
     home = folder()
     place = home / key
-    if (meta := _whole(place)) is None:
+    if (meta := _complete_entry(place)) is None:
         with _explained(home, key):
             home.mkdir(parents=True, exist_ok=True)
             with _locked(home, key) as locked:
-                meta = _whole(place) or _create(place, make, str(source), key if locked else "")
+                meta = _complete_entry(place) or _create(
+                    place, make, str(source), key if locked else ""
+                )
     return place, meta
 
 
@@ -118,7 +120,7 @@ def find(key: str) -> tuple[Path, Json] | None:
     >>> find("0" * 32) is None
     True
     """
-    meta = _whole(folder() / key)
+    meta = _complete_entry(folder() / key)
     return None if meta is None else (folder() / key, meta)
 
 
@@ -201,7 +203,7 @@ def _create(place: Path, make: Callable[[Path], Json], source: str, locked: str)
             part.rename(place)
         except OSError:
             # Either another process was faster, or a damaged entry is in the way.
-            if _whole(place) is None:
+            if _complete_entry(place) is None:
                 _discard(place)
                 part.rename(place)
     finally:
@@ -307,7 +309,7 @@ def _meta(place: Path) -> Json | None:
     return meta if ours else None
 
 
-def _whole(place: Path) -> Json | None:
+def _complete_entry(place: Path) -> Json | None:
     meta = _meta(place)
     return meta if meta is not None and _size(place) == meta["bytes"] else None
 

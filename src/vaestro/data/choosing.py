@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from vaestro.data.raw import Options
-from vaestro.data.refusals import listed
+from vaestro.data.refusals import first_names
 from vaestro.text import few, nearest, split_names, unquoted
 
 
@@ -51,7 +51,8 @@ def wanted_columns(
         present = [name for name in names if name in columns]
         if not present:
             raise ValueError(
-                f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}"
+                f"expected columns {first_names(list(columns))} in {where}; got "
+                f"{first_names(names, 9)}"
             )
         return present
     ignored = named(options, "ignore", names, where) if "ignore" in options else []

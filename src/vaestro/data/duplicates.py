@@ -56,7 +56,7 @@ REPEATED = 4
 PAIRS = 200_000_000
 
 
-def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
+def find_copies(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     """Return a note for each held-out split that has rows equal or nearly equal to training rows.
 
     Args:
@@ -66,7 +66,7 @@ def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     >>> import vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(200, 3))
     >>> data = vs.load(np.concatenate([x, x]))
-    >>> between({"train": data.train, "valid": data.valid, "test": data.test}, trusted=True)
+    >>> find_copies({"train": data.train, "valid": data.valid, "test": data.test}, trusted=True)
     []
     """
     train = rows["train"]

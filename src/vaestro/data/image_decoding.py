@@ -95,7 +95,7 @@ def target_of(options: Options) -> Target:
     return Target(size, crop != "none", channels)
 
 
-def measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
+def read_header(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
     """Read the header of an image.
 
     Args:
@@ -129,7 +129,9 @@ def _unfit(image: Image.Image) -> str:
     )
 
 
-def decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
+def decode_image(
+    path: Path | IO[bytes], target: Target, colour: bool
+) -> tuple[np.ndarray, list[str]]:
     """Decode an image.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vaestro.data import cache
-from vaestro.data.image_decoding import HUGE, Target, decoded, measured, target_of
+from vaestro.data.image_decoding import HUGE, Target, decode_image, read_header, target_of
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.text import InputError
 
@@ -222,7 +222,7 @@ class _Decoding:
 
         def measure(i: int) -> None:
             try:
-                self.sides[i], self.grey[i], reason = measured(self.source.open(self.names[i]))
+                self.sides[i], self.grey[i], reason = read_header(self.source.open(self.names[i]))
             except Image.DecompressionBombError:
                 reason = HUGE
             except MemoryError:
@@ -250,7 +250,7 @@ class _Decoding:
         def decode(row: int) -> None:
             try:
                 image = self.source.open(self.names[rows[row]])
-                array[row], remarks = decoded(image, target, colour)
+                array[row], remarks = decode_image(image, target, colour)
                 self.remarks.extend(remarks)
             except MemoryError:
                 raise

@@ -17,7 +17,7 @@ from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions
-from vaestro.data.orders import in_order, stated_orders
+from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
@@ -154,7 +154,7 @@ class _Request:
         """Return the distinct values, in increasing order if they are ordered categories."""
         if not COLUMNS[kind].ordered:
             return cells.values
-        return in_order(cells.name, cells.values, self.orders.get(cells.name))
+        return ordered_values(cells.name, cells.values, self.orders.get(cells.name))
 
 
 def _too_large(cells: Cells) -> Unfit | None:

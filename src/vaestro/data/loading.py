@@ -16,13 +16,13 @@ import numpy as np
 
 from vaestro.data import matching, tables
 from vaestro.data.arrays import binarised_note
-from vaestro.data.conditions import conditioned
+from vaestro.data.conditions import separate_conditions
 from vaestro.data.containers import Container, Laid, container_of, own_values
 from vaestro.data.images import Progress
 from vaestro.data.laying import fixed
 from vaestro.data.matching import Origin
 from vaestro.data.named import NAMED
-from vaestro.data.opening import Opened, fitting, opened, resolved
+from vaestro.data.opening import Opened, absolute_name, open_source, with_layout
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import as_source, parse_source, read
@@ -69,11 +69,11 @@ def load(
     """
     if origin is not None:
         return _load_into(source, origin, condition, progress, options)
-    handle = opened(source, progress, options=options)
+    handle = open_source(source, progress, options=options)
     if handle.name == "mnist":
         handle = replace(handle, options={"binarise": "dynamic", **handle.options})
     parts, notes = split(handle)
-    parts, given, given_notes = conditioned(parts, condition, handle.name)
+    parts, given, given_notes = separate_conditions(parts, condition, handle.name)
     inference = handle.container.infer(parts, handle.options, handle.name, progress)
     binarise, trusted = handle.options.get("binarise", "none"), handle.name in NAMED
     rows = _rows(
@@ -88,7 +88,7 @@ def load(
     shared = inference.shared
     if shared is None:
         shared = handle.container.shared(inference.parts, rows, trusted)
-    handle.container.keep(inference, shared, resolved(handle.name))
+    handle.container.keep(inference, shared, absolute_name(handle.name))
     notes = [*handle.raw.notes, *notes, *inference.notes, *given_notes, *shared]
     return _data(handle, rows, inference.space, inference.options, notes, given, shared)
 
@@ -109,7 +109,7 @@ def _data(
         rows["valid"],
         rows["test"],
         space=space,
-        source=as_source(resolved(handle.name), options),
+        source=as_source(absolute_name(handle.name), options),
         notes=(first, *notes),
         given=given,
         shared=tuple(shared),
@@ -125,7 +125,9 @@ def _load_into(
 ) -> Data:
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
-    handle = opened(fitting(source, space), progress, origin.columns, every=True, options=options)
+    handle = open_source(
+        with_layout(source, space), progress, origin.columns, every=True, options=options
+    )
     name, container, options = handle.name, handle.container, handle.options
     binarise = handle.binarise(space)
     parts, notes = split(handle)
@@ -135,14 +137,14 @@ def _load_into(
     origin.check(parts, options, name)
     notes += origin.left_out(parts)
     try:
-        parts, _, _ = conditioned(parts, conditions, name, origin.given)
+        parts, _, _ = separate_conditions(parts, conditions, name, origin.given)
     except ValueError as error:
         raise ValueError(
             f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
         ) from error
     parts, options, more = container.settle(parts, options, name, progress)
     notes += more
-    parts = matching.matched(parts, space, options)
+    parts = matching.match_layout(parts, space, options)
     try:
         codes = container.codes(parts, space, options)
         rows = _rows(parts, space, binarise, origin.given, progress, codes=codes)
@@ -215,22 +217,22 @@ def _as_rows(
     """Return a source as rows of a known space, and the parts of the source that they are."""
     values = tables.condition_columns(given, conditions or {}, 1)
     columns = (*space.columns, *(given.columns if given is not None else ()))
-    handle = opened(fitting(source, space), progress, columns if space.columns else None)
-    chosen, name = _chosen(handle, name)
+    handle = open_source(with_layout(source, space), progress, columns if space.columns else None)
+    chosen, name = _select_splits(handle, name)
     notes = list(handle.raw.notes)
     if given is not None:
-        chosen, _, _ = conditioned(chosen, given.names, handle.name, given, values)
+        chosen, _, _ = separate_conditions(chosen, given.names, handle.name, given, values)
     before = [part.whole.shape for part in chosen.values()]
-    chosen = matching.matched(chosen, space, handle.options)
+    chosen = matching.match_layout(chosen, space, handle.options)
     if any(a[1:] != b.whole.shape[1:] for a, b in zip(before, chosen.values(), strict=True)):
         notes += handle.container.fitted_note(space)
     codes = handle.container.codes(chosen, space, handle.options)
     laid = _rows(chosen, space, handle.binarise(space), given, progress, codes=codes)
-    rows = _joined([r.fixed() for r in laid.values()], handle.container)
+    rows = _concatenate([r.fixed() for r in laid.values()], handle.container)
     return replace(rows, name=name, notes=tuple(dict.fromkeys(notes))), chosen
 
 
-def _chosen(handle: Opened, name: str | None) -> tuple[dict[str, Part], str]:
+def _select_splits(handle: Opened, name: str | None) -> tuple[dict[str, Part], str]:
     """Return the splits that a name selects, and the name.
 
     None selects all rows of a source without splits, and test otherwise.
@@ -250,7 +252,7 @@ def _chosen(handle: Opened, name: str | None) -> tuple[dict[str, Part], str]:
     return chosen, name
 
 
-def _joined(splits: Sequence[Rows], container: Container) -> Rows:
+def _concatenate(splits: Sequence[Rows], container: Container) -> Rows:
     """Return the rows of several splits one below the other."""
     first = splits[0]
     if len(splits) == 1:
@@ -273,7 +275,7 @@ def _joined(splits: Sequence[Rows], container: Container) -> Rows:
     )
 
 
-def completed(source: object, filled: Frame, name: str) -> Frame:
+def complete_table(source: object, filled: Frame, name: str) -> Frame:
     """Return a split of a source's own table with its empty cells taken from `filled`; columns that
     are not modelled stay as they are.
 
@@ -294,7 +296,7 @@ def completed(source: object, filled: Frame, name: str) -> Frame:
 def _own_table(source: object, filled: Frame) -> Opened:
     """Open a table with all its columns; those that are text in `filled` are read as text."""
     if not isinstance(source, (str, Path)):
-        return opened(source)
+        return open_source(source)
     name, options = parse_source(source)
     if Path(name).suffix.lower() in tables.SUFFIXES:
         text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]

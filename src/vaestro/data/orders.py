@@ -38,7 +38,7 @@ def declared_order(values: Iterable[object]) -> Order:
     return tuple(v if isinstance(v, (str, int, float, bool)) else str(v) for v in full)
 
 
-def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
+def ordered_values(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
     """Return the distinct values of an ordinal column in increasing order.
 
     It is the stated or declared order, which may contain values that no row has, or that of numbers
@@ -47,7 +47,7 @@ def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
     Raises:
         Unfit: text has no stated order, a value is not in it, or a value is in it twice.
 
-    >>> in_order("grade", np.array(["high", "low"]), ["low", "mid", "high"]).tolist()
+    >>> ordered_values("grade", np.array(["high", "low"]), ["low", "mid", "high"]).tolist()
     ['low', 'mid', 'high']
     """
     if order is None:

@@ -31,7 +31,7 @@ def distances(values: np.ndarray) -> np.ndarray:
     return np.abs(numbers - middle) / (high - low) if high > low else np.zeros(len(numbers))
 
 
-def isolated(values: np.ndarray) -> np.ndarray:
+def isolated_values(values: np.ndarray) -> np.ndarray:
     """Return the rows of at most three isolated values, the farthest first, (m,).
 
     Args:

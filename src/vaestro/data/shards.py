@@ -43,10 +43,10 @@ def remote(path: str) -> bool:
     return "://" in path
 
 
-def rooted(name: str) -> Path:
+def cache_root(name: str) -> Path:
     """Return the path that cache keys of a source start with.
 
-    >>> rooted("s3://bucket/train.tar").as_posix()
+    >>> cache_root("s3://bucket/train.tar").as_posix()
     '/'
     """
     return Path("/") if remote(name) or name.startswith("hf:") else Path(name).expanduser()
@@ -167,7 +167,7 @@ def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
     return sorted(files)
 
 
-def listed(name: str) -> list[str]:
+def list_shards(name: str) -> list[str]:
     """Return the paths of the shards of a source in order.
 
     Raises:

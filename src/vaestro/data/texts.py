@@ -131,7 +131,7 @@ class InferredTexts(NamedTuple):
     codes: list[Ragged]  # of each distinct `whole` of the splits, in order
 
 
-def inferred(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:
+def infer_texts(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:
     """Train a tokeniser on the training split, and tokenise all texts.
 
     The result for a large file is stored in the cache.
@@ -145,7 +145,7 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Inferred
             different tokens.
 
     >>> lines = Texts.of(["a cat", "a dog"])
-    >>> inferred({"train": Part(lines)}, {"tokens": "words"}, "texts").notes
+    >>> infer_texts({"train": Part(lines)}, {"tokens": "words"}, "texts").notes
     ['5 words, 3.0 per text, including its end']
     """
     file = Path(name).expanduser()
@@ -186,7 +186,7 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Inferred
         return InferredTexts(space, meta["options"], meta["notes"], meta["shared"], codes)
     except (OSError, EOFError, ValueError, KeyError, TypeError):  # the entry is damaged
         cache.remove(folder.name)
-        return inferred(parts, options, name)
+        return infer_texts(parts, options, name)
 
 
 def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:

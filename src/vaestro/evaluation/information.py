@@ -127,7 +127,7 @@ class Codes(Work):
         index = torch.arange(first, first + size, device=drawn.z.device).repeat(self.draws)
         log_ratios, left_out = (
             x.unflatten(0, (self.draws, size))
-            for x in self._held(drawn.z.flatten(0, 1), index, alone)
+            for x in self._log_ratios(drawn.z.flatten(0, 1), index, alone)
         )
         log_ratios = log_ratios.mean(0)  # (size, 1 + units)
         table = torch.full(
@@ -154,7 +154,7 @@ class Codes(Work):
         )
         return model.draw(self.job.batch(first, size), self.draws, noise=noise[:, :size])
 
-    def _held(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+    def _log_ratios(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
         """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each
         unit alone: (R, 1 + units).
 

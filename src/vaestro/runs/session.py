@@ -18,7 +18,7 @@ from torch import Tensor
 import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
-from vaestro.data.loading import completed, load_with_own
+from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.readers import parse_source
 from vaestro.data.tables import condition_columns
 from vaestro.densities import Decoding
@@ -378,7 +378,7 @@ class Session:
         data = latent.impute(
             model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
         )
-        return rows, completed(whole, data, rows.name) if isinstance(data, Frame) else data
+        return rows, complete_table(whole, data, rows.name) if isinstance(data, Frame) else data
 
     # -- judging -----------------------------------------------------------------------------------
 

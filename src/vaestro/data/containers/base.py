@@ -171,7 +171,7 @@ class Container(ABC, Generic[W]):
         self, parts: Mapping[str, Part[W]], rows: Mapping[str, Rows], trusted: bool
     ) -> list[str]:
         """Return a line for each held-out split that has rows equal to training rows."""
-        return duplicates.between(rows, trusted)
+        return duplicates.find_copies(rows, trusted)
 
     # -- into a known space ------------------------------------------------------------------------
 
