@@ -113,9 +113,9 @@ class _Contest:
     def p_beyond_gap(self) -> float:
         """Return the p-value of the difference exceeding the gap of the lower row.
 
-        The gap is the one on simulated data; 1 if it was not measured, or if the simulated data are
-        unlike the data. The two standard errors are added, which holds for any dependence between
-        them.
+        The gap is the one on simulated data; 1 if it was not measured, or if the simulated data
+        differ from the data. The two standard errors are added, which holds for any dependence
+        between them.
         """
         gap = self.bound_b.gap
         if self.exact_below:
@@ -265,7 +265,7 @@ def _higher(contest: _Contest) -> str:
     if gap is None:
         knowledge = f"{b}'s gap is not known: {_command(contest.b)} measures it"
     else:
-        unlike = "" if contest.b.alike else ", which may be unlike the data"
+        unlike = "" if contest.b.alike else ", which may differ from the data"
         knowledge = f"{b}'s gap, measured on simulated data{unlike}: at most {number(*gap[:2])}"
     threshold = f"{contest.difference:.{decimals(contest.error)}f}"
     if contest.bound_a.side == "exact":

@@ -157,7 +157,7 @@ def _details(row: Row) -> list[str]:
     """Return the interval of a row, and its tighter bound on fewer data."""
     bound, tighter, lines = row.headline, row.tighter, []
     if bound.gap:
-        unlike = "" if row.alike else ", which may be unlike the data"
+        unlike = "" if row.alike else ", which may differ from the data"
         lines.append(
             f"in {interval_words(bound)} by bidirectional AIS, gap measured on {bound.gap[2]:,} "
             f"simulated data{unlike}"

@@ -49,9 +49,8 @@ def measure(
     Args:
         model: the model, with the weights in use.
         train, held_out: its data; held_out may be empty.
-        objective: what it was trained by, with the weight of the KL at the end of the run.
-        batch: rows in a training step.
-        seed, rows: seed of the draws, and maximum number of rows of each split.
+        objective: that of training, with the weight of the KL at the end of the run.
+        batch, seed, rows: rows in a training step, seed, and maximum number of rows of a split.
         unseen: rows that were used neither for training nor for selecting the weights.
         validations: number of validations on held_out from which the weights were selected, or 0.
 
