@@ -171,7 +171,7 @@ def result_of(folder: Folder) -> Result | None:
     )
     by = "" if side == "exact" else f"{method(best)}, "
     how = f"{by}mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
-    turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
+    flipped = {"≥": "≤", "≤": "≥"}.get(sign, "=")
     return Result(
         of,
         side,
@@ -179,7 +179,7 @@ def result_of(folder: Folder) -> Result | None:
         error,
         how,
         sentence,
-        "" if bits is None else f"{turned} {bits:.4f}",
+        "" if bits is None else f"{flipped} {bits:.4f}",
         method(best),
         per,
     )
