@@ -520,7 +520,9 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     )
     target.write_text("my own page")
     assert main(["report", str(run.path), "-o", str(target)]) == 2
-    assert "(--force overwrites)" in capsys.readouterr().err and target.read_text() == "my own page"
+    assert (
+        "(--force overwrites it)" in capsys.readouterr().err and target.read_text() == "my own page"
+    )
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     write_report(other, target, force=True)
     assert main(["report", str(run.path), "-o", str(target)]) == 2, (
