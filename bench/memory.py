@@ -157,7 +157,7 @@ def training(options: argparse.Namespace) -> None:
         paths = [Path(place) / f"{megabytes}.npy" for megabytes in (options.small, options.large)]
         for path, megabytes in zip(paths, (options.small, options.large), strict=True):
             write_images(path, megabytes)
-            told = [
+            arguments = [
                 "--steps",
                 str(options.steps),
                 "--path",
@@ -165,7 +165,7 @@ def training(options: argparse.Namespace) -> None:
                 "--binarise",
                 options.binarise,
             ]
-            subprocess.run([sys.executable, __file__, "once", *told], check=True)
+            subprocess.run([sys.executable, __file__, "once", *arguments], check=True)
         if options.rounds:
             alternating(paths, options.rounds, options.binarise)
 
@@ -185,8 +185,8 @@ def cold(options: argparse.Namespace) -> None:
         while isinstance(pages, np.ndarray):
             pages = pages.base
         assert isinstance(mapped, np.ndarray) and isinstance(pages, mmap.mmap)
-        held = replace(data, train=replace(data.train, values=np.array(mapped)))
-        runs = [started(d, 10**6) for d in (held, data)]
+        in_memory = replace(data, train=replace(data.train, values=np.array(mapped)))
+        runs = [started(d, 10**6) for d in (in_memory, data)]
         seconds = np.empty((options.rounds + 1, 2))
         for round in range(options.rounds + 1):
             for i in (0, 1):

@@ -59,14 +59,14 @@ def cells(side: int, form: str, count: int) -> list[bytes]:
 def make(folder: Path, gigabytes: float, side: int, form: str) -> int:
     """Write shards, and return their number of rows. The images are repeated, which does not affect
     the measurements."""
-    held, rows, total = cells(side, form, 4000), 0, 0.0
+    images, rows, total = cells(side, form, 4000), 0, 0.0
     suffix = {"jpeg": "jpg"}.get(form, form)
     shard = 0
     while total < gigabytes * 1e9:
         with tarfile.open(folder / f"part-{shard:05d}.tar", "w") as archive:
             size = 0
             while size < SHARD and total + size < gigabytes * 1e9:
-                content = held[(rows * 2654435761) % len(held)]
+                content = images[(rows * 2654435761) % len(images)]
                 info = tarfile.TarInfo(f"{rows:08d}.{suffix}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))

@@ -78,8 +78,8 @@ def train(case: Case, folder: Path) -> float:
     mark = folder / "trained.json"
     name, content = case.file()
     key = case.key(content)
-    if mark.exists() and (held := json.loads(mark.read_text()))["case"] == key:
-        return float(held["seconds"])
+    if mark.exists() and (stored := json.loads(mark.read_text()))["case"] == key:
+        return float(stored["seconds"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     start = time.perf_counter()
@@ -109,8 +109,8 @@ def answer(case: Case, out: Path, again: bool = False) -> Answer:
     try:
         training = train(case, folder)
         if file.exists() and not again:
-            held = json.loads(file.read_text())
-            return Answer(**{**held, "findings": tuple(map(tuple, held["findings"]))})
+            stored = json.loads(file.read_text())
+            return Answer(**{**stored, "findings": tuple(map(tuple, stored["findings"]))})
         start = time.perf_counter()
         said = Run(folder / "run").diagnose()
         findings = tuple((f.name, f.severity, f.evidence) for f in said.findings)

@@ -41,17 +41,17 @@ SOURCE = "text=text,split=split,tokens=words,length=64"
 
 def corpus(path: Path) -> Path:
     """Write the distinct sentences of the topics as .jsonl with a split."""
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for topic in pydoc_data.topics.topics.values():
         for paragraph in topic.split("\n\n"):
             for sentence in re.split(r"(?<=[.!?:])\s+(?=[A-Z])", " ".join(paragraph.split())):
                 if len(re.findall(r"[a-z]{2,}", sentence)) >= 4:
-                    found[sentence] = None
-    lines = list(found)
+                    sentences[sentence] = None
+    lines = list(sentences)
     order = np.random.default_rng(0).permutation(len(lines))
-    held = len(lines) // 10
+    size = len(lines) // 10
     split = np.full(len(lines), "train", object)
-    split[order[:held]], split[order[held : 2 * held]] = "test", "valid"
+    split[order[:size]], split[order[size : 2 * size]] = "test", "valid"
     import json
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,9 @@ def main() -> None:
             valid = [line for line in run.metrics() if line["split"] == "valid"]
             best = max(valid, key=lambda line: line["bound"])
             value, error = found["iwae"].mean()
-            held = found.information.mutual_information[0] if found.information else float("nan")
+            information = (
+                found.information.mutual_information[0] if found.information else float("nan")
+            )
             active = int((latents.encode(model, rows)["mean"].var(0) > 0.01).sum())
             perplexity, minutes = found["iwae"].details["perplexity"], valid[-1]["seconds"] / 60
             cells = [
@@ -113,7 +115,7 @@ def main() -> None:
                 f"{-value:.2f} +- {error:.2f}",
                 f"{perplexity:.2f}",
                 f"{found.rate:.2f}",
-                f"{held:.2f}",
+                f"{information:.2f}",
                 active,
             ]
             cells += [f"{best['epoch']:.0f} of {valid[-1]['epoch']:.0f}", f"{minutes:.1f}"]

@@ -161,7 +161,7 @@ def test_what_was_decoded_comes_from_the_cache(saved, monkeypatch):
     first = read_saved(path, {}, lambda *said: told.append(said))
     assert told[-1] == ("decoding", 5, 5)
     with monkeypatch.context() as m:
-        m.setattr(images, "decoded", lambda *_: pytest.fail("decoded again"))
+        m.setattr(images, "decode_image", lambda *_: pytest.fail("decoded again"))
         again = read_saved(path, {})
     assert again.splits["train"].filename == first.splits["train"].filename
     assert read_saved(path, {"size": 4}).splits["train"].shape == (4, 4, 4, 3)
@@ -508,7 +508,7 @@ def test_the_hub_s_own_reader(tmp_path, monkeypatch):
         raw.splits["test"], arrays[20:]
     )
     assert set(raw.attributes["test"]["label"]) == {"zero", "one"}
-    monkeypatch.setattr(images, "decoded", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "decode_image", lambda *_: pytest.fail("decoded again"))
     assert np.array_equal(read_hub("some/digits:image", {}).splits["test"], arrays[20:])
     refused(
         lambda: read_hub("some/digits:imge", {}),

@@ -369,7 +369,7 @@ def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, hei
     for i in range(3):
         save(folder / f"{i}.png", smooth(height, width))
     with monkeypatch.context() as m:
-        m.setattr(images, "decoded", lambda *_: pytest.fail("decoded"))
+        m.setattr(images, "decode_image", lambda *_: pytest.fail("decoded"))
         text = (
             rf"sides of at most 256.*; got height x width {height}x{width} \(3\): scale "
             rf"them with {folder}:size=64,crop=center, or keep"
@@ -599,7 +599,7 @@ def test_decompression_bombs_are_not_decoded(folder, monkeypatch, side):
         read_images(folder, {"size": 8, "strict": True})
     shutil.rmtree(cache.folder())
     (folder / "a.png").unlink()
-    monkeypatch.setattr(images, "decoded", None)
+    monkeypatch.setattr(images, "decode_image", None)
     refused(folder, r".* can be used: 1 have more than 89 million pixels \(bomb.png\)", size=8)
 
 
@@ -705,7 +705,7 @@ def test_running_out_of_memory_is_not_damage(folder, monkeypatch):
         raise MemoryError
 
     save(folder / "a.png")
-    monkeypatch.setattr(images, "decoded", full)
+    monkeypatch.setattr(images, "decode_image", full)
     with pytest.raises(MemoryError):
         read_images(folder, {})
 

@@ -15,7 +15,7 @@ import vaestro as vs
 from vaestro.cli.main import main
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import lattice
-from vaestro.data.outliers import isolated
+from vaestro.data.outliers import isolated_values
 from vaestro.frames import Frame
 from vaestro.spaces import Kind, RealColumn, TableSpace, restored_space
 
@@ -307,7 +307,9 @@ TAILS = {
 @pytest.mark.parametrize("name", TAILS)
 def test_heavy_tails_have_no_isolated_values(name) -> None:
     for n in (50, 200, 2000):
-        wrong = [i for i in range(200) if len(isolated(TAILS[name](np.random.default_rng(i), n)))]
+        wrong = [
+            i for i in range(200) if len(isolated_values(TAILS[name](np.random.default_rng(i), n)))
+        ]
         assert not wrong, (n, wrong)
 
 
@@ -317,13 +319,13 @@ def test_planted_typing_errors_are_found() -> None:
         for i in range(100):
             x = np.random.default_rng(i).normal(50, 10, n)
             x[n // 2] *= factor
-            found += isolated(x).tolist() == [n // 2]
+            found += isolated_values(x).tolist() == [n // 2]
         assert found >= least, (n, factor, found)
     # A pair does not hide itself, and in a tail as heavy as a lognormal's only large errors stand
     # out.
     x = np.random.default_rng(0).lognormal(0, 1, 2000)
     x[[7, 8]] = 1e7, 3e6
-    assert isolated(x).tolist() == [7, 8]
+    assert isolated_values(x).tolist() == [7, 8]
 
 
 # -- counts ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from PIL import Image
 
 import vaestro as vs
 from vaestro.data import Data, arrays, cache, loading, passes
-from vaestro.data.passes import Part, Picked, once
+from vaestro.data.passes import Part, RowSelector, once
 from vaestro.data.sets import Rows
 from vaestro.spaces import Kind
 
@@ -247,7 +247,7 @@ def test_rows_come_in_groups_of_one_size_however_the_array_is_cut(
             for made, times in ((None, 1), (lambda a: a * 3, 3)):
                 groups: list[Any] = []
                 keep = lambda group, groups=groups: groups.append(group.tolist())  # noqa: E731
-                once([x, x[:100]], Picked(Part(x, index), size, keep, made).look)
+                once([x, x[:100]], RowSelector(Part(x, index), size, keep, made).look)
                 wanted = times * (x if index is None else x[index])
                 assert groups == [
                     wanted[i : i + size].tolist() for i in range(0, len(wanted), size)

@@ -20,7 +20,7 @@ from PIL import Image
 import vaestro as vs
 from vaestro.data import decoders, load, shard_formats, shard_streams, shards, streams
 from vaestro.data.loading import load_rows
-from vaestro.data.sets import Streamed
+from vaestro.data.sets import StreamedRows
 from vaestro.data.streams import Stream
 from vaestro.parts import build
 from vaestro.randomness import Windows
@@ -199,7 +199,7 @@ def test_parquet_shards(tmp_path: Path, kind: str) -> None:
 def test_a_single_parquet_file_with_images_is_read(tmp_path: Path) -> None:
     file = parquet(tmp_path / "one.parquet", 0, 60)
     data = load(f"{file}:array=x")
-    assert isinstance(data.train.values, Streamed) and len(data.train) == 54
+    assert isinstance(data.train.values, StreamedRows) and len(data.train) == 54
 
 
 def test_images_beside_a_table_are_images_and_a_table_without_its_lists_is_a_table(
@@ -223,7 +223,7 @@ def test_splits_are_what_the_names_say(tmp_path: Path) -> None:
     tars(tmp_path / "s", [12], "test")
     data = load(str(tmp_path / "s"))
     assert (len(data.train), len(data.valid), len(data.test)) == (60, 10, 12)
-    assert not isinstance(data.valid.values, Streamed), (
+    assert not isinstance(data.valid.values, StreamedRows), (
         "what is looked at again and again is decoded once"
     )
     assert (data.valid.outward() == np.stack([picture(i) for i in range(10)])).all()
@@ -304,7 +304,7 @@ def test_encode_and_its_kin_take_shards(tmp_path: Path) -> None:
     tars(tmp_path / "t", [30], "train")
     tars(tmp_path / "t", [20], "test")
     both = load_rows(str(tmp_path / "t"), space, "all")
-    assert len(both) == 50 and isinstance(both.values, Streamed)
+    assert len(both) == 50 and isinstance(both.values, StreamedRows)
 
 
 def test_tables_and_texts_in_shards_are_read_as_one(tmp_path: Path) -> None:
@@ -321,7 +321,9 @@ def test_tables_and_texts_in_shards_are_read_as_one(tmp_path: Path) -> None:
     assert len(load(f"{tmp_path / 't'}:ignore=words").train) == 54
     texts = load(f"{tmp_path / 't'}:text=words,tokens=words")
     assert str(texts.space).startswith("text") or texts.space.tokeniser is not None
-    with pytest.raises(ValueError, match="is a table, which is read into memory"):
+    with pytest.raises(
+        ValueError, match="is a table, which is read into memory: leave out streaming=true"
+    ):
         load(f"{tmp_path / 't'}:streaming=true")
 
 
@@ -370,7 +372,7 @@ def test_a_data_set_of_the_hub_is_streamed_from_its_files(
         )
     parquet(tmp_path / "owner" / "name" / "data" / "test-00000-of-00001.parquet", 60, 20)
     data = load("hf:owner/name:streaming=true")
-    assert isinstance(data.train.values, Streamed) and (
+    assert isinstance(data.train.values, StreamedRows) and (
         len(data.train),
         len(data.valid),
         len(data.test),
@@ -403,14 +405,14 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_shard_goes_on_bit_for_bit(tmp_
         if step.index == 23:
             break
     state = run.state()
-    run.data.train.values.let_go()
+    run.data.train.values.release()
     later = small(load(source), steps=60, workers=1)
     later.load(*state)
     part += [s.loss.loss.item() for s in later if s.loss is not None]
     assert part == whole
 
 
-def test_the_packed_form_sees_batches_of_the_same_law_and_the_streams_are_let_go(
+def test_the_packed_form_sees_batches_of_the_same_law_and_the_streams_are_released(
     tmp_path: Path,
 ) -> None:
     data = load(str(tars(tmp_path / "s", [150, 90])) + ":buffer=64")
@@ -430,7 +432,7 @@ def test_two_processes_decode_what_is_theirs_and_together_what_one_does(tmp_path
     alone = small(load(source), steps=10)
     batches = [alone.inputs(s, 10).batch.x.numpy() for s in range(10)]
     most = sum(len(a.rows) for a in alone.data.train.values._ahead.values())
-    alone.data.train.values.let_go()
+    alone.data.train.values.release()
     halves = []
     for rank in range(2):
         run = small(load(source), steps=10)
@@ -439,7 +441,7 @@ def test_two_processes_decode_what_is_theirs_and_together_what_one_does(tmp_path
         halves.append([run.inputs(s, 10).batch.x.numpy() for s in range(10)])
         held = sum(len(a.rows) for a in run.data.train.values._ahead.values())
         assert held <= 0.6 * most, "a process does not decode what is another's"
-        run.data.train.values.let_go()
+        run.data.train.values.release()
     for whole, first, second in zip(batches, *halves, strict=True):
         assert (whole == np.concatenate([first, second])).all()
 
@@ -632,7 +634,7 @@ def test_a_shard_that_changes_while_it_is_read_ends_it(tmp_path: Path) -> None:
     file.write_bytes(content[:-512] + b"\1" * 512)
     os.utime(file, ns=(1, 1))
     with pytest.raises(
-        shard_formats.Changed, match=r"part-0000.tar has changed since it was indexed"
+        shard_formats.ShardChanged, match=r"part-0000.tar has changed since it was indexed"
     ):
         list(run)
 
@@ -656,7 +658,7 @@ def test_what_was_trained_until_a_shard_changed_is_kept(tmp_path: Path) -> None:
                 if step.index == 30:
                     os.utime(folder / "part-0000.tar", ns=(1, 1))
 
-    with pytest.raises(shard_formats.Changed):
+    with pytest.raises(shard_formats.ShardChanged):
         change()
     done = job.training.index
     assert (
@@ -778,7 +780,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
             job.checkpoint()
         if step.index == 27:
             break  # what came after the checkpoint is lost
-    job.training.data.train.values.let_go()
+    job.training.data.train.values.release()
     again = resume(tmp_path / "part")
     timed = ("seconds", "examples_per_second", "waited")
     lines = [

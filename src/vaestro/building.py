@@ -146,7 +146,8 @@ class Plan:
             for side in (self.encoder, self.decoder)
         }
         if len(shapes) > 1:
-            shapes.discard((self.latent,))  # a user's own module on one side follows the other
+            # a user-defined module has the latent shape of the other side
+            shapes.discard((self.latent,))
         if len(shapes) > 1:
             names = " and ".join(map(str, sorted(shapes)))
             raise ValueError(f"expected one latent shape; got {names}")

@@ -225,24 +225,24 @@ def find(
 
 
 def _imported(module: str, attribute: str) -> Callable[..., object]:
-    """Return a user's own class or function."""
+    """Return a user-defined class or function."""
     if not all(piece.isidentifier() for piece in module.split(".")):
         raise ValueError(f"expected module:Class; got {module!r} as the module")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        value = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a user's module may raise anything while it is imported
         first = (str(error) or "no reason given").splitlines()[0]
         raise ValueError(
             f"expected a module that can be imported; got {module!r} ({type(error).__name__}: "
             f"{first})"
         ) from error
-    if found is None:
+    if value is None:
         raise ValueError(f"expected {module} to have {attribute}; got a module without it")
-    if not callable(found):
+    if not callable(value):
         raise ValueError(
-            f"expected {module}:{attribute} to be a class or function; got {type(found).__name__}"
+            f"expected {module}:{attribute} to be a class or function; got {type(value).__name__}"
         )
-    return cast("Callable[..., object]", found)
+    return cast("Callable[..., object]", value)
 
 
 def catalogue(
@@ -280,7 +280,7 @@ def build(
 
     Args:
         space: describes the data (`load(...).space`).
-        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user's own
+        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user-defined
             "my_module:my_model", which is called with a `Plan`.
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
         likelihood: a name with options; by default `space.default_likelihood`.
@@ -302,7 +302,7 @@ def build(
         (8,)
     """
     named = find("model", default_model(likelihood) if model is None else model)
-    made = named(
+    result = named(
         plan(
             space,
             latent=latent,
@@ -315,9 +315,9 @@ def build(
             given=given,
         )
     )
-    if not isinstance(made, Model):
-        raise ValueError(f"expected {named.name} to return a Model; got {type(made).__name__}")
-    return made
+    if not isinstance(result, Model):
+        raise ValueError(f"expected {named.name} to return a Model; got {type(result).__name__}")
+    return result
 
 
 def plan(

@@ -24,7 +24,7 @@ from vaestro.parts import find
 from vaestro.runs import Job, Run
 
 EPOCHS, LR = 5.0, 1e-2  # a prior alone can be trained at a higher rate than a whole model
-ROWS, DRAWS = 2000, 20  # data and draws for each, to compare the two priors
+ROWS, DRAWS = 2000, 20  # number of data, and of draws for each, that compare the two priors
 SHOWN = 64
 
 
@@ -98,7 +98,8 @@ def prepare(
     >>> prepare(run, "mixture:components=2", steps=2).training.settings.freeze
     ('posterior', 'likelihood')
     """
-    model = with_latent(run.model())  # refuses a run without weights before anything is written
+    # raise an error for a run without weights before anything is written
+    model = with_latent(run.model())
     name = find("prior", prior).name.replace(":", "-")
     kept = (
         "source",

@@ -1,7 +1,7 @@
 """Selection of the weights that a run keeps.
 
 The weights are selected by the validation loss with the beta and targets at the end of all
-schedules. Only validations after every schedule has settled count: earlier, a low weight of the KL
+schedules. Only validations after the end of every schedule count: earlier, a low weight of the KL
 favours weights that are best for another objective. For a plain ELBO or IWAE the selected weights
 have the best validation bound. The reported bound is always the unweighted one.
 """
@@ -72,7 +72,7 @@ class Selection:
         if patience is not None and patience < 1:
             raise ValueError(f"expected a patience of 1 or more; got {patience}")
         self.objective, self.keep, self.patience = objective, keep, patience
-        self.weights: dict[str, Tensor] | None = None  # of the best validation
+        self.weights: dict[str, Tensor] | None = None  # weights of the best validation
         self.best: Score | None = None
         # validations after every schedule had settled
         self.best_step = self.validations = self.since = 0

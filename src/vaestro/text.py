@@ -83,8 +83,8 @@ def parse(text: str, names: Collection[str] = ()) -> Spec:
         >>> parse("my_module:MyClass:width=30").name
         'my_module:MyClass'
     """
-    found = _SPEC.fullmatch(text)
-    name, rest = found.groups() if found else (text.removesuffix(":"), "")
+    match = _SPEC.fullmatch(text)
+    name, rest = match.groups() if match else (text.removesuffix(":"), "")
     if rest.count('"') % 2:
         raise ValueError(f"expected closed quotes in options; got {rest!r}")
     options: dict[str, Value] = {}
@@ -125,13 +125,13 @@ def split_specs(text: str) -> list[str]:
         >>> split_specs("elbo,ais:chains=16,temperatures=100")
         ['elbo', 'ais:chains=16,temperatures=100']
     """
-    found: list[str] = []
+    specs: list[str] = []
     for piece in filter(None, (p.strip() for p in _split(text, ","))):
-        if "=" in piece.partition(":")[0] and found:
-            found[-1] += ("," if ":" in found[-1] else ":") + piece
+        if "=" in piece.partition(":")[0] and specs:
+            specs[-1] += ("," if ":" in specs[-1] else ":") + piece
         else:
-            found.append(piece)
-    return found
+            specs.append(piece)
+    return specs
 
 
 def parse_pair(text: str) -> tuple[str, str] | None:
@@ -142,8 +142,8 @@ def parse_pair(text: str) -> tuple[str, str] | None:
         >>> parse_pair('"a=b"=3')
         ('a=b', '3')
     """
-    held = re.match(r'("(?:[^"]|"")*")=', text)
-    name, equals, value = (held[1], "=", text[held.end() :]) if held else text.partition("=")
+    match = re.match(r'("(?:[^"]|"")*")=', text)
+    name, equals, value = (match[1], "=", text[match.end() :]) if match else text.partition("=")
     name = unquoted(name)
     return (name, value) if equals and name else None
 
@@ -154,11 +154,11 @@ def _read(value: str) -> Value:
     if _QUOTED.fullmatch(value):
         return unquoted(value)
     try:
-        found = yaml.safe_load(value) if value else ""
+        scalar = yaml.safe_load(value) if value else ""
     except (yaml.YAMLError, ValueError):
         return value
-    if found is None or isinstance(found, (bool, int, float)):
-        return found
+    if scalar is None or isinstance(scalar, (bool, int, float)):
+        return scalar
     number = as_number(value)  # YAML reads 1e-3 as text
     return value if number is None else number
 

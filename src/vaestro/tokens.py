@@ -152,7 +152,7 @@ class Ragged:
 
 
 @final
-class Stored(TypedDict):
+class StoredTokeniser(TypedDict):
     """The JSON form of a tokeniser in config.json."""
 
     method: str
@@ -294,12 +294,12 @@ class Tokeniser:
         tokens = ("", UNKNOWN_WORD, *self.vocabulary)
         return Texts.of(_joined(tokens[code] for code in row) for row in rows)
 
-    def scalars(self) -> Stored:
+    def scalars(self) -> StoredTokeniser:
         """Return the fields as values that JSON can store."""
         return {"method": self.method, "vocabulary": list(self.vocabulary), "model": self.model}
 
     @classmethod
-    def restore(cls, stored: Stored) -> Tokeniser:
+    def restore(cls, stored: StoredTokeniser) -> Tokeniser:
         """Return a tokeniser from the result of `scalars()`."""
         return cls(stored["method"], tuple(stored["vocabulary"]), stored["model"])
 

@@ -32,7 +32,7 @@ OF_PART = {
 }
 
 
-def take_over(training: Training, model: Model, own: Config, asked: Config, run: str) -> list[str]:
+def take_over(training: Training, model: Model, old: Config, new: Config, run: str) -> list[str]:
     """Copy the weights of another run's model into a training and its average.
 
     A prior of another name, options or shape starts anew.
@@ -40,9 +40,9 @@ def take_over(training: Training, model: Model, own: Config, asked: Config, run:
     Args:
         training: the new training, whose space is that of the old run.
         model: the old run's model.
-        own: the options of the old model: latent, likelihood, posterior, prior, network, encoder,
+        old: options of the old model: latent, likelihood, posterior, prior, network, encoder,
             decoder.
-        asked: the same options of the new one.
+        new: the same options of the new model.
         run: the name of the old run.
 
     Returns:
@@ -63,21 +63,21 @@ def take_over(training: Training, model: Model, own: Config, asked: Config, run:
     """
     weights = model.state_dict()
     differing = _differing(weights, training.model.state_dict())
-    other_prior = _named(own, "prior") != _named(asked, "prior") or any(
+    other_prior = _named(old, "prior") != _named(new, "prior") or any(
         name.startswith("prior.") for name in differing
     )
-    changed = [n for n in (*PARTS, "prior") if _options(own, n) != _options(asked, n)]
+    changed = [n for n in (*PARTS, "prior") if _options(old, n) != _options(new, n)]
     rest = [name for name in differing if not name.startswith("prior.")]
-    _check_parts(own, asked, run, changed, rest)
-    _check_frozen(training.settings.freeze, own, asked, run, changed, other_prior)
+    _check_parts(old, new, run, changed, rest)
+    _check_frozen(training.settings.freeze, old, new, run, changed, other_prior)
     kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
     for each in (training.model, training.average):
         each.load_state_dict(each.state_dict() | kept)
     notes = [f"starts from the weights of {run}"]
     if other_prior:
-        notes.append(f"the prior starts anew: {asked['prior']} ({run}: {own['prior']})")
+        notes.append(f"the prior starts anew: {new['prior']} ({run}: {old['prior']})")
     notes += [
-        f"{name} is {asked[name]} ({run}: {own[name]}): the weights are the same"
+        f"{name} is {new[name]} ({run}: {old[name]}): the weights are the same"
         for name in changed
         if name != "prior"
     ]
@@ -94,39 +94,39 @@ def _differing(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str
 
 
 def _check_parts(
-    own: Config, asked: Config, run: str, changed: Sequence[str], rest: Sequence[str]
+    old: Config, new: Config, run: str, changed: Sequence[str], rest: Sequence[str]
 ) -> None:
     """Raise ValueError if a part other than the prior differs.
 
     Args:
-        own, asked: the options of the old model and of the new one.
+        old, new: the options of the old model and of the new one.
         run: the name of the old run.
         changed: the parts with other options.
         rest: the weights of these parts that differ.
     """
     expected = f"expected a model of the same parts in {run}, but for the prior"
     for name in ("latent", *PARTS):
-        if _named(own, name) != _named(asked, name):
+        if _named(old, name) != _named(new, name):
             raise ValueError(
-                f"{expected}; got {_option(asked, name)}, not {_option(own, name)} (without it, "
+                f"{expected}; got {_option(new, name)}, not {_option(old, name)} (without it, "
                 f"{run}'s is taken)"
             )
-    versions = [n for n in changed if _version(own, n) != _version(asked, n)]
+    versions = [n for n in changed if _version(old, n) != _version(new, n)]
     if not rest and not versions:
         return
     at_fault = next((n for n in versions or changed if n != "prior"), None)
     if at_fault is None:
         raise ValueError(f"{expected}; got one that differs in {rest[0]}")
     raise ValueError(
-        f"{expected}; got {_option(asked, at_fault)}, not {_option(own, at_fault)} (without it, "
+        f"{expected}; got {_option(new, at_fault)}, not {_option(old, at_fault)} (without it, "
         f"{run}'s is taken)"
     )
 
 
 def _check_frozen(
     frozen: Sequence[str],
-    own: Config,
-    asked: Config,
+    old: Config,
+    new: Config,
     run: str,
     changed: Sequence[str],
     other_prior: bool,
@@ -139,7 +139,7 @@ def _check_frozen(
         if at_fault is not None:
             raise ValueError(
                 f"expected a model of the same parts in {run}, since the {part} is frozen; got "
-                f"{_option(asked, at_fault)}, not {_option(own, at_fault)}"
+                f"{_option(new, at_fault)}, not {_option(old, at_fault)}"
             )
 
 

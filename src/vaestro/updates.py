@@ -37,7 +37,7 @@ class Update:
         lr: peak learning rate; by default the run's.
         schedule: factor of the learning rate, as a function of (step, steps).
         clip: largest norm of the gradient; by default the run's.
-        first_step: number of the first step, from 0, in which the update is made.
+        first_step: number of the first step, from 0, with this update.
         until_flat: before each step, repeat the update on other rows until its loss stops falling,
             as long as the information in the code increases (He, Spokoyny, Neubig and
             Berg-Kirkpatrick 2019).

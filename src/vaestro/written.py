@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.tokens import Texts
 
 DTYPES = ("own", "float")
 
@@ -23,7 +23,7 @@ def check_dtype(dtype: str | None, *, draws: bool = False) -> None:
 
 def means(
     space: Space, x: np.ndarray, dtype: str | None = None, *, most_probable: bool = False
-) -> Any:
+) -> np.ndarray | Frame | Texts:
     """Convert means of p(x | z), (N, *X) inside, to the user's layout and units: an array, a Frame,
     or Texts.
 

@@ -1,5 +1,4 @@
-"""What the commands that read a source and write data share: the rows, the messages about them, and
-the files."""
+"""Helpers of the commands that read a source and write data: rows, messages and files."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def say_read(rows: Rows) -> None:
 def spread(rows: Rows, n: int | None, picture: bool) -> tuple[Rows, np.ndarray]:
     """Return n evenly spaced rows and their row numbers; by default all, or 32 for a picture.
 
-    The first n rows would be alike if the data are sorted.
+    If the data are sorted, the first n rows would be similar.
 
     Raises:
         ValueError: there are fewer than n rows, or n is below 1.

@@ -22,10 +22,10 @@ Command = Callable[..., None]
 def with_options(command: Command) -> Command:
     """Return a command whose `**options` are the rows of `OPTIONS`."""
     signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    first = [p for p in own if p.name in ("source", "run", "recipe")]
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    first = [p for p in parameters if p.name in ("source", "run", "recipe")]
     rows = [_parameter(row) for row in OPTIONS if row.name != "source"]
-    last = [p for p in own if p not in first]
+    last = [p for p in parameters if p not in first]
     command.__dict__["__signature__"] = signature.replace(parameters=[*first, *rows, *last])
     return command
 

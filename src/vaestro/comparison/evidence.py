@@ -112,7 +112,7 @@ class Row:
         datum: (N,) a projection of each datum in the user's units, or None.
         warnings: warnings of the evaluation.
         exact: whether the row is a file of exact values.
-        alike: whether the simulated data, on which gaps are measured, are like the data.
+        alike: whether the simulated data, on which gaps are measured, are similar to the data.
         own_source: whether the data are those of the run's own source.
         stale: whether the evaluation used earlier weights than the run has now.
         index: (N,) increasing indices of the rows in the split; None if unknown.

@@ -35,9 +35,9 @@ from vaestro.spaces import (
     restored_space,
 )
 
-IN_MEMORY = 2**28  # bytes from which arrays are laid out in the cache
-FEW = 10  # values of whole numbers that could be categories
-GUESSED = 1000  # rows of an array from which the kind of its cells is guessed
+IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
+FEW = 10  # largest number of distinct integers that could be categories
+GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
 
 class Inferred(NamedTuple):
@@ -46,7 +46,7 @@ class Inferred(NamedTuple):
     Args:
         space: of the data, fitted.
         options: of the source, resolved.
-        notes: what was inferred, a line each.
+        notes: inferences about the data, one line each.
         shared: held-out rows that equal training rows, a line each; None if not searched for yet.
     """
 
@@ -115,16 +115,16 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
                 f"expected splits of one shape; got {wholes[0].shape[1:]} and {whole.shape[1:]} "
                 f"in {name}"
             )
-    seen, guess = _Seen(), _Guess(parts, wholes, options, name)
+    seen, guess = _Scan(), _Guess(parts, wholes, options, name)
     once(wholes, seen.look, guess.look)
-    space, options, notes = _settled(seen, parts, options, name)
+    space, options, notes = _resolve(seen, parts, options, name)
     derived = guess.confirmed(space)
     if derived is None:
         derived = _Derived(parts, space, options, name)
         once(wholes, derived.look)
-    space, made = derived.fit.fitted()
+    space, fit_notes = derived.fit.fitted()
     return Inferred(
-        space, options, notes + made, None if derived.twins is None else derived.twins.notes()
+        space, options, notes + fit_notes, None if derived.twins is None else derived.twins.notes()
     )
 
 
@@ -142,7 +142,7 @@ def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
 # -- the kind of the cells -------------------------------------------------------------------------
 
 
-class _Seen:
+class _Scan:
     """Collect the range and the kind of the values of arrays, chunk by chunk."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Seen:
                 self.infinite += int(np.isinf(values).sum())
                 values = values[finite]
             if self.integral and values.size:
-                head = values.ravel()[:1000]  # a few values decide for most data
+                head = values.ravel()[:1000]  # a few values are sufficient for most data
                 self.integral = bool(
                     (head == np.rint(head)).all() and (values == np.rint(values)).all()
                 )
@@ -180,8 +180,8 @@ class _Seen:
             self.low, self.high = min(self.low, low), max(self.high, high)
 
 
-def _settled(
-    seen: _Seen, parts: Mapping[str, Part], options: Options, name: str
+def _resolve(
+    seen: _Scan, parts: Mapping[str, Part], options: Options, name: str
 ) -> tuple[Space, Options, list[str]]:
     """Return the space, the resolved options, and notes."""
     arrays = distinct(parts.values())
@@ -208,7 +208,7 @@ def binarised_note(how: str) -> str:
     )
 
 
-def _check_values(seen: _Seen, options: Options, name: str) -> None:
+def _check_values(seen: _Scan, options: Options, name: str) -> None:
     """Raise ValueError if values are not finite, all missing, or all the same."""
     if seen.infinite or (seen.nan and options.get("missing") != "nan"):
         advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
@@ -223,7 +223,7 @@ def _check_values(seen: _Seen, options: Options, name: str) -> None:
         raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
 
 
-def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -> Space:
+def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
     layout = layout_of_array(shape, options, name)
     _check_values(seen, options, name)
@@ -271,7 +271,7 @@ def _space(seen: _Seen, arrays: list[np.ndarray], options: Options, name: str) -
     return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
 
 
-def _whole(space: Space, seen: _Seen, train: Part, name: str) -> tuple[Space, list[str]]:
+def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, list[str]]:
     """Choose between counts and real values on a grid of 1 for whole numbers beyond 0 .. 255, by
     rows of the training split.
 
@@ -324,10 +324,10 @@ def _sides(space: Space, options: Options, name: str, count: int) -> tuple[Optio
         return options, []
     if name != "array":
         raise ValueError(images.too_large(height, width, name, count, "scale them"))
-    made = (
+    note = (
         f"images of {height}x{width}: the networks are made for sides of at most {images.LARGEST}"
     )
-    return {**options, "size": f"{height}x{width}"}, [made]
+    return {**options, "size": f"{height}x{width}"}, [note]
 
 
 # -- in one pass -----------------------------------------------------------------------------------
@@ -364,12 +364,12 @@ class _Guess:
         self, parts: Mapping[str, Part], arrays: list[np.ndarray], options: Options, name: str
     ) -> None:
         self.space: Space | None = None
-        seen = _Seen()
+        seen = _Scan()
         for whole in arrays:
             some = Part(whole).spread(min(GUESSED, piece(whole)))
             seen.look(whole, 0, some.take(np.arange(len(some))))
         try:
-            self.space, options, _ = _settled(seen, parts, options, name)
+            self.space, options, _ = _resolve(seen, parts, options, name)
             self._derived = _Derived(parts, self.space, options, name)
         except ValueError:
             self.space = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaestro.data.orders import declared_order
-from vaestro.data.refusals import Names, Unfit, listed, refuse
+from vaestro.data.refusals import Names, Unfit, first_names, refuse
 from vaestro.frames import Frame, Order
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def from_arrow(
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
         unfit.append(
-            (Unfit(f"plain cells in {where}", f"lists or structures in {listed(wrong, 9)}"), wrong)
+            (
+                Unfit(f"plain cells in {where}", f"lists or structures in {first_names(wrong, 9)}"),
+                wrong,
+            )
         )
     columns, orders = {}, {}
     for name in names:

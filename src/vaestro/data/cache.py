@@ -104,11 +104,13 @@ def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tu
     """
     home = folder()
     place = home / key
-    if (meta := _whole(place)) is None:
+    if (meta := _complete_entry(place)) is None:
         with _explained(home, key):
             home.mkdir(parents=True, exist_ok=True)
-            with _locked(home, key) as held:
-                meta = _whole(place) or _made(place, make, str(source), key if held else "")
+            with _locked(home, key) as locked:
+                meta = _complete_entry(place) or _create(
+                    place, make, str(source), key if locked else ""
+                )
     return place, meta
 
 
@@ -118,7 +120,7 @@ def find(key: str) -> tuple[Path, Json] | None:
     >>> find("0" * 32) is None
     True
     """
-    meta = _whole(folder() / key)
+    meta = _complete_entry(folder() / key)
     return None if meta is None else (folder() / key, meta)
 
 
@@ -161,10 +163,10 @@ def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
 
 def entries() -> list[Entry]:
     """Return all entries, from the oldest to the newest."""
-    found = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
+    complete = [(name, meta) for name in _names() if (meta := _meta(folder() / name)) is not None]
     listed = [
         Entry(name, meta["source"], meta["bytes"], datetime.fromtimestamp(meta["when"]))
-        for name, meta in found
+        for name, meta in complete
     ]
     return sorted(listed, key=lambda e: e.when)
 
@@ -179,8 +181,8 @@ def clear() -> int:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> Json:
-    _sweep(place.parent, held)
+def _create(place: Path, make: Callable[[Path], Json], source: str, locked: str) -> Json:
+    _sweep(place.parent, locked)
     part = _beside(place)
     part.mkdir()
     try:
@@ -201,7 +203,7 @@ def _made(place: Path, make: Callable[[Path], Json], source: str, held: str) -> 
             part.rename(place)
         except OSError:
             # Either another process was faster, or a damaged entry is in the way.
-            if _whole(place) is None:
+            if _complete_entry(place) is None:
                 _discard(place)
                 part.rename(place)
     finally:
@@ -307,7 +309,7 @@ def _meta(place: Path) -> Json | None:
     return meta if ours else None
 
 
-def _whole(place: Path) -> Json | None:
+def _complete_entry(place: Path) -> Json | None:
     meta = _meta(place)
     return meta if meta is not None and _size(place) == meta["bytes"] else None
 
@@ -331,12 +333,12 @@ def _discard(place: Path) -> int:
     return size
 
 
-def _sweep(home: Path, held: str = "") -> int:
+def _sweep(home: Path, locked: str = "") -> int:
     """Remove the remains of interrupted processes, and return the freed bytes.
 
     Args:
         home: folder of the cache.
-        held: key that the caller has locked.
+        locked: key that the caller has locked.
     """
     freed = 0
     left = (
@@ -345,7 +347,7 @@ def _sweep(home: Path, held: str = "") -> int:
         else []
     )
     for key in {p.name[:32] for p in left}:
-        with nullcontext(True) if key == held else _locked(home, key, wait=False) as dead:
+        with nullcontext(True) if key == locked else _locked(home, key, wait=False) as dead:
             for part in [
                 p for p in left if dead and p.name.startswith(key) and p.name.endswith(".part")
             ]:

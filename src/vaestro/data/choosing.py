@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from vaestro.data.raw import Options
-from vaestro.data.refusals import listed
+from vaestro.data.refusals import first_names
 from vaestro.text import few, nearest, split_names, unquoted
 
 
@@ -48,12 +48,13 @@ def wanted_columns(
     if twice:
         raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
     if columns is not None:
-        found = [name for name in names if name in columns]
-        if not found:
+        present = [name for name in names if name in columns]
+        if not present:
             raise ValueError(
-                f"expected columns {listed(list(columns))} in {where}; got {listed(names, 9)}"
+                f"expected columns {first_names(list(columns))} in {where}; got "
+                f"{first_names(names, 9)}"
             )
-        return found
+        return present
     ignored = named(options, "ignore", names, where) if "ignore" in options else []
     if len(ignored) == len(names):
         raise ValueError(f"expected ignore= to leave a column of {where}; got {', '.join(ignored)}")

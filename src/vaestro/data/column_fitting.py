@@ -10,12 +10,11 @@ from typing import final
 import numpy as np
 
 from vaestro.data.lattices import allowed, lattice
-from vaestro.data.outliers import isolated
+from vaestro.data.outliers import isolated_values
 from vaestro.data.refusals import Unfit
 from vaestro.spaces import COLUMNS, LARGEST_COUNT, Column, CountColumn, Kind, column_class
 
-# standard deviations of an isolated value: squares of larger ones are too large for float32
-# arithmetic
+# largest isolated value in standard deviations: squares of larger ones overflow in float32
 FARTHEST = 1e5
 MICROSECONDS = 86400e6  # of a day
 
@@ -175,4 +174,4 @@ FITS: Mapping[Kind, Callable[[Cells], tuple[Column, np.ndarray]]] = {
 def _bulk(values: np.ndarray) -> np.ndarray:
     """Return the values without isolated ones, which would squeeze all others into a small part of
     the standard deviation."""
-    return np.delete(values, isolated(values))
+    return np.delete(values, isolated_values(values))

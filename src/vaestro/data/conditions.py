@@ -15,7 +15,7 @@ from vaestro.spaces import Space
 from vaestro.text import InputError, nearest
 
 
-def conditioned(
+def separate_conditions(
     parts: dict[str, Part],
     names: Sequence[str],
     source: str,
@@ -39,7 +39,7 @@ def conditioned(
             left to model.
 
     >>> frame = tables.frame_of({"a": [1.5, 2.5, 3.5], "b": ["x", "y", "x"]})
-    >>> parts, space, notes = conditioned({"train": Part(frame)}, ["b"], "t.csv")
+    >>> parts, space, notes = separate_conditions({"train": Part(frame)}, ["b"], "t.csv")
     >>> list(parts["train"].whole.columns), space.names, notes
     (['a'], ('b',), ['conditioned on b: bounds are of log p(x | b)'])
     """
@@ -47,7 +47,7 @@ def conditioned(
         return parts, None, []
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
-    splits = _separated(parts, names, source, space, fixed or {})
+    splits = _as_attributes(parts, names, source, space, fixed or {})
     frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in splits.items()}
     for name in names:
         _check_filled({s: f.columns[name] for s, f in frames.items()}, splits, name, source)
@@ -60,7 +60,7 @@ def conditioned(
     return {s: replace(p, given=codes[s]) for s, p in splits.items()}, space, notes
 
 
-def _separated(
+def _as_attributes(
     parts: Mapping[str, Part],
     names: Sequence[str],
     source: str,

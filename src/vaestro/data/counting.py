@@ -13,14 +13,14 @@ import math
 import numpy as np
 import torch
 
-LIMIT = 0.5  # standard deviations: a lower limit above this is far from 0
-WIDER = 1.5  # times the mean: a Poisson has no variance above this
-NORMAL = 5.0  # standard deviations: a Poisson with a mean above this is nearly normal
-TAIL = 0.005  # share of the values below the lower limit
-# interquartile ranges from the median: typing errors and codes for missing values, if there are few
+LIMIT = 0.5  # a lower limit above this number of standard deviations is far from 0
+WIDER = 1.5  # a variance above this multiple of the mean is not a Poisson's
+NORMAL = 5.0  # a Poisson with a mean above this number of standard deviations is nearly normal
+TAIL = 0.005  # share of the values that may be below the lower limit
+# a few values beyond this number of interquartile ranges from the median are ignored as errors
 FAR = 10.0
-CLEARLY = 3.0  # standard errors
-LEAST = 0.01  # nats a value by which a normal has to fit better
+CLEARLY = 3.0  # smallest advantage of a normal, in standard errors
+LEAST = 0.01  # smallest advantage of a normal, in nats per value
 
 
 def why_no_counts(values: np.ndarray, times: np.ndarray) -> str | None:
@@ -61,7 +61,7 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
     """Return why the cells of an array (n, columns) are not counts; None if at least 9 of 10
     columns can be counts."""
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, min(200, rows.shape[1])).astype(int))
-    said = {}
+    reasons = {}
     varying = 0
     for i in columns:
         column = rows[:, i]
@@ -71,11 +71,11 @@ def why_not_all_counts(rows: np.ndarray) -> str | None:
         if len(values) > 1:
             varying += 1
             if (why := why_no_counts(values, times)) is not None:
-                said[int(i)] = why
-    if len(said) <= 0.1 * varying:
+                reasons[int(i)] = why
+    if len(reasons) <= 0.1 * varying:
         return None
-    first = next(iter(said))
-    return said[first] if rows.shape[1] == 1 else f"column {first}: {said[first]}"
+    first = next(iter(reasons))
+    return reasons[first] if rows.shape[1] == 1 else f"column {first}: {reasons[first]}"
 
 
 def _outliers(values: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def _quantile(values: np.ndarray, times: np.ndarray, q: float) -> float:
 
 
 def _log_normal(values: np.ndarray, mean: float, variance: float) -> np.ndarray:
-    variance += 1 / 12  # of the values spread by one
+    variance += 1 / 12  # of the values plus uniform noise of width 1
     return -0.5 * ((values - mean) ** 2 / variance + math.log(2 * math.pi * variance))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vaestro.data.arrow import all_match, any_match
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.raw import Options
-from vaestro.data.refusals import listed
+from vaestro.data.refusals import first_names
 from vaestro.text import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _names(header: Sequence[str], path: Path, notes: list[str]) -> list[str]:
             f"{', '.join(numbers[:3])} (add a line of names)"
         )
     if numbers:
-        names = listed([cell for cell in header if cell])
+        names = first_names([cell for cell in header if cell])
         notes.append(f"the first line is read as column names: {names}")
     return [cell.strip() or f"column {i + 1}" for i, cell in enumerate(header)]
 
@@ -190,7 +190,7 @@ class _File:
             and not all_match(pa, table[n], r"^[^,]*(,\d{3})?$")
         ]
         if commas:
-            notes.append(f"commas are decimal points in {listed(commas)}")
+            notes.append(f"commas are decimal points in {first_names(commas)}")
         again = self.read(commas, {}, decimal_point=",", quoted_strings_can_be_null=True)
         return _replaced(table, again, lambda c: c.type != words)
 

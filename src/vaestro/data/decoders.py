@@ -11,7 +11,7 @@ from typing import TypeVar, final
 import numpy as np
 
 from vaestro.data import images
-from vaestro.data.image_decoding import Target, decoded, measured, target_of
+from vaestro.data.image_decoding import Target, decode_image, read_header, target_of
 from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
 from vaestro.text import InputError
@@ -50,7 +50,7 @@ class Images(Decoder):
         self.colour, self.target = colour, target
 
     def __call__(self, cell: bytes) -> np.ndarray:
-        return decoded(io.BytesIO(cell), self.target, self.colour)[0]
+        return decode_image(io.BytesIO(cell), self.target, self.colour)[0]
 
 
 @final
@@ -126,7 +126,7 @@ def _row_of_array(cell: bytes | np.ndarray) -> np.ndarray:
 
 
 def _header(cell: bytes | np.ndarray) -> tuple[tuple[int, int], bool]:
-    sides, grey, reason = measured(io.BytesIO(bytes(cell)))
+    sides, grey, reason = read_header(io.BytesIO(bytes(cell)))
     if reason:
         raise ValueError(reason)
     return sides, grey

@@ -29,34 +29,34 @@ from functools import partial
 import numpy as np
 
 from vaestro.data.neighbours import Neighbours, nearest, views_of
-from vaestro.data.passes import Part, Picked, distinct, once
+from vaestro.data.passes import Part, RowSelector, distinct, once
 from vaestro.data.sets import Rows
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
 from vaestro.tokens import Ragged
 
-MOST = 100_000  # rows of a split that are compared
-CELLS = 4096  # cells of a row that are compared
-SIDE = 64  # rows and columns of an image that are compared
-GROUP = 1024  # rows in memory at a time
-TABLES, BITS = 8, 20  # of the hashes of large data
-# share of the calls that may be false, and chance that any is called where there are none
+MOST = 100_000  # largest number of rows of a split that are compared
+CELLS = 4096  # largest number of cells of a row that are compared
+SIDE = 64  # largest height and width of the compared images
+GROUP = 1024  # largest number of rows in memory
+TABLES, BITS = 8, 20  # hash tables, and bits of a hash, for large data
+# largest share of false calls, and chance of any call if there are no twins
 FALSE = 0.003
 # largest distance of a candidate, as a share of the median distance between training neighbours
 CLOSE = 0.5
-SOME = 2000  # training rows from which neighbourhoods are estimated first
-# largest expected number of independent rows for which the estimate from all training rows is made
+SOME = 2000  # number of training rows for a first estimate of neighbourhoods
+# largest expected number of independent rows for which all training rows are used
 LIKELY = 0.05
-# candidates of a split for which that estimate is made; a random sample if there are more
+# largest number of candidates of a split with that estimate; of more, a random sample
 EXAMINED = 500
 CERTAIN_TRIPLES = 5  # smallest expected number of triples of equal texts that is informative
-# mean occurrences of a training text from which equal texts are repeated values instead of copies
+# from this mean number of occurrences of a training text, equal texts are not called copies
 REPEATED = 4
-# largest number of pairs of rows that are all compared; otherwise rows in one bucket of a hash are
+# largest number of pairs for comparing all; above, only rows with equal hashes are compared
 PAIRS = 200_000_000
 
 
-def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
+def find_copies(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     """Return a note for each held-out split that has rows equal or nearly equal to training rows.
 
     Args:
@@ -66,12 +66,14 @@ def between(rows: Mapping[str, Rows], trusted: bool) -> list[str]:
     >>> import vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(200, 3))
     >>> data = vs.load(np.concatenate([x, x]))
-    >>> between({"train": data.train, "valid": data.valid, "test": data.test}, trusted=True)
+    >>> find_copies({"train": data.train, "valid": data.valid, "test": data.test}, trusted=True)
     []
     """
     train = rows["train"]
     parts = {name: Part(r.values, r.index) for name, r in rows.items()}
-    twins = Twins.among(parts, train.space, trusted, lambda name, values: rows[name].turned(values))
+    twins = Twins.among(
+        parts, train.space, trusted, lambda name, values: rows[name].channels_first(values)
+    )
     if twins is None:
         return []
     once(distinct(parts.values()), *(p.look for p in twins.picks))
@@ -161,7 +163,7 @@ class Twins:
             name: [[] for _ in self._views] for name in self._parts
         }
         self.picks = [
-            Picked(part, GROUP, partial(self._look, name), partial(self._vectors, name))
+            RowSelector(part, GROUP, partial(self._look, name), partial(self._vectors, name))
             for name, part in self._parts.items()
         ]
 
@@ -179,15 +181,15 @@ class Twins:
     def notes(self) -> list[str]:
         """Return a note for each held-out split that has twins, after all rows were read."""
         notes = []
-        known = [np.concatenate(parts) for parts in self._sketches["train"]]
+        training = [np.concatenate(parts) for parts in self._sketches["train"]]
         for name in ("valid", "test"):
             if name in self._parts:
-                (found, every), rows = self._found(name, known), len(self._parts[name])
-                if found:
+                (twins, every), rows = self._count_twins(name, training), len(self._parts[name])
+                if twins:
                     counted = (
-                        f"{found:,} of {rows:,} {name} rows"
+                        f"{twins:,} of {rows:,} {name} rows"
                         if every
-                        else f"about {found:,} of {rows:,} {name} rows"
+                        else f"about {twins:,} of {rows:,} {name} rows"
                     )
                     notes.append(
                         f"{counted} each equals or nearly equals a training row: bounds on them "
@@ -224,46 +226,48 @@ class Twins:
         for view, values, kept in zip(self._views, seen, self._sketches[name], strict=True):
             kept.append(view.sketch(values))
 
-    def _found(self, name: str, known: list[np.ndarray]) -> tuple[int, bool]:
+    def _count_twins(self, name: str, training: list[np.ndarray]) -> tuple[int, bool]:
         """Return the number of twins in a split, and whether every candidate was examined.
 
         Args:
             name: of the split.
-            known: sketches of the training rows, one array for each view.
+            training: sketches of the training rows, one array for each view.
         """
-        mine = [np.concatenate(parts) for parts in self._sketches[name]]
-        some, whole = self._around(known)
-        all_pairs = len(mine[0]) * len(known[0]) <= PAIRS
+        sketches = [np.concatenate(parts) for parts in self._sketches[name]]
+        some, whole = self._around(training)
+        all_pairs = len(sketches[0]) * len(training[0]) <= PAIRS
         partner, apart = (
-            nearest(mine[0], known[0]) if all_pairs else self._hashed(name, mine[0], known[0])
+            nearest(sketches[0], training[0])
+            if all_pairs
+            else self._hashed(name, sketches[0], training[0])
         )
         # Distances between sketches are accurate to a factor of 2, and to the rounding of large
         # numbers.
         candidates = np.flatnonzero(
-            apart <= 2 * CLOSE * some[0].typical + 1e-3 * np.sqrt((mine[0] ** 2).sum(1))
+            apart <= 2 * CLOSE * some[0].typical + 1e-3 * np.sqrt((sketches[0] ** 2).sum(1))
         )
-        expected = self._chance(name, candidates, partner, mine, some)
+        expected = self._chance(name, candidates, partner, sketches, some)
         if whole is not some:
             candidates = candidates[expected < LIKELY]
             part = candidates
             if len(part) > EXAMINED:
                 part = np.sort(numpy_generator(0, "duplicates", name).permutation(part)[:EXAMINED])
-            expected = self._chance(name, part, partner, mine, whole)
+            expected = self._chance(name, part, partner, sketches, whole)
         share = len(expected) / max(1, len(candidates))
         sure = np.sort(expected)
-        limits = FALSE * np.arange(1, len(sure) + 1) / (len(mine[0]) * share)
+        limits = FALSE * np.arange(1, len(sure) + 1) / (len(sketches[0]) * share)
         below = np.flatnonzero(sure <= limits)
         return (round((below[-1] + 1) / share) if len(below) else 0), share == 1
 
-    def _around(self, known: list[np.ndarray]) -> tuple[list[Neighbours], list[Neighbours]]:
+    def _around(self, training: list[np.ndarray]) -> tuple[list[Neighbours], list[Neighbours]]:
         """Return the neighbourhoods by some training rows and by all of them, for each view."""
         if not self._neighbours:
-            n = len(known[0])
+            n = len(training[0])
             rows = np.sort(numpy_generator(0, "duplicates").permutation(n)[:SOME])
-            some = [Neighbours(sketch[rows], n) for sketch in known]
+            some = [Neighbours(sketch[rows], n) for sketch in training]
             self._neighbours = (
                 some,
-                some if n <= SOME else [Neighbours(sketch, n) for sketch in known],
+                some if n <= SOME else [Neighbours(sketch, n) for sketch in training],
             )
         return self._neighbours
 
@@ -319,19 +323,19 @@ class Twins:
         return expected
 
     def _hashed(
-        self, name: str, mine: np.ndarray, known: np.ndarray
+        self, name: str, sketch: np.ndarray, training: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the nearest training row in the same buckets as each row, (N,), and
         its distance, (N,)."""
         my_signs, signs = (np.concatenate(self._signs[n]) for n in (name, "train"))
-        partner, apart = np.zeros(len(mine), np.int64), np.full(len(mine), np.inf)
+        partner, apart = np.zeros(len(sketch), np.int64), np.full(len(sketch), np.inf)
         for t in range(TABLES):
             order = np.argsort(signs[:, t], kind="stable")
             first = np.searchsorted(signs[order, t], my_signs[:, t])
             # Four rows of a bucket are enough, because a twin is among them in one of the tables.
             for step in range(4):
                 candidate = order[np.minimum(first + step, len(order) - 1)]
-                distance = np.sqrt(((mine - known[candidate]) ** 2).sum(1, dtype=np.float64))
+                distance = np.sqrt(((sketch - training[candidate]) ** 2).sum(1, dtype=np.float64))
                 better = (signs[candidate, t] == my_signs[:, t]) & (distance < apart)
                 partner[better], apart[better] = candidate[better], distance[better]
         return partner, apart

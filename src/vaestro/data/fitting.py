@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from vaestro.data.lattices import Lattice, lattice
-from vaestro.data.passes import Part, Picked, once, piece
+from vaestro.data.passes import Part, RowSelector, once, piece
 from vaestro.data.raw import Options
 from vaestro.spaces import LevelsSpace, Space, widths
 
@@ -30,9 +30,9 @@ class Fit(ABC):
     def __init__(self, space: Space, train: Part) -> None:
         self.space, self.train = space, train
 
-    def picks(self) -> list[Picked]:
+    def picks(self) -> list[RowSelector]:
         """Return the rows that `look` is called with."""
-        return [Picked(self.train, piece(self.train.whole), self.look)]
+        return [RowSelector(self.train, piece(self.train.whole), self.look)]
 
     @abstractmethod
     def look(self, rows: np.ndarray) -> None: ...
@@ -155,9 +155,9 @@ class _Real(Fit):
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
         self.sample: np.ndarray = np.zeros((0, 0))
 
-    def picks(self) -> list[Picked]:
+    def picks(self) -> list[RowSelector]:
         some = self.train.spread(max(100, SAMPLED // self.space.cells))
-        return [*super().picks(), Picked(some, len(some), self._sampled)]
+        return [*super().picks(), RowSelector(some, len(some), self._sampled)]
 
     def look(self, rows: np.ndarray) -> None:
         absent, inside = (
@@ -248,7 +248,7 @@ class _Real(Fit):
                 apart[np.isnan(apart)] = 0
             squares += apart.sum(0)
 
-        once([train.whole], Picked(train, piece(train.whole), deviate).look)
+        once([train.whole], RowSelector(train, piece(train.whole), deviate).look)
         if shared:
             squares = np.broadcast_to(squares.sum(0), space.shape)
         spread = np.sqrt(squares / count)

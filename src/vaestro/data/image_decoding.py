@@ -12,7 +12,7 @@ from PIL import Image
 from vaestro.data.raw import Options
 from vaestro.text import InputError
 
-# Pillow's decoders that are tried, whatever the suffix of the file
+# Pillow's decoders that are tried, independently of the suffix of the file
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
@@ -95,14 +95,14 @@ def target_of(options: Options) -> Target:
     return Target(size, crop != "none", channels)
 
 
-def measured(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
+def read_header(path: Path | IO[bytes]) -> tuple[tuple[int, int], bool, str]:
     """Read the header of an image.
 
     Args:
         path: of the image, or its content.
 
     Returns:
-        (height, width) after it is turned upright; whether it is grey; and the reason why it cannot
+        (height, width) in upright orientation; whether it is grey; and the reason why it cannot
         be used, or "".
     """
     with Image.open(path, formats=FORMATS) as image:
@@ -129,7 +129,9 @@ def _unfit(image: Image.Image) -> str:
     )
 
 
-def decoded(path: Path | IO[bytes], target: Target, colour: bool) -> tuple[np.ndarray, list[str]]:
+def decode_image(
+    path: Path | IO[bytes], target: Target, colour: bool
+) -> tuple[np.ndarray, list[str]]:
     """Decode an image.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vaestro.data import cache
-from vaestro.data.image_decoding import HUGE, Target, decoded, measured, target_of
+from vaestro.data.image_decoding import HUGE, Target, decode_image, read_header, target_of
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.text import InputError
 
@@ -146,7 +146,7 @@ def check_none_skipped(meta: Json) -> None:
 
 def _listed(folder: Path) -> tuple[list[str], int]:
     """Return the paths of the images in a folder in order, and the number of other files."""
-    found: list[str] = []
+    files: list[str] = []
     others = 0
 
     def visit(path: str, prefix: str, above: tuple[str, ...]) -> None:
@@ -157,15 +157,15 @@ def _listed(folder: Path) -> tuple[list[str], int]:
                     continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path)
-                    if real not in above:  # otherwise a link to a parent folder
+                    if real not in above:  # skip a link to a parent folder
                         visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
                 elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
-                    found.append(prefix + entry.name)
+                    files.append(prefix + entry.name)
                 else:
                     others += 1
 
     visit(str(folder), "", (os.path.realpath(folder),))
-    return sorted(found), others
+    return sorted(files), others
 
 
 def _splits(files: Sequence[str], folder: Path) -> dict[str, list[str]]:
@@ -214,15 +214,15 @@ class _Decoding:
         self.source, self.names, self.progress = source, names, progress
         self.sides = np.zeros((len(names), 2), np.int64)  # height and width
         self.grey = np.zeros(len(names), bool)
-        self.unusable: dict[int, str] = {}  # {number of an image: the reason}
-        self.remarks: list[str] = []  # what was done to an image
+        self.unusable: dict[int, str] = {}  # {number of an unusable image: the reason}
+        self.remarks: list[str] = []  # changes made to an image
 
     def headers(self) -> np.ndarray:
         """Read all headers, and return the numbers of the images that can be used, (N,)."""
 
         def measure(i: int) -> None:
             try:
-                self.sides[i], self.grey[i], reason = measured(self.source.open(self.names[i]))
+                self.sides[i], self.grey[i], reason = read_header(self.source.open(self.names[i]))
             except Image.DecompressionBombError:
                 reason = HUGE
             except MemoryError:
@@ -250,7 +250,7 @@ class _Decoding:
         def decode(row: int) -> None:
             try:
                 image = self.source.open(self.names[rows[row]])
-                array[row], remarks = decoded(image, target, colour)
+                array[row], remarks = decode_image(image, target, colour)
                 self.remarks.extend(remarks)
             except MemoryError:
                 raise

@@ -15,14 +15,14 @@ from vaestro.data.raw import Json, Options
 from vaestro.data.shard_formats import (
     Format,
     Index,
-    Indexed,
     Parquet,
+    ShardIndex,
     attributes_of,
     damage_errors,
     kind_of,
     open_parquet,
 )
-from vaestro.data.shards import by_split, listed, remote, rooted, stamp
+from vaestro.data.shards import by_split, cache_root, list_shards, remote, stamp
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 KIND = "shards-1"
@@ -85,10 +85,10 @@ def streamable(path: Path) -> bool:
         return False
 
 
-def plain(name: str) -> dict[str, list[str]] | None:
+def single_valued_splits(name: str) -> dict[str, list[str]] | None:
     """Return the shards by split if they are a table: local Parquet files with only single values
     and texts. Otherwise return None."""
-    files = listed(name)
+    files = list_shards(name)
     table = (
         kind_of(files[0]) is Parquet
         and not remote(name)
@@ -134,7 +134,7 @@ def _data_field(fields: Mapping[str, str], options: Options, name: str) -> str:
     raise ValueError(f"expected images (.jpg, .png) or arrays (.npy) in {name}; got {others}")
 
 
-def indexed(
+def index_shards(
     name: str,
     options: Options,
     progress: Progress | None = None,
@@ -155,7 +155,7 @@ def indexed(
         ValueError: there is nothing to read, or shards are damaged and `strict` is set.
         OSError: a shard cannot be reached, or the cache cannot be written.
     """
-    splits = by_split(listed(name), name) if given is None else given
+    splits = by_split(list_shards(name), name) if given is None else given
     files = [file for files_of in splits.values() for file in files_of]
     stamps = [stamp(file) for file in files]
     fields = _fields(files, name)
@@ -170,7 +170,7 @@ def indexed(
         "files": list(zip(files, stamps, strict=True)),
         "splits": {s: len(f) for s, f in splits.items()},
     }
-    folder, meta = cache.entry(cache.key(KIND, (), settings, rooted(name)), make, name)
+    folder, meta = cache.entry(cache.key(KIND, (), settings, cache_root(name)), make, name)
     index = Index.restore(folder, meta)
     if options.get("strict", False) and index.damaged:
         raise InputError(f"a shard is damaged, and strict=true allows none: {index.damaged[0]}")
@@ -186,7 +186,7 @@ def _indexed(
 ) -> Index:
     """Return the index of all shards."""
     files = [file for files_of in splits.values() for file in files_of]
-    shards: list[Indexed] = []
+    shards: list[ShardIndex] = []
     for i, path in enumerate(files):
         shards.append(reader.index(path))
         if progress is not None:

@@ -17,7 +17,7 @@ from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions
-from vaestro.data.orders import in_order, stated_orders
+from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
@@ -26,8 +26,9 @@ from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, S
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
-FEW = 10  # whole numbers of so few values are categories, if each value comes so often on average
-LARGEST = 1e30  # of the values of a column, in size
+# integers with at most this number of values are categories, if each occurs as often on average
+FEW = 10
+LARGEST = 1e30  # largest absolute value in a column
 
 
 def infer_space(
@@ -101,7 +102,7 @@ class _Request:
         kinds: the kinds that options name, by column.
         orders: the orders of values that options state or the table declares, by column.
         declared: the columns whose order the table declares.
-        limit: the largest number of categories.
+        limit: largest number of categories.
     """
 
     kinds: Mapping[str, Kind]
@@ -153,7 +154,7 @@ class _Request:
         """Return the distinct values, in increasing order if they are ordered categories."""
         if not COLUMNS[kind].ordered:
             return cells.values
-        return in_order(cells.name, cells.values, self.orders.get(cells.name))
+        return ordered_values(cells.name, cells.values, self.orders.get(cells.name))
 
 
 def _too_large(cells: Cells) -> Unfit | None:
@@ -199,14 +200,12 @@ def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kin
         return Kind.BINARY, None
     if len(values) <= FEW and often and times[values != np.rint(values)].sum() <= allowed(times):
         return Kind.CATEGORY, None
-    found = fractions(values, times)
-    whole = (
-        bool(found.units) and found.units % found.parts == 0 and found.residue % found.parts == 0
-    )
+    grid = fractions(values, times)
+    whole = bool(grid.units) and grid.units % grid.parts == 0 and grid.residue % grid.parts == 0
     if not whole and (values != np.rint(values)).any():
         return Kind.REAL, None
     negative = int(times[values < 0].sum())
-    if found.units != found.parts or negative > allowed(times):
+    if grid.units != grid.parts or negative > allowed(times):
         return Kind.REAL, None
     if negative:
         return Kind.REAL, f"{negative} below 0, {float(values[values < 0][0]):g}"

@@ -78,9 +78,9 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
         times: frequency of each.
         scale: their standard deviation. Only the width of cells without a grid depends on it.
     """
-    found = fractions(values, times)
-    if found.units:
-        return Lattice(found.units / found.parts, found.residue / found.parts, off=found.off)
+    grid = fractions(values, times)
+    if grid.units:
+        return Lattice(grid.units / grid.parts, grid.residue / grid.parts, off=grid.off)
     often, total = int(times.argmax()), times.sum()
     if (
         times[often] >= 10
@@ -90,9 +90,9 @@ def lattice(values: np.ndarray, times: np.ndarray, scale: float) -> Lattice:
         spaced = _spaced(values.astype(np.float64), times, float(np.finfo(values.dtype).eps))
         if spaced is not None:
             return spaced
-        own = float(np.spacing(np.quantile(np.abs(values), 0.01).astype(values.dtype)))
-        if own > 1e-3 * scale:  # numbers repeat because of the precision of their type
-            return Lattice(own, values[often].item())
+        spacing = float(np.spacing(np.quantile(np.abs(values), 0.01).astype(values.dtype)))
+        if spacing > 1e-3 * scale:  # numbers repeat because of the precision of their type
+            return Lattice(spacing, values[often].item())
         return Lattice(
             max(_gap(values, 1e-3 * scale), FINEST * scale), values[often].item(), atoms=True
         )
@@ -119,14 +119,14 @@ def fractions(values: np.ndarray, times: np.ndarray) -> Fractions:
     if values.dtype.kind != "f":
         points = values.astype(np.int64)
         return _coarsest(points, times, 1, np.zeros(len(points), bool), allowed(times))
-    found = _decimal(values, times, 4 * float(np.finfo(values.dtype).eps))
-    if found.units or values.dtype == np.float16:
-        return found
+    grid = _decimal(values, times, 4 * float(np.finfo(values.dtype).eps))
+    if grid.units or values.dtype == np.float16:
+        return grid
     with np.errstate(over="ignore"):
         coarse = values != values.astype(np.float32)
     if values.dtype == np.float64 and times[coarse].sum() <= allowed(times):
         return _decimal(values, times, 4 * float(np.finfo(np.float32).eps))
-    return found
+    return grid
 
 
 def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
@@ -162,13 +162,13 @@ def _decimal(values: np.ndarray, times: np.ndarray, eps: float) -> Fractions:
             )
             if chance < ODDS:
                 return bulk
-        found = _coarsest(
+        grid = _coarsest(
             np.where(off | aside, 0, points).astype(np.int64), times, parts, off | aside, most
         )
-        found = replace(found, off=found.off & ~aside if len(found.off) else NOWHERE)
+        grid = replace(grid, off=grid.off & ~aside if len(grid.off) else NOWHERE)
         if not some:
-            return found
-        bulk, coarser = found, parts
+            return grid
+        bulk, coarser = grid, parts
     return Fractions() if bulk is None else bulk
 
 
@@ -205,12 +205,12 @@ def _coarsest(
             classes, which = np.unique(on % units, return_inverse=True)
             rows = np.bincount(which.ravel(), weights=times[~off])
             away = classes[which.ravel()] != classes[rows.argmax()]
-            held, lost = int((~away).sum()), int(away.sum())
-            if times[~off][away].sum() > left or held < 4:
+            count, lost = int((~away).sum()), int(away.sum())
+            if times[~off][away].sum() > left or count < 4:
                 continue
             if (
                 _choices(len(on), lost)
-                - (held - 1) * math.log10(units / whole)
+                - (count - 1) * math.log10(units / whole)
                 + math.log10(len(some))
                 < ODDS
             ):
@@ -281,8 +281,8 @@ def _spaced_bulk(
                     slope, start_at = np.polyfit(steps[near], values[near], 1)
             steps = np.rint((values - start_at) / slope)
             off = np.abs(values - start_at - steps * slope) > OFF * slope
-            held, lost = int((~off).sum()), int(off.sum())
-            odds = _choices(len(values), lost) + (held - 2) * math.log10(2 * OFF) + math.log10(36)
+            count, lost = int((~off).sum()), int(off.sum())
+            odds = _choices(len(values), lost) + (count - 2) * math.log10(2 * OFF) + math.log10(36)
             if times[off].sum() <= most and odds < ODDS:
                 origin = float(values[~off][times[~off].argmax()])
                 return Lattice(float(slope), origin, off=off if lost else NOWHERE)

@@ -16,13 +16,13 @@ import numpy as np
 
 from vaestro.data import matching, tables
 from vaestro.data.arrays import binarised_note
-from vaestro.data.conditions import conditioned
+from vaestro.data.conditions import separate_conditions
 from vaestro.data.containers import Container, Laid, container_of, own_values
 from vaestro.data.images import Progress
 from vaestro.data.laying import fixed
 from vaestro.data.matching import Origin
 from vaestro.data.named import NAMED
-from vaestro.data.opening import Opened, fitting, opened, resolved
+from vaestro.data.opening import Opened, absolute_name, open_source, with_layout
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import as_source, parse_source, read
@@ -69,24 +69,32 @@ def load(
     """
     if origin is not None:
         return _load_into(source, origin, condition, progress, options)
-    found = opened(source, progress, options=options)
-    if found.name == "mnist":
-        found = replace(found, options={"binarise": "dynamic", **found.options})
-    parts, notes = split(found)
-    parts, given, given_notes = conditioned(parts, condition, found.name)
-    made = found.container.infer(parts, found.options, found.name, progress)
-    binarise, trusted = found.options.get("binarise", "none"), found.name in NAMED
-    rows = _rows(made.parts, made.space, binarise, given, progress, checked=True, codes=made.codes)
-    shared = made.shared
+    handle = open_source(source, progress, options=options)
+    if handle.name == "mnist":
+        handle = replace(handle, options={"binarise": "dynamic", **handle.options})
+    parts, notes = split(handle)
+    parts, given, given_notes = separate_conditions(parts, condition, handle.name)
+    inference = handle.container.infer(parts, handle.options, handle.name, progress)
+    binarise, trusted = handle.options.get("binarise", "none"), handle.name in NAMED
+    rows = _rows(
+        inference.parts,
+        inference.space,
+        binarise,
+        given,
+        progress,
+        checked=True,
+        codes=inference.codes,
+    )
+    shared = inference.shared
     if shared is None:
-        shared = found.container.shared(made.parts, rows, trusted)
-    found.container.keep(made, shared, resolved(found.name))
-    notes = [*found.raw.notes, *notes, *made.notes, *given_notes, *shared]
-    return _data(found, rows, made.space, made.options, notes, given, shared)
+        shared = handle.container.shared(inference.parts, rows, trusted)
+    handle.container.keep(inference, shared, absolute_name(handle.name))
+    notes = [*handle.raw.notes, *notes, *inference.notes, *given_notes, *shared]
+    return _data(handle, rows, inference.space, inference.options, notes, given, shared)
 
 
 def _data(
-    found: Opened,
+    handle: Opened,
     rows: Mapping[str, Rows],
     space: Space,
     options: Options,
@@ -101,7 +109,7 @@ def _data(
         rows["valid"],
         rows["test"],
         space=space,
-        source=as_source(resolved(found.name), options),
+        source=as_source(absolute_name(handle.name), options),
         notes=(first, *notes),
         given=given,
         shared=tuple(shared),
@@ -117,32 +125,34 @@ def _load_into(
 ) -> Data:
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
-    found = opened(fitting(source, space), progress, origin.columns, every=True, options=options)
-    name, container, options = found.name, found.container, found.options
-    binarise = found.binarise(space)
-    parts, notes = split(found)
+    handle = open_source(
+        with_layout(source, space), progress, origin.columns, every=True, options=options
+    )
+    name, container, options = handle.name, handle.container, handle.options
+    binarise = handle.binarise(space)
+    parts, notes = split(handle)
     if binarise != "none":
         options = {**options, "binarise": binarise}
         notes.append(binarised_note(binarise))
     origin.check(parts, options, name)
     notes += origin.left_out(parts)
     try:
-        parts, _, _ = conditioned(parts, conditions, name, origin.given)
+        parts, _, _ = separate_conditions(parts, conditions, name, origin.given)
     except ValueError as error:
         raise ValueError(
             f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
         ) from error
-    parts, options, said = container.settle(parts, options, name, progress)
-    notes += said
-    parts = matching.matched(parts, space, options)
+    parts, options, more = container.settle(parts, options, name, progress)
+    notes += more
+    parts = matching.match_layout(parts, space, options)
     try:
         codes = container.codes(parts, space, options)
         rows = _rows(parts, space, binarise, origin.given, progress, codes=codes)
     except ValueError as error:
         raise container.advise(error, origin.run, space, name) from error
     shared = container.shared(parts, rows, name in NAMED)
-    notes = [*found.raw.notes, *notes, *origin.notes(parts, rows), *shared]
-    return _data(found, rows, space, options, notes, origin.given, shared)
+    notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows), *shared]
+    return _data(handle, rows, space, options, notes, origin.given, shared)
 
 
 # -- rows of a known space -------------------------------------------------------------------------
@@ -207,65 +217,65 @@ def _as_rows(
     """Return a source as rows of a known space, and the parts of the source that they are."""
     values = tables.condition_columns(given, conditions or {}, 1)
     columns = (*space.columns, *(given.columns if given is not None else ()))
-    found = opened(fitting(source, space), progress, columns if space.columns else None)
-    chosen, name = _chosen(found, name)
-    notes = list(found.raw.notes)
+    handle = open_source(with_layout(source, space), progress, columns if space.columns else None)
+    chosen, name = _select_splits(handle, name)
+    notes = list(handle.raw.notes)
     if given is not None:
-        chosen, _, _ = conditioned(chosen, given.names, found.name, given, values)
+        chosen, _, _ = separate_conditions(chosen, given.names, handle.name, given, values)
     before = [part.whole.shape for part in chosen.values()]
-    chosen = matching.matched(chosen, space, found.options)
+    chosen = matching.match_layout(chosen, space, handle.options)
     if any(a[1:] != b.whole.shape[1:] for a, b in zip(before, chosen.values(), strict=True)):
-        notes += found.container.fitted_note(space)
-    codes = found.container.codes(chosen, space, found.options)
-    laid = _rows(chosen, space, found.binarise(space), given, progress, codes=codes)
-    rows = _joined([r.fixed() for r in laid.values()], found.container)
+        notes += handle.container.fitted_note(space)
+    codes = handle.container.codes(chosen, space, handle.options)
+    laid = _rows(chosen, space, handle.binarise(space), given, progress, codes=codes)
+    rows = _concatenate([r.fixed() for r in laid.values()], handle.container)
     return replace(rows, name=name, notes=tuple(dict.fromkeys(notes))), chosen
 
 
-def _chosen(found: Opened, name: str | None) -> tuple[dict[str, Part], str]:
+def _select_splits(handle: Opened, name: str | None) -> tuple[dict[str, Part], str]:
     """Return the splits that a name selects, and the name.
 
     None selects all rows of a source without splits, and test otherwise.
     """
     if name not in (None, "all", *SPLITS):
         raise ValueError(f"expected train, valid, test or all; got {name!r}")
-    parts = found.parts
+    parts = handle.parts
     if "all" in parts and name in (None, "all"):
         name = "all"
     elif "all" in parts:
-        parts, _ = split(found)
+        parts, _ = split(handle)
     name = name or "test"
     chosen = {s: p for s, p in parts.items() if name in (s, "all") and len(p)}
     if not chosen:
-        there = ", ".join(found.raw.splits)
-        raise ValueError(f"expected a {name} split in {found.name}; got {there}")
+        there = ", ".join(handle.raw.splits)
+        raise ValueError(f"expected a {name} split in {handle.name}; got {there}")
     return chosen, name
 
 
-def _joined(made: Sequence[Rows], container: Container) -> Rows:
+def _concatenate(splits: Sequence[Rows], container: Container) -> Rows:
     """Return the rows of several splits one below the other."""
-    first = made[0]
-    if len(made) == 1:
+    first = splits[0]
+    if len(splits) == 1:
         return first
-    masks = [r.mask() for r in made]
+    masks = [r.mask() for r in splits]
     shape = first.space.shape
     seen = [
         np.ones((len(r), *shape), bool) if m is None else m
-        for r, m in zip(made, masks, strict=True)
+        for r, m in zip(splits, masks, strict=True)
     ]
-    given = [r.given for r in made if r.given is not None]
+    given = [r.given for r in splits if r.given is not None]
     return replace(
         first,
-        values=container.joined(made),
+        values=container.joined(splits),
         index=None,
         channels_last=False,
-        attributes={k: np.concatenate([r.attributes[k] for r in made]) for k in first.attributes},
+        attributes={k: np.concatenate([r.attributes[k] for r in splits]) for k in first.attributes},
         observed=None if all(m is None for m in masks) else np.concatenate(seen),
         given=np.concatenate(given) if given else None,
     )
 
 
-def completed(source: object, filled: Frame, name: str) -> Frame:
+def complete_table(source: object, filled: Frame, name: str) -> Frame:
     """Return a split of a source's own table with its empty cells taken from `filled`; columns that
     are not modelled stay as they are.
 
@@ -274,19 +284,19 @@ def completed(source: object, filled: Frame, name: str) -> Frame:
         filled: the modelled columns of that split, each cell filled.
         name: train, valid, test or all, as `Rows.name` says.
     """
-    found = _own_table(source, filled)
-    if not all(found.container.columns(whole) for whole in found.raw.splits.values()):
+    handle = _own_table(source, filled)
+    if not all(handle.container.columns(whole) for whole in handle.raw.splits.values()):
         return filled
-    cut = "all" in found.raw.splits and name != "all"
-    parts = split(found)[0] if cut else found.parts
+    cut = "all" in handle.raw.splits and name != "all"
+    parts = split(handle)[0] if cut else handle.parts
     frame = own_values({s: p for s, p in parts.items() if name in (s, "all")})
-    return found.container.merged(frame, filled) if len(frame) == len(filled) else filled
+    return handle.container.merged(frame, filled) if len(frame) == len(filled) else filled
 
 
 def _own_table(source: object, filled: Frame) -> Opened:
     """Open a table with all its columns; those that are text in `filled` are read as text."""
     if not isinstance(source, (str, Path)):
-        return opened(source)
+        return open_source(source)
     name, options = parse_source(source)
     if Path(name).suffix.lower() in tables.SUFFIXES:
         text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
@@ -321,14 +331,14 @@ def _rows(
         checked: whether the space was inferred from these data, which therefore fit.
         codes: tokens of texts, by the id of the whole.
     """
-    made = {key: Laid(tokens) for key, tokens in (codes or {}).items()}
+    layouts = {key: Laid(tokens) for key, tokens in (codes or {}).items()}
     rows = {}
     for name, part in parts.items():
-        if id(part.whole) not in made:
-            made[id(part.whole)] = container_of(part.whole).lay_out(
+        if id(part.whole) not in layouts:
+            layouts[id(part.whole)] = container_of(part.whole).lay_out(
                 part.whole, space, binarise != "none", progress, checked
             )
-        laid = made[id(part.whole)]
+        laid = layouts[id(part.whole)]
         row = Rows(
             laid.values,
             space,

@@ -32,7 +32,7 @@ REPEATED = 0.01  # smallest share of repeated values without a grid in a note
 SHOWN = 3  # largest number of columns named in a note
 
 
-def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[str, Part]:
+def match_layout(parts: Mapping[str, Part], space: Space, options: Options) -> dict[str, Part]:
     """Return the splits of a source in the layout of a space.
 
     Shorter series are padded, and the named columns of a sparse matrix are reordered.
@@ -47,7 +47,7 @@ def matched(parts: Mapping[str, Part], space: Space, options: Options) -> dict[s
 
     >>> import vaestro as vs
     >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
-    >>> matched({"all": Part(np.zeros((5, 3)))}, data.space, {})["all"].whole.shape
+    >>> match_layout({"all": Part(np.zeros((5, 3)))}, data.space, {})["all"].whole.shape
     (5, 3)
     """
     fits: dict[int, Whole] = {}  # splits of one array stay splits of one array

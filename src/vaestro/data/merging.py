@@ -7,11 +7,11 @@ import numpy as np
 from vaestro.spaces import rounded
 
 
-def merged_column(own: np.ma.MaskedArray, imputed: np.ma.MaskedArray) -> np.ma.MaskedArray:
+def merged_column(column: np.ma.MaskedArray, imputed: np.ma.MaskedArray) -> np.ma.MaskedArray:
     """Return a column whose empty cells are filled.
 
     Args:
-        own: the user's column, (N,).
+        column: the user's column, (N,).
         imputed: values for all cells, (N,).
 
     Returns:
@@ -20,13 +20,13 @@ def merged_column(own: np.ma.MaskedArray, imputed: np.ma.MaskedArray) -> np.ma.M
     Raises:
         ValueError: the columns have values of different types.
 
-    >>> own = np.ma.MaskedArray([1, 2, 0], [False, False, True])
-    >>> merged_column(own, np.ma.MaskedArray([1, 2, 3])).tolist()
+    >>> column = np.ma.MaskedArray([1, 2, 0], [False, False, True])
+    >>> merged_column(column, np.ma.MaskedArray([1, 2, 3])).tolist()
     [1, 2, 3]
     """
-    holes, values = np.ma.getmaskarray(own), np.asarray(own.data)
+    holes, values = np.ma.getmaskarray(column), np.asarray(column.data)
     if not holes.any():
-        return own
+        return column
     if holes.all():
         return imputed
     fills = np.asarray(imputed.data)[holes]
@@ -53,13 +53,21 @@ def merged_column(own: np.ma.MaskedArray, imputed: np.ma.MaskedArray) -> np.ma.M
     return np.ma.MaskedArray(out)
 
 
-def _common_dtype(own: np.ndarray, fills: np.ndarray) -> np.dtype:
+def _common_dtype(observed: np.ndarray, fills: np.ndarray) -> np.dtype:
     """Return the dtype for observed and imputed numbers: the user's, unless it cannot represent the
     imputed ones."""
-    if own.dtype.kind == "f":
-        return own.dtype
-    limits = (0, 1) if own.dtype.kind == "b" else (np.iinfo(own.dtype).min, np.iinfo(own.dtype).max)
+    if observed.dtype.kind == "f":
+        return observed.dtype
+    limits = (
+        (0, 1)
+        if observed.dtype.kind == "b"
+        else (np.iinfo(observed.dtype).min, np.iinfo(observed.dtype).max)
+    )
     if ((fills >= limits[0]) & (fills <= limits[1]) & (fills == np.rint(fills))).all():
-        return own.dtype
-    wider = np.promote_types(own.dtype, fills.dtype)
-    return wider if (own.astype(wider).astype(own.dtype) == own).all() else own.dtype
+        return observed.dtype
+    wider = np.promote_types(observed.dtype, fills.dtype)
+    return (
+        wider
+        if (observed.astype(wider).astype(observed.dtype) == observed).all()
+        else observed.dtype
+    )

@@ -39,28 +39,28 @@ STEP = 1e-6  # step of coarse and fine images, whose cells are means
 LEAST = 0.7  # smallest distance between rows, in steps; also the distance of equal rows
 
 
-def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest known row of each row: its number, (N,), and its distance, (N,).
+def nearest(rows: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest candidate of each row: its number, (N,), and its distance, (N,).
 
     >>> nearest(np.array([[0.0], [4.0]]), np.array([[1.0], [5.0]]))
     (array([0, 1]), array([1., 1.]))
     """
     partner, apart = np.zeros(len(rows), np.int64), np.zeros(len(rows))
-    for part, squares in _squares(rows, known):
+    for part, squares in _squares(rows, candidates):
         partner[part] = squares.argmin(1)
         apart[part] = np.sqrt(np.take_along_axis(squares, partner[part, None], 1)[:, 0])
     return partner, apart
 
 
-def _squares(rows: np.ndarray, known: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield a slice of the rows, and their squared distances to all known rows, (rows, known),
-    float64."""
-    known = known.astype(np.float64)
-    norms, size = (known**2).sum(1), max(1, ENTRIES // max(1, len(known)))
+def _squares(rows: np.ndarray, candidates: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield a slice of the rows, and their squared distances to all candidates, (rows,
+    candidates), float64."""
+    candidates = candidates.astype(np.float64)
+    norms, size = (candidates**2).sum(1), max(1, ENTRIES // max(1, len(candidates)))
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         some = rows[part].astype(np.float64)
-        yield part, np.maximum((some**2).sum(1)[:, None] + norms - 2 * some @ known.T, 0)
+        yield part, np.maximum((some**2).sum(1)[:, None] + norms - 2 * some @ candidates.T, 0)
 
 
 @final
@@ -68,7 +68,7 @@ class Neighbours:
     """Estimate the number of independent rows near a row, from distances between training rows.
 
     Args:
-        known: training rows, (n, cells), or a sample of them.
+        training: training rows, (n, cells), or a sample of them.
         of: total number of training rows.
 
     >>> rows = np.random.default_rng(0).normal(size=(1000, 2))
@@ -78,14 +78,14 @@ class Neighbours:
     True
     """
 
-    def __init__(self, known: np.ndarray, of: int) -> None:
-        self._known, self._more = known, of / max(1, len(known))
-        self._k = max(2, min(NEIGHBOURS, len(known) // 3))
+    def __init__(self, training: np.ndarray, of: int) -> None:
+        self._training, self._weight = training, of / max(1, len(training))
+        self._k = max(2, min(NEIGHBOURS, len(training) // 3))
         self._copies = min(COPIES, self._k // 4)
-        most = max(100, min(SAMPLE, 10_000_000 // max(1, len(known))))
-        self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(known))[:most])
-        # The nearest of the known rows is the row itself.
-        distances = self._distances(known[self._some], self._k + 1)[:, 1:]
+        most = max(100, min(SAMPLE, 10_000_000 // max(1, len(training))))
+        self._some = np.sort(numpy_generator(0, "neighbours").permutation(len(training))[:most])
+        # The nearest of the training rows is the row itself.
+        distances = self._distances(training[self._some], self._k + 1)[:, 1:]
         self.typical = float(np.median(distances[:, self._copies])) if distances.shape[1] else 0.0
         self._firsts, self._seconds, self._thirds = (
             distances[:, min(i, distances.shape[1] - 1)]
@@ -105,11 +105,11 @@ class Neighbours:
         )
 
     def _distances(self, rows: np.ndarray, k: int) -> np.ndarray:
-        k = min(k, len(self._known))
+        k = min(k, len(self._training))
         return np.concatenate(
             [
                 np.sqrt(np.sort(np.partition(squares, k - 1, 1)[:, :k], 1))
-                for _, squares in _squares(rows, self._known)
+                for _, squares in _squares(rows, self._training)
             ]
         )
 
@@ -143,15 +143,15 @@ class Neighbours:
         """Return the expected number within a distance (N,), from the distances of the nearest
         training rows (N, K)."""
         spacings = self._spacings(around)
-        own = (
+        dimension = (
             1 / np.maximum(spacings.mean(1), 1e-3)
             if spacings.shape[1]
             else np.full(len(around), self._global)
         )
         return (
-            self._more
+            self._weight
             * self._k
-            * np.minimum(distance / around[:, -1], 1.0) ** np.minimum(own, self._global)
+            * np.minimum(distance / around[:, -1], 1.0) ** np.minimum(dimension, self._global)
         )
 
     def grouped(self, rows: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ class Neighbours:
         """Yield a slice of the rows, and the training rows nearby whose own distances are used,
         (rows, OTHERS or fewer)."""
         number = min(OTHERS, len(self._some))
-        for part, squares in _squares(rows, self._known[self._some]):
+        for part, squares in _squares(rows, self._training[self._some]):
             yield part, np.argpartition(squares, number - 1, 1)[:, :number]
 
     def _by_nearest(self, rows: np.ndarray, distance: np.ndarray, least: np.ndarray) -> np.ndarray:
@@ -190,7 +190,7 @@ class Neighbours:
             dimension = np.minimum(
                 SAFE * math.log(FIRST[1] / FIRST[0]) / np.maximum(np.log(high / low), 1e-3), MOST
             )
-            number = self._more * FIRST[0] * np.minimum(apart / low, 10.0) ** dimension
+            number = self._weight * FIRST[0] * np.minimum(apart / low, 10.0) ** dimension
             repeated = np.median(self._thirds[others], axis=1) <= step + rounding[part]
             grouped = self._close[others].mean(1) >= SHARE
             expected[part] = np.where(
@@ -215,7 +215,9 @@ class Neighbours:
                 SAFE * math.log(QUARTILES[1] / QUARTILES[0]) / np.maximum(np.log(high / low), 1e-3),
                 MOST,
             )
-            number = self._more * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
+            number = (
+                self._weight * QUARTILES[0] * np.minimum(distance[part] / low, 1.0) ** dimension
+            )
             expected[part] = np.where(low > STEPS * step[part], number, np.inf)
         return expected
 
@@ -245,12 +247,12 @@ class Resolution:
         steps = np.full(len(rows), np.inf)
         for column, (step, atoms) in zip(self._columns, self._cells, strict=True):
             values = rows[:, column]
-            own = (
+            widths = (
                 np.full(len(rows), step) if step else np.spacing(np.abs(values)).astype(np.float64)
             )
             for value, gap in atoms:
-                own[values == value] = gap
-            steps = np.minimum(steps, own)
+                widths[values == value] = gap
+            steps = np.minimum(steps, widths)
         return steps
 
 

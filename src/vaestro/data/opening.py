@@ -15,7 +15,7 @@ from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import as_source, checked_options, parse_source, plain, read
+from vaestro.data.readers import as_source, check_array, checked_options, parse_source, read
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError
@@ -54,7 +54,7 @@ class Opened:
         return str(self.options.get("binarise", usual))
 
 
-def opened(
+def open_source(
     source: Input,
     progress: Progress | None = None,
     columns: Sequence[Column] | None = None,
@@ -74,7 +74,7 @@ def opened(
     Raises:
         ValueError: the source cannot be read, or an option does not apply to it.
 
-    >>> sorted(opened("shapes:n=10,size=16").raw.attributes["all"])
+    >>> sorted(open_source("shapes:n=10,size=16").raw.attributes["all"])
     ['colour', 'rotation', 'scale', 'shape', 'x', 'y']
     """
     options = checked_options(options or {})
@@ -99,17 +99,17 @@ def _in_python(source: InMemory) -> tuple[str, Raw]:
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
     if isinstance(source, np.ndarray):
-        return "array", Raw({"all": plain(source, Path("the array"))})
+        return "array", Raw({"all": check_array(source, Path("the array"))})
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     return "table", Raw({"all": frame})
 
 
-def fitting(source: Input, space: Space) -> Input:
+def with_layout(source: Input, space: Space) -> Input:
     """Return a source of images with the size and channels of a space as options, unless it has
     such options. Other sources are returned unchanged.
 
     >>> import vaestro as vs
-    >>> fitting("mnist", vs.load("shapes:n=20,size=16").space)
+    >>> with_layout("mnist", vs.load("shapes:n=20,size=16").space)
     'mnist'
     """
     if not isinstance(source, (str, Path)):
@@ -131,10 +131,10 @@ def has_images(name: str) -> bool:
     return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
 
 
-def resolved(name: str) -> str:
+def absolute_name(name: str) -> str:
     """Return the name of a source with an absolute path.
 
-    >>> resolved("mnist")
+    >>> absolute_name("mnist")
     'mnist'
     """
     named = (

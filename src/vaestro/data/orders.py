@@ -38,7 +38,7 @@ def declared_order(values: Iterable[object]) -> Order:
     return tuple(v if isinstance(v, (str, int, float, bool)) else str(v) for v in full)
 
 
-def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
+def ordered_values(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
     """Return the distinct values of an ordinal column in increasing order.
 
     It is the stated or declared order, which may contain values that no row has, or that of numbers
@@ -47,7 +47,7 @@ def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
     Raises:
         Unfit: text has no stated order, a value is not in it, or a value is in it twice.
 
-    >>> in_order("grade", np.array(["high", "low"]), ["low", "mid", "high"]).tolist()
+    >>> ordered_values("grade", np.array(["high", "low"]), ["low", "mid", "high"]).tolist()
     ['low', 'mid', 'high']
     """
     if order is None:
@@ -57,14 +57,14 @@ def in_order(name: str, values: np.ndarray, order: Order | None) -> np.ndarray:
                 f"an order of the values of column {name!r}, such as {example}", "text without one"
             )
         return values
-    made = np.array(order)
+    categories = np.array(order)
     if values.dtype.kind != "U":
         with suppress(ValueError):  # text is none of the column's values
-            made = made.astype(values.dtype)
-    strangers = [str(value) for value in values.tolist() if value not in made.tolist()]
+            categories = categories.astype(values.dtype)
+    strangers = [str(value) for value in values.tolist() if value not in categories.tolist()]
     if strangers or len(set(order)) < len(order):
         raise Unfit(
             f"the values of column {name!r} to be in {'<'.join(map(str, order))}, each once",
             ", ".join(strangers[:3]) or "one value twice",
         )
-    return made
+    return categories

@@ -14,12 +14,13 @@ import math
 
 import numpy as np
 
-FAR = 10.0  # interquartile ranges from the median
-CHANCE = 1e-5  # of a gap as wide in a tail that is a power law
-MOST = 3  # isolated values
-ROWS_EACH = 200  # rows for each isolated value after the first
-FEWEST = 30  # rows
-SPACINGS = 12, 50  # least and largest number of spacings of the tail; between them one row in 10
+FAR = 10.0  # smallest distance of an isolated value, in interquartile ranges from the median
+CHANCE = 1e-5  # largest p-value of a gap under a power-law tail
+MOST = 3  # largest number of isolated values
+ROWS_EACH = 200  # smallest number of rows per isolated value after the first
+FEWEST = 30  # smallest number of rows
+# smallest and largest number of spacings of the tail; between them one in 10 rows
+SPACINGS = 12, 50
 
 
 def distances(values: np.ndarray) -> np.ndarray:
@@ -30,7 +31,7 @@ def distances(values: np.ndarray) -> np.ndarray:
     return np.abs(numbers - middle) / (high - low) if high > low else np.zeros(len(numbers))
 
 
-def isolated(values: np.ndarray) -> np.ndarray:
+def isolated_values(values: np.ndarray) -> np.ndarray:
     """Return the rows of at most three isolated values, the farthest first, (m,).
 
     Args:

@@ -118,7 +118,7 @@ def once(arrays: Iterable[W], *looks: Look[W]) -> None:
                 look(array, part.start, array[part])
 
 
-class Picked:
+class RowSelector:
     """Select the rows of a part from the chunks of `once`, and group them into equal sizes.
 
     The last group may be smaller. So sums of floats depend on the size of the groups only, not on
@@ -130,8 +130,8 @@ class Picked:
         take: called with each group, which is overwritten by the next.
         transform: applied to rows before they are collected; by default none.
 
-    >>> picked = Picked(Part(np.arange(6), np.array([0, 2, 4])), 2, print)
-    >>> once([picked.part.whole], picked.look)
+    >>> selector = RowSelector(Part(np.arange(6), np.array([0, 2, 4])), 2, print)
+    >>> once([selector.part.whole], selector.look)
     [0 2]
     [4]
     """
@@ -188,7 +188,7 @@ def place(array: object) -> tuple[str, int] | None:
     >>> place(np.zeros(3)) is None
     True
     """
-    mapped, first = _mapped(array)
+    mapped, first = _memory_map(array)
     if mapped is None or not isinstance(array, np.memmap) or array.filename is None:
         return None
     # A slice of a memory map has the offset of the whole map.
@@ -210,7 +210,7 @@ def expect(array: Whole, rows: np.ndarray) -> None:
     Without it, each row is read on first use, one after the other, together with unused pages
     around it.
     """
-    mapped, start = _mapped(array)
+    mapped, start = _memory_map(array)
     if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:
         size = array[:1].nbytes
         for row in rows.ravel().tolist():
@@ -219,14 +219,14 @@ def expect(array: Whole, rows: np.ndarray) -> None:
 
 def _read_ahead(array: Whole, first: int, last: int) -> None:
     """Request the next rows of a memory map while those before them are processed."""
-    mapped, start = _mapped(array)
+    mapped, start = _memory_map(array)
     if mapped is not None and isinstance(array, np.ndarray) and array.flags.c_contiguous:
         size = array[:1].nbytes
         for at in range(start + first * size, start + min(last, len(array)) * size, AHEAD):
             _ask(mapped, at, AHEAD)
 
 
-def _mapped(array: object) -> tuple[mmap.mmap | None, int]:
+def _memory_map(array: object) -> tuple[mmap.mmap | None, int]:
     """Return the memory map that contains an array, and the offset in it; None without one."""
     base = array
     while isinstance(base, np.ndarray):

@@ -24,7 +24,7 @@ class Raw(Generic[W]):
             (N, ...), possibly memory-mapped and read-only, tables, texts, sparse counts or
             streams. All splits have one type (`data.containers`).
         attributes: for each split, other values of each row, by name, each (N,).
-        notes: decisions of the reader, a line each.
+        notes: decisions of the reader, one line each.
         missing: whether NaN means that a cell does not exist, such as after the end of a series.
 
     >>> raw = Raw({"all": np.zeros((10, 3))}, {"all": {"label": np.arange(10)}})

@@ -257,7 +257,7 @@ def _array_file(path: Path, options: Options) -> Raw:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"\x93NUM":
-            return Raw({"all": plain(np.load(path, mmap_mode="r", allow_pickle=False), path)})
+            return Raw({"all": check_array(np.load(path, mmap_mode="r", allow_pickle=False), path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
         if head[:2] == b"\x1f\x8b" or (
@@ -279,10 +279,10 @@ def _array_file(path: Path, options: Options) -> Raw:
 def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
     """Read shards: images or arrays as streams, and single values as one table or its texts."""
     if options.get("series", False) and not shards.remote(name):
-        files = shards.listed(name)
+        files = shards.list_shards(name)
         if kind_of(files[0]) is Parquet:
             return _series(files, name, options)
-    splits = indexing.plain(name)
+    splits = indexing.single_valued_splits(name)
     if splits is None:
         return read_shards(name, options, progress)
     if options.get("streaming", False):
@@ -325,7 +325,7 @@ def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
 
 
-def plain(array: np.ndarray, path: Path) -> np.ndarray:
+def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     """Return an array (N, ...) of numbers unchanged.
 
     Args:
@@ -335,7 +335,7 @@ def plain(array: np.ndarray, path: Path) -> np.ndarray:
     Raises:
         ValueError: the array is empty, has no rows, or does not contain real numbers.
 
-    >>> plain(np.arange(3), Path("x.npy"))
+    >>> check_array(np.arange(3), Path("x.npy"))
     array([0, 1, 2])
     """
     if array.dtype.kind not in "biuf":
@@ -362,10 +362,10 @@ def _npz(path: Path, name: str | None) -> Raw:
                     f"expected array= to name an array of {path}: {nearest(name, names)}; got "
                     f"{name!r}"
                 )
-            return Raw({"all": plain(archive[name], path)})
+            return Raw({"all": check_array(archive[name], path)})
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
-            arrays = {s: plain(archive[s], path) for s in splits}
+            arrays = {s: check_array(archive[s], path) for s in splits}
             return Raw(
                 arrays, {s: _attributes(archive, f"{s}_", len(arrays[s]), path) for s in splits}
             )
@@ -376,7 +376,7 @@ def _npz(path: Path, name: str | None) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        return Raw({"all": plain(archive[data[0]], path)})
+        return Raw({"all": check_array(archive[data[0]], path)})
 
 
 def _attributes(
@@ -413,7 +413,7 @@ def _idx(path: Path) -> np.ndarray:
             f"{max(0, len(content) - start)}"
         )
     array = np.frombuffer(content, kind, offset=start).reshape(shape)
-    return plain(array.astype(kind.newbyteorder("=")), path)
+    return check_array(array.astype(kind.newbyteorder("=")), path)
 
 
 def read_latents(path: str) -> np.ndarray:

@@ -44,10 +44,10 @@ def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Na
         )
 
 
-def listed(names: Sequence[str], most: int = 3, width: int = 24) -> str:
+def first_names(names: Sequence[str], most: int = 3, width: int = 24) -> str:
     """Return the first names, each cut to `width` letters, and the number of further ones.
 
-    >>> listed(["a", "b", "c", "d", "e"])
+    >>> first_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
     shown = [n if len(n) <= width else n[: width - 2] + ".." for n in names[:most]]

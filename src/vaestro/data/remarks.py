@@ -9,8 +9,8 @@ from typing import final
 import numpy as np
 
 from vaestro.data.column_fitting import Cells
-from vaestro.data.outliers import distances, isolated
-from vaestro.data.refusals import Names, leave_out, listed
+from vaestro.data.outliers import distances, isolated_values
+from vaestro.data.refusals import Names, first_names, leave_out
 from vaestro.frames import Frame
 from vaestro.spaces import COLUMN_ORDER, Column, Kind, Space, widths
 from vaestro.text import quoted
@@ -83,7 +83,9 @@ class Remarks:
         width = float(widths(column.resolution, column.scale))
         self.steps[column.name] = _step(column, column.resolution)
         self.bins[column.name] = _step(column, width)
-        self.orders[column.name] = listed(list(map(str, column.values)), 5).replace(", ", " < ")
+        self.orders[column.name] = first_names(list(map(str, column.values)), 5).replace(
+            ", ", " < "
+        )
         values, remark = cells.values, _row_numbers(column, cells)
         if len(values) == 1:
             remark = "constant"
@@ -107,7 +109,7 @@ class Remarks:
         numbers = cells.column.compressed()
         if cells.dates:
             numbers = numbers.astype("datetime64[us]").astype(np.int64)
-        far = isolated(numbers)
+        far = isolated_values(numbers)
         if len(far):
             rows = np.flatnonzero(~np.ma.getmaskarray(cells.column))[far]
             shown = cells.column.compressed()[far]
@@ -127,8 +129,8 @@ class Remarks:
         lines = []
         for remark, names in self.remarks.items():
             more = {
-                "repeats": listed([self.bins[n] for n in names]),
-                "fine": listed([self.bins[n] for n in names]),
+                "repeats": first_names([self.bins[n] for n in names]),
+                "fine": first_names([self.bins[n] for n in names]),
                 "few": _overruled("count", names, name),
                 "count": _overruled("real", names, name),
                 "declared": _overruled("category", names, name),
@@ -137,7 +139,7 @@ class Remarks:
             details = {"grid": self.steps, "fine": self.steps, "declared": self.orders}.get(remark)
             shown = [f"{_cut(n)} ({details[n]})" for n in names] if details else names
             lines.append(
-                listed(shown, width=60 if details else 24)
+                first_names(shown, width=60 if details else 24)
                 + " "
                 + REMARKS[remark][len(names) > 1].format(more).replace(" ()", "")
             )
@@ -148,7 +150,7 @@ class Remarks:
         if not self.whys:
             return []
         names = list(self.whys)
-        each = listed([f"{_cut(n)} ({self.whys[n]})" for n in names], SHOWN, 80)
+        each = first_names([f"{_cut(n)} ({self.whys[n]})" for n in names], SHOWN, 80)
         read = f"{each}: whole numbers read as real on a grid of 1, not as counts"
         return [f"{read} ({_overruled('count', names, name)})".replace(" ()", "")]
 
@@ -166,8 +168,8 @@ class Remarks:
             )
         if len(off) > SHOWN:
             lines.append(
-                f"{listed(list(off)[SHOWN:])} too: a few values off the grid, rounded to it for "
-                f"the model"
+                f"{first_names(list(off)[SHOWN:])} too: a few values off the grid, rounded to it "
+                f"for the model"
             )
         return lines
 
@@ -185,8 +187,8 @@ class Remarks:
             )
         if len(self.far) > SHOWN:
             lines.append(
-                f"{listed(list(self.far)[SHOWN:])} too: a few values far from all others; check "
-                f"them for typing errors"
+                f"{first_names(list(self.far)[SHOWN:])} too: a few values far from all others; "
+                f"check them for typing errors"
             )
         return lines
 
@@ -214,7 +216,7 @@ def _step(column: Column, step: float) -> str:
 
 
 def _cut(name: str) -> str:
-    return listed([name])
+    return first_names([name])
 
 
 def _row_numbers(column: Column, cells: Cells) -> str | None:
@@ -237,7 +239,7 @@ def kinds_note(space: Space) -> list[str]:
     shown = max(1, 8 // sum(map(bool, by_kind.values())))
     return [
         ", ".join(
-            f"{len(names)} {kind} ({listed(names, shown)})"
+            f"{len(names)} {kind} ({first_names(names, shown)})"
             for kind, names in by_kind.items()
             if names
         )
@@ -261,6 +263,6 @@ def missing_note(whole: Frame) -> list[str]:
     most = sorted(empty, key=lambda column: -empty[column])
     cells = f"{share:.1f} % of cells are" if share >= 0.1 else f"{sum(empty.values()):,} cells are"
     return [
-        f"{cells} empty, in {listed(most)}: bounds are of what is observed, and missing at "
+        f"{cells} empty, in {first_names(most)}: bounds are of what is observed, and missing at "
         f"random is assumed"
     ]

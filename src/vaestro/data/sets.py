@@ -26,7 +26,7 @@ HELD_BYTES = 2**28  # largest size of the rows of a stream in memory, in bytes
 DRAWN = 2**26  # number of cells that one random generator binarises
 
 
-class Streamed(ABC):
+class StreamedRows(ABC):
     """Interface of rows that are read from shards on access, in blocks."""
 
     row_bytes: int
@@ -77,7 +77,7 @@ class Streamed(ABC):
         """Set the number of threads that decode; None for one per processor."""
 
     @abstractmethod
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Discard prefetched rows, and stop the threads."""
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Streamed(ABC):
         """Return a string that changes with the data, without reading the rows."""
 
 
-Values: TypeAlias = np.ndarray | Ragged | Sparse | Streamed
+Values: TypeAlias = np.ndarray | Ragged | Sparse | StreamedRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +139,9 @@ class Rows:
         return self.values if isinstance(self.values, Ragged) else None
 
     @property
-    def stream(self) -> Streamed | None:
+    def stream(self) -> StreamedRows | None:
         """Return the values of a stream; None for other data."""
-        return self.values if isinstance(self.values, Streamed) else None
+        return self.values if isinstance(self.values, StreamedRows) else None
 
     def sizes(self) -> np.ndarray | None:
         """Return the number of tokens of each text, including its end, (N,); None for other
@@ -161,15 +161,15 @@ class Rows:
             expect(array, chosen)
         return np.asarray(array[chosen])
 
-    def held(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    def read(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return rows as codes or values, (..., *X)."""
-        return self.turned(self._take(self.values, rows))
+        return self.channels_first(self._take(self.values, rows))
 
     def mask(self) -> np.ndarray | None:
         """Return the mask of the observed cells, (N, *X); None if all cells are observed."""
         return None if self.observed is None else self._take(self.observed, slice(None))
 
-    def turned(self, values: np.ndarray) -> np.ndarray:
+    def channels_first(self, values: np.ndarray) -> np.ndarray:
         """Return rows of `values` with the channels of images before the other axes, (..., *X)."""
         if not self.channels_last:
             return values
@@ -208,14 +208,14 @@ class Rows:
             seed, stream: seeds of a dynamic binarisation; `stream` identifies the steps.
             place: (first row, number of rows) of each batch in the global batch of its step.
         """
-        values = self.held(index)
+        values = self.read(index)
         if self.dynamic:
             start, rows = place or (0, index.shape[1])
-            mine = slice(start, start + index.shape[1])
+            places = slice(start, start + index.shape[1])
             if rows > index.shape[1]:
-                own, values = values, np.zeros((len(index), rows, *values.shape[2:]), np.uint8)
-                values[:, mine] = own
-            values = binarised(values, seed, "binarise", self.name, stream)[:, mine]
+                local, values = values, np.zeros((len(index), rows, *values.shape[2:]), np.uint8)
+                values[:, places] = local
+            values = binarised(values, seed, "binarise", self.name, stream)[:, places]
         batch = self._batch(values, index, device)
         sizes = self.sizes()
         return (
@@ -233,7 +233,7 @@ class Rows:
             return self
         out = np.empty((len(self), *self.space.shape), np.uint8) if out is None else out
         for i, part in enumerate(_slices(len(self), max(1, DRAWN // self.space.cells))):
-            binarised(self.held(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
+            binarised(self.read(part), 0, "binarise", self.name, *([i] if i else []), out=out[part])
         return self.fixed_as(out)
 
     def fixed_as(self, values: np.ndarray) -> Rows:
@@ -248,7 +248,7 @@ class Rows:
 
     def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
         """Return rows as a batch. Call `fixed` first if the rows are binarised."""
-        return self._batch(self.held(rows), rows, device)
+        return self._batch(self.read(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
         """Return some of the rows."""
@@ -286,7 +286,7 @@ class Rows:
 
     def in_memory(self) -> Rows:
         """Return the rows of a stream, read into memory; other rows unchanged."""
-        return self if self.stream is None else replace(self, values=self.held(), index=None)
+        return self if self.stream is None else replace(self, values=self.read(), index=None)
 
     def observed_cells(self) -> float:
         """Return the mean number of observed cells of a row, or of tokens of a text."""
@@ -306,10 +306,10 @@ class Rows:
         digest = hashlib.sha256(f"{shape} {rows.values.dtype.str}".encode())
         if rows.space.measure != "counting":
             digest.update(rows.space.transform())
-        held = [(rows.observed, True), (rows.given, False)]
+        arrays = [(rows.observed, True), (rows.given, False)]
         for part in _slices(len(rows)):
-            digest.update(np.ascontiguousarray(rows.held(part)).data)
-        for array, shared in held:
+            digest.update(np.ascontiguousarray(rows.read(part)).data)
+        for array, shared in arrays:
             if array is not None:
                 digest.update(
                     np.ascontiguousarray(rows._take(array, slice(None)) if shared else array).data
@@ -321,7 +321,7 @@ class Rows:
         two tokenisers are bounds on the same p(x)."""
         digest = hashlib.sha256(f"{len(self)} texts".encode())
         for part in _slices(len(self)):
-            codes = self.held(part)
+            codes = self.read(part)
             # A truncated text is the event that a text begins with it.
             endless = (codes != 0).all(1) & (codes.shape[1] == width)
             for line, whole in zip(self.space.outward(codes).lines, ~endless, strict=True):
@@ -381,9 +381,9 @@ class Rows:
             return Texts.of(
                 line
                 for part in _slices(len(self))
-                for line in self.space.outward(rows.held(part)).lines
+                for line in self.space.outward(rows.read(part)).lines
             )
-        out = rows.space.outward(rows.held())
+        out = rows.space.outward(rows.read())
         observed = rows.mask()
         if observed is None:
             return out

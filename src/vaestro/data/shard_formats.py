@@ -32,7 +32,7 @@ BLOCK_ROWS, BLOCK_BYTES = 256, 2**23
 Cell = bool | int | float | str  # attribute of a row
 
 
-class Changed(OSError):
+class ShardChanged(OSError):
     """Report that a shard has changed since it was indexed."""
 
 
@@ -111,7 +111,7 @@ class Index:
         return np.cumsum(self.sizes) - self.sizes
 
 
-class Indexed(NamedTuple):
+class ShardIndex(NamedTuple):
     """Hold the index of one shard."""
 
     place: list[int]  # position of each block
@@ -134,7 +134,7 @@ class Format(ABC):
         kind that cannot be streamed."""
 
     @abstractmethod
-    def index(self, path: str) -> Indexed:
+    def index(self, path: str) -> ShardIndex:
         """Return the positions of the rows of a shard."""
 
     @abstractmethod
@@ -147,16 +147,16 @@ class Format(ABC):
             rows: positions in the block, in rising order.
 
         Raises:
-            Changed: the shard has changed since it was indexed.
+            ShardChanged: the shard has changed since it was indexed.
             ValueError: the block is damaged.
         """
 
 
 def _unchanged(index: Index, number: int, file: IO[bytes]) -> None:
-    """Raise Changed if a shard has changed since it was indexed."""
+    """Raise ShardChanged if a shard has changed since it was indexed."""
     path = index.files[number]
     if stamp(path, file) != index.stamps[number]:
-        raise Changed(
+        raise ShardChanged(
             f"{path} has changed since it was indexed (start again, or resume; it will be indexed "
             f"again)"
         )
@@ -181,7 +181,7 @@ class Tar(Format):
             )
         return kinds
 
-    def index(self, path: str) -> Indexed:
+    def index(self, path: str) -> ShardIndex:
         damage: list[str] = []
         flat, columns = array("q"), dict[str, list[Cell]]()
         rows = without = 0
@@ -217,7 +217,7 @@ class Tar(Format):
         places, sizes = _blocks(spans[:, 1])
         if without:
             damage.append(f"{without:,} samples without .{self.field} are left out")
-        return Indexed(
+        return ShardIndex(
             places,
             sizes,
             spans,
@@ -331,20 +331,20 @@ class Parquet(Format):
         with open_parquet(path) as file:
             return {field.name: _kind(field.type) for field in file.schema_arrow}
 
-    def index(self, path: str) -> Indexed:
+    def index(self, path: str) -> ShardIndex:
         empty = np.zeros((0, 2), np.int64)
         try:
             with open_parquet(path) as file:
                 if self.field not in file.schema_arrow.names:
-                    return Indexed([], [], empty, {}, f"it has no column {self.field!r}")
+                    return ShardIndex([], [], empty, {}, f"it has no column {self.field!r}")
                 sizes = [
                     file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
                 ]
                 attributes = attributes_of(file, self.field, path)
         except damage_errors() as error:
-            return Indexed([], [], empty, {}, f"it is truncated or damaged ({one_line(error)})")
+            return ShardIndex([], [], empty, {}, f"it is truncated or damaged ({one_line(error)})")
         filled_groups = [i for i, size in enumerate(sizes) if size]
-        return Indexed(filled_groups, [sizes[i] for i in filled_groups], empty, attributes, "")
+        return ShardIndex(filled_groups, [sizes[i] for i in filled_groups], empty, attributes, "")
 
     def read(self, index: Index, block: int, rows: np.ndarray) -> list[bytes | None] | np.ndarray:
         number = int(index.file[block])
@@ -456,7 +456,7 @@ def attributes_of(
         .get("info", {})
         .get("features", {})
     )
-    found = {}
+    attributes = {}
     for name in singles:
         names = about.get(name, {}).get("names") if isinstance(about.get(name), dict) else None
         if names is not None:
@@ -467,10 +467,10 @@ def attributes_of(
         ):
             continue
         try:
-            found[name] = filled(tables.frame_of(table.select([name]), path).columns[name])
+            attributes[name] = filled(tables.frame_of(table.select([name]), path).columns[name])
         except ValueError:  # times of day, infinite numbers
             continue
-    return found
+    return attributes
 
 
 def kind_of(path: str) -> type[Format]:

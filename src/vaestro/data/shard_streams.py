@@ -12,7 +12,7 @@ from vaestro.data import cache, shards
 from vaestro.data.decoders import Decoder, decoder_of
 from vaestro.data.image_decoding import target_of
 from vaestro.data.images import Progress
-from vaestro.data.indexing import indexed
+from vaestro.data.indexing import index_shards
 from vaestro.data.passes import Part
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_formats import kind_of
@@ -45,7 +45,7 @@ def read_shards(
         ValueError: there are no data, or they cannot be used.
         OSError: a shard cannot be reached, or the cache cannot be written.
     """
-    index, kind = indexed(name, options, progress, given)
+    index, kind = index_shards(name, options, progress, given)
     reader = kind_of(index.files[0])(index.field)
     decoder = decoder_of(index, reader, kind, options, name)
     if kind == "arrays":
@@ -124,7 +124,7 @@ def _packed(
         return {"unread": unread}
 
     settings = {**_settings(streams, options), "streaming": False}
-    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
+    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.cache_root(name)), make, name)
     arrays, attributes_kept = {}, {}
     for i, split in enumerate(streams):
         array, kept = (
@@ -141,7 +141,7 @@ def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
     decoder = next(iter(streams.values())).source.decoder
     prints = {s: stream.fingerprint() for s, stream in streams.items()}
     stamps = next(iter(streams.values())).source.index.stamps
-    mine = {
+    shared = {
         k: options[k] for k in ("size", "crop", "channels", "valid", "test", "seed") if k in options
     }
     return {
@@ -149,11 +149,11 @@ def _settings(streams: Mapping[str, Stream], options: Options) -> Json:
         "stamps": stamps,
         "shape": decoder.shape,
         "dtype": decoder.dtype.str,
-        **mine,
+        **shared,
     }
 
 
-def settled(
+def decode_repeated(
     parts: Mapping[str, Part], options: Options, name: str, progress: Progress | None
 ) -> tuple[dict[str, Part], dict[str, Part], list[str]]:
     """Decode the rows that are used repeatedly: held-out data, and a sample of the training rows.
@@ -181,7 +181,7 @@ def settled(
     }
     make = partial(_decode, {"train": (train, some), **held_out}, progress)
     settings = _settings({s: p.whole for s, p in parts.items()}, options)
-    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.rooted(name)), make, name)
+    folder, meta = cache.entry(cache.key(KIND, (), settings, shards.cache_root(name)), make, name)
 
     def decoded(split: str) -> np.ndarray:
         array = cache.open_array(folder / f"{split}.npy")

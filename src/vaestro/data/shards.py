@@ -43,10 +43,10 @@ def remote(path: str) -> bool:
     return "://" in path
 
 
-def rooted(name: str) -> Path:
+def cache_root(name: str) -> Path:
     """Return the path that cache keys of a source start with.
 
-    >>> rooted("s3://bucket/train.tar").as_posix()
+    >>> cache_root("s3://bucket/train.tar").as_posix()
     '/'
     """
     return Path("/") if remote(name) or name.startswith("hf:") else Path(name).expanduser()
@@ -149,7 +149,7 @@ def is_shards(name: str) -> bool:
 def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
     """Return the shards below a folder in order; None if the folder has images, or was saved by the
     datasets library."""
-    found: list[str] = []
+    files: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()
@@ -161,13 +161,13 @@ def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
                 below = _below(entry.path, depth - 1) if depth else []
                 if below is None:
                     return None
-                found += below
+                files += below
             elif suffix in SUFFIXES or entry.name.lower().endswith(PACKED):
-                found.append(entry.path)
-    return sorted(found)
+                files.append(entry.path)
+    return sorted(files)
 
 
-def listed(name: str) -> list[str]:
+def list_shards(name: str) -> list[str]:
     """Return the paths of the shards of a source in order.
 
     Raises:
@@ -175,45 +175,45 @@ def listed(name: str) -> list[str]:
     """
     if remote(name):
         system, _ = _system(name)
-        found = []
-        for one in _braces(name):
-            inside = system._strip_protocol(one)
-            if re.search(r"[*?]", one):
-                found += [system.unstrip_protocol(p) for p in sorted(system.glob(inside))]
-            elif not one.lower().endswith(SUFFIXES) and system.isdir(inside):
+        files = []
+        for file in _braces(name):
+            inside = system._strip_protocol(file)
+            if re.search(r"[*?]", file):
+                files += [system.unstrip_protocol(p) for p in sorted(system.glob(inside))]
+            elif not file.lower().endswith(SUFFIXES) and system.isdir(inside):
                 below = system.find(inside, maxdepth=DEPTH + 1)
-                found += [
+                files += [
                     system.unstrip_protocol(p)
                     for p in sorted(below)
                     if p.lower().endswith(SUFFIXES)
                 ]
             else:
-                found.append(one)
+                files.append(file)
     elif (path := Path(name).expanduser()).is_dir():
-        found = _below(str(path)) or []
+        files = _below(str(path)) or []
     elif path.exists():
-        found = [str(path)]
+        files = [str(path)]
     else:
-        found = [
-            one
+        files = [
+            file
             for word in _braces(str(path))
-            for one in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])
+            for file in (sorted(glob.glob(word)) if re.search(r"[*?]", word) else [word])
         ]
-        absent = [one for one in found if not os.path.exists(one)]
+        absent = [file for file in files if not os.path.exists(file)]
         if absent:
             raise ValueError(
                 f"expected the shards {name}; there is no file {absent[0]}"
                 + (f", and {len(absent) - 1:,} more are missing" if absent[1:] else "")
             )
-    if not found:
+    if not files:
         raise ValueError(f"expected shards ({', '.join(SUFFIXES)}) in {name}; got none")
-    packed = [one for one in found if one.lower().endswith(PACKED)]
+    packed = [file for file in files if file.lower().endswith(PACKED)]
     if packed:
         raise ValueError(
             f"expected uncompressed .tar files, from which any row can be read; got {packed[0]} "
             f"(uncompress it to .tar)"
         )
-    kinds = {os.path.splitext(one)[1].lower() for one in found}
+    kinds = {os.path.splitext(file)[1].lower() for file in files}
     if wrong := kinds - set(SUFFIXES):
         raise ValueError(
             f"expected shards ({', '.join(SUFFIXES)}) in {name}; got "
@@ -223,7 +223,7 @@ def listed(name: str) -> list[str]:
         raise ValueError(
             f"expected shards of one format in {name}; got {' and '.join(sorted(kinds))}"
         )
-    return found
+    return files
 
 
 def _split_of(path: str, root: str) -> str:
@@ -231,8 +231,8 @@ def _split_of(path: str, root: str) -> str:
     none."""
     inside = path[len(root) :] if path.startswith(root) else os.path.basename(path)
     for part in reversed([p for p in inside.replace(os.sep, "/").split("/") if p]):
-        if found := SPLIT.search(part):
-            return tables.SPLITS[found[1].lower()]
+        if match := SPLIT.search(part):
+            return tables.SPLITS[match[1].lower()]
     return ""
 
 

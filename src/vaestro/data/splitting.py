@@ -18,8 +18,8 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     Raises:
         ValueError: there are too few rows, or an option contradicts the splits of the source.
 
-    >>> from vaestro.data.opening import opened
-    >>> splits, notes = split(opened("shapes:n=100,size=16"))
+    >>> from vaestro.data.opening import open_source
+    >>> splits, notes = split(open_source("shapes:n=100,size=16"))
     >>> [len(part) for part in splits.values()], notes
     ([90, 5, 5], ['split by seed 0'])
     """

@@ -20,7 +20,7 @@ import numpy as np
 
 from vaestro.data import images
 from vaestro.data.decoders import Decoder
-from vaestro.data.sets import Streamed
+from vaestro.data.sets import StreamedRows
 from vaestro.data.shard_formats import Format, Index
 from vaestro.randomness import Window, numpy_generator
 from vaestro.text import InputError
@@ -139,8 +139,8 @@ def _share() -> int:
     return max(1, images.processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-class _Ahead:
-    """Hold the rows of a window that are being decoded."""
+class _Prefetch:
+    """Hold the rows of a window that are decoded in the background."""
 
     def __init__(self, rows: np.ndarray, values: np.ndarray, work: list[Future[None]]) -> None:
         self.rows, self.values, self.work = rows, values, work
@@ -151,7 +151,7 @@ class _Ahead:
 
 
 @final
-class Stream(Streamed):
+class Stream(StreamedRows):
     """Index rows of shards like an array (N, ...); rows are decoded on access.
 
     Args:
@@ -176,7 +176,7 @@ class Stream(Streamed):
         self.sizes = source.index.sizes[blocks]
         self._starts = np.cumsum(self.sizes) - self.sizes
         self._rows = int(self.sizes.sum())
-        self._ahead: dict[tuple[int, int], _Ahead] = {}
+        self._ahead: dict[tuple[int, int], _Prefetch] = {}
         self.waited = 0.0
         self._begun = False
         decoder = source.decoder
@@ -330,19 +330,19 @@ class Stream(Streamed):
 
     def start(self, workers: int | None) -> None:
         """Set the number of threads that decode; None for one per processor."""
-        self.let_go()
+        self.release()
         self.source.workers = _share() if workers is None else workers
 
     def unread(self) -> tuple[int, str]:
         """Return the number of unreadable rows so far, and a description of some of them."""
         return len(self.source.unread), self.source.description()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Discard prefetched rows, and stop the threads."""
         self.expect(())
         self.source.close()
 
-    def _finish(self, ahead: _Ahead) -> None:
+    def _finish(self, ahead: _Prefetch) -> None:
         if ahead.work:
             start = time.perf_counter()
             wait_for(ahead.work)
@@ -374,7 +374,7 @@ class Stream(Streamed):
         first = self.source.index.starts[self.blocks[blocks]] - self._starts[blocks]
         return np.array([row not in self.source.unread for row in (rows + first).tolist()], bool)
 
-    def _start_decoding(self, rows: np.ndarray) -> _Ahead:
+    def _start_decoding(self, rows: np.ndarray) -> _Prefetch:
         """Start to decode rows, whose numbers are in rising order."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         blocks = np.searchsorted(self._starts, rows, "right") - 1
@@ -390,4 +390,4 @@ class Stream(Streamed):
             values[first:last] = decoded if self.inward is None else self.inward(decoded)
 
         work = [pool.submit(fill, int(blocks[a]), a, b) for a, b in itertools.pairwise(cuts)]
-        return _Ahead(rows, values, work)
+        return _Prefetch(rows, values, work)

@@ -176,15 +176,15 @@ def frame_of(columns: Columns, where: str = "the table") -> Frame:
             f"expected columns as {{name: values}}; got "
             f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
         )
-    made = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
+    arrays = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
     orders = {str(name): order for name, values in columns.items() if (order := _order(values))}
-    sizes = {len(values) for values in made.values()}
+    sizes = {len(values) for values in arrays.values()}
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(
             f"expected columns of one length, not 0, in {where}; got "
             f"{', '.join(map(str, sorted(sizes)))}"
         )
-    return Frame(made, orders)
+    return Frame(arrays, orders)
 
 
 def _order(values: object) -> Order:

@@ -121,8 +121,8 @@ def as_texts(source: object) -> Texts | None:
     return None
 
 
-class Found(NamedTuple):
-    """Hold what was inferred from texts."""
+class InferredTexts(NamedTuple):
+    """The result of `inferred`: the space and the tokens of texts."""
 
     space: Space
     options: Options  # of the source, resolved
@@ -131,7 +131,7 @@ class Found(NamedTuple):
     codes: list[Ragged]  # of each distinct `whole` of the splits, in order
 
 
-def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
+def infer_texts(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:
     """Train a tokeniser on the training split, and tokenise all texts.
 
     The result for a large file is stored in the cache.
@@ -145,27 +145,27 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
             different tokens.
 
     >>> lines = Texts.of(["a cat", "a dog"])
-    >>> inferred({"train": Part(lines)}, {"tokens": "words"}, "texts").notes
+    >>> infer_texts({"train": Part(lines)}, {"tokens": "words"}, "texts").notes
     ['5 words, 3.0 per text, including its end']
     """
     file = Path(name).expanduser()
     if not file.is_file() or file.stat().st_size < KEPT_FROM:
         return _infer(parts, options, name)
-    made: list[Found] = []
+    results: list[InferredTexts] = []
 
     def make(folder: Path) -> Json:
-        found = _infer(parts, options, name)
-        made.append(found)
-        for i, codes in enumerate(found.codes):
+        result = _infer(parts, options, name)
+        results.append(result)
+        for i, codes in enumerate(result.codes):
             np.save(folder / f"codes{i}.npy", codes.codes)
             np.save(folder / f"starts{i}.npy", codes.starts)
-        np.save(folder / "marginal.npy", np.asarray(found.space.marginal))
+        np.save(folder / "marginal.npy", np.asarray(result.space.marginal))
         return {
-            "space": found.space.scalars(),
-            "wholes": len(found.codes),
-            "options": found.options,
-            "notes": found.notes,
-            "shared": found.shared,
+            "space": result.space.scalars(),
+            "wholes": len(result.codes),
+            "options": result.options,
+            "notes": result.notes,
+            "shared": result.shared,
         }
 
     try:
@@ -173,23 +173,23 @@ def inferred(parts: Mapping[str, Part], options: Options, name: str) -> Found:
             cache.key("texts-1", [file], dict(options), file), make, file.resolve()
         )
     except OSError:  # the cache cannot be written, so the next start takes as long as this one
-        return made[0] if made else _infer(parts, options, name)
-    if made:
-        return made[0]
+        return results[0] if results else _infer(parts, options, name)
+    if results:
+        return results[0]
     try:
         space = restored_space(meta["space"], {"marginal": np.load(folder / "marginal.npy")})
         arrays = [
             [cache.open_array(folder / f"{what}{i}.npy") for what in ("codes", "starts")]
             for i in range(meta["wholes"])
         ]
-        codes = [Ragged(held, np.asarray(starts), space.shape[0]) for held, starts in arrays]
-        return Found(space, meta["options"], meta["notes"], meta["shared"], codes)
+        codes = [Ragged(values, np.asarray(starts), space.shape[0]) for values, starts in arrays]
+        return InferredTexts(space, meta["options"], meta["notes"], meta["shared"], codes)
     except (OSError, EOFError, ValueError, KeyError, TypeError):  # the entry is damaged
         cache.remove(folder.name)
-        return inferred(parts, options, name)
+        return infer_texts(parts, options, name)
 
 
-def _infer(parts: Mapping[str, Part], options: Options, name: str) -> Found:
+def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:
     method, wholes, train = options.get("tokens", DEFAULT), distinct(parts.values()), parts["train"]
     texts = train.whole if train.index is None else train.whole[train.index]
     tokeniser = Tokeniser.trained(method, texts, options.get("vocabulary"))
@@ -236,4 +236,4 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> Found:
     shared = duplicates.of_texts(
         {s: (ragged[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)}
     )
-    return Found(space, {**options, "tokens": method}, notes, shared, ragged)
+    return InferredTexts(space, {**options, "tokens": method}, notes, shared, ragged)

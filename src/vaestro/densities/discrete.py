@@ -40,7 +40,7 @@ class Bernoulli(Cells):
         value = value.to(self.logits.dtype)
         if observed is None and value.shape == self.logits.shape[-value.ndim :]:
             logits, value = self.logits.flatten(-self.dims), value.flatten(-self.dims)
-            # with its analytic derivative, this function takes half the time of the formula
+            # with its analytic derivative, this function is twice as fast as the formula
             if torch.is_grad_enabled():
                 return summed(
                     F.binary_cross_entropy_with_logits(

@@ -24,7 +24,7 @@ from vaestro.densities.continuous import gumbel_noise
 from vaestro.densities.core import full_precision, sum_cells, uniform
 from vaestro.densities.latent import IndependentUnits, PosteriorDensity, PriorDensity
 
-MOMENTS = 64  # draws from which a mean is estimated
+MOMENTS = 64  # number of draws that estimate a mean
 
 
 class DiscreteLatents(PosteriorDensity, PriorDensity, ABC):

@@ -71,8 +71,7 @@ def closed_form_kl(q: LatentDensity, p: LatentDensity) -> Tensor | None:
     return None
 
 
-# The standard normal has forms of its own: they save the factor exp(-0) and keep every bit of the
-# result.
+# The standard normal has separate formulas without the factor exp(-0), with equal results.
 
 
 @register_kl(Normal, StandardNormal)

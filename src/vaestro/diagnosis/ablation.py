@@ -15,7 +15,7 @@ from vaestro.models import LatentModel
 from vaestro.randomness import torch_generator
 
 ABLATED = 64  # maximum number of units that are measured, in order of their rate
-TOGETHER = 8  # units at a time
+TOGETHER = 8  # number of units in one pass
 
 Effects = dict[int, tuple[float, float]]
 

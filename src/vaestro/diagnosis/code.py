@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from vaestro.diagnosis.rules import Case
 
 Role = Literal["informative", "noise", "off", "unclear"]
-SMALL = 0.01  # nats of distortion below which a latent or a unit makes no difference
+SMALL = 0.01  # distortion in nats below which a latent or a unit has no effect
 # Shares of the weighted rate. Below the first, the decoder does not use z. Below the second, it
 # does not use z if the rank test is not significant.
 UNUSED = (0.05, 0.5)
-# p-value, corrected for the selection of the weights, above which a use of z is not significant
+# largest significant p-value of the use of z, corrected for the selection of the weights
 CHANCE = 0.01
 # nats, and share of the weighted rate: a code with a smaller gain in the objective is worthless
 WORTH = (0.05, 0.25)
@@ -35,7 +35,7 @@ VISIBLE = 1.4
 SMALL_RATE = 1.0  # nats, of all units
 NEAR = 1.5  # factor of the threshold of the signal up to which a signal is near it
 FEW = 20  # number of data below which no absence is stated
-UNIT_RATE = 0.05  # nats of KL above which a unit has a cost
+UNIT_RATE = 0.05  # KL in nats above which a unit has a cost
 
 
 def codes_of(m: Measures) -> tuple[np.ndarray, np.ndarray | None, int]:

@@ -28,7 +28,7 @@ from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
 from vaestro.randomness import Order, derive, torch_generator
 
-SHARE = 0.2  # of the run's steps
+SHARE = 0.2  # number of further steps, as a share of the run's steps
 FEWEST = 20  # minimum number of further steps
 DRAWS = 4  # per validation row
 ROWS = 5000  # maximum number of scored rows

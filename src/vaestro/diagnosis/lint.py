@@ -65,8 +65,8 @@ def lint(plan: Plan) -> list[Finding]:
     >>> [finding.name for finding in lint(plan)]
     ['weight of the KL', 'little validation']
     """
-    found = [f for f in (rule(plan) for rule in RULES) if f is not None]
-    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+    findings = [f for f in (rule(plan) for rule in RULES) if f is not None]
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 def _weight(plan: Plan) -> Finding | None:

@@ -14,7 +14,7 @@ from vaestro.models import LatentModel
 
 ROWS = 200  # maximum number of texts that are reconstructed
 ENOUGH = 30  # minimum number of texts for a statement
-ALIKE = 0.05  # share of the tokens of a text below which a code has no effect
+ALIKE = 0.05  # a code that changes a smaller share of the tokens of a text has no effect
 CERTAIN = 2.0  # standard errors
 
 

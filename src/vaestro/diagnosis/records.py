@@ -196,22 +196,22 @@ class Diagnosis:
             "verdict": self.verdict,
             "summary": self.summary,
             "active_units": self.active_units,
-            **{name: plain(value) for name, value in self.numbers.items()},
-            "units": [plain(asdict(u)) for u in self.units],
-            "findings": [plain(asdict(f)) for f in self.findings],
+            **{name: as_json(value) for name, value in self.numbers.items()},
+            "units": [as_json(asdict(u)) for u in self.units],
+            "findings": [as_json(asdict(f)) for f in self.findings],
         }
 
 
-def plain(value: object) -> Json:
+def as_json(value: object) -> Json:
     """Return a value as JSON value, with numbers to six digits and None if not finite.
 
-    >>> plain({"p": np.float32(1 / 3), "x": [np.inf]})
+    >>> as_json({"p": np.float32(1 / 3), "x": [np.inf]})
     {'p': 0.333333, 'x': [None]}
     """
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [as_json(v) for v in value]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):

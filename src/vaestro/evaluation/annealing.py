@@ -47,7 +47,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
-ROWS = 512  # chains that are decoded together
+ROWS = 512  # number of chains that are decoded together
 
 
 def annealing(
@@ -208,14 +208,14 @@ class Annealing(_Annealed):
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         lower, log_ess, accepted = table
         how = f"AIS with {self._how(accepted)}"
-        made = self._estimate("lower", lower, how, np.exp(log_ess), "data", accepted)
+        estimate = self._estimate("lower", lower, how, np.exp(log_ess), "data", accepted)
         warnings = done.warnings
         if accepted.mean() < 0.3:
             warnings += (
                 f"AIS: HMC accepts only {accepted.mean():.0%} of its proposals: the bound is "
                 f"looser than it could be",
             )
-        return replace(done, estimates=(*done.estimates, made), warnings=warnings)
+        return replace(done, estimates=(*done.estimates, estimate), warnings=warnings)
 
 
 @final
@@ -245,10 +245,10 @@ class Bidirectional(_Annealed):
         like = job.batch(first, self.chunk)
         generator = torch_generator(job.device, job.seed, self.name, "data", first)
         with torch.no_grad():
-            made, z, jitter = job.latent_model.simulate(
+            batch, z, jitter = job.latent_model.simulate(
                 len(like), like.given, like.observed, generator
             )
-        return made[:n], z[:n], None if jitter is None else jitter[:n]
+        return batch[:n], z[:n], None if jitter is None else jitter[:n]
 
     def compute(self, first: int) -> np.ndarray:
         job = self.job
@@ -273,7 +273,7 @@ class Bidirectional(_Annealed):
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         bounded, (lower, log_ess, upper, accepted) = table[:COLUMNS], table[COLUMNS:]
         how = f"AIS with {self._how(accepted)}"
-        made = [
+        results = [
             *estimates(self.job, bounded, self.seconds, SIMULATED),
             self._estimate("lower", lower, how, np.exp(log_ess), SIMULATED, accepted),
             self._estimate(
@@ -310,5 +310,5 @@ class Bidirectional(_Annealed):
             "alike": alike,
             "alike_chances": {name: round(chance, 3) for name, chance in chances.items()},
         }
-        made[-1] = replace(made[-1], details={**made[-1].details, **details})
-        return replace(done, estimates=(*done.estimates, *made), warnings=warnings)
+        results[-1] = replace(results[-1], details={**results[-1].details, **details})
+        return replace(done, estimates=(*done.estimates, *results), warnings=warnings)

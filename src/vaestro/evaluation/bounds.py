@@ -82,11 +82,11 @@ class Bounds(Work):
         return table.cpu().numpy()
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        made = estimates(self.job, table, self.seconds)
+        results = estimates(self.job, table, self.seconds)
         warnings = done.warnings
         few = (
-            float((made[1].ess < FEW).mean())
-            if made[1].ess is not None and self.job.k >= 2 * FEW
+            float((results[1].ess < FEW).mean())
+            if results[1].ess is not None and self.job.k >= 2 * FEW
             else 0.0
         )
         if few > 0.1:
@@ -98,7 +98,7 @@ class Bounds(Work):
         rate, distortion = float(table[4].mean()), float(table[5].mean())
         return replace(
             done,
-            estimates=(*done.estimates, *made),
+            estimates=(*done.estimates, *results),
             rate=rate,
             distortion=distortion,
             warnings=warnings,

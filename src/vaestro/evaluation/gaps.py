@@ -35,8 +35,8 @@ from vaestro.objectives import elbo
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
-ROWS = 1024  # data times draws in a step
-JUDGING = 100  # draws that select the q of a datum
+ROWS = 1024  # largest number of data times draws in a step
+JUDGING = 100  # number of draws that select the q of a datum
 VISIBLE = 0.01  # nats: the precision that is printed
 SETTLED = 0.1  # nats: largest increase of an optimisation that counts as converged
 

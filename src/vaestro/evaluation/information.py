@@ -43,7 +43,7 @@ from vaestro.evaluation.work import Job, Work
 from vaestro.models import Draws
 from vaestro.randomness import torch_generator
 
-AFFORDABLE = 5_000_000_000  # log-densities of one unit: about a minute on two cores
+AFFORDABLE = 5_000_000_000  # number of log-densities of one unit; about a minute on two cores
 MOST = 10_000
 EACH = 256  # draws in a piece, and data in one density of several q
 BLOCK = 2**18  # log-densities of one unit at once, which fit into the cache
@@ -125,18 +125,22 @@ class Codes(Work):
         drawn = self._draw(first, size)
         alone = _factorised(drawn)
         index = torch.arange(first, first + size, device=drawn.z.device).repeat(self.draws)
-        held, left_out = (
+        log_ratios, left_out = (
             x.unflatten(0, (self.draws, size))
-            for x in self._held(drawn.z.flatten(0, 1), index, alone)
+            for x in self._log_ratios(drawn.z.flatten(0, 1), index, alone)
         )
-        held = held.mean(0)  # (size, 1 + units)
-        table = torch.full((self.columns, size), math.nan, dtype=torch.float64, device=held.device)
-        table[0], table[1] = drawn.total_rate, held[:, 0]
+        log_ratios = log_ratios.mean(0)  # (size, 1 + units)
+        table = torch.full(
+            (self.columns, size), math.nan, dtype=torch.float64, device=log_ratios.device
+        )
+        table[0], table[1] = drawn.total_rate, log_ratios[:, 0]
         if alone:
-            table[2] = held[:, 1:].sum(1) - held[:, 0]
-            table[3 : 3 + self.units] = (drawn.rate[0].flatten(1) - held[:, 1:]).T
+            table[2] = log_ratios[:, 1:].sum(1) - log_ratios[:, 0]
+            table[3 : 3 + self.units] = (drawn.rate[0].flatten(1) - log_ratios[:, 1:]).T
             table[3 + self.units :] = self._lower(
-                drawn, left_out[:, :, 1:], torch.arange(first, first + size, device=held.device)
+                drawn,
+                left_out[:, :, 1:],
+                torch.arange(first, first + size, device=log_ratios.device),
             ).T
         return table.cpu().numpy()
 
@@ -150,7 +154,7 @@ class Codes(Work):
         )
         return model.draw(self.job.batch(first, size), self.draws, noise=noise[:, :size])
 
-    def _held(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+    def _log_ratios(self, z: Tensor, index: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
         """Return log q(z | x_n) - log q(z) at draws (R, *Z) from the data at `index`, and for each
         unit alone: (R, 1 + units).
 
@@ -226,7 +230,7 @@ class Codes(Work):
 
     @torch.inference_mode()
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
-        rates, held, correlation = table[:3]
+        rates, mutual, correlation = table[:3]
         units, lower = table[3 : 3 + self.units], table[3 + self.units :]
         one = self._draw(0, 1)
         shared, alone = one.shared_prior, _factorised(one)
@@ -236,11 +240,11 @@ class Codes(Work):
             if self.lowered
             else ""
         )
-        found = Information(
+        information = Information(
             n=self.rows,
             rate=float(rates.mean()),
-            mutual_information=mean_and_error(held),
-            marginal_kl=mean_and_error(rates - held) if shared else None,
+            mutual_information=mean_and_error(mutual),
+            marginal_kl=mean_and_error(rates - mutual) if shared else None,
             total_correlation=mean_and_error(correlation) if alone else None,
             unit_kl=units.mean(1).reshape(self.job.model.units) if alone else None,
             unit_kl_sum=mean_and_error(units.sum(0)) if alone else None,
@@ -253,19 +257,21 @@ class Codes(Work):
         warnings = done.warnings
         if self.rows == 1:
             warnings += ("the mutual information is 0 because only one datum was evaluated",)
-        if found.mutual_information[0] > found.ceiling - min(NEAR, found.ceiling / 2):
-            held_found = found.mutual_information[0]
+        if information.mutual_information[0] > information.ceiling - min(
+            NEAR, information.ceiling / 2
+        ):
+            value = information.mutual_information[0]
             too_large = (
                 "; the KL of the aggregate posterior to the prior is then too large"
                 if shared
                 else ""
             )
             warnings += (
-                f"the estimated mutual information of {held_found:.2f} nats is at its maximum, ln "
-                f"{self.rows:,} = {found.ceiling:.2f}: the true value may be much "
+                f"the estimated mutual information of {value:.2f} nats is at its maximum, ln "
+                f"{self.rows:,} = {information.ceiling:.2f}: the true value may be much "
                 f"larger{too_large}",
             )
-        return replace(done, information=found, warnings=warnings)
+        return replace(done, information=information, warnings=warnings)
 
 
 def _factorised(drawn: Draws) -> bool:

@@ -11,10 +11,10 @@ ALIKE = 0.25  # largest distance from 1/2 of the chance that simulated data have
 
 
 def likeness(chances: Sequence[float], m: int, n: int) -> bool | None:
-    """Return whether two samples of m and n numbers are alike; None for too few numbers to tell.
+    """Return whether two samples of m and n numbers are similar; None for too few numbers.
 
-    They are alike if every chance is within 1/4 of 1/2, by a margin of two standard errors. They
-    are not alike if one chance is further from 1/2 than 1/4 and than three standard errors.
+    They are similar if every chance is within 1/4 of 1/2, by a margin of two standard errors. They
+    are not similar if one chance is further from 1/2 than 1/4 and than three standard errors.
 
     Args:
         chances: Mann-Whitney statistics of the two samples, as from `chance_above`.

@@ -137,7 +137,7 @@ def evaluating(
         model.train(training)
     yield 1.0, _requested(done, names).of_rows(order, seed)
     if rank == 0:
-        store.clear()  # only now: the caller has had the evaluation, and can have written it
+        store.clear()  # only now, after the caller could write the evaluation
 
 
 def _requested(done: Evaluation, names: Sequence[str]) -> Evaluation:

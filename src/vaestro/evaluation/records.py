@@ -122,10 +122,10 @@ class Estimate:
                 f"{self.details['sampled']:.2f}"
             )
         if "tokens" in self.details:
-            turned = {"lower": "at most ", "upper": "at least ", "exact": ""}[self.side]
+            limit = {"lower": "at most ", "upper": "at least ", "exact": ""}[self.side]
             count = self.details["tokens"]
             notes.append(
-                f"perplexity {turned}{self.details['perplexity']:.2f} per token, over {count:,} "
+                f"perplexity {limit}{self.details['perplexity']:.2f} per token, over {count:,} "
                 f"tokens including the end of each text"
             )
         if "log_cells" in self.details and self.side == "lower" and self.on == "data":
@@ -287,11 +287,11 @@ class Information:
 
     def sentence(self, data: str) -> str:
         """Return the decomposition of the rate in words, with errors and data."""
-        held = f"mutual information {plus_minus(self.mutual_information)}"
+        mutual = f"mutual information {plus_minus(self.mutual_information)}"
         at_most = f"at most ln {self.n:,} = {self.ceiling:.2f}"
         if self.marginal_kl is None:
             return (
-                f"{held} nats of codes with data and conditions ({at_most}). The rate of "
+                f"{mutual} nats of codes with data and conditions ({at_most}). The rate of "
                 f"{self.rate:.2f} is not an upper bound on it, because the prior depends on the "
                 f"conditions ({self.how}; {data})"
             )
@@ -303,7 +303,7 @@ class Information:
             )
         where = "the true value is between this and the rate, up to sampling error"
         return (
-            f"rate {self.rate:.2f} = {held} ({at_most}; {where}) + {parts} nats ({self.how}; "
+            f"rate {self.rate:.2f} = {mutual} ({at_most}; {where}) + {parts} nats ({self.how}; "
             f"{data})"
         )
 

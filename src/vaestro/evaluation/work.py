@@ -176,7 +176,7 @@ class Store:
             file.unlink(missing_ok=True)
         if self.folder is not None:
             with suppress(OSError):
-                self.folder.rmdir()  # fails if another evaluation has pieces there
+                self.folder.rmdir()  # fails if the folder has pieces of another evaluation
 
     def _files(self, name: str) -> list[Path]:
         return [] if self.folder is None else sorted(self.folder.glob(f"{self.key}.{name}.*.npz"))

@@ -11,7 +11,7 @@ from vaestro.data import Rows
 from vaestro.models import Model, with_latent
 from vaestro.randomness import torch_generator
 
-KEPT = 16  # sets of rows whose codes are kept
+KEPT = 16  # number of sets of rows whose codes are cached
 
 
 @torch.inference_mode()

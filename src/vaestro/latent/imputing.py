@@ -26,7 +26,7 @@ def impute(
     sample: bool = False,
     seed: int = 0,
     dtype: str | None = None,
-    own: np.ndarray | Frame | None = None,
+    original: np.ndarray | Frame | None = None,
 ) -> UserData:
     """Fill missing cells, in the user's layout, units and dtype. Observed cells do not change.
 
@@ -42,8 +42,8 @@ def impute(
             (for categories the most probable value).
         seed: of the draws.
         dtype: "float" for unrounded means; by default they are rounded to values of the data.
-        own: the same rows in the user's layout, from which observed cells are copied bit for bit.
-            By default they are computed from the values inside, in the precision of float32.
+        original: the same rows in the user's layout, from which observed cells are copied
+            exactly. By default they are computed from the transformed values in float32.
 
     Raises:
         ValueError: k is below 1, or the data are texts, which have no missing cells.
@@ -60,7 +60,7 @@ def impute(
         raise ValueError(f"expected k of 1 or more draws; got {k}")
     check_dtype(dtype, draws=sample)
     if rows.observed is None:
-        return rows.fixed().outward() if own is None else own
+        return rows.fixed().outward() if original is None else original
     device, space = next(model.parameters()).device, model.space
     filled = []
     for i, batch in enumerate(rows.fixed().chunks(max(1, space.chunk // min(k, 32)), device)):
@@ -77,7 +77,7 @@ def impute(
     complete = space.outward(np.concatenate(filled), exact=dtype != "float")
     if dtype == "float" and space.probabilities:  # written as expected values
         complete = complete * space.step + space.low
-    return complete if own is None else container_of(own).merged(own, complete)
+    return complete if original is None else container_of(original).merged(original, complete)
 
 
 def _drawn(

@@ -51,8 +51,8 @@ def most_probable(
     """
 
     def score(number: Tensor) -> Tensor:
-        found = log_likelihood(number) - 0.5 * ((number - centre) / PRIOR_WIDTH) ** 2
-        return torch.where(torch.isfinite(found), found, -1e30)
+        value = log_likelihood(number) - 0.5 * ((number - centre) / PRIOR_WIDTH) ** 2
+        return torch.where(torch.isfinite(value), value, -1e30)
 
     points = [
         torch.full_like(centre, float(p))
@@ -73,9 +73,9 @@ def most_probable(
     return (best + shift.clamp(-0.25, 0.25)).clamp(low, high)
 
 
-def _better(best: Tensor, top: Tensor, point: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+def _better(best: Tensor, top: Tensor, point: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """Return the points with the higher scores, and those scores."""
-    return torch.where(found > top, point, best), torch.maximum(top, found)
+    return torch.where(score > top, point, best), torch.maximum(top, score)
 
 
 class Dispersed(nn.Module, ABC):

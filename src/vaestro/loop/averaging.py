@@ -25,7 +25,7 @@ from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
 AVERAGE_EVERY = 8  # steps between updates of the average, which saves memory traffic
-FIT_ROWS = 10_000  # most training data that a closed form is fitted to
+FIT_ROWS = 10_000  # largest number of training rows that a closed form is fitted to
 
 
 @final

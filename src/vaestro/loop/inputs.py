@@ -23,8 +23,9 @@ from vaestro.models import Model
 from vaestro.randomness import Order, Windows, torch_generator
 from vaestro.spaces import Batch
 
-AHEAD_BYTES = 2**21  # most bytes of rows and noise that are created at once; they fit the cache
-LAP = 2000  # most steps of streamed data between two validations
+# largest size in bytes of rows and noise that are created at once; they fit into the cache
+AHEAD_BYTES = 2**21
+LAP = 2000  # largest number of steps between two validations of streamed data
 
 
 class Input(NamedTuple):
@@ -170,7 +171,7 @@ class Stream:
         memory."""
         return None if self._values is None else self._values.unread()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Drop data that were decoded ahead; otherwise the process waits for them at its end."""
         if self._values is not None:
-            self._values.let_go()
+            self._values.release()

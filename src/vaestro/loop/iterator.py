@@ -40,7 +40,7 @@ from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 
 CHECK_EVERY = 10  # steps between reads of the counters on the device; a read waits for the device
-GIVE_UP_AFTER = 20  # steps in a row that are not finite
+GIVE_UP_AFTER = 20  # number of consecutive steps that are not finite
 
 
 @final
@@ -151,16 +151,16 @@ class Training(Iterator[Step]):
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
-            self.let_go()
+            self.release()
             self.processes.finish()
             self.model.load_state_dict(self.kept())
             self.model.eval()
             self.frozen.release()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Drop streamed data that were decoded ahead; otherwise the process waits for them at its
         end."""
-        self.inputs.stream.let_go()
+        self.inputs.stream.release()
 
     def _give_up_if_diverged(self) -> None:
         in_a_row = max(float(u.sums.bad[1]) for u in self.updaters)

@@ -26,9 +26,9 @@ from vaestro.loop.step import Updater, squared_norms
 from vaestro.objectives import TrainingObjective
 from vaestro.randomness import numpy_generator, torch_generator
 
-MOST = 100  # most updates before one step
-JUDGED = 10  # updates over which the loss is averaged before it is compared
-ROWS = 500  # validation data from which the information is estimated
+MOST = 100  # largest number of encoder updates before one step
+JUDGED = 10  # number of updates over which the loss is averaged
+ROWS = 500  # number of validation rows from which the information is estimated
 
 
 @final
@@ -63,7 +63,7 @@ class LaggingUpdater:
             )
         self.updater, self.objective, self.inputs = updater, objective, inputs
         self.rows = valid.spread(ROWS)
-        # whether updates go on, information at the last validation, updates since the last line
+        # whether updates continue, information at the last validation, updates since the last line
         self.numbers = torch.tensor([1.0, -math.inf, 0.0], dtype=torch.float64)
 
     @property

@@ -15,7 +15,7 @@ from vaestro.parts import find
 from vaestro.selection import Keep
 from vaestro.text import nearest
 
-EPOCHS, STEPS = 20.0, 4000  # length of a run by default, whichever is more
+EPOCHS, STEPS = 20.0, 4000  # default length of a run: the larger of the two
 LR = 2e-3
 
 

@@ -27,7 +27,7 @@ from vaestro.optimizers import Optimizer
 from vaestro.randomness import derive
 from vaestro.updates import Update
 
-COMPARED = 2  # compiled steps, after the first, that are compared with eager ones
+COMPARED = 2  # number of compiled steps, after the first, that are compared with eager ones
 CLOSE = 0.1  # largest distance between an eager and a compiled step, relative to the eager one
 
 
@@ -50,7 +50,7 @@ class Sums:
         self.terms = terms
         # logged loss, bound, rate, distortion, gradient's norm, steps, terms
         self.sums = torch.zeros(6 + terms, dtype=torch.float64, device=processes.device)
-        # number of skipped steps, and of those in a row up to now
+        # number of skipped steps, and of the latest consecutive ones
         self.bad = torch.zeros(2, dtype=torch.float64, device=processes.device)
         # the same memory as a NumPy array, which is faster to add to
         self.array = self.sums.numpy() if processes.at_hand else None

@@ -12,8 +12,8 @@ from vaestro.densities import mean_over_ranks
 if TYPE_CHECKING:
     from vaestro.loop.iterator import Training
 
-WARM = 5  # steps before those that are timed
-TIMED, TIMED_SECONDS = 20, 4.0  # least number and least seconds of timed steps
+WARM = 5  # number of steps before the timed ones
+TIMED, TIMED_SECONDS = 20, 4.0  # smallest number and duration in seconds of timed steps
 
 
 def steps_within(training: Training, minutes: float, begun: float) -> int:

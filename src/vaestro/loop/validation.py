@@ -21,7 +21,7 @@ from vaestro.models import Draws, Model
 from vaestro.objectives import Scores, TrainingObjective
 from vaestro.randomness import torch_generator
 
-VALIDATION_ROWS = 10_000  # most rows of a validation
+VALIDATION_ROWS = 10_000  # largest number of rows of a validation
 ACTIVE = 0.01  # activity above which a unit is active
 
 
@@ -90,7 +90,7 @@ def validate(
     size = min(rows.space.chunk, objective.rows_together or rows.space.chunk)
     for i, batch in enumerate(rows.chunks(size, device)):
         mine = i % processes == rank
-        if i and not mine:  # all processes score the first batch, which gives them the shapes
+        if i and not mine:  # all processes evaluate the first batch, which determines the shapes
             continue
         noise = model.noise(objective.k, len(batch), torch_generator(device, seed, "valid", i))
         draws = model.draw(batch, objective.k, noise=noise)

@@ -33,7 +33,7 @@ from vaestro.priors import Prior
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
 
-START_ROWS = 4096  # maximum number of training rows for the start of a likelihood
+START_ROWS = 4096  # largest number of training rows for initialising a likelihood
 
 
 @final

@@ -23,7 +23,7 @@ from vaestro.densities import soft_limit
 from vaestro.posteriors.base import RealPosterior
 from vaestro.spaces import Space
 
-MANY_UNITS = 512  # above, a full covariance of one datum takes more than a megabyte
+MANY_UNITS = 512  # with more units, a full covariance of one datum is larger than a megabyte
 
 
 @final

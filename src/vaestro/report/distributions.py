@@ -15,7 +15,7 @@ from vaestro.tokens import Texts, Tokeniser
 
 COLUMNS = 12  # that are shown
 BINS = 32
-SAMPLES = 12  # samples of which the rows are shown
+SAMPLES = 12  # number of sampled rows that are shown
 TEXT = 60  # characters of a cell
 LINE = 240  # characters of a text
 

@@ -15,7 +15,7 @@ from vaestro.frames import Frame
 from vaestro.latent import UserData
 from vaestro.report.distributions import COLUMNS, TEXT, numbers_of
 
-CLASSES = 11  # of an attribute that have their own colour
+CLASSES = 11  # largest number of classes of an attribute with a separate colour
 TSNE_STEPS = 500
 
 
@@ -123,7 +123,7 @@ def projected(code: np.ndarray, notes: list[str]) -> list[Projection]:
         f"be read"
     )
     projections = [Projection("pca", "PCA", note, plane)]
-    # t-SNE and UMAP see the 50 leading directions of the codes: others add noise and time.
+    # t-SNE and UMAP use the 50 leading directions of the codes; others add noise and time.
     leading = (u * s)[:, : min(50, u.shape[1])]
     if code.shape[1] > 2 and len(code) >= 30:
         try:

@@ -100,7 +100,7 @@ def identity(paths: Sequence[Path]) -> str:
     return hashlib.sha256("\n".join(str(p.resolve()) for p in paths).encode()).hexdigest()[:16]
 
 
-def made_of(path: Path, own: str, *, any_run: bool) -> bool:
+def made_of(path: Path, identity: str, *, any_run: bool) -> bool:
     """Return whether a file is a report of the same runs, or of any runs with `any_run`, so that it
     may be replaced."""
     head = _Head()
@@ -110,7 +110,7 @@ def made_of(path: Path, own: str, *, any_run: bool) -> bool:
     except OSError:
         return False
     return head.named.get("generator", "").startswith("vaestro ") and (
-        any_run or head.named.get("vaestro-runs") == own
+        any_run or head.named.get("vaestro-runs") == identity
     )
 
 
@@ -138,7 +138,7 @@ def _environment() -> tuple[Environment, dict[str, str]]:
     return Environment(loader=DictLoader(files), autoescape=True, trim_blocks=True), files
 
 
-def _page(template: str, page: Page, own: str) -> str:
+def _page(template: str, page: Page, identity: str) -> str:
     from plotly.offline import get_plotlyjs
 
     environment, files = _environment()
@@ -150,7 +150,7 @@ def _page(template: str, page: Page, own: str) -> str:
         blobs={name: Markup(_json(value)) for name, value in page.blobs.items()},
         # The policy of the page blocks scripts without it.
         nonce=os.urandom(12).hex(),
-        identity=own,
+        identity=identity,
         version=vaestro.__version__,
         style=Markup(style),
         plotly=Markup(get_plotlyjs()),
@@ -218,11 +218,11 @@ class _Builder:
 
         def built(folder: Folder) -> Values | None:
             showcase, arrays = folder.showcase or {}, folder.arrays.get("showcase", {})
-            made = figures.latent_map(showcase, arrays)
-            if made is None:
+            figure = figures.latent_map(showcase, arrays)
+            if figure is None:
                 return None
             sheet = pictures.sheet(arrays["thumbnails"]) if "thumbnails" in arrays else None
-            self.blobs["map-data"] = {**made, "sheet": None if sheet is None else vars(sheet)}
+            self.blobs["map-data"] = {**figure, "sheet": None if sheet is None else vars(sheet)}
             names = [p["name"] for p in showcase["map"]["projections"]]
             attributes = [a["name"] for a in showcase["map"]["attributes"] if a["key"] in arrays]
             n = f"{showcase['map']['n']:,}"
@@ -243,9 +243,9 @@ class _Builder:
 
 def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
     """Return the values for the template of one run."""
-    said = [*notes, *(n for n in folder.notes if not any(n in old for old in notes))]
-    said += [n for n in (folder.showcase or {}).get("notes", []) if isinstance(n, str)]
-    build = _Builder(folder, said)
+    all_notes = [*notes, *(n for n in folder.notes if not any(n in old for old in notes))]
+    all_notes += [n for n in (folder.showcase or {}).get("notes", []) if isinstance(n, str)]
+    build = _Builder(folder, all_notes)
     summary = build.summary()
     result = summary["result"]
     value, _, spread = (
@@ -293,7 +293,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
         "tighter": sections.tighter(folder),
         "commands": build.part("the commands", sections.commands) or [],
         "settings": build.part("the settings", sections.settings) or [],
-        "notes": said,
+        "notes": all_notes,
     }
     return Page(values, build.blobs)
 
@@ -320,19 +320,21 @@ def runs_values(
             for r in lines
         ]
         if len(drawn) > 1:
-            made = shared.figure(
+            figure = shared.figure(
                 f"intervals-{i}",
                 "Bounds on log p(x) of the runs, as intervals",
                 partial(_intervals, drawn),
             )
-            intervals += [{**made, "title": sections.typeset(str(group["title"]))}] if made else []
-        own = {name: folders[name] for name in group["names"] if name in folders}
+            intervals += (
+                [{**figure, "title": sections.typeset(str(group["title"]))}] if figure else []
+            )
+        members = {name: folders[name] for name in group["names"] if name in folders}
         label = (
-            f"Validation bound, reconstruction and KL of {', '.join(own)} over the steps of "
+            f"Validation bound, reconstruction and KL of {', '.join(members)} over the steps of "
             f"training"
         )
-        made = shared.figure(f"curves-{i}", label, partial(_curves, own))
-        curves += [{**made, "title": ", ".join(own)}] if made else []
+        figure = shared.figure(f"curves-{i}", label, partial(_curves, members))
+        curves += [{**figure, "title": ", ".join(members)}] if figure else []
     ranking = next((g["summary"] for g in comparison.get("groups", []) if g.get("ranking")), "")
     values: Values = {
         "title": f"{len(folders)} runs compared",

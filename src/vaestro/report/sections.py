@@ -30,7 +30,7 @@ SEVERITIES = {"error": "error", "warning": "warning", "note": "note"}
 ANCHORS = {"curves": "curves", "bounds": "bounds"}
 ROWS = 5  # of data and of samples
 AGGREGATES = 8
-TABLES = 4  # traversals of tables shown
+TABLES = 4  # number of traversals of tables that are shown
 
 
 # -- the first screen ------------------------------------------------------------------------------
@@ -52,13 +52,13 @@ def numbers(folder: Folder) -> list[Values]:
         next((v for s in sources if (v := real(s.get(name))) is not None), None)
         for name in ("rate", "distortion")
     )
-    found = []
+    rows = []
     if distortion is not None:
-        found.append(("Reconstruction", short(distortion), "nats: −log p(x | z)"))
+        rows.append(("Reconstruction", short(distortion), "nats: −log p(x | z)"))
     if rate is not None:
-        found.append(("KL", short(rate), "nats: KL(q(z | x) ‖ p(z))"))
+        rows.append(("KL", short(rate), "nats: KL(q(z | x) ‖ p(z))"))
     if real(diagnosis.get("active_units")) is not None:
-        found.append(("Active units", active_units(folder), "depend on the data"))
+        rows.append(("Active units", active_units(folder), "depend on the data"))
     information, ceiling = (
         diagnosis.get("mutual_information"),
         real(diagnosis.get("mutual_information_ceiling")),
@@ -71,11 +71,11 @@ def numbers(folder: Folder) -> list[Values]:
             if ceiling is None or low < ceiling - 0.3
             else f"; at most {ceiling:.1f} measurable with {seen:,} data"
         )
-        found.append(("Information", f"{low:.1f} – {high:.1f}", f"nats: I(x; z){limit}"))
+        rows.append(("Information", f"{low:.1f} – {high:.1f}", f"nats: I(x; z){limit}"))
     result = result_of(folder)
     if result is not None and result.bits:
-        found.append((f"Bits/{result.per}", result.bits, "the same bound"))
-    return [{"name": name, "value": value, "note": note} for name, value, note in found]
+        rows.append((f"Bits/{result.per}", result.bits, "the same bound"))
+    return [{"name": name, "value": value, "note": note} for name, value, note in rows]
 
 
 def active_units(folder: Folder) -> str:
@@ -91,19 +91,19 @@ def findings(folder: Folder) -> list[Values]:
     """Return the findings of the diagnosis, worst first, with their pictures."""
     order = list(SEVERITIES)
     cards = []
-    for found in (folder.diagnosis or {}).get("findings") or []:
-        severity = found.get("severity") if found.get("severity") in SEVERITIES else "note"
-        figure = found.get("figure")
+    for finding in (folder.diagnosis or {}).get("findings") or []:
+        severity = finding.get("severity") if finding.get("severity") in SEVERITIES else "note"
+        figure = finding.get("figure")
         cards.append(
             {
-                "name": str(found.get("name", "")),
+                "name": str(finding.get("name", "")),
                 "severity": severity,
                 "word": SEVERITIES[str(severity)],
-                "evidence": sentence(str(found.get("evidence", ""))),
-                "remedy": str(found.get("remedy") or ""),
+                "evidence": sentence(str(finding.get("evidence", ""))),
+                "remedy": str(finding.get("remedy") or ""),
                 "no_remedy": ""
-                if found.get("remedy")
-                else sentence(f"No command: {found.get('no_remedy') or UNKNOWN}"),
+                if finding.get("remedy")
+                else sentence(f"No command: {finding.get('no_remedy') or UNKNOWN}"),
                 "sketch": sketches.sketch(figure, folder),
                 "anchor": ANCHORS.get(str(figure), "latent"),
             }
@@ -219,11 +219,11 @@ def checks(folder: Folder) -> list[str]:
     gain = (diagnosis.get("dependence") or {}).get("gain") or {}
     if real(gain.get("mean")) is not None:
         costs = number(gain["mean"], gain.get("stderr"))
-        said = {
+        starts = {
             "used": "The decoder uses the code: r",
             "unused": "The decoder does not use the code: r",
         }
-        head = said.get(str((diagnosis.get("dependence") or {}).get("state")), "R")
+        head = starts.get(str((diagnosis.get("dependence") or {}).get("state")), "R")
         lines.append(
             f"{head}eplacing the code of a datum by that of another datum increases the distortion "
             f"by {costs} nats."
@@ -266,7 +266,7 @@ def moves(folder: Folder) -> Values | None:
     if texts is None:
         return None
     names, moved, tables = showcase["columns"]["names"], showcase["moved"], []
-    every = 2 if n > 4 else 1  # text takes more room than images
+    every = 2 if n > 4 else 1  # text needs more space than images
     offsets = offsets[::every]
     for i, label in enumerate(labels[:TABLES]):
         part = slice(i * n, (i + 1) * n, every)
@@ -333,18 +333,18 @@ def curves_lead(folder: Folder) -> str:
     last, kept, total = folder.metrics[-1], folder.kept, folder.config.get("steps")
     step, seconds = last.get("step", 0), real(last.get("seconds"))
     of = f" of {total:,}" if isinstance(total, int) and total != step else ""
-    said = (
+    text = (
         f"{step:,}{of} "
         f"{'step' if step == 1 else 'steps'}{f' in {duration(seconds)}' if seconds else ''}."
     )
     if folder.choice is not None:
         why = str(folder.choice.get("why"))
-        said += f" Training {why[:1].lower()}{why[1:]}."
+        text += f" Training {why[:1].lower()}{why[1:]}."
     elif kept is not None:
         best = f"the best by the validation bound ({number(kept['bound'])} nats)"
-        said += f" The weights in use are those of step {kept['step']:,}, {best}."
+        text += f" The weights in use are those of step {kept['step']:,}, {best}."
     skipped = sum(int(real(m.get("skipped")) or 0) for m in folder.lines("train"))
-    return said + (
+    return text + (
         f" {skipped:,} steps were skipped because loss or gradient were not finite."
         if skipped
         else ""
@@ -409,7 +409,7 @@ def tighter(folder: Folder) -> str:
 def commands(folder: Folder) -> list[str]:
     """Return the commands that repeat the run and its evaluation."""
     again = shlex.quote(f"{str(folder.path).rstrip('/')}-again")
-    found = [
+    lines = [
         f"vaestro train --config {shlex.quote(str(folder.path / 'config.yaml'))} --run {again}"
     ]
     evaluation = folder.evaluation or {}
@@ -424,8 +424,8 @@ def commands(folder: Folder) -> list[str]:
         options = f" --split {name}" if name in ("train", "valid") else ""
         options += f" --limit {n}" if every and every != n else ""
         options += f" --seed {evaluation['seed']}" if evaluation.get("seed") else ""
-        found.append(f"vaestro evaluate {again} --k {drawn[0]}{options}")
-    return found
+        lines.append(f"vaestro evaluate {again} --k {drawn[0]}{options}")
+    return lines
 
 
 def settings(folder: Folder) -> list[tuple[str, list[tuple[str, str]]]]:

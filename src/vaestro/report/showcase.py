@@ -31,8 +31,8 @@ from vaestro.tokens import Texts
 if TYPE_CHECKING:
     from vaestro.runs.session import Session
 
-MAPPED = 1000  # codes on the map
-PAIRS = 24  # data that are shown with their reconstructions
+MAPPED = 1000  # number of codes on the map
+PAIRS = 24  # number of data that are shown with their reconstructions
 HARDEST = 12
 SAMPLES = 48
 UNITS = 8  # traversed
@@ -42,7 +42,7 @@ RANGE = 3.0
 SIDE = 96  # the longest side of images that are shown
 THUMBNAIL = 28
 COUNTED = 2000  # rows of data, and of samples, in histograms
-WRITTEN = 200  # texts that are drawn
+WRITTEN = 200  # number of sampled texts
 BETWEEN, WAY = 3, 5  # pairs of texts to interpolate between, and the number of codes
 
 
@@ -164,7 +164,7 @@ def _decoded(
 
 def _between(session: Session, rows: Rows) -> list[list[str]]:
     """Decode codes between two texts, for some pairs."""
-    half = len(rows) // 2  # neighbours in sorted data are alike
+    half = len(rows) // 2  # neighbours in sorted data are similar
     lines = []
     for i in range(min(BETWEEN, half)):
         texts = session.interpolate(rows, i, i + half, steps=WAY)

@@ -170,7 +170,7 @@ def result_of(folder: Folder) -> Result | None:
         f"log {of} {sign} {number(value, error)} nats ({method(best)}, mean over {data}{extra})"
     )
     how = f"{method(best)}, mean over {data} ± one standard error; {SIDES.get(side, '')}{extra}."
-    turned = {"≥": "≤", "≤": "≥"}.get(sign, "=")
+    flipped = {"≥": "≤", "≤": "≥"}.get(sign, "=")
     return Result(
         of,
         side,
@@ -178,7 +178,7 @@ def result_of(folder: Folder) -> Result | None:
         error,
         how,
         sentence,
-        "" if bits is None else f"{turned} {bits:.4f}",
+        "" if bits is None else f"{flipped} {bits:.4f}",
         method(best),
         per,
     )

@@ -115,7 +115,7 @@ def _run_through(job: Job) -> Run:
 class Job(Iterator[Step]):
     """Iterate over the steps of a run, and write its folder.
 
-    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is held back until the
+    `Job.new` and `Job.resumed` create a job. Within `with job:`, Ctrl-C is deferred until the
     state is saved; the next step then raises KeyboardInterrupt.
 
     >>> import numpy as np, vaestro as vs
@@ -253,7 +253,7 @@ class Job(Iterator[Step]):
             tensors, numbers = state
             training.load(tensors, numbers)
             if "epochs" in options or "steps" in options:
-                training.stopped_early = False  # more steps were asked for than patience allowed
+                training.stopped_early = False  # more steps were requested than patience allowed
             size = numbers["metrics_bytes"]
             job.notes = (*notes, f"continuing from step {training.index:,} of {training.steps:,}")
         else:
@@ -321,7 +321,7 @@ class Job(Iterator[Step]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.training.let_go()
+        self.training.release()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -341,7 +341,7 @@ class Job(Iterator[Step]):
             self._save_weights()
             raise
         except (OSError, ValueError) as error:
-            # a first step that is impossible as asked
+            # the first step fails with these options
             if self._new and self.training.index == 0 and isinstance(error, ValueError):
                 self.discard()
             # streamed data that cannot be read any more
@@ -357,7 +357,7 @@ class Job(Iterator[Step]):
                 )
             raise
         if self.writes:
-            # the first step turned out not to compile here
+            # the first step cannot be compiled on this machine
             if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
                 write_text(self.path / "config.yaml", dump_config(self.config))

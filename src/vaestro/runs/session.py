@@ -18,7 +18,7 @@ from torch import Tensor
 import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
-from vaestro.data.loading import completed, load_with_own
+from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.readers import parse_source
 from vaestro.data.tables import condition_columns
 from vaestro.densities import Decoding
@@ -372,11 +372,13 @@ class Session:
     ) -> tuple[Rows, UserData]:
         """Return the rows that were read, and the data with missing cells filled in."""
         model, whole = self.model, self.source(source)
-        rows, own = load_with_own(
+        rows, original = load_with_own(
             whole, model.space, split, given=model.given, conditions=condition or {}
         )
-        data = latent.impute(model, rows, k=k, sample=sample, seed=seed, dtype=dtype, own=own)
-        return rows, completed(whole, data, rows.name) if isinstance(data, Frame) else data
+        data = latent.impute(
+            model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
+        )
+        return rows, complete_table(whole, data, rows.name) if isinstance(data, Frame) else data
 
     # -- judging -----------------------------------------------------------------------------------
 

@@ -77,13 +77,13 @@ class TransformerEncoder(SequenceEncoder):
         self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def read(self, entering: Tensor, there: Tensor) -> Tensor:
-        x = entering + self.places[: entering.shape[1]]
+    def read(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        x = embedded + self.places[: embedded.shape[1]]
         for block in self.blocks:
             q, k, v = block.split(x)
-            x = block.join(x, F.scaled_dot_product_attention(q, k, v, there[:, None, None]))
-        x = torch.where(there.unsqueeze(-1), self.norm(x), 0.0)
-        return x.sum(1) / there.sum(1, keepdim=True)
+            x = block.join(x, F.scaled_dot_product_attention(q, k, v, mask[:, None, None]))
+        x = torch.where(mask.unsqueeze(-1), self.norm(x), 0.0)
+        return x.sum(1) / mask.sum(1, keepdim=True)
 
 
 @final
@@ -113,10 +113,10 @@ class TransformerDecoder(SequenceDecoder):
         self.blocks, self.norm = _blocks(width, layers, heads, dropout), nn.LayerNorm(width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def states(self, source: Tensor, before: Tensor) -> Tensor:
+    def states(self, source: Tensor, previous: Tensor) -> Tensor:
         x = (
-            self.embedding(before)
-            + self.places[: before.shape[1]]
+            self.embedding(previous)
+            + self.places[: previous.shape[1]]
             + self.beside(source).unsqueeze(1)
         )
         for block in self.blocks:
@@ -125,27 +125,27 @@ class TransformerDecoder(SequenceDecoder):
         return self.norm(x)
 
     def begin(self, source: Tensor) -> State:
-        beside = self.beside(source)
-        none = beside.new_zeros(
+        condition = self.beside(source)
+        empty = condition.new_zeros(
             len(source),
             len(self.blocks),
             2,
             self.blocks[0].heads,
             0,
-            beside.shape[1] // self.blocks[0].heads,
+            condition.shape[1] // self.blocks[0].heads,
         )
-        return (none, beside)
+        return (empty, condition)
 
-    def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
-        held, beside = state
-        x = (self.embedding(before) + self.places[held.shape[4]] + beside).unsqueeze(1)
-        kept = []
+    def advance(self, state: State, previous: Tensor) -> tuple[Tensor, State]:
+        cache, condition = state
+        x = (self.embedding(previous) + self.places[cache.shape[4]] + condition).unsqueeze(1)
+        pairs = []
         for i, block in enumerate(self.blocks):
             q, k, v = block.split(x)
-            k, v = torch.cat([held[:, i, 0], k], 2), torch.cat([held[:, i, 1], v], 2)
-            kept.append(torch.stack([k, v], 1))
+            k, v = torch.cat([cache[:, i, 0], k], 2), torch.cat([cache[:, i, 1], v], 2)
+            pairs.append(torch.stack([k, v], 1))
             x = block.join(x, F.scaled_dot_product_attention(q, k, v))
-        return self.norm(x)[:, 0], (torch.stack(kept, 1), beside)
+        return self.norm(x)[:, 0], (torch.stack(pairs, 1), condition)
 
 
 def transformer(

@@ -60,12 +60,12 @@ class SequenceEncoder(nn.Module, ABC):
         self.last = nn.Linear(width + given, math.prod(outputs))
 
     @abstractmethod
-    def read(self, entering: Tensor, there: Tensor) -> Tensor:
+    def read(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """Return a summary of each row, (N, width).
 
         Args:
-            entering: embeddings of the cells, (N, t, embedding).
-            there: mask of the cells that exist, (N, t).
+            embedded: embeddings of the cells, (N, t, embedding).
+            mask: which cells exist, (N, t), bool.
         """
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
@@ -113,12 +113,12 @@ class SequenceDecoder(nn.Module, ABC):
     def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """Return all positions at once, independent of each other given z: (N, *outputs)."""
         source = with_conditions(z, given, self.given)
-        nothing = torch.full((len(z), self.length), self.codes, device=z.device)
-        out = self.last(self.states(source, nothing)).unflatten(-1, (-1, self.outputs[-1]))
+        dropped = torch.full((len(z), self.length), self.codes, device=z.device)
+        out = self.last(self.states(source, dropped)).unflatten(-1, (-1, self.outputs[-1]))
         return out.movedim(1, -2).reshape(len(z), *self.outputs)
 
     @abstractmethod
-    def states(self, source: Tensor, before: Tensor) -> Tensor:
+    def states(self, source: Tensor, previous: Tensor) -> Tensor:
         """Return the state of each position, (N, t, width), from sources (N, Z + given) and the
         token before each, (N, t)."""
 
@@ -127,6 +127,6 @@ class SequenceDecoder(nn.Module, ABC):
         """Return the state before the first token."""
 
     @abstractmethod
-    def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
+    def advance(self, state: State, previous: Tensor) -> tuple[Tensor, State]:
         """Process one token, (N,), and return the input of `last` for the logits of the next token,
         (N, width), and the next state."""

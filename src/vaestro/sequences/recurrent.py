@@ -38,9 +38,9 @@ class GRUEncoder(SequenceEncoder):
         self.cells = nn.GRU(embedding, width, layers, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
-    def read(self, entering: Tensor, there: Tensor) -> Tensor:
-        states, _ = self.cells(self.dropout(entering))
-        at = there.sum(1) - 1
+    def read(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        states, _ = self.cells(self.dropout(embedded))
+        at = mask.sum(1) - 1
         return self.dropout(states[torch.arange(len(at), device=at.device), at])
 
 
@@ -72,9 +72,9 @@ class GRUDecoder(SequenceDecoder):
         self.cells = nn.GRU(embedding, width, layers, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
-    def states(self, source: Tensor, before: Tensor) -> Tensor:
-        entering = self.dropout(self.embedding(before)) + self.beside(source).unsqueeze(1)
-        states, _ = self.cells(entering, self._start(source).transpose(0, 1).contiguous())
+    def states(self, source: Tensor, previous: Tensor) -> Tensor:
+        embedded = self.dropout(self.embedding(previous)) + self.beside(source).unsqueeze(1)
+        states, _ = self.cells(embedded, self._start(source).transpose(0, 1).contiguous())
         return self.dropout(states)
 
     def _start(self, source: Tensor) -> Tensor:
@@ -83,11 +83,11 @@ class GRUDecoder(SequenceDecoder):
     def begin(self, source: Tensor) -> State:
         return (self._start(source), self.beside(source))
 
-    def advance(self, state: State, before: Tensor) -> tuple[Tensor, State]:
-        held, beside = state
-        entering = (self.embedding(before) + beside).unsqueeze(1)
-        out, after = self.cells(entering, held.transpose(0, 1).contiguous())
-        return out[:, 0], (after.transpose(0, 1), beside)
+    def advance(self, state: State, previous: Tensor) -> tuple[Tensor, State]:
+        hidden, condition = state
+        embedded = (self.embedding(previous) + condition).unsqueeze(1)
+        out, after = self.cells(embedded, hidden.transpose(0, 1).contiguous())
+        return out[:, 0], (after.transpose(0, 1), condition)
 
 
 def gru(

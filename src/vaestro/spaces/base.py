@@ -318,9 +318,9 @@ class Space(ABC):
     def float_dtype(self) -> np.dtype:
         """Return the dtype of means: float64 if the user's values have it, or if float32 lacks
         digits for them; otherwise float32."""
-        own = np.dtype(self.dtype)
-        if own.kind == "f" and own.itemsize > 4:
-            return own
+        dtype = np.dtype(self.dtype)
+        if dtype.kind == "f" and dtype.itemsize > 4:
+            return dtype
         largest, step = self._digits()
         enough = (np.finfo(np.float32).eps * largest <= FINE * step).all()
         return np.dtype(np.float32 if enough else np.float64)

@@ -96,8 +96,8 @@ class BinarySpace(_CodedSpace):
 
     @property
     def float_dtype(self) -> np.dtype:
-        own = np.dtype(self.dtype)
-        return own if own.kind == "f" and own.itemsize > 4 else np.dtype(np.float32)
+        dtype = np.dtype(self.dtype)
+        return dtype if dtype.kind == "f" and dtype.itemsize > 4 else np.dtype(np.float32)
 
 
 @final

@@ -121,12 +121,12 @@ class TableSpace(Space):
         return np.stack([c.inward(values.columns[c.name]) for c in self.columns], 1)
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> Frame:
-        made = {
+        columns = {
             c.name: np.ma.MaskedArray(c.outward(x[..., i], exact=exact))
             for i, c in enumerate(self.columns)
         }
         orders = {c.name: c.values for c in self.columns if c.ordered}
-        return Frame({name: made[name] for name in self.names}, orders)
+        return Frame({name: columns[name] for name in self.names}, orders)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

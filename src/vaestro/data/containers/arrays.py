@@ -83,9 +83,9 @@ class Arrays(Container[np.ndarray]):
     ) -> Laid:
         return Laid(*lay_out(whole, space, grey, progress, checked))
 
-    def merged(self, own: np.ndarray, made: np.ndarray) -> np.ndarray:
-        holes = np.isnan(own) if own.dtype.kind == "f" else np.zeros(own.shape, bool)
-        return np.where(holes, made.astype(own.dtype), own) if holes.any() else own
+    def merged(self, data: np.ndarray, imputed: np.ndarray) -> np.ndarray:
+        holes = np.isnan(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
+        return np.where(holes, imputed.astype(data.dtype), data) if holes.any() else data
 
     def write(self, path: Path, data: np.ndarray, places: np.ndarray | None) -> None:
         index = {"index": places} if places is not None and path.suffix.lower() == ".npz" else {}

@@ -171,7 +171,7 @@ class Container(ABC, Generic[W]):
         self, parts: Mapping[str, Part[W]], rows: Mapping[str, Rows], trusted: bool
     ) -> list[str]:
         """Return a line for each held-out split that has rows equal to training rows."""
-        return duplicates.between(rows, trusted)
+        return duplicates.find_copies(rows, trusted)
 
     # -- into a known space ------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Container(ABC, Generic[W]):
     def codes(
         self, parts: Mapping[str, Part[W]], space: Space, options: Options
     ) -> Mapping[int, Ragged]:
-        """Return tokens that are made before the data are laid out, by the id of the whole."""
+        """Return tokens of texts by the id of the whole; they are computed before the layout."""
         return {}
 
     def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:
@@ -237,11 +237,11 @@ class Container(ABC, Generic[W]):
 
     def joined(self, rows: Sequence[Rows]) -> Values:
         """Return the values of several splits one below the other."""
-        return np.concatenate([r.held() for r in rows])
+        return np.concatenate([r.read() for r in rows])
 
-    def merged(self, own: W, made: W) -> W:
-        """Return the user's data with their missing cells taken from `made`."""
-        return own
+    def merged(self, data: W, imputed: W) -> W:
+        """Return the user's data with their missing cells taken from `imputed`."""
+        return data
 
     @abstractmethod
     def write(self, path: Path, data: W, places: np.ndarray | None) -> None:

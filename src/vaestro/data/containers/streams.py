@@ -16,7 +16,7 @@ from vaestro.data.images import Progress
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import TABLE, TEXT, is_images
-from vaestro.data.shard_streams import settled
+from vaestro.data.shard_streams import decode_repeated
 from vaestro.data.streams import HELD_OUT, Stream
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
@@ -64,17 +64,17 @@ class Streams(Container[Stream]):
         self, parts: dict[str, Part[Stream]], options: Options, name: str, progress: Progress | None
     ) -> tuple[dict[str, Part], Options, list[str]]:
         options = {"buffer": parts["train"].whole.buffer, **options}
-        made, _, notes = settled(parts, options, name, progress)
-        # the last note also says what statistics are of
-        return made, options, [*notes[:-1], notes[-1].partition(";")[0]]
+        decoded, _, notes = decode_repeated(parts, options, name, progress)
+        # the last note also describes the rows that the statistics are computed from
+        return decoded, options, [*notes[:-1], notes[-1].partition(";")[0]]
 
     def infer(
         self, parts: dict[str, Part[Stream]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
         options = {"buffer": parts["train"].whole.buffer, **options}
-        made, some, said = settled(parts, options, name, progress)
-        space, options, notes, _ = infer_space(some, options, name)
-        return Inference(made, space, options, [*said, *notes], shared=[])
+        decoded, sample, decoding_notes = decode_repeated(parts, options, name, progress)
+        space, options, notes, _ = infer_space(sample, options, name)
+        return Inference(decoded, space, options, [*decoding_notes, *notes], shared=[])
 
     def shared(
         self, parts: Mapping[str, Part[Stream]], rows: Mapping[str, Rows], trusted: bool
@@ -88,7 +88,7 @@ class Streams(Container[Stream]):
 
     def joined(self, rows: Sequence[Rows]) -> Values:
         streams = [r.values for r in rows if isinstance(r.values, Stream)]
-        # a binarisation for good has made them arrays
+        # static binarisation has converted them to arrays
         return Stream.joined(streams) if streams else super().joined(rows)
 
     def write(self, path: Path, data: Stream, places: np.ndarray | None) -> None:

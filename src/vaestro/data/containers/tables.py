@@ -94,14 +94,14 @@ class Tables(Container[Frame]):
     ) -> Laid:
         return Laid(space.inward(whole), space.seen(whole))
 
-    def merged(self, own: Frame, made: Frame) -> Frame:
-        fills = made.columns
+    def merged(self, data: Frame, imputed: Frame) -> Frame:
+        fills = imputed.columns
         return Frame(
             {
                 name: merged_column(cells, fills[name]) if name in fills else cells
-                for name, cells in own.columns.items()
+                for name, cells in data.columns.items()
             },
-            own.orders,
+            data.orders,
         )
 
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:

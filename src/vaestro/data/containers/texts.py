@@ -47,7 +47,7 @@ class TextRows(Container[Texts]):
     def infer(
         self, parts: dict[str, Part[Texts]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
-        found = texts.inferred(parts, options, name)
+        found = texts.infer_texts(parts, options, name)
         wholes = map(id, distinct(parts.values()))
         codes = dict(zip(wholes, found.codes, strict=True))
         return Inference(parts, found.space, found.options, found.notes, found.shared, codes)

@@ -18,7 +18,7 @@ RISE = (0.05, 0.005)  # negligible gain of further steps: nats, and share of the
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Hold the input of the rules.
+    """The input of the rules.
 
     Args:
         remedy: command lines for the run, and its options.

@@ -15,8 +15,8 @@ CERTAIN = 2.0  # standard errors above which a gap is significant
 # minimum rise of the training loss: nats, and share of the validation score
 DIVERGED = (0.5, 0.05)
 OVERFITTED = 0.1  # minimum gap: share of the validation score
-NEAR_LIMIT = 0.01  # share of log-variances near their limit
-RESIDUAL = 2.0  # a scale fits if the standardised residual is within this factor of 1
+NEAR_LIMIT = 0.01  # largest share of log-variances near their limit
+RESIDUAL = 2.0  # a scale fits if the standardised residual differs from 1 by at most this factor
 NOISY = 0.9  # share of the gradient's variance that is due to the draws of z
 
 

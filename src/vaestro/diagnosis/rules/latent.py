@@ -329,12 +329,12 @@ def aggregate(case: Case) -> Finding | None:
     limits = None if m is None or collapsed(m) else aggregate_limits(m)
     if m is None or limits is None or not limits[0] > max(MISS[0], MISS[1] * m.rate):
         return None
-    found = m.aggregate or m.information
-    assert found is not None
-    assert found.unit_kl_lower is not None
-    worst = int(np.argmax(np.asarray(found.unit_kl_lower).ravel()))
+    estimate = m.aggregate or m.information
+    assert estimate is not None
+    assert estimate.unit_kl_lower is not None
+    worst = int(np.argmax(np.asarray(estimate.unit_kl_lower).ravel()))
     text = (
-        f"the unit-wise KL of the codes of {found.n:,} rows is between {limits[0]:.2f} and "
+        f"the unit-wise KL of the codes of {estimate.n:,} rows is between {limits[0]:.2f} and "
         f"{limits[1]:.2f} nats in all (largest in unit {worst}: mean {m.z_mean[worst]:.2f}, "
         f"standard deviation {m.z_std[worst]:.2f}). "
         f"Prior samples come from regions with few codes, so they will be worse than "
@@ -342,10 +342,10 @@ def aggregate(case: Case) -> Finding | None:
     )
     remedy = case.remedy.with_beta(1.0) if case.beta < 1 else case.remedy.fitted_prior()
     numbers = {
-        "unit_kl": (found.unit_kl_sum or (math.nan,))[0],
+        "unit_kl": (estimate.unit_kl_sum or (math.nan,))[0],
         "low": limits[0],
         "high": limits[1],
-        "n": found.n,
+        "n": estimate.n,
     }
     return Finding(
         "aggregate posterior misses the prior", "warning", text, remedy, "aggregate", numbers

@@ -98,8 +98,8 @@ def _arrays(m: Measures) -> dict[str, np.ndarray]:
 
 
 def _codes_of(m: Measures) -> int | None:
-    found = m.aggregate or m.information
-    return None if found is None else found.n
+    estimate = m.aggregate or m.information
+    return None if estimate is None else estimate.n
 
 
 def _use_line(case: Case) -> dict[str, Json]:
