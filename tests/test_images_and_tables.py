@@ -549,7 +549,7 @@ def test_arrays_of_large_images_are_taken_where_size_says_so(
         capsys, "train", "x.npy", "--run", "run", *TINY
     )
     assert vs.load("x.npy:size=30x260").space.outside == (30, 260)
-    assert "options for arrays" in refused(
+    assert "size= does not apply to arrays" in refused(
         capsys, "train", "x.npy:size=64", "--run", "run", *TINY
     ), "arrays are not scaled"
     data = vs.load(x)
