@@ -110,6 +110,7 @@ def test_train_writes_a_run(run):
     config = json.loads((Path(run) / "config.json").read_text())
     assert config["vaestro"] == vs.__version__
     assert config["model"] == {
+        "model": "vae",
         "latent": 2,
         "likelihood": "bernoulli",
         "posterior": "normal",

@@ -390,11 +390,11 @@ def broken(path: Path, **parts: np.ndarray) -> Path:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"data": np.full(61, -1)}, "expected"),
+        ({"data": np.full(61, -1)}, "contradict each other"),
         ({"indptr": np.arange(5)}, "contradict each other"),
         ({"indices": np.full(100, 9)}, "contradict each other"),
         ({"format": np.array(b"bsr")}, "expected a sparse matrix as csr, csc or coo"),
-        ({"format": np.array(b"coo")}, "got one without col or row"),
+        ({"format": np.array(b"coo")}, "has no col or no row"),
         (
             {
                 "format": np.array(b"coo"),

@@ -299,7 +299,8 @@ def test_the_parts_of_an_earlier_format_are_those_that_have_a_version() -> None:
         assert find("likelihood", written).options == ({"version": 1} if name in versioned else {})
         assert current({"likelihood": name}, FORMAT)["likelihood"] == name
     assert current({"likelihood": "gaussian:variance=optimal"}, 1) == {
-        "likelihood": "gaussian:variance=optimal,version=1"
+        "model": "vae",
+        "likelihood": "gaussian:variance=optimal,version=1",
     }
 
 
