@@ -580,6 +580,16 @@ from vaestro.runs import Job
 for source, run, options in json.loads(sys.argv[1]):
     for _ in Job.new(source, run=run, **options):
         pass
+
+# Each process has one half of a sharded tensor.
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from vaestro.loop.state import gathered
+whole = torch.arange(6.0).reshape(2, 3)
+sharded = distribute_tensor(whole, init_device_mesh("cpu", (2,)), [Shard(0)])
+assert sharded.to_local().shape == (1, 3)
+assert torch.equal(gathered({"weight": sharded})["weight"], whole)
 """
 
 

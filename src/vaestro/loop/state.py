@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NotRequired
 
+import torch
 from torch import Tensor
 
 from vaestro.selection import SelectionState
@@ -48,11 +49,23 @@ def part(prefix: str, tensors: Mapping[str, Tensor]) -> State:
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> State:
-    """Return copies of tensors in the memory of the CPU. This is the only place where a state
-    leaves its devices.
+    """Return copies of tensors in the memory of the CPU; tensors that are sharded over processes
+    (FSDP2) become whole. All processes must call it.
+
+    This is the only place where a state leaves its devices.
 
     >>> import torch
     >>> gathered({"weight": torch.ones(2)})
     {'weight': tensor([1., 1.])}
     """
-    return {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    whole = {k: _whole(v.detach()) for k, v in tensors.items()}
+    return {k: v.cpu().clone().contiguous() for k, v in whole.items()}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with the shards of all processes."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
