@@ -685,7 +685,7 @@ def test_collapse_is_said_live_once_after_the_start_and_not_by_the_kl_alone() ->
     assert (
         finding.severity == "warning"
         and finding.remedy == "vaestro diagnose run"
-        and "nothing to encode" in finding.evidence
+        and "no structure to encode" in finding.evidence
     )
 
 
