@@ -190,7 +190,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
         "--network",
         "mlp:width=8",
         "--steps",
-        "3000",
+        "1500",
         "--batch",
         "32",
         "--device",
@@ -217,7 +217,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
     # A kill -9 later on: lines after the checkpoint and a half-written file are there.
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"split": "train", "step": 99')
-    (killed / "checkpoints" / "step-0000002999.safetensors.part").write_bytes(b"half")
+    (killed / "checkpoints" / "step-0000001499.safetensors.part").write_bytes(b"half")
     process = subprocess.Popen(
         [*command, "--resume", str(killed)], env=environment, stdout=subprocess.PIPE
     )
@@ -241,7 +241,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_files(tmp_path: Path) ->
         ]
 
     assert lines(whole) == lines(killed)
-    for name in ("model.safetensors", "checkpoints/step-0000003000.safetensors"):
+    for name in ("model.safetensors", "checkpoints/step-0000001500.safetensors"):
         a, b = load_file(whole / name), load_file(killed / name)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a)

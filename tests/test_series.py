@@ -157,7 +157,7 @@ def test_the_bound_lies_below_the_truth_and_near_it(tmp_path: Path, network: str
         run=tmp_path / "run",
         latent=2,
         network=network,
-        steps=1500,
+        steps=800,
         batch=64,
         lr=5e-3,
     )
