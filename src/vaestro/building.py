@@ -111,10 +111,16 @@ class Plan:
         likelihood, posterior, prior: the parts of a model with a latent.
         encoder, decoder: the networks.
 
+    Raises:
+        ValueError: the likelihood does not accept the data.
+
     Example:
-        >>> import numpy as np, vaestro as vs
-        >>> from vaestro.parts import plan
-        >>> plan(vs.load(np.eye(40, dtype="uint8")).space, latent=8).units
+        >>> from vaestro.parts import find
+        >>> from vaestro.spaces import BinarySpace
+        >>> names = ("likelihood", "bernoulli"), ("posterior", "normal"), ("prior", "normal")
+        >>> networks = [find("network", "linear")] * 2
+        >>> plan = Plan(BinarySpace((3,), (3,)), None, 8, *(find(*n) for n in names), *networks)
+        >>> plan.units
         (8,)
     """
 
@@ -126,6 +132,9 @@ class Plan:
     prior: Part[Prior]
     encoder: Part[nn.Module]
     decoder: Part[nn.Module]
+
+    def __post_init__(self) -> None:
+        class_of(self.likelihood).check(self.space)
 
     @property
     def conditions(self) -> int:

@@ -284,10 +284,8 @@ def build(
             "my_module:my_model", which is called with a `Plan`.
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
         likelihood: a name with options; by default `space.default_likelihood`.
-        posterior: a name with options, such as "normal:limit=10".
-        prior: a name with options; see `default_prior`.
-        network: encoder and decoder, such as "residual:width=256,blocks=2"; see
-            `space.default_network`.
+        posterior, prior: names with options, such as "normal:limit=10"; see `default_prior`.
+        network: encoder and decoder; by default `space.default_network`.
         encoder, decoder: one of the two alone, such as "my_module:MyEncoder". It is called with the
             shapes (inputs, outputs), and with the number of conditions if there are any.
         given: the space of the conditions (`load(..., condition=...).given`).
@@ -301,64 +299,22 @@ def build(
         >>> vs.build(vs.load(np.eye(40, dtype="uint8")).space, latent=8).units
         (8,)
     """
-    named = find("model", default_model(likelihood) if model is None else model)
-    result = named(
-        plan(
-            space,
-            latent=latent,
-            likelihood=likelihood,
-            posterior=posterior,
-            prior=prior,
-            network=network,
-            encoder=encoder,
-            decoder=decoder,
-            given=given,
-        )
-    )
-    if not isinstance(result, Model):
-        raise ValueError(f"expected {named.name} to return a Model; got {type(result).__name__}")
-    return result
-
-
-def plan(
-    space: Space,
-    *,
-    latent: int = 32,
-    likelihood: str | None = None,
-    posterior: str = "normal",
-    prior: str | None = None,
-    network: str | None = None,
-    encoder: str | None = None,
-    decoder: str | None = None,
-    given: Space | None = None,
-) -> Plan:
-    """Return the plan of a model, with the parts that names select.
-
-    Args:
-        space, latent, likelihood, posterior, prior, network, encoder, decoder, given: see `build`.
-
-    Raises:
-        ValueError: a part is unknown, or the likelihood does not accept the data.
-
-    Example:
-        >>> import numpy as np, vaestro as vs
-        >>> plan(vs.load(np.eye(40, dtype="uint8")).space).likelihood.name
-        'bernoulli'
-    """
     if not isinstance(latent, int) or latent < 1:
         raise ValueError(f"expected 1 or more latent units; got {latent}")
+    named = find("model", default_model(likelihood) if model is None else model)
     network = space.default_network if network is None else network
-    likelihood_part = find(
-        "likelihood", space.default_likelihood if likelihood is None else likelihood
-    )
-    class_of(likelihood_part).check(space)
-    return Plan(
+    likelihood = space.default_likelihood if likelihood is None else likelihood
+    plan = Plan(
         space,
         given,
         latent,
-        likelihood_part,
+        find("likelihood", likelihood),
         find("posterior", posterior),
         find("prior", default_prior(posterior) if prior is None else prior),
         find("network", network if encoder is None else encoder),
         find("network", network if decoder is None else decoder),
     )
+    result = named(plan)
+    if not isinstance(result, Model):
+        raise ValueError(f"expected {named.name} to return a Model; got {type(result).__name__}")
+    return result
