@@ -8,6 +8,7 @@ import pytest
 
 import vaestro as vs
 from vaestro import options
+from vaestro.data import source_options
 from vaestro.diagnosis import Remedies
 from vaestro.text import Spec, parse, parse_path
 
@@ -77,6 +78,7 @@ def test_defaults_have_the_types_of_their_rows() -> None:
 
 def test_the_reference_is_up_to_date() -> None:
     assert (DOCS / "options.md").read_text() == options.reference()
+    assert (DOCS / "sources.md").read_text() == f"{source_options.reference()}\n"
 
 
 ROW = """
@@ -84,6 +86,7 @@ import sys
 from dataclasses import replace
 import numpy as np
 from vaestro import options
+from vaestro.data import source_options
 options.OPTIONS += (
     options.Option(
         "momentum_of_mine", float, "objective", "How heavy it is.", default=0.5, aliases=("mom",),

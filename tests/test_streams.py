@@ -352,7 +352,7 @@ def test_shards_at_an_address_are_read_like_those_here(tmp_path: Path) -> None:
 
 
 def test_an_address_may_look_like_options() -> None:
-    from vaestro.data.readers import parse_source
+    from vaestro.data.source_options import parse_source
 
     assert parse_source("s3://b/date=2026/x.tar") == ("s3://b/date=2026/x.tar", {})
     assert parse_source("s3://b/date=2026/x.tar:size=64") == (

@@ -109,7 +109,7 @@ def encode(
 
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
-    from vaestro.data.readers import parse_source
+    from vaestro.data.source_options import parse_source
     from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
 

@@ -25,8 +25,9 @@ from vaestro.data.named import NAMED
 from vaestro.data.opening import Opened, absolute_name, open_source, with_layout
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
-from vaestro.data.readers import as_source, parse_source, read
+from vaestro.data.readers import read
 from vaestro.data.sets import Data, Rows
+from vaestro.data.source_options import as_source, parse_source
 from vaestro.data.splitting import SPLITS, split
 from vaestro.frames import Frame
 from vaestro.spaces import Space

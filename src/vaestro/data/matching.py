@@ -19,8 +19,8 @@ from vaestro.data.containers import container_of
 from vaestro.data.kinds import KINDS
 from vaestro.data.passes import Part, Whole
 from vaestro.data.raw import Options
-from vaestro.data.readers import as_source
 from vaestro.data.sets import Rows
+from vaestro.data.source_options import as_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Kind, Space
 from vaestro.text import InputError, quoted

@@ -15,7 +15,8 @@ from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import as_source, check_array, checked_options, parse_source, read
+from vaestro.data.readers import check_array, read
+from vaestro.data.source_options import as_source, checked_options, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError

@@ -1,7 +1,6 @@
 """Read the user's files, in their own units.
 
-A source is a name (`mnist`) or a path, with options after a colon: `mnist:binarise=static`,
-`x.npy:kind=real`. Nothing is unpickled.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,114 +21,14 @@ from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
+from vaestro.data.source_options import of_groups, options_about, parse_source
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import COLUMN_ORDER, DECLARED, Column
-from vaestro.text import (
-    InputError,
-    Spec,
-    Value,
-    few,
-    is_input_error,
-    nearest,
-    one_line,
-    parse_path,
-    unquoted,
-)
+from vaestro.spaces import Column
+from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 Progress = Callable[[str, int, int], None]
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
-IMAGE = ("size", "crop", "channels", "strict")
-TABLE = ("ignore", "split", *COLUMN_ORDER, "categories")
-SHARDS = ("streaming", "buffer")
-TEXT = ("text", "tokens", "vocabulary", "length")
-OPTIONS = {
-    "kind": "binary, levels, real, unit, count or category",
-    "binarise": "dynamic, static or none",
-    "standardise": "feature, channel, global or none",
-    "levels": "a number",
-    "missing": "nan",
-    "array": "an array's name",
-    "valid": "a number of rows",
-    "test": "a number of rows",
-    "seed": "a number",
-    "size": "64, or 48x64 (height x width)",
-    "crop": "center or none",
-    "channels": "grey or colour",
-    "strict": "true or false",
-    "streaming": "true or false",
-    "buffer": "a number of rows",
-    **dict.fromkeys(DECLARED, "true or false"),
-    "n": "a number of rows",
-    "ignore": "columns joined by +",
-    "split": "a column",
-    **{str(kind): "columns joined by +" for kind in COLUMN_ORDER},
-    "categories": "a number",
-    "text": "a column",
-    "tokens": "bytes, characters, words or bpe",
-    "vocabulary": "a number of tokens",
-    "length": "a number of tokens",
-}
-WORDS = ("kind", "binarise", "standardise", "missing", "crop", "channels", "tokens")
-NAMES = ("array", "ignore", "split", *COLUMN_ORDER, "text")
-TRUTHS = ("strict", "streaming", *DECLARED)
-NUMBERS = ("buffer", "levels", "valid", "test", "seed", "n", "categories", "vocabulary", "length")
-SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
-
-
-def parse_source(source: str | Path) -> tuple[str, dict[str, Value]]:
-    """Split a source into its name or path, and its options. Names of columns keep their quotes.
-
-    Raises:
-        ValueError: an option is unknown or has a wrong value, or a quote is not closed.
-
-    >>> parse_source("x.npy:kind=real,valid=100")
-    ('x.npy', {'kind': 'real', 'valid': 100})
-    """
-    if not isinstance(source, (str, Path)):
-        raise ValueError(
-            f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
-        )
-    name, options = parse_path(str(source), NAMES)
-    return name, checked_options(options)
-
-
-def checked_options(options: Options) -> dict[str, Value]:
-    """Return options of a source with their usual spelling.
-
-    Raises:
-        ValueError: an option is unknown, or its value has another type.
-
-    >>> checked_options({"channels": "gray"})
-    {'channels': 'grey'}
-    """
-    options = dict(options)
-    for key, value in options.items():
-        if key not in OPTIONS:
-            raise ValueError(
-                f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"
-            )
-        if key in WORDS:
-            if isinstance(value, float) and value != value:
-                value = "nan"
-            options[key] = value = SPELLINGS.get(str(value), value)
-        words = [word.strip() for word in OPTIONS[key].replace(" or ", ", ").split(",")]
-        if key in WORDS and value not in words:
-            raise ValueError(f"expected {key} to be {OPTIONS[key]}; got {value!r}")
-        if key in TRUTHS and not isinstance(value, bool):
-            raise ValueError(f"expected {key} to be true or false; got {value!r}")
-        if key in NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ValueError(f"expected {key} to be a whole number of 0 or more; got {value!r}")
-    return options
-
-
-def as_source(name: str, options: Options) -> str:
-    """Return a name and its options as one source, the inverse of `parse_source`.
-
-    >>> as_source("x.npy", {"kind": "real", "valid": 100})
-    'x.npy:kind=real,valid=100'
-    """
-    return str(Spec(name, dict(options)))
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
@@ -233,14 +132,14 @@ def _by_suffix(
         return texts.read_lines(path)
     if "text" in options:
         column = unquoted(options["text"])
-        others = {k: v for k, v in options.items() if k not in TEXT}
+        others = {k: v for k, v in options.items() if k not in options_about("texts")}
         return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
     if suffix == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
     if (
         suffix == ".parquet"
         and columns is None
-        and not any(k in options for k in TABLE)
+        and not of_groups(options, "tables")
         and indexing.streamable(path)
     ):
         return read_shards(name, options, progress)
@@ -297,7 +196,7 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
             f"split={options['split']}"
         )
     text = unquoted(options["text"]) if "text" in options else None
-    others = {k: v for k, v in options.items() if k not in TEXT}
+    others = {k: v for k, v in options.items() if k not in options_about("texts")}
     frames = {}
     for split, files in splits.items():
         parts = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
-from vaestro.data.readers import as_source, parse_source
+from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json
 from vaestro.options import names
 from vaestro.parts import TABLE, Part, find

@@ -14,7 +14,7 @@ import torch
 
 import vaestro
 from vaestro.data import tables
-from vaestro.data.readers import parse_source
+from vaestro.data.source_options import parse_source
 from vaestro.data.texts import as_texts
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame

@@ -19,7 +19,7 @@ import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import complete_table, load_with_own
-from vaestro.data.readers import parse_source
+from vaestro.data.source_options import parse_source
 from vaestro.data.tables import condition_columns
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis

@@ -20,7 +20,7 @@ from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.raw import Options
-from vaestro.data.readers import as_source
+from vaestro.data.source_options import as_source
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
 

@@ -22,7 +22,8 @@ from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, W
 from vaestro.data.raw import Options
-from vaestro.data.readers import IMAGE, SHARDS, TABLE, TEXT, is_images
+from vaestro.data.readers import is_images
+from vaestro.data.source_options import of_groups
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import Space
 from vaestro.tokens import Ragged
@@ -93,9 +94,11 @@ class Container(ABC, Generic[W]):
         Raises:
             ValueError: the container cannot have an option.
         """
-        unfit = [k for k in options if k in TABLE] + [k for k in options if k in TEXT]
+        unfit = of_groups(options, "tables", "texts")
         if not folder and name not in NAMED:
-            unfit += [k for k in options if k in IMAGE and not self.resized(k, options, whole)]
+            unfit += [
+                k for k in of_groups(options, "images") if not self.resized(k, options, whole)
+            ]
         if folder and not is_images(name):
             unfit = [k for k in unfit if k != "ignore"]
         return unfit + self.sharding(options, name), "images" if folder else self.name
@@ -103,7 +106,7 @@ class Container(ABC, Generic[W]):
     def sharding(self, options: Options, name: str) -> list[str]:
         """Return the options of shards if the source has no shards."""
         sharded = name.startswith("hf:") or shards.is_shards(name)
-        return [] if sharded else [k for k in options if k in SHARDS]
+        return [] if sharded else of_groups(options, "shards")
 
     def resized(self, key: str, options: Options, whole: W) -> bool:
         """Return whether an option is the size that the images already have."""

@@ -15,8 +15,9 @@ from vaestro.data.fitting import grey_levels
 from vaestro.data.images import Progress
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
-from vaestro.data.readers import TABLE, TEXT, is_images
+from vaestro.data.readers import is_images
 from vaestro.data.shard_streams import decode_repeated
+from vaestro.data.source_options import of_groups
 from vaestro.data.streams import HELD_OUT, Stream
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
@@ -41,7 +42,7 @@ class Streams(Container[Stream]):
                 f"expected values in every cell of streamed data; got missing=nan for {name} "
                 f"(streaming=false reads them once)"
             )
-        unfit = [k for k in options if k in TABLE] + [k for k in options if k in TEXT]
+        unfit = of_groups(options, "tables", "texts")
         return [k for k in unfit if is_images(name) or k != "ignore"], self.name
 
     def select(self, whole: Stream, rows: np.ndarray) -> Stream:

@@ -14,12 +14,10 @@ from vaestro.data.images import Progress
 from vaestro.data.merging import merged_column
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
-from vaestro.data.readers import IMAGE, TEXT
+from vaestro.data.source_options import of_groups
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
-from vaestro.spaces import DECLARED, Space
-
-OF_ARRAYS = ("kind", "binarise", "standardise", "levels", "array", "missing", *DECLARED)
+from vaestro.spaces import Space
 
 
 @final
@@ -34,9 +32,9 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = [k for k in options if k in IMAGE] + [k for k in options if k in TEXT]
+        unfit = of_groups(options, "images", "texts", "arrays")
         unfit += self.sharding(options, name)
-        return unfit + [k for k in options if k in OF_ARRAYS], self.name
+        return unfit, self.name
 
     def select(self, whole: Frame, rows: np.ndarray) -> Frame:
         return whole[rows]

@@ -13,7 +13,7 @@ from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
-from vaestro.data.readers import SHARDS, TEXT
+from vaestro.data.source_options import options_about
 from vaestro.data.writers import write_arrays, writing
 from vaestro.frames import Frame
 from vaestro.spaces import Space
@@ -35,7 +35,7 @@ class TextRows(Container[Texts]):
         self, options: Options, whole: Texts, name: str, folder: bool
     ) -> tuple[list[str], str]:
         of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
-        allowed = (*TEXT, *of_table, *SHARDS, "array", "valid", "test", "seed")
+        allowed = (*options_about("texts", "shards"), *of_table, "array", "valid", "test", "seed")
         return [k for k in options if k not in allowed] + self.sharding(options, name), self.name
 
     def select(self, whole: Texts, rows: np.ndarray) -> Texts:

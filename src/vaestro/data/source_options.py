@@ -1,0 +1,327 @@
+"""The options of a source, such as `size` in `photos/:size=64`: one row for each.
+
+The rows decide which options exist, which values they take, and to which data they apply.
+`python -m vaestro.data.source_options` prints them as docs/sources.md. A new option is one row of
+`ROWS` and the code that uses it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from vaestro.data.raw import Options
+from vaestro.spaces import COLUMN_ORDER, DECLARED
+from vaestro.text import Spec, Value, few, nearest, parse_path
+
+SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
+# what an option is about; the keys of `HEADINGS`
+Group = Literal["rows", "arrays", "images", "tables", "texts", "shards"]
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+class Values(ABC):
+    """Describe the values that an option takes; `named` says whether they are names, which keep
+    their quotes."""
+
+    named = False
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return the values in words."""
+
+    @abstractmethod
+    def checked(self, name: str, value: Value) -> Value:
+        """Return a value in its usual spelling.
+
+        Raises:
+            ValueError: the option `name` cannot have this value.
+        """
+
+
+@final
+class Choice(Values):
+    """Describe a choice between words.
+
+    >>> Choice("grey", "colour").checked("channels", "gray")
+    'grey'
+    """
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __str__(self) -> str:
+        return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
+
+    def checked(self, name: str, value: Value) -> Value:
+        if isinstance(value, float) and value != value:
+            value = "nan"
+        value = SPELLINGS.get(str(value), value)
+        if value not in self.words:
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
+        return value
+
+
+@final
+class Truth(Values):
+    """Describe a truth value.
+
+    >>> Truth().checked("strict", True)
+    True
+    """
+
+    def __str__(self) -> str:
+        return "true or false"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if not isinstance(value, bool):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
+        return value
+
+
+@final
+class Number(Values):
+    """Describe a whole number of 0 or more; `what` says of what.
+
+    >>> str(Number("a number of rows"))
+    'a number of rows'
+    """
+
+    def __init__(self, what: str = "a number") -> None:
+        self.what = what
+
+    def __str__(self) -> str:
+        return self.what
+
+    def checked(self, name: str, value: Value) -> Value:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"expected {name} to be a whole number of 0 or more; got {value!r}")
+        return value
+
+
+@final
+class Name(Values):
+    """Describe names of columns or arrays, which the reader checks.
+
+    >>> Name("a column").named
+    True
+    """
+
+    named = True
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __str__(self) -> str:
+        return self.what
+
+    def checked(self, name: str, value: Value) -> Value:
+        return value
+
+
+@final
+class Words(Values):
+    """Describe other values, which the reader checks.
+
+    >>> str(Words("64, or 48x64 (height x width)"))
+    '64, or 48x64 (height x width)'
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __str__(self) -> str:
+        return self.what
+
+    def checked(self, name: str, value: Value) -> Value:
+        return value
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True)
+class SourceOption:
+    """Describe an option of a source.
+
+    Args:
+        name: the option.
+        group: the data it is about.
+        values: which it takes.
+        meaning: what it does, for docs/sources.md.
+    """
+
+    name: str
+    group: Group
+    values: Values
+    meaning: str
+
+
+HEADINGS: dict[Group, str] = {
+    "rows": "Which rows",
+    "arrays": "Arrays",
+    "images": "Images",
+    "tables": "Tables",
+    "texts": "Texts",
+    "shards": "Shards",
+}
+COLUMNS = Name("columns joined by +")
+MEANING_OF_LAYOUTS = {
+    "volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes.",
+    "series": "Read (N, T) or (N, T, C) as series over time.",
+}
+ROWS = (
+    SourceOption("n", "rows", Number("a number of rows"), "How many rows a named source renders."),
+    SourceOption("valid", "rows", Number("a number of rows"), "The size of the validation split."),
+    SourceOption("test", "rows", Number("a number of rows"), "The size of the test split."),
+    SourceOption("seed", "rows", Number(), "The seed of the random split."),
+    SourceOption(
+        "kind",
+        "arrays",
+        Choice("binary", "levels", "real", "unit", "count", "category"),
+        "What the cells are.",
+    ),
+    SourceOption(
+        "binarise",
+        "arrays",
+        Choice("dynamic", "static", "none"),
+        "Draw grey levels as zeros and ones: anew at every access, or once.",
+    ),
+    SourceOption(
+        "standardise",
+        "arrays",
+        Choice("feature", "channel", "global", "none"),
+        "Which cells share an offset and a scale.",
+    ),
+    SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
+    SourceOption("missing", "arrays", Choice("nan"), "Take NaN as a missing value."),
+    SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
+    *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
+    SourceOption(
+        "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
+    ),
+    SourceOption(
+        "crop", "images", Choice("center", "none"), "Cut images to the aspect ratio of `size`."
+    ),
+    SourceOption("channels", "images", Choice("grey", "colour"), "Convert images."),
+    SourceOption("strict", "images", Truth(), "Refuse a source with unreadable images."),
+    SourceOption("ignore", "tables", COLUMNS, "Leave columns out."),
+    SourceOption(
+        "split", "tables", Name("a column"), "The column with the words train, valid and test."
+    ),
+    *(
+        SourceOption(str(kind), "tables", COLUMNS, f"Read columns as {kind}.")
+        for kind in COLUMN_ORDER
+    ),
+    SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
+    SourceOption("text", "texts", Name("a column"), "The column with the texts."),
+    SourceOption(
+        "tokens", "texts", Choice("bytes", "characters", "words", "bpe"), "What a token is."
+    ),
+    SourceOption("vocabulary", "texts", Number("a number of tokens"), "The most tokens to know."),
+    SourceOption("length", "texts", Number("a number of tokens"), "The most tokens of a text."),
+    SourceOption(
+        "streaming", "shards", Truth(), "Read rows while training instead of into memory."
+    ),
+    SourceOption("buffer", "shards", Number("a number of rows"), "Rows that are shuffled at once."),
+)
+OPTIONS = {row.name: row for row in ROWS}
+NAMES = tuple(row.name for row in ROWS if row.values.named)
+
+
+def options_about(*groups: Group) -> tuple[str, ...]:
+    """Return the names of the options about some data.
+
+    >>> options_about("shards")
+    ('streaming', 'buffer')
+    """
+    return tuple(row.name for row in ROWS if row.group in groups)
+
+
+def of_groups(options: Collection[str], *groups: Group) -> list[str]:
+    """Return those of some options that are about some data.
+
+    >>> of_groups({"size": 64, "seed": 1}, "images", "tables")
+    ['size']
+    """
+    return [name for name in options if OPTIONS[name].group in groups]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def parse_source(source: str | Path) -> tuple[str, dict[str, Value]]:
+    """Split a source into its name or path, and its options. Names of columns keep their quotes.
+
+    Raises:
+        ValueError: an option is unknown or has a wrong value, or a quote is not closed.
+
+    >>> parse_source("x.npy:kind=real,valid=100")
+    ('x.npy', {'kind': 'real', 'valid': 100})
+    """
+    if not isinstance(source, (str, Path)):
+        raise ValueError(
+            f"expected a source as text, such as mnist or x.npy; got {type(source).__name__}"
+        )
+    name, options = parse_path(str(source), NAMES)
+    return name, checked_options(options)
+
+
+def checked_options(options: Options) -> dict[str, Value]:
+    """Return options of a source with their usual spelling.
+
+    Raises:
+        ValueError: an option is unknown, or its value has another type.
+
+    >>> checked_options({"channels": "gray"})
+    {'channels': 'grey'}
+    """
+    for key in options:
+        if key not in OPTIONS:
+            raise ValueError(
+                f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"
+            )
+    return {key: OPTIONS[key].values.checked(key, value) for key, value in options.items()}
+
+
+def as_source(name: str, options: Options) -> str:
+    """Return a name and its options as one source, the inverse of `parse_source`.
+
+    >>> as_source("x.npy", {"kind": "real", "valid": 100})
+    'x.npy:kind=real,valid=100'
+    """
+    return str(Spec(name, dict(options)))
+
+
+# -- documentation ---------------------------------------------------------------------------------
+
+
+def reference() -> str:
+    """Return docs/sources.md.
+
+    >>> reference().splitlines()[0]
+    '# Options of a source'
+    """
+    lines = [
+        "# Options of a source",
+        "",
+        "They follow the source after a colon, as in `photos/:size=64,crop=center`, or are",
+        'keyword arguments in Python, as in `vs.load("photos/", size=64)`. This page is written by',
+        "`python -m vaestro.data.source_options > docs/sources.md`.",
+    ]
+    for group, heading in HEADINGS.items():
+        lines += ["", f"## {heading}", "", "| option | values | meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{row.name}` | {row.values} | {row.meaning} |" for row in ROWS if row.group == group
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference())
