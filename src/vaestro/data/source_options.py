@@ -201,7 +201,21 @@ ROWS = (
     ),
     SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
     SourceOption("missing", "arrays", Choice("nan"), "Take NaN as a missing value."),
-    SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
+    SourceOption(
+        "array",
+        "arrays",
+        Name("an array's name"),
+        "The array of an .npz file; of AnnData X, raw, a layer, or obsm/NAME.",
+    ),
+    SourceOption(
+        "var_names", "arrays", Name("a column"), "The column of var with the names of genes."
+    ),
+    SourceOption(
+        "features",
+        "arrays",
+        Name("a type"),
+        "The type of features of a 10x Genomics matrix, by default Gene Expression.",
+    ),
     *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
