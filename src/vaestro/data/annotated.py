@@ -330,7 +330,7 @@ def read_h5ad(path: Path, options: Options) -> Raw:
         matrices |= {
             f"obsm/{name}": Dense(obsm[name])
             for name in obsm
-            if getattr(obsm[name], "ndim", 0) == 2 and obsm[name].dtype.kind in "iuf"
+            if is_array(obsm[name], 2) and obsm[name].dtype.kind in "iuf"
         }
         obs, rows = _table(file.get("obs"), path)
         tables = {"": _table(file.get("var"), path)}
@@ -341,9 +341,16 @@ def read_h5ad(path: Path, options: Options) -> Raw:
         return raw_of(Annotated(str(path), matrices, obs, rows, var, names), options)
 
 
+def is_array(item: h5py.Group | h5py.Dataset, axes: int) -> bool:
+    """Return whether an item of an HDF5 file is an array with this number of axes."""
+    import h5py
+
+    return isinstance(item, h5py.Dataset) and item.ndim == axes
+
+
 def _stored(matrix: h5py.Group | h5py.Dataset, path: Path) -> Stored:
     """Return a matrix of an .h5ad file, not read yet."""
-    if hasattr(matrix, "ndim"):  # a dataset, and not a group
+    if is_array(matrix, 2):
         return Dense(matrix)
     form = str(matrix.attrs.get("encoding-type", "csr_matrix")).removesuffix("_matrix")
     parts = ("data", "indices", "indptr")
@@ -419,6 +426,7 @@ def of_anndata(source: anndata.AnnData, options: Options) -> Raw:
     >>> of_anndata(anndata.AnnData(np.eye(3)), {}).splits["all"].shape
     (3, 3)
     """
+    source = source.to_memory() if source.isbacked else source
     matrices = {} if source.X is None else {"X": _in_memory(source.X)}
     matrices |= {name: _in_memory(source.layers[name]) for name in source.layers}
     var: dict[str, Columns] = {"": {n: source.var[n] for n in source.var.columns}}
@@ -427,11 +435,8 @@ def of_anndata(source: anndata.AnnData, options: Options) -> Raw:
         matrices["raw"] = _in_memory(source.raw.X)
         var["raw"] = {n: source.raw.var[n] for n in source.raw.var.columns}
         names["raw"] = source.raw.var_names.tolist()
-    matrices |= {
-        f"obsm/{name}": Dense(np.asarray(source.obsm[name]))
-        for name in source.obsm
-        if getattr(source.obsm[name], "ndim", 0) == 2
-    }
+    obsm = {name: np.asarray(source.obsm[name]) for name in source.obsm}
+    matrices |= {f"obsm/{name}": Dense(x) for name, x in obsm.items() if x.ndim == 2}
     obs = {str(n): source.obs[n] for n in source.obs.columns}
     return raw_of(
         Annotated("the AnnData object", matrices, obs, source.obs_names.tolist(), var, names),
@@ -443,8 +448,6 @@ def _in_memory(values: object) -> Stored:
     """Return a matrix of an AnnData object."""
     import scipy.sparse
 
-    if hasattr(values, "to_memory"):  # of an object that is backed by a file
-        values = values.to_memory()
     if not isinstance(values, (scipy.sparse.sparray, scipy.sparse.spmatrix)):
         return Dense(np.asarray(values))
     form = "csc" if values.format == "csc" else "csr"

@@ -16,6 +16,7 @@ from vaestro.data.annotated import (
     Dense,
     as_text,
     counts_library,
+    is_array,
     opened,
     raw_of,
 )
@@ -208,11 +209,7 @@ def read_loom(path: Path, options: Options) -> Raw:
         matrices = {"X": Dense(file["matrix"], transposed=True)}
         matrices |= {name: Dense(layers[name], transposed=True) for name in layers}
         obs, var = (
-            {
-                name: as_text(group[name][:])
-                for name in group
-                if getattr(group[name], "ndim", 0) == 1
-            }
+            {name: as_text(group[name][:]) for name in group if is_array(group[name], 1)}
             for group in (file.get("col_attrs", {}), file.get("row_attrs", {}))
         )
         rows = obs.pop(next((n for n in ("CellID", "obs_names") if n in obs), ""), ())

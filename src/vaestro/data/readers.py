@@ -15,10 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.data import annotated, count_files, images, indexing, shards, sparse, tables, texts
+from vaestro.data import (
+    annotated,
+    count_files,
+    images,
+    indexing,
+    sequence_files,
+    shards,
+    sparse,
+    tables,
+    texts,
+)
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
+from vaestro.data.sequence_files import of_characters
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
@@ -103,6 +114,8 @@ def read(
         return count_files.read_loom(path, options)
     if count_files.is_tenx_h5(path):
         return count_files.read_tenx_h5(path, options)
+    if sequence_files.suffix_of(path):
+        return sequence_files.read_sequences(path)
     if path.suffix.lower() in (*TABLES, ".txt"):
         return _by_suffix(path, name, options, progress, columns, every=every)
     return _array_file(path, options)
@@ -167,7 +180,8 @@ def _array_file(path: Path, options: Options) -> Raw:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"\x93NUM":
-            return Raw({"all": check_array(np.load(path, mmap_mode="r", allow_pickle=False), path)})
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return Raw({"all": of_characters(array) or check_array(array, path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
         if head[:2] == b"\x1f\x8b" or (
@@ -182,7 +196,9 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"expected numbers in {path}; got Python objects, which are never unpickled"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom or .txt"
+    formats = (
+        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
+    )
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -286,7 +302,8 @@ def _npz(path: Path, name: str | None) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        return Raw({"all": check_array(archive[data[0]], path)})
+        array = archive[data[0]]
+        return Raw({"all": of_characters(array) or check_array(array, path)})
 
 
 def _attributes(

@@ -287,7 +287,10 @@ ROWS = (
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
-        "tokens", "texts", Choice("bytes", "characters", "words", "bpe"), "What a token is."
+        "tokens",
+        "texts",
+        Choice("bytes", "characters", "words", "bpe", "smiles"),
+        "What a token is.",
     ),
     SourceOption("vocabulary", "texts", Number("a number of tokens"), "The most tokens to know."),
     SourceOption("length", "texts", Number("a number of tokens"), "The most tokens of a text."),
