@@ -563,8 +563,8 @@ def test_texts_longer_than_the_model_takes(corpus: Path, tmp_path: Path) -> None
     long.write_text("the cat sat\n" + "the dog ran " * 9 + "\n")
     with pytest.raises(
         ValueError,
-        match=r"expected texts of at most 8 tokens \(SOURCE:length=8 truncates longer ones\); got one of 27 "
-        r"in row 2",
+        match=r"expected texts of at most 8 tokens \(SOURCE:length=8 truncates longer ones\); got "
+        r"one of 27 in row 2",
     ):
         load_rows(str(long), data.space)
     assert load_rows(f"{long}:length=8", data.space).observed_cells() == (4 + 8) / 2
