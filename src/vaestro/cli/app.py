@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from vaestro.cli.contrasting import contrast
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.showing import info, parts
@@ -22,6 +23,6 @@ app = typer.Typer(
 )
 for command in (
     *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),
-    *(encode, decode, reconstruct, interpolate, edit, impute, parts, info),
+    *(encode, decode, reconstruct, interpolate, edit, impute, contrast, parts, info),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

@@ -53,6 +53,14 @@ ConditionOfAll = Annotated[
         help="A condition for all rows, instead of their own values; may be repeated.",
     ),
 ]
+DecodeCondition = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decode-condition",
+        metavar="NAME=VALUE",
+        help="A condition of the decoder alone: the encoder has the data's own. May be repeated.",
+    ),
+]
 Some = Annotated[
     int | None,
     typer.Option("-n", help="Number of rows, evenly spaced.  [default: all; 32 in a .png]"),
@@ -157,7 +165,7 @@ def pairs(conditions: list[str] | None) -> dict[str, str]:
     for text in conditions or []:
         pair = parse_pair(text)
         if pair is None or pair[0] in values:
-            raise ValueError(f"expected each --condition once, as NAME=VALUE; got {text!r}")
+            raise ValueError(f"expected each condition once, as NAME=VALUE; got {text!r}")
         values[pair[0]] = pair[1]
     return values
 

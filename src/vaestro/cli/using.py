@@ -12,6 +12,7 @@ from vaestro.cli.arguments import (
     Beam,
     Condition,
     ConditionOfAll,
+    DecodeCondition,
     Dtype,
     Force,
     Heat,
@@ -219,15 +220,28 @@ def reconstruct(
     output: Output,
     split: Split = None,
     condition: ConditionOfAll = None,
+    decode_condition: DecodeCondition = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="For counts: average the mean over this number of draws of z from q(z|x).  "
+            "[default: the mean at the code; 25 with --library]"
+        ),
+    ] = None,
+    library: Annotated[
+        float | None,
+        typer.Option(help="For counts: scale the mean of each datum to this sum, such as 10000."),
+    ] = None,
     n: Some = None,
     dtype: Dtype = None,
     beam: Beam = None,
+    seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Write the mean of p(x|z) at the code of each datum.
 
     For text data, the most probable text is written. A .png shows data and reconstructions
-    alternately.
+    alternately. With --draws or --library, the denoised expression of counts is written.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
@@ -239,8 +253,17 @@ def reconstruct(
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
-    dtype = dtype_of(space, path, dtype)
-    means = session.reconstruct(rows, decoding=decoding_of(beam=beam), dtype=dtype)
+    denoised = draws is not None or library is not None
+    dtype = "float" if denoised else dtype_of(space, path, dtype)
+    means = session.reconstruct(
+        rows,
+        decode_condition=pairs(decode_condition),
+        draws=draws,
+        library=library,
+        decoding=decoding_of(beam=beam),
+        dtype=dtype,
+        seed=seed,
+    )
     say_unread(every)
     sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
     title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"
@@ -254,7 +277,8 @@ def reconstruct(
         attributes=attributes_of(rows),
     )
     console.warn(empty_code.warning(session.run))
-    console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))} to {path}")
+    other = f", decoded with {', '.join(decode_condition)}," if decode_condition else ""
+    console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))}{other} to {path}")
 
 
 def interpolate(

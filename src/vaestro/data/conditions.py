@@ -14,6 +14,8 @@ from vaestro.frames import Frame
 from vaestro.spaces import Space
 from vaestro.text import InputError, nearest
 
+LIBRARY = "library"  # the condition that is the sum of a row of counts, unless it is an attribute
+
 
 def separate_conditions(
     parts: dict[str, Part],
@@ -21,6 +23,7 @@ def separate_conditions(
     source: str,
     space: Space | None = None,
     fixed: Mapping[str, np.ma.MaskedArray] | None = None,
+    cells: tuple[str, ...] = (),
 ) -> tuple[dict[str, Part], Space | None, list[str]]:
     """Move conditions from the attributes, or the columns of a table, to the codes of conditions.
 
@@ -30,6 +33,8 @@ def separate_conditions(
         source: for messages.
         space: of the conditions; inferred from the data if None.
         fixed: values (1,) for all rows, which replace those of the source.
+        cells: names of the cells that a model of counts has. The condition `library` is their sum
+            if the source has no attribute of this name.
 
     Returns:
         the splits with the codes of their conditions, the space of the conditions, and notes.
@@ -47,7 +52,7 @@ def separate_conditions(
         return parts, None, []
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
-    splits = _as_attributes(parts, names, source, space, fixed or {})
+    splits = _as_attributes(parts, names, source, space, fixed or {}, cells)
     frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in splits.items()}
     for name in names:
         _check_filled({s: f.columns[name] for s, f in frames.items()}, splits, name, source)
@@ -66,9 +71,11 @@ def _as_attributes(
     source: str,
     space: Space | None,
     fixed: Mapping[str, np.ma.MaskedArray],
+    cells: tuple[str, ...],
 ) -> dict[str, Part]:
     """Return the splits with the conditions as attributes instead of columns."""
     splits: dict[str, Part] = {}
+    totals: dict[int, np.ndarray | None] = {}
     left: dict[int, Whole] = {}  # splits of one table remain splits of one table
     for split, part in parts.items():
         container = container_of(part.whole)
@@ -79,6 +86,11 @@ def _as_attributes(
                 attributes[name] = column if part.index is None else column[part.index]
             if name in fixed:
                 attributes[name] = np.ma.MaskedArray(np.repeat(fixed[name].data, len(part)))
+        if LIBRARY in names and LIBRARY not in attributes:
+            if id(part.whole) not in totals:
+                totals[id(part.whole)] = container.totals(part.whole, cells)
+            if (sums := totals[id(part.whole)]) is not None:
+                attributes[LIBRARY] = sums if part.index is None else sums[part.index]
         if id(part.whole) not in left:
             left[id(part.whole)] = container.without(part.whole, names)
         whole = left[id(part.whole)]

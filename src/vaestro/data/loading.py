@@ -138,7 +138,8 @@ def _load_into(
     origin.check(parts, options, name)
     notes += origin.left_out(parts)
     try:
-        parts, _, _ = separate_conditions(parts, conditions, name, origin.given)
+        names = () if space.tabular else space.names
+        parts, _, _ = separate_conditions(parts, conditions, name, origin.given, cells=names)
     except ValueError as error:
         raise ValueError(
             f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
@@ -223,7 +224,8 @@ def _as_rows(
     chosen, name = _select_splits(handle, name)
     notes = list(handle.raw.notes)
     if given is not None:
-        chosen, _, _ = separate_conditions(chosen, given.names, handle.name, given, values)
+        names = () if space.tabular else space.names
+        chosen, _, _ = separate_conditions(chosen, given.names, handle.name, given, values, names)
     before = [part.whole.shape for part in chosen.values()]
     chosen = matching.match_layout(chosen, space, handle.options)
     if any(a[1:] != b.whole.shape[1:] for a, b in zip(before, chosen.values(), strict=True)):

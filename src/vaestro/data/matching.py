@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 
 from vaestro.data import choosing
+from vaestro.data.conditions import LIBRARY
 from vaestro.data.containers import container_of
 from vaestro.data.kinds import KINDS
 from vaestro.data.passes import Part, Whole
@@ -125,7 +126,8 @@ class Origin:
         conditions = [] if self.given is None else list(self.given.names)
         for part in parts.values():
             columns = container_of(part.whole).columns(part.whole)
-            if absent := [n for n in conditions if n not in columns and n not in part.attributes]:
+            there = {*columns, *part.attributes, *(() if columns else (LIBRARY,))}
+            if absent := [n for n in conditions if n not in there]:
                 raise InputError(
                     f"{name} has no column or attribute {absent[0]!r}, which is a condition of "
                     f"{self.run}: add it, or train without --init"

@@ -5,14 +5,17 @@
 - `paths`: interpolate between two codes.
 - `directions`: the direction of an attribute; edit data along it.
 - `imputing`: fill missing cells.
+- `expression`: denoised expression of counts, and its difference between two groups.
 """
 
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
+from vaestro.latent.expression import Contrast, contrast, expression
 from vaestro.latent.imputing import impute
 from vaestro.latent.outputs import (
     Conditions,
     UserData,
+    check_conditions,
     conditions,
     decode,
     file_suffix,
@@ -21,6 +24,7 @@ from vaestro.latent.outputs import (
     reconstruct,
     sample,
     values,
+    with_conditions,
 )
 from vaestro.latent.paths import between, interpolate
 
@@ -28,15 +32,19 @@ __all__ = [
     "KNOWN",
     "Codes",
     "Conditions",
+    "Contrast",
     "Direction",
     "UserData",
     "attributes",
     "between",
+    "check_conditions",
     "conditions",
+    "contrast",
     "decode",
     "direction",
     "edit",
     "encode",
+    "expression",
     "file_suffix",
     "given_of",
     "impute",
@@ -46,4 +54,5 @@ __all__ = [
     "sample",
     "settled",
     "values",
+    "with_conditions",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows, tables
+from vaestro.data.raw import IDENTIFIERS
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of, settled
@@ -107,6 +109,7 @@ def reconstruct(
     decoding: Decoding | None = None,
     dtype: str | None = None,
     codes: Codes | None = None,
+    changed: Conditions | None = None,
 ) -> UserData:
     """Return the mean of p(x | z) at the code of each datum, in the user's layout and units.
 
@@ -115,6 +118,8 @@ def reconstruct(
     Args:
         model: a trained model.
         rows: the data, N rows.
+        changed: {name: value} of conditions that the decoder has instead of those of the rows; the
+            encoder has those of the rows.
         decoding, dtype: as for `decode`.
         codes: computes and keeps the codes; by default they are computed anew.
 
@@ -124,7 +129,37 @@ def reconstruct(
     (5, 3)
     """
     z = settled(model, means_of(model, rows, codes))
-    return decode(model, z, given=given_of(rows), decoding=decoding, dtype=dtype)
+    given = given_of(with_conditions(model, rows, changed or {}))
+    return decode(model, z, given=given, decoding=decoding, dtype=dtype)
+
+
+def with_conditions(model: Model, rows: Rows, changed: Conditions) -> Rows:
+    """Return rows with other values of some conditions, the same for all rows.
+
+    Args:
+        model: a conditional model.
+        rows: data of its space.
+        changed: {name: value}, the value as the user's data have it, or as text.
+
+    Raises:
+        ValueError: there is no such condition, or it has no such value.
+
+    >>> import vaestro as vs
+    >>> data = vs.load({"size": [0.1, 0.5, 0.3] * 9, "sex": ["f", "m", "f"] * 9}, condition=["sex"])
+    >>> model = vs.build(data.space, latent=2, given=data.given)
+    >>> with_conditions(model, data.train, {"sex": "m"}).given.mean()
+    np.float32(1.0)
+    """
+    columns = tables.condition_columns(model.given, changed, len(rows))
+    if model.given is None or rows.given is None or not columns:
+        return rows
+    given = rows.given.copy()
+    for i, column in enumerate(model.given.columns):
+        if column.name in columns:
+            given[:, i] = column.inward(columns[column.name])
+    replaced = replace(rows, given=given)
+    check_conditions(model, replaced)
+    return replaced
 
 
 @torch.inference_mode()
@@ -284,6 +319,7 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
             f"expected a value for each condition, such as {absent[0]}=VALUE; got none for "
             f"{', '.join(absent)}"
         )
+    model.check_conditions({n: np.asarray(c.data[:1]) for n, c in columns.items()}, [""])
     codes = torch.from_numpy(model.given.inward(Frame(columns)))
     return model.given.features(codes, None, torch.get_default_dtype())
 
@@ -299,6 +335,24 @@ def given_of(rows: Rows) -> Tensor | None:
     if rows.given is None or rows.given_space is None:
         return None
     return rows.given_space.features(torch.from_numpy(rows.given), None, torch.get_default_dtype())
+
+
+def check_conditions(model: Model, rows: Rows) -> None:
+    """Raise ValueError if the model is not defined for the conditions of some rows.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
+    >>> check_conditions(vs.build(rows.space, latent=2), rows)
+    """
+    if rows.given is None or rows.given_space is None:
+        return
+    columns = rows.given_space.outward(rows.given, exact=False).columns
+    names = next((rows.attributes[n] for n in IDENTIFIERS if n in rows.attributes), None)
+    if names is None:
+        index = np.arange(len(rows)) if rows.index is None else rows.index
+        names = np.array([f"row {i + 1}" for i in index])
+    values = {name: np.asarray(column.data) for name, column in columns.items()}
+    model.check_conditions(values, names.astype(str).tolist())
 
 
 def _check_given(model: Model, given: Tensor | None) -> None:

@@ -12,8 +12,10 @@ a grid, a density scores x + grid * noise, with noise uniform on (-1/2, 1/2): x 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -96,6 +98,18 @@ class Likelihood(nn.Module, ABC):
 
         Raises:
             ValueError: a condition that it needs is missing.
+        """
+
+    def check_conditions(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        """Check the conditions of data that the likelihood scores or generates; by default all are
+        accepted.
+
+        Args:
+            values: the conditions by name in the user's units, each (N,).
+            names: of the N rows, for messages.
+
+        Raises:
+            ValueError: the likelihood is not defined for a value.
         """
 
     def decode(self, z: Tensor, given: Tensor | None) -> Tensor:

@@ -5,15 +5,18 @@
     zero-inflated      p(x | z) = sigmoid(l) [x = 0] + sigmoid(-l) p_base(x | z)
 
 In each cell, m is the mean and r the inverse dispersion. With a library N (Lopez et al. 2018),
-m = N softmax(decoder(z)).
+m = N softmax(decoder(z)). With size factors s, whose mean is about 1, m = s softplus(decoder(z)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
+import numpy as np
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaestro import densities
@@ -23,6 +26,9 @@ from vaestro.likelihoods.dispersions import INVERSE_LIMIT, Dispersed
 from vaestro.likelihoods.scales import Version, unlimited
 from vaestro.spaces import Column, Kind, Space
 
+Mean = Literal["softmax", "softplus"]
+OBSERVED = "observed"  # the library that is the sum of the modelled counts
+LIBRARY = "library"  # the condition that contains this sum
 FIRST_LOGIT = -2.0  # probability that a count is missed, before the first step
 
 
@@ -35,46 +41,88 @@ def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
     return unlimited(torch.log(mean.clamp_min(1e-3)).clamp(-0.9 * limit, 0.9 * limit), limit)
 
 
+def library_condition(library: str) -> str:
+    """Return the condition that a library names.
+
+    >>> library_condition("depth"), library_condition("observed")
+    ('depth', 'library')
+    """
+    return LIBRARY if library == OBSERVED else library
+
+
+def log_softplus(x: Tensor) -> Tensor:
+    """Return log(softplus(x)), which is finite for all x.
+
+    >>> log_softplus(torch.tensor([-100.0, 0.0])).round(decimals=3)
+    tensor([-100.0000,   -0.3670])
+    """
+    return torch.where(x < -15, x, F.softplus(x.clamp_min(-15)).log())
+
+
 class _Counts(Likelihood):
     """Base class of likelihoods of counts, with the mean of each cell.
 
     With `library=NAME` the mean is the condition NAME times a softmax over the cells, as for single
     cells, whose totals depend on the sequencing depth (Lopez et al. 2018). The library is a
-    condition and is not computed from the scored counts.
+    condition. `library=observed` is the condition `library`, the sum of the scored counts: bounds
+    are then not bounds on log p(x). With `mean="softplus"` the condition is a size factor, by which
+    a softplus of each cell's output is multiplied.
     """
 
     accepts = frozenset({Kind.COUNT})
     advice = "; whole numbers are read as counts with SOURCE:kind=count"
 
-    def __init__(self, space: Space, decoder: nn.Module, limit: float, library: str | None) -> None:
+    def __init__(
+        self, space: Space, decoder: nn.Module, limit: float, library: str | None, mean: Mean
+    ) -> None:
         super().__init__(space, decoder)
-        self.limit, self.library = limit, library
+        if mean == "softplus" and library is None:
+            raise ValueError("expected library=NAME, the size factors, for mean=softplus; got none")
+        self.limit, self.library, self.mean = limit, library, mean
         self._place: tuple[int, Column] | None = None
 
     @staticmethod
-    def _at_the_mean(space: Space, limit: float, library: str | None) -> Tensor:
+    def _at_the_mean(space: Space, limit: float, library: str | None, mean: str) -> Tensor:
         if space.marginal is None:
             return torch.zeros(())
-        mean = torch.from_numpy(space.marginal)
-        return raw_log_mean(mean, limit) if library is None else torch.log(mean.clamp_min(1e-6))
+        means = torch.from_numpy(space.marginal)
+        if library is None:
+            return raw_log_mean(means, limit)
+        means = means.clamp_min(1e-6)
+        # the inverse of softplus is log(exp(m) - 1)
+        return means.log() if mean == "softmax" else means + torch.log(-torch.expm1(-means))
 
     def bind(self, given: Space | None) -> None:
         if self.library is None:
             return
         columns = [] if given is None else list(given.columns)
-        matches = [(i, c) for i, c in enumerate(columns) if c.name == self.library and c.numeric]
+        name = library_condition(self.library)
+        matches = [(i, c) for i, c in enumerate(columns) if c.name == name and c.numeric]
         if not matches:
             names = ", ".join(c.name for c in columns if c.numeric) or "none"
             raise ValueError(
-                f"expected a condition of numbers named {self.library!r} (--condition "
-                f"{self.library}); got {names}"
+                f"expected a condition of numbers named {name!r} (--condition {name}); got {names}"
             )
         self._place = matches[0]
+
+    def check_conditions(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        name = "" if self.library is None else library_condition(self.library)
+        libraries = values.get(name, np.ones(1))
+        bad = np.flatnonzero(~(libraries > 0))
+        if not len(bad):
+            return
+        got = f"{name}={libraries[bad[0]]:g}"
+        if len(names) > 1:
+            shown = ", ".join(names[i] for i in bad[:3]) + (" .." if len(bad) > 3 else "")
+            got += f" in {len(bad):,} of {len(libraries):,} rows ({shown}): leave them out"
+        raise ValueError(f"expected libraries above 0; got {got}")
 
     def log_mean(self, out: Tensor, given: Tensor | None) -> Tensor:
         """Return the logarithm of each cell's mean, (K, B, *X)."""
         if self.library is None:
             return soft_limit(out, self.limit)
+        if self.mean == "softplus":
+            return log_softplus(out) + self.log_size(given, out.dtype)
         shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
         return shares + self.log_size(given, out.dtype)
 
@@ -98,7 +146,10 @@ class Poisson(_Counts):
     Args:
         space, decoder: see Likelihood.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
-        library: the condition of which each cell's mean is a fraction.
+        library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
+            datum's own counts.
+        mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
+            size factors, by a softplus of each.
 
     >>> from vaestro.spaces import CountSpace
     >>> likelihood = Poisson(CountSpace((3,), (3,)), nn.Linear(2, 3))
@@ -107,9 +158,15 @@ class Poisson(_Counts):
     """
 
     def __init__(
-        self, space: Space, decoder: nn.Module, *, limit: float = 20.0, library: str | None = None
+        self,
+        space: Space,
+        decoder: nn.Module,
+        *,
+        limit: float = 20.0,
+        library: str | None = None,
+        mean: Mean = "softmax",
     ) -> None:
-        super().__init__(space, decoder, limit, library)
+        super().__init__(space, decoder, limit, library, mean)
 
     @classmethod
     def outputs(cls, space: Space, **_: object) -> tuple[int, ...]:
@@ -117,9 +174,15 @@ class Poisson(_Counts):
 
     @classmethod
     def start(
-        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+        cls,
+        space: Space,
+        *,
+        limit: float = 20.0,
+        library: str | None = None,
+        mean: Mean = "softmax",
+        **_: object,
     ) -> Tensor:
-        return cls._at_the_mean(space, limit, library)
+        return cls._at_the_mean(space, limit, library, mean)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
         return densities.Poisson(self.log_mean(self.decode(z, given), given), self.dims)
@@ -148,7 +211,10 @@ class NegativeBinomial(_DispersedCounts):
         dispersion: "shared", one learned for each cell of a datum, the same for all data, and
             initialised by a fit to the training data. "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
-        library: the condition of which each cell's mean is a fraction.
+        library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
+            datum's own counts.
+        mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
+            size factors, by a softplus of each.
         version: 1 repeats runs made before versions were counted, whose log inverse dispersions
             start at 0 and are learned as slowly as a weight.
 
@@ -166,9 +232,10 @@ class NegativeBinomial(_DispersedCounts):
         dispersion: Literal["shared", "cell"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
+        mean: Mean = "softmax",
         version: Version = 2,
     ) -> None:
-        super().__init__(space, decoder, limit, library)
+        super().__init__(space, decoder, limit, library, mean)
         self.dispersion = dispersion
         if dispersion == "shared":
             self.disperse(space.shape, version)
@@ -184,10 +251,11 @@ class NegativeBinomial(_DispersedCounts):
         *,
         limit: float = 20.0,
         library: str | None = None,
+        mean: Mean = "softmax",
         dispersion: str = "shared",
         **_: object,
     ) -> Tensor:
-        loc = cls._at_the_mean(space, limit, library)
+        loc = cls._at_the_mean(space, limit, library, mean)
         return (
             torch.stack([loc, torch.zeros_like(loc)]) if dispersion == "cell" and loc.ndim else loc
         )
@@ -215,7 +283,10 @@ class ZeroInflated(_DispersedCounts):
         counts: the density of counts that are not missed: "negative-binomial", with one dispersion
             for each cell of a datum, or "poisson".
         limit: the log-mean and the logit of being missed lie in (-limit, limit), by `soft_limit`.
-        library: the condition of which each cell's mean is a fraction.
+        library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
+            datum's own counts.
+        mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
+            size factors, by a softplus of each.
         version: as for NegativeBinomial.
 
     >>> decoder = nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (2, 3)))
@@ -233,9 +304,10 @@ class ZeroInflated(_DispersedCounts):
         counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
         limit: float = 20.0,
         library: str | None = None,
+        mean: Mean = "softmax",
         version: Version = 2,
     ) -> None:
-        super().__init__(space, decoder, limit, library)
+        super().__init__(space, decoder, limit, library, mean)
         if counts == "negative-binomial":
             self.disperse(space.shape, version)
 
@@ -245,9 +317,15 @@ class ZeroInflated(_DispersedCounts):
 
     @classmethod
     def start(
-        cls, space: Space, *, limit: float = 20.0, library: str | None = None, **_: object
+        cls,
+        space: Space,
+        *,
+        limit: float = 20.0,
+        library: str | None = None,
+        mean: Mean = "softmax",
+        **_: object,
     ) -> Tensor:
-        loc = cls._at_the_mean(space, limit, library)
+        loc = cls._at_the_mean(space, limit, library, mean)
         return torch.stack([loc, torch.full_like(loc, FIRST_LOGIT)]) if loc.ndim else loc
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:

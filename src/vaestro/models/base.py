@@ -10,9 +10,10 @@ What differs between models is declared as `Capabilities`; no other module probe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -90,6 +91,17 @@ class Model(nn.Module, ABC):
     def capabilities(self) -> Capabilities:
         """Return what the model can do."""
         return Capabilities()
+
+    def check_conditions(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        """Check the conditions of data; see `Likelihood.check_conditions`.
+
+        Args:
+            values: the conditions by name in the user's units, each (N,).
+            names: of the N rows, for messages.
+
+        Raises:
+            ValueError: the model is not defined for a value.
+        """
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the trainable parameters of q(z | x); none if the model has no encoder."""

@@ -8,10 +8,11 @@ For one example and one draw, in nats,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -108,6 +109,9 @@ class VAE(LatentModel):
             logvar_limit=posterior.limit if posterior.limit < math.inf else None,
             standard_prior=prior.standard,
         )
+
+    def check_conditions(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        self.likelihood.check_conditions(values, names)
 
     def encoder_parameters(self) -> list[Parameter]:
         return [p for p in self.posterior.parameters() if p.requires_grad]

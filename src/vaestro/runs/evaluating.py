@@ -113,7 +113,23 @@ def evaluating(
     rank: int = 0,
     processes: int = 1,
 ) -> Generator[tuple[float, Evaluation | None]]:
-    """Evaluate held-out data, and write the files: see `Session.evaluating`.
+    """Evaluate held-out data, and write evaluation.json and .npz.
+
+    Yields (share of the work that is done, None), and at the end (1, the evaluation), after the
+    files are written. A stopped evaluation continues from the pieces that were finished.
+
+    Args:
+        session: a session on the run.
+        held_out: the rows to evaluate, from `held_out`.
+        methods: names of methods, with options.
+        k: draws for each datum.
+        limit: the number of rows, drawn at random by the seed; by default all.
+        seed: of the draws.
+        rank: of this process; the first one writes.
+        processes: the number of processes that share the work.
+
+    Raises:
+        ValueError: a method is unknown, or an argument is out of range.
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)

@@ -36,7 +36,7 @@ from vaestro.runs.folder import (
     refuse_existing,
     store_source,
 )
-from vaestro.runs.preparing import prepare, starting_model, trial
+from vaestro.runs.preparing import prepare, starting_model, trial, with_library, with_size_factors
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Source
 from vaestro.text import alternatives
@@ -180,7 +180,7 @@ class Job(Iterator[Step]):
             origin = Origin(asked["init"], model.space, model.given)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
-        asked = defaults() | asked
+        asked = with_library(defaults() | asked)
         data = load(
             source if in_python else asked["source"],
             condition=asked["condition"] or (),
@@ -190,8 +190,9 @@ class Job(Iterator[Step]):
         path = Path(run) if run is not None else fresh_folder(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
             refuse_existing(path, force)
+        asked, notes = with_size_factors(asked, data)
         training, resolved = prepare(data, asked)
-        notes = list(data.notes)
+        notes = [*data.notes, *notes]
         if model is not None and own is not None:
             notes += take_over(training, model, own, resolved, asked["init"])
         job = cls(training, data, resolved, path, tuple(notes))

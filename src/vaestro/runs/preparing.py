@@ -14,6 +14,8 @@ from vaestro.data import Data
 from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.files import Json
+from vaestro.latent import check_conditions
+from vaestro.likelihoods.counts import OBSERVED, library_condition
 from vaestro.loop import Training, training
 from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
@@ -61,6 +63,9 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
     model = _initialised(data.space, data.given, asked)
+    for split in (data.train, data.valid, data.test):
+        if split.stream is None:
+            check_conditions(model, split)
     prepared = training(
         model,
         objective,
@@ -89,6 +94,63 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     if model.capabilities.exact:
         resolved |= dict.fromkeys(OF_LATENT)
     return prepared, resolved
+
+
+def with_library(asked: Mapping[str, Json]) -> Config:
+    """Return options with the library of a likelihood of counts among the conditions.
+
+    Args:
+        asked: every option by name.
+
+    >>> asked = defaults() | {"likelihood": "poisson:library=depth"}
+    >>> with_library(asked)["condition"]
+    ['depth']
+    """
+    library = None if asked["likelihood"] is None else _library(asked["likelihood"])
+    conditions = list(asked["condition"] or ())
+    if library is None or (name := library_condition(library)) in conditions:
+        return dict(asked)
+    return {**asked, "condition": [*conditions, name]}
+
+
+def with_size_factors(asked: Mapping[str, Json], data: Data) -> tuple[Config, list[str]]:
+    """Return options whose likelihood reads a library with a mean of about 1 as size factors, and a
+    note if it does.
+
+    Args:
+        asked: every option by name.
+        data: the data to train on.
+
+    >>> import numpy as np, vaestro as vs
+    >>> data = vs.load(np.random.default_rng(0).normal(size=(100, 3)))
+    >>> with_size_factors(defaults(), data)[1]
+    []
+    """
+    text = asked["likelihood"]
+    library = None if text is None else _library(text)
+    rows = data.train
+    if library is None or rows.given is None or rows.given_space is None:
+        return dict(asked), []
+    spec, name = parse(text), library_condition(library)
+    columns = rows.given_space.outward(rows.given, exact=False).columns
+    if "mean" in spec.options or name not in columns or library == OBSERVED:
+        return dict(asked), []
+    values = np.asarray(columns[name].data, np.float64)
+    if not 0.5 <= values.mean() <= 2 or (values == np.rint(values)).all():
+        return dict(asked), []
+    read = str(Spec(spec.name, {**spec.options, "mean": "softplus"}))
+    kept = Spec(spec.name, {**spec.options, "mean": "softmax"})
+    note = (
+        f"{name} has a mean of {values.mean():.2g} and is read as size factors: they multiply a "
+        f"softplus of each output (--likelihood {kept} reads it as a total)"
+    )
+    return {**asked, "likelihood": read}, [note]
+
+
+def _library(likelihood: str) -> str | None:
+    """Return the library that a likelihood names, if any."""
+    name = find("likelihood", likelihood).options.get("library")
+    return None if name is None else str(name)
 
 
 def _refuse_latent_options(asked: Mapping[str, Json]) -> None:

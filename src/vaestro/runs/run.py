@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
-    from vaestro.latent import Direction, UserData
+    from vaestro.latent import Contrast, Direction, UserData
     from vaestro.models import Model
     from vaestro.options import Config
     from vaestro.runs.session import Session
@@ -259,12 +259,54 @@ class Run:
         *,
         split: str | None = None,
         condition: Conditions = None,
+        decode_condition: Conditions = None,
+        draws: int | None = None,
+        library: float | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
+        seed: int = 0,
     ) -> UserData:
         """See `Session.reconstruct`."""
         return self.session.reconstruct(
-            source, split=split, condition=condition, decoding=decoding, dtype=dtype
+            source,
+            split=split,
+            condition=condition,
+            decode_condition=decode_condition,
+            draws=draws,
+            library=library,
+            decoding=decoding,
+            dtype=dtype,
+            seed=seed,
+        )
+
+    def contrast(
+        self,
+        source: Source,
+        attribute: str,
+        first: str,
+        second: str,
+        *,
+        delta: float = 0.25,
+        level: float = 0.05,
+        draws: int = 200,
+        split: str | None = None,
+        condition: Conditions = None,
+        decode_condition: Conditions = None,
+        seed: int = 0,
+    ) -> Contrast:
+        """See `Session.contrast`."""
+        return self.session.contrast(
+            source,
+            attribute,
+            first,
+            second,
+            delta=delta,
+            level=level,
+            draws=draws,
+            split=split,
+            condition=condition,
+            decode_condition=decode_condition,
+            seed=seed,
         )
 
     def sample(

@@ -20,15 +20,14 @@ from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.source_options import parse_source
-from vaestro.data.tables import condition_columns
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
 from vaestro.evaluation import Evaluation
 from vaestro.frames import Frame
-from vaestro.latent import Codes, Direction, UserData
+from vaestro.latent import Codes, Contrast, Direction, UserData
 from vaestro.models import Model
-from vaestro.runs import diagnosing, evaluating
+from vaestro.runs import diagnosing, evaluating, generating
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
 from vaestro.text import parse_pair
@@ -138,9 +137,11 @@ class Session:
         if isinstance(source, Rows):
             return source
         model = self.model
-        return load_rows(
+        rows = load_rows(
             self.source(source), model.space, split, given=model.given, conditions=condition or {}
         )
+        latent.check_conditions(model, rows)
+        return rows
 
     # -- using -------------------------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Session:
         Raises:
             ValueError: a condition is missing, or the latents are not of the model.
         """
-        given = self._given(condition, like, len(z))
+        given = self.given(condition, like, len(z))
         return latent.decode(
             self.model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=dtype
         )
@@ -204,13 +205,66 @@ class Session:
         *,
         split: str | None = None,
         condition: Conditions = None,
+        decode_condition: Conditions = None,
+        draws: int | None = None,
+        library: float | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
+        seed: int = 0,
     ) -> UserData:
-        """Return the mean of p(x | z) at each datum's code, in the user's units."""
-        rows = self.rows(source, split, condition)
-        return latent.reconstruct(
-            self.model, rows, decoding=decoding, dtype=dtype, codes=self.codes
+        """Return the mean of p(x | z) at each datum's code, in the user's units.
+
+        Args:
+            source, split, condition: see `rows`.
+            decode_condition: {name: value}, which the decoder has instead of the data's own.
+            draws: for counts, average over this number of draws from q(z | x) instead.
+            library: for counts, the sum of the mean of each datum.
+            decoding, dtype: see `decode`. Means over draws are not rounded.
+            seed: of the draws.
+        """
+        return generating.reconstruct(
+            self,
+            source,
+            split=split,
+            condition=condition,
+            decode_condition=decode_condition,
+            draws=draws,
+            library=library,
+            decoding=decoding,
+            dtype=dtype,
+            seed=seed,
+        )
+
+    def contrast(
+        self,
+        source: Source,
+        attribute: str,
+        first: str,
+        second: str,
+        *,
+        delta: float = 0.25,
+        level: float = 0.05,
+        draws: int = 200,
+        split: str | None = None,
+        condition: Conditions = None,
+        decode_condition: Conditions = None,
+        seed: int = 0,
+    ) -> Contrast:
+        """Compare the expression of two groups of data, those with the values `first` and `second`
+        of an attribute; see `latent.contrast`."""
+        return generating.contrast(
+            self,
+            source,
+            attribute,
+            first,
+            second,
+            delta=delta,
+            level=level,
+            draws=draws,
+            split=split,
+            condition=condition,
+            decode_condition=decode_condition,
+            seed=seed,
         )
 
     def sample(
@@ -240,27 +294,19 @@ class Session:
         Raises:
             ValueError: a condition is missing, or an argument is out of range.
         """
-        model = self.model
-        data = latent.sample(
-            model,
+        return generating.sample(
+            self,
             n,
-            given=self._given(condition, like, n),
+            condition=condition,
+            like=like,
             temperature=temperature,
-            seed=seed,
             mean=mean,
             decoding=decoding,
             dtype=dtype,
+            seed=seed,
         )
-        if not isinstance(data, Frame):
-            return data
-        if like is None or like.given is None or like.given_space is None:
-            columns = condition_columns(model.given, condition or {}, n)
-        else:
-            given = np.broadcast_to(like.given, (n, like.given.shape[1]))
-            columns = dict(like.given_space.outward(given).columns)
-        return Frame({**data.columns, **columns}, data.orders)
 
-    def _given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
+    def given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
         """Return conditions as a model's input, (n, G); None without conditions."""
         if like is None:
             return latent.conditions(self.model, condition or {}, n)
@@ -430,23 +476,8 @@ class Session:
         rank: int = 0,
         processes: int = 1,
     ) -> Generator[tuple[float, Evaluation | None]]:
-        """Evaluate held-out data, and write evaluation.json and .npz.
-
-        Yields (share of the work that is done, None), and at the end (1, the evaluation), after
-        the files are written. A stopped evaluation continues from the pieces that were finished.
-
-        Args:
-            held_out: the rows to evaluate, from `held_out`.
-            methods: names of methods, with options.
-            k: draws for each datum.
-            limit: the number of rows, drawn at random by the seed; by default all.
-            seed: of the draws.
-            rank: of this process; the first one writes.
-            processes: the number of processes that share the work.
-
-        Raises:
-            ValueError: a method is unknown, or an argument is out of range.
-        """
+        """Evaluate held-out data, and write evaluation.json and .npz, a piece at a time; see
+        `evaluating.evaluating`."""
         return evaluating.evaluating(
             self,
             held_out,
@@ -459,14 +490,7 @@ class Session:
         )
 
     def diagnose(self, *, seed: int = 0) -> Diagnosis:
-        """Find faults of the run, and write diagnosis.json and .npz.
-
-        Args:
-            seed: of the draws.
-
-        Raises:
-            ValueError: the run has no weights yet.
-        """
+        """Find faults of the run, and write diagnosis.json and .npz."""
         return diagnosing.diagnose(self, seed=seed)
 
     def gradients(

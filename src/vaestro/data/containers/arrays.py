@@ -43,6 +43,9 @@ class Arrays(Container[np.ndarray]):
     def join(self, wholes: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(wholes)
 
+    def totals(self, whole: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        return np.asarray(whole.reshape(len(whole), -1).sum(1))
+
     def infer(
         self,
         parts: dict[str, Part[np.ndarray]],

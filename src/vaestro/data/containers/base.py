@@ -138,6 +138,16 @@ class Container(ABC, Generic[W]):
         """Return the names of the cells, such as genes; empty if they are not known."""
         return ()
 
+    def totals(self, whole: W, names: tuple[str, ...]) -> np.ndarray | None:
+        """Return the sum of each row of counts, (N,); None for data without sums.
+
+        Args:
+            whole: the data.
+            names: of the cells to add, if both they and those of the data have names; by default
+                all.
+        """
+        return None
+
     def divide(self, part: Part[W], sizes: Mapping[str, int], seed: int) -> dict[str, Part[W]]:
         """Draw rows for the held-out splits, by seed; the others are the training split."""
         order = numpy_generator(seed, "split").permutation(len(part))

@@ -37,6 +37,9 @@ class Counts(Container[Sparse]):
     def cell_names(self, whole: Sparse) -> tuple[str, ...]:
         return whole.names
 
+    def totals(self, whole: Sparse, names: tuple[str, ...]) -> np.ndarray:
+        return whole.totals(names)
+
     def infer(
         self, parts: dict[str, Part[Sparse]], options: Options, name: str, progress: Progress | None
     ) -> Inference:
