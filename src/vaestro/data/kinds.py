@@ -17,15 +17,20 @@ from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions
+from vaestro.data.marginals import TRANSFORMS, atoms, gain_over_counts
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
 from vaestro.frames import Frame, Order
 from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, Space, TableSpace
+from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
+# Whole numbers with an atom are real if their marginal distribution as real values has a held-out
+# likelihood that is higher than that of a negative binomial by these nats per value and errors.
+SHAPED, CLEARLY, SHAPED_FROM = 0.1, 3.0, 200
 # integers with at most this number of values are categories, if each occurs as often on average
 FEW = 10
 LARGEST = 1e30  # largest absolute value in a column
@@ -45,7 +50,9 @@ def infer_space(
             rows. Declared orders of a column (`Frame.orders`) make it ordinal.
         train: the training rows.
         options: `real`, `count`, `binary`, `ordinal` and `category` name columns of that kind,
-            joined by +; `categories` is the largest number of them in a column.
+            joined by +; `categories` is the largest number of them in a column; `identity`, `log`,
+            `logit` and `quantiles` name columns with that marginal transform, and `marginals=plain`
+            uses none.
         name: where the table came from, for errors.
         place: describes a row of `whole` in words; by default by its number from 1.
 
@@ -79,7 +86,8 @@ def infer_space(
             crowded[column] = most, len(cells.values)
             continue
         try:
-            one, off = fitted(cells, kind, request.values(cells, kind))
+            values, among = request.values(cells, kind), request.among(cells, kind)
+            one, off = fitted(cells, kind, values, among)
         except Unfit as error:
             unfit.append((error, []))
             continue
@@ -100,12 +108,16 @@ class _Request:
 
     Args:
         kinds: the kinds that options name, by column.
+        transforms: the marginal transforms that options name, by column.
+        plain: whether real columns have neither a transform nor atoms if no option names one.
         orders: the orders of values that options state or the table declares, by column.
         declared: the columns whose order the table declares.
         limit: largest number of categories.
     """
 
     kinds: Mapping[str, Kind]
+    transforms: Mapping[str, str]
+    plain: bool
     orders: Mapping[str, Order]
     declared: frozenset[str]
     limit: int
@@ -118,6 +130,13 @@ class _Request:
             ValueError: an option names no column, two options name one column, or the number of
                 categories is not a whole number of 2 or more.
         """
+        transforms: dict[str, str] = {}
+        for key in TRANSFORMS:
+            for column in named(options, key, whole.columns, name) if key in options else []:
+                if (other := transforms.setdefault(column, key)) != key:
+                    raise ValueError(
+                        f"expected one transform for column {column!r}; got {other}= and {key}="
+                    )
         kinds: dict[str, Kind] = {}
         for key, kind in KINDS.items():
             for column in named(options, key, whole.columns, name) if key in options else []:
@@ -131,7 +150,24 @@ class _Request:
                 f"expected categories to be a whole number of 2 or more; got {limit!r}"
             )
         orders = {**whole.orders, **stated_orders(options, whole.columns)}
-        return cls(kinds, orders, frozenset(whole.orders), limit)
+        plain = options.get("marginals") == "plain"
+        return cls(kinds, transforms, plain, orders, frozenset(whole.orders), limit)
+
+    def among(self, cells: Cells, kind: Kind) -> Sequence[str]:
+        """Return the transforms to choose from.
+
+        Raises:
+            ValueError: an option names the transform of a column of another kind than real.
+        """
+        if cells.name not in self.transforms:
+            return () if self.plain else TRANSFORMS
+        key = self.transforms[cells.name]
+        if kind is not Kind.REAL:
+            raise ValueError(
+                f"expected a real column for {key}=; got {cells.name!r}, which is read as {kind} "
+                f"(real={quoted(cells.name)} changes it)"
+            )
+        return (key,)
 
     def kind(self, cells: Cells) -> tuple[Kind, str | None]:
         """Return the kind of a column, and why whole numbers are no counts, if they could be; a
@@ -211,5 +247,19 @@ def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kin
         return Kind.REAL, f"{negative} below 0, {float(values[values < 0][0]):g}"
     if values[-1] > LARGEST_COUNT:
         return Kind.REAL, f"values up to {float(values[-1]):g}"
-    why = why_no_counts(*np.unique(train[train == np.rint(train)], return_counts=True))
+    counts = train[train == np.rint(train)]
+    why = why_no_counts(*np.unique(counts, return_counts=True)) or _why_shaped(counts)
     return (Kind.COUNT if why is None else Kind.REAL), why
+
+
+def _why_shaped(counts: np.ndarray) -> str | None:
+    """Return which value is too frequent among whole numbers of the training rows for counts, or
+    None."""
+    numbers = counts.astype(np.float64)
+    if len(counts) < SHAPED_FROM or not (points := atoms(numbers, 1.0)[0]):
+        return None
+    gain, error = gain_over_counts(numbers)
+    if gain < max(SHAPED, CLEARLY * error):
+        return None
+    share = 100 * float((numbers == points[0]).mean())
+    return f"{points[0]:g} is {share:.0f} % of the values, too frequent for a negative binomial"

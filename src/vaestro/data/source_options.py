@@ -176,6 +176,12 @@ MEANING_OF_LAYOUTS = {
     "volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes.",
     "series": "Read (N, T) or (N, T, C) as series over time.",
 }
+MEANING_OF_TRANSFORMS = {
+    "identity": "Model real columns without a transform.",
+    "log": "Model the logarithms of real columns.",
+    "logit": "Model the logits of real columns in 0 .. 1.",
+    "quantiles": "Model the normal scores of real columns.",
+}
 ROWS = (
     SourceOption("n", "rows", Number("a number of rows"), "How many rows a named source renders."),
     SourceOption("valid", "rows", Number("a number of rows"), "The size of the validation split."),
@@ -220,6 +226,16 @@ ROWS = (
         for kind in COLUMN_ORDER
     ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
+    SourceOption(
+        "marginals",
+        "tables",
+        Choice("fitted", "plain"),
+        "Whether real columns have transforms and atoms that are fitted to their values.",
+    ),
+    *(
+        SourceOption(name, "tables", COLUMNS, meaning)
+        for name, meaning in MEANING_OF_TRANSFORMS.items()
+    ),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
         "tokens", "texts", Choice("bytes", "characters", "words", "bpe"), "What a token is."

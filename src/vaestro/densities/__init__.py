@@ -46,8 +46,10 @@ from vaestro.densities.mixtures import Mixture, NormalMixture
 from vaestro.densities.normals import CorrelatedNormal, FullNormal, LowRankNormal, StandardNormal
 from vaestro.densities.product import Product
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
+from vaestro.densities.warped import Atoms, Warped
 
 __all__ = [
+    "Atoms",
     "Autoregressive",
     "Bernoulli",
     "Binary",
@@ -82,6 +84,7 @@ __all__ = [
     "Sentences",
     "StandardNormal",
     "StudentT",
+    "Warped",
     "ZeroInflated",
     "closed_form_kl",
     "full_precision",

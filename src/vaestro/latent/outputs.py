@@ -224,7 +224,7 @@ def values(
         density = density.by(decoding)
     if sample:
         assert isinstance(density, DataDensity)
-        return space.outward(density.sample(generator)[0].cpu().numpy())
+        return space.limited(space.outward(density.sample(generator)[0].cpu().numpy()))
     point = density.point() if isinstance(density, DataDensity) else density.mean[0]
     categories = isinstance(density, Categorical) and not density.ordered
     return means(space, point.cpu().numpy(), dtype, most_probable=categories)

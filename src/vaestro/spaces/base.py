@@ -301,6 +301,11 @@ class Space(ABC):
         probabilities) in `float_dtype`, and binary data stay probabilities in 0 .. 1.
         """
 
+    def limited(self, data: Any) -> Any:
+        """Return drawn or decoded data, in the user's layout and units, within the limits of the
+        training split; by default there are none."""
+        return data
+
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return an array in the user's layout, (N, *outside), as (N, *shape)."""
         return self.layout.inward(values, self.shape, self.outside)
