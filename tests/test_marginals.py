@@ -132,7 +132,7 @@ def test_means_and_draws_of_a_mixture_agree(data: vs.Data) -> None:
     assert ((draws.mean(0) - px.mean[0, 0]).abs() < 5 * error + 0.01).all()
     hours = [c.name for c in data.space.columns].index("hours")
     share = px.atoms.contain(draws)[:, hours].any(-1).double().mean()
-    assert float(share) == pytest.approx(float(px.log_shares[0, 0, hours, 1].exp()), abs=0.03)
+    assert float(share) == pytest.approx(px.log_shares[0, 0, hours, 1].exp().item(), abs=0.03)
 
 
 def test_an_atom_is_far_above_its_neighbours() -> None:
@@ -165,8 +165,8 @@ def test_draws_and_means_lie_within_the_values_of_the_training_rows(place: Path)
             assert low <= values.min() and values.max() <= high, name
     for name in ("hours", "age"):
         assert drawn.columns[name].dtype == columns[name].dtype
-    assert (drawn.columns["hours"] == 40).mean() == pytest.approx(0.47, abs=0.1)
-    assert (drawn.columns["rain"] == 0).mean() == pytest.approx(0.6, abs=0.1)
+    assert (drawn.columns["hours"] == 40).mean() == pytest.approx(0.47, abs=0.2)
+    assert (drawn.columns["rain"] == 0).mean() == pytest.approx(0.6, abs=0.2)
 
 
 def test_a_space_with_marginals_is_stored(data: vs.Data) -> None:
@@ -196,8 +196,11 @@ def test_bounds_are_densities_of_the_users_units(data: vs.Data) -> None:
 
 
 def test_a_table_of_an_earlier_format_has_one_scale_for_each_column() -> None:
-    assert files.current({"likelihood": "table"}, 3)["likelihood"] == "table:scale=column"
-    assert files.current({"likelihood": "table:scale=cell"}, 3)["likelihood"] == "table:scale=cell"
+    former = {written: files.current({"likelihood": "table"}, written) for written in (1, 3)}
+    assert former[1]["likelihood"] == "table:scale=column,version=1"
+    assert former[3]["likelihood"] == "table:scale=column,version=2"
+    of_cells = files.current({"likelihood": "table:scale=cell"}, 3)["likelihood"]
+    assert of_cells == "table:scale=cell,version=2"
     assert files.current({"likelihood": "table"}, files.FORMAT)["likelihood"] == "table"
 
 

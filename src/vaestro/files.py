@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from vaestro.text import Spec, parse
+from vaestro.text import Spec, Value, parse
 
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
 # the version of the part names in config.yaml and config.json, on which their meaning depends
 FORMAT = 4
-FORMAT_1 = (
+VERSIONED = (
     "gaussian",
     "laplace",
     "logistic",
@@ -30,10 +30,11 @@ FORMAT_1 = (
 def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """Return the options of a model, translated from an earlier format to the present one.
 
-    In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
-    start. `version=1` repeats this. Before format 3, every model was a VAE, also with the
-    likelihood `autoregressive:latent=false`. Before format 4, a `table` had one scale for each
-    column by default.
+    In format 1, the likelihoods in VERSIONED learned scales and dispersions slowly from a fixed
+    start, and in formats 2 and 3 four times as slowly as now. `version=1` and `version=2` repeat
+    this. Before format 3, every model was a VAE, also with the likelihood
+    `autoregressive:latent=false`. Before format 4, a `table` had one scale for each column by
+    default.
 
     Args:
         options: by name.
@@ -44,14 +45,14 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """
     translated = dict(options)
     likelihood = translated.get("likelihood")
-    if written < 2 and isinstance(likelihood, str):
+    if written < 4 and isinstance(likelihood, str):
         name, given = parse(likelihood)
-        if name in FORMAT_1 and "version" not in given:
-            translated["likelihood"] = str(Spec(name, given | {"version": 1}))
-    if written < 4 and isinstance(likelihood := translated.get("likelihood"), str):
-        name, given = parse(likelihood)
-        if name == "table" and "scale" not in given:
-            translated["likelihood"] = str(Spec(name, given | {"scale": "column"}))
+        former: dict[str, Value] = {"scale": "column"} if name == "table" else {}
+        if name in VERSIONED:
+            former["version"] = 1 if written < 2 else 2
+        translated["likelihood"] = str(
+            Spec(name, given | {key: v for key, v in former.items() if key not in given})
+        )
     return {"model": "vae"} | translated if written < 3 else translated
 
 

@@ -21,7 +21,7 @@ from vaestro import densities
 from vaestro.densities import soft_limit
 from vaestro.likelihoods.base import Likelihood
 from vaestro.likelihoods.dispersions import START_SHARE, most_probable
-from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
+from vaestro.likelihoods.scales import PACES, START_VALUES, Version, paced, unlimited
 from vaestro.spaces import Kind, Space
 
 FIRST_LOG_SCALE = -2.0  # initial scale of levels, relative to half of their range
@@ -46,7 +46,8 @@ class DiscretizedLogistic(Likelihood):
         limit: the log-scale lies in (-limit, limit) around that of half of the range, by
             `soft_limit`.
         version: 1 repeats runs made before versions were counted, whose shared log-scale starts at
-            -2 and is learned as slowly as a weight.
+            -2 and is learned as slowly as a weight; 2 those that learned it at a quarter of the
+            present speed.
 
     >>> from vaestro.spaces import LevelsSpace
     >>> space = LevelsSpace((3,), (3,), levels=256)
@@ -64,11 +65,11 @@ class DiscretizedLogistic(Likelihood):
         *,
         scale: Literal["shared", "pixel"] = "pixel",
         limit: float = 10.0,
-        version: Version = 2,
+        version: Version = 3,
     ) -> None:
         super().__init__(space, decoder)
         self.scale, self.limit = scale, limit
-        self.pace, self.reference = (PACE, FIRST_LOG_SCALE) if version == 2 else (1.0, 0.0)
+        self.pace, self.reference = PACES[version], 0.0 if version == 1 else FIRST_LOG_SCALE
         if scale == "shared":
             self.log_scale = nn.Parameter(torch.full((), FIRST_LOG_SCALE - self.reference))
 
