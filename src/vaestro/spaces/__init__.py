@@ -27,6 +27,7 @@ from vaestro.spaces.grids import FINEST, LARGEST_COUNT, rounded, widths
 from vaestro.spaces.kinds import COLUMN_ORDER, Kind
 from vaestro.spaces.layouts import DECLARED, LAYOUTS, Layout, layout_of_array, stored_layout
 from vaestro.spaces.ordinal import OrdinalColumn
+from vaestro.spaces.series import LongTable
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
 
@@ -96,6 +97,7 @@ __all__ = [
     "Kind",
     "Layout",
     "LevelsSpace",
+    "LongTable",
     "OrdinalColumn",
     "RealColumn",
     "RealSpace",
