@@ -70,6 +70,7 @@ def write(
     dtype: str | None = None,
     places: np.ndarray | None = None,
     columns: int = 16,
+    attributes: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write data, and print how means are rounded.
 
@@ -81,15 +82,24 @@ def write(
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
+        attributes: of the data, each (N,), with the names of series.
     """
-    from vaestro.data.writers import write_data, write_grid
+    import numpy as np
+
+    from vaestro.data.series import writing
+    from vaestro.data.writers import write_arrays, write_data, write_grid
     from vaestro.written import rounding
 
     if is_picture(path):
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    write_data(path, data, places)
+    if isinstance(data, np.ndarray) and writing.is_long(space, path):
+        write_data(path, writing.long_table(data, space, attributes))
+    elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
+        write_arrays(path, writing.one_each(data, space, attributes))
+    else:
+        write_data(path, data, places)
     line = rounding(space, dtype)
     if line:
         console.say(line)

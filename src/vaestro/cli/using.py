@@ -109,6 +109,7 @@ def encode(
 
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
+    from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
     from vaestro.data.sparse import write_latents
     from vaestro.data.writers import check_output, write_arrays
@@ -133,6 +134,8 @@ def encode(
         raise ValueError(f"expected a .npz file for draws; got {path}")
     if suffix == ".h5ad":
         write_latents(Path(file).expanduser(), path, codes)
+    elif session.model.space.layout.ends and suffix not in (".npy", ".txt"):
+        write_arrays(path, {**names_of(rows.attributes), **codes})
     else:
         write_arrays(path, codes)
     say_unread(rows)
@@ -218,7 +221,8 @@ def reconstruct(
     say_unread(every)
     sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
     title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"
-    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
+    chosen = None if n is None else places
+    write(path, sets, space, title, dtype=dtype, places=chosen, attributes=rows.attributes)
     console.warn(empty_code.warning(session.run))
     console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))} to {path}")
 
@@ -316,7 +320,8 @@ def edit(
         sets = {"data": rows.outward(), "reconstruction": plain}
     sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
-    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
+    chosen = None if n is None else places
+    write(path, sets, space, title, dtype=dtype, places=chosen, attributes=rows.attributes)
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))
     _say_direction(along)
@@ -384,10 +389,11 @@ def impute(
         source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
     )
     say_read(rows)
-    cells = 0 if rows.observed is None else round(len(rows) * (space.cells - rows.observed_cells()))
+    cells = rows.missing_cells()
     title = f"{len(rows)} of {source} filled in by {session.run.path}"
     unrounded = sample or not space.columns
-    write(path, {"": data}, space, title, dtype="float" if unrounded else dtype)
+    kind = "float" if unrounded else dtype
+    write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes)
     how = (
         "draws from p(missing | observed)" if sample else "weighted means and most probable values"
     )

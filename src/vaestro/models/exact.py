@@ -52,6 +52,7 @@ class Autoregressive(Model):
         likelihood.bind(given)
         self.likelihood, self.space, self.given = likelihood, likelihood.space, given
         self.units = (0,)
+        self.lengths = None
 
     @property
     def capabilities(self) -> Capabilities:

@@ -14,8 +14,11 @@ import torch
 
 import vaestro
 from vaestro.data import tables
+from vaestro.data.series.ragged import as_series
+from vaestro.data.series.sources import write_series
 from vaestro.data.source_options import parse_source
 from vaestro.data.texts import as_texts
+from vaestro.data.writers import write_arrays
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
@@ -116,10 +119,19 @@ def store_source(path: Path, source: Source, named: str) -> str:
     >>> store_source(Path("."), np.eye(3), "array:kind=real")
     'data.npy:kind=real'
     """
-    texts = as_texts(source)
+    name, options = parse_source(named)
+    texts, series = as_texts(source), as_series(source, options)
+    if series is not None:
+        if not isinstance(series, dict):
+            series = {f"arr_{i}": one for i, one in enumerate(series)}
+        write_arrays(path / "data.npz", series)
+        return f"{path / 'data.npz'}{named.removeprefix(name)}"
     if isinstance(source, np.ndarray) and texts is None:
         np.save(path / "data.npy", source, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
+    if "series" in options and texts is None:
+        write_series(path / "data.parquet", source)
+        return f"{path / 'data.parquet'}{named.removeprefix(name)}"
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:

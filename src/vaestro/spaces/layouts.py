@@ -37,6 +37,8 @@ class Layout(ABC):
     # numbers of axes of one datum.
     declared: ClassVar[str] = ""
     ranks: ClassVar[tuple[int, ...]] = ()
+    # whether a datum may end before its last cells, which are then missing
+    ends: ClassVar[bool] = False
     # what a picture shows of a datum, if that is a part; see `pictures`
     part_shown: ClassVar[str] = ""
 
@@ -181,6 +183,7 @@ class Series(Layout):
     mask_axis = -1
     channel_axis = 1
     standardise = "channel"
+    ends = True
     declared, ranks = "(N, T) or (N, T, C)", (1, 2)
 
     def inside(self, outside: Shape) -> Shape:

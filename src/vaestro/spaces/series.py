@@ -1,5 +1,5 @@
-"""How series were read from a long table, in which each row is a step: what is needed to read other
-tables in the same way, and to write series as such a table."""
+"""How series were read from a long table, in which each row is a step, or cut into windows: what is
+needed to read other data in the same way, and to write series as such a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vaestro.text import quoted
 @final
 @dataclass(frozen=True)
 class LongTable:
-    """Describe a long table.
+    """Describe a long table, or with neither group nor order series that were read otherwise.
 
     Args:
         group: the column that names the series of a row; "" if the table is one series.
@@ -52,7 +52,7 @@ class LongTable:
         cut: dict[str, str | int] = (
             {"window": self.window, "stride": self.stride} if self.window else {}
         )
-        return {"series": self.option, **cut}
+        return {"series": self.option or True, **cut}
 
     def order_values(self, first: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return the values of the order column at some steps.

@@ -20,7 +20,9 @@ from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.raw import Options
-from vaestro.data.source_options import as_source
+from vaestro.data.series.lengths import described
+from vaestro.data.series.record import Record
+from vaestro.data.source_options import as_source, of_groups
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
 
@@ -31,6 +33,19 @@ class Arrays(Container[np.ndarray]):
 
     type = np.ndarray
     fillable = True
+
+    def check_options(
+        self, options: Options, whole: np.ndarray, name: str, folder: bool
+    ) -> tuple[list[str], str]:
+        named = options.get("series", False)
+        if not isinstance(named, bool):
+            raise ValueError(
+                f"expected series to be true or false for an array, which has no columns; got "
+                f"{named!r} for {name}"
+            )
+        unfit, what = super().check_options(options, whole, name, folder)
+        alone = [] if named else [k for k in of_groups(options, "series") if k != "series"]
+        return alone + unfit, f"{what} without series=true" if alone else what
 
     def resized(self, key: str, options: Options, whole: np.ndarray) -> bool:
         return (
@@ -54,6 +69,9 @@ class Arrays(Container[np.ndarray]):
         stored = None if key is None else _recalled(key)
         space, options, notes, shared = stored or infer_space(parts, options, name)
         return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
+
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        return described(inference, record)
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:

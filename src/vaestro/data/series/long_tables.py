@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple, final
 
 import numpy as np
@@ -98,10 +99,8 @@ def read_long(
     described = _described(cuts, tables, roles, channels, window, stride)
     notes = [described, *notes]
     if gaps:
-        notes.append(
-            f"{gaps:,} steps of {roles.order} have no row (step {grids[0].step:g}): read as "
-            f"missing cells"
-        )
+        have = "step has" if gaps == 1 else "steps have"
+        notes.append(f"{gaps:,} {have} no row in {roles.order}: read as missing cells")
     longest = max(len(values) for cut in cuts.values() for values in cut.values)
     arrays = {s: padded_values(cut.values, longest) for s, cut in cuts.items()}
     noun = roles.group or "series"
@@ -235,7 +234,8 @@ def _sort(frame: Frame, roles: Roles, where: str, step: float, window: int) -> _
         sizes = np.diff([*starts, len(rows)])
         grid = Grid(0.0, np.arange(len(rows)) - np.repeat(starts, sizes), 0, [])
     if dropped := int((~keep).sum()):
-        grid.notes.append(f"{dropped:,} rows that repeat another row left out")
+        copies = "row that repeats" if dropped == 1 else "rows that repeat"
+        grid.notes.append(f"{dropped:,} {copies} another row left out")
     return _Sorted(rows, starts, ids, order, grid)
 
 
@@ -259,7 +259,9 @@ def _without_copies(
     if not equal.all():
         at = int(same[~equal][0])
         one, two = sorted((int(rows[at]) + 1, int(rows[at + 1]) + 1))
-        of = f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and " if roles.group else ""
+        of = (
+            f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and " if roles.group else ""
+        )
         more = int((~equal).sum()) - 1
         raise InputError(
             f"rows {one:,} and {two:,} of {where} are both for {of}{roles.order} {order[at]}"
@@ -390,10 +392,10 @@ def _cut(
     matrix = matrix.astype(np.float32 if small else np.float64)
     at, bounds = table.grid.at, [*table.starts, len(table.rows)]
     values, series, start, first = [], [], [], []
-    for code, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for code, (low, high) in enumerate(pairwise(bounds)):
         # windows are not cut across long gaps
-        long = np.flatnonzero(np.diff(at[low:high]) > window // 2) + 1 if window else []
-        for a, b in zip([low, *(low + long)], [*(low + long), high], strict=True):
+        far = np.diff(at[low:high]) > (window // 2 if window else np.inf)
+        for a, b in pairwise([low, *(low + 1 + np.flatnonzero(far)), high]):
             dense = np.full((int(at[b - 1] - at[a]) + 1, len(channels)), np.nan, matrix.dtype)
             dense[at[a:b] - at[a]] = matrix[a:b]
             values.append(dense)

@@ -37,6 +37,18 @@ class Record:
         """Return the options that the reader has not used."""
         return {name: value for name, value in options.items() if name not in self.used}
 
+    def resolved(self, options: Options, missing: bool) -> Options:
+        """Return the options with the columns that were recognised, and with NaN as a missing value
+        if there are some."""
+        resolved = dict(options)
+        if self.table is not None:
+            resolved |= self.table.options
+        elif not options.get("series", False):
+            resolved["series"] = True
+        if missing and "nan" not in str(options.get("missing", "nan")).split("+"):
+            resolved["missing"] = f"nan+{options['missing']}"
+        return resolved
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -101,5 +113,17 @@ def ends_of(observed: np.ndarray) -> np.ndarray:
     >>> ends_of(np.array([[True, False, True, False], [False] * 4])).tolist()
     [3, 0]
     """
-    steps = observed.reshape(*observed.shape[:2], -1).any(-1)
+    steps = np.asarray(observed.reshape(*observed.shape[:2], -1).any(-1))
     return np.where(steps.any(1), steps.shape[1] - steps[:, ::-1].argmax(1), 0)
+
+
+def ended(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return series (N, T, ...) with NaN after their ends (N,); whole numbers become floats.
+
+    >>> ended(np.array([[1, 2], [3, 4]]), np.array([2, 1])).tolist()
+    [[1.0, 2.0], [3.0, nan]]
+    """
+    after = np.arange(values.shape[1]) >= ends[:, None]
+    out = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+    out[after] = np.nan
+    return out

@@ -99,7 +99,8 @@ def _in_words(step: float, dtype: np.dtype) -> str:
     """Return a distance of numbers or dates in words, such as "10 s"."""
     if dtype.kind != "M":
         return f"{step:g}"
-    micro = float(np.timedelta64(1, np.datetime_data(dtype)[0]) / np.timedelta64(1, "us")) * step
+    one = np.ones((), f"timedelta64[{np.datetime_data(dtype)[0]}]")
+    micro = float(one / np.timedelta64(1, "us")) * step
     for unit, size in UNITS:
         if micro >= size:
             count = micro / size
