@@ -18,9 +18,10 @@ def options_like(options: Options, like: Space | None) -> Options:
         options: of the source.
         like: the space of the run; None without.
 
-    >>> from vaestro.spaces import LongTable, RealSpace
+    >>> from vaestro.spaces import LAYOUTS, LongTable, RealSpace
     >>> table = LongTable("unit", "cycle", window=8, stride=8)
-    >>> options_like({"seed": 1}, RealSpace((8, 1), (8, 1), long_table=table))
+    >>> space = RealSpace((8, 1), (8, 1), layout=LAYOUTS["series"], long_table=table)
+    >>> options_like({"seed": 1}, space)
     {'series': 'unit:cycle', 'window': 8, 'stride': 8, 'seed': 1}
     """
     if like is None or not like.layout.ends or options.get("series") is False:

@@ -72,7 +72,7 @@ def smoothed(ends: np.ndarray, steps: int) -> np.ndarray:
     lengths that occur once. This share estimates the probability of a new length (Good 1953).
 
     >>> smoothed(np.array([2, 2, 4, 4]), 4).round(2)
-    array([0.04, 0.45, 0.05, 0.45])
+    array([0.03, 0.45, 0.06, 0.46])
     """
     lengths = np.arange(1, steps + 1)
     counts = np.bincount(np.clip(ends, 1, steps), minlength=steps + 1)[1:].astype(np.float64)

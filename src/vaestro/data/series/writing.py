@@ -20,9 +20,10 @@ TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 def is_long(space: Space, path: Path) -> bool:
     """Return whether data of a space are written to a file as a long table.
 
-    >>> from vaestro.spaces import RealSpace
-    >>> is_long(RealSpace((3, 1), (3, 1), long_table=LongTable("unit")), Path("x.csv"))
-    True
+    >>> from vaestro.spaces import LAYOUTS, RealSpace
+    >>> space = RealSpace((3, 1), (3, 1), layout=LAYOUTS["series"], long_table=LongTable("unit"))
+    >>> is_long(space, Path("x.csv")), is_long(space, Path("x.npy"))
+    (True, False)
     """
     of_series = space.layout.ends and (space.long_table is not None or space.lengths is not None)
     return of_series and path.suffix.lower() in TABLES
