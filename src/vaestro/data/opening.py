@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from vaestro.data import shards, tables, texts
+from vaestro.data.annotated import read_object
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
@@ -26,6 +27,7 @@ from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 InMemory: TypeAlias = "np.ndarray | Texts | Sequence[str] | Frame | tables.Columns"
+IN_PYTHON = ("array", "table", "texts", "series", "anndata", "sparse")  # names of data in Python
 Input: TypeAlias = "str | Path | InMemory"  # a source: its name or path, or data in Python
 
 
@@ -35,8 +37,7 @@ class Opened:
     """Hold a source that was read.
 
     Args:
-        name: of the source, without its options; "array", "table", "texts" or "series" for data in
-            Python.
+        name: of the source, without its options; one of IN_PYTHON for data in Python.
         options: of the source.
         raw: the data.
         container: of the data.
@@ -110,6 +111,8 @@ def open_source(
 
 def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[str, Raw]:
     """Return data in Python with a name for messages."""
+    if (annotated := read_object(source, options)) is not None:
+        return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
     if (series := ragged.as_series(source, options)) is not None:
@@ -156,9 +159,5 @@ def absolute_name(name: str) -> str:
     >>> absolute_name("mnist")
     'mnist'
     """
-    named = (
-        name in (*NAMED, "array", "table", "texts", "series")
-        or name.startswith("hf:")
-        or shards.remote(name)
-    )
+    named = name in (*NAMED, *IN_PYTHON) or name.startswith("hf:") or shards.remote(name)
     return name if named else str(Path(name).expanduser().resolve())

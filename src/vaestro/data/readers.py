@@ -17,9 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.data import images, indexing, shards, sparse, tables, texts
+from vaestro.data import (
+    annotated,
+    count_files,
+    images,
+    indexing,
+    sequence_files,
+    shards,
+    sparse,
+    tables,
+    texts,
+)
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
+from vaestro.data.sequence_files import of_characters
 from vaestro.data.series import ragged
 from vaestro.data.series.record import ends_of
 from vaestro.data.series.sources import read_series_file
@@ -47,7 +58,12 @@ def is_images(name: str) -> bool:
     """
     path = Path(name).expanduser()
     saved = any((path / n).exists() for n in shards.SAVED)
-    return path.is_dir() and not saved and not shards.is_shards(name)
+    return (
+        path.is_dir()
+        and not saved
+        and not shards.is_shards(name)
+        and count_files.tenx_folder(path) is None
+    )
 
 
 def read(
@@ -91,12 +107,22 @@ def read(
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
     if path.is_dir():
+        if count_files.tenx_folder(path) is not None:
+            return count_files.read_tenx_folder(path, options)
         if is_images(name):
             return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
-    if path.suffix.lower() in (*TABLES, ".h5ad", ".txt"):
+    if path.suffix.lower() == ".h5ad":
+        return annotated.read_h5ad(path, options)
+    if path.suffix.lower() == ".loom":
+        return count_files.read_loom(path, options)
+    if count_files.is_tenx_h5(path):
+        return count_files.read_tenx_h5(path, options)
+    if sequence_files.suffix_of(path):
+        return sequence_files.read_sequences(path)
+    if path.suffix.lower() in (*TABLES, ".txt"):
         return _by_suffix(path, name, options, progress, columns, every=every, like=like)
     return _array_file(path, options)
 
@@ -126,10 +152,8 @@ def _by_suffix(
     every: bool,
     like: Space | None,
 ) -> Raw:
-    """Read a file whose format follows from its suffix: a table, texts or AnnData."""
+    """Read a file whose format follows from its suffix: a table or texts."""
     suffix = path.suffix.lower()
-    if suffix == ".h5ad":
-        return sparse.read_h5ad(path, options)
     if suffix == ".txt":
         if "text" in options:
             raise InputError(
@@ -166,8 +190,8 @@ def _array_file(path: Path, options: Options) -> Raw:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"\x93NUM":
-            array = check_array(np.load(path, mmap_mode="r", allow_pickle=False), path)
-            return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return _of_array(array, options, path)
         if head[:2] == b"PK":
             return _npz(path, options)
         if head[:2] == b"\x1f\x8b" or (
@@ -184,7 +208,9 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"or a Parquet file with lists)"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad or .txt"
+    formats = (
+        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
+    )
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -264,6 +290,14 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
+def _of_array(array: np.ndarray, options: Options, path: Path) -> Raw:
+    """Return an array of numbers, windows of its series, or the texts of characters."""
+    if (characters := of_characters(array)) is not None:
+        return Raw({"all": characters})
+    array = check_array(array, path)
+    return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+
+
 def _npz(path: Path, options: Options) -> Raw:
     """Read an .npz file, or one array of it by name; with series=true, several arrays are series,
     unless they are splits."""
@@ -278,8 +312,7 @@ def _npz(path: Path, options: Options) -> Raw:
                     f"expected array= to name an array of {path}: {nearest(name, names)}; got "
                     f"{name!r}"
                 )
-            array = check_array(archive[name], path)
-            return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+            return _of_array(archive[name], options, path)
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: check_array(archive[s], path) for s in splits}
@@ -300,8 +333,7 @@ def _npz(path: Path, options: Options) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        array = check_array(archive[data[0]], path)
-        return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+        return _of_array(archive[data[0]], options, path)
 
 
 def _attributes(
@@ -361,7 +393,7 @@ def read_latents(path: str) -> np.ndarray:
         columns = tables.read_table(Path(name), options).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
-            list(columns),
+            [n for n in ("z", "mean") if n in columns][:1] or list(columns),
         )
         for n in names:
             if columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]):
