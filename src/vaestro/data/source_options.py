@@ -253,6 +253,19 @@ ROWS = (
         "missing", "cells", Absent(), "The values that mean a missing cell, such as nan+-9999."
     ),
     SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
+    SourceOption(
+        "axes",
+        "arrays",
+        Words("a letter for each axis: NHWC, NCHW, NDHWC, NTC, NCT, NPC, ..."),
+        "What the axes are: N rows, C channels, H W D height, width and depth, T time, P points, "
+        "F features.",
+    ),
+    SourceOption(
+        "onehot",
+        "arrays",
+        TruthOrAxis(),
+        "Read vectors of zeros and a single 1 along an axis as categories.",
+    ),
     *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
