@@ -15,7 +15,17 @@ from vaestro.text import InputError
 class ArrayLike(Protocol):
     """Describe an object that NumPy can read as an array."""
 
-    def __array__(self) -> np.ndarray: ...
+    def __array__(self) -> np.ndarray:
+        """Return the values."""
+
+
+@runtime_checkable
+class Tabular(Protocol):
+    """Describe a table of another library, such as a pandas DataFrame."""
+
+    @property
+    def columns(self) -> object:
+        """Return the columns, or their names."""
 
 
 def as_array(source: object) -> tuple[object, bool]:
@@ -37,8 +47,7 @@ def as_array(source: object) -> tuple[object, bool]:
         return source, False
     if type(source).__module__.partition(".")[0] == "torch":
         return _of_tensor(source), False
-    table = hasattr(source, "__arrow_c_stream__") or hasattr(source, "columns")
-    if table or not isinstance(source, ArrayLike):
+    if isinstance(source, Tabular) or not isinstance(source, ArrayLike):
         return source, False
     try:
         return np.asarray(source), False
