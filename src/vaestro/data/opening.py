@@ -11,6 +11,7 @@ import numpy as np
 
 from vaestro.data import shards, tables, texts
 from vaestro.data.annotated import read_object
+from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
@@ -20,7 +21,7 @@ from vaestro.data.readers import check_array, read
 from vaestro.data.series import ragged
 from vaestro.data.series.known import matched, options_like
 from vaestro.data.series.sources import read_series_of
-from vaestro.data.source_options import as_source, checked_options, parse_source
+from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError
@@ -100,7 +101,8 @@ def open_source(
             raw = matched(raw, like, name)
     first = next(iter(raw.splits.values()))
     if raw.missing:
-        options = {"missing": "nan", **options}
+        words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
+        options = {**options, "missing": "+".join(words)}
     container = container_of(first)
     checked = options if raw.series is None else raw.series.left(options)
     unfit, what = container.check_options(checked, first, name, has_images(name))
@@ -117,9 +119,11 @@ def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[
         return "texts", Raw({"all": lines})
     if (series := ragged.as_series(source, options)) is not None:
         return "series", ragged.read_named(series, options, "the series")
-    if isinstance(source, np.ndarray):
-        array = check_array(source, Path("the array"))
-        return "array", ragged.windows_of_array(array, options, "array") or Raw({"all": array})
+    array, gaps = as_array(source)
+    if isinstance(array, np.ndarray) and not array.dtype.names:
+        array = check_array(array, Path("the array"))
+        windows = ragged.windows_of_array(array, options, "array")
+        return "array", windows or Raw({"all": array}, missing=gaps)
     if options.get("series", False):
         return "table", read_series_of(source, options, "table", like)
     frame = source if isinstance(source, Frame) else tables.frame_of(source)

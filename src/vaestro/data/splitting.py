@@ -42,7 +42,9 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     record = opened.raw.series
     if n < 10:
         noun = "rows" if record is None else "series or windows"
-        hint = "" if record is None else ": cut series into (more) windows with window=N,stride=M"
+        hint = " (a single image or series is one row: cut it into pieces)" if n == 1 else ""
+        if record is not None:
+            hint = ": cut series into (more) windows with window=N,stride=M"
         raise ValueError(
             f"expected at least 10 {noun}, to split them into training, validation and test; got "
             f"{n} in {name}{hint}"

@@ -81,8 +81,10 @@ def impute(
         complete = complete * space.step + space.low
     if model.lengths is not None:
         ends = ends_of(rows.observed if rows.index is None else rows.observed[rows.index])
-        complete = ended(complete, ends)
-    return complete if original is None else container_of(original).merged(original, complete)
+        complete = ended(complete, ends, space)
+    if original is None:
+        return complete
+    return container_of(original).merged(original, complete, space.absent)
 
 
 def _drawn(

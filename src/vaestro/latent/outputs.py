@@ -103,7 +103,7 @@ def _ended(
     if lengths is None:
         modelled = model.lengths.draw(z, given, generator) if sample else None
         lengths = (model.lengths.median(z, given) if modelled is None else modelled).cpu().numpy()
-    return ended(data, lengths)
+    return ended(data, lengths, model.space)
 
 
 def _checked(model: Model, z: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vaestro.data.passes import Part, distinct, once
 from vaestro.data.series.record import Record, ends_of
+from vaestro.spaces import Space
 
 if TYPE_CHECKING:
     from vaestro.data.containers.base import Inference
@@ -33,7 +34,7 @@ def described(inference: Inference, record: Record | None) -> Inference:
         space = replace(space, names=record.names, long_table=record.table)
     notes = list(inference.notes)
     if space.missing:
-        ends, empty = _ends(inference.parts)
+        ends, empty = _ends(inference.parts, space)
         steps = space.shape[0]
         short = np.concatenate([steps - e for e in ends.values()])
         if short.any() and (record is not None or 2 * short.sum() > empty):
@@ -46,14 +47,15 @@ def described(inference: Inference, record: Record | None) -> Inference:
     return replace(inference, space=space, notes=notes)
 
 
-def _ends(parts: Mapping[str, Part[np.ndarray]]) -> tuple[dict[str, np.ndarray], int]:
+def _ends(parts: Mapping[str, Part[np.ndarray]], space: Space) -> tuple[dict[str, np.ndarray], int]:
     """Return the lengths of the series of each split, and the number of steps without a value."""
     wholes, empty = distinct(parts.values()), 0
     ends = {id(whole): np.zeros(len(whole), np.int64) for whole in wholes}
 
     def look(array: np.ndarray, start: int, rows: np.ndarray) -> None:
         nonlocal empty
-        seen = ~np.isnan(rows)
+        mask = space.seen(rows)
+        seen = np.ones((len(rows), *space.shape), bool) if mask is None else mask
         ends[id(array)][start : start + len(rows)] = ends_of(seen)
         empty += int((~seen.reshape(*seen.shape[:2], -1).any(-1)).sum())
 

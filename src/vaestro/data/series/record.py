@@ -10,7 +10,7 @@ import numpy as np
 
 from vaestro.data.raw import Options
 from vaestro.data.series.windows import Windows, starts_of
-from vaestro.spaces import LongTable
+from vaestro.spaces import LongTable, Space
 
 
 @final
@@ -117,13 +117,15 @@ def ends_of(observed: np.ndarray) -> np.ndarray:
     return np.where(steps.any(1), steps.shape[1] - steps[:, ::-1].argmax(1), 0)
 
 
-def ended(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return series (N, T, ...) with NaN after their ends (N,); whole numbers become floats.
+def ended(values: np.ndarray, ends: np.ndarray, space: Space) -> np.ndarray:
+    """Return series (N, *outside) with NaN after their ends (N,); whole numbers become floats.
 
-    >>> ended(np.array([[1, 2], [3, 4]]), np.array([2, 1])).tolist()
+    >>> from vaestro.spaces import LAYOUTS, RealSpace
+    >>> space = RealSpace((2, 1), (2,), layout=LAYOUTS["series"])
+    >>> ended(np.array([[1, 2], [3, 4]]), np.array([2, 1]), space).tolist()
     [[1.0, 2.0], [3.0, nan]]
     """
-    after = np.arange(values.shape[1]) >= ends[:, None]
-    out = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
-    out[after] = np.nan
-    return out
+    steps = (np.arange(space.shape[0]) < ends[:, None]).reshape(len(values), -1, 1)
+    there = space.outward_mask(np.broadcast_to(steps, (len(values), *space.shape)))
+    dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return np.where(there, values, np.nan).astype(dtype)

@@ -59,7 +59,7 @@ def long_table(data: np.ndarray, space: Space, attributes: Attributes | None = N
     {'unit': [1, 1, 2], 'cycle': [1, 2, 1], 'speed': [0.5, 0.7, 0.1]}
     """
     table, known = space.long_table or LongTable(""), attributes or {}
-    values = data.reshape(*data.shape[:2], -1)
+    values = space.arranged(data)
     sizes = np.maximum(ends_of(~np.isnan(values)), 1)
     series = np.repeat(np.arange(len(values)), sizes)
     steps = np.arange(len(series)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -115,5 +115,7 @@ def one_each(
     if attributes is not None and group in attributes:
         named = [str(name) for name in attributes[group].tolist()]
         names = named if len(set(named)) == len(named) else names
-    ends = ends_of(~np.isnan(data))
-    return {name: row[:end] for name, row, end in zip(names, data, ends, strict=True)}
+    values = space.arranged(data)
+    values = values[..., 0] if len(space.outside) == 1 else values
+    ends = ends_of(~np.isnan(values))
+    return {name: row[:end] for name, row, end in zip(names, values, ends, strict=True)}
