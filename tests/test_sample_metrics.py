@@ -14,8 +14,8 @@ def columns(**values: object) -> Columns:
 
 
 def test_shapes_are_one_minus_distances() -> None:
-    real = columns(size=np.arange(100) / 100, kind=["a"] * 50 + ["b"] * 50)
-    drawn = columns(size=np.arange(100) / 100 + 0.25, kind=["a"] * 75 + ["c"] * 25)
+    real = columns(size=np.arange(100), kind=["a"] * 50 + ["b"] * 50)
+    drawn = columns(size=np.arange(100) + 25, kind=["a"] * 75 + ["c"] * 25)
     found = fidelity(real, drawn)
     assert found.shapes == pytest.approx({"size": 0.75, "kind": 0.5})
     assert found.shape == pytest.approx(0.625)

@@ -76,6 +76,7 @@ def load(
     parts, notes = split(handle)
     parts, given, given_notes = separate_conditions(parts, condition, handle.name)
     inference = handle.container.infer(parts, handle.options, handle.name, progress)
+    inference = handle.container.described(inference, handle.raw.series)
     binarise, trusted = handle.options.get("binarise", "none"), handle.name in NAMED
     rows = _rows(
         inference.parts,
@@ -127,7 +128,12 @@ def _load_into(
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
     handle = open_source(
-        with_layout(source, space), progress, origin.columns, every=True, options=options
+        with_layout(source, space),
+        progress,
+        origin.columns,
+        every=True,
+        options=options,
+        like=space,
     )
     name, container, options = handle.name, handle.container, handle.options
     binarise = handle.binarise(space)
@@ -152,7 +158,8 @@ def _load_into(
     except ValueError as error:
         raise container.advise(error, origin.run, space, name) from error
     shared = container.shared(parts, rows, name in NAMED)
-    notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows), *shared]
+    notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows)]
+    notes += [*container.read_notes(parts, rows), *shared]
     return _data(handle, rows, space, options, notes, origin.given, shared)
 
 
@@ -218,7 +225,9 @@ def _as_rows(
     """Return a source as rows of a known space, and the parts of the source that they are."""
     values = tables.condition_columns(given, conditions or {}, 1)
     columns = (*space.columns, *(given.columns if given is not None else ()))
-    handle = open_source(with_layout(source, space), progress, columns if space.columns else None)
+    handle = open_source(
+        with_layout(source, space), progress, columns if space.columns else None, like=space
+    )
     chosen, name = _select_splits(handle, name)
     notes = list(handle.raw.notes)
     if given is not None:
@@ -229,6 +238,7 @@ def _as_rows(
         notes += handle.container.fitted_note(space)
     codes = handle.container.codes(chosen, space, handle.options)
     laid = _rows(chosen, space, handle.binarise(space), given, progress, codes=codes)
+    notes += handle.container.read_notes(chosen, laid)
     rows = _concatenate([r.fixed() for r in laid.values()], handle.container)
     return replace(rows, name=name, notes=tuple(dict.fromkeys(notes))), chosen
 

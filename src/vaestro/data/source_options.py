@@ -7,6 +7,7 @@ The rows decide which options exist, which values they take, and to which data t
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import Literal, final
 
 from vaestro.data.raw import Options
-from vaestro.spaces import COLUMN_ORDER, DECLARED
-from vaestro.text import Spec, Value, few, nearest, parse_path
+from vaestro.spaces import COLUMN_ORDER
+from vaestro.text import Spec, Value, few, nearest, parse_path, split_names
 
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 # what an option is about; the keys of `HEADINGS`
-Group = Literal["rows", "arrays", "images", "tables", "texts", "shards"]
+Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "texts", "shards"]
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -59,8 +60,6 @@ class Choice(Values):
         return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
 
     def checked(self, name: str, value: Value) -> Value:
-        if isinstance(value, float) and value != value:
-            value = "nan"
         value = SPELLINGS.get(str(value), value)
         if value not in self.words:
             raise ValueError(f"expected {name} to be {self}; got {value!r}")
@@ -125,6 +124,28 @@ class Name(Values):
 
 
 @final
+class Series(Values):
+    """Describe a truth value, or the columns of a long table, which the reader checks.
+
+    >>> Series().checked("series", "true"), Series().checked("series", "unit:cycle")
+    (True, 'unit:cycle')
+    """
+
+    named = True
+
+    def __str__(self) -> str:
+        return "true, or columns of a long table: GROUP:ORDER, GROUP or :ORDER"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if isinstance(value, bool):
+            return value
+        text = "" if value is None else str(value)
+        if not text:
+            raise ValueError(f"expected {name} to be {self}; got nothing")
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+@final
 class Words(Values):
     """Describe other values, which the reader checks.
 
@@ -139,6 +160,55 @@ class Words(Values):
         return self.what
 
     def checked(self, name: str, value: Value) -> Value:
+        return value
+
+
+@final
+class Absent(Values):
+    """Describe the values that mean a missing cell; see `missing_values`.
+
+    >>> Absent().checked("missing", -9999), Absent().checked("missing", "NaN+1e+20")
+    ('-9999', 'nan+1e20')
+    """
+
+    def __str__(self) -> str:
+        return "nan, inf, a number or a word; several joined by +"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if isinstance(value, bool) or not (words := missing_values(value)):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
+        return "+".join(words)
+
+
+def missing_values(value: Value) -> tuple[str, ...]:
+    """Return the values in missing=, as text. "nan" is NaN, and "inf" infinity of both signs.
+
+    >>> missing_values("nan+-9999"), missing_values(1e20)
+    (('nan', '-9999'), ('1e20',))
+    """
+    if value is None:
+        return ()
+    # the plus of an exponent joins nothing
+    text = re.sub(r"(?<=[0-9.][eE])\+(?=[0-9])", "", str(value))
+    words = [re.sub(r"\.0$", "", word.strip()) for word in split_names(text)]
+    same = {"nan": "nan", "inf": "inf", "-inf": "inf", "+inf": "inf", "infinity": "inf"}
+    return tuple(dict.fromkeys(same.get(word.lower(), word) for word in words if word))
+
+
+@final
+class TruthOrAxis(Values):
+    """Describe a truth value, or the number of an axis of an array.
+
+    >>> TruthOrAxis().checked("onehot", -1)
+    -1
+    """
+
+    def __str__(self) -> str:
+        return "true or false, or the number of an axis (the rows are axis 0)"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if not isinstance(value, int) or (value == 0 and not isinstance(value, bool)):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
         return value
 
 
@@ -165,17 +235,16 @@ class SourceOption:
 
 HEADINGS: dict[Group, str] = {
     "rows": "Which rows",
+    "cells": "Arrays and tables",
     "arrays": "Arrays",
+    "series": "Series",
     "images": "Images",
     "tables": "Tables",
     "texts": "Texts",
     "shards": "Shards",
 }
 COLUMNS = Name("columns joined by +")
-MEANING_OF_LAYOUTS = {
-    "volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes.",
-    "series": "Read (N, T) or (N, T, C) as series over time.",
-}
+MEANING_OF_LAYOUTS = {"volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes."}
 MEANING_OF_TRANSFORMS = {
     "identity": "Model real columns without a transform.",
     "log": "Model the logarithms of real columns.",
@@ -206,9 +275,53 @@ ROWS = (
         "Which cells share an offset and a scale.",
     ),
     SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
-    SourceOption("missing", "arrays", Choice("nan"), "Take NaN as a missing value."),
-    SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
-    *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
+    SourceOption(
+        "missing", "cells", Absent(), "The values that mean a missing cell, such as nan+-9999."
+    ),
+    SourceOption(
+        "array",
+        "arrays",
+        Name("an array's name"),
+        "The array of an .npz file; of AnnData X, raw, a layer, or obsm/NAME.",
+    ),
+    SourceOption(
+        "var_names", "arrays", Name("a column"), "The column of var with the names of genes."
+    ),
+    SourceOption(
+        "features",
+        "arrays",
+        Name("a type"),
+        "The type of features of a 10x Genomics matrix, by default Gene Expression.",
+    ),
+    SourceOption(
+        "axes",
+        "arrays",
+        Words("a letter for each axis: NHWC, NCHW, NDHWC, NTC, NCT, NPC, ..."),
+        "What the axes are: N rows, C channels, H W D height, width and depth, T time, P points, "
+        "F features.",
+    ),
+    SourceOption(
+        "onehot",
+        "arrays",
+        TruthOrAxis(),
+        "Read vectors of zeros and a single 1 along an axis as categories.",
+    ),
+    *(SourceOption(n, "arrays", Truth(), m) for n, m in MEANING_OF_LAYOUTS.items()),
+    SourceOption(
+        "series",
+        "series",
+        Series(),
+        "Read (N, T) or (N, T, C), lists in cells or the rows of a long table as series.",
+    ),
+    SourceOption(
+        "window", "series", Number("a number of steps"), "Cut series into windows of this length."
+    ),
+    SourceOption(
+        "stride",
+        "series",
+        Number("a number of steps"),
+        "Steps from one window to the next; by default windows do not overlap.",
+    ),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
     ),
@@ -238,7 +351,10 @@ ROWS = (
     ),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
-        "tokens", "texts", Choice("bytes", "characters", "words", "bpe"), "What a token is."
+        "tokens",
+        "texts",
+        Choice("bytes", "characters", "words", "bpe", "smiles"),
+        "What a token is.",
     ),
     SourceOption("vocabulary", "texts", Number("a number of tokens"), "The most tokens to know."),
     SourceOption("length", "texts", Number("a number of tokens"), "The most tokens of a text."),

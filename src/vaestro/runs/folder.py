@@ -14,8 +14,15 @@ import torch
 
 import vaestro
 from vaestro.data import tables
-from vaestro.data.source_options import parse_source
+from vaestro.data.annotated import read_object
+from vaestro.data.annotated_output import write_annotated
+from vaestro.data.raw import Options, Raw
+from vaestro.data.series.ragged import as_series
+from vaestro.data.series.sources import write_series
+from vaestro.data.source_options import as_source, parse_source
+from vaestro.data.sparse import Sparse
 from vaestro.data.texts import as_texts
+from vaestro.data.writers import write_arrays
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
@@ -35,6 +42,7 @@ FILES = (
     "samples-after.*",
     "data.npy",
     "data.parquet",
+    "data.h5ad",
     "data.json",
     "kept.json",
     "failure.json",
@@ -116,16 +124,36 @@ def store_source(path: Path, source: Source, named: str) -> str:
     >>> store_source(Path("."), np.eye(3), "array:kind=real")
     'data.npy:kind=real'
     """
-    texts = as_texts(source)
+    name, options = parse_source(named)
+    if (annotated := read_object(source, options)) is not None:
+        return _store_annotated(path / "data.h5ad", annotated[1], options)
+    texts, series = as_texts(source), as_series(source, options)
+    if series is not None:
+        if not isinstance(series, dict):
+            series = {f"arr_{i}": one for i, one in enumerate(series)}
+        write_arrays(path / "data.npz", series)
+        return f"{path / 'data.npz'}{named.removeprefix(name)}"
     if isinstance(source, np.ndarray) and texts is None:
         np.save(path / "data.npy", source, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
+    if "series" in options and texts is None:
+        write_series(path / "data.parquet", source)
+        return f"{path / 'data.parquet'}{named.removeprefix(name)}"
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
         frame = source if isinstance(source, Frame) else tables.frame_of(source)
     tables.write_frame(path / "data.parquet", frame)
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
+
+
+def _store_annotated(path: Path, raw: Raw, options: Options) -> str:
+    """Write a matrix and its attributes to an .h5ad file; return the source that reads it."""
+    matrix = raw.splits["all"]
+    counts = isinstance(matrix, Sparse)
+    write_annotated(path, matrix, matrix.names if counts else (), raw.attributes["all"])
+    kept = {k: v for k, v in options.items() if k not in ("array", "var_names")}
+    return as_source(str(path), kept if counts else {"kind": "real", **kept})
 
 
 def model_record(model: Model, config: Mapping[str, Json]) -> dict[str, Json]:

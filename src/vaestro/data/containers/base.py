@@ -29,6 +29,7 @@ from vaestro.spaces import Space
 from vaestro.tokens import Ragged
 
 if TYPE_CHECKING:
+    from vaestro.data.series.record import Record
     from vaestro.data.sets import Rows, Values
 
 
@@ -166,6 +167,15 @@ class Container(ABC, Generic[W]):
             ValueError: the data cannot be modelled, or are not what the options say.
         """
 
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        """Return what was inferred with the channels, the table and the lengths of series.
+
+        Args:
+            inference: from `infer`.
+            record: how series were read; None for other data.
+        """
+        return inference
+
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         """Keep in the cache what was inferred, if it takes long to infer."""
         return
@@ -190,13 +200,24 @@ class Container(ABC, Generic[W]):
         """
         if whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
+            hint = " (x[None] is one row)" if whole.shape == space.outside else ""
             raise ValueError(
-                f"expected data of shape (N, {shape}), as the run was trained on; got {whole.shape}"
+                f"expected data of shape (N, {shape}), as the run was trained on; got "
+                f"{whole.shape}{hint}"
             )
         return whole
 
     def fitted_note(self, space: Space) -> list[str]:
         """Return a note for data whose shape `fit` changed."""
+        return []
+
+    def read_notes(self, parts: Mapping[str, Part[W]], rows: Mapping[str, Rows]) -> list[str]:
+        """Return notes on values that a known space can only store in part, such as unknown tokens.
+
+        Args:
+            parts: the splits, in the user's units.
+            rows: the splits, in the space.
+        """
         return []
 
     def codes(
@@ -242,8 +263,14 @@ class Container(ABC, Generic[W]):
         """Return the values of several splits one below the other."""
         return np.concatenate([r.read() for r in rows])
 
-    def merged(self, data: W, imputed: W) -> W:
-        """Return the user's data with their missing cells taken from `imputed`."""
+    def merged(self, data: W, imputed: W, absent: Sequence[str] = ()) -> W:
+        """Return the user's data with their missing cells taken from `imputed`.
+
+        Args:
+            data: the data.
+            imputed: the same rows, filled.
+            absent: the values of an array other than NaN that mean a missing cell, as text.
+        """
         return data
 
     @abstractmethod
