@@ -17,6 +17,7 @@ ORDER = [
     "options",
     "drawing",
     "randomness",
+    "column_types",
     "frames",
     "tokens",
     "spaces",

@@ -12,6 +12,7 @@ import numpy as np
 from vaestro.data import shards, tables, texts
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
+from vaestro.data.in_memory import is_records
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
@@ -99,10 +100,37 @@ def _in_python(source: InMemory) -> tuple[str, Raw]:
     """Return data in Python with a name for messages."""
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
+    if source is None:
+        raise ValueError(
+            "expected a source: a name such as mnist, a path, an array, a table or a list of "
+            "texts; got None"
+        )
+    if isinstance(source, np.ndarray) and source.dtype.names:
+        source = {name: source[name] for name in source.dtype.names}
+    if isinstance(source, (list, tuple)) and not is_records(source):
+        source = _array_of(source)
     if isinstance(source, np.ndarray):
         return "array", Raw({"all": check_array(source, Path("the array"))})
-    frame = source if isinstance(source, Frame) else tables.frame_of(source)
-    return "table", Raw({"all": frame})
+    notes: list[str] = []
+    frame = source if isinstance(source, Frame) else tables.frame_of(source, notes=notes)
+    return "table", Raw({"all": frame}, notes=tuple(notes))
+
+
+def _array_of(rows: Sequence[object]) -> np.ndarray | dict[str, list[object]]:
+    """Return lists of numbers as an array, and rows of other values as columns without names."""
+    try:
+        array = np.array(rows)
+    except ValueError:  # lists of several lengths
+        array = np.array(None)
+    if array.dtype.kind in "biuf" and array.ndim:
+        return array
+    lists = [row for row in rows if isinstance(row, (list, tuple))]
+    if len(lists) < len(rows) or len({len(row) for row in lists}) != 1:
+        raise ValueError(
+            f"expected an array, texts, or rows of the same number of cells; got a list of "
+            f"{len(rows):,} {type(rows[0]).__name__ if rows else 'values'}"
+        )
+    return {f"column {i + 1}": list(cells) for i, cells in enumerate(zip(*lists, strict=True))}
 
 
 def with_layout(source: Input, space: Space) -> Input:

@@ -22,13 +22,13 @@ from vaestro.data.raw import Options, Raw
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
+from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 Progress = Callable[[str, int, int], None]
-TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def read(
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
-    if path.suffix.lower() in (*TABLES, ".h5ad", ".txt"):
+    if path.suffix.lower() in (".h5ad", ".txt") or is_table(path):
         return _by_suffix(path, name, options, progress, columns, every=every)
     return _array_file(path, options)
 
@@ -139,7 +139,7 @@ def _by_suffix(
     if (
         suffix == ".parquet"
         and columns is None
-        and not of_groups(options, "tables")
+        and not of_groups(options, "tables", "files")
         and indexing.streamable(path)
     ):
         return read_shards(name, options, progress)
@@ -171,7 +171,7 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"expected numbers in {path}; got Python objects, which are never unpickled"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad or .txt"
+    formats = f".npy, .npz, IDX, {suffixes_in_words()}, .h5ad or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -331,7 +331,7 @@ def read_latents(path: str) -> np.ndarray:
             f"expected a file of latents (.npy, .npz, or a table that encode wrote); there is no "
             f"file {name!r}"
         )
-    if Path(name).suffix.lower() in TABLES:
+    if is_table(Path(name)):
         columns = tables.read_table(Path(name), options).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
