@@ -12,8 +12,8 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple, cast, final
@@ -32,6 +32,11 @@ BOMS = {
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 WORDS = {"cp1252": "Windows-1252 (Latin-1)", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
+UNPACKED: Mapping[str, Callable[[Path], AbstractContextManager[object]]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -84,13 +89,8 @@ class TextFile:
             with pyarrow.input_stream(str(self.path), compression="zstd") as file:
                 yield cast(IO[bytes], file)
         else:
-            opened: dict[str, Callable[[Path], IO[bytes]]] = {
-                ".gz": lambda path: cast(IO[bytes], gzip.open(path)),
-                ".bz2": lambda path: bz2.open(path),
-                ".xz": lambda path: lzma.open(path),
-            }
-            with opened.get(suffix, lambda path: path.open("rb"))(self.path) as file:
-                yield file
+            with UNPACKED.get(suffix, io.FileIO)(self.path) as file:
+                yield cast(IO[bytes], file)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
