@@ -6,7 +6,9 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from vaestro.data.choosing import numbered
 from vaestro.data.json_tables import of_records
@@ -16,6 +18,14 @@ from vaestro.text import one_line
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Describe data that export Arrow, such as DataFrames of pandas and polars."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return the data as a stream of Arrow."""
 
 
 def is_records(source: object) -> bool:
@@ -36,6 +46,16 @@ def _is_record(row: object) -> bool:
     )
 
 
+def is_table(source: object) -> bool:
+    """Return whether data are a table or a column of pandas, or export a table to Arrow.
+
+    >>> import pyarrow
+    >>> is_table(pyarrow.table({"a": [1]})), is_table([1, 2])
+    (True, False)
+    """
+    return isinstance(source, ArrowStream) or is_pandas(source)
+
+
 def is_pandas(values: object) -> bool:
     """Return whether values are a column of pandas.
 
@@ -46,6 +66,33 @@ def is_pandas(values: object) -> bool:
     return pandas is not None and isinstance(
         values, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)
     )
+
+
+def of_lists(rows: Sequence[object]) -> np.ndarray | dict[str, list[object]]:
+    """Return lists of numbers as an array, and rows of other values as columns without names.
+
+    Raises:
+        ValueError: the rows have several lengths, or are neither lists nor numbers.
+
+    >>> of_lists([[1, 2], [3, 4]]).shape
+    (2, 2)
+    >>> of_lists([(1, "x"), (2, "y")])
+    {'column 1': [1, 2], 'column 2': ['x', 'y']}
+    """
+    try:
+        array = np.array(rows)
+    except ValueError:  # lists of several lengths
+        array = np.array(None)
+    if array.dtype.kind in "biuf" and array.ndim:
+        return array
+    lists = [row for row in rows if isinstance(row, (list, tuple))]
+    if len(lists) < len(rows) or len({len(row) for row in lists}) != 1:
+        kind = type(rows[0]).__name__ if rows else "values"
+        raise ValueError(
+            f"expected an array, texts, or rows with the same number of cells; got a list of "
+            f"{len(rows):,} {kind} (a dict of columns or a list of dicts is a table)"
+        )
+    return {f"column {i + 1}": list(cells) for i, cells in enumerate(zip(*lists, strict=True))}
 
 
 def arrow_of(pa: ModuleType, source: object, where: str, notes: list[str]) -> pyarrow.Table | None:
@@ -68,14 +115,15 @@ def arrow_of(pa: ModuleType, source: object, where: str, notes: list[str]) -> py
         assert isinstance(source, Sequence)
         return of_records(pa, [_as_dict(row) for row in source], where)
     pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(source, (pandas.Series, pandas.DataFrame)):
+    if pandas is not None and (is_pandas(source) or isinstance(source, pandas.DataFrame)):
+        source = source if isinstance(source, pandas.DataFrame) else pandas.Series(source)
         frame = source.to_frame(source.name or "value") if source.ndim == 1 else source
         return _of_pandas(pa, pandas, frame, where, notes)
     if isinstance(source, pa.ChunkedArray | pa.Array):
         return pa.table({"value": source})
     if hasattr(source, "to_frame") and not hasattr(source, "columns"):
         source = source.to_frame()  # a Series of polars
-    if not hasattr(source, "__arrow_c_stream__"):
+    if not isinstance(source, ArrowStream):
         return None
     table = pa.table(source)
     return table.rename_columns(numbered(table.column_names, notes))

@@ -9,16 +9,16 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from vaestro.data import shards, tables, texts
+from vaestro.data import in_memory, shards, tables, texts
 from vaestro.data.annotated import read_object
+from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
-from vaestro.data.in_memory import is_records
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import check_array, read
-from vaestro.data.source_options import as_source, checked_options, parse_source
+from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError
@@ -90,7 +90,8 @@ def open_source(
         name, raw = _in_python(source, options)
     first = next(iter(raw.splits.values()))
     if raw.missing:
-        options = {"missing": "nan", **options}
+        words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
+        options = {**options, "missing": "+".join(words)}
     container = container_of(first)
     unfit, what = container.check_options(options, first, name, has_images(name))
     if unfit:
@@ -109,32 +110,16 @@ def _in_python(source: InMemory, options: Options) -> tuple[str, Raw]:
             "expected a source: a name such as mnist, a path, an array, a table or a list of "
             "texts; got None"
         )
-    if isinstance(source, np.ndarray) and source.dtype.names:
-        source = {name: source[name] for name in source.dtype.names}
-    if isinstance(source, (list, tuple)) and not is_records(source):
-        source = _array_of(source)
-    if isinstance(source, np.ndarray):
-        return "array", Raw({"all": check_array(source, Path("the array"))})
+    array, gaps = (source, False) if in_memory.is_table(source) else as_array(source)
+    if isinstance(array, (list, tuple)) and not in_memory.is_records(array):
+        array = in_memory.of_lists(array)
+    if isinstance(array, np.ndarray) and not array.dtype.names:
+        return "array", Raw({"all": check_array(array, Path("the array"))}, missing=gaps)
+    if isinstance(array, np.ndarray):
+        array = {name: array[name] for name in array.dtype.names or ()}
     notes: list[str] = []
-    frame = source if isinstance(source, Frame) else tables.frame_of(source, notes=notes)
+    frame = array if isinstance(array, Frame) else tables.frame_of(array, notes=notes)
     return "table", Raw({"all": frame}, notes=tuple(notes))
-
-
-def _array_of(rows: Sequence[object]) -> np.ndarray | dict[str, list[object]]:
-    """Return lists of numbers as an array, and rows of other values as columns without names."""
-    try:
-        array = np.array(rows)
-    except ValueError:  # lists of several lengths
-        array = np.array(None)
-    if array.dtype.kind in "biuf" and array.ndim:
-        return array
-    lists = [row for row in rows if isinstance(row, (list, tuple))]
-    if len(lists) < len(rows) or len({len(row) for row in lists}) != 1:
-        raise ValueError(
-            f"expected an array, texts, or rows of the same number of cells; got a list of "
-            f"{len(rows):,} {type(rows[0]).__name__ if rows else 'values'}"
-        )
-    return {f"column {i + 1}": list(cells) for i, cells in enumerate(zip(*lists, strict=True))}
 
 
 def with_layout(source: Input, space: Space) -> Input:

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from vaestro.column_types import arrow, as_arrow
 from vaestro.data.arrow import from_arrow, masked, with_types
 from vaestro.data.choosing import Wanted, named
-from vaestro.data.in_memory import arrow_of, is_pandas
+from vaestro.data.in_memory import ArrowStream, arrow_of, is_pandas
 from vaestro.data.raw import Options, Raw
 from vaestro.data.table_formats import format_of
 from vaestro.data.text_files import DAMAGE
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     import pyarrow
 
     from vaestro.spaces import Space
-
-
-class ArrowStream(Protocol):
-    """Describe data that export Arrow, such as DataFrames of pandas and polars."""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
 Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"

@@ -92,7 +92,7 @@ class Tables(Container[Frame]):
     ) -> Laid:
         return Laid(space.inward(whole), space.seen(whole))
 
-    def merged(self, data: Frame, imputed: Frame) -> Frame:
+    def merged(self, data: Frame, imputed: Frame, absent: Sequence[str] = ()) -> Frame:
         fills = imputed.columns
         return data.changed(
             lambda name, cells: merged_column(cells, fills[name]) if name in fills else cells
