@@ -116,9 +116,10 @@ def arrow_of(pa: ModuleType, source: object, where: str, notes: list[str]) -> py
         return of_records(pa, [_as_dict(row) for row in source], where)
     pandas = sys.modules.get("pandas")
     if pandas is not None and (is_pandas(source) or isinstance(source, pandas.DataFrame)):
-        source = source if isinstance(source, pandas.DataFrame) else pandas.Series(source)
-        frame = source.to_frame(source.name or "value") if source.ndim == 1 else source
-        return _of_pandas(pa, pandas, frame, where, notes)
+        if not isinstance(source, pandas.DataFrame):
+            column = pandas.Series(source)
+            source = column.to_frame("value" if column.name is None else column.name)
+        return _of_pandas(pa, pandas, source, where, notes)
     if isinstance(source, pa.ChunkedArray | pa.Array):
         return pa.table({"value": source})
     if hasattr(source, "to_frame") and not hasattr(source, "columns"):
