@@ -47,6 +47,7 @@ class Column(ABC):
             probability for each.
         limits: the smallest and the largest value in the training split; draws and means lie
             between them. Empty for no limits.
+        declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Column(ABC):
     numbers: tuple[float, ...] = ()
     points: tuple[float, ...] = ()
     limits: tuple[float, ...] = ()
+    declared: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from vaestro.column_types import is_category
 from vaestro.frames import Frame
 from vaestro.spaces.base import Space, hashed
 from vaestro.spaces.columns import Column
@@ -118,7 +119,7 @@ class TableSpace(Space):
             if c.limits
             for values in [data.columns[c.name]]
         }
-        return Frame({**data.columns, **columns}, data.orders) if columns else data
+        return replace(data, columns={**data.columns, **columns}) if columns else data
 
     def log_dets(self) -> np.ndarray | None:
         cells = -np.log([c.unit for c in self.columns])
@@ -165,7 +166,11 @@ class TableSpace(Space):
             for i, c in enumerate(self.columns)
         }
         orders = {c.name: c.values for c in self.columns if c.ordered}
-        return Frame({name: columns[name] for name in self.names}, orders)
+        types = {c.name: c.declared for c in self.columns if c.declared}
+        categories = {
+            c.name: c.values for c in self.columns if is_category(c.declared) and not c.ordered
+        }
+        return Frame({name: columns[name] for name in self.names}, orders, types, categories)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:
