@@ -83,9 +83,12 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
         "linear": networks.linear,
         "conv": networks.Convolutional,
         "conv3d": networks.Convolutional3d,
-        "conv1d": sequences.Convolutional1d,
+        "conv1d": networks.Convolutional1d,
         "gru": sequences.gru,
         "transformer": sequences.transformer,
+        "former-conv": networks.FormerConvolutional,
+        "former-conv3d": networks.FormerConvolutional3d,
+        "former-conv1d": sequences.FormerConvolutional1d,
     },
     "objective": {
         "elbo": objectives.elbo_objective,
@@ -116,6 +119,9 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     "recipe": recipes.RECIPES,
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
 }
+
+# beginning of the names of parts that only repeat runs in a former format
+FORMER = "former-"
 
 
 def default_prior(posterior: str) -> str:
@@ -248,14 +254,19 @@ def _imported(module: str, attribute: str) -> Callable[..., object]:
 def catalogue(
     tables: Mapping[str, Mapping[str, Callable[..., object]]] = TABLE,
 ) -> dict[str, list[Entry]]:
-    """Return all parts of the table, or of other tables, by kind.
+    """Return all parts of the table, or of other tables, by kind, without those that only repeat
+    former runs.
 
     Example:
         >>> [entry["name"] for entry in catalogue()["optimizer"]]
         ['adamw', 'sgd']
     """
     return {
-        kind: [entry_of(name, constructor) for name, constructor in table.items()]
+        kind: [
+            entry_of(name, constructor)
+            for name, constructor in table.items()
+            if not name.startswith(FORMER)
+        ]
         for kind, table in tables.items()
     }
 
