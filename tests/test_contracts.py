@@ -48,7 +48,12 @@ LIKELIHOODS = [
     for kind in sorted(constructor.accepts)
 ]
 # networks that are made for data of a kind
-OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL, "former-conv1d": Kind.REAL}
+OF_KIND = {
+    "gru": Kind.TOKENS,
+    "transformer": Kind.TOKENS,
+    "conv1d": Kind.REAL,
+    "former-conv1d": Kind.REAL,
+}
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
 SMALL = {
     "residual": "residual:width=8,blocks=1",

@@ -143,7 +143,14 @@ OPTIONS: tuple[Option, ...] = (
         otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
         metavar="PART",
     ),
-    Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
+    Option(
+        "latent",
+        int,
+        "model",
+        "Number of latent units.",
+        otherwise="32, or as many as cells; up to 128 for large images, volumes and series",
+        aliases=("latent_dim",),
+    ),
     Option(
         "likelihood",
         str,
@@ -362,8 +369,8 @@ def defaults() -> Config:
     """Return every option with its default, in the order of config.yaml.
 
     Example:
-        >>> defaults()["latent"]
-        32
+        >>> defaults()["seed"]
+        0
     """
     return {row.name: row.default for row in OPTIONS}
 

@@ -120,6 +120,8 @@ def _announce(job: Job, mark: str) -> None:
         f"{mark}{sum(sizes.values()):,} parameters ({parts}), {training.steps:,} steps of "
         f"{training.batch} on {training.device}"
     )
+    if expectation := job.expectation():
+        console.say(f"{mark}{expectation}")
 
 
 def _run(job: Job) -> None:

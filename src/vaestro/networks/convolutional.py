@@ -4,7 +4,8 @@ A resolution halves the sides that are longer than half of the longest one, so t
 shape becomes small and nearly square. The number of channels is inversely proportional to the root
 of the number of cells, so that all resolutions cost about the same. Edges are padded by replication
 (zeros would be visible as a frame), upsampling is linear and followed by convolutions (Odena et al.
-2016), and the last layers are convolutions at full resolution.
+2016), and the last layers are convolutions at full resolution. A linear map between the latent and
+the data at a coarse resolution is added, which is learned faster than the blocks.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
 }
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # modes of interpolation
 LAST_IN_MEMORY = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 COARSEST = {1: 8, 2: 7, 3: 4}  # largest side of the coarsest resolution, for a vector latent
 MOST_CHANNELS = 8  # times the width
+MOST_LINEAR = 3000  # values, channels included, on the grid of the linear map
 Sides = tuple[int, ...]
 
 
@@ -144,10 +147,31 @@ class _Convolutional(Body):
         self.arranged = outputs  # with the grid's axes last
         self.first = self._first(encodes, widths, inputs, sides[-1])
         self.layers = nn.ModuleList(self._layers(encodes, widths, sides, given, blocks, dropout))
-        if not encodes:
-            with torch.no_grad():
+        self.encodes, self.sides = encodes, sides[0]
+        ends = inputs[:1] + inputs[1 + self.axes :] if encodes else outputs[: -self.axes]
+        self.coarse = self._coarse(sides, math.prod(ends))
+        self.linear = self._linear(inputs, outputs, math.prod(ends))
+        with torch.no_grad():
+            if self.linear is not None:
+                self.linear.weight.mul_(0.3 if encodes else 0.05)
+            if not encodes:
                 # the first outputs of a decoder are close to its last bias
                 self.last.get_parameter("weight").mul_(0.1)
+
+    @staticmethod
+    def _coarse(sides: list[Sides], channels: int) -> Sides:
+        """Return the finest resolution with at most MOST_LINEAR values; () if there is none."""
+        return next((s for s in sides if channels * math.prod(s) <= MOST_LINEAR), ())
+
+    def _linear(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], channels: int
+    ) -> nn.Linear | None:
+        """Return the linear map between a latent vector and the data at a coarse resolution."""
+        vector = outputs if self.encodes else inputs
+        if not self.coarse or len(vector) > (max(self.axes, 2) if self.encodes else 1):
+            return None
+        cells, units = channels * math.prod(self.coarse), math.prod(vector)
+        return nn.Linear(*((cells, units) if self.encodes else (units, cells)), bias=False)
 
     @classmethod
     def _last(
@@ -186,15 +210,18 @@ class _Convolutional(Body):
         blocks: int,
         dropout: float,
     ) -> Iterator[nn.Module]:
-        """Yield the residual blocks of each resolution, and the layers between resolutions."""
+        """Yield the residual blocks of each resolution, and the layers between resolutions.
+
+        An encoder has none at full resolution, where they cost most.
+        """
         levels = len(sides)
-        for level in range(levels) if encodes else reversed(range(levels)):
+        for level in range(min(1, levels - 1), levels) if encodes else reversed(range(levels)):
+            if encodes and level:
+                strides = [1 + (a > b) for a, b in zip(sides[level - 1], sides[level], strict=True)]
+                yield _convolution(cls.axes, widths[level - 1], widths[level], 3, strides)
             for _ in range(blocks):
                 yield _Block(cls.axes, widths[level], given, dropout)
-            if encodes and level + 1 < levels:
-                strides = [1 + (a > b) for a, b in zip(sides[level], sides[level + 1], strict=True)]
-                yield _convolution(cls.axes, widths[level], widths[level + 1], 3, strides)
-            elif level and not encodes:
+            if level and not encodes:
                 yield _Enlarge(cls.axes, widths[level], widths[level - 1], sides[level - 1])
 
     @classmethod
@@ -254,7 +281,7 @@ class _Convolutional(Body):
             sides.append(tuple((side + 1) // 2 for side in last) if grid else halved(last))
         expected = sides[-1] if grid else ()
         if factor and len(latent) > 1:  # a vector of outputs also for a spatial latent
-            expected = tuple(-(-side // factor) for side in data)
+            expected = cls.latent_shape(1, (1, *data), factor=factor)[1:]
         if grid != expected:
             raise ValueError(
                 f"expected a latent with sides {expected} for {cls.noun} of {data} and "
@@ -277,11 +304,17 @@ class _Convolutional(Body):
             x = x.movedim(-1, 1).flatten(1, 2)
         if x.ndim == 2 + self.axes:
             x = x.contiguous(memory_format=memory)
+        start = x
         x = self.first(x).contiguous(memory_format=memory)
         for layer in self.layers:
             x = layer(x, given) if isinstance(layer, _Block) else layer(x)
         x = F.silu(x)
         out = self.last(x.flatten(1) if isinstance(self.last, nn.Linear) else x)
+        if self.linear is not None and self.encodes:
+            out = out + self.linear(POOLS[self.axes](start, self.coarse).flatten(1))
+        elif self.linear is not None:
+            coarse = self.linear(start).unflatten(1, (-1, *self.coarse))
+            out = out + F.interpolate(coarse, self.sides, mode=LINEAR[self.axes])
         return out.reshape(len(out), *self.arranged)
 
 

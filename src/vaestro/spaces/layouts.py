@@ -29,6 +29,8 @@ class Layout(ABC):
     mask_axis: ClassVar[int] = 1
     # axis of X with the channels; None if there are none
     channel_axis: ClassVar[int | None] = None
+    # whether the cells are on a grid, whose neighbours are alike
+    grid: ClassVar[bool] = False
     # whether the channels of one place, such as the colours of a pixel, can depend on each other
     pixels: ClassVar[bool] = False
     # how real values are standardised by default: feature, channel or global
@@ -45,8 +47,8 @@ class Layout(ABC):
         """Return the shape inside, *X, of a datum of the user's shape."""
 
     def network(self, shape: Shape, least: int) -> str:
-        """Return the default network for data of a shape inside; images have convolutions if their
-        sides are at least `least`."""
+        """Return the default network for data of a shape inside; images have convolutions if they
+        have at least as many pixels as a square with sides of `least`."""
         return "residual"
 
     def picture(self, shape: Shape) -> bool:
@@ -99,7 +101,7 @@ class _Pixels(Layout):
 
     axes: ClassVar[int]
     channel_axis = 0
-    pixels = True
+    pixels = grid = True
 
     def inside(self, outside: Shape) -> Shape:
         channels = outside[self.axes] if self.channels_last(outside) else 1
@@ -138,7 +140,7 @@ class Image(_Pixels):
     axes = 2
 
     def network(self, shape: Shape, least: int) -> str:
-        return "conv" if min(shape[1:]) >= least else "residual"
+        return "conv" if shape[1] * shape[2] >= least**2 else "residual"
 
     def folder_options(self, shape: Shape) -> dict[str, str]:
         channels, height, width = shape
@@ -180,6 +182,7 @@ class Series(Layout):
     noun = "series"
     mask_axis = -1
     channel_axis = 1
+    grid = True
     standardise = "channel"
     declared, ranks = "(N, T) or (N, T, C)", (1, 2)
 
