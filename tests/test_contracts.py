@@ -31,7 +31,7 @@ LIKELIHOOD_OPTIONS = {
         ":version=1",
     ],
     "laplace": ["", ":scale=0.5", ":scale=shared", ":scale=pixel"],
-    "discretized-logistic": ["", ":scale=shared"],
+    "discretized-logistic": ["", ":scale=shared", ":means=squares"],
     "negative-binomial": ["", ":dispersion=cell"],
     "zero-inflated": ["", ":counts=poisson"],
     "table": [
