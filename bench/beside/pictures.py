@@ -29,7 +29,7 @@ import vaestro as vs
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bits import crops
 
-OPTIONS: dict[str, dict[str, str]] = {"default": {}, "sigma-vae": {"recipe": "sigma-vae"}}
+RECIPES = {"default": None, "sigma-vae": "sigma-vae"}
 UNITS, WIDTH, BATCH = 128, 32, 64  # of the plain VAE
 Result = tuple[float, float, float, float, np.ndarray]
 
@@ -88,9 +88,9 @@ def plain(splits: dict[str, np.ndarray], minutes: float, seed: int) -> Result:
     return *psnr(means, splits["test"]), bits, seconds, np.concatenate([means[:16], shown])
 
 
-def ours(source: Path, run: Path, minutes: float, seed: int, options: dict[str, str]) -> Result:
-    """Train with the default options, and others if there are any."""
-    trained = vs.train(source, run=run, minutes=minutes, seed=seed, **options)
+def ours(source: Path, run: Path, minutes: float, seed: int, recipe: str | None) -> Result:
+    """Train with the default options, and those of a recipe if there is one."""
+    trained = vs.train(source, run=run, minutes=minutes, seed=seed, recipe=recipe)
     opened = vs.open(trained.path)
     test = opened.data.test
     pictures = np.asarray(test.outward())
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", default=",".join([*OPTIONS, "plain"]), help="joined by commas")
+    parser.add_argument("--rows", default=",".join([*RECIPES, "plain"]), help="joined by commas")
     parser.add_argument("--out", default=None, help="keep runs and pictures in this folder")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -139,7 +139,7 @@ def main() -> None:
                     result = plain(splits, asked.minutes, seed)
                 else:
                     run = folder / f"{row}-{asked.side}-{seed}"
-                    result = ours(source, run, asked.minutes, seed, OPTIONS[row])
+                    result = ours(source, run, asked.minutes, seed, RECIPES[row])
                 mean, overall, bits, seconds, shown = result
                 print(
                     f"{row:12} {seed:4} {mean:7.2f} {overall:11.2f} {bits:9.3f} {seconds:8.0f}",

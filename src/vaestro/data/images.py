@@ -388,10 +388,11 @@ def one_size(sides: np.ndarray, source: str) -> tuple[int, int]:
             f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else ""
         )
         fits = min(64, 1 << (int(sides.min()).bit_length() - 1))
-        middle = sides[np.argsort(sides[:, 0] / sides[:, 1])[(len(sides) - 1) // 2]]
+        middle = np.argsort(sides[:, 0] / sides[:, 1])[(len(sides) - 1) // 2]
+        height, width = sides[middle].tolist()
         raise ValueError(
             f"expected images of one size; got height x width {text}: scale them with "
-            f"{source}:size={_scaled(*middle.tolist(), fits)}"
+            f"{source}:size={_scaled(height, width, fits)}"
         )
     (height, width), count = sizes[0]
     if max(height, width) > LARGEST:

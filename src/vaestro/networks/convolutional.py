@@ -11,7 +11,7 @@ the data at a coarse resolution is added, which is learned faster than the block
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -21,14 +21,18 @@ from torch import Tensor
 
 from vaestro.networks.dense import Body, check_given
 
-CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
+CONVOLUTIONS: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # modes of interpolation
 LAST_IN_MEMORY = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
-POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+POOLS: dict[int, Callable[..., Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 COARSEST = {1: 8, 2: 7, 3: 4}  # largest side of the coarsest resolution, for a vector latent
 MOST_CHANNELS = 8  # times the width
 MOST_LINEAR = 3000  # values, channels included, on the grid of the linear map
@@ -104,7 +108,7 @@ def _convolution(
     return CONVOLUTIONS[axes](
         inputs,
         outputs,
-        tuple(kernel),  # type: ignore
+        tuple(kernel),
         tuple(strides) or 1,
         tuple(k // 2 for k in kernel),
         padding_mode="replicate" if side > 1 else "zeros",
