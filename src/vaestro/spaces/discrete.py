@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MOST_CONDITIONED = 8  # channels that are conditioned on each other by default
 MANY_LEVELS = 32  # from here on neighbouring levels are similar, and one logit each is wasteful
 
 
@@ -120,7 +121,7 @@ class LevelsSpace(_CodedSpace):
             return "categorical"
         if not self.layout.pixels or self.shape[0] == 1:
             return "logistic-mixture"
-        if self.missing:
+        if self.missing or self.shape[0] > MOST_CONDITIONED:
             return "discretized-logistic:means=squares"
         return "discretized-logistic:channels=conditioned,means=squares"
 
