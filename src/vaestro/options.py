@@ -271,7 +271,7 @@ OPTIONS: tuple[Option, ...] = (
         int,
         "training",
         "Rows in a step.",
-        otherwise="128, 32 for text, or fewer for few data",
+        otherwise="128, 32 for text, or fewer for few data, most of all for few large images",
         aliases=("batch_size",),
     ),
     Option("lr", float, "training", "Peak learning rate.", otherwise="0.002"),

@@ -120,7 +120,9 @@ def _announce(job: Job, mark: str) -> None:
         f"{mark}{sum(sizes.values()):,} parameters ({parts}), {training.steps:,} steps of "
         f"{training.batch} on {training.device}"
     )
-    if expectation := job.expectation():
+    dry = bool(mark)
+    # the first compiled steps take long, and a dry run shall not
+    if expectation := "" if dry and training.compile == "on" else job.expectation():
         console.say(f"{mark}{expectation}")
 
 
