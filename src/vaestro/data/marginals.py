@@ -147,7 +147,7 @@ def atoms(values: np.ndarray, width: float) -> tuple[tuple[float, ...], tuple[fl
 
     >>> hours = np.concatenate([np.full(500, 40.0), np.arange(500) % 80 + 1])
     >>> atoms(hours, 1.0)
-    ((40.0,), (0.507,))
+    ((40.0,), (0.506,))
     """
     total = len(values)
     if total < FEWEST:
