@@ -468,6 +468,29 @@ def test_arrays_of_any_origin_are_the_same_data(turn) -> None:
     assert not data.space.missing and data.space.dtype == "float32"
 
 
+def test_arrays_of_other_libraries_are_stored_with_their_run(tmp_path: Path) -> None:
+    x = rng().normal(size=(60, 4)).astype(np.float32)
+    masked = np.ma.MaskedArray(x, rng(1).random(x.shape) < 0.1)
+    options = {"latent": 2, "steps": 2, "batch": 8}
+    run = vs.train(masked, run=tmp_path / "a", **options)
+    stored = np.load(tmp_path / "a" / "data.npy")
+    np.testing.assert_array_equal(np.isnan(stored), masked.mask)
+    assert run.config["source"].endswith("data.npy:missing=nan")
+    run = vs.train(torch.from_numpy(x), run=tmp_path / "b", missing=-9, **options)
+    assert run.config["source"].endswith("data.npy:missing=-9")
+    assert run.encode(torch.from_numpy(x[:5]))["mean"].shape == (5, 2)
+
+
+def test_none_is_no_source() -> None:
+    with pytest.raises(ValueError, match="expected a source: a name such as mnist"):
+        vs.train(None)
+
+
+def test_one_image_is_no_data_set() -> None:
+    said = [n for n in vs.load(fields(1, 128, 64)[0]).notes if n.startswith("neighbouring")]
+    assert len(said) == 1 and "as in one image" in said[0]
+
+
 def test_masks_are_missing_cells() -> None:
     x = rng().integers(0, 50, (60, 4))
     masked = np.ma.MaskedArray(x, rng(1).random(x.shape) < 0.1)
