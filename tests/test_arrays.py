@@ -365,8 +365,17 @@ def test_data_without_codes_have_no_note() -> None:
         np.clip(g.normal(-20, 30, (300, 4)), -80, 0),
         g.choice([0.0, 1.0], (300, 4)),
         g.poisson(3, (300, 4)),
+        np.concatenate([g.normal(size=(300, 200)), np.full((300, 1), 1e6)], 1),
     ):
         assert not any("far outside" in note for note in vs.load(x).notes)
+
+
+def test_a_code_is_far_from_the_values_of_its_own_columns() -> None:
+    x = holes(-9999) * np.array([1, 1, 1, 1, 1, 1])
+    x[:, 0] = rng(2).normal(size=300) * 1e6
+    assert any("the value -9999 lies far" in note for note in vs.load(x[:, 1:]).notes)
+    x[:, 0] = np.abs(x[:, 0])
+    assert any("the value -9999 lies far" in note for note in vs.load(x).notes)
 
 
 def test_several_values_mean_missing(tmp_path: Path, monkeypatch, capsys) -> None:
