@@ -24,7 +24,7 @@ def code_notes(ends: Sequence[float], rows: np.ndarray, dtype: np.dtype) -> list
         rows: some rows.
         dtype: of the array.
 
-    >>> rows = np.array([[0.5, 1.5], [-9999.0, 1.0], [-9999.0, 0.1]])
+    >>> rows = np.array([[0.5], [1.5], [-9999.0], [-9999.0]])
     >>> code_notes((-9999.0, 1.5), rows, rows.dtype)
     ['the value -9999 lies far outside of the others (missing=-9999 reads it as missing)']
     """
