@@ -7,7 +7,7 @@ from the training rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
@@ -16,6 +16,7 @@ import numpy as np
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
+from vaestro.data.formats import restored
 from vaestro.data.lattices import allowed, fractions
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
@@ -70,7 +71,7 @@ def infer_space(
         if column in empty:
             continue
         cells = Cells.of(column, whole.columns[column], train.columns[column])
-        if (too_large := _too_large(cells)) is not None:
+        if (too_large := _too_large(cells, place)) is not None:
             unfit.append((too_large, [column]))
             continue
         kind, why = request.kind(cells)
@@ -83,6 +84,7 @@ def infer_space(
         except Unfit as error:
             unfit.append((error, []))
             continue
+        one = replace(one, format=whole.formats.get(column, ""))
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
         columns.append(one)
     if crowded:
@@ -103,12 +105,14 @@ class _Request:
         orders: the orders of values that options state or the table declares, by column.
         declared: the columns whose order the table declares.
         limit: largest number of categories.
+        times: the columns of points or lengths of time.
     """
 
     kinds: Mapping[str, Kind]
     orders: Mapping[str, Order]
     declared: frozenset[str]
     limit: int
+    times: frozenset[str]
 
     @classmethod
     def of(cls, options: Options, whole: Frame, name: str) -> _Request:
@@ -131,7 +135,8 @@ class _Request:
                 f"expected categories to be a whole number of 2 or more; got {limit!r}"
             )
         orders = {**whole.orders, **stated_orders(options, whole.columns)}
-        return cls(kinds, orders, frozenset(whole.orders), limit)
+        times = {n for n, stored in whole.formats.items() if restored(stored).continuous}
+        return cls(kinds, orders, frozenset(whole.orders), limit, frozenset(times))
 
     def kind(self, cells: Cells) -> tuple[Kind, str | None]:
         """Return the kind of a column, and why whole numbers are no counts, if they could be; a
@@ -139,6 +144,8 @@ class _Request:
         kind, why = self.kinds.get(cells.name), None
         if kind is None and cells.name in self.declared:
             kind = Kind.ORDINAL
+        if kind is None and cells.name in self.times:
+            kind = Kind.REAL
         if kind is None:
             kind, why = _kind(cells.values, cells.times, cells.train)
         return (kind if len(cells.values) > 1 else Kind.CATEGORY), why
@@ -157,15 +164,30 @@ class _Request:
         return ordered_values(cells.name, cells.values, self.orders.get(cells.name))
 
 
-def _too_large(cells: Cells) -> Unfit | None:
-    """Return why numbers are too large for float32, if they are."""
+def _too_large(cells: Cells, place: Callable[[int], str]) -> Unfit | None:
+    """Return why numbers are infinite or too large for float32, if they are."""
     values = cells.values
     if values.dtype.kind != "f":
         return None
     largest = max(-float(values[0]), float(values[-1]))
     if largest <= LARGEST:
         return None
-    return Unfit(f"values below 1e30 in size in column {cells.name!r}", f"some up to {largest:g}")
+    data = np.ma.getdata(cells.column)
+    far = np.flatnonzero((np.abs(data) > LARGEST) & ~np.ma.getmaskarray(cells.column))
+    first = place(int(far[0]))
+    if np.isinf(data[far]).all():
+        got = f"{len(far):,} infinite, the first in {first}"
+        advice = "missing=inf takes them as empty"
+        return Unfit(f"finite numbers in column {cells.name!r}", got, advice)
+    got = f"some up to {largest:g}, the first in {first}"
+    values, times = np.unique(data[far], return_counts=True)
+    most = f"{values[times.argmax()]:g}"
+    advice = (
+        f"missing={most} takes it as empty"
+        if len(values) == 1
+        else "divide the column, or take its logarithm"
+    )
+    return Unfit(f"values below 1e30 in size in column {cells.name!r}", got, advice)
 
 
 def _too_many(crowded: Mapping[str, tuple[int, int]]) -> Unfit:

@@ -13,6 +13,7 @@ from vaestro.data import shards, tables, texts
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import check_array, read
@@ -86,6 +87,9 @@ def open_source(
     else:
         name, raw = _in_python(source)
     first = next(iter(raw.splits.values()))
+    if isinstance(first, Frame):
+        raw = parse_cells(raw, options, name, columns)
+        first = next(iter(raw.splits.values()))
     if raw.missing:
         options = {"missing": "nan", **options}
     container = container_of(first)

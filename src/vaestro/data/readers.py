@@ -18,6 +18,7 @@ import numpy as np
 from vaestro.data import images, indexing, shards, sparse, tables, texts
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
@@ -133,7 +134,9 @@ def _by_suffix(
     if "text" in options:
         column = unquoted(options["text"])
         others = {k: v for k, v in options.items() if k not in options_about("texts")}
-        return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
+        raw = tables.read_table(path, others, text=[column])
+        raw = parse_cells(raw, {**others, "text": column}, path.name)
+        return texts.of_column(raw, column, path.name)
     if suffix == ".parquet" and options.get("series", False):
         return _series([str(path)], name, options)
     if (
@@ -210,7 +213,9 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
                 )
         frames[split] = Frame.concatenated(parts)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
-    return raw if text is None else texts.of_column(raw, text, name)
+    if text is None:
+        return raw
+    return texts.of_column(parse_cells(raw, {**others, "text": text}, name), text, name)
 
 
 def _series(files: Sequence[str], name: str, options: Options) -> Raw:
@@ -332,7 +337,8 @@ def read_latents(path: str) -> np.ndarray:
             f"file {name!r}"
         )
     if Path(name).suffix.lower() in TABLES:
-        columns = tables.read_table(Path(name), options).splits["all"].columns
+        raw = tables.read_table(Path(name), options)
+        columns = parse_cells(raw, options, name).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
             list(columns),

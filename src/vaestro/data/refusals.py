@@ -12,11 +12,17 @@ Names = str | float | Sequence[str] | None  # names of columns, joined by + or a
 
 
 class Unfit(ValueError):
-    """Report that a column cannot be used. `refuse` joins the reports of several columns."""
+    """Report that a column cannot be used. `refuse` joins the reports of several columns.
 
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected {expected}; got {got}")
-        self.expected, self.got = expected, got
+    Args:
+        expected, got: of the message.
+        advice: what to do other than to leave the column out, as in "missing=inf takes them as
+            empty".
+    """
+
+    def __init__(self, expected: str, got: str, advice: str = "") -> None:
+        super().__init__(f"expected {expected}; got {got}" + (f" ({advice})" if advice else ""))
+        self.expected, self.got, self.advice = expected, got, advice
 
 
 def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Names = None) -> None:
@@ -38,9 +44,12 @@ def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Na
         expected = ", and ".join(error.expected for error, _ in unfit)
         got = ", and ".join(error.got for error, _ in unfit)
         names = [name for _, names in unfit for name in names]
+        advice = list(dict.fromkeys(error.advice for error, _ in unfit if error.advice))
+        if names:
+            out = leave_out(where, names, ignored)[1:-1]
+            advice.append(f"or {out}" if advice else out)
         raise ValueError(
-            f"expected {expected}; got {got}"
-            + (f" {leave_out(where, names, ignored)}" if names else "")
+            f"expected {expected}; got {got}" + (f" ({'; '.join(advice)})" if advice else "")
         )
 
 

@@ -395,6 +395,7 @@ class Rows:
                     for name, column in out.columns.items()
                 },
                 out.orders,
+                out.formats,
             )
         return np.where(rows.space.outward_mask(observed), out, np.nan)
 

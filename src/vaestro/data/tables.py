@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -20,16 +21,17 @@ from numpy.typing import ArrayLike
 from vaestro.data.arrow import arrow, from_arrow, masked, with_orders
 from vaestro.data.choosing import named, wanted_columns
 from vaestro.data.csv_tables import read_csv
-from vaestro.data.json_tables import dated, read_json
+from vaestro.data.formats import restored
+from vaestro.data.json_tables import read_json
 from vaestro.data.orders import declared_order
 from vaestro.data.raw import Options, Raw
-from vaestro.frames import Frame, Order
+from vaestro.frames import RAW, Frame, Order
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from vaestro.spaces import Space
+    from vaestro.spaces import Column, Space
 
 
 class ArrowStream(Protocol):
@@ -81,21 +83,21 @@ def read_table(
     suffix = path.suffix.lower()
     pa = arrow(f"read {suffix}")
     notes: list[str] = []
+    raw: list[str] = []
     if columns is not None and "split" in options:
         columns = {*columns, unquoted(str(options["split"]))}
     try:
         if suffix in (".csv", ".tsv"):
-            table = read_csv(pa, path, options, columns, text, notes)
+            table, raw = read_csv(pa, path, options, columns, text, notes)
         elif suffix == ".parquet":
             with pa.parquet.ParquetFile(path) as file:
                 wanted = wanted_columns(file.schema_arrow.names, options, columns, path.name)
                 table = file.read(columns=wanted).select(wanted)  # read("a") returns a.b too
         else:
             table = read_json(pa, path)
-            table = dated(
-                pa, table.select(wanted_columns(table.column_names, options, columns, path.name))
-            )
+            table = table.select(wanted_columns(table.column_names, options, columns, path.name))
         frame = from_arrow(pa, table, path.name, notes, options.get("ignore"))
+        frame = replace(frame, formats=dict.fromkeys(set(raw) & set(frame.columns), RAW))
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if is_input_error(error):
             raise
@@ -255,10 +257,8 @@ def _typed(values: list[object]) -> np.ndarray:
 # -- conditions ------------------------------------------------------------------------------------
 
 
-def condition_columns(
-    given: Space | None, values: Mapping[str, object], n: int
-) -> dict[str, np.ma.MaskedArray]:
-    """Return conditions that are the same for all rows as columns of a table, each (n,).
+def condition_frame(given: Space | None, values: Mapping[str, object], n: int) -> Frame:
+    """Return conditions that are the same for all rows as a table of n rows.
 
     Args:
         given: the space of a model's conditions; None without.
@@ -268,8 +268,8 @@ def condition_columns(
     Raises:
         ValueError: there is no such condition, or it cannot have this value.
 
-    >>> condition_columns(None, {}, 10)
-    {}
+    >>> condition_frame(None, {}, 10).shape
+    (0, 0)
     """
     if given is None and values:
         raise ValueError(
@@ -281,11 +281,20 @@ def condition_columns(
         raise ValueError(
             f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}"
         )
-    return {
-        name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n))
+    columns = {
+        name: np.ma.MaskedArray(np.repeat(c.typed(_value(c, values[name])), n))
         for name, c in known.items()
         if name in values
     }
+    return Frame(columns, formats={n: c.format for n, c in known.items() if c.format})
+
+
+def _value(column: Column, value: object) -> object:
+    """Return a value that was written in the format of its column, or unchanged."""
+    if not column.format or not isinstance(value, str):
+        return value
+    cell = restored(column.format).parse([value])
+    return value if np.ma.is_masked(cell) else cell.data[0]
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -295,8 +304,8 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array
     per column).
 
-    Empty cells stay empty. In an .npz file they are NaN (whole numbers become float64), NaT among
-    dates and "" among texts.
+    Columns with a format are written as text in this format. Empty cells stay empty. In an .npz
+    file they are NaN (whole numbers become float64), NaT among dates and "" among texts.
 
     Args:
         path: the file, which is overwritten.
@@ -311,6 +320,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     ['"name","age"', '"a",31', '"b",']
     """
     suffix = suffix or path.suffix.lower()
+    frame = as_written(frame)
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in frame.columns.items():
@@ -345,6 +355,25 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
         )
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def as_written(frame: Frame) -> Frame:
+    """Return a table with the text of the columns that have a format.
+
+    >>> frame = Frame({"a": np.ma.array([1.5])}, {}, {"a": 'number {"suffix": " kg", "places": 1}'})
+    >>> as_written(frame).columns["a"].tolist()
+    ['1.5 kg']
+    """
+    columns = dict(frame.columns)
+    for name, stored in frame.formats.items():
+        if stored == RAW:
+            continue
+        empty, cells = np.ma.getmaskarray(columns[name]), np.ma.getdata(columns[name])
+        values, codes = np.unique(cells[~empty], return_inverse=True)
+        words = np.full(len(cells), "", object)
+        words[~empty] = np.array(restored(stored).write(values), object)[codes.ravel()]
+        columns[name] = np.ma.MaskedArray(words.astype(str), empty)
+    return Frame(columns, frame.orders)
 
 
 def _unmasked(values: np.ma.MaskedArray) -> np.ndarray:

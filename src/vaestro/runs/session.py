@@ -20,7 +20,7 @@ from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.source_options import parse_source
-from vaestro.data.tables import condition_columns
+from vaestro.data.tables import condition_frame
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
@@ -254,11 +254,9 @@ class Session:
         if not isinstance(data, Frame):
             return data
         if like is None or like.given is None or like.given_space is None:
-            columns = condition_columns(model.given, condition or {}, n)
-        else:
-            given = np.broadcast_to(like.given, (n, like.given.shape[1]))
-            columns = dict(like.given_space.outward(given).columns)
-        return Frame({**data.columns, **columns}, data.orders)
+            return data.beside(condition_frame(model.given, condition or {}, n))
+        codes = np.broadcast_to(like.given, (n, like.given.shape[1]))
+        return data.beside(like.given_space.outward(codes))
 
     def _given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
         """Return conditions as a model's input, (n, G); None without conditions."""
@@ -378,7 +376,9 @@ class Session:
         data = latent.impute(
             model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
         )
-        return rows, complete_table(whole, data, rows.name) if isinstance(data, Frame) else data
+        if isinstance(data, Frame):
+            data = complete_table(whole, data, rows.name, model.space.columns)
+        return rows, data
 
     # -- judging -----------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ class Column(ABC):
         strays: whether a few values lie off the grid (off the whole numbers for counts). They are
             rounded to it inside, so that the cells stay disjoint and their probabilities sum to
             one.
+        format: how its cells are written in the source, as `data.formats` stores it; "" for
+            numbers, dates and words that are written as they are.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Column(ABC):
     origin: float = 0.0
     atoms: bool = False
     strays: bool = False
+    format: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities

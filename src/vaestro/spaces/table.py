@@ -126,7 +126,8 @@ class TableSpace(Space):
             for i, c in enumerate(self.columns)
         }
         orders = {c.name: c.values for c in self.columns if c.ordered}
-        return Frame({name: columns[name] for name in self.names}, orders)
+        formats = {c.name: c.format for c in self.columns if c.format}
+        return Frame({name: columns[name] for name in self.names}, orders, formats)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

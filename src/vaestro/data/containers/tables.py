@@ -32,7 +32,7 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = of_groups(options, "images", "texts", "arrays", "cells")
+        unfit = of_groups(options, "images", "texts", "arrays")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
@@ -44,6 +44,9 @@ class Tables(Container[Frame]):
 
     def columns(self, whole: Frame) -> Mapping[str, np.ma.MaskedArray]:
         return whole.columns
+
+    def formats(self, whole: Frame) -> Mapping[str, str]:
+        return whole.formats
 
     def without(self, whole: Frame, names: Sequence[str]) -> Frame:
         return whole.without(names)
@@ -100,6 +103,7 @@ class Tables(Container[Frame]):
                 for name, cells in data.columns.items()
             },
             data.orders,
+            {n: imputed.formats.get(n, f) for n, f in data.formats.items()},
         )
 
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:

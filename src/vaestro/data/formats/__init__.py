@@ -6,12 +6,14 @@ class and one row of `FORMATS`. Torch is not imported.
 """
 
 from vaestro.data.formats.base import CellFormat, Sample
+from vaestro.data.formats.dates import DateFormat
 from vaestro.data.formats.deciding import FORMATS, Decision, decide, restored
 from vaestro.data.formats.words import coded, empty_words, is_empty, spellings
 
 __all__ = [
     "FORMATS",
     "CellFormat",
+    "DateFormat",
     "Decision",
     "Sample",
     "coded",

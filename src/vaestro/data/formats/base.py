@@ -82,7 +82,17 @@ class CellFormat(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Return the format in words or by an example."""
+        """Return the format in words, or an example."""
+
+    @property
+    def decimal_comma(self) -> bool | None:
+        """Return whether commas are decimal points; None if the format does not show it."""
+        return None
+
+    @property
+    def day_first(self) -> bool | None:
+        """Return whether days are before months; None if the format does not show it."""
+        return None
 
     @property
     def strict(self) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 
 from vaestro.data.formats.base import CellFormat, Guess, Sample
 
-
 MOST_SPELLINGS = 50  # of the two words and of odd ones
 
 
@@ -33,7 +32,7 @@ class TruthFormat(CellFormat):
     values = "truth values"
 
     def __str__(self) -> str:
-        return f"as {self.true} and {self.false}"
+        return f"{self.true} and {self.false}"
 
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         plain = [word.strip().lower() for word in words]

@@ -38,6 +38,7 @@ class DateFormat(CellFormat):
         language, case: of names of months.
         digits: number of decimals of seconds.
         zone: the offset from UTC that is written; values are in UTC if the pattern has one.
+        brief: whether decimals of seconds are left out if they are zero.
 
     >>> DateFormat("%d/%m/%Y").parse(["24/12/2024"]).tolist()
     [datetime.date(2024, 12, 24)]
@@ -50,6 +51,7 @@ class DateFormat(CellFormat):
     case: str = "title"
     digits: int = 6
     zone: str = ""
+    brief: bool = False
 
     name = "date"
     values = "dates"
@@ -60,7 +62,11 @@ class DateFormat(CellFormat):
         return Pattern(self.pattern, self.language, self.case, self.digits)
 
     def __str__(self) -> str:
-        return f"as {self._pattern}"
+        return str(self._pattern)
+
+    @property
+    def day_first(self) -> bool | None:
+        return _day_first(self.pattern) if "%b" not in self.pattern.lower() else None
 
     @property
     def strict(self) -> bool:
@@ -117,7 +123,11 @@ class DateFormat(CellFormat):
             "second": micro // 1_000_000 % 60,
             "fraction": micro % 1_000_000,
         }
-        return self._pattern.write(fields, self.zone)
+        words = self._pattern.write(fields, self.zone)
+        if self.brief:
+            zeros = re.compile(rf"[.,]0{{{self.digits}}}(?!\d)")
+            words = [zeros.sub("", word) for word in words]
+        return words
 
     # -- deciding ----------------------------------------------------------------------------------
 
@@ -130,7 +140,9 @@ class DateFormat(CellFormat):
         layouts: Counter[tuple[str, ...]] = Counter()
         for s, m in matches.items():
             layouts[_layout(m)] += shapes[s]
-        layout = layouts.most_common(1)[0][0]
+        days = layouts.most_common(1)[0][0][:6]
+        # some dates may have no time
+        layout = max(k for k, _ in layouts.most_common() if k[:6] == days)
         same = [m for m in matches.values() if _layout(m) == layout]
         patterns = _patterns(same)
         zones: set[str] = set()
@@ -154,7 +166,8 @@ class DateFormat(CellFormat):
         )
         zone = "" if not zones else next(iter(zones)) if len(zones) == 1 else "+00:00"
         options = (language, case_of(names) if names else "title", min(digits, 6), zone)
-        return _chosen([cls(pattern, *options) for pattern in patterns], sample)
+        decimals = {bool(re.search(r"\d[.,]\d", m["time"] or "")) for m in same}
+        return _chosen([cls(pattern, *options, len(decimals) > 1) for pattern in patterns], sample)
 
     @classmethod
     def _dense(cls, sample: Sample) -> list[Guess]:
@@ -180,8 +193,9 @@ def _layout(match: re.Match[str]) -> tuple[str, ...]:
     time = re.sub(r"\d+", "9", match["time"] or "").upper()
     zone = "zone" if match["zone"] else ""
     day = str(len(match["weekday"]) > 3) if match["weekday"] else ""
-    gaps = (match["s0"] or "", match["s1"], match["s2"], match["gap"] or "")
-    return (*fields, *gaps, re.sub(r"(?<=[.,])9", "f", time), zone, day)
+    gap = (match["gap"] or "").replace("T", " ")
+    gaps = (match["s0"] or "", match["s1"], match["s2"], gap)
+    return (*fields, *gaps, re.sub(r"[.,]9", "", time), zone, day)
 
 
 def _patterns(same: Sequence[re.Match[str]]) -> list[str]:
@@ -191,9 +205,8 @@ def _patterns(same: Sequence[re.Match[str]]) -> list[str]:
     single = {k: any(len(m[k]) == 1 for m in same) for k in "abc"}
     if len(first["c"]) == 3 or ("year" not in kinds and len(first["c"]) != 2):
         return []
-    year = "Y" if "year" in kinds else "y"
     name = _name_directive([m[k] for m in same for k in "ab" if not m[k][0].isdigit()])
-    orders = {
+    orders: dict[tuple[str, ...], list[str]] = {
         ("year", "number", "number"): ["Ymd"],
         ("year", "name", "number"): [f"Y{name}d"],
         ("number", "number", "year"): ["dmY", "mdY"],
@@ -202,20 +215,19 @@ def _patterns(same: Sequence[re.Match[str]]) -> list[str]:
         ("number", "number", "number"): ["dmy", "mdy", "ymd"],
         ("number", "name", "number"): [f"d{name}y"],
         ("name", "number", "number"): [f"{name}dy"],
-    }.get(kinds, [])
+    }
     tail = (first["gap"] or "") + _time_pattern(same)
     day = first["weekday"] or ""
     if day and day.lower() not in {d.lower()[:n] for d, n in product(DAYS, (3, 9))}:
         return []
     head = ("%a" if len(day) <= 3 else "%A") + first["s0"] if day else ""
     patterns = []
-    for order in orders:
+    for order in orders.get(kinds, []):
         pieces = [
             f"%{'-' if single[k] and d in 'md' else ''}{d}"
             for k, d in zip("abc", order, strict=True)
         ]
         patterns.append(head + pieces[0] + first["s1"] + pieces[1] + first["s2"] + pieces[2] + tail)
-    assert year  # an order without a year has none of the kinds
     return patterns
 
 
@@ -226,9 +238,9 @@ def _name_directive(names: Sequence[str]) -> str:
 
 
 def _time_pattern(same: Sequence[re.Match[str]]) -> str:
-    time = same[0]["time"]
-    if not time:
+    if not same[0]["time"]:
         return ""
+    time = max((m["time"] for m in same), key=lambda t: "." in t or "," in t)
     half = re.search(r" ?[AaPp]\.?[Mm]", time)
     bare = "-" if any(re.match(r"\d:", m["time"]) for m in same) else ""
     pattern = f"%{bare}{'I' if half else 'H'}:%M"
@@ -254,9 +266,9 @@ def _chosen(formats: Sequence[DateFormat], sample: Sample) -> list[Guess]:
     best = [pair for pair, n in zip(cells, fits, strict=True) if n == max(fits)]
     if len(best) == 1:
         return [Guess(best[0][0])]
-    by_day = {_day_first(f): (f, values) for f, values in best[::-1]}
-    if sample.day_first in by_day:
-        return [Guess(by_day[sample.day_first][0])]
+    for f, _ in best:
+        if sample.day_first is not None and _day_first(f.pattern) is sample.day_first:
+            return [Guess(f)]
     # the first of a month, for monthly data: the number that is always 1 is the day
     for f, values in best:
         day = values.compressed().astype("datetime64[D]")
@@ -266,6 +278,9 @@ def _chosen(formats: Sequence[DateFormat], sample: Sample) -> list[Guess]:
     return [Guess(chosen, f"dates={other.text} reads {other}")]
 
 
-def _day_first(found: DateFormat) -> bool:
-    letters = Pattern(found.pattern).directives.replace("b", "m").replace("B", "m")
+def _day_first(pattern: str) -> bool | None:
+    """Return whether days are before months; None if the year is first."""
+    letters = Pattern(pattern).directives
+    if "d" not in letters or "m" not in letters or letters[0] in "Yy":
+        return None
     return letters.index("d") < letters.index("m")

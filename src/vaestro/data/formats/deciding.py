@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -36,6 +36,7 @@ class Decision:
         format: of the column; None if its cells are words.
         values: of the words, (n,), masked where they are empty or odd; None for words.
         odd: {word: number of cells} of words that are neither values nor known empty words.
+        pattern: of the dates, if the user gave it.
         looks: what most words look like if the column stays words; "" if they look like words.
         others: other formats that fit as well, with the option that chooses them.
     """
@@ -43,6 +44,7 @@ class Decision:
     format: CellFormat | None = None
     values: np.ma.MaskedArray | None = None
     odd: Mapping[str, int] = field(default_factory=dict)
+    pattern: str = ""
     looks: str = ""
     others: str = ""
 
@@ -51,7 +53,7 @@ def restored(stored: str) -> CellFormat:
     """Return a format from its `stored()` text.
 
     >>> str(restored('number {"prefix": "$", "places": 2}'))
-    'as $1234.56'
+    '$1234.56'
     """
     import json
 
@@ -65,6 +67,7 @@ def decide(
     *,
     patterns: Sequence[str] = (),
     known: str = "",
+    empty: Collection[str] = (),
     comma: bool | None = None,
     day_first: bool | None = None,
 ) -> Decision:
@@ -78,14 +81,15 @@ def decide(
         times: how often each occurs, (n,).
         patterns: of dates, which the user gave.
         known: the stored format of the column in a run; it is tried first.
+        empty: further words that mean empty cells, without outer spaces.
         comma: whether commas are decimal points in this table; None if nothing tells.
         day_first: whether days are before months in this table; None if nothing tells.
 
     >>> found = decide(["$1,200.50", "n/a", "$7.25"], np.array([1, 5, 2]))
     >>> str(found.format), found.values.tolist()
-    ('as $1,234.56', [1200.5, None, 7.25])
+    ('$1,234.56', [1200.5, None, 7.25])
     """
-    full = np.array([not is_empty(word) for word in words], bool)
+    full = np.array([not is_empty(word) and word.strip() not in empty for word in words], bool)
     if not full.any():
         return Decision()
     kept = [w for w, f in zip(words, full.tolist(), strict=True) if f]
@@ -97,7 +101,7 @@ def decide(
     for pattern in patterns:
         found = _tried(Guess(_dated(pattern, kept)), sample)
         if found.format is not None:
-            return _whole(found, full)
+            return _whole(replace(found, pattern=pattern), full)
     if not any("9" in shape for shape in sample.shapes[:1000]):
         found = _first([TruthFormat], sample)
     else:
@@ -128,7 +132,7 @@ def _tried(guess: Guess, sample: Sample) -> Decision:
     parsed = int(sample.times[~mask].sum())
     if parsed and (not odd or (not guess.format.strict and few_odd(parsed, odd))):
         return Decision(guess.format, values, odd, others=guess.others)
-    return Decision(None, None, odd, looks=f"{guess.format.values} {guess.format}")
+    return Decision(None, None, odd, looks=f"{guess.format.values} ({guess.format})")
 
 
 def _whole(found: Decision, full: np.ndarray) -> Decision:
@@ -141,7 +145,7 @@ def _whole(found: Decision, full: np.ndarray) -> Decision:
     if data.dtype.kind == "f":
         data = np.where(mask, 0.0, data)
     values = np.ma.MaskedArray(data, mask)
-    return Decision(found.format, values, found.odd, others=found.others)
+    return replace(found, values=values)
 
 
 def _dated(pattern: str, words: Sequence[str]) -> CellFormat:

@@ -35,7 +35,7 @@ def months(language: str) -> dict[str, int]:
     >>> months("de")["dez"]
     12
     """
-    numbers = {}
+    numbers: dict[str, int] = {}
     for names in (MONTHS[language], SHORT[language]):
         numbers |= {name.lower(): i + 1 for i, name in enumerate(names.split())}
     return numbers | ALSO.get(language, {})

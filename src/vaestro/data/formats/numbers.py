@@ -87,7 +87,13 @@ class NumberFormat(CellFormat):
     def __str__(self) -> str:
         example = 0.00012345 if self.exponent else 1234567.0 if self.lakh else 1234.0
         fraction = 0.0 if not self.places else 0.5 if self.places == 1 else 0.56
-        return "as " + self.write(np.array([example + fraction * (not self.exponent)]))[0]
+        return self.write(np.array([example + fraction * (not self.exponent)]))[0]
+
+    @property
+    def decimal_comma(self) -> bool | None:
+        if self.places and self.decimal in ".,":
+            return self.decimal == ","
+        return self.thousands == "." if self.thousands in (".", ",") else None
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -208,8 +214,8 @@ class NumberFormat(CellFormat):
         if chosen is None:
             return []
         thousands, decimal, lakh, others = chosen
-        found = cls(prefix, suffix, thousands, decimal, lakh=lakh)
-        found = found._with_spelling([shape.strip() for shape, _, _ in same], sample)
+        bare_format = cls(prefix, suffix, thousands, decimal, lakh=lakh)
+        found = bare_format._with_spelling([shape.strip() for shape, _, _ in same], sample)
         return [] if found is None else [Guess(found, others)]
 
     def _with_spelling(self, shapes: Sequence[str], sample: Sample) -> NumberFormat | None:

@@ -102,20 +102,34 @@ class Pattern:
     @cached_property
     def _regex(self) -> tuple[re.Pattern[str], list[str]]:
         pieces, names = [r"\s*"], []
-        tokens = self._tokens
+        tokens, optional = self._tokens, False
         for i, (_, d, text) in enumerate(tokens):
             if not d:
-                literal = r"\s+".join(map(re.escape, re.split(r"\s+", text)))
-                pieces.append(literal)
+                before = tokens[i - 1][1] if i else ""
+                after = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+                if text in ("T", " ") and after in ("H", "I"):
+                    # a date without a time is at midnight
+                    optional = i > 0
+                    pieces.append(r"(?:(?:T|\s+)" if optional else r"\s+")
+                elif before == "S" and after == "f":
+                    continue  # the fraction has it
+                else:
+                    pieces.append(r"\s+".join(map(re.escape, re.split(r"\s+", text))))
                 continue
             name, digits = NUMBERS.get(d) or NAMES[d]
             dense = i + 1 < len(tokens) and tokens[i + 1][1] in NUMBERS
             dense |= i > 0 and tokens[i - 1][1] in NUMBERS
             if dense and digits == r"\d{1,2}":
                 digits = r"\d{2}"
+            if d == "f":
+                digits = r"\d{1,9}"
+                pieces.append(rf"(?:{re.escape(tokens[i - 1][2])}({digits}))?")
+                names.append(name)
+                continue
             pieces.append(f"({digits})" if name else f"(?:{digits})")
             names += [name] if name else []
-        return re.compile("".join([*pieces, r"\s*"])), names
+        end = ")?" if optional else ""
+        return re.compile("".join([*pieces, end, r"\s*"])), names
 
     def fields(self, words: Sequence[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return the numbers in words by field, each (n,), 0 in other words; and which words have
@@ -137,17 +151,20 @@ class Pattern:
     def _numbers(self, name: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of one field, and which are known."""
         distinct = dict.fromkeys(texts)
+        values: dict[str | None, int] = {
+            None: 12 if name == "hour" and "p" in self.directives else 0
+        }
         if name == "name":
             table = months(self.language)
-            values = {t: table.get(t.lower().rstrip("."), -1) for t in distinct}
+            values |= {t: table.get(t.lower().rstrip("."), -1) for t in distinct}
         elif name == "half":
-            values = {t: int(t[0] in "pP") for t in distinct}
+            values |= {t: int(t[0] in "pP") for t in distinct if t}
         elif name == "zone":
-            values = {t: _minutes(t) for t in distinct}
+            values |= {t: _minutes(t) for t in distinct if t}
         elif name == "fraction":
-            values = {t: int(t.ljust(6, "0")[:6]) for t in distinct}
+            values |= {t: int(t.ljust(6, "0")[:6]) for t in distinct if t}
         else:
-            values = {t: int(t) for t in distinct}
+            values |= {t: int(t) for t in distinct if t}
         numbers = np.array([values[t] for t in texts], np.int64)
         return numbers, (numbers >= 0) if name == "name" else np.ones(len(numbers), bool)
 
@@ -160,7 +177,8 @@ class Pattern:
             fields: the numbers.
             zone: the text of `%z`.
         """
-        pieces, columns = [], []
+        pieces: list[str] = []
+        columns: list[Sequence[int | str]] = []
         for bare, d, text in self._tokens:
             if not d:
                 pieces.append(text.replace("{", "{{").replace("}", "}}"))

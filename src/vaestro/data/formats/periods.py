@@ -65,7 +65,7 @@ class PeriodFormat(CellFormat):
         return "quarter" if "q" in directives else "week" if "V" in directives else "month"
 
     def __str__(self) -> str:
-        return f"as {self._pattern}"
+        return str(self._pattern)
 
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         fields, fits = self._pattern.fields(words)
@@ -98,18 +98,12 @@ class PeriodFormat(CellFormat):
 
     @classmethod
     def guesses(cls, sample: Sample) -> list[Guess]:
-        shapes = sample.by_shape
-        found: Counter[tuple[str, ...]] = Counter()
-        names: dict[tuple[str, ...], set[str]] = {}
-        for shape, n in shapes.items():
-            if (match := PERIOD.fullmatch(shape.strip())) and (layout := _period(match)):
-                found[layout] += n
-                names.setdefault(layout, set()).add(layout[-1])
         by_pattern: Counter[str] = Counter()
         words: dict[str, set[str]] = {}
-        for layout, n in found.items():
-            by_pattern[layout[0]] += n
-            words.setdefault(layout[0], set()).update({layout[1]} - {""})
+        for shape, n in sample.by_shape.items():
+            if (match := PERIOD.fullmatch(shape.strip())) and (layout := _period(match)):
+                by_pattern[layout[0]] += n
+                words.setdefault(layout[0], set()).update({layout[1]} - {""})
         guesses = []
         for pattern, _ in by_pattern.most_common(2):
             months = {w.rstrip(".") for w in words[pattern]}
@@ -161,6 +155,7 @@ class ClockFormat(CellFormat):
         point: before the decimals.
         half: AM or PM after the time, as in " PM"; "" without.
         day: whether the values are times of day, which end at 24:00.
+        brief: whether decimals of seconds are left out if they are zero.
 
     >>> ClockFormat(parts=2, bare=True, half=" PM").write(np.array([13 * 3600]))
     ['1:00 PM']
@@ -173,6 +168,7 @@ class ClockFormat(CellFormat):
     half: str = ""
     day: bool = True
     short: bool = False
+    brief: bool = False
 
     name = "clock"
     values = "times"
@@ -180,7 +176,7 @@ class ClockFormat(CellFormat):
 
     def __str__(self) -> str:
         parts = ("minutes", "seconds") if self.short else ("hours", "minutes", "seconds")
-        return f"as {':'.join(parts[: self.parts])}" + ("" if self.day else ", durations")
+        return f"{':'.join(parts[: self.parts])}" + ("" if self.day else ", durations")
 
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         values, fits = np.zeros(len(words)), np.zeros(len(words), bool)
@@ -208,7 +204,7 @@ class ClockFormat(CellFormat):
 
     def write(self, values: np.ndarray) -> list[str]:
         scale = 10**self.digits
-        step = scale if self.parts == 3 or self.short else 60 * scale
+        step = 1 if self.parts == 3 or self.short else 60
         ticks = np.rint(np.asarray(values, np.float64) * scale / step).astype(np.int64) * step
         ticks = np.clip(ticks, 0, (86400 * scale - step) if self.day else None)
         return [self._written(t, scale) for t in ticks.tolist()]
@@ -226,7 +222,9 @@ class ClockFormat(CellFormat):
             hour = (hour + 11) % 12 + 1
         text = f"{hour}:{minute:02d}" if self.bare else f"{hour:02d}:{minute:02d}"
         text += f":{second:02d}" if self.parts == 3 else ""
-        return text + (f"{self.point}{fraction:0{self.digits}d}" if self.digits else "") + half
+        if self.digits and (fraction or not self.brief):
+            text += f"{self.point}{fraction:0{self.digits}d}"
+        return text + half
 
     @classmethod
     def guesses(cls, sample: Sample) -> list[Guess]:
@@ -251,6 +249,7 @@ class ClockFormat(CellFormat):
             point=points[0] if points else ".",
             half=halves[0] if halves else "",
             day=day,
+            brief=digits > 0 and any(m["fraction"] is None for m in matches.values()),
             short=not day and parts == 2 and max(hours) < 60,
         )
         return [Guess(found)]
@@ -286,7 +285,7 @@ class DurationFormat(CellFormat):
     continuous = True
 
     def __str__(self) -> str:
-        return "as " + self.write(np.array([93784]))[0]
+        return self.write(np.array([93784]))[0]
 
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         numbers = [_of_days(w) if self.units[-1] == ":" else _of_units(w) for w in words]
@@ -308,7 +307,8 @@ class DurationFormat(CellFormat):
                 f".{fraction:0{self.digits}d}" if self.digits else ""
             )
         smallest = SECONDS[self.units[-1]]
-        rest, pieces = max(0, round(value / smallest)) * smallest, []
+        rest = max(0, round(value / smallest)) * smallest
+        pieces: list[str] = []
         for unit in self.units:
             count, rest = divmod(rest, SECONDS[unit])
             if count or self.all or (unit == self.units[-1] and not pieces):
