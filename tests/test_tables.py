@@ -687,8 +687,7 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
-        ValueError,
-        match=r"got lists or structures in a \(leave it out with t.json:ignore=a\)",
+        ValueError, match=r"got lists or structures in a \(leave it out with t.json:ignore=a\)"
     ):
         read(
             '[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json"
