@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from vaestro.data import Rows
     from vaestro.latent import UserData
+    from vaestro.runs.session import Session
     from vaestro.spaces import Space
 
 PICTURED = 32  # data in a .png
@@ -56,9 +57,32 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
-def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
-    """Return the dtype of means; in a picture, means of images are not rounded."""
-    return "float" if picture and space.image else dtype
+def dtype_of(space: Space, path: Path, dtype: str | None) -> str | None:
+    """Return the dtype of means. Means of images in a picture, and means of counts in an .h5ad
+    file, are not rounded by default."""
+    if is_picture(path) and space.image:
+        return "float"
+    return "float" if dtype is None and path.suffix.lower() == ".h5ad" else dtype
+
+
+def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
+    """Return the attributes and the conditions of rows by name, each (N,)."""
+    from vaestro.data.columns import filled
+
+    given: dict[str, np.ndarray] = {}
+    if rows.given is not None and rows.given_space is not None:
+        columns = rows.given_space.outward(rows.given).columns
+        given = {name: filled(cells) for name, cells in columns.items()}
+    return rows.attributes | given
+
+
+def conditions_of(session: Session, conditions: Mapping[str, str], n: int) -> dict[str, np.ndarray]:
+    """Return conditions that are the same for n rows by name, each (n,)."""
+    from vaestro.data.columns import filled
+    from vaestro.data.tables import condition_columns
+
+    columns = condition_columns(session.model.given, conditions, n)
+    return {name: filled(cells) for name, cells in columns.items()}
 
 
 def write(
@@ -70,6 +94,7 @@ def write(
     dtype: str | None = None,
     places: np.ndarray | None = None,
     columns: int = 16,
+    attributes: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write data, and print how means are rounded.
 
@@ -81,15 +106,20 @@ def write(
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
+        attributes: further values of each row, each (N,), which an .h5ad file has in obs. Other
+            files of named columns contain the names of rows.
     """
-    from vaestro.data.writers import write_data, write_grid
+    from vaestro.data.writers import write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    write_data(path, data, places)
+    if (space.names and not space.tabular) or path.suffix.lower() == ".h5ad":
+        write_named(path, data, space, attributes or {})
+    else:
+        write_data(path, data, places)
     line = rounding(space, dtype)
     if line:
         console.say(line)

@@ -10,6 +10,8 @@ from typing import TypeAlias, final
 import numpy as np
 
 from vaestro.data import shards, tables, texts
+from vaestro.data.annotated import read_object
+from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
@@ -17,13 +19,14 @@ from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import check_array, read
-from vaestro.data.source_options import as_source, checked_options, parse_source
+from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 InMemory: TypeAlias = "np.ndarray | Texts | Sequence[str] | Frame | tables.Columns"
+IN_PYTHON = ("array", "table", "texts", "anndata", "sparse")  # names of data in Python
 Input: TypeAlias = "str | Path | InMemory"  # a source: its name or path, or data in Python
 
 
@@ -33,7 +36,7 @@ class Opened:
     """Hold a source that was read.
 
     Args:
-        name: of the source, without its options; "array", "table" or "texts" for data in Python.
+        name: of the source, without its options; one of IN_PYTHON for data in Python.
         options: of the source.
         raw: the data.
         container: of the data.
@@ -85,13 +88,14 @@ def open_source(
         options = {**parsed, **options}
         raw = read(name, options, progress, columns, every=every)
     else:
-        name, raw = _in_python(source)
+        name, raw = _in_python(source, options)
     first = next(iter(raw.splits.values()))
     if isinstance(first, Frame):
         raw = parse_cells(raw, options, name, columns)
         first = next(iter(raw.splits.values()))
     if raw.missing:
-        options = {"missing": "nan", **options}
+        words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
+        options = {**options, "missing": "+".join(words)}
     container = container_of(first)
     unfit, what = container.check_options(options, first, name, has_images(name))
     if unfit:
@@ -99,12 +103,15 @@ def open_source(
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: InMemory) -> tuple[str, Raw]:
+def _in_python(source: InMemory, options: Options) -> tuple[str, Raw]:
     """Return data in Python with a name for messages."""
+    if (annotated := read_object(source, options)) is not None:
+        return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
-    if isinstance(source, np.ndarray):
-        return "array", Raw({"all": check_array(source, Path("the array"))})
+    array, gaps = as_array(source)
+    if isinstance(array, np.ndarray) and not array.dtype.names:
+        return "array", Raw({"all": check_array(array, Path("the array"))}, missing=gaps)
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     return "table", Raw({"all": frame})
 
@@ -143,6 +150,8 @@ def absolute_name(name: str) -> str:
     'mnist'
     """
     named = (
-        name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
+        name in (*NAMED, "array", "table", "texts", "anndata", "sparse")
+        or name.startswith("hf:")
+        or shards.remote(name)
     )
     return name if named else str(Path(name).expanduser().resolve())

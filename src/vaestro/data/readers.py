@@ -15,11 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.data import images, indexing, shards, sparse, tables, texts
+from vaestro.data import (
+    annotated,
+    count_files,
+    images,
+    indexing,
+    sequence_files,
+    shards,
+    sparse,
+    tables,
+    texts,
+)
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
+from vaestro.data.sequence_files import of_characters
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
@@ -44,7 +55,12 @@ def is_images(name: str) -> bool:
     """
     path = Path(name).expanduser()
     saved = any((path / n).exists() for n in shards.SAVED)
-    return path.is_dir() and not saved and not shards.is_shards(name)
+    return (
+        path.is_dir()
+        and not saved
+        and not shards.is_shards(name)
+        and count_files.tenx_folder(path) is None
+    )
 
 
 def read(
@@ -86,12 +102,22 @@ def read(
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
     if path.is_dir():
+        if count_files.tenx_folder(path) is not None:
+            return count_files.read_tenx_folder(path, options)
         if is_images(name):
             return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
-    if path.suffix.lower() in (*TABLES, ".h5ad", ".txt"):
+    if path.suffix.lower() == ".h5ad":
+        return annotated.read_h5ad(path, options)
+    if path.suffix.lower() == ".loom":
+        return count_files.read_loom(path, options)
+    if count_files.is_tenx_h5(path):
+        return count_files.read_tenx_h5(path, options)
+    if sequence_files.suffix_of(path):
+        return sequence_files.read_sequences(path)
+    if path.suffix.lower() in (*TABLES, ".txt"):
         return _by_suffix(path, name, options, progress, columns, every=every)
     return _array_file(path, options)
 
@@ -120,10 +146,8 @@ def _by_suffix(
     *,
     every: bool,
 ) -> Raw:
-    """Read a file whose format follows from its suffix: a table, texts or AnnData."""
+    """Read a file whose format follows from its suffix: a table or texts."""
     suffix = path.suffix.lower()
-    if suffix == ".h5ad":
-        return sparse.read_h5ad(path, options)
     if suffix == ".txt":
         if "text" in options:
             raise InputError(
@@ -159,7 +183,11 @@ def _array_file(path: Path, options: Options) -> Raw:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"\x93NUM":
-            return Raw({"all": check_array(np.load(path, mmap_mode="r", allow_pickle=False), path)})
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.names:
+                columns = {n: np.asarray(array[n]) for n in array.dtype.names}
+                return Raw({"all": tables.frame_of(columns, str(path))})
+            return Raw({"all": of_characters(array) or check_array(array, path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
         if head[:2] == b"\x1f\x8b" or (
@@ -174,7 +202,9 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"expected numbers in {path}; got Python objects, which are never unpickled"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad or .txt"
+    formats = (
+        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
+    )
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -229,6 +259,17 @@ def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
 
 
+# what an array contains, by the kind of its dtype, and what to do
+_OTHER = {
+    "c": "complex numbers (np.stack([x.real, x.imag], -1) has them as two channels)",
+    "O": "Python objects (np.asarray(x.tolist(), float) converts numbers)",
+    "U": "text (a list of str is read as texts)",
+    "S": "text (a list of str is read as texts)",
+    "M": 'dates (a table {"date": x} has dates; (x - x.min()) / np.timedelta64(1, "D") is numbers)',
+    "m": 'durations (x / np.timedelta64(1, "s") is numbers)',
+}
+
+
 def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     """Return an array (N, ...) of numbers unchanged.
 
@@ -243,9 +284,7 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     array([0, 1, 2])
     """
     if array.dtype.kind not in "biuf":
-        what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(
-            array.dtype.kind, str(array.dtype)
-        )
+        what = _OTHER.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"expected real numbers in {path}; got {what}")
     if array.ndim == 0:
         raise ValueError(f"expected an array with one row per datum in {path}; got a single number")
@@ -280,7 +319,8 @@ def _npz(path: Path, name: str | None) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        return Raw({"all": check_array(archive[data[0]], path)})
+        array = archive[data[0]]
+        return Raw({"all": of_characters(array) or check_array(array, path)})
 
 
 def _attributes(
@@ -341,7 +381,7 @@ def read_latents(path: str) -> np.ndarray:
         columns = parse_cells(raw, options, name).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
-            list(columns),
+            [n for n in ("z", "mean") if n in columns][:1] or list(columns),
         )
         for n in names:
             if columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]):

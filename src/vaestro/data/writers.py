@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaestro.data.raw import IDENTIFIERS
 from vaestro.frames import Frame
 from vaestro.text import InputError
 from vaestro.tokens import Texts
@@ -17,7 +18,8 @@ from vaestro.tokens import Texts
 if TYPE_CHECKING:
     from vaestro.spaces import Space
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
+SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png", ".h5ad")
+TABLES = (".parquet", ".csv", ".json", ".jsonl")
 
 
 def check_output(
@@ -105,6 +107,58 @@ def write_data(
     container_of(data).write(path, data, places)
 
 
+def write_named(
+    path: Path, data: np.ndarray | Frame | Texts, space: Space, attributes: Mapping[str, np.ndarray]
+) -> None:
+    """Write vectors with the names of their columns, such as genes, and of their rows.
+
+    Args:
+        path: an .h5ad file also contains all attributes; a table and an .npz file contain the names
+            of the rows; other files contain the values alone.
+        data: vectors, (N, columns).
+        space: of the data.
+        attributes: other values of each row, each (N,).
+
+    Raises:
+        ValueError: the file is an .h5ad file, and the data are not vectors.
+
+    >>> from vaestro.spaces import CountSpace
+    >>> space = CountSpace((2,), (2,), "int64", names=("g1", "g2"))
+    >>> write_named(Path("x.csv"), np.eye(2, dtype=int), space, {"id": np.array(["a", "b"])})
+    >>> Path("x.csv").read_text().split()
+    ['"id","g1","g2"', '"a",1,0', '"b",0,1']
+    """
+    suffix = path.suffix.lower()
+    if not isinstance(data, np.ndarray) or data.ndim != 2:
+        raise ValueError(f"expected vectors for {path}; got {space} (write .npz, .parquet or .csv)")
+    if suffix == ".h5ad":
+        from vaestro.data.annotated_output import write_annotated
+
+        write_annotated(path, data, space.names, attributes)
+        return
+    rows = identifiers(attributes)
+    if suffix in TABLES:
+        from vaestro.data.tables import write_frame
+
+        columns = rows | {name: data[:, i] for i, name in enumerate(space.names)}
+        with writing(path) as part:
+            frame = Frame({n: np.ma.MaskedArray(values) for n, values in columns.items()})
+            write_frame(part, frame, suffix)
+    else:
+        names = {"var_names": np.array(space.names), **rows} if suffix == ".npz" else {}
+        write_arrays(path, {"x": data, **names})
+
+
+def identifiers(attributes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the attribute that names rows, by its name; none if there is none.
+
+    >>> identifiers({"age": np.array([3]), "id": np.array(["mol1"])})
+    {'id': array(['mol1'], dtype='<U4')}
+    """
+    name = next((n for n in IDENTIFIERS if n in attributes), None)
+    return {} if name is None else {name: attributes[name]}
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write to; rename it to `path` once it is complete.
@@ -177,8 +231,8 @@ def write_grid(
         formats = "write .npy, .npz, .csv, .parquet or .txt"
         raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
     sets = _pixels_of_sets(rows, space)
-    if space.layout.part_shown:
-        title = f"{title} ({space.layout.part_shown})"
+    if shown := space.layout.part_shown(space.shape):
+        title = f"{title} ({shown})"
     count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))
     h, w, gap = height * zoom, width * zoom, 4
@@ -215,7 +269,7 @@ def _pixels_of_sets(
     """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
     the same range."""
     arrays = {label: np.asarray(images) for label, images in rows.items()}
-    pictures = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
+    pictures = {label: space.pictures(x) for label, x in arrays.items()}
     if space.levels:
         return {label: pixels(images, space) for label, images in pictures.items()}
     every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)
