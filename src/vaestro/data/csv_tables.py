@@ -51,7 +51,7 @@ def read_csv(
     Raises:
         ValueError: the file is not a table in UTF-8, or has no column names.
 
-    >>> import pyarrow.csv
+    >>> import pyarrow.compute, pyarrow.csv
     >>> _ = Path("t.csv").write_text("a,b\\n1,x\\n2,y\\n")
     >>> read_csv(pyarrow, Path("t.csv"), {}, None, (), [])[0].column_names
     ['a', 'b']
