@@ -106,17 +106,25 @@ def write(
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
-        attributes: further values of each row, each (N,), which an .h5ad file has in obs. Other
-            files of named columns contain the names of rows.
+        attributes: further values of each row, each (N,): the names of series, and what an .h5ad
+            file has in obs. Other files of named columns contain the names of rows.
     """
-    from vaestro.data.writers import write_data, write_grid, write_named
+    import numpy as np
+
+    from vaestro.data.series import writing
+    from vaestro.data.writers import write_arrays, write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    if (space.names and not space.tabular) or path.suffix.lower() == ".h5ad":
+    named = space.names and not space.tabular and not space.layout.ends
+    if isinstance(data, np.ndarray) and writing.is_long(space, path):
+        write_data(path, writing.long_table(data, space, attributes))
+    elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
+        write_arrays(path, writing.one_each(data, space, attributes))
+    elif named or path.suffix.lower() == ".h5ad":
         write_named(path, data, space, attributes or {})
     else:
         write_data(path, data, places)
