@@ -13,6 +13,7 @@ from typing import final
 
 import numpy as np
 
+from vaestro.column_types import is_category
 from vaestro.data.choosing import named
 from vaestro.data.csv_tables import stated_words
 from vaestro.data.formats import DateFormat, Decision, decide, empty_words, is_empty
@@ -148,8 +149,11 @@ def parse_cells(
     splits = {}
     for split, frame in raw.splits.items():
         one_split = {n: cells[n][split] if n in cells else c for n, c in frame.columns.items()}
-        splits[split] = Frame(
-            one_split, frame.orders, {n: f for n, f in formats.items() if n in one_split}
+        splits[split] = replace(
+            frame,
+            columns=one_split,
+            types={n: t for n, t in frame.types.items() if n not in formats},
+            formats={n: f for n, f in formats.items() if n in one_split},
         )
     splits, more = without_missing(splits, wishes.missing)
     return replace(raw, splits=splits, notes=(*raw.notes, *notes_of(found, known), *more))
@@ -160,6 +164,8 @@ def _is_text(
 ) -> bool:
     """Return whether a column has to be decided: text, or whole numbers that are dates."""
     columns = [f.columns[name] for f in splits.values() if name in f.columns]
+    if any(is_category(f.types.get(name, "")) or name in f.orders for f in splits.values()):
+        return False  # the user declared categories
     if any(c.dtype.kind == "U" for c in columns):
         return True
     if any(c.dtype.kind not in "iu" for c in columns) or name in {*wishes.words, *wishes.numbers}:

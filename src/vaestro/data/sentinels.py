@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def without_missing(
             if gone[s].any():
                 data = np.where(gone[s], 0, np.ma.getdata(cells)).astype(cells.dtype)
                 tables[s][name] = np.ma.MaskedArray(data, np.ma.getmaskarray(cells) | gone[s])
-    return {s: Frame(tables[s], f.orders, f.formats) for s, f in splits.items()}, notes
+    return {s: replace(f, columns=tables[s]) for s, f in splits.items()}, notes
 
 
 def infinite_rows(parts: Mapping[str, np.ma.MaskedArray]) -> list[str]:

@@ -254,9 +254,12 @@ class Session:
         if not isinstance(data, Frame):
             return data
         if like is None or like.given is None or like.given_space is None:
-            return data.beside(condition_frame(model.given, condition or {}, n))
-        codes = np.broadcast_to(like.given, (n, like.given.shape[1]))
-        return data.beside(like.given_space.outward(codes))
+            conditions = condition_frame(model.given, condition or {}, n)
+        else:
+            conditions = like.given_space.outward(
+                np.broadcast_to(like.given, (n, like.given.shape[1]))
+            )
+        return data.with_columns(conditions)
 
     def _given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
         """Return conditions as a model's input, (n, G); None without conditions."""

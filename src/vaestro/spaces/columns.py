@@ -40,6 +40,7 @@ class Column(ABC):
         strays: whether a few values lie off the grid (off the whole numbers for counts). They are
             rounded to it inside, so that the cells stay disjoint and their probabilities sum to
             one.
+        declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
         format: how its cells are written in the source, as `data.formats` stores it; "" for
             numbers, dates and words that are written as they are.
     """
@@ -55,6 +56,7 @@ class Column(ABC):
     origin: float = 0.0
     atoms: bool = False
     strays: bool = False
+    declared: str = ""
     format: str = ""
 
     kind: ClassVar[Kind]
