@@ -120,7 +120,7 @@ def _formats(found: Sequence[Found]) -> list[str]:
     """Return a line for each sort of values, with the formats of the columns."""
     sorts: dict[str, list[tuple[str, str]]] = {}
     for f in found:
-        if f.decision.format is not None:
+        if f.decision.format is not None and not f.decision.format.usual:
             one = f.decision.format
             sorts.setdefault(one.values, []).append(
                 (f.text.name, f"{first_names([f.text.name])} ({one})")

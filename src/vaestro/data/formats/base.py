@@ -85,6 +85,11 @@ class CellFormat(ABC):
         """Return the format in words, or an example."""
 
     @property
+    def usual(self) -> bool:
+        """Return whether the format is what everybody expects, which needs no note."""
+        return False
+
+    @property
     def decimal_comma(self) -> bool | None:
         """Return whether commas are decimal points; None if the format does not show it."""
         return None

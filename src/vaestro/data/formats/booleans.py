@@ -34,6 +34,10 @@ class TruthFormat(CellFormat):
     def __str__(self) -> str:
         return f"{self.true} and {self.false}"
 
+    @property
+    def usual(self) -> bool:
+        return True
+
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         plain = [word.strip().lower() for word in words]
         fits = [word in ("true", "false") for word in plain]

@@ -65,6 +65,10 @@ class DateFormat(CellFormat):
         return str(self._pattern)
 
     @property
+    def usual(self) -> bool:
+        return self.pattern.startswith("%Y-%m-%d")
+
+    @property
     def day_first(self) -> bool | None:
         return _day_first(self.pattern) if "%b" not in self.pattern.lower() else None
 

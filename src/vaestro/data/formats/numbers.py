@@ -90,6 +90,10 @@ class NumberFormat(CellFormat):
         return self.write(np.array([example + fraction * (not self.exponent)]))[0]
 
     @property
+    def usual(self) -> bool:
+        return self == NumberFormat(places=self.places, brief=self.brief, whole=self.whole)
+
+    @property
     def decimal_comma(self) -> bool | None:
         if self.places and self.decimal in ".,":
             return self.decimal == ","
