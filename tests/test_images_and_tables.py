@@ -141,7 +141,9 @@ def test_colour_images_of_every_side_train_by_convolutions(side: int) -> None:
     )
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and np.isfinite(last["bound"])
-    assert vs.Run("run").config["likelihood"] == "logistic-mixture"
+    assert vs.Run("run").config["likelihood"] == (
+        "discretized-logistic:channels=conditioned,means=squares"
+    )
 
 
 def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(
@@ -469,7 +471,7 @@ def test_names_of_columns_with_commas_and_other_signs(
     assert main(["encode", "run", "t.csv", "-o", "z.npz", "--quiet"]) == 0
     assert "closed quotes" in refused(capsys, "train", 't.csv:ignore="plain', "--run", "new", *TINY)
     with (place / "bad.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["a, b", "c"], *[["", i] for i in range(60)]])
+        csv.writer(file).writerows([["a, b", "c"], *[["inf", i] for i in range(60)]])
     assert "with 'bad.csv:ignore=\"a, b\"')" in refused(
         capsys, "train", "bad.csv", "--run", "new", *TINY
     ), "as a shell takes it"
