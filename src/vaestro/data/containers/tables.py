@@ -39,7 +39,7 @@ class Tables(Container[Frame]):
                 f"{cut[0]}= cuts series, and {name} is read as rows: add series=GROUP:ORDER, or "
                 f"series=:TIME for one long series"
             )
-        unfit = of_groups(options, "images", "texts", "arrays", "cells", "series")
+        unfit = of_groups(options, "images", "texts", "arrays", "series")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
@@ -51,6 +51,9 @@ class Tables(Container[Frame]):
 
     def columns(self, whole: Frame) -> Mapping[str, np.ma.MaskedArray]:
         return whole.columns
+
+    def formats(self, whole: Frame) -> Mapping[str, str]:
+        return whole.formats
 
     def without(self, whole: Frame, names: Sequence[str]) -> Frame:
         return whole.without(names)
