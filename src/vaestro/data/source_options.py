@@ -339,6 +339,16 @@ ROWS = (
         SourceOption(str(kind), "tables", COLUMNS, f"Read columns as {kind}.")
         for kind in COLUMN_ORDER
     ),
+    SourceOption(
+        "dates",
+        "tables",
+        Name("%d/%m/%Y, or born=%d/%m/%Y; several joined by +"),
+        "The patterns of dates, in all columns that fit or in one.",
+    ),
+    SourceOption("decimal", "tables", Choice("point", "comma"), "The decimal separator."),
+    SourceOption(
+        "empty", "tables", Name("words joined by +"), "The words that mean an empty cell."
+    ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
     SourceOption(
         "marginals",
@@ -423,6 +433,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
+        if key in ("by", "group", "order", "time") and "series" in options:
+            raise ValueError(
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
+                f"(series={options[key]} names it)"
+            )
         if key not in OPTIONS:
             raise ValueError(
                 f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"

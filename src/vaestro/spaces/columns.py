@@ -48,6 +48,8 @@ class Column(ABC):
         limits: the smallest and the largest value in the training split; draws and means lie
             between them. Empty for no limits.
         declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
+        format: how its cells are written in the source, as `data.formats` stores it; "" for
+            numbers, dates and words that are written as they are.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Column(ABC):
     points: tuple[float, ...] = ()
     limits: tuple[float, ...] = ()
     declared: str = ""
+    format: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
