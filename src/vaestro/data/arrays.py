@@ -37,6 +37,7 @@ from vaestro.spaces import (
 
 IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
 FEW = 10  # largest number of distinct integers that could be categories
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a pixel
 GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
 
@@ -150,6 +151,7 @@ class _Scan:
         # bytes: multiples of 1 / 255; two: none but `low` and `high`
         self.integral = self.bytes = self.two = True
         self.nan = self.infinite = 0
+        self.divisor = 0  # the greatest common divisor of values of 16 bits
 
     def look(self, array: Whole, start: int, values: np.ndarray) -> None:
         if values.dtype.kind == "f":
@@ -178,6 +180,10 @@ class _Scan:
                     bool(((part == low) | (part == high)).all()) for part in (head, values)
                 )
             self.low, self.high = min(self.low, low), max(self.high, high)
+            if values.dtype == np.uint16 and self.divisor != 1:
+                head = int(np.gcd.reduce(values.ravel()[:1000]))
+                rest = 1 if head == 1 else int(np.gcd.reduce(values, axis=None))
+                self.divisor = int(np.gcd(self.divisor, rest))
 
 
 def _resolve(
@@ -186,7 +192,7 @@ def _resolve(
     """Return the space, the resolved options, and notes."""
     arrays = distinct(parts.values())
     space = _space(seen, arrays, options, name)
-    notes: list[str] = []
+    notes = _depth_note(space, name) if "levels" not in options else []
     if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
@@ -231,6 +237,11 @@ def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -
     inside = layout.inside(shape)
     base = RealSpace(inside, shape, dtype.name, missing=seen.nan > 0, layout=layout)
     asked = options.get("kind")
+    deep = layout.pixels and dtype == np.uint16 and not seen.two and high > 255
+    if deep and asked in (None, "levels"):
+        if "levels" not in options:
+            return base.converted(LevelsSpace, levels=_depth(seen), step=float(seen.divisor))
+        asked = "levels"
     if asked is None:
         asked = (
             "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
@@ -269,6 +280,23 @@ def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -
             f"{name}"
         )
     return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
+
+
+def _depth(seen: _Scan) -> int:
+    """Return the number of levels of images of 16 bits: that of the smallest usual depth of cameras
+    with room for the largest value. Their values may be multiples of a number."""
+    most = int(seen.high) // seen.divisor
+    return next(2**bits for bits in DEPTHS if most < 2**bits)
+
+
+def _depth_note(space: Space, name: str) -> list[str]:
+    """Return a note on the number of levels of images of 16 bits."""
+    if not (space.ordered and space.layout.pixels and space.levels > 256):
+        return []
+    bits, end = space.levels.bit_length() - 1, space.step * (space.levels - 1)
+    steps = f" in steps of {space.step:g}" if space.step > 1 else ""
+    hint = "" if name == "array" else f" ({name}:levels=65536 reads all 16 bits)"
+    return [f"levels of {bits} bits, 0 to {end:,.0f}{steps}{hint if bits < 16 else ''}"]
 
 
 def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, list[str]]:

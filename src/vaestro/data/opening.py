@@ -11,7 +11,7 @@ import numpy as np
 
 from vaestro.data import shards, tables, texts
 from vaestro.data.containers import Container, container_of
-from vaestro.data.images import Progress
+from vaestro.data.images import Progress, is_image
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
@@ -106,8 +106,8 @@ def _in_python(source: InMemory) -> tuple[str, Raw]:
 
 
 def with_layout(source: Input, space: Space) -> Input:
-    """Return a source of images with the size and channels of a space as options, unless it has
-    such options. Other sources are returned unchanged.
+    """Return a source of images with the size, channels and depth of a space as options, unless it
+    has such options. Other sources are returned unchanged.
 
     >>> import vaestro as vs
     >>> with_layout("mnist", vs.load("shapes:n=20,size=16").space)
@@ -116,11 +116,9 @@ def with_layout(source: Input, space: Space) -> Input:
     if not isinstance(source, (str, Path)):
         return source
     name, options = parse_source(str(source))
-    if "size" in options or not (
-        has_images(name) and space.image and space.levels > 0 and space.has_mean
-    ):
+    if "size" in options or not (has_images(name) and space.has_mean):
         return str(source)
-    return as_source(name, {**space.layout.folder_options(space.shape), **options})
+    return as_source(name, {**space.layout.folder_options(space.shape, space.dtype), **options})
 
 
 def has_images(name: str) -> bool:
@@ -129,7 +127,8 @@ def has_images(name: str) -> bool:
     >>> has_images("hf:some/pictures"), has_images("mnist")
     (True, False)
     """
-    return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
+    path = Path(name).expanduser()
+    return name.startswith("hf:") or path.is_dir() or is_image(name) or shards.is_shards(name)
 
 
 def absolute_name(name: str) -> str:

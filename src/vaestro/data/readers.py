@@ -35,13 +35,15 @@ TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
 
 def is_images(name: str) -> bool:
-    """Return whether a source is a folder of images, rather than of shards or one that the datasets
-    library saved.
+    """Return whether a source is a folder of images or one image, rather than a folder of shards or
+    one that the datasets library saved.
 
     >>> is_images("mnist")
     False
     """
     path = Path(name).expanduser()
+    if path.is_file():
+        return images.is_image(path)
     saved = any((path / n).exists() for n in shards.SAVED)
     return path.is_dir() and not saved and not shards.is_shards(name)
 
@@ -84,9 +86,9 @@ def read(
             f"there is no file, folder or named data set {name!r} "
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
+    if is_images(name):
+        return images.read_images(path, options, progress)
     if path.is_dir():
-        if is_images(name):
-            return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)

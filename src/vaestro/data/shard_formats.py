@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
-from vaestro.data import arrow, cache, images, tables
+from vaestro.data import arrow, cache, image_files, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
@@ -174,7 +174,7 @@ class Tar(Format):
             suffix = "." + field.rpartition(".")[2]
             kinds[field] = (
                 "images"
-                if suffix in images.SUFFIXES
+                if suffix in image_files.SUFFIXES
                 else "arrays"
                 if suffix == ".npy"
                 else "other files"
