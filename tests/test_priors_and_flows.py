@@ -919,3 +919,12 @@ def test_densities_keep_their_precision_under_autocast(posterior: str) -> None:
     for a, b in zip(plain, cast, strict=True):
         assert b.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_few_rows_get_enough_steps_for_a_prior(tmp_path: Path) -> None:
+    from vaestro.prior_fitting import prepare
+
+    run = vs.train(clustered(tmp_path / "x.npy"), run=tmp_path / "run", latent=2, steps=30)
+    small = prepare(run, "mixture", tmp_path / "small")
+    assert small.training.steps == 2000
+    assert prepare(run, "mixture", tmp_path / "asked", epochs=2).training.steps < 100

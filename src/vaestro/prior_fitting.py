@@ -23,7 +23,8 @@ from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.runs import Job, Run
 
-EPOCHS, LR = 5.0, 1e-2  # a prior alone can be trained at a higher rate than a whole model
+EPOCHS, STEPS = 5.0, 2000  # default length: the larger of the two
+LR = 1e-2  # a prior alone can be trained at a higher rate than a whole model
 ROWS, DRAWS = 2000, 20  # number of data, and of draws for each, that compare the two priors
 SHOWN = 64
 
@@ -71,10 +72,9 @@ class Fitted:
     def sentence(self) -> str:
         """Return by how much the prior changes the bound, in words."""
         change, error = self.gain
-        return (
-            f"the fitted prior {'raises' if change >= 0 else 'lowers'} the bound by "
-            f"{plus_minus((abs(change), error))} nats"
-        )
+        words = f"the fitted prior {'raises' if change >= 0 else 'lowers'} the bound by "
+        within = ", which is within the error" if abs(change) < 2 * error else ""
+        return f"{words}{plus_minus((abs(change), error))} nats{within}"
 
 
 def prepare(
@@ -117,11 +117,8 @@ def prepare(
     config = {key: run.config[key] for key in kept if run.config.get(key) is not None}
     source = config.pop("source")
     given = {k: v for k, v in options.items() if v is not None}
-    asked: Config = (
-        {"lr": LR}
-        if {"steps", "epochs", "minutes"} & given.keys()
-        else {"lr": LR, "epochs": EPOCHS}
-    )
+    length = {} if {"steps", "epochs", "minutes"} & given.keys() else _length(run)
+    asked: Config = {"lr": LR, **length}
     # The encoder is frozen, so no gradient is needed through z: discrete latents are not relaxed.
     gradient = "score:baseline=none" if model.alphabet else "pathwise"
     fixed = {
@@ -133,6 +130,13 @@ def prepare(
     }
     where = Path(f"{str(run.path).rstrip('/')}-{name}") if path is None else Path(path)
     return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
+
+
+def _length(run: Run) -> Config:
+    """Return the default length: a prior needs some number of steps, however few the rows are."""
+    last = run.metrics()[-1]
+    a_pass = last["step"] / last["epoch"] if last["epoch"] else 0.0
+    return {"epochs": EPOCHS} if EPOCHS * a_pass > STEPS else {"steps": STEPS}
 
 
 def finish(run: Run, job: Job, seed: int = 0, *, force: bool = False) -> Fitted:

@@ -24,7 +24,10 @@ def fit_prior(
         typer.Option("--run", metavar="DIR", help="The new run's folder.  [default: RUN-PRIOR]"),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training data.  [default: 5]")
+        float | None,
+        typer.Option(
+            help="Passes over the training data.  [default: 5, or --steps 2000 if longer]"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps, instead of --epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.01]")] = None,

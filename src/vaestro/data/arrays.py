@@ -22,6 +22,7 @@ from vaestro.data.fitting import SAMPLED, fit_of
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
+from vaestro.data.source_options import missing_values
 from vaestro.spaces import (
     LARGEST_COUNT,
     SPACES,
@@ -216,7 +217,10 @@ def binarised_note(how: str) -> str:
 
 def _check_values(seen: _Scan, options: Options, name: str) -> None:
     """Raise ValueError if values are not finite, all missing, or all the same."""
-    if seen.infinite or (seen.nan and options.get("missing") != "nan"):
+    absent = missing_values(options.get("missing"))
+    if other := [word for word in absent if word != "nan"]:
+        raise ValueError(f"expected missing=nan for an array; got {other[0]} for {name}")
+    if seen.infinite or (seen.nan and not absent):
         advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
         raise ValueError(
             f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} "

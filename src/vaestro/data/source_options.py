@@ -7,6 +7,7 @@ The rows decide which options exist, which values they take, and to which data t
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from typing import Literal, final
 
 from vaestro.data.raw import Options
 from vaestro.spaces import COLUMN_ORDER, DECLARED
-from vaestro.text import Spec, Value, few, nearest, parse_path
+from vaestro.text import Spec, Value, few, nearest, parse_path, split_names
 
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 # what an option is about; the keys of `HEADINGS`
-Group = Literal["rows", "arrays", "images", "tables", "texts", "shards"]
+Group = Literal["rows", "cells", "arrays", "images", "tables", "texts", "shards"]
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -59,8 +60,6 @@ class Choice(Values):
         return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
 
     def checked(self, name: str, value: Value) -> Value:
-        if isinstance(value, float) and value != value:
-            value = "nan"
         value = SPELLINGS.get(str(value), value)
         if value not in self.words:
             raise ValueError(f"expected {name} to be {self}; got {value!r}")
@@ -142,6 +141,55 @@ class Words(Values):
         return value
 
 
+@final
+class Absent(Values):
+    """Describe the values that mean a missing cell; see `missing_values`.
+
+    >>> Absent().checked("missing", -9999), Absent().checked("missing", "NaN+1e+20")
+    ('-9999', 'nan+1e20')
+    """
+
+    def __str__(self) -> str:
+        return "nan, inf, a number or a word; several joined by +"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if isinstance(value, bool) or not (words := missing_values(value)):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
+        return "+".join(words)
+
+
+def missing_values(value: Value) -> tuple[str, ...]:
+    """Return the values in missing=, as text. "nan" is NaN, and "inf" infinity of both signs.
+
+    >>> missing_values("nan+-9999"), missing_values(1e20)
+    (('nan', '-9999'), ('1e20',))
+    """
+    if value is None:
+        return ()
+    # the plus of an exponent joins nothing
+    text = re.sub(r"(?<=[0-9.][eE])\+(?=[0-9])", "", str(value))
+    words = [re.sub(r"\.0$", "", word.strip()) for word in split_names(text)]
+    same = {"nan": "nan", "inf": "inf", "-inf": "inf", "+inf": "inf", "infinity": "inf"}
+    return tuple(dict.fromkeys(same.get(word.lower(), word) for word in words if word))
+
+
+@final
+class TruthOrAxis(Values):
+    """Describe a truth value, or the number of an axis of an array.
+
+    >>> TruthOrAxis().checked("onehot", -1)
+    -1
+    """
+
+    def __str__(self) -> str:
+        return "true or false, or the number of an axis (the rows are axis 0)"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if not isinstance(value, int) or (value == 0 and not isinstance(value, bool)):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
+        return value
+
+
 # -- rows ------------------------------------------------------------------------------------------
 
 
@@ -165,6 +213,7 @@ class SourceOption:
 
 HEADINGS: dict[Group, str] = {
     "rows": "Which rows",
+    "cells": "Arrays and tables",
     "arrays": "Arrays",
     "images": "Images",
     "tables": "Tables",
@@ -200,7 +249,9 @@ ROWS = (
         "Which cells share an offset and a scale.",
     ),
     SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
-    SourceOption("missing", "arrays", Choice("nan"), "Take NaN as a missing value."),
+    SourceOption(
+        "missing", "cells", Absent(), "The values that mean a missing cell, such as nan+-9999."
+    ),
     SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
     *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
     SourceOption(

@@ -32,7 +32,7 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = of_groups(options, "images", "texts", "arrays")
+        unfit = of_groups(options, "images", "texts", "arrays", "cells")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
