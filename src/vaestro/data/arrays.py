@@ -182,9 +182,9 @@ class _Scan:
                 )
             self.low, self.high = min(self.low, low), max(self.high, high)
             if values.dtype == np.uint16 and self.divisor != 1:
-                head = int(np.gcd.reduce(values.ravel()[:1000]))
-                rest = 1 if head == 1 else int(np.gcd.reduce(values, axis=None))
-                self.divisor = int(np.gcd(self.divisor, rest))
+                some = int(np.gcd.reduce(values.ravel()[:1000]))
+                every = 1 if some == 1 else int(np.gcd.reduce(values, axis=None))
+                self.divisor = int(np.gcd(self.divisor, every))
 
 
 def _resolve(
