@@ -53,7 +53,18 @@ def which(places: np.ndarray, total: int) -> str:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture."""
-    return path.suffix.lower() == ".png"
+    return path.suffix.lower() == ".png" and not path.is_dir()
+
+
+def own_dtype(path: Path, dtype: str | None) -> str | None:
+    """Return the dtype of means in files of single data, which are values of the data by
+    default."""
+    return dtype or ("own" if path.is_dir() else None)
+
+
+def file_names(rows: Rows) -> np.ndarray | None:
+    """Return the names of the files that rows were read from, (N,); None for other data."""
+    return rows.attributes.get("file")
 
 
 def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
@@ -70,17 +81,22 @@ def write(
     dtype: str | None = None,
     places: np.ndarray | None = None,
     columns: int = 16,
+    names: np.ndarray | None = None,
+    source: str = "",
 ) -> None:
     """Write data, and print how means are rounded.
 
     Args:
-        path: a .png shows all sets; other files contain the last one.
+        path: a .png shows all sets; other files contain the last one, and a folder receives a file
+            for each of its rows.
         sets: data by label.
         space: of the data.
         title: of a picture.
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
+        names: of files in a folder, (N,); by default they are numbered.
+        source: of the run's data, for the format of files in a folder.
     """
     from vaestro.data.writers import write_data, write_grid
     from vaestro.written import rounding
@@ -89,7 +105,13 @@ def write(
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    write_data(path, data, places)
+    if path.is_dir():
+        from vaestro.data.image_writing import write_folder
+
+        own = None if names is None else names.tolist()
+        console.say(write_folder(path, data, space, names=own, source=source))
+    else:
+        write_data(path, data, places)
     line = rounding(space, dtype)
     if line:
         console.say(line)

@@ -12,6 +12,7 @@ from vaestro.cli.arguments import (
     Beam,
     Condition,
     ConditionOfAll,
+    DataOutput,
     Dtype,
     Force,
     Heat,
@@ -29,7 +30,17 @@ from vaestro.cli.arguments import (
     pairs,
 )
 from vaestro.cli.console import console
-from vaestro.cli.rows import dtype_of, is_picture, say_read, say_unread, spread, which, write
+from vaestro.cli.rows import (
+    dtype_of,
+    file_names,
+    is_picture,
+    own_dtype,
+    say_read,
+    say_unread,
+    spread,
+    which,
+    write,
+)
 
 if TYPE_CHECKING:
     from vaestro.latent import Direction, UserData
@@ -38,7 +49,7 @@ MeanOrDraws = Annotated[
     bool | None,
     typer.Option(
         "--mean/--draws",
-        help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
+        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
     ),
 ]
 
@@ -61,7 +72,8 @@ def sample(
 ) -> None:
     """Draw new data from a trained model.
 
-    They have the layout, units and dtype of the training data.
+    They have the layout, units and dtype of the training data. Samples of images are means of
+    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
@@ -70,9 +82,12 @@ def sample(
 
     session = opened_session(run)
     space = session.model.space
-    path = check_output(output or session.run.path / f"samples{file_suffix(space)}", force=force)
+    path = check_output(
+        output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
+    )
     picture = is_picture(path)
-    mean = picture if mean is None else mean
+    mean = picture or space.layout.name == "image" if mean is None else mean
+    dtype = dtype or ("own" if mean and not picture and space.layout.name == "image" else None)
     data = session.sample(
         n,
         condition=pairs(condition),
@@ -86,8 +101,10 @@ def sample(
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
-    write(path, {"": data}, space, title, dtype=dtype if mean else "float")
-    console.say(f"wrote {n} {what} to {path}")
+    source = session.run.config["source"]
+    write(path, {"": data}, space, title, dtype=dtype if mean else "float", source=source)
+    draws = " (--draws writes draws)" if mean and space.layout.name == "image" else ""
+    console.say(f"wrote {n} {what}{draws} to {path}")
 
 
 def encode(
@@ -103,7 +120,7 @@ def encode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write mean and logvar of q(z|x) for each datum.
+    """Write mean and logvar of q(z|x) for each datum, and the names of images as `file`.
 
     An .h5ad file becomes a copy of SOURCE with the codes in obsm.
 
@@ -134,7 +151,8 @@ def encode(
     if suffix == ".h5ad":
         write_latents(Path(file).expanduser(), path, codes)
     else:
-        write_arrays(path, codes)
+        files = {} if suffix in (".npy", ".txt") else {"file": file_names(rows)}
+        write_arrays(path, {n: a for n, a in {**files, **codes}.items() if a is not None})
     say_unread(rows)
     console.warn(empty_code.warning(session.run))
     units = " x ".join(map(str, session.model.units))
@@ -147,7 +165,7 @@ def decode(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Latents: .npy, or .npz with an array z or mean.")
     ],
-    output: Output,
+    output: DataOutput,
     sample: Annotated[
         bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
     ] = False,
@@ -170,8 +188,9 @@ def decode(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space = session.model.space
+    path = check_output(output, force=force, folders=True)
+    space, source = session.model.space, session.run.config["source"]
+    dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
     x = session.decode(
         z,
@@ -182,14 +201,14 @@ def decode(
         seed=seed,
     )
     title = f"{len(x)} latents of {file} decoded by {session.run.path}"
-    write(path, {"": x}, space, title, dtype="float" if sample else dtype)
+    write(path, {"": x}, space, title, dtype="float" if sample else dtype, source=source)
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
 def reconstruct(
     run: RunFolder,
     source: SourceArgument,
-    output: Output,
+    output: DataOutput,
     split: Split = None,
     condition: ConditionOfAll = None,
     n: Some = None,
@@ -200,15 +219,15 @@ def reconstruct(
     """Write the mean of p(x|z) at the code of each datum.
 
     For text data, the most probable text is written. A .png shows data and reconstructions
-    alternately.
+    alternately; a folder receives a file for each datum, named as its file in SOURCE.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -218,7 +237,16 @@ def reconstruct(
     say_unread(every)
     sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
     title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"
-    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
+    write(
+        path,
+        sets,
+        space,
+        title,
+        dtype=dtype,
+        places=None if n is None else places,
+        names=file_names(rows),
+        source=source,
+    )
     console.warn(empty_code.warning(session.run))
     console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))} to {path}")
 
@@ -277,7 +305,7 @@ def edit(
             help="An attribute of the training data, or NAME=VALUE, such as digit=7.",
         ),
     ],
-    output: Output,
+    output: DataOutput,
     amount: Annotated[
         float,
         typer.Option(
@@ -303,8 +331,8 @@ def edit(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -316,7 +344,16 @@ def edit(
         sets = {"data": rows.outward(), "reconstruction": plain}
     sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
-    write(path, sets, space, title, dtype=dtype, places=None if n is None else places)
+    write(
+        path,
+        sets,
+        space,
+        title,
+        dtype=dtype,
+        places=None if n is None else places,
+        names=file_names(rows),
+        source=source,
+    )
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))
     _say_direction(along)

@@ -337,7 +337,7 @@ def read_latents(path: str) -> np.ndarray:
         columns = tables.read_table(Path(name), options).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
-            list(columns),
+            ["mean"] if "mean" in columns else list(columns),
         )
         for n in names:
             if columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]):

@@ -72,7 +72,8 @@ def write_evaluation(
 
 def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str, np.ndarray]:
     """Return the arrays of evaluation.npz, each (N,); NaN for a datum without an estimate."""
-    arrays: dict[str, np.ndarray] = {"index": places}
+    names = {"file": rows.attributes["file"]} if "file" in rows.attributes else {}
+    arrays: dict[str, np.ndarray] = {"index": places, **names}
     for e in evaluation.estimates:
         simulated = e.on == SIMULATED
         name = (
