@@ -747,7 +747,8 @@ def test_two_processes_evaluate_as_one_does(copy):
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".txt", ".parquet", ".png"])
 def test_sample_writes_what_the_suffix_says(capsys, tmp_path, run, suffix):
     path = tmp_path / f"s{suffix}"
-    assert f"to {path}" in say(capsys, "sample", run, "-n", "9", "-o", path)
+    how = "--mean" if suffix == ".png" else "--draws"
+    assert f"to {path}" in say(capsys, "sample", run, "-n", "9", "-o", path, how)
     assert list(tmp_path.iterdir()) == [path]
     if suffix == ".png":
         with Image.open(path) as image:
@@ -776,6 +777,7 @@ def test_sample_writes_what_the_suffix_says(capsys, tmp_path, run, suffix):
 
 
 def save_samples(path, run, *options):
+    options = options if "--mean" in options else (*options, "--draws")
     assert main(["sample", run, "-n", "9", "-o", str(path), "--quiet", *options]) == 0
     return path
 

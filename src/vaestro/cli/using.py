@@ -86,8 +86,10 @@ def sample(
         output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
     )
     picture = is_picture(path)
-    mean = picture or space.layout.name == "image" if mean is None else mean
-    dtype = dtype or ("own" if mean and not picture and space.layout.name == "image" else None)
+    images = space.layout.name == "image"
+    if mean is None:
+        mean = picture or images
+        dtype = dtype or ("own" if mean and not picture else None)
     data = session.sample(
         n,
         condition=pairs(condition),
@@ -103,7 +105,7 @@ def sample(
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
     source = session.run.config["source"]
     write(path, {"": data}, space, title, dtype=dtype if mean else "float", source=source)
-    draws = " (--draws writes draws)" if mean and space.layout.name == "image" else ""
+    draws = " (--draws writes draws)" if mean and images else ""
     console.say(f"wrote {n} {what}{draws} to {path}")
 
 
