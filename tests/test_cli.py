@@ -831,7 +831,7 @@ def test_samples_have_the_users_dtype_layout_and_units(tmp_path, name):
         == 0
     )
     assert np.load(tmp_path / "r.npz")["x"].shape == array.shape
-    assert main(["sample", run, "-n", "9", "-o", str(tmp_path / "s.txt"), "--quiet"]) == 0
+    save_samples(tmp_path / "s.txt", run)
     assert np.allclose(np.loadtxt(tmp_path / "s.txt").reshape(samples.shape), samples)
 
 

@@ -244,7 +244,8 @@ class _Pillow(Picture):
 
     def _description(self) -> str:
         """Return the description of a TIFF, in which programs note what its pages are."""
-        return str(getattr(self.image, "tag_v2", {}).get(270, ""))
+        image = self.image
+        return str(getattr(image, "tag_v2", {}).get(270, ""))
 
     def _dtype(self) -> str:
         """Return the dtype of the values of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vaestro import latent
 from vaestro.data import Rows
 from vaestro.evaluation import evaluate, within_seconds
 from vaestro.models import Model
@@ -25,6 +26,23 @@ def result(model: Model, rows: Rows, *, k: int = 100) -> str:
     k, limit = within_seconds(model, rows, k)
     evaluation = evaluate(model, rows, k=k, methods=("iwae",), limit=limit)
     return evaluation.estimates[0].sentence(describe(rows, limit))
+
+
+def closeness(model: Model, rows: Rows) -> str:
+    """Return PSNR and SSIM of the reconstructions of images in a sentence; "" for other data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("shapes:n=40,size=16")
+    >>> closeness(vs.build(data.space, latent=2), data.test)[:21]
+    'reconstructions: PSNR'
+    """
+    close = latent.fidelity(model, rows)
+    return "" if close is None else close.sentence(_evenly(rows, len(close.psnr)))
+
+
+def _evenly(rows: Rows, n: int) -> str:
+    """Return n evenly spaced ones of some rows in words."""
+    return describe(rows, n).replace("drawn at random", "evenly spaced")
 
 
 def describe(rows: Rows, n: int) -> str:
