@@ -427,7 +427,7 @@ def test_a_likelihood_used_alone_scores_as_the_model_records(model: vs.VAE) -> N
         own = px.log_prob(
             every, None if batch.observed is None else batch.observed.expand_as(every)
         )
-    log_dets = torch.zeros(()) if model.log_dets is None else model.log_dets
+    log_dets = torch.zeros(()) if model.scoring.log_dets is None else model.scoring.log_dets
     kept = torch.ones(()) if batch.observed is None else batch.observed.float()
     constants = (log_dets * kept).expand_as(batch.x).flatten(1).sum(1)
     torch.testing.assert_close(alone + constants, draws.log_px)

@@ -103,7 +103,11 @@ def test_the_vocabulary_is_that_of_the_training_split(tmp_path: Path) -> None:
     data = vs.load(f"{path}:text=text,split=part,tokens=words")
     assert "stranger" not in data.space.tokeniser.vocabulary
     assert data.test.outward().lines[5] == "<unk> and more"
-    assert any("1 of 180 words are unknown" in note for note in data.notes)
+    assert any(
+        "1 of 180 words is not in the vocabulary, in 1 of 60 texts: 'stranger': bounds are of texts"
+        in note
+        for note in data.notes
+    )
 
 
 @pytest.mark.parametrize("rows", [[[], [3, 1], [2]], [[1], [2, 2, 2, 2]], [[]]])
@@ -499,7 +503,7 @@ BAD = [
     (
         "x.txt:tokens=syllables",
         b"a b\n" * 20,
-        "expected tokens to be bytes, characters, words or bpe",
+        "expected tokens to be bytes, characters, words, bpe or smiles",
     ),
     ("x.txt:tokens=bytes,vocabulary=9", b"a b\n" * 20, "bytes have no vocabulary"),
     ("x.txt:vocabulary=9", b"a b\n" * 20, "a vocabulary of 257 or more bpe"),
@@ -559,8 +563,8 @@ def test_texts_longer_than_the_model_takes(corpus: Path, tmp_path: Path) -> None
     long.write_text("the cat sat\n" + "the dog ran " * 9 + "\n")
     with pytest.raises(
         ValueError,
-        match=r"expected texts of at most 8 tokens \(length=8 cuts longer ones\); got one of 27 "
-        r"in row 2",
+        match=r"expected texts of at most 8 tokens \(SOURCE:length=8 truncates longer ones\); got "
+        r"one of 27 in row 2",
     ):
         load_rows(str(long), data.space)
     assert load_rows(f"{long}:length=8", data.space).observed_cells() == (4 + 8) / 2

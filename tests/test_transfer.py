@@ -416,7 +416,7 @@ def test_texts_are_cut_into_the_tokens_of_the_old_run(
     assert run.data().space.scalars() == first.data().space.scalars()
     assert torch.equal(codes(run, "new.txt"), codes(first, "new.txt"))
     job = Job.new("new.txt", init="old", steps=4, dry=True)
-    assert any(n.startswith("20 of 120 words are not in old's vocabulary") for n in job.notes), (
+    assert any(n.startswith("20 of 120 words are not in the vocabulary") for n in job.notes), (
         job.notes
     )
     assert "expected tokens=words for new.txt, as in old; got tokens=bytes" in refused(

@@ -139,7 +139,7 @@ OPTIONS: tuple[Option, ...] = (
         "model",
         str,
         "model",
-        "Kind of model: vae, or autoregressive (no latent, an exact log-likelihood; text).",
+        "Kind of model: vae; without a latent: autoregressive (text), independent (cells).",
         otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
         metavar="PART",
     ),

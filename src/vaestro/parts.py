@@ -35,7 +35,11 @@ from vaestro.spaces import Space
 from vaestro.text import article, nearest, parse
 
 TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
-    "model": {"vae": building.vae, "autoregressive": building.autoregressive},
+    "model": {
+        "vae": building.vae,
+        "autoregressive": building.autoregressive,
+        "independent": building.independent,
+    },
     "likelihood": {
         "bernoulli": likelihoods.Bernoulli,
         "categorical": likelihoods.Categorical,
@@ -280,7 +284,7 @@ def build(
 
     Args:
         space: describes the data (`load(...).space`).
-        model: vae (default), autoregressive (no latent, an exact log-likelihood), or a user-defined
+        model: vae (default), autoregressive or independent (no latent), or a user-defined
             "my_module:my_model", which is called with a `Plan`.
         latent: number of latent units; of a spatial latent (conv:factor=8), its channels.
         likelihood: a name with options; by default `space.default_likelihood`.

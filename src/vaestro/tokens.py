@@ -5,11 +5,11 @@ code 0 also marks the start. Cells after the first 0 do not exist and are not sc
 one over texts of all lengths. A text of the full width has no end; its probability is that of all
 texts that begin with it.
 
-Tokens are bytes, characters, words, or pieces by byte-pair encoding (Sennrich, Haddow and Birch
-2016). Bytes and pieces are lossless. For pieces, p(x) of the tokens is a lower bound on p of the
-text, because a text has several tokenisations; for bytes the two are equal. Bounds in nats can
-therefore be compared between bytes and pieces. Characters and words outside the vocabulary are
-replaced by the code 1, "unknown", before scoring.
+Tokens are bytes, characters, words, pieces by byte-pair encoding (Sennrich, Haddow and Birch 2016),
+or the symbols of molecules as SMILES. Bytes and pieces are lossless. For pieces, p(x) of the tokens
+is a lower bound on p of the text, because a text has several tokenisations; for bytes the two are
+equal. Bounds in nats can therefore be compared between bytes and pieces. Characters, words and
+symbols outside the vocabulary are replaced by the code 1, "unknown", before scoring.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from vaestro.text import InputError
 if TYPE_CHECKING:
     import tokenizers
 
-METHODS = ("bytes", "characters", "words", "bpe")
+METHODS = ("bytes", "characters", "words", "bpe", "smiles")
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # decoded from an unknown character
 UNKNOWN_WORD = "<unk>"
-VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000}
+VOCABULARY = {"characters": 5_000, "words": 20_000, "bpe": 4_000, "smiles": 5_000}
 WORDS = re.compile(r"\w+(?:['’\-.]\w+)*|[^\w\s]")
+# an atom in brackets, an atom of two letters, a ring closure of two digits, or a character
+SYMBOLS = re.compile(r"\[[^\]]*\]|Br|Cl|%[0-9]{2}|.", re.DOTALL)
 TOGETHER = 20_000  # largest number of texts per tokeniser call
 # largest number of characters for learning pieces; larger texts are subsampled evenly
 LEARNED_FROM = 20_000_000
@@ -45,25 +47,30 @@ CLOSING, OPENING = frozenset(".,;:!?)]}%…”’"), frozenset("([{“‘")
 class Texts:
     """Store a user's texts, one per row: an array (N,) of str.
 
+    Args:
+        lines: the texts.
+        symbols: whether each character is a symbol, as in sequences of DNA.
+
     >>> len(Texts.of(["a cat", "a dog"]))
     2
     """
 
     lines: np.ndarray
+    symbols: bool = False
 
     @classmethod
-    def of(cls, lines: Iterable[str]) -> Texts:
+    def of(cls, lines: Iterable[str], *, symbols: bool = False) -> Texts:
         """Return texts from an iterable of str."""
         texts = list(lines)
         array = np.empty(len(texts), object)
         array[:] = texts
-        return cls(array)
+        return cls(array, symbols)
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def __getitem__(self, rows: Index) -> Texts:
-        return Texts(self.lines[rows])
+        return Texts(self.lines[rows], self.symbols)
 
     @property
     def shape(self) -> tuple[int]:
@@ -169,8 +176,8 @@ class Tokeniser:
     [[98, 99]]
 
     Args:
-        method: bytes, characters, words or bpe.
-        vocabulary: the tokens of the codes from 2 on, for characters and words.
+        method: bytes, characters, words, bpe or smiles.
+        vocabulary: the tokens of the codes from 2 on, for characters, words and smiles.
         model: a trained model in the format of the tokenizers library, for bpe.
     """
 
@@ -184,7 +191,7 @@ class Tokeniser:
         or pieces by byte-pair encoding.
 
         Args:
-            method: bytes, characters, words or bpe.
+            method: bytes, characters, words, bpe or smiles.
             texts: of the training split.
             vocabulary: largest number of tokens; by default 5,000 characters, 20,000 words that
                 occur twice, or 4,000 pieces.
@@ -211,7 +218,7 @@ class Tokeniser:
             return cls(method, model=_trained_pieces(texts, size))
         counts: Counter[str] = Counter()
         for line in texts.lines:
-            counts.update(line if method == "characters" else WORDS.findall(line))
+            counts.update(_tokens(method, line))
         twice = method == "words" and vocabulary is None and len(counts) > 1000
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         kept = tuple(token for token, count in ranked[:size] if count > 1 or not twice)
@@ -248,7 +255,12 @@ class Tokeniser:
         return None if self.lossless else 1
 
     def __str__(self) -> str:
-        return f"{self.size:,} {'pieces' if self.method == 'bpe' else self.method}"
+        return f"{self.size:,} {self.noun}"
+
+    @property
+    def noun(self) -> str:
+        """Return what the tokens are called."""
+        return {"bpe": "pieces", "smiles": "symbols"}.get(self.method, self.method)
 
     def cut(self, texts: Texts, width: int | None = None) -> Ragged:
         """Return texts as rows of codes, by default as wide as the longest with its end."""
@@ -268,9 +280,28 @@ class Tokeniser:
             batch = self._pieces.encode_batch_fast(texts.lines.tolist(), add_special_tokens=False)
             return [[code + 1 for code in encoding.ids] for encoding in batch]
         codes = self._codes
-        if self.method == "characters":
-            return [[codes.get(c, 1) for c in line] for line in texts.lines]
-        return [[codes.get(w, 1) for w in WORDS.findall(line)] for line in texts.lines]
+        return [[codes.get(t, 1) for t in _tokens(self.method, line)] for line in texts.lines]
+
+    def strangers(self, texts: Texts, rows: Ragged) -> Counter[str]:
+        """Count the tokens of texts that are not in the vocabulary.
+
+        Args:
+            texts: the texts.
+            rows: their codes.
+
+        >>> ab = Tokeniser("characters", ("a", "b"))
+        >>> texts = Texts.of(["abba", "cab"])
+        >>> ab.strangers(texts, ab.cut(texts))
+        Counter({'c': 1})
+        """
+        counts: Counter[str] = Counter()
+        if self.unknown is None:
+            return counts
+        at = np.flatnonzero(rows.codes == self.unknown)
+        for i in np.unique(np.searchsorted(rows.starts, at, side="right") - 1):
+            tokens = _tokens(self.method, texts.lines[i])
+            counts.update(token for token in tokens if token not in self._codes)
+        return counts
 
     def decode(self, codes: np.ndarray) -> Texts:
         """Return the texts of codes (N, t); codes after an end are ignored."""
@@ -288,7 +319,7 @@ class Tokeniser:
                     [[code - 1 for code in row] for row in rows], skip_special_tokens=False
                 )
             )
-        if self.method == "characters":
+        if self.method in ("characters", "smiles"):
             tokens = ("", UNKNOWN, *self.vocabulary)
             return Texts.of("".join(tokens[code] for code in row) for row in rows)
         tokens = ("", UNKNOWN_WORD, *self.vocabulary)
@@ -302,6 +333,14 @@ class Tokeniser:
     def restore(cls, stored: StoredTokeniser) -> Tokeniser:
         """Return a tokeniser from the result of `scalars()`."""
         return cls(stored["method"], tuple(stored["vocabulary"]), stored["model"])
+
+
+def _tokens(method: str, line: str) -> Sequence[str]:
+    """Return the characters, the words or the symbols of a text."""
+    if method == "characters":
+        return line
+    found: list[str] = (WORDS if method == "words" else SYMBOLS).findall(line)
+    return found
 
 
 def _joined(words: Iterable[str]) -> str:

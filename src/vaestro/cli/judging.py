@@ -126,6 +126,8 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
         console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
         for note in evaluation.gap.notes():
             console.say(f"    {note}")
+    if evaluation.independent is not None:
+        console.say(evaluation.independent.sentence())
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     if all(estimate.side != "exact" for estimate in evaluation.estimates):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from vaestro.data import Rows
     from vaestro.latent import UserData
+    from vaestro.runs.session import Session
     from vaestro.spaces import Space
 
 PICTURED = 32  # data in a .png
@@ -62,14 +63,32 @@ def own_dtype(path: Path, dtype: str | None) -> str | None:
     return dtype or ("own" if path.is_dir() else None)
 
 
-def file_names(rows: Rows) -> np.ndarray | None:
-    """Return the names of the files that rows were read from, (N,); None for other data."""
-    return rows.attributes.get("file")
+def dtype_of(space: Space, path: Path, dtype: str | None) -> str | None:
+    """Return the dtype of means. Means of images in a picture, and means of counts in an .h5ad
+    file, are not rounded by default."""
+    if is_picture(path) and space.image:
+        return "float"
+    return "float" if dtype is None and path.suffix.lower() == ".h5ad" else dtype
 
 
-def dtype_of(space: Space, picture: bool, dtype: str | None) -> str | None:
-    """Return the dtype of means; in a picture, means of images are not rounded."""
-    return "float" if picture and space.image else dtype
+def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
+    """Return the attributes and the conditions of rows by name, each (N,)."""
+    from vaestro.data.columns import filled
+
+    given: dict[str, np.ndarray] = {}
+    if rows.given is not None and rows.given_space is not None:
+        columns = rows.given_space.outward(rows.given).columns
+        given = {name: filled(cells) for name, cells in columns.items()}
+    return rows.attributes | given
+
+
+def conditions_of(session: Session, conditions: Mapping[str, str], n: int) -> dict[str, np.ndarray]:
+    """Return conditions that are the same for n rows by name, each (n,)."""
+    from vaestro.data.columns import filled
+    from vaestro.data.tables import condition_columns
+
+    columns = condition_columns(session.model.given, conditions, n)
+    return {name: filled(cells) for name, cells in columns.items()}
 
 
 def write(
@@ -81,7 +100,7 @@ def write(
     dtype: str | None = None,
     places: np.ndarray | None = None,
     columns: int = 16,
-    names: np.ndarray | None = None,
+    attributes: Mapping[str, np.ndarray] | None = None,
     source: str = "",
 ) -> None:
     """Write data, and print how means are rounded.
@@ -95,10 +114,12 @@ def write(
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
-        names: of files in a folder, (N,); by default they are numbered.
+        attributes: further values of each row, each (N,), which an .h5ad file has in obs. Other
+            files of named columns contain the names of rows; files in a folder have the names in
+            `file`.
         source: of the run's data, for the format of files in a folder.
     """
-    from vaestro.data.writers import write_data, write_grid
+    from vaestro.data.writers import write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
@@ -108,8 +129,11 @@ def write(
     if path.is_dir():
         from vaestro.data.image_writing import write_folder
 
+        names = (attributes or {}).get("file")
         own = None if names is None else names.tolist()
         console.say(write_folder(path, data, space, names=own, source=source))
+    elif (space.names and not space.tabular) or path.suffix.lower() == ".h5ad":
+        write_named(path, data, space, attributes or {})
     else:
         write_data(path, data, places)
     line = rounding(space, dtype)

@@ -146,7 +146,9 @@ def _run(job: Job) -> None:
     if console.quiet:
         return
     if len(rows):
-        console.say(result(training.model, rows))
+        run = job.run
+        for line in result(training.model, rows, data=job.data, config=run.config):
+            console.say(line)
         if close := closeness(training.model, rows):
             console.say(close)
     else:

@@ -31,8 +31,9 @@ from vaestro.cli.arguments import (
 )
 from vaestro.cli.console import console
 from vaestro.cli.rows import (
+    attributes_of,
+    conditions_of,
     dtype_of,
-    file_names,
     is_picture,
     own_dtype,
     say_read,
@@ -97,15 +98,22 @@ def sample(
         seed=seed,
         mean=mean,
         decoding=decoding_of(top_p, token_temperature, beam),
-        dtype=dtype_of(space, picture and mean, dtype),
+        dtype=dtype_of(space, path, dtype) if mean else dtype,
     )
     kind = "most probable texts" if space.ragged else "means of p(x|z)"
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
-    source = session.run.config["source"]
-    write(path, {"": data}, space, title, dtype=dtype if mean else "float", source=source)
     draws = " (--draws writes draws)" if mean and images else ""
+    write(
+        path,
+        {"": data},
+        space,
+        title,
+        dtype=dtype_of(space, path, dtype) if mean else "float",
+        attributes=conditions_of(session, pairs(condition), n),
+        source=session.run.config["source"],
+    )
     console.say(f"wrote {n} {what}{draws} to {path}")
 
 
@@ -122,39 +130,41 @@ def encode(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Write mean and logvar of q(z|x) for each datum, and the names of images as `file`.
+    """Write mean and logvar of q(z|x) for each datum.
 
-    An .h5ad file becomes a copy of SOURCE with the codes in obsm.
+    An .h5ad file has the codes in obsm; it is a copy of SOURCE if that is an .h5ad file. Other
+    files contain the names of the data, if there are any.
 
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
+    from vaestro.data.annotated_output import write_annotated, write_latents
     from vaestro.data.source_options import parse_source
-    from vaestro.data.sparse import write_latents
-    from vaestro.data.writers import check_output, write_arrays
+    from vaestro.data.writers import check_output, identifiers, write_arrays
 
     session = opened_session(run)
     path = check_output(
         output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
     )
     suffix = path.suffix.lower()
-    file = parse_source(source)[0]
-    if suffix == ".h5ad" and (not file.lower().endswith(".h5ad") or split not in (None, "all")):
-        raise ValueError(
-            f"expected all rows of an .h5ad file as SOURCE of an .h5ad output; got "
-            f"{source}{f' ({split})' if split else ''}"
-        )
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
+    space, file = session.model.space, Path(parse_source(source)[0]).expanduser()
+    copied = file.suffix.lower() == ".h5ad" and split in (None, "all")
+    if suffix == ".h5ad" and not copied and (space.tabular or space.ragged or len(space.shape) > 1):
+        raise ValueError(f"expected vectors for {path}; got {space} (write .npz or .parquet)")
     rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     codes = session.encode(rows, draws=sample, seed=seed)
     if sample and suffix != ".npz":
         raise ValueError(f"expected a .npz file for draws; got {path}")
-    if suffix == ".h5ad":
-        write_latents(Path(file).expanduser(), path, codes)
+    attributes = attributes_of(rows)
+    if suffix != ".h5ad":
+        named = identifiers(attributes) if suffix not in (".npy", ".txt") else {}
+        write_arrays(path, named | codes)
+    elif copied:
+        write_latents(file, path, codes)
     else:
-        files = {} if suffix in (".npy", ".txt") else {"file": file_names(rows)}
-        write_arrays(path, {n: a for n, a in {**files, **codes}.items() if a is not None})
+        write_annotated(path, rows.read(), space.names, attributes, codes)
     say_unread(rows)
     console.warn(empty_code.warning(session.run))
     units = " x ".join(map(str, session.model.units))
@@ -199,11 +209,19 @@ def decode(
         condition=pairs(condition),
         sample=sample,
         decoding=decoding_of(top_p, token_temperature, beam),
-        dtype=dtype_of(space, is_picture(path) and not sample, dtype),
+        dtype=dtype if sample else dtype_of(space, path, dtype),
         seed=seed,
     )
     title = f"{len(x)} latents of {file} decoded by {session.run.path}"
-    write(path, {"": x}, space, title, dtype="float" if sample else dtype, source=source)
+    write(
+        path,
+        {"": x},
+        space,
+        title,
+        dtype="float" if sample else dtype_of(space, path, dtype),
+        attributes=conditions_of(session, pairs(condition), len(x)),
+        source=source,
+    )
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
 
@@ -233,9 +251,8 @@ def reconstruct(
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
-    means = session.reconstruct(
-        rows, decoding=decoding_of(beam=beam), dtype=dtype_of(space, picture, dtype)
-    )
+    dtype = dtype_of(space, path, dtype)
+    means = session.reconstruct(rows, decoding=decoding_of(beam=beam), dtype=dtype)
     say_unread(every)
     sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
     title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"
@@ -246,7 +263,7 @@ def reconstruct(
         title,
         dtype=dtype,
         places=None if n is None else places,
-        names=file_names(rows),
+        attributes=attributes_of(rows),
         source=source,
     )
     console.warn(empty_code.warning(session.run))
@@ -287,7 +304,7 @@ def interpolate(
         steps=steps,
         path=path,
         decoding=decoding_of(beam=beam),
-        dtype=dtype_of(space, is_picture(file), dtype),
+        dtype=dtype_of(space, file, dtype),
     )
     title = f"from {i} to {j} of {source} by {session.run.path}"
     write(file, {"": data}, space, title, dtype=dtype, columns=steps)
@@ -339,7 +356,7 @@ def edit(
     say_read(every)
     rows, places = spread(every, n, picture)
     along = session.direction(every, attribute)
-    decoding, kind = decoding_of(beam=beam), dtype_of(space, picture, dtype)
+    decoding, kind = decoding_of(beam=beam), dtype_of(space, path, dtype)
     sets: dict[str, UserData] = {}
     if picture or space.ragged:
         plain = session.edit(rows, along, 0.0, decoding=decoding, dtype=kind)
@@ -351,9 +368,9 @@ def edit(
         sets,
         space,
         title,
-        dtype=dtype,
+        dtype=kind,
         places=None if n is None else places,
-        names=file_names(rows),
+        attributes=attributes_of(rows),
         source=source,
     )
     console.warn(empty_code.warning(session.run))

@@ -21,6 +21,7 @@ from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
 from vaestro.data.refusals import Unfit, columns_named, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
+from vaestro.data.sequence_files import sequence_notes
 from vaestro.frames import Frame, Order
 from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, Space, TableSpace
 
@@ -86,10 +87,11 @@ def infer_space(
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
         columns.append(one)
     if crowded:
-        unfit.append((_too_many(crowded), list(crowded)))
+        unfit.append((_too_many(crowded, whole, name), list(crowded)))
     refuse(unfit, name, options.get("ignore"))
     space = TableSpace.of(columns)
     notes = remarks.notes(name, options.get("ignore"))
+    notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
     return space, [*kinds_note(space), *missing_note(whole), *notes]
 
 
@@ -168,17 +170,20 @@ def _too_large(cells: Cells) -> Unfit | None:
     return Unfit(f"values below 1e30 in size in column {cells.name!r}", f"some up to {largest:g}")
 
 
-def _too_many(crowded: Mapping[str, tuple[int, int]]) -> Unfit:
+def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -> Unfit:
     """Return the error of columns with too many categories.
 
     Args:
         crowded: {column: (largest number, number)}.
+        whole: the table.
+        name: of the source.
     """
+    sequences = "".join(f"; {note}" for note in sequence_notes(whole, list(crowded), name))
     most = min(m for m, _ in crowded.values())
     got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9))
     return Unfit(
         f"at most {most:,} categories in {columns_named(list(crowded))}",
-        got + (" .." if len(crowded) > 9 else ""),
+        got + (" .." if len(crowded) > 9 else "") + sequences,
     )
 
 

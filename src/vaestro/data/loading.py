@@ -152,7 +152,8 @@ def _load_into(
     except ValueError as error:
         raise container.advise(error, origin.run, space, name) from error
     shared = container.shared(parts, rows, name in NAMED)
-    notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows), *shared]
+    notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows)]
+    notes += [*container.read_notes(parts, rows), *shared]
     return _data(handle, rows, space, options, notes, origin.given, shared)
 
 
@@ -229,6 +230,7 @@ def _as_rows(
         notes += handle.container.fitted_note(space)
     codes = handle.container.codes(chosen, space, handle.options)
     laid = _rows(chosen, space, handle.binarise(space), given, progress, codes=codes)
+    notes += handle.container.read_notes(chosen, laid)
     rows = _concatenate([r.fixed() for r in laid.values()], handle.container)
     return replace(rows, name=name, notes=tuple(dict.fromkeys(notes))), chosen
 

@@ -229,8 +229,6 @@ class Origin:
             notes += self._gaps(frame) + self._grids(
                 frame if train.index is None else frame[train.index]
             )
-        if self.space.tokeniser is not None:
-            notes += self._unknown(rows["train"])
         return notes + self._shifts(rows["train"])
 
     def _gaps(self, frame: Frame) -> list[str]:
@@ -281,23 +279,6 @@ class Origin:
                 f"density is unbounded"
             )
         return notes
-
-    def _unknown(self, rows: Rows) -> list[str]:
-        """Return a note on tokens outside of the run's vocabulary."""
-        tokeniser, ragged = self.space.tokeniser, rows.ragged
-        if tokeniser is None or tokeniser.unknown is None or ragged is None:
-            return []
-        codes = ragged.codes
-        unknown = int((codes == tokeniser.unknown).sum())
-        share = unknown / max(1, len(codes))
-        return (
-            [
-                f"{unknown:,} of {len(codes):,} {tokeniser.method} are not in {self.run}'s "
-                f"vocabulary ({share:.1%})"
-            ]
-            if unknown
-            else []
-        )
 
     def _shifts(self, rows: Rows) -> list[str]:
         """Return a note on columns of a table, or features of a vector, whose mean differs from

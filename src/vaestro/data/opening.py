@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 import numpy as np
 
 from vaestro.data import shards, tables, texts
+from vaestro.data.annotated import read_object
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress, is_image
 from vaestro.data.named import NAMED
@@ -23,6 +24,7 @@ from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 InMemory: TypeAlias = "np.ndarray | Texts | Sequence[str] | Frame | tables.Columns"
+IN_PYTHON = ("array", "table", "texts", "anndata", "sparse")  # names of data in Python
 Input: TypeAlias = "str | Path | InMemory"  # a source: its name or path, or data in Python
 
 
@@ -32,7 +34,7 @@ class Opened:
     """Hold a source that was read.
 
     Args:
-        name: of the source, without its options; "array", "table" or "texts" for data in Python.
+        name: of the source, without its options; one of IN_PYTHON for data in Python.
         options: of the source.
         raw: the data.
         container: of the data.
@@ -84,7 +86,7 @@ def open_source(
         options = {**parsed, **options}
         raw = read(name, options, progress, columns, every=every)
     else:
-        name, raw = _in_python(source)
+        name, raw = _in_python(source, options)
     first = next(iter(raw.splits.values()))
     if raw.missing:
         options = {"missing": "nan", **options}
@@ -95,8 +97,10 @@ def open_source(
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: InMemory) -> tuple[str, Raw]:
+def _in_python(source: InMemory, options: Options) -> tuple[str, Raw]:
     """Return data in Python with a name for messages."""
+    if (annotated := read_object(source, options)) is not None:
+        return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
     if isinstance(source, np.ndarray):
@@ -138,6 +142,8 @@ def absolute_name(name: str) -> str:
     'mnist'
     """
     named = (
-        name in (*NAMED, "array", "table", "texts") or name.startswith("hf:") or shards.remote(name)
+        name in (*NAMED, "array", "table", "texts", "anndata", "sparse")
+        or name.startswith("hf:")
+        or shards.remote(name)
     )
     return name if named else str(Path(name).expanduser().resolve())

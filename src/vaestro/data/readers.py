@@ -15,10 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.data import images, indexing, shards, sparse, tables, texts
+from vaestro.data import (
+    annotated,
+    count_files,
+    images,
+    indexing,
+    sequence_files,
+    shards,
+    sparse,
+    tables,
+    texts,
+)
 from vaestro.data.columns import padded
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
+from vaestro.data.sequence_files import of_characters
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
@@ -45,7 +56,12 @@ def is_images(name: str) -> bool:
     if path.is_file():
         return images.is_image(path)
     saved = any((path / n).exists() for n in shards.SAVED)
-    return path.is_dir() and not saved and not shards.is_shards(name)
+    return (
+        path.is_dir()
+        and not saved
+        and not shards.is_shards(name)
+        and count_files.tenx_folder(path) is None
+    )
 
 
 def read(
@@ -89,10 +105,20 @@ def read(
     if is_images(name):
         return images.read_images(path, options, progress)
     if path.is_dir():
+        if count_files.tenx_folder(path) is not None:
+            return count_files.read_tenx_folder(path, options)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
-    if path.suffix.lower() in (*TABLES, ".h5ad", ".txt"):
+    if path.suffix.lower() == ".h5ad":
+        return annotated.read_h5ad(path, options)
+    if path.suffix.lower() == ".loom":
+        return count_files.read_loom(path, options)
+    if count_files.is_tenx_h5(path):
+        return count_files.read_tenx_h5(path, options)
+    if sequence_files.suffix_of(path):
+        return sequence_files.read_sequences(path)
+    if path.suffix.lower() in (*TABLES, ".txt"):
         return _by_suffix(path, name, options, progress, columns, every=every)
     return _array_file(path, options)
 
@@ -121,10 +147,8 @@ def _by_suffix(
     *,
     every: bool,
 ) -> Raw:
-    """Read a file whose format follows from its suffix: a table, texts or AnnData."""
+    """Read a file whose format follows from its suffix: a table or texts."""
     suffix = path.suffix.lower()
-    if suffix == ".h5ad":
-        return sparse.read_h5ad(path, options)
     if suffix == ".txt":
         if "text" in options:
             raise InputError(
@@ -158,7 +182,8 @@ def _array_file(path: Path, options: Options) -> Raw:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"\x93NUM":
-            return Raw({"all": check_array(np.load(path, mmap_mode="r", allow_pickle=False), path)})
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return Raw({"all": of_characters(array) or check_array(array, path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
         if head[:2] == b"\x1f\x8b" or (
@@ -173,7 +198,9 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"expected numbers in {path}; got Python objects, which are never unpickled"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad or .txt"
+    formats = (
+        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
+    )
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -277,7 +304,8 @@ def _npz(path: Path, name: str | None) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        return Raw({"all": check_array(archive[data[0]], path)})
+        array = archive[data[0]]
+        return Raw({"all": of_characters(array) or check_array(array, path)})
 
 
 def _attributes(
@@ -337,7 +365,7 @@ def read_latents(path: str) -> np.ndarray:
         columns = tables.read_table(Path(name), options).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
-            ["mean"] if "mean" in columns else list(columns),
+            [n for n in ("z", "mean") if n in columns][:1] or list(columns),
         )
         for n in names:
             if columns[n].dtype.kind not in "iuf" or np.ma.is_masked(columns[n]):

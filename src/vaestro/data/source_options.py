@@ -252,7 +252,21 @@ ROWS = (
     SourceOption(
         "missing", "cells", Absent(), "The values that mean a missing cell, such as nan+-9999."
     ),
-    SourceOption("array", "arrays", Name("an array's name"), "The array of an .npz file."),
+    SourceOption(
+        "array",
+        "arrays",
+        Name("an array's name"),
+        "The array of an .npz file; of AnnData X, raw, a layer, or obsm/NAME.",
+    ),
+    SourceOption(
+        "var_names", "arrays", Name("a column"), "The column of var with the names of genes."
+    ),
+    SourceOption(
+        "features",
+        "arrays",
+        Name("a type"),
+        "The type of features of a 10x Genomics matrix, by default Gene Expression.",
+    ),
     *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
@@ -296,7 +310,10 @@ ROWS = (
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
-        "tokens", "texts", Choice("bytes", "characters", "words", "bpe"), "What a token is."
+        "tokens",
+        "texts",
+        Choice("bytes", "characters", "words", "bpe", "smiles"),
+        "What a token is.",
     ),
     SourceOption("vocabulary", "texts", Number("a number of tokens"), "The most tokens to know."),
     SourceOption("length", "texts", Number("a number of tokens"), "The most tokens of a text."),

@@ -1,24 +1,15 @@
-"""Sparse matrices of counts: SciPy's .npz and AnnData's .h5ad, read without a dense copy."""
+"""Sparse matrices of counts, and SciPy's .npz, read without a dense copy."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 
-from vaestro.data.raw import Options, Raw
-from vaestro.data.writers import writing
+from vaestro.data.raw import Raw
 from vaestro.spaces import LARGEST_COUNT
 from vaestro.text import InputError
-
-if TYPE_CHECKING:
-    import h5py
-
-PARTS = ("data", "indices", "indptr")
 
 
 @final
@@ -103,6 +94,21 @@ class Sparse:
         return Sparse(
             self.data[kept], columns[kept].astype(self.indices.dtype), starts, len(names), names
         )
+
+    def totals(self, names: tuple[str, ...] = ()) -> np.ndarray:
+        """Return the sum of each row, (N,) int64.
+
+        Args:
+            names: the columns to add, if both they and those of the matrix have names; by default
+                all.
+
+        >>> Sparse(np.array([5, 2]), np.array([1, 0]), np.array([0, 1, 2]), columns=2).totals()
+        array([5, 2])
+        """
+        if names and self.names:
+            return self.named(names).totals()
+        ends = np.concatenate([[0], np.cumsum(self.data, dtype=np.int64)])
+        return np.asarray(np.diff(ends[self.starts]))
 
     def pick(self, rows: np.ndarray) -> Sparse:
         """Return some rows, by number, (N,)."""
@@ -200,13 +206,27 @@ def sparse_matrix(
     )
 
 
+def _no_counts(data: np.ndarray) -> np.ndarray:
+    """Return which values are not counts."""
+    if data.dtype.kind != "f":
+        return np.asarray(data < 0)
+    return np.asarray(
+        ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT)
+    )
+
+
+def are_counts(data: np.ndarray) -> bool:
+    """Return whether all values are counts.
+
+    >>> are_counts(np.array([0.0, 3.0])), are_counts(np.array([0.5]))
+    (True, False)
+    """
+    return data.dtype.kind in "biuf" and not _no_counts(data).any()
+
+
 def _check_counts(data: np.ndarray, where: str) -> None:
     """Raise ValueError unless all values are counts."""
-    bad = (
-        ~np.isfinite(data) | (data < 0) | (data != np.rint(data)) | (data > LARGEST_COUNT)
-        if data.dtype.kind == "f"
-        else data < 0
-    )
+    bad = _no_counts(data)
     if bad.any():
         got = f"{int(bad.sum()):,} other values of {len(data):,}, such as {data[bad][0]:g}"
         raise ValueError(
@@ -266,139 +286,3 @@ def of_npz(archive: Mapping[str, np.ndarray], where: str) -> Raw[Sparse]:
     shape = tuple(archive["shape"].tolist())
     arrays = (archive["data"], archive[indices], archive[starts])
     return Raw({"all": sparse_matrix(*arrays, shape, form, where)})
-
-
-# -- AnnData ---------------------------------------------------------------------------------------
-
-
-def _h5py() -> ModuleType:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("reading .h5ad needs h5py: pip install 'vaestro[counts]'") from error
-    return h5py
-
-
-def read_h5ad(path: Path, options: Options) -> Raw[Sparse]:
-    """Read counts from an .h5ad file (AnnData), with the columns of obs as attributes.
-
-    Args:
-        path: of the file.
-        options: `array`, the name of a layer; by default X. Other options are ignored.
-
-    Raises:
-        ValueError: the file is damaged, has no such layer, or has values that are not counts.
-
-    >>> import h5py
-    >>> with h5py.File("x.h5ad", "w") as file:
-    ...     file["X"] = np.eye(3)
-    >>> read_h5ad(Path("x.h5ad"), {}).splits["all"].shape
-    (3, 3)
-    """
-    h5py = _h5py()
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is damaged, or not an .h5ad file") from error
-    with file:
-        name = str(options.get("array", "X"))
-        layers = list(file.get("layers", ()))
-        if name != "X" and name not in layers:
-            raise ValueError(
-                f"expected array= to be X or a layer of {path}: "
-                f"{', '.join(layers) or 'there is none'}; got {name!r}"
-            )
-        matrix = file.get("X" if name == "X" else f"layers/{name}")
-        if matrix is None:
-            raise ValueError(
-                f"expected counts in X of {path}, or array=LAYER "
-                f"({', '.join(layers) or 'there is none'}); got none"
-            )
-        where = f"{name} of {path}"
-        if isinstance(matrix, h5py.Dataset):
-            dense = matrix[:]
-            rows, columns = np.nonzero(dense)
-            counts = sparse_matrix(dense[rows, columns], columns, rows, dense.shape, "coo", where)
-        else:
-            form = str(matrix.attrs.get("encoding-type", "csr_matrix")).removesuffix("_matrix")
-            if (
-                form not in ("csr", "csc")
-                or any(part not in matrix for part in PARTS)
-                or "shape" not in matrix.attrs
-            ):
-                raise ValueError(f"expected a csr or csc matrix in {where}; got {form}")
-            data, indices, starts = (matrix[part][:] for part in PARTS)
-            shape = tuple(matrix.attrs["shape"])
-            counts = sparse_matrix(data, indices, starts, shape, form, where)
-        counts.names = _names(h5py, file.get("var"), counts.columns)
-        attributes = {
-            n: values
-            for n in file.get("obs", ())
-            if (values := _column(h5py, file["obs"][n])) is not None and len(values) == len(counts)
-        }
-    index = ("_index", "index", "__categories")
-    return Raw({"all": counts}, {"all": {n: v for n, v in attributes.items() if n not in index}})
-
-
-def _names(
-    h5py: ModuleType, var: h5py.Group | h5py.Dataset | None, columns: int
-) -> tuple[str, ...]:
-    """Return the names of the columns from the index of var; none if they are absent or
-    repeated."""
-    if not isinstance(var, h5py.Group):
-        return ()
-    index = str(var.attrs.get("_index", "_index"))
-    values = _column(h5py, var[index]) if index in var else None
-    names = () if values is None else tuple(map(str, values.tolist()))
-    return names if len(names) == len(set(names)) == columns else ()
-
-
-def _column(h5py: ModuleType, column: h5py.Group | h5py.Dataset) -> np.ndarray | None:
-    """Return a column of obs: numbers, truth values, text, or categories as text; None for other
-    values."""
-    if isinstance(column, h5py.Group):
-        if "codes" not in column or "categories" not in column:
-            return None
-        names = _column(h5py, column["categories"])
-        codes = column["codes"][:]
-        return None if names is None or (codes < 0).any() else names.astype(str)[codes]
-    values = column[:]
-    if values.dtype.kind in "OS":
-        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
-    return np.asarray(values) if values.dtype.kind in "biuf" else None
-
-
-def write_latents(source: Path, target: Path, codes: Mapping[str, np.ndarray]) -> None:
-    """Copy an .h5ad file and add codes to obsm: means as X_vaestro, log-variances as
-    X_vaestro_logvar.
-
-    Args:
-        source: the file to copy.
-        target: the new file.
-        codes: {"mean": (N, *Z), "logvar": (N, *Z)}.
-
-    >>> import h5py
-    >>> with h5py.File("x.h5ad", "w") as file:
-    ...     file["X"] = np.eye(3)
-    >>> write_latents(Path("x.h5ad"), Path("z.h5ad"), {"mean": np.zeros((3, 2))})
-    >>> with h5py.File("z.h5ad") as file:
-    ...     list(file["obsm"])
-    ['X_vaestro']
-    """
-    h5py = _h5py()
-    with writing(target) as part:
-        shutil.copyfile(source, part)
-        _write_codes(h5py, part, codes)
-
-
-def _write_codes(h5py: ModuleType, path: Path, codes: Mapping[str, np.ndarray]) -> None:
-    with h5py.File(path, "r+") as file:
-        group = file.require_group("obsm")
-        if "encoding-type" not in group.attrs:
-            group.attrs["encoding-type"], group.attrs["encoding-version"] = "dict", "0.1.0"
-        for name, array in codes.items():
-            key = "X_vaestro" + ("" if name == "mean" else f"_{name}")
-            if key in group:
-                del group[key]
-            dataset = group.create_dataset(key, data=array.reshape(len(array), -1))
-            dataset.attrs["encoding-type"], dataset.attrs["encoding-version"] = "array", "0.2.0"

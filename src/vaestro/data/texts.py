@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vaestro.data import cache, duplicates
+from vaestro.data.columns import filled
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Json, Options, Raw
+from vaestro.data.sequence_files import of_characters, sequences_in
 from vaestro.frames import Frame
 from vaestro.spaces import Space, TokensSpace, restored_space
 from vaestro.text import InputError, nearest
@@ -86,16 +89,14 @@ def of_column(raw: Raw[Frame], name: str, where: str) -> Raw[Texts]:
                 f"expected text in column {name!r} of {where}; got {column.dtype} (name another "
                 f"column with text=)"
             )
-        filled = ~np.ma.getmaskarray(column) & np.array(
+        present = ~np.ma.getmaskarray(column) & np.array(
             [bool(str(value).strip()) for value in column.data], bool
         )
-        empty, rows = empty + int((~filled).sum()), rows + len(filled)
-        splits[split] = Texts.of(str(value) for value in column.data[filled])
-        columns = {n: c[filled] for n, c in frame.columns.items() if n != name}
-        others = {n: values[filled] for n, values in raw.attributes.get(split, {}).items()}
-        attributes[split] = {
-            n: np.asarray(c.data) for n, c in columns.items() if not np.ma.is_masked(c)
-        } | others
+        empty, rows = empty + int((~present).sum()), rows + len(present)
+        splits[split] = Texts.of(str(value) for value in column.data[present])
+        columns = {n: c[present] for n, c in frame.columns.items() if n != name}
+        others = {n: values[present] for n, values in raw.attributes.get(split, {}).items()}
+        attributes[split] = {n: filled(c) for n, c in columns.items()} | others
     if not any(map(len, splits.values())):
         raise InputError(f"all cells in column {name!r} of {where} are empty")
     notes = (f"{empty:,} rows of {rows:,} without a text left out",) if empty else ()
@@ -103,15 +104,18 @@ def of_column(raw: Raw[Frame], name: str, where: str) -> Raw[Texts]:
 
 
 def as_texts(source: object) -> Texts | None:
-    """Return a list or array of str as texts; None for other data.
+    """Return a list or array of str, or an array of characters (N, L), as texts; None for other
+    data.
 
     >>> len(as_texts(["a cat", "a dog"]))
     2
     """
     if isinstance(source, Texts):
         return source
-    if isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype.kind in "UO":
-        source = source.tolist()
+    if isinstance(source, np.ndarray):
+        if (texts := of_characters(source)) is not None:
+            return texts
+        source = source.tolist() if source.ndim == 1 and source.dtype.kind == "O" else None
     if (
         isinstance(source, (list, tuple))
         and source
@@ -170,7 +174,7 @@ def infer_texts(parts: Mapping[str, Part], options: Options, name: str) -> Infer
 
     try:
         folder, meta = cache.entry(
-            cache.key("texts-1", [file], dict(options), file), make, file.resolve()
+            cache.key("texts-2", [file], dict(options), file), make, file.resolve()
         )
     except OSError:  # the cache cannot be written, so the next start takes as long as this one
         return results[0] if results else _infer(parts, options, name)
@@ -190,7 +194,9 @@ def infer_texts(parts: Mapping[str, Part], options: Options, name: str) -> Infer
 
 
 def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTexts:
-    method, wholes, train = options.get("tokens", DEFAULT), distinct(parts.values()), parts["train"]
+    wholes, train = distinct(parts.values()), parts["train"]
+    what = "sequences" if train.whole.symbols else sequences_in(train.whole.lines)
+    method = options.get("tokens", "characters" if what else DEFAULT)
     texts = train.whole if train.index is None else train.whole[train.index]
     tokeniser = Tokeniser.trained(method, texts, options.get("vocabulary"))
     cut = [tokeniser.cut(whole) for whole in wholes]
@@ -218,15 +224,12 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTe
     space = TokensSpace(
         (width,), (), dtype="str", levels=tokeniser.size, marginal=marginal, tokeniser=tokeniser
     )
-    notes = [f"{tokeniser}, {of_train.sizes(index).mean():.1f} per text, including its end"]
-    if tokeniser.unknown is not None:
-        unknown = sum(int((codes.codes == tokeniser.unknown).sum()) for codes in cut)
-        total = sum(len(codes.codes) for codes in cut)
-        if unknown:
-            notes.append(
-                f"{unknown:,} of {total:,} {method} are unknown ({unknown / total:.1%}): bounds "
-                f"are of texts in which an unknown token replaces them"
-            )
+    notes = _tokens_note(what) if "tokens" not in options else []
+    notes += [f"{tokeniser}, {of_train.sizes(index).mean():.1f} per text, including its end"]
+    unknown = unknown_note(tokeniser, list(zip(wholes, cut, strict=True)))
+    notes += [
+        f"{note}: bounds are of texts in which an unknown token replaces them" for note in unknown
+    ]
     longer = sum(int((s >= width).sum()) for s in sizes)
     if longer:
         notes.append(
@@ -237,3 +240,43 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTe
         {s: (ragged[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)}
     )
     return InferredTexts(space, {**options, "tokens": method}, notes, shared, ragged)
+
+
+def _tokens_note(what: str) -> list[str]:
+    """Return a note on the tokens that are chosen for sequences."""
+    if not what:
+        return []
+    other = "; tokens=smiles reads Cl, Br, [NH3+] and %10 as one token" if what == "SMILES" else ""
+    seen = "sequences" if what == "sequences" else f"the texts look like {what}"
+    return [f"{seen}: tokens=characters{other} (tokens=bpe learns longer pieces)"]
+
+
+def unknown_note(tokeniser: Tokeniser, texts: Sequence[tuple[Texts, Ragged]]) -> list[str]:
+    """Return a note that counts and names the tokens outside of the vocabulary; none if there are
+    none.
+
+    Args:
+        tokeniser: of the texts.
+        texts: texts and their codes.
+
+    >>> ab, texts = Tokeniser("characters", ("a", "b")), Texts.of(["abba", "cab"])
+    >>> unknown_note(ab, [(texts, ab.cut(texts))])
+    ["1 of 7 characters is not in the vocabulary, in 1 of 2 texts: 'c'"]
+    """
+    counts: Counter[str] = Counter()
+    rows = 0
+    for whole, codes in texts:
+        counts += tokeniser.strangers(whole, codes)
+        at = np.flatnonzero(codes.codes == tokeniser.unknown)
+        rows += len(np.unique(np.searchsorted(codes.starts, at, side="right")))
+    if not counts:
+        return []
+    unknown, total = sum(counts.values()), sum(len(codes.codes) for _, codes in texts)
+    shown = ", ".join(
+        f"{token!r}" + (f" ({n:,} times)" if n > 1 else "") for token, n in counts.most_common(5)
+    )
+    more = f" and {len(counts) - 5:,} more" if len(counts) > 5 else ""
+    return [
+        f"{unknown:,} of {total:,} {tokeniser.noun} {'is' if unknown == 1 else 'are'} not in the "
+        f"vocabulary, in {rows:,} of {sum(len(whole) for whole, _ in texts):,} texts: {shown}{more}"
+    ]

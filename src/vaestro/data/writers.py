@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaestro.data.raw import IDENTIFIERS
 from vaestro.frames import Frame
 from vaestro.text import InputError
 from vaestro.tokens import Texts
@@ -18,7 +19,8 @@ from vaestro.tokens import Texts
 if TYPE_CHECKING:
     from vaestro.spaces import Space
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png")
+SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png", ".h5ad")
+TABLES = (".parquet", ".csv", ".json", ".jsonl")
 
 
 def check_output(
@@ -126,6 +128,58 @@ def write_data(
     from vaestro.data.containers import container_of  # imports torch
 
     container_of(data).write(path, data, places)
+
+
+def write_named(
+    path: Path, data: np.ndarray | Frame | Texts, space: Space, attributes: Mapping[str, np.ndarray]
+) -> None:
+    """Write vectors with the names of their columns, such as genes, and of their rows.
+
+    Args:
+        path: an .h5ad file also contains all attributes; a table and an .npz file contain the names
+            of the rows; other files contain the values alone.
+        data: vectors, (N, columns).
+        space: of the data.
+        attributes: other values of each row, each (N,).
+
+    Raises:
+        ValueError: the file is an .h5ad file, and the data are not vectors.
+
+    >>> from vaestro.spaces import CountSpace
+    >>> space = CountSpace((2,), (2,), "int64", names=("g1", "g2"))
+    >>> write_named(Path("x.csv"), np.eye(2, dtype=int), space, {"id": np.array(["a", "b"])})
+    >>> Path("x.csv").read_text().split()
+    ['"id","g1","g2"', '"a",1,0', '"b",0,1']
+    """
+    suffix = path.suffix.lower()
+    if not isinstance(data, np.ndarray) or data.ndim != 2:
+        raise ValueError(f"expected vectors for {path}; got {space} (write .npz, .parquet or .csv)")
+    if suffix == ".h5ad":
+        from vaestro.data.annotated_output import write_annotated
+
+        write_annotated(path, data, space.names, attributes)
+        return
+    rows = identifiers(attributes)
+    if suffix in TABLES:
+        from vaestro.data.tables import write_frame
+
+        columns = rows | {name: data[:, i] for i, name in enumerate(space.names)}
+        with writing(path) as part:
+            frame = Frame({n: np.ma.MaskedArray(values) for n, values in columns.items()})
+            write_frame(part, frame, suffix)
+    else:
+        names = {"var_names": np.array(space.names), **rows} if suffix == ".npz" else {}
+        write_arrays(path, {"x": data, **names})
+
+
+def identifiers(attributes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the attribute that names rows, by its name; none if there is none.
+
+    >>> identifiers({"age": np.array([3]), "id": np.array(["mol1"])})
+    {'id': array(['mol1'], dtype='<U4')}
+    """
+    name = next((n for n in IDENTIFIERS if n in attributes), None)
+    return {} if name is None else {name: attributes[name]}
 
 
 @contextmanager

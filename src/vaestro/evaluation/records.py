@@ -332,6 +332,38 @@ class Information:
 
 
 @dataclass(frozen=True, eq=False)
+class Independent:
+    """The log-likelihood of a model of independent cells, with the likelihood of the evaluated
+    model and without a latent.
+
+    Args:
+        nats: of each datum, (N,).
+        gain: the bound of the evaluated model minus `nats`, (N,); None without a bound.
+
+    >>> Independent(np.array([-200.0, -210.0]), np.array([100.0, 104.0])).sentence()
+    'independent cells: log p(x) = -205.00 +- 5.00 nats; the model gains 102.00 +- 2.00 nats'
+    """
+
+    nats: np.ndarray
+    gain: np.ndarray | None = None
+
+    def sentence(self) -> str:
+        """Return the number and the gain in words."""
+        alone = f"independent cells: log p(x) = {plus_minus(mean_and_error(self.nats))} nats"
+        if self.gain is None:
+            return alone
+        mean, error = mean_and_error(self.gain)
+        if mean < 2 * error:
+            return f"{alone}; the model is not better ({plus_minus((mean, error))} nats)"
+        return f"{alone}; the model gains {plus_minus((mean, error))} nats"
+
+    def line(self) -> dict[str, Json]:
+        """Return the entry in evaluation.json."""
+        gain = None if self.gain is None else _mean_line(mean_and_error(self.gain))
+        return {**_mean_line(mean_and_error(self.nats)), "gain": gain}
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of one evaluation.
 
@@ -339,6 +371,7 @@ class Evaluation:
         estimates: estimates of log p(x).
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
         gap, information: results of the methods of these names; None if they were not requested.
+        independent: the model of independent cells, for the evaluation of a run.
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
         seed: seed of the draws, and of the choice of the rows.
@@ -354,6 +387,7 @@ class Evaluation:
     distortion: float
     gap: Gap | None = None
     information: Information | None = None
+    independent: Independent | None = None
     warnings: tuple[str, ...] = ()
     index: np.ndarray | None = None
     seed: int = 0

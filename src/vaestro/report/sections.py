@@ -395,6 +395,14 @@ def bound_sentences(folder: Folder) -> list[str]:
             lines.append(
                 f"{rose}: it may still rise with more draws." if e["rise"] >= 0.1 else f"{rose}."
             )
+    independent = evaluation.get("independent")
+    if independent:
+        gain = independent.get("gain")
+        above = f"; the bound is {_mean(gain)} nats above it" if gain else ""
+        lines.append(
+            f"A model of independent cells, without a latent, has a log-likelihood of "
+            f"{_mean(independent)} nats{above}."
+        )
     lines += figures.gap_sentences(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:

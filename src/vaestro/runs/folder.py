@@ -14,7 +14,11 @@ import torch
 
 import vaestro
 from vaestro.data import tables
-from vaestro.data.source_options import parse_source
+from vaestro.data.annotated import read_object
+from vaestro.data.annotated_output import write_annotated
+from vaestro.data.raw import Options, Raw
+from vaestro.data.source_options import as_source, parse_source
+from vaestro.data.sparse import Sparse
 from vaestro.data.texts import as_texts
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
@@ -35,6 +39,7 @@ FILES = (
     "samples-after.*",
     "data.npy",
     "data.parquet",
+    "data.h5ad",
     "data.json",
     "kept.json",
     "failure.json",
@@ -116,6 +121,9 @@ def store_source(path: Path, source: Source, named: str) -> str:
     >>> store_source(Path("."), np.eye(3), "array:kind=real")
     'data.npy:kind=real'
     """
+    options = parse_source(named)[1]
+    if (annotated := read_object(source, options)) is not None:
+        return _store_annotated(path / "data.h5ad", annotated[1], options)
     texts = as_texts(source)
     if isinstance(source, np.ndarray) and texts is None:
         np.save(path / "data.npy", source, allow_pickle=False)
@@ -126,6 +134,15 @@ def store_source(path: Path, source: Source, named: str) -> str:
         frame = source if isinstance(source, Frame) else tables.frame_of(source)
     tables.write_frame(path / "data.parquet", frame)
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
+
+
+def _store_annotated(path: Path, raw: Raw, options: Options) -> str:
+    """Write a matrix and its attributes to an .h5ad file; return the source that reads it."""
+    matrix = raw.splits["all"]
+    counts = isinstance(matrix, Sparse)
+    write_annotated(path, matrix, matrix.names if counts else (), raw.attributes["all"])
+    kept = {k: v for k, v in options.items() if k not in ("array", "var_names")}
+    return as_source(str(path), kept if counts else {"kind": "real", **kept})
 
 
 def model_record(model: Model, config: Mapping[str, Json]) -> dict[str, Json]:

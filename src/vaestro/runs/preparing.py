@@ -25,7 +25,8 @@ from vaestro.runs.run import Run
 from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
 
-# options without a meaning for a model that has no latent
+WITHOUT_LATENT = ("autoregressive", "independent")  # models
+# options without a meaning for them
 OF_LATENT = (
     "latent",
     "posterior",
@@ -94,13 +95,13 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
 def _refuse_latent_options(asked: Mapping[str, Json]) -> None:
     """Raise ValueError if options of the latent were given for a model that has none."""
     named = find("model", asked["model"] or default_model(asked["likelihood"]))
-    if named.name != "autoregressive":
+    if named.name not in WITHOUT_LATENT:
         return
     for name in OF_LATENT:
         if asked[name] not in (None, defaults()[name]):
             raise ValueError(
-                f"expected no --{name.replace('_', '-')} for the model autoregressive, which has "
-                f"no latent; got {asked[name]}"
+                f"expected no --{name.replace('_', '-')} for the model {named.name}, which "
+                f"has no latent; got {asked[name]}"
             )
 
 

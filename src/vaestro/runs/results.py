@@ -59,6 +59,7 @@ def write_evaluation(
         "estimates": [_estimate_line(e) for e in evaluation.estimates],
         "rate": evaluation.rate,
         "distortion": evaluation.distortion,
+        "independent": None if evaluation.independent is None else evaluation.independent.line(),
         "gap": None if evaluation.gap is None else evaluation.gap.line(),
         "information": None if evaluation.information is None else evaluation.information.line(),
         **({} if evaluation.fidelity is None else evaluation.fidelity.lines()),

@@ -69,9 +69,9 @@ class TokensSpace(Space):
         sizes = np.diff(rows.starts)
         if sizes.max(initial=0) > self.shape[0]:
             raise ValueError(
-                f"expected texts of at most {self.shape[0]:,} tokens (length={self.shape[0]} "
-                f"cuts longer ones); "
-                f"got one of {sizes.max():,} in row {sizes.argmax() + 1:,}"
+                f"expected texts of at most {self.shape[0]:,} tokens "
+                f"(SOURCE:length={self.shape[0]} truncates longer ones); got one of "
+                f"{sizes.max():,} in row {sizes.argmax() + 1:,}"
             )
         return rows
 

@@ -199,6 +199,15 @@ class Container(ABC, Generic[W]):
         """Return a note for data whose shape `fit` changed."""
         return []
 
+    def read_notes(self, parts: Mapping[str, Part[W]], rows: Mapping[str, Rows]) -> list[str]:
+        """Return notes on values that a known space can only store in part, such as unknown tokens.
+
+        Args:
+            parts: the splits, in the user's units.
+            rows: the splits, in the space.
+        """
+        return []
+
     def codes(
         self, parts: Mapping[str, Part[W]], space: Space, options: Options
     ) -> Mapping[int, Ragged]:

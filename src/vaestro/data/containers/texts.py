@@ -13,6 +13,7 @@ from vaestro.data.containers.base import Container, Inference, Laid
 from vaestro.data.images import Progress
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
+from vaestro.data.sequence_files import suffix_of
 from vaestro.data.source_options import options_about
 from vaestro.data.writers import write_arrays, writing
 from vaestro.frames import Frame
@@ -34,7 +35,8 @@ class TextRows(Container[Texts]):
     def check_options(
         self, options: Options, whole: Texts, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        of_table = () if Path(name).suffix.lower() == ".txt" else ("text", "ignore", "split")
+        lines = Path(name).suffix.lower() == ".txt" or suffix_of(Path(name))
+        of_table = () if lines else ("text", "ignore", "split")
         allowed = (*options_about("texts", "shards"), *of_table, "array", "valid", "test", "seed")
         return [k for k in options if k not in allowed] + self.sharding(options, name), self.name
 
@@ -42,7 +44,7 @@ class TextRows(Container[Texts]):
         return whole[rows]
 
     def join(self, wholes: Sequence[Texts]) -> Texts:
-        return Texts(np.concatenate([whole.lines for whole in wholes]))
+        return Texts(np.concatenate([whole.lines for whole in wholes]), wholes[0].symbols)
 
     def infer(
         self, parts: dict[str, Part[Texts]], options: Options, name: str, progress: Progress | None
@@ -71,6 +73,23 @@ class TextRows(Container[Texts]):
             return {}
         tokeniser, width = space.tokeniser, space.shape[0]
         return {id(whole): tokeniser.cut(whole, width) for whole in distinct(parts.values())}
+
+    def read_notes(self, parts: Mapping[str, Part[Texts]], rows: Mapping[str, Rows]) -> list[str]:
+        chosen: list[tuple[Texts, Ragged]] = []
+        for split, part in parts.items():
+            codes, index = rows[split].ragged, part.index
+            if codes is not None and index is None:
+                chosen.append((part.whole, codes))
+            elif codes is not None and index is not None:
+                chosen.append((part.whole[index], codes.pick(index)))
+        space = next(iter(rows.values())).space
+        if space.tokeniser is None or not chosen:
+            return []
+        width = space.shape[0]
+        sizes = np.concatenate([np.diff(codes.starts) for _, codes in chosen])
+        longer = int((sizes >= width).sum())
+        note = f"{longer:,} of {len(sizes):,} texts truncated to {width:,} tokens (length={width})"
+        return texts.unknown_note(space.tokeniser, chosen) + ([note] if longer else [])
 
     def advise(self, error: ValueError, run: str, space: Space, where: str) -> ValueError:
         return error
