@@ -59,7 +59,7 @@ def test_the_range_is_that_of_the_data(kind):
         "mask": (200 * (values > 0.5)).astype(np.uint8),
         "float": (10 * values - 3).astype(np.float32),
     }[kind]
-    data = vs.load(images)
+    data = vs.load(images, axes="NHW")
     model = vs.build(data.space, latent=2, network="mlp:width=4")
     found = latent.fidelity(model, data.train)
     back = np.asarray(latent.reconstruct(model, data.train, dtype="float"), np.float64)
@@ -74,7 +74,9 @@ def test_the_range_is_that_of_the_data(kind):
 def test_other_data_have_none():
     table = vs.load({"a": np.arange(60) / 7, "b": np.arange(60) / 3})
     assert latent.fidelity(vs.build(table.space, latent=2), table.test) is None
-    small = vs.load(np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8))
+    small = vs.load(
+        np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8), axes="NHW"
+    )
     found = latent.fidelity(vs.build(small.space, latent=2), small.test)
     assert found.ssim is None and found.psnr.shape == (3,)
 
@@ -83,7 +85,7 @@ def test_train_evaluate_and_report_show_them(tmp_path, capsys):
     images = np.sort(np.random.default_rng(0).integers(0, 256, (60, 16, 16)), 1).astype(np.uint8)
     np.save("x.npy", images)
     options = ["--latent", "2", "--steps", "2", "--network", "mlp:width=4"]
-    assert main(["train", "x.npy", "--run", "r", *options]) == 0
+    assert main(["train", "x.npy:axes=NHW", "--run", "r", *options]) == 0
     session = vs.open("r")
     found = latent.fidelity(session.model, session.data.test)
     line = found.sentence("3 test images")
@@ -107,7 +109,7 @@ def test_train_evaluate_and_report_show_them(tmp_path, capsys):
 
 def test_errors_of_masks_are_of_probabilities():
     images = (200 * (np.random.default_rng(0).random((60, 8, 8)) > 0.5)).astype(np.uint8)
-    space = vs.load(images).space
+    space = vs.load(images, axes="NHW").space
     chances = np.where(images > 0, 0.75, 0.25).astype(np.float32)
     errors, white = errors_of({"data": images, "reconstructions": chances}, space)
     assert white == pytest.approx(0.25) and (errors == 255).all()

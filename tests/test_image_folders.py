@@ -125,7 +125,7 @@ def test_names_are_in_codes_and_evaluation(tmp_path):
 
 
 def test_names_that_are_not_safe_or_not_unique(tmp_path):
-    space = vs.load(pictures("uint8")).space
+    space = vs.load(pictures("uint8"), axes="NHW").space
     names = ["../a.jpg", "/b/a.png", "a.png", "b/a.v2"]
     (tmp_path / "made").mkdir()
     write_folder(tmp_path / "made", pictures("uint8", n=4), space, names=names)
@@ -145,3 +145,26 @@ def test_other_data(tmp_path, capsys):
     capsys.readouterr()
     assert main(["sample", "c", "-n", "2", "-o", "rows/"]) == 2
     assert "a table is one file: write rows.csv instead" in capsys.readouterr().err
+
+
+def test_a_folder_of_arrays(tmp_path, capsys):
+    values = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    for i, row in enumerate(values):
+        (tmp_path / "data" / f"c{i % 2}").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "data" / f"c{i % 2}" / f"x{i:02}.npy", row)
+    data = vs.load("data")
+    assert data.space.outside == (5,) and set(data.train.attributes["class"]) == {"c0", "c1"}
+    names = np.concatenate([s.attributes["file"] for s in (data.train, data.valid, data.test)])
+    back = np.concatenate([s.outward() for s in (data.train, data.valid, data.test)])
+    assert np.allclose(back, [values[int(n[-6:-4])] for n in names], atol=1e-6)
+    vs.train("data", run="r", latent=2, steps=1, network="mlp:width=4")
+    assert main(["sample", "r", "-n", "2", "-o", "made/"]) == 0
+    assert np.load("made/0002.npy").shape == (5,)
+    assert main(["reconstruct", "r", "data", "-o", "again/"]) == 0
+    assert np.load("again/c1/x01.npy").shape == (5,)
+    capsys.readouterr()
+    assert main(["train", "data:size=8", "--run", "n"]) == 2
+    assert "size= does not apply to arrays (data)" in capsys.readouterr().err
+    np.save(tmp_path / "data" / "c0" / "x00.npy", np.zeros(4))
+    assert main(["train", "data", "--run", "n"]) == 2
+    assert "got (5,) (19, such as c0/x02.npy) and (4,) (1, such as" in capsys.readouterr().err

@@ -208,7 +208,7 @@ def test_what_is_no_series_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
             "expected series as an array (N, T) or (N, T, C); got (N, 2, 3, 4)",
         ),
         (["x.npy:series=perhaps"], "expected series to be true or false"),
-        (["v.npy:standardise=channel"], "expected standardise=channel for series alone"),
+        (["v.npy:standardise=channel"], "expected standardise=channel for data with channels"),
         (["v.npy", "--network", "conv1d"], "expected texts or series on one side"),
     ):
         assert (

@@ -55,6 +55,8 @@ def write_folder(
         suffix, what, lines = ".txt", "", data.lines.tolist()
     else:
         data = _own_values(data, space)
+        if space.layout.name == "image" and _read_from(source) != "arrays":
+            data = _channels_last(data, space)
         suffix, what = _format(data, space, source)
     stems = _stems(names, len(data))
     for i, stem in enumerate(stems):
@@ -75,6 +77,12 @@ def _own_values(data: np.ndarray, space: Space) -> np.ndarray:
     if not (space.probabilities and dtype.kind in "iu" and data.dtype.kind == "f"):
         return data
     return np.asarray(np.rint(space.low + space.step * data), dtype)
+
+
+def _channels_last(data: np.ndarray, space: Space) -> np.ndarray:
+    """Return images as (N, H, W), or (N, H, W, C) if they have an axis of channels."""
+    last = np.moveaxis(space.layout.inward(data, space.shape, space.outside), 1, -1)
+    return last if len(space.outside) == 3 else last[..., 0]
 
 
 def _format(data: np.ndarray, space: Space, source: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vaestro.data import cache, image_labels, image_notes
+from vaestro.data.array_folders import read_arrays
 from vaestro.data.deep_images import Form, Header, Target, Unusable
 from vaestro.data.image_decoding import HUGE, File, decode_image, read_header, target_of
 from vaestro.data.image_files import SUFFIXES, Listing, classes_of, list_folder, splits_of
@@ -107,6 +108,10 @@ def read_images(path: Path, options: Options, progress: Progress | None = None) 
         folder, listing = path, list_folder(path, options)
     else:
         raise ValueError(f"expected a folder of images; got {path}")
+    if listing.arrays:
+        return image_labels.attach(
+            read_arrays(folder, listing, progress), folder, listing.tables, options
+        )
     splits = splits_of(listing.names, folder)
     count = sum(map(len, splits.values()))
     if not count:

@@ -11,13 +11,14 @@ import numpy as np
 
 from vaestro.data import shards, tables, texts
 from vaestro.data.annotated import read_object
+from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress, is_image
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import check_array, read
-from vaestro.data.source_options import as_source, checked_options, parse_source
+from vaestro.data.readers import check_array, is_array_folder, read
+from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError
@@ -89,7 +90,8 @@ def open_source(
         name, raw = _in_python(source, options)
     first = next(iter(raw.splits.values()))
     if raw.missing:
-        options = {"missing": "nan", **options}
+        words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
+        options = {**options, "missing": "+".join(words)}
     container = container_of(first)
     unfit, what = container.check_options(options, first, name, has_images(name))
     if unfit:
@@ -103,8 +105,9 @@ def _in_python(source: InMemory, options: Options) -> tuple[str, Raw]:
         return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
-    if isinstance(source, np.ndarray):
-        return "array", Raw({"all": check_array(source, Path("the array"))})
+    array, gaps = as_array(source)
+    if isinstance(array, np.ndarray) and not array.dtype.names:
+        return "array", Raw({"all": check_array(array, Path("the array"))}, missing=gaps)
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     return "table", Raw({"all": frame})
 
@@ -132,7 +135,8 @@ def has_images(name: str) -> bool:
     (True, False)
     """
     path = Path(name).expanduser()
-    return name.startswith("hf:") or path.is_dir() or is_image(name) or shards.is_shards(name)
+    pictures = is_image(name) or (path.is_dir() and not is_array_folder(name))
+    return name.startswith("hf:") or pictures or shards.is_shards(name)
 
 
 def absolute_name(name: str) -> str:

@@ -27,6 +27,7 @@ from vaestro.data import (
     texts,
 )
 from vaestro.data.columns import padded
+from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sequence_files import of_characters
@@ -62,6 +63,16 @@ def is_images(name: str) -> bool:
         and not shards.is_shards(name)
         and count_files.tenx_folder(path) is None
     )
+
+
+def is_array_folder(name: str) -> bool:
+    """Return whether a source is a folder with an array (.npy) for each datum.
+
+    >>> is_array_folder("mnist")
+    False
+    """
+    path = Path(name).expanduser()
+    return path.is_dir() and is_images(name) and list_folder(path, {"bands": "none"}).arrays
 
 
 def read(
@@ -183,6 +194,9 @@ def _array_file(path: Path, options: Options) -> Raw:
             head = file.read(4)
         if head == b"\x93NUM":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.names:
+                columns = {n: np.asarray(array[n]) for n in array.dtype.names}
+                return Raw({"all": tables.frame_of(columns, str(path))})
             return Raw({"all": of_characters(array) or check_array(array, path)})
         if head[:2] == b"PK":
             return _npz(path, unquoted(options["array"]) if "array" in options else None)
@@ -253,6 +267,17 @@ def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
 
 
+# what an array contains, by the kind of its dtype, and what to do
+_OTHER = {
+    "c": "complex numbers (np.stack([x.real, x.imag], -1) has them as two channels)",
+    "O": "Python objects (np.asarray(x.tolist(), float) converts numbers)",
+    "U": "text (a list of str is read as texts)",
+    "S": "text (a list of str is read as texts)",
+    "M": 'dates (a table {"date": x} has dates; (x - x.min()) / np.timedelta64(1, "D") is numbers)',
+    "m": 'durations (x / np.timedelta64(1, "s") is numbers)',
+}
+
+
 def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     """Return an array (N, ...) of numbers unchanged.
 
@@ -267,9 +292,7 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     array([0, 1, 2])
     """
     if array.dtype.kind not in "biuf":
-        what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(
-            array.dtype.kind, str(array.dtype)
-        )
+        what = _OTHER.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"expected real numbers in {path}; got {what}")
     if array.ndim == 0:
         raise ValueError(f"expected an array with one row per datum in {path}; got a single number")

@@ -267,6 +267,19 @@ ROWS = (
         Name("a type"),
         "The type of features of a 10x Genomics matrix, by default Gene Expression.",
     ),
+    SourceOption(
+        "axes",
+        "arrays",
+        Words("a letter for each axis: NHWC, NCHW, NDHWC, NTC, NCT, NPC, ..."),
+        "What the axes are: N rows, C channels, H W D height, width and depth, T time, P points, "
+        "F features.",
+    ),
+    SourceOption(
+        "onehot",
+        "arrays",
+        TruthOrAxis(),
+        "Read vectors of zeros and a single 1 along an axis as categories.",
+    ),
     *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."

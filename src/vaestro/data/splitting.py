@@ -39,9 +39,10 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
             f"numbers"
         )
     if n < 10:
+        hint = " (a single image or series is one row: cut it into pieces)" if n == 1 else ""
         raise ValueError(
             f"expected at least 10 rows, to split them into training, validation and test; got {n} "
-            f"in {name}"
+            f"in {name}{hint}"
         )
     seed = options.get("seed", 0)
     parts |= opened.container.divide(whole, sizes, seed)

@@ -254,8 +254,8 @@ def write_grid(
         formats = "write .npy, .npz, .csv, .parquet or .txt"
         raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
     sets = _pixels_of_sets(rows, space)
-    if space.layout.part_shown:
-        title = f"{title} ({space.layout.part_shown})"
+    if shown := space.layout.part_shown(space.shape):
+        title = f"{title} ({shown})"
     count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))
     h, w, gap = height * zoom, width * zoom, 4
@@ -292,7 +292,7 @@ def _pixels_of_sets(
     """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
     the same range."""
     arrays = {label: np.asarray(images) for label, images in rows.items()}
-    pictures = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
+    pictures = {label: space.pictures(x) for label, x in arrays.items()}
     if space.levels:
         return {label: pixels(images, space) for label, images in pictures.items()}
     every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)

@@ -77,7 +77,9 @@ def impute(
     complete = space.outward(np.concatenate(filled), exact=dtype != "float")
     if dtype == "float" and space.probabilities:  # written as expected values
         complete = complete * space.step + space.low
-    return complete if original is None else container_of(original).merged(original, complete)
+    if original is None:
+        return complete
+    return container_of(original).merged(original, complete, space.absent)
 
 
 def _drawn(

@@ -35,8 +35,10 @@ def fidelity(model: Model, rows: Rows) -> Fidelity | None:
     if unfit or not len(rows) or rows.observed is not None:
         return None
     rows = rows.spread(max(FEWEST, min(MOST, affordable(model)))).fixed()
-    data = np.asarray(rows.outward())
-    means = np.asarray(reconstruct(model, rows, dtype="float"))
+    data, means = (
+        np.moveaxis(space.layout.inward(np.asarray(x), space.shape, space.outside), 1, -1)
+        for x in (rows.outward(), reconstruct(model, rows, dtype="float"))
+    )
     if space.probabilities:
         data = (data.astype(np.float64) - space.low) / space.step
     span, of = _span(space, data)

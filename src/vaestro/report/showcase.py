@@ -94,7 +94,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
     showcase.facts |= {
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
-        "part_shown": model.space.layout.part_shown,
+        "part_shown": model.space.layout.part_shown(model.space.shape),
         "split": rows.name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
@@ -265,8 +265,7 @@ def _moved(model: Model, code: np.ndarray, moves: Moves) -> np.ndarray:
 
 def _pictures(sets: Mapping[str, UserData], space: Space) -> dict[str, np.ndarray]:
     """Return all sets as bytes on one scale, with sides of at most SIDE or THUMBNAIL."""
-    layout, outside = space.layout, space.outside
-    arrays = {name: layout.pictures(np.asarray(x), outside) for name, x in sets.items()}
+    arrays = {name: space.pictures(np.asarray(x)) for name, x in sets.items()}
     if space.levels:
         parts = {name: pixels(images, space) for name, images in arrays.items()}
     else:  # values without levels are scaled by the range of all sets

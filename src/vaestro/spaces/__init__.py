@@ -25,7 +25,17 @@ from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
 from vaestro.spaces.grids import FINEST, LARGEST_COUNT, rounded, widths
 from vaestro.spaces.kinds import COLUMN_ORDER, Kind
-from vaestro.spaces.layouts import DECLARED, LAYOUTS, Layout, layout_of_array, stored_layout
+from vaestro.spaces.layouts import (
+    AXES,
+    DECLARED,
+    LAYOUTS,
+    Layout,
+    declared_layout,
+    layout_of_axes,
+    stored_layout,
+    usual_layout,
+)
+from vaestro.spaces.missing import as_value, missing_cells, with_gaps
 from vaestro.spaces.ordinal import OrdinalColumn
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
@@ -76,6 +86,7 @@ def restored_space(scalars: Mapping[str, Json], arrays: Mapping[str, np.ndarray]
 
 
 __all__ = [
+    "AXES",
     "COLUMNS",
     "COLUMN_ORDER",
     "DECLARED",
@@ -103,10 +114,15 @@ __all__ = [
     "TableSpace",
     "TokensSpace",
     "UnitSpace",
+    "as_value",
     "column_class",
-    "layout_of_array",
+    "declared_layout",
+    "layout_of_axes",
+    "missing_cells",
     "restored_space",
     "rounded",
     "stored_layout",
+    "usual_layout",
     "widths",
+    "with_gaps",
 ]

@@ -21,7 +21,8 @@ from vaestro.frames import Frame
 from vaestro.spaces.columns import Column
 from vaestro.spaces.grids import FINE, rounded
 from vaestro.spaces.kinds import Kind
-from vaestro.spaces.layouts import LAYOUTS, Layout, stored_layout
+from vaestro.spaces.layouts import LAYOUTS, Layout, restored_layout, stored_layout
+from vaestro.spaces.missing import as_value, missing_cells
 from vaestro.tokens import Texts, Tokeniser
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Space(ABC):
             (levels and categories, (levels, *X) or (levels, 1, ..)) or mean (counts, *X); the
             decoder's last bias starts there.
         layout: how the cells are arranged.
+        absent: the values of an array other than NaN that mean a missing cell, as text (see
+            `missing_cells`).
+        unseen: cells that are missing in every training row, which are not modelled; bools (*X).
     """
 
     shape: tuple[int, ...]
@@ -79,6 +83,8 @@ class Space(ABC):
     strays: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
     layout: Layout = LAYOUTS["vector"]
+    absent: tuple[str, ...] = ()
+    unseen: np.ndarray | None = field(default=None, repr=False)
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "shape",
@@ -98,6 +104,7 @@ class Space(ABC):
         "atoms",
         "strays",
         "marginal",
+        "unseen",
     )
 
     kind: ClassVar[Kind]
@@ -115,7 +122,7 @@ class Space(ABC):
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 
     def __str__(self) -> str:
-        arranged = f"{self.layout.name} " if self.layout.declared else ""
+        arranged = f"{self.layout.name} " if self.layout.described else ""
         return f"{self._title()} {arranged}{self.outside}"
 
     def _title(self) -> str:
@@ -301,6 +308,14 @@ class Space(ABC):
         probabilities) in `float_dtype`, and binary data stay probabilities in 0 .. 1.
         """
 
+    def pictures(self, values: np.ndarray) -> np.ndarray:
+        """Return data in the user's layout, (N, *outside), as pictures (N, H, W, C).
+
+        Raises:
+            ValueError: the data cannot be shown as pictures.
+        """
+        return self.layout.pictures(values, self.outside)
+
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return an array in the user's layout, (N, *outside), as (N, *shape)."""
         return self.layout.inward(values, self.shape, self.outside)
@@ -340,6 +355,10 @@ class Space(ABC):
         out = {"kind": str(self.kind), "layout": self.layout.name} | {
             name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()
         }
+        if self.layout.axes:
+            out["axes"] = self.layout.axes
+        if self.absent:
+            out["absent"] = list(self.absent)
         if self.tokeniser is not None:
             out["tokeniser"] = self.tokeniser.scalars()
         if self.columns:
@@ -359,7 +378,7 @@ class Space(ABC):
         plain |= {name: tuple(v) for name, v in plain.items() if isinstance(v, list)}
         plain |= arrays
         layout = (
-            LAYOUTS[scalars["layout"]]
+            restored_layout(scalars["layout"], scalars.get("axes", ""))
             if "layout" in scalars
             else cls._stored_layout(plain["shape"])
         )
@@ -367,6 +386,7 @@ class Space(ABC):
         return cls(
             **plain,
             layout=layout,
+            absent=tuple(scalars.get("absent", ())),
             tokeniser=None if tokeniser is None else Tokeniser.restore(tokeniser),
             columns=tuple(scalars.get("columns", ())),
         )
@@ -382,10 +402,11 @@ class ArraySpace(Space):
 
     def seen(self, values: object) -> np.ndarray | None:
         values = np.asarray(values)
-        if not self.missing or values.dtype.kind != "f":
+        missing = missing_cells(values, self.absent) if self.missing else None
+        if missing is None and self.unseen is None:
             return None
-        mask = self.arranged(~np.isnan(values))
-        return None if mask.all() else mask
+        mask = self.arranged(np.ones(values.shape, bool) if missing is None else ~missing)
+        return mask if self.unseen is None else mask & ~self.unseen
 
     def inward(self, values: object) -> np.ndarray:
         if isinstance(values, Texts):
@@ -399,12 +420,13 @@ class ArraySpace(Space):
         values = self.arranged(values)
         if values.dtype.kind not in "biuf":
             raise ValueError(f"expected numbers; got an array of {values.dtype}")
-        absent = None
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            absent = np.isnan(values)
-            nan, infinite = 0 if self.missing else int(absent.sum()), int(np.isinf(values).sum())
-            if nan or infinite:
-                raise ValueError(f"expected finite values; got {nan} NaN and {infinite} infinite")
+        absent = missing_cells(values, self.absent)
+        if absent is not None and values.dtype.kind == "f":
+            values = np.where(absent, values.dtype.type(np.nan), values)
+        nan = 0 if absent is None or self.missing else int(absent.sum())
+        infinite = int(np.isinf(values).sum()) if values.dtype.kind == "f" else 0
+        if nan or infinite:
+            raise ValueError(f"expected finite values; got {nan} NaN and {infinite} infinite")
         return self._inside(values, absent)
 
     @abstractmethod
@@ -420,10 +442,21 @@ class ArraySpace(Space):
         if np.dtype(self.dtype) != np.uint8:  # the user's values may have more digits than codes
             x = np.asarray(x, np.float64)
         x = self.layout.outward(self._outside(x, exact), self.shape, self.outside)
-        if not exact:
-            return x.astype(self.float_dtype)
         own = np.dtype(self.dtype)
-        return rounded(x, own) if own.kind in "iu" else x.astype(own)
+        if not exact:
+            out = x.astype(self.float_dtype)
+        else:
+            out = rounded(x, own) if own.kind in "iu" else x.astype(own)
+        if self.unseen is not None:
+            out[np.broadcast_to(self.outward_mask(self.unseen), out.shape)] = self._gap(out.dtype)
+        return out
+
+    def _gap(self, dtype: np.dtype) -> np.generic:
+        """Return the user's value of a missing cell."""
+        if dtype.kind == "f":
+            return dtype.type(np.nan)
+        values = [as_value(word, dtype) for word in self.absent if word != "inf"]
+        return next((value for value in values if value is not None), dtype.type(0))
 
     @abstractmethod
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:

@@ -190,8 +190,10 @@ class Container(ABC, Generic[W]):
         """
         if whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
+            hint = " (x[None] is one row)" if whole.shape == space.outside else ""
             raise ValueError(
-                f"expected data of shape (N, {shape}), as the run was trained on; got {whole.shape}"
+                f"expected data of shape (N, {shape}), as the run was trained on; got "
+                f"{whole.shape}{hint}"
             )
         return whole
 
@@ -251,8 +253,14 @@ class Container(ABC, Generic[W]):
         """Return the values of several splits one below the other."""
         return np.concatenate([r.read() for r in rows])
 
-    def merged(self, data: W, imputed: W) -> W:
-        """Return the user's data with their missing cells taken from `imputed`."""
+    def merged(self, data: W, imputed: W, absent: Sequence[str] = ()) -> W:
+        """Return the user's data with their missing cells taken from `imputed`.
+
+        Args:
+            data: the data.
+            imputed: the same rows, filled.
+            absent: the values of an array other than NaN that mean a missing cell, as text.
+        """
         return data
 
     @abstractmethod

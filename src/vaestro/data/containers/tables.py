@@ -92,7 +92,7 @@ class Tables(Container[Frame]):
     ) -> Laid:
         return Laid(space.inward(whole), space.seen(whole))
 
-    def merged(self, data: Frame, imputed: Frame) -> Frame:
+    def merged(self, data: Frame, imputed: Frame, absent: Sequence[str] = ()) -> Frame:
         fills = imputed.columns
         return Frame(
             {
