@@ -114,25 +114,33 @@ def write(
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
-        attributes: further values of each row, each (N,), which an .h5ad file has in obs. Other
-            files of named columns contain the names of rows; files in a folder have the names in
-            `file`.
+        attributes: further values of each row, each (N,): the names of series, and what an .h5ad
+            file has in obs. Other files of named columns contain the names of rows; files in a
+            folder have the names in `file`.
         source: of the run's data, for the format of files in a folder.
     """
-    from vaestro.data.writers import write_data, write_grid, write_named
+    import numpy as np
+
+    from vaestro.data.series import writing
+    from vaestro.data.writers import write_arrays, write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
+    named = space.names and not space.tabular and not space.layout.ends
     if path.is_dir():
         from vaestro.data.image_writing import write_folder
 
-        names = (attributes or {}).get("file")
-        own = None if names is None else names.tolist()
+        files = (attributes or {}).get("file")
+        own = None if files is None else files.tolist()
         console.say(write_folder(path, data, space, names=own, source=source))
-    elif (space.names and not space.tabular) or path.suffix.lower() == ".h5ad":
+    elif isinstance(data, np.ndarray) and writing.is_long(space, path):
+        write_data(path, writing.long_table(data, space, attributes))
+    elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
+        write_arrays(path, writing.one_each(data, space, attributes))
+    elif named or path.suffix.lower() == ".h5ad":
         write_named(path, data, space, attributes or {})
     else:
         write_data(path, data, places)

@@ -138,6 +138,7 @@ def encode(
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
     from vaestro.data.annotated_output import write_annotated, write_latents
+    from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
     from vaestro.data.writers import check_output, identifiers, write_arrays
 
@@ -159,7 +160,8 @@ def encode(
         raise ValueError(f"expected a .npz file for draws; got {path}")
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
-        named = identifiers(attributes) if suffix not in (".npy", ".txt") else {}
+        of_rows = names_of if session.model.space.layout.ends else identifiers
+        named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
         write_arrays(path, named | codes)
     elif copied:
         write_latents(file, path, codes)
@@ -440,10 +442,11 @@ def impute(
         source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
     )
     say_read(rows)
-    cells = 0 if rows.observed is None else round(len(rows) * (space.cells - rows.observed_cells()))
+    cells = rows.missing_cells()
     title = f"{len(rows)} of {source} filled in by {session.run.path}"
     unrounded = sample or not space.columns
-    write(path, {"": data}, space, title, dtype="float" if unrounded else dtype)
+    kind = "float" if unrounded else dtype
+    write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes)
     how = (
         "draws from p(missing | observed)" if sample else "weighted means and most probable values"
     )

@@ -76,6 +76,7 @@ def load(
     parts, notes = split(handle)
     parts, given, given_notes = separate_conditions(parts, condition, handle.name)
     inference = handle.container.infer(parts, handle.options, handle.name, progress)
+    inference = handle.container.described(inference, handle.raw.series)
     binarise, trusted = handle.options.get("binarise", "none"), handle.name in NAMED
     rows = _rows(
         inference.parts,
@@ -127,7 +128,12 @@ def _load_into(
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
     handle = open_source(
-        with_layout(source, space), progress, origin.columns, every=True, options=options
+        with_layout(source, space),
+        progress,
+        origin.columns,
+        every=True,
+        options=options,
+        like=space,
     )
     name, container, options = handle.name, handle.container, handle.options
     binarise = handle.binarise(space)
@@ -219,7 +225,9 @@ def _as_rows(
     """Return a source as rows of a known space, and the parts of the source that they are."""
     values = tables.condition_columns(given, conditions or {}, 1)
     columns = (*space.columns, *(given.columns if given is not None else ()))
-    handle = open_source(with_layout(source, space), progress, columns if space.columns else None)
+    handle = open_source(
+        with_layout(source, space), progress, columns if space.columns else None, like=space
+    )
     chosen, name = _select_splits(handle, name)
     notes = list(handle.raw.notes)
     if given is not None:

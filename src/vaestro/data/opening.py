@@ -18,6 +18,9 @@ from vaestro.data.named import NAMED
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import check_array, is_array_folder, read
+from vaestro.data.series import ragged
+from vaestro.data.series.known import matched, options_like
+from vaestro.data.series.sources import read_series_of
 from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
@@ -25,7 +28,7 @@ from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 InMemory: TypeAlias = "np.ndarray | Texts | Sequence[str] | Frame | tables.Columns"
-IN_PYTHON = ("array", "table", "texts", "anndata", "sparse")  # names of data in Python
+IN_PYTHON = ("array", "table", "texts", "series", "anndata", "sparse")  # names of data in Python
 Input: TypeAlias = "str | Path | InMemory"  # a source: its name or path, or data in Python
 
 
@@ -65,6 +68,7 @@ def open_source(
     *,
     every: bool = False,
     options: Options | None = None,
+    like: Space | None = None,
 ) -> Opened:
     """Read a source.
 
@@ -74,6 +78,8 @@ def open_source(
         columns: the only columns that are needed of a table.
         every: whether to read the other columns of the table too.
         options: further options of the source, which override those in its name.
+        like: the space of a run that the data are read for. Series are read as those of the run,
+            unless options of the source say otherwise.
 
     Raises:
         ValueError: the source cannot be read, or an option does not apply to it.
@@ -84,30 +90,42 @@ def open_source(
     options = checked_options(options or {})
     if isinstance(source, (str, Path)):
         name, parsed = parse_source(source)
-        options = {**parsed, **options}
-        raw = read(name, options, progress, columns, every=every)
+        options = options_like({**parsed, **options}, like)
+        raw = read(name, options, progress, columns, every=every, like=like)
     else:
-        name, raw = _in_python(source, options)
+        options = options_like(options, like)
+        name, raw = _in_python(source, options, like)
+    if raw.series is not None:
+        options = raw.series.resolved(options, raw.missing)
+        if like is not None:
+            raw = matched(raw, like, name)
     first = next(iter(raw.splits.values()))
     if raw.missing:
         words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
         options = {**options, "missing": "+".join(words)}
     container = container_of(first)
-    unfit, what = container.check_options(options, first, name, has_images(name))
+    checked = options if raw.series is None else raw.series.left(options)
+    unfit, what = container.check_options(checked, first, name, has_images(name))
     if unfit:
         raise InputError(f"{unfit[0]}= does not apply to {what} ({name}): leave it out")
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: InMemory, options: Options) -> tuple[str, Raw]:
+def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[str, Raw]:
     """Return data in Python with a name for messages."""
     if (annotated := read_object(source, options)) is not None:
         return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
+    if (series := ragged.as_series(source, options)) is not None:
+        return "series", ragged.read_named(series, options, "the series")
     array, gaps = as_array(source)
     if isinstance(array, np.ndarray) and not array.dtype.names:
-        return "array", Raw({"all": check_array(array, Path("the array"))}, missing=gaps)
+        array = check_array(array, Path("the array"))
+        windows = ragged.windows_of_array(array, options, "array")
+        return "array", windows or Raw({"all": array}, missing=gaps)
+    if options.get("series", False):
+        return "table", read_series_of(source, options, "table", like)
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     return "table", Raw({"all": frame})
 
@@ -145,9 +163,5 @@ def absolute_name(name: str) -> str:
     >>> absolute_name("mnist")
     'mnist'
     """
-    named = (
-        name in (*NAMED, "array", "table", "texts", "anndata", "sparse")
-        or name.startswith("hf:")
-        or shards.remote(name)
-    )
+    named = name in (*NAMED, *IN_PYTHON) or name.startswith("hf:") or shards.remote(name)
     return name if named else str(Path(name).expanduser().resolve())

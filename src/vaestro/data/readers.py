@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +28,19 @@ from vaestro.data import (
     tables,
     texts,
 )
-from vaestro.data.columns import padded
 from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sequence_files import of_characters
+from vaestro.data.series import ragged
+from vaestro.data.series.record import ends_of
+from vaestro.data.series.sources import read_series_file
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import Column
+from vaestro.spaces import Column, Space
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 Progress = Callable[[str, int, int], None]
@@ -82,6 +86,7 @@ def read(
     columns: Sequence[Column] | None = None,
     *,
     every: bool = False,
+    like: Space | None = None,
 ) -> Raw:
     """Read a named data set, a file, or a folder of images.
 
@@ -91,6 +96,7 @@ def read(
         progress: called with (what, done, total) while something takes long.
         columns: the only columns that are needed of a table; by default all.
         every: whether to read the other columns of the table too.
+        like: the space of a run that series are read for.
 
     Raises:
         ValueError: there is no such source, or it cannot be read.
@@ -130,7 +136,7 @@ def read(
     if sequence_files.suffix_of(path):
         return sequence_files.read_sequences(path)
     if path.suffix.lower() in (*TABLES, ".txt"):
-        return _by_suffix(path, name, options, progress, columns, every=every)
+        return _by_suffix(path, name, options, progress, columns, every=every, like=like)
     return _array_file(path, options)
 
 
@@ -157,6 +163,7 @@ def _by_suffix(
     columns: Sequence[Column] | None,
     *,
     every: bool,
+    like: Space | None,
 ) -> Raw:
     """Read a file whose format follows from its suffix: a table or texts."""
     suffix = path.suffix.lower()
@@ -171,8 +178,11 @@ def _by_suffix(
         column = unquoted(options["text"])
         others = {k: v for k, v in options.items() if k not in options_about("texts")}
         return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
-    if suffix == ".parquet" and options.get("series", False):
-        return _series([str(path)], name, options)
+    if options.get("series", False):
+        one_list = suffix == ".parquet" and options["series"] is True and indexing.one_list(path)
+        if one_list or (suffix == ".parquet" and "array" in options):
+            return _series([str(path)], name, options)
+        return read_series_file(path, options, name, like)
     if (
         suffix == ".parquet"
         and columns is None
@@ -197,9 +207,9 @@ def _array_file(path: Path, options: Options) -> Raw:
             if array.dtype.names:
                 columns = {n: np.asarray(array[n]) for n in array.dtype.names}
                 return Raw({"all": tables.frame_of(columns, str(path))})
-            return Raw({"all": of_characters(array) or check_array(array, path)})
+            return _of_array(array, options, path)
         if head[:2] == b"PK":
-            return _npz(path, unquoted(options["array"]) if "array" in options else None)
+            return _npz(path, options)
         if head[:2] == b"\x1f\x8b" or (
             head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES
         ):
@@ -209,7 +219,9 @@ def _array_file(path: Path, options: Options) -> Raw:
             raise
         if "pickle" in str(error).lower() or "Python objects" in str(error):
             raise ValueError(
-                f"expected numbers in {path}; got Python objects, which are never unpickled"
+                f"expected numbers in {path}; got Python objects, which are never unpickled (for "
+                f'arrays of different lengths: np.savez("x.npz", *arrays) and x.npz:series=true, '
+                f"or a Parquet file with lists)"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
     formats = (
@@ -260,11 +272,13 @@ def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     """Read Parquet files with one series per row, by split if their names contain one."""
     splits = shards.by_split(files, name)
     read = {s: indexing.read_series(files_of, options, name) for s, files_of in splits.items()}
-    longest = max(array.shape[1] for array, _, _ in read.values())
-    arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
+    values = {
+        s: [row[:end] for row, end in zip(array, ends_of(~np.isnan(array)), strict=True)]
+        for s, (array, _, _) in read.items()
+    }
+    raw = ragged.read_ragged(values, options, name, {s: a for s, (_, a, _) in read.items()})
     notes = tuple(note for _, _, notes_of in read.values() for note in notes_of)
-    missing = any(bool(np.isnan(array).any()) for array in arrays.values())
-    return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
+    return replace(raw, notes=(*raw.notes, *notes))
 
 
 # what an array contains, by the kind of its dtype, and what to do
@@ -301,8 +315,18 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-def _npz(path: Path, name: str | None) -> Raw:
-    """Read an .npz file, or one array of it by name."""
+def _of_array(array: np.ndarray, options: Options, path: Path) -> Raw:
+    """Return an array of numbers, windows of its series, or the texts of characters."""
+    if (characters := of_characters(array)) is not None:
+        return Raw({"all": characters})
+    array = check_array(array, path)
+    return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+
+
+def _npz(path: Path, options: Options) -> Raw:
+    """Read an .npz file, or one array of it by name; with series=true, several arrays are series,
+    unless they are splits."""
+    name = unquoted(options["array"]) if "array" in options else None
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
         if name is None and {"data", "shape", "format"} <= set(names):
@@ -313,7 +337,7 @@ def _npz(path: Path, name: str | None) -> Raw:
                     f"expected array= to name an array of {path}: {nearest(name, names)}; got "
                     f"{name!r}"
                 )
-            return Raw({"all": check_array(archive[name], path)})
+            return _of_array(archive[name], options, path)
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: check_array(archive[s], path) for s in splits}
@@ -321,14 +345,20 @@ def _npz(path: Path, name: str | None) -> Raw:
                 arrays, {s: _attributes(archive, f"{s}_", len(arrays[s]), path) for s in splits}
             )
         data = [n for n in names if n in ("x", "data", "X")] or (names if len(names) == 1 else [])
+        if options.get("series", False) is True and not data and len(names) > 1:
+            arrays = {n: archive[n] for n in names}
+            plain = all(re.fullmatch(r"arr_\d+", n) for n in names)
+            return ragged.read_named(
+                ragged.checked(list(arrays.values()) if plain else arrays), options, str(path)
+            )
         if len(data) != 1:
-            choose = f" (choose one with {path}:array={names[0]})" if names else ""
+            choose = f" (choose one with {path}:array={names[0]}" if names else ""
+            choose += f"; {path}:series=true reads each as a series)" if names else ""
             raise ValueError(
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        array = archive[data[0]]
-        return Raw({"all": of_characters(array) or check_array(array, path)})
+        return _of_array(archive[data[0]], options, path)
 
 
 def _attributes(

@@ -15,6 +15,7 @@ import torch
 
 from vaestro.data.passes import expect
 from vaestro.data.raw import Json
+from vaestro.data.series.record import ends_of
 from vaestro.data.sparse import Sparse
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
@@ -295,6 +296,16 @@ class Rows:
             return float(sizes.mean())
         mask = self.mask()
         return float(self.space.cells if mask is None else mask.sum() / len(self))
+
+    def missing_cells(self) -> int:
+        """Return the number of missing cells of all rows; without those after the end of series."""
+        mask = self.mask()
+        if mask is None:
+            return 0
+        if self.space.lengths is None:
+            return int((~mask).sum())
+        exist = int(ends_of(mask).sum()) * math.prod(self.space.shape[1:])
+        return exist - int(mask.sum())
 
     def sha256(self) -> str:
         """Return a hash of everything that an evaluation depends on: shape, dtype, every value and

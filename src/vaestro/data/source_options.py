@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal, final
 
 from vaestro.data.raw import Options
-from vaestro.spaces import COLUMN_ORDER, DECLARED
+from vaestro.spaces import COLUMN_ORDER
 from vaestro.text import Spec, Value, few, nearest, parse_path, split_names
 
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 # what an option is about; the keys of `HEADINGS`
-Group = Literal["rows", "cells", "arrays", "images", "tables", "texts", "shards"]
+Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "texts", "shards"]
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -124,6 +124,28 @@ class Name(Values):
 
 
 @final
+class Series(Values):
+    """Describe a truth value, or the columns of a long table, which the reader checks.
+
+    >>> Series().checked("series", "true"), Series().checked("series", "unit:cycle")
+    (True, 'unit:cycle')
+    """
+
+    named = True
+
+    def __str__(self) -> str:
+        return "true, or columns of a long table: GROUP:ORDER, GROUP or :ORDER"
+
+    def checked(self, name: str, value: Value) -> Value:
+        if isinstance(value, bool):
+            return value
+        text = "" if value is None else str(value)
+        if not text:
+            raise ValueError(f"expected {name} to be {self}; got nothing")
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+@final
 class Words(Values):
     """Describe other values, which the reader checks.
 
@@ -215,16 +237,14 @@ HEADINGS: dict[Group, str] = {
     "rows": "Which rows",
     "cells": "Arrays and tables",
     "arrays": "Arrays",
+    "series": "Series",
     "images": "Images",
     "tables": "Tables",
     "texts": "Texts",
     "shards": "Shards",
 }
 COLUMNS = Name("columns joined by +")
-MEANING_OF_LAYOUTS = {
-    "volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes.",
-    "series": "Read (N, T) or (N, T, C) as series over time.",
-}
+MEANING_OF_LAYOUTS = {"volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes."}
 ROWS = (
     SourceOption("n", "rows", Number("a number of rows"), "How many rows a named source renders."),
     SourceOption("valid", "rows", Number("a number of rows"), "The size of the validation split."),
@@ -280,7 +300,22 @@ ROWS = (
         TruthOrAxis(),
         "Read vectors of zeros and a single 1 along an axis as categories.",
     ),
-    *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
+    *(SourceOption(n, "arrays", Truth(), m) for n, m in MEANING_OF_LAYOUTS.items()),
+    SourceOption(
+        "series",
+        "series",
+        Series(),
+        "Read (N, T) or (N, T, C), lists in cells or the rows of a long table as series.",
+    ),
+    SourceOption(
+        "window", "series", Number("a number of steps"), "Cut series into windows of this length."
+    ),
+    SourceOption(
+        "stride",
+        "series",
+        Number("a number of steps"),
+        "Steps from one window to the next; by default windows do not overlap.",
+    ),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
     ),

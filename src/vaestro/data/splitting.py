@@ -28,7 +28,8 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     _check(opened, parts, missing)
     if not missing:
         return {s: parts[s] for s in SPLITS}, []
-    whole = parts.pop("all" if "all" in parts else "train")
+    own = "all" if "all" in parts else "train"
+    whole = parts.pop(own)
     n, most = len(whole), opened.container.most_held_out
     usual = min(n if most is None else most, max(1, round(0.05 * n)))
     sizes: dict[str, int] = {s: options.get(s, usual) for s in ("valid", "test") if s in missing}
@@ -38,13 +39,21 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
             f"{held_out} leaves no training rows, because {name} has {n:,} rows: use smaller "
             f"numbers"
         )
+    record = opened.raw.series
     if n < 10:
+        noun = "rows" if record is None else "series or windows"
         hint = " (a single image or series is one row: cut it into pieces)" if n == 1 else ""
+        if record is not None:
+            hint = ": cut series into (more) windows with window=N,stride=M"
         raise ValueError(
-            f"expected at least 10 rows, to split them into training, validation and test; got {n} "
-            f"in {name}{hint}"
+            f"expected at least 10 {noun}, to split them into training, validation and test; got "
+            f"{n} in {name}{hint}"
         )
     seed = options.get("seed", 0)
+    if record is not None and record.windows:
+        index, note = record.windows[own].divide(sizes, seed, name)
+        parts |= {s: whole.chosen(rows) for s, rows in index.items()}
+        return {s: parts[s] for s in SPLITS}, [note]
     parts |= opened.container.divide(whole, sizes, seed)
     return {s: parts[s] for s in SPLITS}, [f"split by seed {seed}"]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vaestro.data import Rows
 from vaestro.data.containers import container_of
+from vaestro.data.series.record import ended, ends_of
 from vaestro.densities import DataDensity
 from vaestro.frames import Frame
 from vaestro.latent.outputs import UserData
@@ -32,7 +33,8 @@ def impute(
 
     Draws from q(z | x) have weights w = p(x observed, z) / q(z | x), so that values follow
     p(missing | observed) and not q alone (Rezende, Mohamed and Wierstra 2014; Mattei and Frellsen
-    2019). Cells are assumed to be missing at random.
+    2019). Cells are assumed to be missing at random. Cells after the end of a series stay
+    NaN.
 
     Args:
         model: a trained model.
@@ -77,6 +79,9 @@ def impute(
     complete = space.outward(np.concatenate(filled), exact=dtype != "float")
     if dtype == "float" and space.probabilities:  # written as expected values
         complete = complete * space.step + space.low
+    if model.lengths is not None:
+        ends = ends_of(rows.observed if rows.index is None else rows.observed[rows.index])
+        complete = ended(complete, ends, space)
     if original is None:
         return complete
     return container_of(original).merged(original, complete, space.absent)

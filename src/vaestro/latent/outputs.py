@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows, tables
+from vaestro.data.series.record import ended, ends_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of, settled
@@ -36,6 +37,7 @@ def decode(
     seed: int = 0,
     decoding: Decoding | None = None,
     dtype: str | None = None,
+    lengths: np.ndarray | None = None,
 ) -> UserData:
     """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's layout and units.
 
@@ -50,6 +52,8 @@ def decode(
         seed: of the draws.
         decoding: how texts are drawn or searched for.
         dtype: "own" or "float", for means: see `written.means`.
+        lengths: of series, (N,), after which cells are NaN; by default the median of
+            p(length | z), or a draw.
 
     Raises:
         ValueError: the model has no latent, the latents have another shape or are not finite,
@@ -70,17 +74,36 @@ def decode(
         chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
         generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
         part = None if given is None else given[i : i + size].to(parameter.device)
-        out.append(
-            values(
-                model.decode(chunk, part),
-                model.space,
-                sample=sample,
-                generator=generator,
-                decoding=decoding,
-                dtype=dtype,
-            )
+        data = values(
+            model.decode(chunk, part),
+            model.space,
+            sample=sample,
+            generator=generator,
+            decoding=decoding,
+            dtype=dtype,
         )
+        own = None if lengths is None else lengths[i : i + size]
+        out.append(_ended(data, model, chunk, part, own, sample=sample, generator=generator))
     return joined(out)
+
+
+def _ended(
+    data: UserData,
+    model: Model,
+    z: Tensor,
+    given: Tensor | None,
+    lengths: np.ndarray | None,
+    *,
+    sample: bool,
+    generator: torch.Generator | None,
+) -> UserData:
+    """Return series with NaN after their end; other data unchanged."""
+    if model.lengths is None or not isinstance(data, np.ndarray):
+        return data
+    if lengths is None:
+        modelled = model.lengths.draw(z, given, generator) if sample else None
+        lengths = (model.lengths.median(z, given) if modelled is None else modelled).cpu().numpy()
+    return ended(data, lengths, model.space)
 
 
 def _checked(model: Model, z: np.ndarray) -> np.ndarray:
@@ -110,7 +133,7 @@ def reconstruct(
 ) -> UserData:
     """Return the mean of p(x | z) at the code of each datum, in the user's layout and units.
 
-    Discrete latents are decoded at their most probable values.
+    Discrete latents are decoded at their most probable values. Series end where the data end.
 
     Args:
         model: a trained model.
@@ -124,7 +147,11 @@ def reconstruct(
     (5, 3)
     """
     z = settled(model, means_of(model, rows, codes))
-    return decode(model, z, given=given_of(rows), decoding=decoding, dtype=dtype)
+    lengths = None
+    if model.lengths is not None:
+        mask = rows.mask()
+        lengths = np.full(len(rows), rows.space.shape[0]) if mask is None else ends_of(mask)
+    return decode(model, z, given=given_of(rows), decoding=decoding, dtype=dtype, lengths=lengths)
 
 
 @torch.inference_mode()
@@ -172,17 +199,24 @@ def sample(
     for i in range(0, n, size):
         generator = torch_generator(device, seed, "sample", i)
         part = None if given is None else given[i : i + size].to(device)
-        density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
-        out.append(
-            values(
-                density,
-                model.space,
-                sample=not mean,
-                generator=generator,
-                decoding=decoding,
-                dtype=dtype,
-            )
+        rows, z = min(size, n - i), None
+        if model.lengths is None:
+            density = model.sample(rows, part, temperature=temperature, generator=generator)
+        else:
+            latent = with_latent(model)
+            z = latent.draw_prior(rows, part, generator, temperature=temperature)
+            density = latent.decode(z, part)
+        data = values(
+            density,
+            model.space,
+            sample=not mean,
+            generator=generator,
+            decoding=decoding,
+            dtype=dtype,
         )
+        if z is not None:
+            data = _ended(data, model, z, part, None, sample=not mean, generator=generator)
+        out.append(data)
     return joined(out)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
 from vaestro.models.draws import Code, Draws
+from vaestro.models.lengths import Lengths
 from vaestro.spaces import Batch, Space
 
 
@@ -85,6 +86,8 @@ class Model(nn.Module, ABC):
     alphabet: int = 0
     # the shape of the dequantisation noise of one datum; None for data on no grid
     jitter: tuple[int, ...] | None = None
+    # p(length | z) of series that end early; None for other data
+    lengths: Lengths | None
 
     @property
     def capabilities(self) -> Capabilities:

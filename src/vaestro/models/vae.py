@@ -21,6 +21,7 @@ from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.models.base import Capabilities, LatentModel
 from vaestro.models.draws import Code, Draws
+from vaestro.models.lengths import Lengths
 from vaestro.models.scoring import Scoring, rows_to_start, start_likelihood, uniform_noise
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
@@ -46,6 +47,9 @@ class VAE(LatentModel):
     Data on a grid (8-bit levels under a density, rounded numbers) are dequantised. The noise then
     has a second part, uniform over the cells of the grid. It is one more latent, drawn from its own
     prior, so every bound remains a bound.
+
+    Of series that end early, training also maximises log p(length | z) (see `Lengths`). The bound
+    is that of the values.
 
     Args:
         posterior, likelihood, prior: the three parts.
@@ -74,6 +78,10 @@ class VAE(LatentModel):
         self.alphabet = prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         self.scoring = Scoring(self.space)
+        conditions = 0 if given is None else given.feature_shape[0]
+        self.lengths = (
+            None if self.space.lengths is None else Lengths(self.space, self.units, conditions)
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -153,14 +161,15 @@ class VAE(LatentModel):
                 if entropy is None
                 else replace(draws, rate=-(entropy.flatten(1).sum(1) + draws.log_pz).unsqueeze(-1))
             )
-        trained = self.likelihood.training_density(px, x, batch.observed) if self.training else px
-        return (
-            draws
-            if trained is px
-            else replace(
-                draws, optimised=replace(draws, log_px=self.scoring(trained, x, batch.observed))
-            )
-        )
+        if not self.training:
+            return draws
+        trained = self.likelihood.training_density(px, x, batch.observed)
+        if trained is px and self.lengths is None:
+            return draws
+        optimised = log_px if trained is px else self.scoring(trained, x, batch.observed)
+        if self.lengths is not None:
+            optimised = optimised + self.lengths.log_prob(z, batch)
+        return replace(draws, optimised=replace(draws, log_px=optimised))
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         z_noise = self.posterior.noise(k, rows, generator)

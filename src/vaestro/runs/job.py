@@ -38,7 +38,7 @@ from vaestro.runs.folder import (
 )
 from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
-from vaestro.runs.sources import Source
+from vaestro.runs.sources import Source, of_sources
 from vaestro.text import alternatives
 from vaestro.transfer import stored_origin, take_over
 
@@ -60,8 +60,9 @@ def train(
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
 
     Args:
-        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is
-            stored with the run.
+        source: `mnist` (the default), a path with options, or an array (N, ...), a table or a
+            list of series, which is stored with the run. Options of a source (docs/sources.md) are
+            keyword arguments too, such as series="unit:cycle".
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
         config: a YAML file of options; options that are given override it.
@@ -166,6 +167,7 @@ class Job(Iterator[Step]):
         """
         asked = {} if config is None else read_config(config)
         given = {k: v for k, v in options.items() if v is not None}
+        of_source = {k: given.pop(k) for k in of_sources(given)}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= {} if recipe is None else find("recipe", recipe)()
@@ -186,6 +188,7 @@ class Job(Iterator[Step]):
             condition=asked["condition"] or (),
             origin=origin,
             progress=progress,
+            **of_source,
         )
         path = Path(run) if run is not None else fresh_folder(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":

@@ -37,6 +37,7 @@ from vaestro.spaces.layouts import (
 )
 from vaestro.spaces.missing import as_value, missing_cells, with_gaps
 from vaestro.spaces.ordinal import OrdinalColumn
+from vaestro.spaces.series import LongTable
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
 
@@ -107,6 +108,7 @@ __all__ = [
     "Kind",
     "Layout",
     "LevelsSpace",
+    "LongTable",
     "OrdinalColumn",
     "RealColumn",
     "RealSpace",

@@ -23,6 +23,7 @@ from vaestro.spaces.grids import FINE, rounded
 from vaestro.spaces.kinds import Kind
 from vaestro.spaces.layouts import LAYOUTS, Layout, restored_layout, stored_layout
 from vaestro.spaces.missing import as_value, missing_cells
+from vaestro.spaces.series import LongTable
 from vaestro.tokens import Texts, Tokeniser
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Space(ABC):
         missing: whether cells may be missing; the encoder then also receives the mask.
         tokeniser: cuts texts into tokens and joins them.
         columns: the columns of a table, in the order inside, which is that of COLUMN_ORDER.
-        names: the names of a table's columns in the user's order, or of the cells of counts, such
-            as genes, if known.
+        names: the names of a table's columns in the user's order, of the cells of counts, such
+            as genes, or of the channels of series, if known.
         offset, scale: float64 arrays that broadcast to *X; real data only.
         resolution, origin: step and one point of the grid that real data lie on; float64 arrays
             that broadcast to *X; a step of 0 if there is no grid.
@@ -59,7 +60,10 @@ class Space(ABC):
         marginal: the training split's probability of a one (binary, *X), frequencies of the codes
             (levels and categories, (levels, *X) or (levels, 1, ..)) or mean (counts, *X); the
             decoder's last bias starts there.
+        lengths: the training split's probability of each length 1 .. T of series, (T,), float64;
+            None if all data have the same length.
         layout: how the cells are arranged.
+        long_table: the table from which series were read; None for other data.
         absent: the values of an array other than NaN that mean a missing cell, as text (see
             `missing_cells`).
         unseen: cells that are missing in every training row, which are not modelled; bools (*X).
@@ -82,7 +86,9 @@ class Space(ABC):
     atoms: np.ndarray | None = field(default=None, repr=False)
     strays: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
+    lengths: np.ndarray | None = field(default=None, repr=False)
     layout: Layout = LAYOUTS["vector"]
+    long_table: LongTable | None = field(default=None, repr=False)
     absent: tuple[str, ...] = ()
     unseen: np.ndarray | None = field(default=None, repr=False)
 
@@ -104,6 +110,7 @@ class Space(ABC):
         "atoms",
         "strays",
         "marginal",
+        "lengths",
         "unseen",
     )
 
@@ -363,6 +370,8 @@ class Space(ABC):
             out["tokeniser"] = self.tokeniser.scalars()
         if self.columns:
             out["columns"] = [c.scalars() for c in self.columns]
+        if self.long_table is not None:
+            out["long_table"] = self.long_table.scalars()
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -382,10 +391,11 @@ class Space(ABC):
             if "layout" in scalars
             else cls._stored_layout(plain["shape"])
         )
-        tokeniser = scalars.get("tokeniser")
+        tokeniser, long_table = scalars.get("tokeniser"), scalars.get("long_table")
         return cls(
             **plain,
             layout=layout,
+            long_table=None if long_table is None else LongTable.restored(long_table),
             absent=tuple(scalars.get("absent", ())),
             tokeniser=None if tokeniser is None else Tokeniser.restore(tokeniser),
             columns=tuple(scalars.get("columns", ())),

@@ -50,6 +50,8 @@ class Layout(ABC):
     described: ClassVar[bool] = False
     # If an option of the same name declares the layout of an array: its shapes, in words.
     declared: ClassVar[str] = ""
+    # whether a datum may end before its last cells, which are then missing
+    ends: ClassVar[bool] = False
 
     @abstractmethod
     def inside(self, outside: Shape) -> Shape:
@@ -252,6 +254,7 @@ class Series(_Ordered):
     order = inner = "TC"
     mask_axis = -1
     channel_axis = 1
+    ends = True
     declared, described = "(N, T) or (N, T, C)", True
 
     def standardise(self, shape: Shape) -> str:

@@ -20,7 +20,9 @@ from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.raw import Options
-from vaestro.data.source_options import as_source, missing_values
+from vaestro.data.series.lengths import described
+from vaestro.data.series.record import Record
+from vaestro.data.source_options import as_source, missing_values, of_groups
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space, layout_of_axes, missing_cells, with_gaps
 from vaestro.text import as_number
@@ -36,13 +38,21 @@ class Arrays(Container[np.ndarray]):
     def check_options(
         self, options: Options, whole: np.ndarray, name: str, folder: bool
     ) -> tuple[list[str], str]:
+        named = options.get("series", False)
+        if not isinstance(named, bool):
+            raise ValueError(
+                f"expected series to be true or false for an array, which has no columns; got "
+                f"{named!r} for {name}"
+            )
         for word in missing_values(options.get("missing")):
             if as_number(word) is None:
                 raise ValueError(
                     f"expected missing= to be numbers, nan or inf for an array; got {word!r} for "
                     f"{name}"
                 )
-        return super().check_options(options, whole, name, folder)
+        unfit, what = super().check_options(options, whole, name, folder)
+        alone = [] if named else [k for k in of_groups(options, "series") if k != "series"]
+        return alone + unfit, f"{what} without series=true" if alone else what
 
     def resized(self, key: str, options: Options, whole: np.ndarray) -> bool:
         return (
@@ -66,6 +76,9 @@ class Arrays(Container[np.ndarray]):
         stored = None if key is None else _recalled(key)
         space, options, notes, shared = stored or infer_space(parts, options, name)
         return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
+
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        return described(inference, record)
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:

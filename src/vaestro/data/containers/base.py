@@ -29,6 +29,7 @@ from vaestro.spaces import Space
 from vaestro.tokens import Ragged
 
 if TYPE_CHECKING:
+    from vaestro.data.series.record import Record
     from vaestro.data.sets import Rows, Values
 
 
@@ -165,6 +166,15 @@ class Container(ABC, Generic[W]):
         Raises:
             ValueError: the data cannot be modelled, or are not what the options say.
         """
+
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        """Return what was inferred with the channels, the table and the lengths of series.
+
+        Args:
+            inference: from `infer`.
+            record: how series were read; None for other data.
+        """
+        return inference
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         """Keep in the cache what was inferred, if it takes long to infer."""

@@ -14,6 +14,7 @@ from vaestro.data.images import Progress
 from vaestro.data.merging import merged_column
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
+from vaestro.data.series.looks import hint
 from vaestro.data.source_options import of_groups
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
@@ -32,7 +33,7 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = of_groups(options, "images", "texts", "arrays", "cells")
+        unfit = of_groups(options, "images", "texts", "arrays", "cells", "series")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
@@ -74,6 +75,7 @@ class Tables(Container[Frame]):
             raise IndexError(row)
 
         space, notes = kinds.infer_space(whole, frames["train"], options, name, place)
+        notes = [*notes, *hint(distinct(parts.values())[0], name)]
         return Inference(parts, space, options, notes)
 
     def accepts(self, space: Space) -> bool:

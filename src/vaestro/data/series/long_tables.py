@@ -1,0 +1,476 @@
+"""Read long tables: each row is a step, a column names its series, and a column orders the steps.
+
+`series=GROUP:ORDER` names the two columns. The numeric columns are the channels. Columns that are
+the same for all rows of a series are attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple, final
+
+import numpy as np
+
+from vaestro.data.columns import filled
+from vaestro.data.raw import Options, Raw
+from vaestro.data.refusals import first_names
+from vaestro.data.series.looks import series_of
+from vaestro.data.series.record import Cut, Record, padded_values
+from vaestro.data.series.steps import Grid, place_rows
+from vaestro.frames import Frame
+from vaestro.spaces import LongTable, Space
+from vaestro.text import InputError, few, nearest, quoted, unquoted
+
+NAME = r'("(?:[^"]|"")*"|[^:"]*)'
+USED = ("series", "window", "stride", "ignore", "split", "array")
+
+
+class Roles(NamedTuple):
+    """Name the column of the series and the one that orders rows; "" for none."""
+
+    group: str
+    order: str
+
+
+@final
+class _Sorted(NamedTuple):
+    """Hold the rows of a table sorted by series and order.
+
+    `rows` are the row numbers in the table, `starts` the first sorted row of each series, `ids` the
+    names of the series, and `grid` the steps.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    ids: np.ndarray
+    order: np.ndarray
+    grid: Grid
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Return the number of the series of each sorted row."""
+        return np.repeat(np.arange(len(self.starts)), self.sizes)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return the number of rows of each series."""
+        return np.diff([*self.starts, len(self.rows)])
+
+
+def read_long(
+    frames: Mapping[str, Frame], options: Options, name: str, like: Space | None = None
+) -> Raw[np.ndarray]:
+    """Return the series of a long table as arrays (N, T, C), with NaN in missing cells.
+
+    Args:
+        frames: the table by split, or all rows under "all".
+        options: of the source.
+        name: of the source.
+        like: the space of a run that the series are read for: its channels and step are used.
+
+    Raises:
+        ValueError: there is no such column, rows contradict each other, or no channel is left.
+
+    >>> from vaestro.data.tables import frame_of
+    >>> table = frame_of({"unit": [1, 1, 2], "cycle": [1, 2, 1], "speed": [0.5, 0.7, 0.1]})
+    >>> raw = read_long({"all": table}, {"series": "unit:cycle"}, "t.csv")
+    >>> raw.splits["all"][..., 0].tolist(), raw.notes
+    ([[0.5, 0.7], [0.1, nan]], ('2 series of unit, 1 to 2 steps by cycle, 1 channel (speed)',))
+    """
+    first = next(iter(frames.values()))
+    of_run = None if like is None else like.long_table
+    roles, notes = roles_of(options["series"], first, name)
+    window, stride = window_of(options, name)
+    step = 0.0 if of_run is None else of_run.step
+    tables = {s: _sort(f, roles, name, step, window) for s, f in frames.items()}
+    _check_splits(tables, roles, name)
+    grids = [table.grid for table in tables.values()]
+    notes += list(dict.fromkeys(note for grid in grids for note in grid.notes))
+    channels, constant, more = _channels(frames, tables, roles, name, like)
+    notes += more
+    cuts, attributes = {}, {}
+    for split, frame in frames.items():
+        cuts[split], attributes[split] = _cut(
+            frame, tables[split], roles, channels, constant, window, stride
+        )
+    gaps = sum(grid.gaps for grid in grids)
+    described = _described(cuts, tables, roles, channels, window, stride)
+    notes = [described, *notes]
+    if gaps:
+        have = "step has" if gaps == 1 else "steps have"
+        notes.append(f"{gaps:,} {have} no row in {roles.order}: read as missing cells")
+    longest = max(len(values) for cut in cuts.values() for values in cut.values)
+    arrays = {s: padded_values(cut.values, longest) for s, cut in cuts.items()}
+    noun = roles.group or "series"
+    record = Record(
+        channels,
+        _long_table(first, tables, roles, channels, window, stride),
+        {s: cut.record(window, noun) for s, cut in cuts.items()} if window else {},
+        USED,
+    )
+    missing = any(bool(np.isnan(array).any()) for array in arrays.values())
+    return Raw(arrays, attributes, tuple(notes), missing, record)
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def roles_of(option: object, frame: Frame, where: str) -> tuple[Roles, list[str]]:
+    """Return the columns that `series=` names, and notes.
+
+    Args:
+        option: true, GROUP, GROUP:ORDER, :ORDER or, for dates, ORDER.
+        frame: the table.
+        where: the source, for messages.
+
+    Raises:
+        ValueError: there is no such column, or none is named and none is recognised.
+
+    >>> from vaestro.data.tables import frame_of
+    >>> frame = frame_of({"unit": [1, 1], "t, s": [0.5, 0.6]})
+    >>> roles_of('unit:"t, s"', frame, "t.csv")[0]
+    Roles(group='unit', order='t, s')
+    """
+    if option is True:
+        likely = series_of(frame)
+        if likely is None:
+            raise InputError(
+                f"series=true does not name columns of {where}: type series=GROUP:ORDER with the "
+                f"column that names the series and the one that orders rows, or series=:TIME for "
+                f"one long series (columns are {first_names(list(frame.columns), 9)})"
+            )
+        return Roles(*likely), [f"read as series={_option(*likely)}"]
+    text = str(option)
+    match = re.fullmatch(f"{NAME}(?::{NAME})?", text)
+    if text in frame.columns:
+        group, order = text, ""
+    elif match is None:
+        raise ValueError(f"expected series=GROUP:ORDER, two columns of {where}; got {text!r}")
+    else:
+        group, order = unquoted(match[1] or ""), unquoted(match[2] or "")
+    for column in filter(None, (group, order)):
+        if column not in frame.columns:
+            raise ValueError(
+                f"expected series= to name a column of {where}: "
+                f"{nearest(column, few(column, frame.columns))}; got {column!r}"
+            )
+    if not order and _is_order(frame.columns[group]):
+        group, order = "", group
+    if not (group or order) or group == order:
+        raise ValueError(f"expected series=GROUP:ORDER, two columns of {where}; got {text!r}")
+    if order and frame.columns[order].dtype.kind not in "iufM":
+        raise ValueError(
+            f"expected numbers or dates in column {order!r} of {where}, which orders series; got "
+            f"text"
+        )
+    return Roles(group, order), []
+
+
+def _is_order(column: np.ma.MaskedArray) -> bool:
+    """Return whether a column that is named alone orders one series: dates, or fractions of which
+    no two are equal."""
+    return column.dtype.kind == "M" or (
+        column.dtype.kind == "f" and len(np.unique(column.compressed())) == len(column)
+    )
+
+
+def _option(group: str, order: str) -> str:
+    return f"{quoted(group) if group else ''}:{quoted(order)}"
+
+
+def window_of(options: Options, where: str) -> tuple[int, int]:
+    """Return the steps of a window and between two windows; 0 for whole series.
+
+    Raises:
+        ValueError: a window or a stride is too small, or there is a stride alone.
+
+    >>> window_of({"window": 128}, "x.csv")
+    (128, 128)
+    """
+    window = int(options.get("window", 0))
+    stride = int(options.get("stride", window))
+    if "stride" in options and not window:
+        raise InputError(f"stride={stride} needs window=, the number of steps of a window")
+    if "window" in options and (window < 2 or stride < 1):
+        raise ValueError(
+            f"expected window=2 or more and stride=1 or more for {where}; got window={window}, "
+            f"stride={stride}"
+        )
+    return window, stride
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def _sort(frame: Frame, roles: Roles, where: str, step: float, window: int) -> _Sorted:
+    """Sort the rows of a table by series, in the order of their first rows, and by order."""
+    for column in filter(None, roles):
+        empty = np.flatnonzero(np.ma.getmaskarray(frame.columns[column]))
+        if len(empty):
+            more = f" and {len(empty) - 1:,} more" if len(empty) > 1 else ""
+            raise InputError(
+                f"column {column!r} of {where}, which series= names, is empty in row "
+                f"{empty[0] + 1:,}{more}: fill it or leave such rows out"
+            )
+    n = len(frame)
+    ids, codes = np.zeros(1, np.int64), np.zeros(n, np.int64)
+    if roles.group:
+        names, first, codes = np.unique(
+            frame.columns[roles.group].data, return_index=True, return_inverse=True
+        )
+        rank = np.argsort(np.argsort(first))
+        codes, ids = rank[codes.ravel()], names[np.argsort(first)]
+    order = frame.columns[roles.order].data if roles.order else np.arange(n)
+    rows = np.lexsort((order, codes))
+    codes, order = codes[rows], order[rows]
+    keep = _without_copies(frame, rows, codes, order, roles, where)
+    rows, codes, order = rows[keep], codes[keep], order[keep]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    if roles.order:
+        grid = place_rows(order, starts, roles.order, step, window)
+    else:
+        sizes = np.diff([*starts, len(rows)])
+        grid = Grid(0.0, np.arange(len(rows)) - np.repeat(starts, sizes), 0, [])
+    if dropped := int((~keep).sum()):
+        copies = "row that repeats" if dropped == 1 else "rows that repeat"
+        grid.notes.append(f"{dropped:,} {copies} another row left out")
+    return _Sorted(rows, starts, ids, order, grid)
+
+
+def _without_copies(
+    frame: Frame, rows: np.ndarray, codes: np.ndarray, order: np.ndarray, roles: Roles, where: str
+) -> np.ndarray:
+    """Return which sorted rows are kept: of equal rows of one step the first.
+
+    Raises:
+        ValueError: two rows of one step differ.
+    """
+    keep = np.ones(len(rows), bool)
+    same = np.flatnonzero((np.diff(codes) == 0) & (np.diff(order) == np.zeros((), order[:1].dtype)))
+    if not roles.order or not len(same):
+        return keep
+    equal = np.ones(len(same), bool)
+    for cells in frame.columns.values():
+        a, b = cells[rows[same]], cells[rows[same + 1]]
+        empty, other = np.ma.getmaskarray(a), np.ma.getmaskarray(b)
+        equal &= (empty & other) | (~empty & ~other & (a.data == b.data))
+    if not equal.all():
+        at = int(same[~equal][0])
+        one, two = sorted((int(rows[at]) + 1, int(rows[at + 1]) + 1))
+        of = (
+            f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and " if roles.group else ""
+        )
+        more = int((~equal).sum()) - 1
+        raise InputError(
+            f"rows {one:,} and {two:,} of {where} are both for {of}{roles.order} {order[at]}"
+            f"{f', and {more:,} more steps have several rows' if more else ''}: leave one out, "
+            f"take their mean, or name a column that tells the series apart"
+        )
+    keep[same + 1] = False
+    return keep
+
+
+def _check_splits(tables: Mapping[str, _Sorted], roles: Roles, where: str) -> None:
+    """Raise ValueError if a series is in two splits."""
+    if not roles.group:
+        return
+    seen: dict[object, str] = {}
+    for split, table in tables.items():
+        for one in table.ids.tolist():
+            if one in seen:
+                raise InputError(
+                    f"{roles.group} {one} of {where} is in the splits {seen[one]} and {split}: "
+                    f"put each series into one split"
+                )
+            seen[one] = split
+
+
+# -- columns ---------------------------------------------------------------------------------------
+
+
+def _channels(
+    frames: Mapping[str, Frame],
+    tables: Mapping[str, _Sorted],
+    roles: Roles,
+    where: str,
+    like: Space | None,
+) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """Return the names of the channels and of the attributes, and notes."""
+    first = next(iter(frames.values()))
+    of_run = () if like is None else like.names
+    if absent := [n for n in of_run if n not in first.columns]:
+        raise InputError(
+            f"{where} has no column {absent[0]!r}, which is a channel of the run (columns are "
+            f"{first_names(list(first.columns), 9)})"
+        )
+    channels, constant, varying, empty, numeric = [], [], [], [], []
+    for name in first.columns:
+        if name in roles:
+            continue
+        whole = [f.columns[name] for f in frames.values()]
+        number = all(cells.dtype.kind in "biuf" for cells in whole)
+        if name in of_run:
+            if not number:
+                raise ValueError(f"expected numbers in the channel {name!r} of {where}; got text")
+            continue
+        if not sum(cells.count() for cells in whole):
+            empty.append(name)
+        elif not (number and not of_run) and not _constant(whole, tables):
+            varying.append(name)
+        elif not number or (roles.group and _constant(whole, tables) and _differ(whole, tables)):
+            constant.append(name)
+            numeric += [name] if number and not of_run else []
+        elif of_run:
+            varying.append(name)
+        else:
+            channels.append(name)
+    notes = []
+    if numeric:
+        notes.append(
+            f"{first_names(numeric, 9)}: the same in all rows of a series, therefore an attribute "
+            f"and no channel (--condition {quoted(numeric[0])} gives it to the model)"
+        )
+    if varying:
+        what = "not channels of the run" if of_run else "no numbers, but vary within a series"
+        notes.append(f"{first_names(varying, 9)} left out: {what}")
+    if empty:
+        notes.append(f"{first_names(empty, 9)} left out: all cells are empty")
+    names = tuple(of_run or channels)
+    if not names:
+        raise InputError(
+            f"{where} has no column of numbers that vary within a series (columns are "
+            f"{first_names(list(first.columns), 9)})"
+        )
+    still = [n for n in names if not of_run and _still([f.columns[n] for f in frames.values()])]
+    if still:
+        ignored = "+".join(map(quoted, still))
+        notes.append(f"{first_names(still, 9)}: constant (ignore={ignored} leaves it out)")
+    return names, constant, notes
+
+
+def _constant(whole: Sequence[np.ma.MaskedArray], tables: Mapping[str, _Sorted]) -> bool:
+    """Return whether a column has one value in each series, apart from empty cells."""
+    for cells, table in zip(whole, tables.values(), strict=True):
+        rows = cells[table.rows]
+        filled_at = ~np.ma.getmaskarray(rows)
+        codes, values = table.codes[filled_at], rows.data[filled_at]
+        if ((np.diff(codes) == 0) & (values[1:] != values[:-1])).any():
+            return False
+    return True
+
+
+def _differ(whole: Sequence[np.ma.MaskedArray], tables: Mapping[str, _Sorted]) -> bool:
+    """Return whether a column that is constant in each series differs between them, and a series
+    has several rows."""
+    several = any((table.sizes > 1).any() for table in tables.values())
+    return several and not _still(whole)
+
+
+def _still(whole: Sequence[np.ma.MaskedArray]) -> bool:
+    """Return whether a column has one value."""
+    return len(np.unique(np.concatenate([cells.compressed() for cells in whole]))) < 2
+
+
+# -- series ----------------------------------------------------------------------------------------
+
+
+def _cut(
+    frame: Frame,
+    table: _Sorted,
+    roles: Roles,
+    channels: Sequence[str],
+    constant: Sequence[str],
+    window: int,
+    stride: int,
+) -> tuple[Cut, dict[str, np.ndarray]]:
+    """Return the series of a table, or windows of them, and their attributes."""
+    columns = [frame.columns[name] for name in channels]
+    small = all(c.dtype.itemsize <= (4 if c.dtype.kind == "f" else 2) for c in columns)
+    matrix = np.stack([filled(c)[table.rows] for c in columns], 1)
+    matrix = matrix.astype(np.float32 if small else np.float64)
+    at, bounds = table.grid.at, [*table.starts, len(table.rows)]
+    values, series, start, first = [], [], [], []
+    for code, (low, high) in enumerate(pairwise(bounds)):
+        # windows are not cut across long gaps
+        far = np.diff(at[low:high]) > (window // 2 if window else np.inf)
+        for a, b in pairwise([low, *(low + 1 + np.flatnonzero(far)), high]):
+            dense = np.full((int(at[b - 1] - at[a]) + 1, len(channels)), np.nan, matrix.dtype)
+            dense[at[a:b] - at[a]] = matrix[a:b]
+            values.append(dense)
+            series.append(code)
+            start.append(int(at[a]))
+    cut = Cut(values, np.array(series), np.array(start))
+    cut = cut.into(window, stride) if window else cut
+    attributes = {}
+    if roles.group:
+        attributes[roles.group] = table.ids[cut.series]
+    if roles.order and table.grid.step:
+        begin = table.order[table.starts][cut.series]
+        later = cut.start * table.grid.step
+        unit = np.datetime_data(begin.dtype)[0] if begin.dtype.kind == "M" else ""
+        first = begin + (later.astype(f"timedelta64[{unit}]") if unit else later)
+        first = np.rint(first).astype(begin.dtype) if begin.dtype.kind in "iu" else first
+        if window or len(np.unique(first)) > 1:
+            attributes[roles.order] = first
+    for name in constant:
+        cells = frame.columns[name][table.rows]
+        known = np.flatnonzero(~np.ma.getmaskarray(cells))
+        row = table.starts.copy()
+        row[table.codes[known][::-1]] = known[::-1]
+        attributes[name] = filled(cells[row])[cut.series]
+    return cut, attributes
+
+
+def _described(
+    cuts: Mapping[str, Cut],
+    tables: Mapping[str, _Sorted],
+    roles: Roles,
+    channels: Sequence[str],
+    window: int,
+    stride: int,
+) -> str:
+    """Return the note on what was read."""
+    count = sum(len(table.ids) for table in tables.values())
+    rows = sum(len(cut.values) for cut in cuts.values())
+    sizes = [len(values) for cut in cuts.values() for values in cut.values]
+    low, high = min(sizes), max(sizes)
+    steps = f"{low:,} to {high:,} steps" if low < high else f"{high:,} steps"
+    by = f" by {roles.order}" if roles.order else ""
+    few = first_names(list(channels), 9)
+    named = f"{len(channels)} channel{'s' if len(channels) > 1 else ''} ({few})"
+    whole = f"{count:,} series of {roles.group}" if roles.group else "one series"
+    if not window:
+        return f"{whole}, {steps}{by}, {named}"
+    length = f"{window:,} steps" if low == high == window else f"at most {window:,} steps"
+    return f"{whole}, cut into {rows:,} windows of {length}{by} (stride {stride:,}), {named}"
+
+
+def _long_table(
+    frame: Frame,
+    tables: Mapping[str, _Sorted],
+    roles: Roles,
+    channels: Sequence[str],
+    window: int,
+    stride: int,
+) -> LongTable:
+    """Return the description of a table with which series are written back."""
+    dtypes = tuple(frame.columns[name].dtype.name for name in channels)
+    step = next(iter(tables.values())).grid.step
+    if not (roles.order and step):
+        return LongTable(roles.group, roles.order, dtypes=dtypes, window=window, stride=stride)
+    order = frame.columns[roles.order].dtype
+    firsts = np.concatenate([t.order[t.starts] for t in tables.values()])
+    values, times = np.unique(firsts, return_counts=True)
+    first = values[times.argmax()]
+    return LongTable(
+        roles.group,
+        roles.order,
+        str(order),
+        float(first.astype(np.int64) if order.kind == "M" else first),
+        float(step),
+        dtypes,
+        window,
+        stride,
+    )
