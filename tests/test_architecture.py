@@ -17,6 +17,7 @@ ORDER = [
     "options",
     "drawing",
     "randomness",
+    "column_types",
     "frames",
     "tokens",
     "spaces",
@@ -172,7 +173,8 @@ FOREIGN = {
     ("data/images.py", "os"),
     ("data/passes.py", "mmap"),
     ("data/shard_formats.py", "kind"),
-    ("data/tables.py", "columns"),
+    ("data/in_memory.py", "row"),
+    ("data/in_memory.py", "source"),
     ("data/tables.py", "values"),
     ("objectives/objective.py", "bound"),
 }

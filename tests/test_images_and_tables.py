@@ -469,7 +469,7 @@ def test_names_of_columns_with_commas_and_other_signs(
     assert main(["encode", "run", "t.csv", "-o", "z.npz", "--quiet"]) == 0
     assert "closed quotes" in refused(capsys, "train", 't.csv:ignore="plain', "--run", "new", *TINY)
     with (place / "bad.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["a, b", "c"], *[["", i] for i in range(60)]])
+        csv.writer(file).writerows([["a, b", "c"], *[["inf", i] for i in range(60)]])
     assert "with 'bad.csv:ignore=\"a, b\"')" in refused(
         capsys, "train", "bad.csv", "--run", "new", *TINY
     ), "as a shell takes it"

@@ -14,7 +14,7 @@ import pytest
 
 from vaestro.data import arrow
 from vaestro.data.kinds import infer_space
-from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
+from vaestro.data.tables import WRITTEN, frame_of, read_table, write_frame
 from vaestro.frames import Frame
 from vaestro.spaces import LARGEST_COUNT, Kind, restored_space
 from vaestro.text import is_input_error
@@ -203,7 +203,7 @@ def test_columns_can_be_left_out(read):
         read(text, columns=["z"])
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", WRITTEN)
 def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     where = ["train", "Validation", "test", "val", "training", "valid"]
     write_frame(tmp_path / f"s{suffix}", frame_of({"a": range(6), "part": where}))
@@ -283,37 +283,39 @@ def test_parquet_types(read):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n1,2,3\n", "expected 2 cells in every line of t.csv; got 3 in line 3"),
-        ('a,b\n"x\ny",2\n\n1\n', "expected 2 cells in every line of t.csv; got 1 in line 5"),
+        (
+            "a,b\n1,2\n1,2,3\n",
+            "expected 2 cells in every line of t.csv; got 3 in line 3, '1, 2, 3': put a cell that "
+            'contains a comma in double quotes, as in "a, b", or delete the line',
+        ),
+        (
+            'a,b\n"x\ny",2\n\n1\n',
+            "expected 2 cells in every line of t.csv; got 1 in line 5, '1': add a comma for each "
+            "empty cell, or delete the line",
+        ),
         (
             "a,b\n" + "1,2\n" * 200_000 + "3\n",
-            "expected 2 cells in every line of t.csv; got 1 in line 200,002",
+            "expected 2 cells in every line of t.csv; got 1 in line 200,002, '3': add a comma for "
+            "each empty cell, or delete the line",
         ),
         (
             'a,b\n1,"x\n2,y\n',
             "expected closed quotes in t.csv after line 1; got unexpected end of data",
         ),
-        ("", "t.csv has no line of column names"),
-        ("\n\n", "t.csv has no line of column names"),
+        ("", "t.csv has no line of column names: the file has no text"),
+        ("\n\n", "t.csv has no line of column names: the file has no text"),
         ("a,b", "t.csv has column names but no rows"),
         ("a,b\n", "t.csv has column names but no rows"),
-        ("a,b,a\n1,2,3\n", "expected columns of different names in t.csv; got 'a' twice"),
         (
             "5.1,3.5\n4.9,3.0\n",
-            "expected column names in the first line of t.csv; got numbers, 5.1, 3.5 (add a "
-            "line of names)",
-        ),
-        (
-            b"a,b\nM\xfcller,2\n",
-            "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)",
-        ),
-        (
-            "a,b\nx,2\n".encode("utf-16"),
-            "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)",
+            "expected column names in the first line of t.csv; got numbers, 5.1, 3.5 (read them "
+            "as a row with t.csv:header=false, which names the columns 'column 1' and so on, or "
+            "add a line of names)",
         ),
         (
             b"\x00\x01\x02",
-            "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)",
+            "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (it is no text: save the "
+            "table as .csv or .parquet)",
         ),
         (
             "a,b\n1,inf\n2,3\n",
@@ -349,7 +351,10 @@ def test_a_bad_csv_is_refused(read, content, message):
             r"got lists or structures in a \(leave it out with t.json:ignore=a\)",
         ),
         ("[" * 100_000, "damaged or cut short"),
-        (b'[{"a": "\xff"}]', "expected text in UTF-8 in t.json; got byte 0xff at 8"),
+        (
+            '[{"a": "é'.encode() + b'\xff"}]',
+            "expected text in UTF-8 in t.json; got byte 0xff at 10",
+        ),
     ],
 )
 def test_a_bad_json_is_refused(read, content, message):
@@ -365,10 +370,6 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
         match=r"got lists or structures in a, b \(leave them out with t.parquet:ignore=a\+b\)",
     ):
         read(nested)
-    with pytest.raises(ValueError, match=r"got duration\[s\] in 'a' \(leave it out"):
-        read(pa.table({"a": pa.array([1, 2], pa.duration("s"))}))
-    with pytest.raises(ValueError, match="expected columns of different names"):
-        read(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]))
     with pytest.raises(ValueError, match=r"expected rows of data in t.parquet"):
         read(pa.table({"a": pa.array([], pa.int64())}))
     monkeypatch.setattr(arrow, "LARGEST_TEXT", 10**6)
@@ -646,21 +647,10 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert len(column(infer(many, {"categories": 1500})[0], "z").values) == 1500
 
 
-def test_empty_columns_are_refused(rng):
-    frame = frame_of({"a": rng.normal(size=50), "b": [None] * 50, "c": [None] * 49 + ["x"]})
-    message = (
-        r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with "
-        r"t.csv:ignore=b\+c\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        infer(frame, train=frame[:40])
-
-
 def test_all_obstacles_are_said_in_one_line(rng, read):
     n = 3000
     frame = frame_of(
         {
-            "void": [None] * n,
             "id": [f"row {i}" for i in range(n)],
             "x": rng.normal(size=n),
             "name, first": [f"N{i}" for i in range(n)],
@@ -671,19 +661,16 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     with pytest.raises(ValueError) as error:
         infer(frame, {"ignore": "old", "count": "city"})
     said = str(error.value)
-    assert (
-        "values in column 'void', and " in said
-        and "at most 1,000 categories in columns 'id', 'name, first'" in said
-    )
+    assert "at most 1,000 categories in columns 'id', 'name, first'" in said
     assert (
         "values below 1e30 in size in column 'huge'" in said
         and "numbers in column 'city' for count=" in said
     )
     assert (
-        "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, "
+        "got some up to 1e+200, and text, such as 'Lima', and 3,000, "
         "3,000 (leave them out with " in said
     )
-    assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
+    assert """'t.csv:ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
         ValueError,
@@ -806,7 +793,7 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
             makers[rng.integers(len(makers)) if i >= len(makers) else i](), mask=gone
         )
     frame = frame_of(columns)
-    for suffix in SUFFIXES:
+    for suffix in WRITTEN:
         write_frame(tmp_path / f"x{suffix}", frame)
         again = read_table(tmp_path / f"x{suffix}", {}).splits["all"]
         narrow = (
@@ -999,7 +986,6 @@ def test_frames_of_dataframes():
         {"a": [np.inf]},
         {"a": [{}, {}]},
         pa.table({"a": [[1]]}),
-        pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]),
     ],
 )
 def test_what_is_no_table_is_refused(columns):
@@ -1021,7 +1007,7 @@ def test_files_are_what_others_read(tmp_path):
             "s": np.array(["2020-01-01T10:00:00.5", "NaT"], "datetime64[us]"),
         }
     )
-    for suffix in (*SUFFIXES, ".npz"):
+    for suffix in (*WRITTEN, ".npz"):
         write_frame(tmp_path / f"x{suffix}", frame)
     with (tmp_path / "x.csv").open() as file:
         rows = list(csv.reader(file))

@@ -11,6 +11,7 @@ import numpy as np
 
 from vaestro.data import tables
 from vaestro.data.raw import Options, Raw
+from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.text import InputError, unquoted
 
@@ -76,10 +77,8 @@ def attach(
 
 def _table(path: Path) -> tuple[Frame, str]:
     """Return a table, and the column that names the files."""
-    if path.suffix.lower() not in tables.SUFFIXES:
-        raise ValueError(
-            f"expected a table ({', '.join(tables.SUFFIXES)}) for attributes=; got {path}"
-        )
+    if not is_table(path):
+        raise ValueError(f"expected a table ({suffixes_in_words()}) for attributes=; got {path}")
     columns = list(tables.read_table(path, {}).splits["all"].columns)
     by_name = {c.lower(): c for c in reversed(columns)}
     column = next((by_name[n] for n in NAMING if n in by_name), columns[0])

@@ -7,19 +7,20 @@ from the training rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
 import numpy as np
 
+from vaestro.column_types import DURATIONS, is_category
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
 from vaestro.data.lattices import allowed, fractions
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
-from vaestro.data.refusals import Unfit, columns_named, refuse
+from vaestro.data.refusals import Unfit, columns_named, first_names, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
 from vaestro.data.sequence_files import sequence_notes
 from vaestro.frames import Frame, Order
@@ -60,13 +61,7 @@ def infer_space(
     columns: list[Column] = []
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     crowded: dict[str, tuple[int, int]] = {}
-    empty = [
-        n
-        for n in whole.columns
-        if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())
-    ]
-    if empty:
-        unfit.append((Unfit(f"values in {columns_named(empty)}", "empty cells alone"), empty))
+    empty, left_out = _empty(whole, train, name)
     for column in whole.columns:
         if column in empty:
             continue
@@ -85,6 +80,9 @@ def infer_space(
             unfit.append((error, []))
             continue
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
+        declared = whole.types.get(column, "")
+        if one.coded or not is_category(declared):
+            one = replace(one, declared=declared)
         columns.append(one)
     if crowded:
         unfit.append((_too_many(crowded, whole, name), list(crowded)))
@@ -92,7 +90,53 @@ def infer_space(
     space = TableSpace.of(columns)
     notes = remarks.notes(name, options.get("ignore"))
     notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
-    return space, [*kinds_note(space), *missing_note(whole), *notes]
+    present = whole.without(empty)
+    return space, [
+        *kinds_note(space),
+        *left_out,
+        *missing_note(present),
+        *_unused_note(present, space),
+        *notes,
+    ]
+
+
+def _empty(whole: Frame, train: Frame, name: str) -> tuple[list[str], list[str]]:
+    """Return the columns without a value in the training rows, and a note on them.
+
+    Raises:
+        ValueError: all columns are such.
+    """
+    absent = [n for n, cells in whole.columns.items() if not cells.count()]
+    untrained = [n for n in whole.columns if n not in absent and not train.columns[n].count()]
+    if len(absent) + len(untrained) == len(whole.columns):
+        raise ValueError(
+            f"expected values in {columns_named([*absent, *untrained])} of {name}; got empty cells "
+            f"alone (check that the file was saved with its values)"
+        )
+    notes = [f"left out {columns_named(absent)}: all cells are empty"] if absent else []
+    if untrained:
+        notes.append(
+            f"left out {columns_named(untrained)}: all cells of the training rows are empty "
+            f"(seed=N draws other rows)"
+        )
+    return [*absent, *untrained], notes
+
+
+def _unused_note(whole: Frame, space: Space) -> list[str]:
+    """Return a note on declared categories that no row has."""
+    unused = {}
+    for column in space.columns:
+        values = set(column.values)
+        rest = [str(v) for v in whole.categories.get(column.name, ()) if v not in values]
+        if rest and column.coded:
+            unused[column.name] = rest
+    return [
+        f"no row has the category {first_names(rest)} of {name}: samples do not have it either"
+        if len(rest) == 1
+        else f"no row has the categories {first_names(rest)} of {name}: samples do not have them "
+        f"either"
+        for name, rest in unused.items()
+    ]
 
 
 @final
@@ -103,13 +147,13 @@ class _Request:
     Args:
         kinds: the kinds that options name, by column.
         orders: the orders of values that options state or the table declares, by column.
-        declared: the columns whose order the table declares.
+        declared: the kinds of columns that follow from their declared types and orders.
         limit: largest number of categories.
     """
 
     kinds: Mapping[str, Kind]
     orders: Mapping[str, Order]
-    declared: frozenset[str]
+    declared: Mapping[str, Kind]
     limit: int
 
     @classmethod
@@ -132,15 +176,15 @@ class _Request:
             raise ValueError(
                 f"expected categories to be a whole number of 2 or more; got {limit!r}"
             )
-        orders = {**whole.orders, **stated_orders(options, whole.columns)}
-        return cls(kinds, orders, frozenset(whole.orders), limit)
+        orders = {**whole.categories, **whole.orders, **stated_orders(options, whole.columns)}
+        declared = {n: k for n, t in whole.types.items() if (k := _declared_kind(t)) is not None}
+        declared |= dict.fromkeys(whole.orders, Kind.ORDINAL)
+        return cls(kinds, orders, declared, limit)
 
     def kind(self, cells: Cells) -> tuple[Kind, str | None]:
         """Return the kind of a column, and why whole numbers are no counts, if they could be; a
         constant column is a category."""
-        kind, why = self.kinds.get(cells.name), None
-        if kind is None and cells.name in self.declared:
-            kind = Kind.ORDINAL
+        kind, why = self.kinds.get(cells.name, self.declared.get(cells.name)), None
         if kind is None:
             kind, why = _kind(cells.values, cells.times, cells.train)
         return (kind if len(cells.values) > 1 else Kind.CATEGORY), why
@@ -157,6 +201,13 @@ class _Request:
         if not COLUMNS[kind].ordered:
             return cells.values
         return ordered_values(cells.name, cells.values, self.orders.get(cells.name))
+
+
+def _declared_kind(declared: str) -> Kind | None:
+    """Return the kind of columns of a declared type; None if it depends on their values."""
+    if declared.startswith(DURATIONS):
+        return Kind.REAL
+    return Kind.CATEGORY if is_category(declared) else None
 
 
 def _too_large(cells: Cells) -> Unfit | None:

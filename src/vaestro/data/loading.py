@@ -27,8 +27,9 @@ from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import read
 from vaestro.data.sets import Data, Rows
-from vaestro.data.source_options import as_source, parse_source
+from vaestro.data.source_options import as_source, options_about, parse_source
 from vaestro.data.splitting import SPLITS, split
+from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
 from vaestro.spaces import Space
 from vaestro.text import Value
@@ -309,9 +310,9 @@ def _own_table(source: object, filled: Frame) -> Opened:
     if not isinstance(source, (str, Path)):
         return open_source(source)
     name, options = parse_source(source)
-    if Path(name).suffix.lower() in tables.SUFFIXES:
+    if is_table(Path(name)):
         text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
-        of_split = {k: v for k, v in options.items() if k == "split"}
+        of_split = {k: v for k, v in options.items() if k in ("split", *options_about("files"))}
         raw = tables.read_table(Path(name), of_split, text=text)
     else:
         raw = read(name, options)

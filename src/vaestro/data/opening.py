@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from vaestro.data import shards, tables, texts
+from vaestro.data import in_memory, shards, tables, texts
 from vaestro.data.annotated import read_object
 from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
@@ -117,17 +117,27 @@ def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[
         return annotated
     if (lines := texts.as_texts(source)) is not None:
         return "texts", Raw({"all": lines})
+    if source is None:
+        raise ValueError(
+            "expected a source: a name such as mnist, a path, an array, a table or a list of "
+            "texts; got None"
+        )
     if (series := ragged.as_series(source, options)) is not None:
         return "series", ragged.read_named(series, options, "the series")
-    array, gaps = as_array(source)
+    array, gaps = (source, False) if in_memory.is_table(source) else as_array(source)
+    if isinstance(array, (list, tuple)) and not in_memory.is_records(array):
+        array = in_memory.of_lists(array)
     if isinstance(array, np.ndarray) and not array.dtype.names:
         array = check_array(array, Path("the array"))
         windows = ragged.windows_of_array(array, options, "array")
         return "array", windows or Raw({"all": array}, missing=gaps)
+    if isinstance(array, np.ndarray):
+        array = {name: array[name] for name in array.dtype.names or ()}
     if options.get("series", False):
-        return "table", read_series_of(source, options, "table", like)
-    frame = source if isinstance(source, Frame) else tables.frame_of(source)
-    return "table", Raw({"all": frame})
+        return "table", read_series_of(array, options, "table", like)
+    notes: list[str] = []
+    frame = array if isinstance(array, Frame) else tables.frame_of(array, notes=notes)
+    return "table", Raw({"all": frame}, notes=tuple(notes))
 
 
 def with_layout(source: Input, space: Space) -> Input:

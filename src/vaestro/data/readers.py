@@ -38,13 +38,13 @@ from vaestro.data.series.sources import read_series_file
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
+from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 Progress = Callable[[str, int, int], None]
-TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def read(
         return count_files.read_tenx_h5(path, options)
     if sequence_files.suffix_of(path):
         return sequence_files.read_sequences(path)
-    if path.suffix.lower() in (*TABLES, ".txt"):
+    if path.suffix.lower() == ".txt" or is_table(path):
         return _by_suffix(path, name, options, progress, columns, every=every, like=like)
     return _array_file(path, options)
 
@@ -186,7 +186,7 @@ def _by_suffix(
     if (
         suffix == ".parquet"
         and columns is None
-        and not of_groups(options, "tables")
+        and not of_groups(options, "tables", "files")
         and indexing.streamable(path)
     ):
         return read_shards(name, options, progress)
@@ -224,9 +224,7 @@ def _array_file(path: Path, options: Options) -> Raw:
                 f"or a Parquet file with lists)"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = (
-        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
-    )
+    formats = f".npy, .npz, IDX, {suffixes_in_words()}, .h5ad, .loom, .fasta, .smi or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -414,7 +412,7 @@ def read_latents(path: str) -> np.ndarray:
             f"expected a file of latents (.npy, .npz, or a table that encode wrote); there is no "
             f"file {name!r}"
         )
-    if Path(name).suffix.lower() in TABLES:
+    if is_table(Path(name)):
         columns = tables.read_table(Path(name), options).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),

@@ -400,13 +400,7 @@ class Rows:
             return out
         if rows.space.columns:
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
-            return Frame(
-                {
-                    name: np.ma.MaskedArray(column.data, masks[name])
-                    for name, column in out.columns.items()
-                },
-                out.orders,
-            )
+            return out.changed(lambda name, cells: np.ma.MaskedArray(cells.data, masks[name]))
         return np.where(rows.space.outward_mask(observed), out, np.nan)
 
 

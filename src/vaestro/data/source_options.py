@@ -20,7 +20,7 @@ from vaestro.text import Spec, Value, few, nearest, parse_path, split_names
 
 SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 # what an option is about; the keys of `HEADINGS`
-Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "texts", "shards"]
+Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "files", "texts", "shards"]
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -240,6 +240,7 @@ HEADINGS: dict[Group, str] = {
     "series": "Series",
     "images": "Images",
     "tables": "Tables",
+    "files": "Files of tables",
     "texts": "Texts",
     "shards": "Shards",
 }
@@ -356,6 +357,13 @@ ROWS = (
         for kind in COLUMN_ORDER
     ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
+    SourceOption("header", "files", Truth(), "`false`: the first line of a file is a row."),
+    SourceOption("skip", "files", Number("a number of lines"), "Lines above the column names."),
+    SourceOption("footer", "files", Number("a number of lines"), "Lines below the last row."),
+    SourceOption("encoding", "files", Name("an encoding"), "The encoding of a file of text."),
+    SourceOption("sheet", "files", Name("a sheet's name"), "The sheet of an .xlsx file."),
+    SourceOption("table", "files", Name("a table's name"), "The table or view of a database."),
+    SourceOption("member", "files", Name("a file's name"), "The table in a .zip file."),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
         "tokens",

@@ -254,11 +254,12 @@ class Session:
         if not isinstance(data, Frame):
             return data
         if like is None or like.given is None or like.given_space is None:
-            columns = condition_columns(model.given, condition or {}, n)
+            conditions = Frame(condition_columns(model.given, condition or {}, n))
         else:
-            given = np.broadcast_to(like.given, (n, like.given.shape[1]))
-            columns = dict(like.given_space.outward(given).columns)
-        return Frame({**data.columns, **columns}, data.orders)
+            conditions = like.given_space.outward(
+                np.broadcast_to(like.given, (n, like.given.shape[1]))
+            )
+        return data.with_columns(conditions)
 
     def _given(self, condition: Conditions, like: Rows | None, n: int) -> Tensor | None:
         """Return conditions as a model's input, (n, G); None without conditions."""

@@ -40,6 +40,7 @@ class Column(ABC):
         strays: whether a few values lie off the grid (off the whole numbers for counts). They are
             rounded to it inside, so that the cells stay disjoint and their probabilities sum to
             one.
+        declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Column(ABC):
     origin: float = 0.0
     atoms: bool = False
     strays: bool = False
+    declared: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities

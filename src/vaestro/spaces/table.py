@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from vaestro.column_types import is_category
 from vaestro.frames import Frame
 from vaestro.spaces.base import Space, hashed
 from vaestro.spaces.columns import Column
@@ -126,7 +127,11 @@ class TableSpace(Space):
             for i, c in enumerate(self.columns)
         }
         orders = {c.name: c.values for c in self.columns if c.ordered}
-        return Frame({name: columns[name] for name in self.names}, orders)
+        types = {c.name: c.declared for c in self.columns if c.declared}
+        categories = {
+            c.name: c.values for c in self.columns if is_category(c.declared) and not c.ordered
+        }
+        return Frame({name: columns[name] for name in self.names}, orders, types, categories)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

@@ -95,7 +95,7 @@ class Container(ABC, Generic[W]):
         Raises:
             ValueError: the container cannot have an option.
         """
-        unfit = of_groups(options, "tables", "texts")
+        unfit = of_groups(options, "tables", "files", "texts")
         if not folder and name not in NAMED:
             unfit += [
                 k for k in of_groups(options, "images") if not self.resized(k, options, whole)

@@ -96,12 +96,8 @@ class Tables(Container[Frame]):
 
     def merged(self, data: Frame, imputed: Frame, absent: Sequence[str] = ()) -> Frame:
         fills = imputed.columns
-        return Frame(
-            {
-                name: merged_column(cells, fills[name]) if name in fills else cells
-                for name, cells in data.columns.items()
-            },
-            data.orders,
+        return data.changed(
+            lambda name, cells: merged_column(cells, fills[name]) if name in fills else cells
         )
 
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaestro.column_types import arrow
 from vaestro.data import tables
-from vaestro.data.arrow import arrow, from_arrow
+from vaestro.data.arrow import from_arrow
 from vaestro.data.choosing import named
 from vaestro.data.columns import filled
 from vaestro.data.json_tables import read_json
@@ -21,6 +22,8 @@ from vaestro.data.refusals import first_names
 from vaestro.data.series.long_tables import read_long
 from vaestro.data.series.looks import series_of
 from vaestro.data.series.ragged import list_columns, read_ragged, series_in_cells
+from vaestro.data.source_options import options_about
+from vaestro.data.text_files import text_file, unpacked_suffix
 from vaestro.frames import Frame
 from vaestro.spaces import Space
 from vaestro.text import InputError, one_line, unquoted
@@ -29,7 +32,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 LEAST_STEPS = 8  # numbered columns of a table whose rows are series
-OF_READER = ("ignore", "split", "missing")  # options of a table that apply before rows are grouped
+OF_READER = (
+    "ignore",
+    "split",
+    "missing",
+    *options_about("files"),
+)  # options of a table that apply before rows are grouped
 
 
 def read_series_file(
@@ -50,9 +58,14 @@ def read_series_file(
     >>> read_series_file(Path("t.jsonl"), {"series": True}, "t.jsonl").splits["all"].shape
     (2, 3)
     """
-    if options["series"] is True and path.suffix.lower() in (".json", ".jsonl", ".parquet"):
+    suffix = unpacked_suffix(path)
+    if options["series"] is True and suffix in (".json", ".jsonl", ".parquet"):
         pa = arrow(f"read {path.suffix}")
-        table = read_json(pa, path) if path.suffix.lower() != ".parquet" else _parquet(pa, path)
+        table = (
+            _parquet(pa, path)
+            if suffix == ".parquet"
+            else read_json(pa, text_file(path, options, []))
+        )
         if list_columns(table):
             return _lists(pa, table, options, name)
     of_reader = {k: v for k, v in options.items() if k in OF_READER}

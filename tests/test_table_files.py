@@ -1,0 +1,339 @@
+"""Files of tables: formats, encodings, lines that are no rows, and declared types of columns."""
+
+import bz2
+import gzip
+import io
+import sqlite3
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
+import pytest
+
+import vaestro as vs
+from vaestro.data.tables import frame_of, read_table, write_frame
+from vaestro.text import is_input_error
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Write a file and read it as a table."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(content, name="t.csv", **options):
+        path = Path(name)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(path, options)
+
+    return run
+
+
+def cells(raw):
+    return {name: column.tolist() for name, column in raw.splits["all"].columns.items()}
+
+
+def refusal(run, *arguments, **options):
+    with pytest.raises(ValueError) as error:
+        run(*arguments, **options)
+    assert is_input_error(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+AB = {"a": [1, 2], "b": ["x", "y"]}
+
+
+# -- compressed files and encodings ----------------------------------------------------------------
+
+
+def zipped(**files):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("_", "."), text)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv.gz", gzip.compress(b"a,b\n1,x\n") + gzip.compress(b"2,y\n")),
+        ("t.csv.bz2", bz2.compress(b"a,b\n1,x\n2,y\n")),
+        ("t.csv.zst", pa.compress(b"a,b\n1,x\n2,y\n", "zstd", asbytes=True)),
+        ("t.csv.zip", zipped(t_csv="a,b\n1,x\n2,y\n")),
+        ("t.zip", zipped(t_jsonl='{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}')),
+        ("t.jsonl.gz", gzip.compress(b'{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n')),
+        ("t.tab", b"a\tb\n1\tx\n2\ty\n"),
+        ("T.TSV.GZ", gzip.compress(b"a\tb\n1\tx\n2\ty\n")),
+    ],
+)
+def test_compressed_files_are_read(read, name, content):
+    raw = read(content, name)
+    assert cells(raw) == AB and raw.notes == ()
+    with pytest.raises(ValueError, match="at least 10 rows"):
+        vs.load(name)
+
+
+def test_a_zip_file_has_one_table(read):
+    assert refusal(read, zipped(notes_txt="x", photo_png="y"), "t.csv.zip").startswith(
+        "expected a table in t.csv.zip, .csv, .tsv, "
+    )
+    both = zipped(a_csv="a\n1\n", b_csv="a,b\n1,x\n2,y\n")
+    assert refusal(read, both, "t.zip") == (
+        "expected one table in t.zip; got a.csv, b.csv: choose one with t.zip:member=a.csv"
+    )
+    assert cells(read(both, "t.zip", member="b.csv")) == AB
+    raw = read(zipped(a_csv="a,b\n1,x\n2,y\n", readme_txt="x"), "t.zip")
+    assert cells(raw) == AB and raw.notes == ("read a.csv of t.zip; left out readme.txt",)
+
+
+def test_encodings_are_detected(read):
+    text = "name;größe\nJürgen;1,5\nZoë;2,5\n"
+    expected = {"name": ["Jürgen", "Zoë"], "größe": [1.5, 2.5]}
+    notes = {
+        "utf-8": (),
+        "utf-8-sig": (),
+        "utf-16": ("read as UTF-16",),
+        "utf-16-le": ("read as UTF-16",),
+        "utf-16-be": ("read as UTF-16",),
+        "utf-32": ("read as UTF-32",),
+        "latin-1": (
+            "read as Windows-1252 (Latin-1), since it is not UTF-8; encoding=NAME overrules this",
+        ),
+    }
+    for encoding, note in notes.items():
+        for name, packed in (("t.csv", bytes), ("t.csv.gz", gzip.compress)):
+            raw = read(packed(text.encode(encoding)), name)
+            assert cells(raw) == expected, encoding
+            assert raw.notes == (*note, "commas are decimal points in größe")
+    russian = read("a,b\n1,мир\n2,дом\n".encode("cp1251"), encoding="cp1251")
+    assert cells(russian)["b"] == ["мир", "дом"]
+    mixed = "a,b\n1,é\n".encode() + "2,é\n".encode("latin-1")
+    assert refusal(read, mixed) == (
+        "expected text in UTF-8 in t.csv; got byte 0xe9 at 11 (save it again as UTF-8, or name its "
+        "encoding: t.csv:encoding=cp1252)"
+    )
+    assert refusal(read, b"a\n1\n", encoding="klingon").startswith("encoding=klingon is no known")
+    assert "got other bytes" in refusal(read, b"a\n\xff\n", encoding="utf-8")
+
+
+def test_a_large_file_is_not_held_in_memory(read, tmp_path):
+    text = "a,b\n" + "1,x\n" * 2_000_000 + "Source: a form, 2026\n"
+    frame = read(gzip.compress(text.encode(), 1), "t.csv.gz").splits["all"]
+    assert len(frame) == 2_000_000 and frame.columns["a"].dtype == "int64"
+
+
+# -- lines that are no rows ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("# made by a machine, in 2026\n# second\na,b\n1,x\n2,y\n", None),
+        ("a,b\n1,x\n# a remark\n2,y\n# end\n", "left out 2 lines that begin with #"),
+        ("#a,b\n1,x\n2,y\n", None),
+        (
+            "Report 2026\n\na,b\n1,x\n2,y\n",
+            "left out 1 line above the column names, 'Report 2026'; skip=0 reads it",
+        ),
+        (
+            "a,b\n1,x\n2,y\nSource: a form\n\n",
+            "left out 1 line below the last row, 'Source: a form'; footer=0 reads it",
+        ),
+        (
+            "a,b\n1,x\n2,y\nTotal\n",
+            "left out 1 line below the last row, 'Total'; footer=0 reads it",
+        ),
+        (
+            "a,b\n1,x\n2,y\nTotal,3\nAs of: 2026\n",
+            "left out 2 lines below the last row, 'Total, 3', 'As of: 2026'; footer=0 reads them",
+        ),
+        ("a,b\n1,x,\n2,y,\n", "left out the column without a name, which is empty"),
+        ("a,b\n1,1,x\n2,2,y\n", "left out the column without a name, which numbers the rows"),
+    ],
+)
+def test_lines_that_are_no_rows_are_left_out(read, text, note):
+    raw = read(text)
+    assert cells(raw) == AB
+    assert raw.notes == (() if note is None else (note,))
+
+
+def test_titles_and_sums_of_spreadsheets(read):
+    raw = read("Sales;;;\nwest;;;\nshop;day;n;x\na;1;2;0,5\nb;2;3;1,5\nTotal;;5;\n;;;\n")
+    assert list(cells(raw)) == ["shop", "day", "n", "x"] and len(raw.splits["all"]) == 2
+    assert raw.notes == (
+        "left out 2 lines above the column names, 'Sales', 'west'; skip=0 reads them",
+        "left out 1 empty row at the end",
+        "left out 1 line below the last row, 'Total, , 5'; footer=0 reads it",
+        "commas are decimal points in x",
+    )
+
+
+def test_lines_are_named_by_options(read):
+    assert cells(read("x,y\n\nz,1\na,b\n1,x\n2,y\n", skip=3)) == AB
+    assert cells(read("a,b\n1,x\n2,y\n3,z\n\n", footer=1)) == AB
+    assert len(read("a,b\n1,x\n2,y\nTotal,3\n", footer=0).splits["all"]) == 3
+    raw = read("1,x\n2,y\n", header=False)
+    assert cells(raw) == {"column 1": [1, 2], "column 2": ["x", "y"]}
+    assert "t.csv:header=false" in refusal(read, "1,2\n3,4\n")
+    words = read("group,n\nTotal,1\nmen,2\nTotal,3\n")
+    assert len(words.splits["all"]) == 3 and words.notes == (), "Total is a value of the column"
+
+
+def test_lines_of_other_lengths_are_refused_with_what_to_do(read):
+    assert refusal(read, "a,b\n1,x\n2,y, z\n3,w\n") == (
+        "expected 2 cells in every line of t.csv; got 3 in line 3, '2, y, z': put a cell that "
+        'contains a comma in double quotes, as in "a, b", or delete the line'
+    )
+    assert "add a semicolon for each empty cell" in refusal(read, "a;b;c\n1;2;3\n4;5\n6;7;8\n")
+    assert refusal(read, "a,b\n1,2,3,4\n5,6,7,8\n").startswith(
+        "expected as many cells in the first line of t.csv as in its rows, 4; got 2, 'a, b' (name "
+    )
+
+
+def test_names_that_occur_twice_are_numbered(read):
+    raw = read("a,a,a.2,b,a\n1,2,3,4,5\n")
+    assert list(cells(raw)) == ["a", "a.3", "a.2", "b", "a.4"]
+    assert raw.notes == ("several columns are named a: numbered as a.3, a.4",)
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+    pa.parquet.write_table(twice, "t.parquet")
+    assert cells(read_table(Path("t.parquet"), {})) == {"a": [1], "a.2": [2]}
+    frame = frame_of(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+    assert list(frame.columns) == ["a", "a.2"]
+
+
+# -- other formats ---------------------------------------------------------------------------------
+
+
+def workbook(path, **sheets):
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+def test_spreadsheets(tmp_path):
+    day = pd.Timestamp("2026-03-01").to_pydatetime()
+    rows = [
+        ["Survey of 2026"],
+        [],
+        ["name", "age", "member", "day", "when", "code", "empty"],
+        ["Ann", 31, True, day, day.replace(hour=5), "0311", None],
+        ["Bob", None, False, day, day.replace(hour=6), "0042", None],
+        ["Cleo", 2.0, None, day, day, "0311", "#N/A"],
+        ["Source: a form"],
+    ]
+    workbook(tmp_path / "t.xlsx", people=rows, other=[["a", "b"], [1, "x"], [2, "y"]])
+    raw = read_table(tmp_path / "t.xlsx", {})
+    got = raw.splits["all"].columns
+    assert got["age"].dtype == "int64" and got["age"].tolist() == [31, None, 2]
+    assert got["member"].tolist() == [True, False, None]
+    assert got["day"].dtype == "datetime64[D]" and got["when"].dtype == "datetime64[us]"
+    assert got["code"].tolist() == ["0311", "0042", "0311"]
+    assert got["empty"].mask.all()
+    assert raw.notes == (
+        "read the first sheet, 'people'; sheet=NAME reads another one: 'other'",
+        "left out 1 line above the column names, 'Survey of 2026'; skip=0 reads it",
+        "left out 1 line below the last row, 'Source: a form'; footer=0 reads it",
+    )
+    assert cells(read_table(tmp_path / "t.xlsx", {"sheet": "other"})) == AB
+    assert "expected sheet= to name a sheet of t.xlsx: 'other'" in refusal(
+        read_table, tmp_path / "t.xlsx", {"sheet": "othr"}
+    )
+    (tmp_path / "bad.xlsx").write_bytes(b"junk")
+    assert "is damaged" in refusal(read_table, tmp_path / "bad.xlsx", {})
+
+
+def test_databases(tmp_path):
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as base:
+        base.executescript(
+            """create table "my ages" (a integer, b text, ok boolean, day date, code text);
+            insert into "my ages" values (1, 'x', 1, '2026-01-02', '07'), (2, 'y', 0, null, '12');
+            create view old as select a, b from "my ages";"""
+        )
+    assert refusal(read_table, path, {}) == (
+        "expected one table in x.db; got my ages, old: choose one with 'x.db:table=my ages'"
+    )
+    raw = read_table(path, {"table": "my ages"})
+    assert cells(raw) == AB | {
+        "ok": [True, False],
+        "day": [pd.Timestamp("2026-01-02").date(), None],
+        "code": ["07", "12"],
+    }
+    assert cells(read_table(path, {"table": '"old"'})) == AB
+    assert "expected table= to name a table of x.db" in refusal(read_table, path, {"table": "z"})
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("drop view old")
+        base.commit()
+    assert "code" in cells(read_table(path, {})), "the only table"
+    (tmp_path / "bad.db").write_bytes(b"junk" * 99)
+    assert "no SQLite database" in refusal(read_table, tmp_path / "bad.db", {})
+
+
+def test_files_of_stata_and_arrow(tmp_path):
+    table = pd.DataFrame(
+        {
+            "a": np.array([1, 2, 1], "int8"),
+            "n": [1.0, np.nan, 3.0],
+            "size": pd.Categorical(["small", "big", "small"], ["small", "big"]),
+            "b": ["x", "y", "x"],
+        }
+    )
+    table.to_stata(tmp_path / "t.dta", write_index=False)
+    raw = read_table(tmp_path / "t.dta", {})
+    frame = raw.splits["all"]
+    assert frame.columns["a"].dtype == "int8" and frame.columns["n"].tolist() == [1, None, 3]
+    assert frame.categories["size"] == ("small", "big") and not frame.orders
+    assert raw.notes == (
+        "the labelled values of size are categories; ordinal=size orders them by their codes",
+    )
+    table.to_stata(tmp_path / "u.dta", write_index=False, value_labels={"a": {2: "refused"}})
+    raw = read_table(tmp_path / "u.dta", {})
+    assert raw.splits["all"].columns["a"].tolist() == [1, 2, 1]
+    assert "only some values of a are labelled: read as numbers" in raw.notes
+    arrow = pa.table(AB)
+    pa.feather.write_feather(arrow, str(tmp_path / "t.feather"))
+    with pa.ipc.new_stream(str(tmp_path / "t.arrow"), arrow.schema) as stream:
+        stream.write_table(arrow)
+    pa.orc.write_table(arrow, tmp_path / "t.orc")
+    for suffix in ("feather", "arrow", "orc"):
+        assert cells(read_table(tmp_path / f"t.{suffix}", {})) == AB
+
+
+def test_formats_that_are_not_read_say_what_to_do(read):
+    assert refusal(read, b"x", "t.ods") == "t.ods cannot be read: save it as .xlsx or .csv"
+    for name, message in (("t.pkl", "never unpickled"), ("t.xyz", ".xlsx, .xlsm, .db")):
+        Path(name).write_bytes(b"some bytes")
+        assert message in refusal(vs.load, name)
+
+
+# -- empty columns ---------------------------------------------------------------------------------
+
+
+def test_empty_columns_are_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {"a": rng.normal(size=50), "b": [None] * 50, "c": [None] * 49 + ["x"]}
+    data = vs.load(table)
+    assert data.space.names in (("a",), ("a", "c"))
+    assert "left out column 'b': all cells are empty" in data.notes
+    write_frame(tmp_path / "t.parquet", frame_of(table))
+    assert "b" not in vs.load(str(tmp_path / "t.parquet")).space.names
+    splits = ["train"] * 40 + ["valid"] * 5 + ["test"] * 5
+    write_frame(tmp_path / "s.csv", frame_of(table | {"s": splits}))
+    data = vs.load(str(tmp_path / "s.csv"), split="s")
+    assert data.space.names == ("a",)
+    assert (
+        "left out column 'c': all cells of the training rows are empty (seed=N draws other rows)"
+        in data.notes
+    )
+    message = refusal(lambda: vs.load({"b": [None] * 50}))
+    assert message.startswith("expected values in column 'b' of table; got empty cells alone")
