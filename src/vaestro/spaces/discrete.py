@@ -261,7 +261,10 @@ class CategorySpace(_CodedSpace):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        return (*self.shape, self.levels + int(self.missing))
+        size = self.levels + int(self.missing)
+        if self.layout.coded_channels:
+            return (*self.shape[:-1], self.shape[-1] * size)
+        return (*self.shape, size)
 
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         import torch
@@ -270,10 +273,10 @@ class CategorySpace(_CodedSpace):
         seen = F.one_hot(x.long(), self.levels).to(dtype)
         if observed is not None:
             seen = torch.where(observed.unsqueeze(-1), seen, 0.0)
-        if not self.missing:
-            return seen
-        mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
-        return torch.cat([seen, mask.unsqueeze(-1)], -1)
+        if self.missing:
+            mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
+            seen = torch.cat([seen, mask.unsqueeze(-1)], -1)
+        return seen.flatten(-2) if self.layout.coded_channels else seen
 
 
 @final

@@ -44,6 +44,8 @@ class Layout(ABC):
     mask_axis: ClassVar[int] = 1
     # axis of X with the channels; None if there are none
     channel_axis: ClassVar[int | None] = None
+    # whether the one-hot code of a category is more channels, and not an axis of its own
+    coded_channels: ClassVar[bool] = False
     # whether the channels of one place, such as the colours of a pixel, can depend on each other
     pixels: ClassVar[bool] = False
     # whether the description of a space contains the name
@@ -66,6 +68,10 @@ class Layout(ABC):
         """Return how real values of a shape inside are standardised by default: feature, channel or
         global."""
         return "global"
+
+    def learnable(self, observed: np.ndarray) -> np.ndarray:
+        """Return which cells (*X) can be modelled, if some are observed in no training row."""
+        return observed
 
     def picture(self, shape: Shape) -> bool:
         """Return whether a datum of this shape inside can be shown as one picture."""
@@ -254,11 +260,16 @@ class Series(_Ordered):
     order = inner = "TC"
     mask_axis = -1
     channel_axis = 1
+    coded_channels = True
     ends = True
     declared, described = "(N, T) or (N, T, C)", True
 
     def standardise(self, shape: Shape) -> str:
         return "channel"
+
+    def learnable(self, observed: np.ndarray) -> np.ndarray:
+        # steps after the end of all training series are like those before
+        return np.broadcast_to(observed.any(0), observed.shape)
 
     def network(self, shape: Shape, least: int) -> str:
         return "conv1d"
