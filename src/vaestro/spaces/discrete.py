@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MOST_CONDITIONED = 8  # channels that are conditioned on each other by default
 MANY_LEVELS = 32  # from here on neighbouring levels are similar, and one logit each is wasteful
 
 
@@ -118,10 +119,11 @@ class LevelsSpace(_CodedSpace):
     def default_likelihood(self) -> str:
         if self.levels < MANY_LEVELS:
             return "categorical"
-        channels = self.shape[0] if self.layout.pixels else 1
-        return "logistic-mixture" + (
-            ":channels=independent" if self.missing and channels > 1 else ""
-        )
+        if not self.layout.pixels or self.shape[0] == 1:
+            return "logistic-mixture"
+        if self.missing or self.shape[0] > MOST_CONDITIONED:
+            return "discretized-logistic:means=squares"
+        return "discretized-logistic:channels=conditioned,means=squares"
 
     def _title(self) -> str:
         return f"levels of {self.levels}"
