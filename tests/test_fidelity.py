@@ -116,8 +116,9 @@ def test_errors_of_masks_are_of_probabilities():
 
 
 def test_densities_are_curves():
-    drawn = str(sketches.curves(np.array([0, 0, 16, 0, 0]), np.zeros(5), "a density"))
+    drawn = str(sketches.curves(np.array([0, 0, 0, 0, 9, 0, 0, 0, 0]), np.zeros(9), "a density"))
     ours = drawn.split('d="M')[1].split('"')[0]
-    heights = [float(point.split(" ")[1]) for point in ours.split("L")[1:6]]
-    # (1, 4, 6, 4, 1) / 16 around the one full bin, from 82 at the bottom to 4 at the top
-    assert heights == pytest.approx([82 - 78 * w / 6 for w in (1, 4, 6, 4, 1)], abs=0.06)
+    heights = [float(point.split(" ")[1]) for point in ours.split("L")[1:10]]
+    # a binomial window around the one full bin, from 82 at the bottom to 4 at the top
+    window = (1, 8, 28, 56, 70, 56, 28, 8, 1)
+    assert heights == pytest.approx([82 - 78 * w / 70 for w in window], abs=0.06)

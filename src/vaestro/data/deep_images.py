@@ -280,7 +280,7 @@ def box_of(
         size: (height, width) after resizing.
         crop: whether the image is cropped at the centre to the aspect ratio of `size`.
 
-    >>> box_of((60, 80), (32, 32), True)
+    >>> box_of((60.0, 80.0), (32, 32), True)
     (10.0, 0.0, 70.0, 60.0)
     """
     (h, w), (height, width) = sides, size
@@ -315,7 +315,7 @@ def fitted(
         remarks: receives what was done.
 
     >>> page, form = Header((4, 4), 1, "uint8"), Form("uint16", 0, (4, 4))
-    >>> fitted(np.full((4, 4), 255, np.uint8), page, Target(), form, []).max()
+    >>> int(fitted(np.full((4, 4), 255, np.uint8), page, Target(), form, []).max())
     65535
     """
     floating = np.dtype(form.dtype).kind == "f"

@@ -70,7 +70,7 @@ def numbers(folder: Folder) -> list[Values]:
     if information:
         low, high = information
         seen = diagnosis.get("mutual_information_n", diagnosis.get("n", 0))
-        if ceiling is not None and low >= ceiling - 0.3:  # the data limit it, not the code
+        if ceiling is not None and low >= 0.85 * ceiling:  # the data limit it, not the code
             limit = f"nats: I(x; z); {seen:,} data cannot show more than {ceiling:.1f}"
             rows.append(("Information", f"≥ {low:.1f}", limit))
         else:

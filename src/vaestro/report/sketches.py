@@ -75,9 +75,9 @@ def curves(
 
 
 def _smoothed(counts: np.ndarray) -> np.ndarray:
-    """Return counts smoothed by a window of (1, 4, 6, 4, 1) / 16."""
-    padded = np.pad(counts, 2, mode="edge")
-    return np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, mode="valid")
+    """Return counts smoothed by a binomial window of 9 bins."""
+    window = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256
+    return np.convolve(np.pad(counts, 4, mode="edge"), window, mode="valid")
 
 
 def paired_bars(
