@@ -20,6 +20,7 @@ import numpy as np
 from vaestro.data import (
     annotated,
     count_files,
+    image_crops,
     images,
     indexing,
     sequence_files,
@@ -120,6 +121,8 @@ def read(
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
     if is_images(name):
+        if "crops" in options:
+            return image_crops.read_crops(path, options, progress)
         return images.read_images(path, options, progress)
     if path.is_dir():
         if count_files.tenx_folder(path) is not None:

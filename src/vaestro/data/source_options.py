@@ -323,6 +323,13 @@ ROWS = (
     SourceOption(
         "crop", "images", Choice("center", "none"), "Cut images to the aspect ratio of `size`."
     ),
+    SourceOption(
+        "crops",
+        "images",
+        Number("a number of pieces"),
+        "Cut random pieces of `size` out of one or several large images. Held-out pieces do not "
+        "overlap training pieces.",
+    ),
     SourceOption("channels", "images", Choice("grey", "colour", "rgba"), "Convert images."),
     SourceOption(
         "depth", "images", Number("8 or 16 bits"), "Scale images of 8 and 16 bits to one depth."
