@@ -45,7 +45,8 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     record = opened.raw.series
     if n < 10:
         noun = "rows" if record is None else "series or windows"
-        hint = " (a single image or series is one row: cut it into pieces)" if n == 1 else ""
+        one = n == 1 and opened.container.name == "arrays"
+        hint = " (a single image or series is one row: cut it into pieces)" if one else ""
         if is_image(name):
             hint = f": cut the image into pieces with {as_source(name, PIECES)}"
         if record is not None:
