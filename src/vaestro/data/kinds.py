@@ -31,9 +31,9 @@ from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
-# Whole numbers with an atom are real if their marginal distribution as real values has a held-out
+# Whole numbers with an atom, or with a median from LARGE on, are real if their marginal distribution as real values has a held-out
 # likelihood that is higher than that of a negative binomial by these nats per value and errors.
-SHAPED, CLEARLY, SHAPED_FROM = 0.1, 3.0, 200
+SHAPED, CLEARLY, SHAPED_FROM, LARGE = 0.1, 3.0, 200, 100
 # integers with at most this number of values are categories, if each occurs as often on average
 FEW = 10
 LARGEST = 1e30  # largest absolute value in a column
@@ -328,13 +328,18 @@ def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kin
 
 
 def _why_shaped(counts: np.ndarray) -> str | None:
-    """Return which value is too frequent among whole numbers of the training rows for counts, or
-    None."""
+    """Return why whole numbers of the training rows with an atom, or with a large median, have a
+    shape that is not that of counts; None if they can be counts."""
     numbers = counts.astype(np.float64)
-    if len(counts) < SHAPED_FROM or not (points := atoms(numbers, 1.0)[0]):
+    if len(counts) < SHAPED_FROM:
+        return None
+    points = atoms(numbers, 1.0)[0]
+    if not points and np.median(numbers) < LARGE:
         return None
     gain, error = gain_over_counts(numbers)
     if gain < max(SHAPED, CLEARLY * error):
         return None
+    if not points:
+        return f"a negative binomial fits worse by {gain:.2g} nats"
     share = 100 * float((numbers == points[0]).mean())
     return f"{points[0]:g} is {share:.0f} % of the values, too frequent for a negative binomial"

@@ -49,7 +49,7 @@ class Table(Scaled, Dispersed, Dequantised):
 
     >>> from vaestro.spaces import BinaryColumn, RealColumn, TableSpace
     >>> names = [RealColumn("age", "float32"), BinaryColumn("ill", "bool")]
-    >>> likelihood = Table(TableSpace.of(names), nn.Linear(2, 2))
+    >>> likelihood = Table(TableSpace.of(names), nn.Linear(2, 3))
     >>> likelihood(torch.zeros(1, 5, 2)).log_prob(torch.zeros(5, 2)).shape
     torch.Size([1, 5])
     """
