@@ -31,8 +31,9 @@ from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
-# Whole numbers with an atom, or with a median from LARGE on, are real if their marginal distribution as real values has a held-out
-# likelihood that is higher than that of a negative binomial by these nats per value and errors.
+# Whole numbers with an atom, or with a median from LARGE on, are real if their marginal
+# distribution as real values has a held-out likelihood that is higher than that of a negative
+# binomial by these nats per value and standard errors.
 SHAPED, CLEARLY, SHAPED_FROM, LARGE = 0.1, 3.0, 200, 100
 # integers with at most this number of values are categories, if each occurs as often on average
 FEW = 10

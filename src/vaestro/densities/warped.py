@@ -33,6 +33,10 @@ class Atoms:
         widths: of the cells, (n, 1).
         places: which of the logits, followed by 0 and -inf, belong to each column's rest and atoms,
             (n, 1 + m).
+
+    >>> atoms = Atoms(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([[1, 0]]))
+    >>> atoms.contain(torch.tensor([0.4, 0.6]).unsqueeze(-1)).flatten()
+    tensor([ True, False])
     """
 
     centres: Tensor

@@ -33,6 +33,9 @@ class Fidelity:
     Args:
         shapes: 1 - distance of each column, by name.
         pairs: 1 - distance of each pair of columns.
+
+    >>> Fidelity({"a": 1.0, "b": 0.5}, {("a", "b"): 0.75}).shape
+    0.75
     """
 
     shapes: Mapping[str, float]
@@ -107,6 +110,11 @@ def utility(train: Columns, test: Columns, target: str) -> float:
     Raises:
         ValueError: there is no such column, or the test rows have only one class.
         ModuleNotFoundError: scikit-learn is not installed (the extra `sklearn`).
+
+    >>> size = np.linspace(0, 1, 200)
+    >>> rows = {"size": np.ma.array(size), "large": np.ma.array(size > 0.5)}
+    >>> utility(rows, rows, "large")
+    1.0
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.metrics import r2_score, roc_auc_score
