@@ -20,6 +20,7 @@ import numpy as np
 from vaestro.data import (
     annotated,
     count_files,
+    image_crops,
     images,
     indexing,
     sequence_files,
@@ -28,7 +29,9 @@ from vaestro.data import (
     tables,
     texts,
 )
+from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sequence_files import of_characters
 from vaestro.data.series import ragged
@@ -50,13 +53,15 @@ Progress = Callable[[str, int, int], None]
 
 
 def is_images(name: str) -> bool:
-    """Return whether a source is a folder of images, rather than of shards or one that the datasets
-    library saved.
+    """Return whether a source is a folder of images or one image, rather than a folder of shards or
+    one that the datasets library saved.
 
     >>> is_images("mnist")
     False
     """
     path = Path(name).expanduser()
+    if path.is_file():
+        return images.is_image(path)
     saved = any((path / n).exists() for n in shards.SAVED)
     return (
         path.is_dir()
@@ -64,6 +69,16 @@ def is_images(name: str) -> bool:
         and not shards.is_shards(name)
         and count_files.tenx_folder(path) is None
     )
+
+
+def is_array_folder(name: str) -> bool:
+    """Return whether a source is a folder with an array (.npy) for each datum.
+
+    >>> is_array_folder("mnist")
+    False
+    """
+    path = Path(name).expanduser()
+    return path.is_dir() and is_images(name) and list_folder(path, {"bands": "none"}).arrays
 
 
 def read(
@@ -106,11 +121,13 @@ def read(
             f"there is no file, folder or named data set {name!r} "
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
+    if is_images(name):
+        if "crops" in options:
+            return image_crops.read_crops(path, options, progress)
+        return images.read_images(path, options, progress)
     if path.is_dir():
         if count_files.tenx_folder(path) is not None:
             return count_files.read_tenx_folder(path, options)
-        if is_images(name):
-            return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
@@ -164,7 +181,9 @@ def _by_suffix(
     if "text" in options:
         column = unquoted(options["text"])
         others = {k: v for k, v in options.items() if k not in options_about("texts")}
-        return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
+        raw = tables.read_table(path, others, text=[column])
+        raw = parse_cells(raw, {**others, "text": column}, path.name)
+        return texts.of_column(raw, column, path.name)
     if options.get("series", False):
         one_list = suffix == ".parquet" and options["series"] is True and indexing.one_list(path)
         if one_list or (suffix == ".parquet" and "array" in options):
@@ -250,7 +269,9 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
                 )
         frames[split] = Frame.concatenated(parts)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
-    return raw if text is None else texts.of_column(raw, text, name)
+    if text is None:
+        return raw
+    return texts.of_column(parse_cells(raw, {**others, "text": text}, name), text, name)
 
 
 def _series(files: Sequence[str], name: str, options: Options) -> Raw:
@@ -400,7 +421,8 @@ def read_latents(path: str) -> np.ndarray:
             f"file {name!r}"
         )
     if is_table(Path(name)):
-        columns = tables.read_table(Path(name), options).splits["all"].columns
+        raw = tables.read_table(Path(name), options)
+        columns = parse_cells(raw, options, name).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
             [n for n in ("z", "mean") if n in columns][:1] or list(columns),

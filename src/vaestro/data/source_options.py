@@ -323,7 +323,37 @@ ROWS = (
     SourceOption(
         "crop", "images", Choice("center", "none"), "Cut images to the aspect ratio of `size`."
     ),
-    SourceOption("channels", "images", Choice("grey", "colour"), "Convert images."),
+    SourceOption(
+        "crops",
+        "images",
+        Number("a number of pieces"),
+        "Cut random pieces of `size` out of one or several large images. Held-out pieces do not "
+        "overlap training pieces.",
+    ),
+    SourceOption("channels", "images", Choice("grey", "colour", "rgba"), "Convert images."),
+    SourceOption(
+        "depth", "images", Number("8 or 16 bits"), "Scale images of 8 and 16 bits to one depth."
+    ),
+    SourceOption(
+        "pages",
+        "images",
+        Choice("first", "all", "channels"),
+        "Which pages of a TIFF or frames of an animation to read: the first, each as an image, or "
+        "all as the channels of one image.",
+    ),
+    SourceOption(
+        "bands",
+        "images",
+        Words("names joined by +, or none"),
+        "The files of an image's bands, such as `B02+B03+B04` for `tile1/B02.tif`, "
+        "`tile1_B03.tif`.",
+    ),
+    SourceOption(
+        "attributes",
+        "images",
+        Words("a table's path, or none"),
+        "A table with a row for each image, whose column `file` or first column names the file.",
+    ),
     SourceOption("strict", "images", Truth(), "Refuse a source with unreadable images."),
     SourceOption("ignore", "tables", COLUMNS, "Leave columns out."),
     SourceOption(
@@ -332,6 +362,16 @@ ROWS = (
     *(
         SourceOption(str(kind), "tables", COLUMNS, f"Read columns as {kind}.")
         for kind in COLUMN_ORDER
+    ),
+    SourceOption(
+        "dates",
+        "tables",
+        Name("%d/%m/%Y, or born=%d/%m/%Y; several joined by +"),
+        "The patterns of dates, in all columns that fit or in one.",
+    ),
+    SourceOption("decimal", "tables", Choice("point", "comma"), "The decimal separator."),
+    SourceOption(
+        "empty", "tables", Name("words joined by +"), "The words that mean an empty cell."
     ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
     SourceOption("header", "files", Truth(), "`false`: the first line of a file is a row."),
@@ -407,6 +447,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
+        if key in ("by", "group", "order", "time") and "series" in options:
+            raise ValueError(
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
+                f"(series={options[key]} names it)"
+            )
         if key not in OPTIONS:
             raise ValueError(
                 f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"
