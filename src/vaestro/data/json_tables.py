@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from vaestro.data.arrow import all_match
 from vaestro.data.raw import Json
+from vaestro.data.refusals import mixed_types
 from vaestro.data.text_files import TextFile
+from vaestro.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -103,9 +105,10 @@ def of_records(pa: ModuleType, rows: Sequence[Json], where: str) -> pyarrow.Tabl
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, OverflowError) as error:
+            got = mixed_types(row.get(name) for row in rows) or f"others ({one_line(error)[:80]})"
             raise ValueError(
-                f"expected values of one type in column {name!r} of {where}; got several "
-                f"({str(error)[:80]})"
+                f"expected values of one type in column {name!r} of {where}; got {got} (write all "
+                f"of them as numbers or all as text)"
             ) from error
     return pa.table(columns)
 

@@ -16,6 +16,7 @@ import vaestro
 from vaestro.data import tables
 from vaestro.data.annotated import read_object
 from vaestro.data.annotated_output import write_annotated
+from vaestro.data.opening import read_in_python
 from vaestro.data.raw import Options, Raw
 from vaestro.data.series.ragged import as_series
 from vaestro.data.series.sources import write_series
@@ -142,7 +143,11 @@ def store_source(path: Path, source: Source, named: str) -> str:
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
-        frame = source if isinstance(source, Frame) else tables.frame_of(source)
+        read = read_in_python(source, options)[1].splits["all"]
+        if isinstance(read, np.ndarray):
+            np.save(path / "data.npy", read, allow_pickle=False)
+            return f"{path / 'data.npy'}{named.removeprefix(name)}"
+        frame = read
     tables.write_frame(path / "data.parquet", frame)
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 
