@@ -107,6 +107,8 @@ DECIDED = {
         (64, 3),
         "axes=NTC the other order",
     ),
+    "one channel of series": (waves(60, 64, 1), "series", "TC", (64, 1), "and 1 channel:"),
+    "narrow images": (fields(60, 64, 8), "image", "HW", (1, 64, 8), ""),
     "points": (spheres(60), "points", "PC", (64, 3), "No model here ignores the order"),
     "images": (fields(60, 20, 24), "image", "HW", (1, 20, 24), ""),
     "no neighbours": (
@@ -198,6 +200,19 @@ def test_what_an_option_says_is_not_doubted() -> None:
     assert not any(note.startswith("(N") for note in vs.load(spheres(60), axes="NPC").notes)
 
 
+@pytest.mark.parametrize("axes", ["NCHW", "NWHC", "NHWC"])
+def test_large_bytes_are_used_from_their_file_in_any_order(axes, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("vaestro.data.arrays.IN_MEMORY", 1000)
+    x = rng().integers(0, 256, (40, *({"C": 3, "H": 6, "W": 8}[a] for a in axes[1:])))
+    np.save(tmp_path / "x.npy", x.astype(np.uint8))
+    data = vs.load(f"{tmp_path}/x.npy:axes={axes},levels=256")
+    assert isinstance(data.train.values, np.memmap)
+    batch = data.train.batch(np.array([3, 1])).x.numpy()
+    expected = x[data.train.index[[3, 1]]].transpose(0, *(axes.index(a) for a in "CHW"))
+    np.testing.assert_array_equal(batch, expected)
+    np.testing.assert_array_equal(data.train.outward(), x[data.train.index])
+
+
 def test_pictures_of_many_bands_show_them_side_by_side() -> None:
     x = bands(20, BANDS).transpose(0, 3, 1, 2)
     space = vs.load(x).space
@@ -282,6 +297,19 @@ def test_one_hot_images_have_an_unseen_axis(tmp_path: Path) -> None:
     missing = vs.load(x, onehot=1, missing="nan")
     rows = missing.train if 0 in missing.train.index else missing.test
     assert missing.space.missing and rows.mask() is not None
+
+
+def test_one_hot_series_are_convolved_over_time() -> None:
+    codes = rng().integers(0, 5, (60, 12))
+    x = np.eye(5, dtype=np.uint8)[codes]
+    x[1, 2] = 0
+    data = vs.load(x, onehot=True, series=True)
+    space = data.space
+    assert space.default_network == "conv1d" and space.feature_shape == (12, 6)
+    model = vs.build(space, latent=2)
+    draws = model.draw(data.train.batch(slice(0, 8)), 2)
+    assert torch.isfinite(draws.log_w).all()
+    assert vs.latents.sample(model, 3).shape == (3, 12, 5)
 
 
 def test_probabilities_are_no_one_hot_vectors() -> None:
@@ -392,6 +420,13 @@ def test_cells_that_are_always_missing_stay_missing() -> None:
     assert not data.space.seen(filled)[:, 0][:, land].any()
     again = restored_space(data.space.scalars(), data.space.arrays())
     np.testing.assert_array_equal(again.unseen[0], land)
+
+
+def test_steps_after_the_end_of_all_series_are_not_unseen() -> None:
+    x = waves(60, 20, 2)
+    x[:, 15:] = np.nan
+    data = vs.load(x, series=True, missing="nan")
+    assert data.space.unseen is None and np.isfinite(data.space.scale).all()
 
 
 def test_values_beyond_the_range_are_refused_with_the_option() -> None:

@@ -31,7 +31,7 @@ LIKELIHOOD_OPTIONS = {
         ":version=1",
     ],
     "laplace": ["", ":scale=0.5", ":scale=shared", ":scale=pixel"],
-    "discretized-logistic": ["", ":scale=shared"],
+    "discretized-logistic": ["", ":scale=shared", ":means=squares"],
     "negative-binomial": ["", ":dispersion=cell"],
     "zero-inflated": ["", ":counts=poisson"],
     "table": [
@@ -48,7 +48,12 @@ LIKELIHOODS = [
     for kind in sorted(constructor.accepts)
 ]
 # networks that are made for data of a kind
-OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL}
+OF_KIND = {
+    "gru": Kind.TOKENS,
+    "transformer": Kind.TOKENS,
+    "conv1d": Kind.REAL,
+    "former-conv1d": Kind.REAL,
+}
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
 SMALL = {
     "residual": "residual:width=8,blocks=1",
@@ -56,11 +61,15 @@ SMALL = {
     "conv": "conv:width=8,blocks=1",
     "conv3d": "conv3d:width=8",
     "conv1d": "conv1d:width=4",
+    "former-conv": "former-conv:width=8",
+    "former-conv3d": "former-conv3d:width=8",
+    "former-conv1d": "former-conv1d:width=4",
     "gru": "gru:width=8",
     "transformer": "transformer:width=8,layers=1,heads=2",
 }
 # what a network is made for, where it is not made for vectors
 SHAPES = {"conv": (1, 8, 8), "conv3d": (1, 8, 8, 8), "conv1d": (20, 2)}
+SHAPES |= {f"former-{name}": shape for name, shape in SHAPES.items()}
 GIVEN = TableSpace.of(
     [CategoryColumn("kind", "str", ("a", "b", "c")), RealColumn("amount", "float64")]
 )

@@ -359,20 +359,22 @@ def test_mixed_sizes_need_a_size(folder):
         save(folder / f"{i}.png", smooth(height, width))
     text = (
         rf"one size; got height x width 48x64 \(2\), .* \(1\), .* \(1\) and 2 more: "
-        rf"scale them with {folder}:size=32$"
+        rf"scale them with {folder}:size=24x32$"
     )
     refused(folder, text)
 
 
-@pytest.mark.parametrize(("height", "width"), [(257, 257), (300, 40), (20, 400)])
-def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(257, 257, "64"), (300, 40, "124x17"), (20, 400, "10x202")]
+)
+def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, height, width, size):
     for i in range(3):
         save(folder / f"{i}.png", smooth(height, width))
     with monkeypatch.context() as m:
         m.setattr(images, "decode_image", lambda *_: pytest.fail("decoded"))
         text = (
             rf"sides of at most 256.*; got height x width {height}x{width} \(3\): scale "
-            rf"them with {folder}:size=64,crop=center, or keep"
+            rf"them with {folder}:size={size}, or keep"
         )
         refused(folder, text)
     assert read_images(folder, {"size": f"{height}x{width}"}).splits["all"].shape == (

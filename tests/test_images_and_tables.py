@@ -141,7 +141,9 @@ def test_colour_images_of_every_side_train_by_convolutions(side: int) -> None:
     )
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and np.isfinite(last["bound"])
-    assert vs.Run("run").config["likelihood"] == "logistic-mixture"
+    assert vs.Run("run").config["likelihood"] == (
+        "discretized-logistic:channels=conditioned,means=squares"
+    )
 
 
 def test_the_evaluation_after_training_takes_fewer_draws_of_large_images(

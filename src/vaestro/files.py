@@ -14,7 +14,7 @@ from vaestro.text import Spec, parse
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
 # the version of the part names in config.yaml and config.json, on which their meaning depends
-FORMAT = 3
+FORMAT = 4
 FORMAT_1 = (
     "gaussian",
     "laplace",
@@ -32,7 +32,8 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
 
     In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
     start. `version=1` repeats this. Before format 3, every model was a VAE, also with the
-    likelihood `autoregressive:latent=false`.
+    likelihood `autoregressive:latent=false`. Before format 4, `conv`, `conv3d` and `conv1d` named
+    the networks `former-conv`, `former-conv3d` and `former-conv1d`.
 
     Args:
         options: by name.
@@ -47,6 +48,10 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
         name, given = parse(likelihood)
         if name in FORMAT_1 and "version" not in given:
             translated["likelihood"] = str(Spec(name, given | {"version": 1}))
+    for side in ("network", "encoder", "decoder") if written < 4 else ():
+        named = str(translated.get(side) or "")
+        if named.partition(":")[0] in ("conv", "conv3d", "conv1d"):
+            translated[side] = f"former-{named}"
     return {"model": "vae"} | translated if written < 3 else translated
 
 

@@ -144,7 +144,14 @@ OPTIONS: tuple[Option, ...] = (
         otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
         metavar="PART",
     ),
-    Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
+    Option(
+        "latent",
+        int,
+        "model",
+        "Number of latent units.",
+        otherwise="32, or as many as cells; up to 128 for large images, volumes and series",
+        aliases=("latent_dim",),
+    ),
     Option(
         "likelihood",
         str,
@@ -265,7 +272,7 @@ OPTIONS: tuple[Option, ...] = (
         int,
         "training",
         "Rows in a step.",
-        otherwise="128, 32 for text, or fewer for few data",
+        otherwise="128, 32 for text, or fewer for few data, most of all for few large images",
         aliases=("batch_size",),
     ),
     Option("lr", float, "training", "Peak learning rate.", otherwise="0.002"),
@@ -363,8 +370,8 @@ def defaults() -> Config:
     """Return every option with its default, in the order of config.yaml.
 
     Example:
-        >>> defaults()["latent"]
-        32
+        >>> defaults()["seed"]
+        0
     """
     return {row.name: row.default for row in OPTIONS}
 

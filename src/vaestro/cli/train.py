@@ -120,6 +120,10 @@ def _announce(job: Job, mark: str) -> None:
         f"{mark}{sum(sizes.values()):,} parameters ({parts}), {training.steps:,} steps of "
         f"{training.batch} on {training.device}"
     )
+    dry = bool(mark)
+    # the first compiled steps take long, and a dry run shall not
+    if expectation := "" if dry and training.compile == "on" else job.expectation():
+        console.say(f"{mark}{expectation}")
 
 
 def _run(job: Job) -> None:

@@ -123,6 +123,7 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
                 f"in {name}"
             )
     known = name in NAMED or is_images(name) or not isinstance(wholes[0], np.ndarray)
+    known = known and "onehot" not in options
     look = look_at(parts["train"], options, name, known)
     seen, guess = _Scan(look, options), _Guess(parts, wholes, look, name)
     once(wholes, seen.look, guess.look)
@@ -407,14 +408,15 @@ class _Derived:
     def fitted(self) -> tuple[Space, list[str]]:
         """Return the fitted space, and notes."""
         space, notes = self._fit.fitted()
-        unseen = int((~self._observed).sum())
+        cells = ~space.layout.learnable(self._observed)
+        unseen = int(cells.sum())
         if not space.missing or not unseen:
             return space, notes
         note = (
             f"{unseen:,} of {space.cells:,} cells are missing in every training row: not modelled, "
             f"and missing in samples"
         )
-        return replace(space, unseen=~self._observed), [*notes, note]
+        return replace(space, unseen=cells), [*notes, note]
 
 
 @final

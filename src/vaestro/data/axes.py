@@ -31,6 +31,7 @@ APART = 4.0  # ratio of standard deviations, or distance of means in them, of ot
 ALIKE = 2.0  # largest variance of the mean points of a set, relative to that of random ones
 FLOWING = 0.2  # largest roughness of rows that look like series
 LONG = 32  # smallest number of their steps
+SHOWING = 6  # smallest number of cells along an axis whose roughness is measured
 SIDE = 8  # smallest side of bytes that are images without a look
 Shape = tuple[int, ...]
 
@@ -141,7 +142,7 @@ def _layout(rows: np.ndarray, options: Options, name: str, free: bool) -> tuple[
 
 def roughness(rows: np.ndarray, axis: int) -> float:
     """Return how unlike neighbours along an axis are: 0 for a straight line, 1 if they are as
-    unlike as random pairs along the axis, and for fewer than 4 cells.
+    unlike as random pairs along the axis. It is also 1 for fewer than 6 cells, which show nothing.
 
     It is the ratio of both mean absolute differences, less that of a straight line, 3 / (size + 1).
 
@@ -150,7 +151,7 @@ def roughness(rows: np.ndarray, axis: int) -> float:
     (0.02, True)
     """
     size = rows.shape[axis]
-    if size < 4:
+    if size < SHOWING:
         return 1.0
     order = np.concatenate(
         [numpy_generator(0, "look", i).permutation(size) for i in range(max(1, 64 // size))]
@@ -194,7 +195,7 @@ def _channel_axis(rows: np.ndarray, candidates: Sequence[int]) -> int | None:
     """Return the axis of a datum with the channels: the only small one, or one that is rougher
     than the others; None if neither shows it."""
     sizes = rows.shape[1:]
-    small = [at for at in candidates if sizes[at] <= FEW and sizes[at] == min(sizes)]
+    small = [at for at in candidates if sizes[at] <= FEW]
     if len(small) == 1:
         return small[0]
     if small and max(sizes[at] for at in small) == 1:
@@ -213,6 +214,8 @@ def _channel_axis(rows: np.ndarray, candidates: Sequence[int]) -> int | None:
 def _with_channels(layout: Layout, rows: np.ndarray) -> tuple[Layout, str]:
     """Return a declared layout, with the axis of its channels where the data show it."""
     usual, last = layout.order, rows.ndim - 2
+    if np.isnan(rows).any():  # series that end early have their channels last
+        return layout, ""
     places = range(last) if layout.name == "volume" else [0]
     at = _channel_axis(rows, [*(p for p in places if p != 2), last])
     if at is None or at == last:
@@ -244,11 +247,11 @@ def _of_matrix(rows: np.ndarray, refused: set[str]) -> tuple[Layout, str]:
         steps = outside[1 - at]
         letters = ("CT", "TC")[at]
         flows, units = rough[1 - at] < SMOOTH, bool(few) and _units_differ(rows, at + 1)
-        if "series" not in refused and (units or (flows and (few or rough[at] >= ROUGH))):
+        if "series" not in refused and (units or (flows and rough[at] >= ROUGH)):
             chosen = series if at else replace(series, axes="CT")
             why = "neighbouring steps are alike" if flows else "channels have other scales"
             return chosen, (
-                f"{_shape(outside)} read as series of {steps} steps and {outside[at]} channels: "
+                f"{_shape(outside)} read as series of {steps} steps and {_count(outside[at])}: "
                 f"{why} (axes=NHW reads images, axes=N{letters[::-1]} the other order)"
             )
         if few and outside[at] > 1 and rough[1 - at] >= ROUGH and _exchangeable(rows, 2 - at):
@@ -274,8 +277,7 @@ def _of_cube(rows: np.ndarray, refused: set[str]) -> tuple[Layout, str]:
     also = " or volume=true" if volume else ""
     at = _channel_axis(rows, (0, 2))
     if at == 0:
-        channels = "1 channel" if a == 1 else f"{a} channels"
-        return first, f"{named} read as images with {channels} first (axes=NHWC{also} overrules)"
+        return first, f"{named} read as images with {_count(a)} first (axes=NHWC{also} overrules)"
     if at == 2:
         return image, ""
     alike = all(roughness(rows, i) < SMOOTH for i in (1, 2, 3))
@@ -286,17 +288,17 @@ def _of_cube(rows: np.ndarray, refused: set[str]) -> tuple[Layout, str]:
         )
     if b == c != a and not alike:
         return first, (
-            f"{named} read as images with {a} channels first, because the other sides are equal "
+            f"{named} read as images with {_count(a)} first, because the other sides are equal "
             f"(axes=NHWC{also} overrules)"
         )
-    return image, f"{named} read as images with {c} channels last (axes=NCHW{also} overrules)"
+    return image, f"{named} read as images with {_count(c)} last (axes=NCHW{also} overrules)"
 
 
 def _of_clip(rows: np.ndarray) -> tuple[Layout, str]:
     """Find the channels of volumes and clips, which have four axes."""
     outside, layout = rows.shape[1:], LAYOUTS["volume"]
     at = _channel_axis(rows, (3, 0, 1))
-    alike = [roughness(rows, i + 1) < ROUGH for i in range(4) if i != at and outside[i] > 2]
+    alike = [roughness(rows, i + 1) < ROUGH for i in range(4) if i != at and outside[i] >= SHOWING]
     if at is None or not alike or not all(alike):
         return LAYOUTS["cells"], (
             f"{_shape(outside)} read as cells without neighbours (axes=NDHWC, NCDHW or NTCHW reads "
@@ -305,9 +307,13 @@ def _of_clip(rows: np.ndarray) -> tuple[Layout, str]:
     letters = {3: "DHWC", 0: "CDHW", 1: "DCHW"}[at]
     others = [f"N{x}" for x in ("DHWC", "CDHW", "TCHW") if x != letters.replace("DC", "TC")]
     return replace(layout, axes="" if at == 3 else letters), (
-        f"{_shape(outside)} read as volumes, or clips over time, with {outside[at]} channels on "
+        f"{_shape(outside)} read as volumes, or clips over time, with {_count(outside[at])} on "
         f"axis {at + 1} (axes={' or '.join(others)} overrules)"
     )
+
+
+def _count(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _shape(outside: Shape) -> str:

@@ -7,6 +7,7 @@ not depend on the number of images.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -387,15 +388,26 @@ def one_size(sides: np.ndarray, source: str) -> tuple[int, int]:
             f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else ""
         )
         fits = min(64, 1 << (int(sides.min()).bit_length() - 1))
+        middle = np.argsort(sides[:, 0] / sides[:, 1])[(len(sides) - 1) // 2]
+        height, width = sides[middle].tolist()
         raise ValueError(
             f"expected images of one size; got height x width {text}: scale them with "
-            f"{source}:size={fits}"
+            f"{source}:size={_scaled(height, width, fits)}"
         )
     (height, width), count = sizes[0]
     if max(height, width) > LARGEST:
-        scaled = f"scale them with {source}:size=64,crop=center"
+        ratio = max(height, width) / min(height, width)
+        longest = min(64 * max(1.0, math.sqrt(ratio / 2)), LARGEST)
+        scaled = f"scale them with {source}:size={_scaled(height, width, longest)}"
         raise ValueError(too_large(height, width, source, count, scaled))
     return height, width
+
+
+def _scaled(height: int, width: int, longest: float) -> str:
+    """Return the value of `size` for an aspect ratio and the longer side: 48x64, or 64 for a
+    square."""
+    sides = [max(1, round(side * longest / max(height, width))) for side in (height, width)]
+    return str(sides[0]) if sides[0] == sides[1] else "x".join(map(str, sides))
 
 
 def too_large(height: int, width: int, source: str, count: int, remedy: str) -> str:

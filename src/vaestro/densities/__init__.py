@@ -41,7 +41,7 @@ from vaestro.densities.discrete_latents import (
 )
 from vaestro.densities.kl import closed_form_kl, register_kl
 from vaestro.densities.latent import IndependentUnits, LatentDensity, PosteriorDensity, PriorDensity
-from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture
+from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture, MeansBySquares
 from vaestro.densities.mixtures import Mixture, NormalMixture
 from vaestro.densities.normals import CorrelatedNormal, FullNormal, LowRankNormal, StandardNormal
 from vaestro.densities.product import Product
@@ -69,6 +69,7 @@ __all__ = [
     "Logistic",
     "LogisticMixture",
     "LowRankNormal",
+    "MeansBySquares",
     "Mixture",
     "NegativeBinomial",
     "Normal",

@@ -14,8 +14,9 @@ from vaestro.diagnosis.records import SEVERITIES, Finding
 from vaestro.diagnosis.remedies import HIGH_LR, Remedies
 from vaestro.objectives import Schedule
 
-# Overfitting is expected with fewer rows than this and more weights per row than this.
-FEW_ROWS, WEIGHTS_EACH = 2000, 500
+# Overfitting is expected with fewer rows than this and more weights per row than this, or with
+# more weights per value of the training data.
+FEW_ROWS, WEIGHTS_EACH, WEIGHTS_EACH_VALUE = 2000, 500, 30
 FEW_VALID = 30
 TOTALS = 200  # number of rows whose totals are compared with the library size
 LEFT = 0.5  # maximum fixed variance, as a share of the variance of the data
@@ -143,14 +144,19 @@ def _length(plan: Plan) -> Finding | None:
 
 def _few_data(plan: Plan) -> Finding | None:
     rows = len(plan.data.train)
-    if rows >= FEW_ROWS or plan.parameters < WEIGHTS_EACH * rows:
+    values = rows * plan.data.space.cells
+    few = rows < FEW_ROWS and plan.parameters >= WEIGHTS_EACH * rows
+    if not few and plan.parameters < WEIGHTS_EACH_VALUE * values:
         return None
     kept = (
         ""
         if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid)
         else ". The best weights by validation are kept"
     )
-    text = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
+    text = (
+        f"{plan.parameters:,} weights for {values:,} values in {rows:,} training data: watch for "
+        f"overfitting{kept}"
+    )
     return Finding("few data", "note", text)
 
 

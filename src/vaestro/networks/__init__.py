@@ -5,7 +5,7 @@ Each maps (N, *inputs), with conditions (N, given) if there are any, to (N, *out
 data.
 """
 
-from vaestro.networks.convolutional import Convolutional, Convolutional3d
+from vaestro.networks.convolutional import Convolutional, Convolutional1d, Convolutional3d
 from vaestro.networks.dense import (
     ACTIVATIONS,
     MLP,
@@ -16,6 +16,7 @@ from vaestro.networks.dense import (
     linear,
     with_conditions,
 )
+from vaestro.networks.former import FormerConvolutional, FormerConvolutional3d
 from vaestro.networks.masked import MaskedNetwork
 
 __all__ = [
@@ -23,7 +24,10 @@ __all__ = [
     "MLP",
     "Activation",
     "Convolutional",
+    "Convolutional1d",
     "Convolutional3d",
+    "FormerConvolutional",
+    "FormerConvolutional3d",
     "MaskedNetwork",
     "Residual",
     "check_given",

@@ -25,6 +25,7 @@ from vaestro.diagnosis.lint import Plan
 from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
 from vaestro.loop.state import Numbers, State
+from vaestro.loop.timing import expected_seconds
 from vaestro.options import Config, defaults, documented, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
@@ -39,10 +40,11 @@ from vaestro.runs.folder import (
 from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
-from vaestro.text import alternatives
+from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
+LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
 # of a signal, as `signal.signal` returns it
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
@@ -297,6 +299,19 @@ class Job(Iterator[Step]):
                 training.batch,
             )
         )
+
+    def expectation(self) -> str:
+        """Return the expected time of the run in words; "" if its length was given in minutes, or
+        it has fewer than 20 steps. Some steps are timed and then undone."""
+        training = self.training
+        expected = None if training.settings.minutes else expected_seconds(training)
+        if expected is None:
+            return ""
+        each, total = expected
+        pace = f", {each:.1f} s a step" if each >= 0.1 else ""
+        shorter = f" (--minutes {SHORT_MINUTES} for a shorter run)" if total > LONG_SECONDS else ""
+        steps = training.steps - training.index
+        return f"about {duration(total)} for {steps:,} steps{pace}{shorter}"
 
     def watcher(self) -> Watcher:
         """Return what reports findings on the curves at each validation."""

@@ -18,7 +18,15 @@ from vaestro.loop import Training, training
 from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, names, normalised
-from vaestro.parts import build, default_gradient, default_model, default_prior, find
+from vaestro.parts import (
+    build,
+    default_gradient,
+    default_latent,
+    default_model,
+    default_network,
+    default_prior,
+    find,
+)
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
@@ -61,6 +69,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
+    asked = _sized(data, asked)
     model = _initialised(data.space, data.given, asked)
     prepared = training(
         model,
@@ -71,7 +80,6 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     otherwise = {
         "model": default_model(asked["likelihood"]),
         "likelihood": data.space.default_likelihood,
-        "network": data.space.default_network,
         "prior": default_prior(asked["posterior"]),
         "gradient": default_gradient(asked["posterior"]),
     }
@@ -90,6 +98,16 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     if model.capabilities.exact:
         resolved |= dict.fromkeys(OF_LATENT)
     return prepared, resolved
+
+
+def _sized(data: Data, asked: Mapping[str, Json]) -> Config:
+    """Return options with the size of the latent and the networks, which follow from the data if
+    they are not given."""
+    network, latent = asked["network"], asked["latent"]
+    latent = default_latent(data.space, network) if latent is None else latent
+    if network is None:
+        network = default_network(data.space, latent, len(data.train))
+    return {**asked, "latent": latent, "network": network}
 
 
 def _refuse_latent_options(asked: Mapping[str, Json]) -> None:

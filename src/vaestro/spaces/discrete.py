@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MOST_CONDITIONED = 8  # channels that are conditioned on each other by default
 MANY_LEVELS = 32  # from here on neighbouring levels are similar, and one logit each is wasteful
 
 
@@ -118,10 +119,11 @@ class LevelsSpace(_CodedSpace):
     def default_likelihood(self) -> str:
         if self.levels < MANY_LEVELS:
             return "categorical"
-        channels = self.shape[0] if self.layout.pixels else 1
-        return "logistic-mixture" + (
-            ":channels=independent" if self.missing and channels > 1 else ""
-        )
+        if not self.layout.pixels or self.shape[0] == 1:
+            return "logistic-mixture"
+        if self.missing or self.shape[0] > MOST_CONDITIONED:
+            return "discretized-logistic:means=squares"
+        return "discretized-logistic:channels=conditioned,means=squares"
 
     def _title(self) -> str:
         return f"levels of {self.levels}"
@@ -261,7 +263,10 @@ class CategorySpace(_CodedSpace):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        return (*self.shape, self.levels + int(self.missing))
+        size = self.levels + int(self.missing)
+        if self.layout.coded_channels:
+            return (*self.shape[:-1], self.shape[-1] * size)
+        return (*self.shape, size)
 
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         import torch
@@ -270,10 +275,10 @@ class CategorySpace(_CodedSpace):
         seen = F.one_hot(x.long(), self.levels).to(dtype)
         if observed is not None:
             seen = torch.where(observed.unsqueeze(-1), seen, 0.0)
-        if not self.missing:
-            return seen
-        mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
-        return torch.cat([seen, mask.unsqueeze(-1)], -1)
+        if self.missing:
+            mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
+            seen = torch.cat([seen, mask.unsqueeze(-1)], -1)
+        return seen.flatten(-2) if self.layout.coded_channels else seen
 
 
 @final

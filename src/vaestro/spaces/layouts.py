@@ -44,6 +44,10 @@ class Layout(ABC):
     mask_axis: ClassVar[int] = 1
     # axis of X with the channels; None if there are none
     channel_axis: ClassVar[int | None] = None
+    # whether the cells are on a grid, whose neighbours are alike
+    grid: ClassVar[bool] = False
+    # whether the one-hot code of a category is more channels, and not an axis of its own
+    coded_channels: ClassVar[bool] = False
     # whether the channels of one place, such as the colours of a pixel, can depend on each other
     pixels: ClassVar[bool] = False
     # whether the description of a space contains the name
@@ -58,14 +62,18 @@ class Layout(ABC):
         """Return the shape inside, *X, of a datum of the user's shape."""
 
     def network(self, shape: Shape, least: int) -> str:
-        """Return the default network for data of a shape inside; images have convolutions if their
-        sides are at least `least`."""
+        """Return the default network for data of a shape inside; images have convolutions if they
+        have at least as many pixels as a square with sides of `least`."""
         return "residual"
 
     def standardise(self, shape: Shape) -> str:
         """Return how real values of a shape inside are standardised by default: feature, channel or
         global."""
         return "global"
+
+    def learnable(self, observed: np.ndarray) -> np.ndarray:
+        """Return which cells (*X) can be modelled, if some are observed in no training row."""
+        return observed
 
     def picture(self, shape: Shape) -> bool:
         """Return whether a datum of this shape inside can be shown as one picture."""
@@ -156,7 +164,7 @@ class _Pixels(_Ordered):
     """Cells on a grid: (*sides) or (*sides, C) outside by default, (C, *sides) inside."""
 
     channel_axis = 0
-    pixels = True
+    pixels = grid = True
 
     def standardise(self, shape: Shape) -> str:
         return "global" if shape[0] <= COLOURS else "channel"  # bands have units of their own
@@ -201,7 +209,7 @@ class Image(_Pixels):
     order, inner = "HWC", "CHW"
 
     def network(self, shape: Shape, least: int) -> str:
-        return "conv" if min(shape[1:]) >= least else "residual"
+        return "conv" if shape[1] * shape[2] >= least**2 else "residual"
 
     def folder_options(self, shape: Shape) -> dict[str, str]:
         channels, height, width = shape
@@ -248,11 +256,17 @@ class Series(_Ordered):
     order = inner = "TC"
     mask_axis = -1
     channel_axis = 1
+    grid = True
+    coded_channels = True
     ends = True
     declared, described = "(N, T) or (N, T, C)", True
 
     def standardise(self, shape: Shape) -> str:
         return "channel"
+
+    def learnable(self, observed: np.ndarray) -> np.ndarray:
+        # steps after the end of all training series are like those before
+        return np.broadcast_to(observed.any(0), observed.shape)
 
     def network(self, shape: Shape, least: int) -> str:
         return "conv1d"

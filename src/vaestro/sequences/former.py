@@ -1,4 +1,4 @@
-"""Convolutions over time, for series."""
+"""The convolutions over time of runs that were made before format 4 (see `vaestro.files`)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ class _Block1d(nn.Module):
 
 
 @final
-class Convolutional1d(nn.Module):
-    """Map series to latents, or latents to series, through residual blocks of convolutions over
-    time.
+class FormerConvolutional1d(nn.Module):
+    """Repeat the network `conv1d` of runs made before format 4.
 
     The shapes determine the direction. The encoder halves the length, rounding up, until it is at
     most 8, and doubles the channels up to 4 times the width. The decoder has the same lengths in
@@ -55,7 +54,7 @@ class Convolutional1d(nn.Module):
     Raises:
         ValueError: an option is out of its range, or neither side or both are series.
 
-    >>> Convolutional1d((20, 2), (3,), width=4)(torch.zeros(5, 20, 2)).shape
+    >>> FormerConvolutional1d((20, 2), (3,), width=4)(torch.zeros(5, 20, 2)).shape
     torch.Size([5, 3])
     """
 
