@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Index = np.ndarray | slice | Sequence[int]  # which rows: numbers, truth values or a slice
 Order = Sequence[str | int | float | bool]  # the values of ordered categories, increasing
+RAW = "raw"  # text of a file in which empty cells may be words, such as NA
 
 
 @final
@@ -31,6 +32,8 @@ class Frame:
         types: {name: declared type} of columns whose type is not that of the array, such as
             categories and time zones (`vaestro.column_types`).
         categories: {name: values} of the columns that are declared as unordered categories.
+        formats: {name: stored format of its cells} of the columns that were text in the source, as
+            in `data.formats`; `RAW` if it is not decided yet what the text is.
 
     >>> import numpy as np
     >>> frame = Frame({"age": np.ma.MaskedArray([31, 47, 0], [False, False, True])})
@@ -44,6 +47,7 @@ class Frame:
     orders: Mapping[str, Order] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, Order] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -78,6 +82,7 @@ class Frame:
             {**rest.orders, **other.orders},
             {**rest.types, **other.types},
             {**rest.categories, **other.categories},
+            {**rest.formats, **other.formats},
         )
 
     @property
@@ -98,14 +103,20 @@ class Frame:
         def rest(values: Mapping[str, T]) -> dict[str, T]:
             return {name: value for name, value in values.items() if name not in left_out}
 
-        return Frame(rest(self.columns), rest(self.orders), rest(self.types), rest(self.categories))
+        return Frame(
+            rest(self.columns),
+            rest(self.orders),
+            rest(self.types),
+            rest(self.categories),
+            rest(self.formats),
+        )
 
     @classmethod
     def concatenated(cls, frames: Sequence[Frame]) -> Frame:
         """Return the rows of several tables one below the other.
 
-        The first table names the columns. A declared order or type is kept if all tables have the
-        same.
+        The first table names the columns. A declared order, type or format is kept if all
+        tables have the same.
 
         >>> import numpy as np
         >>> one = Frame({"a": np.ma.MaskedArray([1, 2])})
@@ -126,6 +137,7 @@ class Frame:
             common([frame.orders for frame in frames]),
             common([frame.types for frame in frames]),
             common([frame.categories for frame in frames]),
+            common([frame.formats for frame in frames]),
         )
 
     # -- as tables of other libraries --------------------------------------------------------------

@@ -79,9 +79,9 @@ def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
 def conditions_of(session: Session, conditions: Mapping[str, str], n: int) -> dict[str, np.ndarray]:
     """Return conditions that are the same for n rows by name, each (n,)."""
     from vaestro.data.columns import filled
-    from vaestro.data.tables import condition_columns
+    from vaestro.data.tables import condition_frame
 
-    columns = condition_columns(session.model.given, conditions, n)
+    columns = condition_frame(session.model.given, conditions, n).columns
     return {name: filled(cells) for name, cells in columns.items()}
 
 

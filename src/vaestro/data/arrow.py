@@ -298,13 +298,6 @@ def masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.
     kind = data.dtype.kind
     if kind == "f":
         empty = empty | np.isnan(data)
-        infinite = int((np.isinf(data) & ~empty).sum())
-        if infinite:
-            raise Unfit(
-                f"finite numbers in column {name!r} of {where}",
-                f"{infinite:,} infinite",
-                "empty the infinite cells",
-            )
     elif kind == "M":
         empty = empty | np.isnat(data)
         days = data.astype("datetime64[D]")

@@ -50,6 +50,7 @@ class Wanted:
         text: columns that are read as text.
         notes: to which notes on how the table was read are appended.
         member: the name of the table in a zip file.
+        raw: to which columns of text are added in which empty cells may be words.
     """
 
     where: str
@@ -58,6 +59,7 @@ class Wanted:
     text: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
     member: str = ""
+    raw: set[str] = field(default_factory=set)
 
     def in_zip(self, member: str) -> Wanted:
         """Return the same columns of a table in a zip file."""

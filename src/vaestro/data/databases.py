@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vaestro.data.choosing import Wanted, numbered
-from vaestro.data.json_tables import dated
 from vaestro.text import InputError, few, nearest, one_line, quoted, unquoted
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def read_database(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
         for i, (name, values) in enumerate(zip(names, columns, strict=True))
         if name in read
     }
-    return dated(pa, pa.table(arrays))
+    return pa.table(arrays)
 
 
 def _table(names: Sequence[str], wanted: Wanted) -> str:

@@ -9,7 +9,6 @@ from itertools import islice
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vaestro.data.arrow import all_match
 from vaestro.data.raw import Json
 from vaestro.data.refusals import mixed_types
 from vaestro.data.text_files import TextFile
@@ -111,23 +110,3 @@ def of_records(pa: ModuleType, rows: Sequence[Json], where: str) -> pyarrow.Tabl
                 f"of them as numbers or all as text)"
             ) from error
     return pa.table(columns)
-
-
-def dated(pa: ModuleType, table: pyarrow.Table) -> pyarrow.Table:
-    """Return a table whose text columns of ISO dates are dates, as in a CSV file.
-
-    >>> import pyarrow.compute
-    >>> dated(pyarrow, pyarrow.table({"day": ["2020-01-01"]}))["day"].type
-    TimestampType(timestamp[us])
-    """
-    for i, name in enumerate(table.column_names):
-        if table[name].type == pa.string() and all_match(
-            pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"
-        ):
-            for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-                try:
-                    table = table.set_column(i, name, table[name].cast(kind))
-                    break
-                except pa.ArrowInvalid:
-                    continue
-    return table

@@ -17,6 +17,7 @@ from vaestro.column_types import DURATIONS, is_category
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
+from vaestro.data.formats import restored
 from vaestro.data.lattices import allowed, fractions
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
@@ -66,7 +67,7 @@ def infer_space(
         if column in empty:
             continue
         cells = Cells.of(column, whole.columns[column], train.columns[column])
-        if (too_large := _too_large(cells)) is not None:
+        if (too_large := _too_large(cells, place)) is not None:
             unfit.append((too_large, [column]))
             continue
         kind, why = request.kind(cells)
@@ -79,6 +80,7 @@ def infer_space(
         except Unfit as error:
             unfit.append((error, []))
             continue
+        one = replace(one, format=whole.formats.get(column, ""))
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
         declared = whole.types.get(column, "")
         if one.coded or not is_category(declared):
@@ -179,6 +181,8 @@ class _Request:
         orders = {**whole.categories, **whole.orders, **stated_orders(options, whole.columns)}
         declared = {n: k for n, t in whole.types.items() if (k := _declared_kind(t)) is not None}
         declared |= dict.fromkeys(whole.orders, Kind.ORDINAL)
+        times = {n for n, stored in whole.formats.items() if restored(stored).continuous}
+        declared = dict.fromkeys(times, Kind.REAL) | declared
         return cls(kinds, orders, declared, limit)
 
     def kind(self, cells: Cells) -> tuple[Kind, str | None]:
@@ -210,15 +214,30 @@ def _declared_kind(declared: str) -> Kind | None:
     return Kind.CATEGORY if is_category(declared) else None
 
 
-def _too_large(cells: Cells) -> Unfit | None:
-    """Return why numbers are too large for float32, if they are."""
+def _too_large(cells: Cells, place: Callable[[int], str]) -> Unfit | None:
+    """Return why numbers are infinite or too large for float32, if they are."""
     values = cells.values
     if values.dtype.kind != "f":
         return None
     largest = max(-float(values[0]), float(values[-1]))
     if largest <= LARGEST:
         return None
-    return Unfit(f"values below 1e30 in size in column {cells.name!r}", f"some up to {largest:g}")
+    data = np.ma.getdata(cells.column)
+    far = np.flatnonzero((np.abs(data) > LARGEST) & ~np.ma.getmaskarray(cells.column))
+    first = place(int(far[0]))
+    if np.isinf(data[far]).all():
+        got = f"{len(far):,} infinite, the first in {first}"
+        advice = "missing=inf takes them as empty"
+        return Unfit(f"finite numbers in column {cells.name!r}", got, advice)
+    got = f"some up to {largest:g}, the first in {first}"
+    values, times = np.unique(data[far], return_counts=True)
+    most = f"{values[times.argmax()]:g}"
+    advice = (
+        f"missing={most} takes it as empty"
+        if len(values) == 1
+        else "divide the column, or take its logarithm"
+    )
+    return Unfit(f"values below 1e30 in size in column {cells.name!r}", got, advice)
 
 
 def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -> Unfit:

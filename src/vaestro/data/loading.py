@@ -23,6 +23,7 @@ from vaestro.data.laying import fixed
 from vaestro.data.matching import Origin
 from vaestro.data.named import NAMED
 from vaestro.data.opening import Opened, absolute_name, open_source, with_layout
+from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import read
@@ -31,7 +32,7 @@ from vaestro.data.source_options import as_source, options_about, parse_source
 from vaestro.data.splitting import SPLITS, split
 from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
-from vaestro.spaces import Space
+from vaestro.spaces import Column, Space
 from vaestro.text import Value
 from vaestro.tokens import Ragged
 
@@ -224,7 +225,7 @@ def _as_rows(
     progress: Progress | None,
 ) -> tuple[Rows, dict[str, Part]]:
     """Return a source as rows of a known space, and the parts of the source that they are."""
-    values = tables.condition_columns(given, conditions or {}, 1)
+    values = tables.condition_frame(given, conditions or {}, 1).columns
     columns = (*space.columns, *(given.columns if given is not None else ()))
     handle = open_source(
         with_layout(source, space), progress, columns if space.columns else None, like=space
@@ -287,7 +288,9 @@ def _concatenate(splits: Sequence[Rows], container: Container) -> Rows:
     )
 
 
-def complete_table(source: object, filled: Frame, name: str) -> Frame:
+def complete_table(
+    source: object, filled: Frame, name: str, columns: Sequence[Column] | None = None
+) -> Frame:
     """Return a split of a source's own table with its empty cells taken from `filled`; columns that
     are not modelled stay as they are.
 
@@ -295,8 +298,9 @@ def complete_table(source: object, filled: Frame, name: str) -> Frame:
         source: the table.
         filled: the modelled columns of that split, each cell filled.
         name: train, valid, test or all, as `Rows.name` says.
+        columns: of the run's table, whose formats the cells have.
     """
-    handle = _own_table(source, filled)
+    handle = _own_table(source, filled, columns)
     if not all(handle.container.columns(whole) for whole in handle.raw.splits.values()):
         return filled
     cut = "all" in handle.raw.splits and name != "all"
@@ -305,10 +309,10 @@ def complete_table(source: object, filled: Frame, name: str) -> Frame:
     return handle.container.merged(frame, filled) if len(frame) == len(filled) else filled
 
 
-def _own_table(source: object, filled: Frame) -> Opened:
+def _own_table(source: object, filled: Frame, columns: Sequence[Column] | None) -> Opened:
     """Open a table with all its columns; those that are text in `filled` are read as text."""
     if not isinstance(source, (str, Path)):
-        return open_source(source)
+        return open_source(source, columns=columns, every=True)
     name, options = parse_source(source)
     if is_table(Path(name)):
         text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
@@ -316,6 +320,8 @@ def _own_table(source: object, filled: Frame) -> Opened:
         raw = tables.read_table(Path(name), of_split, text=text)
     else:
         raw = read(name, options)
+    if isinstance(next(iter(raw.splits.values())), Frame):
+        raw = parse_cells(raw, options, name, columns, filled.columns)
     return Opened(name, options, raw, container_of(next(iter(raw.splits.values()))))
 
 

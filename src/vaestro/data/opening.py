@@ -15,6 +15,7 @@ from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
 from vaestro.data.images import Progress
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
 from vaestro.data.readers import check_array, read
@@ -100,6 +101,9 @@ def open_source(
         if like is not None:
             raw = matched(raw, like, name)
     first = next(iter(raw.splits.values()))
+    if isinstance(first, Frame):
+        raw = parse_cells(raw, options, name, columns)
+        first = next(iter(raw.splits.values()))
     if raw.missing:
         words = dict.fromkeys(["nan", *missing_values(options.get("missing"))])
         options = {**options, "missing": "+".join(words)}

@@ -29,6 +29,7 @@ from vaestro.data import (
     texts,
 )
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sequence_files import of_characters
 from vaestro.data.series import ragged
@@ -164,7 +165,9 @@ def _by_suffix(
     if "text" in options:
         column = unquoted(options["text"])
         others = {k: v for k, v in options.items() if k not in options_about("texts")}
-        return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
+        raw = tables.read_table(path, others, text=[column])
+        raw = parse_cells(raw, {**others, "text": column}, path.name)
+        return texts.of_column(raw, column, path.name)
     if options.get("series", False):
         one_list = suffix == ".parquet" and options["series"] is True and indexing.one_list(path)
         if one_list or (suffix == ".parquet" and "array" in options):
@@ -250,7 +253,9 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
                 )
         frames[split] = Frame.concatenated(parts)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
-    return raw if text is None else texts.of_column(raw, text, name)
+    if text is None:
+        return raw
+    return texts.of_column(parse_cells(raw, {**others, "text": text}, name), text, name)
 
 
 def _series(files: Sequence[str], name: str, options: Options) -> Raw:
@@ -400,7 +405,8 @@ def read_latents(path: str) -> np.ndarray:
             f"file {name!r}"
         )
     if is_table(Path(name)):
-        columns = tables.read_table(Path(name), options).splits["all"].columns
+        raw = tables.read_table(Path(name), options)
+        columns = parse_cells(raw, options, name).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
             [n for n in ("z", "mean") if n in columns][:1] or list(columns),

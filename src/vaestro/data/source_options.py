@@ -333,6 +333,16 @@ ROWS = (
         SourceOption(str(kind), "tables", COLUMNS, f"Read columns as {kind}.")
         for kind in COLUMN_ORDER
     ),
+    SourceOption(
+        "dates",
+        "tables",
+        Name("%d/%m/%Y, or born=%d/%m/%Y; several joined by +"),
+        "The patterns of dates, in all columns that fit or in one.",
+    ),
+    SourceOption("decimal", "tables", Choice("point", "comma"), "The decimal separator."),
+    SourceOption(
+        "empty", "tables", Name("words joined by +"), "The words that mean an empty cell."
+    ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
     SourceOption("header", "files", Truth(), "`false`: the first line of a file is a row."),
     SourceOption("skip", "files", Number("a number of lines"), "Lines above the column names."),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 from vaestro.data.choosing import Wanted, numbered
 from vaestro.data.csv_tables import read_csv
 from vaestro.data.databases import read_database
-from vaestro.data.json_tables import dated, read_json
+from vaestro.data.json_tables import read_json
 from vaestro.data.spreadsheets import read_spreadsheet
 from vaestro.data.statistics_files import read_sas, read_stata
 from vaestro.data.text_files import COMPRESSIONS, text_file, unpacked_suffix, zip_members
@@ -49,7 +49,7 @@ def _csv(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
 
 def _json(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
     table = read_json(pa, text_file(path, wanted.options, wanted.notes, wanted.member))
-    return dated(pa, table.select(wanted.of(table.column_names)))
+    return table.select(wanted.of(table.column_names))
 
 
 def _parquet(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:

@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,18 +22,19 @@ from numpy.typing import ArrayLike
 from vaestro.column_types import arrow, as_arrow
 from vaestro.data.arrow import from_arrow, masked, with_types
 from vaestro.data.choosing import Wanted, named
+from vaestro.data.formats import restored
 from vaestro.data.in_memory import ArrowStream, arrow_of, is_pandas
 from vaestro.data.raw import Options, Raw
 from vaestro.data.refusals import mixed_types
 from vaestro.data.table_formats import format_of
 from vaestro.data.text_files import DAMAGE
-from vaestro.frames import Frame
+from vaestro.frames import RAW, Frame
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from vaestro.spaces import Space
+    from vaestro.spaces import Column, Space
 
 
 Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"
@@ -84,6 +86,7 @@ def read_table(
         table = row.read(pa, path, wanted)
         ignored = options.get("ignore")
         frame = from_arrow(pa, table, path.name, notes, ignored, inferred=row.inferred)
+        frame = replace(frame, formats=dict.fromkeys(wanted.raw & frame.columns.keys(), RAW))
     except (pa.ArrowException, ValueError, RecursionError, *DAMAGE) as error:
         if is_input_error(error):
             raise
@@ -252,10 +255,8 @@ def _typed(values: list[object]) -> np.ndarray:
 # -- conditions ------------------------------------------------------------------------------------
 
 
-def condition_columns(
-    given: Space | None, values: Mapping[str, object], n: int
-) -> dict[str, np.ma.MaskedArray]:
-    """Return conditions that are the same for all rows as columns of a table, each (n,).
+def condition_frame(given: Space | None, values: Mapping[str, object], n: int) -> Frame:
+    """Return conditions that are the same for all rows as a table of n rows.
 
     Args:
         given: the space of a model's conditions; None without.
@@ -265,8 +266,8 @@ def condition_columns(
     Raises:
         ValueError: there is no such condition, or it cannot have this value.
 
-    >>> condition_columns(None, {}, 10)
-    {}
+    >>> condition_frame(None, {}, 10).shape
+    (0, 0)
     """
     if given is None and values:
         raise ValueError(
@@ -278,11 +279,21 @@ def condition_columns(
         raise ValueError(
             f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}"
         )
-    return {
-        name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n))
+    columns = {
+        name: np.ma.MaskedArray(np.repeat(c.typed(_value(c, values[name])), n))
         for name, c in known.items()
         if name in values
     }
+    formats = {n: c.format for n, c in known.items() if c.format and n in columns}
+    return Frame(columns, formats=formats)
+
+
+def _value(column: Column, value: object) -> object:
+    """Return a value that was written in the format of its column, or unchanged."""
+    if not column.format or not isinstance(value, str):
+        return value
+    cell = restored(column.format).parse([value])
+    return value if np.ma.is_masked(cell) else cell.data[0]
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -292,7 +303,8 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     """Write a table to .csv, .tsv, .parquet, .feather, .json (an array of records), .jsonl or .npz
     (one array per column).
 
-    Empty cells stay empty. Parquet and Feather files have the declared types. In text, times with
+    Columns with a format are written as text in this format. Empty cells stay empty. Parquet and
+    Feather files have the declared types. In text, times with
     a zone are ISO times of their zone, and durations are numbers of seconds. In an .npz file, empty
     cells are NaN (whole numbers become float64), NaT among dates and "" among texts.
 
@@ -308,7 +320,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     >>> Path("t.csv").read_text().split()
     ['"name","age"', '"a",31', '"b",']
     """
-    suffix = suffix or path.suffix.lower()
+    suffix, frame = suffix or path.suffix.lower(), as_written(frame)
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in frame.columns.items():
@@ -342,6 +354,25 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
         )
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def as_written(frame: Frame) -> Frame:
+    """Return a table with the text of the columns that have a format.
+
+    >>> stored = 'number {"suffix": " kg", "places": 1}'
+    >>> as_written(Frame({"a": np.ma.array([1.5])}, formats={"a": stored})).columns["a"].tolist()
+    ['1.5 kg']
+    """
+    columns = dict(frame.columns)
+    for name, stored in frame.formats.items():
+        if stored == RAW:
+            continue
+        empty, cells = np.ma.getmaskarray(columns[name]), np.ma.getdata(columns[name])
+        values, codes = np.unique(cells[~empty], return_inverse=True)
+        words = np.full(len(cells), "", object)
+        words[~empty] = np.array(restored(stored).write(values), object)[codes.ravel()]
+        columns[name] = np.ma.MaskedArray(words.astype(str), empty)
+    return replace(frame, columns=columns, formats={})
 
 
 def _as_text(pa: ModuleType, frame: Frame, name: str) -> pyarrow.Array:

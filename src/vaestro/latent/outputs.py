@@ -309,7 +309,7 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
     >>> conditions(vs.build(data.space, latent=2, given=data.given), {"sex": "m"}, 4).shape
     torch.Size([4, 1])
     """
-    columns = tables.condition_columns(model.given, values, n)
+    frame = tables.condition_frame(model.given, values, n)
     if model.given is None:
         return None
     absent = [name for name in model.given.names if name not in values]
@@ -318,7 +318,7 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
             f"expected a value for each condition, such as {absent[0]}=VALUE; got none for "
             f"{', '.join(absent)}"
         )
-    codes = torch.from_numpy(model.given.inward(Frame(columns)))
+    codes = torch.from_numpy(model.given.inward(frame))
     return model.given.features(codes, None, torch.get_default_dtype())
 
 

@@ -20,7 +20,7 @@ from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.source_options import parse_source
-from vaestro.data.tables import condition_columns
+from vaestro.data.tables import condition_frame
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
@@ -254,7 +254,7 @@ class Session:
         if not isinstance(data, Frame):
             return data
         if like is None or like.given is None or like.given_space is None:
-            conditions = Frame(condition_columns(model.given, condition or {}, n))
+            conditions = condition_frame(model.given, condition or {}, n)
         else:
             conditions = like.given_space.outward(
                 np.broadcast_to(like.given, (n, like.given.shape[1]))
@@ -379,7 +379,9 @@ class Session:
         data = latent.impute(
             model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
         )
-        return rows, complete_table(whole, data, rows.name) if isinstance(data, Frame) else data
+        if isinstance(data, Frame):
+            data = complete_table(whole, data, rows.name, model.space.columns)
+        return rows, data
 
     # -- judging -----------------------------------------------------------------------------------
 

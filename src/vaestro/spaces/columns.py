@@ -41,6 +41,8 @@ class Column(ABC):
             rounded to it inside, so that the cells stay disjoint and their probabilities sum to
             one.
         declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
+        format: how its cells are written in the source, as `data.formats` stores it; "" for
+            numbers, dates and words that are written as they are.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Column(ABC):
     atoms: bool = False
     strays: bool = False
     declared: str = ""
+    format: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities

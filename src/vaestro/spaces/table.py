@@ -131,7 +131,9 @@ class TableSpace(Space):
         categories = {
             c.name: c.values for c in self.columns if is_category(c.declared) and not c.ordered
         }
-        return Frame({name: columns[name] for name in self.names}, orders, types, categories)
+        formats = {c.name: c.format for c in self.columns if c.format}
+        own = {name: columns[name] for name in self.names}
+        return Frame(own, orders, types, categories, formats)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

@@ -131,6 +131,10 @@ class Container(ABC, Generic[W]):
         """Return the columns of a table by name; none for other containers."""
         return {}
 
+    def formats(self, whole: W) -> Mapping[str, str]:
+        """Return how the cells of columns of a table are written, by name."""
+        return {}
+
     def without(self, whole: W, names: Sequence[str]) -> W:
         """Return the data without the columns of the conditions."""
         return whole

@@ -33,7 +33,7 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = of_groups(options, "images", "texts", "arrays", "cells", "series")
+        unfit = of_groups(options, "images", "texts", "arrays", "series")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
@@ -45,6 +45,9 @@ class Tables(Container[Frame]):
 
     def columns(self, whole: Frame) -> Mapping[str, np.ma.MaskedArray]:
         return whole.columns
+
+    def formats(self, whole: Frame) -> Mapping[str, str]:
+        return whole.formats
 
     def without(self, whole: Frame, names: Sequence[str]) -> Frame:
         return whole.without(names)

@@ -17,6 +17,7 @@ from vaestro.data.arrow import from_arrow
 from vaestro.data.choosing import named
 from vaestro.data.columns import filled
 from vaestro.data.json_tables import read_json
+from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
 from vaestro.data.refusals import first_names
 from vaestro.data.series.long_tables import read_long
@@ -31,6 +32,7 @@ from vaestro.text import InputError, one_line, unquoted
 if TYPE_CHECKING:
     import pyarrow
 
+OF_CELLS = ("missing", "empty", "dates", "decimal")  # options of the cells of a table
 LEAST_STEPS = 8  # numbered columns of a table whose rows are series
 OF_READER = (
     "ignore",
@@ -139,6 +141,9 @@ def _of_frames(
     notes: tuple[str, ...],
 ) -> Raw[np.ndarray]:
     """Return the series of a long table, or of a table whose rows are series."""
+    of_cells = {k: v for k, v in options.items() if k in OF_CELLS}
+    read = parse_cells(Raw(frames, notes=notes), of_cells, name)
+    frames, notes = read.splits, read.notes
     first = next(iter(frames.values()))
     steps = _numbered(first) if options["series"] is True and series_of(first) is None else []
     if len(steps) < LEAST_STEPS:
