@@ -454,6 +454,11 @@ def test_tables_in_memory(tmp_path):
     run = vs.train(rows, latent=1, steps=2, run=tmp_path / "r")
     assert list(vs.open(tmp_path / "r").sample(3).columns) == ["column 1", "column 2"]
     assert len(run.sample(3)) == 3
+    for i, source in enumerate(
+        (pd.Series(range(40), name="w"), np.array(rows, [("w", float), ("v", "U1")]))
+    ):
+        vs.train(source, latent=1, steps=2, run=tmp_path / f"s{i}")
+        assert "w" in vs.open(tmp_path / f"s{i}").sample(3).columns
 
 
 @pytest.mark.parametrize(
