@@ -365,8 +365,17 @@ def test_data_without_codes_have_no_note() -> None:
         np.clip(g.normal(-20, 30, (300, 4)), -80, 0),
         g.choice([0.0, 1.0], (300, 4)),
         g.poisson(3, (300, 4)),
+        np.concatenate([g.normal(size=(300, 200)), np.full((300, 1), 1e6)], 1),
     ):
         assert not any("far outside" in note for note in vs.load(x).notes)
+
+
+def test_a_code_is_far_from_the_values_of_its_own_columns() -> None:
+    x = holes(-9999) * np.array([1, 1, 1, 1, 1, 1])
+    x[:, 0] = rng(2).normal(size=300) * 1e6
+    assert any("the value -9999 lies far" in note for note in vs.load(x[:, 1:]).notes)
+    x[:, 0] = np.abs(x[:, 0])
+    assert any("the value -9999 lies far" in note for note in vs.load(x).notes)
 
 
 def test_several_values_mean_missing(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -466,6 +475,29 @@ def test_arrays_of_any_origin_are_the_same_data(turn) -> None:
     data = vs.load(turn(x))
     assert data.train.sha256() == vs.load(x).train.sha256()
     assert not data.space.missing and data.space.dtype == "float32"
+
+
+def test_arrays_of_other_libraries_are_stored_with_their_run(tmp_path: Path) -> None:
+    x = rng().normal(size=(60, 4)).astype(np.float32)
+    masked = np.ma.MaskedArray(x, rng(1).random(x.shape) < 0.1)
+    options = {"latent": 2, "steps": 2, "batch": 8}
+    run = vs.train(masked, run=tmp_path / "a", **options)
+    stored = np.load(tmp_path / "a" / "data.npy")
+    np.testing.assert_array_equal(np.isnan(stored), masked.mask)
+    assert run.config["source"].endswith("data.npy:missing=nan")
+    run = vs.train(torch.from_numpy(x), run=tmp_path / "b", missing=-9, **options)
+    assert run.config["source"].endswith("data.npy:missing=-9")
+    assert run.encode(torch.from_numpy(x[:5]))["mean"].shape == (5, 2)
+
+
+def test_none_is_no_source() -> None:
+    with pytest.raises(ValueError, match="expected a source: a name such as mnist"):
+        vs.train(None)
+
+
+def test_one_image_is_no_data_set() -> None:
+    said = [n for n in vs.load(fields(1, 128, 64)[0]).notes if n.startswith("neighbouring")]
+    assert len(said) == 1 and "as in one image" in said[0]
 
 
 def test_masks_are_missing_cells() -> None:

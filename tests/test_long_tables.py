@@ -76,10 +76,11 @@ def test_the_order_of_the_file_and_odd_names() -> None:
         (
             {"x": [1.0, 2.0, 3.0], "cycle": [1, 1, 1]},
             "unit:cycle",
-            "rows 1 and 2 of table are both",
+            "1 of 3 rows have an earlier row of",
         ),
         ({"x": [1.0, 2.0, 3.0], "cycle": [1, None, 1]}, "unit:cycle", "is empty in row 2"),
         ({"x": ["p", "q", "r"]}, "unit:cycle", "no column of numbers that vary"),
+        ({"x": [1.0, 2.0, 3.0]}, "name:cycle", "each row of table has another value of name"),
         ({"x": [1.0, 2.0, 3.0]}, True, "type series=GROUP:ORDER"),
     ],
 )
@@ -96,11 +97,11 @@ def test_equal_rows_and_columns_that_are_no_channels() -> None:
         "speed": [0.1, 0.1, 0.2, 0.3, 0.4],
         "age": [40.0, 40.0, 40.0, 50.0, 50.0],
         "note": ["a", "a", "b", "c", "d"],
-        "fixed": [7, 7, 7, 7, 7],
+        "fixed": [7, 7, 7, None, 7],
         "nothing": [None] * 5,
     }
     x, attributes, notes = read(table, series="unit:cycle")
-    np.testing.assert_array_equal(x, [[[0.1, 7], [0.2, 7]], [[0.3, 7], [0.4, 7]]])
+    np.testing.assert_array_equal(x[..., 0], [[0.1, 0.2], [0.3, 0.4]])
     assert attributes["age"].tolist() == [40, 50] and "note" not in attributes
     assert notes[1:] == [
         "1 row that repeats another row left out",
@@ -108,8 +109,26 @@ def test_equal_rows_and_columns_that_are_no_channels() -> None:
         "age gives it to the model)",
         "note left out: no numbers, but vary within a series",
         "nothing left out: all cells are empty",
-        "fixed: constant (ignore=fixed leaves it out)",
+        "fixed: constant, not modelled, copied into samples",
     ]
+
+
+def test_few_rows_of_one_step_are_averaged() -> None:
+    cycle = [*range(40), 7, 7]
+    table = {"unit": [1] * 42, "cycle": cycle, "x": [*np.arange(40.0), 10.0, None]}
+    x, _, notes = read(table, series="unit:cycle")
+    assert x.shape == (1, 40, 1) and x[0, 6:9, 0].tolist() == [6, 8.5, 8]
+    assert notes[1] == (
+        "rows 8 and 41 are both for unit 1 and cycle 7 (1 more such rows): the mean of each number "
+        "is taken"
+    )
+
+
+def test_values_of_overlapping_windows_are_no_atoms() -> None:
+    time = np.arange(400).astype("datetime64[s]")
+    table = {"time": time, "v": np.random.default_rng(0).normal(size=400)}
+    data = vs.load(table, series="time", window=16, stride=2)
+    assert data.space.resolution is None
 
 
 def test_gaps_jitter_and_irregular_times() -> None:
@@ -166,6 +185,20 @@ def test_a_series_is_in_one_split(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(ValueError, match=r"unit e0 of .* is in the splits train and test"):
         vs.load(f"{tmp_path}/t.csv:series=unit:cycle,split=split")
+
+
+def test_options_that_need_series_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines().to_csv(tmp_path / "t.csv", index=False)
+    for options, said in (
+        ("window=3", "window= cuts series, and"),
+        ("series=true,by=unit", "as series=GROUP:ORDER; got by=unit (series=unit names it)"),
+        ("series=unit:cycle,stride=3", "stride=3 needs window="),
+        ("series=unit:cycle,window=1", "expected window=2 or more"),
+    ):
+        assert main(["train", f"{tmp_path}/t.csv:{options}", "--dry-run"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_long_tables_are_recognised(tmp_path: Path) -> None:
@@ -251,10 +284,16 @@ def test_a_run_reads_and_writes_the_users_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = engines(40)
+    site = ["A" if unit < "e2" else "B" for unit in frame["unit"]]
+    frame = frame.assign(site=site, altitude=12.5)[["site", *frame.columns, "altitude"]]
     frame.to_csv(tmp_path / "t.csv", index=False)
     source, run = f"{tmp_path}/t.csv:series=unit:cycle", str(tmp_path / "run")
     assert main(["train", source, "--run", run, "--latent", "2", "--steps", "5"]) == 0
     assert "40 series of unit, 4 to 8 steps by cycle" in capsys.readouterr().out
+    assert main(["evaluate", run, "--k", "5"]) == 0
+    assert "log p(length | z) = -" in capsys.readouterr().out
+    score = vs.Run(run).evaluation["lengths"]
+    assert -4 < score["given_z"]["mean"] < 0 and -4 < score["without_z"]["mean"] < 0
     other = engines(3, seed=1)
     other = other[["load", "cycle", "speed", "unit"]].assign(extra=1.0)
     last = other[other.unit == "e2"].iloc[-1:]
@@ -270,8 +309,10 @@ def test_a_run_reads_and_writes_the_users_table(
     back = pd.read_csv(tmp_path / "r.csv")
     assert back[["unit", "cycle"]].equals(frame[["unit", "cycle"]])
     assert list(back.columns) == list(frame.columns) and back["load"].dtype == "int64"
+    assert back[["site", "altitude"]].equals(frame[["site", "altitude"]])
     assert main(["sample", run, "-n", "3", "-o", str(tmp_path / "s.parquet")]) == 0
     drawn = pd.read_parquet(tmp_path / "s.parquet")
+    assert list(drawn.columns) == ["unit", "cycle", "speed", "load", "altitude"]
     assert sorted(set(drawn["unit"])) == [1, 2, 3] and drawn.groupby("unit").cycle.min().eq(1).all()
     assert main(["sample", run, "-n", "3", "-o", str(tmp_path / "s.npz")]) == 0
     with np.load(tmp_path / "s.npz") as arrays:

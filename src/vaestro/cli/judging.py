@@ -132,6 +132,8 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of "
             f"the ELBO)"
         )
+    if evaluation.lengths is not None:
+        console.say(evaluation.lengths.sentence())
 
 
 def diagnose(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from vaestro.data.codes import asked_axis, onehot_axis
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
-from vaestro.data.source_options import missing_values
+from vaestro.data.source_options import missing_values, of_groups
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import LAYOUTS, Layout, declared_layout, usual_layout, with_gaps
 
@@ -87,6 +88,12 @@ def look_at(train: Part, options: Options, name: str, known: bool) -> Look:
             )
     cells = rows if axis is None else rows.argmax(axis + 1).astype(np.float64)
     layout, note = _layout(cells, options, name, axis is None and not notes)
+    if note and len(outside) == 1 and _one_picture(train.whole):
+        note = (
+            f"neighbouring rows and columns of {_shape(outside)} are alike, as in one image: each "
+            f"row is one datum here (series=true reads rows as series; several images are an "
+            f"array (N, H, W))"
+        )
     if note:
         notes.append(note)
     outside, resolved = cells.shape[1:], dict(options)
@@ -120,7 +127,9 @@ def _layout(rows: np.ndarray, options: Options, name: str, free: bool) -> tuple[
     outside = rows.shape[1:]
     layout = declared_layout(outside, options, name)
     if layout is not None:
-        if "axes" in options or len(outside) < len(layout.order):
+        own = Path(name).suffix in (".npy", ".npz") or name == "array"
+        windows = [key for key in of_groups(options, "series") if key != "series"]
+        if "axes" in options or len(outside) < len(layout.order) or windows or not own:
             return layout, ""
         return _with_channels(layout, rows)
     if not free:
@@ -160,6 +169,12 @@ def roughness(rows: np.ndarray, axis: int) -> float:
     far = _mean_size(np.diff(rows.take(order, axis), axis=axis))
     line = 3 / (size + 1)
     return max(0.0, near / far - line) / (1 - line) if far > 0 else 1.0
+
+
+def _one_picture(whole: np.ndarray) -> bool:
+    """Return whether consecutive rows are alike, as in one image."""
+    rows = np.asarray(whole[: ROWS // 8], np.float64)
+    return len(rows) >= LONG and roughness(rows[None], 1) < SMOOTH
 
 
 def _mean_size(differences: np.ndarray) -> float:

@@ -24,26 +24,44 @@ def code_notes(ends: Sequence[float], rows: np.ndarray, dtype: np.dtype) -> list
         rows: some rows.
         dtype: of the array.
 
-    >>> rows = np.array([[0.5, 1.5], [-9999.0, 1.0], [-9999.0, 0.1]])
+    >>> rows = np.array([[0.5], [1.5], [-9999.0], [-9999.0]])
     >>> code_notes((-9999.0, 1.5), rows, rows.dtype)
     ['the value -9999 lies far outside of the others (missing=-9999 reads it as missing)']
     """
-    values, notes = rows[np.isfinite(rows)], []
+    cells, notes = rows.reshape(len(rows), -1), []
     for end in dict.fromkeys(ends):
-        others = values[values != end]
-        if not np.isfinite(end) or not others.size or np.ptp(others) == 0:
+        if not np.isfinite(end):
             continue
-        low, high = np.quantile(others, [0.01, 0.99])
-        away = max(low - end, end - high) / max(high - low, 1e-300)
+        away = _distance(cells, end)
         word = np.format_float_positional(dtype.type(end), trim="-") if abs(end) < HUGE else ""
         word = word or str(dtype.type(end)).replace("e+", "e")
-        repeated = np.count_nonzero(values == end) >= 2
+        repeated = np.count_nonzero(cells == end) >= 2
         if (away > FAR and _is_code(word, end, dtype)) or (away > FARTHER and repeated):
             notes.append(
                 f"the value {word} lies far outside of the others (missing={word} reads it as "
                 f"missing)"
             )
     return notes
+
+
+def _distance(cells: np.ndarray, value: float) -> float:
+    """Return how far a value lies outside of the other values of the cells that have it, in ranges
+    of these values: the median over cells.
+
+    Args:
+        cells: some rows, (n, cells).
+        value: the value.
+    """
+    has = cells == value
+    chosen = has.any(0) if has.any() else np.ones(cells.shape[1], bool)
+    chosen &= (np.isfinite(cells) & ~has).sum(0) >= 2
+    others = np.where(has | ~np.isfinite(cells), np.nan, cells)[:, chosen]
+    if not others.size:
+        return 0.0
+    low, high = np.nanquantile(others, [0.01, 0.99], axis=0)
+    low, high = low[high > low], high[high > low]
+    apart = np.maximum(low - value, value - high) / (high - low)
+    return float(np.median(apart)) if apart.size else 0.0
 
 
 def _is_code(word: str, value: float, dtype: np.dtype) -> bool:
@@ -112,7 +130,8 @@ def asked_axis(rows: np.ndarray, asked: Value, name: str) -> int | None:
             f"expected zeros and a single 1 along an axis of {name} for onehot=true; got several "
             f"ones along each axis"
         )
+    soft = ((finite >= 0) & (finite <= 1)).all()
+    hint = " (of probabilities, x.argmax(axis) gives the most probable category)" if soft else ""
     raise ValueError(
-        f"expected zeros and a single 1 along an axis of {name} for onehot=; got {other[0]:g} (of "
-        f"probabilities, x.argmax(axis) gives the most probable category)"
+        f"expected zeros and a single 1 along an axis of {name} for onehot=; got {other[0]:g}{hint}"
     )

@@ -45,7 +45,9 @@ class Fit(ABC):
 def fit_of(space: Space, train: Part, options: Options) -> Fit:
     """Return the fit for a space of this kind to the training split."""
     if not space.discrete:
-        return _Real(space, train, options.get("standardise"))
+        window = options.get("window", 1)
+        overlap = -(-window // max(1, options.get("stride", window)))
+        return _Real(space, train, options.get("standardise"), overlap)
     # a decoder only starts at the frequencies, so a part of the rows is enough
     train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
     if options.get("binarise", "none") != "none":
@@ -146,10 +148,11 @@ def _missing_note(space: Space) -> list[str]:
 
 @final
 class _Real(Fit):
-    """Fit offset, scale and grid of real values."""
+    """Fit offset, scale and grid of real values; each value is in `overlap` windows of a series."""
 
-    def __init__(self, space: Space, train: Part, standardise: str | None) -> None:
+    def __init__(self, space: Space, train: Part, standardise: str | None, overlap: int) -> None:
         super().__init__(space, train)
+        self.overlap = overlap
         usual = standardise or space.layout.standardise(space.shape)
         self.how = usual if space.standardised else "none"
         if self.how == "channel" and space.layout.channel_axis is None:
@@ -288,7 +291,7 @@ class _Real(Fit):
         odd: list[tuple[int, np.ndarray, float]] = []
         grids = []
         for i, column in enumerate(columns):
-            grid, off = _grid(column)
+            grid, off = _grid(column, self.overlap)
             step = float(widths(grid.step, np.nanstd(column))) if self.how == "none" else grid.step
             grids.append((step, grid.origin, grid.atoms, grid.strays))
             if len(off):
@@ -356,9 +359,13 @@ def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
     return notes
 
 
-def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:
-    """Return the grid of numbers, which may contain NaN, and the numbers that lie off it."""
+def _grid(values: np.ndarray, overlap: int) -> tuple[Lattice, np.ndarray]:
+    """Return the grid of numbers, which may contain NaN, and the numbers that lie off it.
+
+    Each number is counted once for `overlap` times.
+    """
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
+    times = -(-times // overlap)
     if len(distinct) < 2:
         return Lattice(), distinct[:0]
     spread = float(

@@ -417,6 +417,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
+        if key in ("by", "group", "order", "time") and "series" in options:
+            raise ValueError(
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
+                f"(series={options[key]} names it)"
+            )
         if key not in OPTIONS:
             raise ValueError(
                 f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"

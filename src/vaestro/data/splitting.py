@@ -42,7 +42,8 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
     record = opened.raw.series
     if n < 10:
         noun = "rows" if record is None else "series or windows"
-        hint = " (a single image or series is one row: cut it into pieces)" if n == 1 else ""
+        one = n == 1 and opened.container.name == "arrays"
+        hint = " (a single image or series is one row: cut it into pieces)" if one else ""
         if record is not None:
             hint = ": cut series into (more) windows with window=N,stride=M"
         raise ValueError(

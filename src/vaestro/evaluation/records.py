@@ -359,6 +359,29 @@ class Independent:
         return {**_mean_line(mean_and_error(self.nats)), "gain": gain}
 
 
+@dataclass(frozen=True)
+class LengthScore:
+    """Hold means of log p(length | z) and of log m(length), with standard errors, in nats.
+
+    >>> LengthScore((-2.0, 0.1), (-4.0, 0.1)).sentence()
+    'log p(length | z) = -2.00 +- 0.10 nats, not part of the bound (without z: -4.00 +- 0.10)'
+    """
+
+    given_z: tuple[float, float]
+    without_z: tuple[float, float]
+
+    def sentence(self) -> str:
+        """Return the numbers in words."""
+        return (
+            f"log p(length | z) = {plus_minus(self.given_z)} nats, not part of the bound (without "
+            f"z: {plus_minus(self.without_z)})"
+        )
+
+    def line(self) -> Json:
+        """Return the numbers for JSON."""
+        return {"given_z": _mean_line(self.given_z), "without_z": _mean_line(self.without_z)}
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of one evaluation.
@@ -367,6 +390,7 @@ class Evaluation:
         estimates: estimates of log p(x).
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
         gap, information: results of the methods of these names; None if they were not requested.
+        lengths: log p(length | z) of series that end early; None for other data.
         independent: the model of independent cells, for the evaluation of a run.
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
@@ -382,6 +406,7 @@ class Evaluation:
     distortion: float
     gap: Gap | None = None
     information: Information | None = None
+    lengths: LengthScore | None = None
     independent: Independent | None = None
     warnings: tuple[str, ...] = ()
     index: np.ndarray | None = None

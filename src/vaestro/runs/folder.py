@@ -16,6 +16,7 @@ import vaestro
 from vaestro.data import tables
 from vaestro.data.annotated import read_object
 from vaestro.data.annotated_output import write_annotated
+from vaestro.data.array_input import as_array
 from vaestro.data.raw import Options, Raw
 from vaestro.data.series.ragged import as_series
 from vaestro.data.series.sources import write_series
@@ -133,8 +134,9 @@ def store_source(path: Path, source: Source, named: str) -> str:
             series = {f"arr_{i}": one for i, one in enumerate(series)}
         write_arrays(path / "data.npz", series)
         return f"{path / 'data.npz'}{named.removeprefix(name)}"
-    if isinstance(source, np.ndarray) and texts is None:
-        np.save(path / "data.npy", source, allow_pickle=False)
+    array, _ = as_array(source)
+    if isinstance(array, np.ndarray) and texts is None:
+        np.save(path / "data.npy", array, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
     if "series" in options and texts is None:
         write_series(path / "data.parquet", source)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import EllipsisType, FrameType
 from typing import TypeAlias, final
 
 import numpy as np
@@ -51,7 +51,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 @documented(lambda row: row.name != "source")
 def train(
-    source: Source | None = None,
+    source: Source | EllipsisType = ...,
     *,
     run: str | Path | None = None,
     force: bool = False,
@@ -82,8 +82,14 @@ def train(
     >>> train(x, run="example", latent=2, steps=2)
     Run('example')
     """
+    if source is None:
+        raise ValueError(
+            "expected a source: a name such as mnist, a path, an array, a table or a list of "
+            "texts; got None"
+        )
+    given = None if isinstance(source, EllipsisType) else source
     return _run_through(
-        Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
+        Job.new(given, run=run, force=force, config=config, recipe=recipe, **options)
     )
 
 

@@ -66,6 +66,8 @@ def write_evaluation(
         "weights_sha256": run.weights_sha256() if weights is None else weights,
         "vaestro": vaestro.__version__,
     }
+    if (lengths := evaluation.lengths) is not None:
+        result["lengths"] = lengths.line()
     _keep_evaluation(run, result)
     write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
     write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")

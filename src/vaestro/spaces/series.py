@@ -26,6 +26,8 @@ class LongTable:
         step: the distance between two steps in the same unit; 0 if steps are irregular.
         dtypes: NumPy dtypes of the channels.
         window, stride: steps of a window, and between the starts of two; 0 if series are whole.
+        columns: all columns, in the order of the table.
+        constants: columns that are the same in all rows, with their value.
 
     >>> LongTable("unit", "cycle").option
     'unit:cycle'
@@ -39,6 +41,8 @@ class LongTable:
     dtypes: tuple[str, ...] = ()
     window: int = 0
     stride: int = 0
+    columns: tuple[str, ...] = ()
+    constants: tuple[tuple[str, float], ...] = ()
 
     @property
     def option(self) -> str:
@@ -80,4 +84,6 @@ class LongTable:
         >>> LongTable.restored(LongTable("unit", "cycle").scalars()).order
         'cycle'
         """
-        return cls(**{**scalars, "dtypes": tuple(scalars["dtypes"])})
+        names = {n: tuple(scalars[n]) for n in ("dtypes", "columns")}
+        constants = tuple((name, value) for name, value in scalars["constants"])
+        return cls(**{**scalars, **names, "constants": constants})

@@ -39,7 +39,8 @@ class Streams(Container[Stream]):
     ) -> tuple[list[str], str]:
         if "missing" in options:
             raise ValueError(
-                f"expected values in every cell of streamed data; got missing=nan for {name} "
+                f"expected values in every cell of streamed data; got "
+                f"missing={options['missing']} for {name} "
                 f"(streaming=false reads them once)"
             )
         unfit = of_groups(options, "tables", "files", "texts")

@@ -19,6 +19,7 @@ from vaestro.data.source_options import of_groups
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.text import InputError
 
 
 @final
@@ -33,6 +34,11 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
+        if cut := [k for k in of_groups(options, "series") if k != "series"]:
+            raise InputError(
+                f"{cut[0]}= cuts series, and {name} is read as rows: add series=GROUP:ORDER, or "
+                f"series=:TIME for one long series"
+            )
         unfit = of_groups(options, "images", "texts", "arrays", "series")
         unfit += self.sharding(options, name)
         return unfit, self.name

@@ -41,8 +41,8 @@ def described(inference: Inference, record: Record | None) -> Inference:
             train = ends["train"]
             space = replace(space, lengths=smoothed(train, steps))
             notes.append(
-                f"series end after {train.min():,} to {train.max():,} steps: the length given z is "
-                f"modelled beside the values, and no part of the bound"
+                f"series end after {train.min():,} to {train.max():,} steps: the length is "
+                f"modelled given z; the bound is that of the values"
             )
     return replace(inference, space=space, notes=notes)
 

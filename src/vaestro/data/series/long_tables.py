@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple, final
 
@@ -23,6 +24,7 @@ from vaestro.frames import Frame
 from vaestro.spaces import LongTable, Space
 from vaestro.text import InputError, few, nearest, quoted, unquoted
 
+MOST_COPIES = 0.05  # largest share of rows whose step has an earlier row
 NAME = r'("(?:[^"]|"")*"|[^:"]*)'
 USED = ("series", "window", "stride", "ignore", "split", "array")
 
@@ -38,10 +40,13 @@ class Roles(NamedTuple):
 class _Sorted(NamedTuple):
     """Hold the rows of a table sorted by series and order.
 
-    `rows` are the row numbers in the table, `starts` the first sorted row of each series, `ids` the
-    names of the series, and `grid` the steps.
+    `every` are all row numbers, `first` the places among them at which a step begins, `rows` the
+    row numbers there, `starts` the first step of each series, `ids` the names of the series, and
+    `grid` the steps.
     """
 
+    every: np.ndarray
+    first: np.ndarray
     rows: np.ndarray
     starts: np.ndarray
     ids: np.ndarray
@@ -88,7 +93,12 @@ def read_long(
     _check_splits(tables, roles, name)
     grids = [table.grid for table in tables.values()]
     notes += list(dict.fromkeys(note for grid in grids for note in grid.notes))
-    channels, constant, more = _channels(frames, tables, roles, name, like)
+    if roles.group and max(int(table.sizes.max()) for table in tables.values()) == 1:
+        raise InputError(
+            f"each row of {name} has another value of {roles.group}, so that series have one step: "
+            f"name a column whose values repeat"
+        )
+    channels, constant, same, more = _channels(frames, tables, roles, name, like)
     notes += more
     cuts, attributes = {}, {}
     for split, frame in frames.items():
@@ -106,7 +116,7 @@ def read_long(
     noun = roles.group or "series"
     record = Record(
         channels,
-        _long_table(first, tables, roles, channels, window, stride),
+        _long_table(first, tables, roles, channels, same, window, stride),
         {s: cut.record(window, noun) for s, cut in cuts.items()} if window else {},
         USED,
     )
@@ -225,51 +235,69 @@ def _sort(frame: Frame, roles: Roles, where: str, step: float, window: int) -> _
     order = frame.columns[roles.order].data if roles.order else np.arange(n)
     rows = np.lexsort((order, codes))
     codes, order = codes[rows], order[rows]
-    keep = _without_copies(frame, rows, codes, order, roles, where)
-    rows, codes, order = rows[keep], codes[keep], order[keep]
+    every = rows
+    notes: list[str] = []
+    first = _steps(frame, rows, codes, order, roles, where, notes)
+    rows, codes, order = rows[first], codes[first], order[first]
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     if roles.order:
         grid = place_rows(order, starts, roles.order, step, window)
     else:
         sizes = np.diff([*starts, len(rows)])
         grid = Grid(0.0, np.arange(len(rows)) - np.repeat(starts, sizes), 0, [])
-    if dropped := int((~keep).sum()):
-        copies = "row that repeats" if dropped == 1 else "rows that repeat"
-        grid.notes.append(f"{dropped:,} {copies} another row left out")
-    return _Sorted(rows, starts, ids, order, grid)
+    grid.notes.extend(notes)
+    return _Sorted(every, first, rows, starts, ids, order, grid)
 
 
-def _without_copies(
-    frame: Frame, rows: np.ndarray, codes: np.ndarray, order: np.ndarray, roles: Roles, where: str
+def _steps(
+    frame: Frame,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    order: np.ndarray,
+    roles: Roles,
+    where: str,
+    notes: list[str],
 ) -> np.ndarray:
-    """Return which sorted rows are kept: of equal rows of one step the first.
+    """Return the places among sorted rows at which a step begins, and add a note on steps with
+    several rows.
 
     Raises:
-        ValueError: two rows of one step differ.
+        ValueError: many steps have several rows that differ.
     """
-    keep = np.ones(len(rows), bool)
+    new = np.ones(len(rows), bool)
     same = np.flatnonzero((np.diff(codes) == 0) & (np.diff(order) == np.zeros((), order[:1].dtype)))
     if not roles.order or not len(same):
-        return keep
+        return np.arange(len(rows))
+    new[same + 1] = False
     equal = np.ones(len(same), bool)
     for cells in frame.columns.values():
         a, b = cells[rows[same]], cells[rows[same + 1]]
         empty, other = np.ma.getmaskarray(a), np.ma.getmaskarray(b)
         equal &= (empty & other) | (~empty & ~other & (a.data == b.data))
-    if not equal.all():
+    if copies := int(equal.sum()):
+        notes.append(
+            f"{copies:,} {'row that repeats' if copies == 1 else 'rows that repeat'} another row "
+            f"left out"
+        )
+    count = len(same) - copies
+    if count:
         at = int(same[~equal][0])
         one, two = sorted((int(rows[at]) + 1, int(rows[at + 1]) + 1))
-        of = (
-            f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and " if roles.group else ""
-        )
-        more = int((~equal).sum()) - 1
-        raise InputError(
-            f"rows {one:,} and {two:,} of {where} are both for {of}{roles.order} {order[at]}"
-            f"{f', and {more:,} more steps have several rows' if more else ''}: leave one out, "
-            f"take their mean, or name a column that tells the series apart"
-        )
-    keep[same + 1] = False
-    return keep
+        of = ""
+        if roles.group:
+            of = f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and "
+        what = f"rows {one:,} and {two:,} are both for {of}{roles.order} {order[at]}"
+        if count > MOST_COPIES * len(rows):
+            typed = ""
+            if roles.group:
+                typed = f", or series={quoted(roles.group)} for the order of the file"
+            raise InputError(
+                f"{what} in {where}, and {count:,} of {len(rows):,} rows have an earlier row of "
+                f"their step: name a column that tells series apart{typed}"
+            )
+        more = f" ({count - 1:,} more such rows)" if count > 1 else ""
+        notes.append(f"{what}{more}: the mean of each number is taken")
+    return np.flatnonzero(new)
 
 
 def _check_splits(tables: Mapping[str, _Sorted], roles: Roles, where: str) -> None:
@@ -296,8 +324,9 @@ def _channels(
     roles: Roles,
     where: str,
     like: Space | None,
-) -> tuple[tuple[str, ...], list[str], list[str]]:
-    """Return the names of the channels and of the attributes, and notes."""
+) -> tuple[tuple[str, ...], list[str], dict[str, float], list[str]]:
+    """Return the names of the channels and of the attributes, the values of constant columns, and
+    notes."""
     first = next(iter(frames.values()))
     of_run = () if like is None else like.names
     if absent := [n for n in of_run if n not in first.columns]:
@@ -306,8 +335,9 @@ def _channels(
             f"{first_names(list(first.columns), 9)})"
         )
     channels, constant, varying, empty, numeric = [], [], [], [], []
+    known = () if like is None or like.long_table is None else dict(like.long_table.constants)
     for name in first.columns:
-        if name in roles:
+        if name in roles or name in known:
             continue
         whole = [f.columns[name] for f in frames.values()]
         number = all(cells.dtype.kind in "biuf" for cells in whole)
@@ -337,17 +367,20 @@ def _channels(
         notes.append(f"{first_names(varying, 9)} left out: {what}")
     if empty:
         notes.append(f"{first_names(empty, 9)} left out: all cells are empty")
-    names = tuple(of_run or channels)
+    still = {}
+    for name in channels:
+        cells = np.concatenate([f.columns[name].compressed() for f in frames.values()])
+        if (cells == cells[0]).all():
+            still[name] = cells[0].item()
+    names = tuple(of_run or (n for n in channels if n not in still))
     if not names:
         raise InputError(
             f"{where} has no column of numbers that vary within a series (columns are "
             f"{first_names(list(first.columns), 9)})"
         )
-    still = [n for n in names if not of_run and _still([f.columns[n] for f in frames.values()])]
     if still:
-        ignored = "+".join(map(quoted, still))
-        notes.append(f"{first_names(still, 9)}: constant (ignore={ignored} leaves it out)")
-    return names, constant, notes
+        notes.append(f"{first_names(list(still), 9)}: constant, not modelled, copied into samples")
+    return names, constant, still, notes
 
 
 def _constant(whole: Sequence[np.ma.MaskedArray], tables: Mapping[str, _Sorted]) -> bool:
@@ -388,7 +421,7 @@ def _cut(
     """Return the series of a table, or windows of them, and their attributes."""
     columns = [frame.columns[name] for name in channels]
     small = all(c.dtype.itemsize <= (4 if c.dtype.kind == "f" else 2) for c in columns)
-    matrix = np.stack([filled(c)[table.rows] for c in columns], 1)
+    matrix = np.stack([_means(filled(c), table) for c in columns], 1)
     matrix = matrix.astype(np.float32 if small else np.float64)
     at, bounds = table.grid.at, [*table.starts, len(table.rows)]
     values, series, start, first = [], [], [], []
@@ -423,6 +456,17 @@ def _cut(
     return cut, attributes
 
 
+def _means(cells: np.ndarray, table: _Sorted) -> np.ndarray:
+    """Return the mean of the rows of each step, (steps,); NaN if all are empty."""
+    values = cells[table.every].astype(np.float64 if cells.dtype.itemsize > 4 else cells.dtype)
+    if len(table.first) == len(table.every):
+        return values
+    there = ~np.isnan(values.astype(np.float64))
+    total = np.add.reduceat(np.where(there, values, 0).astype(np.float64), table.first)
+    count = np.add.reduceat(there.astype(np.int64), table.first)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def _described(
     cuts: Mapping[str, Cut],
     tables: Mapping[str, _Sorted],
@@ -452,25 +496,26 @@ def _long_table(
     tables: Mapping[str, _Sorted],
     roles: Roles,
     channels: Sequence[str],
+    same: Mapping[str, float],
     window: int,
     stride: int,
 ) -> LongTable:
     """Return the description of a table with which series are written back."""
-    dtypes = tuple(frame.columns[name].dtype.name for name in channels)
+    table = LongTable(
+        roles.group,
+        roles.order,
+        dtypes=tuple(frame.columns[name].dtype.name for name in channels),
+        window=window,
+        stride=stride,
+        columns=tuple(frame.columns),
+        constants=tuple(same.items()),
+    )
     step = next(iter(tables.values())).grid.step
     if not (roles.order and step):
-        return LongTable(roles.group, roles.order, dtypes=dtypes, window=window, stride=stride)
+        return table
     order = frame.columns[roles.order].dtype
     firsts = np.concatenate([t.order[t.starts] for t in tables.values()])
     values, times = np.unique(firsts, return_counts=True)
     first = values[times.argmax()]
-    return LongTable(
-        roles.group,
-        roles.order,
-        str(order),
-        float(first.astype(np.int64) if order.kind == "M" else first),
-        float(step),
-        dtypes,
-        window,
-        stride,
-    )
+    start = float(first.astype(np.int64) if order.kind == "M" else first)
+    return replace(table, kind=str(order), first=start, step=float(step))

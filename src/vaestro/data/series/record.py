@@ -10,6 +10,7 @@ import numpy as np
 
 from vaestro.data.raw import Options
 from vaestro.data.series.windows import Windows, starts_of
+from vaestro.data.source_options import options_about
 from vaestro.spaces import LongTable, Space
 
 
@@ -35,7 +36,8 @@ class Record:
 
     def left(self, options: Options) -> Options:
         """Return the options that the reader has not used."""
-        return {name: value for name, value in options.items() if name not in self.used}
+        used = (*self.used, *options_about("files"))
+        return {name: value for name, value in options.items() if name not in used}
 
     def resolved(self, options: Options, missing: bool) -> Options:
         """Return the options with the columns that were recognised, and with NaN as a missing value

@@ -16,6 +16,7 @@ from vaestro.data import tables
 from vaestro.data.arrow import from_arrow
 from vaestro.data.choosing import named
 from vaestro.data.columns import filled
+from vaestro.data.in_memory import is_table
 from vaestro.data.json_tables import read_json
 from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
@@ -70,8 +71,8 @@ def read_series_file(
         )
         if list_columns(table):
             return _lists(pa, table, options, name)
-    of_reader = {k: v for k, v in options.items() if k in OF_READER}
-    raw = tables.read_table(path, of_reader)
+    of_reader = (*OF_READER, *options_about("files"))
+    raw = tables.read_table(path, {k: v for k, v in options.items() if k in of_reader})
     return _of_frames(raw.splits, options, name, like, raw.notes)
 
 
@@ -91,11 +92,8 @@ def read_series_of(
     >>> read_series_of(table, {"series": "unit:cycle"}, "table").splits["all"].shape
     (2, 2, 1)
     """
-    if options["series"] is True and not isinstance(source, (Mapping, Frame)):
-        pa = arrow("take a DataFrame")
-        table = pa.table(source)
-        if list_columns(table):
-            return _lists(pa, table, options, name)
+    if options["series"] is True and (table := _with_lists(source)) is not None:
+        return _lists(arrow("take a DataFrame"), table, options, name)
     frame = source if isinstance(source, Frame) else tables.frame_of(source)
     if "ignore" in options:
         frame = frame.without(named(options, "ignore", frame.columns, name))
@@ -112,12 +110,23 @@ def write_series(path: Path, source: tables.Columns | Frame) -> None:
 
     >>> write_series(Path("t.parquet"), {"unit": [1, 1], "speed": [0.5, 0.7]})
     """
-    if isinstance(source, (Mapping, Frame)):
-        frame = source if isinstance(source, Frame) else tables.frame_of(source)
-        tables.write_frame(path, frame)
+    if (table := _with_lists(source)) is not None:
+        arrow("take a DataFrame").parquet.write_table(table, path)
         return
+    tables.write_frame(path, source if isinstance(source, Frame) else tables.frame_of(source))
+
+
+def _with_lists(source: tables.Columns | Frame) -> pyarrow.Table | None:
+    """Return a DataFrame or an Arrow table with lists in its cells as an Arrow table; None for
+    other data."""
+    if isinstance(source, (Mapping, Frame)) or not is_table(source):
+        return None
     pa = arrow("take a DataFrame")
-    pa.parquet.write_table(pa.table(source), path)
+    try:
+        table = pa.table(source)
+    except (pa.ArrowException, TypeError):
+        return None
+    return table if list_columns(table) else None
 
 
 def _parquet(pa: ModuleType, path: Path) -> pyarrow.Table:

@@ -82,7 +82,14 @@ def long_table(data: np.ndarray, space: Space, attributes: Attributes | None = N
     dtypes = table.dtypes or (space.dtype,) * count
     for i, (name, dtype) in enumerate(zip(space.names or numbered, dtypes, strict=True)):
         columns[name] = _typed(values[series, steps, i], np.dtype(dtype))
-    return Frame(columns)
+    for name, value in table.constants:
+        columns[name] = np.ma.MaskedArray(np.full(len(series), value))
+    for name in table.columns:  # the same in all rows of a series
+        if name not in columns and name in known and known[name].dtype.kind in "biufUM":
+            columns[name] = np.ma.MaskedArray(known[name][series])
+    in_order = [name for name in table.columns if name in columns]
+    others = [name for name in columns if name not in table.columns]
+    return Frame({name: columns[name] for name in (*others, *in_order)})
 
 
 def _typed(values: np.ndarray, dtype: np.dtype) -> np.ma.MaskedArray:
