@@ -747,7 +747,8 @@ def test_two_processes_evaluate_as_one_does(copy):
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".txt", ".parquet", ".png"])
 def test_sample_writes_what_the_suffix_says(capsys, tmp_path, run, suffix):
     path = tmp_path / f"s{suffix}"
-    assert f"to {path}" in say(capsys, "sample", run, "-n", "9", "-o", path)
+    how = "--mean" if suffix == ".png" else "--draws"
+    assert f"to {path}" in say(capsys, "sample", run, "-n", "9", "-o", path, how)
     assert list(tmp_path.iterdir()) == [path]
     if suffix == ".png":
         with Image.open(path) as image:
@@ -776,6 +777,7 @@ def test_sample_writes_what_the_suffix_says(capsys, tmp_path, run, suffix):
 
 
 def save_samples(path, run, *options):
+    options = options if "--mean" in options else (*options, "--draws")
     assert main(["sample", run, "-n", "9", "-o", str(path), "--quiet", *options]) == 0
     return path
 
@@ -829,7 +831,7 @@ def test_samples_have_the_users_dtype_layout_and_units(tmp_path, name):
         == 0
     )
     assert np.load(tmp_path / "r.npz")["x"].shape == array.shape
-    assert main(["sample", run, "-n", "9", "-o", str(tmp_path / "s.txt"), "--quiet"]) == 0
+    save_samples(tmp_path / "s.txt", run)
     assert np.allclose(np.loadtxt(tmp_path / "s.txt").reshape(samples.shape), samples)
 
 

@@ -119,6 +119,9 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             f"on data drawn from the model, log p(x) lies above the lower bounds by at most: "
             f"{gaps} nats"
         )
+    if evaluation.fidelity is not None:
+        n = len(evaluation.fidelity.psnr)
+        console.say(evaluation.fidelity.sentence(f"{n:,} {rows.name} images"))
     if evaluation.gap is not None:
         console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
         for note in evaluation.gap.notes():

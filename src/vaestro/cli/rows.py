@@ -54,7 +54,13 @@ def which(places: np.ndarray, total: int) -> str:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture."""
-    return path.suffix.lower() == ".png"
+    return path.suffix.lower() == ".png" and not path.is_dir()
+
+
+def own_dtype(path: Path, dtype: str | None) -> str | None:
+    """Return the dtype of means in files of single data, which are values of the data by
+    default."""
+    return dtype or ("own" if path.is_dir() else None)
 
 
 def dtype_of(space: Space, path: Path, dtype: str | None) -> str | None:
@@ -95,11 +101,13 @@ def write(
     places: np.ndarray | None = None,
     columns: int = 16,
     attributes: Mapping[str, np.ndarray] | None = None,
+    source: str = "",
 ) -> None:
     """Write data, and print how means are rounded.
 
     Args:
-        path: a .png shows all sets; other files contain the last one.
+        path: a .png shows all sets; other files contain the last one, and a folder receives a file
+            for each of its rows.
         sets: data by label.
         space: of the data.
         title: of a picture.
@@ -107,7 +115,9 @@ def write(
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
         attributes: further values of each row, each (N,): the names of series, and what an .h5ad
-            file has in obs. Other files of named columns contain the names of rows.
+            file has in obs. Other files of named columns contain the names of rows; files in a
+            folder have the names in `file`.
+        source: of the run's data, for the format of files in a folder.
     """
     import numpy as np
 
@@ -120,7 +130,13 @@ def write(
         return
     *_, data = sets.values()
     named = space.names and not space.tabular and not space.layout.ends
-    if isinstance(data, np.ndarray) and writing.is_long(space, path):
+    if path.is_dir():
+        from vaestro.data.image_writing import write_folder
+
+        files = (attributes or {}).get("file")
+        own = None if files is None else files.tolist()
+        console.say(write_folder(path, data, space, names=own, source=source))
+    elif isinstance(data, np.ndarray) and writing.is_long(space, path):
         write_data(path, writing.long_table(data, space, attributes))
     elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
         write_arrays(path, writing.one_each(data, space, attributes))

@@ -128,7 +128,7 @@ def _announce(job: Job, mark: str) -> None:
 
 def _run(job: Job) -> None:
     """Train to the end, and print how good the model is."""
-    from vaestro.runs import describe, result
+    from vaestro.runs import closeness, describe, result
 
     training = job.training
     try:
@@ -153,6 +153,8 @@ def _run(job: Job) -> None:
         run = job.run
         for line in result(training.model, rows, data=job.data, config=run.config):
             console.say(line)
+        if close := closeness(training.model, rows):
+            console.say(close)
     else:
         train_rows = job.data.train
         only = describe(train_rows, len(train_rows))

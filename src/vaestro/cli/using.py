@@ -12,6 +12,7 @@ from vaestro.cli.arguments import (
     Beam,
     Condition,
     ConditionOfAll,
+    DataOutput,
     Dtype,
     Force,
     Heat,
@@ -34,6 +35,7 @@ from vaestro.cli.rows import (
     conditions_of,
     dtype_of,
     is_picture,
+    own_dtype,
     say_read,
     say_unread,
     spread,
@@ -48,7 +50,7 @@ MeanOrDraws = Annotated[
     bool | None,
     typer.Option(
         "--mean/--draws",
-        help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
+        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
     ),
 ]
 
@@ -71,7 +73,8 @@ def sample(
 ) -> None:
     """Draw new data from a trained model.
 
-    They have the layout, units and dtype of the training data.
+    They have the layout, units and dtype of the training data. Samples of images are means of
+    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
@@ -80,9 +83,14 @@ def sample(
 
     session = opened_session(run)
     space = session.model.space
-    path = check_output(output or session.run.path / f"samples{file_suffix(space)}", force=force)
+    path = check_output(
+        output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
+    )
     picture = is_picture(path)
-    mean = picture if mean is None else mean
+    images = space.layout.name == "image"
+    if mean is None:
+        mean = picture or images
+        dtype = dtype or ("own" if mean and not picture else None)
     data = session.sample(
         n,
         condition=pairs(condition),
@@ -96,6 +104,7 @@ def sample(
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
+    draws = " (--draws writes draws)" if mean and images else ""
     write(
         path,
         {"": data},
@@ -103,8 +112,9 @@ def sample(
         title,
         dtype=dtype_of(space, path, dtype) if mean else "float",
         attributes=conditions_of(session, pairs(condition), n),
+        source=session.run.config["source"],
     )
-    console.say(f"wrote {n} {what} to {path}")
+    console.say(f"wrote {n} {what}{draws} to {path}")
 
 
 def encode(
@@ -169,7 +179,7 @@ def decode(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Latents: .npy, or .npz with an array z or mean.")
     ],
-    output: Output,
+    output: DataOutput,
     sample: Annotated[
         bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
     ] = False,
@@ -192,8 +202,9 @@ def decode(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space = session.model.space
+    path = check_output(output, force=force, folders=True)
+    space, source = session.model.space, session.run.config["source"]
+    dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
     x = session.decode(
         z,
@@ -211,6 +222,7 @@ def decode(
         title,
         dtype="float" if sample else dtype_of(space, path, dtype),
         attributes=conditions_of(session, pairs(condition), len(x)),
+        source=source,
     )
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
@@ -218,7 +230,7 @@ def decode(
 def reconstruct(
     run: RunFolder,
     source: SourceArgument,
-    output: Output,
+    output: DataOutput,
     split: Split = None,
     condition: ConditionOfAll = None,
     n: Some = None,
@@ -229,15 +241,15 @@ def reconstruct(
     """Write the mean of p(x|z) at the code of each datum.
 
     For text data, the most probable text is written. A .png shows data and reconstructions
-    alternately.
+    alternately; a folder receives a file for each datum, named as its file in SOURCE.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -254,6 +266,7 @@ def reconstruct(
         dtype=dtype,
         places=None if n is None else places,
         attributes=attributes_of(rows),
+        source=source,
     )
     console.warn(empty_code.warning(session.run))
     console.say(f"wrote {len(rows):,} reconstructions{which(places, len(every))} to {path}")
@@ -313,7 +326,7 @@ def edit(
             help="An attribute of the training data, or NAME=VALUE, such as digit=7.",
         ),
     ],
-    output: Output,
+    output: DataOutput,
     amount: Annotated[
         float,
         typer.Option(
@@ -339,8 +352,8 @@ def edit(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -360,6 +373,7 @@ def edit(
         dtype=kind,
         places=None if n is None else places,
         attributes=attributes_of(rows),
+        source=source,
     )
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))

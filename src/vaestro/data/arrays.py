@@ -25,7 +25,7 @@ from vaestro.data.fitting import SAMPLED, fit_of
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, RowSelector, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
-from vaestro.data.readers import is_images
+from vaestro.data.readers import is_array_folder, is_images
 from vaestro.data.source_options import missing_values
 from vaestro.spaces import (
     LARGEST_COUNT,
@@ -44,6 +44,7 @@ from vaestro.spaces import (
 
 IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
 FEW = 10  # largest number of distinct integers that could be categories
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a pixel
 GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
 
@@ -122,7 +123,8 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
                 f"expected splits of one shape; got {wholes[0].shape[1:]} and {whole.shape[1:]} "
                 f"in {name}"
             )
-    known = name in NAMED or is_images(name) or not isinstance(wholes[0], np.ndarray)
+    pictures = is_images(name) and not is_array_folder(name)
+    known = name in NAMED or pictures or not isinstance(wholes[0], np.ndarray)
     known = known and "onehot" not in options
     look = look_at(parts["train"], options, name, known)
     seen, guess = _Scan(look, options), _Guess(parts, wholes, look, name)
@@ -166,6 +168,7 @@ class _Scan:
         # bytes: multiples of 1 / 255; two: none but `low` and `high`
         self.integral = self.bytes = self.two = True
         self.nan = self.infinite = 0
+        self.divisor = 0  # the greatest common divisor of values of 16 bits
 
     def look(self, array: Whole, start: int, values: np.ndarray) -> None:
         if self._onehot is not None:
@@ -200,6 +203,10 @@ class _Scan:
                     bool(((part == low) | (part == high)).all()) for part in (head, values)
                 )
             self.low, self.high = min(self.low, low), max(self.high, high)
+            if values.dtype == np.uint16 and self.divisor != 1:
+                some = int(np.gcd.reduce(values.ravel()[:1000]))
+                every = 1 if some == 1 else int(np.gcd.reduce(values, axis=None))
+                self.divisor = int(np.gcd(self.divisor, every))
 
 
 def _absent(options: Options) -> tuple[str, ...]:
@@ -213,7 +220,7 @@ def _resolve(
     """Return the space, the resolved options, and notes."""
     arrays, options = distinct(parts.values()), look.options
     space = _space(seen, arrays, look, name)
-    notes: list[str] = []
+    notes = _depth_note(space, name) if "levels" not in options else []
     if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
@@ -272,6 +279,11 @@ def _space(seen: _Scan, arrays: list[np.ndarray], look: Look, name: str) -> Spac
             raise ValueError(f"expected kind=category for onehot=; got kind={asked} for {name}")
         levels = shape[look.onehot] + int(seen.zeros)
         return base.converted(CategorySpace, levels=levels, onehot=look.onehot)
+    deep = layout.pixels and dtype == np.uint16 and not seen.two and high > 255
+    if deep and asked in (None, "levels"):
+        if "levels" not in options:
+            return base.converted(LevelsSpace, levels=_depth(seen), step=float(seen.divisor))
+        asked = "levels"
     if asked is None:
         asked = (
             "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
@@ -310,6 +322,23 @@ def _space(seen: _Scan, arrays: list[np.ndarray], look: Look, name: str) -> Spac
             f"{name}"
         )
     return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
+
+
+def _depth(seen: _Scan) -> int:
+    """Return the number of levels of images of 16 bits: that of the smallest usual depth of cameras
+    with room for the largest value. Their values may be multiples of a number."""
+    most = int(seen.high) // seen.divisor
+    return next(2**bits for bits in DEPTHS if most < 2**bits)
+
+
+def _depth_note(space: Space, name: str) -> list[str]:
+    """Return a note on the number of levels of images of 16 bits."""
+    if not (space.ordered and space.layout.pixels and space.levels > 256):
+        return []
+    bits, end = space.levels.bit_length() - 1, space.step * (space.levels - 1)
+    steps = f" in steps of {space.step:g}" if space.step > 1 else ""
+    hint = "" if name == "array" else f" ({name}:levels=65536 reads all 16 bits)"
+    return [f"levels of {bits} bits, 0 to {end:,.0f}{steps}{hint if bits < 16 else ''}"]
 
 
 def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, list[str]]:

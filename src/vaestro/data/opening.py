@@ -13,12 +13,12 @@ from vaestro.data import in_memory, shards, tables, texts
 from vaestro.data.annotated import read_object
 from vaestro.data.array_input import as_array
 from vaestro.data.containers import Container, container_of
-from vaestro.data.images import Progress
+from vaestro.data.images import Progress, is_image
 from vaestro.data.named import NAMED
 from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options, Raw
-from vaestro.data.readers import check_array, read
+from vaestro.data.readers import check_array, is_array_folder, read
 from vaestro.data.series import ragged
 from vaestro.data.series.known import matched, options_like
 from vaestro.data.series.sources import read_series_of
@@ -145,8 +145,8 @@ def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[
 
 
 def with_layout(source: Input, space: Space) -> Input:
-    """Return a source of images with the size and channels of a space as options, unless it has
-    such options. Other sources are returned unchanged.
+    """Return a source of images with the size, channels and depth of a space as options, unless it
+    has such options. Other sources are returned unchanged.
 
     >>> import vaestro as vs
     >>> with_layout("mnist", vs.load("shapes:n=20,size=16").space)
@@ -155,11 +155,9 @@ def with_layout(source: Input, space: Space) -> Input:
     if not isinstance(source, (str, Path)):
         return source
     name, options = parse_source(str(source))
-    if "size" in options or not (
-        has_images(name) and space.image and space.levels > 0 and space.has_mean
-    ):
+    if "size" in options or not (has_images(name) and space.has_mean):
         return str(source)
-    return as_source(name, {**space.layout.folder_options(space.shape), **options})
+    return as_source(name, {**space.layout.folder_options(space.shape, space.dtype), **options})
 
 
 def has_images(name: str) -> bool:
@@ -168,7 +166,9 @@ def has_images(name: str) -> bool:
     >>> has_images("hf:some/pictures"), has_images("mnist")
     (True, False)
     """
-    return name.startswith("hf:") or Path(name).expanduser().is_dir() or shards.is_shards(name)
+    path = Path(name).expanduser()
+    pictures = is_image(name) or (path.is_dir() and not is_array_folder(name))
+    return name.startswith("hf:") or pictures or shards.is_shards(name)
 
 
 def absolute_name(name: str) -> str:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Any]  # of a source; `parse_source` has checked names and types
 Json = dict[str, Any]  # a JSON object, as `json` reads and writes it
-# attributes that name rows: the cells of AnnData, and the identifiers of sequences. Files of codes
-# and of reconstructions contain the first one that a source has.
-IDENTIFIERS = ("obs_names", "id")
+# attributes that name rows: the cells of AnnData, the files of images, and the identifiers of
+# sequences. Files of codes and of reconstructions contain the first one that a source has.
+IDENTIFIERS = ("obs_names", "file", "id")
 
 
 @final

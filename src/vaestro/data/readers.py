@@ -20,6 +20,7 @@ import numpy as np
 from vaestro.data import (
     annotated,
     count_files,
+    image_crops,
     images,
     indexing,
     sequence_files,
@@ -28,6 +29,7 @@ from vaestro.data import (
     tables,
     texts,
 )
+from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
 from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
@@ -51,13 +53,15 @@ Progress = Callable[[str, int, int], None]
 
 
 def is_images(name: str) -> bool:
-    """Return whether a source is a folder of images, rather than of shards or one that the datasets
-    library saved.
+    """Return whether a source is a folder of images or one image, rather than a folder of shards or
+    one that the datasets library saved.
 
     >>> is_images("mnist")
     False
     """
     path = Path(name).expanduser()
+    if path.is_file():
+        return images.is_image(path)
     saved = any((path / n).exists() for n in shards.SAVED)
     return (
         path.is_dir()
@@ -65,6 +69,16 @@ def is_images(name: str) -> bool:
         and not shards.is_shards(name)
         and count_files.tenx_folder(path) is None
     )
+
+
+def is_array_folder(name: str) -> bool:
+    """Return whether a source is a folder with an array (.npy) for each datum.
+
+    >>> is_array_folder("mnist")
+    False
+    """
+    path = Path(name).expanduser()
+    return path.is_dir() and is_images(name) and list_folder(path, {"bands": "none"}).arrays
 
 
 def read(
@@ -107,11 +121,13 @@ def read(
             f"there is no file, folder or named data set {name!r} "
             + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
         )
+    if is_images(name):
+        if "crops" in options:
+            return image_crops.read_crops(path, options, progress)
+        return images.read_images(path, options, progress)
     if path.is_dir():
         if count_files.tenx_folder(path) is not None:
             return count_files.read_tenx_folder(path, options)
-        if is_images(name):
-            return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, final
 import numpy as np
 
 from vaestro.column_types import arrow
-from vaestro.data import cache, images, tables
+from vaestro.data import cache, image_files, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
@@ -175,7 +175,7 @@ class Tar(Format):
             suffix = "." + field.rpartition(".")[2]
             kinds[field] = (
                 "images"
-                if suffix in images.SUFFIXES
+                if suffix in image_files.SUFFIXES
                 else "arrays"
                 if suffix == ".npy"
                 else "other files"

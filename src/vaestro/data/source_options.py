@@ -323,7 +323,37 @@ ROWS = (
     SourceOption(
         "crop", "images", Choice("center", "none"), "Cut images to the aspect ratio of `size`."
     ),
-    SourceOption("channels", "images", Choice("grey", "colour"), "Convert images."),
+    SourceOption(
+        "crops",
+        "images",
+        Number("a number of pieces"),
+        "Cut random pieces of `size` out of one or several large images. Held-out pieces do not "
+        "overlap training pieces.",
+    ),
+    SourceOption("channels", "images", Choice("grey", "colour", "rgba"), "Convert images."),
+    SourceOption(
+        "depth", "images", Number("8 or 16 bits"), "Scale images of 8 and 16 bits to one depth."
+    ),
+    SourceOption(
+        "pages",
+        "images",
+        Choice("first", "all", "channels"),
+        "Which pages of a TIFF or frames of an animation to read: the first, each as an image, or "
+        "all as the channels of one image.",
+    ),
+    SourceOption(
+        "bands",
+        "images",
+        Words("names joined by +, or none"),
+        "The files of an image's bands, such as `B02+B03+B04` for `tile1/B02.tif`, "
+        "`tile1_B03.tif`.",
+    ),
+    SourceOption(
+        "attributes",
+        "images",
+        Words("a table's path, or none"),
+        "A table with a row for each image, whose column `file` or first column names the file.",
+    ),
     SourceOption("strict", "images", Truth(), "Refuse a source with unreadable images."),
     SourceOption("ignore", "tables", COLUMNS, "Leave columns out."),
     SourceOption(

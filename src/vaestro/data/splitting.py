@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from vaestro.data.images import is_image
 from vaestro.data.opening import Opened
 from vaestro.data.passes import Part
+from vaestro.data.source_options import as_source
 from vaestro.text import InputError
 
 SPLITS = ("train", "valid", "test")
+PIECES = {"crops": 1000, "size": 32}  # of one image, in a hint
 
 
 def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
@@ -44,6 +47,8 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
         noun = "rows" if record is None else "series or windows"
         one = n == 1 and opened.container.name == "arrays"
         hint = " (a single image or series is one row: cut it into pieces)" if one else ""
+        if is_image(name):
+            hint = f": cut the image into pieces with {as_source(name, PIECES)}"
         if record is not None:
             hint = ": cut series into (more) windows with window=N,stride=M"
         raise ValueError(
@@ -69,7 +74,9 @@ def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
         fixed = [
             k
             for k in ("valid", "test", "seed")
-            if k in options and ((k == "seed" and not missing) or k in parts)
+            if k in options
+            and ((k == "seed" and not missing) or k in parts)
+            and not (k == "seed" and "crops" in options)  # pieces are drawn by it
         ]
     if fixed:
         raise InputError(f"{name} has its own splits: leave out {fixed[0]}={options[fixed[0]]}")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaestro.files import Json
+
+if TYPE_CHECKING:
+    from vaestro.evaluation.fidelity import Fidelity
 
 SIMULATED = "simulated data"
 
@@ -395,6 +399,7 @@ class Evaluation:
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
         seed: seed of the draws, and of the choice of the rows.
+        fidelity: PSNR and SSIM of reconstructions; None if they were not measured.
 
     >>> estimate = Estimate("elbo", np.array([-90.0]), "lower", "counting", 1, "ELBO", 784)
     >>> Evaluation((estimate,), rate=20.0, distortion=70.0)["elbo"].nats
@@ -411,6 +416,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     index: np.ndarray | None = None
     seed: int = 0
+    fidelity: Fidelity | None = None
 
     def of_rows(self, order: np.ndarray, seed: int) -> Evaluation:
         """Return the evaluation with every estimate sorted by place. `order` contains the places of

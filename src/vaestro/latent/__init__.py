@@ -5,6 +5,7 @@
 - `paths`: interpolate between two codes.
 - `directions`: the direction of an attribute; edit data along it.
 - `imputing`: fill missing cells.
+- `similarity`: PSNR and SSIM of reconstructions.
 """
 
 from vaestro.latent.codes import Codes, encode, settled
@@ -23,6 +24,7 @@ from vaestro.latent.outputs import (
     values,
 )
 from vaestro.latent.paths import between, interpolate
+from vaestro.latent.similarity import fidelity
 
 __all__ = [
     "KNOWN",
@@ -37,6 +39,7 @@ __all__ = [
     "direction",
     "edit",
     "encode",
+    "fidelity",
     "file_suffix",
     "given_of",
     "impute",

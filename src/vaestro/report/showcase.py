@@ -105,6 +105,9 @@ def make(session: Session, seed: int = 0) -> Showcase:
         _show_latent(session, rows, shown, showcase, sets, seed)
     if model.space.image:
         showcase.arrays |= _pictures(sets, model.space)
+        if "reconstructions" in sets and model.space.has_mean:
+            pictured, showcase.facts["error_scale"] = errors(sets, model.space)
+            showcase.arrays["errors"] = pictured
     else:
         showcase.facts |= shown_rows(sets, model.space, rows.spread(COUNTED))
     return showcase
@@ -275,6 +278,24 @@ def _pictures(sets: Mapping[str, UserData], space: Space) -> dict[str, np.ndarra
         )
         for name, images in parts.items()
     }
+
+
+def errors(sets: Mapping[str, UserData], space: Space) -> tuple[np.ndarray, float]:
+    """Return |data - reconstruction| as grey pictures, the mean over channels, and the error that
+    is white, as a share of the range of the data. Larger errors, one in a thousand, are white
+    too."""
+    layout, outside = space.layout, space.outside
+    data, back = (
+        layout.pictures(np.asarray(sets[name]), outside).astype(np.float64)
+        for name in ("data", "reconstructions")
+    )
+    span = space.step * (space.levels - 1) if space.levels else float(np.ptp(data))
+    if space.probabilities and back.max() <= 1:
+        back = space.low + space.step * back
+    apart = np.abs(data - back).mean(-1, keepdims=True)
+    white = float(np.quantile(apart, 0.999)) or 1.0
+    grey = np.rint(255 * np.clip(apart / white, 0, 1)).astype(np.uint8)
+    return shrunk(grey, SIDE), white / (span or 1.0)
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:

@@ -12,9 +12,10 @@ import torch
 from vaestro import evaluation as evaluation_module
 from vaestro.data import Rows
 from vaestro.evaluation import Evaluation, Independent
+from vaestro.latent import fidelity
 from vaestro.models import Model
 from vaestro.runs.independent import compared
-from vaestro.runs.results import write_evaluation
+from vaestro.runs.results import evaluated, write_evaluation
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
 
@@ -146,6 +147,8 @@ def evaluating(
                     alone = _independent(session, evaluation, held_out.rows)
                     evaluation = replace(evaluation, independent=alone)
                 if rank == 0:
+                    close = fidelity(session.model, evaluated(held_out.rows, evaluation.index))
+                    evaluation = replace(evaluation, fidelity=close)
                     write_evaluation(
                         session.run, evaluation, held_out.rows, held_out.source, weights
                     )

@@ -132,14 +132,20 @@ class Run:
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         from vaestro.data import load
+        from vaestro.data.opening import has_images
+        from vaestro.data.source_options import parse_source
         from vaestro.transfer import stored_origin
 
         config = self.config
-        return load(
-            config["source"],
-            condition=config.get("condition") or (),
-            origin=stored_origin(self.path, config.get("init")),
-        )
+        condition = config.get("condition") or ()
+        origin = stored_origin(self.path, config.get("init"))
+        data = load(config["source"], condition=condition, origin=origin)
+        space = (read_object(self.path / "config.json") or {}).get("space") or {}
+        deeper = (space.get("dtype"), data.space.dtype) == ("uint8", "uint16")
+        if deeper and has_images(parse_source(config["source"])[0]):
+            # Earlier versions scaled images of 16 bits to 8 bits.
+            data = load(config["source"], condition=condition, origin=origin, depth=8)
+        return data
 
     @property
     def evaluation(self) -> dict[str, Json] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vaestro import latent
 from vaestro.data import Data, Rows
 from vaestro.evaluation import evaluate, within_seconds
 from vaestro.files import Json
@@ -42,6 +43,23 @@ def result(
         device = str(next(model.parameters()).device)
         sentences.append(compared(evaluation, data, rows, config, device).sentence())
     return sentences
+
+
+def closeness(model: Model, rows: Rows) -> str:
+    """Return PSNR and SSIM of the reconstructions of images in a sentence; "" for other data.
+
+    >>> import vaestro as vs
+    >>> data = vs.load("shapes:n=40,size=16")
+    >>> closeness(vs.build(data.space, latent=2), data.test)[:21]
+    'reconstructions: PSNR'
+    """
+    close = latent.fidelity(model, rows)
+    return "" if close is None else close.sentence(_evenly(rows, len(close.psnr)))
+
+
+def _evenly(rows: Rows, n: int) -> str:
+    """Return n evenly spaced ones of some rows in words."""
+    return describe(rows, n).replace("drawn at random", "evenly spaced")
 
 
 def describe(rows: Rows, n: int) -> str:

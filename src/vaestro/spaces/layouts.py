@@ -92,9 +92,9 @@ class Layout(ABC):
         """
         raise ValueError(f"expected images; got {self.noun} of shape {outside}")
 
-    def folder_options(self, shape: Shape) -> dict[str, str]:
-        """Return the options with which a folder of images is read as data of a shape inside; none
-        if it cannot be."""
+    def folder_options(self, shape: Shape, dtype: str) -> dict[str, str | int | bool]:
+        """Return the options with which a folder of images is read as data of a shape inside and of
+        the user's dtype; none if it cannot be."""
         return {}
 
     def letters(self, outside: Shape) -> str:
@@ -211,9 +211,12 @@ class Image(_Pixels):
     def network(self, shape: Shape, least: int) -> str:
         return "conv" if shape[1] * shape[2] >= least**2 else "residual"
 
-    def folder_options(self, shape: Shape) -> dict[str, str]:
+    def folder_options(self, shape: Shape, dtype: str) -> dict[str, str | int | bool]:
         channels, height, width = shape
-        return {"size": f"{height}x{width}", "channels": "grey" if channels == 1 else "colour"}
+        depth = {"uint8": 8, "uint16": 16}.get(dtype)
+        colours = {1: "grey", 3: "colour", 4: "rgba" if depth else None}.get(channels)
+        options = {"size": f"{height}x{width}", "channels": colours, "depth": depth}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @final
@@ -234,6 +237,9 @@ class Volume(_Pixels):
 
     def network(self, shape: Shape, least: int) -> str:
         return "conv3d"
+
+    def folder_options(self, shape: Shape, dtype: str) -> dict[str, str | int | bool]:
+        return {"volume": True, **LAYOUTS["image"].folder_options((shape[0], *shape[2:]), dtype)}
 
     def part_shown(self, shape: Shape) -> str:
         bands = super().part_shown(shape)
