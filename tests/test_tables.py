@@ -637,8 +637,8 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})
     with pytest.raises(
         ValueError,
-        match=r"at most 100 categories in column 'note'; got 150 \(category=note reads them all the "
-        r"same, or leave it out with t.csv:ignore=note\)",
+        match=r"at most 100 categories in column 'note'; got 150 \(category=note reads them all "
+        r"the same, or leave it out with t.csv:ignore=note\)",
     ):
         infer(some)
     assert column(infer(some, {"category": "note"})[0], "note").kind is Kind.CATEGORY
