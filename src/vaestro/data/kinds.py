@@ -17,7 +17,7 @@ from vaestro.column_types import DURATIONS, is_category
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
-from vaestro.data.formats import restored
+from vaestro.data.formats import decide, restored
 from vaestro.data.lattices import allowed, fractions
 from vaestro.data.marginals import TRANSFORMS, atoms, gain_over_counts
 from vaestro.data.orders import ordered_values, stated_orders
@@ -31,6 +31,7 @@ from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
+MOST_KEPT = 5000  # largest number of categories that a message suggests to allow
 # Whole numbers with an atom, or with a median from LARGE on, are real if their marginal
 # distribution as real values has a held-out likelihood that is higher than that of a negative
 # binomial by these nats per value and standard errors.
@@ -291,7 +292,30 @@ def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -
     return Unfit(
         f"at most {most:,} categories in {columns_named(list(crowded))}",
         got + (" .." if len(crowded) > 9 else "") + sequences,
+        "" if sequences else _causes(crowded, whole),
     )
+
+
+def _causes(crowded: Mapping[str, tuple[int, int]], whole: Frame) -> str:
+    """Return why columns of words probably have too many categories, and what to try."""
+    causes = []
+    for name, (most, n) in islice(crowded.items(), 2):
+        cells = whole.columns[name].compressed()
+        words, times = np.unique(cells.astype(str), return_counts=True)
+        looks = decide(words.tolist(), times).looks
+        largest = "" if n <= MOST_CATEGORIES else f",categories={n}"
+        keep = f"category={quoted(name)}{largest} reads them all the same" if n <= MOST_KEPT else ""
+        if looks:
+            what = f"looks like {looks}; the words that are not can be named in empty="
+        elif np.char.count(words, " ").mean() > 2:
+            what = f"looks like texts; text={quoted(name)} models them"
+        elif n == len(cells):
+            what = "; ".join(filter(None, ["every row has its own, as identifiers have", keep]))
+        else:
+            what = keep
+        if what:
+            causes.append(what if len(crowded) == 1 else f"{name}: {what}")
+    return "; ".join(causes)
 
 
 def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kind, str | None]:
