@@ -34,8 +34,7 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     start, and in formats 2 and 3 four times as slowly as now. `version=1` and `version=2` repeat
     this. Before format 3, every model was a VAE, also with the likelihood
     `autoregressive:latent=false`. Before format 4, a `table` had one scale for each column by
-    default, and `conv`, `conv3d` and `conv1d` named the networks `former-conv`, `former-conv3d` and
-    `former-conv1d`.
+    default, and `conv` and `conv3d` named the networks `former-conv` and `former-conv3d`.
 
     Args:
         options: by name.
@@ -56,7 +55,7 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
         )
     for side in ("network", "encoder", "decoder") if written < 4 else ():
         named = str(translated.get(side) or "")
-        if named.partition(":")[0] in ("conv", "conv3d", "conv1d"):
+        if named.partition(":")[0] in ("conv", "conv3d"):
             translated[side] = f"former-{named}"
     return {"model": "vae"} | translated if written < 3 else translated
 
