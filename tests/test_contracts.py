@@ -48,12 +48,7 @@ LIKELIHOODS = [
     for kind in sorted(constructor.accepts)
 ]
 # networks that are made for data of a kind
-OF_KIND = {
-    "gru": Kind.TOKENS,
-    "transformer": Kind.TOKENS,
-    "conv1d": Kind.REAL,
-    "former-conv1d": Kind.REAL,
-}
+OF_KIND = {"gru": Kind.TOKENS, "transformer": Kind.TOKENS, "conv1d": Kind.REAL}
 OTHERS = [(kind, name) for kind in ("posterior", "prior", "network") for name in TABLE[kind]]
 SMALL = {
     "residual": "residual:width=8,blocks=1",
@@ -63,13 +58,12 @@ SMALL = {
     "conv1d": "conv1d:width=4",
     "former-conv": "former-conv:width=8",
     "former-conv3d": "former-conv3d:width=8",
-    "former-conv1d": "former-conv1d:width=4",
     "gru": "gru:width=8",
     "transformer": "transformer:width=8,layers=1,heads=2",
 }
 # what a network is made for, where it is not made for vectors
 SHAPES = {"conv": (1, 8, 8), "conv3d": (1, 8, 8, 8), "conv1d": (20, 2)}
-SHAPES |= {f"former-{name}": shape for name, shape in SHAPES.items()}
+SHAPES |= {f"former-{name}": SHAPES[name] for name in ("conv", "conv3d")}
 GIVEN = TableSpace.of(
     [CategoryColumn("kind", "str", ("a", "b", "c")), RealColumn("amount", "float64")]
 )

@@ -25,16 +25,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "conv1d": {"width": 4},
     "former-conv": {"width": 4},
     "former-conv3d": {"width": 4},
-    "former-conv1d": {"width": 4},
     "gru": {"width": 8},
     "transformer": {"width": 8, "layers": 1},
 }
-OVER_TIME = (
-    "conv1d",
-    "gru",
-    "transformer",
-    "former-conv1d",
-)  # for (T, C), where the others take (C, H, W)
+OVER_TIME = ("conv1d", "gru", "transformer")  # for (T, C), where the others take (C, H, W)
 PLANAR = [name for name in BODIES if name not in (*OVER_TIME, "conv3d", "former-conv3d")]
 VOLUMES = [(1, 4, 4, 4), (1, 16, 16, 16), (2, 9, 17, 30), (1, 3, 40, 8)]
 SHAPES = [

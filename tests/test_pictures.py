@@ -16,7 +16,7 @@ import vaestro as vs
 from vaestro.cli import main
 from vaestro.files import current
 from vaestro.loop.timing import expected_seconds
-from vaestro.networks import Convolutional, Convolutional1d, Convolutional3d
+from vaestro.networks import Convolutional, Convolutional3d
 from vaestro.parts import TABLE, catalogue, default_latent, default_network
 from vaestro.runs import Job
 from vaestro.spaces import LevelsSpace, RealSpace
@@ -62,12 +62,10 @@ def test_the_longest_sides_are_halved_until_the_grid_is_nearly_square() -> None:
     ]
     assert sides(Convolutional((8,), (1, 33, 17))) == [(9, 5), (17, 9), (33, 17)]
     assert sides(Convolutional3d((8,), (1, 4, 4, 30))) == [(4, 4, 8), (4, 4, 15), (4, 4, 30)]
-    assert sides(Convolutional1d((8,), (50, 2))) == [(13,), (25,), (50,)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"),
-    [(Convolutional, (2, 33, 17)), (Convolutional3d, (2, 9, 8, 10)), (Convolutional1d, (29, 2))],
+    ("kind", "shape"), [(Convolutional, (2, 33, 17)), (Convolutional3d, (2, 9, 8, 10))]
 )
 def test_a_constant_hidden_grid_is_decoded_to_a_constant_picture(
     kind: Any, shape: tuple[int, ...]
@@ -83,8 +81,6 @@ def test_a_constant_hidden_grid_is_decoded_to_a_constant_picture(
         cells = linear.bias.numel() // channels
         linear.bias.copy_(torch.randn(channels).repeat_interleave(cells))
         out = decoder(torch.randn(1, 5))[0].double()
-    if kind is Convolutional1d:
-        out = out.T
     flat = out.flatten(1)
     assert flat.std(1).max() < 1e-4
     assert (flat.mean(1) - decoder.last.bias).abs().min() > 1e-4
@@ -111,9 +107,9 @@ def test_the_contrast_of_an_image_reaches_the_code() -> None:
 
 
 def test_runs_of_former_formats_have_the_former_convolutions() -> None:
-    assert current({"network": "conv:width=4", "encoder": "conv1d"}, 3) == {
+    assert current({"network": "conv:width=4", "encoder": "conv3d"}, 3) == {
         "network": "former-conv:width=4",
-        "encoder": "former-conv1d",
+        "encoder": "former-conv3d",
     }
     assert current({"network": "conv:width=4"}, 4) == {"network": "conv:width=4"}
     assert current({"network": "mlp", "decoder": None}, 3)["network"] == "mlp"

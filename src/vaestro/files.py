@@ -32,8 +32,8 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
 
     In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
     start. `version=1` repeats this. Before format 3, every model was a VAE, also with the
-    likelihood `autoregressive:latent=false`. Before format 4, `conv`, `conv3d` and `conv1d` named
-    the networks `former-conv`, `former-conv3d` and `former-conv1d`.
+    likelihood `autoregressive:latent=false`. Before format 4, `conv` and `conv3d` named the
+    networks `former-conv` and `former-conv3d`.
 
     Args:
         options: by name.
@@ -50,7 +50,7 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
             translated["likelihood"] = str(Spec(name, given | {"version": 1}))
     for side in ("network", "encoder", "decoder") if written < 4 else ():
         named = str(translated.get(side) or "")
-        if named.partition(":")[0] in ("conv", "conv3d", "conv1d"):
+        if named.partition(":")[0] in ("conv", "conv3d"):
             translated[side] = f"former-{named}"
     return {"model": "vae"} | translated if written < 3 else translated
 

@@ -88,12 +88,11 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
         "linear": networks.linear,
         "conv": networks.Convolutional,
         "conv3d": networks.Convolutional3d,
-        "conv1d": networks.Convolutional1d,
+        "conv1d": sequences.Convolutional1d,
         "gru": sequences.gru,
         "transformer": sequences.transformer,
         "former-conv": networks.FormerConvolutional,
         "former-conv3d": networks.FormerConvolutional3d,
-        "former-conv1d": sequences.FormerConvolutional1d,
     },
     "objective": {
         "elbo": objectives.elbo_objective,

@@ -5,7 +5,7 @@ Each maps (N, *inputs), with conditions (N, given) if there are any, to (N, *out
 data.
 """
 
-from vaestro.networks.convolutional import Convolutional, Convolutional1d, Convolutional3d
+from vaestro.networks.convolutional import Convolutional, Convolutional3d
 from vaestro.networks.dense import (
     ACTIVATIONS,
     MLP,
@@ -24,7 +24,6 @@ __all__ = [
     "MLP",
     "Activation",
     "Convolutional",
-    "Convolutional1d",
     "Convolutional3d",
     "FormerConvolutional",
     "FormerConvolutional3d",

@@ -1,4 +1,4 @@
-"""Convolutional networks for series, images and volumes: residual blocks at every resolution.
+"""Convolutional networks for images and volumes: residual blocks at every resolution.
 
 A resolution halves the sides that are longer than half of the longest one, so that a grid of any
 shape becomes small and nearly square. The number of channels is inversely proportional to the root
@@ -21,20 +21,11 @@ from torch import Tensor
 
 from vaestro.networks.dense import Body, check_given
 
-CONVOLUTIONS: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
-    1: nn.Conv1d,
-    2: nn.Conv2d,
-    3: nn.Conv3d,
-}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # modes of interpolation
-LAST_IN_MEMORY = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
-POOLS: dict[int, Callable[..., Tensor]] = {
-    1: F.adaptive_avg_pool1d,
-    2: F.adaptive_avg_pool2d,
-    3: F.adaptive_avg_pool3d,
-}
-COARSEST = {1: 8, 2: 7, 3: 4}  # largest side of the coarsest resolution, for a vector latent
-OUTER = {1: 3, 2: 1, 3: 1}  # side of the outer convolutions of a block; it costs little over time
+CONVOLUTIONS: dict[int, Callable[..., nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+LINEAR = {2: "bilinear", 3: "trilinear"}  # modes of interpolation
+LAST_IN_MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
+POOLS: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+COARSEST = {2: 7, 3: 4}  # largest side of the coarsest resolution, for a vector latent
 MOST_CHANNELS = 8  # times the width
 MOST_LINEAR = 3000  # values, channels included, on the grid of the linear map
 Sides = tuple[int, ...]
@@ -57,7 +48,7 @@ def _channels(width: int, sides: Sides, finest: Sides) -> int:
 
 
 class _Block(nn.Module):
-    """Residual block of three convolutions, the middle one at half the width with side 3 (He
+    """Residual block of convolutions with sides 1, 3 and 1, the middle one at half the width (He
     et al. 2016, pre-activation bottleneck).
 
     Normalisation is over groups of channels (Wu and He 2018) and not over a batch, so that rows are
@@ -70,10 +61,9 @@ class _Block(nn.Module):
         half = max(1, channels // 2)
         self.axes = axes
         self.norm = nn.GroupNorm(math.gcd(channels, 4), channels)
-        outer = OUTER[axes]
-        self.first = _convolution(axes, channels, half, outer)
+        self.first = _convolution(axes, channels, half, 1)
         self.second = _convolution(axes, half, half, 3)
-        self.third = _convolution(axes, half, channels, outer)
+        self.third = _convolution(axes, half, channels, 1)
         self.condition = nn.Linear(given, half) if given else None
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
@@ -103,7 +93,7 @@ class _Enlarge(nn.Module):
 
 def _convolution(
     axes: int, inputs: int, outputs: int, side: int, strides: Sequence[int] = ()
-) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution that divides the sides by strides, rounding up; without strides it keeps
     them. Its own side is 1 along axes whose stride is 1."""
     kernel = [side if not strides or stride > 1 else 1 for stride in strides or [1] * axes]
@@ -174,7 +164,7 @@ class _Convolutional(Body):
     ) -> nn.Linear | None:
         """Return the linear map between a latent vector and the data at a coarse resolution."""
         vector = outputs if self.encodes else inputs
-        if not self.coarse or len(vector) > (max(self.axes, 2) if self.encodes else 1):
+        if not self.coarse or len(vector) > (self.axes if self.encodes else 1):
             return None
         cells, units = channels * math.prod(self.coarse), math.prod(vector)
         return nn.Linear(*((cells, units) if self.encodes else (units, cells)), bias=False)
@@ -186,7 +176,7 @@ class _Convolutional(Body):
         """Return the last layer: linear if an encoder's outputs are vectors."""
         if not encodes:
             return _convolution(cls.axes, widths[0], math.prod(outputs[: -cls.axes]), 3)
-        if len(outputs) <= max(cls.axes, 2):
+        if len(outputs) <= cls.axes:
             return nn.Linear(widths[-1] * math.prod(coarsest), math.prod(outputs))
         return _convolution(cls.axes, widths[-1], math.prod(outputs[: -cls.axes]), 3)
 
@@ -280,7 +270,7 @@ class _Convolutional(Body):
             latent: shape of the network's other side, of vectors or of a grid.
             factor: of a spatial latent; 0 for vectors.
         """
-        grid = latent[-cls.axes :] if 1 < cls.axes < len(latent) else ()
+        grid = latent[-cls.axes :] if len(latent) > cls.axes else ()
         sides = [data]
         while sides[-1] != grid and max(sides[-1]) > (1 if grid else COARSEST[cls.axes]):
             last = sides[-1]
@@ -368,63 +358,3 @@ class Convolutional3d(_Convolutional):
     """
 
     axes, noun = 3, "volumes"
-
-
-@final
-class Convolutional1d(_Convolutional):
-    """Map series to latents, or latents to series, through residual blocks of convolutions over
-    time at every resolution.
-
-    Args:
-        inputs, outputs: the series is (T, C), or (T, 2 C) with a mask, in an encoder; (..., T, C)
-            in a decoder.
-        given: number of conditions.
-        width: number of channels at full length.
-        blocks: residual blocks at each length.
-        dropout: dropout probability of hidden units.
-
-    Raises:
-        ValueError: an option is out of its range, or neither side or both are series.
-
-    >>> Convolutional1d((20, 2), (3,), width=4)(torch.zeros(5, 20, 2)).shape
-    torch.Size([5, 3])
-    """
-
-    axes, noun = 1, "series"
-
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        outputs: tuple[int, ...],
-        given: int = 0,
-        *,
-        width: int = 32,
-        blocks: int = 1,
-        dropout: float = 0.0,
-    ) -> None:
-        if not (len(inputs) == 1 < len(outputs) < 4 or len(inputs) == 2 >= len(outputs)):
-            raise ValueError(
-                f"expected series on one side of a convolutional network, and a vector on the "
-                f"other; got {inputs} and {outputs}"
-            )
-        arranged = (*outputs[:-2], *outputs[:-3:-1]) if len(inputs) == 1 else outputs
-        super().__init__(inputs[::-1], arranged, given, width=width, blocks=blocks, dropout=dropout)
-        self.inputs, self.outputs = inputs, outputs
-
-    @classmethod
-    def _encodes(cls, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
-        return len(inputs) == 2
-
-    @classmethod
-    def latent_shape(
-        cls, latent: int, shape: tuple[int, ...], *, factor: int = 0, **_: object
-    ) -> tuple[int, ...]:
-        return (latent,)
-
-    def start_at(self, values: Tensor) -> None:
-        super().start_at(values.broadcast_to(self.outputs).transpose(-1, -2))
-
-    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        if x.ndim == 3:
-            return super().forward(x.transpose(1, 2), given)
-        return super().forward(x, given).transpose(-1, -2)

@@ -8,11 +8,11 @@ states to logits; `begin` and `advance` process one token at a time, for samplin
 
 from vaestro.sequences.attention import TransformerDecoder, TransformerEncoder, transformer
 from vaestro.sequences.base import SequenceDecoder, SequenceEncoder
-from vaestro.sequences.former import FormerConvolutional1d
+from vaestro.sequences.convolutional import Convolutional1d
 from vaestro.sequences.recurrent import GRUDecoder, GRUEncoder, gru
 
 __all__ = [
-    "FormerConvolutional1d",
+    "Convolutional1d",
     "GRUDecoder",
     "GRUEncoder",
     "SequenceDecoder",

@@ -1,4 +1,4 @@
-"""The convolutions over time of runs that were made before format 4 (see `vaestro.files`)."""
+"""Convolutions over time, for series."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class _Block1d(nn.Module):
 
 
 @final
-class FormerConvolutional1d(nn.Module):
-    """Repeat the network `conv1d` of runs made before format 4.
+class Convolutional1d(nn.Module):
+    """Map series to latents, or latents to series, through residual blocks of convolutions over
+    time.
 
     The shapes determine the direction. The encoder halves the length, rounding up, until it is at
     most 8, and doubles the channels up to 4 times the width. The decoder has the same lengths in
@@ -54,7 +55,7 @@ class FormerConvolutional1d(nn.Module):
     Raises:
         ValueError: an option is out of its range, or neither side or both are series.
 
-    >>> FormerConvolutional1d((20, 2), (3,), width=4)(torch.zeros(5, 20, 2)).shape
+    >>> Convolutional1d((20, 2), (3,), width=4)(torch.zeros(5, 20, 2)).shape
     torch.Size([5, 3])
     """
 
