@@ -414,3 +414,9 @@ def test_a_run_of_an_earlier_version_keeps_its_words(table):
     old = CategoryColumn("price", "str", ("$1", "$2", "$3"))
     data = vs.load(str(table({"price": price, "x": np.arange(120.0) ** 1.5})), columns=[old])
     assert {c.name: c.dtype for c in data.space.columns} == {"x": "float64", "price": "str"}
+
+
+def test_odd_letters_among_numbers_are_no_error():
+    for odd in ("\n1.5", "1.5\n", "\u0661\u0662", "\u00bd", "1,5,", "12\u00b2", "--1", "1e400"):
+        found, _ = decided([*[f"{v}.5" for v in range(50)], odd])
+        assert found.format is not None

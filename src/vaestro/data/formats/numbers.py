@@ -117,10 +117,13 @@ class NumberFormat(CellFormat):
     def parse(self, words: Sequence[str]) -> np.ma.MaskedArray:
         around = self.prefix + self.suffix
         exponents = any("e" in w or "E" in w for w in words) and not re.search("[eE]", around)
-        if not exponents and not re.search(rf"[\d\n{re.escape(self.decimal)}]", around):
+        lines = any("\n" in word for word in words)
+        if not (exponents or lines) and not re.search(rf"[\d\n{re.escape(self.decimal)}]", around):
             values, fits = self._parse_alike(words)
         else:
             values, fits = self._parse_each(words)
+        fits &= np.isfinite(values)  # 1e400 is no number
+        values = np.where(fits, values, 0.0)
         if self.whole and (np.abs(values) < LARGEST).all() and (values == np.rint(values)).all():
             values = values.astype(np.int64)
         return np.ma.MaskedArray(values, ~fits)
@@ -132,7 +135,7 @@ class NumberFormat(CellFormat):
         fits = np.array([negative[s] is not None for s in shapes], bool)
         signs = np.array([-1.0 if negative[s] else 1.0 for s in shapes])
         good = "\n".join(w for w, f in zip(words, fits.tolist(), strict=True) if f)
-        table = dict.fromkeys(map(ord, set(good) - set("0123456789\n")), "")
+        table = {ord(c): "" for c in set(good) if not c.isdecimal() and c != "\n"}
         values = np.zeros(len(words))
         if good:
             texts = good.translate({**table, ord(self.decimal): "."}).split("\n")
@@ -147,7 +150,7 @@ class NumberFormat(CellFormat):
                 continue
             match = self._pattern.fullmatch(word)
             assert match is not None
-            digits = "".join(c for c in match[4] if c.isdigit() or c == self.decimal)
+            digits = "".join(c for c in match[4] if c.isdecimal() or c == self.decimal)
             values[i] = float(digits.replace(self.decimal, ".") + (match[5] or ""))
             values[i], fits[i] = -values[i] if negative else values[i], True
         return values, fits
