@@ -630,14 +630,15 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert time.perf_counter() - start < 10
     message = (
         "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 "
-        "(leave them out with t.csv:ignore=id+name)"
+        "(id: every row has its own, as identifiers have; name: every row has its own, as "
+        "identifiers have, or leave them out with t.csv:ignore=id+name)"
     )
     assert str(error.value) == message
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})
     with pytest.raises(
         ValueError,
-        match=r"at most 100 categories in column 'note'; got 150 \(leave it out with "
-        r"t.csv:ignore=note\)",
+        match=r"at most 100 categories in column 'note'; got 150 \(category=note reads them all "
+        r"the same, or leave it out with t.csv:ignore=note\)",
     ):
         infer(some)
     assert column(infer(some, {"category": "note"})[0], "note").kind is Kind.CATEGORY
@@ -668,7 +669,7 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     )
     assert (
         "got some up to 1e+200, the first in row 1, and text, such as 'Lima', and 3,000, "
-        "3,000 (missing=1e+200 takes it as empty, or leave them out with " in said
+        "3,000 (missing=1e+200 takes it as empty, or id: every row has its own" in said
     )
     assert """'t.csv:ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
