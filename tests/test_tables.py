@@ -343,12 +343,13 @@ def test_a_bad_csv_is_refused(read, content, message):
         ("nonsense", r"damaged or cut short \(Expecting value: line 1 column 1"),
         (
             '[{"a": 1}, {"a": "x"}]',
-            "expected values of one type in column 'a' of t.json; got several",
+            "expected values of one type in column 'a' of t.json; got 1 in row 1, a number, "
+            "and 'x' in row 2, text",
         ),
         ('[{"a": 99999999999999999999}]', "expected values of one type in column 'a'"),
         (
             '[{"a": {"b": 1}, "c": 2}, {"c": 3}]',
-            r"got lists or structures in a \(leave it out with t.json:ignore=a\)",
+            r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a\)",
         ),
         ("[" * 100_000, "damaged or cut short"),
         (
@@ -367,13 +368,18 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
     nested = pa.table({"a": [[1], [2]], "b": [{"c": 1}, None], "d": [1, 2]})
     with pytest.raises(
         ValueError,
-        match=r"got lists or structures in a, b \(leave them out with t.parquet:ignore=a\+b\)",
+        match=r"got lists or structures in a, b \(.*, or leave them out with "
+        r"t.parquet:ignore=a\+b\)",
     ):
         read(nested)
     with pytest.raises(ValueError, match=r"expected rows of data in t.parquet"):
         read(pa.table({"a": pa.array([], pa.int64())}))
     monkeypatch.setattr(arrow, "LARGEST_TEXT", 10**6)
-    with pytest.raises(ValueError, match=r"got text of up to 9,000 letters \(leave it out"):
+    with pytest.raises(
+        ValueError,
+        match=r"got text of up to 9,000 letters \(text=a models the texts "
+        r"themselves, or leave it out",
+    ):
         read(pa.table({"a": ["x" * 9000] * 40}))
     for junk in (b"", b"PAR1 and junk", b"PAR1" + bytes(100) + b"PAR1"):
         with pytest.raises(ValueError, match=r"t.parquet is damaged or cut short"):
@@ -674,7 +680,7 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     assert """'t.csv:ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
-        ValueError, match=r"got lists or structures in a \(leave it out with t.json:ignore=a\)"
+        ValueError, match=r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a"
     ):
         read(
             '[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json"
