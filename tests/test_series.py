@@ -210,7 +210,10 @@ def test_what_is_no_series_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         ),
         (["x.npy:series=perhaps"], "expected series to be true or false"),
         (["v.npy:standardise=channel"], "expected standardise=channel for data with channels"),
-        (["v.npy", "--network", "conv1d"], "expected texts or series on one side"),
+        (
+            ["v.npy", "--network", "conv1d"],
+            "expected series on one side of a convolutional network",
+        ),
     ):
         assert (
             main(["train", f"{tmp_path}/{words[0]}", *words[1:], "--run", str(tmp_path / "run")])
