@@ -383,3 +383,27 @@ def test_a_frame_in_memory_is_read_like_a_file():
     assert next(c for c in data.space.columns if c.name == "price").dtype == "float64"
     out = data.space.outward(data.train.read())
     assert isinstance(out, Frame) and out.formats["price"].startswith("number")
+
+
+def test_codes_for_empty_cells_are_pointed_out(table):
+    rng = np.random.default_rng(0)
+    temperature = np.round(rng.normal(20, 3, 200), 1)
+    temperature[::40] = -9999
+    data = vs.load(str(table({"t": temperature, "x": rng.normal(size=200)})))
+    note = "t (-9999 in 5 cells): looks like a code for empty cells (missing=-9999 takes it as one)"
+    assert note in data.notes
+    data = vs.load(str(table({"t": temperature, "x": rng.normal(size=200)})), missing=-9999)
+    assert not any("-9999" in note for note in data.notes)
+
+
+def test_refusals_name_the_likely_cause(table):
+    x = np.arange(120.0) ** 1.5
+    with pytest.raises(
+        ValueError, match="every row has its own, as identifiers have; category=id "
+    ):
+        vs.load(str(table({"id": [f"S-{i:04}" for i in range(120)], "x": x})))
+    with pytest.raises(ValueError, match="looks like texts; text=say models them"):
+        vs.load(str(table({"say": [f"a text of some words, {i}" for i in range(120)], "x": x})))
+    label = ["a", "b", ""] * 40
+    with pytest.raises(ValueError, match="without --condition label the column is modelled"):
+        vs.load(str(table({"label": label, "x": x})), condition=["label"])

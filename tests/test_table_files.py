@@ -1,11 +1,15 @@
 """Files of tables: formats, encodings, lines that are no rows, and declared types of columns."""
 
 import bz2
+import collections
+import dataclasses
 import gzip
 import io
+import re
 import sqlite3
 import zipfile
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,9 @@ import pytest
 import vaestro as vs
 from vaestro.data import tables
 from vaestro.data.parsing import parse_cells
+from vaestro.data.table_formats import OF_SUFFIX
 from vaestro.data.tables import frame_of, write_frame
+from vaestro.data.text_files import COMPRESSIONS
 from vaestro.text import is_input_error
 
 
@@ -323,6 +329,12 @@ def test_formats_that_are_not_read_say_what_to_do(read):
         assert message in refusal(vs.load, name)
 
 
+def test_the_readme_names_every_format():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    pages = text + (Path(__file__).parent.parent / "docs" / "tables.md").read_text()
+    assert [s for s in (*OF_SUFFIX, *COMPRESSIONS) if f"`{s}`" not in pages] == []
+
+
 # -- empty columns ---------------------------------------------------------------------------------
 
 
@@ -344,3 +356,147 @@ def test_empty_columns_are_left_out(tmp_path):
     )
     message = refusal(lambda: vs.load({"b": [None] * 50}))
     assert message.startswith("expected values in column 'b' of table; got empty cells alone")
+
+
+# -- declared types --------------------------------------------------------------------------------
+
+
+def declared(rng, n=60):
+    """Return a DataFrame with a column of each type that users declare."""
+    return pd.DataFrame(
+        {
+            "x": rng.normal(size=n),
+            "i": pd.array(np.where(rng.random(n) < 0.3, None, rng.integers(0, 300, n)), "Int64"),
+            "b": pd.array(np.where(rng.random(n) < 0.3, None, rng.random(n) < 0.5), "boolean"),
+            "s": pd.array(rng.choice(["a", "b"], n), dtype="string"),
+            "cat": pd.Categorical(rng.choice(["x", "y", "z"], n), ["z", "y", "x"]),
+            "codes": pd.Categorical(rng.choice([30, 10, 20], n), [30, 10, 20]),
+            "ord": pd.Categorical(rng.choice(["lo", "hi"], n), ["lo", "mid", "hi"], ordered=True),
+            "cut": pd.cut(rng.normal(size=n), 3),
+            "wait": pd.to_timedelta(rng.integers(1, 10**5, n), unit="s"),
+            "month": pd.period_range("2001-01", periods=n, freq="M"),
+            "when": pd.date_range("2026-01-01", periods=n, freq="h", tz="Europe/Zurich"),
+            "day": pd.date_range("1990-01-01", periods=n, freq="D"),
+            "price": [Decimal(int(v)) / 100 for v in rng.integers(1, 10**5, n)],
+            "u": rng.integers(0, 255, n).astype("uint8"),
+        }
+    )
+
+
+def test_declared_types_come_back_in_samples(tmp_path):
+    table = declared(np.random.default_rng(0))
+    run = vs.train(table, latent=2, steps=3, run=tmp_path / "r")
+    samples = run.sample(40)
+    types = {name: str(dtype) for name, dtype in table.dtypes.items()}
+    assert {name: str(dtype) for name, dtype in samples.to_pandas().dtypes.items()} == types
+    assert samples.to_pandas()["cat"].cat.categories.tolist() == ["x", "y", "z"]
+    assert samples.to_pandas()["ord"].cat.categories.tolist() == ["lo", "mid", "hi"]
+    plain = table.drop(columns=["cut", "month"])
+    write_frame(tmp_path / "s.parquet", samples.without(["cut", "month"]))
+    plain.to_parquet(tmp_path / "d.parquet")
+    read = pyarrow.parquet.read_schema
+    schemas = [read(tmp_path / name) for name in ("d.parquet", "s.parquet")]
+    for one, other in zip(*schemas, strict=True):
+        # a sample can have more digits than the data
+        assert one.type == other.type or (one.name == "price" and other.type.scale == 2), one.name
+    # the run's own copy, and a table in text, are read into the space of the run
+    write_frame(tmp_path / "s.csv", samples)
+    for source in (str(tmp_path / "s.csv"), str(tmp_path / "r" / "data.parquet"), table):
+        assert len(vs.open(tmp_path / "r").encode(source)["mean"]) in (40, 60)
+    text = (tmp_path / "s.csv").read_text().splitlines()[1]
+    assert re.search(r'"2026-01-0\dT\d\d:00:00\+01:00"', text)
+    back = frame_of(table).to_pandas()
+    for name in table:
+        if name != "cut":
+            assert back[name].equals(table[name]) or name in ("cat", "codes"), name
+    assert (back["codes"] == table["codes"]).all()
+    assert back["codes"].dtype == table["codes"].dtype
+
+
+def test_declared_categories_stay_categories():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=90)})
+    table["code"] = pd.Categorical(rng.choice(np.arange(40), 90), np.arange(60))
+    data = vs.load(table)
+    column = next(c for c in data.space.columns if c.name == "code")
+    assert str(column.kind) == "category" and max(column.values) < 40
+    (note,) = [n for n in data.notes if n.startswith("no row has the categories")]
+    assert (
+        note.endswith("and 17 more of code: samples do not have them either") or "more of" in note
+    )
+    assert str(vs.load(table, real="code").space.columns[0].kind) == "real"
+
+
+@dataclasses.dataclass
+class Person:
+    name: str
+    age: float
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+def test_tables_in_memory(tmp_path):
+    expected = {"a": [1, 2], "b": ["x", None]}
+    for table in (
+        [{"a": 1, "b": "x"}, {"a": 2}],
+        {"a": pd.Series([1, 2], index=[5, 7]), "b": ["x", None]},
+        pa.table({"a": [1, 2], "b": ["x", None]}),
+    ):
+        assert {n: c.tolist() for n, c in frame_of(table).columns.items()} == expected
+    assert list(frame_of([Person("Ada", 36.0)]).columns) == ["name", "age"]
+    assert list(frame_of([Point(1, 2)]).columns) == ["x", "y"]
+    assert list(frame_of(pd.Series([1.5], name="w")).columns) == ["w"]
+    rows = [(float(i) / 7, "ab"[i % 2]) for i in range(30)]
+    assert vs.load(rows).space.names == ("column 1", "column 2")
+    assert vs.load([[1.5, 2], [3, 4]] * 20).space.shape == (2,)
+    assert vs.load(np.array(rows, [("v", float), ("w", "U1")])).space.names == ("v", "w")
+    run = vs.train(rows, latent=1, steps=2, run=tmp_path / "r")
+    assert list(vs.open(tmp_path / "r").sample(3).columns) == ["column 1", "column 2"]
+    assert len(run.sample(3)) == 3
+    for i, source in enumerate(
+        (pd.Series(range(40), name="w"), np.array(rows, [("w", float), ("v", "U1")]))
+    ):
+        vs.train(source, latent=1, steps=2, run=tmp_path / f"s{i}")
+        assert "w" in vs.open(tmp_path / f"s{i}").sample(3).columns
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "expected a source: a name such as mnist"),
+        (
+            pd.DataFrame({"a": [1, "one"] * 9}),
+            "expected values of one type in column 'a' of the table; got 1 in row 1, a number, and "
+            "'one' in row 2, text (convert the column, as with table['a'].astype(str), or leave it "
+            "out)",
+        ),
+        ({"a": [1, None, "x"]}, "got 1 in row 1, a number, and 'x' in row 3, text"),
+        ([{"a": 1}, {"a": "x"}], "got 1 in row 1, a number, and 'x' in row 2, text"),
+        (pd.DataFrame({"a": [1j] * 9}), "make two columns of it, with its real and imaginary"),
+        (pd.DataFrame({"a": [10**30] * 9}), "as with table['a'].astype(float)"),
+        (
+            pd.DataFrame({"a": [[1, 2]] * 9}),
+            "make a column of each element, or read lists of numbers with series=true",
+        ),
+        (pd.DataFrame({"a": [b"\xff\xfe"] * 9}), "got bytes in 'a' (images are read from"),
+        (
+            pd.DataFrame({"a": [np.inf, 1.0] * 9}),
+            "missing=inf takes them as empty, or leave it out",
+        ),
+        (iter([1, 2]), "got list_iterator"),
+    ],
+)
+def test_refusals_say_the_cause_and_what_to_do(source, message):
+    assert message in refusal(vs.load, source)
+
+
+def test_large_numbers_are_read():
+    rng = np.random.default_rng(0)
+    assert str(vs.load({"a": rng.normal(size=60) * 1e29}).space) == "table of 1 columns (1 real)"
+
+
+def test_durations_are_seconds():
+    data = vs.load(pd.DataFrame({"wait": pd.to_timedelta(np.arange(1, 61) * 1.5, unit="s")}))
+    assert "the durations in wait are numbers of seconds" in data.notes
+    assert str(data.space.columns[0].kind) == "real" and data.space.columns[0].dtype == "float64"

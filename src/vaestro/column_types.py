@@ -139,7 +139,9 @@ def _arrow_type(pa: ModuleType, declared: str) -> pyarrow.DataType | None:
         make = pa.decimal256 if decimal[1] == "256" else pa.decimal128
         return make(int(decimal[2]), int(decimal[3]))
     if declared.startswith(PANDAS):
-        declared = {"boolean": "bool"}.get(declared[len(PANDAS) :], declared[len(PANDAS) :].lower())
+        name = declared[len(PANDAS) :]
+        arrow_names = {"boolean": "bool", "string": "large_string", "Float32": "float"}
+        declared = arrow_names.get(name, name.lower().replace("float64", "double"))
     try:
         return pa.type_for_alias(declared)
     except ValueError:

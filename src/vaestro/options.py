@@ -132,7 +132,7 @@ OPTIONS: tuple[Option, ...] = (
         str,
         "data",
         "mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a path to .npy, "
-        ".npz, IDX, .csv, .parquet, .json or .txt, or hf:OWNER/NAME; with options after a colon.",
+        ".npz, IDX, .csv, .xlsx, .parquet, .json or .txt, or hf:OWNER/NAME; options after a colon.",
         default="mnist",
     ),
     Option(

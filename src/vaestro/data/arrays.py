@@ -173,8 +173,9 @@ class _Scan:
     def look(self, array: Whole, start: int, values: np.ndarray) -> None:
         if self._onehot is not None:
             self.zeros |= not (values != 0).any(self._onehot + 1).all()
-        missing = missing_cells(values, self.absent)
-        if values.dtype.kind == "f":
+        whole = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+        missing = None if whole and not self.absent else missing_cells(values, self.absent)
+        if not whole:
             self.nan += int(np.isnan(values).sum())
             infinite = np.isinf(values) if missing is None else np.isinf(values) & ~missing
             self.infinite += int(infinite.sum())

@@ -18,6 +18,7 @@ from vaestro.column_types import CATEGORIES, PANDAS, PER_SECOND, is_category
 from vaestro.data.orders import declared_order
 from vaestro.data.refusals import Names, Unfit, first_names, refuse
 from vaestro.frames import Frame, Order
+from vaestro.text import quoted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,6 +28,7 @@ ORDER = b"vaestro:order"  # keys in the metadata of a field: the values of order
 VALUES = b"vaestro:categories"  # those of unordered ones,
 TYPE = b"vaestro:type"  # and a declared type that Parquet does not have
 # types of pandas that an Arrow type does not imply
+PERIODS = f"{PANDAS}period["
 NULLABLE = r"U?Int\d+|Float\d+|boolean|string(\[\w+\])?|period\[.+\]"
 
 
@@ -70,7 +72,8 @@ def from_arrow(
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
         got = f"lists or structures in {first_names(wrong, 9)}"
-        unfit.append((Unfit(f"plain cells in {where}", got), wrong))
+        advice = "make a column of each element, or read lists of numbers with series=true"
+        unfit.append((Unfit(f"plain cells in {where}", got, advice), wrong))
     frame = Frame({})
     of_pandas = _pandas_types(table)
     for name in names:
@@ -80,7 +83,7 @@ def from_arrow(
             declared = _declared(pa, table, name, of_pandas.get(name, ""), inferred=inferred)
             cells = _cells(pa, table[name], name, where, declared, notes)
             order = _order(pa, table, name, notes)
-            values = () if order or not is_category(declared) else _values(pa, table, name)
+            values = () if order or not is_category(declared) else _values(pa, table, name, cells)
             types = {} if declared == _usual(pa, cells) else {name: declared}
             one = Frame(
                 {name: cells},
@@ -129,7 +132,7 @@ def _declared(
         return PANDAS + of_pandas
     if isinstance(kind, pa.BaseExtensionType):
         if str(kind.extension_name) == "pandas.period":
-            return f"{PANDAS}period[{kind.freq}]"
+            return f"{PERIODS}{kind.freq}]"
         return ""
     return str(kind)
 
@@ -158,17 +161,21 @@ def _order(pa: ModuleType, table: pyarrow.Table, name: str, notes: list[str]) ->
     return orders.pop()
 
 
-def _values(pa: ModuleType, table: pyarrow.Table, name: str) -> Order:
-    """Return the values of a column of unordered categories, in their order."""
+def _values(pa: ModuleType, table: pyarrow.Table, name: str, cells: np.ma.MaskedArray) -> Order:
+    """Return the values of a column of unordered categories, in their order; dates are ISO text of
+    the unit of the cells."""
     written = (table.schema.field(name).metadata or {}).get(VALUES)
     if written is not None:
         return declared_order(json.loads(written))
     column = table[name]
     if not pa.types.is_dictionary(column.type):
         return ()
-    return tuple(
-        dict.fromkeys(v for c in column.chunks for v in declared_order(c.dictionary.to_pylist()))
+    values = dict.fromkeys(
+        v for c in column.chunks for v in declared_order(c.dictionary.to_pylist())
     )
+    if cells.dtype.kind == "M":
+        return tuple(np.array(list(values), cells.dtype).astype(str).tolist())
+    return tuple(values)
 
 
 def with_types(pa: ModuleType, frame: Frame) -> pyarrow.Table:
@@ -188,7 +195,7 @@ def with_types(pa: ModuleType, frame: Frame) -> pyarrow.Table:
             metadata[TYPE] = declared
         column = table.column(at)
         kind = column.type
-        if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
+        if pa.types.is_dictionary(kind) and str(kind.value_type) not in ("string", "large_string"):
             column = column.cast(kind.value_type)
         if metadata or column.type != kind:
             field = table.schema.field(at).with_type(column.type).with_metadata(metadata)
@@ -208,7 +215,7 @@ def _cells(
     t = pa.types
     if t.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if isinstance(column.type, pa.BaseExtensionType):
+    if isinstance(column.type, pa.BaseExtensionType) or declared.startswith(PERIODS):
         column = _stored(pa, column, declared)
     kind, empty = column.type, column.is_null().to_numpy()
     if t.is_timestamp(kind) and kind.tz is not None:
@@ -220,7 +227,9 @@ def _cells(
             kind = column.type
         except pa.ArrowException as error:
             raise Unfit(
-                f"numbers, text, truth values or dates in {where}", f"bytes in {name!r}"
+                f"numbers, text, truth values or dates in {where}",
+                f"bytes in {name!r}",
+                "images are read from a folder, and arrays from .npz; decode text as UTF-8",
             ) from error
     if t.is_null(kind):
         data = np.zeros(len(column))
@@ -240,17 +249,33 @@ def _cells(
     elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
         data = _words(pa, column.cast(pa.large_string()), name, where)
     else:
-        raise Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+        raise Unfit(
+            f"numbers, text, truth values or dates in {where}",
+            f"{kind} in {name!r}",
+            "convert the column to one of them",
+        )
     return masked(data, empty, name, where)
 
 
 def _stored(pa: ModuleType, column: pyarrow.ChunkedArray, declared: str) -> pyarrow.ChunkedArray:
-    """Return a column of an extension type as its values: periods as the dates of their starts."""
-    if declared.startswith(f"{PANDAS}period["):
-        starts = column.to_pandas().dt.to_timestamp()
-        return pa.chunked_array([pa.array(starts, pa.timestamp("us"))])
-    parts = [chunk.storage for chunk in column.chunks]
-    return pa.chunked_array(parts, column.type.storage_type)
+    """Return a column of an extension type as its values: periods as the dates of their starts, and
+    UUIDs as text."""
+    name = column.type.extension_name if isinstance(column.type, pa.BaseExtensionType) else ""
+    if str(name) == "arrow.uuid":
+        texts = [None if v is None else str(v) for v in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
+    if name:
+        kind = column.type.storage_type
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind)
+    if declared.startswith(PERIODS) and pa.types.is_integer(column.type):
+        import pandas
+
+        full = column.drop_null().to_numpy()
+        periods = pandas.PeriodIndex.from_ordinals(full, freq=declared[len(PERIODS) : -1])
+        starts = np.full(len(column), "NaT", "datetime64[us]")
+        starts[column.is_valid().to_numpy()] = periods.to_timestamp().to_numpy()
+        return pa.chunked_array([pa.array(starts)])
+    return column
 
 
 def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) -> np.ndarray:
@@ -261,6 +286,7 @@ def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) 
         raise Unfit(
             f"names of categories in column {name!r} of {where}",
             f"text of up to {longest:,} letters",
+            f"text={quoted(name)} models the texts themselves",
         )
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]

@@ -141,5 +141,6 @@ def _check_filled(
         else f"an empty cell in row {row}"
     )
     raise ValueError(
-        f"expected a value of the condition {name!r} in every row of {source}; got {got}"
+        f"expected a value of the condition {name!r} in every row of {source}; got {got} (without "
+        f"--condition {name} the column is modelled, and `vaestro impute` fills its empty cells)"
     )

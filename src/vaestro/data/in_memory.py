@@ -13,7 +13,6 @@ import numpy as np
 from vaestro.data.choosing import numbered
 from vaestro.data.json_tables import of_records
 from vaestro.data.refusals import Unfit, mixed_types, refuse
-from vaestro.text import one_line
 
 if TYPE_CHECKING:
     import pandas
@@ -190,6 +189,6 @@ def _unfit(values: Sequence[object], name: str, where: str, error: Exception) ->
         )
     return Unfit(
         f"numbers, text, truth values or dates in column {name!r} of {where}",
-        f"{type(next(iter(values))).__name__} ({one_line(error)[:60]})",
+        f"{type(next(iter(values))).__name__} objects",
         "make columns of numbers or text of it",
     )

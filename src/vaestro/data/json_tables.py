@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vaestro.data.raw import Json
+from vaestro.data.refusals import mixed_types
 from vaestro.data.text_files import TextFile
+from vaestro.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -102,8 +104,9 @@ def of_records(pa: ModuleType, rows: Sequence[Json], where: str) -> pyarrow.Tabl
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, OverflowError) as error:
+            got = mixed_types(row.get(name) for row in rows) or f"others ({one_line(error)[:80]})"
             raise ValueError(
-                f"expected values of one type in column {name!r} of {where}; got several "
-                f"({str(error)[:80]})"
+                f"expected values of one type in column {name!r} of {where}; got {got} (write all "
+                f"of them as numbers or all as text)"
             ) from error
     return pa.table(columns)

@@ -17,7 +17,7 @@ from vaestro.column_types import DURATIONS, is_category
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
-from vaestro.data.formats import restored
+from vaestro.data.formats import decide, restored
 from vaestro.data.lattices import allowed, fractions
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
@@ -26,9 +26,11 @@ from vaestro.data.remarks import Remarks, kinds_note, missing_note
 from vaestro.data.sequence_files import sequence_notes
 from vaestro.frames import Frame, Order
 from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, Space, TableSpace
+from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
+MOST_KEPT = 5000  # largest number of categories that a message suggests to allow
 # integers with at most this number of values are categories, if each occurs as often on average
 FEW = 10
 LARGEST = 1e30  # largest absolute value in a column
@@ -254,7 +256,30 @@ def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -
     return Unfit(
         f"at most {most:,} categories in {columns_named(list(crowded))}",
         got + (" .." if len(crowded) > 9 else "") + sequences,
+        "" if sequences else _causes(crowded, whole),
     )
+
+
+def _causes(crowded: Mapping[str, tuple[int, int]], whole: Frame) -> str:
+    """Return why columns of words probably have too many categories, and what to try."""
+    causes = []
+    for name, (most, n) in islice(crowded.items(), 2):
+        cells = whole.columns[name].compressed()
+        words, times = np.unique(cells.astype(str), return_counts=True)
+        looks = decide(words.tolist(), times).looks
+        largest = "" if n <= MOST_CATEGORIES else f",categories={n}"
+        keep = f"category={quoted(name)}{largest} reads them all the same" if n <= MOST_KEPT else ""
+        if looks:
+            what = f"looks like {looks}; the words that are not can be named in empty="
+        elif np.char.count(words, " ").mean() > 2:
+            what = f"looks like texts; text={quoted(name)} models them"
+        elif n == len(cells):
+            what = "; ".join(filter(None, ["every row has its own, as identifiers have", keep]))
+        else:
+            what = keep
+        if what:
+            causes.append(what if len(crowded) == 1 else f"{name}: {what}")
+    return "; ".join(causes)
 
 
 def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kind, str | None]:

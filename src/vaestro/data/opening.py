@@ -95,7 +95,7 @@ def open_source(
         raw = read(name, options, progress, columns, every=every, like=like)
     else:
         options = options_like(options, like)
-        name, raw = _in_python(source, options, like)
+        name, raw = read_in_python(source, options, like)
     if raw.series is not None:
         options = raw.series.resolved(options, raw.missing)
         if like is not None:
@@ -115,8 +115,22 @@ def open_source(
     return Opened(name, options, raw, container)
 
 
-def _in_python(source: InMemory, options: Options, like: Space | None) -> tuple[str, Raw]:
-    """Return data in Python with a name for messages."""
+def read_in_python(
+    source: InMemory, options: Options, like: Space | None = None
+) -> tuple[str, Raw]:
+    """Return data in Python with a name for messages.
+
+    Args:
+        source: an array, a table, texts, series or AnnData.
+        options: of the source.
+        like: the space of a run that series are read for.
+
+    Raises:
+        ValueError: the data are none of these, or cannot be used.
+
+    >>> read_in_python([[1, 2], [3, 4]], {})[0]
+    'array'
+    """
     if (annotated := read_object(source, options)) is not None:
         return annotated
     if (lines := texts.as_texts(source)) is not None:

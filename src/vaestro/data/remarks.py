@@ -11,6 +11,7 @@ import numpy as np
 from vaestro.data.column_fitting import Cells
 from vaestro.data.outliers import distances, isolated_values
 from vaestro.data.refusals import Names, first_names, leave_out
+from vaestro.data.sentinels import sentinel
 from vaestro.frames import Frame
 from vaestro.spaces import COLUMN_ORDER, Column, Kind, Space, widths
 from vaestro.text import quoted
@@ -67,6 +68,7 @@ class Remarks:
         self.orders: dict[str, str] = {}
         # distance of isolated values, and these with their rows
         self.far: dict[str, tuple[float, list[str]]] = {}
+        self.codes: dict[str, tuple[float, int]] = {}  # numbers that look like empty cells
 
     def look(
         self, column: Column, cells: Cells, off: np.ndarray, *, asked: bool, why: str | None
@@ -107,6 +109,11 @@ class Remarks:
     def _look_for_isolated(self, cells: Cells) -> None:
         """Record values far from all others, with their rows."""
         numbers = cells.column.compressed()
+        code = sentinel(cells.values, cells.times)
+        if code is not None:
+            at = int(np.flatnonzero(cells.values == code)[0])
+            self.codes[cells.name] = code, int(cells.times[at])
+            return
         if cells.dates:
             numbers = numbers.astype("datetime64[us]").astype(np.int64)
         far = isolated_values(numbers)
@@ -123,7 +130,8 @@ class Remarks:
             name: of the source, whose options can overrule what was inferred.
             ignored: columns that the source leaves out already.
         """
-        return [*self._remarks(name, ignored), *self._whys(name), *self._off_grid(), *self._far()]
+        lines = [*self._remarks(name, ignored), *self._whys(name), *self._off_grid()]
+        return [*lines, *self._far(), *self._codes()]
 
     def _remarks(self, name: str, ignored: Names) -> list[str]:
         lines = []
@@ -172,6 +180,20 @@ class Remarks:
                 f"for the model"
             )
         return lines
+
+    def _codes(self) -> list[str]:
+        """Return a line for the first columns with a number that looks like an empty cell."""
+        each = [
+            f"{_cut(n)} ({code:g} in {times:,} cell{'s' * (times > 1)})"
+            for n, (code, times) in self.codes.items()
+        ]
+        if not each:
+            return []
+        codes = dict.fromkeys(f"{code:g}" for code, _ in self.codes.values())
+        return [
+            f"{first_names(each, SHOWN, 60)}: looks like a code for empty cells "
+            f"(missing={'+'.join(codes)} takes it as one)"
+        ]
 
     def _far(self) -> list[str]:
         """Return a line for each of the first columns with isolated values, and one for the

@@ -113,7 +113,7 @@ def sentinel(values: np.ndarray, times: np.ndarray) -> float | None:
         (numbers[0], numbers[1:], times[0]),
         (numbers[-1], numbers[:-1], times[-1]),
     ):
-        usual = code in CODES or (abs(code) > LARGEST) or np.isclose(code, FILL)
+        usual = code in CODES or (n > 1 and abs(code) > LARGEST) or np.isclose(code, FILL)
         width = rest[-1] - rest[0]
         gap = min(abs(code - rest[0]), abs(code - rest[-1]))
         alone = code in (-1, -9, -99) and code == numbers[0] and rest[0] >= 0 and n > 1

@@ -299,7 +299,8 @@ ROWS = (
         "onehot",
         "arrays",
         TruthOrAxis(),
-        "Read vectors of zeros and a single 1 along an axis as categories.",
+        "Read vectors of zeros and a single 1 along an axis as categories; axes= then has no "
+        "letter for this axis.",
     ),
     *(SourceOption(n, "arrays", Truth(), m) for n, m in MEANING_OF_LAYOUTS.items()),
     SourceOption(

@@ -25,6 +25,7 @@ from vaestro.data.choosing import Wanted, named
 from vaestro.data.formats import restored
 from vaestro.data.in_memory import ArrowStream, arrow_of, is_pandas
 from vaestro.data.raw import Options, Raw
+from vaestro.data.refusals import mixed_types
 from vaestro.data.table_formats import format_of
 from vaestro.data.text_files import DAMAGE
 from vaestro.frames import RAW, Frame
@@ -169,8 +170,8 @@ def frame_of(columns: object, where: str = "the table", notes: list[str] | None 
         if table is not None:
             return from_arrow(pa, table, where, notes)
     raise ValueError(
-        f"expected columns as {{name: values}}, a DataFrame or a list of records; got "
-        f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
+        f"expected an array, texts, columns as {{name: values}}, a DataFrame or a list of records; "
+        f"got {'no columns' if isinstance(columns, Mapping) else type(columns).__name__}"
     )
 
 
@@ -227,7 +228,7 @@ def _column_of(values: ArrayLike, name: str, where: str) -> np.ma.MaskedArray:
             if array.ndim > 1
             else f"values of type {array.dtype}"
             if array.ndim
-            else "mixed or other values"
+            else (isinstance(values, Iterable) and mixed_types(values)) or "other values"
         )
         raise ValueError(
             f"expected numbers, text, truth values or dates (N,) in column {name!r} of {where}; "

@@ -17,6 +17,8 @@ from vaestro.data import tables
 from vaestro.data.annotated import read_object
 from vaestro.data.annotated_output import write_annotated
 from vaestro.data.array_input import as_array
+from vaestro.data.in_memory import is_table
+from vaestro.data.opening import read_in_python
 from vaestro.data.raw import Options, Raw
 from vaestro.data.series.ragged import as_series
 from vaestro.data.series.sources import write_series
@@ -134,8 +136,8 @@ def store_source(path: Path, source: Source, named: str) -> str:
             series = {f"arr_{i}": one for i, one in enumerate(series)}
         write_arrays(path / "data.npz", series)
         return f"{path / 'data.npz'}{named.removeprefix(name)}"
-    array, _ = as_array(source)
-    if isinstance(array, np.ndarray) and texts is None:
+    array = source if is_table(source) else as_array(source)[0]
+    if isinstance(array, np.ndarray) and not array.dtype.names and texts is None:
         np.save(path / "data.npy", array, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
     if "series" in options and texts is None:
@@ -144,7 +146,11 @@ def store_source(path: Path, source: Source, named: str) -> str:
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
-        frame = source if isinstance(source, Frame) else tables.frame_of(source)
+        read = read_in_python(source, options)[1].splits["all"]
+        if isinstance(read, np.ndarray):
+            np.save(path / "data.npy", read, allow_pickle=False)
+            return f"{path / 'data.npy'}{named.removeprefix(name)}"
+        frame = read
     tables.write_frame(path / "data.parquet", frame)
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 

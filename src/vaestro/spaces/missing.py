@@ -19,6 +19,8 @@ def missing_cells(values: np.ndarray, absent: Sequence[str]) -> np.ndarray | Non
     [False, True, True]
     """
     floating = values.dtype.kind == "f"
+    if not absent and not floating:
+        return None
     missing = np.isnan(values) if floating else np.zeros(values.shape, bool)
     for word in absent:
         if word == "inf":
