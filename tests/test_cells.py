@@ -14,7 +14,7 @@ from vaestro.data.formats import coded, decide, empty_words, restored
 from vaestro.data.opening import open_source
 from vaestro.data.tables import write_frame
 from vaestro.frames import Frame
-from vaestro.spaces import Kind
+from vaestro.spaces import CategoryColumn, Kind
 
 
 def decided(words, **more):
@@ -407,3 +407,10 @@ def test_refusals_name_the_likely_cause(table):
     label = ["a", "b", ""] * 40
     with pytest.raises(ValueError, match="without --condition label the column is modelled"):
         vs.load(str(table({"label": label, "x": x})), condition=["label"])
+
+
+def test_a_run_of_an_earlier_version_keeps_its_words(table):
+    price = ["$1", "$2", "$3"] * 40
+    old = CategoryColumn("price", "str", ("$1", "$2", "$3"))
+    data = vs.load(str(table({"price": price, "x": np.arange(120.0) ** 1.5})), columns=[old])
+    assert {c.name: c.dtype for c in data.space.columns} == {"x": "float64", "price": "str"}

@@ -15,8 +15,8 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
-from vaestro.parts import TABLE, catalogue, find
-from vaestro.signatures import options_of
+from vaestro.parts import TABLE, find
+from vaestro.signatures import entry_of, options_of
 from vaestro.spaces import SPACES, Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
 KINDS = tuple(SPACES)
@@ -638,7 +638,7 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
 def test_rows_are_documented_and_reached_by_name(kind: str, name: str) -> None:
     part = find(kind, name)
     assert part.constructor is TABLE[kind][name]
-    summary = next(row["summary"] for row in catalogue()[kind] if row["name"] == name)
+    summary = entry_of(name, TABLE[kind][name])["summary"]
     assert len(summary) > 20
     for option, (hint, default) in options_of(part.constructor).items():
         assert hint is not inspect.Parameter.empty

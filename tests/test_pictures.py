@@ -205,6 +205,12 @@ def test_the_latent_follows_the_cells(shape: tuple[int, ...], latent: int) -> No
     assert default_latent(RealSpace(shape, shape, layout=layout)) == latent
 
 
+def test_few_data_have_fewer_units() -> None:
+    assert default_latent(levels((3, 32, 32)), rows=2000) == 128
+    assert default_latent(levels((3, 32, 32)), rows=400) == 50
+    assert default_latent(levels((3, 32, 32)), rows=100) == 32
+
+
 def test_a_spatial_latent_has_32_channels_by_default() -> None:
     assert default_latent(levels((3, 64, 64)), "conv:factor=8") == 32
 
@@ -213,16 +219,21 @@ def test_the_width_follows_the_values() -> None:
     space = RealSpace((12,), (12,))
     assert default_network(space, 12) == "residual"
     assert default_network(space, 12, 10**6) == "residual"
-    assert default_network(space, 12, 20_000) == "residual:width=128"
-    assert default_network(space, 12, 216) == "residual:width=64"
+    assert default_network(space, 12, 20_000) == "residual:width=256"
+    assert default_network(space, 12, 216) == "residual:width=128"
     assert default_network(levels((3, 32, 32)), 128, 2000) == "conv"
     assert default_network(levels((3, 32, 32)), 128, 50) == "conv:width=8"
+
+
+def test_few_images_have_no_warning_about_the_default_weights(tmp_path: Path) -> None:
+    job = Job.new(pictures(100, 16, 64), run=tmp_path / "run", dry=True)
+    assert "few data" not in [finding.name for finding in job.lint()]
 
 
 def test_a_small_table_has_no_warning_about_its_weights(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(240, 12)).astype(np.float32)
     job = Job.new(x, run=tmp_path / "run", dry=True)
-    assert job.config["network"] == "residual:width=64" and job.config["latent"] == 12
+    assert job.config["network"] == "residual:width=128" and job.config["latent"] == 12
     assert "few data" not in [finding.name for finding in job.lint()]
     wide = Job.new(x, run=tmp_path / "run", dry=True, network="residual:width=512")
     (few,) = [finding for finding in wide.lint() if finding.name == "few data"]

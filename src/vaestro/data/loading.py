@@ -44,6 +44,7 @@ def load(
     *,
     condition: Sequence[str] = (),
     origin: Origin | None = None,
+    columns: Sequence[Column] | None = None,
     progress: Progress | None = None,
     **options: Value,
 ) -> Data:
@@ -58,6 +59,7 @@ def load(
             an array (N, ...), a table, or a list of texts.
         condition: attributes, or columns of a table, that are given to the model and not modelled.
         origin: a run whose space the data are read into; by default a space is inferred from them.
+        columns: of the run that these data trained; the text of their cells is read as in the run.
         progress: called with (what, done, total) while something takes long.
         options: of the source, such as volume=True; they override those after the colon.
 
@@ -72,7 +74,7 @@ def load(
     """
     if origin is not None:
         return _load_into(source, origin, condition, progress, options)
-    handle = open_source(source, progress, options=options)
+    handle = open_source(source, progress, columns, every=True, options=options)
     if handle.name == "mnist":
         handle = replace(handle, options={"binarise": "dynamic", **handle.options})
     parts, notes = split(handle)

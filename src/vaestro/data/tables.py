@@ -190,7 +190,7 @@ def _of_mapping(columns: Mapping[object, ArrayLike], where: str, notes: list[str
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(
             f"expected columns of one length, not 0, in {where}; got "
-            f"{', '.join(map(str, sorted(sizes)))}"
+            f"{', '.join(map(str, sorted(sizes)))} (series=True reads each as a series)"
         )
     return frame
 

@@ -199,13 +199,7 @@ def sample(
     for i in range(0, n, size):
         generator = torch_generator(device, seed, "sample", i)
         part = None if given is None else given[i : i + size].to(device)
-        rows, z = min(size, n - i), None
-        if model.lengths is None:
-            density = model.sample(rows, part, temperature=temperature, generator=generator)
-        else:
-            latent = with_latent(model)
-            z = latent.draw_prior(rows, part, generator, temperature=temperature)
-            density = latent.decode(z, part)
+        density, z = _drawn(model, min(size, n - i), part, temperature, generator)
         data = values(
             density,
             model.space,
@@ -218,6 +212,21 @@ def sample(
             data = _ended(data, model, z, part, None, sample=not mean, generator=generator)
         out.append(data)
     return joined(out)
+
+
+def _drawn(
+    model: Model,
+    n: int,
+    given: Tensor | None,
+    temperature: float,
+    generator: torch.Generator | None,
+) -> tuple[Density, Tensor | None]:
+    """Return p(x | z) at n draws from the prior, and of series that end early also the draws."""
+    if model.lengths is None:
+        return model.sample(n, given, temperature=temperature, generator=generator), None
+    latent = with_latent(model)
+    z = latent.draw_prior(n, given, generator, temperature=temperature)
+    return latent.decode(z, given), z
 
 
 def values(

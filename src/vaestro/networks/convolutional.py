@@ -34,6 +34,7 @@ POOLS: dict[int, Callable[..., Tensor]] = {
     3: F.adaptive_avg_pool3d,
 }
 COARSEST = {1: 8, 2: 7, 3: 4}  # largest side of the coarsest resolution, for a vector latent
+OUTER = {1: 3, 2: 1, 3: 1}  # side of the outer convolutions of a block; it costs little over time
 MOST_CHANNELS = 8  # times the width
 MOST_LINEAR = 3000  # values, channels included, on the grid of the linear map
 Sides = tuple[int, ...]
@@ -56,7 +57,7 @@ def _channels(width: int, sides: Sides, finest: Sides) -> int:
 
 
 class _Block(nn.Module):
-    """Residual block of convolutions with sides 1, 3 and 1, the middle one at half the width (He
+    """Residual block of three convolutions, the middle one at half the width with side 3 (He
     et al. 2016, pre-activation bottleneck).
 
     Normalisation is over groups of channels (Wu and He 2018) and not over a batch, so that rows are
@@ -69,9 +70,10 @@ class _Block(nn.Module):
         half = max(1, channels // 2)
         self.axes = axes
         self.norm = nn.GroupNorm(math.gcd(channels, 4), channels)
-        self.first = _convolution(axes, channels, half, 1)
+        outer = OUTER[axes]
+        self.first = _convolution(axes, channels, half, outer)
         self.second = _convolution(axes, half, half, 3)
-        self.third = _convolution(axes, half, channels, 1)
+        self.third = _convolution(axes, half, channels, outer)
         self.condition = nn.Linear(given, half) if given else None
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 

@@ -41,7 +41,7 @@ from vaestro.runs.preparing import prepare, starting_model, trial
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
 from vaestro.text import alternatives, duration
-from vaestro.transfer import stored_origin, take_over
+from vaestro.transfer import stored_columns, stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
 LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
@@ -254,7 +254,12 @@ class Job(Iterator[Step]):
         if asked["init"] and origin is None:
             start = starting_model(asked["init"])
             origin = Origin(asked["init"], start[0].space, start[0].given)
-        data = load(asked["source"], condition=asked["condition"] or (), origin=origin)
+        data = load(
+            asked["source"],
+            condition=asked["condition"] or (),
+            origin=origin,
+            columns=stored_columns(opened.path),
+        )
         training, resolved = prepare(data, asked)
         state, damaged = _newest_state(opened.path / "checkpoints")
         notes = [*data.notes, *damaged]

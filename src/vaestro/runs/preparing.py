@@ -104,7 +104,7 @@ def _sized(data: Data, asked: Mapping[str, Json]) -> Config:
     """Return options with the size of the latent and the networks, which follow from the data if
     they are not given."""
     network, latent = asked["network"], asked["latent"]
-    latent = default_latent(data.space, network) if latent is None else latent
+    latent = default_latent(data.space, network, len(data.train)) if latent is None else latent
     if network is None:
         network = default_network(data.space, latent, len(data.train))
     return {**asked, "latent": latent, "network": network}

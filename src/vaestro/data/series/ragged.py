@@ -9,8 +9,8 @@ import numpy as np
 
 from vaestro.data.columns import series as series_of_column
 from vaestro.data.raw import Options, Raw
-from vaestro.data.series.long_tables import window_of
 from vaestro.data.series.record import Cut, Record, padded_values
+from vaestro.data.series.roles import window_of
 from vaestro.spaces import LongTable
 from vaestro.text import InputError
 
@@ -124,10 +124,7 @@ def read_ragged(
         raise InputError(f"all series of {name} are empty")
     _check_channels(splits, name)
     dtype = np.result_type(*(one.dtype for one in values))
-    sizes = list(map(len, values))
-    steps = f"{min(sizes):,} to " if min(sizes) < max(sizes) else ""
-    channels = f", {values[0].shape[1]} channels" if values[0].ndim > 1 else ""
-    notes = [f"{len(values):,} series, {steps}{max(sizes):,} steps{channels}"]
+    notes = [_described(values)]
     if empty := sum(map(len, splits.values())) - len(values):
         notes.append(f"{empty:,} rows without a series left out")
     window, stride = window_of(options, name)
@@ -156,6 +153,14 @@ def read_ragged(
         USED,
     )
     return Raw(arrays, others, tuple(notes), missing, record)
+
+
+def _described(values: Sequence[np.ndarray]) -> str:
+    """Return the note on series that are not empty."""
+    sizes = list(map(len, values))
+    steps = f"{min(sizes):,} to " if min(sizes) < max(sizes) else ""
+    channels = f", {values[0].shape[1]} channels" if values[0].ndim > 1 else ""
+    return f"{len(values):,} series, {steps}{max(sizes):,} steps{channels}"
 
 
 def _check_channels(splits: Mapping[str, Sequence[np.ndarray]], name: str) -> None:
