@@ -427,6 +427,13 @@ def test_declared_categories_stay_categories():
     assert str(vs.load(table, real="code").space.columns[0].kind) == "real"
 
 
+def test_two_declared_categories_are_binary_and_come_back_as_categories(tmp_path):
+    table = pd.DataFrame({"a": pd.Categorical([True, False] * 30), "x": np.arange(60) / 7})
+    run = vs.train(table, latent=1, steps=2, run=tmp_path / "r")
+    assert vs.load(table).space.columns[-1].kind == "binary"
+    assert run.sample(20).to_pandas()["a"].dtype == table["a"].dtype
+
+
 @dataclasses.dataclass
 class Person:
     name: str

@@ -191,6 +191,8 @@ class _Request:
         """Return the kind of a column, and why whole numbers are no counts, if they could be; a
         constant column is a category."""
         kind, why = self.kinds.get(cells.name, self.declared.get(cells.name)), None
+        if kind is Kind.CATEGORY and cells.name not in self.kinds and len(cells.values) == 2:
+            kind = Kind.BINARY  # as two words or truth values without a declared type
         if kind is None:
             kind, why = _kind(cells.values, cells.times, cells.train)
         return (kind if len(cells.values) > 1 else Kind.CATEGORY), why
