@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -55,6 +55,16 @@ class Frame:
         """
         columns = {name: cells for name, cells in self.columns.items() if name not in names}
         return Frame(columns, {n: order for n, order in self.orders.items() if n in columns})
+
+    def with_first(self, name: str, cells: np.ma.MaskedArray) -> Frame:
+        """Return the table with a further column before the others.
+
+        >>> import numpy as np
+        >>> cells = np.ma.MaskedArray([1, 2])
+        >>> list(Frame({"a": cells}).with_first("b", cells).columns)
+        ['b', 'a']
+        """
+        return replace(self, columns={name: cells, **self.columns})
 
     @classmethod
     def concatenated(cls, frames: Sequence[Frame]) -> Frame:
