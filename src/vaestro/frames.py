@@ -111,6 +111,16 @@ class Frame:
             rest(self.formats),
         )
 
+    def with_first(self, name: str, cells: np.ma.MaskedArray) -> Frame:
+        """Return the table with a further column before the others.
+
+        >>> import numpy as np
+        >>> cells = np.ma.MaskedArray([1, 2])
+        >>> list(Frame({"a": cells}).with_first("b", cells).columns)
+        ['b', 'a']
+        """
+        return replace(self, columns={name: cells, **self.columns})
+
     @classmethod
     def concatenated(cls, frames: Sequence[Frame]) -> Frame:
         """Return the rows of several tables one below the other.

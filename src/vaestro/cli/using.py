@@ -420,6 +420,14 @@ def impute(
             "--sample", help="Fill in a draw from p(missing|observed) instead of its mean."
         ),
     ] = False,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            help="Number of imputations by draws. A table gets a column with their number; an "
+            "array a first axis.",
+        ),
+    ] = None,
     split: Split = None,
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
@@ -434,23 +442,26 @@ def impute(
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
     from vaestro.data.writers import check_output
+    from vaestro.runs.imputing import How, imputed, stacked
 
     session = opened_session(run)
     path = check_output(output, force=force)
-    space = session.model.space
-    rows, data = session.imputed(
-        source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
-    )
+    if n is not None and is_picture(path):
+        raise ValueError(f"expected a table or an array for -n; got {path}")
+    space, how = session.model.space, How(n=n, k=k, sample=sample, dtype=dtype, seed=seed)
+    rows, filled = imputed(session, source, how, split, pairs(condition))
+    data = filled[0] if n is None else stacked(filled)
     say_read(rows)
     cells = rows.missing_cells()
     title = f"{len(rows)} of {source} filled in by {session.run.path}"
-    unrounded = sample or not space.columns
-    kind = "float" if unrounded else dtype
+    drawn = sample or n is not None
+    kind = "float" if drawn or not space.columns else dtype
     write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes)
-    how = (
-        "draws from p(missing | observed)" if sample else "weighted means and most probable values"
+    words = (
+        "draws from p(missing | observed)" if drawn else "weighted means and most probable values"
     )
+    times = "" if n is None else f"{n:,} imputations of "
     console.say(
-        f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of "
-        f"z) to {path}"
+        f"wrote {times}{len(rows):,} rows with {cells:,} missing cells filled in ({words}, {k} "
+        f"draws of z) to {path}"
     )

@@ -40,7 +40,7 @@ def read_spreadsheet(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Tabl
     ...     book.active.append(row)
     >>> book.save("t.xlsx")
     >>> read_spreadsheet(pyarrow, Path("t.xlsx"), Wanted("t.xlsx")).to_pylist()
-    [{'a': 1, 'b': True}, {'a': 2, 'b': None}]
+    [{'a': 1, 'b': 'true'}, {'a': 2, 'b': ''}]
     """
     try:
         import openpyxl

@@ -10,7 +10,7 @@
 
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
-from vaestro.latent.imputing import impute
+from vaestro.latent.imputing import imputations, impute
 from vaestro.latent.outputs import (
     Conditions,
     UserData,
@@ -42,6 +42,7 @@ __all__ = [
     "fidelity",
     "file_suffix",
     "given_of",
+    "imputations",
     "impute",
     "interpolate",
     "joined",

@@ -360,6 +360,19 @@ class Run:
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
         )
 
+    def imputations(
+        self,
+        source: Source,
+        n: int,
+        *,
+        k: int = 100,
+        split: str | None = None,
+        condition: Conditions = None,
+        seed: int = 0,
+    ) -> list[UserData]:
+        """See `Session.imputations`."""
+        return self.session.imputations(source, n, k=k, split=split, condition=condition, seed=seed)
+
     def evaluate(
         self,
         data: Source | None = None,

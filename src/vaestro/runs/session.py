@@ -18,7 +18,6 @@ from torch import Tensor
 import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
-from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.source_options import parse_source
 from vaestro.data.tables import condition_frame
 from vaestro.densities import Decoding
@@ -28,7 +27,7 @@ from vaestro.evaluation import Evaluation
 from vaestro.frames import Frame
 from vaestro.latent import Codes, Direction, UserData
 from vaestro.models import Model
-from vaestro.runs import diagnosing, evaluating
+from vaestro.runs import diagnosing, evaluating, imputing
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
 from vaestro.text import parse_pair
@@ -356,32 +355,22 @@ class Session:
         seed: int = 0,
     ) -> UserData:
         """Return the data with missing cells filled in; see `latent.impute`."""
-        return self.imputed(
-            source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
-        )[1]
+        how = imputing.How(k=k, sample=sample, dtype=dtype, seed=seed)
+        return imputing.imputed(self, source, how, split, condition)[1][0]
 
-    def imputed(
+    def imputations(
         self,
         source: Source,
+        n: int,
         *,
         k: int = 100,
-        sample: bool = False,
         split: str | None = None,
         condition: Conditions = None,
-        dtype: str | None = None,
         seed: int = 0,
-    ) -> tuple[Rows, UserData]:
-        """Return the rows that were read, and the data with missing cells filled in."""
-        model, whole = self.model, self.source(source)
-        rows, original = load_with_own(
-            whole, model.space, split, given=model.given, conditions=condition or {}
-        )
-        data = latent.impute(
-            model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
-        )
-        if isinstance(data, Frame):
-            data = complete_table(whole, data, rows.name, model.space.columns)
-        return rows, data
+    ) -> list[UserData]:
+        """Return the data n times, with draws in the missing cells; see `latent.imputations`."""
+        how = imputing.How(n=n, k=k, seed=seed)
+        return imputing.imputed(self, source, how, split, condition)[1]
 
     # -- judging -----------------------------------------------------------------------------------
 
