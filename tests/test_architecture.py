@@ -14,6 +14,7 @@ ORDER = [
     "text",
     "signatures",
     "files",
+    "option",
     "options",
     "drawing",
     "randomness",

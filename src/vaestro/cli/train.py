@@ -10,7 +10,8 @@ import typer
 
 from vaestro.cli.arguments import ConfigFile, DryRun, Force, NewRun, Recipe, Resume
 from vaestro.cli.console import console
-from vaestro.options import OPTIONS, Option, resumable
+from vaestro.option import Option
+from vaestro.options import OPTIONS, resumable
 from vaestro.text import alternatives, duration, unquoted
 
 if TYPE_CHECKING:

@@ -365,16 +365,8 @@ def edit(
         sets = {"data": rows.outward(), "reconstruction": plain}
     sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
-    write(
-        path,
-        sets,
-        space,
-        title,
-        dtype=kind,
-        places=None if n is None else places,
-        attributes=attributes_of(rows),
-        source=source,
-    )
+    at, labels = None if n is None else places, attributes_of(rows)
+    write(path, sets, space, title, dtype=kind, places=at, attributes=labels, source=source)
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))
     _say_direction(along)

@@ -26,7 +26,7 @@ from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, RowSelector, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
 from vaestro.data.readers import is_array_folder, is_images
-from vaestro.data.source_options import missing_values
+from vaestro.data.source_values import missing_values
 from vaestro.spaces import (
     LARGEST_COUNT,
     SPACES,
@@ -304,7 +304,13 @@ def _space(seen: _Scan, arrays: list[np.ndarray], look: Look, name: str) -> Spac
                 f"expected two values in binary data; got more, from {low:g} to {high:g}, in {name}"
             )
         return base.converted(BinarySpace, low=low, step=high - low, levels=2)
-    if not integral:
+    return _coded(base, seen, asked, options, name)
+
+
+def _coded(base: Space, seen: _Scan, asked: str, options: Options, name: str) -> Space:
+    """Return the space of counts, levels or categories."""
+    low, high = seen.low, seen.high
+    if not seen.integral:
         raise ValueError(f"expected whole numbers in {asked} data; got fractions in {name}")
     if asked == "count":
         if low < 0:

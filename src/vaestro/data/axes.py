@@ -18,7 +18,8 @@ import numpy as np
 from vaestro.data.codes import asked_axis, onehot_axis
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
-from vaestro.data.source_options import missing_values, of_groups
+from vaestro.data.source_options import of_groups
+from vaestro.data.source_values import missing_values
 from vaestro.randomness import numpy_generator
 from vaestro.spaces import LAYOUTS, Layout, declared_layout, usual_layout, with_gaps
 

@@ -14,7 +14,7 @@ from vaestro.data.csv_layout import Layout, layout_of, refuse_lines
 from vaestro.data.formats import spellings
 from vaestro.data.raw import Options
 from vaestro.data.refusals import first_names
-from vaestro.data.source_options import missing_values
+from vaestro.data.source_values import missing_values
 from vaestro.data.text_files import TextFile
 from vaestro.text import InputError, as_number, split_names
 

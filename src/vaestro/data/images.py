@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,13 +131,19 @@ def read_images(path: Path, options: Options, progress: Progress | None = None) 
     )
     if strict:
         check_none_skipped(meta)
-    notes = [*meta["notes"], *listing.notes]
+    notes = [*meta["notes"], *listing.notes, *_left_out(listing, count, splits)]
+    return image_labels.attach(_raw(place, meta, notes), folder, listing.tables, options)
+
+
+def _left_out(listing: Listing, count: int, splits: Iterable[str]) -> list[str]:
+    """Return notes on the files that are not among the `count` images of the splits."""
+    notes = []
     if count < len(listing.names):
         left = len(listing.names) - count
         notes.append(f"{left:,} images outside {', '.join(splits)} left out")
     if listing.others > max(10, count // 10):
         notes.append(f"{listing.others:,} files that are not images left out")
-    return image_labels.attach(_raw(place, meta, notes), folder, listing.tables, options)
+    return notes
 
 
 def _raw(place: Path, meta: Json, notes: Sequence[str]) -> Raw[np.ndarray]:

@@ -90,12 +90,8 @@ def infer_space(
         except Unfit as error:
             unfit.append((error, []))
             continue
-        one = replace(one, format=whole.formats.get(column, ""))
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
-        declared = whole.types.get(column, "")
-        if one.coded or not is_category(declared):
-            one = replace(one, declared=declared)
-        columns.append(one)
+        columns.append(_as_declared(one, whole))
     if crowded:
         unfit.append((_too_many(crowded, whole, name), list(crowded)))
     refuse(unfit, name, options.get("ignore"))
@@ -103,13 +99,19 @@ def infer_space(
     notes = remarks.notes(name, options.get("ignore"))
     notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
     present = whole.without(empty)
-    return space, [
-        *kinds_note(space),
-        *left_out,
-        *missing_note(present),
-        *_unused_note(present, space),
-        *notes,
-    ]
+    first = [*kinds_note(space), *left_out, *missing_note(present)]
+    return space, [*first, *_unused_note(present, space), *notes]
+
+
+def _as_declared(column: Column, whole: Frame) -> Column:
+    """Return a column with the format of its cells and its declared type."""
+    declared = whole.types.get(column.name, "")
+    kept = column.coded or not is_category(declared)
+    return replace(
+        column,
+        format=whole.formats.get(column.name, ""),
+        declared=declared if kept else column.declared,
+    )
 
 
 def _empty(whole: Frame, train: Frame, name: str) -> tuple[list[str], list[str]]:

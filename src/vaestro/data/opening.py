@@ -22,7 +22,8 @@ from vaestro.data.readers import check_array, is_array_folder, read
 from vaestro.data.series import ragged
 from vaestro.data.series.known import matched, options_like
 from vaestro.data.series.sources import read_series_of
-from vaestro.data.source_options import as_source, checked_options, missing_values, parse_source
+from vaestro.data.source_options import as_source, checked_options, parse_source
+from vaestro.data.source_values import missing_values
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
 from vaestro.text import InputError

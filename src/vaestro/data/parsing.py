@@ -20,7 +20,7 @@ from vaestro.data.formats import DateFormat, Decision, decide, empty_words, is_e
 from vaestro.data.parsing_notes import Found, bad_cells, notes_of
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sentinels import without_missing
-from vaestro.data.source_options import missing_values
+from vaestro.data.source_values import missing_values
 from vaestro.data.text_columns import TextColumn
 from vaestro.frames import Frame
 from vaestro.spaces import Column
@@ -146,17 +146,25 @@ def parse_cells(
             empty, labels = _empty(text, wishes, known.get(text.name))
             cells[text.name] = text.kept(empty)
             found.append(Found(text, one, empty, labels))
-    splits = {}
-    for split, frame in raw.splits.items():
-        one_split = {n: cells[n][split] if n in cells else c for n, c in frame.columns.items()}
-        splits[split] = replace(
-            frame,
-            columns=one_split,
-            types={n: t for n, t in frame.types.items() if n not in formats},
-            formats={n: f for n, f in formats.items() if n in one_split},
-        )
+    splits = {s: _with_cells(frame, s, cells, formats) for s, frame in raw.splits.items()}
     splits, more = without_missing(splits, wishes.missing)
     return replace(raw, splits=splits, notes=(*raw.notes, *notes_of(found, known), *more))
+
+
+def _with_cells(
+    frame: Frame,
+    split: str,
+    cells: Mapping[str, Mapping[str, np.ma.MaskedArray]],
+    formats: Mapping[str, str],
+) -> Frame:
+    """Return a split with the parsed columns, which are given by name and split."""
+    columns = {n: cells[n][split] if n in cells else c for n, c in frame.columns.items()}
+    return replace(
+        frame,
+        columns=columns,
+        types={n: t for n, t in frame.types.items() if n not in formats},
+        formats={n: f for n, f in formats.items() if n in columns},
+    )
 
 
 def _is_text(

@@ -114,13 +114,7 @@ def read(
         return hub.read_hub(name[3:], options, progress)
     if shards.is_shards(name):
         return _shards(name, options, progress)
-    path = Path(name).expanduser()
-    if not path.exists():
-        offer = difflib.get_close_matches(name, NAMED, 1)
-        raise InputError(
-            f"there is no file, folder or named data set {name!r} "
-            + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
-        )
+    path = _existing(name)
     if is_images(name):
         if "crops" in options:
             return image_crops.read_crops(path, options, progress)
@@ -142,6 +136,22 @@ def read(
     if path.suffix.lower() == ".txt" or is_table(path):
         return _by_suffix(path, name, options, progress, columns, every=every, like=like)
     return _array_file(path, options)
+
+
+def _existing(name: str) -> Path:
+    """Return the path of a source.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    offer = difflib.get_close_matches(name, NAMED, 1)
+    raise InputError(
+        f"there is no file, folder or named data set {name!r} "
+        + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
+    )
 
 
 def _named(name: str, options: Options) -> Raw:

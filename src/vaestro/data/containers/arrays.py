@@ -22,7 +22,8 @@ from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.raw import Options
 from vaestro.data.series.lengths import described
 from vaestro.data.series.record import Record
-from vaestro.data.source_options import as_source, missing_values, of_groups
+from vaestro.data.source_options import as_source, of_groups
+from vaestro.data.source_values import missing_values
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space, layout_of_axes, missing_cells, with_gaps
 from vaestro.text import as_number
