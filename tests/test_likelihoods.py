@@ -799,7 +799,7 @@ def test_noise_has_a_part_for_the_latent_and_one_for_the_grid(
         moved.amax((0, 1)) - moved.amin((0, 1)), torch.tensor(sizes), rtol=0.01, atol=1e-6
     )
     shown = torch.from_numpy(make_values(space, 4)) + moved.unflatten(2, space.shape)
-    torch.testing.assert_close(draws.log_px, model._log_px(draws.px, shown, None))
+    torch.testing.assert_close(draws.log_px, model.scoring(draws.px, shown))
 
 
 @pytest.mark.usefixtures("float64")

@@ -212,7 +212,7 @@ def test_what_is_no_series_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         (["v.npy:standardise=channel"], "expected standardise=channel for data with channels"),
         (
             ["v.npy", "--network", "conv1d"],
-            "expected series on one side of a convolutional network",
+            "expected texts or series on one side of a network for sequences",
         ),
     ):
         assert (

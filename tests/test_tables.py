@@ -828,7 +828,7 @@ def test_real_tables(tmp_path, name):
     space, _ = infer(frame)
     assert (
         column(space, "target").kind
-        == {"iris": "category", "wine": "category", "diabetes": "count", "breast_cancer": "binary"}[
+        == {"iris": "category", "wine": "category", "diabetes": "real", "breast_cancer": "binary"}[
             name
         ]
     )

@@ -89,6 +89,14 @@ class Model(nn.Module, ABC):
     # p(length | z) of series that end early; None for other data
     lengths: Lengths | None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths = None
+
+    def trainable_parts(self) -> dict[str, nn.Module]:
+        """Return the parts that training can freeze, by name."""
+        return {name: part for name, part in self.named_children() if name != "scoring"}
+
     @property
     def capabilities(self) -> Capabilities:
         """Return what the model can do."""

@@ -43,7 +43,6 @@ class _WithoutLatent(Model, ABC):
         self.scoring = Scoring(self.space)
         self.jitter = likelihood.jitter
         self.units = (0,)
-        self.lengths = None
 
     @staticmethod
     @abstractmethod

@@ -158,9 +158,9 @@ def evaluating(
 
 
 def _independent(session: Session, evaluation: Evaluation, rows: Rows) -> Independent | None:
-    """Return the comparison with independent cells; None if the run is such a model, or its
-    training data cannot be read."""
-    if session.run.config["model"] == "independent":
+    """Return the comparison with independent cells; None if the run is such a model, no
+    bound was asked for, or its training data cannot be read."""
+    if session.run.config["model"] == "independent" or not evaluation.estimates:
         return None
     try:
         data = session.data

@@ -280,7 +280,7 @@ class Run:
         *,
         condition: Conditions = None,
         temperature: float = 1.0,
-        mean: bool = False,
+        mean: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,

@@ -219,7 +219,7 @@ class Session:
         condition: Conditions = None,
         like: Rows | None = None,
         temperature: float = 1.0,
-        mean: bool = False,
+        mean: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -231,7 +231,8 @@ class Session:
             condition: {name: value}, a value for each condition of a conditional model.
             like: n rows, or one, whose conditions are used instead of `condition`.
             temperature: multiplies the prior's standard deviation.
-            mean: return the mean of p(x | z) at each drawn z instead of a draw.
+            mean: return the mean of p(x | z) at each drawn z instead of a draw; by default for
+                images.
             decoding: how texts are drawn or searched for.
             dtype: "own" or "float", of means.
             seed: of the draws.
@@ -240,15 +241,16 @@ class Session:
             ValueError: a condition is missing, or an argument is out of range.
         """
         model = self.model
+        images = model.space.layout.name == "image"
         data = latent.sample(
             model,
             n,
             given=self._given(condition, like, n),
             temperature=temperature,
             seed=seed,
-            mean=mean,
+            mean=images if mean is None else mean,
             decoding=decoding,
-            dtype=dtype,
+            dtype=("own" if images else None) if mean is None and dtype is None else dtype,
         )
         if not isinstance(data, Frame):
             return data
