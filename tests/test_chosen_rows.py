@@ -174,7 +174,7 @@ def test_the_sentence_after_training_is_of_rows_at_random(
 ) -> None:
     model, rows = ordered
     monkeypatch.setattr(budget, "affordable", lambda model: 60)
-    said = runs.result(model, rows)
+    (said,) = runs.result(model, rows)
     whole = vs.evaluate(model, rows, k=1, methods="iwae")["iwae"]
     assert "60 of 300 test data, drawn at random" in said
     value, error = (float(v) for v in said.split(">= ")[1].split(" nats")[0].split(" +- "))

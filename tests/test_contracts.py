@@ -15,8 +15,8 @@ import vaestro as vs
 from tests.conftest import make_data, make_space, make_values
 from vaestro import densities, gradients
 from vaestro.densities import closed_form_kl
-from vaestro.parts import TABLE, catalogue, find
-from vaestro.signatures import options_of
+from vaestro.parts import TABLE, find
+from vaestro.signatures import entry_of, options_of
 from vaestro.spaces import SPACES, Batch, CategoryColumn, Kind, RealColumn, Space, TableSpace
 
 KINDS = tuple(SPACES)
@@ -31,7 +31,7 @@ LIKELIHOOD_OPTIONS = {
         ":version=1",
     ],
     "laplace": ["", ":scale=0.5", ":scale=shared", ":scale=pixel"],
-    "discretized-logistic": ["", ":scale=shared"],
+    "discretized-logistic": ["", ":scale=shared", ":means=squares"],
     "negative-binomial": ["", ":dispersion=cell"],
     "zero-inflated": ["", ":counts=poisson"],
     "table": [
@@ -56,11 +56,14 @@ SMALL = {
     "conv": "conv:width=8,blocks=1",
     "conv3d": "conv3d:width=8",
     "conv1d": "conv1d:width=4",
+    "former-conv": "former-conv:width=8",
+    "former-conv3d": "former-conv3d:width=8",
     "gru": "gru:width=8",
     "transformer": "transformer:width=8,layers=1,heads=2",
 }
 # what a network is made for, where it is not made for vectors
 SHAPES = {"conv": (1, 8, 8), "conv3d": (1, 8, 8, 8), "conv1d": (20, 2)}
+SHAPES |= {f"former-{name}": SHAPES[name] for name in ("conv", "conv3d")}
 GIVEN = TableSpace.of(
     [CategoryColumn("kind", "str", ("a", "b", "c")), RealColumn("amount", "float64")]
 )
@@ -427,7 +430,7 @@ def test_a_likelihood_used_alone_scores_as_the_model_records(model: vs.VAE) -> N
         own = px.log_prob(
             every, None if batch.observed is None else batch.observed.expand_as(every)
         )
-    log_dets = torch.zeros(()) if model.log_dets is None else model.log_dets
+    log_dets = torch.zeros(()) if model.scoring.log_dets is None else model.scoring.log_dets
     kept = torch.ones(()) if batch.observed is None else batch.observed.float()
     constants = (log_dets * kept).expand_as(batch.x).flatten(1).sum(1)
     torch.testing.assert_close(alone + constants, draws.log_px)
@@ -629,7 +632,7 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
 def test_rows_are_documented_and_reached_by_name(kind: str, name: str) -> None:
     part = find(kind, name)
     assert part.constructor is TABLE[kind][name]
-    summary = next(row["summary"] for row in catalogue()[kind] if row["name"] == name)
+    summary = entry_of(name, TABLE[kind][name])["summary"]
     assert len(summary) > 20
     for option, (hint, default) in options_of(part.constructor).items():
         assert hint is not inspect.Parameter.empty

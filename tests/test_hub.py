@@ -531,7 +531,7 @@ def test_size_is_offered_as_an_option_of_the_source(monkeypatch):
     )
     refused(
         lambda: read_hub("some/pictures", {}),
-        "300x280 (2): scale them with hf:some/pictures:size=64,crop=center, or keep their size "
+        "300x280 (2): scale them with hf:some/pictures:size=64x60, or keep their size "
         "with hf:some/pictures:size=300x280",
     )
 

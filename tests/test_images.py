@@ -165,12 +165,14 @@ def test_images_are_grey_if_all_are(folder):
 
 @pytest.mark.parametrize("size", [None, "12x16"])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
-def test_16_bits_are_scaled_to_8(folder, suffix, size):
+def test_16_bits_are_kept_or_scaled_to_8(folder, suffix, size):
     levels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
     levels = levels * 341  # 0 .. 65131
     levels[-1, -1] = 65535
     save(folder / f"a{suffix}", levels)
-    found, notes = only(folder, **({"size": size} if size else {}))
+    kept, notes = only(folder, **({"size": size} if size else {}))
+    assert kept.dtype == np.uint16 and np.array_equal(kept, levels) and not notes
+    found, notes = only(folder, depth=8, **({"size": size} if size else {}))
     assert np.array_equal(found, np.rint(levels / 257)) and found.max() == 255
     assert notes == ("1 images of 16 bits scaled to 8 bits (65535 becomes 255)",)
 
@@ -203,7 +205,7 @@ def test_transparency_is_laid_on_white(folder, mode):
     full = np.array(RED if mode != "LA" else (0, 0, 0))
     assert (found[4:] == 255).all() and (found[:4, 4:] == full).all()
     assert np.abs(found[:4, :4] - (full if mode == "P" else 0.5 * full + 127.5)).max() <= 1
-    assert notes[-1] == "1 images with transparency put on white"
+    assert notes[-1] == "1 images with transparency put on white (channels=rgba keeps it)"
     assert notes[:-1] == (
         ("1 of 1 images are grey and are read as colour",) if mode == "LA" else ()
     )
@@ -359,20 +361,22 @@ def test_mixed_sizes_need_a_size(folder):
         save(folder / f"{i}.png", smooth(height, width))
     text = (
         rf"one size; got height x width 48x64 \(2\), .* \(1\), .* \(1\) and 2 more: "
-        rf"scale them with {folder}:size=32$"
+        rf"scale them with {folder}:size=24x32$"
     )
     refused(folder, text)
 
 
-@pytest.mark.parametrize(("height", "width"), [(257, 257), (300, 40), (20, 400)])
-def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(257, 257, "64"), (300, 40, "124x17"), (20, 400, "10x202")]
+)
+def test_large_images_need_a_size_before_any_is_decoded(folder, monkeypatch, height, width, size):
     for i in range(3):
         save(folder / f"{i}.png", smooth(height, width))
     with monkeypatch.context() as m:
         m.setattr(images, "decode_image", lambda *_: pytest.fail("decoded"))
         text = (
             rf"sides of at most 256.*; got height x width {height}x{width} \(3\): scale "
-            rf"them with {folder}:size=64,crop=center, or keep"
+            rf"them with {folder}:size={size}, or keep"
         )
         refused(folder, text)
     assert read_images(folder, {"size": f"{height}x{width}"}).splits["all"].shape == (
@@ -401,7 +405,10 @@ def test_images_up_to_256_need_none(folder):
         ({"size": 10**9}, "got 1000000000$"),
         ({"size": 8, "crop": "left"}, "expected crop to be center or none; got 'left'"),
         ({"crop": "center"}, "crop=center has an effect only with size="),
-        ({"channels": 2}, "expected channels to be grey or colour; got 2"),
+        ({"channels": 2}, "expected channels to be grey, colour or rgba; got 2"),
+        ({"depth": 12}, r"expected depth to be 8 or 16 \(bits\); got 12"),
+        ({"pages": "some"}, "expected pages to be first, all or channels; got 'some'"),
+        ({"volume": True, "pages": "all"}, "volume=true reads the pages of a file as slices"),
         ({"strict": "yes please"}, "expected strict to be true or false; got 'yes please'"),
     ],
 )
@@ -615,7 +622,11 @@ def test_tiny_images_are_not_used(folder):
 def test_values_of_32_bits_are_not_cut_to_8(folder):
     save(folder / "a.tif", Image.fromarray(smooth(channels=1).astype(np.float32)))
     save(folder / "b.tif", Image.fromarray(smooth(channels=1).astype(np.int32)))
-    refused(folder, r"2 have 32-bit values \(store them as an array, .npy\) \(a.tif, b.tif\)")
+    refused(folder, r"different types of values: float32 \(1, such as a.tif\) and int32 \(1, such")
+    refused(folder, "depth=8 scales images of 8 and 16 bits, but .* has float32", depth=8)
+    (folder / "b.tif").unlink()
+    found, notes = only(folder)
+    assert found.dtype == np.float32 and np.array_equal(found, smooth(channels=1)) and not notes
 
 
 # -- the cache -------------------------------------------------------------------------------------

@@ -646,7 +646,7 @@ def test_noise_averages_to_the_exact_integral_over_the_grids_cells(how: str, fam
         else:
             space, option, unit = (
                 TableSpace.of([*columns, BinaryColumn("member", "bool", (False, True))]),
-                f"table:real={family}",
+                f"table:scale=column,real={family}",
                 0.6,
             )
             x = torch.cat([(user - offset) / unit, torch.tensor([[1.0], [0.0]])], 1)
@@ -724,7 +724,8 @@ def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likel
         if likelihood == "table"
         else [likelihood]
     )
-    data = vs.load({"rain": rain} if likelihood == "table" else rain[:, None])
+    plain = {"marginals": "plain"} if likelihood == "table" else {}
+    data = vs.load({"rain": rain} if likelihood == "table" else rain[:, None], **plain)
     space = data.space
     cell = space.columns[0].resolution if likelihood == "table" else float(np.max(space.resolution))
     assert cell == pytest.approx(1e-3 * rain.std(), rel=0.5), (
@@ -798,7 +799,7 @@ def test_noise_has_a_part_for_the_latent_and_one_for_the_grid(
         moved.amax((0, 1)) - moved.amin((0, 1)), torch.tensor(sizes), rtol=0.01, atol=1e-6
     )
     shown = torch.from_numpy(make_values(space, 4)) + moved.unflatten(2, space.shape)
-    torch.testing.assert_close(draws.log_px, model._log_px(draws.px, shown, None))
+    torch.testing.assert_close(draws.log_px, model.scoring(draws.px, shown))
 
 
 @pytest.mark.usefixtures("float64")

@@ -23,11 +23,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "conv": {"width": 4},
     "conv3d": {"width": 4},
     "conv1d": {"width": 4},
+    "former-conv": {"width": 4},
+    "former-conv3d": {"width": 4},
     "gru": {"width": 8},
     "transformer": {"width": 8, "layers": 1},
 }
 OVER_TIME = ("conv1d", "gru", "transformer")  # for (T, C), where the others take (C, H, W)
-PLANAR = [name for name in BODIES if name not in (*OVER_TIME, "conv3d")]
+PLANAR = [name for name in BODIES if name not in (*OVER_TIME, "conv3d", "former-conv3d")]
 VOLUMES = [(1, 4, 4, 4), (1, 16, 16, 16), (2, 9, 17, 30), (1, 3, 40, 8)]
 SHAPES = [
     (1, 4, 4),
@@ -54,7 +56,9 @@ def body(
 
 def both(name: str, given: int = 0, shape: tuple[int, ...] = (), **options: Any) -> list[nn.Module]:
     """Make an encoder and a decoder, for a latent vector."""
-    usual = {"conv3d": (2, 9, 8, 10)} | dict.fromkeys(OVER_TIME, (12, 3))
+    usual = dict.fromkeys(("conv3d", "former-conv3d"), (2, 9, 8, 10)) | dict.fromkeys(
+        OVER_TIME, (12, 3)
+    )
     shape = shape or usual.get(name, (2, 9, 10))
     return [
         body(name, shape, (2, LATENT), given, **options),

@@ -50,7 +50,7 @@ def test_it_starts_at_the_training_frequencies(float64: None) -> None:
     p = made(torch.zeros(1, 1, 1)).mean[0, 0, :, 0].detach()
     np.testing.assert_allclose(p, START, atol=1e-12)
     model = vs.build(TableSpace.of([RealColumn("x", "float64"), GRADE]), latent=2)
-    start = type(model.likelihood).start(model.space)
+    start = type(model.likelihood).start(model.space, scale="column")
     assert start.shape == (2,) and not start.any()
 
 

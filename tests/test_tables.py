@@ -12,15 +12,22 @@ import warnings
 import numpy as np
 import pytest
 
-from vaestro.data import arrow
+from vaestro.data import arrow, tables
 from vaestro.data.kinds import infer_space
-from vaestro.data.tables import SUFFIXES, frame_of, read_table, write_frame
+from vaestro.data.parsing import parse_cells
+from vaestro.data.tables import WRITTEN, frame_of, write_frame
 from vaestro.frames import Frame
 from vaestro.spaces import LARGEST_COUNT, Kind, restored_space
 from vaestro.text import is_input_error
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def read_table(path, options, **more):
+    """Read a file, and the text in its cells."""
+    raw = tables.read_table(path, options, **more)
+    return parse_cells(raw, options, path.name)
 
 
 @pytest.fixture
@@ -117,7 +124,7 @@ def there_and_back(frame, space):
         (["yes", "no", ""], "<U3", ["yes", "no", None]),
         (["0123", "", "4567"], "<U4", ["0123", None, "4567"]),
         (["0", "10", "7"], "int64", [0, 10, 7]),
-        (['"1,200"', "", '"900"'], "<U5", ["1,200", None, "900"]),
+        (['"1,200"', "", '"900"'], "int64", [1200, None, 900]),
         (
             ["2020-01-02", "", "1969-12-31"],
             "datetime64[D]",
@@ -133,7 +140,7 @@ def there_and_back(frame, space):
             "datetime64[us]",
             [datetime.datetime(2020, 1, 2, 10, 0, 0, 500000), None, None],
         ),
-        (["10:00:00", "09:30:00.5", ""], "<U10", ["10:00:00", "09:30:00.5", None]),
+        (["10:00:00", "09:30:00.5", ""], "float64", [36000.0, 34200.5, None]),
         (['"1"', '""', '"3"'], "int64", [1, None, 3]),
         (['"NA"', "NA", '"x"'], "<U2", ["NA", None, "x"]),
         (["99999999999999999999", "1", ""], "float64", [1e20, 1.0, None]),
@@ -163,15 +170,13 @@ def test_the_delimiter_is_found(read, delimiter, newline):
 def test_decimal_commas(read):
     raw = read("a;b\n1,5;1,234\n-2;5,678\n;9,123\n")
     assert raw.splits["all"].columns["a"].tolist() == [1.5, -2.0, None]
-    assert raw.splits["all"].columns["b"].tolist() == ["1,234", "5,678", "9,123"], (
-        "could be thousands"
-    )
-    assert raw.notes == ("commas are decimal points in a",)
+    # column a tells what the commas of b are
+    assert raw.splits["all"].columns["b"].tolist() == [1.234, 5.678, 9.123]
 
 
 def test_types_that_change_far_down_and_cells_over_lines(read):
     frame = read("a,b\n" + "1,2\n" * 300_000 + '"x\ny",2.5\n').splits["all"]
-    assert frame.columns["a"][-1] == "x\ny" and frame.columns["a"][0] == "1"
+    assert frame.columns["a"][-1] is np.ma.masked and frame.columns["a"][0] == 1
     assert frame.columns["b"][-1] == 2.5
 
 
@@ -193,7 +198,8 @@ def test_columns_can_be_left_out(read):
     assert list(read(text, {"ignore": '"c+d"+a'}).splits["all"].columns) == ["b", "1"]
     assert list(read(text, {"ignore": 1}).splits["all"].columns) == ["a", "b", "c+d"]
     assert list(read(text, columns=["1", "a", "z"]).splits["all"].columns) == ["a", "1"]
-    assert read(text, text=["a"]).splits["all"].columns["a"].tolist() == ["1", "5"]
+    asked = {"category": "a"}
+    assert read(text, asked, text=["a"]).splits["all"].columns["a"].tolist() == ["1", "5"]
     with pytest.raises(
         ValueError,
         match=r"expected ignore= to name a column of t.csv: 'c\+d' \(one of .*; got 'c\+e'",
@@ -203,7 +209,7 @@ def test_columns_can_be_left_out(read):
         read(text, columns=["z"])
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", WRITTEN)
 def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     where = ["train", "Validation", "test", "val", "training", "valid"]
     write_frame(tmp_path / f"s{suffix}", frame_of({"a": range(6), "part": where}))
@@ -240,7 +246,7 @@ def test_json_records_of_every_sort(read):
             True,
         ]
         assert frame.columns["u"][0] == datetime.datetime(2020, 1, 1, 8)
-        assert raw.notes == ("the times in u are in UTC",)
+        assert raw.notes[-1] == "the times in u are in UTC"
 
 
 def test_parquet_types(read):
@@ -283,42 +289,39 @@ def test_parquet_types(read):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n1,2,3\n", "expected 2 cells in every line of t.csv; got 3 in line 3"),
-        ('a,b\n"x\ny",2\n\n1\n', "expected 2 cells in every line of t.csv; got 1 in line 5"),
+        (
+            "a,b\n1,2\n1,2,3\n",
+            "expected 2 cells in every line of t.csv; got 3 in line 3, '1, 2, 3': put a cell that "
+            'contains a comma in double quotes, as in "a, b", or delete the line',
+        ),
+        (
+            'a,b\n"x\ny",2\n\n1\n',
+            "expected 2 cells in every line of t.csv; got 1 in line 5, '1': add a comma for each "
+            "empty cell, or delete the line",
+        ),
         (
             "a,b\n" + "1,2\n" * 200_000 + "3\n",
-            "expected 2 cells in every line of t.csv; got 1 in line 200,002",
+            "expected 2 cells in every line of t.csv; got 1 in line 200,002, '3': add a comma for "
+            "each empty cell, or delete the line",
         ),
         (
             'a,b\n1,"x\n2,y\n',
             "expected closed quotes in t.csv after line 1; got unexpected end of data",
         ),
-        ("", "t.csv has no line of column names"),
-        ("\n\n", "t.csv has no line of column names"),
+        ("", "t.csv has no line of column names: the file has no text"),
+        ("\n\n", "t.csv has no line of column names: the file has no text"),
         ("a,b", "t.csv has column names but no rows"),
         ("a,b\n", "t.csv has column names but no rows"),
-        ("a,b,a\n1,2,3\n", "expected columns of different names in t.csv; got 'a' twice"),
         (
             "5.1,3.5\n4.9,3.0\n",
-            "expected column names in the first line of t.csv; got numbers, 5.1, 3.5 (add a "
-            "line of names)",
-        ),
-        (
-            b"a,b\nM\xfcller,2\n",
-            "expected text in UTF-8 in t.csv; got byte 0xfc at 5 (save it again as UTF-8)",
-        ),
-        (
-            "a,b\nx,2\n".encode("utf-16"),
-            "expected text in UTF-8 in t.csv; got byte 0xff at 0 (save it again as UTF-8)",
+            "expected column names in the first line of t.csv; got numbers, 5.1, 3.5 (read them "
+            "as a row with t.csv:header=false, which names the columns 'column 1' and so on, or "
+            "add a line of names)",
         ),
         (
             b"\x00\x01\x02",
-            "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (save it again as UTF-8)",
-        ),
-        (
-            "a,b\n1,inf\n2,3\n",
-            "expected finite numbers in column 'b' of t.csv; got 1 infinite (leave it out with "
-            "t.csv:ignore=b)",
+            "expected text in UTF-8 in t.csv; got byte 0x00 at 0 (it is no text: save the "
+            "table as .csv or .parquet)",
         ),
     ],
 )
@@ -340,16 +343,19 @@ def test_a_bad_csv_is_refused(read, content, message):
         ("nonsense", r"damaged or cut short \(Expecting value: line 1 column 1"),
         (
             '[{"a": 1}, {"a": "x"}]',
-            "expected values of one type in column 'a' of t.json; got several",
+            "expected values of one type in column 'a' of t.json; got 1 in row 1, a number, "
+            "and 'x' in row 2, text",
         ),
-        ('[{"a": 1e999}, {"a": 2}]', "expected finite numbers in column 'a'"),
         ('[{"a": 99999999999999999999}]', "expected values of one type in column 'a'"),
         (
             '[{"a": {"b": 1}, "c": 2}, {"c": 3}]',
-            r"got lists or structures in a \(leave it out with t.json:ignore=a\)",
+            r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a\)",
         ),
         ("[" * 100_000, "damaged or cut short"),
-        (b'[{"a": "\xff"}]', "expected text in UTF-8 in t.json; got byte 0xff at 8"),
+        (
+            '[{"a": "é'.encode() + b'\xff"}]',
+            "expected text in UTF-8 in t.json; got byte 0xff at 10",
+        ),
     ],
 )
 def test_a_bad_json_is_refused(read, content, message):
@@ -362,17 +368,18 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
     nested = pa.table({"a": [[1], [2]], "b": [{"c": 1}, None], "d": [1, 2]})
     with pytest.raises(
         ValueError,
-        match=r"got lists or structures in a, b \(leave them out with t.parquet:ignore=a\+b\)",
+        match=r"got lists or structures in a, b \(.*, or leave them out with "
+        r"t.parquet:ignore=a\+b\)",
     ):
         read(nested)
-    with pytest.raises(ValueError, match=r"got duration\[s\] in 'a' \(leave it out"):
-        read(pa.table({"a": pa.array([1, 2], pa.duration("s"))}))
-    with pytest.raises(ValueError, match="expected columns of different names"):
-        read(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]))
     with pytest.raises(ValueError, match=r"expected rows of data in t.parquet"):
         read(pa.table({"a": pa.array([], pa.int64())}))
     monkeypatch.setattr(arrow, "LARGEST_TEXT", 10**6)
-    with pytest.raises(ValueError, match=r"got text of up to 9,000 letters \(leave it out"):
+    with pytest.raises(
+        ValueError,
+        match=r"got text of up to 9,000 letters \(text=a models the texts "
+        r"themselves, or leave it out",
+    ):
         read(pa.table({"a": ["x" * 9000] * 40}))
     for junk in (b"", b"PAR1 and junk", b"PAR1" + bytes(100) + b"PAR1"):
         with pytest.raises(ValueError, match=r"t.parquet is damaged or cut short"):
@@ -629,14 +636,15 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert time.perf_counter() - start < 10
     message = (
         "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 "
-        "(leave them out with t.csv:ignore=id+name)"
+        "(id: every row has its own, as identifiers have; name: every row has its own, as "
+        "identifiers have, or leave them out with t.csv:ignore=id+name)"
     )
     assert str(error.value) == message
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})
     with pytest.raises(
         ValueError,
-        match=r"at most 100 categories in column 'note'; got 150 \(leave it out with "
-        r"t.csv:ignore=note\)",
+        match=r"at most 100 categories in column 'note'; got 150 \(category=note reads them all "
+        r"the same, or leave it out with t.csv:ignore=note\)",
     ):
         infer(some)
     assert column(infer(some, {"category": "note"})[0], "note").kind is Kind.CATEGORY
@@ -646,21 +654,10 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert len(column(infer(many, {"categories": 1500})[0], "z").values) == 1500
 
 
-def test_empty_columns_are_refused(rng):
-    frame = frame_of({"a": rng.normal(size=50), "b": [None] * 50, "c": [None] * 49 + ["x"]})
-    message = (
-        r"expected values in columns 'b', 'c'; got empty cells alone \(leave them out with "
-        r"t.csv:ignore=b\+c\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        infer(frame, train=frame[:40])
-
-
 def test_all_obstacles_are_said_in_one_line(rng, read):
     n = 3000
     frame = frame_of(
         {
-            "void": [None] * n,
             "id": [f"row {i}" for i in range(n)],
             "x": rng.normal(size=n),
             "name, first": [f"N{i}" for i in range(n)],
@@ -671,24 +668,19 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     with pytest.raises(ValueError) as error:
         infer(frame, {"ignore": "old", "count": "city"})
     said = str(error.value)
-    assert (
-        "values in column 'void', and " in said
-        and "at most 1,000 categories in columns 'id', 'name, first'" in said
-    )
+    assert "at most 1,000 categories in columns 'id', 'name, first'" in said
     assert (
         "values below 1e30 in size in column 'huge'" in said
         and "numbers in column 'city' for count=" in said
     )
     assert (
-        "got empty cells alone, and some up to 1e+200, and text, such as 'Lima', and 3,000, "
-        "3,000 (leave them out with " in said
+        "got some up to 1e+200, the first in row 1, and text, such as 'Lima', and 3,000, "
+        "3,000 (missing=1e+200 takes it as empty, or id: every row has its own" in said
     )
-    assert """'t.csv:ignore=old+void+huge+id+"name, first"')""" in said and "\n" not in said
+    assert """'t.csv:ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
-        ValueError,
-        match=r"got lists or structures in a, and 1 infinite, and 2 infinite \(leave them out "
-        r"with t.json:ignore=a\+b\+c",
+        ValueError, match=r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a"
     ):
         read(
             '[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json"
@@ -806,7 +798,7 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
             makers[rng.integers(len(makers)) if i >= len(makers) else i](), mask=gone
         )
     frame = frame_of(columns)
-    for suffix in SUFFIXES:
+    for suffix in WRITTEN:
         write_frame(tmp_path / f"x{suffix}", frame)
         again = read_table(tmp_path / f"x{suffix}", {}).splits["all"]
         narrow = (
@@ -836,7 +828,7 @@ def test_real_tables(tmp_path, name):
     space, _ = infer(frame)
     assert (
         column(space, "target").kind
-        == {"iris": "category", "wine": "category", "diabetes": "count", "breast_cancer": "binary"}[
+        == {"iris": "category", "wine": "category", "diabetes": "real", "breast_cancer": "binary"}[
             name
         ]
     )
@@ -996,10 +988,8 @@ def test_frames_of_dataframes():
         {"a": [2**70]},
         {"a": [1j]},
         {"a": [b"x"]},
-        {"a": [np.inf]},
         {"a": [{}, {}]},
         pa.table({"a": [[1]]}),
-        pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]),
     ],
 )
 def test_what_is_no_table_is_refused(columns):
@@ -1021,7 +1011,7 @@ def test_files_are_what_others_read(tmp_path):
             "s": np.array(["2020-01-01T10:00:00.5", "NaT"], "datetime64[us]"),
         }
     )
-    for suffix in (*SUFFIXES, ".npz"):
+    for suffix in (*WRITTEN, ".npz"):
         write_frame(tmp_path / f"x{suffix}", frame)
     with (tmp_path / "x.csv").open() as file:
         rows = list(csv.reader(file))

@@ -179,7 +179,6 @@ def test_labels_are_mapped_by_name_and_may_be_absent(old: str) -> None:
         ({"works": "perhaps"}, ("column 'works' (no, yes); got perhaps", "empty such cells")),
         ({"n": 2.5}, ("counts of 0 .. 16,777,216 in column 'n'; got 2.5", "old")),
         ({"n": -1}, ("in column 'n'; got -1",)),
-        ({"a": "much"}, ("expected numbers in column 'a'; got text",)),
     ],
 )
 def test_a_value_that_the_old_column_cannot_hold_is_named(
@@ -309,7 +308,7 @@ def test_text_among_whole_number_categories_is_named_alone(
         "grade": [1, 2, 3] * 20,
     }
     vs.train(write(Path("old.csv"), columns), run="old", **SMALL)
-    columns["grade"][0] = "none yet"
+    columns["grade"][:10] = ["none yet"] * 10  # too many to be taken as empty
     assert "'grade' (1, 2, 3); got none yet (as in old;" in refused(
         write(Path("new.csv"), columns), "--init", "old", "--steps", "4"
     )

@@ -216,11 +216,6 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
             "volume=true,series=true",
             "expected one of these options; got volume=true",
         ),
-        (
-            (30, 2, 3, 4),
-            "standardise=channel,volume=true",
-            "expected standardise=channel for series",
-        ),
         ((30, 2, 3, 4), "size=4,volume=true", "does not apply to arrays"),
     ],
 )

@@ -225,8 +225,9 @@ def test_a_dtype_is_of_means_and_rounding_is_said(capsys: pytest.CaptureFixture[
     assert "rounded" not in said(
         capsys, "decode", "run", "z.npz", "-o", "b.npy", "--dtype", "float"
     )
-    assert "rounded" not in said(capsys, "sample", "run", "-o", "c.npy")
-    for wrong in (["sample", "run"], ["decode", "run", "z.npz", "--sample"]):
+    assert "rounded" not in said(capsys, "sample", "run", "-o", "c.npy", "--draws")
+    assert "rounded" in said(capsys, "sample", "run", "-o", "e.npy")
+    for wrong in (["sample", "run", "--draws"], ["decode", "run", "z.npz", "--sample"]):
         assert main([*wrong, "-o", "d.npy", "--dtype", "float"]) == 2
         assert "got it for draws" in capsys.readouterr().err
     assert main(["decode", "run", "z.npz", "-o", "d.npy", "--dtype", "uint8"]) == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar, cast, final, runtime_checkable
 
 import torch
@@ -16,7 +16,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.likelihoods import Likelihood
-from vaestro.models import VAE, Autoregressive
+from vaestro.models import VAE, Autoregressive, Independent
+from vaestro.networks import linear
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
 from vaestro.signatures import required_options
@@ -218,11 +219,29 @@ def autoregressive(plan: Plan) -> Autoregressive:
         >>> vs.build(space, model="autoregressive").capabilities.exact
         True
     """
+    return Autoregressive(plan.likelihood(plan.space, _decoder_without_latent(plan)), plan.given)
+
+
+def independent(plan: Plan) -> Independent:
+    """Return a model without a latent in which all cells are independent, given the conditions; it
+    is what the latent of a VAE with the same likelihood is compared with.
+
+    Example:
+        >>> import numpy as np, vaestro as vs
+        >>> space = vs.load(np.eye(40, dtype="uint8")).space
+        >>> vs.build(space, model="independent").likelihood.decoder.last.in_features
+        0
+    """
+    Independent.check(class_of(plan.likelihood))
+    plan = replace(plan, decoder=Part("network", "linear", linear, {}))
+    return Independent(plan.likelihood(plan.space, _decoder_without_latent(plan)), plan.given)
+
+
+def _decoder_without_latent(plan: Plan) -> nn.Module:
     with warnings.catch_warnings():
         # torch warns of the decoder's layer for a latent of no units
         warnings.filterwarnings("ignore", "Initializing zero-element tensors", UserWarning)
-        decoder = plan.make_decoder((0,))
-    return Autoregressive(plan.likelihood(plan.space, decoder), plan.given)
+        return plan.make_decoder((0,))
 
 
 def _check_module(

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from vaestro.text import Spec, parse
+from vaestro.text import Spec, Value, parse
 
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
 # the version of the part names in config.yaml and config.json, on which their meaning depends
-FORMAT = 3
-FORMAT_1 = (
+FORMAT = 4
+VERSIONED = (
     "gaussian",
     "laplace",
     "logistic",
@@ -30,9 +30,11 @@ FORMAT_1 = (
 def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """Return the options of a model, translated from an earlier format to the present one.
 
-    In format 1, the likelihoods in FORMAT_1 learned scales and dispersions slowly from a fixed
-    start. `version=1` repeats this. Before format 3, every model was a VAE, also with the
-    likelihood `autoregressive:latent=false`.
+    In format 1, the likelihoods in VERSIONED learned scales and dispersions slowly from a fixed
+    start, and in formats 2 and 3 four times as slowly as now. `version=1` and `version=2` repeat
+    this. Before format 3, every model was a VAE, also with the likelihood
+    `autoregressive:latent=false`. Before format 4, a `table` had one scale for each column by
+    default, and `conv` and `conv3d` named the networks `former-conv` and `former-conv3d`.
 
     Args:
         options: by name.
@@ -43,10 +45,18 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """
     translated = dict(options)
     likelihood = translated.get("likelihood")
-    if written < 2 and isinstance(likelihood, str):
+    if written < 4 and isinstance(likelihood, str):
         name, given = parse(likelihood)
-        if name in FORMAT_1 and "version" not in given:
-            translated["likelihood"] = str(Spec(name, given | {"version": 1}))
+        former: dict[str, Value] = {"scale": "column"} if name == "table" else {}
+        if name in VERSIONED:
+            former["version"] = 1 if written < 2 else 2
+        translated["likelihood"] = str(
+            Spec(name, given | {key: v for key, v in former.items() if key not in given})
+        )
+    for side in ("network", "encoder", "decoder") if written < 4 else ():
+        named = str(translated.get(side) or "")
+        if named.partition(":")[0] in ("conv", "conv3d"):
+            translated[side] = f"former-{named}"
     return {"model": "vae"} | translated if written < 3 else translated
 
 

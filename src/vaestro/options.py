@@ -11,20 +11,15 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, final
+from typing import Any, TypeVar
 
 import yaml
 
 import vaestro
 from vaestro.files import FORMAT
-from vaestro.signatures import checked
-from vaestro.text import Value, alternatives, as_number, nearest
+from vaestro.option import Group, Option
+from vaestro.text import alternatives, nearest
 
-Group = Literal["data", "model", "objective", "training"]
-Setting = Value | list[str]
 Config = dict[str, Any]  # options by name; each value has the type of its row
 Function = TypeVar("Function", bound=Callable[..., object])
 TITLES: dict[Group, str] = {
@@ -35,115 +30,31 @@ TITLES: dict[Group, str] = {
 }
 
 
-@final
-@dataclass(frozen=True)
-class Option:
-    """Describe one option of training.
-
-    Args:
-        name: in Python and YAML; on the command line with hyphens.
-        kind: its type: bool, int, float, str, or a union of these.
-        group: the function that reads it. `build` and `training` receive every option of the groups
-            "model" and "training" by name.
-        help: its meaning, in sentences.
-        default: the value if it is not given; None if the value then depends on other things.
-        otherwise: in words, the value if it is not given and the default is None.
-        aliases: other names.
-        values: the only values that it can have.
-        former: values of earlier versions, each with the value that replaced it.
-        metavar: what the command's help shows for the value.
-        repeatable: whether it is a list of values.
-        resumable: whether `--resume` may change it.
-
-    Example:
-        >>> Option("k", int, "objective", "Draws of z.", default=1).checked("5")
-        5
-    """
-
-    name: str
-    kind: type | UnionType
-    group: Group
-    help: str
-    default: Value = None
-    otherwise: str = ""
-    aliases: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
-    former: tuple[tuple[str, str], ...] = ()
-    metavar: str = ""
-    repeatable: bool = False
-    resumable: bool = False
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Return the option as the command line has it, its aliases included."""
-        return tuple(f"--{name.replace('_', '-')}" for name in (self.name, *self.aliases))
-
-    @property
-    def hint(self) -> object:
-        """Return the type of its argument in Python."""
-        kind = str | list[str] if self.repeatable else self.kind
-        return kind if self.default is not None else kind | None
-
-    @property
-    def in_default(self) -> str:
-        """Return the default in words; "" if there is none."""
-        if self.default is None:
-            return self.otherwise
-        return "" if self.default is False else str(self.default).removesuffix(".0")
-
-    @property
-    def sentences(self) -> str:
-        """Return its meaning, and whether it may be repeated."""
-        return f"{self.help} May be repeated." if self.repeatable else self.help
-
-    def checked(self, value: object) -> Setting:
-        """Return a value that was written in YAML, Python or on the command line, as its own type.
-
-        Raises:
-            ValueError: the value is of another type, or not one of its values.
-        """
-        if self.repeatable:
-            return self._listed(value)
-        if isinstance(value, Path):
-            value = str(value)
-        if isinstance(value, bool) and {"on", "off"} <= set(self.values):
-            value = "on" if value else "off"  # YAML reads on and off as truth values
-        if isinstance(value, str) and self.kind in (int, float):
-            number = as_number(value)  # YAML reads 1e-3 as text
-            value = value if number is None else number
-        typed = checked(self.name, value, self.kind)
-        typed = dict(self.former).get(typed, typed) if isinstance(typed, str) else typed
-        if self.values and typed not in self.values:
-            raise ValueError(f"expected {self.name} {alternatives(self.values)}; got {typed}")
-        return typed
-
-    def _listed(self, value: object) -> list[str] | None:
-        names = [value] if isinstance(value, str) else value
-        if names is None or names == () or names == []:
-            return None
-        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-            raise ValueError(f"expected {self.name} to be a name or a list of names; got {value!r}")
-        return list(names)
-
-
 OPTIONS: tuple[Option, ...] = (
     Option(
         "source",
         str,
         "data",
         "mnist, shapes, digits, a folder of images or of shards (.tar, .parquet), a path to .npy, "
-        ".npz, IDX, .csv, .parquet, .json or .txt, or hf:OWNER/NAME; with options after a colon.",
+        ".npz, IDX, .csv, .xlsx, .parquet, .json or .txt, or hf:OWNER/NAME; options after a colon.",
         default="mnist",
     ),
     Option(
         "model",
         str,
         "model",
-        "Kind of model: vae, or autoregressive (no latent, an exact log-likelihood; text).",
+        "Kind of model: vae; without a latent: autoregressive (text), independent (cells).",
         otherwise="vae; autoregressive for the likelihood autoregressive:latent=false",
         metavar="PART",
     ),
-    Option("latent", int, "model", "Number of latent units.", default=32, aliases=("latent_dim",)),
+    Option(
+        "latent",
+        int,
+        "model",
+        "Number of latent units.",
+        otherwise="32, or as many as cells; up to 128 for large images, volumes and series",
+        aliases=("latent_dim",),
+    ),
     Option(
         "likelihood",
         str,
@@ -264,7 +175,7 @@ OPTIONS: tuple[Option, ...] = (
         int,
         "training",
         "Rows in a step.",
-        otherwise="128, 32 for text, or fewer for few data",
+        otherwise="128, 32 for text, or fewer for few data, most of all for few large images",
         aliases=("batch_size",),
     ),
     Option("lr", float, "training", "Peak learning rate.", otherwise="0.002"),
@@ -362,8 +273,8 @@ def defaults() -> Config:
     """Return every option with its default, in the order of config.yaml.
 
     Example:
-        >>> defaults()["latent"]
-        32
+        >>> defaults()["seed"]
+        0
     """
     return {row.name: row.default for row in OPTIONS}
 

@@ -15,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vaestro.data.matching import Origin
-from vaestro.files import Json
+from vaestro.files import Json, read_object
 from vaestro.loop import Training
 from vaestro.models import Model
 from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.signatures import options_of
-from vaestro.spaces import Space, restored_space
+from vaestro.spaces import Column, Space, restored_space
 from vaestro.text import Value
 
 PARTS = ("model", "likelihood", "posterior", "network", "encoder", "decoder")
@@ -171,6 +171,19 @@ def stored_origin(folder: Path, run: str | None) -> Origin | None:
             f"expected readable weights in {folder}; got damaged ones "
             f"({str(error).splitlines()[0]})"
         ) from error
+
+
+def stored_columns(folder: Path) -> tuple[Column, ...] | None:
+    """Return the columns of the table that a run was trained on, with conditions; None for other
+    data, or before config.json is written.
+
+    >>> stored_columns(Path("example")) is None
+    True
+    """
+    config = read_object(folder / "config.json")
+    if config is None or not config["space"].get("columns"):
+        return None
+    return Origin(str(folder), *spaces_of(config, {})).columns
 
 
 def spaces_of(

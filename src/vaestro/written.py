@@ -43,12 +43,14 @@ def means(
     if dtype is not None and space.ragged:
         raise ValueError(f"expected no dtype for texts, which have no mean; got {dtype}")
     if most_probable or space.tabular or not space.has_mean:
-        return space.outward(x, exact=most_probable or not space.has_mean or dtype != "float")
+        exact = most_probable or not space.has_mean or dtype != "float"
+        return space.limited(space.outward(x, exact=exact))
     if dtype == "own" and space.probabilities:
         return space.outward(x)
     if dtype == "float" or (dtype is None and space.probabilities):
-        return space.outward(x, exact=False)
-    return space.outward(x, exact=False).astype(space.dtype) if space.floating else space.outward(x)
+        return space.limited(space.outward(x, exact=False))
+    own = space.outward(x, exact=False).astype(space.dtype) if space.floating else space.outward(x)
+    return space.limited(own)
 
 
 def rounding(space: Space, dtype: str | None = None) -> str:

@@ -173,7 +173,7 @@ def results(place: Path) -> Arrays:
     call("encode", run, data, "-o", out / "encode.npz", "--sample", 2, "--split", "valid")
     np.save(place / "codes.npy", arrays(out / "encode.npz")["mean"])
     call("decode", run, place / "codes.npy", "-o", out / f"decode{kind}", *given)
-    call("sample", run, "-n", 8, "-o", out / f"sample{kind}", *given)
+    call("sample", run, "--draws", "-n", 8, "-o", out / f"sample{kind}", *given)
     call("sample", run, "-n", 8, "--mean", "--dtype", "float", "-o", out / f"means{kind}", *given)
     call("reconstruct", run, data, "-n", 8, "--dtype", "float", "-o", out / f"reconstruct{kind}")
     call("interpolate", run, data, 0, 5, "--steps", 5, "-o", out / f"interpolate{kind}")

@@ -112,10 +112,22 @@ Beam = Annotated[
 Output = Annotated[
     str, typer.Option("-o", "--output", help="Output file; its suffix determines the format.")
 ]
+DataOutput = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Output file, whose suffix determines the format, or a folder for a file per datum "
+        "(made/).",
+    ),
+]
 SamplesOutput = Annotated[
     str | None,
     typer.Option(
-        "-o", "--output", help="Output file.  [default: RUN/samples.png, .txt, .csv or .npz]"
+        "-o",
+        "--output",
+        help="Output file, or a folder for a file per sample (made/).  [default: RUN/samples.png, "
+        ".txt, .csv or .npz]",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]

@@ -119,10 +119,15 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             f"on data drawn from the model, log p(x) lies above the lower bounds by at most: "
             f"{gaps} nats"
         )
+    if evaluation.fidelity is not None:
+        n = len(evaluation.fidelity.psnr)
+        console.say(evaluation.fidelity.sentence(f"{n:,} {rows.name} images"))
     if evaluation.gap is not None:
         console.say(evaluation.gap.sentence(describe(rows, len(evaluation.gap.elbo))))
         for note in evaluation.gap.notes():
             console.say(f"    {note}")
+    if evaluation.independent is not None:
+        console.say(evaluation.independent.sentence())
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
     if all(estimate.side != "exact" for estimate in evaluation.estimates):
@@ -130,6 +135,8 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of "
             f"the ELBO)"
         )
+    if evaluation.lengths is not None:
+        console.say(evaluation.lengths.sentence())
 
 
 def diagnose(

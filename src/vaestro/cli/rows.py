@@ -54,7 +54,13 @@ def which(places: np.ndarray, total: int) -> str:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture."""
-    return path.suffix.lower() == ".png"
+    return path.suffix.lower() == ".png" and not path.is_dir()
+
+
+def own_dtype(path: Path, dtype: str | None) -> str | None:
+    """Return the dtype of means in files of single data, which are values of the data by
+    default."""
+    return dtype or ("own" if path.is_dir() else None)
 
 
 def dtype_of(space: Space, path: Path, dtype: str | None) -> str | None:
@@ -79,9 +85,9 @@ def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
 def conditions_of(session: Session, conditions: Mapping[str, str], n: int) -> dict[str, np.ndarray]:
     """Return conditions that are the same for n rows by name, each (n,)."""
     from vaestro.data.columns import filled
-    from vaestro.data.tables import condition_columns
+    from vaestro.data.tables import condition_frame
 
-    columns = condition_columns(session.model.given, conditions, n)
+    columns = condition_frame(session.model.given, conditions, n).columns
     return {name: filled(cells) for name, cells in columns.items()}
 
 
@@ -95,28 +101,46 @@ def write(
     places: np.ndarray | None = None,
     columns: int = 16,
     attributes: Mapping[str, np.ndarray] | None = None,
+    source: str = "",
 ) -> None:
     """Write data, and print how means are rounded.
 
     Args:
-        path: a .png shows all sets; other files contain the last one.
+        path: a .png shows all sets; other files contain the last one, and a folder receives a file
+            for each of its rows.
         sets: data by label.
         space: of the data.
         title: of a picture.
         dtype: of means; "float" for draws.
         places: row numbers of the data, for an .npz, if not all rows were chosen.
         columns: images per line of a picture.
-        attributes: further values of each row, each (N,), which an .h5ad file has in obs. Other
-            files of named columns contain the names of rows.
+        attributes: further values of each row, each (N,): the names of series, and what an .h5ad
+            file has in obs. Other files of named columns contain the names of rows; files in a
+            folder have the names in `file`.
+        source: of the run's data, for the format of files in a folder.
     """
-    from vaestro.data.writers import write_data, write_grid, write_named
+    import numpy as np
+
+    from vaestro.data.series import writing
+    from vaestro.data.writers import write_arrays, write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    if (space.names and not space.tabular) or path.suffix.lower() == ".h5ad":
+    named = space.names and not space.tabular and not space.layout.ends
+    if path.is_dir():
+        from vaestro.data.image_writing import write_folder
+
+        files = (attributes or {}).get("file")
+        own = None if files is None else files.tolist()
+        console.say(write_folder(path, data, space, names=own, source=source))
+    elif isinstance(data, np.ndarray) and writing.is_long(space, path):
+        write_data(path, writing.long_table(data, space, attributes))
+    elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
+        write_arrays(path, writing.one_each(data, space, attributes))
+    elif named or path.suffix.lower() == ".h5ad":
         write_named(path, data, space, attributes or {})
     else:
         write_data(path, data, places)

@@ -10,7 +10,8 @@ import typer
 
 from vaestro.cli.arguments import ConfigFile, DryRun, Force, NewRun, Recipe, Resume
 from vaestro.cli.console import console
-from vaestro.options import OPTIONS, Option, resumable
+from vaestro.option import Option
+from vaestro.options import OPTIONS, resumable
 from vaestro.text import alternatives, duration, unquoted
 
 if TYPE_CHECKING:
@@ -120,11 +121,15 @@ def _announce(job: Job, mark: str) -> None:
         f"{mark}{sum(sizes.values()):,} parameters ({parts}), {training.steps:,} steps of "
         f"{training.batch} on {training.device}"
     )
+    dry = bool(mark)
+    # the first compiled steps take long, and a dry run shall not
+    if expectation := "" if dry and training.compile == "on" else job.expectation():
+        console.say(f"{mark}{expectation}")
 
 
 def _run(job: Job) -> None:
     """Train to the end, and print how good the model is."""
-    from vaestro.runs import describe, result
+    from vaestro.runs import closeness, describe, result
 
     training = job.training
     try:
@@ -146,7 +151,11 @@ def _run(job: Job) -> None:
     if console.quiet:
         return
     if len(rows):
-        console.say(result(training.model, rows))
+        run = job.run
+        for line in result(training.model, rows, data=job.data, config=run.config):
+            console.say(line)
+        if close := closeness(training.model, rows):
+            console.say(close)
     else:
         train_rows = job.data.train
         only = describe(train_rows, len(train_rows))

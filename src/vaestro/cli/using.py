@@ -12,6 +12,7 @@ from vaestro.cli.arguments import (
     Beam,
     Condition,
     ConditionOfAll,
+    DataOutput,
     DecodeCondition,
     Dtype,
     Force,
@@ -35,6 +36,7 @@ from vaestro.cli.rows import (
     conditions_of,
     dtype_of,
     is_picture,
+    own_dtype,
     say_read,
     say_unread,
     spread,
@@ -49,7 +51,7 @@ MeanOrDraws = Annotated[
     bool | None,
     typer.Option(
         "--mean/--draws",
-        help="The mean of p(x|z), or a draw.  [default: mean in .png, else a draw]",
+        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
     ),
 ]
 
@@ -72,7 +74,8 @@ def sample(
 ) -> None:
     """Draw new data from a trained model.
 
-    They have the layout, units and dtype of the training data.
+    They have the layout, units and dtype of the training data. Samples of images are means of
+    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
@@ -81,9 +84,14 @@ def sample(
 
     session = opened_session(run)
     space = session.model.space
-    path = check_output(output or session.run.path / f"samples{file_suffix(space)}", force=force)
+    path = check_output(
+        output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
+    )
     picture = is_picture(path)
-    mean = picture if mean is None else mean
+    images = space.layout.name == "image"
+    if mean is None:
+        mean = picture or images
+        dtype = dtype or ("own" if mean and not picture else None)
     data = session.sample(
         n,
         condition=pairs(condition),
@@ -97,6 +105,7 @@ def sample(
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
+    draws = " (--draws writes draws)" if mean and images else ""
     write(
         path,
         {"": data},
@@ -104,8 +113,9 @@ def sample(
         title,
         dtype=dtype_of(space, path, dtype) if mean else "float",
         attributes=conditions_of(session, pairs(condition), n),
+        source=session.run.config["source"],
     )
-    console.say(f"wrote {n} {what} to {path}")
+    console.say(f"wrote {n} {what}{draws} to {path}")
 
 
 def encode(
@@ -129,6 +139,7 @@ def encode(
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
     from vaestro.data.annotated_output import write_annotated, write_latents
+    from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
     from vaestro.data.writers import check_output, identifiers, write_arrays
 
@@ -150,7 +161,8 @@ def encode(
         raise ValueError(f"expected a .npz file for draws; got {path}")
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
-        named = identifiers(attributes) if suffix not in (".npy", ".txt") else {}
+        of_rows = names_of if session.model.space.layout.ends else identifiers
+        named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
         write_arrays(path, named | codes)
     elif copied:
         write_latents(file, path, codes)
@@ -168,7 +180,7 @@ def decode(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Latents: .npy, or .npz with an array z or mean.")
     ],
-    output: Output,
+    output: DataOutput,
     sample: Annotated[
         bool, typer.Option("--sample", help="Write a draw from p(x|z) instead of its mean.")
     ] = False,
@@ -191,8 +203,9 @@ def decode(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space = session.model.space
+    path = check_output(output, force=force, folders=True)
+    space, source = session.model.space, session.run.config["source"]
+    dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
     x = session.decode(
         z,
@@ -210,6 +223,7 @@ def decode(
         title,
         dtype="float" if sample else dtype_of(space, path, dtype),
         attributes=conditions_of(session, pairs(condition), len(x)),
+        source=source,
     )
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
@@ -217,7 +231,7 @@ def decode(
 def reconstruct(
     run: RunFolder,
     source: SourceArgument,
-    output: Output,
+    output: DataOutput,
     split: Split = None,
     condition: ConditionOfAll = None,
     decode_condition: DecodeCondition = None,
@@ -241,15 +255,16 @@ def reconstruct(
     """Write the mean of p(x|z) at the code of each datum.
 
     For text data, the most probable text is written. A .png shows data and reconstructions
-    alternately. With --draws or --library, the denoised expression of counts is written.
+    alternately; a folder receives a file for each datum, named as its file in SOURCE. With --draws
+    or --library, the denoised expression of counts is written.
 
     Example: vaestro reconstruct runs/mine mnist -o pairs.png
     """
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -275,6 +290,7 @@ def reconstruct(
         dtype=dtype,
         places=None if n is None else places,
         attributes=attributes_of(rows),
+        source=source,
     )
     console.warn(empty_code.warning(session.run))
     other = f", decoded with {', '.join(decode_condition)}," if decode_condition else ""
@@ -335,7 +351,7 @@ def edit(
             help="An attribute of the training data, or NAME=VALUE, such as digit=7.",
         ),
     ],
-    output: Output,
+    output: DataOutput,
     amount: Annotated[
         float,
         typer.Option(
@@ -361,8 +377,8 @@ def edit(
     from vaestro.data.writers import check_output
 
     session = opened_session(run)
-    path = check_output(output, force=force)
-    space, picture = session.model.space, is_picture(path)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
     say_read(every)
     rows, places = spread(every, n, picture)
@@ -374,15 +390,8 @@ def edit(
         sets = {"data": rows.outward(), "reconstruction": plain}
     sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
-    write(
-        path,
-        sets,
-        space,
-        title,
-        dtype=kind,
-        places=None if n is None else places,
-        attributes=attributes_of(rows),
-    )
+    at, labels = None if n is None else places, attributes_of(rows)
+    write(path, sets, space, title, dtype=kind, places=at, attributes=labels, source=source)
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))
     _say_direction(along)
@@ -428,6 +437,14 @@ def impute(
             "--sample", help="Fill in a draw from p(missing|observed) instead of its mean."
         ),
     ] = False,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            help="Number of imputations by draws. A table gets a column with their number; an "
+            "array a first axis.",
+        ),
+    ] = None,
     split: Split = None,
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
@@ -442,22 +459,26 @@ def impute(
     Example: vaestro impute runs/mine customers.csv -o complete.csv
     """
     from vaestro.data.writers import check_output
+    from vaestro.runs.imputing import How, imputed, stacked
 
     session = opened_session(run)
     path = check_output(output, force=force)
-    space = session.model.space
-    rows, data = session.imputed(
-        source, k=k, sample=sample, split=split, condition=pairs(condition), dtype=dtype, seed=seed
-    )
+    if n is not None and is_picture(path):
+        raise ValueError(f"expected a table or an array for -n; got {path}")
+    space, how = session.model.space, How(n=n, k=k, sample=sample, dtype=dtype, seed=seed)
+    rows, filled = imputed(session, source, how, split, pairs(condition))
+    data = filled[0] if n is None else stacked(filled)
     say_read(rows)
-    cells = 0 if rows.observed is None else round(len(rows) * (space.cells - rows.observed_cells()))
+    cells = rows.missing_cells()
     title = f"{len(rows)} of {source} filled in by {session.run.path}"
-    unrounded = sample or not space.columns
-    write(path, {"": data}, space, title, dtype="float" if unrounded else dtype)
-    how = (
-        "draws from p(missing | observed)" if sample else "weighted means and most probable values"
+    drawn = sample or n is not None
+    kind = "float" if drawn or not space.columns else dtype
+    write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes)
+    words = (
+        "draws from p(missing | observed)" if drawn else "weighted means and most probable values"
     )
+    times = "" if n is None else f"{n:,} imputations of "
     console.say(
-        f"wrote {len(rows):,} rows with {cells:,} missing cells filled in ({how}, {k} draws of "
-        f"z) to {path}"
+        f"wrote {times}{len(rows):,} rows with {cells:,} missing cells filled in ({words}, {k} "
+        f"draws of z) to {path}"
     )

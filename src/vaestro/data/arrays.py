@@ -11,33 +11,40 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, final
 
 import numpy as np
 
 from vaestro.data import duplicates, images
+from vaestro.data.axes import Look, look_at
+from vaestro.data.codes import code_notes
 from vaestro.data.counting import why_not_all_counts
 from vaestro.data.fitting import SAMPLED, fit_of
 from vaestro.data.named import NAMED
-from vaestro.data.passes import Part, Whole, distinct, once, piece
+from vaestro.data.passes import Part, RowSelector, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
-from vaestro.data.source_options import missing_values
+from vaestro.data.readers import is_array_folder, is_images
+from vaestro.data.source_values import missing_values
 from vaestro.spaces import (
     LARGEST_COUNT,
     SPACES,
     BinarySpace,
+    CategorySpace,
     CountSpace,
     Kind,
     LevelsSpace,
     RealSpace,
     Space,
-    layout_of_array,
+    missing_cells,
     restored_space,
+    with_gaps,
 )
 
 IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
 FEW = 10  # largest number of distinct integers that could be categories
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a pixel
 GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
 
@@ -116,17 +123,22 @@ def infer_space(parts: Mapping[str, Part], options: Options, name: str) -> Infer
                 f"expected splits of one shape; got {wholes[0].shape[1:]} and {whole.shape[1:]} "
                 f"in {name}"
             )
-    seen, guess = _Scan(), _Guess(parts, wholes, options, name)
+    pictures = is_images(name) and not is_array_folder(name)
+    known = name in NAMED or pictures or not isinstance(wholes[0], np.ndarray)
+    known = known and "onehot" not in options
+    look = look_at(parts["train"], options, name, known)
+    seen, guess = _Scan(look, options), _Guess(parts, wholes, look, name)
     once(wholes, seen.look, guess.look)
-    space, options, notes = _resolve(seen, parts, options, name)
+    space, options, notes = _resolve(seen, parts, look, name)
     derived = guess.confirmed(space)
     if derived is None:
         derived = _Derived(parts, space, options, name)
         once(wholes, derived.look)
-    space, fit_notes = derived.fit.fitted()
-    return Inferred(
-        space, options, notes + fit_notes, None if derived.twins is None else derived.twins.notes()
-    )
+    space, fit_notes = derived.fitted()
+    if not known and look.onehot is None:
+        notes = code_notes((seen.low, seen.high), look.rows, wholes[0].dtype) + notes
+    twins = None if derived.twins is None else derived.twins.notes()
+    return Inferred(space, options, look.notes + notes + fit_notes, twins)
 
 
 def large(array: np.ndarray, space: Space) -> bool:
@@ -137,6 +149,7 @@ def large(array: np.ndarray, space: Space) -> bool:
 def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
     """Return whether an array is large, and its bytes are the codes inside."""
     plain = space.levels > 0 and space.has_mean and space.low == 0 and space.step == 1
+    plain = plain and not space.missing
     return large(array, space) and array.dtype == np.uint8 and (grey or plain)
 
 
@@ -146,19 +159,31 @@ def as_it_lies(array: np.ndarray, space: Space, grey: bool) -> bool:
 class _Scan:
     """Collect the range and the kind of the values of arrays, chunk by chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Look, options: Options) -> None:
+        self._onehot = look.onehot
+        self.absent = _absent(options)
+        self.missing = 0
+        self.zeros = False  # whether a one-hot vector is zero
         self.low, self.high = np.inf, -np.inf
         # bytes: multiples of 1 / 255; two: none but `low` and `high`
         self.integral = self.bytes = self.two = True
         self.nan = self.infinite = 0
+        self.divisor = 0  # the greatest common divisor of values of 16 bits
 
     def look(self, array: Whole, start: int, values: np.ndarray) -> None:
+        if self._onehot is not None:
+            self.zeros |= not (values != 0).any(self._onehot + 1).all()
+        whole = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+        missing = None if whole and not self.absent else missing_cells(values, self.absent)
+        if not whole:
+            self.nan += int(np.isnan(values).sum())
+            infinite = np.isinf(values) if missing is None else np.isinf(values) & ~missing
+            self.infinite += int(infinite.sum())
+            missing = infinite if missing is None else missing | infinite
+        if missing is not None and missing.any():
+            self.missing += int(missing.sum())
+            values = values[~missing]
         if values.dtype.kind == "f":
-            finite = np.isfinite(values)
-            if not finite.all():
-                self.nan += int(np.isnan(values).sum())
-                self.infinite += int(np.isinf(values).sum())
-                values = values[finite]
             if self.integral and values.size:
                 head = values.ravel()[:1000]  # a few values are sufficient for most data
                 self.integral = bool(
@@ -179,15 +204,24 @@ class _Scan:
                     bool(((part == low) | (part == high)).all()) for part in (head, values)
                 )
             self.low, self.high = min(self.low, low), max(self.high, high)
+            if values.dtype == np.uint16 and self.divisor != 1:
+                some = int(np.gcd.reduce(values.ravel()[:1000]))
+                every = 1 if some == 1 else int(np.gcd.reduce(values, axis=None))
+                self.divisor = int(np.gcd(self.divisor, every))
+
+
+def _absent(options: Options) -> tuple[str, ...]:
+    """Return the values other than NaN that mean a missing cell."""
+    return tuple(word for word in missing_values(options.get("missing")) if word != "nan")
 
 
 def _resolve(
-    seen: _Scan, parts: Mapping[str, Part], options: Options, name: str
+    seen: _Scan, parts: Mapping[str, Part], look: Look, name: str
 ) -> tuple[Space, Options, list[str]]:
     """Return the space, the resolved options, and notes."""
-    arrays = distinct(parts.values())
-    space = _space(seen, arrays, options, name)
-    notes: list[str] = []
+    arrays, options = distinct(parts.values()), look.options
+    space = _space(seen, arrays, look, name)
+    notes = _depth_note(space, name) if "levels" not in options else []
     if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
@@ -211,30 +245,46 @@ def binarised_note(how: str) -> str:
 
 def _check_values(seen: _Scan, options: Options, name: str) -> None:
     """Raise ValueError if values are not finite, all missing, or all the same."""
-    absent = missing_values(options.get("missing"))
-    if other := [word for word in absent if word != "nan"]:
-        raise ValueError(f"expected missing=nan for an array; got {other[0]} for {name}")
-    if seen.infinite or (seen.nan and not absent):
-        advice = " (missing=nan takes NaN as missing)" if seen.nan and not seen.infinite else ""
+    words = missing_values(options.get("missing"))
+    refused = {"nan": seen.nan if "nan" not in words else 0, "inf": seen.infinite}
+    if any(refused.values()):
+        more = "+".join([*words, *(word for word, count in refused.items() if count)])
         raise ValueError(
-            f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} "
-            f"infinite{advice}"
+            f"expected finite values in {name}; got {seen.nan} NaN and {seen.infinite} infinite "
+            f"(missing={more} takes them as missing)"
         )
     low, high = seen.low, seen.high
     if low > high:
-        raise ValueError(f"expected values in {name}; got nothing but NaN")
+        raise ValueError(f"expected values in {name}; got nothing but missing cells")
     if low == high:
         raise ValueError(f"expected data that vary; got {low:g} in every cell of {name}")
 
 
-def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -> Space:
+def _space(seen: _Scan, arrays: list[np.ndarray], look: Look, name: str) -> Space:
     shape, dtype = arrays[0].shape[1:], arrays[0].dtype
-    layout = layout_of_array(shape, options, name)
+    layout, options = look.layout, look.options
     _check_values(seen, options, name)
     low, high, integral = seen.low, seen.high, seen.integral
-    inside = layout.inside(shape)
-    base = RealSpace(inside, shape, dtype.name, missing=seen.nan > 0, layout=layout)
+    rest = tuple(size for at, size in enumerate(shape) if at != look.onehot)
+    base = RealSpace(
+        layout.inside(rest),
+        shape,
+        dtype.name,
+        missing=seen.missing > 0,
+        layout=layout,
+        absent=seen.absent,
+    )
     asked = options.get("kind")
+    if look.onehot is not None:
+        if asked not in (None, "category"):
+            raise ValueError(f"expected kind=category for onehot=; got kind={asked} for {name}")
+        levels = shape[look.onehot] + int(seen.zeros)
+        return base.converted(CategorySpace, levels=levels, onehot=look.onehot)
+    deep = layout.pixels and dtype == np.uint16 and not seen.two and high > 255
+    if deep and asked in (None, "levels"):
+        if "levels" not in options:
+            return base.converted(LevelsSpace, levels=_depth(seen), step=float(seen.divisor))
+        asked = "levels"
     if asked is None:
         asked = (
             "binary" if seen.two else "levels" if integral and low >= 0 and high <= 255 else "real"
@@ -254,7 +304,13 @@ def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -
                 f"expected two values in binary data; got more, from {low:g} to {high:g}, in {name}"
             )
         return base.converted(BinarySpace, low=low, step=high - low, levels=2)
-    if not integral:
+    return _coded(base, seen, asked, options, name)
+
+
+def _coded(base: Space, seen: _Scan, asked: str, options: Options, name: str) -> Space:
+    """Return the space of counts, levels or categories."""
+    low, high = seen.low, seen.high
+    if not seen.integral:
         raise ValueError(f"expected whole numbers in {asked} data; got fractions in {name}")
     if asked == "count":
         if low < 0:
@@ -275,6 +331,23 @@ def _space(seen: _Scan, arrays: list[np.ndarray], options: Options, name: str) -
     return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
 
 
+def _depth(seen: _Scan) -> int:
+    """Return the number of levels of images of 16 bits: that of the smallest usual depth of cameras
+    with room for the largest value. Their values may be multiples of a number."""
+    most = int(seen.high) // seen.divisor
+    return next(2**bits for bits in DEPTHS if most < 2**bits)
+
+
+def _depth_note(space: Space, name: str) -> list[str]:
+    """Return a note on the number of levels of images of 16 bits."""
+    if not (space.ordered and space.layout.pixels and space.levels > 256):
+        return []
+    bits, end = space.levels.bit_length() - 1, space.step * (space.levels - 1)
+    steps = f" in steps of {space.step:g}" if space.step > 1 else ""
+    hint = "" if name == "array" else f" ({name}:levels=65536 reads all 16 bits)"
+    return [f"levels of {bits} bits, 0 to {end:,.0f}{steps}{hint if bits < 16 else ''}"]
+
+
 def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, list[str]]:
     """Choose between counts and real values on a grid of 1 for whole numbers beyond 0 .. 255, by
     rows of the training split.
@@ -284,6 +357,7 @@ def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, li
     """
     some = train.spread(max(100, SAMPLED // space.cells))
     rows = some.take(np.arange(len(some))).reshape(len(some), -1)
+    rows = with_gaps(rows, space.absent)
     if len(np.unique(rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows)) <= FEW:
         if train.whole.dtype.kind in "iu":
             got = f"few values from {seen.low:g} to {seen.high:g}"
@@ -345,8 +419,12 @@ class _Derived:
     def __init__(
         self, parts: Mapping[str, Part], space: Space, options: Options, name: str
     ) -> None:
-        self.fit = fit_of(space, parts["train"], options)
-        picks, self.twins = self.fit.picks(), None
+        train = parts["train"]
+        self._fit, self._space = fit_of(space, train, options), space
+        picks, self.twins = self._fit.picks(), None
+        self._observed = np.zeros(space.shape, bool)
+        if space.missing:
+            picks.append(RowSelector(train, piece(train.whole), self._observe))
         grey = options.get("binarise", "none") != "none"
         if not grey and all(as_it_lies(whole, space, grey) for whole in distinct(parts.values())):
             self.twins = duplicates.Twins.among(
@@ -359,21 +437,38 @@ class _Derived:
         for look in self._looks:
             look(array, start, rows)
 
+    def _observe(self, rows: np.ndarray) -> None:
+        seen = self._space.seen(rows)
+        self._observed |= True if seen is None else seen.any(0)
+
+    def fitted(self) -> tuple[Space, list[str]]:
+        """Return the fitted space, and notes."""
+        space, notes = self._fit.fitted()
+        cells = ~space.layout.learnable(self._observed)
+        unseen = int(cells.sum())
+        if not space.missing or not unseen:
+            return space, notes
+        note = (
+            f"{unseen:,} of {space.cells:,} cells are missing in every training row: not modelled, "
+            f"and missing in samples"
+        )
+        return replace(space, unseen=cells), [*notes, note]
+
 
 @final
 class _Guess:
     """Compute what depends on a guessed space, until a row contradicts the guess."""
 
     def __init__(
-        self, parts: Mapping[str, Part], arrays: list[np.ndarray], options: Options, name: str
+        self, parts: Mapping[str, Part], arrays: list[np.ndarray], look: Look, name: str
     ) -> None:
         self.space: Space | None = None
-        seen = _Scan()
+        seen = _Scan(look, look.options)
         for whole in arrays:
             some = Part(whole).spread(min(GUESSED, piece(whole)))
             seen.look(whole, 0, some.take(np.arange(len(some))))
         try:
-            self.space, options, _ = _resolve(seen, parts, options, name)
+            self.space, options, _ = _resolve(seen, parts, look, name)
             self._derived = _Derived(parts, self.space, options, name)
         except ValueError:
             self.space = None

@@ -8,42 +8,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaestro.column_types import CATEGORIES, PANDAS, PER_SECOND, is_category
 from vaestro.data.orders import declared_order
 from vaestro.data.refusals import Names, Unfit, first_names, refuse
 from vaestro.frames import Frame, Order
+from vaestro.text import quoted
 
 if TYPE_CHECKING:
     import pyarrow
 
 LARGEST_TEXT = 2**30  # bytes of one column
-ORDER = b"vaestro:order"  # key in the metadata of a field
-
-
-def arrow(what: str) -> ModuleType:
-    """Return PyArrow.
-
-    Args:
-        what: the purpose, for the message.
-
-    Raises:
-        ValueError: PyArrow is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(
-            f"expected the extra vaestro[tables] to {what}; got an installation without it"
-        ) from error
-    return pyarrow
+ORDER = b"vaestro:order"  # keys in the metadata of a field: the values of ordered categories,
+VALUES = b"vaestro:categories"  # those of unordered ones,
+TYPE = b"vaestro:type"  # and a declared type that Parquet does not have
+# types of pandas that an Arrow type does not imply
+PERIODS = f"{PANDAS}period["
+NULLABLE = r"U?Int\d+|Float\d+|boolean|string(\[\w+\])?|period\[.+\]"
 
 
 def any_match(pa: ModuleType, column: pyarrow.ChunkedArray, pattern: str) -> bool:
@@ -57,9 +43,27 @@ def all_match(pa: ModuleType, column: pyarrow.ChunkedArray, pattern: str) -> boo
 
 
 def from_arrow(
-    pa: ModuleType, table: pyarrow.Table, where: str, notes: list[str], ignored: Names = None
+    pa: ModuleType,
+    table: pyarrow.Table,
+    where: str,
+    notes: list[str],
+    ignored: Names = None,
+    *,
+    inferred: bool = False,
 ) -> Frame:
-    """Convert an Arrow table to a Frame, column by column."""
+    """Convert an Arrow table to a Frame, column by column.
+
+    Args:
+        pa: PyArrow.
+        table: the table.
+        where: the source, for messages.
+        notes: to which notes on columns are appended.
+        ignored: columns that the source leaves out already.
+        inferred: whether the types were inferred from text, so that the user declared none.
+
+    Raises:
+        ValueError: there are no rows, or a column cannot be used.
+    """
     # columns with the row labels of pandas
     names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
     if not names or not table.num_rows:
@@ -67,24 +71,76 @@ def from_arrow(
     wrong = [n for n in names if pa.types.is_nested(table[n].type)]
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
-        unfit.append(
-            (
-                Unfit(f"plain cells in {where}", f"lists or structures in {first_names(wrong, 9)}"),
-                wrong,
-            )
-        )
-    columns, orders = {}, {}
+        got = f"lists or structures in {first_names(wrong, 9)}"
+        advice = "make a column of each element, or read lists of numbers with series=true"
+        unfit.append((Unfit(f"plain cells in {where}", got, advice), wrong))
+    frame = Frame({})
+    of_pandas = _pandas_types(table)
     for name in names:
         if name in wrong:
             continue
         try:
-            columns[name] = _cells(pa, table[name], name, where, notes)
-            if order := _order(pa, table, name, notes):
-                orders[name] = order
+            declared = _declared(pa, table, name, of_pandas.get(name, ""), inferred=inferred)
+            cells = _cells(pa, table[name], name, where, declared, notes)
+            order = _order(pa, table, name, notes)
+            values = () if order or not is_category(declared) else _values(pa, table, name, cells)
+            types = {} if declared == _usual(pa, cells) else {name: declared}
+            one = Frame(
+                {name: cells},
+                {name: order} if order else {},
+                types if declared else {},
+                {name: values} if values else {},
+            )
+            frame = frame.with_columns(one)
         except Unfit as error:
             unfit.append((error, [name]))
     refuse(unfit, where, ignored)
-    return Frame(columns, orders)
+    return frame
+
+
+def _pandas_types(table: pyarrow.Table) -> dict[str, str]:
+    """Return the types that pandas stored for the columns of a table, by name."""
+    try:
+        columns = (table.schema.pandas_metadata or {}).get("columns", [])
+    except ValueError:  # other software wrote something else under this key
+        return {}
+    return {
+        str(c["field_name"]): "category"
+        if c["pandas_type"] == "categorical"
+        else str(c["numpy_type"])
+        for c in columns
+        if c.get("field_name") is not None
+    }
+
+
+def _declared(
+    pa: ModuleType, table: pyarrow.Table, name: str, of_pandas: str, *, inferred: bool
+) -> str:
+    """Return the declared type of a column; empty if the user declared none."""
+    field = table.schema.field(name)
+    kind = field.type
+    written = (field.metadata or {}).get(TYPE)
+    if written is not None:
+        return written.decode()
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return str(kind)
+    if inferred or pa.types.is_null(kind) or pa.types.is_time(kind):
+        return ""
+    if of_pandas == "category" and not pa.types.is_dictionary(kind):
+        return CATEGORIES[1]
+    if re.fullmatch(NULLABLE, of_pandas):
+        return PANDAS + of_pandas
+    if isinstance(kind, pa.BaseExtensionType):
+        if str(kind.extension_name) == "pandas.period":
+            return f"{PERIODS}{kind.freq}]"
+        return ""
+    return str(kind)
+
+
+def _usual(pa: ModuleType, cells: np.ma.MaskedArray) -> str:
+    """Return the type of a column that has no declared type; empty for dates, which the types of
+    pandas distinguish."""
+    return "" if cells.dtype.kind == "M" else str(pa.array(np.ma.getdata(cells)[:0]).type)
 
 
 def _order(pa: ModuleType, table: pyarrow.Table, name: str, notes: list[str]) -> Order:
@@ -105,28 +161,76 @@ def _order(pa: ModuleType, table: pyarrow.Table, name: str, notes: list[str]) ->
     return orders.pop()
 
 
-def with_orders(table: pyarrow.Table, orders: Mapping[str, Order]) -> pyarrow.Table:
-    """Return an Arrow table that declares the orders of some columns in the metadata of its fields.
+def _values(pa: ModuleType, table: pyarrow.Table, name: str, cells: np.ma.MaskedArray) -> Order:
+    """Return the values of a column of unordered categories, in their order; dates are ISO text of
+    the unit of the cells."""
+    written = (table.schema.field(name).metadata or {}).get(VALUES)
+    if written is not None:
+        return declared_order(json.loads(written))
+    column = table[name]
+    if not pa.types.is_dictionary(column.type):
+        return ()
+    values = dict.fromkeys(
+        v for c in column.chunks for v in declared_order(c.dictionary.to_pylist())
+    )
+    if cells.dtype.kind == "M":
+        return tuple(np.array(list(values), cells.dtype).astype(str).tolist())
+    return tuple(values)
 
-    Dictionaries of a Parquet file can only contain text.
+
+def with_types(pa: ModuleType, frame: Frame) -> pyarrow.Table:
+    """Return a table as an Arrow table for a Parquet file.
+
+    What Parquet does not have is in the metadata of its fields: types of pandas, dictionaries of
+    other values than text, and their order.
     """
-    for name, order in orders.items():
-        at = table.schema.get_field_index(name)
-        field = table.schema.field(at).with_metadata({ORDER: json.dumps(list(order))})
-        table = table.set_column(at, field, table.column(at))
+    table = frame.to_arrow()
+    for at, name in enumerate(table.column_names):
+        declared, metadata = frame.types.get(name, ""), {}
+        if order := frame.orders.get(name):
+            metadata[ORDER] = json.dumps(list(order))
+        if values := frame.categories.get(name):
+            metadata[VALUES] = json.dumps(list(values))
+        if declared.startswith((*CATEGORIES, PANDAS)):
+            metadata[TYPE] = declared
+        column = table.column(at)
+        kind = column.type
+        if pa.types.is_dictionary(kind) and str(kind.value_type) not in ("string", "large_string"):
+            column = column.cast(kind.value_type)
+        if metadata or column.type != kind:
+            field = table.schema.field(at).with_type(column.type).with_metadata(metadata)
+            table = table.set_column(at, field, column)
     return table
 
 
 def _cells(
-    pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str, notes: list[str]
+    pa: ModuleType,
+    column: pyarrow.ChunkedArray,
+    name: str,
+    where: str,
+    declared: str,
+    notes: list[str],
 ) -> np.ma.MaskedArray:
     """Convert an Arrow column to a column of a Frame."""
     t = pa.types
     if t.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if isinstance(column.type, pa.BaseExtensionType) or declared.startswith(PERIODS):
+        column = _stored(pa, column, declared)
     kind, empty = column.type, column.is_null().to_numpy()
     if t.is_timestamp(kind) and kind.tz is not None:
-        notes.append(f"the times in {name} are in UTC")
+        zone = "" if kind.tz == "UTC" else f", and are written in {kind.tz}"
+        notes.append(f"the times in {name} are in UTC{zone}")
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind):
+        try:
+            column = column.cast(pa.large_binary()).cast(pa.large_string())
+            kind = column.type
+        except pa.ArrowException as error:
+            raise Unfit(
+                f"numbers, text, truth values or dates in {where}",
+                f"bytes in {name!r}",
+                "images are read from a folder, and arrays from .npz; decode text as UTF-8",
+            ) from error
     if t.is_null(kind):
         data = np.zeros(len(column))
     elif t.is_boolean(kind):
@@ -136,13 +240,42 @@ def _cells(
     elif t.is_float16(kind) or t.is_decimal(kind):
         data = column.cast(pa.float64()).fill_null(0).to_numpy()
         data = data.astype(np.float16) if t.is_float16(kind) else data
+    elif t.is_duration(kind):
+        ticks, per = column.cast(pa.int64()).fill_null(0).to_numpy(), PER_SECOND[kind.unit]
+        data = ticks // per if (ticks % per == 0).all() else ticks / per
+        notes.append(f"the durations in {name} are numbers of seconds")
     elif t.is_date(kind) or t.is_timestamp(kind):
         data = column.cast(pa.timestamp("us"), safe=False).fill_null(0).to_numpy()
     elif t.is_time(kind) or str(kind) in ("string", "large_string", "string_view"):
         data = _words(pa, column.cast(pa.large_string()), name, where)
     else:
-        raise Unfit(f"numbers, text, truth values or dates in {where}", f"{kind} in {name!r}")
+        raise Unfit(
+            f"numbers, text, truth values or dates in {where}",
+            f"{kind} in {name!r}",
+            "convert the column to one of them",
+        )
     return masked(data, empty, name, where)
+
+
+def _stored(pa: ModuleType, column: pyarrow.ChunkedArray, declared: str) -> pyarrow.ChunkedArray:
+    """Return a column of an extension type as its values: periods as the dates of their starts, and
+    UUIDs as text."""
+    name = column.type.extension_name if isinstance(column.type, pa.BaseExtensionType) else ""
+    if str(name) == "arrow.uuid":
+        texts = [None if v is None else str(v) for v in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
+    if name:
+        kind = column.type.storage_type
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind)
+    if declared.startswith(PERIODS) and pa.types.is_integer(column.type):
+        import pandas
+
+        full = column.drop_null().to_numpy()
+        periods = pandas.PeriodIndex.from_ordinals(full, freq=declared[len(PERIODS) : -1])
+        starts = np.full(len(column), "NaT", "datetime64[us]")
+        starts[column.is_valid().to_numpy()] = periods.to_timestamp().to_numpy()
+        return pa.chunked_array([pa.array(starts)])
+    return column
 
 
 def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) -> np.ndarray:
@@ -153,6 +286,7 @@ def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) 
         raise Unfit(
             f"names of categories in column {name!r} of {where}",
             f"text of up to {longest:,} letters",
+            f"text={quoted(name)} models the texts themselves",
         )
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
@@ -164,9 +298,6 @@ def masked(data: np.ndarray, empty: np.ndarray, name: str, where: str) -> np.ma.
     kind = data.dtype.kind
     if kind == "f":
         empty = empty | np.isnan(data)
-        infinite = int((np.isinf(data) & ~empty).sum())
-        if infinite:
-            raise Unfit(f"finite numbers in column {name!r} of {where}", f"{infinite:,} infinite")
     elif kind == "M":
         empty = empty | np.isnat(data)
         days = data.astype("datetime64[D]")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
 
 from vaestro.data.raw import Options
 from vaestro.data.refusals import first_names
@@ -36,26 +38,81 @@ def named(options: Options, key: str, names: Collection[str], where: str) -> lis
     return pieces
 
 
-def wanted_columns(
-    names: Sequence[str], options: Options, columns: Collection[str] | None, where: str
-) -> list[str]:
-    """Return the columns that are read: those that are needed, or all that `ignore` does not name.
+@final
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Describe which columns of a table are read, and how.
 
-    Raises:
-        ValueError: a name occurs twice, or no column is left.
+    Args:
+        where: the source, for messages.
+        options: of the source; `ignore` names columns to leave out.
+        columns: the names of the only columns that are read; None for all.
+        text: columns that are read as text.
+        notes: to which notes on how the table was read are appended.
+        member: the name of the table in a zip file.
+        raw: to which columns of text are added in which empty cells may be words.
     """
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ValueError(f"expected columns of different names in {where}; got {twice[0]!r} twice")
-    if columns is not None:
-        present = [name for name in names if name in columns]
-        if not present:
+
+    where: str
+    options: Options = field(default_factory=dict)
+    columns: Collection[str] | None = None
+    text: Collection[str] = ()
+    notes: list[str] = field(default_factory=list)
+    member: str = ""
+    raw: set[str] = field(default_factory=set)
+
+    def in_zip(self, member: str) -> Wanted:
+        """Return the same columns of a table in a zip file."""
+        return replace(self, member=member)
+
+    def of(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the columns that are read, in the order of the table.
+
+        Raises:
+            ValueError: an option names no column, or no column is left.
+
+        >>> Wanted("t.csv", {"ignore": "b"}).of(["a", "b", "c"])
+        ['a', 'c']
+        """
+        if self.columns is not None:
+            present = [name for name in names if name in self.columns]
+            if not present:
+                raise ValueError(
+                    f"expected columns {first_names(list(self.columns))} in {self.where}; got "
+                    f"{first_names(names, 9)}"
+                )
+            return present
+        ignored = (
+            named(self.options, "ignore", names, self.where) if "ignore" in self.options else []
+        )
+        if len(ignored) == len(names):
             raise ValueError(
-                f"expected columns {first_names(list(columns))} in {where}; got "
-                f"{first_names(names, 9)}"
+                f"expected ignore= to leave a column of {self.where}; got {', '.join(ignored)}"
             )
-        return present
-    ignored = named(options, "ignore", names, where) if "ignore" in options else []
-    if len(ignored) == len(names):
-        raise ValueError(f"expected ignore= to leave a column of {where}; got {', '.join(ignored)}")
-    return [name for name in names if name not in ignored]
+        return [name for name in names if name not in ignored]
+
+
+def numbered(names: Sequence[str], notes: list[str]) -> list[str]:
+    """Return names of columns of which each occurs once: the second `a` is `a.2`.
+
+    Args:
+        names: of the columns.
+        notes: to which a note on numbered names is appended.
+
+    >>> numbered(["a", "b", "a"], [])
+    ['a', 'b', 'a.2']
+    """
+    used, out = set(names), []
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        new, n = name, seen[name]
+        while n > 1 and new in used:
+            new, n = f"{name}.{n}", n + 1
+        used.add(new)
+        out.append(new)
+    changed = [new for name, new in zip(names, out, strict=True) if name != new]
+    if changed:
+        twice = first_names([name for name, times in seen.items() if times > 1])
+        notes.append(f"several columns are named {twice}: numbered as {first_names(changed)}")
+    return out

@@ -3,16 +3,18 @@ grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from vaestro.data.lattices import allowed, lattice
+from vaestro.data.marginals import TRANSFORMS, marginal
 from vaestro.data.outliers import isolated_values
 from vaestro.data.refusals import Unfit
-from vaestro.spaces import COLUMNS, LARGEST_COUNT, Column, CountColumn, Kind, column_class
+from vaestro.spaces import COLUMNS, LARGEST_COUNT, Column, CountColumn, Kind, column_class, widths
+from vaestro.spaces.grids import nearest
 
 # largest isolated value in standard deviations: squares of larger ones overflow in float32
 FARTHEST = 1e5
@@ -65,7 +67,9 @@ class Cells:
         return self.values.dtype.kind == "M"
 
 
-def fitted(cells: Cells, kind: Kind, values: np.ndarray) -> tuple[Column, np.ndarray]:
+def fitted(
+    cells: Cells, kind: Kind, values: np.ndarray, transforms: Sequence[str] = TRANSFORMS
+) -> tuple[Column, np.ndarray]:
     """Return a column of a kind, and which of its distinct values lie off its grid, (n,), or none,
     (0,).
 
@@ -74,6 +78,7 @@ def fitted(cells: Cells, kind: Kind, values: np.ndarray) -> tuple[Column, np.nda
         kind: of the column.
         values: the distinct values; of ordered categories in increasing order, which may contain
             values that no row has.
+        transforms: the marginal transforms to choose from; none for neither transform nor atoms.
 
     Raises:
         Unfit: a column of this kind cannot contain the values.
@@ -89,7 +94,7 @@ def fitted(cells: Cells, kind: Kind, values: np.ndarray) -> tuple[Column, np.nda
         raise Unfit(
             f"numbers in column {cells.name!r} for {kind}=", f"text, such as {values[0][:30]!r}"
         )
-    return FITS[kind](cells)
+    return FITS[kind](cells, transforms)
 
 
 def _coded(cells: Cells, column: type[Column], values: np.ndarray) -> Column:
@@ -110,7 +115,7 @@ def _coded(cells: Cells, column: type[Column], values: np.ndarray) -> Column:
     )
 
 
-def _count(cells: Cells) -> tuple[Column, np.ndarray]:
+def _count(cells: Cells, transforms: Sequence[str]) -> tuple[Column, np.ndarray]:
     """Return a column of counts. A few fractions are allowed; the model rounds them."""
     values, none = cells.values, np.zeros(0, bool)
     off = values != np.rint(values) if values.dtype.kind == "f" else none
@@ -134,12 +139,14 @@ def _count(cells: Cells) -> tuple[Column, np.ndarray]:
         start=(float(counts.mean()),),
         missing=cells.missing,
         strays=strays,
+        limits=(float(cells.train.min()), float(cells.train.max())),
     )
     return column, off if strays else none
 
 
-def _real(cells: Cells) -> tuple[Column, np.ndarray]:
-    """Return a column of real numbers or dates, standardised, with its grid."""
+def _real(cells: Cells, transforms: Sequence[str]) -> tuple[Column, np.ndarray]:
+    """Return a column of real numbers or dates, standardised, with its grid and its marginal
+    distribution."""
     values, train, day = cells.values, cells.train, 1.0
     if cells.dates:  # whole days or microseconds here, and days in the column
         whole = cells.dtype == "datetime64[D]"
@@ -150,6 +157,17 @@ def _real(cells: Cells) -> tuple[Column, np.ndarray]:
     farthest = float(np.abs(train.astype(np.float64) - offset).max())
     scale = max(float(bulk.std(dtype=np.float64)), farthest / FARTHEST) or 1.0
     grid = lattice(values, cells.times, scale)
+    numbers = train.astype(np.float64)
+    if grid.strays:
+        numbers = nearest(numbers, grid.step, grid.origin)
+    width = float(widths(grid.step, scale))
+    try:
+        shape = marginal(numbers, width, offset, scale, transforms)
+    except ValueError:
+        raise Unfit(
+            f"values in the range of {transforms[0]}= in column {cells.name!r}",
+            f"some from {cells.values[0]} to {cells.values[-1]}",
+        ) from None
     column = column_class(Kind.REAL, cells.dtype)(
         cells.name,
         cells.dtype,
@@ -160,12 +178,17 @@ def _real(cells: Cells) -> tuple[Column, np.ndarray]:
         origin=grid.origin / day,
         atoms=grid.atoms,
         strays=grid.strays,
+        transform=shape.transform,
+        numbers=shape.numbers,
+        points=tuple(point / day for point in shape.points),
+        start=shape.shares,
+        limits=(float(train.min()) / day, float(train.max()) / day),
     )
     return column, grid.off
 
 
 # kinds of numbers; other kinds are codes
-FITS: Mapping[Kind, Callable[[Cells], tuple[Column, np.ndarray]]] = {
+FITS: Mapping[Kind, Callable[[Cells, Sequence[str]], tuple[Column, np.ndarray]]] = {
     Kind.REAL: _real,
     Kind.COUNT: _count,
 }

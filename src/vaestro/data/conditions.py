@@ -53,7 +53,11 @@ def separate_conditions(
     if len(set(names)) < len(names):
         raise ValueError(f"expected each condition once; got {', '.join(names)}")
     splits = _as_attributes(parts, names, source, space, fixed or {}, cells)
-    frames = {s: tables.frame_of({n: p.attributes[n] for n in names}) for s, p in splits.items()}
+    formats = {n: f for p in parts.values() for n, f in _formats(p).items() if n in names}
+    frames = {
+        s: replace(tables.frame_of({n: p.attributes[n] for n in names}), formats=formats)
+        for s, p in splits.items()
+    }
     for name in names:
         _check_filled({s: f.columns[name] for s, f in frames.items()}, splits, name, source)
     notes = []
@@ -63,6 +67,11 @@ def separate_conditions(
         notes = [f"conditioned on {', '.join(names)}: bounds are of log p(x | {', '.join(names)})"]
     codes = {s: space.inward(f) for s, f in frames.items()}
     return {s: replace(p, given=codes[s]) for s, p in splits.items()}, space, notes
+
+
+def _formats(part: Part) -> Mapping[str, str]:
+    """Return how the cells of the columns of a table are written."""
+    return container_of(part.whole).formats(part.whole)
 
 
 def _as_attributes(
@@ -144,5 +153,6 @@ def _check_filled(
         else f"an empty cell in row {row}"
     )
     raise ValueError(
-        f"expected a value of the condition {name!r} in every row of {source}; got {got}"
+        f"expected a value of the condition {name!r} in every row of {source}; got {got} (without "
+        f"--condition {name} the column is modelled, and `vaestro impute` fills its empty cells)"
     )

@@ -11,7 +11,8 @@ from typing import TypeVar, final
 import numpy as np
 
 from vaestro.data import images
-from vaestro.data.image_decoding import Target, decode_image, read_header, target_of
+from vaestro.data.deep_images import Form, Header, Target
+from vaestro.data.image_decoding import decode_image, read_header, target_of
 from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
 from vaestro.text import InputError
@@ -43,14 +44,15 @@ class Decoder(ABC):
 
 @final
 class Images(Decoder):
-    """Decode images and convert them to one size and to grey or colour."""
+    """Decode images and convert them to one form."""
 
-    def __init__(self, size: tuple[int, int], colour: bool, target: Target) -> None:
-        super().__init__((*size, 3) if colour else size, np.dtype(np.uint8))
-        self.colour, self.target = colour, target
+    def __init__(self, form: Form, target: Target) -> None:
+        super().__init__(form.shape, np.dtype(form.dtype))
+        self.form, self.target = form, target
 
     def __call__(self, cell: bytes) -> np.ndarray:
-        return decode_image(io.BytesIO(cell), self.target, self.colour)[0]
+        array: np.ndarray = decode_image(io.BytesIO(cell), self.target, self.form)[0][0]
+        return array
 
 
 @final
@@ -81,17 +83,20 @@ def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: 
     if kind == "arrays":
         return _decoder_of_arrays(_sample(index, reader, _row_of_array), name)
     target = target_of(options)
-    headers = _sample(index, reader, _header)
+    if target.pages in ("all", "channels") or target.volume:
+        raise InputError(
+            f"only the first page of images in shards is read: leave out the option "
+            f"about pages of {name}"
+        )
+    headers = _sample(index, reader, lambda cell: _header(cell, target))
     if not headers:
         raise InputError(f"all images in {name} are damaged")
-    common, times = Counter(sides for sides, _ in headers).most_common(1)[0]
-    # a few images of other sizes are counted as unreadable
-    usual = [common] if times >= (1 - UNUSUAL) * len(headers) else [sides for sides, _ in headers]
-    size = target.size or images.one_size(np.array(usual), name)
-    colour = target.channels == "colour" or (
-        target.channels is None and not all(grey for _, grey in headers)
-    )
-    return Images(size, colour, target)
+    common, times = Counter(h.sides for h in headers).most_common(1)[0]
+    if times >= (1 - UNUSUAL) * len(headers):
+        # a few images of other sizes are counted as unreadable
+        headers = [h for h in headers if h.sides == common]
+    numbered = {f"image {i}": header for i, header in enumerate(headers)}
+    return Images(images.form_of(numbered, target, name), target)
 
 
 def _decoder_of_arrays(rows: list[np.ndarray], name: str) -> Decoder:
@@ -125,8 +130,8 @@ def _row_of_array(cell: bytes | np.ndarray) -> np.ndarray:
     return cell if isinstance(cell, np.ndarray) else _array(cell)
 
 
-def _header(cell: bytes | np.ndarray) -> tuple[tuple[int, int], bool]:
-    sides, grey, reason = read_header(io.BytesIO(bytes(cell)))
-    if reason:
-        raise ValueError(reason)
-    return sides, grey
+def _header(cell: bytes | np.ndarray, target: Target) -> Header:
+    header = read_header(io.BytesIO(bytes(cell)), target)
+    if header.reason:
+        raise ValueError(header.reason)
+    return header

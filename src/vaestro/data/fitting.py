@@ -11,7 +11,7 @@ import numpy as np
 from vaestro.data.lattices import Lattice, lattice
 from vaestro.data.passes import Part, RowSelector, once, piece
 from vaestro.data.raw import Options
-from vaestro.spaces import LevelsSpace, Space, widths
+from vaestro.spaces import LevelsSpace, Space, missing_cells, widths, with_gaps
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
@@ -45,7 +45,9 @@ class Fit(ABC):
 def fit_of(space: Space, train: Part, options: Options) -> Fit:
     """Return the fit for a space of this kind to the training split."""
     if not space.discrete:
-        return _Real(space, train, options.get("standardise"))
+        window = options.get("window", 1)
+        overlap = -(-window // max(1, options.get("stride", window)))
+        return _Real(space, train, options.get("standardise"), overlap)
     # a decoder only starts at the frequencies, so a part of the rows is enough
     train = train.spread(max(1000, COUNTED // max(1, train.whole[:1].size)))
     if options.get("binarise", "none") != "none":
@@ -146,13 +148,15 @@ def _missing_note(space: Space) -> list[str]:
 
 @final
 class _Real(Fit):
-    """Fit offset, scale and grid of real values."""
+    """Fit offset, scale and grid of real values; each value is in `overlap` windows of a series."""
 
-    def __init__(self, space: Space, train: Part, standardise: str | None) -> None:
+    def __init__(self, space: Space, train: Part, standardise: str | None, overlap: int) -> None:
         super().__init__(space, train)
-        self.how = "none" if not space.standardised else standardise or space.layout.standardise
-        if self.how == "channel" and space.layout.standardise != "channel":
-            raise ValueError(f"expected standardise=channel for series alone; got {space}")
+        self.overlap = overlap
+        usual = standardise or space.layout.standardise(space.shape)
+        self.how = usual if space.standardised else "none"
+        if self.how == "channel" and space.layout.channel_axis is None:
+            raise ValueError(f"expected standardise=channel for data with channels; got {space}")
         self.each = self.how in ("feature", "channel")  # whether cells have scales of their own
         self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
@@ -163,19 +167,17 @@ class _Real(Fit):
         return [*super().picks(), RowSelector(some, len(some), self._sampled)]
 
     def look(self, rows: np.ndarray) -> None:
-        absent, inside = (
-            np.isnan(rows) if rows.dtype.kind == "f" else np.zeros(1, bool),
-            np.asarray(rows, np.float64),
-        )
-        if absent.any():
+        absent, inside = missing_cells(rows, self.space.absent), np.asarray(rows, np.float64)
+        if absent is not None:
             inside = np.where(absent, 0.0, inside)
             self.count -= self.space.arranged(absent).sum(0)
         self.count += len(rows)
         with np.errstate(all="ignore"):
             self.sums += self.space.arranged(inside).sum(0)
-        self.largest = max(self.largest, -float(inside.min()), float(inside.max()))
+        self.largest = max(self.largest, float(inside.min()), float(inside.max()), key=abs)
 
     def _sampled(self, rows: np.ndarray) -> None:
+        rows = with_gaps(rows, self.space.absent)
         self.sample = self.space.arranged(rows).reshape(len(rows), -1)
 
     def fitted(self) -> tuple[Space, list[str]]:
@@ -186,13 +188,18 @@ class _Real(Fit):
                 "whole numbers are dequantised: bounds are densities of values spread by one, "
                 "and draws are rounded"
             )
-        if not self.largest < LARGEST:
-            raise ValueError(f"expected values below 1e30 in size; got some up to {self.largest:g}")
+        if not abs(self.largest) < LARGEST:
+            word = str(np.dtype(space.dtype).type(self.largest))
+            raise ValueError(
+                f"expected values below 1e30 in size; got {word} (missing={word} takes it as "
+                f"missing)"
+            )
         offset, spread = self._moments()
         constant = spread == 0
         if constant.any():
+            cells = "columns" if len(space.shape) == 1 else "cells"
             notes.append(
-                f"{int(constant.sum())} of {space.cells} columns are constant in the training split"
+                f"{int(constant.sum())} of {space.cells} {cells} are constant in the training split"
             )
         resolution, origin, atoms, strays = self._resolution(notes)
         if self.how == "none":
@@ -203,7 +210,7 @@ class _Real(Fit):
             # The density of a constant cell could grow without end: the cell is spread over its own
             # size, which is its scale.
             size = np.where(offset == 0, 1.0, np.abs(offset))
-            scale = np.asarray(np.sqrt((spread**2).mean()) or 1.0)
+            scale = np.asarray(np.sqrt((spread[self.count > 0] ** 2).mean()) or 1.0)
             if self.each:
                 scale = np.where(constant, size, spread)
             if self.each and constant.any():
@@ -227,36 +234,46 @@ class _Real(Fit):
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each cell, (*X); a channel's cells share theirs.
 
-        The standard deviation of a constant cell is 0.
+        The standard deviation of a constant cell is 0. A cell without a value has the mean and
+        standard deviation of the others.
 
         Raises:
-            ValueError: a cell is missing in every row.
+            ValueError: all cells are missing in every row.
         """
         space, train, sums, count = self.space, self.train, self.sums, self.count
-        shared = self.how == "channel"
-        if shared:
-            sums, count = (np.broadcast_to(x.sum(0), space.shape) for x in (sums, count))
-        empty = int((count == 0).sum())
-        if empty:
-            always = f"got {empty} of {space.cells} cells that are always missing"
-            raise ValueError(f"expected a value in every cell of some training row; {always}")
-        offset, squares = sums / count, np.zeros(space.shape)
+        if not count.any():
+            raise ValueError("expected a value in some cell of the training split; got none")
+        sums, count = self._shared(sums), self._shared(count)
+        empty = count == 0
+        offset = np.where(empty, sums.sum() / count.sum(), sums / np.maximum(count, 1))
+        squares = np.zeros(space.shape)
         missing = bool((self.count < len(train)).any())
 
         def deviate(rows: np.ndarray) -> None:
             nonlocal squares
-            apart = space.arranged(np.asarray(rows, np.float64)) - offset
+            gaps = np.asarray(with_gaps(rows, space.absent), np.float64)
+            apart = space.arranged(gaps) - offset
             np.square(apart, apart)
             if missing:
                 apart[np.isnan(apart)] = 0
             squares += apart.sum(0)
 
         once([train.whole], RowSelector(train, piece(train.whole), deviate).look)
-        if shared:
-            squares = np.broadcast_to(squares.sum(0), space.shape)
-        spread = np.sqrt(squares / count)
+        squares = self._shared(squares)
+        spread = np.sqrt(
+            np.where(empty, squares.sum() / count.sum(), squares / np.maximum(count, 1))
+        )
         vary = spread > LEAST_SPREAD * np.maximum(np.abs(offset), 1e-300)
         return offset, np.where(vary, spread, 0.0)
+
+    def _shared(self, sums: np.ndarray) -> np.ndarray:
+        """Return sums over the cells of each channel, (*X), if these share a scale; otherwise the
+        sums of each cell."""
+        if self.how != "channel":
+            return sums
+        channel = self.space.layout.channel_axis
+        others = tuple(i for i in range(sums.ndim) if i != channel)
+        return np.broadcast_to(sums.sum(others, keepdims=True), sums.shape)
 
     def _resolution(
         self, notes: list[str]
@@ -265,22 +282,24 @@ class _Real(Fit):
         cells; None if there are none."""
         if self.train.whole.dtype.kind in "iu":
             return np.ones(()), np.zeros(()), None, None
-        sample = (
-            self.sample.reshape(-1, self.space.shape[-1]) if self.how == "channel" else self.sample
-        )
-        each = self.each
+        sample, each, space = self.sample, self.each, self.space
+        channel = space.layout.channel_axis if self.how == "channel" else None
+        if channel is not None:
+            cells = np.moveaxis(sample.reshape(-1, *space.shape), channel + 1, -1)
+            sample = cells.reshape(-1, space.shape[channel])
         columns = [sample[:, i] for i in range(sample.shape[1])] if each else [sample.ravel()]
         odd: list[tuple[int, np.ndarray, float]] = []
         grids = []
         for i, column in enumerate(columns):
-            grid, off = _grid(column)
+            grid, off = _grid(column, self.overlap)
             step = float(widths(grid.step, np.nanstd(column))) if self.how == "none" else grid.step
             grids.append((step, grid.origin, grid.atoms, grid.strays))
             if len(off):
                 odd.append((i, off, step))
         found = np.array(grids if each else grids[0])
-        if self.how == "channel":
-            found = np.broadcast_to(found, (*self.space.shape, 4))
+        if channel is not None:
+            others = [1] * (len(space.shape) - 1 - channel)
+            found = np.broadcast_to(found.reshape(-1, *others, 4), (*space.shape, 4))
         steps, origins, atoms, strays = (
             found[..., 0],
             found[..., 1],
@@ -340,9 +359,13 @@ def _grid_notes(space: Space, constant: np.ndarray) -> list[str]:
     return notes
 
 
-def _grid(values: np.ndarray) -> tuple[Lattice, np.ndarray]:
-    """Return the grid of numbers, which may contain NaN, and the numbers that lie off it."""
+def _grid(values: np.ndarray, overlap: int) -> tuple[Lattice, np.ndarray]:
+    """Return the grid of numbers, which may contain NaN, and the numbers that lie off it.
+
+    Each number is counted once for `overlap` times.
+    """
     distinct, times = np.unique(values[~np.isnan(values)], return_counts=True)
+    times = -(-times // overlap)
     if len(distinct) < 2:
         return Lattice(), distinct[:0]
     spread = float(

@@ -1,4 +1,4 @@
-"""Read a folder of images into one memory-mapped array of bytes.
+"""Read a folder of images into one memory-mapped array.
 
 The headers are read first: they show whether the images fit together before any image is decoded.
 Each image is then decoded directly into its row of an array in the cache, so the use of memory does
@@ -7,30 +7,30 @@ not depend on the number of images.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol, final
+from typing import Protocol, final
 
 import numpy as np
 from PIL import Image
 
-from vaestro.data import cache
-from vaestro.data.image_decoding import HUGE, Target, decode_image, read_header, target_of
+from vaestro.data import cache, image_labels, image_notes
+from vaestro.data.array_folders import read_arrays
+from vaestro.data.deep_images import Form, Header, Target, Unusable
+from vaestro.data.image_decoding import HUGE, File, decode_image, read_header, target_of
+from vaestro.data.image_files import SUFFIXES, Listing, classes_of, list_folder, splits_of
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.text import InputError
 
-KIND = "images-3"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+KIND = "images-4"
 LARGEST = 256  # largest side without size=; the networks are designed for at most this
-
 DAMAGED = "are damaged or unreadable"
-
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,79 +42,115 @@ class Folder:
 
     Args:
         folder: that contains them.
+        bands: the paths of the bands of an image by its name, if they are files.
 
     >>> str(Folder(Path("photos")))
     'photos'
     """
 
     folder: Path
+    bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    def open(self, name: str) -> Path | IO[bytes]:
-        """Return the path or the content of an image, which Pillow opens."""
+    def open(self, name: str) -> File:
+        """Return the path or the content of an image."""
+        if name in self.bands:
+            return tuple(self.folder / band for band in self.bands[name])
         return self.folder / name
 
 
 class ImageSource(Protocol):
     """Locate images by name. The text form is the source, for messages."""
 
-    def open(self, name: str) -> Path | IO[bytes]:
-        """Return the path or the content of an image, which Pillow opens."""
+    def open(self, name: str) -> File:
+        """Return the path or the content of an image."""
 
 
-def read_images(
-    folder: Path, options: Options, progress: Progress | None = None
-) -> Raw[np.ndarray]:
-    """Read a folder of images: uint8 arrays (N, H, W) if all are grey, otherwise (N, H, W, 3).
+def is_image(name: str | Path) -> bool:
+    """Return whether a path is that of an image file, by its suffix.
+
+    >>> is_image("photo.JPG"), is_image("x.npy")
+    (True, False)
+    """
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def read_images(path: Path, options: Options, progress: Progress | None = None) -> Raw[np.ndarray]:
+    """Read a folder of images, or one image: arrays (N, H, W) if all are grey, otherwise (N, H, W,
+    C), with the depth of the files.
 
     Subfolders train and valid or test are splits. Subfolders of these, or of the folder, give the
-    attribute `class`. The attribute `file` is the path of each image in the folder. Decoded images
-    are stored in the cache.
+    attributes `class`, `class 2` and so on. The attribute `file` is the path of each image in the
+    folder. A table of further attributes may lie in the folder. Decoded images are stored in the
+    cache.
 
     Args:
-        folder: that contains the images, at any depth.
-        options: `size`, 64 or 48x64 (height x width); `crop`, center or none; `channels`, grey or
-            colour; `strict`, to refuse a folder with unusable files, which are skipped otherwise.
+        path: of the folder, which contains images at any depth, or of an image.
+        options: `size`, 64 or 48x64 (height x width); `crop`, center or none; `channels`, grey,
+            colour or rgba; `depth`, 8 or 16 bits; `pages`, first, all or channels; `volume`, to
+            read pages as slices; `bands`, names of the files of an image's bands; `attributes`, a
+            table; `strict`, to refuse a folder with unusable files, which are skipped otherwise.
             Other options are ignored.
         progress: called with (what, done, total).
 
     Raises:
-        ValueError: there are no images; they differ in size or have a side above 256, and `size` is
-            not given; or an option has another value.
+        ValueError: there are no images; they differ in size, depth or bands; they have a side above
+            256, and `size` is not given; or an option has another value.
         OSError: the folder cannot be read, or the cache cannot be written.
     """
     target, strict = target_of(options), options.get("strict", False)
     if not isinstance(strict, bool):
         raise ValueError(f"expected strict to be true or false; got {strict!r}")
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder of images; got {folder}")
-    files, others = _listed(folder)
-    splits = _splits(files, folder)
+    if path.is_file() and is_image(path):
+        folder, listing = path.parent, Listing([path.name])
+    elif path.is_dir():
+        folder, listing = path, list_folder(path, options)
+    else:
+        raise ValueError(f"expected a folder of images; got {path}")
+    if listing.arrays:
+        return image_labels.attach(
+            read_arrays(folder, listing, progress), folder, listing.tables, options
+        )
+    splits = splits_of(listing.names, folder)
     count = sum(map(len, splits.values()))
     if not count:
+        others = listing.others
         among = f" among {others:,} {'file' if others == 1 else 'files'}" if others else ""
         raise ValueError(f"expected images in {folder}; got none{among}")
     key = cache.key(
         KIND,
-        (os.path.join(folder, name) for s in splits.values() for name in s),
-        target._asdict(),
+        (os.path.join(folder, n) for s in splits.values() for n in listing.files(s)),
+        {**target._asdict(), "bands": listing.bands},
         folder,
     )
+    source = Folder(folder, listing.bands)
     place, meta = cache.entry(
-        key, lambda part: make(part, Folder(folder), splits, target, progress), folder.resolve()
+        key, lambda part: make(part, source, splits, target, progress), path.resolve()
     )
     if strict:
         check_none_skipped(meta)
+    notes = [*meta["notes"], *listing.notes, *_left_out(listing, count, splits)]
+    return image_labels.attach(_raw(place, meta, notes), folder, listing.tables, options)
+
+
+def _left_out(listing: Listing, count: int, splits: Iterable[str]) -> list[str]:
+    """Return notes on the files that are not among the `count` images of the splits."""
+    notes = []
+    if count < len(listing.names):
+        left = len(listing.names) - count
+        notes.append(f"{left:,} images outside {', '.join(splits)} left out")
+    if listing.others > max(10, count // 10):
+        notes.append(f"{listing.others:,} files that are not images left out")
+    return notes
+
+
+def _raw(place: Path, meta: Json, notes: Sequence[str]) -> Raw[np.ndarray]:
+    """Return the data of an entry of the cache."""
     arrays = {
         name: cache.open_array(place / f"{name}.npy") for name in ("images", *meta["attributes"])
     }
-    notes = [*meta["notes"]]
-    if count < len(files):
-        notes.append(f"{len(files) - count:,} images outside {', '.join(splits)} left out")
-    if others > max(10, count // 10):
-        notes.append(f"{others:,} files that are not images left out")
     return Raw(
         {s: arrays["images"][a:b] for s, (a, b) in meta["splits"].items()},
         {
@@ -141,60 +177,6 @@ def check_none_skipped(meta: Json) -> None:
         raise InputError(f"strict=true allows no unusable images, but {files}")
 
 
-# -- which files -----------------------------------------------------------------------------------
-
-
-def _listed(folder: Path) -> tuple[list[str], int]:
-    """Return the paths of the images in a folder in order, and the number of other files."""
-    files: list[str] = []
-    others = 0
-
-    def visit(path: str, prefix: str, above: tuple[str, ...]) -> None:
-        nonlocal others
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path)
-                    if real not in above:  # skip a link to a parent folder
-                        visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
-                    files.append(prefix + entry.name)
-                else:
-                    others += 1
-
-    visit(str(folder), "", (os.path.realpath(folder),))
-    return sorted(files), others
-
-
-def _splits(files: Sequence[str], folder: Path) -> dict[str, list[str]]:
-    """Return the files by split, or all of them as "all"."""
-    tops = sorted(
-        {
-            top
-            for top, slash, _ in (f.partition("/") for f in files)
-            if slash and top.lower() in SPLITS
-        }
-    )
-    named = {top: SPLITS[top.lower()] for top in tops}
-    if "train" not in named.values() or len(set(named.values())) < 2:
-        return {"all": list(files)}
-    if len(set(named.values())) < len(named):
-        raise ValueError(f"expected one folder for each split in {folder}; got {', '.join(tops)}")
-    present = [s for s in ("train", "valid", "test") if s in named.values()]
-    return {s: [f for f in files if named.get(f.partition("/")[0]) == s] for s in present}
-
-
-def _classes(files: Sequence[str], depth: int) -> np.ndarray | None:
-    """Return the name of each file's folder at a depth, (N,); None unless every file has one and
-    they differ."""
-    paths = [f.split("/") for f in files]
-    if any(len(p) < depth + 2 for p in paths) or len({p[depth] for p in paths}) < 2:
-        return None
-    return np.array([p[depth] for p in paths])
-
-
 # -- decoding into the cache -----------------------------------------------------------------------
 
 
@@ -205,15 +187,15 @@ class _Decoding:
     Args:
         source: of the images.
         names: of all images.
+        target: to which they are converted.
         progress: called with (what, done, total).
     """
 
     def __init__(
-        self, source: ImageSource, names: Sequence[str], progress: Progress | None
+        self, source: ImageSource, names: Sequence[str], target: Target, progress: Progress | None
     ) -> None:
-        self.source, self.names, self.progress = source, names, progress
-        self.sides = np.zeros((len(names), 2), np.int64)  # height and width
-        self.grey = np.zeros(len(names), bool)
+        self.source, self.names, self.target, self.progress = source, names, target, progress
+        self.header: dict[int, Header] = {}
         self.unusable: dict[int, str] = {}  # {number of an unusable image: the reason}
         self.remarks: list[str] = []  # changes made to an image
 
@@ -222,11 +204,14 @@ class _Decoding:
 
         def measure(i: int) -> None:
             try:
-                self.sides[i], self.grey[i], reason = read_header(self.source.open(self.names[i]))
+                self.header[i] = read_header(self.source.open(self.names[i]), self.target)
+                reason = self.header[i].reason
             except Image.DecompressionBombError:
                 reason = HUGE
             except MemoryError:
                 raise
+            except Unusable as error:
+                reason = str(error)
             except Exception:  # decoders of damaged files raise many types
                 reason = DAMAGED
             if reason:
@@ -235,49 +220,56 @@ class _Decoding:
         _each(measure, len(self.names), "reading headers", self.progress)
         return self._usable(np.arange(len(self.names)))
 
-    def decode(
-        self, rows: np.ndarray, array: np.memmap, target: Target, colour: bool
-    ) -> np.ndarray:
-        """Decode images into the first rows of an array, and return their numbers.
+    def decode(self, numbers: np.ndarray, array: np.memmap, form: Form) -> np.ndarray:
+        """Decode images into the first rows of an array, and return the number of the image of each
+        row, (N,).
 
         Args:
-            rows: numbers of the images, in rising order, (N,).
-            array: (N, ...), with room for all of them.
-            target: to which they are converted.
-            colour: whether the array has colours.
+            numbers: of the images, in rising order.
+            array: (N, *form.shape), with room for all of them.
+            form: to which they are converted.
         """
+        rows = np.repeat(numbers, [self.rows(i) for i in numbers.tolist()])
+        starts = np.searchsorted(rows, numbers)
 
-        def decode(row: int) -> None:
+        def decode(k: int) -> None:
+            number = int(numbers[k])
             try:
-                image = self.source.open(self.names[rows[row]])
-                array[row], remarks = decode_image(image, target, colour)
+                image = self.source.open(self.names[number])
+                pages, remarks = decode_image(image, self.target, form)
+                array[starts[k] : starts[k] + self.rows(number)] = pages
                 self.remarks.extend(remarks)
             except MemoryError:
                 raise
             except Exception:
-                self.unusable[int(rows[row])] = DAMAGED
+                self.unusable[number] = DAMAGED
 
-        _each(decode, len(rows), "decoding", self.progress)
-        kept = self._usable(rows)
-        if len(kept) < len(rows):  # close the gaps
-            for to, row in enumerate(np.flatnonzero(np.isin(rows, kept)).tolist()):
+        _each(decode, len(numbers), "decoding", self.progress)
+        used = np.isin(rows, self._usable(numbers))
+        if not used.all():  # close the gaps
+            for to, row in enumerate(np.flatnonzero(used).tolist()):
                 if to != row:
                     array[to] = array[row]
-        return kept
+        return rows[used]
 
-    def _usable(self, rows: np.ndarray) -> np.ndarray:
+    def rows(self, number: int) -> int:
+        """Return the number of rows that an image has."""
+        header = self.header[number]
+        return header.pages if header.stack == "rows" else 1
+
+    def _usable(self, numbers: np.ndarray) -> np.ndarray:
         """Return those images that can be used, by number; raise ValueError if there are none."""
-        rows = rows[[i not in self.unusable for i in rows.tolist()]]
-        if not len(rows):
+        numbers = numbers[[i not in self.unusable for i in numbers.tolist()]]
+        if not len(numbers):
             reasons = "; ".join(
-                f"{len(names):,} {reason} ({_few(names)})"
-                for reason, names in _reasons(self.unusable, self.names).items()
+                f"{len(names):,} {reason} ({image_notes.few(names)})"
+                for reason, names in image_notes.reasons(self.unusable, self.names).items()
             )
             raise InputError(
                 f"none of the {len(self.names):,} image files in {self.source} can be used: "
                 f"{reasons}"
             )
-        return rows
+        return numbers
 
 
 def make(
@@ -287,8 +279,8 @@ def make(
     target: Target,
     progress: Progress | None,
 ) -> Json:
-    """Decode images into a folder of the cache: images.npy, file.npy, and class.npy if there are
-    classes.
+    """Decode images into a folder of the cache: images.npy, file.npy, and attributes that follow
+    from their names, such as class.npy.
 
     Args:
         part: the folder, which is written to.
@@ -302,32 +294,32 @@ def make(
         and those notes that name skipped files.
 
     Raises:
-        ValueError: the images differ in size, or none can be used.
+        ValueError: the images differ in size, depth or bands, or none can be used.
     """
     names = [name for split in splits.values() for name in split]
-    decoding = _Decoding(source, names, progress)
+    decoding = _Decoding(source, names, target, progress)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         Image.init()
-        rows = decoding.headers()
-        grey = decoding.grey
-        size = target.size or one_size(decoding.sides[rows], str(source))
-        colour = target.channels == "colour" or (target.channels is None and not grey[rows].all())
-        shape = (len(rows), *size, *([3] if colour else []))
-        array = cache.create_array(part / "images.npy", np.uint8, shape)
-        kept = decoding.decode(rows, array, target, colour)
-    used = [names[i] for i in kept.tolist()]
-    attributes = {"file": np.array(used)}
-    if (classes := _classes(used, 0 if "all" in splits else 1)) is not None:
-        attributes["class"] = classes
+        numbers = decoding.headers()
+        headers = {names[i]: decoding.header[i] for i in numbers.tolist()}
+        form = form_of(headers, target, str(source))
+        count = sum(map(decoding.rows, numbers.tolist()))
+        array = cache.create_array(part / "images.npy", form.dtype, (count, *form.shape))
+        rows = decoding.decode(numbers, array, form)
+    used = [names[i] for i in rows.tolist()]
+    attributes = {"file": np.array(used)} | classes_of(used, 0 if "all" in splits else 1)
+    if target.pages == "all":
+        attributes["page"] = np.arange(len(rows)) - np.searchsorted(rows, rows)
     for name, values in attributes.items():
         np.save(part / f"{name}.npy", values)
-    ends = np.searchsorted(kept, np.cumsum([len(split) for split in splits.values()])).tolist()
+    ends = np.searchsorted(rows, np.cumsum([len(split) for split in splits.values()])).tolist()
     ranges = {s: (a, b) for s, a, b in zip(splits, [0, *ends[:-1]], ends, strict=True) if b > a}
     if next(iter(splits)) not in ranges:
         raise InputError(f"none of the training images in {source} can be used")
-    skipped = _skipped(decoding.unusable, names)
-    notes = [*skipped, *_notes(decoding.sides[kept], grey[kept], target, colour)]
+    skipped = image_notes.skipped(decoding.unusable, names)
+    kept = [decoding.header[i] for i in dict.fromkeys(rows.tolist())]
+    notes = [*skipped, *image_notes.notes(kept, target, form)]
     notes += [f"{k:,} images {what}" for what, k in sorted(Counter(decoding.remarks).items())]
     return {"splits": ranges, "attributes": list(attributes), "notes": notes, "skipped": skipped}
 
@@ -365,7 +357,75 @@ def _each(work: Callable[[int], None], count: int, what: str, progress: Progress
             raise
 
 
-# -- messages and notes ----------------------------------------------------------------------------
+# -- the form of all images ------------------------------------------------------------------------
+
+
+def form_of(headers: Mapping[str, Header], target: Target, source: str) -> Form:
+    """Return the form that images of these headers are converted to.
+
+    Args:
+        headers: of the images, by name.
+        target: what the user asks for.
+        source: of the images, for messages.
+
+    Raises:
+        ValueError: the images differ in size, depth, bands or number of slices, or cannot be
+            converted as the user asks.
+
+    >>> form_of({"a.png": Header((28, 28), 1, "uint16")}, Target(), "photos").shape
+    (28, 28)
+    """
+    dtype = _dtype(headers, target, source)
+    every = {h.bands for h in headers.values()}
+    if not every <= {1, 3} and (target.channels or len(every) > 1):
+        kinds = _kinds({name: f"{h.bands} bands" for name, h in headers.items()})
+        if target.channels:
+            raise InputError(
+                f"channels={target.channels} converts grey and colour images, but {source} has "
+                f"{kinds}: leave it out"
+            )
+        raise ValueError(f"expected images with the same bands in {source}; got {kinds}")
+    slices = {h.pages for h in headers.values()} if target.volume else {0}
+    if len(slices) > 1:
+        kinds = _kinds({name: f"{h.pages} pages" for name, h in headers.items()})
+        raise ValueError(
+            f"expected volumes with the same number of slices in {source}; got {kinds}"
+        )
+    sides = np.array([h.sides for h in headers.values()])
+    size = target.size or one_size(sides, source)
+    asked = {None: max(every) if max(every) > 1 else 0, "grey": 0, "colour": 3, "rgba": 4}
+    return Form(dtype, asked[target.channels], size, slices.pop())
+
+
+def _dtype(headers: Mapping[str, Header], target: Target, source: str) -> str:
+    """Return the dtype that all images are converted to."""
+    dtypes = {h.dtype for h in headers.values()}
+    if target.depth:
+        if not dtypes <= {"uint8", "uint16"}:
+            kinds = _kinds({name: h.dtype for name, h in headers.items()})
+            raise InputError(
+                f"depth={target.depth} scales images of 8 and 16 bits, but {source} has {kinds}: "
+                f"leave it out"
+            )
+        return f"uint{target.depth}"
+    if dtypes == {"uint8", "uint16"}:
+        return "uint16"
+    if len(dtypes) > 1:
+        kinds = _kinds({name: h.dtype for name, h in headers.items()})
+        raise InputError(
+            f"the images in {source} have different types of values: {kinds}; put each type into "
+            f"a folder of its own"
+        )
+    return dtypes.pop()
+
+
+def _kinds(kinds: Mapping[str, str]) -> str:
+    """Return how many images are of each kind, with an example."""
+    first = {kind: name for name, kind in reversed(list(kinds.items()))}
+    return " and ".join(
+        f"{kind} ({count:,}, such as {first[kind]})"
+        for kind, count in Counter(kinds.values()).most_common(3)
+    )
 
 
 def one_size(sides: np.ndarray, source: str) -> tuple[int, int]:
@@ -387,15 +447,26 @@ def one_size(sides: np.ndarray, source: str) -> tuple[int, int]:
             f" and {len(sizes) - 3:,} more" if len(sizes) > 3 else ""
         )
         fits = min(64, 1 << (int(sides.min()).bit_length() - 1))
+        middle = np.argsort(sides[:, 0] / sides[:, 1])[(len(sides) - 1) // 2]
+        height, width = sides[middle].tolist()
         raise ValueError(
             f"expected images of one size; got height x width {text}: scale them with "
-            f"{source}:size={fits}"
+            f"{source}:size={_scaled(height, width, fits)}"
         )
     (height, width), count = sizes[0]
     if max(height, width) > LARGEST:
-        scaled = f"scale them with {source}:size=64,crop=center"
+        ratio = max(height, width) / min(height, width)
+        longest = min(64 * max(1.0, math.sqrt(ratio / 2)), LARGEST)
+        scaled = f"scale them with {source}:size={_scaled(height, width, longest)}"
         raise ValueError(too_large(height, width, source, count, scaled))
     return height, width
+
+
+def _scaled(height: int, width: int, longest: float) -> str:
+    """Return the value of `size` for an aspect ratio and the longer side: 48x64, or 64 for a
+    square."""
+    sides = [max(1, round(side * longest / max(height, width))) for side in (height, width)]
+    return str(sides[0]) if sides[0] == sides[1] else "x".join(map(str, sides))
 
 
 def too_large(height: int, width: int, source: str, count: int, remedy: str) -> str:
@@ -415,58 +486,3 @@ def too_large(height: int, width: int, source: str, count: int, remedy: str) -> 
         f"expected images with sides of at most {LARGEST}; got height x width {height}x{width} "
         f"({count:,}): {remedy}, or keep their size with {source}:size={height}x{width}"
     )
-
-
-def _notes(sides: np.ndarray, grey: np.ndarray, target: Target, colour: bool) -> list[str]:
-    """Return notes on what was done to images.
-
-    Args:
-        sides: (height, width) of each image, (N, 2).
-        grey: whether each image is grey, (N,).
-        target: to which they were converted.
-        colour: whether they were read as colour.
-    """
-    notes = []
-    if target.size:
-        height, width = target.size
-        shaped = int((sides[:, 0] * width != sides[:, 1] * height).sum())
-        done = "cropped at the centre and scaled" if target.crop else "stretched"
-        if shaped:
-            notes.append(
-                f"{shaped:,} images {done} to {height}x{width}"
-                + (" (crop=none stretches them)" if target.crop else "")
-            )
-        scaled = int((sides != target.size).any(1).sum()) - shaped
-        if scaled:
-            notes.append(f"{scaled:,} images scaled to {height}x{width}")
-        enlarged = int((sides < target.size).any(1).sum())
-        if enlarged:
-            notes.append(f"{enlarged:,} images are smaller than {height}x{width} and were enlarged")
-    other = int(grey.sum() if colour else (~grey).sum())
-    if other:
-        read = (
-            "grey and are read as colour" if colour else "not stored as grey and are read as grey"
-        )
-        notes.append(f"{other:,} of {len(grey):,} images are {read}")
-    return notes
-
-
-def _reasons(unusable: Mapping[int, str], names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of unusable images by reason."""
-    files: dict[str, list[str]] = {}
-    for i, reason in sorted(unusable.items()):
-        files.setdefault(reason, []).append(names[i])
-    return files
-
-
-def _skipped(unusable: Mapping[int, str], names: Sequence[str]) -> list[str]:
-    """Return a note for each reason why images are skipped."""
-    return [
-        f"{len(files):,} of {len(names):,} files skipped, which {reason}: {_few(files)}"
-        for reason, files in _reasons(unusable, names).items()
-    ]
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return shown.encode("utf-8", "replace").decode()

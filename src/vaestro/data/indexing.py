@@ -85,6 +85,14 @@ def streamable(path: Path) -> bool:
         return False
 
 
+def one_list(path: Path) -> bool:
+    """Return whether a Parquet file has one column of lists or arrays."""
+    try:
+        return list(Parquet.fields(str(path)).values()).count("arrays") == 1
+    except (OSError, ValueError):
+        return False
+
+
 def single_valued_splits(name: str) -> dict[str, list[str]] | None:
     """Return the shards by split if they are a table: local Parquet files with only single values
     and texts. Otherwise return None."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vaestro.data.arrow import all_match
-from vaestro.data.csv_tables import check_text
 from vaestro.data.raw import Json
+from vaestro.data.refusals import mixed_types
+from vaestro.data.text_files import TextFile
+from vaestro.text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,44 +21,47 @@ CHUNK = 65536  # records of one Arrow table
 RECORDS = "records, [{name: value, ..}, ..] or one per line"
 
 
-def read_json(pa: ModuleType, path: Path) -> pyarrow.Table:
+def read_json(pa: ModuleType, file: TextFile) -> pyarrow.Table:
     """Read an array of objects, or objects one after the other, as in JSON lines.
 
     Args:
         pa: PyArrow.
-        path: of the file.
+        file: the file.
 
     Raises:
         ValueError: the file has other JSON.
 
+    >>> from pathlib import Path
     >>> import pyarrow
+    >>> from vaestro.data.text_files import text_file
     >>> _ = Path("t.jsonl").write_text('{"a": 1}\\n{"a": 2}\\n')
-    >>> read_json(pyarrow, Path("t.jsonl")).num_rows
+    >>> read_json(pyarrow, text_file(Path("t.jsonl"), {}, [])).num_rows
     2
     """
-    check_text(path)
-    records = _parsed(path)
-    tables = [_table(pa, chunk, path.name) for chunk in iter(lambda: [*islice(records, CHUNK)], [])]
+    records = _parsed(file)
+    tables = [
+        of_records(pa, chunk, file.name) for chunk in iter(lambda: [*islice(records, CHUNK)], [])
+    ]
     if not tables:
-        raise ValueError(f"expected {RECORDS}, in {path.name}; got none")
+        raise ValueError(f"expected {RECORDS}, in {file.name}; got none")
     if (
         len(tables) == 1
         and tables[0].num_rows == 1
         and all(pa.types.is_nested(c.type) for c in tables[0].columns)
     ):
-        raise ValueError(f"expected {RECORDS}, in {path.name}; got one object of columns")
+        raise ValueError(f"expected {RECORDS}, in {file.name}; got one object of columns")
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(
-            f"expected values of one type in each column of {path.name}; got several "
+            f"expected values of one type in each column of {file.name}; got several "
             f"({str(error)[:100]})"
         ) from error
 
 
-def _parsed(path: Path) -> Iterator[Json]:
+def _parsed(file: TextFile) -> Iterator[Json]:
     """Yield the records of a file."""
-    text = path.read_text("utf-8-sig")
+    text = file.text()
     decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
 
     def after_gap(at: int) -> int:
@@ -73,43 +76,37 @@ def _parsed(path: Path) -> Iterator[Json]:
         record, at = decode(text, at)
         if not isinstance(record, dict):
             got = f"{type(record).__name__} {str(record)[:30]!r}"
-            raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+            raise ValueError(f"expected {RECORDS}, in {file.name}; got {got}")
         yield record
         at = after_gap(at)
     if array and text[at:].strip() != "]":
         got = "no end" if at == len(text) else "more after the array"
-        raise ValueError(f"expected {RECORDS}, in {path.name}; got {got}")
+        raise ValueError(f"expected {RECORDS}, in {file.name}; got {got}")
 
 
-def _table(pa: ModuleType, rows: list[Json], where: str) -> pyarrow.Table:
-    """Return records as an Arrow table."""
+def of_records(pa: ModuleType, rows: Sequence[Json], where: str) -> pyarrow.Table:
+    """Return records as an Arrow table; names that a record lacks are empty cells.
+
+    Args:
+        pa: PyArrow.
+        rows: a dict for each row.
+        where: the source, for messages.
+
+    Raises:
+        ValueError: a column has values of several types.
+
+    >>> import pyarrow
+    >>> of_records(pyarrow, [{"a": 1}, {}], "t.json").to_pylist()
+    [{'a': 1}, {'a': None}]
+    """
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, OverflowError) as error:
+            got = mixed_types(row.get(name) for row in rows) or f"others ({one_line(error)[:80]})"
             raise ValueError(
-                f"expected values of one type in column {name!r} of {where}; got several "
-                f"({str(error)[:80]})"
+                f"expected values of one type in column {name!r} of {where}; got {got} (write all "
+                f"of them as numbers or all as text)"
             ) from error
     return pa.table(columns)
-
-
-def dated(pa: ModuleType, table: pyarrow.Table) -> pyarrow.Table:
-    """Return a table whose text columns of ISO dates are dates, as in a CSV file.
-
-    >>> import pyarrow.compute
-    >>> dated(pyarrow, pyarrow.table({"day": ["2020-01-01"]}))["day"].type
-    TimestampType(timestamp[us])
-    """
-    for i, name in enumerate(table.column_names):
-        if table[name].type == pa.string() and all_match(
-            pa, pa.compute.drop_null(table[name]), r"^\d{4}-\d\d-\d\d([T ]\d\d:|$)"
-        ):
-            for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-                try:
-                    table = table.set_column(i, name, table[name].cast(kind))
-                    break
-                except pa.ArrowInvalid:
-                    continue
-    return table

@@ -7,26 +7,35 @@ from the training rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
 import numpy as np
 
+from vaestro.column_types import DURATIONS, is_category
 from vaestro.data.choosing import named
 from vaestro.data.column_fitting import Cells, fitted
 from vaestro.data.counting import why_no_counts
+from vaestro.data.formats import decide, restored
 from vaestro.data.lattices import allowed, fractions
+from vaestro.data.marginals import TRANSFORMS, atoms, gain_over_counts
 from vaestro.data.orders import ordered_values, stated_orders
 from vaestro.data.raw import Options
-from vaestro.data.refusals import Unfit, columns_named, refuse
+from vaestro.data.refusals import Unfit, columns_named, first_names, refuse
 from vaestro.data.remarks import Remarks, kinds_note, missing_note
 from vaestro.data.sequence_files import sequence_notes
 from vaestro.frames import Frame, Order
 from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, Space, TableSpace
+from vaestro.text import quoted
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
+MOST_KEPT = 5000  # largest number of categories that a message suggests to allow
+# Whole numbers with an atom, or with a median from LARGE on, are real if their marginal
+# distribution as real values has a held-out likelihood that is higher than that of a negative
+# binomial by these nats per value and standard errors.
+SHAPED, CLEARLY, SHAPED_FROM, LARGE = 0.1, 3.0, 200, 100
 # integers with at most this number of values are categories, if each occurs as often on average
 FEW = 10
 LARGEST = 1e30  # largest absolute value in a column
@@ -46,7 +55,9 @@ def infer_space(
             rows. Declared orders of a column (`Frame.orders`) make it ordinal.
         train: the training rows.
         options: `real`, `count`, `binary`, `ordinal` and `category` name columns of that kind,
-            joined by +; `categories` is the largest number of them in a column.
+            joined by +; `categories` is the largest number of them in a column; `identity`, `log`,
+            `logit` and `quantiles` name columns with that marginal transform, and `marginals=plain`
+            uses none.
         name: where the table came from, for errors.
         place: describes a row of `whole` in words; by default by its number from 1.
 
@@ -60,18 +71,12 @@ def infer_space(
     columns: list[Column] = []
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     crowded: dict[str, tuple[int, int]] = {}
-    empty = [
-        n
-        for n in whole.columns
-        if not len(whole.columns[n].compressed()) or not len(train.columns[n].compressed())
-    ]
-    if empty:
-        unfit.append((Unfit(f"values in {columns_named(empty)}", "empty cells alone"), empty))
+    empty, left_out = _empty(whole, train, name)
     for column in whole.columns:
         if column in empty:
             continue
         cells = Cells.of(column, whole.columns[column], train.columns[column])
-        if (too_large := _too_large(cells)) is not None:
+        if (too_large := _too_large(cells, place)) is not None:
             unfit.append((too_large, [column]))
             continue
         kind, why = request.kind(cells)
@@ -80,19 +85,72 @@ def infer_space(
             crowded[column] = most, len(cells.values)
             continue
         try:
-            one, off = fitted(cells, kind, request.values(cells, kind))
+            values, among = request.values(cells, kind), request.among(cells, kind)
+            one, off = fitted(cells, kind, values, among)
         except Unfit as error:
             unfit.append((error, []))
             continue
         remarks.look(one, cells, off, asked=column in request.kinds, why=why)
-        columns.append(one)
+        columns.append(_as_declared(one, whole))
     if crowded:
         unfit.append((_too_many(crowded, whole, name), list(crowded)))
     refuse(unfit, name, options.get("ignore"))
     space = TableSpace.of(columns)
     notes = remarks.notes(name, options.get("ignore"))
     notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
-    return space, [*kinds_note(space), *missing_note(whole), *notes]
+    present = whole.without(empty)
+    first = [*kinds_note(space), *left_out, *missing_note(present)]
+    return space, [*first, *_unused_note(present, space), *notes]
+
+
+def _as_declared(column: Column, whole: Frame) -> Column:
+    """Return a column with the format of its cells and its declared type."""
+    declared = whole.types.get(column.name, "")
+    kept = column.coded or not is_category(declared)
+    return replace(
+        column,
+        format=whole.formats.get(column.name, ""),
+        declared=declared if kept else column.declared,
+    )
+
+
+def _empty(whole: Frame, train: Frame, name: str) -> tuple[list[str], list[str]]:
+    """Return the columns without a value in the training rows, and a note on them.
+
+    Raises:
+        ValueError: all columns are such.
+    """
+    absent = [n for n, cells in whole.columns.items() if not cells.count()]
+    untrained = [n for n in whole.columns if n not in absent and not train.columns[n].count()]
+    if len(absent) + len(untrained) == len(whole.columns):
+        raise ValueError(
+            f"expected values in {columns_named([*absent, *untrained])} of {name}; got empty cells "
+            f"alone (check that the file was saved with its values)"
+        )
+    notes = [f"left out {columns_named(absent)}: all cells are empty"] if absent else []
+    if untrained:
+        notes.append(
+            f"left out {columns_named(untrained)}: all cells of the training rows are empty "
+            f"(seed=N draws other rows)"
+        )
+    return [*absent, *untrained], notes
+
+
+def _unused_note(whole: Frame, space: Space) -> list[str]:
+    """Return a note on declared categories that no row has."""
+    unused = {}
+    for column in space.columns:
+        values = set(column.values)
+        rest = [str(v) for v in whole.categories.get(column.name, ()) if v not in values]
+        if rest and column.coded:
+            unused[column.name] = rest
+    return [
+        f"no row has the category {first_names(rest)} of {name}: samples do not have it either"
+        if len(rest) == 1
+        else f"no row has the categories {first_names(rest)} of {name}: samples do not have them "
+        f"either"
+        for name, rest in unused.items()
+    ]
 
 
 @final
@@ -102,14 +160,18 @@ class _Request:
 
     Args:
         kinds: the kinds that options name, by column.
+        transforms: the marginal transforms that options name, by column.
+        plain: whether real columns have neither a transform nor atoms if no option names one.
         orders: the orders of values that options state or the table declares, by column.
-        declared: the columns whose order the table declares.
+        declared: the kinds of columns that follow from their declared types and orders.
         limit: largest number of categories.
     """
 
     kinds: Mapping[str, Kind]
+    transforms: Mapping[str, str]
+    plain: bool
     orders: Mapping[str, Order]
-    declared: frozenset[str]
+    declared: Mapping[str, Kind]
     limit: int
 
     @classmethod
@@ -120,6 +182,13 @@ class _Request:
             ValueError: an option names no column, two options name one column, or the number of
                 categories is not a whole number of 2 or more.
         """
+        transforms: dict[str, str] = {}
+        for key in TRANSFORMS:
+            for column in named(options, key, whole.columns, name) if key in options else []:
+                if (other := transforms.setdefault(column, key)) != key:
+                    raise ValueError(
+                        f"expected one transform for column {column!r}; got {other}= and {key}="
+                    )
         kinds: dict[str, Kind] = {}
         for key, kind in KINDS.items():
             for column in named(options, key, whole.columns, name) if key in options else []:
@@ -132,15 +201,36 @@ class _Request:
             raise ValueError(
                 f"expected categories to be a whole number of 2 or more; got {limit!r}"
             )
-        orders = {**whole.orders, **stated_orders(options, whole.columns)}
-        return cls(kinds, orders, frozenset(whole.orders), limit)
+        orders = {**whole.categories, **whole.orders, **stated_orders(options, whole.columns)}
+        declared = {n: k for n, t in whole.types.items() if (k := _declared_kind(t)) is not None}
+        declared |= dict.fromkeys(whole.orders, Kind.ORDINAL)
+        times = {n for n, stored in whole.formats.items() if restored(stored).continuous}
+        declared = dict.fromkeys(times, Kind.REAL) | declared
+        plain = options.get("marginals") == "plain"
+        return cls(kinds, transforms, plain, orders, declared, limit)
+
+    def among(self, cells: Cells, kind: Kind) -> Sequence[str]:
+        """Return the transforms to choose from.
+
+        Raises:
+            ValueError: an option names the transform of a column of another kind than real.
+        """
+        if cells.name not in self.transforms:
+            return () if self.plain else TRANSFORMS
+        key = self.transforms[cells.name]
+        if kind is not Kind.REAL:
+            raise ValueError(
+                f"expected a real column for {key}=; got {cells.name!r}, which is read as {kind} "
+                f"(real={quoted(cells.name)} changes it)"
+            )
+        return (key,)
 
     def kind(self, cells: Cells) -> tuple[Kind, str | None]:
         """Return the kind of a column, and why whole numbers are no counts, if they could be; a
         constant column is a category."""
-        kind, why = self.kinds.get(cells.name), None
-        if kind is None and cells.name in self.declared:
-            kind = Kind.ORDINAL
+        kind, why = self.kinds.get(cells.name, self.declared.get(cells.name)), None
+        if kind is Kind.CATEGORY and cells.name not in self.kinds and len(cells.values) == 2:
+            kind = Kind.BINARY  # as two words or truth values without a declared type
         if kind is None:
             kind, why = _kind(cells.values, cells.times, cells.train)
         return (kind if len(cells.values) > 1 else Kind.CATEGORY), why
@@ -159,15 +249,37 @@ class _Request:
         return ordered_values(cells.name, cells.values, self.orders.get(cells.name))
 
 
-def _too_large(cells: Cells) -> Unfit | None:
-    """Return why numbers are too large for float32, if they are."""
+def _declared_kind(declared: str) -> Kind | None:
+    """Return the kind of columns of a declared type; None if it depends on their values."""
+    if declared.startswith(DURATIONS):
+        return Kind.REAL
+    return Kind.CATEGORY if is_category(declared) else None
+
+
+def _too_large(cells: Cells, place: Callable[[int], str]) -> Unfit | None:
+    """Return why numbers are infinite or too large for float32, if they are."""
     values = cells.values
     if values.dtype.kind != "f":
         return None
     largest = max(-float(values[0]), float(values[-1]))
     if largest <= LARGEST:
         return None
-    return Unfit(f"values below 1e30 in size in column {cells.name!r}", f"some up to {largest:g}")
+    data = np.ma.getdata(cells.column)
+    far = np.flatnonzero((np.abs(data) > LARGEST) & ~np.ma.getmaskarray(cells.column))
+    first = place(int(far[0]))
+    if np.isinf(data[far]).all():
+        got = f"{len(far):,} infinite, the first in {first}"
+        advice = "missing=inf takes them as empty"
+        return Unfit(f"finite numbers in column {cells.name!r}", got, advice)
+    got = f"some up to {largest:g}, the first in {first}"
+    values, times = np.unique(data[far], return_counts=True)
+    most = f"{values[times.argmax()]:g}"
+    advice = (
+        f"missing={most} takes it as empty"
+        if len(values) == 1
+        else "divide the column, or take its logarithm"
+    )
+    return Unfit(f"values below 1e30 in size in column {cells.name!r}", got, advice)
 
 
 def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -> Unfit:
@@ -184,7 +296,30 @@ def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -
     return Unfit(
         f"at most {most:,} categories in {columns_named(list(crowded))}",
         got + (" .." if len(crowded) > 9 else "") + sequences,
+        "" if sequences else _causes(crowded, whole),
     )
+
+
+def _causes(crowded: Mapping[str, tuple[int, int]], whole: Frame) -> str:
+    """Return why columns of words probably have too many categories, and what to try."""
+    causes = []
+    for name, (most, n) in islice(crowded.items(), 2):
+        cells = whole.columns[name].compressed()
+        words, times = np.unique(cells.astype(str), return_counts=True)
+        looks = decide(words.tolist(), times).looks
+        largest = "" if n <= MOST_CATEGORIES else f",categories={n}"
+        keep = f"category={quoted(name)}{largest} reads them all the same" if n <= MOST_KEPT else ""
+        if looks:
+            what = f"looks like {looks}; the words that are not can be named in empty="
+        elif np.char.count(words, " ").mean() > 2:
+            what = f"looks like texts; text={quoted(name)} models them"
+        elif n == len(cells):
+            what = "; ".join(filter(None, ["every row has its own, as identifiers have", keep]))
+        else:
+            what = keep
+        if what:
+            causes.append(what if len(crowded) == 1 else f"{name}: {what}")
+    return "; ".join(causes)
 
 
 def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kind, str | None]:
@@ -216,5 +351,24 @@ def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kin
         return Kind.REAL, f"{negative} below 0, {float(values[values < 0][0]):g}"
     if values[-1] > LARGEST_COUNT:
         return Kind.REAL, f"values up to {float(values[-1]):g}"
-    why = why_no_counts(*np.unique(train[train == np.rint(train)], return_counts=True))
+    counts = train[train == np.rint(train)]
+    why = why_no_counts(*np.unique(counts, return_counts=True)) or _why_shaped(counts)
     return (Kind.COUNT if why is None else Kind.REAL), why
+
+
+def _why_shaped(counts: np.ndarray) -> str | None:
+    """Return why whole numbers of the training rows with an atom, or with a large median, have a
+    shape that is not that of counts; None if they can be counts."""
+    numbers = counts.astype(np.float64)
+    if len(counts) < SHAPED_FROM:
+        return None
+    points = atoms(numbers, 1.0)[0]
+    if not points and np.median(numbers) < LARGE:
+        return None
+    gain, error = gain_over_counts(numbers)
+    if gain < max(SHAPED, CLEARLY * error):
+        return None
+    if not points:
+        return f"a negative binomial fits worse by {gain:.2g} nats"
+    share = 100 * float((numbers == points[0]).mean())
+    return f"{points[0]:g} is {share:.0f} % of the values, too frequent for a negative binomial"

@@ -43,7 +43,7 @@ def lay_out(
         if not (checked or grey or space.levels == 256):
             # raises ValueError if a level is too high
             once([whole], lambda array, start, rows: inward(rows))
-        last = space.layout.channels_last(space.outside)
+        last = space.layout.reorders(space.outside)
         return whole if last else whole.reshape(len(whole), *space.shape), None, last
     dtype, shape, lies = inward(whole[:0]).dtype, (len(whole), *space.shape), place(whole)
 

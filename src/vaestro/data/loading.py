@@ -23,14 +23,16 @@ from vaestro.data.laying import fixed
 from vaestro.data.matching import Origin
 from vaestro.data.named import NAMED
 from vaestro.data.opening import Opened, absolute_name, open_source, with_layout
+from vaestro.data.parsing import parse_cells
 from vaestro.data.passes import Part
 from vaestro.data.raw import Options
 from vaestro.data.readers import read
 from vaestro.data.sets import Data, Rows
-from vaestro.data.source_options import as_source, parse_source
+from vaestro.data.source_options import as_source, options_about, parse_source
 from vaestro.data.splitting import SPLITS, split
+from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
-from vaestro.spaces import Space
+from vaestro.spaces import Column, Space
 from vaestro.text import Value
 from vaestro.tokens import Ragged
 
@@ -42,6 +44,7 @@ def load(
     *,
     condition: Sequence[str] = (),
     origin: Origin | None = None,
+    columns: Sequence[Column] | None = None,
     progress: Progress | None = None,
     **options: Value,
 ) -> Data:
@@ -56,6 +59,7 @@ def load(
             an array (N, ...), a table, or a list of texts.
         condition: attributes, or columns of a table, that are given to the model and not modelled.
         origin: a run whose space the data are read into; by default a space is inferred from them.
+        columns: of the run that these data trained; the text of their cells is read as in the run.
         progress: called with (what, done, total) while something takes long.
         options: of the source, such as volume=True; they override those after the colon.
 
@@ -70,12 +74,13 @@ def load(
     """
     if origin is not None:
         return _load_into(source, origin, condition, progress, options)
-    handle = open_source(source, progress, options=options)
+    handle = open_source(source, progress, columns, every=True, options=options)
     if handle.name == "mnist":
         handle = replace(handle, options={"binarise": "dynamic", **handle.options})
     parts, notes = split(handle)
     parts, given, given_notes = separate_conditions(parts, condition, handle.name)
     inference = handle.container.infer(parts, handle.options, handle.name, progress)
+    inference = handle.container.described(inference, handle.raw.series)
     binarise, trusted = handle.options.get("binarise", "none"), handle.name in NAMED
     rows = _rows(
         inference.parts,
@@ -127,7 +132,12 @@ def _load_into(
     """Read a source into the space of another run, whose statistics it keeps."""
     space, conditions = origin.space, origin.conditions(condition)
     handle = open_source(
-        with_layout(source, space), progress, origin.columns, every=True, options=options
+        with_layout(source, space),
+        progress,
+        origin.columns,
+        every=True,
+        options=options,
+        like=space,
     )
     name, container, options = handle.name, handle.container, handle.options
     binarise = handle.binarise(space)
@@ -218,9 +228,11 @@ def _as_rows(
     progress: Progress | None,
 ) -> tuple[Rows, dict[str, Part]]:
     """Return a source as rows of a known space, and the parts of the source that they are."""
-    values = tables.condition_columns(given, conditions or {}, 1)
+    values = tables.condition_frame(given, conditions or {}, 1).columns
     columns = (*space.columns, *(given.columns if given is not None else ()))
-    handle = open_source(with_layout(source, space), progress, columns if space.columns else None)
+    handle = open_source(
+        with_layout(source, space), progress, columns if space.columns else None, like=space
+    )
     chosen, name = _select_splits(handle, name)
     notes = list(handle.raw.notes)
     if given is not None:
@@ -280,7 +292,9 @@ def _concatenate(splits: Sequence[Rows], container: Container) -> Rows:
     )
 
 
-def complete_table(source: object, filled: Frame, name: str) -> Frame:
+def complete_table(
+    source: object, filled: Frame, name: str, columns: Sequence[Column] | None = None
+) -> Frame:
     """Return a split of a source's own table with its empty cells taken from `filled`; columns that
     are not modelled stay as they are.
 
@@ -288,8 +302,9 @@ def complete_table(source: object, filled: Frame, name: str) -> Frame:
         source: the table.
         filled: the modelled columns of that split, each cell filled.
         name: train, valid, test or all, as `Rows.name` says.
+        columns: of the run's table, whose formats the cells have.
     """
-    handle = _own_table(source, filled)
+    handle = _own_table(source, filled, columns)
     if not all(handle.container.columns(whole) for whole in handle.raw.splits.values()):
         return filled
     cut = "all" in handle.raw.splits and name != "all"
@@ -298,17 +313,19 @@ def complete_table(source: object, filled: Frame, name: str) -> Frame:
     return handle.container.merged(frame, filled) if len(frame) == len(filled) else filled
 
 
-def _own_table(source: object, filled: Frame) -> Opened:
+def _own_table(source: object, filled: Frame, columns: Sequence[Column] | None) -> Opened:
     """Open a table with all its columns; those that are text in `filled` are read as text."""
     if not isinstance(source, (str, Path)):
-        return open_source(source)
+        return open_source(source, columns=columns, every=True)
     name, options = parse_source(source)
-    if Path(name).suffix.lower() in tables.SUFFIXES:
+    if is_table(Path(name)):
         text = [n for n, column in filled.columns.items() if column.dtype.kind == "U"]
-        of_split = {k: v for k, v in options.items() if k == "split"}
+        of_split = {k: v for k, v in options.items() if k in ("split", *options_about("files"))}
         raw = tables.read_table(Path(name), of_split, text=text)
     else:
         raw = read(name, options)
+    if isinstance(next(iter(raw.splits.values())), Frame):
+        raw = parse_cells(raw, options, name, columns, filled.columns)
     return Opened(name, options, raw, container_of(next(iter(raw.splits.values()))))
 
 

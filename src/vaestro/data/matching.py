@@ -133,7 +133,12 @@ class Origin:
                     f"{self.run}: add it, or train without --init"
                 )
             if columns and self.space.columns:
-                self._check_columns([n for n in columns if n not in conditions], options, name)
+                names = [
+                    n
+                    for n, cells in columns.items()
+                    if n not in conditions and (n in self.space.names or cells.count())
+                ]
+                self._check_columns(names, options, name)
                 self._check_kinds(columns, options, name)
         if not self.space.columns:
             self._check_options(options, name)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import numpy as np
 
 from vaestro.data.passes import W
 
+if TYPE_CHECKING:
+    from vaestro.data.series.record import Record
+
 Options = Mapping[str, Any]  # of a source; `parse_source` has checked names and types
 Json = dict[str, Any]  # a JSON object, as `json` reads and writes it
-# attributes that name rows: the cells of AnnData, and the identifiers of sequences. Files of codes
-# and of reconstructions contain the first one that a source has.
-IDENTIFIERS = ("obs_names", "id")
+# attributes that name rows: the cells of AnnData, the files of images, and the identifiers of
+# sequences. Files of codes and of reconstructions contain the first one that a source has.
+IDENTIFIERS = ("obs_names", "file", "id")
 
 
 @final
@@ -29,6 +32,7 @@ class Raw(Generic[W]):
         attributes: for each split, other values of each row, by name, each (N,).
         notes: decisions of the reader, one line each.
         missing: whether NaN means that a cell does not exist, such as after the end of a series.
+        series: how series were read; None for other data.
 
     >>> raw = Raw({"all": np.zeros((10, 3))}, {"all": {"label": np.arange(10)}})
     >>> raw.splits["all"].shape
@@ -39,3 +43,4 @@ class Raw(Generic[W]):
     attributes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     missing: bool = False
+    series: Record | None = None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import gzip
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from vaestro.data import (
     annotated,
     count_files,
+    image_crops,
     images,
     indexing,
     sequence_files,
@@ -26,33 +29,39 @@ from vaestro.data import (
     tables,
     texts,
 )
-from vaestro.data.columns import padded
+from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
+from vaestro.data.parsing import parse_cells
 from vaestro.data.raw import Options, Raw
 from vaestro.data.sequence_files import of_characters
+from vaestro.data.series import ragged
+from vaestro.data.series.record import ends_of
+from vaestro.data.series.sources import read_series_file
 from vaestro.data.shard_formats import Parquet, kind_of
 from vaestro.data.shard_streams import read_shards
 from vaestro.data.source_options import of_groups, options_about, parse_source
+from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
-from vaestro.spaces import Column
+from vaestro.spaces import Column, Space
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 Progress = Callable[[str, int, int], None]
-TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
 
 
 def is_images(name: str) -> bool:
-    """Return whether a source is a folder of images, rather than of shards or one that the datasets
-    library saved.
+    """Return whether a source is a folder of images or one image, rather than a folder of shards or
+    one that the datasets library saved.
 
     >>> is_images("mnist")
     False
     """
     path = Path(name).expanduser()
+    if path.is_file():
+        return images.is_image(path)
     saved = any((path / n).exists() for n in shards.SAVED)
     return (
         path.is_dir()
@@ -62,6 +71,16 @@ def is_images(name: str) -> bool:
     )
 
 
+def is_array_folder(name: str) -> bool:
+    """Return whether a source is a folder with an array (.npy) for each datum.
+
+    >>> is_array_folder("mnist")
+    False
+    """
+    path = Path(name).expanduser()
+    return path.is_dir() and is_images(name) and list_folder(path, {"bands": "none"}).arrays
+
+
 def read(
     name: str,
     options: Options,
@@ -69,6 +88,7 @@ def read(
     columns: Sequence[Column] | None = None,
     *,
     every: bool = False,
+    like: Space | None = None,
 ) -> Raw:
     """Read a named data set, a file, or a folder of images.
 
@@ -78,6 +98,7 @@ def read(
         progress: called with (what, done, total) while something takes long.
         columns: the only columns that are needed of a table; by default all.
         every: whether to read the other columns of the table too.
+        like: the space of a run that series are read for.
 
     Raises:
         ValueError: there is no such source, or it cannot be read.
@@ -93,18 +114,14 @@ def read(
         return hub.read_hub(name[3:], options, progress)
     if shards.is_shards(name):
         return _shards(name, options, progress)
-    path = Path(name).expanduser()
-    if not path.exists():
-        offer = difflib.get_close_matches(name, NAMED, 1)
-        raise InputError(
-            f"there is no file, folder or named data set {name!r} "
-            + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
-        )
+    path = _existing(name)
+    if is_images(name):
+        if "crops" in options:
+            return image_crops.read_crops(path, options, progress)
+        return images.read_images(path, options, progress)
     if path.is_dir():
         if count_files.tenx_folder(path) is not None:
             return count_files.read_tenx_folder(path, options)
-        if is_images(name):
-            return images.read_images(path, options, progress)
         from vaestro.data import hub
 
         return hub.read_saved(path, options, progress)
@@ -116,9 +133,25 @@ def read(
         return count_files.read_tenx_h5(path, options)
     if sequence_files.suffix_of(path):
         return sequence_files.read_sequences(path)
-    if path.suffix.lower() in (*TABLES, ".txt"):
-        return _by_suffix(path, name, options, progress, columns, every=every)
+    if path.suffix.lower() == ".txt" or is_table(path):
+        return _by_suffix(path, name, options, progress, columns, every=every, like=like)
     return _array_file(path, options)
+
+
+def _existing(name: str) -> Path:
+    """Return the path of a source.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    offer = difflib.get_close_matches(name, NAMED, 1)
+    raise InputError(
+        f"there is no file, folder or named data set {name!r} "
+        + (f"(did you mean {offer[0]}?)" if offer else f"(names are {', '.join(NAMED)})")
+    )
 
 
 def _named(name: str, options: Options) -> Raw:
@@ -144,6 +177,7 @@ def _by_suffix(
     columns: Sequence[Column] | None,
     *,
     every: bool,
+    like: Space | None,
 ) -> Raw:
     """Read a file whose format follows from its suffix: a table or texts."""
     suffix = path.suffix.lower()
@@ -157,13 +191,18 @@ def _by_suffix(
     if "text" in options:
         column = unquoted(options["text"])
         others = {k: v for k, v in options.items() if k not in options_about("texts")}
-        return texts.of_column(tables.read_table(path, others, text=[column]), column, path.name)
-    if suffix == ".parquet" and options.get("series", False):
-        return _series([str(path)], name, options)
+        raw = tables.read_table(path, others, text=[column])
+        raw = parse_cells(raw, {**others, "text": column}, path.name)
+        return texts.of_column(raw, column, path.name)
+    if options.get("series", False):
+        one_list = suffix == ".parquet" and options["series"] is True and indexing.one_list(path)
+        if one_list or (suffix == ".parquet" and "array" in options):
+            return _series([str(path)], name, options)
+        return read_series_file(path, options, name, like)
     if (
         suffix == ".parquet"
         and columns is None
-        and not of_groups(options, "tables")
+        and not of_groups(options, "tables", "files")
         and indexing.streamable(path)
     ):
         return read_shards(name, options, progress)
@@ -181,9 +220,12 @@ def _array_file(path: Path, options: Options) -> Raw:
             head = file.read(4)
         if head == b"\x93NUM":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return Raw({"all": of_characters(array) or check_array(array, path)})
+            if array.dtype.names:
+                columns = {n: np.asarray(array[n]) for n in array.dtype.names}
+                return Raw({"all": tables.frame_of(columns, str(path))})
+            return _of_array(array, options, path)
         if head[:2] == b"PK":
-            return _npz(path, unquoted(options["array"]) if "array" in options else None)
+            return _npz(path, options)
         if head[:2] == b"\x1f\x8b" or (
             head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES
         ):
@@ -193,12 +235,12 @@ def _array_file(path: Path, options: Options) -> Raw:
             raise
         if "pickle" in str(error).lower() or "Python objects" in str(error):
             raise ValueError(
-                f"expected numbers in {path}; got Python objects, which are never unpickled"
+                f"expected numbers in {path}; got Python objects, which are never unpickled (for "
+                f'arrays of different lengths: np.savez("x.npz", *arrays) and x.npz:series=true, '
+                f"or a Parquet file with lists)"
             ) from error
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
-    formats = (
-        ".npy, .npz, IDX, .csv, .tsv, .parquet, .json, .jsonl, .h5ad, .loom, .fasta, .smi or .txt"
-    )
+    formats = f".npy, .npz, IDX, {suffixes_in_words()}, .h5ad, .loom, .fasta, .smi or .txt"
     raise ValueError(f"expected a {formats} file, or a folder of images; got {path}")
 
 
@@ -237,18 +279,33 @@ def _shards(name: str, options: Options, progress: Progress | None) -> Raw:
                 )
         frames[split] = Frame.concatenated(parts)
     raw = Raw(frames, notes=(f"{sum(map(len, splits.values())):,} shards read as one table",))
-    return raw if text is None else texts.of_column(raw, text, name)
+    if text is None:
+        return raw
+    return texts.of_column(parse_cells(raw, {**others, "text": text}, name), text, name)
 
 
 def _series(files: Sequence[str], name: str, options: Options) -> Raw:
     """Read Parquet files with one series per row, by split if their names contain one."""
     splits = shards.by_split(files, name)
     read = {s: indexing.read_series(files_of, options, name) for s, files_of in splits.items()}
-    longest = max(array.shape[1] for array, _, _ in read.values())
-    arrays = {s: padded(array, longest) for s, (array, _, _) in read.items()}
+    values = {
+        s: [row[:end] for row, end in zip(array, ends_of(~np.isnan(array)), strict=True)]
+        for s, (array, _, _) in read.items()
+    }
+    raw = ragged.read_ragged(values, options, name, {s: a for s, (_, a, _) in read.items()})
     notes = tuple(note for _, _, notes_of in read.values() for note in notes_of)
-    missing = any(bool(np.isnan(array).any()) for array in arrays.values())
-    return Raw(arrays, {s: attributes for s, (_, attributes, _) in read.items()}, notes, missing)
+    return replace(raw, notes=(*raw.notes, *notes))
+
+
+# what an array contains, by the kind of its dtype, and what to do
+_OTHER = {
+    "c": "complex numbers (np.stack([x.real, x.imag], -1) has them as two channels)",
+    "O": "Python objects (np.asarray(x.tolist(), float) converts numbers)",
+    "U": "text (a list of str is read as texts)",
+    "S": "text (a list of str is read as texts)",
+    "M": 'dates (a table {"date": x} has dates; (x - x.min()) / np.timedelta64(1, "D") is numbers)',
+    "m": 'durations (x / np.timedelta64(1, "s") is numbers)',
+}
 
 
 def check_array(array: np.ndarray, path: Path) -> np.ndarray:
@@ -265,9 +322,7 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     array([0, 1, 2])
     """
     if array.dtype.kind not in "biuf":
-        what = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(
-            array.dtype.kind, str(array.dtype)
-        )
+        what = _OTHER.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"expected real numbers in {path}; got {what}")
     if array.ndim == 0:
         raise ValueError(f"expected an array with one row per datum in {path}; got a single number")
@@ -276,8 +331,18 @@ def check_array(array: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-def _npz(path: Path, name: str | None) -> Raw:
-    """Read an .npz file, or one array of it by name."""
+def _of_array(array: np.ndarray, options: Options, path: Path) -> Raw:
+    """Return an array of numbers, windows of its series, or the texts of characters."""
+    if (characters := of_characters(array)) is not None:
+        return Raw({"all": characters})
+    array = check_array(array, path)
+    return ragged.windows_of_array(array, options, str(path)) or Raw({"all": array})
+
+
+def _npz(path: Path, options: Options) -> Raw:
+    """Read an .npz file, or one array of it by name; with series=true, several arrays are series,
+    unless they are splits."""
+    name = unquoted(options["array"]) if "array" in options else None
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
         if name is None and {"data", "shape", "format"} <= set(names):
@@ -288,7 +353,7 @@ def _npz(path: Path, name: str | None) -> Raw:
                     f"expected array= to name an array of {path}: {nearest(name, names)}; got "
                     f"{name!r}"
                 )
-            return Raw({"all": check_array(archive[name], path)})
+            return _of_array(archive[name], options, path)
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: check_array(archive[s], path) for s in splits}
@@ -296,14 +361,20 @@ def _npz(path: Path, name: str | None) -> Raw:
                 arrays, {s: _attributes(archive, f"{s}_", len(arrays[s]), path) for s in splits}
             )
         data = [n for n in names if n in ("x", "data", "X")] or (names if len(names) == 1 else [])
+        if options.get("series", False) is True and not data and len(names) > 1:
+            arrays = {n: archive[n] for n in names}
+            plain = all(re.fullmatch(r"arr_\d+", n) for n in names)
+            return ragged.read_named(
+                ragged.checked(list(arrays.values()) if plain else arrays), options, str(path)
+            )
         if len(data) != 1:
-            choose = f" (choose one with {path}:array={names[0]})" if names else ""
+            choose = f" (choose one with {path}:array={names[0]}" if names else ""
+            choose += f"; {path}:series=true reads each as a series)" if names else ""
             raise ValueError(
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        array = archive[data[0]]
-        return Raw({"all": of_characters(array) or check_array(array, path)})
+        return _of_array(archive[data[0]], options, path)
 
 
 def _attributes(
@@ -359,8 +430,9 @@ def read_latents(path: str) -> np.ndarray:
             f"expected a file of latents (.npy, .npz, or a table that encode wrote); there is no "
             f"file {name!r}"
         )
-    if Path(name).suffix.lower() in TABLES:
-        columns = tables.read_table(Path(name), options).splits["all"].columns
+    if is_table(Path(name)):
+        raw = tables.read_table(Path(name), options)
+        columns = parse_cells(raw, options, name).splits["all"].columns
         names = next(
             (c for c in ([n for n in columns if n.startswith(p)] for p in ("z_", "mean_")) if c),
             [n for n in ("z", "mean") if n in columns][:1] or list(columns),

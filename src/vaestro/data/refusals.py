@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from numbers import Number
 from pathlib import Path
 
 from vaestro.text import quoted
@@ -12,11 +15,17 @@ Names = str | float | Sequence[str] | None  # names of columns, joined by + or a
 
 
 class Unfit(ValueError):
-    """Report that a column cannot be used. `refuse` joins the reports of several columns."""
+    """Report that a column cannot be used. `refuse` joins the reports of several columns.
 
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected {expected}; got {got}")
-        self.expected, self.got = expected, got
+    Args:
+        expected: what a column can contain.
+        got: what it contains.
+        advice: what to do about it, other than leaving the column out.
+    """
+
+    def __init__(self, expected: str, got: str, advice: str = "") -> None:
+        super().__init__(f"expected {expected}; got {got}" + (f" ({advice})" if advice else ""))
+        self.expected, self.got, self.advice = expected, got, advice
 
 
 def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Names = None) -> None:
@@ -30,18 +39,58 @@ def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Na
     Raises:
         ValueError: `unfit` is not empty.
 
-    >>> refuse([(Unfit("numbers", "lists in 'a'"), ["a"])], "t.csv")
+    >>> refuse([(Unfit("numbers", "lists in 'a'", "make columns of them"), ["a"])], "t.csv")
     Traceback (most recent call last):
-    ValueError: expected numbers; got lists in 'a' (leave it out with t.csv:ignore=a)
+    ValueError: expected numbers; got lists in 'a' (make columns of them, or leave it out with
+    t.csv:ignore=a)
     """
     if unfit:
         expected = ", and ".join(error.expected for error, _ in unfit)
         got = ", and ".join(error.got for error, _ in unfit)
         names = [name for _, names in unfit for name in names]
+        advice = list(dict.fromkeys(error.advice for error, _ in unfit if error.advice))
+        if names:
+            advice.append(_without(where, names, ignored))
         raise ValueError(
-            f"expected {expected}; got {got}"
-            + (f" {leave_out(where, names, ignored)}" if names else "")
+            f"expected {expected}; got {got}" + (f" ({', or '.join(advice)})" if advice else "")
         )
+
+
+def mixed_types(values: Iterable[object]) -> str | None:
+    """Return the first two values of different types, with their rows; None if all values have one
+    type. None and NaN are empty cells, and numbers of all types are one type.
+
+    >>> mixed_types([1, None, 2.5, "x"])
+    "1 in row 1, a number, and 'x' in row 4, text"
+    """
+    first: tuple[str, int, object] | None = None
+    for row, value in enumerate(values, 1):
+        if value is None or value != value:
+            continue
+        kind = _kind_of(value)
+        if first is None:
+            first = kind, row, value
+        elif first[0] != kind:
+            shown = [
+                repr(v) if len(repr(v)) <= 30 else repr(v)[:28] + ".." for v in (first[2], value)
+            ]
+            return (
+                f"{shown[0]} in row {first[1]:,}, {first[0]}, and {shown[1]} in row {row:,}, {kind}"
+            )
+    return None
+
+
+def _kind_of(value: object) -> str:
+    """Return the type of a Python value in words."""
+    words: list[tuple[type | tuple[type, ...], str]] = [
+        (bool, "a truth value"),
+        ((Number, Decimal), "a number"),
+        (str, "text"),
+        (datetime.date, "a date"),
+        (bytes, "bytes"),
+        ((list, tuple, dict, set), "a list or structure"),
+    ]
+    return next((word for kind, word in words if isinstance(value, kind)), type(value).__name__)
 
 
 def first_names(names: Sequence[str], most: int = 3, width: int = 24) -> str:
@@ -78,6 +127,10 @@ def leave_out(where: str, names: Sequence[str], ignored: Names = None) -> str:
     >>> leave_out("t.csv", ["b"], "a")
     '(leave it out with t.csv:ignore=a+b)'
     """
+    return f"({_without(where, names, ignored)})"
+
+
+def _without(where: str, names: Sequence[str], ignored: Names) -> str:
     before = (
         [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
     )
@@ -86,4 +139,4 @@ def leave_out(where: str, names: Sequence[str], ignored: Names = None) -> str:
         if Path(where).suffix
         else ""
     )
-    return f"(leave {'it' if len(names) == 1 else 'them'} out{how})"
+    return f"leave {'it' if len(names) == 1 else 'them'} out{how}"

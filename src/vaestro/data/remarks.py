@@ -11,6 +11,7 @@ import numpy as np
 from vaestro.data.column_fitting import Cells
 from vaestro.data.outliers import distances, isolated_values
 from vaestro.data.refusals import Names, first_names, leave_out
+from vaestro.data.sentinels import sentinel
 from vaestro.frames import Frame
 from vaestro.spaces import COLUMN_ORDER, Column, Kind, Space, widths
 from vaestro.text import quoted
@@ -65,8 +66,12 @@ class Remarks:
         self.steps: dict[str, str] = {}
         self.bins: dict[str, str] = {}  # of the noise
         self.orders: dict[str, str] = {}
+        # the columns of each marginal transform, and the atoms of each column
+        self.transforms: dict[str, list[str]] = {}
+        self.atoms: dict[str, str] = {}
         # distance of isolated values, and these with their rows
         self.far: dict[str, tuple[float, list[str]]] = {}
+        self.codes: dict[str, tuple[float, int]] = {}  # numbers that look like empty cells
 
     def look(
         self, column: Column, cells: Cells, off: np.ndarray, *, asked: bool, why: str | None
@@ -99,6 +104,12 @@ class Remarks:
             )
         if remark is not None:
             self.remarks.setdefault(remark, []).append(column.name)
+        if column.transform != "identity":
+            self.transforms.setdefault(column.transform, []).append(column.name)
+        if column.points:
+            shares = zip(column.points, column.start, strict=True)
+            each = [f"{_number(column, v)}: {100 * p:.0f} %" for v, p in shares]
+            self.atoms[column.name] = ", ".join(each[:SHOWN]) + (" .." if each[SHOWN:] else "")
         strays = np.repeat(values[off], cells.times[off]) if len(off) else ()
         self.strays[column.name] = [str(v) for v in strays]
         if column.numeric:
@@ -107,6 +118,11 @@ class Remarks:
     def _look_for_isolated(self, cells: Cells) -> None:
         """Record values far from all others, with their rows."""
         numbers = cells.column.compressed()
+        code = sentinel(cells.values, cells.times)
+        if code is not None:
+            at = int(np.flatnonzero(cells.values == code)[0])
+            self.codes[cells.name] = code, int(cells.times[at])
+            return
         if cells.dates:
             numbers = numbers.astype("datetime64[us]").astype(np.int64)
         far = isolated_values(numbers)
@@ -123,7 +139,8 @@ class Remarks:
             name: of the source, whose options can overrule what was inferred.
             ignored: columns that the source leaves out already.
         """
-        return [*self._remarks(name, ignored), *self._whys(name), *self._off_grid(), *self._far()]
+        lines = [*self._remarks(name, ignored), *self._whys(name), *self._marginals(name)]
+        return [*lines, *self._off_grid(), *self._far(), *self._codes()]
 
     def _remarks(self, name: str, ignored: Names) -> list[str]:
         lines = []
@@ -154,6 +171,21 @@ class Remarks:
         read = f"{each}: whole numbers read as real on a grid of 1, not as counts"
         return [f"{read} ({_overruled('count', names, name)})".replace(" ()", "")]
 
+    def _marginals(self, name: str) -> list[str]:
+        """Return a line with the transforms and one with the atoms of real columns."""
+        lines = []
+        overrules = "" if name == "table" else "; marginals=plain overrules"
+        if self.transforms:
+            each = [f"{key} ({first_names(names)})" for key, names in self.transforms.items()]
+            lines.append(f"transforms of real columns: {', '.join(each)}{overrules}")
+        if self.atoms:
+            shown = [f"{_cut(n)} ({values})" for n, values in self.atoms.items()]
+            lines.append(
+                f"frequent values with a probability of their own: "
+                f"{first_names(shown, width=60)}{'' if self.transforms else overrules}"
+            )
+        return lines
+
     def _off_grid(self) -> list[str]:
         """Return a line for each of the first columns with values off their grid, and one for the
         rest."""
@@ -172,6 +204,20 @@ class Remarks:
                 f"for the model"
             )
         return lines
+
+    def _codes(self) -> list[str]:
+        """Return a line for the first columns with a number that looks like an empty cell."""
+        each = [
+            f"{_cut(n)} ({code:g} in {times:,} cell{'s' * (times > 1)})"
+            for n, (code, times) in self.codes.items()
+        ]
+        if not each:
+            return []
+        codes = dict.fromkeys(f"{code:g}" for code, _ in self.codes.values())
+        return [
+            f"{first_names(each, SHOWN, 60)}: looks like a code for empty cells "
+            f"(missing={'+'.join(codes)} takes it as one)"
+        ]
 
     def _far(self) -> list[str]:
         """Return a line for each of the first columns with isolated values, and one for the
@@ -213,6 +259,15 @@ def _step(column: Column, step: float) -> str:
     if not column.dtype.startswith("datetime64"):
         return f"{step:.4g}"
     return f"{step * 86400:.4g} s" if step < 1 else "1 day" if step == 1 else f"{step:.4g} days"
+
+
+def _number(column: Column, value: float) -> str:
+    """Return a value of a real column as text."""
+    if column.dtype.startswith("datetime64"):
+        return str(
+            (np.datetime64(0, "s") + np.timedelta64(round(value * 86400), "s")).astype("M8[D]")
+        )
+    return f"{value:.6g}"
 
 
 def _cut(name: str) -> str:

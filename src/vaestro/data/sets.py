@@ -15,6 +15,7 @@ import torch
 
 from vaestro.data.passes import expect
 from vaestro.data.raw import Json
+from vaestro.data.series.record import ends_of
 from vaestro.data.sparse import Sparse
 from vaestro.frames import Frame
 from vaestro.randomness import Window, binarised, derive
@@ -296,6 +297,16 @@ class Rows:
         mask = self.mask()
         return float(self.space.cells if mask is None else mask.sum() / len(self))
 
+    def missing_cells(self) -> int:
+        """Return the number of missing cells of all rows; without those after the end of series."""
+        mask = self.mask()
+        if mask is None:
+            return 0
+        if self.space.lengths is None:
+            return int((~mask).sum())
+        exist = int(ends_of(mask).sum()) * math.prod(self.space.shape[1:])
+        return exist - int(mask.sum())
+
     def sha256(self) -> str:
         """Return a hash of everything that an evaluation depends on: shape, dtype, every value and
         its units, the mask and the conditions."""
@@ -389,13 +400,7 @@ class Rows:
             return out
         if rows.space.columns:
             masks = {c.name: ~observed[:, i] for i, c in enumerate(rows.space.columns)}
-            return Frame(
-                {
-                    name: np.ma.MaskedArray(column.data, masks[name])
-                    for name, column in out.columns.items()
-                },
-                out.orders,
-            )
+            return out.changed(lambda name, cells: np.ma.MaskedArray(cells.data, masks[name]))
         return np.where(rows.space.outward_mask(observed), out, np.nan)
 
 

@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
-from vaestro.data import arrow, cache, images, tables
+from vaestro.column_types import arrow
+from vaestro.data import cache, image_files, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
@@ -174,7 +175,7 @@ class Tar(Format):
             suffix = "." + field.rpartition(".")[2]
             kinds[field] = (
                 "images"
-                if suffix in images.SUFFIXES
+                if suffix in image_files.SUFFIXES
                 else "arrays"
                 if suffix == ".npy"
                 else "other files"
@@ -387,7 +388,7 @@ def open_parquet(
         opened: the file, if it is open already.
         stamp: the state of an indexed file; its footer is then cached.
     """
-    pa = arrow.arrow("read .parquet")
+    pa = arrow("read .parquet")
     footer = None if stamp is None else _footer(path, stamp)
     file = open_file(path) if opened is None else opened
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
-from vaestro.data import images, tables
+from vaestro.data import image_files, tables
 from vaestro.text import InputError, one_line
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _below(folder: str, depth: int = DEPTH) -> list[str] | None:
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("."):
                 continue
-            if suffix in images.SUFFIXES or entry.name in SAVED:
+            if suffix in image_files.SUFFIXES or entry.name in SAVED:
                 return None
             if entry.is_dir():
                 below = _below(entry.path, depth - 1) if depth else []

@@ -7,187 +7,28 @@ The rows decide which options exist, which values they take, and to which data t
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from vaestro.data.raw import Options
-from vaestro.spaces import COLUMN_ORDER, DECLARED
-from vaestro.text import Spec, Value, few, nearest, parse_path, split_names
+from vaestro.data.source_values import (
+    Absent,
+    Choice,
+    Name,
+    Number,
+    Series,
+    Truth,
+    TruthOrAxis,
+    Values,
+    Words,
+)
+from vaestro.spaces import COLUMN_ORDER
+from vaestro.text import Spec, Value, few, nearest, parse_path
 
-SPELLINGS = {"gray": "grey", "color": "colour", "centre": "center"}
 # what an option is about; the keys of `HEADINGS`
-Group = Literal["rows", "cells", "arrays", "images", "tables", "texts", "shards"]
-
-
-# -- values ----------------------------------------------------------------------------------------
-
-
-class Values(ABC):
-    """Describe the values that an option takes; `named` says whether they are names, which keep
-    their quotes."""
-
-    named = False
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """Return the values in words."""
-
-    @abstractmethod
-    def checked(self, name: str, value: Value) -> Value:
-        """Return a value in its usual spelling.
-
-        Raises:
-            ValueError: the option `name` cannot have this value.
-        """
-
-
-@final
-class Choice(Values):
-    """Describe a choice between words.
-
-    >>> Choice("grey", "colour").checked("channels", "gray")
-    'grey'
-    """
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def __str__(self) -> str:
-        return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
-
-    def checked(self, name: str, value: Value) -> Value:
-        value = SPELLINGS.get(str(value), value)
-        if value not in self.words:
-            raise ValueError(f"expected {name} to be {self}; got {value!r}")
-        return value
-
-
-@final
-class Truth(Values):
-    """Describe a truth value.
-
-    >>> Truth().checked("strict", True)
-    True
-    """
-
-    def __str__(self) -> str:
-        return "true or false"
-
-    def checked(self, name: str, value: Value) -> Value:
-        if not isinstance(value, bool):
-            raise ValueError(f"expected {name} to be {self}; got {value!r}")
-        return value
-
-
-@final
-class Number(Values):
-    """Describe a whole number of 0 or more; `what` says of what.
-
-    >>> str(Number("a number of rows"))
-    'a number of rows'
-    """
-
-    def __init__(self, what: str = "a number") -> None:
-        self.what = what
-
-    def __str__(self) -> str:
-        return self.what
-
-    def checked(self, name: str, value: Value) -> Value:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected {name} to be a whole number of 0 or more; got {value!r}")
-        return value
-
-
-@final
-class Name(Values):
-    """Describe names of columns or arrays, which the reader checks.
-
-    >>> Name("a column").named
-    True
-    """
-
-    named = True
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __str__(self) -> str:
-        return self.what
-
-    def checked(self, name: str, value: Value) -> Value:
-        return value
-
-
-@final
-class Words(Values):
-    """Describe other values, which the reader checks.
-
-    >>> str(Words("64, or 48x64 (height x width)"))
-    '64, or 48x64 (height x width)'
-    """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __str__(self) -> str:
-        return self.what
-
-    def checked(self, name: str, value: Value) -> Value:
-        return value
-
-
-@final
-class Absent(Values):
-    """Describe the values that mean a missing cell; see `missing_values`.
-
-    >>> Absent().checked("missing", -9999), Absent().checked("missing", "NaN+1e+20")
-    ('-9999', 'nan+1e20')
-    """
-
-    def __str__(self) -> str:
-        return "nan, inf, a number or a word; several joined by +"
-
-    def checked(self, name: str, value: Value) -> Value:
-        if isinstance(value, bool) or not (words := missing_values(value)):
-            raise ValueError(f"expected {name} to be {self}; got {value!r}")
-        return "+".join(words)
-
-
-def missing_values(value: Value) -> tuple[str, ...]:
-    """Return the values in missing=, as text. "nan" is NaN, and "inf" infinity of both signs.
-
-    >>> missing_values("nan+-9999"), missing_values(1e20)
-    (('nan', '-9999'), ('1e20',))
-    """
-    if value is None:
-        return ()
-    # the plus of an exponent joins nothing
-    text = re.sub(r"(?<=[0-9.][eE])\+(?=[0-9])", "", str(value))
-    words = [re.sub(r"\.0$", "", word.strip()) for word in split_names(text)]
-    same = {"nan": "nan", "inf": "inf", "-inf": "inf", "+inf": "inf", "infinity": "inf"}
-    return tuple(dict.fromkeys(same.get(word.lower(), word) for word in words if word))
-
-
-@final
-class TruthOrAxis(Values):
-    """Describe a truth value, or the number of an axis of an array.
-
-    >>> TruthOrAxis().checked("onehot", -1)
-    -1
-    """
-
-    def __str__(self) -> str:
-        return "true or false, or the number of an axis (the rows are axis 0)"
-
-    def checked(self, name: str, value: Value) -> Value:
-        if not isinstance(value, int) or (value == 0 and not isinstance(value, bool)):
-            raise ValueError(f"expected {name} to be {self}; got {value!r}")
-        return value
+Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "files", "texts", "shards"]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -215,15 +56,20 @@ HEADINGS: dict[Group, str] = {
     "rows": "Which rows",
     "cells": "Arrays and tables",
     "arrays": "Arrays",
+    "series": "Series",
     "images": "Images",
     "tables": "Tables",
+    "files": "Files of tables",
     "texts": "Texts",
     "shards": "Shards",
 }
 COLUMNS = Name("columns joined by +")
-MEANING_OF_LAYOUTS = {
-    "volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes.",
-    "series": "Read (N, T) or (N, T, C) as series over time.",
+MEANING_OF_LAYOUTS = {"volume": "Read (N, D, H, W) or (N, D, H, W, C) as volumes."}
+MEANING_OF_TRANSFORMS = {
+    "identity": "Model real columns without a transform.",
+    "log": "Model the logarithms of real columns.",
+    "logit": "Model the logits of real columns in 0 .. 1.",
+    "quantiles": "Model the normal scores of real columns.",
 }
 ROWS = (
     SourceOption("n", "rows", Number("a number of rows"), "How many rows a named source renders."),
@@ -267,14 +113,73 @@ ROWS = (
         Name("a type"),
         "The type of features of a 10x Genomics matrix, by default Gene Expression.",
     ),
-    *(SourceOption(n, "arrays", Truth(), MEANING_OF_LAYOUTS[n]) for n in DECLARED),
+    SourceOption(
+        "axes",
+        "arrays",
+        Words("a letter for each axis: NHWC, NCHW, NDHWC, NTC, NCT, NPC, ..."),
+        "What the axes are: N rows, C channels, H W D height, width and depth, T time, P points, "
+        "F features.",
+    ),
+    SourceOption(
+        "onehot",
+        "arrays",
+        TruthOrAxis(),
+        "Read vectors of zeros and a single 1 along an axis as categories; axes= then has no "
+        "letter for this axis.",
+    ),
+    *(SourceOption(n, "arrays", Truth(), m) for n, m in MEANING_OF_LAYOUTS.items()),
+    SourceOption(
+        "series",
+        "series",
+        Series(),
+        "Read (N, T) or (N, T, C), lists in cells or the rows of a long table as series.",
+    ),
+    SourceOption(
+        "window", "series", Number("a number of steps"), "Cut series into windows of this length."
+    ),
+    SourceOption(
+        "stride",
+        "series",
+        Number("a number of steps"),
+        "Steps from one window to the next; by default windows do not overlap.",
+    ),
     SourceOption(
         "size", "images", Words("64, or 48x64 (height x width)"), "Resize images to this size."
     ),
     SourceOption(
         "crop", "images", Choice("center", "none"), "Cut images to the aspect ratio of `size`."
     ),
-    SourceOption("channels", "images", Choice("grey", "colour"), "Convert images."),
+    SourceOption(
+        "crops",
+        "images",
+        Number("a number of pieces"),
+        "Cut random pieces of `size` out of one or several large images. Held-out pieces do not "
+        "overlap training pieces.",
+    ),
+    SourceOption("channels", "images", Choice("grey", "colour", "rgba"), "Convert images."),
+    SourceOption(
+        "depth", "images", Number("8 or 16 bits"), "Scale images of 8 and 16 bits to one depth."
+    ),
+    SourceOption(
+        "pages",
+        "images",
+        Choice("first", "all", "channels"),
+        "Which pages of a TIFF or frames of an animation to read: the first, each as an image, or "
+        "all as the channels of one image.",
+    ),
+    SourceOption(
+        "bands",
+        "images",
+        Words("names joined by +, or none"),
+        "The files of an image's bands, such as `B02+B03+B04` for `tile1/B02.tif`, "
+        "`tile1_B03.tif`.",
+    ),
+    SourceOption(
+        "attributes",
+        "images",
+        Words("a table's path, or none"),
+        "A table with a row for each image, whose column `file` or first column names the file.",
+    ),
     SourceOption("strict", "images", Truth(), "Refuse a source with unreadable images."),
     SourceOption("ignore", "tables", COLUMNS, "Leave columns out."),
     SourceOption(
@@ -284,7 +189,34 @@ ROWS = (
         SourceOption(str(kind), "tables", COLUMNS, f"Read columns as {kind}.")
         for kind in COLUMN_ORDER
     ),
+    SourceOption(
+        "dates",
+        "tables",
+        Name("%d/%m/%Y, or born=%d/%m/%Y; several joined by +"),
+        "The patterns of dates, in all columns that fit or in one.",
+    ),
+    SourceOption("decimal", "tables", Choice("point", "comma"), "The decimal separator."),
+    SourceOption(
+        "empty", "tables", Name("words joined by +"), "The words that mean an empty cell."
+    ),
     SourceOption("categories", "tables", Number(), "The most categories that a column may have."),
+    SourceOption(
+        "marginals",
+        "tables",
+        Choice("fitted", "plain"),
+        "Whether real columns have transforms and atoms that are fitted to their values.",
+    ),
+    *(
+        SourceOption(name, "tables", COLUMNS, meaning)
+        for name, meaning in MEANING_OF_TRANSFORMS.items()
+    ),
+    SourceOption("header", "files", Truth(), "`false`: the first line of a file is a row."),
+    SourceOption("skip", "files", Number("a number of lines"), "Lines above the column names."),
+    SourceOption("footer", "files", Number("a number of lines"), "Lines below the last row."),
+    SourceOption("encoding", "files", Name("an encoding"), "The encoding of a file of text."),
+    SourceOption("sheet", "files", Name("a sheet's name"), "The sheet of an .xlsx file."),
+    SourceOption("table", "files", Name("a table's name"), "The table or view of a database."),
+    SourceOption("member", "files", Name("a file's name"), "The table in a .zip file."),
     SourceOption("text", "texts", Name("a column"), "The column with the texts."),
     SourceOption(
         "tokens",
@@ -351,6 +283,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
+        if key in ("by", "group", "order", "time") and "series" in options:
+            raise ValueError(
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
+                f"(series={options[key]} names it)"
+            )
         if key not in OPTIONS:
             raise ValueError(
                 f"expected an option of a source: {nearest(key, few(key, OPTIONS))}; got {key!r}"

@@ -11,35 +11,34 @@ import io
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaestro.data.arrow import arrow, from_arrow, masked, with_orders
-from vaestro.data.choosing import named, wanted_columns
-from vaestro.data.csv_tables import read_csv
-from vaestro.data.json_tables import dated, read_json
-from vaestro.data.orders import declared_order
+from vaestro.column_types import arrow, as_arrow
+from vaestro.data.arrow import from_arrow, masked, with_types
+from vaestro.data.choosing import Wanted, named
+from vaestro.data.formats import restored
+from vaestro.data.in_memory import ArrowStream, arrow_of, is_pandas
 from vaestro.data.raw import Options, Raw
-from vaestro.frames import Frame, Order
+from vaestro.data.refusals import mixed_types
+from vaestro.data.table_formats import format_of
+from vaestro.data.text_files import DAMAGE
+from vaestro.frames import RAW, Frame
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from vaestro.spaces import Space
-
-
-class ArrowStream(Protocol):
-    """Describe data that export Arrow, such as DataFrames of pandas and polars."""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+    from vaestro.spaces import Column, Space
 
 
 Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"
-SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
+WRITTEN = (".csv", ".tsv", ".parquet", ".feather", ".json", ".jsonl")  # formats of `write_frame`
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -61,7 +60,7 @@ def read_table(
     columns: Collection[str] | None = None,
     text: Collection[str] = (),
 ) -> Raw[Frame]:
-    """Read a .csv, .tsv, .parquet, .json or .jsonl file into a Frame.
+    """Read a file of a table, in one of the formats of `table_formats`, into a Frame.
 
     Args:
         path: the file. Its suffix determines the format.
@@ -78,25 +77,17 @@ def read_table(
     >>> list(read_table(Path("t.csv"), {}).splits["all"].columns)
     ['a', 'b']
     """
-    suffix = path.suffix.lower()
-    pa = arrow(f"read {suffix}")
-    notes: list[str] = []
     if columns is not None and "split" in options:
         columns = {*columns, unquoted(str(options["split"]))}
+    notes: list[str] = []
+    row, wanted = format_of(path, Wanted(path.name, options, columns, text, notes))
+    pa = arrow(f"read {path.suffix.lower()}")
     try:
-        if suffix in (".csv", ".tsv"):
-            table = read_csv(pa, path, options, columns, text, notes)
-        elif suffix == ".parquet":
-            with pa.parquet.ParquetFile(path) as file:
-                wanted = wanted_columns(file.schema_arrow.names, options, columns, path.name)
-                table = file.read(columns=wanted).select(wanted)  # read("a") returns a.b too
-        else:
-            table = read_json(pa, path)
-            table = dated(
-                pa, table.select(wanted_columns(table.column_names, options, columns, path.name))
-            )
-        frame = from_arrow(pa, table, path.name, notes, options.get("ignore"))
-    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        table = row.read(pa, path, wanted)
+        ignored = options.get("ignore")
+        frame = from_arrow(pa, table, path.name, notes, ignored, inferred=row.inferred)
+        frame = replace(frame, formats=dict.fromkeys(wanted.raw & frame.columns.keys(), RAW))
+    except (pa.ArrowException, ValueError, RecursionError, *DAMAGE) as error:
         if is_input_error(error):
             raise
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
@@ -143,15 +134,17 @@ def splits_of(frame: Frame, column: str, where: str) -> dict[str, Frame]:
 # -- Arrow and Python -> frames --------------------------------------------------------------------
 
 
-def frame_of(columns: Columns, where: str = "the table") -> Frame:
-    """Return a Frame from {name: array or list}, a DataFrame or an Arrow table.
+def frame_of(columns: object, where: str = "the table", notes: list[str] | None = None) -> Frame:
+    """Return a Frame from {name: array or list}, a DataFrame, a Series, an Arrow table or a list of
+    records.
 
     None, NaN and empty text are empty cells.
 
     Args:
-        columns: arrays, masked arrays or lists (N,) by name; or data that export Arrow, such as
-            DataFrames.
+        columns: arrays, masked arrays or lists (N,) by name; data that export Arrow, such as
+            DataFrames; or dicts, named tuples or dataclasses, one for each row.
         where: name of the table in messages.
+        notes: to which notes on columns are appended.
 
     Raises:
         ValueError: columns have different lengths or more than one dimension, or contain values
@@ -159,40 +152,47 @@ def frame_of(columns: Columns, where: str = "the table") -> Frame:
 
     >>> frame_of({"age": [31, None]}).columns["age"].mask.tolist()
     [False, True]
+    >>> frame_of([{"age": 31}, {"name": "Ada"}]).columns["name"].tolist()
+    [None, 'Ada']
     """
-    if hasattr(columns, "__arrow_c_stream__") or hasattr(columns, "columns"):
+    notes = [] if notes is None else notes
+    if isinstance(columns, Mapping) and columns:
+        return _of_mapping(columns, where, notes)
+    if not isinstance(columns, Mapping):
         pa = arrow("take a DataFrame")
         try:
-            table = pa.table(columns)
+            table = arrow_of(pa, columns, where, notes)
         except pa.ArrowException as error:
             raise ValueError(
                 f"expected values of one type in each column of {where}; got others "
-                f"({str(error.args[0])[:100]})"
+                f"({one_line(error)[:100]})"
             ) from error
-        wanted_columns(table.column_names, {}, None, where)
-        return from_arrow(pa, table, where, [])
-    if not isinstance(columns, Mapping) or not columns:
-        raise ValueError(
-            f"expected columns as {{name: values}}; got "
-            f"{'none' if isinstance(columns, Mapping) else type(columns).__name__}"
-        )
-    arrays = {str(name): _column_of(values, str(name), where) for name, values in columns.items()}
-    orders = {str(name): order for name, values in columns.items() if (order := _order(values))}
-    sizes = {len(values) for values in arrays.values()}
+        if table is not None:
+            return from_arrow(pa, table, where, notes)
+    raise ValueError(
+        f"expected an array, texts, columns as {{name: values}}, a DataFrame or a list of records; "
+        f"got {'no columns' if isinstance(columns, Mapping) else type(columns).__name__}"
+    )
+
+
+def _of_mapping(columns: Mapping[object, ArrayLike], where: str, notes: list[str]) -> Frame:
+    """Return a Frame from {name: array or list}."""
+    frame = Frame({})
+    for name, values in columns.items():
+        if is_pandas(values):
+            import pandas
+
+            one = pandas.DataFrame({str(name): pandas.Series(values).reset_index(drop=True)})
+            frame = frame.with_columns(frame_of(one, where, notes))
+        else:
+            frame = frame.with_columns(Frame({str(name): _column_of(values, str(name), where)}))
+    sizes = {len(values) for values in frame.columns.values()}
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(
             f"expected columns of one length, not 0, in {where}; got "
-            f"{', '.join(map(str, sorted(sizes)))}"
+            f"{', '.join(map(str, sorted(sizes)))} (series=True reads each as a series)"
         )
-    return Frame(arrays, orders)
-
-
-def _order(values: object) -> Order:
-    """Return the order of a pandas column of ordered categories; empty for other columns."""
-    dtype = getattr(values, "dtype", None)
-    if dtype is None or str(dtype) != "category" or not dtype.ordered:
-        return ()
-    return declared_order(dtype.categories.tolist())
+    return frame
 
 
 def _column_of(values: ArrayLike, name: str, where: str) -> np.ma.MaskedArray:
@@ -228,7 +228,7 @@ def _column_of(values: ArrayLike, name: str, where: str) -> np.ma.MaskedArray:
             if array.ndim > 1
             else f"values of type {array.dtype}"
             if array.ndim
-            else "mixed or other values"
+            else (isinstance(values, Iterable) and mixed_types(values)) or "other values"
         )
         raise ValueError(
             f"expected numbers, text, truth values or dates (N,) in column {name!r} of {where}; "
@@ -255,10 +255,8 @@ def _typed(values: list[object]) -> np.ndarray:
 # -- conditions ------------------------------------------------------------------------------------
 
 
-def condition_columns(
-    given: Space | None, values: Mapping[str, object], n: int
-) -> dict[str, np.ma.MaskedArray]:
-    """Return conditions that are the same for all rows as columns of a table, each (n,).
+def condition_frame(given: Space | None, values: Mapping[str, object], n: int) -> Frame:
+    """Return conditions that are the same for all rows as a table of n rows.
 
     Args:
         given: the space of a model's conditions; None without.
@@ -268,8 +266,8 @@ def condition_columns(
     Raises:
         ValueError: there is no such condition, or it cannot have this value.
 
-    >>> condition_columns(None, {}, 10)
-    {}
+    >>> condition_frame(None, {}, 10).shape
+    (0, 0)
     """
     if given is None and values:
         raise ValueError(
@@ -281,22 +279,34 @@ def condition_columns(
         raise ValueError(
             f"expected a condition of the model: {nearest(unknown[0], known)}; got {unknown[0]!r}"
         )
-    return {
-        name: np.ma.MaskedArray(np.repeat(c.typed(values[name]), n))
+    columns = {
+        name: np.ma.MaskedArray(np.repeat(c.typed(_value(c, values[name])), n))
         for name, c in known.items()
         if name in values
     }
+    formats = {n: c.format for n, c in known.items() if c.format and n in columns}
+    return Frame(columns, formats=formats)
+
+
+def _value(column: Column, value: object) -> object:
+    """Return a value that was written in the format of its column, or unchanged."""
+    if not column.format or not isinstance(value, str):
+        return value
+    cell = restored(column.format).parse([value])
+    return value if np.ma.is_masked(cell) else cell.data[0]
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
 def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
-    """Write a table to .csv, .tsv, .parquet, .json (an array of records), .jsonl or .npz (one array
-    per column).
+    """Write a table to .csv, .tsv, .parquet, .feather, .json (an array of records), .jsonl or .npz
+    (one array per column).
 
-    Empty cells stay empty. In an .npz file they are NaN (whole numbers become float64), NaT among
-    dates and "" among texts.
+    Columns with a format are written as text in this format. Empty cells stay empty. Parquet and
+    Feather files have the declared types. In text, times with
+    a zone are ISO times of their zone, and durations are numbers of seconds. In an .npz file, empty
+    cells are NaN (whole numbers become float64), NaT among dates and "" among texts.
 
     Args:
         path: the file, which is overwritten.
@@ -310,7 +320,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     >>> Path("t.csv").read_text().split()
     ['"name","age"', '"a",31', '"b",']
     """
-    suffix = suffix or path.suffix.lower()
+    suffix, frame = suffix or path.suffix.lower(), as_written(frame)
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in frame.columns.items():
@@ -318,10 +328,8 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 np.save(part, _unmasked(values), allow_pickle=False)
                 archive.writestr(f"{name}.npy", part.getvalue())
         return
-    if suffix not in SUFFIXES:
-        raise ValueError(
-            f"expected a file of a table, {', '.join((*SUFFIXES, '.npz'))}; got {path}"
-        )
+    if suffix not in WRITTEN:
+        raise ValueError(f"expected a file of a table, {', '.join((*WRITTEN, '.npz'))}; got {path}")
     pa = arrow(f"write {suffix}")
     if suffix in (".json", ".jsonl"):
         with path.open("w", encoding="utf-8") as file:
@@ -330,21 +338,55 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 file.write((",\n" if suffix == ".json" else "\n") * (at > 0) + record)
             file.write("\n]\n" if suffix == ".json" else "\n")
         return
-    table = pa.table(
-        {
-            name: pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-            for name, values in frame.columns.items()
-        }
-    )
-    if suffix == ".parquet":
-        pa.parquet.write_table(with_orders(table, frame.orders), path)
+    if suffix in (".parquet", ".feather"):
+        table = with_types(pa, frame)
+        if suffix == ".parquet":
+            pa.parquet.write_table(table, path)
+        else:
+            import pyarrow.feather as feather
+
+            feather.write_feather(table, str(path))
         return
+    table = pa.table({name: _as_text(pa, frame, name) for name in frame.columns})
     # Readers skip empty lines, so an empty cell of a single column is written as "".
     if table.num_columns == 1 and table.column(0).null_count:
         table = table.set_column(
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
         )
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def as_written(frame: Frame) -> Frame:
+    """Return a table with the text of the columns that have a format.
+
+    >>> stored = 'number {"suffix": " kg", "places": 1}'
+    >>> as_written(Frame({"a": np.ma.array([1.5])}, formats={"a": stored})).columns["a"].tolist()
+    ['1.5 kg']
+    """
+    columns = dict(frame.columns)
+    for name, stored in frame.formats.items():
+        if stored == RAW:
+            continue
+        empty, cells = np.ma.getmaskarray(columns[name]), np.ma.getdata(columns[name])
+        values, codes = np.unique(cells[~empty], return_inverse=True)
+        words = np.full(len(cells), "", object)
+        words[~empty] = np.array(restored(stored).write(values), object)[codes.ravel()]
+        columns[name] = np.ma.MaskedArray(words.astype(str), empty)
+    return replace(frame, columns=columns, formats={})
+
+
+def _as_text(pa: ModuleType, frame: Frame, name: str) -> pyarrow.Array:
+    """Return a column for a file of text."""
+    cells, declared = frame.columns[name], frame.types.get(name, "")
+    if declared.startswith("decimal"):
+        return as_arrow(pa, cells, declared)
+    if not (declared.startswith("timestamp[") and "tz=" in declared):
+        return as_arrow(pa, cells)
+    times = as_arrow(pa, cells, declared)
+    if (np.ma.getdata(cells) == np.ma.getdata(cells).astype("datetime64[s]")).all():
+        times = times.cast(pa.timestamp("s", times.type.tz))
+    written = pa.compute.strftime(times, "%Y-%m-%dT%H:%M:%S%z")
+    return pa.compute.replace_substring_regex(written, r"([+-]\d\d)(\d\d)$", r"\1:\2")
 
 
 def _unmasked(values: np.ma.MaskedArray) -> np.ndarray:
@@ -359,8 +401,12 @@ def _unmasked(values: np.ma.MaskedArray) -> np.ndarray:
 def _as_records(frame: Frame) -> Iterator[str]:
     for start in range(0, len(frame), CHUNK):
         cells = []
-        for values in frame[start : start + CHUNK].columns.values():
+        part = frame[start : start + CHUNK]
+        for name, values in part.columns.items():
             data = np.ma.getdata(values)
+            if "tz=" in part.types.get(name, ""):
+                cells.append(_as_text(arrow("write times"), part, name).to_pylist())
+                continue
             if data.dtype.kind == "M" or data.dtype.name in ("float16", "float32"):
                 # dates as ISO text; float32 0.1 with its own digits instead of those of float64
                 data = data.astype(str)

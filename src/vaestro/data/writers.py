@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,11 @@ TABLES = (".parquet", ".csv", ".json", ".jsonl")
 
 
 def check_output(
-    path: str | Path, *, force: bool = False, suffixes: Sequence[str] = SUFFIXES
+    path: str | Path,
+    *,
+    force: bool = False,
+    suffixes: Sequence[str] = SUFFIXES,
+    folders: bool = False,
 ) -> Path:
     """Return the path of an output file if it may be written.
 
@@ -31,6 +36,8 @@ def check_output(
         path: of the file.
         force: whether to overwrite a file.
         suffixes: of the formats that can be written.
+        folders: whether the output may be a folder that receives a file for each datum: one that
+            exists, or a path that ends in a slash. It is created.
 
     Raises:
         ValueError: the suffix is another one, the folder does not exist, or the file exists and
@@ -38,8 +45,23 @@ def check_output(
 
     >>> check_output("codes.npy").name
     'codes.npy'
+    >>> check_output("made/", folders=True).is_dir()
+    True
     """
+    folder = str(path).endswith(("/", os.sep)) or Path(path).is_dir()
     path = Path(path)
+    if folders and folder:
+        if path.is_dir() and not force and any(path.iterdir()):
+            raise InputError(
+                f"the folder {path} is not empty (--force writes into it, and overwrites files of "
+                f"the same names)"
+            )
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, not a folder: leave out the slash at its end")
+        if not path.parent.is_dir():
+            raise InputError(f"the folder {path.parent} does not exist: create it first")
+        path.mkdir(exist_ok=True)
+        return path
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"expected a file name that ends in {', '.join(suffixes)}; got {path}")
     if not path.parent.is_dir():
@@ -64,10 +86,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     suffix = path.suffix.lower()
     with writing(path) as part:
         if suffix == ".npz":
-            with part.open("wb") as file:
-                # mypy takes the arrays for flags of savez_compressed
-                save: Callable[..., None] = np.savez_compressed
-                save(file, **arrays)
+            # not by savez_compressed, which cannot write an array named `file`
+            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         elif suffix == ".npy":
             with part.open("wb") as file:
                 np.save(file, next(iter(arrays.values())), allow_pickle=False)
@@ -231,8 +254,8 @@ def write_grid(
         formats = "write .npy, .npz, .csv, .parquet or .txt"
         raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
     sets = _pixels_of_sets(rows, space)
-    if space.layout.part_shown:
-        title = f"{title} ({space.layout.part_shown})"
+    if shown := space.layout.part_shown(space.shape):
+        title = f"{title} ({shown})"
     count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))
     h, w, gap = height * zoom, width * zoom, 4
@@ -269,7 +292,7 @@ def _pixels_of_sets(
     """Return the pixels of several sets of images, (N, H, W, C). Sets without levels are scaled to
     the same range."""
     arrays = {label: np.asarray(images) for label, images in rows.items()}
-    pictures = {label: space.layout.pictures(x, space.outside) for label, x in arrays.items()}
+    pictures = {label: space.pictures(x) for label, x in arrays.items()}
     if space.levels:
         return {label: pixels(images, space) for label, images in pictures.items()}
     every = pixels(np.concatenate(list(pictures.values()), dtype=np.float64), space)

@@ -41,13 +41,15 @@ from vaestro.densities.discrete_latents import (
 )
 from vaestro.densities.kl import closed_form_kl, register_kl
 from vaestro.densities.latent import IndependentUnits, LatentDensity, PosteriorDensity, PriorDensity
-from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture
+from vaestro.densities.levels import DiscretizedLogistic, LogisticMixture, MeansBySquares
 from vaestro.densities.mixtures import Mixture, NormalMixture
 from vaestro.densities.normals import CorrelatedNormal, FullNormal, LowRankNormal, StandardNormal
 from vaestro.densities.product import Product
 from vaestro.densities.tokens import Decoding, Positions, Sentences, scored
+from vaestro.densities.warped import Atoms, Warped
 
 __all__ = [
+    "Atoms",
     "Autoregressive",
     "Bernoulli",
     "Binary",
@@ -69,6 +71,7 @@ __all__ = [
     "Logistic",
     "LogisticMixture",
     "LowRankNormal",
+    "MeansBySquares",
     "Mixture",
     "NegativeBinomial",
     "Normal",
@@ -82,6 +85,7 @@ __all__ = [
     "Sentences",
     "StandardNormal",
     "StudentT",
+    "Warped",
     "ZeroInflated",
     "closed_form_kl",
     "full_precision",

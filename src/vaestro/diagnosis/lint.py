@@ -13,9 +13,11 @@ from vaestro.diagnosis.curves import ENOUGH
 from vaestro.diagnosis.records import SEVERITIES, Finding
 from vaestro.diagnosis.remedies import HIGH_LR, Remedies
 from vaestro.objectives import Schedule
+from vaestro.parts import WEIGHTS_EACH_VALUE
 
-# Overfitting is expected with fewer rows than this and more weights per row than this.
-FEW_ROWS, WEIGHTS_EACH = 2000, 500
+# Overfitting is expected with fewer rows than this, more weights per row than this, and more
+# weights per value than default networks have; or with more weights per value than MANY_WEIGHTS.
+FEW_ROWS, WEIGHTS_EACH, MANY_WEIGHTS = 2000, 500, 30
 FEW_VALID = 30
 TOTALS = 200  # number of rows whose totals are compared with the library size
 LEFT = 0.5  # maximum fixed variance, as a share of the variance of the data
@@ -143,14 +145,20 @@ def _length(plan: Plan) -> Finding | None:
 
 def _few_data(plan: Plan) -> Finding | None:
     rows = len(plan.data.train)
-    if rows >= FEW_ROWS or plan.parameters < WEIGHTS_EACH * rows:
+    values = rows * plan.data.space.cells
+    weights = plan.parameters
+    few = rows < FEW_ROWS and weights >= max(WEIGHTS_EACH * rows, WEIGHTS_EACH_VALUE * values)
+    if not few and (weights < MANY_WEIGHTS * values or rows < FEW_ROWS):
         return None
     kept = (
         ""
         if plan.remedy.config.get("keep") == "last" or not len(plan.data.valid)
         else ". The best weights by validation are kept"
     )
-    text = f"{rows:,} training data for {plan.parameters:,} weights: watch for overfitting{kept}"
+    text = (
+        f"{weights:,} weights for {values:,} values in {rows:,} training data: watch for "
+        f"overfitting{kept}"
+    )
     return Finding("few data", "note", text)
 
 

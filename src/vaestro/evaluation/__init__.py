@@ -15,6 +15,7 @@ _HOMES = {
     "Estimate": "records",
     "Evaluation": "records",
     "Gap": "records",
+    "Independent": "records",
     "Information": "records",
     "affordable": "bounds",
     "chunks": "bounds",
@@ -31,6 +32,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Gap",
+    "Independent",
     "Information",
     "affordable",
     "chunks",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         Estimate,
         Evaluation,
         Gap,
+        Independent,
         Information,
         plus_minus,
     )

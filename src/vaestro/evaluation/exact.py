@@ -1,6 +1,6 @@
 """The exact log-likelihood of each datum, for models without a latent.
 
-log p(x) = sum_t log p(x_t | x_<t)
+The density of data on a grid is that of the dequantised data, at one draw of the noise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vaestro.evaluation.bounds import at_once, cells_of, of_tokens
 from vaestro.evaluation.records import Estimate, Evaluation
 from vaestro.evaluation.work import Job, Work
 from vaestro.objectives import elbo
+from vaestro.randomness import torch_generator
 
 
 def exactly(job: Job) -> list[Work]:
@@ -50,7 +51,10 @@ class Exact(Work):
 
     @torch.inference_mode()
     def compute(self, first: int) -> np.ndarray:
-        draws = self.job.model.draw(self.job.batch(first, self.chunk))
+        model, batch = self.job.model, self.job.batch(first, self.chunk)
+        # the only noise of such a model is that of dequantisation
+        generator = torch_generator(self.job.device, self.job.seed, "evaluate", first)
+        draws = model.draw(batch, noise=model.noise(1, len(batch), generator))
         return elbo(draws).double().unsqueeze(0).cpu().numpy()
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:

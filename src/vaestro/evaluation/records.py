@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaestro.files import Json
+
+if TYPE_CHECKING:
+    from vaestro.evaluation.fidelity import Fidelity
 
 SIMULATED = "simulated data"
 
@@ -328,6 +332,61 @@ class Information:
 
 
 @dataclass(frozen=True, eq=False)
+class Independent:
+    """The log-likelihood of a model of independent cells, with the likelihood of the evaluated
+    model and without a latent.
+
+    Args:
+        nats: of each datum, (N,).
+        gain: the bound of the evaluated model minus `nats`, (N,); None without a bound.
+
+    >>> Independent(np.array([-200.0, -210.0]), np.array([100.0, 104.0])).sentence()
+    'independent cells: log p(x) = -205.00 +- 5.00 nats; the model gains 102.00 +- 2.00 nats'
+    """
+
+    nats: np.ndarray
+    gain: np.ndarray | None = None
+
+    def sentence(self) -> str:
+        """Return the number and the gain in words."""
+        alone = f"independent cells: log p(x) = {plus_minus(mean_and_error(self.nats))} nats"
+        if self.gain is None:
+            return alone
+        mean, error = mean_and_error(self.gain)
+        if mean < 2 * error:
+            return f"{alone}; the model is not better ({plus_minus((mean, error))} nats)"
+        return f"{alone}; the model gains {plus_minus((mean, error))} nats"
+
+    def line(self) -> dict[str, Json]:
+        """Return the entry in evaluation.json."""
+        gain = None if self.gain is None else _mean_line(mean_and_error(self.gain))
+        return {**_mean_line(mean_and_error(self.nats)), "gain": gain}
+
+
+@dataclass(frozen=True)
+class LengthScore:
+    """Hold means of log p(length | z) and of log m(length), with standard errors, in nats.
+
+    >>> LengthScore((-2.0, 0.1), (-4.0, 0.1)).sentence()
+    'log p(length | z) = -2.00 +- 0.10 nats, not part of the bound (without z: -4.00 +- 0.10)'
+    """
+
+    given_z: tuple[float, float]
+    without_z: tuple[float, float]
+
+    def sentence(self) -> str:
+        """Return the numbers in words."""
+        return (
+            f"log p(length | z) = {plus_minus(self.given_z)} nats, not part of the bound (without "
+            f"z: {plus_minus(self.without_z)})"
+        )
+
+    def line(self) -> Json:
+        """Return the numbers for JSON."""
+        return {"given_z": _mean_line(self.given_z), "without_z": _mean_line(self.without_z)}
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of one evaluation.
 
@@ -335,9 +394,12 @@ class Evaluation:
         estimates: estimates of log p(x).
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
         gap, information: results of the methods of these names; None if they were not requested.
+        lengths: log p(length | z) of series that end early; None for other data.
+        independent: the model of independent cells, for the evaluation of a run.
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
         seed: seed of the draws, and of the choice of the rows.
+        fidelity: PSNR and SSIM of reconstructions; None if they were not measured.
 
     >>> estimate = Estimate("elbo", np.array([-90.0]), "lower", "counting", 1, "ELBO", 784)
     >>> Evaluation((estimate,), rate=20.0, distortion=70.0)["elbo"].nats
@@ -349,9 +411,12 @@ class Evaluation:
     distortion: float
     gap: Gap | None = None
     information: Information | None = None
+    lengths: LengthScore | None = None
+    independent: Independent | None = None
     warnings: tuple[str, ...] = ()
     index: np.ndarray | None = None
     seed: int = 0
+    fidelity: Fidelity | None = None
 
     def of_rows(self, order: np.ndarray, seed: int) -> Evaluation:
         """Return the evaluation with every estimate sorted by place. `order` contains the places of

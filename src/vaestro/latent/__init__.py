@@ -6,12 +6,13 @@
 - `directions`: the direction of an attribute; edit data along it.
 - `imputing`: fill missing cells.
 - `expression`: denoised expression of counts, and its difference between two groups.
+- `similarity`: PSNR and SSIM of reconstructions.
 """
 
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
 from vaestro.latent.expression import Contrast, contrast, expression
-from vaestro.latent.imputing import impute
+from vaestro.latent.imputing import imputations, impute
 from vaestro.latent.outputs import (
     Conditions,
     UserData,
@@ -27,6 +28,7 @@ from vaestro.latent.outputs import (
     with_conditions,
 )
 from vaestro.latent.paths import between, interpolate
+from vaestro.latent.similarity import fidelity
 
 __all__ = [
     "KNOWN",
@@ -45,8 +47,10 @@ __all__ = [
     "edit",
     "encode",
     "expression",
+    "fidelity",
     "file_suffix",
     "given_of",
+    "imputations",
     "impute",
     "interpolate",
     "joined",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaestro.data import Rows, tables
 from vaestro.data.raw import IDENTIFIERS
+from vaestro.data.series.record import ended, ends_of
 from vaestro.densities import Categorical, DataDensity, Decoding, Density, Sentences
 from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of, settled
@@ -38,6 +39,7 @@ def decode(
     seed: int = 0,
     decoding: Decoding | None = None,
     dtype: str | None = None,
+    lengths: np.ndarray | None = None,
 ) -> UserData:
     """Return the mean of p(x | z) at latents (N, *Z), or a draw, in the user's layout and units.
 
@@ -52,6 +54,8 @@ def decode(
         seed: of the draws.
         decoding: how texts are drawn or searched for.
         dtype: "own" or "float", for means: see `written.means`.
+        lengths: of series, (N,), after which cells are NaN; by default the median of
+            p(length | z), or a draw.
 
     Raises:
         ValueError: the model has no latent, the latents have another shape or are not finite,
@@ -72,17 +76,36 @@ def decode(
         chunk = torch.from_numpy(np.array(z[i : i + size])).to(parameter)
         generator = torch_generator(parameter.device, seed, "decode", i) if sample else None
         part = None if given is None else given[i : i + size].to(parameter.device)
-        out.append(
-            values(
-                model.decode(chunk, part),
-                model.space,
-                sample=sample,
-                generator=generator,
-                decoding=decoding,
-                dtype=dtype,
-            )
+        data = values(
+            model.decode(chunk, part),
+            model.space,
+            sample=sample,
+            generator=generator,
+            decoding=decoding,
+            dtype=dtype,
         )
+        own = None if lengths is None else lengths[i : i + size]
+        out.append(_ended(data, model, chunk, part, own, sample=sample, generator=generator))
     return joined(out)
+
+
+def _ended(
+    data: UserData,
+    model: Model,
+    z: Tensor,
+    given: Tensor | None,
+    lengths: np.ndarray | None,
+    *,
+    sample: bool,
+    generator: torch.Generator | None,
+) -> UserData:
+    """Return series with NaN after their end; other data unchanged."""
+    if model.lengths is None or not isinstance(data, np.ndarray):
+        return data
+    if lengths is None:
+        modelled = model.lengths.draw(z, given, generator) if sample else None
+        lengths = (model.lengths.median(z, given) if modelled is None else modelled).cpu().numpy()
+    return ended(data, lengths, model.space)
 
 
 def _checked(model: Model, z: np.ndarray) -> np.ndarray:
@@ -113,7 +136,7 @@ def reconstruct(
 ) -> UserData:
     """Return the mean of p(x | z) at the code of each datum, in the user's layout and units.
 
-    Discrete latents are decoded at their most probable values.
+    Discrete latents are decoded at their most probable values. Series end where the data end.
 
     Args:
         model: a trained model.
@@ -129,8 +152,12 @@ def reconstruct(
     (5, 3)
     """
     z = settled(model, means_of(model, rows, codes))
+    lengths = None
+    if model.lengths is not None:
+        mask = rows.mask()
+        lengths = np.full(len(rows), rows.space.shape[0]) if mask is None else ends_of(mask)
     given = given_of(with_conditions(model, rows, changed or {}))
-    return decode(model, z, given=given, decoding=decoding, dtype=dtype)
+    return decode(model, z, given=given, decoding=decoding, dtype=dtype, lengths=lengths)
 
 
 def with_conditions(model: Model, rows: Rows, changed: Conditions) -> Rows:
@@ -150,7 +177,7 @@ def with_conditions(model: Model, rows: Rows, changed: Conditions) -> Rows:
     >>> with_conditions(model, data.train, {"sex": "m"}).given.mean()
     np.float32(1.0)
     """
-    columns = tables.condition_columns(model.given, changed, len(rows))
+    columns = tables.condition_frame(model.given, changed, len(rows)).columns
     if model.given is None or rows.given is None or not columns:
         return rows
     given = rows.given.copy()
@@ -207,18 +234,34 @@ def sample(
     for i in range(0, n, size):
         generator = torch_generator(device, seed, "sample", i)
         part = None if given is None else given[i : i + size].to(device)
-        density = model.sample(min(size, n - i), part, temperature=temperature, generator=generator)
-        out.append(
-            values(
-                density,
-                model.space,
-                sample=not mean,
-                generator=generator,
-                decoding=decoding,
-                dtype=dtype,
-            )
+        density, z = _drawn(model, min(size, n - i), part, temperature, generator)
+        data = values(
+            density,
+            model.space,
+            sample=not mean,
+            generator=generator,
+            decoding=decoding,
+            dtype=dtype,
         )
+        if z is not None:
+            data = _ended(data, model, z, part, None, sample=not mean, generator=generator)
+        out.append(data)
     return joined(out)
+
+
+def _drawn(
+    model: Model,
+    n: int,
+    given: Tensor | None,
+    temperature: float,
+    generator: torch.Generator | None,
+) -> tuple[Density, Tensor | None]:
+    """Return p(x | z) at n draws from the prior, and of series that end early also the draws."""
+    if model.lengths is None:
+        return model.sample(n, given, temperature=temperature, generator=generator), None
+    latent = with_latent(model)
+    z = latent.draw_prior(n, given, generator, temperature=temperature)
+    return latent.decode(z, given), z
 
 
 def values(
@@ -259,7 +302,7 @@ def values(
         density = density.by(decoding)
     if sample:
         assert isinstance(density, DataDensity)
-        return space.outward(density.sample(generator)[0].cpu().numpy())
+        return space.limited(space.outward(density.sample(generator)[0].cpu().numpy()))
     point = density.point() if isinstance(density, DataDensity) else density.mean[0]
     categories = isinstance(density, Categorical) and not density.ordered
     return means(space, point.cpu().numpy(), dtype, most_probable=categories)
@@ -310,7 +353,7 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
     >>> conditions(vs.build(data.space, latent=2, given=data.given), {"sex": "m"}, 4).shape
     torch.Size([4, 1])
     """
-    columns = tables.condition_columns(model.given, values, n)
+    frame = tables.condition_frame(model.given, values, n)
     if model.given is None:
         return None
     absent = [name for name in model.given.names if name not in values]
@@ -319,8 +362,9 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
             f"expected a value for each condition, such as {absent[0]}=VALUE; got none for "
             f"{', '.join(absent)}"
         )
-    model.check_conditions({n: np.asarray(c.data[:1]) for n, c in columns.items()}, [""])
-    codes = torch.from_numpy(model.given.inward(Frame(columns)))
+    firsts = {name: np.asarray(column.data[:1]) for name, column in frame.columns.items()}
+    model.check_conditions(firsts, [""])
+    codes = torch.from_numpy(model.given.inward(frame))
     return model.given.features(codes, None, torch.get_default_dtype())
 
 

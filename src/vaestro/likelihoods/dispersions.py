@@ -3,7 +3,7 @@
 A negative binomial with mean m and inverse dispersion r has variance m + m^2 / r. For a learned
 number n,
 
-    log r = soft_limit(PACE n, INVERSE_LIMIT)
+    log r = soft_limit(pace n, INVERSE_LIMIT)
 
 It is initialised by maximum likelihood of the training data at their mean, like the scales of real
 values (`vaestro.likelihoods.scales`).
@@ -20,7 +20,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import Cells, soft_limit
-from vaestro.likelihoods.scales import PACE, START_VALUES, Version, paced, unlimited
+from vaestro.likelihoods.scales import PACES, START_VALUES, Version, paced, unlimited
 
 # above exp(8) a negative binomial is almost a Poisson, and float32 differences of lgamma vanish
 INVERSE_LIMIT = 8.0
@@ -91,7 +91,7 @@ class Dispersed(nn.Module, ABC):
 
     def disperse(self, shape: tuple[int, ...], version: Version) -> None:
         """Register the parameter. At version 1 it starts at 0 and is learned like a weight."""
-        self.dispersed, self.inverse_pace = True, PACE if version == 2 else 1.0
+        self.dispersed, self.inverse_pace = True, PACES[version]
         self.log_inverse = nn.Parameter(torch.zeros(shape))
 
     def inverses(self) -> Tensor:

@@ -3,12 +3,12 @@
 Scales are in the user's units. The space divides cell d by scale_d, so a shared scale s is
 s / scale_d inside. For a learned number n,
 
-    log scale_d inside = reference_d + soft_limit(PACE n, limit)
+    log scale_d inside = reference_d + soft_limit(pace n, limit)
 
 with the reference the standard deviation of the training data about their mean. Learned numbers
 start at the maximum-likelihood scale of the training data at the decoder's first location. They
-change PACE times as fast as weights, because log-scales are often wrong by 3, while weights are
-rarely wrong by 1.
+change PACE = 64 times as fast as weights, because log-scales are often wrong by 3, while weights
+are rarely wrong by 1.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from torch import Tensor
 from vaestro.densities import Cells, soft_limit
 from vaestro.spaces import Space
 
-PACE = 16.0
+Version = Literal[1, 2, 3]
+PACES: dict[Version, float] = {1: 1.0, 2: 16.0, 3: 64.0}
+PACE = PACES[3]
 START_VALUES = 2**20  # number of training values for the initial fit
 ITERATIONS = 20
 
-Version = Literal[1, 2]
 Sharing = Literal["cell", "shared", "standardised"]
 
 
@@ -66,7 +67,7 @@ def default_sharing(space: Space) -> Sharing:
     return "cell" if len(space.shape) == 1 else "shared"
 
 
-def sharing(space: Space, how: Sharing) -> Shared:
+def sharing(space: Space, how: Sharing, pace: float = PACE) -> Shared:
     """Return the sharing of scales between the cells of a space.
 
     Args:
@@ -74,6 +75,7 @@ def sharing(space: Space, how: Sharing) -> Shared:
         how: "cell", one for each cell; "shared", one for all cells of a vector or of a channel, in
             the user's units; "standardised", one for all cells in standardised units, learned as
             slowly as a weight.
+        pace: factor on the speed of learning.
 
     >>> from vaestro.spaces import RealSpace
     >>> sharing(RealSpace((3,), (3,)), "cell").shape
@@ -83,7 +85,7 @@ def sharing(space: Space, how: Sharing) -> Shared:
     if how == "standardised":
         return Shared((), np.asarray(math.log(space.moments()[1])), np.zeros((), bool), 1.0)
     if how == "cell":
-        return Shared(space.shape, np.log(spread), np.zeros((), bool), PACE)
+        return Shared(space.shape, np.log(spread), np.zeros((), bool), pace)
     channel, dims = space.layout.channel_axis, len(space.shape)
     others = tuple(i for i in range(dims) if i != channel)
     shape = () if channel is None else (space.shape[channel], *[1] * (dims - 1 - channel))
@@ -99,7 +101,7 @@ def sharing(space: Space, how: Sharing) -> Shared:
         )
     )
     reference = np.where(constant, np.log(spread), mean - np.log(unit))
-    return Shared(shape, reference, constant if constant.any() else np.zeros((), bool), PACE)
+    return Shared(shape, reference, constant if constant.any() else np.zeros((), bool), pace)
 
 
 def paced(numbers: Tensor, pace: float) -> Tensor:

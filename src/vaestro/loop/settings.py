@@ -17,6 +17,7 @@ from vaestro.text import nearest
 
 EPOCHS, STEPS = 20.0, 4000  # default length of a run: the larger of the two
 LR = 2e-3
+LARGE = 784  # cells of an image, volume or series that has smaller batches
 
 
 class Options(TypedDict, total=False):
@@ -147,13 +148,17 @@ def is_text(data: Data) -> bool:
 
 def default_batch(data: Data) -> int:
     """Return the default rows of a batch: 128, for text data 32, and at most a sixteenth of the
-    rows, but 8 or more.
+    rows, but 8 or more; for larger images, volumes and series at most a 64th.
+
+    The time of a convolution is proportional to the rows, so small batches take more steps in the
+    same time.
 
     >>> import vaestro as vs
     >>> default_batch(vs.load("digits"))
     101
     """
-    return min(32 if is_text(data) else 128, max(8, len(data.train) // 16))
+    large = data.space.layout.grid and data.space.cells >= LARGE
+    return min(32 if is_text(data) else 128, max(8, len(data.train) // (64 if large else 16)))
 
 
 def default_clip(data: Data) -> float:

@@ -41,7 +41,7 @@ class Frozen:
     """
 
     def __init__(self, model: Model, names: Sequence[str]) -> None:
-        parts = dict(model.named_children())
+        parts = model.trainable_parts()
         for name in names:
             if name not in parts:
                 raise ValueError(

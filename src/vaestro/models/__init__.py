@@ -2,7 +2,7 @@
 
 from vaestro.models.base import Capabilities, LatentModel, Model, with_latent
 from vaestro.models.draws import Code, Draws
-from vaestro.models.exact import Autoregressive
+from vaestro.models.exact import Autoregressive, Independent
 from vaestro.models.vae import VAE
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Capabilities",
     "Code",
     "Draws",
+    "Independent",
     "LatentModel",
     "Model",
     "with_latent",

@@ -21,6 +21,7 @@ from torch import Tensor
 from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
 from vaestro.models.draws import Code, Draws
+from vaestro.models.lengths import Lengths
 from vaestro.spaces import Batch, Space
 
 
@@ -86,6 +87,16 @@ class Model(nn.Module, ABC):
     alphabet: int = 0
     # the shape of the dequantisation noise of one datum; None for data on no grid
     jitter: tuple[int, ...] | None = None
+    # p(length | z) of series that end early; None for other data
+    lengths: Lengths | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths = None
+
+    def trainable_parts(self) -> dict[str, nn.Module]:
+        """Return the parts that training can freeze, by name."""
+        return {name: part for name, part in self.named_children() if name != "scoring"}
 
     @property
     def capabilities(self) -> Capabilities:

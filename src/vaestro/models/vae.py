@@ -17,24 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vaestro.densities import (
-    DataDensity,
-    Density,
-    PosteriorDensity,
-    PriorDensity,
-    closed_form_kl,
-    summed,
-)
+from vaestro.densities import Density, PosteriorDensity, PriorDensity, closed_form_kl
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
 from vaestro.models.base import Capabilities, LatentModel
 from vaestro.models.draws import Code, Draws
+from vaestro.models.lengths import Lengths
+from vaestro.models.scoring import Scoring, rows_to_start, start_likelihood, uniform_noise
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior
-from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch, Space
-
-START_ROWS = 4096  # largest number of training rows for initialising a likelihood
 
 
 @final
@@ -57,6 +49,9 @@ class VAE(LatentModel):
     has a second part, uniform over the cells of the grid. It is one more latent, drawn from its own
     prior, so every bound remains a bound.
 
+    Of series that end early, training also maximises log p(length | z) (see `Lengths`). The bound
+    is that of the values.
+
     Args:
         posterior, likelihood, prior: the three parts.
         given: the space of the conditions, for a conditional model (Sohn, Lee and Yan 2015).
@@ -73,8 +68,6 @@ class VAE(LatentModel):
     (torch.Size([4, 5, 2]), torch.Size([4, 5]), torch.Size([1, 5, 2]))
     """
 
-    log_dets: Tensor | None
-
     def __init__(
         self, posterior: Posterior, likelihood: Likelihood, prior: Prior, given: Space | None = None
     ) -> None:
@@ -85,12 +78,11 @@ class VAE(LatentModel):
         self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
         self.alphabet = prior.alphabet
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
-        log_dets = self.space.log_dets()
-        if log_dets is None:
-            self.log_dets = None
-            return
-        tensor = torch.from_numpy(log_dets.copy()).to(torch.get_default_dtype())
-        self.register_buffer("log_dets", tensor, persistent=False)
+        self.scoring = Scoring(self.space)
+        conditions = 0 if given is None else given.feature_shape[0]
+        self.lengths = (
+            None if self.space.lengths is None else Lengths(self.space, self.units, conditions)
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -155,7 +147,7 @@ class VAE(LatentModel):
     ) -> Draws:
         px = self.likelihood(z, batch.given)
         x = self.likelihood.spread(batch.x, jitter)
-        log_px = self._log_px(px, x, batch.observed)
+        log_px = self.scoring(px, x, batch.observed)
         rate = closed_form_kl(q, p) if gradient.pathwise and not gradient.stop_q else None
         draws = Draws(
             z=z,
@@ -173,33 +165,22 @@ class VAE(LatentModel):
                 if entropy is None
                 else replace(draws, rate=-(entropy.flatten(1).sum(1) + draws.log_pz).unsqueeze(-1))
             )
-        trained = self.likelihood.training_density(px, x, batch.observed) if self.training else px
-        return (
-            draws
-            if trained is px
-            else replace(
-                draws, optimised=replace(draws, log_px=self._log_px(trained, x, batch.observed))
-            )
-        )
+        if not self.training:
+            return draws
+        trained = self.likelihood.training_density(px, x, batch.observed)
+        if trained is px and self.lengths is None:
+            return draws
+        optimised = log_px if trained is px else self.scoring(trained, x, batch.observed)
+        if self.lengths is not None:
+            optimised = optimised + self.lengths.log_prob(z, batch)
+        return replace(draws, optimised=replace(draws, log_px=optimised))
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
         z_noise = self.posterior.noise(k, rows, generator)
         if self.jitter is None:
             return z_noise
-        return torch.cat(
-            [z_noise.flatten(2), self._jitter(k, rows, z_noise, generator).flatten(2)], -1
-        )
-
-    def _jitter(
-        self, k: int, rows: int, like: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        assert self.jitter is not None
-        return (
-            torch.rand(
-                (k, rows, *self.jitter), generator=generator, dtype=like.dtype, device=like.device
-            )
-            - 0.5
-        )
+        jitter = uniform_noise((k, rows, *self.jitter), z_noise, generator)
+        return torch.cat([z_noise.flatten(2), jitter.flatten(2)], -1)
 
     def parts(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.jitter is None:
@@ -218,10 +199,10 @@ class VAE(LatentModel):
         p = self.prior(self.posterior, batch.given)
         x = batch.x
         if self.jitter is not None:
-            x = self.likelihood.spread(
-                x, self._jitter(len(z), len(batch), z) if jitter is None else jitter
-            )
-        return self._log_px(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
+            if jitter is None:
+                jitter = uniform_noise((len(z), len(batch), *self.jitter), z)
+            x = self.likelihood.spread(x, jitter)
+        return self.scoring(self.likelihood(z, batch.given), x, batch.observed), p.log_prob(z)
 
     def draw_prior(
         self,
@@ -249,9 +230,8 @@ class VAE(LatentModel):
             used = self.likelihood.on_grid()
             if observed is not None:
                 used = used & observed.flatten(1)[:, : jitter[0].numel()]
-            jitter = torch.where(
-                used.reshape(-1, *jitter.shape[1:]), jitter, self._jitter(1, n, z, generator)[0]
-            )
+            free = uniform_noise(tuple(jitter.shape), z, generator)
+            jitter = torch.where(used.reshape(-1, *jitter.shape[1:]), jitter, free)
         return (
             Batch(x if observed is None else torch.where(observed, x, 0), observed, given),
             z,
@@ -281,11 +261,7 @@ class VAE(LatentModel):
 
     @property
     def start_rows(self) -> int:
-        values = self.likelihood.start_values
-        return max(
-            self.prior.start_rows,
-            min(START_ROWS, max(64, values // self.space.cells)) if values else 0,
-        )
+        return max(self.prior.start_rows, rows_to_start(self.likelihood))
 
     def start(self, batch: Batch) -> None:
         rows = self.prior.start_rows
@@ -294,13 +270,7 @@ class VAE(LatentModel):
                 self.posterior,
                 batch[torch.arange(rows) * len(batch) // rows] if rows < len(batch) else batch,
             )
-        if self.likelihood.start_values:
-            x = batch.x
-            if self.jitter is not None:
-                x = self.likelihood.spread(
-                    x, self._jitter(1, len(x), x.float(), torch_generator(x.device, 0, "start"))
-                )[0]
-            self.likelihood.begin_at(x, batch.observed, batch.given)
+        start_likelihood(self.likelihood, batch)
 
     @torch.no_grad()
     def fit_to_data(self, pairs: Iterable[tuple[Batch, Tensor]]) -> None:
@@ -313,19 +283,3 @@ class VAE(LatentModel):
             px = self.likelihood(self.posterior(batch).from_noise(z_noise), batch.given)
             sums.append(self.likelihood.accumulate(px, x, batch.observed))
         self.likelihood.store(torch.stack(sums).double().sum(0))
-
-    def _log_px(self, px: Density, x: Tensor, observed: Tensor | None) -> Tensor:
-        if isinstance(px, DataDensity):
-            log_px = px.log_prob(x, observed)
-        elif observed is None:
-            log_px = px.log_prob(x)
-        else:
-            raise ValueError(
-                f"expected complete data for {type(px).__name__}, which cannot be masked; got "
-                f"missing cells"
-            )
-        if self.log_dets is None:
-            return log_px
-        return log_px + summed(
-            self.log_dets.flatten() if observed is None else (self.log_dets * observed).flatten(1)
-        )

@@ -16,6 +16,7 @@ from vaestro.networks.dense import (
     linear,
     with_conditions,
 )
+from vaestro.networks.former import FormerConvolutional, FormerConvolutional3d
 from vaestro.networks.masked import MaskedNetwork
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Activation",
     "Convolutional",
     "Convolutional3d",
+    "FormerConvolutional",
+    "FormerConvolutional3d",
     "MaskedNetwork",
     "Residual",
     "check_given",

@@ -46,6 +46,7 @@ def dense(
         and x.device.type == "cpu"
         and x.dtype == layer.weight.dtype == torch.float32
         and x.ndim == 2
+        and layer.in_features > 0
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()

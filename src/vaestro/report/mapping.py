@@ -75,7 +75,7 @@ def latent_map(
     arrays = {f"map_{p.key}": p.coordinates.astype(np.float32) for p in projections}
     attributes = []
     for i, (name, column) in enumerate(_columns(rows, bounds, values).items()):
-        if names_rows(np.ma.asarray(column)):
+        if name == "file" or names_rows(np.ma.asarray(column)):
             continue
         facts, codes = attribute(np.ma.asarray(column))
         if facts is not None:

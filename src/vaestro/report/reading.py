@@ -16,7 +16,7 @@ import yaml
 import vaestro
 from vaestro.files import Json, read_config, read_lines, read_object
 
-SHOWCASE_FORMAT = 2  # of showcase.json
+SHOWCASE_FORMAT = 3  # of showcase.json
 
 
 @dataclass(frozen=True)

@@ -70,15 +70,27 @@ def numbers(folder: Folder) -> list[Values]:
     if information:
         low, high = information
         seen = diagnosis.get("mutual_information_n", diagnosis.get("n", 0))
-        limit = (
-            ""
-            if ceiling is None or low < ceiling - 0.3
-            else f"; at most {ceiling:.1f} measurable with {seen:,} data"
-        )
-        rows.append(("Information", f"{low:.1f} – {high:.1f}", f"nats: I(x; z){limit}"))
+        if ceiling is not None and low >= 0.85 * ceiling:  # the data limit it, not the code
+            limit = f"nats: I(x; z); {seen:,} data cannot show more than {ceiling:.1f}"
+            rows.append(("Information", f"≥ {low:.1f}", limit))
+        else:
+            rows.append(("Information", f"{low:.1f} – {high:.1f}", "nats: I(x; z)"))
     if result is not None and result.bits:
         rows.append((f"Bits/{result.per}", result.bits, "the same bound"))
-    return _facts(rows)
+    return _facts(rows + _closeness(evaluation))
+
+
+def _closeness(evaluation: Mapping[str, Json]) -> list[tuple[str, str, str]]:
+    """Return PSNR and SSIM of the reconstructions of images."""
+    rows = []
+    for name, unit in (("psnr", "dB, "), ("ssim", "")):
+        line = evaluation.get(name) or {}
+        if real(line.get("mean")) is not None:
+            mean, _, error = number(line["mean"], line.get("stderr"), least=1).partition(" ± ")
+            spread = f"± {error}; " if error else ""
+            note = f"{unit}{spread}reconstructions of {line.get('n', 0):,} images"
+            rows.append((name.upper(), mean, note))
+    return rows
 
 
 def _facts(facts: list[tuple[str, str, str]]) -> list[Values]:
@@ -145,10 +157,15 @@ def images(folder: Folder) -> Values | None:
         return None
     height, width = arrays["data"].shape[1:3]
     small = max(height, width) <= pictures.PIXELATED
-    names = ("data", "reconstructions", "samples", "hardest", "hardest_reconstructions")
+    names = ("data", "reconstructions", "errors", "samples", "hardest", "hardest_reconstructions")
     size = {"hard": small, "tile": 44 if small else 84, "ratio": f"{width}/{height}"}
     part = str((folder.showcase or {}).get("part_shown", ""))
-    return {name: pictures.uris(arrays.get(name)) for name in names} | {"size": size, "part": part}
+    white = real((folder.showcase or {}).get("error_scale"))
+    return {name: pictures.uris(arrays.get(name)) for name in names} | {
+        "size": size,
+        "part": part,
+        "white": "" if white is None else f"{white:.0%}" if white >= 0.1 else f"{white:.1%}",
+    }
 
 
 def rows(folder: Folder) -> Values | None:
@@ -316,7 +333,7 @@ def aggregates(folder: Folder) -> list[Values]:
             if mean is None or std is None
             else f", mean {short(mean)}, standard deviation {short(std)}"
         )
-        sketch = sketches.overlay(
+        sketch = sketches.curves(
             ours[j], prior[j], f"codes of unit {j} against the prior{spread}", 190, 64
         )
         histograms.append(
@@ -378,6 +395,14 @@ def bound_sentences(folder: Folder) -> list[str]:
             lines.append(
                 f"{rose}: it may still rise with more draws." if e["rise"] >= 0.1 else f"{rose}."
             )
+    independent = evaluation.get("independent")
+    if independent:
+        gain = independent.get("gain")
+        above = f"; the bound is {_mean(gain)} nats above it" if gain else ""
+        lines.append(
+            f"A model of independent cells, without a latent, has a log-likelihood of "
+            f"{_mean(independent)} nats{above}."
+        )
     lines += figures.gap_sentences(folder)
     gap, information = evaluation.get("gap"), evaluation.get("information")
     if gap:

@@ -94,7 +94,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
     showcase.facts |= {
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
-        "part_shown": model.space.layout.part_shown,
+        "part_shown": model.space.layout.part_shown(model.space.shape),
         "split": rows.name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
@@ -105,6 +105,9 @@ def make(session: Session, seed: int = 0) -> Showcase:
         _show_latent(session, rows, shown, showcase, sets, seed)
     if model.space.image:
         showcase.arrays |= _pictures(sets, model.space)
+        if "reconstructions" in sets and model.space.has_mean:
+            pictured, showcase.facts["error_scale"] = errors(sets, model.space)
+            showcase.arrays["errors"] = pictured
     else:
         showcase.facts |= shown_rows(sets, model.space, rows.spread(COUNTED))
     return showcase
@@ -262,8 +265,7 @@ def _moved(model: Model, code: np.ndarray, moves: Moves) -> np.ndarray:
 
 def _pictures(sets: Mapping[str, UserData], space: Space) -> dict[str, np.ndarray]:
     """Return all sets as bytes on one scale, with sides of at most SIDE or THUMBNAIL."""
-    layout, outside = space.layout, space.outside
-    arrays = {name: layout.pictures(np.asarray(x), outside) for name, x in sets.items()}
+    arrays = {name: space.pictures(np.asarray(x)) for name, x in sets.items()}
     if space.levels:
         parts = {name: pixels(images, space) for name, images in arrays.items()}
     else:  # values without levels are scaled by the range of all sets
@@ -276,6 +278,24 @@ def _pictures(sets: Mapping[str, UserData], space: Space) -> dict[str, np.ndarra
         )
         for name, images in parts.items()
     }
+
+
+def errors(sets: Mapping[str, UserData], space: Space) -> tuple[np.ndarray, float]:
+    """Return |data - reconstruction| as grey pictures, the mean over channels, and the error that
+    is white, as a share of the range of the data. Larger errors, one in a thousand, are white
+    too."""
+    layout, outside = space.layout, space.outside
+    data, back = (
+        layout.pictures(np.asarray(sets[name]), outside).astype(np.float64)
+        for name in ("data", "reconstructions")
+    )
+    span = space.step * (space.levels - 1) if space.levels else float(np.ptp(data))
+    if space.probabilities and back.max() <= 1:
+        back = space.low + space.step * back
+    apart = np.abs(data - back).mean(-1, keepdims=True)
+    white = float(np.quantile(apart, 0.999)) or 1.0
+    grey = np.rint(255 * np.clip(apart / white, 0, 1)).astype(np.uint8)
+    return shrunk(grey, SIDE), white / (span or 1.0)
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:

@@ -58,6 +58,28 @@ def overlay(
     )
 
 
+def curves(
+    first: np.ndarray, second: np.ndarray, label: str, width: int = W, height: int = H
+) -> Markup:
+    """Return a picture of two densities, counted in equal bins, as curves: the first filled and the
+    second as a line. Counts are smoothed over neighbouring bins."""
+    smooth = [_smoothed(np.asarray(counts, np.float64)) for counts in (first, second)]
+    top = float(max(counts.max(initial=0) for counts in smooth)) or 1.0
+    paths = []
+    for counts in smooth:
+        xs = (np.arange(len(counts)) + 0.5) * width / max(1, len(counts))
+        ys = height - 2 - counts / top * (height - 6)
+        paths.append("L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True)))
+    filled = f'<path class="fill" d="M0 {height - 2}L{paths[0]}L{width} {height - 2}Z"/>'
+    return svg(filled + f'<path class="line second" d="M{paths[1]}"/>', label, width, height)
+
+
+def _smoothed(counts: np.ndarray) -> np.ndarray:
+    """Return counts smoothed by a binomial window of 9 bins."""
+    window = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256
+    return np.convolve(np.pad(counts, 4, mode="edge"), window, mode="valid")
+
+
 def paired_bars(
     first: Sequence[float], second: Sequence[float], label: str, width: int = W, height: int = H
 ) -> Markup:
@@ -162,7 +184,7 @@ def _aggregate(folder: Folder) -> Markup | None:
     if "histogram" not in arrays or "prior_histogram" not in arrays or not known:
         return None
     _, unit = max(known)
-    return overlay(
+    return curves(
         arrays["histogram"][unit],
         arrays["prior_histogram"][unit],
         f"aggregate posterior of unit {unit} against its prior",

@@ -54,7 +54,7 @@ def number(value: object, error: object = None, least: int = 2) -> str:
     mean, spread = real(value), real(error)
     if mean is None:
         return "not finite"
-    decimals = least if not spread or spread >= 0.01 else min(6, 1 - math.floor(math.log10(spread)))
+    decimals = min(6, max(0, 1 - math.floor(math.log10(spread)))) if spread else least
     return plain(mean, decimals) + ("" if spread is None else f" ± {plain(spread, decimals)}")
 
 

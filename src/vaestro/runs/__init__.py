@@ -30,6 +30,7 @@ _HOMES = {
     "train": "job",
     "resume": "job",
     "load_model": "weights",
+    "closeness": "summary",
     "describe": "summary",
     "result": "summary",
     "machine": "folder",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vaestro.runs.folder import machine
     from vaestro.runs.job import Job, resume, train
     from vaestro.runs.run import Run
-    from vaestro.runs.summary import describe, result
+    from vaestro.runs.summary import closeness, describe, result
     from vaestro.runs.weights import load_model
 
 

@@ -11,9 +11,11 @@ import torch
 
 from vaestro import evaluation as evaluation_module
 from vaestro.data import Rows
-from vaestro.evaluation import Evaluation
+from vaestro.evaluation import Evaluation, Independent
+from vaestro.latent import fidelity
 from vaestro.models import Model
-from vaestro.runs.results import write_evaluation
+from vaestro.runs.independent import compared
+from vaestro.runs.results import evaluated, write_evaluation
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
 
@@ -157,10 +159,27 @@ def evaluating(
             if evaluation is not None:
                 warnings = (*held_out.changed, *evaluation.warnings)
                 evaluation = replace(evaluation, warnings=warnings)
+                if processes == 1:
+                    alone = _independent(session, evaluation, held_out.rows)
+                    evaluation = replace(evaluation, independent=alone)
                 if rank == 0:
+                    close = fidelity(session.model, evaluated(held_out.rows, evaluation.index))
+                    evaluation = replace(evaluation, fidelity=close)
                     write_evaluation(
                         session.run, evaluation, held_out.rows, held_out.source, weights
                     )
             yield share, evaluation
     finally:
         steps.close()  # keeps the finished pieces
+
+
+def _independent(session: Session, evaluation: Evaluation, rows: Rows) -> Independent | None:
+    """Return the comparison with independent cells; None if the run is such a model, no
+    bound was asked for, or its training data cannot be read."""
+    if session.run.config["model"] == "independent" or not evaluation.estimates:
+        return None
+    try:
+        data = session.data
+    except ValueError:
+        return None
+    return compared(evaluation, data, rows, session.run.config)

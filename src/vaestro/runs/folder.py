@@ -16,10 +16,16 @@ import vaestro
 from vaestro.data import tables
 from vaestro.data.annotated import read_object
 from vaestro.data.annotated_output import write_annotated
+from vaestro.data.array_input import as_array
+from vaestro.data.in_memory import is_table
+from vaestro.data.opening import read_in_python
 from vaestro.data.raw import Options, Raw
+from vaestro.data.series.ragged import as_series
+from vaestro.data.series.sources import write_series
 from vaestro.data.source_options import as_source, parse_source
 from vaestro.data.sparse import Sparse
 from vaestro.data.texts import as_texts
+from vaestro.data.writers import write_arrays
 from vaestro.files import FORMAT, Json
 from vaestro.frames import Frame
 from vaestro.loop import Training
@@ -121,17 +127,30 @@ def store_source(path: Path, source: Source, named: str) -> str:
     >>> store_source(Path("."), np.eye(3), "array:kind=real")
     'data.npy:kind=real'
     """
-    options = parse_source(named)[1]
+    name, options = parse_source(named)
     if (annotated := read_object(source, options)) is not None:
         return _store_annotated(path / "data.h5ad", annotated[1], options)
-    texts = as_texts(source)
-    if isinstance(source, np.ndarray) and texts is None:
-        np.save(path / "data.npy", source, allow_pickle=False)
+    texts, series = as_texts(source), as_series(source, options)
+    if series is not None:
+        if not isinstance(series, dict):
+            series = {f"arr_{i}": one for i, one in enumerate(series)}
+        write_arrays(path / "data.npz", series)
+        return f"{path / 'data.npz'}{named.removeprefix(name)}"
+    array = source if is_table(source) else as_array(source)[0]
+    if isinstance(array, np.ndarray) and not array.dtype.names and texts is None:
+        np.save(path / "data.npy", array, allow_pickle=False)
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
+    if "series" in options and texts is None:
+        write_series(path / "data.parquet", source)
+        return f"{path / 'data.parquet'}{named.removeprefix(name)}"
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
-        frame = source if isinstance(source, Frame) else tables.frame_of(source)
+        read = read_in_python(source, options)[1].splits["all"]
+        if isinstance(read, np.ndarray):
+            np.save(path / "data.npy", read, allow_pickle=False)
+            return f"{path / 'data.npy'}{named.removeprefix(name)}"
+        frame = read
     tables.write_frame(path / "data.parquet", frame)
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vaestro import latent
 from vaestro.data import Rows
-from vaestro.data.tables import condition_columns
+from vaestro.data.tables import condition_frame
 from vaestro.densities import Decoding
 from vaestro.frames import Frame
 from vaestro.latent import Contrast, UserData
@@ -26,7 +26,7 @@ def sample(
     condition: Conditions = None,
     like: Rows | None = None,
     temperature: float = 1.0,
-    mean: bool = False,
+    mean: bool | None = None,
     decoding: Decoding | None = None,
     dtype: str | None = None,
     seed: int = 0,
@@ -39,24 +39,25 @@ def sample(
     (4, 3)
     """
     model = session.model
+    images = model.space.layout.name == "image"
     data = latent.sample(
         model,
         n,
         given=session.given(condition, like, n),
         temperature=temperature,
         seed=seed,
-        mean=mean,
+        mean=images if mean is None else mean,
         decoding=decoding,
-        dtype=dtype,
+        dtype=("own" if images else None) if mean is None and dtype is None else dtype,
     )
     if not isinstance(data, Frame):
         return data
     if like is None or like.given is None or like.given_space is None:
-        columns = condition_columns(model.given, condition or {}, n)
+        conditions = condition_frame(model.given, condition or {}, n)
     else:
         given = np.broadcast_to(like.given, (n, like.given.shape[1]))
-        columns = dict(like.given_space.outward(given).columns)
-    return Frame({**data.columns, **columns}, data.orders)
+        conditions = like.given_space.outward(given)
+    return data.with_columns(conditions)
 
 
 def reconstruct(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import EllipsisType, FrameType
 from typing import TypeAlias, final
 
 import numpy as np
@@ -25,6 +25,7 @@ from vaestro.diagnosis.lint import Plan
 from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
 from vaestro.loop.state import Numbers, State
+from vaestro.loop.timing import expected_seconds
 from vaestro.options import Config, defaults, documented, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
@@ -38,18 +39,19 @@ from vaestro.runs.folder import (
 )
 from vaestro.runs.preparing import prepare, starting_model, trial, with_library, with_size_factors
 from vaestro.runs.run import Run
-from vaestro.runs.sources import Source
-from vaestro.text import alternatives
-from vaestro.transfer import stored_origin, take_over
+from vaestro.runs.sources import Source, of_sources
+from vaestro.text import alternatives, duration
+from vaestro.transfer import stored_columns, stored_origin, take_over
 
 CHECKPOINT_SECONDS = 20.0
+LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
 # of a signal, as `signal.signal` returns it
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 @documented(lambda row: row.name != "source")
 def train(
-    source: Source | None = None,
+    source: Source | EllipsisType = ...,
     *,
     run: str | Path | None = None,
     force: bool = False,
@@ -60,8 +62,9 @@ def train(
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
 
     Args:
-        source: `mnist` (the default), a path with options, or an array (N, ...) or table, which is
-            stored with the run.
+        source: `mnist` (the default), a path with options, or an array (N, ...), a table or a
+            list of series, which is stored with the run. Options of a source (docs/sources.md) are
+            keyword arguments too, such as series="unit:cycle".
         run: the folder; by default runs/SOURCE-DATE-TIME.
         force: overwrite an existing run.
         config: a YAML file of options; options that are given override it.
@@ -79,8 +82,14 @@ def train(
     >>> train(x, run="example", latent=2, steps=2)
     Run('example')
     """
+    if source is None:
+        raise ValueError(
+            "expected a source: a name such as mnist, a path, an array, a table or a list of "
+            "texts; got None"
+        )
+    given = None if isinstance(source, EllipsisType) else source
     return _run_through(
-        Job.new(source, run=run, force=force, config=config, recipe=recipe, **options)
+        Job.new(given, run=run, force=force, config=config, recipe=recipe, **options)
     )
 
 
@@ -166,6 +175,7 @@ class Job(Iterator[Step]):
         """
         asked = {} if config is None else read_config(config)
         given = {k: v for k, v in options.items() if v is not None}
+        of_source = {k: given.pop(k) for k in of_sources(given)}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= {} if recipe is None else find("recipe", recipe)()
@@ -186,6 +196,7 @@ class Job(Iterator[Step]):
             condition=asked["condition"] or (),
             origin=origin,
             progress=progress,
+            **of_source,
         )
         path = Path(run) if run is not None else fresh_folder(data.source)
         if not dry and os.environ.get("RANK", "0") == "0":
@@ -244,7 +255,12 @@ class Job(Iterator[Step]):
         if asked["init"] and origin is None:
             start = starting_model(asked["init"])
             origin = Origin(asked["init"], start[0].space, start[0].given)
-        data = load(asked["source"], condition=asked["condition"] or (), origin=origin)
+        data = load(
+            asked["source"],
+            condition=asked["condition"] or (),
+            origin=origin,
+            columns=stored_columns(opened.path),
+        )
         training, resolved = prepare(data, asked)
         state, damaged = _newest_state(opened.path / "checkpoints")
         notes = [*data.notes, *damaged]
@@ -295,6 +311,19 @@ class Job(Iterator[Step]):
                 training.batch,
             )
         )
+
+    def expectation(self) -> str:
+        """Return the expected time of the run in words; "" if its length was given in minutes, or
+        it has fewer than 20 steps. Some steps are timed and then undone."""
+        training = self.training
+        expected = None if training.settings.minutes else expected_seconds(training)
+        if expected is None:
+            return ""
+        each, total = expected
+        pace = f", {each:.1f} s a step" if each >= 0.1 else ""
+        shorter = f" (--minutes {SHORT_MINUTES} for a shorter run)" if total > LONG_SECONDS else ""
+        steps = training.steps - training.index
+        return f"about {duration(total)} for {steps:,} steps{pace}{shorter}"
 
     def watcher(self) -> Watcher:
         """Return what reports findings on the curves at each validation."""

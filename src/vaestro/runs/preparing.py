@@ -20,14 +20,23 @@ from vaestro.loop import Training, training
 from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, names, normalised
-from vaestro.parts import build, default_gradient, default_model, default_prior, find
+from vaestro.parts import (
+    build,
+    default_gradient,
+    default_latent,
+    default_model,
+    default_network,
+    default_prior,
+    find,
+)
 from vaestro.penalties import Capacity, FreeBits, RateTerm
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
 from vaestro.spaces import Space
 from vaestro.text import Spec, as_number, parse
 
-# options without a meaning for a model that has no latent
+WITHOUT_LATENT = ("autoregressive", "independent")  # models
+# options without a meaning for them
 OF_LATENT = (
     "latent",
     "posterior",
@@ -62,6 +71,7 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more; got {seed!r}")
     objective = make_objective(asked)
+    asked = _sized(data, asked)
     model = _initialised(data.space, data.given, asked)
     for split in (data.train, data.valid, data.test):
         if split.stream is None:
@@ -75,7 +85,6 @@ def prepare(data: Data, asked: Mapping[str, Json]) -> tuple[Training, Config]:
     otherwise = {
         "model": default_model(asked["likelihood"]),
         "likelihood": data.space.default_likelihood,
-        "network": data.space.default_network,
         "prior": default_prior(asked["posterior"]),
         "gradient": default_gradient(asked["posterior"]),
     }
@@ -153,16 +162,26 @@ def _library(likelihood: str) -> str | None:
     return None if name is None else str(name)
 
 
+def _sized(data: Data, asked: Mapping[str, Json]) -> Config:
+    """Return options with the size of the latent and the networks, which follow from the data if
+    they are not given."""
+    network, latent = asked["network"], asked["latent"]
+    latent = default_latent(data.space, network, len(data.train)) if latent is None else latent
+    if network is None:
+        network = default_network(data.space, latent, len(data.train))
+    return {**asked, "latent": latent, "network": network}
+
+
 def _refuse_latent_options(asked: Mapping[str, Json]) -> None:
     """Raise ValueError if options of the latent were given for a model that has none."""
     named = find("model", asked["model"] or default_model(asked["likelihood"]))
-    if named.name != "autoregressive":
+    if named.name not in WITHOUT_LATENT:
         return
     for name in OF_LATENT:
         if asked[name] not in (None, defaults()[name]):
             raise ValueError(
-                f"expected no --{name.replace('_', '-')} for the model autoregressive, which has "
-                f"no latent; got {asked[name]}"
+                f"expected no --{name.replace('_', '-')} for the model {named.name}, which "
+                f"has no latent; got {asked[name]}"
             )
 
 

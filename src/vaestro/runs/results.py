@@ -43,7 +43,7 @@ def write_evaluation(
     """
     total = len(rows)
     places = np.arange(total) if evaluation.index is None else evaluation.index
-    rows = rows if len(places) == total else rows.pick(places)
+    rows = evaluated(rows, evaluation.index)
     given = () if rows.given_space is None else rows.given_space.names
     result = {
         "split": rows.name,
@@ -59,20 +59,35 @@ def write_evaluation(
         "estimates": [_estimate_line(e) for e in evaluation.estimates],
         "rate": evaluation.rate,
         "distortion": evaluation.distortion,
+        "independent": None if evaluation.independent is None else evaluation.independent.line(),
         "gap": None if evaluation.gap is None else evaluation.gap.line(),
         "information": None if evaluation.information is None else evaluation.information.line(),
+        **({} if evaluation.fidelity is None else evaluation.fidelity.lines()),
         "warnings": list(evaluation.warnings),
         "weights_sha256": run.weights_sha256() if weights is None else weights,
         "vaestro": vaestro.__version__,
     }
+    if (lengths := evaluation.lengths) is not None:
+        result["lengths"] = lengths.line()
     _keep_evaluation(run, result)
     write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
     write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
 
 
+def evaluated(rows: Rows, index: np.ndarray | None) -> Rows:
+    """Return the evaluated ones of some rows, by their places (N,), increasing; None for all.
+
+    >>> import vaestro as vs
+    >>> len(evaluated(vs.load("shapes:n=40,size=16").train, np.array([0, 3])))
+    2
+    """
+    return rows if index is None or len(index) == len(rows) else rows.pick(index)
+
+
 def _arrays(evaluation: Evaluation, rows: Rows, places: np.ndarray) -> dict[str, np.ndarray]:
     """Return the arrays of evaluation.npz, each (N,); NaN for a datum without an estimate."""
-    arrays: dict[str, np.ndarray] = {"index": places}
+    names = {"file": rows.attributes["file"]} if "file" in rows.attributes else {}
+    arrays: dict[str, np.ndarray] = {"index": places, **names}
     for e in evaluation.estimates:
         simulated = e.on == SIMULATED
         name = (

@@ -132,14 +132,21 @@ class Run:
     def data(self) -> Data:
         """Read the data that the run was trained on."""
         from vaestro.data import load
-        from vaestro.transfer import stored_origin
+        from vaestro.data.opening import has_images
+        from vaestro.data.source_options import parse_source
+        from vaestro.transfer import stored_columns, stored_origin
 
         config = self.config
-        return load(
-            config["source"],
-            condition=config.get("condition") or (),
-            origin=stored_origin(self.path, config.get("init")),
-        )
+        condition = config.get("condition") or ()
+        origin = stored_origin(self.path, config.get("init"))
+        columns = stored_columns(self.path)
+        data = load(config["source"], condition=condition, origin=origin, columns=columns)
+        space = (read_object(self.path / "config.json") or {}).get("space") or {}
+        deeper = (space.get("dtype"), data.space.dtype) == ("uint8", "uint16")
+        if deeper and has_images(parse_source(config["source"])[0]):
+            # Earlier versions scaled images of 16 bits to 8 bits.
+            data = load(config["source"], condition=condition, origin=origin, depth=8)
+        return data
 
     @property
     def evaluation(self) -> dict[str, Json] | None:
@@ -315,7 +322,7 @@ class Run:
         *,
         condition: Conditions = None,
         temperature: float = 1.0,
-        mean: bool = False,
+        mean: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -394,6 +401,19 @@ class Run:
         return self.session.impute(
             source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
         )
+
+    def imputations(
+        self,
+        source: Source,
+        n: int,
+        *,
+        k: int = 100,
+        split: str | None = None,
+        condition: Conditions = None,
+        seed: int = 0,
+    ) -> list[UserData]:
+        """See `Session.imputations`."""
+        return self.session.imputations(source, n, k=k, split=split, condition=condition, seed=seed)
 
     def evaluate(
         self,

@@ -18,16 +18,14 @@ from torch import Tensor
 import vaestro
 from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
-from vaestro.data.loading import complete_table, load_with_own
 from vaestro.data.source_options import parse_source
 from vaestro.densities import Decoding
 from vaestro.diagnosis import Diagnosis
 from vaestro.diagnosis.noise import Noises
 from vaestro.evaluation import Evaluation
-from vaestro.frames import Frame
 from vaestro.latent import Codes, Contrast, Direction, UserData
 from vaestro.models import Model
-from vaestro.runs import diagnosing, evaluating, generating
+from vaestro.runs import diagnosing, evaluating, generating, imputing
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
 from vaestro.text import parse_pair
@@ -64,9 +62,6 @@ class Session:
     Args:
         run: the run, or its folder.
         device: the device to compute on: cpu, cuda or mps.
-
-    Raises:
-        ValueError: it is not a run's folder.
 
     >>> import vaestro as vs
     >>> table = {"size": [0.5, 1.5, 2.5] * 20, "age": [3, 1, 4] * 20}
@@ -164,8 +159,7 @@ class Session:
     def latents(
         self, source: Source, *, split: str | None = None, condition: Conditions = None
     ) -> np.ndarray:
-        """Return the latents that `reconstruct` decodes, (N, *Z): means of q(z | x), or the most
-        probable values of discrete latents."""
+        """Return the latents that `reconstruct` decodes, (N, *Z); see `latent.settled`."""
         mean = self.codes(self.rows(source, split, condition))["mean"]
         return latent.settled(self.model, mean).copy()
 
@@ -217,10 +211,8 @@ class Session:
         Args:
             source, split, condition: see `rows`.
             decode_condition: {name: value}, which the decoder has instead of the data's own.
-            draws: for counts, average over this number of draws from q(z | x) instead.
-            library: for counts, the sum of the mean of each datum.
-            decoding, dtype: see `decode`. Means over draws are not rounded.
-            seed: of the draws.
+            draws, library, seed: for counts, see `latent.expression`.
+            decoding, dtype: see `decode`.
         """
         return generating.reconstruct(
             self,
@@ -250,8 +242,7 @@ class Session:
         decode_condition: Conditions = None,
         seed: int = 0,
     ) -> Contrast:
-        """Compare the expression of two groups of data, those with the values `first` and `second`
-        of an attribute; see `latent.contrast`."""
+        """Compare data with the values `first` and `second` of an attribute by `latent.contrast`."""
         return generating.contrast(
             self,
             source,
@@ -274,7 +265,7 @@ class Session:
         condition: Conditions = None,
         like: Rows | None = None,
         temperature: float = 1.0,
-        mean: bool = False,
+        mean: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -286,7 +277,8 @@ class Session:
             condition: {name: value}, a value for each condition of a conditional model.
             like: n rows, or one, whose conditions are used instead of `condition`.
             temperature: multiplies the prior's standard deviation.
-            mean: return the mean of p(x | z) at each drawn z instead of a draw.
+            mean: return the mean of p(x | z) at each drawn z instead of a draw; by default for
+                images.
             decoding: how texts are drawn or searched for.
             dtype: "own" or "float", of means.
             seed: of the draws.
@@ -371,17 +363,14 @@ class Session:
         decoding: Decoding | None = None,
         dtype: str | None = None,
     ) -> UserData:
-        """Move the code of each datum along the direction of an attribute, and decode it.
+        """Move the code of each datum along the direction of an attribute, and decode it; see
+        `latent.edit`.
 
         Args:
-            source: the data to edit.
+            source, split, condition: the data to edit; see `rows`.
             attribute: NAME, NAME=VALUE, or a direction.
             amount: 1 moves to data with the value, or by one unit of a number.
-            split, condition: see `rows`.
             decoding, dtype: see `decode`.
-
-        Raises:
-            ValueError: there is no such attribute or value, or latents are discrete.
         """
         rows = self.rows(source, split, condition)
         along = attribute if isinstance(attribute, Direction) else self.direction(rows, attribute)
@@ -401,30 +390,22 @@ class Session:
         seed: int = 0,
     ) -> UserData:
         """Return the data with missing cells filled in; see `latent.impute`."""
-        return self.imputed(
-            source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
-        )[1]
+        how = imputing.How(k=k, sample=sample, dtype=dtype, seed=seed)
+        return imputing.imputed(self, source, how, split, condition)[1][0]
 
-    def imputed(
+    def imputations(
         self,
         source: Source,
+        n: int,
         *,
         k: int = 100,
-        sample: bool = False,
         split: str | None = None,
         condition: Conditions = None,
-        dtype: str | None = None,
         seed: int = 0,
-    ) -> tuple[Rows, UserData]:
-        """Return the rows that were read, and the data with missing cells filled in."""
-        model, whole = self.model, self.source(source)
-        rows, original = load_with_own(
-            whole, model.space, split, given=model.given, conditions=condition or {}
-        )
-        data = latent.impute(
-            model, rows, k=k, sample=sample, seed=seed, dtype=dtype, original=original
-        )
-        return rows, complete_table(whole, data, rows.name) if isinstance(data, Frame) else data
+    ) -> list[UserData]:
+        """Return the data n times, with draws in the missing cells; see `latent.imputations`."""
+        how = imputing.How(n=n, k=k, seed=seed)
+        return imputing.imputed(self, source, how, split, condition)[1]
 
     # -- judging -----------------------------------------------------------------------------------
 
@@ -433,15 +414,10 @@ class Session:
     ) -> HeldOut:
         """Return the rows to evaluate: those of `data`, or a split of the run's own data.
 
-        The weights are loaded first, so that a run without weights is refused before data are read.
-
         Args:
             data: other data of the same kind; by default the run's own.
             split: see `rows`; by default test for the run's own data.
             condition: {name: value}, with `data` only.
-
-        Raises:
-            ValueError: the data do not fit, or conditions were given for the run's own data.
         """
         return evaluating.held_out(self, data, split, condition)
 

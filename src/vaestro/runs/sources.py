@@ -11,6 +11,8 @@ import numpy as np
 
 from vaestro import latent
 from vaestro.data import Rows
+from vaestro.data.source_options import OPTIONS as SOURCE_OPTIONS
+from vaestro.options import OPTIONS as TRAINING_OPTIONS
 from vaestro.tokens import Texts
 
 
@@ -37,6 +39,16 @@ Source: TypeAlias = (
     | Mapping[str, Sequence[object] | np.ndarray]
 )
 Conditions: TypeAlias = latent.Conditions | None  # {name: value}, the same for all rows
+
+
+def of_sources(options: Mapping[str, object]) -> list[str]:
+    """Return the names of those options that are about a source and not about training.
+
+    >>> of_sources({"series": "unit:cycle", "latent": 8, "seed": 1})
+    ['series']
+    """
+    of_training = {name for row in TRAINING_OPTIONS for name in (row.name, *row.aliases)}
+    return [name for name in options if name in SOURCE_OPTIONS and name not in of_training]
 
 
 @final

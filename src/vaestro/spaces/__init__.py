@@ -25,8 +25,19 @@ from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
 from vaestro.spaces.grids import FINEST, LARGEST_COUNT, rounded, widths
 from vaestro.spaces.kinds import COLUMN_ORDER, Kind
-from vaestro.spaces.layouts import DECLARED, LAYOUTS, Layout, layout_of_array, stored_layout
+from vaestro.spaces.layouts import (
+    AXES,
+    DECLARED,
+    LAYOUTS,
+    Layout,
+    declared_layout,
+    layout_of_axes,
+    stored_layout,
+    usual_layout,
+)
+from vaestro.spaces.missing import as_value, missing_cells, with_gaps
 from vaestro.spaces.ordinal import OrdinalColumn
+from vaestro.spaces.series import LongTable
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
 
@@ -76,6 +87,7 @@ def restored_space(scalars: Mapping[str, Json], arrays: Mapping[str, np.ndarray]
 
 
 __all__ = [
+    "AXES",
     "COLUMNS",
     "COLUMN_ORDER",
     "DECLARED",
@@ -96,6 +108,7 @@ __all__ = [
     "Kind",
     "Layout",
     "LevelsSpace",
+    "LongTable",
     "OrdinalColumn",
     "RealColumn",
     "RealSpace",
@@ -103,10 +116,15 @@ __all__ = [
     "TableSpace",
     "TokensSpace",
     "UnitSpace",
+    "as_value",
     "column_class",
-    "layout_of_array",
+    "declared_layout",
+    "layout_of_axes",
+    "missing_cells",
     "restored_space",
     "rounded",
     "stored_layout",
+    "usual_layout",
     "widths",
+    "with_gaps",
 ]

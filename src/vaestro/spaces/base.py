@@ -21,7 +21,9 @@ from vaestro.frames import Frame
 from vaestro.spaces.columns import Column
 from vaestro.spaces.grids import FINE, rounded
 from vaestro.spaces.kinds import Kind
-from vaestro.spaces.layouts import LAYOUTS, Layout, stored_layout
+from vaestro.spaces.layouts import LAYOUTS, Layout, restored_layout, stored_layout
+from vaestro.spaces.missing import as_value, missing_cells
+from vaestro.spaces.series import LongTable
 from vaestro.tokens import Texts, Tokeniser
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ class Space(ABC):
         missing: whether cells may be missing; the encoder then also receives the mask.
         tokeniser: cuts texts into tokens and joins them.
         columns: the columns of a table, in the order inside, which is that of COLUMN_ORDER.
-        names: the names of a table's columns in the user's order, or of the cells of counts, such
-            as genes, if known.
+        names: the names of a table's columns in the user's order, of the cells of counts, such
+            as genes, or of the channels of series, if known.
         offset, scale: float64 arrays that broadcast to *X; real data only.
         resolution, origin: step and one point of the grid that real data lie on; float64 arrays
             that broadcast to *X; a step of 0 if there is no grid.
@@ -58,7 +60,13 @@ class Space(ABC):
         marginal: the training split's probability of a one (binary, *X), frequencies of the codes
             (levels and categories, (levels, *X) or (levels, 1, ..)) or mean (counts, *X); the
             decoder's last bias starts there.
+        lengths: the training split's probability of each length 1 .. T of series, (T,), float64;
+            None if all data have the same length.
         layout: how the cells are arranged.
+        long_table: the table from which series were read; None for other data.
+        absent: the values of an array other than NaN that mean a missing cell, as text (see
+            `missing_cells`).
+        unseen: cells that are missing in every training row, which are not modelled; bools (*X).
     """
 
     shape: tuple[int, ...]
@@ -78,7 +86,11 @@ class Space(ABC):
     atoms: np.ndarray | None = field(default=None, repr=False)
     strays: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
+    lengths: np.ndarray | None = field(default=None, repr=False)
     layout: Layout = LAYOUTS["vector"]
+    long_table: LongTable | None = field(default=None, repr=False)
+    absent: tuple[str, ...] = ()
+    unseen: np.ndarray | None = field(default=None, repr=False)
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "shape",
@@ -98,6 +110,8 @@ class Space(ABC):
         "atoms",
         "strays",
         "marginal",
+        "lengths",
+        "unseen",
     )
 
     kind: ClassVar[Kind]
@@ -115,7 +129,7 @@ class Space(ABC):
     convolved_from: ClassVar[int] = 28  # the side of images from which convolutions are the default
 
     def __str__(self) -> str:
-        arranged = f"{self.layout.name} " if self.layout.declared else ""
+        arranged = f"{self.layout.name} " if self.layout.described else ""
         return f"{self._title()} {arranged}{self.outside}"
 
     def _title(self) -> str:
@@ -301,6 +315,19 @@ class Space(ABC):
         probabilities) in `float_dtype`, and binary data stay probabilities in 0 .. 1.
         """
 
+    def limited(self, data: Any) -> Any:
+        """Return drawn or decoded data, in the user's layout and units, within the limits of the
+        training split; by default there are none."""
+        return data
+
+    def pictures(self, values: np.ndarray) -> np.ndarray:
+        """Return data in the user's layout, (N, *outside), as pictures (N, H, W, C).
+
+        Raises:
+            ValueError: the data cannot be shown as pictures.
+        """
+        return self.layout.pictures(values, self.outside)
+
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return an array in the user's layout, (N, *outside), as (N, *shape)."""
         return self.layout.inward(values, self.shape, self.outside)
@@ -340,10 +367,16 @@ class Space(ABC):
         out = {"kind": str(self.kind), "layout": self.layout.name} | {
             name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()
         }
+        if self.layout.axes:
+            out["axes"] = self.layout.axes
+        if self.absent:
+            out["absent"] = list(self.absent)
         if self.tokeniser is not None:
             out["tokeniser"] = self.tokeniser.scalars()
         if self.columns:
             out["columns"] = [c.scalars() for c in self.columns]
+        if self.long_table is not None:
+            out["long_table"] = self.long_table.scalars()
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -359,14 +392,16 @@ class Space(ABC):
         plain |= {name: tuple(v) for name, v in plain.items() if isinstance(v, list)}
         plain |= arrays
         layout = (
-            LAYOUTS[scalars["layout"]]
+            restored_layout(scalars["layout"], scalars.get("axes", ""))
             if "layout" in scalars
             else cls._stored_layout(plain["shape"])
         )
-        tokeniser = scalars.get("tokeniser")
+        tokeniser, long_table = scalars.get("tokeniser"), scalars.get("long_table")
         return cls(
             **plain,
             layout=layout,
+            long_table=None if long_table is None else LongTable.restored(long_table),
+            absent=tuple(scalars.get("absent", ())),
             tokeniser=None if tokeniser is None else Tokeniser.restore(tokeniser),
             columns=tuple(scalars.get("columns", ())),
         )
@@ -382,10 +417,11 @@ class ArraySpace(Space):
 
     def seen(self, values: object) -> np.ndarray | None:
         values = np.asarray(values)
-        if not self.missing or values.dtype.kind != "f":
+        missing = missing_cells(values, self.absent) if self.missing else None
+        if missing is None and self.unseen is None:
             return None
-        mask = self.arranged(~np.isnan(values))
-        return None if mask.all() else mask
+        mask = self.arranged(np.ones(values.shape, bool) if missing is None else ~missing)
+        return mask if self.unseen is None else mask & ~self.unseen
 
     def inward(self, values: object) -> np.ndarray:
         if isinstance(values, Texts):
@@ -399,12 +435,13 @@ class ArraySpace(Space):
         values = self.arranged(values)
         if values.dtype.kind not in "biuf":
             raise ValueError(f"expected numbers; got an array of {values.dtype}")
-        absent = None
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            absent = np.isnan(values)
-            nan, infinite = 0 if self.missing else int(absent.sum()), int(np.isinf(values).sum())
-            if nan or infinite:
-                raise ValueError(f"expected finite values; got {nan} NaN and {infinite} infinite")
+        absent = missing_cells(values, self.absent)
+        if absent is not None and values.dtype.kind == "f":
+            values = np.where(absent, values.dtype.type(np.nan), values)
+        nan = 0 if absent is None or self.missing else int(absent.sum())
+        infinite = int(np.isinf(values).sum()) if values.dtype.kind == "f" else 0
+        if nan or infinite:
+            raise ValueError(f"expected finite values; got {nan} NaN and {infinite} infinite")
         return self._inside(values, absent)
 
     @abstractmethod
@@ -420,10 +457,21 @@ class ArraySpace(Space):
         if np.dtype(self.dtype) != np.uint8:  # the user's values may have more digits than codes
             x = np.asarray(x, np.float64)
         x = self.layout.outward(self._outside(x, exact), self.shape, self.outside)
-        if not exact:
-            return x.astype(self.float_dtype)
         own = np.dtype(self.dtype)
-        return rounded(x, own) if own.kind in "iu" else x.astype(own)
+        if not exact:
+            out = x.astype(self.float_dtype)
+        else:
+            out = rounded(x, own) if own.kind in "iu" else x.astype(own)
+        if self.unseen is not None:
+            out[np.broadcast_to(self.outward_mask(self.unseen), out.shape)] = self._gap(out.dtype)
+        return out
+
+    def _gap(self, dtype: np.dtype) -> np.generic:
+        """Return the user's value of a missing cell."""
+        if dtype.kind == "f":
+            return dtype.type(np.nan)
+        values = [as_value(word, dtype) for word in self.absent if word != "inf"]
+        return next((value for value in values if value is not None), dtype.type(0))
 
     @abstractmethod
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:

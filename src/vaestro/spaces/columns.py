@@ -32,7 +32,8 @@ class Column(ABC):
         offset, scale: of real values; of log(1 + value) for counts, which only the encoder uses.
         resolution: step of the grid that real values lie on, in the user's units; 0 if there is no
             grid. The noise may be wider: see `widths`.
-        start: frequencies of the codes, or the mean count, in the training split.
+        start: frequencies of the codes or of the `points`, or the mean count, in the training
+            split.
         missing: whether it has empty cells.
         origin: a point of that grid.
         atoms: whether there is no grid, but values repeat, `origin` most often: `resolution` is the
@@ -40,6 +41,15 @@ class Column(ABC):
         strays: whether a few values lie off the grid (off the whole numbers for counts). They are
             rounded to it inside, so that the cells stay disjoint and their probabilities sum to
             one.
+        transform: the marginal transform of real values inside (`spaces.warps`).
+        numbers: of that transform.
+        points: real values that are much more frequent than their neighbours; the model has a
+            probability for each.
+        limits: the smallest and the largest value in the training split; draws and means lie
+            between them. Empty for no limits.
+        declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
+        format: how its cells are written in the source, as `data.formats` stores it; "" for
+            numbers, dates and words that are written as they are.
     """
 
     name: str
@@ -53,6 +63,12 @@ class Column(ABC):
     origin: float = 0.0
     atoms: bool = False
     strays: bool = False
+    transform: str = "identity"
+    numbers: tuple[float, ...] = ()
+    points: tuple[float, ...] = ()
+    limits: tuple[float, ...] = ()
+    declared: str = ""
+    format: str = ""
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
@@ -113,6 +129,10 @@ class Column(ABC):
     def decoded(self, x: Tensor) -> Tensor:
         """Return the user's numbers from an encoder's input; of a numeric column."""
         return x * self.scale + self.offset
+
+    def limited(self, values: np.ndarray) -> np.ndarray:
+        """Return drawn or decoded values, in the user's units, within the column's limits."""
+        return values
 
     def first_outputs(self) -> Tensor:
         """Return the decoder's outputs, (n,), at which a coded column has its frequencies in the
@@ -278,6 +298,18 @@ class _NumberColumn(Column):
             raise self._refusal("a whole number" if dtype.kind in "iu" else "a number", value)
         return given.astype(dtype)
 
+    def limited(self, values: np.ndarray) -> np.ndarray:
+        if not self.limits:
+            return values
+        low, high = self._ends(values.dtype)
+        values = np.where(values < low, low, values)
+        return np.where(values > high, high, values)
+
+    def _ends(self, dtype: np.dtype) -> tuple[np.generic, np.generic]:
+        """Return the limits in a dtype."""
+        low, high = np.array(self.limits).astype(dtype)
+        return low, high
+
     def _refusal(self, expected: str, value: object) -> ValueError:
         return ValueError(f"expected {expected} for {self.name}, as in its column; got {value!r}")
 
@@ -286,7 +318,7 @@ class _NumberColumn(Column):
         if not exact:
             return numbers
         if self.resolution:
-            numbers = onto_grid(numbers, self.resolution, self.origin, self.atoms)
+            numbers = self._snapped(numbers)
         if np.dtype(self.dtype).kind in "iu":
             return rounded(numbers, np.dtype(self.dtype))
         if self.resolution and not self.atoms:  # 29 * 0.01 is 0.29000000000000004
@@ -295,6 +327,13 @@ class _NumberColumn(Column):
             whole = (np.abs(points - np.rint(points)) < 1e-9 * steps).all(0)
             numbers = np.round(numbers, int(whole.argmax())) if whole.any() else numbers
         return numbers.astype(self.dtype)
+
+    def _snapped(self, numbers: np.ndarray) -> np.ndarray:
+        """Return numbers on the grid, and those in the cell of a repeated value as that value."""
+        numbers = onto_grid(numbers, self.resolution, self.origin, self.atoms)
+        for point in self.points if self.atoms else ():
+            numbers = np.where(np.abs(numbers - point) <= self.resolution / 2, point, numbers)
+        return numbers
 
     def _outside(self, x: np.ndarray) -> np.ndarray:
         """Return values inside, float64, in the user's units."""
@@ -314,6 +353,12 @@ class _DenseColumn(_NumberColumn):
 
     def encoded(self, run: Sequence[Column], x: Tensor, observed: Tensor | None) -> Tensor:
         return masked(x, observed)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        from vaestro.spaces.warps import Warps
+
+        warps = Warps.of([self])
+        return super().decoded(warps.values(x.unsqueeze(-1)).squeeze(-1))
 
 
 @final
@@ -347,9 +392,16 @@ class DateColumn(_DenseColumn):
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         days = self._outside(x.astype(np.float64))
         if self.resolution:
-            days = onto_grid(days, self.resolution, self.origin, self.atoms)
+            days = self._snapped(days)
         since = np.rint(days * 86400e6).astype("timedelta64[us]")
         return (np.datetime64(0, "us") + since).astype(self.dtype)
+
+    def _ends(self, dtype: np.dtype) -> tuple[np.generic, np.generic]:
+        if dtype.kind != "M":
+            return super()._ends(dtype)
+        since = np.rint(np.array(self.limits) * 86400e6).astype("timedelta64[us]")
+        low, high = (np.datetime64(0, "us") + since).astype(dtype)
+        return low, high
 
 
 @final

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from vaestro.frames import Frame
 from vaestro.spaces.base import ArraySpace
 from vaestro.spaces.grids import LARGEST_COUNT
 from vaestro.spaces.kinds import Kind
+from vaestro.spaces.missing import missing_cells
+from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MOST_CONDITIONED = 8  # channels that are conditioned on each other by default
 MANY_LEVELS = 32  # from here on neighbouring levels are similar, and one logit each is wasteful
 
 
@@ -115,10 +119,11 @@ class LevelsSpace(_CodedSpace):
     def default_likelihood(self) -> str:
         if self.levels < MANY_LEVELS:
             return "categorical"
-        channels = self.shape[0] if self.layout.pixels else 1
-        return "logistic-mixture" + (
-            ":channels=independent" if self.missing and channels > 1 else ""
-        )
+        if not self.layout.pixels or self.shape[0] == 1:
+            return "logistic-mixture"
+        if self.missing or self.shape[0] > MOST_CONDITIONED:
+            return "discretized-logistic:means=squares"
+        return "discretized-logistic:channels=conditioned,means=squares"
 
     def _title(self) -> str:
         return f"levels of {self.levels}"
@@ -168,13 +173,25 @@ class LevelsSpace(_CodedSpace):
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class CategorySpace(_CodedSpace):
     """Describe arrays of unordered categories.
 
+    Args:
+        onehot: the axis of a datum in the user's array along which categories are one-hot; None if
+            the array has codes. If there is one more category than the axis has places, a cell of
+            the last one is zero along the axis.
+
     >>> str(CategorySpace((2,), (2,), "int64", levels=4))
     'category of 4 (2,)'
+    >>> space = CategorySpace((2,), (2, 3), "uint8", levels=3, onehot=1)
+    >>> space.inward(np.array([[[0, 0, 1], [1, 0, 0]]])).tolist()
+    [[2, 0]]
     """
 
+    onehot: int | None = None
+
+    SCALARS = (*_CodedSpace.SCALARS, "onehot")
     kind = Kind.CATEGORY
     has_mean = False
     likelihood = "categorical"
@@ -183,8 +200,73 @@ class CategorySpace(_CodedSpace):
         return f"category of {self.levels}"
 
     @property
+    def _coded(self) -> CategorySpace:
+        """Return the space of the codes of a one-hot array."""
+        rest = tuple(size for at, size in enumerate(self.outside) if at != self.onehot)
+        return replace(self, outside=rest, dtype="float64", onehot=None)
+
+    def _codes_of(self, values: np.ndarray) -> np.ndarray:
+        """Return a one-hot array (N, *outside) as codes, NaN where a cell is missing.
+
+        Raises:
+            ValueError: the values along the axis are not zeros and a single one.
+        """
+        assert self.onehot is not None
+        if values.shape[1:] != self.outside:
+            shape = ", ".join(map(str, self.outside))
+            raise ValueError(f"expected data of shape (N, {shape}); got {values.shape}")
+        axis, missing = self.onehot + 1, missing_cells(values, self.absent)
+        plain = values if missing is None else np.where(missing, 0, values)
+        ones, absent = plain.sum(axis), None if missing is None else missing.any(axis)
+        least = 0 if self.levels > self.outside[self.onehot] else 1
+        wrong = ((plain != 0) & (plain != 1)).any(axis) | (ones > 1) | (ones < least)
+        if absent is not None:
+            wrong &= ~absent
+        if wrong.any():
+            got = np.moveaxis(plain, axis, -1)[wrong][0][:8]
+            raise ValueError(
+                f"expected zeros and a single 1 along axis {axis}; got "
+                f"{', '.join(f'{v:g}' for v in got.tolist())}"
+            )
+        codes = np.where(ones > 0, plain.argmax(axis), self.levels - 1).astype(np.float64)
+        return codes if absent is None else np.where(absent, np.nan, codes)
+
+    def seen(self, values: object) -> np.ndarray | None:
+        if self.onehot is None:
+            return super().seen(values)
+        return self._coded.seen(self._codes_of(np.asarray(values)))
+
+    def inward(self, values: object) -> np.ndarray:
+        if self.onehot is None or isinstance(values, (Texts, Frame)):
+            return super().inward(values)
+        return self._coded.inward(self._codes_of(np.asarray(values)))
+
+    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
+        if self.onehot is None:
+            return super().outward(x, exact=exact)
+        codes = np.expand_dims(self._coded.outward(x), self.onehot - len(self.outside))
+        places = np.arange(self.outside[self.onehot])
+        places = places.reshape(-1, *[1] * (len(self.outside) - 1 - self.onehot))
+        return (codes == places).astype(self.dtype)
+
+    def outward_mask(self, observed: np.ndarray) -> np.ndarray:
+        if self.onehot is None:
+            return super().outward_mask(observed)
+        mask = self._coded.outward_mask(observed)
+        axis = self.onehot - len(self.outside)
+        return np.repeat(np.expand_dims(mask, axis), self.outside[self.onehot], axis)
+
+    def pictures(self, values: np.ndarray) -> np.ndarray:
+        if self.onehot is None:
+            return super().pictures(values)
+        return self._coded.pictures(self._codes_of(values))
+
+    @property
     def feature_shape(self) -> tuple[int, ...]:
-        return (*self.shape, self.levels + int(self.missing))
+        size = self.levels + int(self.missing)
+        if self.layout.coded_channels:
+            return (*self.shape[:-1], self.shape[-1] * size)
+        return (*self.shape, size)
 
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         import torch
@@ -193,10 +275,10 @@ class CategorySpace(_CodedSpace):
         seen = F.one_hot(x.long(), self.levels).to(dtype)
         if observed is not None:
             seen = torch.where(observed.unsqueeze(-1), seen, 0.0)
-        if not self.missing:
-            return seen
-        mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
-        return torch.cat([seen, mask.unsqueeze(-1)], -1)
+        if self.missing:
+            mask = torch.ones_like(x, dtype=dtype) if observed is None else observed.to(dtype)
+            seen = torch.cat([seen, mask.unsqueeze(-1)], -1)
+        return seen.flatten(-2) if self.layout.coded_channels else seen
 
 
 @final

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from vaestro.column_types import is_category
 from vaestro.frames import Frame
 from vaestro.spaces.base import Space, hashed
 from vaestro.spaces.columns import Column
@@ -20,6 +22,8 @@ from vaestro.tokens import Texts
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from vaestro.spaces.warps import Warps
 
 
 @final
@@ -67,19 +71,55 @@ class TableSpace(Space):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        return (sum(c.features for c in self.columns) + int(self.missing) * len(self.columns),)
+        points = sum(len(c.points) for c in self.columns)
+        return (
+            sum(c.features for c in self.columns) + points + int(self.missing) * len(self.columns),
+        )
+
+    @cached_property
+    def warps(self) -> Warps:
+        """Return the marginal transforms of the real columns."""
+        from vaestro.spaces.warps import Warps
+
+        return Warps.of(self.of_kind(Kind.REAL))
 
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         import torch
 
         x = x.to(dtype)
+        marks = self._marks(x, observed)
+        if self.warps:
+            reals = len(self.of_kind(Kind.REAL))
+            x = torch.cat([self.warps.scores(x[:, :reals])[0], x[:, reals:]], 1)
         pieces = [
             run[0].encoded(run, x[:, place], None if observed is None else observed[:, place])
             for run, place in self.runs()
         ]
+        pieces += marks
         if self.missing:
             pieces.append(torch.ones_like(x) if observed is None else observed.to(dtype))
         return torch.cat(pieces, 1)
+
+    def _marks(self, x: Tensor, observed: Tensor | None) -> list[Tensor]:
+        """Return which atom each real value is, (B, atoms) ones and zeros; an empty list if there
+        are no atoms."""
+        marks = []
+        for i, column in enumerate(self.columns):
+            if column.points:
+                points = x.new_tensor((np.array(column.points) - column.offset) / column.scale)
+                half = 0.5 * column.resolution / column.scale
+                near = (x[:, i, None] - points).abs() <= half
+                marks.append((near if observed is None else near & observed[:, i, None]).to(x))
+        return marks
+
+    def limited(self, data: Frame) -> Frame:
+        columns = {
+            c.name: np.ma.MaskedArray(c.limited(values.data), np.ma.getmaskarray(values))
+            for c in self.columns
+            if c.limits
+            for values in [data.columns[c.name]]
+        }
+        return replace(data, columns={**data.columns, **columns}) if columns else data
 
     def log_dets(self) -> np.ndarray | None:
         cells = -np.log([c.unit for c in self.columns])
@@ -126,7 +166,13 @@ class TableSpace(Space):
             for i, c in enumerate(self.columns)
         }
         orders = {c.name: c.values for c in self.columns if c.ordered}
-        return Frame({name: columns[name] for name in self.names}, orders)
+        types = {c.name: c.declared for c in self.columns if c.declared}
+        categories = {
+            c.name: c.values for c in self.columns if is_category(c.declared) and not c.ordered
+        }
+        formats = {c.name: c.format for c in self.columns if c.format}
+        own = {name: columns[name] for name in self.names}
+        return Frame(own, orders, types, categories, formats)
 
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:

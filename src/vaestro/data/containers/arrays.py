@@ -20,9 +20,13 @@ from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, distinct, location, piece, place
 from vaestro.data.raw import Options
-from vaestro.data.source_options import as_source
+from vaestro.data.series.lengths import described
+from vaestro.data.series.record import Record
+from vaestro.data.source_options import as_source, of_groups
+from vaestro.data.source_values import missing_values
 from vaestro.data.writers import write_arrays
-from vaestro.spaces import Space
+from vaestro.spaces import Space, layout_of_axes, missing_cells, with_gaps
+from vaestro.text import as_number
 
 
 @final
@@ -31,6 +35,25 @@ class Arrays(Container[np.ndarray]):
 
     type = np.ndarray
     fillable = True
+
+    def check_options(
+        self, options: Options, whole: np.ndarray, name: str, folder: bool
+    ) -> tuple[list[str], str]:
+        named = options.get("series", False)
+        if not isinstance(named, bool):
+            raise ValueError(
+                f"expected series to be true or false for an array, which has no columns; got "
+                f"{named!r} for {name}"
+            )
+        for word in missing_values(options.get("missing")):
+            if as_number(word) is None:
+                raise ValueError(
+                    f"expected missing= to be numbers, nan or inf for an array; got {word!r} for "
+                    f"{name}"
+                )
+        unfit, what = super().check_options(options, whole, name, folder)
+        alone = [] if named else [k for k in of_groups(options, "series") if k != "series"]
+        return alone + unfit, f"{what} without series=true" if alone else what
 
     def resized(self, key: str, options: Options, whole: np.ndarray) -> bool:
         return (
@@ -58,6 +81,9 @@ class Arrays(Container[np.ndarray]):
         space, options, notes, shared = stored or infer_space(parts, options, name)
         return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
 
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        return described(inference, record)
+
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:
             return
@@ -69,7 +95,9 @@ class Arrays(Container[np.ndarray]):
     def fit(self, whole: np.ndarray, space: Space, options: Options) -> np.ndarray:
         if options.get("series", False) and whole.shape[1] < space.outside[0]:
             whole = padded(whole, space.outside[0])
-        return super().fit(whole, space, options)
+        words = missing_values(options.get("missing"))
+        whole = with_gaps(whole, [w for w in words if w not in ("nan", *space.absent)])
+        return super().fit(_turned(whole, space, options), space, options)
 
     def fitted_note(self, space: Space) -> list[str]:
         steps = f"{space.outside[0]:,} steps"
@@ -86,13 +114,40 @@ class Arrays(Container[np.ndarray]):
     ) -> Laid:
         return Laid(*lay_out(whole, space, grey, progress, checked))
 
-    def merged(self, data: np.ndarray, imputed: np.ndarray) -> np.ndarray:
-        holes = np.isnan(data) if data.dtype.kind == "f" else np.zeros(data.shape, bool)
-        return np.where(holes, imputed.astype(data.dtype), data) if holes.any() else data
+    def merged(
+        self, data: np.ndarray, imputed: np.ndarray, absent: Sequence[str] = ()
+    ) -> np.ndarray:
+        missing = missing_cells(data, absent)
+        return data if missing is None else np.where(missing, imputed.astype(data.dtype), data)
 
     def write(self, path: Path, data: np.ndarray, places: np.ndarray | None) -> None:
         index = {"index": places} if places is not None and path.suffix.lower() == ".npz" else {}
         write_arrays(path, {"x": data} | index)
+
+
+def _turned(whole: np.ndarray, space: Space, options: Options) -> np.ndarray:
+    """Return an array with the axes in the order of a run's data, if axes= names another order.
+
+    Raises:
+        ValueError: the axes have other sizes than those of the run.
+    """
+    layout, outside, shape = space.layout, space.outside, whole.shape[1:]
+    letters = layout.letters(outside)
+    if shape == outside or sorted(shape) != sorted(outside) or len(letters) != len(outside):
+        return whole
+    if "axes" in options:
+        given = layout_of_axes(str(options["axes"]), shape, "the array")
+        if given.name == layout.name and given.inside(shape) == space.shape:
+            return layout.outward(given.inward(whole, space.shape, shape), space.shape, outside)
+    rest, own = list(zip(letters, outside, strict=True)), ""
+    for size in shape:
+        pair = next(pair for pair in rest if pair[1] == size)
+        rest.remove(pair)
+        own += pair[0]
+    raise ValueError(
+        f"expected the axes N{letters} of {('N', *outside)}, as the run was trained on; got "
+        f"{whole.shape} (axes=N{own} says which they are)".replace("'", "")
+    )
 
 
 def _key(parts: Mapping[str, Part], options: Options, name: str) -> str | None:
@@ -111,7 +166,7 @@ def _key(parts: Mapping[str, Part], options: Options, name: str) -> str | None:
         "arrays": [location(a) for a in arrays],
         "splits": splits,
     }
-    return cache.key("found-3", [file for file, _ in places], settings, Path(places[0][0]).parent)
+    return cache.key("found-4", [file for file, _ in places], settings, Path(places[0][0]).parent)
 
 
 def _recalled(key: str) -> Inferred | None:

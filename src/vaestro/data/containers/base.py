@@ -29,6 +29,7 @@ from vaestro.spaces import Space
 from vaestro.tokens import Ragged
 
 if TYPE_CHECKING:
+    from vaestro.data.series.record import Record
     from vaestro.data.sets import Rows, Values
 
 
@@ -94,7 +95,7 @@ class Container(ABC, Generic[W]):
         Raises:
             ValueError: the container cannot have an option.
         """
-        unfit = of_groups(options, "tables", "texts")
+        unfit = of_groups(options, "tables", "files", "texts")
         if not folder and name not in NAMED:
             unfit += [
                 k for k in of_groups(options, "images") if not self.resized(k, options, whole)
@@ -128,6 +129,10 @@ class Container(ABC, Generic[W]):
 
     def columns(self, whole: W) -> Mapping[str, np.ma.MaskedArray]:
         """Return the columns of a table by name; none for other containers."""
+        return {}
+
+    def formats(self, whole: W) -> Mapping[str, str]:
+        """Return how the cells of columns of a table are written, by name."""
         return {}
 
     def without(self, whole: W, names: Sequence[str]) -> W:
@@ -176,6 +181,15 @@ class Container(ABC, Generic[W]):
             ValueError: the data cannot be modelled, or are not what the options say.
         """
 
+    def described(self, inference: Inference, record: Record | None) -> Inference:
+        """Return what was inferred with the channels, the table and the lengths of series.
+
+        Args:
+            inference: from `infer`.
+            record: how series were read; None for other data.
+        """
+        return inference
+
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         """Keep in the cache what was inferred, if it takes long to infer."""
         return
@@ -200,8 +214,10 @@ class Container(ABC, Generic[W]):
         """
         if whole.shape[1:] != space.outside:
             shape = ", ".join(map(str, space.outside))
+            hint = " (x[None] is one row)" if whole.shape == space.outside else ""
             raise ValueError(
-                f"expected data of shape (N, {shape}), as the run was trained on; got {whole.shape}"
+                f"expected data of shape (N, {shape}), as the run was trained on; got "
+                f"{whole.shape}{hint}"
             )
         return whole
 
@@ -261,8 +277,14 @@ class Container(ABC, Generic[W]):
         """Return the values of several splits one below the other."""
         return np.concatenate([r.read() for r in rows])
 
-    def merged(self, data: W, imputed: W) -> W:
-        """Return the user's data with their missing cells taken from `imputed`."""
+    def merged(self, data: W, imputed: W, absent: Sequence[str] = ()) -> W:
+        """Return the user's data with their missing cells taken from `imputed`.
+
+        Args:
+            data: the data.
+            imputed: the same rows, filled.
+            absent: the values of an array other than NaN that mean a missing cell, as text.
+        """
         return data
 
     @abstractmethod

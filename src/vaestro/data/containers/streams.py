@@ -39,10 +39,11 @@ class Streams(Container[Stream]):
     ) -> tuple[list[str], str]:
         if "missing" in options:
             raise ValueError(
-                f"expected values in every cell of streamed data; got missing=nan for {name} "
+                f"expected values in every cell of streamed data; got "
+                f"missing={options['missing']} for {name} "
                 f"(streaming=false reads them once)"
             )
-        unfit = of_groups(options, "tables", "texts")
+        unfit = of_groups(options, "tables", "files", "texts")
         return [k for k in unfit if is_images(name) or k != "ignore"], self.name
 
     def select(self, whole: Stream, rows: np.ndarray) -> Stream:

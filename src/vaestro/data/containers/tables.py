@@ -14,10 +14,12 @@ from vaestro.data.images import Progress
 from vaestro.data.merging import merged_column
 from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
+from vaestro.data.series.looks import hint
 from vaestro.data.source_options import of_groups
 from vaestro.data.writers import writing
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.text import InputError
 
 
 @final
@@ -32,7 +34,12 @@ class Tables(Container[Frame]):
     def check_options(
         self, options: Options, whole: Frame, name: str, folder: bool
     ) -> tuple[list[str], str]:
-        unfit = of_groups(options, "images", "texts", "arrays", "cells")
+        if cut := [k for k in of_groups(options, "series") if k != "series"]:
+            raise InputError(
+                f"{cut[0]}= cuts series, and {name} is read as rows: add series=GROUP:ORDER, or "
+                f"series=:TIME for one long series"
+            )
+        unfit = of_groups(options, "images", "texts", "arrays", "series")
         unfit += self.sharding(options, name)
         return unfit, self.name
 
@@ -44,6 +51,9 @@ class Tables(Container[Frame]):
 
     def columns(self, whole: Frame) -> Mapping[str, np.ma.MaskedArray]:
         return whole.columns
+
+    def formats(self, whole: Frame) -> Mapping[str, str]:
+        return whole.formats
 
     def without(self, whole: Frame, names: Sequence[str]) -> Frame:
         return whole.without(names)
@@ -74,6 +84,7 @@ class Tables(Container[Frame]):
             raise IndexError(row)
 
         space, notes = kinds.infer_space(whole, frames["train"], options, name, place)
+        notes = [*notes, *hint(distinct(parts.values())[0], name)]
         return Inference(parts, space, options, notes)
 
     def accepts(self, space: Space) -> bool:
@@ -92,14 +103,10 @@ class Tables(Container[Frame]):
     ) -> Laid:
         return Laid(space.inward(whole), space.seen(whole))
 
-    def merged(self, data: Frame, imputed: Frame) -> Frame:
+    def merged(self, data: Frame, imputed: Frame, absent: Sequence[str] = ()) -> Frame:
         fills = imputed.columns
-        return Frame(
-            {
-                name: merged_column(cells, fills[name]) if name in fills else cells
-                for name, cells in data.columns.items()
-            },
-            data.orders,
+        return data.changed(
+            lambda name, cells: merged_column(cells, fills[name]) if name in fills else cells
         )
 
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:

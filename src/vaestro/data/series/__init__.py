@@ -1,0 +1,1 @@
+"""Series: from long tables, lists of arrays and lists in cells; cut into windows; and back."""
