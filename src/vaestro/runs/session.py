@@ -242,7 +242,7 @@ class Session:
         decode_condition: Conditions = None,
         seed: int = 0,
     ) -> Contrast:
-        """Compare data with the values `first` and `second` of an attribute by `latent.contrast`."""
+        """Compare data with two values of an attribute; see `latent.contrast`."""
         return generating.contrast(
             self,
             source,
