@@ -847,7 +847,7 @@ def test_real_tables(tmp_path, name):
     reals = [c for c in space.columns if c.kind is Kind.REAL]
     assert (
         sum(c.resolution > 0 for c in reals)
-        == {"iris": 4, "wine": 13, "diabetes": 9, "breast_cancer": 30}[name]
+        == {"iris": 4, "wine": 13, "diabetes": 10, "breast_cancer": 30}[name]
     )
 
 
