@@ -65,7 +65,7 @@ def expression(
 
     >>> import vaestro as vs
     >>> data = vs.load(np.random.default_rng(0).poisson(3.0, (60, 4)), kind="count")
-    >>> expression(vs.build(data.space, latent=2), data.test, library=100).sum(1)
+    >>> expression(vs.build(data.space, latent=2), data.test, library=100).sum(1).round()
     array([100., 100., 100.], dtype=float32)
     """
     _check(model, draws, library)
