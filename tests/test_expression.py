@@ -279,6 +279,7 @@ def test_a_contrast_finds_the_genes_that_differ(
     assert called[truth].mean() > 0.9, "the differences are found"
     assert (called & ~truth).sum() <= max(1, 2 * 0.05 * called.sum()), "few are false"
     z = (result.change - change) / result.error
+    assert result.probability.max() <= 1 and result.expected.min() >= 0
     assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25, "the errors are of the right size"
     out = said(
         capsys,

@@ -49,7 +49,7 @@ def contrast(
     """Compare the denoised expression of two groups of cells, gene by gene.
 
     The table has the mean expression of each group at a library of 10,000, the log2 fold change
-    with its posterior error, the probability that it exceeds --delta, and the expected share of
+    with its standard error, the probability that it exceeds --delta, and the expected share of
     false discoveries among the genes that are at least as probable.
 
     Example: vaestro contrast runs/mine cells.h5ad --attribute type --between T B -o genes.csv

@@ -298,7 +298,7 @@ def beyond(change: np.ndarray, error: np.ndarray, delta: float) -> np.ndarray:
     gain = scales**2 / variance
     mean, spread = gain * change[:, None], np.maximum(np.sqrt(gain) * error[:, None], 1e-12)
     tails = _normal_below((-delta - mean) / spread) + _normal_below((mean - delta) / spread)
-    return np.asarray((posterior * np.where(scales == 0, 0.0, tails)).sum(1))
+    return np.clip((posterior * np.where(scales == 0, 0.0, tails)).sum(1), 0.0, 1.0)
 
 
 def _normal_below(x: np.ndarray) -> np.ndarray:
