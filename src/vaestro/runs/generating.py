@@ -120,7 +120,15 @@ def contrast(
     decode_condition: Conditions = None,
     seed: int = 0,
 ) -> Contrast:
-    """Compare the expression of two groups: see `Session.contrast`."""
+    """Compare the expression of two groups: see `Session.contrast`.
+
+    >>> import numpy as np, vaestro as vs
+    >>> counts = np.random.default_rng(0).poisson(3.0, (100, 4))
+    >>> np.savez("cells.npz", train=counts, train_type=np.repeat(["A", "B"], 50))
+    >>> run = vs.train("cells.npz", kind="count", run="groups", latent=2, steps=2)
+    >>> contrast(vs.open(run), "cells.npz", "type", "A", "B", split="train", draws=20).change.shape
+    (4,)
+    """
     model, rows = session.model, session.rows(source, split, condition).fixed()
     values = latent.attributes(rows)
     if rows.given is not None and rows.given_space is not None:
