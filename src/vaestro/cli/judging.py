@@ -98,6 +98,10 @@ def evaluate(
         f"wrote {session.run.path}/evaluation.json and evaluation.npz after "
         f"{duration(time.perf_counter() - start)}"
     )
+    if processes > 1:
+        # a process that leaves the group early aborts while the first one still writes
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
 
 
 def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
