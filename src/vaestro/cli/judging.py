@@ -63,7 +63,7 @@ def evaluate(
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
-    from vaestro.loop import accelerator_for
+    from vaestro.loop import accelerator_for, end_together
     from vaestro.runs import describe
 
     start, accelerator = time.perf_counter(), accelerator_for(device)
@@ -98,10 +98,7 @@ def evaluate(
         f"wrote {session.run.path}/evaluation.json and evaluation.npz after "
         f"{duration(time.perf_counter() - start)}"
     )
-    if processes > 1:
-        # a process that leaves the group early aborts while the first one still writes
-        accelerator.wait_for_everyone()
-        accelerator.end_training()
+    end_together(accelerator)
 
 
 def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:

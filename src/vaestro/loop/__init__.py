@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from vaestro.data import Data
-from vaestro.loop.devices import accelerator_for
+from vaestro.loop.devices import accelerator_for, end_together
 from vaestro.loop.iterator import Training
 from vaestro.loop.records import Diverged, Record, Step
 from vaestro.loop.settings import Options, Settings
@@ -25,6 +25,7 @@ __all__ = [
     "Training",
     "Validation",
     "accelerator_for",
+    "end_together",
     "informative_mean",
     "signal",
     "training",

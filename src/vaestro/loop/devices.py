@@ -55,6 +55,16 @@ def accelerator_for(device: str) -> Accelerator:
     )
 
 
+def end_together(accelerator: Accelerator) -> None:
+    """End the group of processes: one that leaves it early aborts while others still write.
+
+    >>> end_together(accelerator_for("cpu"))
+    """
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+
 @final
 class Core(nn.Module):
     """Hold model and objective in one module, whose forward() data parallelism, autocast and
