@@ -16,6 +16,7 @@ from vaestro.text import duration
 
 EXTRAS = {
     "tables": "pyarrow",
+    "images": "tifffile",
     "hub": "datasets",
     "sklearn": "sklearn",
     "report": "plotly",
