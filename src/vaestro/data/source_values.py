@@ -88,15 +88,8 @@ class Number(Values):
         return value
 
 
-@final
-class Name(Values):
-    """Describe names of columns or arrays, which the reader checks.
-
-    >>> Name("a column").named
-    True
-    """
-
-    named = True
+class _Unchecked(Values):
+    """Describe values that the reader checks, in words."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -106,6 +99,17 @@ class Name(Values):
 
     def checked(self, name: str, value: Value) -> Value:
         return value
+
+
+@final
+class Name(_Unchecked):
+    """Describe names of columns or arrays, which the reader checks.
+
+    >>> Name("a column").named
+    True
+    """
+
+    named = True
 
 
 @final
@@ -131,21 +135,12 @@ class Series(Values):
 
 
 @final
-class Words(Values):
+class Words(_Unchecked):
     """Describe other values, which the reader checks.
 
     >>> str(Words("64, or 48x64 (height x width)"))
     '64, or 48x64 (height x width)'
     """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __str__(self) -> str:
-        return self.what
-
-    def checked(self, name: str, value: Value) -> Value:
-        return value
 
 
 @final
