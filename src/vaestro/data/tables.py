@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"
+OF_SPLITS = ("split", "groups")  # options that name a column which is not modelled
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -77,8 +78,8 @@ def read_table(
     >>> list(read_table(Path("t.csv"), {}).splits["all"].columns)
     ['a', 'b']
     """
-    if columns is not None and "split" in options:
-        columns = {*columns, unquoted(str(options["split"]))}
+    if columns is not None:
+        columns = {*columns, *(unquoted(str(options[k])) for k in OF_SPLITS if k in options)}
     notes: list[str] = []
     row, wanted = format_of(path, Wanted(path.name, options, columns, text, notes))
     pa = arrow(f"read {path.suffix.lower()}")
