@@ -66,7 +66,7 @@ def test_groups_are_attributes_of_arrays_too():
     check_apart(data, "y")
     assert "left out the arrays w, o" in data.notes
     np.save("x.npy", x)
-    with pytest.raises(ValueError, match="x.npy has no columns or attributes: leave groups= out"):
+    with pytest.raises(ValueError, match=r"x\.npy has no columns or attributes: leave groups= out"):
         vs.load("x.npy", groups="y")
 
 
