@@ -69,6 +69,8 @@ def write_evaluation(
     }
     if (lengths := evaluation.lengths) is not None:
         result["lengths"] = lengths.line()
+    if (absences := evaluation.absences) is not None:
+        result["empty_cells"] = absences.line()
     _keep_evaluation(run, result)
     write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
     write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
