@@ -122,7 +122,7 @@ def test_an_evaluation_has_them_apart_from_the_bound(
     run: vs.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(run.path), "--k", "5", "--split", "train"]) == 0
-    assert "log p(empty cells | z) =" in (said := capsys.readouterr().out)
+    assert "log p(empty cells | z, full columns) =" in (said := capsys.readouterr().out)
     assert "empty cells in data and samples: months 4" in said
     line = json.loads((run.path / "evaluation.json").read_text())["empty_cells"]
     assert line["given_z"]["mean"] > line["without_z"]["mean"] + 0.3
