@@ -144,12 +144,10 @@ def encode(
     from vaestro.data.annotated_output import write_annotated, write_latents
     from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
-    from vaestro.data.writers import check_output, identifiers, write_arrays
+    from vaestro.data.writers import TABLES, check_output, identifiers, write_arrays
 
     session = opened_session(run)
-    path = check_output(
-        output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
-    )
+    path = check_output(output, force=force, suffixes=(".npz", ".npy", *TABLES, ".txt", ".h5ad"))
     suffix = path.suffix.lower()
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")

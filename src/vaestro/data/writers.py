@@ -19,8 +19,8 @@ from vaestro.tokens import Texts
 if TYPE_CHECKING:
     from vaestro.spaces import Space
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png", ".h5ad")
-TABLES = (".parquet", ".csv", ".json", ".jsonl")
+TABLES = (".csv", ".tsv", ".parquet", ".feather", ".json", ".jsonl")
+SUFFIXES = (".npy", ".npz", *TABLES, ".txt", ".png", ".h5ad")
 
 
 def check_output(
@@ -102,7 +102,10 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 fmt="%s" if table.dtype.kind == "f" else "%d",
             )
         else:
-            _write_table(part, _columns(arrays), suffix)
+            from vaestro.data.tables import write_frame
+
+            columns = {name: np.ma.MaskedArray(cells) for name, cells in _columns(arrays).items()}
+            write_frame(part, Frame(columns), suffix)
 
 
 def write_data(
@@ -189,22 +192,6 @@ def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for i in range(flat.shape[1]):
             columns[f"{name}_{i}" if flat.shape[1] > 1 else name] = flat[:, i]
     return columns
-
-
-def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> None:
-    try:
-        import pyarrow
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"writing {suffix} needs PyArrow: pip install 'vaestro[tables]'"
-        ) from error
-    table = pyarrow.table(dict(columns))
-    if suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pyarrow.parquet.write_table(table, path)
 
 
 def write_grid(
