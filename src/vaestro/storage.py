@@ -233,6 +233,7 @@ def _machine() -> str:
 def naming(path: Path, part: Path | None = None) -> Iterator[None]:
     """Name a file in errors that do not name one, or that name its temporary file.
 
+    >>> import errno
     >>> with naming(Path("a.txt")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
     Traceback (most recent call last):
