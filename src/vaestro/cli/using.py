@@ -90,6 +90,7 @@ def sample(
     """
     from vaestro.data.writers import check_output
     from vaestro.latent import file_suffix
+    from vaestro.runs.manifest import register
 
     session = opened_session(run)
     space = session.model.space
@@ -116,6 +117,8 @@ def sample(
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
     draws = " (--draws writes draws)" if mean and images else ""
+    if output is None:
+        register(session.run.path, path.name)
     write(
         path,
         {"": data},
