@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from vaestro.data.raw import IDENTIFIERS
 from vaestro.frames import Frame
+from vaestro.storage import writing
 from vaestro.text import InputError
 from vaestro.tokens import Texts
 
@@ -183,23 +183,6 @@ def identifiers(attributes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     name = next((n for n in IDENTIFIERS if n in attributes), None)
     return {} if name is None else {name: attributes[name]}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to write to; rename it to `path` once it is complete.
-
-    >>> with writing(Path("a.txt")) as part:
-    ...     _ = part.write_text("a")
-    >>> Path("a.txt").read_text()
-    'a'
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
