@@ -242,12 +242,11 @@ def test_training_starts_from_the_frequencies_of_each_position() -> None:
     (first, *_) = [r for step in steps for r in step.records]
     entropy = 4 * math.log(2)  # of four positions with two equally frequent characters
     assert first.split == "valid" and first.distortion == pytest.approx(entropy, abs=1.2)
-    former = vs.build(
-        data.space, latent=2, network="gru:width=8", likelihood="autoregressive:profile=0"
-    )
-    assert former.likelihood.profile is None
-    large = vs.build(data.space, latent=2, likelihood="autoregressive:profile=48")
-    assert large.likelihood.profile is None and data.space.cells * data.space.levels == 49
+    size = data.space.cells * data.space.levels
+    for profile, has in ((size, True), (size - 1, False), (0, False)):
+        likelihood = f"autoregressive:profile={profile}"
+        model = vs.build(data.space, latent=2, network="gru:width=8", likelihood=likelihood)
+        assert (model.likelihood.profile is not None) == has
     written = current({"likelihood": "autoregressive:latent=false"}, 4)["likelihood"]
     assert written == "autoregressive:latent=false,profile=0"
 
