@@ -170,9 +170,10 @@ def test_it_resumes_to_the_bit_and_repeats(run: vs.Run, corpus: Path, tmp_path: 
         steps=60,
         batch=16,
     )
-    for _ in range(23):
-        next(job)
-    job.checkpoint()
+    with job:
+        for _ in range(23):
+            next(job)
+        job.checkpoint()
     resumed = vs.resume(tmp_path / "stopped")
     repeat = ["train", "--config", f"{run.path}/config.yaml", "--run", str(tmp_path / "again")]
     assert main(repeat) == 0

@@ -357,9 +357,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     shared = {"latent": 2, "network": "gru:width=16", "steps": 30, "batch": 16} | options
     whole = vs.train(str(corpus), run=tmp_path / "whole", **shared)
     job = vs.runs.Job.new(str(corpus), run=tmp_path / "stopped", **shared)
-    for _ in range(14):
-        next(job)
-    job.checkpoint()
+    with job:
+        for _ in range(14):
+            next(job)
+        job.checkpoint()
     resumed = vs.resume(tmp_path / "stopped")
     for (name, a), b in zip(
         whole.model().state_dict().items(), resumed.model().state_dict().values(), strict=True
