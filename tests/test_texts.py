@@ -19,6 +19,7 @@ from vaestro.data.sets import Rows
 from vaestro.densities import Decoding, Sentences, scored
 from vaestro.files import current
 from vaestro.randomness import Order
+from vaestro.runs import Job
 from vaestro.sequences import gru, transformer
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import METHODS, Ragged, Texts, Tokeniser
@@ -356,7 +357,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 ) -> None:
     shared = {"latent": 2, "network": "gru:width=16", "steps": 30, "batch": 16} | options
     whole = vs.train(str(corpus), run=tmp_path / "whole", **shared)
-    job = vs.runs.Job.new(str(corpus), run=tmp_path / "stopped", **shared)
+    job = Job.new(str(corpus), run=tmp_path / "stopped", **shared)
     with job:
         for _ in range(14):
             next(job)
