@@ -149,23 +149,27 @@ def _load_into(
     notes += origin.left_out(parts)
     try:
         names = () if space.tabular else space.names
-        parts, _, _ = separate_conditions(parts, conditions, name, origin.given, cells=names)
+        parts, given, more = separate_conditions(
+            parts, conditions, name, origin.given, cells=names, grow=origin.grows
+        )
     except ValueError as error:
         raise ValueError(
-            f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
+            f"{error} (as in {origin.run}; leave such rows out, train without --init, or learn new "
+            f"categories alone with --freeze all-but-new-categories)"
         ) from error
+    notes += more
     parts, options, more = container.settle(parts, options, name, progress)
     notes += more
     parts = matching.match_layout(parts, space, options)
     try:
         codes = container.codes(parts, space, options)
-        rows = _rows(parts, space, binarise, origin.given, progress, codes=codes)
+        rows = _rows(parts, space, binarise, given, progress, codes=codes)
     except ValueError as error:
         raise container.advise(error, origin.run, space, name) from error
     shared = container.shared(parts, rows, name in NAMED)
     notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows)]
     notes += [*container.read_notes(parts, rows), *shared]
-    return _data(handle, rows, space, options, notes, origin.given, shared)
+    return _data(handle, rows, space, options, notes, given, shared)
 
 
 # -- rows of a known space -------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class Lengths(nn.Module):
         nn.init.zeros_(last.bias)
         inputs = math.prod(units) + conditions
         self.network = nn.Sequential(nn.Linear(inputs, WIDTH), nn.SiLU(), last)
+        self.condition_weights = ("network.0.weight",) if conditions else ()
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """Return log p(length | z) of each length, (K, B, T), for latents (K, B, *Z)."""
