@@ -133,11 +133,10 @@ def _check_grown(old: Config, new: Config, differing: Sequence[str]) -> None:
     same = all(_options(old, name) == _options(new, name) for name in (*PARTS, "prior"))
     if not differing or not same:
         return
-    part = "prior" if differing[0].startswith("prior.") else "network"
-    known = "normal, conditional or mixture" if part == "prior" else "mlp, residual, linear or conv"
     raise ValueError(
-        f"expected the {part} {known} to learn new categories alone; got {new[part]} "
-        f"(without --init it can be trained on the data of both)"
+        f"expected the prior normal, conditional or mixture and networks mlp, residual, linear or "
+        f"conv, to learn new categories alone; got other weights that depend on the conditions "
+        f"({differing[0]}): train without --init on the data of both"
     )
 
 
