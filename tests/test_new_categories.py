@@ -104,7 +104,7 @@ def test_further_steps_of_a_diagnosis_train_the_same_weights(folder: Path) -> No
 
 
 def test_refusals(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"got c .*alone with --freeze all-but-new-categories"):
+    with pytest.raises(ValueError, match=r"got c .*--freeze all-but-new-categories learns"):
         learn(folder, "other", freeze=None)
     with pytest.raises(ValueError, match="expected a condition with categories that the run"):
         learn(folder, "other", "old.h5ad")

@@ -32,7 +32,7 @@ from vaestro.data.source_options import as_source, options_about, parse_source
 from vaestro.data.splitting import SPLITS, split, without_groups
 from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
-from vaestro.spaces import Column, Space
+from vaestro.spaces import Column, Space, UnknownCategory
 from vaestro.text import Value
 from vaestro.tokens import Ragged
 
@@ -155,9 +155,10 @@ def _load_into(
             parts, conditions, name, origin.given, cells=names, grow=origin.grows
         )
     except ValueError as error:
+        alone = "; --freeze all-but-new-categories learns new categories alone"
         raise ValueError(
-            f"{error} (as in {origin.run}; leave such rows out, train without --init, or learn new "
-            f"categories alone with --freeze all-but-new-categories)"
+            f"{error} (as in {origin.run}; leave such rows out, or train without --init"
+            f"{alone if isinstance(error, UnknownCategory) else ''})"
         ) from error
     notes += more
     parts, options, more = container.settle(parts, options, name, progress)

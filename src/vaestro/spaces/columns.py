@@ -20,6 +20,14 @@ DAY = np.timedelta64(1, "D")
 Label = str | int | float | bool  # a value of a coded column; dates are ISO text
 
 
+class UnknownCategory(ValueError):
+    """Report a value that is no category of a coded column.
+
+    >>> issubclass(UnknownCategory, ValueError)
+    True
+    """
+
+
 @dataclass(frozen=True)
 class Column(ABC):
     """Describe one column of a table.
@@ -179,7 +187,7 @@ class CodedColumn(Column):
         if (codes < 0).any():
             strangers = [str(v) for v in distinct[codes < 0][:3]]
             shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
-            raise ValueError(
+            raise UnknownCategory(
                 f"expected a known category in column {self.name!r} ({shown}); got "
                 f"{', '.join(strangers)}"
             )
