@@ -62,6 +62,7 @@ def write_evaluation(
         "independent": None if evaluation.independent is None else evaluation.independent.line(),
         "gap": None if evaluation.gap is None else evaluation.gap.line(),
         "information": None if evaluation.information is None else evaluation.information.line(),
+        **({} if evaluation.samples is None else {"samples": evaluation.samples.line()}),
         **({} if evaluation.fidelity is None else evaluation.fidelity.lines()),
         "warnings": list(evaluation.warnings),
         "weights_sha256": run.weights_sha256() if weights is None else weights,
