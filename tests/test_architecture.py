@@ -12,6 +12,8 @@ import vaestro
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "text",
+    "storage",
+    "locks",
     "signatures",
     "files",
     "option",

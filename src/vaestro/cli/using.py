@@ -81,6 +81,7 @@ def sample(
     """
     from vaestro.data.writers import check_output
     from vaestro.latent import file_suffix
+    from vaestro.runs.manifest import register
 
     session = opened_session(run)
     space = session.model.space
@@ -106,6 +107,8 @@ def sample(
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
     draws = " (--draws writes draws)" if mean and images else ""
+    if output is None:
+        register(session.run.path, path.name)
     write(
         path,
         {"": data},
@@ -141,12 +144,10 @@ def encode(
     from vaestro.data.annotated_output import write_annotated, write_latents
     from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
-    from vaestro.data.writers import check_output, identifiers, write_arrays
+    from vaestro.data.writers import TABLES, check_output, identifiers, write_arrays
 
     session = opened_session(run)
-    path = check_output(
-        output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
-    )
+    path = check_output(output, force=force, suffixes=(".npz", ".npy", *TABLES, ".txt", ".h5ad"))
     suffix = path.suffix.lower()
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")

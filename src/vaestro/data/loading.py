@@ -29,7 +29,7 @@ from vaestro.data.raw import Options
 from vaestro.data.readers import read
 from vaestro.data.sets import Data, Rows
 from vaestro.data.source_options import as_source, options_about, parse_source
-from vaestro.data.splitting import SPLITS, split
+from vaestro.data.splitting import SPLITS, split, without_groups
 from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
 from vaestro.spaces import Column, Space
@@ -78,6 +78,7 @@ def load(
     if handle.name == "mnist":
         handle = replace(handle, options={"binarise": "dynamic", **handle.options})
     parts, notes = split(handle)
+    parts = without_groups(parts, handle.options, handle.name)
     parts, given, given_notes = separate_conditions(parts, condition, handle.name)
     inference = handle.container.infer(parts, handle.options, handle.name, progress)
     inference = handle.container.described(inference, handle.raw.series)
@@ -142,6 +143,7 @@ def _load_into(
     name, container, options = handle.name, handle.container, handle.options
     binarise = handle.binarise(space)
     parts, notes = split(handle)
+    parts = without_groups(parts, options, name)
     if binarise != "none":
         options = {**options, "binarise": binarise}
         notes.append(binarised_note(binarise))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,8 @@ from vaestro.data import Rows
 from vaestro.data.writers import write_arrays
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation
 from vaestro.files import Json
-from vaestro.runs.checkpoints import write_text
+from vaestro.runs.manifest import register, results
+from vaestro.storage import move, write_text
 
 if TYPE_CHECKING:
     from vaestro.runs.run import Run
@@ -70,9 +70,11 @@ def write_evaluation(
     }
     if (lengths := evaluation.lengths) is not None:
         result["lengths"] = lengths.line()
-    _keep_evaluation(run, result)
-    write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
-    write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    arrays = _arrays(evaluation, rows, places)
+    with results(run.path, "evaluation.json", "evaluation.npz"):
+        _keep_evaluation(run, result)
+        write_arrays(run.path / "evaluation.npz", arrays)
+        write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
 
 
 def evaluated(rows: Rows, index: np.ndarray | None) -> Rows:
@@ -119,7 +121,8 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     try:
         old = run.evaluation
     except ValueError:
-        os.replace(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
+        register(run.path, "evaluation-damaged.json")
+        move(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
         return
     if old is None or _timeless(old) == _timeless(new):
         return
@@ -128,9 +131,10 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     number = 2
     while (run.path / f"{name}.json").exists():
         name, number = f"{stem}-{number}", number + 1
+    register(run.path, f"{name}.npz", f"{name}.json")
     for suffix in (".npz", ".json"):
         if (run.path / f"evaluation{suffix}").exists():
-            os.replace(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
+            move(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
 
 
 def _timeless(result: dict[str, Json]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from vaestro.files import Json, read_config, read_lines, read_object
+from vaestro.runs.manifest import is_unfinished
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +62,10 @@ class Run:
         Raises:
             ValueError: there is no run.
         """
-        configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        configs = sorted(
+            (p for p in Path(folder).glob("*/config.yaml") if not is_unfinished(p.parent)),
+            key=lambda p: p.stat().st_mtime,
+        )
         if not configs:
             raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
         return cls(configs[-1].parent)
