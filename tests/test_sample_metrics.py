@@ -204,7 +204,7 @@ def test_what_samples_cannot_compare_is_refused(run: vs.Run) -> None:
         vs.evaluate(run.model(), data.test, methods="samples")
     for made, word in (
         (np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None], "PSNR"),
-        (["some text", "other words"] * 20, "vaestro sample RUN"),
+        ([f"text number {i}" for i in range(40)], "vaestro sample RUN"),
     ):
         data = vs.load(made)
         model = vs.build(data.space, latent=2)

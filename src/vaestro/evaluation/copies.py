@@ -26,9 +26,10 @@ class TrainingRows:
     Args:
         train: the training rows.
 
-    >>> train = {"a": np.ma.array([1.0, 2.0, 3.0, 4.0]), "b": np.ma.array(["x", "x", "y", "y"])}
-    >>> TrainingRows(train).distances({"a": np.ma.array([2.0, 2.0]), "b": np.ma.array(["x", "y"])})
-    array([0. , 0.1767767])
+    >>> train = {"a": np.ma.array(np.arange(20.0)), "b": np.ma.array(["x", "y"] * 10)}
+    >>> rows = {"a": np.ma.array([2.0, 2.0]), "b": np.ma.array(["x", "y"])}
+    >>> TrainingRows(train).distances(rows).round(4)
+    array([0.    , 0.0354])
     """
 
     def __init__(self, train: Columns) -> None:
