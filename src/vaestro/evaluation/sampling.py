@@ -21,8 +21,9 @@ from vaestro.evaluation.resemblance import default_target, resemblance
 from vaestro.evaluation.samples import Columns, columns_of
 from vaestro.evaluation.work import Job, Work
 from vaestro.frames import Frame
+from vaestro.models import Model, with_latent
 from vaestro.randomness import numpy_generator, torch_generator
-from vaestro.spaces import Space
+from vaestro.spaces import Batch, Space
 from vaestro.text import nearest
 
 MOST = 5000  # default number of drawn rows, and largest number of held-out rows
@@ -34,7 +35,7 @@ WIDE = 1000  # largest number of columns
 def sampling(job: Job, *, n: int | None = None, target: str | None = None) -> list[Work]:
     """Compare rows that are drawn from the model with held-out rows.
 
-    Drawn rows have the conditions and the empty cells of training rows. Column shapes, pair trends,
+    Drawn rows have the conditions of training rows. Column shapes, pair trends,
     a detector, utility for prediction, and distances to training rows are measured, each also for
     as many training rows.
 
@@ -142,14 +143,11 @@ class Samples(Work):
 
     @torch.inference_mode()
     def compute(self, first: int) -> np.ndarray:
-        """Return drawn rows inside of the space, (cells, rows)."""
+        """Return drawn rows inside of the space, (cells, rows), with NaN for empty cells."""
         size = min(self.chunk, self.rows - first)
-        batch = self.train.batch(slice(first, first + size), self.job.device)
+        like = self.train.pick(slice(first, first + size))
         generator = torch_generator(self.job.device, self.job.seed, "samples", first)
-        density = self.job.model.sample(size, batch.given, generator=generator)
-        assert isinstance(density, DataDensity)
-        values = density.sample(generator)[0].reshape(size, -1)
-        return np.asarray(values.cpu().numpy().T, np.float64)
+        return draw_like(self.job.model, like, generator).T
 
     def finish(self, table: np.ndarray, done: Evaluation) -> Evaluation:
         """Add the comparison to the evaluation."""
@@ -159,26 +157,63 @@ class Samples(Work):
         return replace(done, samples=replace(result, notes=self._notes()))
 
     def _notes(self) -> tuple[str, ...]:
-        gaps = self.train.missing_cells()
-        if not gaps:
+        if self.job.model.absences is not None or not self.train.missing_cells():
             return ()
         return ("drawn rows have the empty cells of training rows: the model does not draw these",)
 
 
+@torch.inference_mode()
+def draw_like(model: Model, like: Rows, generator: torch.Generator) -> np.ndarray:
+    """Draw as many rows as there are in `like`, with its conditions: values inside of the space,
+    (N, cells), float64, with NaN for empty cells.
+
+    A model without a distribution of empty cells has those of `like`.
+
+    Args:
+        model: a trained model.
+        like: N rows.
+        generator: of the draws, on the device of the model.
+
+    >>> import vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
+    >>> model = vs.build(rows.space, latent=2, network="mlp:width=8")
+    >>> draw_like(model, rows, torch.Generator()).shape
+    (5, 3)
+    """
+    device, n = next(model.parameters()).device, len(like)
+    batch = like.batch(slice(0, n), device)
+    z = None
+    if model.absences is None:
+        density = model.sample(n, batch.given, generator=generator)
+    else:
+        latent = with_latent(model)
+        z = latent.draw_prior(n, batch.given, generator)
+        density = latent.decode(z, batch.given)
+    assert isinstance(density, DataDensity)
+    values = density.sample(generator)[0]
+    empty = None if batch.observed is None else ~batch.observed
+    if z is not None and model.absences is not None:
+        empty = model.absences.draw(z, Batch(values, None, batch.given), generator)
+    drawn = np.asarray(values.reshape(n, -1).cpu().numpy(), np.float64)
+    return drawn if empty is None else np.where(empty.reshape(n, -1).cpu().numpy(), np.nan, drawn)
+
+
 def as_drawn(like: Rows, values: np.ndarray) -> Rows:
-    """Return drawn values as rows with the conditions and the empty cells of other rows.
+    """Return drawn values as rows with the conditions of other rows.
 
     Args:
         like: N rows.
-        values: drawn inside of the space, (N, cells).
+        values: drawn inside of the space, (N, cells), with NaN for empty cells.
 
     >>> import vaestro as vs
     >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
     >>> as_drawn(rows, np.zeros((5, 3))).read().shape
     (5, 3)
     """
-    codes = values.reshape(len(values), *like.space.shape).astype(like.read(slice(0, 1)).dtype)
-    mask = like.mask()
+    cells = values.reshape(len(values), *like.space.shape)
+    seen = ~np.isnan(cells)
+    codes = np.where(seen, cells, 0).astype(like.read(slice(0, 1)).dtype)
+    mask = None if seen.all() else seen
     return replace(like, values=codes, observed=mask, index=None, channels_last=False)
 
 
