@@ -35,7 +35,7 @@ def write_evaluation(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="fourth", latent=2, steps=2)
     >>> rows = run.data().test
     >>> write_evaluation(run, vs.evaluate(run.model(), rows, k=2), rows, "test data")
     >>> run.evaluation["source"]
