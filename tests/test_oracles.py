@@ -138,8 +138,12 @@ def test_amortization_gap_of_a_shift_and_a_scale() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variance", ["shared", "optimal-shared"])
-def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(variance: str) -> None:
+@pytest.mark.parametrize(
+    ("variance", "steps", "error"), [("shared", 8000, 1e-3), ("optimal-shared", 2500, 5e-3)]
+)
+def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(
+    variance: str, steps: int, error: float
+) -> None:
     x = pca_data().astype(np.float32)
     # Every step sees all 1,000 data. Without validation data the latest average is kept; validating
     # each step would double the time.
@@ -158,7 +162,7 @@ def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(var
         model,
         objective,
         data,
-        steps=8000,
+        steps=steps,
         batch=1000,
         lr=0.25,
         ema=0.998,
@@ -168,7 +172,7 @@ def test_a_linear_vae_trained_from_scratch_arrives_at_the_maximum_likelihood(var
         pass
     torch.set_num_threads(threads)
     best = vs.evaluate(model, data.test, k=100, methods=["iwae"])["iwae"].mean()[0]
-    assert best == pytest.approx(LOG_LIKELIHOOD, abs=1e-3)
+    assert best == pytest.approx(LOG_LIKELIHOOD, abs=error)
     assert best <= LOG_LIKELIHOOD + 1e-4
 
 
