@@ -26,6 +26,7 @@ from vaestro.cli.arguments import (
     SourceArgument,
     Split,
     TopP,
+    Trust,
     decoding_of,
     opened_session,
     pairs,
@@ -71,6 +72,7 @@ def sample(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Draw new data from a trained model.
 
@@ -82,7 +84,7 @@ def sample(
     from vaestro.data.writers import check_output
     from vaestro.latent import file_suffix
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     space = session.model.space
     path = check_output(
         output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
@@ -113,7 +115,7 @@ def sample(
         title,
         dtype=dtype_of(space, path, dtype) if mean else "float",
         attributes=conditions_of(session, pairs(condition), n),
-        source=session.run.config["source"],
+        source=session.run.options["source"],
     )
     console.say(f"wrote {n} {what}{draws} to {path}")
 
@@ -130,6 +132,7 @@ def encode(
     condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write mean and logvar of q(z|x) for each datum.
 
@@ -143,7 +146,7 @@ def encode(
     from vaestro.data.source_options import parse_source
     from vaestro.data.writers import check_output, identifiers, write_arrays
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(
         output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
     )
@@ -191,6 +194,7 @@ def decode(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write the mean of p(x|z) at given latents.
 
@@ -202,9 +206,9 @@ def decode(
     from vaestro.data.readers import read_latents
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
-    space, source = session.model.space, session.run.config["source"]
+    space, source = session.model.space, session.run.options["source"]
     dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
     x = session.decode(
@@ -251,6 +255,7 @@ def reconstruct(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write the mean of p(x|z) at the code of each datum.
 
@@ -262,7 +267,7 @@ def reconstruct(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
@@ -312,6 +317,7 @@ def interpolate(
     dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Decode codes on a path between two data.
 
@@ -319,7 +325,7 @@ def interpolate(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     file = check_output(output, force=force)
     space = session.model.space
     rows = session.rows(source, split, pairs(condition))
@@ -365,6 +371,7 @@ def edit(
     dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Change an attribute of data.
 
@@ -376,7 +383,7 @@ def edit(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
@@ -450,6 +457,7 @@ def impute(
     dtype: Dtype = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Fill missing cells, given the observed cells. Observed cells do not change.
 
@@ -461,7 +469,7 @@ def impute(
     from vaestro.data.writers import check_output
     from vaestro.runs.imputing import How, imputed, stacked
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force)
     if n is not None and is_picture(path):
         raise ValueError(f"expected a table or an array for -n; got {path}")

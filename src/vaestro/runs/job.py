@@ -42,6 +42,7 @@ from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
 from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_columns, stored_origin, take_over
+from vaestro.trust import permit, remember
 
 CHECKPOINT_SECONDS = 20.0
 LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
@@ -57,6 +58,7 @@ def train(
     force: bool = False,
     config: str | Path | None = None,
     recipe: str | None = None,
+    trust: bool = False,
     **options: Json,
 ) -> Run:
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
@@ -70,6 +72,7 @@ def train(
         config: a YAML file of options; options that are given override it.
         recipe: a named set of options, such as "beta-tcvae:beta=6"; options that are given
             override it.
+        trust: run code (module:Class) that `config`, or the files of the run to start from, name.
         {options}
 
     Raises:
@@ -89,16 +92,17 @@ def train(
         )
     given = None if isinstance(source, EllipsisType) else source
     return _run_through(
-        Job.new(given, run=run, force=force, config=config, recipe=recipe, **options)
+        Job.new(given, run=run, force=force, config=config, recipe=recipe, trust=trust, **options)
     )
 
 
 @documented(lambda row: row.resumable)
-def resume(run: str | Path, **options: Json) -> Run:
+def resume(run: str | Path, *, trust: bool = False, **options: Json) -> Run:
     """Continue a stopped run and return it. The result is the same as that of an uninterrupted run.
 
     Args:
         run: the run's folder.
+        trust: run code (module:Class) that its files name.
         {options}
 
     Raises:
@@ -110,7 +114,7 @@ def resume(run: str | Path, **options: Json) -> Run:
     >>> resume(run.path, steps=3).metrics()[-1]["step"]
     3
     """
-    return _run_through(Job.resumed(run, **options))
+    return _run_through(Job.resumed(run, trust=trust, **options))
 
 
 def _run_through(job: Job) -> Run:
@@ -166,6 +170,7 @@ class Job(Iterator[Step]):
         recipe: str | None = None,
         dry: bool = False,
         progress: Progress | None = None,
+        trust: bool = False,
         **options: Json,
     ) -> Job:
         """Prepare a run, and create its folder unless `dry`. For the other arguments, see `train`.
@@ -173,20 +178,23 @@ class Job(Iterator[Step]):
         Raises:
             ValueError: the options are invalid; nothing was written.
         """
-        asked = {} if config is None else read_config(config)
+        asked = file = {} if config is None else read_config(config)
         given = {k: v for k, v in options.items() if v is not None}
         of_source = {k: given.pop(k) for k in of_sources(given)}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
+        if config is not None:
+            from_file = {k: v for k, v in file.items() if asked.get(k) is v}
+            permit(from_file, Path(config), trust=trust, run=Path(config).parent)
         asked = normalised(asked)
         in_python = source is not None and not isinstance(source, (str, Path))
         if source is not None and not in_python:
             asked["source"] = str(source)
         model = own = origin = None
         if asked.get("init"):
-            model, own = starting_model(asked["init"])
+            model, own = starting_model(asked["init"], trust=trust)
             origin = Origin(asked["init"], model.space, model.given)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
@@ -226,21 +234,21 @@ class Job(Iterator[Step]):
             "data.json": {name: rows.fingerprint() for name, rows in splits.items()},
             "environment.json": environment(self.training),
         }
-        write_text(path / "config.yaml", dump_config(self.config))
         for name, record in records.items():
             write_text(path / name, json.dumps(record, indent=1) + "\n")
+        self._write_config()
         (path / "metrics.jsonl").touch()
         self._new = True
 
     @classmethod
-    def resumed(cls, run: str | Path, **options: Json) -> Job:
+    def resumed(cls, run: str | Path, *, trust: bool = False, **options: Json) -> Job:
         """Prepare to continue a run from its last readable checkpoint, or from the start if it has
         none yet.
 
         Raises:
             ValueError: it is not a run's folder, or an option was given that cannot change.
         """
-        opened = Run(run)
+        opened = Run(run, trust=trust)
         options = {k: v for k, v in options.items() if v is not None}
         other = [k for k in options if k not in resumable()]
         if other:
@@ -253,7 +261,7 @@ class Job(Iterator[Step]):
         asked = defaults() | asked | normalised(options)
         origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
-            start = starting_model(asked["init"])
+            start = starting_model(asked["init"], trust=trust)
             origin = Origin(asked["init"], start[0].space, start[0].given)
         data = load(
             asked["source"],
@@ -276,7 +284,10 @@ class Job(Iterator[Step]):
         else:
             if asked["init"]:
                 notes += take_over(
-                    training, *(start or starting_model(asked["init"])), resolved, asked["init"]
+                    training,
+                    *(start or starting_model(asked["init"], trust=trust)),
+                    resolved,
+                    asked["init"],
                 )
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         if job.writes:
@@ -285,13 +296,21 @@ class Job(Iterator[Step]):
             metrics.touch()
             with metrics.open("r+b") as file:
                 file.truncate(min(size, metrics.stat().st_size))
-            write_text(opened.path / "config.yaml", dump_config(resolved))
+            job._write_config()
         return job
+
+    def _write_config(self) -> None:
+        """Write config.yaml, and record first that this user trains the run."""
+        text, file = dump_config(self.config), self.path / "config.json"
+        model = file.read_text() if file.exists() else ""
+        if note := remember(self.config, text, model, self.path):
+            self.notes = (*self.notes, note)
+        write_text(self.path / "config.yaml", text)
 
     @property
     def run(self) -> Run:
         """Return the run."""
-        return Run(self.path)
+        return Run(self.path, trust=True)  # its code runs already
 
     def lint(self) -> list[Finding]:
         """Return the findings on options and data before the first step."""
@@ -390,7 +409,7 @@ class Job(Iterator[Step]):
             # the first step cannot be compiled on this machine
             if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
-                write_text(self.path / "config.yaml", dump_config(self.config))
+                self._write_config()
             for record in step.records:
                 with (self.path / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(record.line()) + "\n")

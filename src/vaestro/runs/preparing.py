@@ -215,21 +215,23 @@ def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) 
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str | Path) -> tuple[Model, Config]:
+def starting_model(run: str | Path, *, trust: bool = False) -> tuple[Model, Config]:
     """Return the model of a run to start from, and the options of the model.
 
     Args:
         run: the folder.
+        trust: whether code that the folder names may run.
 
     Raises:
         ValueError: it is not a run's folder, or has no weights yet.
+        Untrusted: the folder names code that may not run.
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     >>> starting_model(vs.train(x, run="second", latent=2, steps=2).path)[1]["latent"]
     2
     """
-    opened = Run(run)
+    opened = Run(run, trust=trust)
     model = opened.model()
     config = opened.config
     return model, {k: config[k] for k in names("model") if config.get(k) is not None}
