@@ -230,6 +230,18 @@ def test_a_file_of_options_names_no_code_and_no_folder(received, trained, capsys
     assert main([*command, "--force", "--trust"]) == 0 and os.path.exists("MARK")
 
 
+def test_aliases_that_stand_for_many_values_and_odd_addresses_are_refused(received, capsys):
+    nested = "prior: [&a [x, x, x], &b [*a, *a, *a], [*b, *b, *b]]"
+    Path("o.yaml").write_text(nested)
+    assert main(["train", "mnist", "--config", "o.yaml", "--run", "new"]) == 2
+    assert "where prior contains list" in capsys.readouterr().err
+    for source in ("reference://refs.json", "simplecache::memory://a.tar", "dask://a/x.tar"):
+        assert main(["train", source, "--run", "new"]) == 2
+        assert "expected an address of file, memory" in capsys.readouterr().err
+    assert main(["train", "x-{0..99999999999}.tar", "--run", "new"]) == 2
+    assert "at most 1,000,000 shards" in capsys.readouterr().err
+
+
 def test_names_with_odd_characters_are_code_too():
     for name in ("ｏs:abort", "os：abort:x", "a.b:c", "vaestro.parts:find", "x:y:width=3", "A:B:"):
         assert named_code({"encoder": name, "prior": "normal"}), name
