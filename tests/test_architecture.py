@@ -12,6 +12,8 @@ import vaestro
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "text",
+    "storage",
+    "locks",
     "signatures",
     "files",
     "option",
@@ -44,6 +46,7 @@ ORDER = [
     "building",
     "parts",
     "data",
+    "new_categories",
     "loop",
     "transfer",
     "evaluation",

@@ -105,6 +105,7 @@ def test_train_writes_a_run(run):
         "checkpoints",
         "data.json",
         "environment.json",
+        "manifest.txt",
     }
     assert not list(Path(run).rglob("*.part"))
     config = json.loads((Path(run) / "config.json").read_text())

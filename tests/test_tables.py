@@ -15,7 +15,8 @@ import pytest
 from vaestro.data import arrow, tables
 from vaestro.data.kinds import infer_space
 from vaestro.data.parsing import parse_cells
-from vaestro.data.tables import WRITTEN, frame_of, write_frame
+from vaestro.data.tables import frame_of, write_frame
+from vaestro.data.writers import TABLES
 from vaestro.frames import Frame
 from vaestro.spaces import LARGEST_COUNT, Kind, restored_space
 from vaestro.text import is_input_error
@@ -209,7 +210,7 @@ def test_columns_can_be_left_out(read):
         read(text, columns=["z"])
 
 
-@pytest.mark.parametrize("suffix", WRITTEN)
+@pytest.mark.parametrize("suffix", TABLES)
 def test_a_column_can_name_the_splits(read, tmp_path, suffix):
     where = ["train", "Validation", "test", "val", "training", "valid"]
     write_frame(tmp_path / f"s{suffix}", frame_of({"a": range(6), "part": where}))
@@ -798,7 +799,7 @@ def test_any_table_survives_files_and_the_model_s_units(tmp_path, seed):
             makers[rng.integers(len(makers)) if i >= len(makers) else i](), mask=gone
         )
     frame = frame_of(columns)
-    for suffix in WRITTEN:
+    for suffix in TABLES:
         write_frame(tmp_path / f"x{suffix}", frame)
         again = read_table(tmp_path / f"x{suffix}", {}).splits["all"]
         narrow = (
@@ -1011,7 +1012,7 @@ def test_files_are_what_others_read(tmp_path):
             "s": np.array(["2020-01-01T10:00:00.5", "NaT"], "datetime64[us]"),
         }
     )
-    for suffix in (*WRITTEN, ".npz"):
+    for suffix in (*TABLES, ".npz"):
         write_frame(tmp_path / f"x{suffix}", frame)
     with (tmp_path / "x.csv").open() as file:
         rows = list(csv.reader(file))

@@ -22,6 +22,7 @@ from vaestro.models import Model, with_latent
 from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.runs import Job, Run
+from vaestro.runs.manifest import register
 
 EPOCHS, STEPS = 5.0, 2000  # default length: the larger of the two
 LR = 1e-2  # a prior alone can be trained at a higher rate than a whole model
@@ -203,6 +204,7 @@ def _samples(model: Model, folder: Path, when: str, rows: Rows, seed: int) -> Pa
         mean=model.space.image,
     )
     path = folder / f"samples-{when}{latent.file_suffix(model.space)}"
+    register(folder, path.name)
     if model.space.image:
         title = f"means of p(x|z) at draws of z, {when} the prior was fitted"
         write_grid(path, {"": drawn}, model.space, title)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from vaestro.files import Json, read_object
 from vaestro.options import names
+from vaestro.storage import write_text
 from vaestro.text import InputError, parse
 from vaestro.user_code import folder_of, import_module
 
@@ -122,9 +123,7 @@ def remember(options: Mapping[str, Json], yaml: str, config: str, run: Path) -> 
     try:
         file = records() / f"{_hash(yaml.encode(), config.encode())}.json"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(record) + "\n")
-        os.replace(part, file)
+        write_text(file, json.dumps(record) + "\n")
     except (OSError, RuntimeError) as error:
         return (
             f"this run names code ({', '.join(code)}), and no record of trust can be written: "

@@ -74,7 +74,7 @@ Draws = Annotated[int, typer.Option(help="Draws of z for each datum.")]
 Methods = Annotated[
     str,
     typer.Option(
-        help="Some of elbo, iwae, ais, gap, information, with options: "
+        help="Some of elbo, iwae, ais, gap, information, samples, with options: "
         "elbo,ais:chains=16,n=100 (vaestro parts method)."
     ),
 ]
@@ -85,6 +85,13 @@ Dtype = Annotated[
         help="own: means in the dtype of the data, rounded for integer dtypes. float: unrounded "
         "means. Means of images in a .png are never rounded.  [default: own; probabilities for "
         "binary arrays]",
+    ),
+]
+MeanOrDraws = Annotated[
+    bool | None,
+    typer.Option(
+        "--mean/--draws",
+        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
     ),
 ]
 TopP = Annotated[

@@ -59,7 +59,8 @@ def contrast(
     import numpy as np
 
     from vaestro.data.tables import frame_of, write_frame
-    from vaestro.data.writers import TABLES, check_output, writing
+    from vaestro.data.writers import TABLES, check_output
+    from vaestro.storage import writing
 
     session = opened_session(run, trust=trust)
     path = check_output(output, force=force, suffixes=TABLES)

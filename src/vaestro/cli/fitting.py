@@ -56,6 +56,9 @@ def fit_prior(
         with job:
             console.watch(job)
     except KeyboardInterrupt:
+        if not job.published:
+            console.say(f"stopped before the first step: {job.path} is as it was")
+            raise typer.Exit(130) from None
         console.say(
             f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
             f"train --resume {job.path}"

@@ -140,6 +140,9 @@ def _run(job: Job) -> None:
     except KeyboardInterrupt:
         if not job.writes:
             raise
+        if not job.published:
+            console.say(f"stopped before the first step: {job.path} is as it was")
+            raise typer.Exit(130) from None
         console.say(
             f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
             f"train --resume {job.path}"

@@ -17,6 +17,7 @@ from vaestro.cli.arguments import (
     Dtype,
     Force,
     Heat,
+    MeanOrDraws,
     Output,
     RunArgument,
     RunFolder,
@@ -48,14 +49,6 @@ from vaestro.cli.rows import (
 if TYPE_CHECKING:
     from vaestro.latent import Direction, UserData
 
-MeanOrDraws = Annotated[
-    bool | None,
-    typer.Option(
-        "--mean/--draws",
-        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
-    ),
-]
-
 
 def sample(
     run: RunArgument = None,
@@ -65,6 +58,14 @@ def sample(
         float, typer.Option(help="Multiplies the prior's standard deviation.")
     ] = 1.0,
     mean: MeanOrDraws = None,
+    complete: Annotated[
+        bool | None,
+        typer.Option(
+            "--complete/--gaps",
+            help="Fill every cell, or draw which cells are empty; by default --gaps for tables.",
+            show_default=False,
+        ),
+    ] = None,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -77,12 +78,14 @@ def sample(
     """Draw new data from a trained model.
 
     They have the layout, units and dtype of the training data. Samples of images are means of
-    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise.
+    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise. Samples of
+    tables have empty cells as the training rows do.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
     from vaestro.data.writers import check_output
     from vaestro.latent import file_suffix
+    from vaestro.runs.manifest import register
 
     session = opened_session(run, trust=trust)
     space = session.model.space
@@ -100,6 +103,7 @@ def sample(
         temperature=temperature,
         seed=seed,
         mean=mean,
+        complete=complete,
         decoding=decoding_of(top_p, token_temperature, beam),
         dtype=dtype_of(space, path, dtype) if mean else dtype,
     )
@@ -108,6 +112,8 @@ def sample(
     given = f" with {', '.join(condition)}" if condition else ""
     title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
     draws = " (--draws writes draws)" if mean and images else ""
+    if output is None:
+        register(session.run.path, path.name)
     write(
         path,
         {"": data},
@@ -144,12 +150,10 @@ def encode(
     from vaestro.data.annotated_output import write_annotated, write_latents
     from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
-    from vaestro.data.writers import check_output, identifiers, write_arrays
+    from vaestro.data.writers import TABLES, check_output, identifiers, write_arrays
 
     session = opened_session(run, trust=trust)
-    path = check_output(
-        output, force=force, suffixes=(".npz", ".npy", ".parquet", ".csv", ".txt", ".h5ad")
-    )
+    path = check_output(output, force=force, suffixes=(".npz", ".npy", *TABLES, ".txt", ".h5ad"))
     suffix = path.suffix.lower()
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")

@@ -9,8 +9,8 @@ from pathlib import Path
 from vaestro.comparison.evidence import Row, interval
 from vaestro.comparison.ranking import Comparison
 from vaestro.comparison.words import SIGN, extent, group_title, number, tick_labels, ticks
-from vaestro.data.writers import writing
 from vaestro.drawing import PALE, RULE, Pen, picture
+from vaestro.storage import writing
 
 WIDTH, LEFT, RIGHT, MARGIN, LINE, HEAD, AXIS = 1200, 250, 290, 24, 38, 40, 42
 COLOURS = {"lower": "#1f5fa8", "interval": "#1f5fa8", "exact": "#b3541e"}

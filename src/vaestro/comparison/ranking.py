@@ -17,9 +17,9 @@ from vaestro.comparison.exact import read_exact
 from vaestro.comparison.pairs import Pair, decided
 from vaestro.comparison.significance import LEVEL
 from vaestro.comparison.words import group_title, listing
-from vaestro.data.writers import writing
 from vaestro.files import Json
 from vaestro.runs import Run
+from vaestro.storage import writing
 
 # Largest difference between projections of one datum, in standard deviations over data. It allows
 # for the rounding of float32 values that were standardised twice.

@@ -13,7 +13,7 @@ import numpy as np
 from vaestro.data.annotated import counts_library
 from vaestro.data.raw import IDENTIFIERS
 from vaestro.data.sparse import Sparse
-from vaestro.data.writers import writing
+from vaestro.storage import writing
 
 if TYPE_CHECKING:
     from pandas import Categorical

@@ -10,9 +10,9 @@ import numpy as np
 from vaestro.data.image_files import ARRAYS, list_folder
 from vaestro.data.images import is_image
 from vaestro.data.source_options import parse_source
-from vaestro.data.writers import writing
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.storage import writing
 from vaestro.text import InputError
 from vaestro.tokens import Texts
 
@@ -62,7 +62,7 @@ def write_folder(
     for i, stem in enumerate(stems):
         path = folder / f"{stem}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(path) as part:
+        with writing(path, flush=False) as part:
             if isinstance(data, Texts):
                 part.write_text(lines[i], encoding="utf-8")
             else:

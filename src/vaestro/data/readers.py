@@ -353,7 +353,7 @@ def _npz(path: Path, options: Options) -> Raw:
                     f"expected array= to name an array of {path}: {nearest(name, names)}; got "
                     f"{name!r}"
                 )
-            return _of_array(archive[name], options, path)
+            return _with_others(_of_array(archive[name], options, path), archive, name)
         splits = [s for s in ("train", "valid", "test") if s in names]
         if "train" in splits:
             arrays = {s: check_array(archive[s], path) for s in splits}
@@ -374,7 +374,27 @@ def _npz(path: Path, options: Options) -> Raw:
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"
             )
-        return _of_array(archive[data[0]], options, path)
+        return _with_others(_of_array(archive[data[0]], options, path), archive, data[0])
+
+
+def _with_others(raw: Raw, archive: Mapping[str, np.ndarray], name: str) -> Raw:
+    """Return an array of an .npz file with the other arrays that have one value for each row, which
+    are attributes."""
+    rows = len(raw.splits["all"])
+    attributes, left = dict(raw.attributes.get("all", {})), []
+    for other in archive:
+        if other == name:
+            continue
+        try:
+            values = archive[other]
+        except ValueError:  # an array of Python objects
+            values = np.empty(())
+        if values.shape == (rows,) and values.dtype.kind in "biufU":
+            attributes[other] = values
+        else:
+            left.append(other)
+    notes = [f"left out the arrays {', '.join(left)}"] if left else []
+    return replace(raw, attributes={"all": attributes}, notes=(*raw.notes, *notes))
 
 
 def _attributes(

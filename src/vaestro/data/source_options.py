@@ -77,6 +77,13 @@ ROWS = (
     SourceOption("test", "rows", Number("a number of rows"), "The size of the test split."),
     SourceOption("seed", "rows", Number(), "The seed of the random split."),
     SourceOption(
+        "groups",
+        "rows",
+        Name("a column or an attribute"),
+        "Rows with the same value, such as those of a patient, are in one split. A column of a "
+        "table that names groups is not modelled.",
+    ),
+    SourceOption(
         "kind",
         "arrays",
         Choice("binary", "levels", "real", "unit", "count", "category"),

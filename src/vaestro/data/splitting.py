@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from vaestro.data.containers import container_of
+from vaestro.data.grouping import divided_by_group
 from vaestro.data.images import is_image
 from vaestro.data.opening import Opened
-from vaestro.data.passes import Part
+from vaestro.data.passes import Part, Whole
+from vaestro.data.raw import Options
 from vaestro.data.source_options import as_source
-from vaestro.text import InputError
+from vaestro.text import InputError, nearest, unquoted
 
 SPLITS = ("train", "valid", "test")
 PIECES = {"crops": 1000, "size": 32}  # of one image, in a hint
@@ -60,8 +65,97 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
         index, note = record.windows[own].divide(sizes, seed, name)
         parts |= {s: whole.chosen(rows) for s, rows in index.items()}
         return {s: parts[s] for s in SPLITS}, [note]
+    if (grouped := groups_of(whole, options, name)) is not None:
+        noun, groups = grouped
+        index = divided_by_group(groups, sizes, seed)
+        parts |= {s: whole.chosen(rows) for s, rows in index.items()}
+        note = f"split by seed {seed} by {noun}: the rows of one {noun} are in one split"
+        return {s: parts[s] for s in SPLITS}, [note]
     parts |= opened.container.divide(whole, sizes, seed)
     return {s: parts[s] for s in SPLITS}, [f"split by seed {seed}"]
+
+
+def groups_of(part: Part, options: Options, source: str) -> tuple[str, np.ndarray] | None:
+    """Return what groups the rows of a source, and the group of each row, (N,).
+
+    The option `groups` names a column or an attribute. Pages of a file are a group (`pages=all`).
+    None if rows are independent.
+
+    Args:
+        part: all rows.
+        options: of the source.
+        source: for messages.
+
+    Raises:
+        ValueError: there is no such column or attribute, it has empty cells, or it has fewer groups
+            than splits.
+
+    >>> part = Part(np.eye(4), None, {"who": np.array(["a", "a", "b", "c"])})
+    >>> groups_of(part, {"groups": "who"}, "x.npz")
+    ('who', array(['a', 'a', 'b', 'c'], dtype='<U1'))
+    """
+    if "groups" in options:
+        name = unquoted(str(options["groups"]))
+    elif options.get("pages") == "all" and "file" in part.attributes:
+        name = "file"
+    else:
+        return None
+    columns = {**part.attributes, **container_of(part.whole).columns(part.whole)}
+    if name not in columns:
+        if not columns:
+            raise InputError(f"{source} has no columns or attributes: leave groups= out")
+        raise ValueError(
+            f"expected groups= to name a column or an attribute of {source}: "
+            f"{nearest(name, list(columns))}; got {name!r}"
+        )
+    values = np.ma.asarray(columns[name])
+    if empty := int(np.ma.count_masked(values)):
+        first = int(np.flatnonzero(np.ma.getmaskarray(values))[0])
+        raise InputError(
+            f"{empty:,} rows of {source} have no {name} (the first is row {first}): fill these "
+            f"cells, or leave groups= out"
+        )
+    groups = np.asarray(values.data)
+    if (count := len(np.unique(groups))) < 3:
+        raise InputError(
+            f"{source} has {count} different {name}, but 3 splits of whole groups need 3 or more: "
+            f"leave groups= out"
+        )
+    return name, groups
+
+
+def without_groups(parts: dict[str, Part], options: Options, source: str) -> dict[str, Part]:
+    """Return splits of which the column that groups rows is an attribute and is not modelled.
+
+    Args:
+        parts: the splits.
+        options: of the source; `groups` names the column.
+        source: for messages.
+
+    Raises:
+        ValueError: no column is left to model.
+
+    >>> from vaestro.data.tables import frame_of
+    >>> parts = {"train": Part(frame_of({"a": [1, 2], "who": ["x", "y"]}), np.array([1]))}
+    >>> part = without_groups(parts, {"groups": "who"}, "t.csv")["train"]
+    >>> list(part.whole.columns), part.attributes["who"].tolist()
+    (['a'], ['y'])
+    """
+    name = unquoted(str(options.get("groups", "")))
+    rest: dict[int, Whole] = {}  # splits of one table remain splits of one table
+    splits = {}
+    for split, part in parts.items():
+        container = container_of(part.whole)
+        columns = container.columns(part.whole)
+        if name not in columns:
+            return parts
+        if len(columns) == 1:
+            raise InputError(f"{name} is the only column of {source}: leave groups= out")
+        if id(part.whole) not in rest:
+            rest[id(part.whole)] = container.without(part.whole, [name])
+        own = columns[name].data if part.index is None else columns[name].data[part.index]
+        splits[split] = Part(rest[id(part.whole)], part.index, {**part.attributes, name: own})
+    return splits
 
 
 def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
@@ -69,13 +163,13 @@ def _check(opened: Opened, parts: dict[str, Part], missing: list[str]) -> None:
     name, options = opened.name, opened.options
     fixed: list[str]
     if name == "mnist":  # `valid` is an option of its reader
-        fixed = [k for k in ("test", "seed") if k in options]
+        fixed = [k for k in ("test", "seed", "groups") if k in options]
     else:
         fixed = [
             k
-            for k in ("valid", "test", "seed")
+            for k in ("valid", "test", "seed", "groups")
             if k in options
-            and ((k == "seed" and not missing) or k in parts)
+            and ((k in ("seed", "groups") and not missing) or k in parts)
             and not (k == "seed" and "crops" in options)  # pieces are drawn by it
         ]
     if fixed:

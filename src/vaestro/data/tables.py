@@ -28,6 +28,7 @@ from vaestro.data.raw import Options, Raw
 from vaestro.data.refusals import mixed_types
 from vaestro.data.table_formats import format_of
 from vaestro.data.text_files import DAMAGE
+from vaestro.data.writers import TABLES
 from vaestro.frames import RAW, Frame
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 Columns: TypeAlias = "Mapping[str, ArrayLike] | ArrowStream | pyarrow.Table"
-WRITTEN = (".csv", ".tsv", ".parquet", ".feather", ".json", ".jsonl")  # formats of `write_frame`
+OF_SPLITS = ("split", "groups")  # options that name a column which is not modelled
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -77,8 +78,8 @@ def read_table(
     >>> list(read_table(Path("t.csv"), {}).splits["all"].columns)
     ['a', 'b']
     """
-    if columns is not None and "split" in options:
-        columns = {*columns, unquoted(str(options["split"]))}
+    if columns is not None:
+        columns = {*columns, *(unquoted(str(options[k])) for k in OF_SPLITS if k in options)}
     notes: list[str] = []
     row, wanted = format_of(path, Wanted(path.name, options, columns, text, notes))
     pa = arrow(f"read {path.suffix.lower()}")
@@ -328,8 +329,8 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 np.save(part, _unmasked(values), allow_pickle=False)
                 archive.writestr(f"{name}.npy", part.getvalue())
         return
-    if suffix not in WRITTEN:
-        raise ValueError(f"expected a file of a table, {', '.join((*WRITTEN, '.npz'))}; got {path}")
+    if suffix not in TABLES:
+        raise ValueError(f"expected a file of a table, {', '.join((*TABLES, '.npz'))}; got {path}")
     pa = arrow(f"write {suffix}")
     if suffix in (".json", ".jsonl"):
         with path.open("w", encoding="utf-8") as file:

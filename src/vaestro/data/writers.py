@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,15 @@ import numpy as np
 
 from vaestro.data.raw import IDENTIFIERS
 from vaestro.frames import Frame
+from vaestro.storage import writing
 from vaestro.text import InputError
 from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
     from vaestro.spaces import Space
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".json", ".jsonl", ".txt", ".png", ".h5ad")
-TABLES = (".parquet", ".csv", ".json", ".jsonl")
+TABLES = (".csv", ".tsv", ".parquet", ".feather", ".json", ".jsonl")
+SUFFIXES = (".npy", ".npz", *TABLES, ".txt", ".png", ".h5ad")
 
 
 def check_output(
@@ -102,7 +102,10 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 fmt="%s" if table.dtype.kind == "f" else "%d",
             )
         else:
-            _write_table(part, _columns(arrays), suffix)
+            from vaestro.data.tables import write_frame
+
+            columns = {name: np.ma.MaskedArray(cells) for name, cells in _columns(arrays).items()}
+            write_frame(part, Frame(columns), suffix)
 
 
 def write_data(
@@ -182,23 +185,6 @@ def identifiers(attributes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {} if name is None else {name: attributes[name]}
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to write to; rename it to `path` once it is complete.
-
-    >>> with writing(Path("a.txt")) as part:
-    ...     _ = part.write_text("a")
-    >>> Path("a.txt").read_text()
-    'a'
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     columns = {}
     for name, array in arrays.items():
@@ -206,22 +192,6 @@ def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for i in range(flat.shape[1]):
             columns[f"{name}_{i}" if flat.shape[1] > 1 else name] = flat[:, i]
     return columns
-
-
-def _write_table(path: Path, columns: Mapping[str, np.ndarray], suffix: str) -> None:
-    try:
-        import pyarrow
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"writing {suffix} needs PyArrow: pip install 'vaestro[tables]'"
-        ) from error
-    table = pyarrow.table(dict(columns))
-    if suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pyarrow.parquet.write_table(table, path)
 
 
 def write_grid(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from vaestro.data.writers import writing
 from vaestro.diagnosis.noise import Noise, Noises
 from vaestro.drawing import PALE, RULE, Pen, picture
+from vaestro.storage import writing
 
 WIDTH, LEFT, RIGHT, MARGIN, LINE, HEAD, AXIS = 1200, 230, 400, 24, 30, 52, 40
 BAR, REFERENCE = "#b3541e", "#1f5fa8"

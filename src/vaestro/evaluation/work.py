@@ -22,10 +22,10 @@ import torch
 
 import vaestro
 from vaestro.data import Rows
-from vaestro.data.writers import writing
 from vaestro.evaluation.records import Evaluation
 from vaestro.models import LatentModel, Model, with_latent
 from vaestro.spaces import Batch
+from vaestro.storage import make_folder, remove, writing
 
 SAVE_SECONDS = 10.0
 
@@ -40,6 +40,7 @@ class Job:
         k: number of draws per datum.
         seed: seed of the draws.
         device: device of the model.
+        train: the training rows, for methods that compare with them; None without.
 
     >>> import vaestro as vs
     >>> data = vs.load(np.eye(40, dtype="uint8"))
@@ -54,6 +55,7 @@ class Job:
     k: int
     seed: int
     device: torch.device
+    train: Rows | None = None
 
     @property
     def latent_model(self) -> LatentModel:
@@ -153,13 +155,15 @@ class Store:
             or not (now or time.monotonic() - self._saved > SAVE_SECONDS)
         ):
             return
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         ends = np.cumsum([p.shape[1] for p in pieces.values()])
         places = [
             (f, end - p.shape[1], p.shape[1])
             for (f, p), end in zip(pieces.items(), ends, strict=True)
         ]
         with (
+            # another process with the same evaluation may end it and remove the folder
+            suppress(FileNotFoundError),
             writing(self.folder / f"{self.key}.{work.name}.{self.rank}.npz") as part,
             part.open("wb") as file,
         ):
@@ -173,7 +177,7 @@ class Store:
     def clear(self) -> None:
         """Remove the stored pieces of a complete evaluation."""
         for file in self._files("*"):
-            file.unlink(missing_ok=True)
+            remove(file)
         if self.folder is not None:
             with suppress(OSError):
                 self.folder.rmdir()  # fails if the folder has pieces of another evaluation
@@ -198,6 +202,7 @@ def key_of(job: Job, methods: Sequence[object]) -> str:
             [
                 vaestro.__version__,
                 job.rows.sha256(),
+                *([] if job.train is None else [job.train.fingerprint()]),
                 [str(m) for m in methods],
                 job.k,
                 job.seed,

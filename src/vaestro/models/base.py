@@ -10,7 +10,7 @@ What differs between models is declared as `Capabilities`; no other module probe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,11 @@ from torch import Tensor
 
 from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
+from vaestro.models.absences import Absences
 from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
+from vaestro.models.presence import Presence
+from vaestro.networks import Conditioned
 from vaestro.spaces import Batch, Space
 
 
@@ -89,14 +92,31 @@ class Model(nn.Module, ABC):
     jitter: tuple[int, ...] | None = None
     # p(length | z) of series that end early; None for other data
     lengths: Lengths | None
+    # p(which cells are empty | z) of tables and vectors with empty cells; None for other data
+    absences: Absences | None
 
     def __init__(self) -> None:
         super().__init__()
-        self.lengths = None
+        self.lengths = self.absences = None
+
+    @property
+    def presences(self) -> tuple[Presence, ...]:
+        """Return what the model has of which cells exist, given z."""
+        return tuple(p for p in (self.lengths, self.absences) if p is not None)
 
     def trainable_parts(self) -> dict[str, nn.Module]:
         """Return the parts that training can freeze, by name."""
         return {name: part for name, part in self.named_children() if name != "scoring"}
+
+    def columns_of_conditions(self) -> Iterator[tuple[nn.Module, str, str]]:
+        """Yield the weights whose last columns are multiplied by the conditions: the module of
+        each, the path of this module with a dot at its end, and the name of the weight in it."""
+        for path, module in self.named_modules():
+            if isinstance(module, Conditioned):
+                for name in module.condition_weights:
+                    inner, _, weight = name.rpartition(".")
+                    owner = ".".join(filter(None, (path, inner)))
+                    yield self.get_submodule(owner), f"{owner}.", weight
 
     @property
     def capabilities(self) -> Capabilities:

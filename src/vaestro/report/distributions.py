@@ -8,6 +8,7 @@ from typing import NotRequired, TypeAlias, TypedDict
 import numpy as np
 
 from vaestro.data import Rows
+from vaestro.evaluation import samples
 from vaestro.frames import Frame
 from vaestro.latent import UserData
 from vaestro.spaces import Space
@@ -26,11 +27,13 @@ class Histogram(TypedDict):
     """Describe how a column of the data and of the samples is distributed, on one scale.
 
     `shares` has a list for the data and one for the samples: shares in bins between `edges`, or of
-    the most frequent `values`. `outside` is the share of all others, `missing` that of empty cells.
+    the most frequent `values`. `outside` is the share of all others; `missing` and `drawn_missing`
+    are those of empty cells in the data and in the samples.
     """
 
     name: str
     missing: float
+    drawn_missing: float
     kind: str
     edges: NotRequired[list[float]]
     values: NotRequired[list[str]]
@@ -67,11 +70,11 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
         keep = sorted(
             np.argsort(-np.nan_to_num(np.nanvar(flat, 0)), kind="stable")[:COLUMNS].tolist()
         )
-    ours, theirs = columns_of(data, space, keep), columns_of(sets["samples"], space, keep)
+    ours, theirs = columns_of(data, keep), columns_of(sets["samples"], keep)
     names = list(ours)[:COLUMNS]
     tables, most = {}, LINE if space.tokeniser else TEXT
     for name, values in sets.items():
-        columns = columns_of(values, space, keep)
+        columns = columns_of(values, keep)
         n = len(values) if name != "samples" else min(SAMPLES, len(values))
         tables[name] = [[cell(columns[c], i, most) for c in names] for i in range(n)]
     histograms = [histogram(c, ours[c], theirs[c]) for c in names if space.tokeniser is None]
@@ -79,7 +82,7 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
         sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
         histograms = [histogram("tokens in a text", *sizes)]
     traversed = "traversals" in sets and space.tokeniser is None
-    moved = columns_of(sets["traversals"], space, keep) if traversed else {}
+    moved = columns_of(sets["traversals"], keep) if traversed else {}
     return {
         "columns": {"names": names, "of": total, "by": "varying most" if keep else "first"},
         "rows": tables,
@@ -88,20 +91,11 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
     }
 
 
-def columns_of(values: UserData, space: Space, keep: Sequence[int] | None = None) -> Columns:
+def columns_of(values: UserData, keep: Sequence[int] | None = None) -> Columns:
     """Return data as columns by name; of arrays only the cells `keep`."""
     if isinstance(values, Texts):
         return {"text": np.ma.MaskedArray(values.lines.astype(str))}
-    if isinstance(values, Frame):
-        return dict(values.columns)
-    flat = np.asarray(values).reshape(len(values), -1)
-    shape = space.outside
-    chosen = range(flat.shape[1]) if keep is None else keep
-    names = {
-        i: ", ".join(str(j) for j in np.unravel_index(i, shape)) if shape else "0" for i in chosen
-    }
-    absent = np.isnan(flat) if flat.dtype.kind == "f" else np.zeros(flat.shape, bool)
-    return {f"[{names[i]}]": np.ma.MaskedArray(flat[:, i], absent[:, i]) for i in chosen}
+    return samples.columns_of(values, keep)
 
 
 def _sizes(tokeniser: Tokeniser, texts: UserData) -> np.ma.MaskedArray:
@@ -136,11 +130,11 @@ def numbers_of(column: np.ma.MaskedArray) -> np.ndarray | None:
 def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) -> Histogram:
     """Return how a column of the data and of the samples is distributed, on one scale."""
     ours, theirs = numbers_of(data), numbers_of(samples)
-    missing = float(np.ma.getmaskarray(data).mean())
+    missing, drawn_missing = (float(np.ma.getmaskarray(c).mean()) for c in (data, samples))
     kind = np.asarray(data.data).dtype.kind
     several = 2 if kind in "fM" else COLUMNS
     if ours is None or theirs is None or len(np.unique(ours)) <= several:
-        return _of_categories(name, missing, data, samples)
+        return _of_categories(name, (missing, drawn_missing), data, samples)
     low, high = np.quantile(ours, [0.005, 0.995])
     bins = min(BINS, max(8, round(2 * len(ours) ** (1 / 3))))
     if kind in "iu" and high - low < bins:
@@ -154,6 +148,7 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
     return {
         "name": name,
         "missing": missing,
+        "drawn_missing": drawn_missing,
         "kind": "date" if kind == "M" else "number",
         "edges": edges.tolist(),
         "shares": [c.tolist() for c in counts],
@@ -162,7 +157,7 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
 
 
 def _of_categories(
-    name: str, missing: float, data: np.ma.MaskedArray, samples: np.ma.MaskedArray
+    name: str, missing: tuple[float, float], data: np.ma.MaskedArray, samples: np.ma.MaskedArray
 ) -> Histogram:
     """Return the shares of the most frequent values."""
     texts = [np.asarray(c.data)[~np.ma.getmaskarray(c)].astype(str) for c in (data, samples)]
@@ -173,7 +168,8 @@ def _of_categories(
     others = [max(0.0, 1 - sum(s)) if len(t) else 0.0 for s, t in zip(shares, texts, strict=True)]
     return {
         "name": name,
-        "missing": missing,
+        "missing": missing[0],
+        "drawn_missing": missing[1],
         "kind": "category",
         "values": [v[:TEXT] for v in values.tolist()],
         "shares": shares,

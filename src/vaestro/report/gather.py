@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
-from vaestro.data.writers import check_output, writing
+from vaestro.data.writers import check_output
 from vaestro.files import Json, read_object
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
+from vaestro.runs.manifest import register
+from vaestro.storage import write_text
 from vaestro.trust import Untrusted
 
 if TYPE_CHECKING:
@@ -81,8 +83,9 @@ def write_report(
             [note for lines in notes.values() for note in lines],
             path.parent,
         )
-    with writing(path) as part:
-        part.write_text(page, encoding="utf-8")
+    if output is None and len(opened) == 1:
+        register(opened[0].path, path.name)
+    write_text(path, page)
     return path
 
 

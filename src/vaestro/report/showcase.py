@@ -16,7 +16,7 @@ import torch
 
 import vaestro
 from vaestro.data import Rows
-from vaestro.data.writers import pixels, write_arrays, writing
+from vaestro.data.writers import pixels, write_arrays
 from vaestro.files import Json, read_object
 from vaestro.latent import UserData
 from vaestro.models import LatentModel, Model, with_latent
@@ -25,7 +25,9 @@ from vaestro.report.distributions import LINE, shortened, shown_rows
 from vaestro.report.mapping import latent_map
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
+from vaestro.runs.manifest import results
 from vaestro.spaces import Space
+from vaestro.storage import write_text
 from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
@@ -75,9 +77,10 @@ class Showcase:
             "vaestro": vaestro.__version__,
             "weights_sha256": run.weights_sha256(),
         }
-        write_arrays(run.path / "showcase.npz", self.arrays or {"none": np.zeros(0)})
-        with writing(run.path / "showcase.json") as part:
-            part.write_text(json.dumps({**stamp, **self.facts, "notes": self.notes}) + "\n")
+        record = json.dumps({**stamp, **self.facts, "notes": self.notes}) + "\n"
+        with results(run.path, "showcase.json", "showcase.npz"):
+            write_arrays(run.path / "showcase.npz", self.arrays or {"none": np.zeros(0)})
+            write_text(run.path / "showcase.json", record)
 
 
 def make(session: Session, seed: int = 0) -> Showcase:

@@ -13,6 +13,8 @@
     RUN/diagnosis.json, .npz   findings, and the information in each latent unit
     RUN/gradients.json, .png   the noise of each gradient estimator on the run's model and data
     RUN/failure.json           why training failed, if it did
+    RUN/manifest.txt           the names that Vaestro wrote, which alone are removed with a run
+    RUN/lock                   the process that trains the run, while it does
     RUN/showcase.json, .npz    the data, samples and codes that the report shows; RUN/report.html
 
 Weights are tensors only, and nothing is ever unpickled. Names are imported when first used, so that
@@ -27,8 +29,8 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "Run": "run",
     "Job": "job",
-    "train": "job",
-    "resume": "job",
+    "train": "training",
+    "resume": "training",
     "load_model": "weights",
     "closeness": "summary",
     "describe": "summary",
@@ -40,9 +42,10 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from vaestro.runs.folder import machine
-    from vaestro.runs.job import Job, resume, train
+    from vaestro.runs.job import Job
     from vaestro.runs.run import Run
     from vaestro.runs.summary import closeness, describe, result
+    from vaestro.runs.training import resume, train
     from vaestro.runs.weights import load_model
 
 

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaestro.data.writers import writing
 from vaestro.files import Json
-from vaestro.loop.state import Numbers
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary file.
-
-    >>> write_text(Path("kept.json"), "{}")
-    >>> Path("kept.json").read_text()
-    '{}'
-    """
-    with writing(path) as part:
-        part.write_text(text)
+from vaestro.loop.state import Numbers, State
+from vaestro.storage import writing
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -38,9 +28,12 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     {'index': 5}
     """
     with writing(path) as part:
-        save_file(tensors, part, metadata)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:
+            if (number := re.search(r"os error (\d+)", str(error))) is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         part.chmod(0o644)
 
 
@@ -79,3 +72,20 @@ def newest_numbers(path: Path) -> dict[str, Json] | None:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
     return None
+
+
+def newest_state(path: Path) -> tuple[tuple[State, Numbers] | None, list[str]]:
+    """Return the newest readable checkpoint in a run's folder, and a note on each damaged one.
+
+    >>> newest_state(Path("nowhere"))
+    (None, [])
+    """
+    notes: list[str] = []
+    for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
+        try:
+            return read_checkpoint(checkpoint), notes
+        except ValueError as error:
+            notes.append(
+                f"{checkpoint.name} is damaged ({error}); continuing from the one before it"
+            )
+    return None, notes

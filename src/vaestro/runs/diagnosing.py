@@ -21,9 +21,11 @@ from vaestro.models import Model, with_latent
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, normalised
 from vaestro.parts import find
-from vaestro.runs.checkpoints import read_checkpoint, write_text
+from vaestro.runs.checkpoints import read_checkpoint
+from vaestro.runs.manifest import results
 from vaestro.runs.preparing import make_objective, trial, untrained
 from vaestro.runs.run import Run
+from vaestro.storage import write_text
 from vaestro.text import parse
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
         known={"weights_sha256": session.weights_sha256, "vaestro": vaestro.__version__},
     )
     diagnosis = diagnosed(case)
-    write_arrays(run.path / "diagnosis.npz", diagnosis.arrays)
-    write_text(run.path / "diagnosis.json", json.dumps(diagnosis.line(), indent=1) + "\n")
+    with results(run.path, "diagnosis.json", "diagnosis.npz"):
+        write_arrays(run.path / "diagnosis.npz", diagnosis.arrays)
+        write_text(run.path / "diagnosis.json", json.dumps(diagnosis.line(), indent=1) + "\n")
     return diagnosis
 
 
@@ -219,8 +222,8 @@ def gradients(
     ):
         if noises is not None:
             stamp = {"weights_sha256": session.weights_sha256, "vaestro": vaestro.__version__}
-            write_text(
-                run.path / "gradients.json", json.dumps(noises.line() | stamp, indent=1) + "\n"
-            )
-            draw_noise(noises, run.path / "gradients.png")
+            record = json.dumps(noises.line() | stamp, indent=1) + "\n"
+            with results(run.path, "gradients.json", "gradients.png"):
+                write_text(run.path / "gradients.json", record)
+                draw_noise(noises, run.path / "gradients.png")
         yield share, noises

@@ -1,10 +1,9 @@
-"""The folder of a new run: its name, the files that training replaces, and its records."""
+"""The records of a new run: its data, its model and its machine."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -32,136 +31,59 @@ from vaestro.loop import Training
 from vaestro.models import Model
 from vaestro.options import names
 from vaestro.runs.sources import Source
-
-FILES = (
-    "config.yaml",
-    "config.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "evaluation*.json",
-    "evaluation*.npz",
-    "samples.*",
-    "samples-before.*",
-    "samples-after.*",
-    "data.npy",
-    "data.parquet",
-    "data.h5ad",
-    "data.json",
-    "kept.json",
-    "failure.json",
-    "diagnosis.json",
-    "diagnosis.npz",
-    "environment.json",
-    "gradients.json",
-    "gradients.png",
-    "showcase.*",
-    "report.html",
-)
+from vaestro.storage import writing
 
 
-def fresh_folder(source: str) -> Path:
-    """Return a folder under runs/ that does not exist, named after the source and the time.
-
-    >>> fresh_folder("t.csv").name[:2]
-    't-'
-    """
-    name = Path(parse_source(source)[0]).stem or "run"
-    base = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, n = base, 2
-    while path.exists():
-        path, n = base.with_name(f"{base.name}-{n}"), n + 1
-    return path
-
-
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raise ValueError if a run cannot be written into a folder, or would overwrite files.
-
-    Args:
-        path: the folder.
-        force: whether an existing run may be overwritten.
-
-    >>> refuse_existing(Path("new"), force=False)
-    """
-    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise ValueError(f"expected a folder to write {path} into; got {existing}, which is a file")
-    if path.exists() and any(path.iterdir()):
-        if not (path / "config.yaml").exists():
-            raise ValueError(
-                f"expected a new run folder; got {path}, which contains files that "
-                f"are not a run's (choose another --run)"
-            )
-        if not force:
-            raise ValueError(
-                f"expected a new run folder; got {path}, which exists (--force overwrites it, "
-                f"--resume continues it)"
-            )
-
-
-def clear(path: Path) -> None:
-    """Remove the files of a run from its folder, and no other files.
-
-    >>> folder = Path("old")
-    >>> folder.mkdir()
-    >>> (folder / "metrics.jsonl").touch(), (folder / "mine.txt").touch()
-    (None, None)
-    >>> clear(folder)
-    >>> [file.name for file in folder.iterdir()]
-    ['mine.txt']
-    """
-    for name in FILES:
-        for file in path.glob(name):
-            file.unlink()
-    for name in ("checkpoints", "evaluating"):
-        shutil.rmtree(path / name, ignore_errors=True)
-
-
-def store_source(path: Path, source: Source, named: str) -> str:
+def store_source(place: Path, source: Source, named: str, path: Path) -> str:
     """Write an array, a table or texts into a run's folder, and return the source that reads them.
 
     Args:
-        path: the folder.
+        place: the folder.
         source: the data.
         named: the source with its options, such as "array:kind=real".
+        path: where the folder will be.
 
-    >>> store_source(Path("."), np.eye(3), "array:kind=real")
-    'data.npy:kind=real'
+    >>> store_source(Path("."), np.eye(3), "array:kind=real", Path("runs/a"))
+    'runs/a/data.npy:kind=real'
     """
     name, options = parse_source(named)
     if (annotated := read_object(source, options)) is not None:
-        return _store_annotated(path / "data.h5ad", annotated[1], options)
+        return _store_annotated(place, annotated[1], options, path)
     texts, series = as_texts(source), as_series(source, options)
     if series is not None:
         if not isinstance(series, dict):
             series = {f"arr_{i}": one for i, one in enumerate(series)}
-        write_arrays(path / "data.npz", series)
+        write_arrays(place / "data.npz", series)
         return f"{path / 'data.npz'}{named.removeprefix(name)}"
     array = source if is_table(source) else as_array(source)[0]
     if isinstance(array, np.ndarray) and not array.dtype.names and texts is None:
-        np.save(path / "data.npy", array, allow_pickle=False)
+        write_arrays(place / "data.npy", {"x": array})
         return f"{path / 'data.npy'}{named.removeprefix('array')}"
     if "series" in options and texts is None:
-        write_series(path / "data.parquet", source)
+        write_series(place / "data.parquet", source)
         return f"{path / 'data.parquet'}{named.removeprefix(name)}"
     if texts is not None:
         frame = Frame({"text": np.ma.MaskedArray(texts.lines.astype(str))})
     else:
         read = read_in_python(source, options)[1].splits["all"]
         if isinstance(read, np.ndarray):
-            np.save(path / "data.npy", read, allow_pickle=False)
+            write_arrays(place / "data.npy", {"x": read})
             return f"{path / 'data.npy'}{named.removeprefix(name)}"
         frame = read
-    tables.write_frame(path / "data.parquet", frame)
+    with writing(place / "data.parquet") as part:
+        tables.write_frame(part, frame, ".parquet")
     return f"{path / 'data.parquet'}{'' if texts is None else ':text=text'}"
 
 
-def _store_annotated(path: Path, raw: Raw, options: Options) -> str:
+def _store_annotated(place: Path, raw: Raw, options: Options, path: Path) -> str:
     """Write a matrix and its attributes to an .h5ad file; return the source that reads it."""
     matrix = raw.splits["all"]
     counts = isinstance(matrix, Sparse)
-    write_annotated(path, matrix, matrix.names if counts else (), raw.attributes["all"])
+    write_annotated(
+        place / "data.h5ad", matrix, matrix.names if counts else (), raw.attributes["all"]
+    )
     kept = {k: v for k, v in options.items() if k not in ("array", "var_names")}
-    return as_source(str(path), kept if counts else {"kind": "real", **kept})
+    return as_source(str(path / "data.h5ad"), kept if counts else {"kind": "real", **kept})
 
 
 def model_record(model: Model, config: Mapping[str, Json]) -> dict[str, Json]:

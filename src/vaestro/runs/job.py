@@ -1,4 +1,4 @@
-"""Train a run, and write its folder."""
+"""The steps of a run, and the files that they write."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import EllipsisType, FrameType
+from types import FrameType
 from typing import TypeAlias, final
 
 import numpy as np
@@ -22,24 +21,20 @@ from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.files import Json, read_config
+from vaestro.files import Json, read_config, read_object
 from vaestro.loop import Diverged, Step, Training
-from vaestro.loop.state import Numbers, State
 from vaestro.loop.timing import expected_seconds
-from vaestro.options import Config, defaults, documented, dump_config, normalised, resumable
+from vaestro.new_categories import NEW_CATEGORIES
+from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
-from vaestro.runs.checkpoints import read_checkpoint, save_tensors, write_text
-from vaestro.runs.folder import (
-    clear,
-    environment,
-    fresh_folder,
-    model_record,
-    refuse_existing,
-    store_source,
-)
+from vaestro.runs.checkpoints import newest_state, save_tensors
+from vaestro.runs.folder import environment, model_record, store_source
+from vaestro.runs.manifest import register
 from vaestro.runs.preparing import prepare, starting_model, trial, with_library, with_size_factors
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
+from vaestro.runs.writer import Writer, default_folder, recover, refuse_existing
+from vaestro.storage import append, make_folder, remove, truncate, write_text
 from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_columns, stored_origin, take_over
 from vaestro.trust import permit, remember
@@ -48,80 +43,6 @@ CHECKPOINT_SECONDS = 20.0
 LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
 # of a signal, as `signal.signal` returns it
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
-
-
-@documented(lambda row: row.name != "source")
-def train(
-    source: Source | EllipsisType = ...,
-    *,
-    run: str | Path | None = None,
-    force: bool = False,
-    config: str | Path | None = None,
-    recipe: str | None = None,
-    trust: bool = False,
-    **options: Json,
-) -> Run:
-    """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
-
-    Args:
-        source: `mnist` (the default), a path with options, or an array (N, ...), a table or a
-            list of series, which is stored with the run. Options of a source (docs/sources.md) are
-            keyword arguments too, such as series="unit:cycle".
-        run: the folder; by default runs/SOURCE-DATE-TIME.
-        force: overwrite an existing run.
-        config: a YAML file of options; options that are given override it.
-        recipe: a named set of options, such as "beta-tcvae:beta=6"; options that are given
-            override it.
-        trust: run code (module:Class) that `config`, or the files of the run to start from, name.
-        {options}
-
-    Raises:
-        ValueError: the options are invalid; nothing was written.
-        Diverged: training failed; the weights before the failure are kept.
-        KeyboardInterrupt: after the state was saved.
-
-    >>> import numpy as np, vaestro as vs
-    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> train(x, run="example", latent=2, steps=2)
-    Run('example')
-    """
-    if source is None:
-        raise ValueError(
-            "expected a source: a name such as mnist, a path, an array, a table or a list of "
-            "texts; got None"
-        )
-    given = None if isinstance(source, EllipsisType) else source
-    return _run_through(
-        Job.new(given, run=run, force=force, config=config, recipe=recipe, trust=trust, **options)
-    )
-
-
-@documented(lambda row: row.resumable)
-def resume(run: str | Path, *, trust: bool = False, **options: Json) -> Run:
-    """Continue a stopped run and return it. The result is the same as that of an uninterrupted run.
-
-    Args:
-        run: the run's folder.
-        trust: run code (module:Class) that its files name.
-        {options}
-
-    Raises:
-        ValueError: it is not a run's folder, or the options are invalid.
-
-    >>> import numpy as np, vaestro as vs
-    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = train(x, run="second", latent=2, steps=2)
-    >>> resume(run.path, steps=3).metrics()[-1]["step"]
-    3
-    """
-    return _run_through(Job.resumed(run, trust=trust, **options))
-
-
-def _run_through(job: Job) -> Run:
-    with job:
-        for _ in job:
-            pass
-    return job.run
 
 
 @final
@@ -156,6 +77,8 @@ class Job(Iterator[Step]):
         self._handlers: dict[int, Handler] = {}
         self._saved_step = -1
         self._new = False  # whether it created its folder
+        self._logged = 0  # size of metrics.jsonl at the state from which it continues
+        self._writer: Writer | None = None
 
     # -- creating a job ----------------------------------------------------------------------------
 
@@ -195,7 +118,8 @@ class Job(Iterator[Step]):
         model = own = origin = None
         if asked.get("init"):
             model, own = starting_model(asked["init"], trust=trust)
-            origin = Origin(asked["init"], model.space, model.given)
+            grows = NEW_CATEGORIES in (asked.get("freeze") or ())
+            origin = Origin(asked["init"], model.space, model.given, grows)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = with_library(defaults() | asked)
@@ -206,8 +130,8 @@ class Job(Iterator[Step]):
             progress=progress,
             **of_source,
         )
-        path = Path(run) if run is not None else fresh_folder(data.source)
-        if not dry and os.environ.get("RANK", "0") == "0":
+        path = Path(run) if run is not None else default_folder(data.source)
+        if not dry and _writes():
             refuse_existing(path, force)
         asked, notes = with_size_factors(asked, data)
         training, resolved = prepare(data, asked)
@@ -216,39 +140,73 @@ class Job(Iterator[Step]):
             notes += take_over(training, model, own, resolved, asked["init"])
         job = cls(training, data, resolved, path, tuple(notes))
         if not dry and job.writes:
+            job._writer = Writer.new(None if run is None else path, data.source, force=force)
+            job.path = job._writer.path
             job._make_folder(source if in_python else None)
             if model is not None:
                 job.checkpoint()  # the run can then be resumed without the old run
+            if not job._writer.replaces:
+                job._publish()
         return job
 
     def _make_folder(self, source: Source | None) -> None:
         """Write the files of a new run; `source` is given if its data are not in files."""
-        path = self.path
-        clear(path)
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        place = self.place
+        make_folder(place / "checkpoints")
         if source is not None:
-            self.config["source"] = store_source(path, source, self.data.source)
-        splits = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}
-        records = {
-            "config.json": model_record(self.training.model, self.config),
-            "data.json": {name: rows.fingerprint() for name, rows in splits.items()},
-            "environment.json": environment(self.training),
-        }
-        for name, record in records.items():
-            write_text(path / name, json.dumps(record, indent=1) + "\n")
+            self.config["source"] = store_source(place, source, self.data.source, self.path)
+            register(place, *(p.name for p in place.glob("data.*")))
+        self._write_records()
         self._write_config()
-        (path / "metrics.jsonl").touch()
+        append(place / "metrics.jsonl", "")
         self._new = True
+
+    def _write_records(self) -> list[str]:
+        """Write the records of the run that do not exist or are damaged, and return their names."""
+        splits = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}
+        records: dict[str, Callable[[], Mapping[str, Json]]] = {
+            "config.json": lambda: model_record(self.training.model, self.config),
+            "data.json": lambda: {name: rows.fingerprint() for name, rows in splits.items()},
+            "environment.json": lambda: environment(self.training),
+        }
+        absent = [name for name in records if read_object(self.place / name) is None]
+        for name in absent:
+            write_text(self.place / name, json.dumps(records[name](), indent=1) + "\n")
+        return absent
+
+    def _publish(self) -> None:
+        """Rename the folder of a new run to the one that the user named."""
+        if self._writer is not None and not self._writer.published:
+            self._writer.publish()
+            self.path = self._writer.path
 
     @classmethod
     def resumed(cls, run: str | Path, *, trust: bool = False, **options: Json) -> Job:
         """Prepare to continue a run from its last readable checkpoint, or from the start if it has
-        none yet.
+        none yet. Files that an interruption left out or damaged are written again.
 
         Raises:
-            ValueError: it is not a run's folder, or an option was given that cannot change.
+            ValueError: it is not a run's folder, another process writes it, or an option was given
+                that cannot change.
         """
+        if not _writes():
+            return cls._continued(Run(run, trust=trust), options)
+        recover(Path(run))
         opened = Run(run, trust=trust)
+        writer = Writer.opened(opened.path)
+        try:
+            job = cls._continued(opened, options)
+            job._writer = writer
+            job._mend()
+        except BaseException:
+            writer.release()
+            raise
+        return job
+
+    @classmethod
+    def _continued(cls, opened: Run, options: Mapping[str, Json]) -> Job:
+        """Return a job at the state of the last readable checkpoint of a run; nothing is
+        written."""
         options = {k: v for k, v in options.items() if v is not None}
         other = [k for k in options if k not in resumable()]
         if other:
@@ -261,56 +219,73 @@ class Job(Iterator[Step]):
         asked = defaults() | asked | normalised(options)
         origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
-            start = starting_model(asked["init"], trust=trust)
-            origin = Origin(asked["init"], start[0].space, start[0].given)
+            start = starting_model(asked["init"], trust=opened.trust)
+            grows = NEW_CATEGORIES in (asked["freeze"] or ())
+            origin = Origin(asked["init"], start[0].space, start[0].given, grows)
         data = load(
             asked["source"],
             condition=asked["condition"] or (),
             origin=origin,
             columns=stored_columns(opened.path),
         )
+        state, damaged = newest_state(opened.path)
+        if state is not None and not any(k.startswith("model.absences.") for k in state[0]):
+            data = data.without_absences()
         training, resolved = prepare(data, asked)
-        state, damaged = _newest_state(opened.path / "checkpoints")
         notes = [*data.notes, *damaged]
         job = cls(training, data, resolved, opened.path, tuple(notes))
-        metrics, size = opened.path / "metrics.jsonl", 0
         if state is not None:
             tensors, numbers = state
             training.load(tensors, numbers)
             if "epochs" in options or "steps" in options:
                 training.stopped_early = False  # more steps were requested than patience allowed
-            size = numbers["metrics_bytes"]
+            job._logged = numbers["metrics_bytes"]
             job.notes = (*notes, f"continuing from step {training.index:,} of {training.steps:,}")
         else:
             if asked["init"]:
                 notes += take_over(
                     training,
-                    *(start or starting_model(asked["init"], trust=trust)),
+                    *(start or starting_model(asked["init"], trust=opened.trust)),
                     resolved,
                     asked["init"],
                 )
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
-        if job.writes:
-            (opened.path / "checkpoints").mkdir(exist_ok=True)
-            (opened.path / "failure.json").unlink(missing_ok=True)
-            metrics.touch()
-            with metrics.open("r+b") as file:
-                file.truncate(min(size, metrics.stat().st_size))
-            job._write_config()
         return job
+
+    def _mend(self) -> None:
+        """Bring the files of a run to the state from which it continues."""
+        make_folder(self.path / "checkpoints")
+        remove(self.path / "failure.json")
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists() and metrics.stat().st_size < self._logged:
+            self.notes += (f"{metrics} is shorter than it was: its last lines are lost",)
+        truncate(metrics, self._logged)
+        if names := self._write_records():
+            self.notes += (f"wrote {', '.join(names)} again, which could not be read",)
+        self._write_config()
 
     def _write_config(self) -> None:
         """Write config.yaml, and record first that this user trains the run."""
-        text, file = dump_config(self.config), self.path / "config.json"
-        model = file.read_text() if file.exists() else ""
-        if note := remember(self.config, text, model, self.path):
-            self.notes = (*self.notes, note)
-        write_text(self.path / "config.yaml", text)
+        text, file = dump_config(self.config), self.place / "config.json"
+        if note := remember(self.config, text, file.read_text(encoding="utf-8"), self.path):
+            self.notes += (note,)
+        write_text(self.place / "config.yaml", text)
 
     @property
     def run(self) -> Run:
         """Return the run."""
-        return Run(self.path, trust=True)  # its code runs already
+        return Run(self.place, trust=True)  # its code runs already
+
+    @property
+    def place(self) -> Path:
+        """Return where the files are now: a temporary folder until the first step, if the run
+        replaces another."""
+        return self.path if self._writer is None else self._writer.place
+
+    @property
+    def published(self) -> bool:
+        """Return whether the files are in the folder that the user named."""
+        return self.place == self.path
 
     def lint(self) -> list[Finding]:
         """Return the findings on options and data before the first step."""
@@ -371,6 +346,10 @@ class Job(Iterator[Step]):
 
     def __exit__(self, *_: object) -> None:
         self.training.release()
+        if self._writer is not None:
+            if not self.published:
+                self._writer.discard()  # the run that was to be replaced stays
+            self._writer.release()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -381,7 +360,7 @@ class Job(Iterator[Step]):
 
     def __next__(self) -> Step:
         if self._interrupted:
-            if self.writes and self._saved_step != self.training.index:
+            if self.writes and self.training.index and self._saved_step != self.training.index:
                 self.checkpoint()  # the signal came between two steps
             raise KeyboardInterrupt
         try:
@@ -401,44 +380,41 @@ class Job(Iterator[Step]):
             self._save_weights()
             if self.writes:
                 write_text(
-                    self.path / "failure.json",
+                    self.place / "failure.json",
                     json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
                 )
             raise
+        if step.index:
+            self._publish()
         if self.writes:
             # the first step cannot be compiled on this machine
             if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
                 self._write_config()
             for record in step.records:
-                with (self.path / "metrics.jsonl").open("a") as file:
-                    file.write(json.dumps(record.line()) + "\n")
-            if (
-                step.last
-                or self._interrupted
-                or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            ):
+                append(self.place / "metrics.jsonl", json.dumps(record.line()) + "\n")
+            due = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            # A run that continues from step 0 repeats its validation, so it starts from nothing.
+            if step.index and (step.last or self._interrupted or due):
                 self.checkpoint()
         return step
 
     def checkpoint(self) -> None:
         """Save the complete state and the weights in use."""
         tensors, numbers = self.training.state()
-        numbers["metrics_bytes"] = (self.path / "metrics.jsonl").stat().st_size
-        folder = self.path / "checkpoints"
+        numbers["metrics_bytes"] = (self.place / "metrics.jsonl").stat().st_size
+        folder = self.place / "checkpoints"
         name = folder / f"step-{self.training.index:010d}.safetensors"
         save_tensors(name, tensors, {"numbers": json.dumps(numbers)})
         for old in sorted(folder.glob("step-*.safetensors"))[:-2]:
-            old.unlink()
+            remove(old)
         self._save_weights()
         self._saved_at, self._saved_step = time.monotonic(), self.training.index
 
     def discard(self) -> None:
         """Remove the files of the run, and its folder if it is empty then."""
-        if self.writes:
-            clear(self.path)
-            with suppress(OSError):
-                self.path.rmdir()
+        if self._writer is not None:
+            self._writer.discard()
 
     def _save_weights(self) -> None:
         if self.writes:
@@ -450,19 +426,11 @@ class Job(Iterator[Step]):
                 f"space.{k}": torch.from_numpy(np.array(v, order="C"))
                 for k, v in space.arrays().items()
             }
-            save_tensors(self.path / "model.safetensors", tensors, {"format": "pt"})
+            save_tensors(self.place / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
-            write_text(self.path / "kept.json", json.dumps(kept) + "\n")
+            write_text(self.place / "kept.json", json.dumps(kept) + "\n")
 
 
-def _newest_state(folder: Path) -> tuple[tuple[State, Numbers] | None, list[str]]:
-    """Return the newest readable checkpoint of a folder, and a note on each damaged one."""
-    notes: list[str] = []
-    for checkpoint in sorted(folder.glob("*.safetensors"), reverse=True):
-        try:
-            return read_checkpoint(checkpoint), notes
-        except ValueError as error:
-            notes.append(
-                f"{checkpoint.name} is damaged ({error}); continuing from the one before it"
-            )
-    return None, notes
+def _writes() -> bool:
+    """Return whether this process is the one of its group that writes files."""
+    return os.environ.get("RANK", "0") == "0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,8 @@ from vaestro.data import Rows
 from vaestro.data.writers import write_arrays
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation
 from vaestro.files import Json
-from vaestro.runs.checkpoints import write_text
+from vaestro.runs.manifest import register, results
+from vaestro.storage import move, write_text
 
 if TYPE_CHECKING:
     from vaestro.runs.run import Run
@@ -35,7 +35,7 @@ def write_evaluation(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="fourth", latent=2, steps=2)
     >>> rows = run.data().test
     >>> write_evaluation(run, vs.evaluate(run.model(), rows, k=2), rows, "test data")
     >>> run.evaluation["source"]
@@ -62,6 +62,7 @@ def write_evaluation(
         "independent": None if evaluation.independent is None else evaluation.independent.line(),
         "gap": None if evaluation.gap is None else evaluation.gap.line(),
         "information": None if evaluation.information is None else evaluation.information.line(),
+        **({} if evaluation.samples is None else {"samples": evaluation.samples.line()}),
         **({} if evaluation.fidelity is None else evaluation.fidelity.lines()),
         "warnings": list(evaluation.warnings),
         "weights_sha256": run.weights_sha256() if weights is None else weights,
@@ -69,9 +70,13 @@ def write_evaluation(
     }
     if (lengths := evaluation.lengths) is not None:
         result["lengths"] = lengths.line()
-    _keep_evaluation(run, result)
-    write_arrays(run.path / "evaluation.npz", _arrays(evaluation, rows, places))
-    write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    if (absences := evaluation.absences) is not None:
+        result["empty_cells"] = absences.line()
+    arrays = _arrays(evaluation, rows, places)
+    with results(run.path, "evaluation.json", "evaluation.npz"):
+        _keep_evaluation(run, result)
+        write_arrays(run.path / "evaluation.npz", arrays)
+        write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
 
 
 def evaluated(rows: Rows, index: np.ndarray | None) -> Rows:
@@ -118,7 +123,8 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     try:
         old = run.evaluation
     except ValueError:
-        os.replace(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
+        register(run.path, "evaluation-damaged.json")
+        move(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
         return
     if old is None or _timeless(old) == _timeless(new):
         return
@@ -127,9 +133,10 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     number = 2
     while (run.path / f"{name}.json").exists():
         name, number = f"{stem}-{number}", number + 1
+    register(run.path, f"{name}.npz", f"{name}.json")
     for suffix in (".npz", ".json"):
         if (run.path / f"evaluation{suffix}").exists():
-            os.replace(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
+            move(run.path / f"evaluation{suffix}", run.path / f"{name}{suffix}")
 
 
 def _timeless(result: dict[str, Json]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from vaestro.files import Json, read_config, read_lines, read_object
+from vaestro.runs.manifest import is_unfinished
 from vaestro.trust import permit
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ class Run:
         Raises:
             ValueError: there is no run.
         """
-        configs = sorted(Path(folder).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        configs = sorted(
+            (p for p in Path(folder).glob("*/config.yaml") if not is_unfinished(p.parent)),
+            key=lambda p: p.stat().st_mtime,
+        )
         if not configs:
             raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
         return cls(configs[-1].parent, trust=trust)
@@ -340,6 +344,7 @@ class Run:
         condition: Conditions = None,
         temperature: float = 1.0,
         mean: bool | None = None,
+        complete: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -350,6 +355,7 @@ class Run:
             condition=condition,
             temperature=temperature,
             mean=mean,
+            complete=complete,
             decoding=decoding,
             dtype=dtype,
             seed=seed,

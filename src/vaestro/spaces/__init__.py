@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from vaestro.files import Json
-from vaestro.spaces.base import ArraySpace, Space
+from vaestro.spaces.array import ArraySpace
+from vaestro.spaces.base import Space
 from vaestro.spaces.batch import Batch
 from vaestro.spaces.columns import (
     BinaryColumn,
@@ -20,6 +21,7 @@ from vaestro.spaces.columns import (
     CountColumn,
     DateColumn,
     RealColumn,
+    UnknownCategory,
 )
 from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
@@ -116,6 +118,7 @@ __all__ = [
     "TableSpace",
     "TokensSpace",
     "UnitSpace",
+    "UnknownCategory",
     "as_value",
     "column_class",
     "declared_layout",

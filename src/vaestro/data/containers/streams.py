@@ -21,6 +21,7 @@ from vaestro.data.source_options import of_groups
 from vaestro.data.streams import HELD_OUT, Stream
 from vaestro.data.writers import write_arrays
 from vaestro.spaces import Space
+from vaestro.text import InputError
 
 if TYPE_CHECKING:
     from vaestro.data.sets import Rows, Values
@@ -42,6 +43,11 @@ class Streams(Container[Stream]):
                 f"expected values in every cell of streamed data; got "
                 f"missing={options['missing']} for {name} "
                 f"(streaming=false reads them once)"
+            )
+        if "groups" in options:
+            raise InputError(
+                f"groups={options['groups']} does not apply to streamed data ({name}): split them "
+                f"into folders or files train, valid and test"
             )
         unfit = of_groups(options, "tables", "files", "texts")
         return [k for k in unfit if is_images(name) or k != "ignore"], self.name

@@ -16,9 +16,9 @@ from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
 from vaestro.data.series.looks import hint
 from vaestro.data.source_options import of_groups
-from vaestro.data.writers import writing
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.storage import writing
 from vaestro.text import InputError
 
 

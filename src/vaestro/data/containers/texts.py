@@ -15,9 +15,10 @@ from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
 from vaestro.data.sequence_files import suffix_of
 from vaestro.data.source_options import options_about
-from vaestro.data.writers import write_arrays, writing
+from vaestro.data.writers import write_arrays
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.storage import writing
 from vaestro.tokens import Ragged, Texts
 
 if TYPE_CHECKING:

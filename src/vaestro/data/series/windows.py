@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from vaestro.randomness import numpy_generator
+from vaestro.data.grouping import divided_by_group
 from vaestro.text import InputError
 
 LEAST_GROUPS = 10  # number of series from which whole series are held out
@@ -63,7 +63,7 @@ class Windows:
         """
         count = len(np.unique(self.series))
         if count >= LEAST_GROUPS:
-            index = self._by_series(sizes, seed)
+            index = divided_by_group(self.series, sizes, seed)
             note = f"split by seed {seed} by {self.noun}: no {self.noun} is in two splits"
         else:
             index = self._by_time(sizes)
@@ -77,18 +77,6 @@ class Windows:
                 f"split: use a smaller window= or stride="
             )
         return index, note
-
-    def _by_series(self, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-        names, codes, rows = np.unique(self.series, return_inverse=True, return_counts=True)
-        order = numpy_generator(seed, "split").permutation(len(names))
-        left, index = len(names), {}
-        for split, size in reversed(list(sizes.items())):
-            end, held = left, 0
-            while held < size and left > 1:
-                left -= 1
-                held += int(rows[order[left]])
-            index[split] = np.flatnonzero(np.isin(codes, order[left:end]))
-        return {**index, "train": np.flatnonzero(np.isin(codes, order[:left]))}
 
     def _by_time(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         parts: dict[str, list[np.ndarray]] = {split: [] for split in (*sizes, "train")}

@@ -10,11 +10,11 @@ import numpy as np
 
 from vaestro.data.series.ragged import FIRST, ID
 from vaestro.data.series.record import ends_of
+from vaestro.data.writers import TABLES
 from vaestro.frames import Frame
 from vaestro.spaces import LongTable, Space, rounded
 
 Attributes: TypeAlias = Mapping[str, np.ndarray]
-TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
 
 def is_long(space: Space, path: Path) -> bool:

@@ -1,0 +1,233 @@
+"""A run is made at once, replaced by another at once, and continued after a kill at any moment."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaestro import storage
+from vaestro.cli import main
+from vaestro.locks import Lock
+
+TINY = ("--latent", "2", "--network", "mlp:width=4", "--batch", "16", "--compile", "off")
+TRAIN = ("train", "x.npy", "--run", "run", "--steps", "2", "--device", "cpu", "--quiet", *TINY)
+NOBODY = 2**22 + 1  # larger than the number of any process
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with data, and with a finished run of two steps."""
+    place = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        np.save("x.npy", np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32))
+        assert main(TRAIN) == 0
+    return place
+
+
+@pytest.fixture
+def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a copy of this folder."""
+    place = tmp_path / "here"
+    shutil.copytree(finished, place)
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Give a function that runs a command, and returns its one line."""
+
+    def run(*arguments: str, code: int = 2) -> str:
+        capsys.readouterr()
+        assert main(arguments) == code
+        out, err = capsys.readouterr()
+        assert err.startswith("vaestro: ") and err.count("\n") == 1, (out, err)
+        return err
+
+    return run
+
+
+def content(place: Path) -> dict[str, str]:
+    """Return a hash of each file under a folder."""
+    return {
+        str(f.relative_to(place)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(place.rglob("*"))
+        if f.is_file()
+    }
+
+
+def results(run: Path) -> tuple[bytes, list[list[object]]]:
+    """Return the weights and the metrics of a run, without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "examples_per_second")
+    return (run / "model.safetensors").read_bytes(), [
+        [v for k, v in line.items() if k not in timed] for line in lines
+    ]
+
+
+def snapshots(monkeypatch: pytest.MonkeyPatch, into: Path, *arguments: str) -> Iterator[Path]:
+    """Run a command, and yield a folder for each state of the disk that a kill during it leaves:
+    one before each file operation. Equal states are left out."""
+    states: set[str] = set()
+
+    def copy(operation: str, path: Path) -> None:
+        place = into / f"{len(states):03d}-{operation}-{path.name}"
+        shutil.copytree(".", place, symlinks=True)
+        for lock in place.rglob("lock*"):
+            lock.write_text(json.dumps(json.loads(lock.read_text() or "{}") | {"process": NOBODY}))
+        part = place / path.absolute().relative_to(Path.cwd())
+        for file in place.rglob(f"*-{os.getpid()}-*.part"):
+            file.rename(file.with_name(file.name.replace(f"-{os.getpid()}-", f"-{NOBODY}-")))
+        part = part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{NOBODY}-"))
+        if operation == "write" and part.suffix == ".part":
+            part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+        state = repr(sorted(content(place).items()))
+        if state in states:
+            shutil.rmtree(place)
+        states.add(state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "before", copy)
+        patch.setattr("vaestro.runs.job.CHECKPOINT_SECONDS", 0.0)
+        assert main(arguments) == 0
+    yield from sorted(into.iterdir())
+
+
+def continued(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a user does after a kill: resume the run if it is there, or else start again."""
+    monkeypatch.chdir(place)
+    if Path("run").exists():
+        assert main(["train", "--resume", "run", "--quiet"]) == 0
+    else:
+        assert main(TRAIN) == 0
+
+
+def test_a_kill_at_a_file_operation_changes_nothing(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = results(here / "run")
+    files = set(content(here))
+    shutil.rmtree("run")
+    (tmp_path / "states").mkdir()
+    states = list(snapshots(monkeypatch, tmp_path / "states", *TRAIN))
+    assert len(states) > 40
+    for place in states[:: len(states) // 12]:
+        continued(place, monkeypatch)
+        assert results(place / "run") == expected, place.name
+        left = {f for f in content(place) if not f.startswith("run/checkpoints/step-")}
+        assert left == {f for f in files if not f.startswith("run/checkpoints/")}, place.name
+
+
+def test_a_kill_while_a_run_is_replaced_leaves_one_of_the_two(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("run/mine.txt").write_text("mine")
+    Path("run/checkpoints/mine").write_text("mine")
+    old = results(here / "run")
+    (tmp_path / "states").mkdir()
+    force = (*TRAIN, "--force", "--seed", "5")
+    states = list(snapshots(monkeypatch, tmp_path / "states", *force))
+    new = results(here / "run")
+    assert new != old
+    first = next(i for i, s in enumerate(states) if not (s / "run").exists())
+    for place in states[first - 1 : first + 8] + states[-1:]:
+        monkeypatch.chdir(place)
+        assert main(["train", "--resume", "run", "--quiet"]) == 0
+        assert results(place / "run") in (old, new), place.name
+        for name in ("mine.txt", "checkpoints/mine"):
+            assert Path("run", name).read_text() == "mine", place.name
+        assert [p.name for p in sorted(place.iterdir())] == ["run", "x.npy"], place.name
+
+
+def test_a_second_writer_is_refused(here: Path, refused: Refused) -> None:
+    before = content(here / "run")
+    with Lock(Path("run")):
+        for command in (("train", "--resume", "run"), (*TRAIN, "--force")):
+            assert "run is in use by process" in refused(*command)
+    assert content(here / "run") == before
+    assert [p.name for p in sorted(here.iterdir())] == ["run", "x.npy"]
+
+
+def test_two_runs_of_one_second_have_two_folders(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vaestro.runs import writer
+
+    monkeypatch.setattr(writer, "default_folder", _names(["runs/a", "runs/a", "runs/b"]))
+    first, second = (writer.Writer.new(None, "x.npy") for _ in range(2))
+    assert (first.path, second.path) == (Path("runs/a"), Path("runs/b"))
+    first.publish()
+    second.discard()
+    first.discard()
+    assert not list(Path("runs").iterdir())
+
+
+def _names(names: list[str]) -> Callable[[str], Path]:
+    left = iter(names)
+    return lambda source: Path(next(left))
+
+
+def test_force_deletes_a_run_and_nothing_else(here: Path, refused: Refused) -> None:
+    theirs = ("samples.csv", "report.html", "evaluation-mine.json", "checkpoints/mine", "a/b.txt")
+    Path("run/a").mkdir()
+    for name in theirs:
+        Path("run", name).write_text("mine")
+    Path("run/link").symlink_to("/")
+    with Path("run/manifest.txt").open("a") as file:  # names that are no files of a run
+        file.write("../x.npy\na/b.txt\n/etc/hosts\nlink\n")
+    assert main([*TRAIN, "--force", "--seed", "5"]) == 0
+    assert all(Path("run", name).read_text() == "mine" for name in theirs)
+    assert Path("run/link").is_symlink() and Path("x.npy").exists()
+
+
+def test_force_needs_a_run(here: Path, refused: Refused) -> None:
+    other = Path("other")
+    shutil.copytree("run/checkpoints", other / "checkpoints")
+    shutil.copy("run/config.yaml", other)
+    (other / "report.html").touch()
+    before = content(other)
+    line = refused("train", "x.npy", "--run", "other", "--force", *TINY)
+    assert "contains files that are not a run's" in line
+    assert content(other) == before
+
+
+def test_the_old_run_comes_back_if_the_new_one_cannot_be_trained(
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(here)
+
+    def fail(*_: object) -> None:
+        raise ValueError("expected a step; got none")
+
+    monkeypatch.setattr("vaestro.loop.Training.__next__", fail)
+    assert "expected a step" in refused(*TRAIN, "--force")
+    assert content(here) == before
+
+
+def test_force_from_inside_of_the_run_is_refused(
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("run")
+    line = refused("train", "../x.npy", "--run", ".", "--force", *TINY)
+    assert "cd to another one first" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "environment.json"])
+def test_resume_writes_again_what_is_lost(
+    here: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads(Path("run", name).read_text())
+    Path("run", name).unlink()
+    Path("run/model.safetensors.part").touch()
+    assert main(["train", "--resume", "run"]) == 0
+    assert f"wrote {name} again" in capsys.readouterr().out
+    after = json.loads(Path("run", name).read_text())
+    assert after == before or name == "environment.json"
+    assert not Path("run/model.safetensors.part").exists()
