@@ -186,6 +186,18 @@ def stored_columns(folder: Path) -> tuple[Column, ...] | None:
     return Origin(str(folder), *spaces_of(config, {})).columns
 
 
+def stored_limits(folder: Path) -> dict[str, str]:
+    """Return the options of a source with which the real values of an array are read without
+    limits, for a run of an earlier version, which had none; otherwise no options.
+
+    >>> stored_limits(Path("example"))
+    {}
+    """
+    space = (read_object(folder / "config.json") or {}).get("space") or {}
+    earlier = space.get("kind") == "real" and "limits" not in space
+    return {"low": "none", "high": "none"} if earlier else {}
+
+
 def spaces_of(
     config: Mapping[str, Json], arrays: Mapping[str, np.ndarray]
 ) -> tuple[Space, Space | None]:
