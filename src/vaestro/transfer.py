@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vaestro.data.matching import Origin
+from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json, read_object
 from vaestro.loop import Training
 from vaestro.models import Model
@@ -203,16 +204,18 @@ def stored_columns(folder: Path) -> tuple[Column, ...] | None:
     return Origin(str(folder), *spaces_of(config, {})).columns
 
 
-def stored_limits(folder: Path) -> dict[str, str]:
-    """Return the options of a source with which the real values of an array are read without
-    limits, for a run of an earlier version, which had none; otherwise no options.
+def stored_source(folder: Path, source: str) -> str:
+    """Return the source of a run. A run of an earlier version reads the real values of an array
+    without limits, which it did not have.
 
-    >>> stored_limits(Path("example"))
-    {}
+    >>> stored_source(Path("example"), "x.npy")
+    'x.npy'
     """
     space = (read_object(folder / "config.json") or {}).get("space") or {}
-    earlier = space.get("kind") == "real" and "limits" not in space
-    return {"low": "none", "high": "none"} if earlier else {}
+    if space.get("kind") != "real" or "limits" in space:
+        return source
+    name, options = parse_source(source)
+    return as_source(name, {"low": "none", "high": "none", **options})
 
 
 def spaces_of(
