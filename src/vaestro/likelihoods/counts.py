@@ -194,14 +194,26 @@ class Poisson(_Counts):
 class _DispersedCounts(Dispersed, _Counts):
     """Initialise a learned dispersion by a fit to the training data."""
 
+    dispersion: str
+
     @property
     def start_values(self) -> int:
         return self.dispersion_values
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
         self.begin_dispersion(
-            x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device)
+            x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device), given
         )
+
+    def bind(self, given: Space | None) -> None:
+        super().bind(given)
+        if self.dispersion == "condition":
+            self.disperse_by(given)
+
+    @property
+    def condition_weights(self) -> tuple[str, ...]:
+        """Return the names of the weights that are multiplied by the conditions."""
+        return ("by_category",) if self.categories else ()
 
 
 @final
@@ -212,7 +224,9 @@ class NegativeBinomial(_DispersedCounts):
     Args:
         space, decoder: see Likelihood.
         dispersion: "shared", one learned for each cell of a datum, the same for all data, and
-            initialised by a fit to the training data. "cell", predicted by the decoder.
+            initialised by a fit to the training data. "condition", one for each cell of a datum and
+            category of the conditions, such as the batch (`gene-batch` in scvi-tools); the
+            logarithms of several conditions add up. "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
             datum's own counts.
@@ -233,7 +247,7 @@ class NegativeBinomial(_DispersedCounts):
         space: Space,
         decoder: nn.Module,
         *,
-        dispersion: Literal["shared", "cell"] = "shared",
+        dispersion: Literal["shared", "condition", "cell"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
         mean: Mean = "softmax",
@@ -241,7 +255,7 @@ class NegativeBinomial(_DispersedCounts):
     ) -> None:
         super().__init__(space, decoder, limit, library, mean)
         self.dispersion = dispersion
-        if dispersion == "shared":
+        if dispersion != "cell":
             self.disperse(space.shape, version)
 
     @classmethod
@@ -271,7 +285,7 @@ class NegativeBinomial(_DispersedCounts):
             return self.counted(
                 self.log_mean(log_mean, given), soft_limit(log_inverse, INVERSE_LIMIT)
             )
-        return self.counted(self.log_mean(out, given), self.inverses())
+        return self.counted(self.log_mean(out, given), self.inverses(given))
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:
         return densities.NegativeBinomial(log_mean, log_inverse, self.dims)
@@ -286,6 +300,7 @@ class ZeroInflated(_DispersedCounts):
         space, decoder: see Likelihood.
         counts: the density of counts that are not missed: "negative-binomial", with one dispersion
             for each cell of a datum, or "poisson".
+        dispersion: "shared" or "condition", as for NegativeBinomial.
         limit: the log-mean and the logit of being missed lie in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
             datum's own counts.
@@ -306,12 +321,18 @@ class ZeroInflated(_DispersedCounts):
         decoder: nn.Module,
         *,
         counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
+        dispersion: Literal["shared", "condition"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
         mean: Mean = "softmax",
         version: Version = 3,
     ) -> None:
         super().__init__(space, decoder, limit, library, mean)
+        if dispersion == "condition" and counts == "poisson":
+            raise ValueError(
+                "expected counts=negative-binomial for dispersion=condition; got poisson"
+            )
+        self.dispersion = dispersion
         if counts == "negative-binomial":
             self.disperse(space.shape, version)
 
@@ -339,7 +360,7 @@ class ZeroInflated(_DispersedCounts):
             log_mean, self.dims
         )
         if self.dispersed:
-            base = densities.NegativeBinomial(log_mean, self.inverses(), self.dims)
+            base = densities.NegativeBinomial(log_mean, self.inverses(given), self.dims)
         return densities.ZeroInflated(base, soft_limit(missed, self.limit))
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.ZeroInflated:
