@@ -7,9 +7,11 @@ bound of the run minus the log-likelihood of this model, paired over data, is wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
+from vaestro.building import class_of
 from vaestro.data import Data, Rows
 from vaestro.evaluation import Evaluation, Independent, evaluate
 from vaestro.files import Json
@@ -36,8 +38,13 @@ def independent_model(data: Data, likelihood: str, device: str = "cpu") -> Model
     >>> independent_model(data, "gaussian").capabilities.exact
     True
     """
-    if find("likelihood", likelihood).name == "autoregressive":
+    part = find("likelihood", likelihood)
+    if part.name == "autoregressive":
         likelihood = "categorical"
+    elif class_of(part).units_beside(**part.options):
+        # without a latent library, and with a mean for each cell instead of its share
+        rest = {k: v for k, v in part.options.items() if k != "library"}
+        likelihood = str(replace(part, options=rest))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(data.space, given=data.given, model="independent", likelihood=likelihood)
