@@ -88,11 +88,8 @@ class Likelihood(nn.Module, ABC):
         return space.shape
 
     @classmethod
-    def units_beside(cls) -> int:
-        """Return `further_units`, by default 0.
-
-        An override takes the constructor's options as keywords.
-        """
+    def units_beside(cls, **options: object) -> int:
+        """Return `further_units` for options of the constructor; by default 0."""
         return 0
 
     @classmethod

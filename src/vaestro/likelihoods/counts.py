@@ -98,8 +98,8 @@ class _Counts(Likelihood):
             self.library_base = nn.Parameter(torch.zeros(2))  # m and log s
 
     @classmethod
-    def units_beside(cls, *, library: str | None = None, **_: object) -> int:
-        return int(library == LATENT)
+    def units_beside(cls, **options: object) -> int:
+        return int(options.get("library") == LATENT)
 
     @property
     def condition_weights(self) -> tuple[str, ...]:
