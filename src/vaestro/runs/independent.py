@@ -71,7 +71,7 @@ def compared(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="compared", latent=2, steps=2)
     >>> rows = run.data().test
     >>> evaluation = vs.evaluate(run.model(), rows, k=10)
     >>> compared(evaluation, run.data(), rows, run.config).nats.shape
