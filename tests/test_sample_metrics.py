@@ -249,14 +249,17 @@ def test_lost_dependence_is_a_warning_with_power() -> None:
     curves = Curves([{"split": "valid", "step": s, "bound": -1.0} for s in range(4)], 3, True)
     measures = Mock(activity=np.ones(1), signal=None)
 
-    def found(lost: float, stderr: float, beta: float = 1.0) -> Finding | None:
+    def found(
+        lost: float, stderr: float, beta: float = 1.0, role: str = "informative"
+    ) -> Finding | None:
+        units = [Mock(role=role)]
         state = Dependence(500, 3, lost, stderr, (0.71, 0.97), (("a", "b"),))
         case = Case(Remedies("run", {}), curves, None, beta=beta, dependence=state)
         with (
             patch.object(rule, "not_converged", return_value=None),
             patch.object(rule, "collapsed", return_value=False),
             patch.object(rule, "unused", return_value=False),
-            patch.object(rule, "units_of", return_value=()),
+            patch.object(rule, "units_of", return_value=units),
         ):
             return rule.lost_dependence(replace(case, measures=measures))
 
@@ -267,4 +270,6 @@ def test_lost_dependence_is_a_warning_with_power() -> None:
     unclear = found(0.5, 0.3)
     assert unclear is not None and unclear.severity == "note" and "not enough" in unclear.evidence
     weak = found(0.8, 0.1, beta=0.3)
-    assert weak is not None and not weak.remedy and weak.no_remedy
+    off = found(0.8, 0.1, role="off")
+    for other in (weak, off):
+        assert other is not None and not other.remedy and "--methods samples" in other.no_remedy
