@@ -44,6 +44,7 @@ ORDER = [
     "building",
     "parts",
     "data",
+    "new_categories",
     "loop",
     "transfer",
     "evaluation",

@@ -637,7 +637,8 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert time.perf_counter() - start < 10
     message = (
         "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 "
-        "(id, name: every row has its own, as identifiers have, or leave them out with ignore=id+name)"
+        "(id, name: every row has its own, as identifiers have, or leave them out with "
+        "ignore=id+name)"
     )
     assert str(error.value) == message
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})

@@ -24,6 +24,7 @@ from vaestro.diagnosis.lint import Plan
 from vaestro.files import Json, read_config, read_object
 from vaestro.loop import Diverged, Step, Training
 from vaestro.loop.timing import expected_seconds
+from vaestro.new_categories import NEW_CATEGORIES
 from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.runs.checkpoints import newest_state, save_tensors
@@ -112,7 +113,8 @@ class Job(Iterator[Step]):
         model = own = origin = None
         if asked.get("init"):
             model, own = starting_model(asked["init"])
-            origin = Origin(asked["init"], model.space, model.given)
+            grows = NEW_CATEGORIES in (asked.get("freeze") or ())
+            origin = Origin(asked["init"], model.space, model.given, grows)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = with_library(defaults() | asked)
@@ -213,7 +215,8 @@ class Job(Iterator[Step]):
         origin, start = stored_origin(opened.path, asked["init"]), None
         if asked["init"] and origin is None:
             start = starting_model(asked["init"])
-            origin = Origin(asked["init"], start[0].space, start[0].given)
+            grows = NEW_CATEGORIES in (asked["freeze"] or ())
+            origin = Origin(asked["init"], start[0].space, start[0].given, grows)
         data = load(
             asked["source"],
             condition=asked["condition"] or (),
