@@ -22,6 +22,7 @@ from vaestro.data.axes import Look, look_at
 from vaestro.data.codes import code_notes
 from vaestro.data.counting import why_not_all_counts
 from vaestro.data.fitting import SAMPLED, fit_of
+from vaestro.data.limits import with_limits
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, RowSelector, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
@@ -226,6 +227,8 @@ def _resolve(
     if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
+    notes += more
+    space, options, more = with_limits(space, (seen.low, seen.high), parts["train"], options, name)
     notes += more
     binarise = options.get("binarise", "none")
     if binarise != "none":

@@ -16,6 +16,7 @@ from vaestro.data.raw import Options
 from vaestro.data.source_values import (
     Absent,
     Choice,
+    Limit,
     Name,
     Number,
     Series,
@@ -100,6 +101,17 @@ ROWS = (
         "arrays",
         Choice("feature", "channel", "global", "none"),
         "Which cells share an offset and a scale.",
+    ),
+    *(
+        SourceOption(
+            side,
+            "arrays",
+            Limit(),
+            f"The {which} value that real values can have; samples are within it, and values at it "
+            f"have a probability of their own. By default it is that of the data if many cells "
+            f"have it.",
+        )
+        for side, which in (("low", "lowest"), ("high", "highest"))
     ),
     SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
     SourceOption(
