@@ -171,10 +171,15 @@ def encode(
         of_rows = names_of if session.model.space.layout.ends else identifiers
         named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
         write_arrays(path, named | codes)
-    elif copied:
-        write_latents(file, path, codes)
     else:
-        write_annotated(path, rows.read(), space.names, attributes, codes)
+        own = session.model.units[0] - session.model.further_units
+        parts = {name: values[:, :own] for name, values in codes.items()}
+        if session.model.further_units:
+            parts["library"] = codes["mean"][:, own:]
+        if copied:
+            write_latents(file, path, parts)
+        else:
+            write_annotated(path, rows.read(), space.names, attributes, parts)
     say_unread(rows)
     console.warn(empty_code.warning(session.run))
     units = " x ".join(map(str, session.model.units))

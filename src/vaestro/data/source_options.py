@@ -26,7 +26,7 @@ from vaestro.data.source_values import (
     Words,
 )
 from vaestro.spaces import COLUMN_ORDER
-from vaestro.text import Spec, Value, few, nearest, parse_path
+from vaestro.text import Spec, Value, few, nearest, parse_path, typed, unquoted
 
 # what an option is about; the keys of `HEADINGS`
 Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "files", "texts", "shards"]
@@ -302,10 +302,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
-        if key in ("by", "group", "order", "time") and "series" in options:
+        if key in ("by", "group", "order", "time"):
+            column = unquoted(str(options[key]))
             raise ValueError(
-                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
-                f"(series={options[key]} names it)"
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]}: "
+                f"type {typed('series', column)} instead"
             )
         if key not in OPTIONS:
             raise ValueError(

@@ -9,7 +9,7 @@ from typing import final
 
 from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json
-from vaestro.likelihoods.counts import library_condition
+from vaestro.likelihoods.counts import LATENT, library_condition
 from vaestro.options import names
 from vaestro.parts import TABLE, Part, find
 from vaestro.signatures import options_of
@@ -282,7 +282,7 @@ class Remedies:
         """Return the condition that a count likelihood uses as library size; None without one."""
         part = self.part("likelihood")
         name = None if part is None else part.options.get("library")
-        return None if name is None else library_condition(str(name))
+        return None if name in (None, LATENT) else library_condition(str(name))
 
     def learned_variance(self) -> str:
         """Fit the variance of a Gaussian likelihood: in closed form, or by gradient."""

@@ -15,7 +15,7 @@ from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.files import Json
 from vaestro.latent import check_conditions
-from vaestro.likelihoods.counts import OBSERVED, library_condition
+from vaestro.likelihoods.counts import LATENT, OBSERVED, library_condition
 from vaestro.loop import Training, training
 from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
@@ -157,9 +157,9 @@ def with_size_factors(asked: Mapping[str, Json], data: Data) -> tuple[Config, li
 
 
 def _library(likelihood: str) -> str | None:
-    """Return the library that a likelihood names, if any."""
+    """Return the condition that a likelihood names as library, if any."""
     name = find("likelihood", likelihood).options.get("library")
-    return None if name is None else str(name)
+    return None if name in (None, LATENT) else str(name)
 
 
 def _sized(data: Data, asked: Mapping[str, Json]) -> Config:
