@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vaestro.data.matching import Origin
+from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json, read_object
 from vaestro.loop import Training
 from vaestro.models import Model
@@ -201,6 +202,20 @@ def stored_columns(folder: Path) -> tuple[Column, ...] | None:
     if config is None or not config["space"].get("columns"):
         return None
     return Origin(str(folder), *spaces_of(config, {})).columns
+
+
+def stored_source(folder: Path, source: str) -> str:
+    """Return the source of a run. A run of an earlier version reads the real values of an array
+    without limits, which it did not have.
+
+    >>> stored_source(Path("example"), "x.npy")
+    'x.npy'
+    """
+    space = (read_object(folder / "config.json") or {}).get("space") or {}
+    if space.get("kind") != "real" or "limits" in space:
+        return source
+    name, options = parse_source(source)
+    return as_source(name, {"low": "none", "high": "none", **options})
 
 
 def spaces_of(
