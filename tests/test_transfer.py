@@ -541,12 +541,12 @@ def test_a_run_is_resumed_exactly_also_without_the_run_it_started_from(
 ) -> None:
     source = write(Path("new.csv"), table(60, seed=1))
     whole = vs.train(source, run="whole", init=old, steps=8)
-    for name, stop in (("early", 0), ("late", 5)):
-        job = Job.new(source, run=name, init=old, steps=8)
-        for _ in itertools.islice(job, stop + 1 if stop else 0):
-            pass
-        if stop:
-            job.checkpoint()
+    for name, steps in (("early", 1), ("late", 5)):
+        with Job.new(source, run=name, init=old, steps=8) as job:
+            for _ in itertools.islice(job, steps):
+                pass
+            if name == "late":
+                job.checkpoint()
     Path(old).rename("elsewhere")
     for name in ("early", "late"):
         again = resume(name)
