@@ -74,7 +74,7 @@ def read_config(path: str | Path) -> dict[str, Json]:
     path = Path(path)
     try:
         config = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = (
             "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
         )
@@ -83,6 +83,14 @@ def read_config(path: str | Path) -> dict[str, Json]:
         raise ValueError(
             f"expected a YAML file of options; got {path}, which contains {type(config).__name__}"
         )
+    for key, value in config.items():
+        # A few aliases of lists in lists can stand for more values than fit in memory.
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, (list, dict, set, tuple)):
+                raise ValueError(
+                    f"expected a YAML file of options with a value, or a list of values, for each; "
+                    f"got {path}, where {key} contains {type(one).__name__}"
+                )
     options = {
         str(k).replace("-", "_"): v
         for k, v in config.items()
