@@ -54,7 +54,7 @@ def write(
     simulated data."""
     path = Path(path)
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text("source: mnist\nsteps: 1\n")
+    (path / "config.yaml").write_text("source: mnist\nsteps: 1\nbatch: 8\n")
     n = len(next(iter(bounds.values())))
     estimates = []
     for method, nats in bounds.items():
@@ -192,7 +192,7 @@ def test_different_conditions_are_not_ranked(here):
 def test_conditions_of_an_evaluation_that_does_not_say_are_the_runs(here):
     write("a", {"iwae": near(0)})
     write("b", {"iwae": near(5)}, sha=OTHER)
-    Path("b/config.yaml").write_text("source: mnist\ncondition: [digit]\n")
+    Path("b/config.yaml").write_text("source: mnist\nsteps: 1\nbatch: 8\ncondition: [digit]\n")
     assert "p(x | digit) and p(x)" in alone("a", "b")
 
 
@@ -944,7 +944,7 @@ def test_the_picture_has_a_panel_for_each_group(here):
 def test_a_run_without_an_evaluation(here, refused):
     write("a", {"iwae": near(0)})
     Path("b").mkdir()
-    Path("b/config.yaml").write_text("source: mnist\n")
+    Path("b/config.yaml").write_text("source: mnist\nsteps: 1\nbatch: 8\n")
     assert (
         "a run that was evaluated (vaestro evaluate b); got b, which has no evaluation.json"
         in refused("compare", "a", "b")

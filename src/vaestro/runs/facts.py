@@ -46,6 +46,8 @@ def facts_of(run: Run) -> Facts:
         "options": {k: v for k, v in config.items() if k not in ("source", "steps")},
         "source": config["source"],
     }
+    if damage := run.damage():
+        facts["log"] = damage[0]
     if metrics:
         facts["time"] = duration(metrics[-1]["seconds"])
     kept = run.kept

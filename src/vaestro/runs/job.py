@@ -21,12 +21,14 @@ from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.files import Json, read_config, read_object
+from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
+from vaestro.loop.state import Numbers, State
 from vaestro.loop.timing import expected_seconds
 from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
-from vaestro.runs.checkpoints import newest_state, save_tensors
+from vaestro.records import Damaged, read_object, write_record
+from vaestro.runs.checkpoints import newest_state
 from vaestro.runs.folder import environment, model_record, store_source
 from vaestro.runs.manifest import register
 from vaestro.runs.preparing import prepare, starting_model, trial, with_library, with_size_factors
@@ -34,6 +36,7 @@ from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
 from vaestro.runs.writer import Writer, default_folder, recover, refuse_existing
 from vaestro.storage import append, make_folder, remove, truncate, write_text
+from vaestro.tensor_files import save_tensors
 from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_columns, stored_origin, take_over
 
@@ -164,7 +167,7 @@ class Job(Iterator[Step]):
         }
         absent = [name for name in records if read_object(self.place / name) is None]
         for name in absent:
-            write_text(self.place / name, json.dumps(records[name](), indent=1) + "\n")
+            write_record(self.place / name, records[name]())
         return absent
 
     def _publish(self) -> None:
@@ -225,8 +228,8 @@ class Job(Iterator[Step]):
         notes = [*data.notes, *damaged]
         job = cls(training, data, resolved, opened.path, tuple(notes))
         if state is not None:
-            tensors, numbers = state
-            training.load(tensors, numbers)
+            checkpoint, tensors, numbers = state
+            _load(training, checkpoint, tensors, numbers)
             if "epochs" in options or "steps" in options:
                 training.stopped_early = False  # more steps were requested than patience allowed
             job._logged = numbers["metrics_bytes"]
@@ -359,10 +362,8 @@ class Job(Iterator[Step]):
         except Diverged as error:
             self._save_weights()
             if self.writes:
-                write_text(
-                    self.place / "failure.json",
-                    json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
-                )
+                failure = {"step": self.training.index, "reason": str(error)}
+                write_record(self.place / "failure.json", failure)
             raise
         if step.index:
             self._publish()
@@ -408,9 +409,23 @@ class Job(Iterator[Step]):
             }
             save_tensors(self.place / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
-            write_text(self.place / "kept.json", json.dumps(kept) + "\n")
+            write_record(self.place / "kept.json", kept)
 
 
 def _writes() -> bool:
     """Return whether this process is the one of its group that writes files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _load(training: Training, checkpoint: Path, tensors: State, numbers: Numbers) -> None:
+    """Continue a training from a checkpoint.
+
+    Raises:
+        Damaged: the checkpoint is that of another model.
+    """
+    try:
+        training.load(tensors, numbers)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise Damaged(
+            f"{checkpoint} is that of another model than config.yaml and config.json describe"
+        ) from error
