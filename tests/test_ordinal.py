@@ -124,7 +124,7 @@ def test_a_whole_run(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
     command("train", source, "--run", run, "--latent", "2", "--epochs", "20", "--seed", "1")
     command("evaluate", run, "--k", "20")
-    command("sample", run, "-n", "40", "-o", str(tmp_path / "s.csv"))
+    command("sample", run, "-n", "40", "-o", str(tmp_path / "s.csv"), "--complete")
     command("encode", run, str(table), "-o", str(tmp_path / "c.npz"))
     command("impute", run, str(table), "-o", str(tmp_path / "i.csv"))
     command("report", run)

@@ -45,7 +45,7 @@ def read_record(path: Path) -> dict[str, Json] | None:
         return None
     schema = schema_of(path.name)
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not JSON: {str(error).splitlines()[0]}") from error
     if path.name == "config.json" and isinstance(value, dict):
@@ -102,7 +102,7 @@ def read_log(path: Path) -> tuple[list[dict[str, Json]], list[int]]:
     *whole, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, text in enumerate([*whole, last] if last else whole, 1):
         try:
-            value = json.loads(text)
+            value = json.loads(text.decode())
         except (ValueError, RecursionError):
             value = None
         if not fault(value, fields):

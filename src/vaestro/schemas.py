@@ -185,6 +185,8 @@ SCHEMAS = (
             Field("independent", dict | None, "a model of independent cells", required=False),
             Field("gap", dict | None, "the parts of log p(x) - ELBO", required=False),
             Field("information", dict | None, "the parts of the rate", required=False),
+            Field("lengths", dict, "log p(length | z) of series", required=False),
+            Field("empty_cells", dict, "log p(which cells are empty | z)", required=False),
             Field("warnings", list, "sentences", required=False),
             *_sums("were evaluated"),
             Field("arrays_sha256", str, "hash of evaluation.npz", required=False),

@@ -136,8 +136,9 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
             f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of "
             f"the ELBO)"
         )
-    if evaluation.lengths is not None:
-        console.say(evaluation.lengths.sentence())
+    for score in (evaluation.lengths, evaluation.absences):
+        for line in () if score is None else score.sentences():
+            console.say(line)
 
 
 def diagnose(

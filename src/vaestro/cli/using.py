@@ -64,6 +64,14 @@ def sample(
         float, typer.Option(help="Multiplies the prior's standard deviation.")
     ] = 1.0,
     mean: MeanOrDraws = None,
+    complete: Annotated[
+        bool | None,
+        typer.Option(
+            "--complete/--gaps",
+            help="Fill every cell, or draw which cells are empty; by default --gaps for tables.",
+            show_default=False,
+        ),
+    ] = None,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -75,7 +83,8 @@ def sample(
     """Draw new data from a trained model.
 
     They have the layout, units and dtype of the training data. Samples of images are means of
-    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise.
+    p(x|z) at draws of z; --draws writes draws from p(x|z), which contain its noise. Samples of
+    tables have empty cells as the training rows do.
 
     Example: vaestro sample runs/mine -n 64 -o runs/mine/samples.png
     """
@@ -99,6 +108,7 @@ def sample(
         temperature=temperature,
         seed=seed,
         mean=mean,
+        complete=complete,
         decoding=decoding_of(top_p, token_temperature, beam),
         dtype=dtype_of(space, path, dtype) if mean else dtype,
     )

@@ -95,12 +95,18 @@ def infer_space(
     if crowded:
         unfit.append((_too_many(crowded, whole, name), list(crowded)))
     refuse(unfit, name, options.get("ignore"))
-    space = TableSpace.of(columns)
+    space = _with_empty(TableSpace.of(columns), train)
     notes = remarks.notes(name, options.get("ignore"))
     notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
     present = whole.without(empty)
     first = [*kinds_note(space), *left_out, *missing_note(present)]
     return space, [*first, *_unused_note(present, space), *notes]
+
+
+def _with_empty(space: Space, train: Frame) -> Space:
+    """Return the space with the share of empty cells of each column in the training rows."""
+    empty = np.array([np.ma.getmaskarray(train.columns[c.name]).mean() for c in space.columns])
+    return replace(space, empty=empty) if empty.any() else space
 
 
 def _as_declared(column: Column, whole: Frame) -> Column:

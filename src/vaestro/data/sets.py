@@ -450,6 +450,13 @@ class Data:
         """Return the names of the attributes of each row."""
         return tuple(self.train.attributes)
 
+    def without_absences(self) -> Data:
+        """Return the data of a model that does not describe which cells are empty, as those of
+        earlier versions."""
+        space = replace(self.space, empty=None)
+        splits = [replace(rows, space=space) for rows in (self.train, self.valid, self.test)]
+        return replace(self, train=splits[0], valid=splits[1], test=splits[2], space=space)
+
     def split(self, name: str) -> Rows:
         """Return a split by name.
 

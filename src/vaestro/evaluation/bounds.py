@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vaestro.data import Rows
-from vaestro.evaluation.lengths import score_lengths
+from vaestro.evaluation.presence import score_absences, score_lengths
 from vaestro.evaluation.records import Estimate, Evaluation, mean_and_error
 from vaestro.evaluation.work import Job, Work
 from vaestro.models import LatentModel, Model
@@ -103,6 +103,7 @@ class Bounds(Work):
             rate=rate,
             distortion=distortion,
             lengths=score_lengths(self.job, self.chunk),
+            absences=score_absences(self.job, self.chunk),
             warnings=warnings,
         )
 

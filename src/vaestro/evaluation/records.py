@@ -364,26 +364,44 @@ class Independent:
 
 
 @dataclass(frozen=True)
-class LengthScore:
-    """Hold means of log p(length | z) and of log m(length), with standard errors, in nats.
+class PresenceScore:
+    """Hold means of the log-probability of which cells exist, given z and by the frequencies of the
+    training split alone, with standard errors, in nats.
 
-    >>> LengthScore((-2.0, 0.1), (-4.0, 0.1)).sentence()
-    'log p(length | z) = -2.00 +- 0.10 nats, not part of the bound (without z: -4.00 +- 0.10)'
+    Args:
+        what: the variable and what it is given.
+        given_z, without_z: mean and standard error.
+        shares: the share of empty cells in the data and in samples, by column.
+
+    >>> score = PresenceScore("length | z", (-2.0, 0.1), (-4.0, 0.1), {"a": (0.3, 0.29)})
+    >>> print(*score.sentences(), sep="\\n")
+    log p(length | z) = -2.00 +- 0.10 nats, not part of the bound (by frequency: -4.00 +- 0.10)
+        empty cells in data and samples: a 30.0 and 29.0 %
     """
 
+    what: str
     given_z: tuple[float, float]
     without_z: tuple[float, float]
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def sentence(self) -> str:
-        """Return the numbers in words."""
-        return (
-            f"log p(length | z) = {plus_minus(self.given_z)} nats, not part of the bound (without "
-            f"z: {plus_minus(self.without_z)})"
+    def sentences(self, most: int = 8) -> list[str]:
+        """Return the numbers in words, with the shares of the columns that have most of them."""
+        first = (
+            f"log p({self.what}) = {plus_minus(self.given_z)} nats, not part of the bound (by "
+            f"frequency: {plus_minus(self.without_z)})"
         )
+        shares = sorted(self.shares.items(), key=lambda item: -max(item[1]))
+        words = [f"{name} {100 * a:.1f} and {100 * b:.1f} %" for name, (a, b) in shares[:most]]
+        if len(shares) > most:
+            words.append(f"and {len(shares) - most:,} more columns")
+        lines = [f"    empty cells in data and samples: {', '.join(words)}"] if words else []
+        return [first, *lines]
 
-    def line(self) -> Json:
+    def line(self) -> dict[str, Json]:
         """Return the numbers for JSON."""
-        return {"given_z": _mean_line(self.given_z), "without_z": _mean_line(self.without_z)}
+        columns = {n: {"data": a, "samples": b} for n, (a, b) in self.shares.items()}
+        means = {"given_z": _mean_line(self.given_z), "without_z": _mean_line(self.without_z)}
+        return means | ({"columns": columns} if columns else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,6 +413,7 @@ class Evaluation:
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
         gap, information: results of the methods of these names; None if they were not requested.
         lengths: log p(length | z) of series that end early; None for other data.
+        absences: log p(which cells are empty | z) of tables and vectors; None if not modelled.
         independent: the model of independent cells, for the evaluation of a run.
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
@@ -411,7 +430,8 @@ class Evaluation:
     distortion: float
     gap: Gap | None = None
     information: Information | None = None
-    lengths: LengthScore | None = None
+    lengths: PresenceScore | None = None
+    absences: PresenceScore | None = None
     independent: Independent | None = None
     warnings: tuple[str, ...] = ()
     index: np.ndarray | None = None

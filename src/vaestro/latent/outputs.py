@@ -19,7 +19,7 @@ from vaestro.frames import Frame
 from vaestro.latent.codes import Codes, means_of, settled
 from vaestro.models import Model, with_latent
 from vaestro.randomness import torch_generator
-from vaestro.spaces import Space
+from vaestro.spaces import Batch, Space
 from vaestro.tokens import Texts
 from vaestro.written import check_dtype, means
 
@@ -198,6 +198,7 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     mean: bool = False,
+    complete: bool | None = None,
     decoding: Decoding | None = None,
     dtype: str | None = None,
 ) -> UserData:
@@ -211,12 +212,15 @@ def sample(
         seed: of the draws.
         mean: return the mean of p(x | z) at each drawn z instead of a draw; of texts the most
             probable one.
+        complete: fill every cell. False draws which cells are empty; None does so for draws of
+            tables whose training rows have empty cells.
         decoding: how texts are drawn or searched for.
         dtype: "own" or "float", for means, as for `decode`.
 
     Raises:
         ValueError: n is below 1, the temperature is negative or infinite, conditions are missing,
-            or `dtype` is given for draws.
+            `dtype` is given for draws, or `complete` is False for means or a model without a
+            distribution of empty cells.
 
     >>> import numpy as np, vaestro as vs
     >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
@@ -229,6 +233,7 @@ def sample(
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"expected a temperature of 0 or more; got {temperature}")
     _check_given(model, given)
+    gaps = _with_gaps(model, complete, mean=mean)
     device, size = next(model.parameters()).device, model.space.chunk
     out = []
     for i in range(0, n, size):
@@ -245,8 +250,26 @@ def sample(
         )
         if z is not None:
             data = _ended(data, model, z, part, None, sample=not mean, generator=generator)
+            if gaps and model.absences is not None:
+                x = torch.from_numpy(model.space.inward(data)).to(device)
+                empty = model.absences.draw(z, Batch(x, None, part), generator)
+                data = model.space.emptied(data, empty.cpu().numpy())
         out.append(data)
     return joined(out)
+
+
+def _with_gaps(model: Model, complete: bool | None, *, mean: bool) -> bool:
+    """Return whether samples have empty cells; raise ValueError if they cannot."""
+    if complete is None:
+        return model.absences is not None and model.space.tabular and not mean
+    if not complete and mean:
+        raise ValueError("expected draws for samples with empty cells; got means")
+    if not complete and model.absences is None:
+        raise ValueError(
+            f"expected a run on a table or vectors with empty cells, for samples with empty cells; "
+            f"got {model.space}, whose empty cells are not modelled"
+        )
+    return not complete
 
 
 def _drawn(
@@ -256,8 +279,8 @@ def _drawn(
     temperature: float,
     generator: torch.Generator | None,
 ) -> tuple[Density, Tensor | None]:
-    """Return p(x | z) at n draws from the prior, and of series that end early also the draws."""
-    if model.lengths is None:
+    """Return p(x | z) at n draws from the prior, and the draws if they say which cells exist."""
+    if not model.presences:
         return model.sample(n, given, temperature=temperature, generator=generator), None
     latent = with_latent(model)
     z = latent.draw_prior(n, given, generator, temperature=temperature)

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from vaestro.densities import Density, PosteriorDensity
 from vaestro.gradients import Gradient
+from vaestro.models.absences import Absences
 from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
+from vaestro.models.presence import Presence
 from vaestro.spaces import Batch, Space
 
 
@@ -89,10 +91,17 @@ class Model(nn.Module, ABC):
     jitter: tuple[int, ...] | None = None
     # p(length | z) of series that end early; None for other data
     lengths: Lengths | None
+    # p(which cells are empty | z) of tables and vectors with empty cells; None for other data
+    absences: Absences | None
 
     def __init__(self) -> None:
         super().__init__()
-        self.lengths = None
+        self.lengths = self.absences = None
+
+    @property
+    def presences(self) -> tuple[Presence, ...]:
+        """Return what the model has of which cells exist, given z."""
+        return tuple(p for p in (self.lengths, self.absences) if p is not None)
 
     def trainable_parts(self) -> dict[str, nn.Module]:
         """Return the parts that training can freeze, by name."""

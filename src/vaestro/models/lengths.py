@@ -7,7 +7,7 @@ frequency there, and two numbers c(z) and t(z) > 0 of a small network,
 
 At the start c = 0 and t is small, so that lengths are distributed as in the training data. A large
 t concentrates the length near c. The length of a datum is the number of steps up to its last
-observed cell.
+observed cell, and log p is 0 for a datum without one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import final
 
 import numpy as np
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from vaestro.densities import soft_limit
+from vaestro.models.presence import Presence
 from vaestro.spaces import Batch, Space
 
-WIDTH = 64
 START = math.log(0.02)  # of log t
 LIMIT = 8.0  # log t lies within this distance of its start
 PACE = 4.0  # speed at which log t is learned, relative to c
 
 
 @final
-class Lengths(nn.Module):
-    """Represent p(length | z) by a distribution over 1 .. T.
+class Lengths(Presence):
+    """Represent p(length | z) by a distribution over 1 .. T. Training maximises it with the bound,
+    encoder and all: z contains the length.
 
     Args:
         space: of the series, with `lengths`.
@@ -49,7 +49,7 @@ class Lengths(nn.Module):
     standard: Tensor
 
     def __init__(self, space: Space, units: tuple[int, ...], conditions: int = 0) -> None:
-        super().__init__()
+        super().__init__(2, math.prod(units) + conditions)
         assert space.lengths is not None
         m = np.asarray(space.lengths, np.float64)
         steps = np.arange(1, len(m) + 1)
@@ -59,29 +59,25 @@ class Lengths(nn.Module):
         self.register_buffer("frequencies", torch.tensor(np.log(m), dtype=dtype), persistent=False)
         standard = torch.tensor((steps - mean) / spread, dtype=dtype)
         self.register_buffer("standard", standard, persistent=False)
-        last = nn.Linear(WIDTH, 2)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        inputs = math.prod(units) + conditions
-        self.network = nn.Sequential(nn.Linear(inputs, WIDTH), nn.SiLU(), last)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """Return log p(length | z) of each length, (K, B, T), for latents (K, B, *Z)."""
-        flat = z.flatten(2)
-        if given is not None:
-            flat = torch.cat([flat, given.expand(len(z), *given.shape)], -1)
-        centre, number = self.network(flat.to(self.standard.dtype)).float().split(1, -1)
+        centre, number = self.outputs(z, given).split(1, -1)
         sharp = torch.exp(START + soft_limit(PACE * number, LIMIT))
         u = self.standard.float()
         tilt = (1 + sharp) * centre * u - 0.5 * sharp * u.square()
         return torch.log_softmax(self.frequencies.float() + tilt, -1)
 
     def log_prob(self, z: Tensor, batch: Batch) -> Tensor:
-        """Return log p(length of x | z) in nats, (K, B); 0 for data without an observed cell."""
         lengths = lengths_of(batch, len(self.standard))
         logs = self(z, batch.given)
         index = (lengths - 1).clamp_min(0).expand(logs.shape[:2]).unsqueeze(-1)
         return torch.where(lengths > 0, logs.gather(-1, index).squeeze(-1), 0.0)
+
+    def without_z(self, batch: Batch) -> Tensor:
+        lengths = lengths_of(batch, len(self.standard))
+        logs = self.frequencies.double()[(lengths - 1).clamp_min(0)]
+        return torch.where(lengths > 0, logs, 0.0)
 
     def draw(self, z: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """Draw a length for each latent (B, *Z), (B,)."""

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from vaestro.densities import Density, PosteriorDensity, PriorDensity, closed_form_kl
 from vaestro.gradients import Gradient, Pathwise
 from vaestro.likelihoods import Likelihood
+from vaestro.models.absences import Absences
 from vaestro.models.base import Capabilities, LatentModel
 from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
@@ -49,8 +50,9 @@ class VAE(LatentModel):
     has a second part, uniform over the cells of the grid. It is one more latent, drawn from its own
     prior, so every bound remains a bound.
 
-    Of series that end early, training also maximises log p(length | z) (see `Lengths`). The bound
-    is that of the values.
+    Of series that end early, training also maximises log p(length | z) (see `Lengths`), and of
+    tables and vectors log p(which cells are empty | z), by its own parameters alone (see
+    `Absences`). The bound is that of the values.
 
     Args:
         posterior, likelihood, prior: the three parts.
@@ -82,6 +84,9 @@ class VAE(LatentModel):
         conditions = 0 if given is None else given.feature_shape[0]
         self.lengths = (
             None if self.space.lengths is None else Lengths(self.space, self.units, conditions)
+        )
+        self.absences = (
+            None if self.space.empty is None else Absences(self.space, self.units, conditions)
         )
 
     @property
@@ -168,11 +173,11 @@ class VAE(LatentModel):
         if not self.training:
             return draws
         trained = self.likelihood.training_density(px, x, batch.observed)
-        if trained is px and self.lengths is None:
+        if trained is px and not self.presences:
             return draws
         optimised = log_px if trained is px else self.scoring(trained, x, batch.observed)
-        if self.lengths is not None:
-            optimised = optimised + self.lengths.log_prob(z, batch)
+        for presence in self.presences:
+            optimised = optimised + presence.trained(z, batch)
         return replace(draws, optimised=replace(draws, log_px=optimised))
 
     def noise(self, k: int, rows: int, generator: torch.Generator | None = None) -> Tensor:

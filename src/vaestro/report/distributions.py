@@ -26,11 +26,13 @@ class Histogram(TypedDict):
     """Describe how a column of the data and of the samples is distributed, on one scale.
 
     `shares` has a list for the data and one for the samples: shares in bins between `edges`, or of
-    the most frequent `values`. `outside` is the share of all others, `missing` that of empty cells.
+    the most frequent `values`. `outside` is the share of all others; `missing` and `drawn_missing`
+    are those of empty cells in the data and in the samples.
     """
 
     name: str
     missing: float
+    drawn_missing: float
     kind: str
     edges: NotRequired[list[float]]
     values: NotRequired[list[str]]
@@ -136,11 +138,11 @@ def numbers_of(column: np.ma.MaskedArray) -> np.ndarray | None:
 def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) -> Histogram:
     """Return how a column of the data and of the samples is distributed, on one scale."""
     ours, theirs = numbers_of(data), numbers_of(samples)
-    missing = float(np.ma.getmaskarray(data).mean())
+    missing, drawn_missing = (float(np.ma.getmaskarray(c).mean()) for c in (data, samples))
     kind = np.asarray(data.data).dtype.kind
     several = 2 if kind in "fM" else COLUMNS
     if ours is None or theirs is None or len(np.unique(ours)) <= several:
-        return _of_categories(name, missing, data, samples)
+        return _of_categories(name, (missing, drawn_missing), data, samples)
     low, high = np.quantile(ours, [0.005, 0.995])
     bins = min(BINS, max(8, round(2 * len(ours) ** (1 / 3))))
     if kind in "iu" and high - low < bins:
@@ -154,6 +156,7 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
     return {
         "name": name,
         "missing": missing,
+        "drawn_missing": drawn_missing,
         "kind": "date" if kind == "M" else "number",
         "edges": edges.tolist(),
         "shares": [c.tolist() for c in counts],
@@ -162,7 +165,7 @@ def histogram(name: str, data: np.ma.MaskedArray, samples: np.ma.MaskedArray) ->
 
 
 def _of_categories(
-    name: str, missing: float, data: np.ma.MaskedArray, samples: np.ma.MaskedArray
+    name: str, missing: tuple[float, float], data: np.ma.MaskedArray, samples: np.ma.MaskedArray
 ) -> Histogram:
     """Return the shares of the most frequent values."""
     texts = [np.asarray(c.data)[~np.ma.getmaskarray(c)].astype(str) for c in (data, samples)]
@@ -173,7 +176,8 @@ def _of_categories(
     others = [max(0.0, 1 - sum(s)) if len(t) else 0.0 for s, t in zip(shares, texts, strict=True)]
     return {
         "name": name,
-        "missing": missing,
+        "missing": missing[0],
+        "drawn_missing": missing[1],
         "kind": "category",
         "values": [v[:TEXT] for v in values.tolist()],
         "shares": shares,

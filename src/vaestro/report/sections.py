@@ -194,7 +194,8 @@ def histogram(spread: Mapping[str, Json]) -> Values:
     """Return the histogram of a column in data and samples."""
     ours, theirs = spread["shares"]
     label = f"distribution of {spread['name']} in data and samples"
-    notes = [f"{spread['missing']:.0%} missing"] if spread["missing"] >= 0.005 else []
+    data, drawn = spread["missing"], spread.get("drawn_missing", 0.0)
+    notes = [f"{data:.0%} missing ({drawn:.0%} of samples)"] if max(data, drawn) >= 0.005 else []
     if spread["kind"] == "category":
         values = spread["values"]
         ends = [f"{values[0]} …", f"… {values[-1]}"] if len(values) > 2 else values

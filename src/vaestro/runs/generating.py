@@ -27,6 +27,7 @@ def sample(
     like: Rows | None = None,
     temperature: float = 1.0,
     mean: bool | None = None,
+    complete: bool | None = None,
     decoding: Decoding | None = None,
     dtype: str | None = None,
     seed: int = 0,
@@ -47,6 +48,7 @@ def sample(
         temperature=temperature,
         seed=seed,
         mean=images if mean is None else mean,
+        complete=complete,
         decoding=decoding,
         dtype=("own" if images else None) if mean is None and dtype is None else dtype,
     )

@@ -223,8 +223,10 @@ class Job(Iterator[Step]):
             origin=origin,
             columns=stored_columns(opened.path),
         )
-        training, resolved = prepare(data, asked)
         state, damaged = newest_state(opened.path)
+        if state is not None and not any(k.startswith("model.absences.") for k in state[1]):
+            data = data.without_absences()
+        training, resolved = prepare(data, asked)
         notes = [*data.notes, *damaged]
         job = cls(training, data, resolved, opened.path, tuple(notes))
         if state is not None:

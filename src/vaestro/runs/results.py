@@ -70,6 +70,8 @@ def write_evaluation(
     }
     if (lengths := evaluation.lengths) is not None:
         result["lengths"] = lengths.line()
+    if (absences := evaluation.absences) is not None:
+        result["empty_cells"] = absences.line()
     arrays, file = _arrays(evaluation, rows, places), run.path / "evaluation.npz"
     with results(run.path, "evaluation.json", "evaluation.npz"):
         _keep_evaluation(run, result)

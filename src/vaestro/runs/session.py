@@ -266,6 +266,7 @@ class Session:
         like: Rows | None = None,
         temperature: float = 1.0,
         mean: bool | None = None,
+        complete: bool | None = None,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -273,15 +274,10 @@ class Session:
         """Draw n data from the model, in the user's units. A table includes the condition columns.
 
         Args:
-            n: the number of data.
+            n, temperature, complete, decoding, dtype, seed: see `latent.sample`.
             condition: {name: value}, a value for each condition of a conditional model.
             like: n rows, or one, whose conditions are used instead of `condition`.
-            temperature: multiplies the prior's standard deviation.
-            mean: return the mean of p(x | z) at each drawn z instead of a draw; by default for
-                images.
-            decoding: how texts are drawn or searched for.
-            dtype: "own" or "float", of means.
-            seed: of the draws.
+            mean: return the mean of p(x | z) at each drawn z; by default for images.
 
         Raises:
             ValueError: a condition is missing, or an argument is out of range.
@@ -293,6 +289,7 @@ class Session:
             like=like,
             temperature=temperature,
             mean=mean,
+            complete=complete,
             decoding=decoding,
             dtype=dtype,
             seed=seed,

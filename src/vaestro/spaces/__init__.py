@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from vaestro.files import Json
-from vaestro.spaces.base import ArraySpace, Space
+from vaestro.spaces.array import ArraySpace
+from vaestro.spaces.base import Space
 from vaestro.spaces.batch import Batch
 from vaestro.spaces.columns import (
     BinaryColumn,

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from vaestro.files import Json
-from vaestro.frames import Frame
 from vaestro.spaces.columns import Column
-from vaestro.spaces.grids import FINE, rounded
+from vaestro.spaces.grids import FINE
 from vaestro.spaces.kinds import Kind
 from vaestro.spaces.layouts import LAYOUTS, Layout, restored_layout, stored_layout
-from vaestro.spaces.missing import as_value, missing_cells
 from vaestro.spaces.series import LongTable
-from vaestro.tokens import Texts, Tokeniser
+from vaestro.tokens import Tokeniser
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +60,8 @@ class Space(ABC):
             decoder's last bias starts there.
         lengths: the training split's probability of each length 1 .. T of series, (T,), float64;
             None if all data have the same length.
+        empty: the training split's share of empty cells, of tables and vectors, (*X), float64;
+            None if all cells are observed, or if which are is not modelled.
         layout: how the cells are arranged.
         long_table: the table from which series were read; None for other data.
         absent: the values of an array other than NaN that mean a missing cell, as text (see
@@ -87,6 +87,7 @@ class Space(ABC):
     strays: np.ndarray | None = field(default=None, repr=False)
     marginal: np.ndarray | None = field(default=None, repr=False)
     lengths: np.ndarray | None = field(default=None, repr=False)
+    empty: np.ndarray | None = field(default=None, repr=False)
     layout: Layout = LAYOUTS["vector"]
     long_table: LongTable | None = field(default=None, repr=False)
     absent: tuple[str, ...] = ()
@@ -111,6 +112,7 @@ class Space(ABC):
         "strays",
         "marginal",
         "lengths",
+        "empty",
         "unseen",
     )
 
@@ -320,6 +322,11 @@ class Space(ABC):
         training split; by default there are none."""
         return data
 
+    def emptied(self, data: Any, empty: np.ndarray) -> Any:
+        """Return data as `outward` returns them with some cells empty, bools (N, *shape), as the
+        user's data write them; by default they cannot be."""
+        return data
+
     def pictures(self, values: np.ndarray) -> np.ndarray:
         """Return data in the user's layout, (N, *outside), as pictures (N, H, W, C).
 
@@ -409,73 +416,6 @@ class Space(ABC):
     @classmethod
     def _stored_layout(cls, shape: tuple[int, ...]) -> Layout:
         return stored_layout(shape)
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySpace(Space):
-    """Describe numbers in an array (N, *outside)."""
-
-    def seen(self, values: object) -> np.ndarray | None:
-        values = np.asarray(values)
-        missing = missing_cells(values, self.absent) if self.missing else None
-        if missing is None and self.unseen is None:
-            return None
-        mask = self.arranged(np.ones(values.shape, bool) if missing is None else ~missing)
-        return mask if self.unseen is None else mask & ~self.unseen
-
-    def inward(self, values: object) -> np.ndarray:
-        if isinstance(values, Texts):
-            raise ValueError(f"expected {self} data; got texts")
-        if isinstance(values, Frame):
-            raise ValueError(f"expected {self} data; got a table")
-        values = np.asarray(values)
-        if values.shape[1:] != self.outside:
-            shape = ", ".join(map(str, self.outside))
-            raise ValueError(f"expected data of shape (N, {shape}); got {values.shape}")
-        values = self.arranged(values)
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"expected numbers; got an array of {values.dtype}")
-        absent = missing_cells(values, self.absent)
-        if absent is not None and values.dtype.kind == "f":
-            values = np.where(absent, values.dtype.type(np.nan), values)
-        nan = 0 if absent is None or self.missing else int(absent.sum())
-        infinite = int(np.isinf(values).sum()) if values.dtype.kind == "f" else 0
-        if nan or infinite:
-            raise ValueError(f"expected finite values; got {nan} NaN and {infinite} infinite")
-        return self._inside(values, absent)
-
-    @abstractmethod
-    def _inside(self, values: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
-        """Return numbers (N, *shape) in the user's units as codes or values.
-
-        Args:
-            values: finite numbers, or NaN in missing cells.
-            absent: True where a cell is missing; None if none is.
-        """
-
-    def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
-        if np.dtype(self.dtype) != np.uint8:  # the user's values may have more digits than codes
-            x = np.asarray(x, np.float64)
-        x = self.layout.outward(self._outside(x, exact), self.shape, self.outside)
-        own = np.dtype(self.dtype)
-        if not exact:
-            out = x.astype(self.float_dtype)
-        else:
-            out = rounded(x, own) if own.kind in "iu" else x.astype(own)
-        if self.unseen is not None:
-            out[np.broadcast_to(self.outward_mask(self.unseen), out.shape)] = self._gap(out.dtype)
-        return out
-
-    def _gap(self, dtype: np.dtype) -> np.generic:
-        """Return the user's value of a missing cell."""
-        if dtype.kind == "f":
-            return dtype.type(np.nan)
-        values = [as_value(word, dtype) for word in self.absent if word != "inf"]
-        return next((value for value in values if value is not None), dtype.type(0))
-
-    @abstractmethod
-    def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
-        """Return codes or values (..., *shape) in the user's units."""
 
 
 def hashed(offset: np.ndarray, scale: np.ndarray) -> bytes:

@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from vaestro.spaces.base import ArraySpace
+from vaestro.spaces.array import ArraySpace
 from vaestro.spaces.grids import nearest, onto_grid, widths
 from vaestro.spaces.kinds import Kind
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from vaestro.frames import Frame
-from vaestro.spaces.base import ArraySpace
+from vaestro.spaces.array import ArraySpace
 from vaestro.spaces.grids import LARGEST_COUNT
 from vaestro.spaces.kinds import Kind
 from vaestro.spaces.missing import missing_cells

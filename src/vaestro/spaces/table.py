@@ -121,6 +121,13 @@ class TableSpace(Space):
         }
         return replace(data, columns={**data.columns, **columns}) if columns else data
 
+    def emptied(self, data: Frame, empty: np.ndarray) -> Frame:
+        columns = {
+            c.name: np.ma.MaskedArray(data.columns[c.name], empty[:, i], keep_mask=True)
+            for i, c in enumerate(self.columns)
+        }
+        return replace(data, columns={**data.columns, **columns})
+
     def log_dets(self) -> np.ndarray | None:
         cells = -np.log([c.unit for c in self.columns])
         return cells if cells.any() else None

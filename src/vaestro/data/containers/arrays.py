@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -18,7 +19,7 @@ from vaestro.data.image_decoding import target_of
 from vaestro.data.images import Progress
 from vaestro.data.laying import lay_out
 from vaestro.data.named import NAMED
-from vaestro.data.passes import Part, distinct, location, piece, place
+from vaestro.data.passes import Part, RowSelector, distinct, location, once, piece, place
 from vaestro.data.raw import Options
 from vaestro.data.series.lengths import described
 from vaestro.data.series.record import Record
@@ -82,7 +83,7 @@ class Arrays(Container[np.ndarray]):
         return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
 
     def described(self, inference: Inference, record: Record | None) -> Inference:
-        return described(inference, record)
+        return _with_empty(described(inference, record))
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:
@@ -123,6 +124,26 @@ class Arrays(Container[np.ndarray]):
     def write(self, path: Path, data: np.ndarray, places: np.ndarray | None) -> None:
         index = {"index": places} if places is not None and path.suffix.lower() == ".npz" else {}
         write_arrays(path, {"x": data} | index)
+
+
+def _with_empty(inference: Inference) -> Inference:
+    """Return what was inferred with the share of empty cells in the training rows, for vectors.
+
+    Empty cells of images, volumes and series form regions, which `Absences` does not describe.
+    """
+    space, train = inference.space, inference.parts["train"]
+    if not space.missing or space.layout.name != "vector":
+        return inference
+    total = np.zeros(space.shape)
+
+    def look(rows: np.ndarray) -> None:
+        mask = space.seen(rows)
+        total.__iadd__(0 if mask is None else (~mask).sum(0))
+
+    once([train.whole], RowSelector(train, piece(train.whole), look).look)
+    if not total.any():
+        return inference
+    return replace(inference, space=replace(space, empty=total / len(train)))
 
 
 def _turned(whole: np.ndarray, space: Space, options: Options) -> np.ndarray:
