@@ -29,7 +29,12 @@ from vaestro.runs import job, writer
 VARIANTS: dict[str, tuple[str, ...]] = {
     "Gaussian": (),
     "IWAE, 3 draws, last weights": ("--objective", "iwae:k=3", "--keep", "last"),
-    "VampPrior, warm-up of beta": ("--prior", "vamp:components=3", "--beta", "warmup:share=0.5"),
+    "Mixture prior, warm-up of beta": (
+        "--prior",
+        "mixture:components=3",
+        "--beta",
+        "warmup:share=0.5",
+    ),
 }
 QUICK: tuple[tuple[str, ...], ...] = (
     ("info", "run"),

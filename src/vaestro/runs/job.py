@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TypeAlias, final
@@ -213,7 +214,9 @@ class Job(Iterator[Step]):
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
         asked = defaults() | asked | normalised(options)
-        origin, start = stored_origin(opened.path, asked["init"]), None
+        origin = start = None
+        with suppress(Damaged):  # damaged weights are written again from a checkpoint
+            origin = stored_origin(opened.path, asked["init"])
         if asked["init"] and origin is None:
             start = starting_model(asked["init"])
             origin = Origin(asked["init"], start[0].space, start[0].given)

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vaestro.locks import Lock
-from vaestro.storage import append, remove
+from vaestro.storage import append, clear_leftovers, remove
 
 MANIFEST = "manifest.txt"
 LOCK, RESULTS_LOCK = "lock", "results-lock"  # of training; of the files that judge a run
@@ -105,6 +105,7 @@ def results(folder: Path, *names: str) -> Iterator[None]:
     True
     """
     with Lock(folder, RESULTS_LOCK, WAIT_SECONDS):
+        clear_leftovers(folder, LEFTOVERS)
         register(folder, *names)
         yield
 
