@@ -47,6 +47,7 @@ ORDER = [
     "building",
     "parts",
     "data",
+    "new_categories",
     "loop",
     "transfer",
     "evaluation",

@@ -16,6 +16,7 @@ from vaestro.evaluation import evaluate
 from vaestro.files import current
 from vaestro.objectives import elbo, iwae
 from vaestro.randomness import torch_generator
+from vaestro.runs import Job
 from vaestro.spaces import Batch, Kind
 
 NETWORKS = ("gru:width=8", "transformer:width=8,layers=1,heads=2")
@@ -162,7 +163,7 @@ def test_commands_work_on_it(run: vs.Run, corpus: Path, capsys: pytest.CaptureFi
 
 
 def test_it_resumes_to_the_bit_and_repeats(run: vs.Run, corpus: Path, tmp_path: Path) -> None:
-    job = vs.runs.Job.new(
+    job = Job.new(
         str(corpus),
         run=tmp_path / "stopped",
         model="autoregressive",
@@ -170,9 +171,10 @@ def test_it_resumes_to_the_bit_and_repeats(run: vs.Run, corpus: Path, tmp_path: 
         steps=60,
         batch=16,
     )
-    for _ in range(23):
-        next(job)
-    job.checkpoint()
+    with job:
+        for _ in range(23):
+            next(job)
+        job.checkpoint()
     resumed = vs.resume(tmp_path / "stopped")
     repeat = ["train", "--config", f"{run.path}/config.yaml", "--run", str(tmp_path / "again")]
     assert main(repeat) == 0

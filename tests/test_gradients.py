@@ -364,10 +364,11 @@ def test_a_running_mean_is_kept_in_the_state_and_resumed(tmp_path: Any) -> None:
     from vaestro.runs import Job
 
     job = Job.new(tmp_path / "x.npy", run=tmp_path / "part", steps=24, **options)
-    for step in job:
-        if step.index == 11:
-            job.checkpoint()
-            break
+    with job:
+        for step in job:
+            if step.index == 11:
+                job.checkpoint()
+                break
     again = vs.resume(tmp_path / "part")
     for one, other in zip(
         whole.model().state_dict().values(), again.model().state_dict().values(), strict=True

@@ -257,9 +257,9 @@ def test_resuming_before_the_first_checkpoint_starts_again(tmp_path: Path) -> No
         "device": "cpu",
     }
     whole = vs.train(values, run=tmp_path / "a", **options)
-    job = Job.new(values, run=tmp_path / "b", **options)
-    for _ in range(5):
-        next(job)
+    with Job.new(values, run=tmp_path / "b", **options) as job:
+        for _ in range(5):
+            next(job)
     assert not list((tmp_path / "b" / "checkpoints").iterdir())
     again = resume(tmp_path / "b")
     a, b = load_file(whole.path / "model.safetensors"), load_file(again.path / "model.safetensors")

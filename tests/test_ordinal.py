@@ -14,6 +14,7 @@ from vaestro.data.arrow import from_arrow
 from vaestro.data.tables import frame_of
 from vaestro.frames import Frame
 from vaestro.likelihoods.ordinal import Cuts
+from vaestro.runs import Job
 from vaestro.spaces import Kind, OrdinalColumn, RealColumn, TableSpace, restored_space
 
 START = (0.1, 0.4, 0.3, 0.2)
@@ -223,18 +224,19 @@ def test_a_run_on_declared_orders_resumes_and_samples_the_labels(tmp_path: Path)
     import pyarrow as pa
 
     frame, run = declared(), tmp_path / "run"
-    job = vs.runs.Job.new(frame, run=str(run), latent=2, steps=8, batch=32, network="mlp:width=8")
-    for _ in range(4):
-        next(job)
-    job.checkpoint()
+    job = Job.new(frame, run=str(run), latent=2, steps=8, batch=32, network="mlp:width=8")
+    with job:
+        for _ in range(4):
+            next(job)
+        job.checkpoint()
     made = vs.resume(run)
     columns = {c.name: c for c in made.data().space.columns}
     assert columns["level"].kind is Kind.ORDINAL and columns["level"].values == (3, 1, 2)
     drawn = made.sample(40)
-    assert set(drawn.columns["grade"].tolist()) <= {"low", "mid", "high", "best"}
+    assert set(drawn.columns["grade"].tolist()) <= {"low", "mid", "high", "best", None}
     assert drawn.orders["grade"] == ("low", "mid", "high", "best")
     assert main(["sample", str(run), "-n", "40", "-o", str(tmp_path / "s.parquet")]) == 0
     samples = pa.parquet.read_table(tmp_path / "s.parquet")
-    assert set(samples["level"].to_pylist()) <= {1, 2, 3}
+    assert set(samples["level"].to_pylist()) <= {1, 2, 3, None}
     again = vs.load(str(tmp_path / "s.parquet")).space
     assert {c.name: c.kind for c in again.columns}["grade"] is Kind.ORDINAL

@@ -1,12 +1,17 @@
 """Drawn tables against real ones: exact values of the metrics."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from vaestro.evaluation.samples import Columns, fidelity, is_category, ks_distance, utility
+import vaestro as vs
+from vaestro.evaluation.copies import TrainingRows
+from vaestro.evaluation.prediction import utility
+from vaestro.evaluation.resemblance import default_target, resemblance
+from vaestro.evaluation.samples import Columns, fidelity, is_category, ks_distance
 
 
 def columns(**values: object) -> Columns:
@@ -94,3 +99,122 @@ def test_the_metrics_do_not_import_torch() -> None:
         "source.loader.exec_module(module); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def dependent(n: int, seed: int, noise: float = 0.3) -> dict[str, np.ndarray]:
+    r = np.random.default_rng(seed)
+    size = r.normal(size=n)
+    return {
+        "size": size.astype(np.float32),
+        "weight": (size + noise * r.normal(size=n)).astype(np.float32),
+        "kind": np.where(size + noise * r.normal(size=n) > 0, "large", "small"),
+    }
+
+
+def test_rows_without_dependence_are_worse_than_real_rows_in_every_figure() -> None:
+    pytest.importorskip("sklearn")
+    held, train = (columns(**dependent(300, seed)) for seed in (0, 1))
+    r = np.random.default_rng(2)
+    drawn = {name: column[r.permutation(300)] for name, column in train.items()}
+    found = resemblance(drawn, held, train, train, ("kind", "the target"))
+    assert found.shapes.drawn == found.shapes.real  # the same values in another order
+    for figure in (found.pairs, found.utility):
+        assert figure is not None
+        assert figure.real - figure.drawn > 5 * figure.difference_stderr > 0
+    assert found.detector is not None
+    assert found.detector.drawn > 0.8 and abs(found.detector.real - 0.5) < 0.1
+    assert found.distance.drawn > found.distance.real and found.exact == (0, 0)
+    assert found.worst_pairs()[0] == ("size", "weight")
+    line = json.loads(json.dumps(found.line()))
+    assert line["pairs"]["pairs"][0]["columns"] == ["size", "weight"]
+    assert line["utility"]["target"] == "kind" and line["utility"]["score"] == "auc"
+    assert any("weight" in text for text in found.sentences("300 test data"))
+
+
+def test_copies_of_training_rows_are_counted() -> None:
+    pytest.importorskip("sklearn")
+    r = np.random.default_rng(0)
+    held, train = (
+        columns(**dependent(40, seed), other=r.normal(size=40), more=r.normal(size=40))
+        for seed in (0, 1)
+    )
+    copied = {n: np.ma.concatenate([train[n][:10], held[n][:30]]) for n in train}
+    found = resemblance(copied, held, train, train, ("", ""))
+    assert found.exact == (0.25, 0.0) and found.utility is None and found.detector is None
+    assert (found.copies.drawn, found.copies.real) == (0.25, 0.0)
+    near = {n: c + np.float32(1e-4) if c.dtype.kind == "f" else c for n, c in train.items()}
+    assert TrainingRows(train).distances(near).max() < 0.05
+
+
+def test_the_standard_error_is_that_of_repeated_samples() -> None:
+    rows = [columns(**dependent(49, seed)) for seed in range(80)]
+    figures = [fidelity(a, b).pair for a, b in zip(rows[::2], rows[1::2], strict=True)]
+    found = resemblance(rows[0], rows[1], rows[2], rows[3], ("", ""))
+    assert found.pairs is not None
+    assert found.pairs.drawn_stderr / np.std(figures) == pytest.approx(1, abs=0.5)
+
+
+def test_the_default_target_is_a_condition_or_the_last_column_of_categories() -> None:
+    rows = columns(**dependent(50, 0))
+    assert default_target(rows, rows, ("size",)) == ("size", "the condition")
+    assert default_target(rows, rows, ())[0] == "kind"
+    numbers = {n: rows[n] for n in ("size", "weight")}
+    assert default_target(numbers, numbers, ())[0] == "weight"
+    one = {**rows, "kind": np.ma.array(["large"] * 50)}
+    assert default_target(one, one, ())[0] == "weight"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> vs.Run:
+    pytest.importorskip("sklearn")
+    table = dependent(700, 0)
+    table["weight"][::7] = np.nan
+    path = str(tmp_path_factory.mktemp("samples") / "run")
+    options = {"latent": 2, "steps": 20, "network": "mlp:width=8"}
+    return vs.train(table, run=path, condition=["kind"], **options)
+
+
+def test_samples_of_a_run_are_compared_and_written(run: vs.Run) -> None:
+    found = vs.evaluate(run, methods="samples:n=150").samples
+    assert found is not None and found.n == 150 and found.held_out == 35
+    assert set(found.columns) == {"size", "weight", "kind"}
+    assert found.target == ("kind", "the condition")
+    assert found.columns["kind"][0] == found.columns["kind"][1]  # drawn for the training rows
+    assert found.columns["weight"][0] > 0.6 and not found.notes
+    line = run.evaluation["samples"]
+    assert line["shapes"]["drawn"]["mean"] == found.shapes.drawn
+    assert run.evaluation["estimates"] == []
+    again = vs.evaluate(run, methods="elbo,samples:n=150", k=1)
+    assert again.samples is not None and again.samples.line() == line
+    assert again["elbo"].k == 1
+    other = vs.evaluate(run, methods="samples:n=150,target=size", seed=1).samples
+    assert other is not None and not other.area and other.pairs != found.pairs
+
+
+def test_what_samples_cannot_compare_is_refused(run: vs.Run) -> None:
+    with pytest.raises(ValueError, match=r"'weight' .*; got 'wieght'"):
+        vs.evaluate(run, methods="samples:target=wieght")
+    with pytest.raises(
+        ValueError, match=r"expected held-out rows for samples; got the train split"
+    ):
+        vs.evaluate(run, methods="samples", split="train")
+    data = run.data()
+    with pytest.raises(ValueError, match=r"train=data\.train"):
+        vs.evaluate(run.model(), data.test, methods="samples")
+    for made, word in (
+        (np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None], "PSNR"),
+        ([f"text number {i}" for i in range(40)], "vaestro sample RUN"),
+    ):
+        data = vs.load(made)
+        model = vs.build(data.space, latent=2)
+        with pytest.raises(ValueError, match=rf"expected a table or vectors.*{word}"):
+            vs.evaluate(model, data.test, methods="samples", train=data.train)
+
+
+def test_vectors_of_a_model_without_a_latent_are_compared() -> None:
+    pytest.importorskip("sklearn")
+    data = vs.load(np.random.default_rng(0).normal(size=(200, 3)), test=45)
+    model = vs.build(data.space, model="independent")
+    evaluation = vs.evaluate(model, data.test, methods="samples:n=60", train=data.train)
+    assert evaluation.samples is not None and not evaluation.estimates
+    assert set(evaluation.samples.columns) == {"[0]", "[1]", "[2]"}

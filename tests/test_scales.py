@@ -332,6 +332,7 @@ def test_the_parts_of_an_earlier_format_are_those_that_have_a_version() -> None:
         written = current({"likelihood": name}, 1)["likelihood"]
         added = {"version": 1} if name in versioned else {}
         added |= {"scale": "column"} if name == "table" else {}
+        added |= {"profile": 0} if name == "autoregressive" else {}
         assert find("likelihood", written).options == added
         later = find("likelihood", current({"likelihood": name}, 3)["likelihood"]).options
         assert later == added | ({"version": 2} if name in versioned else {})

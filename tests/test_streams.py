@@ -775,12 +775,12 @@ def test_a_killed_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     }
     whole = vs.train(source, run=tmp_path / "whole", **options)
     job = Job.new(source, run=tmp_path / "part", **options)
-    for step in job:
-        if step.index == 22:
-            job.checkpoint()
-        if step.index == 27:
-            break  # what came after the checkpoint is lost
-    job.training.data.train.values.release()
+    with job:
+        for step in job:
+            if step.index == 22:
+                job.checkpoint()
+            if step.index == 27:
+                break  # what came after the checkpoint is lost
     again = resume(tmp_path / "part")
     timed = ("seconds", "examples_per_second", "waited")
     lines = [

@@ -17,7 +17,9 @@ from vaestro.cli import main
 from vaestro.data import load_rows
 from vaestro.data.sets import Rows
 from vaestro.densities import Decoding, Sentences, scored
+from vaestro.files import current
 from vaestro.randomness import Order
+from vaestro.runs import Job
 from vaestro.sequences import gru, transformer
 from vaestro.spaces import Batch, Kind, Space
 from vaestro.tokens import METHODS, Ragged, Texts, Tokeniser
@@ -145,8 +147,8 @@ def density(name: str, rows: int = 2, space: Space = SPACE) -> densities.DataDen
     likelihood = "categorical" if name == "independent" else "autoregressive"
     model = vs.build(space, latent=3, likelihood=likelihood, network=options[name]).eval()
     with torch.no_grad():
-        for p in model.likelihood.parameters():
-            p.mul_(3.0)
+        for name, p in model.likelihood.named_parameters():
+            p.copy_(torch.randn(p.shape) if name == "profile" else 3 * p)
     return model.likelihood(torch.randn(2, rows, 3))
 
 
@@ -211,9 +213,43 @@ def test_a_beam_that_holds_everything_finds_the_most_probable(name: str) -> None
     one, five = (px.by(Decoding(beam=b)).point() for b in (1, 5))
     assert (px.log_prob(five)[0] >= px.log_prob(one)[0] - 1e-6).all()
     weights = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
-    torch.testing.assert_close(
-        px.point(weights)[0], Sentences(px.decoder, px.source[1:]).point()[0]
+    of_second = Sentences(px.decoder, px.source[1:], profile=px.profile)
+    torch.testing.assert_close(px.point(weights)[0], of_second.point()[0])
+
+
+def test_draws_have_the_probabilities_of_sentences() -> None:
+    px = density("gru", 1)
+    every = sentences(3, SPACE.levels)
+    many = Sentences(px.decoder, px.source[:1].expand(-1, 20_000, -1), profile=px.profile)
+    drawn = many.sample(torch.Generator().manual_seed(0))[0]
+    counts = (drawn.unsqueeze(1) == every).all(-1).double().mean(0)
+    with torch.no_grad():
+        p = px.log_prob(every.unsqueeze(1).unsqueeze(1))[:, 0, 0].exp().double()
+    assert float((counts - p).abs().sum()) < 0.06
+
+
+ALIGNED = ["".join(t) for t in itertools.product("ac", "gt", "g", "ac", "a", "gt")] * 4
+
+
+def test_training_starts_from_the_frequencies_of_each_position() -> None:
+    data = vs.load(ALIGNED, tokens="characters")
+    steps = vs.training(
+        vs.build(data.space, latent=2, network="gru:width=8"),
+        vs.Objective(),
+        data,
+        steps=1,
+        lr=1e-9,
     )
+    (first, *_) = [r for step in steps for r in step.records]
+    entropy = 4 * math.log(2)  # of four positions with two equally frequent characters
+    assert first.split == "valid" and first.distortion == pytest.approx(entropy, abs=1.2)
+    size = data.space.cells * data.space.levels
+    for profile, has in ((size, True), (size - 1, False), (0, False)):
+        likelihood = f"autoregressive:profile={profile}"
+        model = vs.build(data.space, latent=2, network="gru:width=8", likelihood=likelihood)
+        assert (model.likelihood.profile is not None) == has
+    written = current({"likelihood": "autoregressive:latent=false"}, 4)["likelihood"]
+    assert written == "autoregressive:latent=false,profile=0"
 
 
 def test_the_nucleus_holds_the_most_probable_tokens_and_temperature_sharpens() -> None:
@@ -321,10 +357,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 ) -> None:
     shared = {"latent": 2, "network": "gru:width=16", "steps": 30, "batch": 16} | options
     whole = vs.train(str(corpus), run=tmp_path / "whole", **shared)
-    job = vs.runs.Job.new(str(corpus), run=tmp_path / "stopped", **shared)
-    for _ in range(14):
-        next(job)
-    job.checkpoint()
+    job = Job.new(str(corpus), run=tmp_path / "stopped", **shared)
+    with job:
+        for _ in range(14):
+            next(job)
+        job.checkpoint()
     resumed = vs.resume(tmp_path / "stopped")
     for (name, a), b in zip(
         whole.model().state_dict().items(), resumed.model().state_dict().values(), strict=True

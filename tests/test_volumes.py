@@ -160,10 +160,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = small(tmp_path, 12, run=str(tmp_path / "whole"))
     with whole:
         list(whole)
-    stopped = small(tmp_path, 12, run=str(tmp_path / "stopped"))
-    for _ in range(7):
-        next(stopped)
-    stopped.checkpoint()
+    with small(tmp_path, 12, run=str(tmp_path / "stopped")) as stopped:
+        for _ in range(7):
+            next(stopped)
+        stopped.checkpoint()
     weights = [
         vs.resume(tmp_path / "stopped").model().state_dict(),
         vs.Run(tmp_path / "whole").model().state_dict(),

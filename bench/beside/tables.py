@@ -23,7 +23,8 @@ import numpy as np
 
 import vaestro as vs
 from vaestro.data import tables
-from vaestro.evaluation.samples import Columns, fidelity, utility
+from vaestro.evaluation.prediction import utility
+from vaestro.evaluation.samples import Columns, fidelity
 from vaestro.frames import Frame
 
 PEER = """

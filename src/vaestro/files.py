@@ -14,7 +14,7 @@ from vaestro.text import InputError, Spec, Value, parse
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
 # the version of the part names in config.yaml and config.json, on which their meaning depends
-FORMAT = 4
+FORMAT = 5
 VERSIONED = (
     "gaussian",
     "laplace",
@@ -34,7 +34,8 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     start, and in formats 2 and 3 four times as slowly as now. `version=1` and `version=2` repeat
     this. Before format 3, every model was a VAE, also with the likelihood
     `autoregressive:latent=false`. Before format 4, a `table` had one scale for each column by
-    default, and `conv` and `conv3d` named the networks `former-conv` and `former-conv3d`.
+    default, and `conv` and `conv3d` named the networks `former-conv` and `former-conv3d`. Before
+    format 5, `autoregressive` had no profile.
 
     Args:
         options: by name.
@@ -45,11 +46,15 @@ def current(options: Mapping[str, Json], written: int) -> dict[str, Json]:
     """
     translated = dict(options)
     likelihood = translated.get("likelihood")
-    if written < 4 and isinstance(likelihood, str):
+    if written < FORMAT and isinstance(likelihood, str):
         name, given = parse(likelihood)
-        former: dict[str, Value] = {"scale": "column"} if name == "table" else {}
-        if name in VERSIONED:
+        former: dict[str, Value] = {}
+        if written < 4 and name == "table":
+            former["scale"] = "column"
+        if written < 4 and name in VERSIONED:
             former["version"] = 1 if written < 2 else 2
+        if name == "autoregressive":
+            former["profile"] = 0
         translated["likelihood"] = str(
             Spec(name, given | {key: v for key, v in former.items() if key not in given})
         )

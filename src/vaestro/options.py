@@ -151,7 +151,9 @@ OPTIONS: tuple[Option, ...] = (
         "freeze",
         str,
         "training",
-        "Part that is not trained, such as posterior; it keeps the weights of --init RUN.",
+        "Part that is not trained, such as posterior; it keeps the weights of --init RUN. "
+        "all-but-new-categories trains nothing but the weights of categories of a condition that "
+        "RUN does not have, such as a new batch.",
         metavar="PART",
         repeatable=True,
     ),

@@ -16,6 +16,7 @@ from vaestro.data.matching import Origin
 from vaestro.files import Json
 from vaestro.loop import Training
 from vaestro.models import Model
+from vaestro.new_categories import NEW_CATEGORIES, grown, load_whole, whole_weights
 from vaestro.options import Config
 from vaestro.parts import find
 from vaestro.records import Damaged, read_object, read_record
@@ -61,8 +62,10 @@ def take_over(training: Training, model: Model, old: Config, new: Config, run: s
     >>> take_over(training, model, old.config, other, "old")[1]
     'the prior starts anew: mixture:components=2 (old: normal)'
     """
-    weights = model.state_dict()
-    differing = _differing(weights, training.model.state_dict())
+    weights = grown(model, training.model.given)
+    differing = _differing(weights, whole_weights(training.model, training.model.state_dict()))
+    if NEW_CATEGORIES in training.settings.freeze:
+        _check_grown(old, new, differing)
     other_prior = _named(old, "prior") != _named(new, "prior") or any(
         name.startswith("prior.") for name in differing
     )
@@ -72,8 +75,10 @@ def take_over(training: Training, model: Model, old: Config, new: Config, run: s
     _check_frozen(training.settings.freeze, old, new, run, changed, other_prior)
     kept = {k: v for k, v in weights.items() if not (other_prior and k.startswith("prior."))}
     for each in (training.model, training.average):
-        each.load_state_dict(each.state_dict() | kept)
+        load_whole(each, kept)
     notes = [f"starts from the weights of {run}"]
+    if NEW_CATEGORIES in training.settings.freeze:
+        notes.append("only the weights of the new categories are trained")
     if other_prior:
         notes.append(f"the prior starts anew: {new['prior']} ({run}: {old['prior']})")
     notes += [
@@ -123,6 +128,18 @@ def _check_parts(
     )
 
 
+def _check_grown(old: Config, new: Config, differing: Sequence[str]) -> None:
+    """Raise ValueError if weights depend on the number of conditions in an undeclared way."""
+    same = all(_options(old, name) == _options(new, name) for name in (*PARTS, "prior"))
+    if not differing or not same:
+        return
+    raise ValueError(
+        f"expected the prior normal, conditional or mixture and networks mlp, residual, linear or "
+        f"conv, to learn new categories alone; got other weights that depend on the conditions "
+        f"({differing[0]}): train without --init on the data of both"
+    )
+
+
 def _check_frozen(
     frozen: Sequence[str],
     old: Config,
@@ -132,7 +149,7 @@ def _check_frozen(
     other_prior: bool,
 ) -> None:
     """Raise ValueError if a frozen part has other options, or is a prior that starts anew."""
-    for part in frozen:
+    for part in OF_PART if NEW_CATEGORIES in frozen else frozen:
         at_fault = next((n for n in OF_PART.get(part, ()) if n in changed), None)
         if at_fault is None and part == "prior" and other_prior:
             at_fault = "prior"

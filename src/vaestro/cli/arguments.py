@@ -74,7 +74,7 @@ Draws = Annotated[int, typer.Option(help="Draws of z for each datum.")]
 Methods = Annotated[
     str,
     typer.Option(
-        help="Some of elbo, iwae, ais, gap, information, with options: "
+        help="Some of elbo, iwae, ais, gap, information, samples, with options: "
         "elbo,ais:chains=16,n=100 (vaestro parts method)."
     ),
 ]

@@ -58,8 +58,8 @@ def evaluate(
 
     Writes RUN/evaluation.json and .npz. ELBO and IWAE are lower bounds. ais is a tighter lower
     bound, and measures its largest possible gap on data drawn from the model. gap decomposes log
-    p(x) - ELBO; information decomposes the rate. The same command continues an interrupted
-    evaluation.
+    p(x) - ELBO; information decomposes the rate. samples compares drawn rows of a table with
+    held-out rows. The same command continues an interrupted evaluation.
 
     Example: vaestro evaluate runs/mine --k 5000 --methods elbo,iwae,ais
     """
@@ -131,6 +131,11 @@ def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
         console.say(evaluation.independent.sentence())
     if evaluation.information is not None:
         console.say(evaluation.information.sentence(describe(rows, evaluation.information.n)))
+    if evaluation.samples is not None:
+        first, *others = evaluation.samples.sentences(describe(rows, evaluation.samples.held_out))
+        console.say(first)
+        for line in (*others, *evaluation.samples.notes):
+            console.say(f"    {line}")
     if all(estimate.side != "exact" for estimate in evaluation.estimates):
         console.say(
             f"rate {evaluation.rate:.2f} nats, distortion {evaluation.distortion:.2f} nats (of "

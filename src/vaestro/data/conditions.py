@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from vaestro.data import kinds, tables
 from vaestro.data.containers import container_of
 from vaestro.data.passes import Part, Whole, distinct
 from vaestro.frames import Frame
-from vaestro.spaces import Space
+from vaestro.spaces import CategoryColumn, Column, Space, TableSpace
 from vaestro.text import InputError, nearest
 
 LIBRARY = "library"  # the condition that is the sum of a row of counts, unless it is an attribute
@@ -24,6 +24,7 @@ def separate_conditions(
     space: Space | None = None,
     fixed: Mapping[str, np.ma.MaskedArray] | None = None,
     cells: tuple[str, ...] = (),
+    grow: bool = False,
 ) -> tuple[dict[str, Part], Space | None, list[str]]:
     """Move conditions from the attributes, or the columns of a table, to the codes of conditions.
 
@@ -35,6 +36,7 @@ def separate_conditions(
         fixed: values (1,) for all rows, which replace those of the source.
         cells: names of the cells that a model of counts has. The condition `library` is their sum
             if the source has no attribute of this name.
+        grow: add values that a condition of the space does not have as new categories.
 
     Returns:
         the splits with the codes of their conditions, the space of the conditions, and notes.
@@ -65,8 +67,40 @@ def separate_conditions(
         whole = Frame.concatenated([f for f in frames.values() if len(f)])
         space, _ = kinds.infer_space(whole, frames["train"], {}, source)
         notes = [f"conditioned on {', '.join(names)}: bounds are of log p(x | {', '.join(names)})"]
+    elif grow:
+        space, notes = with_new_categories(space, Frame.concatenated(list(frames.values())))
     codes = {s: space.inward(f) for s, f in frames.items()}
     return {s: replace(p, given=codes[s]) for s, p in splits.items()}, space, notes
+
+
+def with_new_categories(space: Space, frame: Frame) -> tuple[Space, list[str]]:
+    """Return a space of conditions with the new categories of some rows, and notes on them.
+
+    Args:
+        space: of the conditions of a run.
+        frame: the conditions of other rows.
+
+    >>> from vaestro.spaces import BinaryColumn, TableSpace
+    >>> space = TableSpace.of([BinaryColumn("lab", "str", ("a", "b"))])
+    >>> grown, notes = with_new_categories(space, tables.frame_of({"lab": ["c", "b", "c"]}))
+    >>> grown.columns[0].values, grown.columns[0].added, notes
+    (('a', 'b', 'c'), 1, ['new categories of lab: c'])
+    """
+    new = {
+        c.name: values
+        for c in space.columns
+        if not c.ordered and (values := c.strangers(frame.columns[c.name]))
+    }
+    if not new:
+        return space, []
+    columns: dict[str, Column] = {c.name: replace(c, added=0) for c in space.columns}
+    for name, values in new.items():
+        known = columns[name]
+        added = {"values": (*known.values, *values), "start": (), "added": len(values)}
+        columns[name] = CategoryColumn(**asdict(known) | added)
+    shown = {n: ", ".join(map(str, v[:5])) + (" .." if len(v) > 5 else "") for n, v in new.items()}
+    notes = [f"new categories of {name}: {values}" for name, values in shown.items()]
+    return TableSpace.of([columns[name] for name in space.names]), notes
 
 
 def _formats(part: Part) -> Mapping[str, str]:

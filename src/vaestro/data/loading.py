@@ -32,7 +32,7 @@ from vaestro.data.source_options import as_source, options_about, parse_source
 from vaestro.data.splitting import SPLITS, split, without_groups
 from vaestro.data.table_formats import is_table
 from vaestro.frames import Frame
-from vaestro.spaces import Column, Space
+from vaestro.spaces import Column, Space, UnknownCategory
 from vaestro.text import Value
 from vaestro.tokens import Ragged
 
@@ -151,23 +151,28 @@ def _load_into(
     notes += origin.left_out(parts)
     try:
         names = () if space.tabular else space.names
-        parts, _, _ = separate_conditions(parts, conditions, name, origin.given, cells=names)
+        parts, given, more = separate_conditions(
+            parts, conditions, name, origin.given, cells=names, grow=origin.grows
+        )
     except ValueError as error:
+        alone = "; --freeze all-but-new-categories learns new categories alone"
         raise ValueError(
-            f"{error} (as in {origin.run}; leave such rows out, or train without --init)"
+            f"{error} (as in {origin.run}; leave such rows out, or train without --init"
+            f"{alone if isinstance(error, UnknownCategory) else ''})"
         ) from error
+    notes += more
     parts, options, more = container.settle(parts, options, name, progress)
     notes += more
     parts = matching.match_layout(parts, space, options)
     try:
         codes = container.codes(parts, space, options)
-        rows = _rows(parts, space, binarise, origin.given, progress, codes=codes)
+        rows = _rows(parts, space, binarise, given, progress, codes=codes)
     except ValueError as error:
         raise container.advise(error, origin.run, space, name) from error
     shared = container.shared(parts, rows, name in NAMED)
     notes = [*handle.raw.notes, *notes, *origin.notes(parts, rows)]
     notes += [*container.read_notes(parts, rows), *shared]
-    return _data(handle, rows, space, options, notes, origin.given, shared)
+    return _data(handle, rows, space, options, notes, given, shared)
 
 
 # -- rows of a known space -------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Origin:
         run: name of the run, for messages.
         space: of its data.
         given: the space of its conditions; None without.
+        grows: whether conditions may have new categories, which are added to their space.
 
     >>> import vaestro as vs
     >>> data = vs.load({"size": [0.5, 1.5, 2.5] * 9, "age": [3, 1, 4] * 9})
@@ -83,6 +84,7 @@ class Origin:
     run: str
     space: Space
     given: Space | None = None
+    grows: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...] | None:

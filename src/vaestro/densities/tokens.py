@@ -147,6 +147,8 @@ class Sentences(DataDensity):
         source: latents and conditions, (K, B, S).
         drop: replaces some of the context tokens; None to keep all.
         decoding: the options of sampling and search.
+        profile: logits of each position, (length, V), which are added to those of the decoder; None
+            for none.
 
     >>> from vaestro.sequences import gru
     >>> sentences = Sentences(gru((2,), (4, 5), width=8), torch.zeros(1, 3, 2))
@@ -160,12 +162,14 @@ class Sentences(DataDensity):
         source: Tensor,
         drop: Drop | None = None,
         decoding: Decoding = Decoding(),
+        profile: Tensor | None = None,
     ) -> None:
         self.decoder, self.source, self.drop, self.decoding = decoder, source, drop, decoding
+        self.profile = profile
 
     def by(self, decoding: Decoding) -> Sentences:
         """Return the density with another `Decoding`."""
-        return Sentences(self.decoder, self.source, self.drop, decoding)
+        return Sentences(self.decoder, self.source, self.drop, decoding, self.profile)
 
     @property
     def mean(self) -> Tensor:
@@ -187,17 +191,21 @@ class Sentences(DataDensity):
             before = self.drop(before)
         states = self.decoder.states(source, before)
         # The last layer is by far the largest: it runs on existing cells only.
-        nats = self._nats(self.decoder.last(states[there]), codes[there])
-        row = there.nonzero()[:, 0]
+        row, position = there.nonzero(as_tuple=True)
+        logits = self.decoder.last(states[there])
+        if self.profile is not None:
+            logits = logits + self.profile[position].to(logits)
+        nats = self._nats(logits, codes[there])
         return nats.new_zeros(len(codes)).index_add(0, row, nats).reshape(lead)
 
     @full_precision
     def _nats(self, logits: Tensor, codes: Tensor) -> Tensor:
         return -F.cross_entropy(logits.to(self.source.dtype), codes, reduction="none")
 
-    def _logits(self, state: State, before: Tensor) -> tuple[Tensor, State]:
+    def _logits(self, state: State, before: Tensor, t: int) -> tuple[Tensor, State]:
         hidden, state = self.decoder.advance(state, before)
-        return self.decoder.last(hidden).to(self.source.dtype), state
+        logits = self.decoder.last(hidden).to(self.source.dtype)
+        return logits if self.profile is None else logits + self.profile[t], state
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -209,7 +217,7 @@ class Sentences(DataDensity):
         state, before = self.decoder.begin(self.source.flatten(0, 1)), codes[:, 0]
         going = torch.ones_like(before, dtype=torch.bool)
         for t in range(self.decoder.length):
-            logits, state = self._logits(state, before)
+            logits, state = self._logits(state, before, t)
             p = torch.softmax(logits / self.decoding.temperature, -1)
             drawn = torch.multinomial(self._nucleus(p), 1, generator=generator)[:, 0]
             codes[:, t] = before = torch.where(going, drawn, 0)
@@ -246,7 +254,7 @@ class Sentences(DataDensity):
         scores[:, 0] = 0.0
         going = torch.ones(rows, beam, dtype=torch.bool, device=source.device)
         for t in range(length):
-            logits, state = self._logits(state, before)
+            logits, state = self._logits(state, before, t)
             nats = torch.log_softmax(logits, -1).unflatten(0, (rows, beam))
             ended = torch.full_like(nats, float("-inf"))
             ended[..., 0] = 0.0  # a sentence that has ended does not change

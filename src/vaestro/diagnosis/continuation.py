@@ -24,6 +24,7 @@ from vaestro.diagnosis.statistics import Paired
 from vaestro.evaluation import affordable, in_space, plus_minus
 from vaestro.files import Json
 from vaestro.models import Draws, Model
+from vaestro.new_categories import NEW_CATEGORIES, train_new_categories
 from vaestro.objectives import Objective
 from vaestro.optimizers import Optimizer
 from vaestro.randomness import Order, derive, torch_generator
@@ -123,7 +124,7 @@ def continued(
         finite = _train(copied.train(), parameters, *fixed)
     if not finite:
         return None
-    if "likelihood" not in freeze:
+    if "likelihood" not in freeze and NEW_CATEGORIES not in freeze:
         _fit_to_data(copied, train, seed)
     gains = objective_scores(copied.eval(), objective, scored, seed) - before
     return Continuation(further, further / steps, lr, _least(gains)) if _finite(gains) else None
@@ -142,7 +143,9 @@ def _least(gains: np.ndarray) -> Paired:
 
 
 def _trainable(model: Model, freeze: Sequence[str]) -> list[nn.Parameter]:
-    """Return the trainable parameters outside the frozen parts."""
+    """Freeze parts of a model, and return the trainable parameters."""
+    if NEW_CATEGORIES in freeze:
+        train_new_categories(model)
     frozen = {
         id(p) for name, part in model.named_children() if name in freeze for p in part.parameters()
     }

@@ -1,5 +1,5 @@
 """Estimates of log p(x), each with its side, its measure and its standard error; the gap between
-them; the information in codes.
+them; the information in codes; drawn rows against real ones.
 
 Names are loaded when first used, so that reading an evaluation does not import torch.
 """
@@ -19,6 +19,7 @@ _HOMES = {
     "Information": "records",
     "affordable": "bounds",
     "chunks": "bounds",
+    "compares_with_training": "methods",
     "evaluate": "methods",
     "evaluating": "methods",
     "in_space": "bounds",
@@ -36,6 +37,7 @@ __all__ = [
     "Information",
     "affordable",
     "chunks",
+    "compares_with_training",
     "evaluate",
     "evaluating",
     "in_space",
@@ -46,7 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from vaestro.evaluation.bounds import affordable, chunks, in_space
     from vaestro.evaluation.budget import within_seconds
-    from vaestro.evaluation.methods import METHODS, evaluate, evaluating
+    from vaestro.evaluation.methods import METHODS, compares_with_training, evaluate, evaluating
     from vaestro.evaluation.records import (
         SIMULATED,
         Estimate,

@@ -17,6 +17,7 @@ from vaestro.evaluation.exact import exactly
 from vaestro.evaluation.gaps import searching
 from vaestro.evaluation.information import informing
 from vaestro.evaluation.records import SIMULATED, Evaluation
+from vaestro.evaluation.sampling import sampling
 from vaestro.evaluation.work import Job, Store, Work, key_of, perform
 from vaestro.models import Model
 from vaestro.parts import Part, find
@@ -30,7 +31,9 @@ METHODS: dict[str, Callable[..., Sequence[Work]]] = {
     "ais": annealing,
     "gap": searching,
     "information": informing,
+    "samples": sampling,
 }
+ANY_MODEL = ("samples",)  # methods for models with and without a latent
 
 
 def evaluate(
@@ -42,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    train: Rows | None = None,
 ) -> Evaluation:
     """Estimate log p(x) of each datum by some methods.
 
@@ -49,14 +53,15 @@ def evaluate(
         model: a trained model.
         rows: data of the model's space, such as `data.test`.
         k: number of draws per datum.
-        methods: elbo and iwae (from the same k draws), ais, gap, information, each with options:
-            "ais:chains=16,temperatures=500". A model without a latent has the method exact instead
-            of bounds.
+        methods: elbo and iwae (from the same k draws), ais, gap, information, samples, each with
+            options: "ais:chains=16,temperatures=500". A model without a latent has the method exact
+            instead of bounds.
         limit: number of rows to evaluate, drawn at random without replacement. Their places are in
             `Evaluation.index`.
         seed: seed of the draws, and of the choice of the rows. Two models evaluated with the same
             seed are evaluated on the same rows.
         device: device of the computation; by default that of the model.
+        train: the training rows, which samples compares with.
 
     Raises:
         ValueError: k or limit is out of range, a method or option is unknown, or the data do not
@@ -71,7 +76,7 @@ def evaluate(
     """
     done: Evaluation | None = None
     for _, done in evaluating(
-        model, rows, k=k, methods=methods, limit=limit, seed=seed, device=device
+        model, rows, k=k, methods=methods, limit=limit, seed=seed, device=device, train=train
     ):
         pass
     assert done is not None
@@ -87,6 +92,7 @@ def evaluating(
     limit: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    train: Rows | None = None,
     folder: Path | None = None,
     rank: int = 0,
     processes: int = 1,
@@ -94,7 +100,7 @@ def evaluating(
     """Evaluate in steps. Yields (share of the work done, None), and finally (1, Evaluation).
 
     Args:
-        model, rows, k, methods, limit, seed, device: see `evaluate`.
+        model, rows, k, methods, limit, seed, device, train: see `evaluate`.
         folder: folder for finished pieces. Those of the same evaluation are used again.
         rank, processes: of the torch.distributed group over which the pieces are distributed.
 
@@ -116,7 +122,7 @@ def evaluating(
     rows = in_space(rows, model.space)
     device = next(model.parameters()).device if device is None else torch.device(device)
     bounded = bool(set(BOUNDS) & set(names))
-    job = Job(model, rows, int(k) if bounded else 1, seed, device)
+    job = Job(model, rows, int(k) if bounded else 1, seed, device, train)
     training = model.training
     model.eval()
     try:
@@ -138,6 +144,23 @@ def evaluating(
     yield 1.0, _requested(done, names).of_rows(order, seed)
     if rank == 0:
         store.clear()  # only now, after the caller could write the evaluation
+
+
+def compares_with_training(methods: str | Sequence[str]) -> bool:
+    """Return whether some of the methods use the training rows.
+
+    Raises:
+        ValueError: a method or an option is unknown.
+
+    >>> compares_with_training("elbo,iwae"), compares_with_training("samples:n=100")
+    (False, True)
+    """
+    return any(part.name == "samples" for part in _found(methods))
+
+
+def _found(methods: str | Sequence[str]) -> list[Part[Sequence[Work]]]:
+    specs = split_specs(methods) if isinstance(methods, str) else methods
+    return [find("method", spec, METHODS) for spec in specs]
 
 
 def _requested(done: Evaluation, names: Sequence[str]) -> Evaluation:
@@ -183,8 +206,7 @@ def _parts(methods: str | Sequence[str], model: Model) -> list[Part[Sequence[Wor
     Raises:
         ValueError: a method or an option is unknown, or a method is named twice.
     """
-    specs = split_specs(methods) if isinstance(methods, str) else methods
-    parts = [find("method", spec, METHODS) for spec in specs]
+    parts = _found(methods)
     names = [part.name for part in parts]
     if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
         raise ValueError(
@@ -193,9 +215,11 @@ def _parts(methods: str | Sequence[str], model: Model) -> list[Part[Sequence[Wor
         )
     if not model.capabilities.exact:
         return parts
-    if not set(names) <= {*BOUNDS, "exact"}:
+    if not set(names) <= {*BOUNDS, "exact", *ANY_MODEL}:
         raise ValueError(
-            f"expected the method exact for a model without a latent, whose log p(x) is exact; got "
-            f"{', '.join(names)}"
+            f"expected the methods exact and samples for a model without a latent, whose log p(x) "
+            f"is exact; got {', '.join(names)}"
         )
-    return [find("method", "exact", METHODS)]
+    others = [part for part in parts if part.name in ANY_MODEL]
+    exact = [find("method", "exact", METHODS)] if len(others) < len(parts) else []
+    return [*exact, *others]

@@ -13,6 +13,7 @@ from vaestro.files import Json
 
 if TYPE_CHECKING:
     from vaestro.evaluation.fidelity import Fidelity
+    from vaestro.evaluation.resemblance import Resemblance
 
 SIMULATED = "simulated data"
 
@@ -419,6 +420,7 @@ class Evaluation:
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
         seed: seed of the draws, and of the choice of the rows.
         fidelity: PSNR and SSIM of reconstructions; None if they were not measured.
+        samples: drawn rows against held-out rows; None if the method samples was not requested.
 
     >>> estimate = Estimate("elbo", np.array([-90.0]), "lower", "counting", 1, "ELBO", 784)
     >>> Evaluation((estimate,), rate=20.0, distortion=70.0)["elbo"].nats
@@ -437,6 +439,7 @@ class Evaluation:
     index: np.ndarray | None = None
     seed: int = 0
     fidelity: Fidelity | None = None
+    samples: Resemblance | None = None
 
     def of_rows(self, order: np.ndarray, seed: int) -> Evaluation:
         """Return the evaluation with every estimate sorted by place. `order` contains the places of

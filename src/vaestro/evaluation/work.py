@@ -40,6 +40,7 @@ class Job:
         k: number of draws per datum.
         seed: seed of the draws.
         device: device of the model.
+        train: the training rows, for methods that compare with them; None without.
 
     >>> import vaestro as vs
     >>> data = vs.load(np.eye(40, dtype="uint8"))
@@ -54,6 +55,7 @@ class Job:
     k: int
     seed: int
     device: torch.device
+    train: Rows | None = None
 
     @property
     def latent_model(self) -> LatentModel:
@@ -201,6 +203,7 @@ def key_of(job: Job, methods: Sequence[object]) -> str:
             [
                 vaestro.__version__,
                 job.rows.sha256(),
+                *([] if job.train is None else [job.train.fingerprint()]),
                 [str(m) for m in methods],
                 job.k,
                 job.seed,

@@ -36,6 +36,7 @@ from vaestro.loop.step import Dropout, Updater, with_float_values
 from vaestro.loop.timing import steps_within
 from vaestro.loop.validation import VALIDATION_ROWS, validate
 from vaestro.models import Model
+from vaestro.new_categories import load_whole, whole_weights
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.selection import Score, Selection
 
@@ -153,7 +154,7 @@ class Training(Iterator[Step]):
             self._finished = True
             self.release()
             self.processes.finish()
-            self.model.load_state_dict(self.kept())
+            load_whole(self.model, self.kept())
             self.model.eval()
             self.frozen.release()
 
@@ -255,7 +256,7 @@ class Training(Iterator[Step]):
 
     def kept(self) -> dict[str, Tensor]:
         """Return the kept weights, which are averages: see `Selection`."""
-        return self.selection.kept(self.average.state_dict())
+        return whole_weights(self.average, self.selection.kept(self.average.state_dict()))
 
     @property
     def kept_step(self) -> int:

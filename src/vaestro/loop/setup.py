@@ -16,6 +16,7 @@ from vaestro.loop.devices import Core, Processes
 from vaestro.loop.settings import Settings
 from vaestro.loop.step import Updater
 from vaestro.models import Model
+from vaestro.new_categories import NEW_CATEGORIES, train_new_categories
 from vaestro.objectives import TrainingObjective, elbo
 from vaestro.randomness import derive, numpy_generator, torch_generator
 from vaestro.spaces import Batch
@@ -28,10 +29,11 @@ class Frozen:
 
     Args:
         model: the model that is trained.
-        names: names of its parts.
+        names: names of its parts; `all-but-new-categories` freezes all parts, except for the
+            weights that belong to new categories of the conditions.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such part, or there are no new categories.
 
     >>> import vaestro as vs
     >>> model = vs.build(vs.load("digits").space, latent=2, network="mlp:width=8")
@@ -42,10 +44,13 @@ class Frozen:
 
     def __init__(self, model: Model, names: Sequence[str]) -> None:
         parts = model.trainable_parts()
+        partly = NEW_CATEGORIES in names
+        names = tuple(parts) if partly else names
         for name in names:
             if name not in parts:
                 raise ValueError(
-                    f"expected parts of the model to freeze: {', '.join(parts)}; got {name!r}"
+                    f"expected parts of the model to freeze: {', '.join(parts)} or "
+                    f"{NEW_CATEGORIES}; got {name!r}"
                 )
         self.names = tuple(names)
         self._parameters = [
@@ -53,6 +58,8 @@ class Frozen:
         ]
         for p in self._parameters:
             p.requires_grad_(False)
+        if partly:
+            train_new_categories(model)
 
     def release(self) -> None:
         """Make the parts trainable again."""

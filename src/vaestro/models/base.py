@@ -10,7 +10,7 @@ What differs between models is declared as `Capabilities`; no other module probe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from vaestro.models.absences import Absences
 from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
 from vaestro.models.presence import Presence
+from vaestro.networks import Conditioned
 from vaestro.spaces import Batch, Space
 
 
@@ -106,6 +107,16 @@ class Model(nn.Module, ABC):
     def trainable_parts(self) -> dict[str, nn.Module]:
         """Return the parts that training can freeze, by name."""
         return {name: part for name, part in self.named_children() if name != "scoring"}
+
+    def columns_of_conditions(self) -> Iterator[tuple[nn.Module, str, str]]:
+        """Yield the weights whose last columns are multiplied by the conditions: the module of
+        each, the path of this module with a dot at its end, and the name of the weight in it."""
+        for path, module in self.named_modules():
+            if isinstance(module, Conditioned):
+                for name in module.condition_weights:
+                    inner, _, weight = name.rpartition(".")
+                    owner = ".".join(filter(None, (path, inner)))
+                    yield self.get_submodule(owner), f"{owner}.", weight
 
     @property
     def capabilities(self) -> Capabilities:

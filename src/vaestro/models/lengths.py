@@ -50,6 +50,7 @@ class Lengths(Presence):
 
     def __init__(self, space: Space, units: tuple[int, ...], conditions: int = 0) -> None:
         super().__init__(2, math.prod(units) + conditions)
+        self.condition_weights = ("network.0.weight",) if conditions else ()
         assert space.lengths is not None
         m = np.asarray(space.lengths, np.float64)
         steps = np.arange(1, len(m) + 1)

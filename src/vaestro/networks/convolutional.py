@@ -65,6 +65,7 @@ class _Block(nn.Module):
         self.second = _convolution(axes, half, half, 3)
         self.third = _convolution(axes, half, channels, 1)
         self.condition = nn.Linear(given, half) if given else None
+        self.condition_weights = ("condition.weight",) if given else ()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, given: Tensor | None) -> Tensor:

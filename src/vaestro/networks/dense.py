@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, cast, final
+from typing import Literal, Protocol, cast, final, runtime_checkable
 
 import torch
 import torch.nn as nn
@@ -57,6 +57,16 @@ def dense(
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], algorithm)
     out = layer(x)
     return ACTIVATIONS[activation](out) if activation else out
+
+
+@runtime_checkable
+class Conditioned(Protocol):
+    """Describe a module with weights whose last columns are multiplied by the conditions, one
+    column for each number that describes them."""
+
+    @property
+    def condition_weights(self) -> tuple[str, ...]:
+        """Return the names of these weights in the module; none without conditions."""
 
 
 def check_given(given: Tensor | None, count: int) -> None:
@@ -180,6 +190,7 @@ class Residual(_Dense):
             )
         super().__init__(inputs, outputs, given, nn.Linear(width, math.prod(outputs)))
         self.first = nn.Linear(math.prod(inputs) + given, width)
+        self.condition_weights = ("first.weight",) if given else ()
         self.blocks = nn.Sequential(*[_Block(width, dropout) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
 
@@ -217,6 +228,9 @@ class MLP(_Dense):
         size = math.prod(inputs) + given
         super().__init__(
             inputs, outputs, given, nn.Linear(width if depth else size, math.prod(outputs))
+        )
+        self.condition_weights = (
+            () if not given else (("hidden.0.weight",) if depth else ("last.weight",))
         )
         hidden = nn.ModuleList([nn.Linear(width if i else size, width) for i in range(depth)])
         self.hidden = cast("Sequence[nn.Linear]", hidden)

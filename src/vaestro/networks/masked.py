@@ -37,6 +37,7 @@ class MaskedNetwork(nn.Module):
         layers = [nn.Linear(n, width), nn.Linear(width, width), nn.Linear(width, n)]
         self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
         self.condition = nn.Linear(given, width, bias=False) if given else None
+        self.condition_weights = ("condition.weight",) if given else ()
         seen = (
             hidden.unsqueeze(1) >= groups,
             hidden.unsqueeze(1) >= hidden,

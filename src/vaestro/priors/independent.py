@@ -63,6 +63,7 @@ class Conditional(Prior):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(given, width), nn.SiLU(), last)
+        self.condition_weights = ("network.0.weight",)
 
     def forward(self, posterior: Posterior, given: Tensor | None) -> densities.Normal:
         if given is None:

@@ -66,6 +66,7 @@ class Mixture(Prior):
         n = math.prod(units)
         self.logits = nn.Parameter(torch.zeros(components))
         self.gate = _gate(components, given)
+        self.condition_weights = ("gate",) if given else ()
         self.means = nn.Parameter(torch.randn(components, n))
         self.logvars = nn.Parameter(torch.zeros(components, n))
 

@@ -8,6 +8,7 @@ from typing import NotRequired, TypeAlias, TypedDict
 import numpy as np
 
 from vaestro.data import Rows
+from vaestro.evaluation import samples
 from vaestro.frames import Frame
 from vaestro.latent import UserData
 from vaestro.spaces import Space
@@ -69,11 +70,11 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
         keep = sorted(
             np.argsort(-np.nan_to_num(np.nanvar(flat, 0)), kind="stable")[:COLUMNS].tolist()
         )
-    ours, theirs = columns_of(data, space, keep), columns_of(sets["samples"], space, keep)
+    ours, theirs = columns_of(data, keep), columns_of(sets["samples"], keep)
     names = list(ours)[:COLUMNS]
     tables, most = {}, LINE if space.tokeniser else TEXT
     for name, values in sets.items():
-        columns = columns_of(values, space, keep)
+        columns = columns_of(values, keep)
         n = len(values) if name != "samples" else min(SAMPLES, len(values))
         tables[name] = [[cell(columns[c], i, most) for c in names] for i in range(n)]
     histograms = [histogram(c, ours[c], theirs[c]) for c in names if space.tokeniser is None]
@@ -81,7 +82,7 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
         sizes = [_sizes(space.tokeniser, texts) for texts in (data, sets["samples"])]
         histograms = [histogram("tokens in a text", *sizes)]
     traversed = "traversals" in sets and space.tokeniser is None
-    moved = columns_of(sets["traversals"], space, keep) if traversed else {}
+    moved = columns_of(sets["traversals"], keep) if traversed else {}
     return {
         "columns": {"names": names, "of": total, "by": "varying most" if keep else "first"},
         "rows": tables,
@@ -90,20 +91,11 @@ def shown_rows(sets: Mapping[str, UserData], space: Space, counted: Rows) -> Sho
     }
 
 
-def columns_of(values: UserData, space: Space, keep: Sequence[int] | None = None) -> Columns:
+def columns_of(values: UserData, keep: Sequence[int] | None = None) -> Columns:
     """Return data as columns by name; of arrays only the cells `keep`."""
     if isinstance(values, Texts):
         return {"text": np.ma.MaskedArray(values.lines.astype(str))}
-    if isinstance(values, Frame):
-        return dict(values.columns)
-    flat = np.asarray(values).reshape(len(values), -1)
-    shape = space.outside
-    chosen = range(flat.shape[1]) if keep is None else keep
-    names = {
-        i: ", ".join(str(j) for j in np.unravel_index(i, shape)) if shape else "0" for i in chosen
-    }
-    absent = np.isnan(flat) if flat.dtype.kind == "f" else np.zeros(flat.shape, bool)
-    return {f"[{names[i]}]": np.ma.MaskedArray(flat[:, i], absent[:, i]) for i in chosen}
+    return samples.columns_of(values, keep)
 
 
 def _sizes(tokeniser: Tokeniser, texts: UserData) -> np.ma.MaskedArray:

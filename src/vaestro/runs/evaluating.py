@@ -11,7 +11,7 @@ import torch
 
 from vaestro import evaluation as evaluation_module
 from vaestro.data import Rows
-from vaestro.evaluation import Evaluation, Independent
+from vaestro.evaluation import Evaluation, Independent, compares_with_training
 from vaestro.latent import fidelity
 from vaestro.models import Model
 from vaestro.runs.independent import compared
@@ -34,6 +34,7 @@ def evaluate(
     device: torch.device | str | None = None,
     split: str | None = None,
     condition: Conditions = None,
+    train: Rows | None = None,
 ) -> Evaluation:
     """Bound log p(x) of held-out data, in nats.
 
@@ -44,12 +45,13 @@ def evaluate(
         model: a run, its folder, or a session; or a trained model.
         data: for a run, other data of the same kind; by default its own. For a model, rows of its
             space, such as `data.test`.
-        methods: elbo, iwae, ais, gap and information, with options: "ais:chains=16".
+        methods: elbo, iwae, ais, gap, information and samples, with options: "ais:chains=16".
         k: draws for each datum.
         limit: the number of rows, drawn at random by the seed; by default all.
         seed: of the draws.
         device: the device to compute on; by default cpu, or where the model is.
         split, condition: for a run; see `Session.held_out`.
+        train: for a model, the training rows, which samples compares with.
 
     Raises:
         ValueError: the data do not fit, or an argument is out of range.
@@ -66,7 +68,7 @@ def evaluate(
         if not isinstance(data, Rows):
             raise ValueError(f"expected rows to evaluate a model on; got {type(data).__name__}")
         return evaluation_module.evaluate(
-            model, data, methods=methods, k=k, limit=limit, seed=seed, device=device
+            model, data, methods=methods, k=k, limit=limit, seed=seed, device=device, train=train
         )
     if isinstance(model, (str, Path, Run)):
         from vaestro.runs.session import Session
@@ -149,6 +151,7 @@ def evaluating(
         methods=methods,
         limit=limit,
         seed=seed,
+        train=session.data.train if compares_with_training(methods) else None,
         folder=session.run.path / "evaluating",
         rank=rank,
         processes=processes,

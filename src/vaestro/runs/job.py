@@ -26,6 +26,7 @@ from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
 from vaestro.loop.state import Numbers, State
 from vaestro.loop.timing import expected_seconds
+from vaestro.new_categories import NEW_CATEGORIES
 from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
 from vaestro.records import Damaged, read_object, write_record
@@ -116,7 +117,8 @@ class Job(Iterator[Step]):
         model = own = origin = None
         if asked.get("init"):
             model, own = starting_model(asked["init"])
-            origin = Origin(asked["init"], model.space, model.given)
+            grows = NEW_CATEGORIES in (asked.get("freeze") or ())
+            origin = Origin(asked["init"], model.space, model.given, grows)
             asked = own | {k: v for k, v in asked.items() if v is not None}
             asked["condition"] = list(origin.conditions(asked.get("condition") or ())) or None
         asked = with_library(defaults() | asked)
@@ -219,7 +221,8 @@ class Job(Iterator[Step]):
             origin = stored_origin(opened.path, asked["init"])
         if asked["init"] and origin is None:
             start = starting_model(asked["init"])
-            origin = Origin(asked["init"], start[0].space, start[0].given)
+            grows = NEW_CATEGORIES in (asked["freeze"] or ())
+            origin = Origin(asked["init"], start[0].space, start[0].given, grows)
         data = load(
             asked["source"],
             condition=asked["condition"] or (),

@@ -36,7 +36,7 @@ def write_evaluation(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="fourth", latent=2, steps=2)
     >>> rows = run.data().test
     >>> write_evaluation(run, vs.evaluate(run.model(), rows, k=2), rows, "test data")
     >>> run.evaluation["source"]
@@ -63,6 +63,7 @@ def write_evaluation(
         "independent": None if evaluation.independent is None else evaluation.independent.line(),
         "gap": None if evaluation.gap is None else evaluation.gap.line(),
         "information": None if evaluation.information is None else evaluation.information.line(),
+        **({} if evaluation.samples is None else {"samples": evaluation.samples.line()}),
         **({} if evaluation.fidelity is None else evaluation.fidelity.lines()),
         "warnings": list(evaluation.warnings),
         "weights_sha256": run.weights_sha256() if weights is None else weights,

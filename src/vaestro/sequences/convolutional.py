@@ -25,6 +25,7 @@ class _Block1d(nn.Module):
             nn.Conv1d(channels, channels, 3, 1, 1),
         )
         self.condition = nn.Linear(given, channels) if given else None
+        self.condition_weights = ("condition.weight",) if given else ()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, given: Tensor | None) -> Tensor:

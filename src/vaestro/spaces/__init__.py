@@ -21,6 +21,7 @@ from vaestro.spaces.columns import (
     CountColumn,
     DateColumn,
     RealColumn,
+    UnknownCategory,
 )
 from vaestro.spaces.continuous import RealSpace, UnitSpace
 from vaestro.spaces.discrete import BinarySpace, CategorySpace, CountSpace, LevelsSpace
@@ -117,6 +118,7 @@ __all__ = [
     "TableSpace",
     "TokensSpace",
     "UnitSpace",
+    "UnknownCategory",
     "as_value",
     "column_class",
     "declared_layout",

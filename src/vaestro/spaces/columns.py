@@ -20,6 +20,14 @@ DAY = np.timedelta64(1, "D")
 Label = str | int | float | bool  # a value of a coded column; dates are ISO text
 
 
+class UnknownCategory(ValueError):
+    """Report a value that is no category of a coded column.
+
+    >>> issubclass(UnknownCategory, ValueError)
+    True
+    """
+
+
 @dataclass(frozen=True)
 class Column(ABC):
     """Describe one column of a table.
@@ -50,6 +58,8 @@ class Column(ABC):
         declared: the declared type (`vaestro.column_types`); empty for that of `dtype`.
         format: how its cells are written in the source, as `data.formats` stores it; "" for
             numbers, dates and words that are written as they are.
+        added: number of values, the last ones, that are new categories of a condition, learned
+            after all others (`vaestro.new_categories`).
     """
 
     name: str
@@ -69,6 +79,7 @@ class Column(ABC):
     limits: tuple[float, ...] = ()
     declared: str = ""
     format: str = ""
+    added: int = 0
 
     kind: ClassVar[Kind]
     counting: ClassVar[bool] = True  # whether its cells have probabilities and not densities
@@ -134,6 +145,11 @@ class Column(ABC):
         """Return drawn or decoded values, in the user's units, within the column's limits."""
         return values
 
+    def strangers(self, values: np.ma.MaskedArray) -> tuple[Label, ...]:
+        """Return the user's values that are no category of the column, each once, in order; ()
+        for columns that are not coded."""
+        return ()
+
     def first_outputs(self) -> Tensor:
         """Return the decoder's outputs, (n,), at which a coded column has its frequencies in the
         training split."""
@@ -164,9 +180,31 @@ class CodedColumn(Column):
         return p.clamp(1e-4, 1 - 1e-4)
 
     def inward(self, values: np.ma.MaskedArray) -> np.ndarray:
-        mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
+        mask = np.ma.getmaskarray(values)
         if mask.all():
-            return np.zeros(len(data), np.float32)  # cells that are all empty have no type
+            return np.zeros(len(mask), np.float32)  # cells that are all empty have no type
+        distinct, codes, inverse = self._coded(values)
+        if (codes < 0).any():
+            strangers = [str(v) for v in distinct[codes < 0][:3]]
+            shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
+            raise UnknownCategory(
+                f"expected a known category in column {self.name!r} ({shown}); got "
+                f"{', '.join(strangers)}"
+            )
+        out = np.zeros(len(mask), np.float32)
+        out[~mask] = codes[inverse]
+        return out
+
+    def strangers(self, values: np.ma.MaskedArray) -> tuple[Label, ...]:
+        if np.ma.getmaskarray(values).all():
+            return ()
+        distinct, codes, _ = self._coded(values)
+        return tuple(distinct[codes < 0].tolist())
+
+    def _coded(self, values: np.ma.MaskedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the distinct values of the user's cells that are not empty, their codes (-1 for
+        unknown ones), and the position of each cell among them."""
+        mask, data = np.ma.getmaskarray(values), np.asarray(values.data)
         if self.dtype == "str" and data.dtype.kind != "U":
             data = data.astype(str)  # a code such as 0123 that another file stores as numbers
         elif self.dtype.startswith("datetime64") and data.dtype.kind == "M":
@@ -179,16 +217,7 @@ class CodedColumn(Column):
             codes_of = {str(value): code for value, code in codes_of.items()}
         distinct, inverse = np.unique(data[~mask], return_inverse=True)
         codes = np.array([codes_of.get(value.item(), -1) for value in distinct], np.float32)
-        if (codes < 0).any():
-            strangers = [str(v) for v in distinct[codes < 0][:3]]
-            shown = ", ".join(map(str, self.values[:5])) + (" .." if len(self.values) > 5 else "")
-            raise ValueError(
-                f"expected a known category in column {self.name!r} ({shown}); got "
-                f"{', '.join(strangers)}"
-            )
-        out = np.zeros(len(data), np.float32)
-        out[~mask] = codes[inverse.ravel()]
-        return out
+        return distinct, codes, inverse.ravel()
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         table = np.array(self.values, dtype=None if self.dtype == "str" else self.dtype)
