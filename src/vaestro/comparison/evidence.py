@@ -12,8 +12,9 @@ import numpy as np
 
 from vaestro.evaluation.records import mean_and_error
 from vaestro.files import Json
-from vaestro.records import Damaged, read_arrays
+from vaestro.records import read_arrays
 from vaestro.runs import Run
+from vaestro.text import is_input_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +199,9 @@ def read_run(opened: Run, name: str) -> Row:
         )
     try:
         row, entries = _row(opened, name)
-    except Damaged:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if is_input_error(error):
+            raise
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(
             f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}"
