@@ -159,3 +159,10 @@ def test_a_failed_write_is_one_line_and_can_be_repeated(
         exists = Path("run").exists()
         assert main(["train", "--resume", "run", "--quiet"] if exists else TRAIN) == 0
         assert results(here / "run") == expected, number
+
+
+def test_a_damaged_config_is_named_by_each_command(here: Path, refused: Refused) -> None:
+    Path("run/config.yaml").write_text("[")
+    for command in (INFO, *READS.values()):
+        line = refused(*command)
+        assert "config.yaml" in line and "evaluation.json" not in line, line
