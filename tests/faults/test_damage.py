@@ -122,9 +122,7 @@ def test_a_bad_line_of_the_log_is_left_out_and_named(
 @pytest.mark.parametrize("file", ["config.yaml", "config.json"])
 def test_a_run_of_a_newer_format_is_refused(here: Path, refused: Refused, file: str) -> None:
     path = Path("run", file)
-    path.write_text(
-        path.read_text().replace("format: 4", "format: 99").replace('"format": 4', '"format": 99')
-    )
+    path.write_text(re.sub(r'(format"?: )\d+', r"\g<1>99", path.read_text()))
     line = refused(*READS["config.json"])
     assert "in format 99" in line and "upgrade Vaestro" in line
 
