@@ -175,10 +175,10 @@ def test_letters_name_the_axes(axes: str, shape: tuple[int, ...], layout: str, i
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"axes": "NHW"}, "one letter for each axis of (N, 3, 8, 8); got NHW"),
+        ({"axes": "NHW"}, "one letter for each axis of (N, 3, 8, 8), as in axes=NHWC"),
         ({"axes": "CHWN"}, "np.moveaxis(x, 3, 0) moves the rows to the front"),
-        ({"axes": "NXYZ"}, "expected axes=NF, NHW"),
-        ({"axes": "NCHH"}, "expected axes=NF, NHW"),
+        ({"axes": "NXYZ"}, "expected axes=NHWC, NCHW or NDHW"),
+        ({"axes": "NCHH"}, "expected axes=NHWC, NCHW or NDHW"),
         ({"axes": "NCHW", "volume": True}, "expected one of these options; got volume=true and"),
         ({"onehot": 4}, "an axis of array from 1 to 3; got 4"),
         ({"onehot": True}, "expected zeros and a single 1 along an axis of array"),

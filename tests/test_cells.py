@@ -271,7 +271,7 @@ def test_one_column_tells_another_what_commas_and_days_are(table):
 def test_a_pattern_that_fits_nothing_is_refused(table):
     path = table({"born": ["24/12/1999", "05/06/2001"] * 5})
     with pytest.raises(
-        ValueError, match=r"fits no column of .*: born has dates \(day/month/year\)"
+        ValueError, match=r"fits no column of .* \(born has dates \(day/month/year\)\)"
     ):
         opened(path, dates="%Y-%m-%d")
     with pytest.raises(ValueError, match=r"expected a pattern of dates such as %d/%m/%Y .*'%Q'"):

@@ -57,7 +57,7 @@ def test_pieces_of_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("a.png", "at least 10 rows, .*: cut the image into pieces with a.png:crops=1000,"),
+        ("a.png", "at least 10 rows, .*: cut the image into pieces with crops=1000,"),
         ("a.png:crops=100", "crops=100 needs the size of a piece: add size=32"),
         ("a.png:crops=100,size=32", "a.png has 60x90 pixels, too few for .* pieces of 32x32"),
         ("a.png:crops=5,size=8", "expected crops of 20 or more; got 5"),

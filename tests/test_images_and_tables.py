@@ -472,7 +472,7 @@ def test_names_of_columns_with_commas_and_other_signs(
     assert "closed quotes" in refused(capsys, "train", 't.csv:ignore="plain', "--run", "new", *TINY)
     with (place / "bad.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["a, b", "c"], *[["inf", i] for i in range(60)]])
-    assert "with 'bad.csv:ignore=\"a, b\"')" in refused(
+    assert "with 'ignore=\"a, b\"')" in refused(
         capsys, "train", "bad.csv", "--run", "new", *TINY
     ), "as a shell takes it"
     assert vs.load('bad.csv:ignore="a, b"').space.names == ("c",)
@@ -547,7 +547,7 @@ def test_arrays_of_large_images_are_taken_where_size_says_so(
 ) -> None:
     x = np.random.default_rng(0).integers(0, 256, (12, 30, 260)).astype(np.uint8)
     np.save("x.npy", x)
-    assert "30x260 (12): scale them, or keep their size with x.npy:size=30x260" in refused(
+    assert "30x260 (12): scale them, or keep their size with size=30x260" in refused(
         capsys, "train", "x.npy", "--run", "run", *TINY
     )
     assert vs.load("x.npy:size=30x260").space.outside == (30, 260)

@@ -422,7 +422,7 @@ def test_whole_numbers_in_arrays(rng, tmp_path, monkeypatch, dtype) -> None:
     )
     degrees = np.rint(rng.normal(5, 9, (N, 4))).astype(dtype)
     for array, expected, line in (
-        (reads, "count", "read as counts (x.npy:kind=real overrules)"),
+        (reads, "count", "read as counts (kind=real overrules)"),
         (years, "real", "read as real on a grid of 1, not as counts (column 0: variance"),
         (degrees, "real", "read as real on a grid of 1 (x.npy:kind=category reads codes)"),
     ):

@@ -193,8 +193,8 @@ def test_options_that_need_series_say_so(
     engines().to_csv(tmp_path / "t.csv", index=False)
     for options, said in (
         ("window=3", "window= cuts series, and"),
-        ("series=true,by=unit", "as series=GROUP:ORDER; got by=unit (series=unit names it)"),
-        ("series=unit:cycle,stride=3", "stride=3 needs window="),
+        ("series=true,by=unit", "as series=GROUP:ORDER; got by=unit: type series=unit instead"),
+        ("series=unit:cycle,stride=3", "stride=3 needs a window: add window="),
         ("series=unit:cycle,window=1", "expected window=2 or more"),
     ):
         assert main(["train", f"{tmp_path}/t.csv:{options}", "--dry-run"]) == 2
@@ -214,9 +214,8 @@ def test_long_tables_are_recognised(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "engines.csv", index=False)
     notes = vs.load(tmp_path / "engines.csv").notes
     assert notes[-1].startswith("each row is one datum, but the rows look like series: ")
-    typed = notes[-1].split("look like series: ")[1]
-    assert typed == f"{tmp_path}/engines.csv:series=unit:cycle"
-    assert vs.load(typed).space.names == ("speed", "load")
+    assert notes[-1].endswith("look like series: series=unit:cycle reads them as such")
+    assert vs.load(f"{tmp_path}/engines.csv:series=unit:cycle").space.names == ("speed", "load")
     assert "read as series=unit:cycle" in vs.load(f"{tmp_path}/engines.csv:series=true").notes
 
 
@@ -265,7 +264,7 @@ def test_windows_of_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(10.0))
     x, _, _ = read(f"{tmp_path}/x.npy:series=true,window=4,stride=3")
     np.testing.assert_array_equal(x, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]])
-    with pytest.raises(ValueError, match="needs window="):
+    with pytest.raises(ValueError, match="needs a window"):
         read(f"{tmp_path}/x.npy:series=true,stride=3")
 
 

@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
 
 import vaestro as vs
+from vaestro.diagnosis import Case, Curves, Finding, Remedies
+from vaestro.diagnosis.rules import samples as rule
 from vaestro.evaluation.copies import TrainingRows
+from vaestro.evaluation.dependence import Dependence, dependence
 from vaestro.evaluation.prediction import utility
 from vaestro.evaluation.resemblance import default_target, resemblance
 from vaestro.evaluation.samples import Columns, fidelity, is_category, ks_distance
@@ -218,3 +223,53 @@ def test_vectors_of_a_model_without_a_latent_are_compared() -> None:
     evaluation = vs.evaluate(model, data.test, methods="samples:n=60", train=data.train)
     assert evaluation.samples is not None and not evaluation.estimates
     assert set(evaluation.samples.columns) == {"[0]", "[1]", "[2]"}
+
+
+def test_the_share_of_lost_dependence_is_that_of_the_draws() -> None:
+    real, other, drawn = (columns(**dependent(800, seed)) for seed in range(3))
+    r = np.random.default_rng(3)
+    alone = {name: column[r.permutation(800)] for name, column in drawn.items()}
+    half = {n: np.ma.concatenate([drawn[n][:400], alone[n][400:]]) for n in drawn}
+    for table, share in ((drawn, 0.0), (half, 0.5), (alone, 1.0)):
+        found = dependence(real, other, table)
+        assert found is not None and found.pairs == 3
+        assert found.limits[0] - 0.05 < share < found.limits[1] + 0.05
+        assert found.stderr < 0.1
+    moved = {n: c + 0.5 if c.dtype.kind == "f" else c for n, c in alone.items()}
+    found = dependence(real, other, moved)
+    assert found is not None and found.lost > 0.9
+    shuffled = [
+        {name: column[r.permutation(800)] for name, column in table.items()}
+        for table in (real, other)
+    ]
+    assert dependence(*shuffled, alone) is None
+
+
+def test_lost_dependence_is_a_warning_with_power() -> None:
+    curves = Curves([{"split": "valid", "step": s, "bound": -1.0} for s in range(4)], 3, True)
+    measures = Mock(activity=np.ones(1), signal=None)
+
+    def found(
+        lost: float, stderr: float, beta: float = 1.0, role: str = "informative"
+    ) -> Finding | None:
+        units = [Mock(role=role)]
+        state = Dependence(500, 3, lost, stderr, (0.71, 0.97), (("a", "b"),))
+        case = Case(Remedies("run", {}), curves, None, beta=beta, dependence=state)
+        with (
+            patch.object(rule, "not_converged", return_value=None),
+            patch.object(rule, "collapsed", return_value=False),
+            patch.object(rule, "unused", return_value=False),
+            patch.object(rule, "units_of", return_value=units),
+        ):
+            return rule.lost_dependence(replace(case, measures=measures))
+
+    ill = found(0.8, 0.1)
+    assert ill is not None and ill.severity == "warning"
+    assert "pair trends 0.71, of real rows 0.97" in ill.evidence and "--beta 0.3" in ill.remedy
+    assert found(0.1, 0.02) is None
+    unclear = found(0.5, 0.3)
+    assert unclear is not None and unclear.severity == "note" and "not enough" in unclear.evidence
+    weak = found(0.8, 0.1, beta=0.3)
+    off = found(0.8, 0.1, role="off")
+    for other in (weak, off):
+        assert other is not None and not other.remedy and "--methods samples" in other.no_remedy

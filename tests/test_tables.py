@@ -316,7 +316,7 @@ def test_parquet_types(read):
         (
             "5.1,3.5\n4.9,3.0\n",
             "expected column names in the first line of t.csv; got numbers, 5.1, 3.5 (read them "
-            "as a row with t.csv:header=false, which names the columns 'column 1' and so on, or "
+            "as a row with header=false, which names the columns 'column 1' and so on, or "
             "add a line of names)",
         ),
         (
@@ -350,7 +350,7 @@ def test_a_bad_csv_is_refused(read, content, message):
         ('[{"a": 99999999999999999999}]', "expected values of one type in column 'a'"),
         (
             '[{"a": {"b": 1}, "c": 2}, {"c": 3}]',
-            r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a\)",
+            r"got lists or structures in a \(.*, or leave it out with ignore=a\)",
         ),
         ("[" * 100_000, "damaged or cut short"),
         (
@@ -370,7 +370,7 @@ def test_a_bad_parquet_is_refused(read, monkeypatch):
     with pytest.raises(
         ValueError,
         match=r"got lists or structures in a, b \(.*, or leave them out with "
-        r"t.parquet:ignore=a\+b\)",
+        r"ignore=a\+b\)",
     ):
         read(nested)
     with pytest.raises(ValueError, match=r"expected rows of data in t.parquet"):
@@ -637,15 +637,15 @@ def test_columns_that_are_no_data_are_refused_together(rng):
     assert time.perf_counter() - start < 10
     message = (
         "expected at most 1,000 categories in columns 'id', 'name'; got 200,000, 200,000 "
-        "(id: every row has its own, as identifiers have; name: every row has its own, as "
-        "identifiers have, or leave them out with t.csv:ignore=id+name)"
+        "(id, name: every row has its own, as identifiers have, or leave them out with "
+        "ignore=id+name)"
     )
     assert str(error.value) == message
     some = frame_of({"note": [f"note {i % 150}" for i in range(200)], "x": range(200)})
     with pytest.raises(
         ValueError,
         match=r"at most 100 categories in column 'note'; got 150 \(category=note reads them all "
-        r"the same, or leave it out with t.csv:ignore=note\)",
+        r"the same, or leave it out with ignore=note\)",
     ):
         infer(some)
     assert column(infer(some, {"category": "note"})[0], "note").kind is Kind.CATEGORY
@@ -676,12 +676,12 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
     )
     assert (
         "got some up to 1e+200, the first in row 1, and text, such as 'Lima', and 3,000, "
-        "3,000 (missing=1e+200 takes it as empty, or id: every row has its own" in said
+        "3,000 (missing=1e+200 takes it as empty, or id, name, first: every row has its own" in said
     )
-    assert """'t.csv:ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
+    assert """'ignore=old+huge+id+"name, first"')""" in said and "\n" not in said
     infer(frame_of({name: frame.columns[name] for name in ("x", "city")}))
     with pytest.raises(
-        ValueError, match=r"got lists or structures in a \(.*, or leave it out with t.json:ignore=a"
+        ValueError, match=r"got lists or structures in a \(.*, or leave it out with ignore=a"
     ):
         read(
             '[{"a": [1], "b": 1e999, "c": 1e999}, {"a": [], "b": 1.5, "c": -1e999}]', name="t.json"
@@ -690,7 +690,7 @@ def test_all_obstacles_are_said_in_one_line(rng, read):
 
 def test_row_numbers_are_pointed_out(rng):
     _, notes = infer(frame_of({"id": rng.permutation(100) + 7, "x": rng.normal(size=100)}))
-    assert "id numbers the rows (leave it out with t.csv:ignore=id)" in notes
+    assert "id numbers the rows (leave it out with ignore=id)" in notes
 
 
 def test_values_out_of_range_are_refused():

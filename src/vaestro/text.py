@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -231,6 +232,21 @@ def quoted(name: str) -> str:
         if re.fullmatch(r"[^\s,+:=\"]([^,+:=\"]*[^\s,+:=\"])?", name)
         else '"' + name.replace('"', '""') + '"'
     )
+
+
+def typed(key: str, names: str | Sequence[str]) -> str:
+    """Return an option whose value is one or several names as it is typed in a shell.
+
+    Args:
+        key: the option.
+        names: its value.
+
+    Example:
+        >>> print(typed("ignore", ["age", "sex"]), typed("ignore", ["b, c"]))
+        ignore=age+sex 'ignore="b, c"'
+    """
+    names = [names] if isinstance(names, str) else names
+    return shlex.quote(f"{key}={'+'.join(map(quoted, names))}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

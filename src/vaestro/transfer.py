@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from vaestro.data.matching import Origin
+from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json
 from vaestro.loop import Training
 from vaestro.models import Model
@@ -213,6 +214,20 @@ def _spaces_in(
             f"{folder / 'config.json'} is damaged: it does not describe data "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def stored_source(folder: Path, source: str) -> str:
+    """Return the source of a run. A run of an earlier version reads the real values of an array
+    without limits, which it did not have.
+
+    >>> stored_source(Path("example"), "x.npy")
+    'x.npy'
+    """
+    space = (read_object(folder / "config.json") or {}).get("space") or {}
+    if space.get("kind") != "real" or "limits" in space:
+        return source
+    name, options = parse_source(source)
+    return as_source(name, {"low": "none", "high": "none", **options})
 
 
 def spaces_of(

@@ -22,6 +22,7 @@ from vaestro.data.axes import Look, look_at
 from vaestro.data.codes import code_notes
 from vaestro.data.counting import why_not_all_counts
 from vaestro.data.fitting import SAMPLED, fit_of
+from vaestro.data.limits import with_limits
 from vaestro.data.named import NAMED
 from vaestro.data.passes import Part, RowSelector, Whole, distinct, once, piece
 from vaestro.data.raw import Json, Options
@@ -44,6 +45,7 @@ from vaestro.spaces import (
 
 IN_MEMORY = 2**28  # size in bytes from which arrays are laid out in the cache
 FEW = 10  # largest number of distinct integers that could be categories
+MOST_LEVELS = 65536  # largest number of levels or categories
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a pixel
 GUESSED = 1000  # number of rows from which the kind of the cells is guessed
 
@@ -221,10 +223,12 @@ def _resolve(
     """Return the space, the resolved options, and notes."""
     arrays, options = distinct(parts.values()), look.options
     space = _space(seen, arrays, look, name)
-    notes = _depth_note(space, name) if "levels" not in options else []
+    notes = _depth_note(space) if "levels" not in options else []
     if space.standardised and "kind" not in options and seen.integral:
         space, notes = _whole(space, seen, parts["train"], name)
     options, more = _sides(space, dict(options), name, len(arrays[0]))
+    notes += more
+    space, options, more = with_limits(space, (seen.low, seen.high), parts["train"], options, name)
     notes += more
     binarise = options.get("binarise", "none")
     if binarise != "none":
@@ -323,10 +327,10 @@ def _coded(base: Space, seen: _Scan, asked: str, options: Options, name: str) ->
         low = 0.0
     else:
         levels = options.get("levels", int(high - low) + 1)
-    if levels < 2 or levels > 65536 or high - low > levels - 1:
+    if levels < 2 or levels > MOST_LEVELS or high - low > levels - 1:
         raise ValueError(
-            f"expected levels between {max(2, int(high - low) + 1)} and 65536; got {levels} in "
-            f"{name}"
+            f"expected levels between {max(2, int(high - low) + 1)} and {MOST_LEVELS}; got "
+            f"{levels} in {name}"
         )
     return base.converted(SPACES[Kind(asked)], low=low, levels=levels)
 
@@ -338,13 +342,13 @@ def _depth(seen: _Scan) -> int:
     return next(2**bits for bits in DEPTHS if most < 2**bits)
 
 
-def _depth_note(space: Space, name: str) -> list[str]:
+def _depth_note(space: Space) -> list[str]:
     """Return a note on the number of levels of images of 16 bits."""
     if not (space.ordered and space.layout.pixels and space.levels > 256):
         return []
+    hint = " (levels=65536 reads all 16 bits)"
     bits, end = space.levels.bit_length() - 1, space.step * (space.levels - 1)
     steps = f" in steps of {space.step:g}" if space.step > 1 else ""
-    hint = "" if name == "array" else f" ({name}:levels=65536 reads all 16 bits)"
     return [f"levels of {bits} bits, 0 to {end:,.0f}{steps}{hint if bits < 16 else ''}"]
 
 
@@ -362,28 +366,24 @@ def _whole(space: Space, seen: _Scan, train: Part, name: str) -> tuple[Space, li
         if train.whole.dtype.kind in "iu":
             got = f"few values from {seen.low:g} to {seen.high:g}"
             raise ValueError(
-                f"expected kind= for integers of so few values; got {got}: try {name}:kind=real "
-                f"or {name}:kind=category"
+                f"expected kind= for integers of so few values; got {got}: try kind=real"
+                + (" or kind=category" if seen.high - seen.low < MOST_LEVELS else "")
             )
         return space, []
-    numbers, named = f"whole numbers from {seen.low:,.0f} to {seen.high:,.0f}", name != "array"
+    numbers = f"whole numbers from {seen.low:,.0f} to {seen.high:,.0f}"
     if seen.low < 0:
-        return space, [
-            f"{numbers} read as real on a grid of 1"
-            + (f" ({name}:kind=category reads codes)" if named else "")
-        ]
+        coded = " (kind=category reads codes)" if seen.high - seen.low < MOST_LEVELS else ""
+        return space, [f"{numbers} read as real on a grid of 1{coded}"]
     why = (
         why_not_all_counts(rows)
         if seen.high <= LARGEST_COUNT
         else f"values above {LARGEST_COUNT:,}"
     )
     if why is None:
-        return space.converted(CountSpace), [
-            f"{numbers} read as counts" + (f" ({name}:kind=real overrules)" if named else "")
-        ]
+        return space.converted(CountSpace), [f"{numbers} read as counts (kind=real overrules)"]
     return space, [
         f"{numbers} read as real on a grid of 1, not as counts ({why})"
-        + (f"; {name}:kind=count overrules" if named else "")
+        + ("; kind=count overrules" if seen.high <= LARGEST_COUNT else "")
     ]
 
 

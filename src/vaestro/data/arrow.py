@@ -18,7 +18,7 @@ from vaestro.column_types import CATEGORIES, PANDAS, PER_SECOND, is_category
 from vaestro.data.orders import declared_order
 from vaestro.data.refusals import Names, Unfit, first_names, refuse
 from vaestro.frames import Frame, Order
-from vaestro.text import quoted
+from vaestro.text import typed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -72,7 +72,9 @@ def from_arrow(
     unfit: list[tuple[Unfit, Sequence[str]]] = []
     if wrong:
         got = f"lists or structures in {first_names(wrong, 9)}"
-        advice = "make a column of each element, or read lists of numbers with series=true"
+        advice = "make a column of each element"
+        if all(_numbers_listed(pa, table[n].type) for n in wrong):
+            advice += ", or read lists of numbers with series=true"
         unfit.append((Unfit(f"plain cells in {where}", got, advice), wrong))
     frame = Frame({})
     of_pandas = _pandas_types(table)
@@ -94,8 +96,16 @@ def from_arrow(
             frame = frame.with_columns(one)
         except Unfit as error:
             unfit.append((error, [name]))
-    refuse(unfit, where, ignored)
+    refuse(unfit, ignored)
     return frame
+
+
+def _numbers_listed(pa: ModuleType, kind: pyarrow.DataType) -> bool:
+    """Return whether an Arrow type is a list of numbers, or of such lists."""
+    t = pa.types
+    while t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return t.is_integer(kind) or t.is_floating(kind)
 
 
 def _pandas_types(table: pyarrow.Table) -> dict[str, str]:
@@ -286,7 +296,7 @@ def _words(pa: ModuleType, column: pyarrow.ChunkedArray, name: str, where: str) 
         raise Unfit(
             f"names of categories in column {name!r} of {where}",
             f"text of up to {longest:,} letters",
-            f"text={quoted(name)} models the texts themselves",
+            f"{typed('text', name)} models the texts themselves",
         )
     words = np.array(coded.dictionary.to_pylist() or [""], dtype=str)
     return words[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaestro.text import quoted
+from vaestro.text import typed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -40,13 +40,16 @@ def filled(cells: np.ma.MaskedArray) -> np.ndarray:
     return values
 
 
-def stacked(column: pyarrow.ChunkedArray, name: str, source: str) -> np.ndarray:
+def stacked(
+    column: pyarrow.ChunkedArray, name: str, source: str, otherwise: str = ""
+) -> np.ndarray:
     """Return lists of one length, or lists of such, as an array (N, ...).
 
     Args:
         column: an Arrow column.
         name: of the column.
         source: name of the source, for messages.
+        otherwise: what else can be typed than to leave the column out, with a comma before it.
 
     Raises:
         ValueError: lists are missing or of several lengths.
@@ -66,7 +69,7 @@ def stacked(column: pyarrow.ChunkedArray, name: str, source: str) -> np.ndarray:
                 )
                 raise ValueError(
                     f"expected arrays of one shape in column {name!r} of {source}; got {got}: "
-                    f"try {source}:ignore={quoted(name)}"
+                    f"leave it out with {typed('ignore', name)}{otherwise}"
                 )
             cells = cells.flatten()
             shape.append(sizes["min"] or 0)
@@ -74,8 +77,8 @@ def stacked(column: pyarrow.ChunkedArray, name: str, source: str) -> np.ndarray:
     if len({part.shape[1:] for part in parts}) > 1 or not parts[0].size:
         shapes = " and ".join(sorted({str(part.shape[1:]) for part in parts}))
         raise ValueError(
-            f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: try "
-            f"{source}:ignore={quoted(name)}"
+            f"expected arrays of one shape in column {name!r} of {source}; got {shapes}: leave "
+            f"it out with {typed('ignore', name)}{otherwise}"
         )
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

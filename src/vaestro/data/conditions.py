@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -12,7 +13,7 @@ from vaestro.data.containers import container_of
 from vaestro.data.passes import Part, Whole, distinct
 from vaestro.frames import Frame
 from vaestro.spaces import CategoryColumn, Column, Space, TableSpace
-from vaestro.text import InputError, nearest
+from vaestro.text import InputError, nearest, quoted
 
 LIBRARY = "library"  # the condition that is the sum of a row of counts, unless it is an attribute
 
@@ -142,7 +143,8 @@ def _as_attributes(
         if absent and space is not None:
             raise InputError(
                 f"{source} has no column or attribute {absent[0]!r}, on which the model is "
-                f"conditioned (--condition {absent[0]}=VALUE sets it for all rows)"
+                f"conditioned (--condition {shlex.quote(quoted(absent[0]))}=VALUE sets it for all "
+                f"rows)"
             )
         if absent:
             available = [*attributes, *rest]
@@ -188,5 +190,6 @@ def _check_filled(
     )
     raise ValueError(
         f"expected a value of the condition {name!r} in every row of {source}; got {got} (without "
-        f"--condition {name} the column is modelled, and `vaestro impute` fills its empty cells)"
+        f"--condition {shlex.quote(name)} the column is modelled, and `vaestro impute` "
+        f"fills its empty cells)"
     )

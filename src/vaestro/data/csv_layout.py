@@ -82,8 +82,8 @@ def layout_of(file: TextFile, options: Options, notes: list[str]) -> Layout:
     ['a', 'b']
     >>> for note in notes:
     ...     print(note)
-    left out 1 line above the column names, 'Report 2026'; skip=0 reads it
-    left out 1 line below the last row, 'Source: a form'; footer=0 reads it
+    left out 1 line above the column names, 'Report 2026'
+    left out 1 line below the last row, 'Source: a form'
     """
     delimiter, lines = _sampled(file, options)
     if not lines:
@@ -93,7 +93,7 @@ def layout_of(file: TextFile, options: Options, notes: list[str]) -> Layout:
     at = _start(file, lines, width) if named and "skip" not in options else 0
     if at:
         notes.append(
-            _left_out([line.cells for line in lines[:at]], "above the column names", "skip")
+            _left_out([line.cells for line in lines[:at]], "above the column names", "skip", width)
         )
     header = [cell.strip() for cell in lines[at].cells]
     if header[0].startswith("#") and len(header) > 1:
@@ -228,7 +228,7 @@ def _start(file: TextFile, lines: Sequence[Line], width: int) -> int:
     raise ValueError(
         f"expected as many cells in the first line of {file.name} as in its rows, {width}; got "
         f"{len(lines[0].cells)}, {_shown(lines[0].cells)} (name every column, leave titles out "
-        f"with {file.name}:skip=1, or read a file without names with {file.name}:header=false)"
+        f"with skip=1, or read a file without names with header=false)"
     )
 
 
@@ -266,7 +266,7 @@ def _below(file: TextFile, delimiter: str, width: int, options: Options, notes: 
     if empty:
         notes.append(f"left out {empty:,} empty row{'s' * (empty > 1)} at the end")
     if footers and asked is None:
-        notes.append(_left_out(footers[::-1], "below the last row", "footer"))
+        notes.append(_left_out(footers[::-1], "below the last row", "footer", width))
     return len("".join(lines[cut:]).encode())
 
 
@@ -293,8 +293,11 @@ def _shown(cells: Sequence[str]) -> str:
     return repr(text if len(text) <= 40 else text[:38] + "..")
 
 
-def _left_out(lines: Sequence[Sequence[str]], where: str, option: str) -> str:
+def _left_out(lines: Sequence[Sequence[str]], where: str, option: str, width: int) -> str:
+    """Return a note on lines that are left out, with the option that reads them if they have as
+    many cells as the rows."""
     count = len(lines)
     what = "1 line" if count == 1 else f"{count} lines"
     shown = ", ".join(_shown(cells) for cells in lines[:2]) + (", .." if count > 2 else "")
-    return f"left out {what} {where}, {shown}; {option}=0 reads {'it' if count == 1 else 'them'}"
+    read = f"; {option}=0 reads {'it' if count == 1 else 'them'}"
+    return f"left out {what} {where}, {shown}" + read * all(len(cells) == width for cells in lines)

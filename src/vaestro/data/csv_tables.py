@@ -94,7 +94,7 @@ def _names(layout: Layout, where: str, notes: list[str]) -> list[str]:
     if len(numbers) == sum(map(bool, header)) and numbers != [str(i) for i in range(len(numbers))]:
         raise ValueError(
             f"expected column names in the first line of {where}; got numbers, "
-            f"{', '.join(numbers[:3])} (read them as a row with {where}:header=false, which names "
+            f"{', '.join(numbers[:3])} (read them as a row with header=false, which names "
             f"the columns 'column 1' and so on, or add a line of names)"
         )
     if numbers:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vaestro.data.choosing import Wanted, numbered
-from vaestro.text import InputError, few, nearest, one_line, quoted, unquoted
+from vaestro.text import InputError, few, nearest, one_line, typed, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -76,8 +76,7 @@ def _table(names: Sequence[str], wanted: Wanted) -> str:
     if len(names) > 1:
         raise ValueError(
             f"expected one table in {wanted.where}; got {', '.join(names[:9])}"
-            f"{', ..' if len(names) > 9 else ''}: choose one with "
-            f"'{wanted.where}:table={quoted(names[0])}'"
+            f"{', ..' if len(names) > 9 else ''}: choose one with {typed('table', names[0])}"
         )
     return names[0]
 

@@ -15,7 +15,7 @@ from vaestro.data.deep_images import Form, Header, Target
 from vaestro.data.image_decoding import decode_image, read_header, target_of
 from vaestro.data.raw import Options
 from vaestro.data.shard_formats import Format, Index
-from vaestro.text import InputError
+from vaestro.text import InputError, is_input_error
 
 UNUSUAL = 0.1  # largest share of images whose size may differ from the most common one
 LOOKED_AT = 256  # number of rows from which size and type are inferred
@@ -85,8 +85,8 @@ def decoder_of(index: Index, reader: Format, kind: str, options: Options, name: 
     target = target_of(options)
     if target.pages in ("all", "channels") or target.volume:
         raise InputError(
-            f"only the first page of images in shards is read: leave out the option "
-            f"about pages of {name}"
+            f"only the first page of images in shards is read in {name}: leave out "
+            f"{'volume=true' if target.volume else f'pages={target.pages}'}"
         )
     headers = _sample(index, reader, lambda cell: _header(cell, target))
     if not headers:
@@ -110,19 +110,27 @@ def _decoder_of_arrays(rows: list[np.ndarray], name: str) -> Decoder:
 
 
 def _sample(index: Index, reader: Format, read: Callable[[bytes | np.ndarray], T]) -> list[T]:
-    """Return some rows, each read by a function; damaged rows are left out."""
+    """Return some rows, each read by a function; damaged rows are left out.
+
+    Raises:
+        ValueError: no row can be read, because the arrays differ in shape.
+    """
     rows: list[T] = []
+    refusal: ValueError | None = None
     for block in np.unique(np.linspace(0, len(index.sizes) - 1, 8).astype(np.int64)).tolist():
         some = np.unique(np.linspace(0, index.sizes[block] - 1, LOOKED_AT // 8).astype(np.int64))
         try:
             cells = reader.read(index, block, some)
-        except ValueError:
+        except ValueError as error:
+            refusal = error if is_input_error(error) else refusal
             continue
         for cell in cells:
             try:
                 rows.append(read(cell if cell is not None else b""))
             except Exception:  # decoders of damaged files raise many types
                 continue
+    if not rows and refusal is not None:
+        raise refusal
     return rows
 
 

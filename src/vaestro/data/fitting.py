@@ -15,6 +15,7 @@ from vaestro.spaces import LevelsSpace, Space, missing_cells, widths, with_gaps
 
 COUNTED = 200_000_000  # cells from which frequencies are counted
 SAMPLED = 2_000_000  # cells of the training split from which grids are found
+FEWER = 100_000  # the same beside limits, where no value repeats as often as the limit
 LARGEST = 1e30  # of real values, in size
 LEAST_SPREAD = 1e-12  # standard deviation of a cell that varies, relative to its mean
 
@@ -160,6 +161,7 @@ class _Real(Fit):
         self.each = self.how in ("feature", "channel")  # whether cells have scales of their own
         self.plain = replace(space, offset=np.zeros(()), scale=np.ones(()))
         self.sums, self.count, self.largest = np.zeros(space.shape), np.zeros(space.shape), 0.0
+        self.at = np.zeros((2, *space.shape))  # numbers of values at the limits
         self.sample: np.ndarray = np.zeros((0, 0))
 
     def picks(self) -> list[RowSelector]:
@@ -172,13 +174,36 @@ class _Real(Fit):
             inside = np.where(absent, 0.0, inside)
             self.count -= self.space.arranged(absent).sum(0)
         self.count += len(rows)
+        for side, end in enumerate(self.space.limits):
+            at = np.zeros(rows.shape, bool) if end is None else rows == end
+            inside, here = np.where(at, 0.0, inside), self.space.arranged(at).sum(0)
+            self.at[side] += here
+            self.count -= here
         with np.errstate(all="ignore"):
             self.sums += self.space.arranged(inside).sum(0)
         self.largest = max(self.largest, float(inside.min()), float(inside.max()), key=abs)
 
     def _sampled(self, rows: np.ndarray) -> None:
+        if self.space.limits:  # of many floats, some are equal because of their precision
+            rows = rows[:: max(1, rows.size // FEWER)]
+        self.sample = self._free(rows).reshape(len(rows), -1)
+
+    def _free(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (N, *X) with NaN in missing cells and at the limits."""
         rows = with_gaps(rows, self.space.absent)
-        self.sample = self.space.arranged(rows).reshape(len(rows), -1)
+        at = [rows == end for end in self.space.limits if end is not None]
+        if at and np.any(at):
+            rows = np.where(np.any(at, 0), np.nan, rows.astype(np.result_type(rows.dtype, "f4")))
+        return self.space.arranged(rows)
+
+    def _shares(self) -> np.ndarray | None:
+        """Return the share of training values at each limit, (2, *X), smoothed by that of all
+        cells; None if no value is there."""
+        if not self.at.any():
+            return None
+        total = self.count + self.at.sum(0)
+        pooled = [at.sum() / total.sum() for at in self.at]
+        return np.stack([(at + p) / (total + 1) for at, p in zip(self.at, pooled, strict=True)])
 
     def fitted(self) -> tuple[Space, list[str]]:
         space, whole = self.space, self.train.whole.dtype.kind in "iu"
@@ -225,6 +250,10 @@ class _Real(Fit):
                 atoms=atoms,
                 strays=strays,
             )
+        if space.limits:
+            unit = float(np.sqrt((spread**2).mean())) if self.how == "none" else 1.0
+            softness = fitted.softness * (unit or 1.0)
+            fitted = replace(fitted, at_limits=self._shares(), softness=softness)
         if space.marginal_is_mean:
             fitted = replace(fitted, marginal=np.asarray(offset, np.float32))
         if resolution is not None and not whole:
@@ -251,8 +280,7 @@ class _Real(Fit):
 
         def deviate(rows: np.ndarray) -> None:
             nonlocal squares
-            gaps = np.asarray(with_gaps(rows, space.absent), np.float64)
-            apart = space.arranged(gaps) - offset
+            apart = np.asarray(self._free(rows), np.float64) - offset
             np.square(apart, apart)
             if missing:
                 apart[np.isnan(apart)] = 0

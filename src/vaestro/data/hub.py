@@ -26,7 +26,7 @@ from vaestro.data.image_decoding import target_of
 from vaestro.data.raw import Json, Options, Raw
 from vaestro.data.shard_streams import read_shards
 from vaestro.frames import Frame
-from vaestro.text import InputError, few, nearest, one_line, quoted, unquoted
+from vaestro.text import InputError, few, nearest, one_line, typed, unquoted
 
 if TYPE_CHECKING:
     import datasets
@@ -57,8 +57,7 @@ def read_hub(name: str, options: Options, progress: images.Progress | None = Non
         return _streamed(library, place[1], place[2], options, progress)
     if "buffer" in options:
         raise InputError(
-            f"buffer={options['buffer']} has an effect only with streaming=true: use "
-            f"{source}:streaming=true,buffer={options['buffer']}"
+            f"buffer={options['buffer']} has an effect only with streaming: add streaming=true"
         )
     with quiet(library, bars=progress is not None and sys.stderr.isatty()):
         try:
@@ -327,7 +326,7 @@ def _data_column(
         got = f"{_short(features[unusable[0]])} in {unusable[0]!r}"
         raise ValueError(
             f"expected columns of images, arrays or single values; got {got}: leave out such "
-            f"columns with {source}:ignore={'+'.join(map(quoted, unusable))}"
+            f"columns with {typed('ignore', unusable)}"
         )
     return None
 

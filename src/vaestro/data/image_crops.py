@@ -180,7 +180,8 @@ def _check(headers: Mapping[str, Header], size: tuple[int, int], folder: Path) -
             low, high = _strip(sides, size, split)
             if (high < low).any():
                 (height, width), (h, w) = header.sides, size
+                most = min(height, width, max(height, width) // 3)
                 raise InputError(
                     f"{folder / name} has {height}x{width} pixels, too few for training, "
-                    f"validation and test pieces of {h}x{w}: use a smaller size="
+                    f"validation and test pieces of {h}x{w}: use size={most} or smaller"
                 )

@@ -87,7 +87,7 @@ def list_folder(folder: Path, options: Options) -> Listing:
         absent = next(band for band in bands if band not in groups[lacking[0]])
         raise InputError(
             f"{len(lacking):,} of {len(groups):,} images in {folder} lack a band, such as "
-            f"{absent} of {lacking[0]!r}: add it, or choose other bands={'+'.join(bands)}"
+            f"{absent} of {lacking[0]!r}: add it, or leave it out of bands="
         )
     files = {name: tuple(found[band] for band in bands) for name, found in sorted(groups.items())}
     left = len(listing.names) - sum(map(len, files.values()))
@@ -149,7 +149,7 @@ def _bands(names: Sequence[str], options: Options, folder: Path) -> list[str]:
         groups = _grouped(names, bands)
         for band in bands:
             if not any(band in files for files in groups.values()):
-                ends = few("", sorted({_stem(name) for name in names}))
+                ends = ", ".join(few(band, sorted({_stem(name) for name in names})))
                 raise InputError(f"no file in {folder} has the band {band!r}; names end in {ends}")
         return bands
     return _recognised(names)

@@ -174,7 +174,10 @@ def check_none_skipped(meta: Json) -> None:
     """
     if meta["skipped"]:
         files = "; ".join(meta["skipped"]).replace(" skipped, which ", " ")
-        raise InputError(f"strict=true allows no unusable images, but {files}")
+        raise InputError(
+            f"strict=true allows no unusable images, but {files}: repair them, or "
+            f"leave out strict=true"
+        )
 
 
 # -- decoding into the cache -----------------------------------------------------------------------
@@ -451,13 +454,13 @@ def one_size(sides: np.ndarray, source: str) -> tuple[int, int]:
         height, width = sides[middle].tolist()
         raise ValueError(
             f"expected images of one size; got height x width {text}: scale them with "
-            f"{source}:size={_scaled(height, width, fits)}"
+            f"size={_scaled(height, width, fits)}"
         )
     (height, width), count = sizes[0]
     if max(height, width) > LARGEST:
         ratio = max(height, width) / min(height, width)
         longest = min(64 * max(1.0, math.sqrt(ratio / 2)), LARGEST)
-        scaled = f"scale them with {source}:size={_scaled(height, width, longest)}"
+        scaled = f"scale them with size={_scaled(height, width, longest)}"
         raise ValueError(too_large(height, width, source, count, scaled))
     return height, width
 
@@ -480,9 +483,9 @@ def too_large(height: int, width: int, source: str, count: int, remedy: str) -> 
 
     >>> too_large(512, 512, "x.npy", 100, "scale them")
     'expected images with sides of at most 256; got height x width 512x512 (100): scale them, or
-    keep their size with x.npy:size=512x512'
+    keep their size with size=512x512'
     """
     return (
         f"expected images with sides of at most {LARGEST}; got height x width {height}x{width} "
-        f"({count:,}): {remedy}, or keep their size with {source}:size={height}x{width}"
+        f"({count:,}): {remedy}, or keep their size with size={height}x{width}"
     )

@@ -162,7 +162,7 @@ def _of_pandas(
                 pa.array(column, from_pandas=True)
             except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
                 unfit.append((_unfit(column.tolist(), name, where, error), [name]))
-    refuse(unfit, where)
+    refuse(unfit)
     return pa.Table.from_pandas(frame)
 
 

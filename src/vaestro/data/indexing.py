@@ -23,7 +23,7 @@ from vaestro.data.shard_formats import (
     open_parquet,
 )
 from vaestro.data.shards import by_split, cache_root, list_shards, remote, stamp
-from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
+from vaestro.text import InputError, is_input_error, nearest, one_line, typed, unquoted
 
 KIND = "shards-1"
 
@@ -134,7 +134,7 @@ def _data_field(fields: Mapping[str, str], options: Options, name: str) -> str:
         if len(candidates) > 1:
             raise ValueError(
                 f"expected one field of {kind} in {name}; got {', '.join(candidates)}: choose one "
-                f"with {name}:array={candidates[0]}"
+                f"with {typed('array', candidates[0])}"
             )
         if candidates:
             return candidates[0]
@@ -181,7 +181,10 @@ def index_shards(
     folder, meta = cache.entry(cache.key(KIND, (), settings, cache_root(name)), make, name)
     index = Index.restore(folder, meta)
     if options.get("strict", False) and index.damaged:
-        raise InputError(f"a shard is damaged, and strict=true allows none: {index.damaged[0]}")
+        raise InputError(
+            f"a shard is damaged, and strict=true allows none ({index.damaged[0]}): repair it, "
+            f"or leave out strict=true"
+        )
     return index, fields[field]
 
 

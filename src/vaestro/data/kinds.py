@@ -6,7 +6,7 @@ from the training rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
@@ -27,7 +27,7 @@ from vaestro.data.remarks import Remarks, kinds_note, missing_note
 from vaestro.data.sequence_files import sequence_notes
 from vaestro.frames import Frame, Order
 from vaestro.spaces import COLUMN_ORDER, COLUMNS, LARGEST_COUNT, Column, Kind, Space, TableSpace
-from vaestro.text import quoted
+from vaestro.text import typed
 
 KINDS = {str(kind): kind for kind in COLUMN_ORDER}  # options of a source that name columns
 MOST_CATEGORIES = 1000
@@ -94,10 +94,10 @@ def infer_space(
         columns.append(_as_declared(one, whole))
     if crowded:
         unfit.append((_too_many(crowded, whole, name), list(crowded)))
-    refuse(unfit, name, options.get("ignore"))
+    refuse(unfit, options.get("ignore"))
     space = _with_empty(TableSpace.of(columns), train)
     notes = remarks.notes(name, options.get("ignore"))
-    notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1], name)
+    notes += sequence_notes(whole, [c.name for c in columns if len(c.values) > 1])
     present = whole.without(empty)
     first = [*kinds_note(space), *left_out, *missing_note(present)]
     return space, [*first, *_unused_note(present, space), *notes]
@@ -193,14 +193,16 @@ class _Request:
             for column in named(options, key, whole.columns, name) if key in options else []:
                 if (other := transforms.setdefault(column, key)) != key:
                     raise ValueError(
-                        f"expected one transform for column {column!r}; got {other}= and {key}="
+                        f"expected one transform for column {column!r}; got {other}= "
+                        f"and {key}=: leave one of them out"
                     )
         kinds: dict[str, Kind] = {}
         for key, kind in KINDS.items():
             for column in named(options, key, whole.columns, name) if key in options else []:
                 if kinds.setdefault(column, kind) is not kind:
                     raise ValueError(
-                        f"expected one kind for column {column!r}; got {kinds[column]}= and {key}="
+                        f"expected one kind for column {column!r}; got {kinds[column]}= "
+                        f"and {key}=: leave one of them out"
                     )
         limit = options.get("categories", MOST_CATEGORIES)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
@@ -225,9 +227,13 @@ class _Request:
             return () if self.plain else TRANSFORMS
         key = self.transforms[cells.name]
         if kind is not Kind.REAL:
+            numbers = cells.values.dtype.kind in "iuf"
+            hint = (
+                typed("real", cells.name) + " changes it" if numbers else f"leave it out of {key}="
+            )
             raise ValueError(
                 f"expected a real column for {key}=; got {cells.name!r}, which is read as {kind} "
-                f"(real={quoted(cells.name)} changes it)"
+                f"({hint})"
             )
         return (key,)
 
@@ -296,7 +302,7 @@ def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -
         whole: the table.
         name: of the source.
     """
-    sequences = "".join(f"; {note}" for note in sequence_notes(whole, list(crowded), name))
+    sequences = "".join(f"; {note}" for note in sequence_notes(whole, list(crowded)))
     most = min(m for m, _ in crowded.values())
     got = ", ".join(f"{n:,}" for _, n in islice(crowded.values(), 9))
     return Unfit(
@@ -308,24 +314,34 @@ def _too_many(crowded: Mapping[str, tuple[int, int]], whole: Frame, name: str) -
 
 def _causes(crowded: Mapping[str, tuple[int, int]], whole: Frame) -> str:
     """Return why columns of words probably have too many categories, and what to try."""
-    causes = []
-    for name, (most, n) in islice(crowded.items(), 2):
+    causes, ids, kept = [], [], []
+    for name, (_, n) in islice(crowded.items(), 9):
         cells = whole.columns[name].compressed()
         words, times = np.unique(cells.astype(str), return_counts=True)
-        looks = decide(words.tolist(), times).looks
-        largest = "" if n <= MOST_CATEGORIES else f",categories={n}"
-        keep = f"category={quoted(name)}{largest} reads them all the same" if n <= MOST_KEPT else ""
-        if looks:
-            what = f"looks like {looks}; the words that are not can be named in empty="
+        decision = decide(words.tolist(), times)
+        start = "" if len(crowded) == 1 else f"{name} "
+        if looks := decision.looks:
+            causes.append(f"{start}looks like {looks}; {_named_empty(decision.odd)}")
         elif np.char.count(words, " ").mean() > 2:
-            what = f"looks like texts; text={quoted(name)} models them"
-        elif n == len(cells):
-            what = "; ".join(filter(None, ["every row has its own, as identifiers have", keep]))
+            causes.append(f"{start}looks like texts; {typed('text', name)} models them")
         else:
-            what = keep
-        if what:
-            causes.append(what if len(crowded) == 1 else f"{name}: {what}")
+            ids += [name] if n == len(cells) else []
+            kept += [name] if n <= MOST_KEPT else []
+    if ids:
+        start = "" if len(crowded) == 1 else f"{', '.join(ids)}: "
+        causes.append(f"{start}every row has its own, as identifiers have")
+    if len(kept) == len(crowded):
+        most = max(n for _, n in crowded.values())
+        largest = "" if most <= MOST_CATEGORIES else f",categories={most}"
+        causes.append(f"{typed('category', kept)}{largest} reads them all the same")
     return "; ".join(causes)
+
+
+def _named_empty(odd: Collection[str]) -> str:
+    """Return how to read words among numbers or dates as empty cells."""
+    if len(odd) > 3:
+        return "the words that are not can be named in empty="
+    return f"{typed('empty', [word.strip() for word in odd])} takes the other words as empty"
 
 
 def _kind(values: np.ndarray, times: np.ndarray, train: np.ndarray) -> tuple[Kind, str | None]:

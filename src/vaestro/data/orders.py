@@ -5,6 +5,7 @@ Numbers and dates have an order of their own; text needs a stated or declared on
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
@@ -52,7 +53,7 @@ def ordered_values(name: str, values: np.ndarray, order: Order | None) -> np.nda
     """
     if order is None:
         if values.dtype.kind == "U":
-            example = f"ordinal={quoted(name)}={'<'.join(values[:3].tolist())}"
+            example = shlex.quote(f"ordinal={quoted(name)}={'<'.join(values.tolist())}")
             raise Unfit(
                 f"an order of the values of column {name!r}, such as {example}", "text without one"
             )

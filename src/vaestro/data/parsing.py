@@ -266,5 +266,6 @@ def _check(
             ]
             raise InputError(
                 f"dates={pattern} fits no column of {where}"
-                + (f": {likely[0]}" if likely else ": leave it out, or name another pattern")
+                + (f" ({likely[0]})" if likely else "")
+                + f": leave out dates={pattern}, or name another pattern"
             )

@@ -11,7 +11,7 @@ from vaestro.data.formats.words import CENSORED
 from vaestro.data.refusals import first_names
 from vaestro.data.text_columns import TextColumn
 from vaestro.spaces import Column
-from vaestro.text import quoted
+from vaestro.text import typed
 
 SHOWN = 3  # largest number of columns with a note of their own, and of words of a column
 ROWS = 3  # largest number of rows of a word
@@ -63,8 +63,8 @@ def notes_of(found: Sequence[Found], known: Mapping[str, Column]) -> list[str]:
         [
             (
                 f.text.name,
-                f"{_words(f.text, f.empty)} taken as empty (category={quoted(f.text.name)} keeps "
-                f"such words)",
+                f"{_words(f.text, f.empty)} taken as empty ({typed('category', f.text.name)} "
+                f"keeps such words)",
             )
             for f in new
             if f.empty
@@ -75,7 +75,7 @@ def notes_of(found: Sequence[Found], known: Mapping[str, Column]) -> list[str]:
             (
                 f.text.name,
                 f"{_words(f.text, f.labels)} read as a label, not as an empty cell "
-                f"(empty={'+'.join(quoted(w.strip()) for w in sorted(f.labels))} overrules)",
+                f"({typed('empty', [w.strip() for w in sorted(f.labels)])} overrules)",
             )
             for f in new
             if f.labels
@@ -98,11 +98,11 @@ def bad_cells(text: TextColumn, decision: Decision, option: str, where: str) -> 
     rows, cells = text.rows(word), text.cells(odd)
     what = "dates of this pattern" if option.startswith("dates") else f"numbers for {option}="
     others = f", and {cells - 1:,} other such cells" if cells > 1 else ""
-    advice = f"empty={quoted(word.strip())} takes it as empty"
+    advice = f"{typed('empty', word.strip())} takes it as empty"
     if decision.looks:
         advice = f"most cells look like {decision.looks}; {advice}"
     elif not decision.odd:
-        advice = f"category={quoted(name)} reads words"
+        advice = f"leave it out of {option.partition('=')[0]}= to keep words"
     got = f"{word[:30]!r} in row {rows[0]}{others} ({advice})"
     return f"expected {what} in column {name!r} of {where}; got {got}"
 
@@ -128,7 +128,7 @@ def _formats(found: Sequence[Found]) -> list[str]:
     return [
         f"read as {values}, and written in the same format: "
         f"{first_names([shown for _, shown in each], width=80)} "
-        f"(category={quoted(each[0][0])} keeps words)"
+        f"({typed('category', each[0][0])} keeps words)"
         for values, each in sorts.items()
     ]
 
@@ -143,7 +143,7 @@ def _odd(found: Found) -> str:
     censored = " (limits such as <5 are lost)" if any(map(CENSORED.fullmatch, odd)) else ""
     return (
         f"{are} {no}, taken as empty: {_with_rows(found.text, odd)}{censored}; "
-        f"category={quoted(found.text.name)} keeps all cells as words"
+        f"{typed('category', found.text.name)} keeps all cells as words"
     )
 
 
@@ -152,7 +152,7 @@ def _mixed(found: Found) -> str:
     odd = found.decision.odd
     cells, total = found.text.cells(odd), int(found.text.times.sum())
     few = len(odd) <= SHOWN
-    option = f"empty={'+'.join(quoted(w.strip()) for w in odd)}" if few else "empty=WORD+WORD"
+    option = typed("empty", [w.strip() for w in odd]) if few else "empty=WORD+WORD"
     return (
         f"looks like {found.decision.looks}, but {cells:,} of {total:,} cells are other words, "
         f"{_with_rows(found.text, odd)}: kept as words ({option} takes them as empty)"

@@ -44,7 +44,7 @@ from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column, Space
-from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
+from vaestro.text import InputError, is_input_error, nearest, one_line, typed, unquoted
 
 Progress = Callable[[str, int, int], None]
 
@@ -368,8 +368,8 @@ def _npz(path: Path, options: Options) -> Raw:
                 ragged.checked(list(arrays.values()) if plain else arrays), options, str(path)
             )
         if len(data) != 1:
-            choose = f" (choose one with {path}:array={names[0]}" if names else ""
-            choose += f"; {path}:series=true reads each as a series)" if names else ""
+            choose = f" (choose one with {typed('array', names[0])}" if names else ""
+            choose += "; series=true reads each as a series)" if names else ""
             raise ValueError(
                 f"expected an array named train, x or data in {path}; got "
                 f"{', '.join(names) or 'no arrays'}{choose}"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Number
-from pathlib import Path
 
-from vaestro.text import quoted
+from vaestro.text import split_names, typed
 
 Names = str | float | Sequence[str] | None  # names of columns, joined by + or as a list
 
@@ -28,21 +26,20 @@ class Unfit(ValueError):
         self.expected, self.got, self.advice = expected, got, advice
 
 
-def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Names = None) -> None:
+def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], ignored: Names = None) -> None:
     """Raise one ValueError for all columns that cannot be used.
 
     Args:
         unfit: a report for each column, with the columns that the user can leave out.
-        where: the source.
         ignored: columns that the source leaves out already.
 
     Raises:
         ValueError: `unfit` is not empty.
 
-    >>> refuse([(Unfit("numbers", "lists in 'a'", "make columns of them"), ["a"])], "t.csv")
+    >>> refuse([(Unfit("numbers", "lists in 'a'", "make columns of them"), ["a"])])
     Traceback (most recent call last):
     ValueError: expected numbers; got lists in 'a' (make columns of them, or leave it out with
-    t.csv:ignore=a)
+    ignore=a)
     """
     if unfit:
         expected = ", and ".join(error.expected for error, _ in unfit)
@@ -50,7 +47,7 @@ def refuse(unfit: Sequence[tuple[Unfit, Sequence[str]]], where: str, ignored: Na
         names = [name for _, names in unfit for name in names]
         advice = list(dict.fromkeys(error.advice for error, _ in unfit if error.advice))
         if names:
-            advice.append(_without(where, names, ignored))
+            advice.append(_without(names, ignored))
         raise ValueError(
             f"expected {expected}; got {got}" + (f" ({', or '.join(advice)})" if advice else "")
         )
@@ -116,27 +113,22 @@ def columns_named(names: Sequence[str]) -> str:
     )
 
 
-def leave_out(where: str, names: Sequence[str], ignored: Names = None) -> str:
+def leave_out(names: Sequence[str], ignored: Names = None) -> str:
     """Return, in brackets, what to type to leave columns out of a source.
 
     Args:
-        where: the source.
         names: of the columns.
         ignored: columns that the source leaves out already.
 
-    >>> leave_out("t.csv", ["b"], "a")
-    '(leave it out with t.csv:ignore=a+b)'
+    >>> leave_out(["b"], "a")
+    '(leave it out with ignore=a+b)'
     """
-    return f"({_without(where, names, ignored)})"
+    return f"({_without(names, ignored)})"
 
 
-def _without(where: str, names: Sequence[str], ignored: Names) -> str:
+def _without(names: Sequence[str], ignored: Names) -> str:
     before = (
-        [str(ignored)] if isinstance(ignored, (str, int, float)) else map(quoted, ignored or ())
+        split_names(str(ignored)) if isinstance(ignored, (str, int, float)) else list(ignored or ())
     )
-    how = (
-        " with " + shlex.quote(f"{where}:ignore={'+'.join([*before, *map(quoted, names)])}")
-        if Path(where).suffix
-        else ""
-    )
-    return f"leave {'it' if len(names) == 1 else 'them'} out{how}"
+    what = "it" if len(names) == 1 else "them"
+    return f"leave {what} out with {typed('ignore', [*before, *names])}"

@@ -13,8 +13,8 @@ from vaestro.data.outliers import distances, isolated_values
 from vaestro.data.refusals import Names, first_names, leave_out
 from vaestro.data.sentinels import sentinel
 from vaestro.frames import Frame
-from vaestro.spaces import COLUMN_ORDER, Column, Kind, Space, widths
-from vaestro.text import quoted
+from vaestro.spaces import COLUMN_ORDER, LARGEST_COUNT, Column, Kind, Space, widths
+from vaestro.text import typed
 
 REMARKS = {  # of one column, and of several
     "grid": (
@@ -62,6 +62,7 @@ class Remarks:
         self.place = place
         self.remarks: dict[str, list[str]] = {}
         self.whys: dict[str, str] = {}  # why whole numbers are no counts
+        self.countable: list[str] = []  # those of them that count= can read
         self.strays: dict[str, list[str]] = {}  # values off the grid
         self.steps: dict[str, str] = {}
         self.bins: dict[str, str] = {}  # of the noise
@@ -96,6 +97,8 @@ class Remarks:
             remark = "constant"
         elif why is not None:
             self.whys[column.name] = why
+            if values[0] >= 0 and values[-1] <= LARGEST_COUNT:
+                self.countable.append(column.name)
         elif remark is None and not asked and (column.ordered or values.dtype.kind in "iuf"):
             remark = UNASKED.get(column.kind)
         if remark is None and why is None and column.resolution and len(values) > 1:
@@ -151,7 +154,7 @@ class Remarks:
                 "few": _overruled("count", names, name),
                 "count": _overruled("real", names, name),
                 "declared": _overruled("category", names, name),
-                "numbers": leave_out(name, names, ignored),
+                "numbers": leave_out(names, ignored),
             }.get(remark, "")
             details = {"grid": self.steps, "fine": self.steps, "declared": self.orders}.get(remark)
             shown = [f"{_cut(n)} ({details[n]})" for n in names] if details else names
@@ -169,7 +172,7 @@ class Remarks:
         names = list(self.whys)
         each = first_names([f"{_cut(n)} ({self.whys[n]})" for n in names], SHOWN, 80)
         read = f"{each}: whole numbers read as real on a grid of 1, not as counts"
-        return [f"{read} ({_overruled('count', names, name)})".replace(" ()", "")]
+        return [f"{read} ({_overruled('count', self.countable, name)})".replace(" ()", "")]
 
     def _marginals(self, name: str) -> list[str]:
         """Return a line with the transforms and one with the atoms of real columns."""
@@ -242,9 +245,9 @@ class Remarks:
 def _overruled(kind: str, names: Sequence[str], source: str) -> str:
     """Return the option that reads columns as another kind, in words; nothing for a table in
     memory, which has no options."""
-    if source == "table":
+    if source == "table" or not names:
         return ""
-    return f"{kind}={'+'.join(map(quoted, names)) if len(names) <= SHOWN else ''} overrules"
+    return f"{typed(kind, names) if len(names) <= SHOWN else f'{kind}='} overrules"
 
 
 def _floor(times: float) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import shlex
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from vaestro.data.raw import Raw
 from vaestro.frames import Frame
-from vaestro.text import InputError, quoted
+from vaestro.text import InputError, typed
 from vaestro.tokens import Texts
 
 FASTA = (".fasta", ".fa", ".fna", ".faa", ".ffn", ".fas")
@@ -176,24 +175,22 @@ def sequences_in(values: np.ndarray) -> str:
     return ""
 
 
-def sequence_notes(whole: Frame, names: Sequence[str], source: str) -> list[str]:
+def sequence_notes(whole: Frame, names: Sequence[str]) -> list[str]:
     """Return a note on each text column of a table that contains sequences.
 
     Args:
         whole: the table.
         names: the columns to look at.
-        source: of the table, for what to type.
 
     >>> cells = np.ma.array(["ACGTACGTAC", "GGCATTACGA"])
-    >>> sequence_notes(Frame({"dna": cells}), ["dna"], "t.csv")
-    ['dna looks like DNA or RNA: t.csv:text=dna models it as sequences']
+    >>> sequence_notes(Frame({"dna": cells}), ["dna"])
+    ['dna looks like DNA or RNA: text=dna models it as sequences']
     """
     notes = []
     for name in names:
         what = sequences_in(np.asarray(whole.columns[name].compressed()))
-        if what and Path(source).suffix:
-            typed = shlex.quote(f"{source}:text={quoted(name)}")
-            notes.append(f"{name} looks like {what}: {typed} models it as sequences")
+        if what:
+            notes.append(f"{name} looks like {what}: {typed('text', name)} models it as sequences")
     return notes
 
 

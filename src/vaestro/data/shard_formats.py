@@ -22,7 +22,7 @@ from vaestro.data import cache, image_files, tables
 from vaestro.data.columns import LETTERS, filled, named, stacked
 from vaestro.data.raw import Json
 from vaestro.data.shards import open_file, stamp
-from vaestro.text import one_line
+from vaestro.text import is_input_error, one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -358,11 +358,14 @@ class Parquet(Format):
                         int(index.place[block]), columns=[self.field], use_threads=False
                     )[self.field]
                 if _kind(column.type) == "arrays":
-                    return stacked(column, self.field, path)[rows]
+                    otherwise = ", or read lists of several lengths with series=true"
+                    return stacked(column, self.field, path, otherwise)[rows]
                 import pyarrow
 
                 cells = column.take(pyarrow.array(rows)).to_pylist()
             except damage_errors() as error:
+                if is_input_error(error):
+                    raise
                 raise ValueError(f"{path} is damaged ({one_line(error)})") from error
         return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
 

@@ -16,6 +16,7 @@ from vaestro.data.raw import Options
 from vaestro.data.source_values import (
     Absent,
     Choice,
+    Limit,
     Name,
     Number,
     Series,
@@ -25,7 +26,7 @@ from vaestro.data.source_values import (
     Words,
 )
 from vaestro.spaces import COLUMN_ORDER
-from vaestro.text import Spec, Value, few, nearest, parse_path
+from vaestro.text import Spec, Value, few, nearest, parse_path, typed, unquoted
 
 # what an option is about; the keys of `HEADINGS`
 Group = Literal["rows", "cells", "arrays", "series", "images", "tables", "files", "texts", "shards"]
@@ -100,6 +101,17 @@ ROWS = (
         "arrays",
         Choice("feature", "channel", "global", "none"),
         "Which cells share an offset and a scale.",
+    ),
+    *(
+        SourceOption(
+            side,
+            "arrays",
+            Limit(),
+            f"The {which} value that real values can have; samples are within it, and values at it "
+            f"have a probability of their own. By default it is that of the data if many cells "
+            f"have it.",
+        )
+        for side, which in (("low", "lowest"), ("high", "highest"))
     ),
     SourceOption("levels", "arrays", Number(), "The number of levels or categories of a cell."),
     SourceOption(
@@ -290,10 +302,11 @@ def checked_options(options: Options) -> dict[str, Value]:
     {'channels': 'grey'}
     """
     for key in options:
-        if key in ("by", "group", "order", "time") and "series" in options:
+        if key in ("by", "group", "order", "time"):
+            column = unquoted(str(options[key]))
             raise ValueError(
-                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]} "
-                f"(series={options[key]} names it)"
+                f"expected the columns of series as series=GROUP:ORDER; got {key}={options[key]}: "
+                f"type {typed('series', column)} instead"
             )
         if key not in OPTIONS:
             raise ValueError(

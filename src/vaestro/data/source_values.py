@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from typing import final
@@ -85,6 +86,24 @@ class Number(Values):
     def checked(self, name: str, value: Value) -> Value:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"expected {name} to be a whole number of 0 or more; got {value!r}")
+        return value
+
+
+@final
+class Limit(Values):
+    """Describe a number, or "none".
+
+    >>> Limit().checked("low", -80), Limit().checked("low", "none")
+    (-80, 'none')
+    """
+
+    def __str__(self) -> str:
+        return "a number, or none"
+
+    def checked(self, name: str, value: Value) -> Value:
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if value != "none" and (not number or isinstance(value, bool)):
+            raise ValueError(f"expected {name} to be {self}; got {value!r}")
         return value
 
 

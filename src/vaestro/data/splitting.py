@@ -53,7 +53,7 @@ def split(opened: Opened) -> tuple[dict[str, Part], list[str]]:
         one = n == 1 and opened.container.name == "arrays"
         hint = " (a single image or series is one row: cut it into pieces)" if one else ""
         if is_image(name):
-            hint = f": cut the image into pieces with {as_source(name, PIECES)}"
+            hint = f": cut the image into pieces with {as_source('', PIECES)[1:]}"
         if record is not None:
             hint = ": cut series into (more) windows with window=N,stride=M"
         raise ValueError(
@@ -112,8 +112,8 @@ def groups_of(part: Part, options: Options, source: str) -> tuple[str, np.ndarra
     if empty := int(np.ma.count_masked(values)):
         first = int(np.flatnonzero(np.ma.getmaskarray(values))[0])
         raise InputError(
-            f"{empty:,} rows of {source} have no {name} (the first is row {first}): fill these "
-            f"cells, or leave groups= out"
+            f"{empty:,} rows of {source} have no {name} (the first is row {first + 1:,}): fill "
+            f"these cells, or leave groups= out"
         )
     groups = np.asarray(values.data)
     if (count := len(np.unique(groups))) < 3:

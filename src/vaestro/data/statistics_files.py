@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vaestro.data.choosing import Wanted, numbered
 from vaestro.data.refusals import first_names
-from vaestro.text import InputError, one_line, quoted
+from vaestro.text import InputError, one_line, typed
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +47,7 @@ def read_stata(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
     if categories:
         wanted.notes.append(
             f"the labelled values of {first_names(categories)} are categories; "
-            f"ordinal={quoted(categories[0])} orders them by their codes"
+            f"{typed('ordinal', categories[0])} orders them by their codes"
         )
     if partly:
         wanted.notes.append(
@@ -74,7 +74,7 @@ def read_sas(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
     except (ValueError, KeyError, OSError, UnicodeError, IndexError) as error:
         raise InputError(
             f"{path} is damaged, no {path.suffix} file, or in another encoding: try "
-            f"{path.name}:encoding=latin-1 ({one_line(error)})"
+            f"encoding=latin-1 ({one_line(error)})"
         ) from error
     return _as_arrow(pa, table, wanted)
 

@@ -19,7 +19,7 @@ from vaestro.data.json_tables import read_json
 from vaestro.data.spreadsheets import read_spreadsheet
 from vaestro.data.statistics_files import read_sas, read_stata
 from vaestro.data.text_files import COMPRESSIONS, text_file, unpacked_suffix, zip_members
-from vaestro.text import InputError, alternatives, nearest, unquoted
+from vaestro.text import InputError, alternatives, nearest, typed, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -192,5 +192,5 @@ def _member(path: Path, wanted: Wanted) -> str:
         )
     raise ValueError(
         f"expected one table in {path.name}; got {', '.join(tables[:5])}: choose one with "
-        f"{path.name}:member={tables[0]}"
+        f"{typed('member', tables[0])}"
     )

@@ -206,7 +206,7 @@ def text_file(path: Path, options: Options, notes: list[str], member: str = "") 
     if not result.byte:
         raise ValueError(f"{refusal} (it is no text: save the table as .csv or .parquet)")
     raise ValueError(
-        f"{refusal} (save it again as UTF-8, or name its encoding: {file.name}:encoding=cp1252)"
+        f"{refusal} (save it again as UTF-8, or name its encoding with encoding=cp1252)"
     )
 
 
@@ -277,8 +277,8 @@ def _measured(file: TextFile) -> TextFile:
                 tail = (tail + piece)[-TAIL:]
         except UnicodeError as error:
             raise ValueError(
-                f"expected text in {file.encoding} in {file.name}; got other bytes (choose another "
-                f"encoding: {file.name}:encoding=utf-8)"
+                f"expected text in {file.encoding} in {file.name}; got other bytes (leave out "
+                f"encoding={file.encoding}, or name another one)"
             ) from error
     return replace(file, length=length, quotes=quotes, tail=tail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_lines(path: Path) -> Raw[Texts]:
         got = f"the byte 0x{content[error.start]:02x} in line {line:,}"
         raise ValueError(
             f"expected UTF-8 text in {path}; got {got} (convert a Latin-1 file with iconv -f "
-            f"latin1 -t utf-8)"
+            f"latin1 -t utf-8 {shlex.quote(str(path))} > NEW.txt)"
         ) from error
     lines = [line.removesuffix("\r") for line in whole.split("\n")]
     kept = [line for line in lines if line.strip()]
@@ -210,7 +211,7 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTe
         begins = wholes[i].lines[int(sizes[i].argmax())][:40]
         raise ValueError(
             f"expected texts of fewer than {LONGEST} tokens; got one of {width - 1:,}, which "
-            f"begins with {begins!r}: truncate longer texts with {name}:length={LONGEST}"
+            f"begins with {begins!r}: truncate longer texts with length={LONGEST}"
         )
     ragged = [Ragged(codes.codes, codes.starts, width) for codes in cut]
     of_train, train_sizes = ragged[place[id(train.whole)]], sizes[place[id(train.whole)]]

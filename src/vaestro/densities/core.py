@@ -129,6 +129,19 @@ class DataDensity(ABC):
         independent."""
         return self
 
+    def on_line(self) -> DataDensity:
+        """Return the density of the scores of values that are no atoms; by default itself."""
+        return self
+
+    def of_line(self, density: DataDensity) -> DataDensity:
+        """Return this density with another one of the scores; by default that one."""
+        return density
+
+    def scored(self, value: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the scores of values (..., *X), and which of them are observed and no atoms; by
+        default what was given."""
+        return value, observed
+
     def standardised_residual(self, value: Tensor) -> Tensor:
         """Return the standardised residual of each cell, (..., *X), whose mean over draws of this
         density is 1; NaN for cells whose density has no scale.

@@ -27,6 +27,9 @@ NO_COMMAND = {
     "aggregate posterior misses the prior": "this prior cannot be fitted afterwards; "
     "train with another --prior, for example mixture",
     "data changed": "restore the data that the run was trained on, or train again on these",
+    "dependence in samples unclear": "train on more rows",
+    "dependence lost in samples": "no option is known to help every such run; try others, and "
+    "compare them by `vaestro evaluate RUN --methods samples`",
     "divergence": "train again with a lower --lr",
     "duplicates between splits": "remove the copies from the data, or put copies into one split, "
     "and train again",

@@ -75,7 +75,12 @@ def summary(verdict: str, case: Case, units: Sequence[Unit], finding: Finding | 
         "partly collapsed": f"Some units are inactive; {active}.",
         "small rate but informative": f"The code contains little information, but it improves the "
         f"objective; {active}.",
-        "healthy": f"{_healthy(case)}{_checked(case)}; {active}.",
+        "healthy": f"{_healthy(case)}{_checked(case)}; {active}."
+        + (
+            " But samples lose some of the dependence between the columns."
+            if case.loses_dependence
+            else ""
+        ),
     }[verdict]
 
 

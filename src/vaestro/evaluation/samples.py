@@ -141,13 +141,32 @@ class Comparison:
         return Fidelity(shapes, pairs)
 
 
+@final
 @dataclass(frozen=True, eq=False)
-class _Codes:
-    """The codes of a column in two tables, (rows,) each, of which there are `size`."""
+class Codes:
+    """Hold the codes of a column in two tables.
+
+    Args:
+        real, drawn: the codes, (rows,), from 0.
+        size: how many codes there are.
+
+    >>> Codes(np.array([0, 1, 1, 2]), np.array([2, 2]), 3).merged(2).real
+    array([1, 0, 0, 1])
+    """
 
     real: np.ndarray
     drawn: np.ndarray
     size: int
+
+    def merged(self, most: int) -> Codes:
+        """Return at most `most` codes: the most frequent ones of the real rows, and one for all
+        others."""
+        if self.size <= most:
+            return self
+        counts = np.bincount(self.real, minlength=self.size)
+        codes = np.full(self.size, most - 1)
+        codes[np.argsort(-counts, kind="stable")[: most - 1]] = np.arange(most - 1)
+        return Codes(codes[self.real], codes[self.drawn], most)
 
     def shares(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the share of each code in both tables, by the weights of their rows."""
@@ -158,14 +177,14 @@ class _Codes:
         return counts[0] / first.sum(), counts[1] / second.sum()
 
 
-def _words_coded(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> _Codes:
+def _words_coded(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> Codes:
     """Return the codes of categories, of which an empty cell is one."""
     parts = [words_of(column) for column in (real, drawn)]
     names, codes = np.unique(np.concatenate(parts), return_inverse=True)
-    return _Codes(codes[: len(real)], codes[len(real) :], len(names))
+    return Codes(codes[: len(real)], codes[len(real) :], len(names))
 
 
-def _ranked(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> _Codes:
+def _ranked(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> Codes:
     """Return the ranks of numbers among the values of both tables; the last code is an empty
     cell."""
     parts = [numbers_of(column) for column in (real, drawn)]
@@ -175,10 +194,10 @@ def _ranked(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> _Codes:
         codes, (real, drawn), np.split(ranks, [len(parts[0])]), strict=True
     ):
         code[~np.ma.getmaskarray(column)] = part
-    return _Codes(codes[0], codes[1], len(values) + 1)
+    return Codes(codes[0], codes[1], len(values) + 1)
 
 
-def _binned(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> _Codes:
+def _binned(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> Codes:
     """Return the bins of numbers between the distinct deciles of the real ones; the last code is an
     empty cell."""
     numbers = numbers_of(real)
@@ -188,16 +207,16 @@ def _binned(real: np.ma.MaskedArray, drawn: np.ma.MaskedArray) -> _Codes:
         bins = np.full(len(column), len(edges) + 1)
         bins[~np.ma.getmaskarray(column)] = np.searchsorted(edges, numbers_of(column), "right")
         codes.append(bins)
-    return _Codes(codes[0], codes[1], len(edges) + 2)
+    return Codes(codes[0], codes[1], len(edges) + 2)
 
 
-def _joint(a: _Codes, b: _Codes) -> _Codes:
+def _joint(a: Codes, b: Codes) -> Codes:
     """Return the codes of the pairs of values."""
     real, drawn = a.real * b.size + b.real, a.drawn * b.size + b.drawn
     if (size := a.size * b.size) > DENSE:
         values, codes = np.unique(np.concatenate([real, drawn]), return_inverse=True)
         real, drawn, size = codes[: len(real)], codes[len(real) :], len(values)
-    return _Codes(real.astype(np.int32), drawn.astype(np.int32), size)
+    return Codes(real.astype(np.int32), drawn.astype(np.int32), size)
 
 
 def _variation(shares: tuple[np.ndarray, np.ndarray]) -> float:

@@ -30,12 +30,14 @@ class FittedVariance(Scaled, ABC):
         if not self.fitted_to_data:
             return px
         total, count = mean_over_ranks(self.accumulate(px, x, observed)).unbind()
-        return self.family(px.mean, self.placed(self._log_of(total, count)))
+        variance = self.placed(self._log_of(total, count))
+        return px.of_line(self.family(px.on_line().mean, variance))
 
     def accumulate(self, px: DataDensity, x: Tensor, observed: Tensor | None) -> Tensor:
         """Return the sum of squared residuals relative to the reference and the number of values,
         (2, *shape of the variances)."""
-        squared = (x - px.mean.detach()).square() * torch.exp(-self.reference)
+        x, observed = px.scored(x, observed)
+        squared = (x - px.on_line().mean.detach()).square() * torch.exp(-self.reference)
         if observed is None:
             sums = [squared, torch.ones_like(squared)]
         else:

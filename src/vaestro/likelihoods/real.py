@@ -13,6 +13,7 @@ With y = (x - location) / scale and f the standard member of the family,
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -24,6 +25,7 @@ from vaestro import densities
 from vaestro.densities import Cells, soft_limit
 from vaestro.likelihoods.dequantised import Dequantised
 from vaestro.likelihoods.fitted import FittedVariance
+from vaestro.likelihoods.limited import Limited, atoms_of, start_of
 from vaestro.likelihoods.scales import PACES, Scaled, Shared, Version, default_sharing, sharing
 from vaestro.spaces import Kind, Space
 
@@ -58,6 +60,7 @@ class _Continuous(Scaled, Dequantised):
         if not 0 < limit <= 80:
             raise ValueError(f"expected a limit of the log-{self.what} in (0, 80]; got {limit}")
         self.limit = limit
+        self.limited = Limited.of(space)
         centre, stretch = space.moments()
         dtype = torch.get_default_dtype()
         self.register_buffer("centre", torch.tensor(centre, dtype=dtype), persistent=False)
@@ -95,17 +98,26 @@ class _Continuous(Scaled, Dequantised):
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> Cells:
         out = self.decode(z, given)
+        atoms = 0 if self.limited is None else self.limited.atoms
+        several = self.predicted or atoms > 0
+        location, *others = out.unbind(2) if several else (out,)
         if self.predicted:
-            location, number = out.unbind(2)
-            scale = soft_limit(number, self.limit) + self.power * torch.log(self.stretch)
-            return self.family(self.centre + self.stretch * location, scale)
-        if self.fixed:
+            scale = soft_limit(others[0], self.limit) + self.power * torch.log(self.stretch)
+        elif self.fixed:
             scale = self.get_buffer(self.number)
         else:
             scale = self.placed(self.numbers) if self.fitted_to_data else self.spreads()
-        return self.family(self.centre + self.stretch * out, scale)
+        scores = self.family(self.centre + self.stretch * location, scale)
+        return scores if self.limited is None else self.limited(scores, others[-atoms:])
+
+    @abstractmethod
+    def family(
+        self, location: Tensor, number: Tensor
+    ) -> densities.Normal | densities.LocationScale: ...
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        if self.limited is not None:
+            x, observed = self.limited.scored(x, observed)
         self.begin(
             x,
             observed,
@@ -114,12 +126,17 @@ class _Continuous(Scaled, Dequantised):
 
 
 def _outputs(space: Space, spread: float | str) -> tuple[int, ...]:
-    return (2, *space.shape) if spread == "pixel" else space.shape
+    numbers = 1 + int(spread == "pixel") + atoms_of(space)
+    return space.shape if numbers == 1 else (numbers, *space.shape)
 
 
 def _start(space: Space, spread: float | str) -> Tensor:
     mean = torch.from_numpy(space.standardised_means())
-    return torch.stack([mean, torch.zeros_like(mean)]) if spread == "pixel" and mean.ndim else mean
+    if atoms_of(space):
+        mean = mean.expand(space.shape)
+    more = [torch.zeros_like(mean)] if spread == "pixel" else []
+    more += start_of(space)
+    return torch.stack([mean, *more]) if more and mean.ndim else mean
 
 
 @final

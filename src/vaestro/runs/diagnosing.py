@@ -16,10 +16,13 @@ from vaestro.diagnosis.measure import Measures
 from vaestro.diagnosis.noise import Noises, gradient_noise
 from vaestro.diagnosis.noise_picture import draw as draw_noise
 from vaestro.diagnosis.statistics import Paired
+from vaestro.evaluation.dependence import Dependence, dependence
+from vaestro.evaluation.sampling import as_drawn, draw_like, table_of
 from vaestro.models import Model, with_latent
 from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, normalised
 from vaestro.parts import find
+from vaestro.randomness import numpy_generator, torch_generator
 from vaestro.records import write_record
 from vaestro.runs.checkpoints import read_checkpoint
 from vaestro.runs.manifest import results
@@ -29,6 +32,8 @@ from vaestro.text import parse
 
 if TYPE_CHECKING:
     from vaestro.runs.session import Session
+
+SAMPLED = (100, 2000)  # smallest and largest number of rows drawn to measure dependence
 
 
 def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
@@ -68,6 +73,7 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
         worsened=None
         if measures is None
         else _worsened(run, model, data, objective, curves, remedy, config),
+        dependence=None if measures is None else _dependence(model, data, seed),
         remedy=remedy,
         curves=curves,
         measures=measures,
@@ -123,6 +129,21 @@ def _measures(
         unseen=data.test if held_out is data.valid else None,
         validations=sum(line.get("split") == "valid" for line in run.metrics()) * validated,
     )
+
+
+def _dependence(model: Model, data: Data, seed: int) -> Dependence | None:
+    """Measure how much dependence between the columns of a table samples lose: two halves of some
+    training rows are compared with as many drawn rows."""
+    if not model.space.tabular or len(data.train) < 2 * SAMPLED[0]:
+        return None
+    rows = data.train.spread(2 * SAMPLED[1]).fixed()
+    order = numpy_generator(seed, "halves").permutation(len(rows))
+    half = len(rows) // 2
+    first, second = rows.pick(order[:half]), rows.pick(order[half : 2 * half])
+    device = next(model.parameters()).device
+    drawn = draw_like(model, second, torch_generator(device, seed, "dependence"))
+    samples = table_of(as_drawn(second, drawn))
+    return dependence(table_of(first), table_of(second), samples, seed)
 
 
 def _continued(

@@ -40,7 +40,7 @@ from vaestro.runs.writer import Writer, default_folder, recover, refuse_existing
 from vaestro.storage import append, make_folder, remove, truncate, write_text
 from vaestro.tensor_files import save_tensors
 from vaestro.text import alternatives, duration
-from vaestro.transfer import stored_columns, stored_origin, take_over
+from vaestro.transfer import stored_columns, stored_origin, stored_source, take_over
 
 CHECKPOINT_SECONDS = 20.0
 LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
@@ -224,7 +224,7 @@ class Job(Iterator[Step]):
             grows = NEW_CATEGORIES in (asked["freeze"] or ())
             origin = Origin(asked["init"], start[0].space, start[0].given, grows)
         data = load(
-            asked["source"],
+            asked["source"] if origin else stored_source(opened.path, asked["source"]),
             condition=asked["condition"] or (),
             origin=origin,
             columns=stored_columns(opened.path),

@@ -145,13 +145,14 @@ class Run:
         from vaestro.data import load
         from vaestro.data.opening import has_images
         from vaestro.data.source_options import parse_source
-        from vaestro.transfer import stored_columns, stored_origin
+        from vaestro.transfer import stored_columns, stored_origin, stored_source
 
         config = self.config
         condition = config.get("condition") or ()
         origin = stored_origin(self.path, config.get("init"))
         columns = stored_columns(self.path)
-        data = load(config["source"], condition=condition, origin=origin, columns=columns)
+        source = config["source"] if origin else stored_source(self.path, config["source"])
+        data = load(source, condition=condition, origin=origin, columns=columns)
         space = (read_object(self.path / "config.json") or {}).get("space") or {}
         deeper = (space.get("dtype"), data.space.dtype) == ("uint8", "uint16")
         if deeper and has_images(parse_source(config["source"])[0]):

@@ -62,6 +62,11 @@ class Space(ABC):
             None if all data have the same length.
         empty: the training split's share of empty cells, of tables and vectors, (*X), float64;
             None if all cells are observed, or if which are is not modelled.
+        limits: the lowest and the highest value that real values of an array can have, None for
+            none; () without limits.
+        at_limits: the training split's share of values at the lowest and at the highest one,
+            (2, *X), float64; 0 if no value is there.
+        softness: the width inside of the part near a limit in which the transform is not linear.
         layout: how the cells are arranged.
         long_table: the table from which series were read; None for other data.
         absent: the values of an array other than NaN that mean a missing cell, as text (see
@@ -88,6 +93,9 @@ class Space(ABC):
     marginal: np.ndarray | None = field(default=None, repr=False)
     lengths: np.ndarray | None = field(default=None, repr=False)
     empty: np.ndarray | None = field(default=None, repr=False)
+    limits: tuple[float | None, ...] = ()
+    at_limits: np.ndarray | None = field(default=None, repr=False)
+    softness: float = 0.25
     layout: Layout = LAYOUTS["vector"]
     long_table: LongTable | None = field(default=None, repr=False)
     absent: tuple[str, ...] = ()
@@ -102,6 +110,8 @@ class Space(ABC):
         "levels",
         "missing",
         "names",
+        "limits",
+        "softness",
     )
     ARRAYS: ClassVar[tuple[str, ...]] = (
         "offset",
@@ -113,6 +123,7 @@ class Space(ABC):
         "marginal",
         "lengths",
         "empty",
+        "at_limits",
         "unseen",
     )
 

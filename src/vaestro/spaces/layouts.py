@@ -9,12 +9,15 @@ option of its name, such as series=true.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import numpy as np
+
+from vaestro.text import alternatives
 
 Shape = tuple[int, ...]
 COLOURS = 4  # largest number of channels that are colours, with one unit
@@ -388,11 +391,15 @@ def layout_of_axes(axes: str, outside: Shape, name: str) -> Layout:
         ),
         None,
     )
+    known = [one for one in re.findall("[A-Z]{2,}", AXES) if len(one) == len(outside) + 1]
+    fits = alternatives(known) if known else ""
     if layout is None or letters[:1] != "N" or len(set(cells)) < len(cells):
-        raise ValueError(f"expected axes={AXES}; got {axes} for {name}")
+        raise ValueError(f"expected axes={fits or AXES}; got {axes} for {name}")
     if len(cells) != len(outside):
         raise ValueError(
-            f"expected axes= with one letter for each axis of {shape}; got {axes} for {name}"
+            f"expected axes= with one letter for each axis of {shape}"
+            + (f", as in axes={fits}" if fits else "")
+            + f"; got {axes} for {name}"
         )
     return replace(layout, axes="" if cells == layout.order[: len(cells)] else cells)
 

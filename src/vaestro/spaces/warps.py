@@ -27,6 +27,64 @@ if TYPE_CHECKING:
     from vaestro.spaces.columns import Column
 
 Numbers = Sequence[float]
+NOWHERE = 1e30  # a limit that no value reaches; it is finite, because buffers are averaged
+
+
+class Transform(ABC):
+    """Map values inside to scores, each by its own increasing function."""
+
+    @abstractmethod
+    def scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return T(x) and log T'(x), in the shape of x."""
+
+    @abstractmethod
+    def values(self, scores: Tensor) -> Tensor:
+        """Return the values inside at which T has some scores."""
+
+
+@final
+class Limits(Transform):
+    """Map values between two limits onto the real line, linearly away from the limits:
+
+        s = x + w log(1 - exp(-(x - low) / w))
+
+    for a lower limit, whose inverse is low + w log(1 + exp((s - low) / w)); and the mirror image of
+    it for an upper limit.
+
+    Args:
+        low, high: the limits inside, which broadcast to values; -NOWHERE and NOWHERE for none.
+        width: w, of the part near a limit that is not linear.
+
+    >>> limits = Limits(torch.tensor(-1.0), torch.tensor(1.0), 0.1)
+    >>> limits.values(torch.tensor([-9.0, 0.5, 9.0]))
+    tensor([-1.0000,  0.4993,  1.0000])
+    """
+
+    def __init__(self, low: Tensor, high: Tensor, width: float) -> None:
+        self.low, self.high, self.width = low, high, width
+
+    def _lifted(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values above a limit as scores, with the logarithm of the slope."""
+        apart = ((x - limit) / self.width).clamp_min(1e-6)
+        log_share = torch.log(-torch.expm1(-apart))  # 0 without a limit
+        return x + self.width * log_share, -log_share
+
+    def _above(self, scores: Tensor, limit: Tensor) -> Tensor:
+        """Return the inverse of `_lifted`."""
+        apart = (scores - limit) / self.width
+        return torch.maximum(scores, limit) + self.width * torch.log1p(torch.exp(-apart.abs()))
+
+    def _ceiling(self) -> Tensor:
+        """Return the score of the upper limit under the transform of the lower one."""
+        return self._lifted(self.high, self.low)[0]
+
+    def scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        lifted, slope = self._lifted(x, self.low)
+        mirrored, more = self._lifted(-lifted, -self._ceiling())
+        return -mirrored, slope + more
+
+    def values(self, scores: Tensor) -> Tensor:
+        return self._above(-self._above(-scores, -self._ceiling()), self.low)
 
 
 class Warp(ABC):
@@ -177,7 +235,7 @@ WARPS: dict[str, type[Warp]] = {warp.name: warp for warp in (Log, Logit, Quantil
 
 
 @final
-class Warps:
+class Warps(Transform):
     """Map the real columns of a table to scores, each by its own transform.
 
     Args:
@@ -229,7 +287,6 @@ class Warps:
         return self._placed[key]
 
     def scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return T(x) and log T'(x), both (..., columns), of values inside."""
         scores, log_slopes = x, torch.zeros_like(x)
         for places, warp in self._groups(x):
             score, log_slope = warp.scores(x[..., places])
@@ -238,7 +295,6 @@ class Warps:
         return scores, log_slopes
 
     def values(self, scores: Tensor) -> Tensor:
-        """Return the values inside, (..., columns), at which the transforms have some scores."""
         values = scores
         for places, warp in self._groups(scores):
             values = values.index_copy(-1, places, warp.values(scores[..., places]))

@@ -187,7 +187,7 @@ def _key(parts: Mapping[str, Part], options: Options, name: str) -> str | None:
         "arrays": [location(a) for a in arrays],
         "splits": splits,
     }
-    return cache.key("found-4", [file for file, _ in places], settings, Path(places[0][0]).parent)
+    return cache.key("found-5", [file for file, _ in places], settings, Path(places[0][0]).parent)
 
 
 def _recalled(key: str) -> Inferred | None:

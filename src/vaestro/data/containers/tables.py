@@ -84,7 +84,7 @@ class Tables(Container[Frame]):
             raise IndexError(row)
 
         space, notes = kinds.infer_space(whole, frames["train"], options, name, place)
-        notes = [*notes, *hint(distinct(parts.values())[0], name)]
+        notes = [*notes, *hint(distinct(parts.values())[0])]
         return Inference(parts, space, options, notes)
 
     def accepts(self, space: Space) -> bool:

@@ -21,7 +21,7 @@ from vaestro.data.series.roles import Roles, roles_of, window_of
 from vaestro.data.series.steps import Grid, place_rows
 from vaestro.frames import Frame
 from vaestro.spaces import LongTable, Space
-from vaestro.text import InputError, quoted
+from vaestro.text import InputError, quoted, typed
 
 MOST_COPIES = 0.05  # largest share of rows whose step has an earlier row
 USED = ("series", "window", "stride", "ignore", "split", "array")
@@ -192,12 +192,12 @@ def _steps(
             of = f"{roles.group} {frame.columns[roles.group].data[rows[at]]} and "
         what = f"rows {one:,} and {two:,} are both for {of}{roles.order} {order[at]}"
         if count > MOST_COPIES * len(rows):
-            typed = ""
+            instead = ""
             if roles.group:
-                typed = f", or series={quoted(roles.group)} for the order of the file"
+                instead = f", or {typed('series', roles.group)} for the order of the file"
             raise InputError(
                 f"{what} in {where}, and {count:,} of {len(rows):,} rows have an earlier row of "
-                f"their step: name a column that tells series apart{typed}"
+                f"their step: name a column that tells series apart{instead}"
             )
         more = f" ({count - 1:,} more such rows)" if count > 1 else ""
         notes.append(f"{what}{more}: the mean of each number is taken")

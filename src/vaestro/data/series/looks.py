@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,11 +44,11 @@ def series_of(frame: Frame) -> tuple[str, str] | None:
     return None
 
 
-def hint(frame: Frame, where: str) -> list[str]:
+def hint(frame: Frame) -> list[str]:
     """Return a note for a table that is read row by row but looks like series.
 
     >>> from vaestro.data.tables import frame_of
-    >>> hint(frame_of({"size": [0.5, 1.5, 2.5]}), "t.csv")
+    >>> hint(frame_of({"size": [0.5, 1.5, 2.5]}))
     []
     """
     likely = series_of(frame)
@@ -55,10 +56,10 @@ def hint(frame: Frame, where: str) -> list[str]:
         return []
     group, order = likely
     named = f"{quoted(group) if group else ''}:{quoted(order)}"
-    # data in Python have no name that can be typed
-    typed = f'series="{named}"' if where == "table" else f"{where}:series={named}"
-    window = "" if group else (", window=128" if where == "table" else ",window=128")
-    return [f"each row is one datum, but the rows look like series: {typed}{window}"]
+    size = len(next(iter(frame.columns.values())))
+    window = "" if group else f",window={max(2, min(128, size // 20))}"
+    option = shlex.quote(f"series={named}{window}")
+    return [f"each row is one datum, but the rows look like series: {option} reads them as such"]
 
 
 def _ids(columns: dict[str, np.ndarray], n: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -98,7 +98,7 @@ def window_of(options: Options, where: str) -> tuple[int, int]:
     window = int(options.get("window", 0))
     stride = int(options.get("stride", window))
     if "stride" in options and not window:
-        raise InputError(f"stride={stride} needs window=, the number of steps of a window")
+        raise InputError(f"stride={stride} needs a window: add window=N, its number of steps")
     if "window" in options and (window < 2 or stride < 1):
         raise ValueError(
             f"expected window=2 or more and stride=1 or more for {where}; got window={window}, "

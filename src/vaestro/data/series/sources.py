@@ -28,7 +28,7 @@ from vaestro.data.source_options import options_about
 from vaestro.data.text_files import text_file, unpacked_suffix
 from vaestro.frames import Frame
 from vaestro.spaces import Space
-from vaestro.text import InputError, one_line, unquoted
+from vaestro.text import InputError, one_line, typed, unquoted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -215,7 +215,8 @@ def _channels(cells: list[list[np.ndarray]], columns: list[str], name: str) -> l
             got = " and ".join(sorted(str(shape) for shape in shapes))
             raise ValueError(
                 f"expected lists of one length in {', '.join(columns)} of row {row + 1:,} of "
-                f"{name}, which are channels; got {got} (array={columns[0]} reads one column)"
+                f"{name}, which are channels; got {got} "
+                f"({typed('array', columns[0])} reads one column)"
             )
         joined.append(np.stack(parts, 1))
     return joined

@@ -11,8 +11,11 @@ from vaestro.diagnosis.curves import Curves
 from vaestro.diagnosis.measures import Measures
 from vaestro.diagnosis.remedies import Remedies
 from vaestro.diagnosis.statistics import Paired
+from vaestro.evaluation.dependence import Dependence
 from vaestro.files import Json
 
+# share of the dependence between columns whose loss in samples is a fault
+LOST = 0.25
 RISE = (0.05, 0.005)  # negligible gain of further steps: nats, and share of the score
 
 
@@ -38,6 +41,8 @@ class Case:
         continued: result of further training steps; None if none were taken.
         worsened: decrease of the training objective from initial to final weights, in nats; None if
             it was not measured.
+        dependence: how much dependence between the columns of a table samples lose; None for other
+            data, few rows, or columns that do not depend on each other.
     """
 
     remedy: Remedies
@@ -56,6 +61,12 @@ class Case:
     known: Mapping[str, Json] = field(default_factory=dict)
     continued: Continuation | None = None
     worsened: Paired | None = None
+    dependence: Dependence | None = None
+
+    @property
+    def loses_dependence(self) -> bool:
+        """Return whether samples certainly lose some of the dependence between columns."""
+        return self.dependence is not None and self.dependence.limits[0] > LOST
 
     @property
     def inactive(self) -> int:

@@ -29,6 +29,7 @@ def numbers_of(
         "mutual_information_ceiling": None,
         "thresholds": thresholds,
         "beta": case.beta,
+        "samples": None if case.dependence is None else case.dependence.line(),
     }
     if m is None:
         return numbers | dict(case.known), {}

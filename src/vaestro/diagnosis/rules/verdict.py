@@ -20,7 +20,7 @@ from vaestro.diagnosis.code import (
 from vaestro.diagnosis.curves import SMALL_SIGNAL, Curves
 from vaestro.diagnosis.records import SEVERITIES, VERDICTS, Diagnosis, Finding
 from vaestro.diagnosis.remedies import Remedies
-from vaestro.diagnosis.rules.case import RISE, Case
+from vaestro.diagnosis.rules.case import LOST, RISE, Case
 from vaestro.diagnosis.rules.fit import (
     CERTAIN,
     DIVERGED,
@@ -48,6 +48,7 @@ from vaestro.diagnosis.rules.latent import (
     unclear,
 )
 from vaestro.diagnosis.rules.numbers import numbers_of
+from vaestro.diagnosis.rules.samples import lost_dependence
 from vaestro.diagnosis.scales import SETTLED
 from vaestro.diagnosis.words import summary
 from vaestro.loop import ACTIVE
@@ -74,6 +75,7 @@ THRESHOLDS = {
     "worth_share": WORTH[1],
     "chance": CHANCE,
     "few": FEW,
+    "lost_dependence": LOST,
     "rise_nats": RISE[0],
     "rise_share": RISE[1],
     "diverged_nats": DIVERGED[0],
@@ -103,6 +105,7 @@ RULES: tuple[Callable[[Case], Finding | None], ...] = (
     _of_curves(curve_rules.skipped_steps),
     _of_curves(curve_rules.slow_data),
     aggregate,
+    lost_dependence,
     misfit,
     saturated,
     noisy_gradient,
