@@ -27,13 +27,23 @@ ROUNDING = 4e-7  # of a value of 1, in float32
 
 
 def atoms_of(space: Space) -> int:
-    """Return the number of limits at which there are values."""
+    """Return the number of limits at which there are values.
+
+    >>> from vaestro.spaces import RealSpace
+    >>> atoms_of(RealSpace((1,), (1,), at_limits=np.array([[0.5], [0.0]])))
+    1
+    """
     return 0 if space.at_limits is None else sum(bool(share.any()) for share in space.at_limits)
 
 
 def start_of(space: Space) -> list[Tensor]:
     """Return the logits of the limits relative to the other values in the training split, each
-    (*X)."""
+    (*X).
+
+    >>> from vaestro.spaces import RealSpace
+    >>> start_of(RealSpace((1,), (1,), at_limits=np.array([[0.5], [0.0]])))
+    [tensor([0.])]
+    """
     if space.at_limits is None:
         return []
     rest = np.log1p(-space.at_limits.sum(0))
