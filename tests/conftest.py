@@ -106,3 +106,11 @@ def binary_data() -> Data:
     centres = r.random((4, 16))
     values = (r.random((480, 16)) < centres[r.integers(0, 4, 480)]).astype(np.uint8)
     return make_data(make_space(Kind.BINARY, (16,)), values[:400], values[400:])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep records of trust out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

@@ -89,6 +89,36 @@ def test_the_start_depends_on_the_library(tmp_path: Path) -> None:
     assert dispersions(started(data, "negative-binomial"), given)[4] < 1
 
 
+@pytest.mark.parametrize("labs", ["ab", "abc"])
+def test_each_category_has_its_own_dispersions(tmp_path: Path, labs: str) -> None:
+    """The dispersions of batches differ by a factor of e; those of the model start there, and the
+    density of a datum has those of its own batch."""
+    r, which = np.random.default_rng(3), np.arange(3000) % len(labs)
+    inverse = np.exp(TRUE[:4] + (which[:, None] - 1.0))
+    means = MEANS[:4] * np.array([1.0, 3.0, 2.0])[which, None]
+    x = r.poisson(r.gamma(inverse, means / inverse))
+    obs = {"lab": np.array(list(labs))[which], "depth": np.exp(r.normal(size=3000))}
+    data = vs.load(write_h5ad(tmp_path / "x.h5ad", x, obs), condition=["depth", "lab"])
+    model = started(data, "negative-binomial:dispersion=condition")
+    given = data.train.batch(slice(0, 60)).given
+    px = model.decode(torch.zeros(60, 2), given)
+    expected = TRUE[:4] + (which[data.train.index[:60], None] - 1.0)
+    assert px.log_inverse.shape == (60, 4)
+    np.testing.assert_allclose(px.log_inverse.detach(), expected, atol=0.45)
+    assert not model.likelihood.by_category[:, 0].any()  # the depth is a number
+    spread = np.exp(px.log_mean[0].detach().numpy())
+    own = np.exp(px.log_inverse.detach().numpy())
+    row = torch.from_numpy(x[data.train.index[:60]])
+    exact = scipy.stats.nbinom.logpmf(row, own, own / (own + spread)).sum(1)
+    np.testing.assert_allclose(px.log_prob(row)[0].detach(), exact, rtol=1e-4)
+
+
+def test_a_dispersion_by_condition_needs_categories() -> None:
+    data = loaded(gamma_poisson(100)[0], "negative-binomial")
+    with pytest.raises(ValueError, match=r"expected a condition with categories .* got none"):
+        vs.build(data.space, latent=2, likelihood="zero-inflated:dispersion=condition")
+
+
 def test_a_start_is_bounded_and_does_not_follow_one_cell() -> None:
     r = np.random.default_rng(0)
     x = np.stack(

@@ -424,7 +424,7 @@ def test_whole_numbers_in_arrays(rng, tmp_path, monkeypatch, dtype) -> None:
     for array, expected, line in (
         (reads, "count", "read as counts (kind=real overrules)"),
         (years, "real", "read as real on a grid of 1, not as counts (column 0: variance"),
-        (degrees, "real", "read as real on a grid of 1 (x.npy:kind=category reads codes)"),
+        (degrees, "real", "read as real on a grid of 1 (kind=category reads codes)"),
     ):
         np.save("x.npy", array)
         data = vs.load("x.npy")

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vs.train(
         str(cells(path / "old.h5ad", "ab", 0)),
         run=path / "old",
-        likelihood="negative-binomial:library=depth",
+        likelihood="negative-binomial:library=depth,dispersion=condition",
         condition=["lab"],
         steps=40,
         **OPTIONS,
@@ -56,7 +56,8 @@ def check_known_weights(old: dict[str, torch.Tensor], new: dict[str, torch.Tenso
     """Check that all weights but those of lab c are those of the old run, bit for bit."""
     assert old.keys() == new.keys()
     several = {n for n in old if old[n].shape != new[n].shape}
-    assert several == {"posterior.encoder.hidden.0.weight", "likelihood.decoder.hidden.0.weight"}
+    networks = {"posterior.encoder.hidden.0.weight", "likelihood.decoder.hidden.0.weight"}
+    assert several == networks | {"likelihood.by_category"}
     assert all(torch.equal(old[n], new[n]) for n in old.keys() - several)
     for name in several:
         *rest, lab = old[name].unbind(1)  # a and b are -1 and 1 times the weight of a binary column

@@ -90,7 +90,7 @@ def test_a_column_of_sequences_is_recognised(
     rows = [f"m{i},{s},{i % 7 if i % 5 else ''}\n" for i, s in enumerate(lines)]
     path.write_text("id,smiles,activity\n" + "".join(rows))
     error = said(capsys, "train", path, code=2)
-    hint = f"smiles looks like SMILES: {path}:text=smiles models it as sequences"
+    hint = "smiles looks like SMILES: text=smiles models it as sequences"
     assert hint in error and error.count("\n") == 1
     data = vs.load(f"{path}:text=smiles")
     assert data.space.tokeniser.method == "characters"

@@ -470,7 +470,7 @@ def test_tables_in_memory(tmp_path):
             pd.DataFrame({"a": [1, "one"] * 9}),
             "expected values of one type in column 'a' of the table; got 1 in row 1, a number, and "
             "'one' in row 2, text (convert the column, as with table['a'].astype(str), or leave it "
-            "out)",
+            "out with ignore=a)",
         ),
         ({"a": [1, None, "x"]}, "got 1 in row 1, a number, and 'x' in row 3, text"),
         ([{"a": 1}, {"a": "x"}], "got 1 in row 1, a number, and 'x' in row 2, text"),

@@ -147,7 +147,8 @@ class Plan:
         """Return the shape of one latent, *Z.
 
         Raises:
-            ValueError: encoder and decoder have latents of different shapes.
+            ValueError: encoder and decoder have latents of different shapes, or the likelihood
+                needs a vector of real units.
         """
         shapes = {
             side.constructor.latent_shape(self.latent, self.space.shape, **side.options)
@@ -161,11 +162,28 @@ class Plan:
         if len(shapes) > 1:
             names = " and ".join(map(str, sorted(shapes)))
             raise ValueError(f"expected one latent shape; got {names}")
-        return class_of(self.posterior).latents(shapes.pop(), **self.posterior.options)
+        units = class_of(self.posterior).latents(shapes.pop(), **self.posterior.options)
+        if not self.further_units:
+            return units
+        if len(units) > 1 or class_of(self.posterior).alphabet(**self.posterior.options):
+            raise ValueError(
+                f"expected a vector of real units for {self.likelihood}; got {self.posterior} with "
+                f"units {units}"
+            )
+        return (units[0] + self.further_units,)
+
+    @property
+    def further_units(self) -> int:
+        """Return the number of units, the last ones, that are no inputs of the decoder."""
+        return class_of(self.likelihood).units_beside(**self.likelihood.options)
 
     def make_decoder(self, units: tuple[int, ...]) -> nn.Module:
         """Return the decoder for latents of a shape; it starts at the mean of the data."""
         kind, options = class_of(self.likelihood), self.likelihood.options
+        if self.further_units:
+            if units == (0,):
+                raise ValueError(f"expected a model with a latent for {self.likelihood}; got none")
+            units = (units[0] - self.further_units,)
         decoder = self._network(self.decoder, units, kind.outputs(self.space, **options))
         if isinstance(decoder, Startable):
             decoder.start_at(kind.start(self.space, **options))

@@ -85,6 +85,14 @@ def read_config(path: str | Path) -> dict[str, Json]:
         )
     if "vaestro" in config:
         refuse_newer(path, config)
+    for key, value in config.items():
+        # A few aliases of lists in lists can stand for more values than fit in memory.
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, (list, dict, set, tuple)):
+                raise ValueError(
+                    f"expected a YAML file of options with a value, or a list of values, for each; "
+                    f"got {path}, where {key} contains {type(one).__name__}"
+                )
     options = {
         str(k).replace("-", "_"): v
         for k, v in config.items()

@@ -8,9 +8,8 @@ shapes, and for a model the `Plan` with its parts.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 import torch
 import torch.nn as nn
@@ -34,6 +33,7 @@ from vaestro.models import Model
 from vaestro.signatures import Entry, checked, entry_of, options_of
 from vaestro.spaces import Space
 from vaestro.text import article, nearest, parse
+from vaestro.user_code import import_object
 
 TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     "model": {
@@ -122,6 +122,21 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     },
     "recipe": recipes.RECIPES,
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
+}
+
+# what a constructor of each kind returns; a user's own part is such a class or makes one
+BASES: dict[str, type] = {
+    "model": Model,
+    "likelihood": likelihoods.Likelihood,
+    "posterior": posteriors.Posterior,
+    "prior": priors.Prior,
+    "network": nn.Module,
+    "objective": objectives.TrainingObjective,
+    "gradient": gradients.Gradient,
+    "schedule": schedules.Schedule,
+    "penalty": penalties.Penalty,
+    "recipe": dict,
+    "optimizer": optimizers.Optimizer,
 }
 
 # beginning of the names of parts that only repeat runs in a former format
@@ -268,7 +283,7 @@ def find(
 
     Raises:
         ValueError: there is no such part, it has no such option, or the value of an option has
-            another type.
+            another type; module:Class names something else. A user's own module is imported.
 
     Example:
         >>> find("schedule", "warmup:share=0.1").options
@@ -276,18 +291,18 @@ def find(
     """
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"expected the name of {article(kind)}; got {spec!r}")
-    table = TABLE[kind] if table is None else table
+    own, table = table is None, TABLE[kind] if table is None else table
     name, options = parse(spec)
     module, colon, attribute = name.partition(":")
     if name in table:
         constructor = table[name]
     elif colon and module in table:
         raise ValueError(f"expected options of {module} as key=value; got {attribute!r}")
-    elif colon:
-        constructor = _imported(module, attribute)
+    elif colon and own:
+        constructor = import_object(kind, name, BASES[kind])
     else:
-        offer = nearest(name, table)
-        raise ValueError(f"expected {article(kind)}: {offer}, or module:Class; got {name!r}")
+        offer = nearest(name, table) + ", or module:Class" * own
+        raise ValueError(f"expected {article(kind)}: {offer}; got {name!r}")
     known = options_of(constructor)
     for key, value in options.items():
         if key not in known:
@@ -295,27 +310,6 @@ def find(
             raise ValueError(f"expected an option of {name}: {offer}; got {key!r}")
         options[key] = checked(f"{name}:{key}", value, known[key].hint)
     return Part(kind, name, constructor, options)
-
-
-def _imported(module: str, attribute: str) -> Callable[..., object]:
-    """Return a user-defined class or function."""
-    if not all(piece.isidentifier() for piece in module.split(".")):
-        raise ValueError(f"expected module:Class; got {module!r} as the module")
-    try:
-        value = getattr(importlib.import_module(module), attribute, None)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        first = (str(error) or "no reason given").splitlines()[0]
-        raise ValueError(
-            f"expected a module that can be imported; got {module!r} ({type(error).__name__}: "
-            f"{first})"
-        ) from error
-    if value is None:
-        raise ValueError(f"expected {module} to have {attribute}; got a module without it")
-    if not callable(value):
-        raise ValueError(
-            f"expected {module}:{attribute} to be a class or function; got {type(value).__name__}"
-        )
-    return cast("Callable[..., object]", value)
 
 
 def catalogue(

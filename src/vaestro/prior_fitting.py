@@ -130,7 +130,8 @@ def prepare(
         "gradient": gradient,
     }
     where = Path(f"{str(run.path).rstrip('/')}-{name}") if path is None else Path(path)
-    return Job.new(source, run=where, force=force, **{**config, **asked, **given, **fixed})
+    options = {**config, **asked, **given, **fixed}
+    return Job.new(source, run=where, force=force, trust=run.trust, **options)
 
 
 def _length(run: Run) -> Config:

@@ -87,6 +87,13 @@ Dtype = Annotated[
         "binary arrays]",
     ),
 ]
+MeanOrDraws = Annotated[
+    bool | None,
+    typer.Option(
+        "--mean/--draws",
+        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
+    ),
+]
 TopP = Annotated[
     float | None,
     typer.Option(
@@ -131,6 +138,14 @@ SamplesOutput = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run code (module:Class) that the files of a run, or of --config, name. Names on the "
+        "command line and runs that you trained need no trust.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # -- training --------------------------------------------------------------------------------------
@@ -197,18 +212,18 @@ def decoding_of(
     )
 
 
-def opened_run(run: str | None) -> Run:
-    """Return a run, by default the newest under runs/."""
+def opened_run(run: str | None, *, trust: bool = False) -> Run:
+    """Return a run, by default the newest under runs/; its code may run with `trust`."""
     from vaestro.runs import Run
 
-    return Run.newest() if run is None else Run(run)
+    return Run.newest(trust=trust) if run is None else Run(run, trust=trust)
 
 
-def opened_session(run: str | None, device: str = "cpu") -> Session:
+def opened_session(run: str | None, device: str = "cpu", *, trust: bool = False) -> Session:
     """Return a session on a run, by default the newest under runs/."""
     from vaestro.runs.session import Session
 
-    return Session(opened_run(run), device)
+    return Session(opened_run(run, trust=trust), device)
 
 
 def device_of(name: str) -> str:

@@ -15,6 +15,7 @@ from vaestro.cli.arguments import (
     Seed,
     SourceArgument,
     Split,
+    Trust,
     opened_session,
     pairs,
 )
@@ -45,6 +46,7 @@ def contrast(
     decode_condition: DecodeCondition = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Compare the denoised expression of two groups of cells, gene by gene.
 
@@ -60,7 +62,7 @@ def contrast(
     from vaestro.data.writers import TABLES, check_output
     from vaestro.storage import writing
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, suffixes=TABLES)
     rows = session.rows(source, split, pairs(condition))
     say_read(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaestro.cli.arguments import Force, RunArgument, opened_run
+from vaestro.cli.arguments import Force, RunArgument, Trust, opened_run
 from vaestro.cli.console import console
 
 
@@ -33,6 +33,7 @@ def fit_prior(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.01]")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.  [default: 0]")] = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Fit a prior to the codes of a trained run.
 
@@ -43,7 +44,7 @@ def fit_prior(
     """
     from vaestro.prior_fitting import finish, prepare
 
-    old = opened_run(run)
+    old = opened_run(run, trust=trust)
     job = prepare(old, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
     training = job.training
     count = sum(p.numel() for p in training.updaters[0].update.parameters)

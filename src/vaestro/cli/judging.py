@@ -18,6 +18,7 @@ from vaestro.cli.arguments import (
     RunArgument,
     RunFolders,
     Seed,
+    Trust,
     device_of,
     opened_run,
     opened_session,
@@ -53,6 +54,7 @@ def evaluate(
     condition: ConditionOfAll = None,
     seed: Seed = 0,
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Bound log p(x) of held-out data.
 
@@ -69,7 +71,7 @@ def evaluate(
     start, accelerator = time.perf_counter(), accelerator_for(device)
     rank, processes = accelerator.process_index, accelerator.num_processes
     console.quiet |= rank > 0
-    session = opened_session(run, str(accelerator.device))
+    session = opened_session(run, str(accelerator.device), trust=trust)
     held_out = session.held_out(data, split, pairs(condition))
     rows, changed = held_out.rows, held_out.changed
     if data:
@@ -155,6 +157,7 @@ def diagnose(
     json: AsJson = False,
     seed: Seed = 0,
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Find faults of a run, with remedies.
 
@@ -163,7 +166,7 @@ def diagnose(
 
     Example: vaestro diagnose runs/mine
     """
-    session = opened_session(run, device_of(device))
+    session = opened_session(run, device_of(device), trust=trust)
     diagnosis = session.diagnose(seed=seed)
     if fix:
         print(_fix(diagnosis))
@@ -209,6 +212,7 @@ def gradients(
     json: AsJson = False,
     seed: Seed = 0,
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Measure the noise of gradient estimators.
 
@@ -217,7 +221,7 @@ def gradients(
 
     Example: vaestro gradients runs/mine --k 1,8,64
     """
-    session = opened_session(run, device_of(device))
+    session = opened_session(run, device_of(device), trust=trust)
     try:
         draws = None if k is None else [int(piece) for piece in k.split(",")]
     except ValueError:
@@ -326,6 +330,7 @@ def report(
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write a report as one HTML file.
 
@@ -337,7 +342,8 @@ def report(
     """
     from vaestro.report.gather import write_report
 
-    path = write_report(runs or [opened_run(None).path], output, force=force, say=console.say)
+    chosen = runs or [str(opened_run(None).path)]
+    path = write_report(chosen, output, force=force, say=console.say, trust=trust)
     console.say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if open_it:
         import webbrowser

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Protocol, TypeGuard
 
 from vaestro.cli.console import console
 from vaestro.text import is_input_error
+from vaestro.trust import Untrusted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say("stopped", 130)
         if _is_usage_error(error):
             return _say(_usage(error, arguments), 2)
+        if isinstance(error, Untrusted):
+            command = shlex.join(["vaestro", *arguments, "--trust"])
+            return _say(f"{error.reason} (to run it: {command})", 2)
         if is_input_error(error):
             return _say(str(error), 2)
         return _say(_failure(error), 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaestro.cli.arguments import ConfigFile, DryRun, Force, NewRun, Recipe, Resume
+from vaestro.cli.arguments import ConfigFile, DryRun, Force, NewRun, Recipe, Resume, Trust
 from vaestro.cli.console import console
 from vaestro.option import Option
 from vaestro.options import OPTIONS, resumable
@@ -60,6 +60,7 @@ def train(
     resume: Resume = None,
     dry_run: DryRun = False,
     force: Force = False,
+    trust: Trust = False,
     **options: object,
 ) -> None:
     """Train a VAE and write a run's folder.
@@ -77,7 +78,7 @@ def train(
         if dry_run or force or config or run or source or recipe:
             allowed = alternatives([f"--{name}" for name in resumable()])
             raise ValueError(f"expected only {allowed} with --resume; got more options")
-        job = Job.resumed(resume, **given)
+        job = Job.resumed(resume, trust=trust, **given)
     else:
         job = Job.new(
             source,
@@ -87,6 +88,7 @@ def train(
             dry=dry_run,
             progress=console.reading,
             recipe=recipe,
+            trust=trust,
             **given,
         )
     if not job.writes:

@@ -17,6 +17,7 @@ from vaestro.cli.arguments import (
     Dtype,
     Force,
     Heat,
+    MeanOrDraws,
     Output,
     RunArgument,
     RunFolder,
@@ -26,6 +27,7 @@ from vaestro.cli.arguments import (
     SourceArgument,
     Split,
     TopP,
+    Trust,
     decoding_of,
     opened_session,
     pairs,
@@ -46,14 +48,6 @@ from vaestro.cli.rows import (
 
 if TYPE_CHECKING:
     from vaestro.latent import Direction, UserData
-
-MeanOrDraws = Annotated[
-    bool | None,
-    typer.Option(
-        "--mean/--draws",
-        help="The mean of p(x|z), or a draw.  [default: mean for images, else a draw]",
-    ),
-]
 
 
 def sample(
@@ -79,6 +73,7 @@ def sample(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Draw new data from a trained model.
 
@@ -92,7 +87,7 @@ def sample(
     from vaestro.latent import file_suffix
     from vaestro.runs.manifest import register
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     space = session.model.space
     path = check_output(
         output or session.run.path / f"samples{file_suffix(space)}", force=force, folders=True
@@ -126,7 +121,7 @@ def sample(
         title,
         dtype=dtype_of(space, path, dtype) if mean else "float",
         attributes=conditions_of(session, pairs(condition), n),
-        source=session.run.config["source"],
+        source=session.run.options["source"],
     )
     console.say(f"wrote {n} {what}{draws} to {path}")
 
@@ -143,6 +138,7 @@ def encode(
     condition: ConditionOfAll = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write mean and logvar of q(z|x) for each datum.
 
@@ -156,7 +152,7 @@ def encode(
     from vaestro.data.source_options import parse_source
     from vaestro.data.writers import TABLES, check_output, identifiers, write_arrays
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, suffixes=(".npz", ".npy", *TABLES, ".txt", ".h5ad"))
     suffix = path.suffix.lower()
     if sample < 0:
@@ -175,10 +171,15 @@ def encode(
         of_rows = names_of if session.model.space.layout.ends else identifiers
         named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
         write_arrays(path, named | codes)
-    elif copied:
-        write_latents(file, path, codes)
     else:
-        write_annotated(path, rows.read(), space.names, attributes, codes)
+        own = session.model.units[0] - session.model.further_units
+        parts = {name: values[:, :own] for name, values in codes.items()}
+        if session.model.further_units:
+            parts["library"] = codes["mean"][:, own:]
+        if copied:
+            write_latents(file, path, parts)
+        else:
+            write_annotated(path, rows.read(), space.names, attributes, parts)
     say_unread(rows)
     console.warn(empty_code.warning(session.run))
     units = " x ".join(map(str, session.model.units))
@@ -202,6 +203,7 @@ def decode(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write the mean of p(x|z) at given latents.
 
@@ -213,9 +215,9 @@ def decode(
     from vaestro.data.readers import read_latents
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
-    space, source = session.model.space, session.run.config["source"]
+    space, source = session.model.space, session.run.options["source"]
     dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
     x = session.decode(
@@ -262,6 +264,7 @@ def reconstruct(
     beam: Beam = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write the mean of p(x|z) at the code of each datum.
 
@@ -273,7 +276,7 @@ def reconstruct(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
@@ -323,6 +326,7 @@ def interpolate(
     dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Decode codes on a path between two data.
 
@@ -330,7 +334,7 @@ def interpolate(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     file = check_output(output, force=force)
     space = session.model.space
     rows = session.rows(source, split, pairs(condition))
@@ -376,6 +380,7 @@ def edit(
     dtype: Dtype = None,
     beam: Beam = None,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Change an attribute of data.
 
@@ -387,7 +392,7 @@ def edit(
     """
     from vaestro.data.writers import check_output
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
     every = session.rows(source, split, pairs(condition))
@@ -461,6 +466,7 @@ def impute(
     dtype: Dtype = None,
     seed: Seed = 0,
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Fill missing cells, given the observed cells. Observed cells do not change.
 
@@ -472,7 +478,7 @@ def impute(
     from vaestro.data.writers import check_output
     from vaestro.runs.imputing import How, imputed, stacked
 
-    session = opened_session(run)
+    session = opened_session(run, trust=trust)
     path = check_output(output, force=force)
     if n is not None and is_picture(path):
         raise ValueError(f"expected a table or an array for -n; got {path}")

@@ -255,7 +255,7 @@ def _row(opened: Run, name: str) -> tuple[Row, list[tuple[Bound, float]]]:
         None if masked is None else bool(masked),
         warnings=tuple(str(w) for w in result.get("warnings") or ()),
         alike=all(e.get("alike", True) for e in result["estimates"]),
-        own_source=source in ("", str(opened.config.get("source", ""))),
+        own_source=source in ("", str(opened.options.get("source", ""))),
         stale=evaluated is not None and weights.exists() and evaluated != opened.weights_sha256(),
         seed=int(result.get("seed") or 0),
     )
@@ -329,7 +329,7 @@ def _given(result: Mapping[str, Json], line: Mapping[str, Json], opened: Run) ->
         if "given" in place:
             return tuple(str(g) for g in place["given"] or ())
     # Version 0.1.0 did not store the conditions. They are those that the run was trained with.
-    return tuple(opened.config.get("condition") or ())
+    return tuple(opened.options.get("condition") or ())
 
 
 def _agrees(nats: np.ndarray, mean: float) -> bool:

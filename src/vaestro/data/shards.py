@@ -27,6 +27,12 @@ SPLIT = re.compile(
     r"(?:^|[-_.])(train(?:ing)?|valid(?:ation)?|val|test)(?=[-_.\d]|$)", re.IGNORECASE
 )
 DEPTH = 2  # depth of folders below the source that are searched for shards
+# protocols of addresses that name one place; others, as reference://, and chains with :: do not
+ADDRESSES = (
+    *("file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "oci", "oss"),
+    *("https", "http", "ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"),
+)
+MOST_SHARDS = 1_000_000  # of a pattern
 # files that the datasets library writes into a folder
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 
@@ -66,8 +72,12 @@ def _system(path: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system of an address, and the path in it.
 
     Raises:
-        ValueError: no installed package reads the address.
+        ValueError: no installed package reads the address, or it is of a file system that follows
+            instructions in files, writes copies or contacts further addresses.
     """
+    protocol = path.partition("://")[0]
+    if protocol not in ADDRESSES:
+        raise ValueError(f"expected an address of {', '.join(ADDRESSES)}; got {path}")
     try:
         system, inside = _fsspec().core.url_to_fs(path)
     except (ImportError, ValueError) as error:
@@ -121,12 +131,20 @@ def _braces(name: str) -> list[str]:
     span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
     if span:
         width, low, high = len(span[1]), int(span[1]), int(span[2])
+        _check_number(high - low, name)
         words = [f"{i:0{width}d}" for i in range(low, high + 1)]
     else:
         words = match[1].split(",")
-    return [
-        one for word in words for one in _braces(name[: match.start()] + word + name[match.end() :])
-    ]
+    names: list[str] = []
+    for word in words:
+        names += _braces(name[: match.start()] + word + name[match.end() :])
+        _check_number(len(names), name)
+    return names
+
+
+def _check_number(shards: int, name: str) -> None:
+    if shards > MOST_SHARDS:
+        raise ValueError(f"expected a pattern of at most {MOST_SHARDS:,} shards; got {name}")
 
 
 def is_shards(name: str) -> bool:

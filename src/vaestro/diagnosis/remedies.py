@@ -9,11 +9,12 @@ from typing import final
 
 from vaestro.data.source_options import as_source, parse_source
 from vaestro.files import Json
-from vaestro.likelihoods.counts import library_condition
+from vaestro.likelihoods.counts import LATENT, library_condition
 from vaestro.options import names
 from vaestro.parts import TABLE, Part, find
 from vaestro.signatures import options_of
 from vaestro.text import Spec, as_number, parse
+from vaestro.trust import named_code
 
 HIGH_LR = 0.03  # for AdamW
 SMALLER = 0.5  # maximum size of a smaller network, as a share of the weights
@@ -36,6 +37,7 @@ class Remedies:
         config: its resolved options.
         trial: checks a run with other options; without it every command is assumed valid.
         weights: number of weights of the run's model.
+        trust: whether the run was opened with `trust`; commands that repeat it then need --trust.
 
     >>> Remedies("runs/mine", {"lr": 0.01}).with_beta(1.0)
     'vaestro train --config runs/mine/config.yaml --beta 1 --run runs/mine-beta1'
@@ -47,6 +49,7 @@ class Remedies:
         config: Mapping[str, Json],
         trial: Trial | None = None,
         weights: int | None = None,
+        trust: bool = False,
     ) -> None:
         self.path, self.config, self._trial, self._own_weights = (
             path.rstrip("/") or ".",
@@ -54,6 +57,7 @@ class Remedies:
             trial,
             weights,
         )
+        self._trust = ["--trust"] if trust and named_code(config) else []
         self._tried: dict[str, int | None] = {}
 
     def part(self, kind: str) -> Part[object] | None:
@@ -120,6 +124,7 @@ class Remedies:
                 *given,
                 "--config",
                 f"{self.path}/config.yaml",
+                *self._trust,
                 *options,
                 "--run",
                 self._fresh(name),
@@ -277,7 +282,7 @@ class Remedies:
         """Return the condition that a count likelihood uses as library size; None without one."""
         part = self.part("likelihood")
         name = None if part is None else part.options.get("library")
-        return None if name is None else library_condition(str(name))
+        return None if name in (None, LATENT) else library_condition(str(name))
 
     def learned_variance(self) -> str:
         """Fit the variance of a Gaussian likelihood: in closed form, or by gradient."""

@@ -56,6 +56,8 @@ class Likelihood(nn.Module, ABC):
     autoregressive: bool = False
     # whether the decoder has z as an input
     reads_latent: bool = True
+    # number of units of z, the last ones, that are no inputs of the decoder
+    further_units: int = 0
     # shape of the dequantisation noise of one datum; None for data without a grid
     jitter: tuple[int, ...] | None = None
 
@@ -84,6 +86,11 @@ class Likelihood(nn.Module, ABC):
         An override takes the constructor's options as keywords.
         """
         return space.shape
+
+    @classmethod
+    def units_beside(cls, **options: object) -> int:
+        """Return `further_units` for options of the constructor; by default 0."""
+        return 0
 
     @classmethod
     def start(cls, space: Space) -> Tensor:

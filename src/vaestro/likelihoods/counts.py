@@ -5,7 +5,8 @@
     zero-inflated      p(x | z) = sigmoid(l) [x = 0] + sigmoid(-l) p_base(x | z)
 
 In each cell, m is the mean and r the inverse dispersion. With a library N (Lopez et al. 2018),
-m = N softmax(decoder(z)). With size factors s, whose mean is about 1, m = s softplus(decoder(z)).
+m = N softmax(decoder(z)); N can be a latent too. With size factors s, whose mean is about 1,
+m = s softplus(decoder(z)).
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from vaestro.spaces import Column, Kind, Space
 
 Mean = Literal["softmax", "softplus"]
 OBSERVED = "observed"  # the library that is the sum of the modelled counts
+LATENT = "latent"  # the library that is a further latent unit
 LIBRARY = "library"  # the condition that contains this sum
 FIRST_LOGIT = -2.0  # probability that a count is missed, before the first step
+LIBRARY_ROWS = 256  # number of training rows from which the prior of a latent library starts
+LEAST_SPREAD = 0.05  # smallest standard deviation of the log library at the start
+LOG_CHI_SQUARE = -1.2704  # mean of log(u^2) for a standard normal u
 
 
 def raw_log_mean(mean: Tensor, limit: float) -> Tensor:
@@ -67,6 +72,11 @@ class _Counts(Likelihood):
     condition. `library=observed` is the condition `library`, the sum of the scored counts: bounds
     are then not bounds on log p(x). With `mean="softplus"` the condition is a size factor, by which
     a softplus of each cell's output is multiplied.
+
+    With `library=latent` the log library is a latent with a normal prior, whose mean and variance
+    depend on the conditions. It is m + s u for one further unit u ~ N(0, 1) of z, so its KL is that
+    of u. The decoder does not have u as an input. m and log s are linear in the conditions, and
+    learned with the weights.
     """
 
     accepts = frozenset({Kind.COUNT})
@@ -78,8 +88,23 @@ class _Counts(Likelihood):
         super().__init__(space, decoder)
         if mean == "softplus" and library is None:
             raise ValueError("expected library=NAME, the size factors, for mean=softplus; got none")
+        if mean == "softplus" and library == LATENT:
+            raise ValueError("expected mean=softmax for library=latent; got softplus")
         self.limit, self.library, self.mean = limit, library, mean
         self._place: tuple[int, Column] | None = None
+        self.further_units = int(library == LATENT)
+        self.library_by: nn.Parameter | None = None
+        if self.further_units:
+            self.library_base = nn.Parameter(torch.zeros(2))  # m and log s
+
+    @classmethod
+    def units_beside(cls, **options: object) -> int:
+        return int(options.get("library") == LATENT)
+
+    @property
+    def condition_weights(self) -> tuple[str, ...]:
+        """Return the names of the weights that are multiplied by the conditions."""
+        return () if self.library_by is None else ("library_by",)
 
     @staticmethod
     def _at_the_mean(space: Space, limit: float, library: str | None, mean: str) -> Tensor:
@@ -93,10 +118,12 @@ class _Counts(Likelihood):
         return means.log() if mean == "softmax" else means + torch.log(-torch.expm1(-means))
 
     def bind(self, given: Space | None) -> None:
-        if self.library is None:
+        if self.library == LATENT and given is not None:
+            self.library_by = nn.Parameter(torch.zeros(2, given.feature_shape[0]))
+        if self.library in (None, LATENT):
             return
         columns = [] if given is None else list(given.columns)
-        name = library_condition(self.library)
+        name = library_condition(str(self.library))
         matches = [(i, c) for i, c in enumerate(columns) if c.name == name and c.numeric]
         if not matches:
             names = ", ".join(c.name for c in columns if c.numeric) or "none"
@@ -120,14 +147,65 @@ class _Counts(Likelihood):
             got += f" in {len(bad):,} of {len(libraries):,} rows ({shown}): leave them out"
         raise ValueError(f"expected libraries above 0; got {got}")
 
-    def log_mean(self, out: Tensor, given: Tensor | None) -> Tensor:
-        """Return the logarithm of each cell's mean, (K, B, *X)."""
+    def decode(self, z: Tensor, given: Tensor | None) -> Tensor:
+        return super().decode(z[..., :-1] if self.library == LATENT else z, given)
+
+    def log_mean(self, out: Tensor, z: Tensor, given: Tensor | None) -> Tensor:
+        """Return the logarithm of each cell's mean, (K, B, *X), from the decoder's output at z."""
         if self.library is None:
             return soft_limit(out, self.limit)
+        if self.library == LATENT:
+            mean, log_spread = self.library_prior(given).unbind(-1)
+            log_size = mean + log_spread.exp() * z[..., -1]
+            log_size = log_size.reshape(*z.shape[:2], *[1] * self.dims)
+        else:
+            log_size = self.log_size(given, out.dtype)
         if self.mean == "softplus":
-            return log_softplus(out) + self.log_size(given, out.dtype)
+            return log_softplus(out) + log_size
         shares = torch.log_softmax(out.flatten(-self.dims), -1).unflatten(-1, self.space.shape)
-        return shares + self.log_size(given, out.dtype)
+        return shares + log_size
+
+    def library_prior(self, given: Tensor | None) -> Tensor:
+        """Return the mean and the log standard deviation of the log library, (B, 2), or (2,)
+        without conditions."""
+        if self.library_by is None:
+            return self.library_base
+        if given is None:
+            raise ValueError("expected conditions for a library that depends on them; got none")
+        return self.library_base + given.to(self.library_base.dtype) @ self.library_by.T
+
+    @property
+    def start_values(self) -> int:
+        return self._library_values
+
+    @property
+    def _library_values(self) -> int:
+        fresh = self.library == LATENT and self.library_base.requires_grad
+        return LIBRARY_ROWS * self.space.cells if fresh and not self.library_base.any() else 0
+
+    @torch.no_grad()
+    def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
+        """Set the prior of a latent library to the totals of training data, by least squares."""
+        if not self._library_values:
+            return
+        base = self.library_base
+        logs = self.log_totals(x, observed, base.dtype).flatten()
+        one = torch.ones_like(logs).unsqueeze(1)
+        design = one if given is None else torch.cat([one, given.to(base.dtype)], 1)
+        solve = torch.linalg.pinv(design)
+        means = solve @ logs
+        squares = (logs - design @ means).square()
+        squares = squares.clamp_min(max(LEAST_SPREAD**2, 1e-3 * float(squares.mean())))
+        spreads = solve @ ((squares.log() - LOG_CHI_SQUARE) / 2)
+        both = torch.stack([means, spreads])
+        base.copy_(both[:, 0])
+        if self.library_by is not None:
+            self.library_by.copy_(both[:, 1:])
+
+    def log_totals(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Return the logarithm of the sum of each datum's counts, (B, 1 ..)."""
+        counts = x.to(dtype) if observed is None else torch.where(observed, x, 0).to(dtype)
+        return counts.flatten(1).sum(1).clamp_min(1).log().reshape(-1, *[1] * self.dims)
 
     def log_size(self, given: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the logarithm of each datum's library, (B, 1 ..); 0 without a library."""
@@ -150,7 +228,7 @@ class Poisson(_Counts):
         space, decoder: see Likelihood.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
-            datum's own counts.
+            datum's own counts, and `latent` a further latent unit (Lopez et al. 2018).
         mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
             size factors, by a softplus of each.
 
@@ -188,20 +266,39 @@ class Poisson(_Counts):
         return cls._at_the_mean(space, limit, library, mean)
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.Poisson:
-        return densities.Poisson(self.log_mean(self.decode(z, given), given), self.dims)
+        return densities.Poisson(self.log_mean(self.decode(z, given), z, given), self.dims)
 
 
 class _DispersedCounts(Dispersed, _Counts):
     """Initialise a learned dispersion by a fit to the training data."""
 
+    dispersion: str
+
     @property
     def start_values(self) -> int:
-        return self.dispersion_values
+        return max(super().start_values, self.dispersion_values)
 
     def begin_at(self, x: Tensor, observed: Tensor | None, given: Tensor | None) -> None:
-        self.begin_dispersion(
-            x, observed, self.log_size(given, self.log_inverse.dtype).to(x.device)
+        super().begin_at(x, observed, given)
+        if not self.dispersion_values:
+            return
+        dtype = self.log_inverse.dtype
+        log_size = (
+            self.log_totals(x, observed, dtype)
+            if self.library == LATENT
+            else self.log_size(given, dtype).to(x.device)
         )
+        self.begin_dispersion(x, observed, log_size, given)
+
+    def bind(self, given: Space | None) -> None:
+        super().bind(given)
+        if self.dispersion == "condition":
+            self.disperse_by(given)
+
+    @property
+    def condition_weights(self) -> tuple[str, ...]:
+        """Return the names of the weights that are multiplied by the conditions."""
+        return (*super().condition_weights, *(("by_category",) if self.categories else ()))
 
 
 @final
@@ -212,10 +309,12 @@ class NegativeBinomial(_DispersedCounts):
     Args:
         space, decoder: see Likelihood.
         dispersion: "shared", one learned for each cell of a datum, the same for all data, and
-            initialised by a fit to the training data. "cell", predicted by the decoder.
+            initialised by a fit to the training data. "condition", one for each cell of a datum and
+            category of the conditions, such as the batch (`gene-batch` in scvi-tools); the
+            logarithms of several conditions add up. "cell", predicted by the decoder.
         limit: the log-mean lies in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
-            datum's own counts.
+            datum's own counts, and `latent` a further latent unit (Lopez et al. 2018).
         mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
             size factors, by a softplus of each.
         version: 1 repeats runs made before versions were counted, whose log inverse dispersions
@@ -233,7 +332,7 @@ class NegativeBinomial(_DispersedCounts):
         space: Space,
         decoder: nn.Module,
         *,
-        dispersion: Literal["shared", "cell"] = "shared",
+        dispersion: Literal["shared", "condition", "cell"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
         mean: Mean = "softmax",
@@ -241,7 +340,7 @@ class NegativeBinomial(_DispersedCounts):
     ) -> None:
         super().__init__(space, decoder, limit, library, mean)
         self.dispersion = dispersion
-        if dispersion == "shared":
+        if dispersion != "cell":
             self.disperse(space.shape, version)
 
     @classmethod
@@ -269,9 +368,9 @@ class NegativeBinomial(_DispersedCounts):
         if not self.dispersed:
             log_mean, log_inverse = out.unbind(2)
             return self.counted(
-                self.log_mean(log_mean, given), soft_limit(log_inverse, INVERSE_LIMIT)
+                self.log_mean(log_mean, z, given), soft_limit(log_inverse, INVERSE_LIMIT)
             )
-        return self.counted(self.log_mean(out, given), self.inverses())
+        return self.counted(self.log_mean(out, z, given), self.inverses(given))
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.NegativeBinomial:
         return densities.NegativeBinomial(log_mean, log_inverse, self.dims)
@@ -286,9 +385,10 @@ class ZeroInflated(_DispersedCounts):
         space, decoder: see Likelihood.
         counts: the density of counts that are not missed: "negative-binomial", with one dispersion
             for each cell of a datum, or "poisson".
+        dispersion: "shared" or "condition", as for NegativeBinomial.
         limit: the log-mean and the logit of being missed lie in (-limit, limit), by `soft_limit`.
         library: the condition of which each cell's mean is a fraction; `observed` is the sum of the
-            datum's own counts.
+            datum's own counts, and `latent` a further latent unit (Lopez et al. 2018).
         mean: how the mean of a cell follows from the library: by a softmax over the cells, or, for
             size factors, by a softplus of each.
         version: as for NegativeBinomial.
@@ -306,12 +406,18 @@ class ZeroInflated(_DispersedCounts):
         decoder: nn.Module,
         *,
         counts: Literal["negative-binomial", "poisson"] = "negative-binomial",
+        dispersion: Literal["shared", "condition"] = "shared",
         limit: float = 20.0,
         library: str | None = None,
         mean: Mean = "softmax",
         version: Version = 3,
     ) -> None:
         super().__init__(space, decoder, limit, library, mean)
+        if dispersion == "condition" and counts == "poisson":
+            raise ValueError(
+                "expected counts=negative-binomial for dispersion=condition; got poisson"
+            )
+        self.dispersion = dispersion
         if counts == "negative-binomial":
             self.disperse(space.shape, version)
 
@@ -334,12 +440,12 @@ class ZeroInflated(_DispersedCounts):
 
     def forward(self, z: Tensor, given: Tensor | None = None) -> densities.ZeroInflated:
         out, missed = self.decode(z, given).unbind(2)
-        log_mean = self.log_mean(out, given)
+        log_mean = self.log_mean(out, z, given)
         base: densities.NegativeBinomial | densities.Poisson = densities.Poisson(
             log_mean, self.dims
         )
         if self.dispersed:
-            base = densities.NegativeBinomial(log_mean, self.inverses(), self.dims)
+            base = densities.NegativeBinomial(log_mean, self.inverses(given), self.dims)
         return densities.ZeroInflated(base, soft_limit(missed, self.limit))
 
     def counted(self, log_mean: Tensor, log_inverse: Tensor) -> densities.ZeroInflated:

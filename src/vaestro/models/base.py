@@ -86,6 +86,8 @@ class Model(nn.Module, ABC):
     given: Space | None = None
     # the shape *Z of one latent; (0,) without a latent
     units: tuple[int, ...]
+    # number of units, the last ones, that only the likelihood reads, such as a latent library
+    further_units: int = 0
     # number of values of a discrete latent, as in `Posterior.alphabet`; 0 for real latents
     alphabet: int = 0
     # the shape of the dequantisation noise of one datum; None for data on no grid

@@ -78,7 +78,7 @@ class VAE(LatentModel):
         prior.join(posterior)
         likelihood.bind(given)
         self.posterior, self.likelihood, self.prior = posterior, likelihood, prior
-        self.alphabet = prior.alphabet
+        self.alphabet, self.further_units = prior.alphabet, likelihood.further_units
         self.space, self.units, self.jitter = likelihood.space, posterior.units, likelihood.jitter
         self.scoring = Scoring(self.space)
         conditions = 0 if given is None else given.feature_shape[0]

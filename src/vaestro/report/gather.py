@@ -17,6 +17,7 @@ from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 from vaestro.runs.manifest import register
 from vaestro.storage import write_text
+from vaestro.trust import Untrusted
 
 if TYPE_CHECKING:
     from vaestro.runs.session import Session
@@ -32,6 +33,7 @@ def write_report(
     force: bool = False,
     say: Say = lambda line: None,
     session: Session | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write the report of a run, or of several side by side, and return its path.
 
@@ -45,6 +47,7 @@ def write_report(
         force: overwrite a file that is not a report of these runs.
         say: called with a line about each part that is computed.
         session: an open session on the run, if there is one; it computes what is missing.
+        trust: run code that the folders name (module:Class).
 
     Raises:
         ValueError: a folder is not a run's, a run is named twice, or the output may not be written.
@@ -56,7 +59,7 @@ def write_report(
     'report.html'
     """
     render = _renderer()
-    opened = Run.several(runs)
+    opened = Run.several(runs, trust=trust)
     folders = [r.path.resolve() for r in opened]
     identity = render.identity(folders)
     parent = Path(os.path.commonpath([f.parent for f in folders]))
@@ -142,6 +145,8 @@ def gather(run: Run, say: Say = lambda line: None, session: Session | None = Non
             session = _opened(run) if session is None else session
             try:
                 compute(session, say)
+            except Untrusted:
+                raise
             except (ValueError, OSError, RuntimeError) as error:
                 notes.append(f"no {part} of these weights: {' '.join(str(error).split())}")
     return notes

@@ -55,7 +55,7 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
     run, model, data = session.run, session.model, session.data
     config = defaults() | normalised(run.config)
     weights = sum(p.numel() for p in model.parameters())
-    remedy = Remedies(str(run.path), run.config, trial(data), weights)
+    remedy = Remedies(str(run.path), run.config, trial(data), weights, trust=run.trust)
     held_out = next((rows for rows in (data.valid, data.test) if len(rows)), data.valid)
     metrics, steps = run.metrics(), int(config["steps"])
     objective = _objective(model, data, config)

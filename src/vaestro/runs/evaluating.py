@@ -103,7 +103,7 @@ def held_out(
     name = split or "test"
     rows = session.data.split(name).fixed()
     changed = tuple(session.run.changed(session.data, name))
-    return HeldOut(rows, session.run.config["source"], changed)
+    return HeldOut(rows, session.run.options["source"], changed)
 
 
 def evaluating(

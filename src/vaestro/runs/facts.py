@@ -13,6 +13,7 @@ from vaestro.evaluation import plus_minus
 from vaestro.files import Json
 from vaestro.runs.run import Run
 from vaestro.text import duration
+from vaestro.trust import named_code
 
 EXTRAS = {
     "tables": "pyarrow",
@@ -38,7 +39,7 @@ def facts_of(run: Run) -> Facts:
     >>> facts["state"], facts["steps"]
     ('finished', '2 of 2')
     """
-    config, metrics = run.config, run.metrics()
+    config, metrics = run.options, run.metrics()
     facts: Facts = {
         "run": str(run.path),
         "state": "finished" if run.finished else "stopped" if metrics else "not begun",
@@ -48,6 +49,8 @@ def facts_of(run: Run) -> Facts:
     }
     if damage := run.damage():
         facts["log"] = damage[0]
+    if code := named_code(config):
+        facts["code"] = f"{', '.join(code)} (runs with --trust, or if you trained this run)"
     if metrics:
         facts["time"] = duration(metrics[-1]["seconds"])
     kept = run.kept

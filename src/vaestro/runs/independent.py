@@ -7,9 +7,11 @@ bound of the run minus the log-likelihood of this model, paired over data, is wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
+from vaestro.building import class_of
 from vaestro.data import Data, Rows
 from vaestro.evaluation import Evaluation, Independent, evaluate
 from vaestro.files import Json
@@ -36,8 +38,13 @@ def independent_model(data: Data, likelihood: str, device: str = "cpu") -> Model
     >>> independent_model(data, "gaussian").capabilities.exact
     True
     """
-    if find("likelihood", likelihood).name == "autoregressive":
+    part = find("likelihood", likelihood)
+    if part.name == "autoregressive":
         likelihood = "categorical"
+    elif class_of(part).units_beside(**part.options):
+        # without a latent library, and with a mean for each cell instead of its share
+        rest = {k: v for k, v in part.options.items() if k != "library"}
+        likelihood = str(replace(part, options=rest))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(data.space, given=data.given, model="independent", likelihood=likelihood)
@@ -64,7 +71,7 @@ def compared(
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    >>> run = vs.train(x, run="example", latent=2, steps=2)
+    >>> run = vs.train(x, run="compared", latent=2, steps=2)
     >>> rows = run.data().test
     >>> evaluation = vs.evaluate(run.model(), rows, k=10)
     >>> compared(evaluation, run.data(), rows, run.config).nats.shape

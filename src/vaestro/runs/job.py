@@ -41,6 +41,7 @@ from vaestro.storage import append, make_folder, remove, truncate, write_text
 from vaestro.tensor_files import save_tensors
 from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_columns, stored_origin, stored_source, take_over
+from vaestro.trust import permit, remember
 
 CHECKPOINT_SECONDS = 20.0
 LONG_SECONDS, SHORT_MINUTES = 1800.0, 10  # a run longer than this, and the length to suggest
@@ -96,6 +97,7 @@ class Job(Iterator[Step]):
         recipe: str | None = None,
         dry: bool = False,
         progress: Progress | None = None,
+        trust: bool = False,
         **options: Json,
     ) -> Job:
         """Prepare a run, and create its folder unless `dry`. For the other arguments, see `train`.
@@ -103,20 +105,23 @@ class Job(Iterator[Step]):
         Raises:
             ValueError: the options are invalid; nothing was written.
         """
-        asked = {} if config is None else read_config(config)
+        asked = file = {} if config is None else read_config(config)
         given = {k: v for k, v in options.items() if v is not None}
         of_source = {k: given.pop(k) for k in of_sources(given)}
         if any(k in given for k in ("epochs", "steps", "minutes")):
             asked = {k: v for k, v in asked.items() if k not in ("epochs", "steps", "minutes")}
         asked |= {} if recipe is None else find("recipe", recipe)()
         asked |= given
+        if config is not None:
+            from_file = {k: v for k, v in file.items() if asked.get(k) is v}
+            permit(from_file, Path(config), trust=trust, run=Path(config).parent)
         asked = normalised(asked)
         in_python = source is not None and not isinstance(source, (str, Path))
         if source is not None and not in_python:
             asked["source"] = str(source)
         model = own = origin = None
         if asked.get("init"):
-            model, own = starting_model(asked["init"])
+            model, own = starting_model(asked["init"], trust=trust)
             grows = NEW_CATEGORIES in (asked.get("freeze") or ())
             origin = Origin(asked["init"], model.space, model.given, grows)
             asked = own | {k: v for k, v in asked.items() if v is not None}
@@ -155,8 +160,8 @@ class Job(Iterator[Step]):
         if source is not None:
             self.config["source"] = store_source(place, source, self.data.source, self.path)
             register(place, *(p.name for p in place.glob("data.*")))
-        write_text(place / "config.yaml", dump_config(self.config))
         self._write_records()
+        self._write_config()
         append(place / "metrics.jsonl", "")
         self._new = True
 
@@ -180,7 +185,7 @@ class Job(Iterator[Step]):
             self.path = self._writer.path
 
     @classmethod
-    def resumed(cls, run: str | Path, **options: Json) -> Job:
+    def resumed(cls, run: str | Path, *, trust: bool = False, **options: Json) -> Job:
         """Prepare to continue a run from its last readable checkpoint, or from the start if it has
         none yet. Files that an interruption left out or damaged are written again.
 
@@ -189,9 +194,9 @@ class Job(Iterator[Step]):
                 that cannot change.
         """
         if not _writes():
-            return cls._continued(Run(run), options)
+            return cls._continued(Run(run, trust=trust), options)
         recover(Path(run))
-        opened = Run(run)
+        opened = Run(run, trust=trust)
         writer = Writer.opened(opened.path)
         try:
             job = cls._continued(opened, options)
@@ -220,7 +225,7 @@ class Job(Iterator[Step]):
         with suppress(Damaged):  # damaged weights are written again from a checkpoint
             origin = stored_origin(opened.path, asked["init"])
         if asked["init"] and origin is None:
-            start = starting_model(asked["init"])
+            start = starting_model(asked["init"], trust=opened.trust)
             grows = NEW_CATEGORIES in (asked["freeze"] or ())
             origin = Origin(asked["init"], start[0].space, start[0].given, grows)
         data = load(
@@ -245,7 +250,10 @@ class Job(Iterator[Step]):
         else:
             if asked["init"]:
                 notes += take_over(
-                    training, *(start or starting_model(asked["init"])), resolved, asked["init"]
+                    training,
+                    *(start or starting_model(asked["init"], trust=opened.trust)),
+                    resolved,
+                    asked["init"],
                 )
             job.notes = (*notes, "no checkpoint yet: starting from the beginning")
         return job
@@ -258,14 +266,21 @@ class Job(Iterator[Step]):
         if metrics.exists() and metrics.stat().st_size < self._logged:
             self.notes += (f"{metrics} is shorter than it was: its last lines are lost",)
         truncate(metrics, self._logged)
-        write_text(self.path / "config.yaml", dump_config(self.config))
         if names := self._write_records():
             self.notes += (f"wrote {', '.join(names)} again, which could not be read",)
+        self._write_config()
+
+    def _write_config(self) -> None:
+        """Write config.yaml, and record first that this user trains the run."""
+        text, file = dump_config(self.config), self.place / "config.json"
+        if note := remember(self.config, text, file.read_text(encoding="utf-8"), self.path):
+            self.notes += (note,)
+        write_text(self.place / "config.yaml", text)
 
     @property
     def run(self) -> Run:
         """Return the run."""
-        return Run(self.place)
+        return Run(self.place, trust=True)  # its code runs already
 
     @property
     def place(self) -> Path:
@@ -379,7 +394,7 @@ class Job(Iterator[Step]):
             # the first step cannot be compiled on this machine
             if self.training.compile != self.config["compile"]:
                 self.config["compile"] = self.training.compile
-                write_text(self.place / "config.yaml", dump_config(self.config))
+                self._write_config()
             for record in step.records:
                 append(self.place / "metrics.jsonl", json.dumps(record.line()) + "\n")
             due = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS

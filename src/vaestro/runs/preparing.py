@@ -15,7 +15,7 @@ from vaestro.diagnosis.remedies import Trial
 from vaestro.evaluation import in_space
 from vaestro.files import Json
 from vaestro.latent import check_conditions
-from vaestro.likelihoods.counts import OBSERVED, library_condition
+from vaestro.likelihoods.counts import LATENT, OBSERVED, library_condition
 from vaestro.loop import Training, training
 from vaestro.models import Model
 from vaestro.objectives import Objective, Schedule
@@ -157,9 +157,9 @@ def with_size_factors(asked: Mapping[str, Json], data: Data) -> tuple[Config, li
 
 
 def _library(likelihood: str) -> str | None:
-    """Return the library that a likelihood names, if any."""
+    """Return the condition that a likelihood names as library, if any."""
     name = find("likelihood", likelihood).options.get("library")
-    return None if name is None else str(name)
+    return None if name in (None, LATENT) else str(name)
 
 
 def _sized(data: Data, asked: Mapping[str, Json]) -> Config:
@@ -215,21 +215,23 @@ def _initialised(space: Space, given: Space | None, config: Mapping[str, Json]) 
         return build(space, given=given, **{name: config[name] for name in names("model")})
 
 
-def starting_model(run: str | Path) -> tuple[Model, Config]:
+def starting_model(run: str | Path, *, trust: bool = False) -> tuple[Model, Config]:
     """Return the model of a run to start from, and the options of the model.
 
     Args:
         run: the folder.
+        trust: whether code that the folder names may run.
 
     Raises:
         ValueError: it is not a run's folder, or has no weights yet.
+        Untrusted: the folder names code that may not run.
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     >>> starting_model(vs.train(x, run="second", latent=2, steps=2).path)[1]["latent"]
     2
     """
-    opened = Run(run)
+    opened = Run(run, trust=trust)
     model = opened.model()
     config = opened.config
     return model, {k: config[k] for k in names("model") if config.get(k) is not None}

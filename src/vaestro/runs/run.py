@@ -10,6 +10,7 @@ from vaestro.files import Json
 from vaestro.options import read_options
 from vaestro.records import Damaged, file_sha256, log_faults, read_log, read_object, read_record
 from vaestro.runs.manifest import is_unfinished
+from vaestro.trust import permit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ class Run:
 
     Args:
         path: the folder.
+        trust: whether code that the folder names (module:Class) may run; see `vaestro.trust`.
 
     Raises:
         ValueError: it is not a run's folder.
@@ -47,8 +49,8 @@ class Run:
     (True, 2, (2,))
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, trust: bool = False) -> None:
+        self.path, self.trust = Path(path), trust
         self._session: tuple[int, Session] | None = None
         if not self.path.is_dir():
             raise ValueError(f"expected a run's folder; got {self.path}, which does not exist")
@@ -56,7 +58,7 @@ class Run:
             raise ValueError(f"expected a run's folder; got {self.path}, which has no config.yaml")
 
     @classmethod
-    def newest(cls, folder: str | Path = "runs") -> Run:
+    def newest(cls, folder: str | Path = "runs", *, trust: bool = False) -> Run:
         """Return the newest run under a folder.
 
         Raises:
@@ -68,17 +70,19 @@ class Run:
         )
         if not configs:
             raise ValueError(f"expected a run; got none under {folder}/ (vaestro train makes one)")
-        return cls(configs[-1].parent)
+        return cls(configs[-1].parent, trust=trust)
 
     @classmethod
-    def several(cls, runs: str | Path | Run | Iterable[str | Path | Run]) -> list[Run]:
+    def several(
+        cls, runs: str | Path | Run | Iterable[str | Path | Run], *, trust: bool = False
+    ) -> list[Run]:
         """Return one run or several.
 
         Raises:
             ValueError: there is no run, a folder is not a run's, or a run is named twice.
         """
         named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
-        opened = [r if isinstance(r, Run) else cls(r) for r in named]
+        opened = [r if isinstance(r, Run) else cls(r, trust=trust) for r in named]
         if not opened:
             raise ValueError("expected one run or more; got none")
         folders = [r.path.resolve() for r in opened]
@@ -92,7 +96,19 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """Return every option of the run, from config.yaml."""
+        """Return every option of the run, from config.yaml, to be used.
+
+        Raises:
+            Untrusted: the options name code that may not run.
+        """
+        options = self.options
+        permit(options, self.path / "config.yaml", trust=self.trust, run=self.path)
+        return options
+
+    @property
+    def options(self) -> Config:
+        """Return every option of the run, from config.yaml, to be shown: no part is looked up by
+        them, because they may name code that is not trusted."""
         return read_options(self.path / "config.yaml")
 
     def metrics(self) -> list[dict[str, Json]]:
@@ -113,7 +129,7 @@ class Run:
         return bool(
             last
             and numbers
-            and (numbers["index"] >= self.config["steps"] or numbers["stopped_early"])
+            and (numbers["index"] >= self.options["steps"] or numbers["stopped_early"])
         )
 
     def model(self, device: str = "cpu") -> Model:
@@ -121,10 +137,11 @@ class Run:
 
         Raises:
             ValueError: the run has no weights yet, or they are damaged.
+            Untrusted: the run names code that may not run.
         """
         from vaestro.runs.weights import load_model
 
-        return load_model(self.path, device)
+        return load_model(self.path, device, trust=self.trust)
 
     @property
     def kept(self) -> dict[str, Json] | None:
@@ -147,7 +164,7 @@ class Run:
         from vaestro.data.source_options import parse_source
         from vaestro.transfer import stored_columns, stored_origin, stored_source
 
-        config = self.config
+        config = self.options
         condition = config.get("condition") or ()
         origin = stored_origin(self.path, config.get("init"))
         columns = stored_columns(self.path)

@@ -1,8 +1,8 @@
 """A session: a run opened once, with methods that take and return data in the user's units.
 
-The commands, Python and the report use the same methods. A session loads the model and the run's
-data when they are first needed. It computes the codes of the same rows, and the direction of an
-attribute, once. If a source names the run's own data without options, the options of the run apply.
+The commands, Python and the report use the same methods. A session loads the model and the data
+when they are first needed. It computes the codes of the same rows, and an attribute's direction,
+once. If a source names the run's own data without options, the options of the run apply.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from vaestro.text import parse_pair
 Say: TypeAlias = Callable[[str], None]
 
 
-def open(run: str | Path | Run, device: str = "cpu") -> Session:
+def open(run: str | Path | Run, device: str = "cpu", *, trust: bool = False) -> Session:
     """Open a session on a run.
 
     Args:
         run: the run, or its folder.
         device: the device to compute on: cpu, cuda or mps.
+        trust: run code that the folder names.
 
     Raises:
         ValueError: it is not a run's folder.
@@ -49,10 +50,8 @@ def open(run: str | Path | Run, device: str = "cpu") -> Session:
     >>> session = vs.open(run)
     >>> session.encode(x[:1])["mean"].shape
     (1, 2)
-    >>> session.sample(4).shape
-    (4, 3)
     """
-    return Session(run, device)
+    return Session(run if isinstance(run, Run) else Run(run, trust=trust), device)
 
 
 @final
@@ -60,7 +59,7 @@ class Session:
     """Use a run that is opened once.
 
     Args:
-        run: the run, or its folder.
+        run: the run, or its folder (`open` can trust its code).
         device: the device to compute on: cpu, cuda or mps.
 
     >>> import vaestro as vs
@@ -113,7 +112,7 @@ class Session:
         """Return a source with the options of the run if it names the run's data without any."""
         if not isinstance(source, (str, Path)):
             return source
-        own: str = self.run.config["source"]
+        own: str = self.run.options["source"]
         names = (str(source), str(Path(source).expanduser().resolve()))
         return own if parse_source(own)[0] in names else str(source)
 

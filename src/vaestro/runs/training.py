@@ -20,6 +20,7 @@ def train(
     force: bool = False,
     config: str | Path | None = None,
     recipe: str | None = None,
+    trust: bool = False,
     **options: Json,
 ) -> Run:
     """Train a model, write a run's folder, and return the run; `vaestro train` does the same.
@@ -33,6 +34,7 @@ def train(
         config: a YAML file of options; options that are given override it.
         recipe: a named set of options, such as "beta-tcvae:beta=6"; options that are given
             override it.
+        trust: run code (module:Class) that `config`, or the files of the run to start from, name.
         {options}
 
     Raises:
@@ -52,16 +54,17 @@ def train(
         )
     given = None if isinstance(source, EllipsisType) else source
     return _run_through(
-        Job.new(given, run=run, force=force, config=config, recipe=recipe, **options)
+        Job.new(given, run=run, force=force, config=config, recipe=recipe, trust=trust, **options)
     )
 
 
 @documented(lambda row: row.resumable)
-def resume(run: str | Path, **options: Json) -> Run:
+def resume(run: str | Path, *, trust: bool = False, **options: Json) -> Run:
     """Continue a stopped run and return it. The result is the same as that of an uninterrupted run.
 
     Args:
         run: the run's folder.
+        trust: run code (module:Class) that its files name.
         {options}
 
     Raises:
@@ -73,7 +76,7 @@ def resume(run: str | Path, **options: Json) -> Run:
     >>> resume(run.path, steps=3).metrics()[-1]["step"]
     3
     """
-    return _run_through(Job.resumed(run, **options))
+    return _run_through(Job.resumed(run, trust=trust, **options))
 
 
 def _run_through(job: Job) -> Run:

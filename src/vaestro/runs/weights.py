@@ -12,17 +12,20 @@ from vaestro.runs.checkpoints import newest_state
 from vaestro.tensor_files import read_tensors
 from vaestro.text import is_input_error
 from vaestro.transfer import spaces_of
+from vaestro.trust import permit
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> Model:
+def load_model(folder: str | Path, device: str = "cpu", *, trust: bool = False) -> Model:
     """Build the model that config.json and model.safetensors of a folder describe.
 
     Args:
         folder: of the run.
         device: the device to load it on.
+        trust: whether code that the folder names may run.
 
     Raises:
         ValueError: a file is missing or damaged.
+        Untrusted: config.json names code that may not run.
 
     >>> import numpy as np, vaestro as vs
     >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -45,7 +48,9 @@ def load_model(folder: str | Path, device: str = "cpu") -> Model:
         space, given = spaces_of(
             config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
         )
-        model = build(space, given=given, **current(config["model"], config.get("format", 1)))
+        options = current(config["model"], config.get("format", 1))
+        permit(options, folder / "config.json", trust=trust, run=folder)
+        model = build(space, given=given, **options)
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
         if is_input_error(error):
