@@ -228,12 +228,13 @@ SCHEMAS = (
 
 
 def schema_of(name: str) -> Schema:
-    """Return the schema of a file by its name.
+    """Return the schema of a file by its name; one without fields for other files.
 
     >>> schema_of("kept.json").what
     'which weights are in use'
     """
-    return next(schema for schema in SCHEMAS if fnmatch(name, schema.file))
+    other = Schema(name, "", "", ())
+    return next((schema for schema in SCHEMAS if fnmatch(name, schema.file)), other)
 
 
 def fault(value: Json, fields: tuple[Field, ...], where: str = "") -> str:
