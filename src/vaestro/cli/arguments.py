@@ -87,6 +87,14 @@ Dtype = Annotated[
         "binary arrays]",
     ),
 ]
+Complete = Annotated[
+    bool | None,
+    typer.Option(
+        "--complete/--gaps",
+        help="Fill every cell, or draw which cells are empty; by default --gaps for tables.",
+        show_default=False,
+    ),
+]
 MeanOrDraws = Annotated[
     bool | None,
     typer.Option(

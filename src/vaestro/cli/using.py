@@ -10,6 +10,7 @@ import typer
 from vaestro.cli import empty_code
 from vaestro.cli.arguments import (
     Beam,
+    Complete,
     Condition,
     ConditionOfAll,
     DataOutput,
@@ -58,14 +59,7 @@ def sample(
         float, typer.Option(help="Multiplies the prior's standard deviation.")
     ] = 1.0,
     mean: MeanOrDraws = None,
-    complete: Annotated[
-        bool | None,
-        typer.Option(
-            "--complete/--gaps",
-            help="Fill every cell, or draw which cells are empty; by default --gaps for tables.",
-            show_default=False,
-        ),
-    ] = None,
+    complete: Complete = None,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -157,6 +151,8 @@ def encode(
     suffix = path.suffix.lower()
     if sample < 0:
         raise ValueError(f"expected 0 or more draws; got {sample}")
+    if sample and suffix != ".npz":
+        raise ValueError(f"expected a .npz file for draws; got {path}")
     space, file = session.model.space, Path(parse_source(source)[0]).expanduser()
     copied = file.suffix.lower() == ".h5ad" and split in (None, "all")
     if suffix == ".h5ad" and not copied and (space.tabular or space.ragged or len(space.shape) > 1):
@@ -164,8 +160,6 @@ def encode(
     rows = session.rows(source, split, pairs(condition))
     say_read(rows)
     codes = session.encode(rows, draws=sample, seed=seed)
-    if sample and suffix != ".npz":
-        raise ValueError(f"expected a .npz file for draws; got {path}")
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
         of_rows = names_of if session.model.space.layout.ends else identifiers
