@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet 
 FORCE ?=
 SOURCES := $(shell find src -type f -not -path '*/__pycache__/*' -not -path '*.egg-info/*') pyproject.toml constraints.txt
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test torture lint types bench clean
 
 demo: $(VENV)/.installed
 	@BIN=$(BIN) FORCE=$(FORCE) sh bench/demo.sh
@@ -14,6 +14,10 @@ demo: $(VENV)/.installed
 # Two processes of one thread each: most tests are many small steps.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Long campaigns of faults on the files of a run; docs/reliability.md has their figures.
+torture: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.torture
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

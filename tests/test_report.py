@@ -653,8 +653,8 @@ def test_a_run_from_a_newer_version(run: Run) -> None:
     facts |= {
         "verdict": "transcendent",
         "summary": "",
-        "units": {"a": "mapping"},
-        "findings": [{"title": "new"}],
+        "units": [{"unit": 0, "energy": {"a": "mapping"}}],
+        "findings": [{"name": "new", "severity": "odd", "title": "new"}],
         "scores": 3,
     }
     (run.path / "diagnosis.json").write_text(json.dumps(facts))

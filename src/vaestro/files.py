@@ -1,15 +1,15 @@
-"""Read the plain files of a run's folder, without torch."""
+"""Options in a YAML file, and their formats in earlier versions; without torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from vaestro.text import Spec, Value, parse
+import vaestro
+from vaestro.text import InputError, Spec, Value, parse
 
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
 
@@ -73,7 +73,7 @@ def read_config(path: str | Path) -> dict[str, Json]:
     """
     path = Path(path)
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = (
             "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as YAML"
@@ -83,6 +83,8 @@ def read_config(path: str | Path) -> dict[str, Json]:
         raise ValueError(
             f"expected a YAML file of options; got {path}, which contains {type(config).__name__}"
         )
+    if "vaestro" in config:
+        refuse_newer(path, config)
     for key, value in config.items():
         # A few aliases of lists in lists can stand for more values than fit in memory.
         for one in value if isinstance(value, list) else [value]:
@@ -98,24 +100,22 @@ def read_config(path: str | Path) -> dict[str, Json]:
     }
     # The file of a run contains the program's version. A file without it is the user's own, in the
     # present format.
-    return current(options, int(config.get("format") or 1)) if "vaestro" in config else options
+    written = config.get("format") or 1
+    if not isinstance(written, int):
+        raise ValueError(f"expected a number as the format of {path}; got {written!r}")
+    return current(options, written) if "vaestro" in config else options
 
 
-def read_lines(path: Path) -> list[dict[str, Json]]:
-    """Return the objects of a .jsonl file; an incomplete last line is left out."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+def refuse_newer(path: Path, record: Mapping[str, Json]) -> None:
+    """Raise InputError if a later version of the program wrote a file, in a format that this one
+    does not know.
 
-
-def read_object(path: Path) -> dict[str, Json] | None:
-    """Return the object of a .json file; None if the file is missing or damaged."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    >>> refuse_newer(Path("config.json"), {"format": 1})
+    """
+    written = record.get("format")
+    if isinstance(written, int) and written > FORMAT:
+        version = record.get("vaestro")
+        raise InputError(
+            f"{path} was written by Vaestro {version} in format {written}, and this is Vaestro "
+            f"{vaestro.__version__}, which reads formats up to {FORMAT}: upgrade Vaestro"
+        )

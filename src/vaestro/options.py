@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 import vaestro
-from vaestro.files import FORMAT
+from vaestro.files import FORMAT, read_config
 from vaestro.option import Group, Option
 from vaestro.text import alternatives, nearest
 
@@ -301,6 +302,28 @@ def normalised(options: Mapping[str, object]) -> Config:
             known = [row.name for row in OPTIONS]
             raise ValueError(f"expected an option of training: {nearest(key, known)}; got {key!r}")
         config[rows[key].name] = rows[key].checked(value)
+    return config
+
+
+def read_options(path: Path) -> Config:
+    """Return the options in the config.yaml of a run.
+
+    Raises:
+        ValueError: it cannot be read, lacks an option that each run has, or has one that is unknown
+            or of another type.
+
+    Example:
+        >>> _ = Path("config.yaml").write_text("source: mnist\\nsteps: 5\\nbatch: 8\\n")
+        >>> read_options(Path("config.yaml"))["steps"]
+        5
+    """
+    config = read_config(path)
+    try:
+        normalised(config)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {path}") from error
+    if missing := [name for name in ("source", "steps", "batch") if config.get(name) is None]:
+        raise ValueError(f"expected the options of a run in {path}; got none for {missing[0]}")
     return config
 
 

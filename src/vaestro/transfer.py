@@ -6,24 +6,24 @@ inputs. Parts are compared by name, options and shapes of their weights, never b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vaestro.data.matching import Origin
 from vaestro.data.source_options import as_source, parse_source
-from vaestro.files import Json, read_object
+from vaestro.files import Json
 from vaestro.loop import Training
 from vaestro.models import Model
 from vaestro.new_categories import NEW_CATEGORIES, grown, load_whole, whole_weights
 from vaestro.options import Config
 from vaestro.parts import find
+from vaestro.records import Damaged, read_object, read_record
 from vaestro.signatures import options_of
 from vaestro.spaces import Column, Space, restored_space
+from vaestro.tensor_files import read_tensors
 from vaestro.text import Value
 
 PARTS = ("model", "likelihood", "posterior", "network", "encoder", "decoder")
@@ -172,23 +172,18 @@ def stored_origin(folder: Path, run: str | None) -> Origin | None:
         The spaces of the run; None if it did not start from another, or has no weights yet.
 
     Raises:
-        ValueError: its files are damaged.
+        Damaged: its files are damaged.
 
     >>> stored_origin(Path("example"), None) is None
     True
     """
     if not run or not (folder / "model.safetensors").exists():
         return None
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        with safe_open(folder / "model.safetensors", framework="np") as file:
-            arrays = {k: file.get_tensor(k) for k in file.keys() if k.startswith("space.")}  # noqa: SIM118
-        return Origin(run, *spaces_of(config, arrays))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"expected readable weights in {folder}; got damaged ones "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+    if (config := read_record(folder / "config.json")) is None:
+        return None
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    arrays = {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
+    return Origin(run, *_spaces_in(folder, config, arrays))
 
 
 def stored_columns(folder: Path) -> tuple[Column, ...] | None:
@@ -201,7 +196,24 @@ def stored_columns(folder: Path) -> tuple[Column, ...] | None:
     config = read_object(folder / "config.json")
     if config is None or not config["space"].get("columns"):
         return None
-    return Origin(str(folder), *spaces_of(config, {})).columns
+    return Origin(str(folder), *_spaces_in(folder, config, {})).columns
+
+
+def _spaces_in(
+    folder: Path, config: Mapping[str, Json], arrays: Mapping[str, np.ndarray]
+) -> tuple[Space, Space | None]:
+    """Return the spaces of a run.
+
+    Raises:
+        Damaged: config.json has no spaces that this version can read.
+    """
+    try:
+        return spaces_of(config, arrays)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise Damaged(
+            f"{folder / 'config.json'} is damaged: it does not describe data "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def stored_source(folder: Path, source: str) -> str:

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from vaestro.files import Json, read_object
+from vaestro.files import Json
 from vaestro.options import names
+from vaestro.records import read_object
 from vaestro.storage import write_text
 from vaestro.text import InputError, parse
 from vaestro.user_code import folder_of, import_module

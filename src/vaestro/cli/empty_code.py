@@ -17,7 +17,7 @@ def warning(run: Run) -> str:
     The diagnosis of the weights in use decides. Without one, the last validation does.
     """
     from vaestro.diagnosis.curves import SMALL_SIGNAL
-    from vaestro.files import read_object
+    from vaestro.records import read_object
 
     diagnosis = read_object(run.path / "diagnosis.json")
     if diagnosis is not None and diagnosis.get("weights_sha256") in (None, run.weights_sha256()):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +12,9 @@ import numpy as np
 
 from vaestro.evaluation.records import mean_and_error
 from vaestro.files import Json
+from vaestro.records import read_arrays
 from vaestro.runs import Run
-
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from vaestro.text import is_input_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +199,9 @@ def read_run(opened: Run, name: str) -> Row:
         )
     try:
         row, entries = _row(opened, name)
-    except (*DAMAGE, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if is_input_error(error):
+            raise
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(
             f"expected a readable {file}; got a damaged one ({what}): remove it, then {command}"
@@ -223,7 +213,7 @@ def read_run(opened: Run, name: str) -> Row:
     if row.stale:
         warning = f"its evaluation is of earlier weights ({command} measures these)"
         row = replace(row, warnings=(*row.warnings, warning))
-    arrays = read_arrays(arrays_file, f"; {command} writes it anew")
+    arrays = read_arrays(arrays_file, opened.evaluation)
     bounds = tuple(_with_values(entries, arrays, row.n, file, command))
     if not bounds:
         raise ValueError(
@@ -340,25 +330,6 @@ def _given(result: Mapping[str, Json], line: Mapping[str, Json], opened: Run) ->
             return tuple(str(g) for g in place["given"] or ())
     # Version 0.1.0 did not store the conditions. They are those that the run was trained with.
     return tuple(opened.options.get("condition") or ())
-
-
-def read_arrays(path: Path, remedy: str = "") -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file by name.
-
-    Raises:
-        ValueError: the file is damaged.
-
-    >>> np.savez("x.npz", log_px=[-1.0])
-    >>> read_arrays(Path("x.npz"))
-    {'log_px': array([-1.])}
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except DAMAGE as error:
-        raise ValueError(
-            f"expected readable arrays; got {path}, which is damaged or cut short{remedy}"
-        ) from error
 
 
 def _agrees(nats: np.ndarray, mean: float) -> bool:

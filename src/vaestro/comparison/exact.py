@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vaestro.comparison.evidence import Bound, Row, read_arrays
+from vaestro.comparison.evidence import Bound, Row
+from vaestro.records import read_arrays
 from vaestro.text import nearest, parse_path
 
 MEASURES = ("counting", "lebesgue", "mixed")

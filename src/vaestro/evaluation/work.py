@@ -25,7 +25,7 @@ from vaestro.data import Rows
 from vaestro.evaluation.records import Evaluation
 from vaestro.models import LatentModel, Model, with_latent
 from vaestro.spaces import Batch
-from vaestro.storage import make_folder, remove, writing
+from vaestro.storage import clear_leftovers, make_folder, remove, writing
 
 SAVE_SECONDS = 10.0
 
@@ -179,6 +179,7 @@ class Store:
         for file in self._files("*"):
             remove(file)
         if self.folder is not None:
+            clear_leftovers(self.folder)
             with suppress(OSError):
                 self.folder.rmdir()  # fails if the folder has pieces of another evaluation
 

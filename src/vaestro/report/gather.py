@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from vaestro.comparison import compare
 from vaestro.comparison.evidence import names
 from vaestro.data.writers import check_output
-from vaestro.files import Json, read_object
+from vaestro.files import Json
+from vaestro.records import Damaged, read_arrays, read_object
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 from vaestro.runs.manifest import register
@@ -163,9 +164,12 @@ def _of_these_weights(run: Run, result: dict[str, Json] | None) -> bool:
 
 
 def _has_evaluation(run: Run) -> bool:
-    return (run.path / "evaluation.npz").exists() and _of_these_weights(
-        run, read_object(run.path / "evaluation.json")
-    )
+    evaluation = read_object(run.path / "evaluation.json")
+    try:
+        read_arrays(run.path / "evaluation.npz", evaluation)
+    except Damaged:
+        return False
+    return _of_these_weights(run, evaluation)
 
 
 def _evaluate(session: Session, say: Say) -> None:

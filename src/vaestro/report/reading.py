@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import numpy as np
 import yaml
 
 import vaestro
-from vaestro.files import Json, read_config, read_lines, read_object
+from vaestro.files import Json, read_config
+from vaestro.records import Damaged, log_faults, read_arrays, read_log, read_object, read_record
 
 SHOWCASE_FORMAT = 3  # of showcase.json
 
@@ -92,16 +91,19 @@ def read_folder(path: Path) -> Folder:
     files: dict[str, dict[str, Json] | None] = {}
     for name in ("evaluation", "diagnosis", "showcase", "environment", "data"):
         file = path / f"{name}.json"
-        files[name] = read_object(file)
-        if files[name] is None and file.exists():
-            notes.append(f"{file.name} is damaged and left out")
+        try:
+            files[name] = read_record(file)
+        except Damaged as error:
+            files[name] = None
+            notes.append(f"left out: {error}")
         hashed = (files[name] or {}).get("weights_sha256")
         if hashed is not None and now is not None and hashed != now:
             notes.append(f"{file.name} is of earlier weights than the run has now")
     failure = (read_object(path / "failure.json") or {}).get("reason")
     if failure:
         notes.append(f"training failed: {failure}")
-    metrics = read_lines(path / "metrics.jsonl")
+    metrics, _ = read_log(path / "metrics.jsonl")
+    notes += log_faults(path / "metrics.jsonl")
     if not metrics:
         notes.append("metrics.jsonl is empty: there are no curves")
     kept = [read_object(f) for f in sorted(path.glob("evaluation-*.json"))]
@@ -112,7 +114,7 @@ def read_folder(path: Path) -> Folder:
         and e.get("weights_sha256") == (files["evaluation"] or {}).get("weights_sha256", now)
     )
     arrays = {
-        name: _arrays(path / f"{name}.npz", notes)
+        name: _arrays(path / f"{name}.npz", files[name], notes)
         for name in ("evaluation", "diagnosis", "showcase")
     }
     return Folder(
@@ -132,14 +134,13 @@ def read_folder(path: Path) -> Folder:
     )
 
 
-def _arrays(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+def _arrays(path: Path, record: dict[str, Json] | None, notes: list[str]) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        notes.append(f"{path.name} is damaged and left out")
+        return read_arrays(path, record)
+    except Damaged as error:
+        notes.append(f"left out: {error}")
         return {}
 
 

@@ -6,7 +6,6 @@ of the number of tokens of texts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
@@ -17,17 +16,17 @@ import torch
 import vaestro
 from vaestro.data import Rows
 from vaestro.data.writers import pixels, write_arrays
-from vaestro.files import Json, read_object
+from vaestro.files import Json
 from vaestro.latent import UserData
 from vaestro.models import LatentModel, Model, with_latent
 from vaestro.randomness import torch_generator
+from vaestro.records import Damaged, read_arrays, read_object, write_record
 from vaestro.report.distributions import LINE, shortened, shown_rows
 from vaestro.report.mapping import latent_map
 from vaestro.report.reading import SHOWCASE_FORMAT
 from vaestro.runs import Run
 from vaestro.runs.manifest import results
 from vaestro.spaces import Space
-from vaestro.storage import write_text
 from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
@@ -77,10 +76,9 @@ class Showcase:
             "vaestro": vaestro.__version__,
             "weights_sha256": run.weights_sha256(),
         }
-        record = json.dumps({**stamp, **self.facts, "notes": self.notes}) + "\n"
         with results(run.path, "showcase.json", "showcase.npz"):
             write_arrays(run.path / "showcase.npz", self.arrays or {"none": np.zeros(0)})
-            write_text(run.path / "showcase.json", record)
+            write_record(run.path / "showcase.json", {**stamp, **self.facts, "notes": self.notes})
 
 
 def make(session: Session, seed: int = 0) -> Showcase:
@@ -181,14 +179,14 @@ def _between(session: Session, rows: Rows) -> list[list[str]]:
 
 def _bounds(run: Run, rows: Rows) -> np.ndarray | None:
     """Return the tightest bound of each datum, (N,), if the evaluation is of all these data."""
-    evaluation = run.evaluation or {}
+    evaluation = read_object(run.path / "evaluation.json") or {}
     if evaluation.get("n") != len(rows) or evaluation.get("split") != rows.name:
         return None
     try:
-        with np.load(run.path / "evaluation.npz", allow_pickle=False) as archive:
-            arrays = [archive[m] for m in ("iwae", "elbo") if m in archive.files]
-    except (OSError, ValueError):
+        stored = read_arrays(run.path / "evaluation.npz", evaluation)
+    except Damaged:
         return None
+    arrays = [stored[m] for m in ("iwae", "elbo") if m in stored]
     return next((b for b in arrays if b.shape == (len(rows),) and np.isfinite(b).all()), None)
 
 

@@ -1,91 +1,80 @@
-"""Checkpoints: complete states in safetensors files.
-
-Each file is written under another name first, so that an interruption leaves no partial file.
-"""
+"""Checkpoints: complete states of a training in files of tensors."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from vaestro.files import Json
 from vaestro.loop.state import Numbers, State
-from vaestro.storage import writing
+from vaestro.records import Damaged
+from vaestro.schemas import NUMBERS, fault
+from vaestro.tensor_files import read_tensors
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file through a temporary file that is flushed to disk.
-
-    >>> import torch
-    >>> save_tensors(Path("a.safetensors"), {"x": torch.ones(2)}, {"numbers": '{"index": 5}'})
-    >>> read_checkpoint(Path("a.safetensors"))[1]
-    {'index': 5}
-    """
-    with writing(path) as part:
-        try:
-            save_file(tensors, part, metadata)
-        except SafetensorError as error:
-            if (number := re.search(r"os error (\d+)", str(error))) is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        part.chmod(0o644)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Numbers]:
+def read_checkpoint(path: Path) -> tuple[State, Numbers]:
     """Return the tensors and the numbers of a complete state.
 
     Raises:
-        ValueError: the file is damaged.
+        Damaged: the file is damaged.
 
     >>> import torch
+    >>> from vaestro.tensor_files import save_tensors
     >>> save_tensors(Path("b.safetensors"), {"x": torch.ones(2)}, {"numbers": "{}"})
-    >>> read_checkpoint(Path("b.safetensors"))[0]
-    {'x': tensor([1., 1.])}
+    >>> read_checkpoint(Path("b.safetensors"))
+    Traceback (most recent call last):
+    vaestro.records.Damaged: b.safetensors is damaged: index of its numbers is missing
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            numbers: Numbers = json.loads(file.metadata()["numbers"])
-            return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            str(error).splitlines()[0] if str(error) else type(error).__name__
-        ) from error
+    tensors, metadata = read_tensors(path)
+    return tensors, _numbers(path, metadata)
 
 
-def newest_numbers(path: Path) -> dict[str, Json] | None:
-    """Return the numbers of the newest readable checkpoint in a run's folder, or None.
-
-    >>> newest_numbers(Path("nowhere")) is None
-    True
-    """
-    for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
-        try:
-            with safe_open(checkpoint, framework="pt") as file:
-                numbers: dict[str, Json] = json.loads(file.metadata()["numbers"])
-                return numbers
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue
-    return None
-
-
-def newest_state(path: Path) -> tuple[tuple[State, Numbers] | None, list[str]]:
-    """Return the newest readable checkpoint in a run's folder, and a note on each damaged one.
+def newest_state(folder: Path) -> tuple[tuple[Path, State, Numbers] | None, list[str]]:
+    """Return the newest readable checkpoint in a run's folder with its file, and a note on each
+    damaged one.
 
     >>> newest_state(Path("nowhere"))
     (None, [])
     """
     notes: list[str] = []
-    for checkpoint in sorted((path / "checkpoints").glob("*.safetensors"), reverse=True):
+    for checkpoint in _files(folder):
         try:
-            return read_checkpoint(checkpoint), notes
-        except ValueError as error:
-            notes.append(
-                f"{checkpoint.name} is damaged ({error}); continuing from the one before it"
-            )
+            return (checkpoint, *read_checkpoint(checkpoint)), notes
+        except (Damaged, OSError) as error:
+            notes.append(f"{error}; continuing from the one before it")
     return None, notes
+
+
+def newest_numbers(folder: Path) -> Numbers | None:
+    """Return the numbers of the newest checkpoint in a run's folder whose header can be read, or
+    None. Its tensors are not read.
+
+    >>> newest_numbers(Path("nowhere")) is None
+    True
+    """
+    for checkpoint in _files(folder):
+        try:
+            with safe_open(checkpoint, framework="np") as file:
+                return _numbers(checkpoint, dict(file.metadata() or {}))
+        except (SafetensorError, OSError, ValueError, TypeError):
+            continue
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, from the newest to the oldest."""
+    return sorted((folder / "checkpoints").glob("*.safetensors"), reverse=True)
+
+
+def _numbers(path: Path, metadata: dict[str, str]) -> Numbers:
+    try:
+        numbers: Json = json.loads(metadata.get("numbers", ""))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is damaged: it has no numbers") from error
+    if wrong := fault(numbers, NUMBERS):
+        name, _, rest = wrong.partition(" ")
+        raise Damaged(f"{path} is damaged: {name} of its numbers {rest}")
+    checked: Numbers = numbers
+    return checked

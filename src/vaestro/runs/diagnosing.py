@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,11 +23,11 @@ from vaestro.objectives import Objective, Schedule
 from vaestro.options import Config, defaults, normalised
 from vaestro.parts import find
 from vaestro.randomness import numpy_generator, torch_generator
+from vaestro.records import write_record
 from vaestro.runs.checkpoints import read_checkpoint
 from vaestro.runs.manifest import results
 from vaestro.runs.preparing import make_objective, trial, untrained
 from vaestro.runs.run import Run
-from vaestro.storage import write_text
 from vaestro.text import parse
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
         notes=(
             *(("duplicates between splits", sentence) for sentence in data.shared),
             *(("data changed", sentence) for sentence in run.changed(data, split)),
+            *(("damaged log", sentence) for sentence in run.damage()),
         ),
         log_det=0.0 if log_dets is None else float(log_dets.sum()),
         cells=float(model.space.cells),
@@ -96,7 +96,7 @@ def diagnose(session: Session, *, seed: int = 0) -> Diagnosis:
     diagnosis = diagnosed(case)
     with results(run.path, "diagnosis.json", "diagnosis.npz"):
         write_arrays(run.path / "diagnosis.npz", diagnosis.arrays)
-        write_text(run.path / "diagnosis.json", json.dumps(diagnosis.line(), indent=1) + "\n")
+        write_record(run.path / "diagnosis.json", diagnosis.line())
     return diagnosis
 
 
@@ -243,8 +243,7 @@ def gradients(
     ):
         if noises is not None:
             stamp = {"weights_sha256": session.weights_sha256, "vaestro": vaestro.__version__}
-            record = json.dumps(noises.line() | stamp, indent=1) + "\n"
             with results(run.path, "gradients.json", "gradients.png"):
-                write_text(run.path / "gradients.json", record)
+                write_record(run.path / "gradients.json", noises.line() | stamp)
                 draw_noise(noises, run.path / "gradients.png")
         yield share, noises

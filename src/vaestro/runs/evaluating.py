@@ -15,7 +15,6 @@ from vaestro.evaluation import Evaluation, Independent, compares_with_training
 from vaestro.latent import fidelity
 from vaestro.models import Model
 from vaestro.runs.independent import compared
-from vaestro.runs.manifest import register
 from vaestro.runs.results import evaluated, write_evaluation
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, HeldOut, Source
@@ -158,7 +157,6 @@ def evaluating(
         processes=processes,
     )
     weights = session.weights_sha256
-    register(session.run.path, "evaluating")
     try:
         for share, evaluation in steps:
             if evaluation is not None:

@@ -47,6 +47,8 @@ def facts_of(run: Run) -> Facts:
         "options": {k: v for k, v in config.items() if k not in ("source", "steps")},
         "source": config["source"],
     }
+    if damage := run.damage():
+        facts["log"] = damage[0]
     if code := named_code(config):
         facts["code"] = f"{', '.join(code)} (runs with --trust, or if you trained this run)"
     if metrics:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TypeAlias, final
@@ -21,13 +22,15 @@ from vaestro.data.matching import Origin
 from vaestro.data.readers import Progress
 from vaestro.diagnosis import Finding, Remedies, Watcher, lint
 from vaestro.diagnosis.lint import Plan
-from vaestro.files import Json, read_config, read_object
+from vaestro.files import Json, read_config
 from vaestro.loop import Diverged, Step, Training
+from vaestro.loop.state import Numbers, State
 from vaestro.loop.timing import expected_seconds
 from vaestro.new_categories import NEW_CATEGORIES
 from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
-from vaestro.runs.checkpoints import newest_state, save_tensors
+from vaestro.records import Damaged, read_object, write_record
+from vaestro.runs.checkpoints import newest_state
 from vaestro.runs.folder import environment, model_record, store_source
 from vaestro.runs.manifest import register
 from vaestro.runs.preparing import prepare, starting_model, trial, with_library, with_size_factors
@@ -35,6 +38,7 @@ from vaestro.runs.run import Run
 from vaestro.runs.sources import Source, of_sources
 from vaestro.runs.writer import Writer, default_folder, recover, refuse_existing
 from vaestro.storage import append, make_folder, remove, truncate, write_text
+from vaestro.tensor_files import save_tensors
 from vaestro.text import alternatives, duration
 from vaestro.transfer import stored_columns, stored_origin, stored_source, take_over
 from vaestro.trust import permit, remember
@@ -171,7 +175,7 @@ class Job(Iterator[Step]):
         }
         absent = [name for name in records if read_object(self.place / name) is None]
         for name in absent:
-            write_text(self.place / name, json.dumps(records[name](), indent=1) + "\n")
+            write_record(self.place / name, records[name]())
         return absent
 
     def _publish(self) -> None:
@@ -217,7 +221,9 @@ class Job(Iterator[Step]):
         if "epochs" in options or "steps" in options:
             asked |= {"epochs": None, "steps": None, "minutes": None}
         asked = defaults() | asked | normalised(options)
-        origin, start = stored_origin(opened.path, asked["init"]), None
+        origin = start = None
+        with suppress(Damaged):  # damaged weights are written again from a checkpoint
+            origin = stored_origin(opened.path, asked["init"])
         if asked["init"] and origin is None:
             start = starting_model(asked["init"], trust=opened.trust)
             grows = NEW_CATEGORIES in (asked["freeze"] or ())
@@ -229,14 +235,14 @@ class Job(Iterator[Step]):
             columns=stored_columns(opened.path),
         )
         state, damaged = newest_state(opened.path)
-        if state is not None and not any(k.startswith("model.absences.") for k in state[0]):
+        if state is not None and not any(k.startswith("model.absences.") for k in state[1]):
             data = data.without_absences()
         training, resolved = prepare(data, asked)
         notes = [*data.notes, *damaged]
         job = cls(training, data, resolved, opened.path, tuple(notes))
         if state is not None:
-            tensors, numbers = state
-            training.load(tensors, numbers)
+            checkpoint, tensors, numbers = state
+            _load(training, checkpoint, tensors, numbers)
             if "epochs" in options or "steps" in options:
                 training.stopped_early = False  # more steps were requested than patience allowed
             job._logged = numbers["metrics_bytes"]
@@ -379,10 +385,8 @@ class Job(Iterator[Step]):
         except Diverged as error:
             self._save_weights()
             if self.writes:
-                write_text(
-                    self.place / "failure.json",
-                    json.dumps({"step": self.training.index, "reason": str(error)}) + "\n",
-                )
+                failure = {"step": self.training.index, "reason": str(error)}
+                write_record(self.place / "failure.json", failure)
             raise
         if step.index:
             self._publish()
@@ -428,9 +432,23 @@ class Job(Iterator[Step]):
             }
             save_tensors(self.place / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
-            write_text(self.place / "kept.json", json.dumps(kept) + "\n")
+            write_record(self.place / "kept.json", kept)
 
 
 def _writes() -> bool:
     """Return whether this process is the one of its group that writes files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _load(training: Training, checkpoint: Path, tensors: State, numbers: Numbers) -> None:
+    """Continue a training from a checkpoint.
+
+    Raises:
+        Damaged: the checkpoint is that of another model.
+    """
+    try:
+        training.load(tensors, numbers)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise Damaged(
+            f"{checkpoint} is that of another model than config.yaml and config.json describe"
+        ) from error

@@ -13,12 +13,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vaestro.locks import Lock
-from vaestro.storage import append, remove
+from vaestro.storage import append, clear_leftovers, remove
 
 MANIFEST = "manifest.txt"
 LOCK, RESULTS_LOCK = "lock", "results-lock"  # of training; of the files that judge a run
 WAIT_SECONDS = 60.0
-# the files that training may write, and its folder of checkpoints
+# the files that training may write, and the folders of checkpoints and of pieces of an evaluation
 TRAINING = (
     "config.yaml",
     "config.json",
@@ -29,6 +29,7 @@ TRAINING = (
     "kept.json",
     "failure.json",
     "checkpoints",
+    "evaluating",
 )
 # patterns of all files of a run; versions without a manifest wrote the first ones alone
 FORMER = (
@@ -54,7 +55,6 @@ FILES = (
     "samples-before.*",
     "samples-after.*",
     "report.html",
-    "evaluating",
 )
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.(new|replaced)")
 FOLDERS = {"checkpoints": "step-*.safetensors", "evaluating": "*.npz"}
@@ -105,6 +105,7 @@ def results(folder: Path, *names: str) -> Iterator[None]:
     True
     """
     with Lock(folder, RESULTS_LOCK, WAIT_SECONDS):
+        clear_leftovers(folder, LEFTOVERS)
         register(folder, *names)
         yield
 

@@ -13,8 +13,9 @@ from vaestro.data import Rows
 from vaestro.data.writers import write_arrays
 from vaestro.evaluation import SIMULATED, Estimate, Evaluation
 from vaestro.files import Json
+from vaestro.records import Damaged, write_record
 from vaestro.runs.manifest import register, results
-from vaestro.storage import move, write_text
+from vaestro.storage import move
 
 if TYPE_CHECKING:
     from vaestro.runs.run import Run
@@ -72,11 +73,11 @@ def write_evaluation(
         result["lengths"] = lengths.line()
     if (absences := evaluation.absences) is not None:
         result["empty_cells"] = absences.line()
-    arrays = _arrays(evaluation, rows, places)
+    arrays, file = _arrays(evaluation, rows, places), run.path / "evaluation.npz"
     with results(run.path, "evaluation.json", "evaluation.npz"):
         _keep_evaluation(run, result)
-        write_arrays(run.path / "evaluation.npz", arrays)
-        write_text(run.path / "evaluation.json", json.dumps(result, indent=1) + "\n")
+        write_arrays(file, arrays)
+        write_record(run.path / "evaluation.json", result, arrays=file)
 
 
 def evaluated(rows: Rows, index: np.ndarray | None) -> Rows:
@@ -122,7 +123,7 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
     """Rename the files of the earlier evaluation, unless the new one is equal to it."""
     try:
         old = run.evaluation
-    except ValueError:
+    except Damaged:
         register(run.path, "evaluation-damaged.json")
         move(run.path / "evaluation.json", run.path / "evaluation-damaged.json")
         return
@@ -142,7 +143,8 @@ def _keep_evaluation(run: Run, new: dict[str, Json]) -> None:
 def _timeless(result: dict[str, Json]) -> str:
     """Return an evaluation as JSON without its durations."""
     estimates = [{k: v for k, v in e.items() if k != "seconds"} for e in result["estimates"]]
-    return json.dumps({**result, "estimates": estimates}, sort_keys=True)
+    others = {k: v for k, v in result.items() if k not in ("sha256", "arrays_sha256")}
+    return json.dumps({**others, "estimates": estimates}, sort_keys=True)
 
 
 def _placed(x: np.ndarray, index: np.ndarray | None, among: np.ndarray | None) -> np.ndarray:

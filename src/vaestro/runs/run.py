@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from vaestro.files import Json, read_config, read_lines, read_object
+from vaestro.files import Json
+from vaestro.options import read_options
+from vaestro.records import Damaged, file_sha256, log_faults, read_log, read_object, read_record
 from vaestro.runs.manifest import is_unfinished
 from vaestro.trust import permit
 
@@ -109,11 +109,15 @@ class Run:
     def options(self) -> Config:
         """Return every option of the run, from config.yaml, to be shown: no part is looked up by
         them, because they may name code that is not trusted."""
-        return read_config(self.path / "config.yaml")
+        return read_options(self.path / "config.yaml")
 
     def metrics(self) -> list[dict[str, Json]]:
-        """Return the lines of metrics.jsonl; an incomplete last line is left out."""
-        return read_lines(self.path / "metrics.jsonl")
+        """Return the lines of metrics.jsonl; damaged ones are left out: see `damage`."""
+        return read_log(self.path / "metrics.jsonl")[0]
+
+    def damage(self) -> list[str]:
+        """Return a sentence on the damaged lines of metrics.jsonl, if there are any."""
+        return log_faults(self.path / "metrics.jsonl")
 
     @property
     def finished(self) -> bool:
@@ -142,13 +146,16 @@ class Run:
     @property
     def kept(self) -> dict[str, Json] | None:
         """Return the step of the weights in use and why they were kept, {"step": .., "why": ..};
-        None for runs of older versions."""
-        return read_object(self.path / "kept.json")
+        None for runs of older versions.
+
+        Raises:
+            Damaged: it is damaged.
+        """
+        return read_record(self.path / "kept.json")
 
     def weights_sha256(self) -> str:
         """Return the hash of the file of the weights in use."""
-        with (self.path / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path / "model.safetensors")
 
     def data(self) -> Data:
         """Read the data that the run was trained on."""
@@ -175,31 +182,18 @@ class Run:
         """Return evaluation.json, or None.
 
         Raises:
-            ValueError: it is damaged.
+            Damaged: it is damaged.
         """
-        return self._result("evaluation.json", "evaluate")
+        return read_record(self.path / "evaluation.json")
 
     @property
     def diagnosis(self) -> dict[str, Json] | None:
         """Return diagnosis.json, or None.
 
         Raises:
-            ValueError: it is damaged.
+            Damaged: it is damaged.
         """
-        return self._result("diagnosis.json", "diagnose")
-
-    def _result(self, name: str, command: str) -> dict[str, Json] | None:
-        file = self.path / name
-        if not file.exists():
-            return None
-        try:
-            result: dict[str, Json] = json.loads(file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"expected a readable {file} (vaestro {command} {self.path} writes it anew); got "
-                f"a damaged one"
-            ) from error
-        return result
+        return read_record(self.path / "diagnosis.json")
 
     @property
     def failure(self) -> str | None:
@@ -211,8 +205,10 @@ class Run:
         """Return a sentence for each of the training split and another one whose data have changed
         since the run was made, with both hashes."""
         try:
-            then = json.loads((self.path / "data.json").read_text())
-        except (OSError, ValueError):
+            then = read_record(self.path / "data.json")
+        except Damaged as error:
+            return [f"the data cannot be compared with those of the training: {error}"]
+        if then is None:
             return []
         splits = {"train": data.train, "valid": data.valid, "test": data.test}
         changes: list[str] = []

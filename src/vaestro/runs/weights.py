@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from vaestro.files import current
 from vaestro.models import Model
 from vaestro.parts import build
+from vaestro.records import Damaged, read_record
+from vaestro.runs.checkpoints import newest_state
+from vaestro.tensor_files import read_tensors
+from vaestro.text import is_input_error
 from vaestro.transfer import spaces_of
 from vaestro.trust import permit
 
@@ -33,19 +33,17 @@ def load_model(folder: str | Path, device: str = "cpu", *, trust: bool = False) 
     (2,)
     """
     folder = Path(folder)
+    config, file = read_record(folder / "config.json"), folder / "model.safetensors"
+    for name, exists in (("config.json", config is not None), (file.name, file.exists())):
+        if not exists:
+            raise ValueError(
+                f"expected trained weights in {folder}; got none yet ({name} is missing)"
+            )
+    assert config is not None
     try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"expected trained weights in {folder}; got none yet "
-            f"({Path(str(error.filename)).name} is missing)"
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(
-            f"expected readable weights in {folder}; got damaged ones "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        tensors, _ = read_tensors(file)
+    except Damaged as error:
+        raise Damaged(f"{error} ({_remedy(folder)})") from error
     try:
         space, given = spaces_of(
             config, {k: v.numpy() for k, v in tensors.items() if k.startswith("space.")}
@@ -54,8 +52,19 @@ def load_model(folder: str | Path, device: str = "cpu", *, trust: bool = False) 
         permit(options, folder / "config.json", trust=trust, run=folder)
         model = build(space, given=given, **options)
         model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("space.")})
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if is_input_error(error):
+            raise
         raise ValueError(
             f"expected the weights of the model that {folder}/config.json describes; got others"
         ) from error
     return model.to(device).eval()
+
+
+def _remedy(folder: Path) -> str:
+    """Return how damaged weights can be written again."""
+    state, _ = newest_state(folder)
+    if state is None:
+        return "it has no readable checkpoint: train again"
+    where = state[0].relative_to(folder)
+    return f"vaestro train --resume {folder} writes them again from {where}"
