@@ -75,15 +75,16 @@ def zipped(**files):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.csv.gz", gzip.compress(b"a,b\n1,x\n", mtime=0) + gzip.compress(b"2,y\n", mtime=0)),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,x\n") + gzip.compress(b"2,y\n")),
         ("t.csv.bz2", bz2.compress(b"a,b\n1,x\n2,y\n")),
         ("t.csv.zst", pa.compress(b"a,b\n1,x\n2,y\n", "zstd", asbytes=True)),
         ("t.csv.zip", zipped(t_csv="a,b\n1,x\n2,y\n")),
         ("t.zip", zipped(t_jsonl='{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}')),
         ("t.jsonl.gz", gzip.compress(b'{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n')),
         ("t.tab", b"a\tb\n1\tx\n2\ty\n"),
-        ("T.TSV.GZ", gzip.compress(b"a\tb\n1\tx\n2\ty\n", mtime=0)),
+        ("T.TSV.GZ", gzip.compress(b"a\tb\n1\tx\n2\ty\n")),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # archives contain the time
 )
 def test_compressed_files_are_read(read, name, content):
     raw = read(content, name)
