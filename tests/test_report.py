@@ -510,6 +510,18 @@ def test_tables_show_rows_histograms_and_missing_cells(runs: dict[str, Run]) -> 
             assert sum(shares) + outside == pytest.approx(1)
 
 
+def test_tables_are_compared_with_samples(runs: dict[str, Run]) -> None:
+    samples = json.loads((runs["table"].path / "evaluation.json").read_text())["samples"]
+    page = html(runs["table"].path / "report.html")
+    said = text_of(page)
+    for name in ("column shapes", "pair trends", "share of copies of a training row"):
+        assert f'<th scope="row">{name}</th>' in page
+    assert f"{samples['n']:,} samples against {samples['held_out']:,} held-out rows" in said
+    worst = samples["pairs"]["pairs"][0]
+    assert f"({worst['drawn']:.2f}, real rows {worst['real']:.2f})" in said
+    assert "Samples compared with held-out rows" not in html(runs["binary"].path / "report.html")
+
+
 def test_the_command(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["report", str(run.path)]) == 0
     assert f"wrote {run.path}/report.html" in capsys.readouterr().out

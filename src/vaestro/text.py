@@ -7,6 +7,7 @@ numbers and durations in words.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
@@ -308,6 +309,19 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def brief(value: float, digits: int = 4) -> str:
+    """Return a number to some digits, without an exponent if it is in 0.0001 .. 10^9.
+
+    >>> brief(20040.12), brief(0.5), brief(-3.14159), brief(2e12)
+    ('20,040', '0.5', '-3.142', '2e+12')
+    """
+    if not value or not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.{digits}g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def one_line(error: BaseException) -> str:

@@ -74,13 +74,23 @@ def sampling(job: Job, *, n: int | None = None, target: str | None = None) -> li
     return [Samples(job, job.train, n, target)]
 
 
+def is_comparable(space: Space) -> bool:
+    """Return whether drawn data are rows of columns, of which there are not too many.
+
+    >>> import vaestro as vs
+    >>> is_comparable(vs.load(np.random.default_rng(0).normal(size=(100, 3))).space)
+    True
+    """
+    return (space.tabular or space.layout.name == "vector") and space.cells <= WIDE
+
+
 def check_comparable(space: Space) -> None:
     """Raise ValueError if drawn data are not rows of columns.
 
     >>> import vaestro as vs
     >>> check_comparable(vs.load(np.random.default_rng(0).normal(size=(100, 3))).space)
     """
-    if (space.tabular or space.layout.name == "vector") and space.cells <= WIDE:
+    if is_comparable(space):
         return
     look = "`vaestro sample RUN` shows samples"
     if space.image:

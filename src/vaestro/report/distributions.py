@@ -12,6 +12,7 @@ from vaestro.evaluation import samples
 from vaestro.frames import Frame
 from vaestro.latent import UserData
 from vaestro.spaces import Space
+from vaestro.text import brief
 from vaestro.tokens import Texts, Tokeniser
 
 COLUMNS = 12  # that are shown
@@ -110,7 +111,7 @@ def cell(column: np.ma.MaskedArray, row: int, most: int = TEXT) -> str:
         return ""
     value = np.asarray(column.data)[row]
     if np.asarray(value).dtype.kind == "f":
-        return f"{value:.4g}"
+        return brief(float(value))
     return shortened(str(value), most)
 
 

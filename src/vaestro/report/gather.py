@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -174,6 +175,7 @@ def _has_evaluation(run: Run) -> bool:
 
 def _evaluate(session: Session, say: Say) -> None:
     from vaestro.evaluation import within_seconds
+    from vaestro.evaluation.sampling import is_comparable
     from vaestro.runs import describe
 
     data = session.data
@@ -183,7 +185,10 @@ def _evaluate(session: Session, say: Say) -> None:
     held_out = session.held_out(split=split)
     k, limit = within_seconds(session.model, held_out.rows, DRAWS)
     say(f"evaluating {describe(held_out.rows, limit)} with {k} draws")
-    for _ in session.evaluating(held_out, k=k, limit=limit):
+    methods = ["elbo", "iwae"]
+    if is_comparable(session.model.space) and find_spec("sklearn"):
+        methods.append("samples")
+    for _ in session.evaluating(held_out, methods=methods, k=k, limit=limit):
         pass
 
 

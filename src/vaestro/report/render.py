@@ -21,6 +21,7 @@ import vaestro
 from vaestro.files import Json
 from vaestro.report import figures, pictures, sections
 from vaestro.report.reading import Folder, read_folder
+from vaestro.report.resemblance import resemblance
 from vaestro.report.words import Result, data_words, number, real, result_of, short, verdict_of
 
 Values = sections.Values
@@ -291,6 +292,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
         ),
         "bound_sentences": build.part("the bounds", sections.bound_sentences) or [],
         "tighter": sections.tighter(folder),
+        "resemblance": build.part("the samples", resemblance),
         "commands": build.part("the commands", sections.commands) or [],
         "settings": build.part("the settings", sections.settings) or [],
         "notes": all_notes,

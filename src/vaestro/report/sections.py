@@ -21,7 +21,7 @@ from vaestro.report.words import (
     result_of,
     short,
 )
-from vaestro.text import duration
+from vaestro.text import brief, duration
 
 Values = dict[str, object]  # for a template
 UNKNOWN = "this diagnosis is of an earlier version; run `vaestro diagnose` again"
@@ -207,7 +207,7 @@ def histogram(spread: Mapping[str, Json]) -> Values:
     else:
         edges = spread["edges"]
         ends = [
-            _date(e) if spread["kind"] == "date" else f"{e:.4g}".replace("-", "−")
+            _date(e) if spread["kind"] == "date" else brief(e).replace("-", "−")
             for e in (edges[0], edges[-1])
         ]
         if spread["outside"][1] - spread["outside"][0] > 0.015:
@@ -322,7 +322,7 @@ def aggregates(folder: Folder) -> list[Values]:
     ranked = sorted(
         range(len(ours)), key=lambda j: -(real(known.get(j, {}).get("kl_to_prior")) or 0.0)
     )
-    low, high = (f"{e:.3g}".replace("-", "−") for e in (edges[0], edges[-1]))
+    low, high = (brief(e, 3).replace("-", "−") for e in (edges[0], edges[-1]))
     histograms: list[Values] = []
     for j in ranked[:AGGREGATES]:
         apart, mean, std = (
