@@ -1013,7 +1013,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     capsys.readouterr()
     assert main([str(a) for a in arguments]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.count("\n") == 1 and err.startswith("vaestro: expected ")
+    assert not out and err.count("\n") == 1 and err.startswith("vaestro: ")
     return err
 
 

@@ -87,7 +87,7 @@ def test_pages_of_a_file_are_in_one_split():
     ("change", "options", "message"),
     [
         ({}, "groups=whom", "expected groups= to name a column .*: 'who' .*; got 'whom'"),
-        ({"who": None}, "groups=who", r"160 rows of v.csv have no who \(the first is row 0\)"),
+        ({"who": None}, "groups=who", r"160 rows of v.csv have no who \(the first is row 1\)"),
         ({"who": "a"}, "groups=who", "v.csv has 1 different who, but 3 splits"),
         ({"part": "train"}, "groups=who,valid=0,test=0", None),
         (

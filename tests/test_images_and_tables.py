@@ -246,7 +246,7 @@ def test_a_mixed_table_keeps_its_dependence_in_samples_and_imputations(
         "--quiet",
     ]
     assert main([*train, "--device", "cpu", "--compile", "off", "--batch", "128"]) == 0
-    assert main(["sample", "run", "-n", "3000", "-o", "s.csv", "--quiet"]) == 0
+    assert main(["sample", "run", "-n", "3000", "--complete", "-o", "s.csv", "--quiet"]) == 0
     drawn = open_source(place / "s.csv").raw.splits["all"].columns
     assert list(drawn) == list(true)
     assert (

@@ -724,7 +724,7 @@ def test_no_small_scale_predicted_at_a_repeated_value_makes_its_bound_grow(likel
         if likelihood == "table"
         else [likelihood]
     )
-    plain = {"marginals": "plain"} if likelihood == "table" else {}
+    plain = {"marginals": "plain"} if likelihood == "table" else {"low": "none"}
     data = vs.load({"rain": rain} if likelihood == "table" else rain[:, None], **plain)
     space = data.space
     cell = space.columns[0].resolution if likelihood == "table" else float(np.max(space.resolution))

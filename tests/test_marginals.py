@@ -77,7 +77,10 @@ def test_few_rows_and_other_options_leave_columns_as_they_are() -> None:
     [
         ({"log": "height", "logit": "height"}, "one transform for column 'height'; got log= and"),
         ({"logit": "income"}, "values in the range of logit= in column 'income'; got some from"),
-        ({"log": "ill"}, "a real column for log=; got 'ill', which is read as binary (real=ill"),
+        (
+            {"log": "ill"},
+            "a real column for log=; got 'ill', which is read as binary (leave it out",
+        ),
         ({"marginals": "none"}, "expected marginals to be fitted or plain; got 'none'"),
         ({"log": "incone"}, "expected log= to name a column"),
     ],

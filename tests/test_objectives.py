@@ -458,7 +458,7 @@ def test_what_is_frozen_stays_bit_for_bit() -> None:
     assert all(p.requires_grad for p in model.parameters()), "and may be trained again"
     with pytest.raises(
         ValueError,
-        match="expected parts of the model to freeze: posterior, likelihood, prior; got 'encoder'",
+        match="freeze: posterior, likelihood, prior or all-but-new-categories; got 'encoder'",
     ):
         vs.training(model, Objective(), data, steps=2, freeze=("encoder",))
     with pytest.raises(ValueError, match="expected something to train"):
@@ -622,7 +622,7 @@ def test_an_option_beside_a_recipe_wins(tmp_path: Path, capsys: pytest.CaptureFi
         (["--beta", "cyclical:share=3"], "expected a warm-up within the run"),
         (
             ["--freeze", "decoder"],
-            "expected parts of the model to freeze: posterior, likelihood, prior; got 'decoder'",
+            "to freeze: posterior, likelihood, prior or all-but-new-categories; got 'decoder'",
         ),
         (["--objective", "miwae:m=0"], "expected m and k of 1 or more"),
         (

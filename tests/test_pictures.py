@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vaestro as vs
 from vaestro.cli import main
-from vaestro.files import current
+from vaestro.files import FORMAT, current
 from vaestro.loop.timing import expected_seconds
 from vaestro.networks import Convolutional, Convolutional3d
 from vaestro.parts import TABLE, catalogue, default_latent, default_network
@@ -296,6 +296,6 @@ def test_default_run_on_colour_images(tmp_path: Path) -> None:
     run = vs.train(pictures(120, 16, 64), run=tmp_path / "run", steps=60, compile="off")
     assert run.config["network"].startswith("conv") and run.config["likelihood"] == COLOUR
     record = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert record["format"] == 4
+    assert record["format"] == FORMAT
     first, *_, last = [m["bound"] for m in run.metrics() if m["split"] == "valid"]
     assert math.isfinite(last) and last > first + 500

@@ -243,6 +243,11 @@ def _refusal(folder: Path, file: Path, holder: Holder) -> str:
     if not holder.host:
         return f"{folder} is in use by a process that has just begun: try again in some seconds"
     who = f"process {holder.process} on {holder.host}, since {holder.since}"
+    if holder.host == socket.gethostname() and holder.process == os.getpid():
+        return (
+            f"{folder} is in use by this process, since {holder.since}: leave the `with` block of "
+            f"its job first"
+        )
     if holder.host == socket.gethostname():
         return f"{folder} is in use by {who}: wait for it, or end it"
     return f"{folder} is in use by {who}: wait for it; if that process is gone, remove {file}"

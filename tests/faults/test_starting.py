@@ -64,7 +64,7 @@ def test_a_second_writer_is_refused(here: Path, refused: Refused) -> None:
     before = content(here / "run")
     with Lock(Path("run")):
         for command in (("train", "--resume", "run"), (*TRAIN, "--force")):
-            assert "run is in use by process" in refused(*command)
+            assert "run is in use by this process" in refused(*command)
     assert content(here / "run") == before
     assert [p.name for p in sorted(here.iterdir())] == ["run", "x.npy"]
 

@@ -167,6 +167,7 @@ def _real(cells: Cells, transforms: Sequence[str]) -> tuple[Column, np.ndarray]:
         raise Unfit(
             f"values in the range of {transforms[0]}= in column {cells.name!r}",
             f"some from {cells.values[0]} to {cells.values[-1]}",
+            f"without {transforms[0]}=, a transform is chosen by the data",
         ) from None
     column = column_class(Kind.REAL, cells.dtype)(
         cells.name,

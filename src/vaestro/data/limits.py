@@ -59,7 +59,7 @@ def with_limits(
             if end < limit if side == "low" else end > limit:
                 raise ValueError(
                     f"expected values of {value:g} or {'more' if side == 'low' else 'less'} for "
-                    f"{side}={value:g}; got {end:g} in {name}"
+                    f"{side}={value:g}; got {end:g} in {name} ({side}=none for no limit)"
                 )
             limits.append(limit)
         else:
@@ -68,10 +68,10 @@ def with_limits(
             if share:
                 options = {**options, side: end}
                 which, where = ("lowest", "below") if side == "low" else ("highest", "above")
-                overrules = "" if name == "array" else f" ({name}:{side}=none models a density)"
                 notes.append(
                     f"{share:.1%} of the values are {end:g}, the {which} one: it has a probability "
-                    f"of its own, and no sample is {where} it{overrules}"
+                    f"of its own, and no sample is {where} it "
+                    f"({side}=none models a density)"
                 )
     if limits == [None, None]:
         return space, options, notes

@@ -79,7 +79,7 @@ def read_table(
     ['a', 'b']
     """
     if columns is not None:
-        columns = {*columns, *(unquoted(str(options[k])) for k in OF_SPLITS if k in options)}
+        columns = [*columns, *(unquoted(str(options[k])) for k in OF_SPLITS if k in options)]
     notes: list[str] = []
     row, wanted = format_of(path, Wanted(path.name, options, columns, text, notes))
     pa = arrow(f"read {path.suffix.lower()}")

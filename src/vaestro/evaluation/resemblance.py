@@ -95,6 +95,13 @@ class Resemblance:
         copies: share of rows that are copies of a training row, or nearly.
         exact: share of drawn rows, and of held-out rows, that equal a training row.
         notes: sentences on numbers that need care.
+
+    >>> from vaestro.evaluation.samples import columns_of
+    >>> x = np.random.default_rng(0).normal(size=(3, 300, 2))
+    >>> drawn, held, train = (columns_of(rows) for rows in x)
+    >>> result = resemblance(drawn, held, train, train, ("[1]", "the last column"))
+    >>> result.n, result.worst_pairs(), result.area
+    (300, [('[0]', '[1]')], False)
     """
 
     n: int

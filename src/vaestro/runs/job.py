@@ -373,6 +373,8 @@ class Job(Iterator[Step]):
             step = next(self.training)
         except StopIteration:
             self._save_weights()
+            if self._writer is not None:
+                self._writer.release()
             raise
         except (OSError, ValueError) as error:
             # the first step fails with these options

@@ -269,6 +269,13 @@ def settle(old: Path, new: Path, lock: Lock) -> None:
         old: the folder of the replaced run.
         new: the folder of the new run.
         lock: of the old folder, which ends.
+
+    >>> for name in ("old", "new"):
+    ...     Path(name).mkdir()
+    >>> _ = Path("old/mine.txt").write_text("mine")
+    >>> settle(Path("old"), Path("new"), Lock(Path("old")))
+    >>> Path("old").exists(), Path("new/mine.txt").read_text()
+    (False, 'mine')
     """
     storage.clear_leftovers(old, LEFTOVERS)
     remove_listed(old)

@@ -79,11 +79,13 @@ class Arrays(Container[np.ndarray]):
     ) -> Inference:
         key = _key(parts, options, name)
         stored = None if key is None else _recalled(key)
-        space, options, notes, shared = stored or infer_space(parts, options, name)
-        return Inference(parts, space, options, notes, shared, key=key if stored is None else None)
+        if stored is not None:
+            return Inference(parts, *stored)
+        space, options, notes, shared = infer_space(parts, options, name)
+        return _with_empty(Inference(parts, space, options, notes, shared, key=key))
 
     def described(self, inference: Inference, record: Record | None) -> Inference:
-        return _with_empty(described(inference, record))
+        return described(inference, record)
 
     def keep(self, inference: Inference, shared: list[str], source: str) -> None:
         if inference.key is None:
