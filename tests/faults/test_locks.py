@@ -21,7 +21,7 @@ def change(file: Path, **fields: object) -> None:
 
 def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
     with Lock(tmp_path):
-        with pytest.raises(InputError, match="in use by this process, since .*: leave the"):
+        with pytest.raises(InputError, match=r"in use by this process, since .*: leave the"):
             Lock(tmp_path)
         with Lock(tmp_path, "other"):
             pass
