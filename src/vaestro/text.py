@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,9 @@ SHOWN = 12  # largest number of names in a message; of a longer list, the five n
 # The name ends at the first colon that is followed by `key=`.
 _SPEC = re.compile(r'(.*?):(?=[^:=/",]*=)(.*)', re.DOTALL)
 _QUOTED = re.compile(r'"([^"]|"")*"')
+
+# marks of the writing direction, which can show a name as another one
+DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class InputError(ValueError):
@@ -309,6 +313,21 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def visible(text: str) -> str:
+    """Return a text whose control characters are escaped, so that a name in a file cannot control a
+    terminal. Marks of the writing direction and bytes that are not UTF-8 are escaped too.
+
+    >>> print(visible("a\x1b[2Jb \u202ec"))
+    a\\x1b[2Jb \\u202ec
+    """
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c in DIRECTIONS or (c != "\n" and unicodedata.category(c) in ("Cc", "Cs"))
+        else c
+        for c in text
+    )
 
 
 def brief(value: float, digits: int = 4) -> str:

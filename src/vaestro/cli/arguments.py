@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaestro.cli.console import console
 from vaestro.options import resumable
 from vaestro.text import parse_pair
 
@@ -231,7 +232,9 @@ def opened_session(run: str | None, device: str = "cpu", *, trust: bool = False)
     """Return a session on a run, by default the newest under runs/."""
     from vaestro.runs.session import Session
 
-    return Session(opened_run(run, trust=trust), device)
+    session = Session(opened_run(run, trust=trust), device)
+    console.warn_at_end(session.run.incomplete())
+    return session
 
 
 def device_of(name: str) -> str:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from vaestro.text import duration
+from vaestro.text import duration, visible
 
 if TYPE_CHECKING:
     from vaestro.diagnosis import Unit
@@ -24,15 +24,29 @@ class Console:
 
     quiet = False
 
+    def __init__(self) -> None:
+        self.pending: list[str] = []  # lines for standard error, if the command succeeds
+
     def say(self, line: str = "") -> None:
         """Print a line."""
         if not self.quiet:
-            print(line, flush=True)
+            print(visible(line), flush=True)
 
     def warn(self, line: str) -> None:
         """Print a line to standard error, unless it is empty or --quiet was given."""
         if line and not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
+
+    def warn_at_end(self, line: str) -> None:
+        """Print a line to standard error once the command has succeeded, because a command that
+        fails prints one line only."""
+        if line and line not in self.pending:
+            self.pending.append(line)
+
+    def end(self) -> None:
+        """Print the pending lines."""
+        while self.pending:
+            self.warn(self.pending.pop(0))
 
     @property
     def live(self) -> bool:
@@ -59,7 +73,7 @@ class Console:
         """Show the progress of reading data, on a terminal."""
         if self.live:
             end = "\n" if done >= total else ""
-            print(f"\r{what} {done:,} / {total:,}   ", end=end, flush=True)
+            print(f"\r{visible(what)} {done:,} / {total:,}   ", end=end, flush=True)
 
     def progress(
         self, items: Iterable[tuple[float, Item]], what: str
@@ -197,11 +211,14 @@ def _watch_live(job: Job) -> None:
                 if (record.unread or 0) > unread:
                     unread = record.unread or 0
                     live.console.print(
-                        job.training.unread(), markup=False, highlight=False, soft_wrap=True
+                        visible(job.training.unread()),
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
                     )
             for finding in watcher.see([record.line() for record in step.records]):
                 for text in finding.lines():
-                    live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+                    live.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
             if step.records or time.monotonic() - shown > 0.25:
                 shown = time.monotonic()
                 live.update(picture(), refresh=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import math
+import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +103,11 @@ def evaluate(
         f"{duration(time.perf_counter() - start)}"
     )
     end_together(accelerator)
+    if not all(math.isfinite(e.mean()[0]) for e in evaluation.estimates if e.side != "upper"):
+        raise ArithmeticError(
+            f"the bounds of {session.run.path} are not finite: `vaestro diagnose "
+            f"{shlex.quote(str(session.run.path))}` finds the cause"
+        )
 
 
 def _say_evaluation(evaluation: Evaluation, rows: Rows) -> None:
@@ -297,6 +304,7 @@ def compare(
     from vaestro.comparison import compare
     from vaestro.comparison.words import report
     from vaestro.data.writers import check_output
+    from vaestro.runs import Run
 
     path = (
         None
@@ -309,7 +317,11 @@ def compare(
         if not name or ":" in name or not file or name in files:
             raise ValueError(f"expected each --exact once, as NAME=FILE.npz; got {text!r}")
         files[name] = file
-    comparison = compare(runs or [opened_run(None).path], files)
+    folders = runs or [str(opened_run(None).path)]
+    comparison = compare(folders, files)
+    for run in Run.several(folders):
+        if run.failure is not None:  # whether a run ended is written in files that need torch
+            console.warn_at_end(run.incomplete())
     for line in report(comparison):
         console.say(line)
     if path is not None:

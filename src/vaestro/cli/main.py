@@ -7,6 +7,7 @@ after the state that can be resumed was saved. A traceback is printed with --deb
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -16,8 +17,18 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 from vaestro.cli.console import console
-from vaestro.text import is_input_error
+from vaestro.text import is_input_error, visible
 from vaestro.trust import Untrusted
+
+# parts of the messages of allocators: PyTorch on a CPU and on a GPU, NumPy, C++ and the system
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "unable to allocate", "bad_alloc")
+# what uses less memory, by command
+SMALLER = {
+    "train": "a smaller --batch or --network may fit",
+    "evaluate": "a smaller --limit may fit",
+    "sample": "a smaller -n may fit",
+    "": "fewer rows at once may fit",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take(arguments, "--debug")
     console.quiet = _take(arguments, "--quiet")
+    console.pending.clear()
     if arguments == ["--version"]:
         import vaestro
 
@@ -38,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = typer.main.get_command(app).main(
             arguments or ["--help"], "vaestro", standalone_mode=False
         )
+        console.end()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _say("stopped", 130)
@@ -60,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say(f"{error.reason} (to run it: {command})", 2)
         if is_input_error(error):
             return _say(str(error), 2)
-        return _say(_failure(error), 1)
+        return _say(_failure(error, arguments), 1)
 
 
 def _take(arguments: list[str], flag: str) -> bool:
@@ -73,21 +86,24 @@ def _take(arguments: list[str], flag: str) -> bool:
 
 def _say(line: str, code: int) -> int:
     """Print a line on stderr, and return the exit code."""
-    print("vaestro: " + " ".join(line.split()), file=sys.stderr)
+    print("vaestro: " + visible(" ".join(line.split())), file=sys.stderr)
     return code
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: Exception, arguments: Sequence[str]) -> str:
     """Return an error in one line."""
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
-        return f"out of memory ({text.splitlines()[0]}); a smaller --batch or network may fit"
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+        command = next((a for a in arguments if a in SMALLER), "")
+        return f"out of memory ({text.splitlines()[0]}): {SMALLER[command]}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({text}): free some space, then type the same command again"
     if isinstance(error, OSError):
         return text
     first = text.splitlines()[0]
     return (
         first
-        if type(error).__name__ == "Diverged"
+        if type(error).__name__ in ("Diverged", "ArithmeticError")
         else f"{type(error).__name__}: {first} (--debug shows where)"
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from vaestro.files import Json
+from vaestro.locks import is_locked
 from vaestro.options import read_options
 from vaestro.records import Damaged, file_sha256, log_faults, read_log, read_object, read_record
 from vaestro.runs.manifest import is_unfinished
@@ -200,6 +202,25 @@ class Run:
         """Return why training failed, or None."""
         reason = (read_object(self.path / "failure.json") or {}).get("reason")
         return None if reason is None else str(reason)
+
+    def incomplete(self) -> str:
+        """Return a sentence on a training that failed or did not end; "" if it is complete.
+
+        >>> import numpy as np, vaestro as vs
+        >>> run = vs.train(np.eye(40, dtype="uint8"), run="run", latent=2, steps=2)
+        >>> run.incomplete()
+        ''
+        """
+        if self.failure is not None:
+            return f"the training of {self.path} failed: {self.failure}"
+        if is_locked(self.path):
+            return f"{self.path} is in training: its weights are those so far"
+        if self.finished or not any((self.path / "checkpoints").glob("*")):
+            return ""
+        return (
+            f"the training of {self.path} did not end (vaestro train --resume "
+            f"{shlex.quote(str(self.path))} continues it)"
+        )
 
     def changed(self, data: Data, split: str) -> list[str]:
         """Return a sentence for each of the training split and another one whose data have changed
