@@ -4,6 +4,8 @@ terminal: what the user is told."""
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +136,13 @@ def test_names_do_not_control_the_terminal(
     out, err = capsys.readouterr()
     assert not {"\x1b", "\u202e", "\x07"} & set(out + err)
     assert "k\\x1b[2J" in out and "a\\x1b[31m\\u202e.csv" in err and "c\\x07d\ne" in out
+
+
+def test_a_reader_that_leaves_does_not_stop_a_run(run: vs.Run) -> None:
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from vaestro.cli import main; main()"
+    options = [f"--{k}={v}" for k, v in OPTIONS.items()]
+    train = [sys.executable, "-c", program, "train", "x.npy", "--run", "long", "--steps", "40"]
+    process = subprocess.Popen([*train, *options], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 0 and vs.Run("long").finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -19,6 +20,11 @@ Item = TypeVar("Item")
 BARS = "▁▂▃▄▅▆▇█"
 
 
+def discard_output() -> None:
+    """Discard what is printed from now on, because nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Console:
     """Print lines, unless --quiet was given."""
 
@@ -29,8 +35,12 @@ class Console:
 
     def say(self, line: str = "") -> None:
         """Print a line."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             print(visible(line), flush=True)
+        except BrokenPipeError:  # as with `| head`: the command goes on without a reader
+            discard_output()
 
     def warn(self, line: str) -> None:
         """Print a line to standard error, unless it is empty or --quiet was given."""

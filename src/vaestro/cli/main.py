@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import os
 import re
 import shlex
 import sys
@@ -16,7 +15,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeGuard
 
-from vaestro.cli.console import console
+from vaestro.cli.console import console, discard_output
 from vaestro.text import is_input_error, visible
 from vaestro.trust import Untrusted
 
@@ -55,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("stopped", 130)
     except BrokenPipeError:
-        # The output pipe is closed: print nothing more, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # also at exit
         return 1
     except Exception as error:
         if debug:
