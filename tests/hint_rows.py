@@ -364,6 +364,7 @@ REFUSED: dict[str, Make | tuple[Make, dict[str, str]]] = {
     ),
     "small vocabulary": lambda: text("t.txt", "\n".join(SENTENCES)) + ":tokens=bpe,vocabulary=3",
     "latin texts": lambda: text("t.txt", "\n".join(s + " é" for s in SENTENCES).encode("latin-1")),
+    "a long word": lambda: text("t.txt", "\n".join([*SENTENCES, "x" * 60_000])),
     "kind of texts": lambda: text("t.txt", "\n".join(SENTENCES)) + ":kind=real",
     # images
     "sizes": lambda: photos([(20, 20), (30, 20)] * 10),

@@ -4,8 +4,11 @@ terminal: what the user is told."""
 from __future__ import annotations
 
 import errno
+import gzip
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +149,27 @@ def test_a_reader_that_leaves_does_not_stop_a_run(run: vs.Run) -> None:
     assert process.stdout is not None and process.stdout.readline()
     process.stdout.close()
     assert process.wait() == 0 and vs.Run("long").finished
+
+
+def test_hostile_sources_end_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vaestro.data.text_files.BOMB_BYTES", 10**6)
+    os.mkfifo("pipe.csv")
+    os.mkfifo("pipe.npy")
+    Path("word.txt").write_text("a word\n" * 40 + "x" * 3_000_000)
+    rows = b"a,b\n" + b"0,0\n" * 10**6
+    Path("bomb.csv.gz").write_bytes(gzip.compress(rows, 9))
+    with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t.csv", rows)
+    for source, said in (
+        ("pipe.csv", "pipe.csv is a pipe or a device"),
+        ("pipe.npy", "pipe.npy is a pipe or a device"),
+        ("word.txt", "text 41 has a word of 3,000,000 characters"),
+        ("bomb.csv.gz", "more than 300 times its size when it is decompressed"),
+        ("bomb.zip", "more than 300 times its size when it is decompressed"),
+    ):
+        assert main(["train", source, "--dry-run"]) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1, source

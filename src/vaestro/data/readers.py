@@ -142,11 +142,13 @@ def _existing(name: str) -> Path:
     """Return the path of a source.
 
     Raises:
-        InputError: there is no such file or folder.
+        InputError: there is no such file or folder, or it is a pipe.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return path
+    if path.exists():
+        raise InputError(f"{name} is a pipe or a device: save its content in a file first")
     offer = difflib.get_close_matches(name, NAMED, 1)
     raise InputError(
         f"there is no file, folder or named data set {name!r} "

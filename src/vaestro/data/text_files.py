@@ -23,6 +23,8 @@ from vaestro.text import InputError
 
 TAIL = 2**16  # bytes at the end that are kept
 PIECE = 2**22  # bytes that are read at a time
+BOMB_BYTES = 2**28  # a decompressed file that is longer, and that has this many times
+BOMB_RATIO = 300  # its size when compressed, is refused
 BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, with which it begins
@@ -262,8 +264,19 @@ def _scanned(file: TextFile, marked: int) -> TextFile | _Bad:
             if not piece:
                 break
             length, quotes = length + len(piece), quotes + piece.count(b'"')
+            _refuse_bomb(file, length)
             tail = (tail + piece)[-TAIL:]
     return replace(file, length=length - marked, quotes=quotes, tail=tail)
+
+
+def _refuse_bomb(file: TextFile, length: int) -> None:
+    """Raise InputError if a compressed file is much longer than its size: it may be made to fill
+    the memory."""
+    if length > max(BOMB_BYTES, BOMB_RATIO * file.path.stat().st_size):
+        raise InputError(
+            f"{file.name} has more than {BOMB_RATIO} times its size when it is decompressed: "
+            f"decompress it yourself if you trust it"
+        )
 
 
 def _measured(file: TextFile) -> TextFile:
@@ -274,6 +287,7 @@ def _measured(file: TextFile) -> TextFile:
         try:
             while piece := stream.read(PIECE):
                 length, quotes = length + len(piece), quotes + piece.count(b'"')
+                _refuse_bomb(file, length)
                 tail = (tail + piece)[-TAIL:]
         except UnicodeError as error:
             raise ValueError(

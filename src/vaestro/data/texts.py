@@ -23,6 +23,7 @@ from vaestro.tokens import Ragged, Texts, Tokeniser
 DEFAULT = "bpe"
 LONGEST = 512  # largest number of tokens of a text, including its end, without length=
 KEPT_FROM = 2_000_000  # smallest size in bytes of a file whose tokens are stored in the cache
+LONGEST_WORD = 50_000  # largest number of characters of a word of which pieces are learned
 SMOOTHING = 0.5  # added to the count of each token, so that all have a positive probability
 
 
@@ -198,6 +199,8 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTe
     wholes, train = distinct(parts.values()), parts["train"]
     what = "sequences" if train.whole.symbols else sequences_in(train.whole.lines)
     method = options.get("tokens", "characters" if what else DEFAULT)
+    if method == "bpe":
+        _refuse_long_words(wholes)
     texts = train.whole if train.index is None else train.whole[train.index]
     tokeniser = Tokeniser.trained(method, texts, options.get("vocabulary"))
     cut = [tokeniser.cut(whole) for whole in wholes]
@@ -241,6 +244,18 @@ def _infer(parts: Mapping[str, Part], options: Options, name: str) -> InferredTe
         {s: (ragged[place[id(p.whole)]], p.index) for s, p in parts.items() if len(p)}
     )
     return InferredTexts(space, {**options, "tokens": method}, notes, shared, ragged)
+
+
+def _refuse_long_words(wholes: Sequence[Texts]) -> None:
+    """Raise InputError if a word is so long that learning its pieces would take hours."""
+    for whole in wholes:
+        for number, line in enumerate(whole.lines, 1):
+            if len(line) > LONGEST_WORD and len(max(line.split(), key=len)) > LONGEST_WORD:
+                word = max(line.split(), key=len)
+                raise InputError(
+                    f"text {number:,} has a word of {len(word):,} characters, which begins with "
+                    f"{word[:20]!r} (tokens=characters,length={LONGEST} reads its beginning)"
+                )
 
 
 def _tokens_note(what: str) -> list[str]:
