@@ -33,12 +33,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import python_with
 
 TYPES, BATCHES, LATENT, WIDTH, BATCH = 6, 3, 10, 128, 128
 SPLIT = "valid=200,test=400"
@@ -213,15 +213,6 @@ def processor_seconds() -> float:
 # -- the comparison --------------------------------------------------------------------------------
 
 
-def peer_python(folder: Path) -> Path:
-    """Return the interpreter of an environment with scvi-tools, made if it does not exist."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "scvi-tools"], check=True)
-    return python
-
-
 def write(path: Path, x: np.ndarray, batch: np.ndarray) -> None:
     """Write an .h5ad file that both packages read."""
     import h5py
@@ -290,7 +281,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     write(folder / "counts.h5ad", x, batch)
     data = vs.load(f"{folder / 'counts.h5ad'}:{SPLIT}", condition=["batch"])
     np.savez(folder / "rows.npz", **{s: getattr(data, s).index for s in ("train", "valid", "test")})
-    pythons = {"there": peer_python(options.venv), "here": Path(sys.executable)}
+    pythons = {"there": python_with("scvi-tools", options.venv), "here": Path(sys.executable)}
     names = {"there": "scvi-tools", "here": "vaestro"}
     if options.only:
         pythons = {options.only: pythons[options.only]}
@@ -340,7 +331,7 @@ def main() -> None:
         help="more options of scvi.model.SCVI, as JSON; those of the training plan as plan",
     )
     parser.add_argument("--only", choices=("here", "there"), help="train this package alone")
-    parser.add_argument("--venv", type=Path, default=Path.home() / ".cache" / "vaestro-scvi")
+    parser.add_argument("--venv", type=Path, default=None, help="environment of the peer")
     parser.add_argument("--model", choices=("here", "there"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)

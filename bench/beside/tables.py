@@ -16,10 +16,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
 import numpy as np
+from peers import python_with
 
 import vaestro as vs
 from vaestro.data import tables
@@ -38,15 +38,6 @@ model = TVAE()
 model.fit(rows, coded)
 model.sample(len(rows)).to_csv(target, index=False)
 """
-
-
-def peer_python(folder: Path) -> Path:
-    """Return the interpreter of an environment with ctgan, which is made if it does not exist."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "ctgan"], check=True)
-    return python
 
 
 def columns(path: Path) -> Columns:
@@ -96,9 +87,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="+", metavar="FILE=TARGET")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--venv", type=Path, default=Path.home() / ".cache" / "vaestro-tvae")
+    parser.add_argument("--venv", type=Path, default=None, help="environment of the peer")
     options = parser.parse_args()
-    peer = peer_python(options.venv)
+    peer = python_with("ctgan", options.venv)
     print(f"{'table':20} {'rows':8} {'shapes':>7} {'pairs':>7} {'utility':>8}    time")
     for table in options.tables:
         source, _, target = table.rpartition("=")
