@@ -215,8 +215,8 @@ class Run:
             return f"the training of {self.path} failed: {self.failure}"
         if is_locked(self.path):
             return f"{self.path} is in training: its weights are those so far"
-        if self.finished or not any((self.path / "checkpoints").glob("*")):
-            return ""
+        if self.finished or not self.metrics() or not (self.path / "checkpoints").is_dir():
+            return ""  # without its log and checkpoints, this is not known
         return (
             f"the training of {self.path} did not end (vaestro train --resume "
             f"{shlex.quote(str(self.path))} continues it)"
