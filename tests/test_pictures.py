@@ -2,6 +2,7 @@
 model."""
 
 import json
+import shutil
 import math
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,13 @@ def test_the_command_says_the_expected_time_before_the_first_step(
 
 def test_a_long_run_says_how_to_shorten_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    long = {"steps": 10**6, "latent": 2, "dry": True, "device": "cpu"}
+    compiled = {
+        network: Job.new(x, run=tmp_path / "c", network=network, **long).config["compile"]
+        for network in ("conv:width=4", "linear")
+    }
+    assert compiled["conv:width=4"] == "off", "compilation of it fails after minutes"
+    assert compiled["linear"] == ("on" if shutil.which("g++") else "off")
     job = Job.new(x, run=tmp_path / "a", dry=True, latent=2, steps=4000, network="linear")
     monkeypatch.setattr("vaestro.runs.job.expected_seconds", lambda _: (3.1, 12_400.0))
     assert job.expectation() == (

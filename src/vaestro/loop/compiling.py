@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from vaestro.data import Data
@@ -149,7 +150,14 @@ def _foreign(core: Core, optimizers: Sequence[type]) -> bool:
 
 
 def _pays(core: Core, settings: Settings, data: Data, processes: Processes) -> bool:
-    """Return whether a run is long enough that compilation makes it faster."""
+    """Return whether a run is long enough that compilation makes it faster.
+
+    On a CPU, convolutional networks stay eager: to compile one takes minutes, and fails for tensors
+    with the channels last.
+    """
+    convolves = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in core.modules())
+    if convolves and processes.device.type == "cpu":
+        return False
     if settings.minutes is not None:
         return settings.minutes >= MINUTES
     epochs = EPOCHS if settings.epochs is None else settings.epochs
