@@ -2,8 +2,8 @@
 model."""
 
 import json
-import shutil
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
