@@ -16,6 +16,7 @@ from vaestro.data.passes import Part, distinct
 from vaestro.data.raw import Options
 from vaestro.data.series.looks import hint
 from vaestro.data.source_options import of_groups
+from vaestro.data.writers import TABLES
 from vaestro.frames import Frame
 from vaestro.spaces import Space
 from vaestro.storage import writing
@@ -112,7 +113,7 @@ class Tables(Container[Frame]):
     def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:
         if path.suffix.lower() in (".npy", ".txt"):
             raise ValueError(
-                f"expected a file of a table (.csv, .parquet, .json, .jsonl or .npz); got {path}"
+                f"expected a file of a table ({', '.join(TABLES)} or .npz); got {path}"
             )
         with writing(path) as part:
             tables.write_frame(part, data, path.suffix.lower())
