@@ -71,8 +71,8 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, into: Path, *arguments: str) -> I
     yield from sorted(into.iterdir())
 
 
-def failing(number: int, code: int) -> Callable[[str, Path], None]:
-    """Return a hook at which one file operation fails, after half of the file is written."""
+def stopping(number: int, stop: Callable[[], None]) -> Callable[[str, Path], None]:
+    """Return a hook that calls `stop` at one file operation, after half of the file is written."""
     left = [number]
 
     def hook(operation: str, path: Path) -> None:
@@ -80,9 +80,18 @@ def failing(number: int, code: int) -> Callable[[str, Path], None]:
         if left[0] == -1:
             if operation == "write" and path.suffix == ".part":
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            raise OSError(code, os.strerror(code))
+            stop()
 
     return hook
+
+
+def failing(number: int, code: int) -> Callable[[str, Path], None]:
+    """Return a hook at which one file operation fails, after half of the file is written."""
+
+    def stop() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return stopping(number, stop)
 
 
 def damages(content: bytes, seed: int) -> dict[str, bytes]:

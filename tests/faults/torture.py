@@ -21,7 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.campaign import TRAIN, content, damages, failing, make_data, results, wrong_types
+from tests.faults.campaign import (
+    TRAIN,
+    content,
+    damages,
+    failing,
+    make_data,
+    results,
+    stopping,
+    wrong_types,
+)
 from vaestro import locks, storage
 from vaestro.cli import main
 from vaestro.runs import job, writer
@@ -109,16 +118,7 @@ def killed(number: int, *arguments: str) -> None:
     if child:
         os.waitpid(child, 0)
         return
-    left = [number]
-
-    def hook(operation: str, path: Path) -> None:
-        left[0] -= 1
-        if left[0] == -1:
-            if operation == "write" and path.suffix == ".part":
-                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with hooked(hook):
+    with hooked(stopping(number, lambda: os.kill(os.getpid(), signal.SIGKILL))):
         run(*arguments)
     os._exit(0)
 
