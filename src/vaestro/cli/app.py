@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from vaestro.cli.coding import decode, encode, reconstruct, sample
 from vaestro.cli.contrasting import contrast
+from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
+from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
-from vaestro.cli.using import decode, edit, encode, impute, interpolate, reconstruct, sample
 
 app = typer.Typer(
     add_completion=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -12,28 +12,23 @@ from vaestro.locks import is_locked
 from vaestro.options import read_options
 from vaestro.records import Damaged, file_sha256, log_faults, read_log, read_object, read_record
 from vaestro.runs.manifest import is_unfinished
+from vaestro.runs.verbs import AllVerbs
 from vaestro.trust import permit
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vaestro.data import Data, Rows
-    from vaestro.densities import Decoding
     from vaestro.diagnosis import Diagnosis
-    from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
-    from vaestro.latent import Contrast, Direction, UserData
     from vaestro.models import Model
     from vaestro.options import Config
     from vaestro.runs.session import Session
-    from vaestro.runs.sources import Conditions, Source
 
 
 @final
-class Run:
+class Run(AllVerbs):
     """Read the files of a run's folder.
 
-    The methods that use the model (`encode`, `sample`, ...) are those of `session`, which is opened
+    The verbs (`encode`, `sample`, ...; see `vaestro.runs.verbs`) use `session`, which is opened
     when the first one is called.
 
     Args:
@@ -259,7 +254,7 @@ class Run:
 
         write_evaluation(self, evaluation, rows, source, weights)
 
-    # -- the methods of a session ------------------------------------------------------------------
+    # -- the verbs ---------------------------------------------------------------------------------
 
     @property
     def session(self) -> Session:
@@ -272,229 +267,8 @@ class Run:
             self._session = stamp, Session(self)
         return self._session[1]
 
-    def encode(
-        self,
-        source: Source,
-        *,
-        draws: int = 0,
-        split: str | None = None,
-        condition: Conditions = None,
-        seed: int = 0,
-    ) -> dict[str, np.ndarray]:
-        """See `Session.encode`."""
-        return self.session.encode(source, draws=draws, split=split, condition=condition, seed=seed)
-
-    def decode(
-        self,
-        z: np.ndarray,
-        *,
-        condition: Conditions = None,
-        sample: bool = False,
-        decoding: Decoding | None = None,
-        dtype: str | None = None,
-        seed: int = 0,
-    ) -> UserData:
-        """See `Session.decode`."""
-        return self.session.decode(
-            z, condition=condition, sample=sample, decoding=decoding, dtype=dtype, seed=seed
-        )
-
-    def reconstruct(
-        self,
-        source: Source,
-        *,
-        split: str | None = None,
-        condition: Conditions = None,
-        decode_condition: Conditions = None,
-        draws: int | None = None,
-        library: float | None = None,
-        decoding: Decoding | None = None,
-        dtype: str | None = None,
-        seed: int = 0,
-    ) -> UserData:
-        """See `Session.reconstruct`."""
-        return self.session.reconstruct(
-            source,
-            split=split,
-            condition=condition,
-            decode_condition=decode_condition,
-            draws=draws,
-            library=library,
-            decoding=decoding,
-            dtype=dtype,
-            seed=seed,
-        )
-
-    def contrast(
-        self,
-        source: Source,
-        attribute: str,
-        first: str,
-        second: str,
-        *,
-        delta: float = 0.25,
-        level: float = 0.05,
-        draws: int = 200,
-        split: str | None = None,
-        condition: Conditions = None,
-        decode_condition: Conditions = None,
-        seed: int = 0,
-    ) -> Contrast:
-        """See `Session.contrast`."""
-        return self.session.contrast(
-            source,
-            attribute,
-            first,
-            second,
-            delta=delta,
-            level=level,
-            draws=draws,
-            split=split,
-            condition=condition,
-            decode_condition=decode_condition,
-            seed=seed,
-        )
-
-    def sample(
-        self,
-        n: int = 64,
-        *,
-        condition: Conditions = None,
-        temperature: float = 1.0,
-        mean: bool | None = None,
-        complete: bool | None = None,
-        decoding: Decoding | None = None,
-        dtype: str | None = None,
-        seed: int = 0,
-    ) -> UserData:
-        """See `Session.sample`."""
-        return self.session.sample(
-            n,
-            condition=condition,
-            temperature=temperature,
-            mean=mean,
-            complete=complete,
-            decoding=decoding,
-            dtype=dtype,
-            seed=seed,
-        )
-
-    def interpolate(
-        self,
-        source: Source,
-        i: int,
-        j: int,
-        *,
-        steps: int = 9,
-        path: str = "linear",
-        split: str | None = None,
-        condition: Conditions = None,
-        decoding: Decoding | None = None,
-        dtype: str | None = None,
-    ) -> UserData:
-        """See `Session.interpolate`."""
-        return self.session.interpolate(
-            source,
-            i,
-            j,
-            steps=steps,
-            path=path,
-            split=split,
-            condition=condition,
-            decoding=decoding,
-            dtype=dtype,
-        )
-
-    def edit(
-        self,
-        source: Source,
-        attribute: str | Direction,
-        amount: float = 1.0,
-        *,
-        split: str | None = None,
-        condition: Conditions = None,
-        decoding: Decoding | None = None,
-        dtype: str | None = None,
-    ) -> UserData:
-        """See `Session.edit`."""
-        return self.session.edit(
-            source,
-            attribute,
-            amount,
-            split=split,
-            condition=condition,
-            decoding=decoding,
-            dtype=dtype,
-        )
-
-    def impute(
-        self,
-        source: Source,
-        *,
-        k: int = 100,
-        sample: bool = False,
-        split: str | None = None,
-        condition: Conditions = None,
-        dtype: str | None = None,
-        seed: int = 0,
-    ) -> UserData:
-        """See `Session.impute`."""
-        return self.session.impute(
-            source, k=k, sample=sample, split=split, condition=condition, dtype=dtype, seed=seed
-        )
-
-    def imputations(
-        self,
-        source: Source,
-        n: int,
-        *,
-        k: int = 100,
-        split: str | None = None,
-        condition: Conditions = None,
-        seed: int = 0,
-    ) -> list[UserData]:
-        """See `Session.imputations`."""
-        return self.session.imputations(source, n, k=k, split=split, condition=condition, seed=seed)
-
-    def evaluate(
-        self,
-        data: Source | None = None,
-        *,
-        methods: str | Sequence[str] = ("elbo", "iwae"),
-        k: int = 500,
-        split: str | None = None,
-        limit: int | None = None,
-        condition: Conditions = None,
-        seed: int = 0,
-    ) -> Evaluation:
-        """See `Session.evaluate`."""
-        return self.session.evaluate(
-            data, methods=methods, k=k, split=split, limit=limit, condition=condition, seed=seed
-        )
-
-    def diagnose(self, *, seed: int = 0, device: str = "cpu") -> Diagnosis:
-        """Diagnose the run as its files are now; see `Session.diagnose`."""
+    def diagnose(self, *, seed: int = 0) -> Diagnosis:
+        """Diagnose the run with its files as they are now; see `Session.diagnose`."""
         from vaestro.runs.session import Session
 
-        return Session(self, device).diagnose(seed=seed)
-
-    def gradients(
-        self,
-        *,
-        k: Sequence[int] | None = None,
-        estimators: Sequence[str] | None = None,
-        bound: str | None = None,
-        repeats: int = 40,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> Iterator[tuple[float, Noises | None]]:
-        """See `Session.gradients`."""
-        from vaestro.runs.session import Session
-
-        return Session(self, device).gradients(
-            k=k, estimators=estimators, bound=bound, repeats=repeats, seed=seed
-        )
-
-    def report(self, output: str | Path | None = None, *, force: bool = False) -> Path:
-        """See `Session.report`."""
-        return self.session.report(output, force=force)
+        return Session(self).diagnose(seed=seed)

@@ -1,0 +1,168 @@
+"""The commands interpolate and edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vaestro.cli import empty_code
+from vaestro.cli.arguments import (
+    Beam,
+    ConditionOfAll,
+    DataOutput,
+    Dtype,
+    Force,
+    Output,
+    RunFolder,
+    Some,
+    SourceArgument,
+    Split,
+    Trust,
+    decoding_of,
+    opened_session,
+    pairs,
+)
+from vaestro.cli.console import console
+from vaestro.cli.rows import (
+    attributes_of,
+    dtype_of,
+    is_picture,
+    own_dtype,
+    say_read,
+    spread,
+    which,
+    write,
+)
+
+if TYPE_CHECKING:
+    from vaestro.latent import Direction, UserData
+
+
+def interpolate(
+    run: RunFolder,
+    source: SourceArgument,
+    i: Annotated[int, typer.Argument(metavar="I", help="Row number of the first end, from 0.")],
+    j: Annotated[int, typer.Argument(metavar="J", help="Row number of the second end.")],
+    output: Output,
+    steps: Annotated[int, typer.Option(help="Number of codes, including both ends.")] = 9,
+    path: Annotated[
+        str, typer.Option(help="linear, or spherical: along the great circle.")
+    ] = "linear",
+    split: Split = None,
+    condition: ConditionOfAll = None,
+    dtype: Dtype = None,
+    beam: Beam = None,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Decode codes on a path between two data.
+
+    Example: vaestro interpolate runs/mine mnist 3 18 -o between.png
+    """
+    from vaestro.data.writers import check_output
+
+    session = opened_session(run, trust=trust)
+    file = check_output(output, force=force)
+    space = session.model.space
+    rows = session.rows(source, split, pairs(condition))
+    say_read(rows)
+    data = session.interpolate(
+        rows,
+        i,
+        j,
+        steps=steps,
+        path=path,
+        decoding=decoding_of(beam=beam),
+        dtype=dtype_of(space, file, dtype),
+    )
+    title = f"from {i} to {j} of {source} by {session.run.path}"
+    write(file, {"": data}, space, title, dtype=dtype, columns=steps)
+    console.warn(empty_code.warning(session.run))
+    console.say(
+        f"wrote {steps} steps from row {i} to row {j} of {len(rows):,} data ({rows.name}) to {file}"
+    )
+
+
+def edit(
+    run: RunFolder,
+    source: SourceArgument,
+    attribute: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="An attribute of the training data, or NAME=VALUE, such as digit=7.",
+        ),
+    ],
+    output: DataOutput,
+    amount: Annotated[
+        float,
+        typer.Option(
+            help="1 moves from data without the value to data with it, or by one unit of a "
+            "number; negative values move back."
+        ),
+    ] = 1.0,
+    split: Split = None,
+    condition: ConditionOfAll = None,
+    n: Some = None,
+    dtype: Dtype = None,
+    beam: Beam = None,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Change an attribute of data.
+
+    The code of each datum is moved along the direction of the attribute, and decoded. A .png shows
+    the data, their reconstructions, and the edited reconstructions. If the training data do not
+    have the attribute, its direction is estimated on SOURCE.
+
+    Example: vaestro edit runs/mine mnist --attribute slant --amount 20 -o slanted.png
+    """
+    from vaestro.data.writers import check_output
+
+    session = opened_session(run, trust=trust)
+    path = check_output(output, force=force, folders=True)
+    space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
+    every = session.rows(source, split, pairs(condition))
+    say_read(every)
+    rows, places = spread(every, n, picture)
+    along = session.direction(every, attribute)
+    decoding, kind = decoding_of(beam=beam), dtype_of(space, path, dtype)
+    sets: dict[str, UserData] = {}
+    if picture or space.ragged:
+        plain = session.edit(rows, along, 0.0, decoding=decoding, dtype=kind)
+        sets = {"data": rows.outward(), "reconstruction": plain}
+    sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
+    title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
+    at, labels = None if n is None else places, attributes_of(rows)
+    write(path, sets, space, title, dtype=kind, places=at, attributes=labels, source=source)
+    console.warn(empty_code.warning(session.run))
+    console.warn(_without_effect(sets))
+    _say_direction(along)
+    console.say(
+        f"wrote {len(rows):,} data ({every.name}){which(places, len(every))}, moved "
+        f"{along.moved(amount)}, to {path}"
+    )
+
+
+def _without_effect(sets: dict[str, UserData]) -> str:
+    """Return a warning if no text differs from its reconstruction; "" otherwise."""
+    from vaestro.tokens import Texts
+
+    texts = [data.lines.tolist() for data in sets.values() if isinstance(data, Texts)]
+    if len(texts) < 2 or texts[-1] != texts[-2]:
+        return ""
+    return (
+        f"warning: the edit changes none of {len(texts[-1]):,} texts; a larger --amount may, if "
+        f"the code is informative"
+    )
+
+
+def _say_direction(along: Direction) -> None:
+    """Print what an amount of 1 is, and how well the codes predict the attribute."""
+    console.say(f"an amount of 1 is {along.unit}")
+    console.say(
+        f"{along.name} and the codes along it have a correlation of {along.correlation:.2f} over "
+        f"{along.n:,} data"
+    )
+    console.warn(along.warning)

@@ -1,0 +1,28 @@
+"""The verbs of a run, one class for each subject; `Run` and `Session` have all of them.
+
+    coding.py        encode, latents, decode, reconstruct, sample
+    moving.py        interpolate, edit
+    filling.py       impute, imputations
+    contrasting.py   contrast
+    judging.py       evaluate, diagnose, gradients, report
+
+A verb imports what it needs when it is called, so that a run's files are read without torch.
+"""
+
+from vaestro.runs.verbs.base import Verbs
+from vaestro.runs.verbs.coding import CodeVerbs
+from vaestro.runs.verbs.contrasting import ContrastVerbs
+from vaestro.runs.verbs.filling import FillVerbs
+from vaestro.runs.verbs.judging import JudgeVerbs
+from vaestro.runs.verbs.moving import MoveVerbs
+
+__all__ = ["AllVerbs", "Verbs"]
+
+
+class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs):
+    """Have every verb.
+
+    >>> from vaestro.runs import Run
+    >>> issubclass(Run, AllVerbs)
+    True
+    """
