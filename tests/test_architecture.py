@@ -13,6 +13,7 @@ ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "text",
     "storage",
+    "processes",
     "locks",
     "signatures",
     "files",

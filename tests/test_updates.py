@@ -1,14 +1,8 @@
 """Objectives with several updates: each has its own optimiser, and a run resumes to the bit."""
 
 import copy
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn as nn
@@ -19,7 +13,6 @@ from tests.conftest import make_data, make_space, make_values
 from vaestro.loop import Training
 from vaestro.objectives import Loss, TrainingObjective, elbo
 from vaestro.optimizers import SGD
-from vaestro.runs import Job
 from vaestro.spaces import Batch, Kind
 from vaestro.updates import Update
 
@@ -143,40 +136,3 @@ def test_updates_without_parameters_or_of_one_name_are_refused() -> None:
         vs.training(model, Twice(elbo), data, steps=2, device="cpu")
     with pytest.raises(ValueError, match="expected lr above 0 for update x; got 0"):
         Update("x", [], vs.Objective(), lr=0.0)
-
-
-SCRIPT = """
-import json, sys
-from vaestro.runs import Job
-for _ in Job.new(sys.argv[1], run=sys.argv[2], **json.loads(sys.argv[3])):
-    pass
-"""
-
-
-def test_a_table_without_counts_trains_on_two_processes_as_on_one(tmp_path: Path) -> None:
-    r = np.random.default_rng(0)
-    rows = [
-        f"{a:.3f},{b:.3f},{'xyz'[c]}"
-        for a, b, c in zip(*r.normal(size=(2, 200)), r.integers(0, 3, 200), strict=True)
-    ]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b,c", *rows]) + "\n")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    options = {"latent": 2, "steps": 20, "batch": 32, "device": "cpu", "network": "mlp:width=8"}
-    for _ in Job.new(str(tmp_path / "t.csv"), run=tmp_path / "one", **options):
-        pass
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    names = [str(tmp_path / name) for name in ("script.py", "t.csv", "two")]
-    done = subprocess.run(
-        [sys.executable, *launch, *names, json.dumps(options)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    runs = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
-    assert len(runs[0]) == len(runs[1]) > 2
-    for one, two in zip(*runs, strict=True):
-        assert one["bound"] == pytest.approx(two["bound"], rel=2e-4, abs=2e-4)

@@ -72,7 +72,6 @@ def evaluate(
 
     start, accelerator = time.perf_counter(), accelerator_for(device)
     rank, processes = accelerator.process_index, accelerator.num_processes
-    console.quiet |= rank > 0
     session = opened_session(run, str(accelerator.device), trust=trust)
     held_out = session.held_out(data, split, pairs(condition))
     rows, changed = held_out.rows, held_out.changed

@@ -15,12 +15,20 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeGuard
 
+from vaestro import processes
 from vaestro.cli.console import console, discard_output
 from vaestro.text import is_input_error, visible
 from vaestro.trust import Untrusted
 
 # parts of the messages of allocators: PyTorch on a CPU and on a GPU, NumPy, C++ and the system
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "unable to allocate", "bad_alloc")
+# parts of the messages of gloo and NCCL if another process has ended
+PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+)
 # what uses less memory, by command
 SMALLER = {
     "train": "a smaller --batch or --network may fit",
@@ -34,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with arguments (by default the process's own) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take(arguments, "--debug")
-    console.quiet = _take(arguments, "--quiet")
+    console.quiet = _take(arguments, "--quiet") or processes.rank() > 0
     console.pending.clear()
     if arguments == ["--version"]:
         import vaestro
@@ -83,8 +91,10 @@ def _take(arguments: list[str], flag: str) -> bool:
 
 
 def _say(line: str, code: int) -> int:
-    """Print a line on stderr, and return the exit code."""
-    print("vaestro: " + visible(" ".join(line.split())), file=sys.stderr)
+    """Print a line on stderr, once for all processes of a command, and return the exit code."""
+    line = visible(" ".join(line.split()))
+    if processes.reports(line):
+        print("vaestro: " + line, file=sys.stderr)
     return code
 
 
@@ -98,6 +108,8 @@ def _failure(error: Exception, arguments: Sequence[str]) -> str:
         return f"the disk is full ({text}): free some space, then type the same command again"
     if isinstance(error, OSError):
         return text
+    if processes.count() > 1 and any(words in text for words in PEER_LOST):
+        return "another process of this command ended: what torchrun prints names it"
     first = text.splitlines()[0]
     return (
         first

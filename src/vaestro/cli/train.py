@@ -91,11 +91,10 @@ def train(
             trust=trust,
             **given,
         )
-    if not job.writes:
-        console.quiet = True
     _announce(job, "# " if dry_run else "")
     if dry_run:
-        print(dump_config(job.config), end="")
+        if job.writes:
+            print(dump_config(job.config), end="")
         return
     _run(job)
 
@@ -148,6 +147,7 @@ def _run(job: Job) -> None:
             f"train --resume {job.path}"
         )
         raise typer.Exit(130) from None
+    training.processes.end()
     if not job.writes:
         return
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}")

@@ -18,6 +18,7 @@ from typing import final
 
 import numpy as np
 
+from vaestro import processes
 from vaestro.data import images
 from vaestro.data.decoders import Decoder
 from vaestro.data.sets import StreamedRows
@@ -136,7 +137,7 @@ class Source:
 
 def _share() -> int:
     """Return the number of processors for each process of a run on this machine."""
-    return max(1, images.processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, images.processors() // processes.here())
 
 
 class _Prefetch:

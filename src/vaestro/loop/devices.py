@@ -7,7 +7,6 @@ averaged.
 from __future__ import annotations
 
 import atexit
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, final
@@ -16,6 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from vaestro import processes
 from vaestro.models import Model
 from vaestro.objectives import Loss, TrainingObjective
 from vaestro.spaces import Batch
@@ -47,7 +47,7 @@ def accelerator_for(device: str) -> Accelerator:
     }
     if device in available and not available[device]():
         raise ValueError(f"expected a device of this machine; got {device}, which it does not have")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes.count() == 1:
         # Accelerate keeps one device for the life of a process; runs in it may use different ones.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
@@ -127,7 +127,9 @@ class Processes:
     def __init__(self, device: str, batch: int) -> None:
         self._accelerator = accelerator_for(device)
         self.device = self._accelerator.device
-        self.count, self.rank = (self._accelerator.num_processes, self._accelerator.process_index)
+        grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.count = self._accelerator.num_processes if grouped else 1
+        self.rank = self._accelerator.process_index if grouped else 0
         if batch % self.count:
             raise ValueError(f"expected a batch that {self.count} processes can share; got {batch}")
         self.rows = slice(
@@ -182,3 +184,7 @@ class Processes:
         if self.count > 1:
             self._accelerator.wait_for_everyone()
             atexit.register(self._accelerator.end_training)
+
+    def end(self) -> None:
+        """End the group of processes. What this process computes afterwards, it computes alone."""
+        end_together(self._accelerator)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaestro.data import Data
 from vaestro.optimizers import Optimizer
 from vaestro.parts import find
+from vaestro.processes import shared
 from vaestro.selection import Keep
 from vaestro.text import nearest
 
@@ -148,7 +149,8 @@ def is_text(data: Data) -> bool:
 
 def default_batch(data: Data) -> int:
     """Return the default rows of a batch: 128, for text data 32, and at most a sixteenth of the
-    rows, but 8 or more; for larger images, volumes and series at most a 64th.
+    rows, but 8 or more; for larger images, volumes and series at most a 64th. Several processes
+    share it equally.
 
     The time of a convolution is proportional to the rows, so small batches take more steps in the
     same time.
@@ -158,7 +160,8 @@ def default_batch(data: Data) -> int:
     101
     """
     large = data.space.layout.grid and data.space.cells >= LARGE
-    return min(32 if is_text(data) else 128, max(8, len(data.train) // (64 if large else 16)))
+    rows = min(32 if is_text(data) else 128, max(8, len(data.train) // (64 if large else 16)))
+    return shared(rows)
 
 
 def default_clip(data: Data) -> float:

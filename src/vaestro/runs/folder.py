@@ -30,6 +30,7 @@ from vaestro.frames import Frame
 from vaestro.loop import Training
 from vaestro.models import Model
 from vaestro.options import names
+from vaestro.processes import count
 from vaestro.runs.sources import Source
 from vaestro.storage import writing
 
@@ -122,7 +123,7 @@ def environment(training: Training) -> dict[str, Json]:
         "numpy": np.__version__,
         "trained_on": str(training.device),
         "cores": os.cpu_count(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": count(),
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

@@ -19,6 +19,7 @@ from vaestro.loop import training
 from vaestro.models import Model
 from vaestro.objectives import Objective
 from vaestro.parts import build, find
+from vaestro.processes import shared
 
 STEPS, LR = 200, 0.05
 BATCH, OUTPUTS = 256, 2**22  # largest batch; largest number of decoder outputs in a step
@@ -49,7 +50,7 @@ def independent_model(data: Data, likelihood: str, device: str = "cpu") -> Model
         torch.manual_seed(0)
         model = build(data.space, given=data.given, model="independent", likelihood=likelihood)
     outputs = max(p.shape[0] for p in model.parameters() if p.ndim)
-    batch = min(BATCH, len(data.train), max(16, OUTPUTS // outputs))
+    batch = shared(min(BATCH, len(data.train), max(16, OUTPUTS // outputs)))
     for _ in training(
         model, Objective(), data, steps=STEPS, batch=batch, lr=LR, device=device, compile="off"
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -29,6 +28,7 @@ from vaestro.loop.timing import expected_seconds
 from vaestro.new_categories import NEW_CATEGORIES
 from vaestro.options import Config, defaults, dump_config, normalised, resumable
 from vaestro.parts import find
+from vaestro.processes import rank
 from vaestro.records import Damaged, read_object, write_record
 from vaestro.runs.checkpoints import newest_state
 from vaestro.runs.folder import environment, model_record, store_source
@@ -135,7 +135,7 @@ class Job(Iterator[Step]):
             **of_source,
         )
         path = Path(run) if run is not None else default_folder(data.source)
-        if not dry and _writes():
+        if not dry and rank() == 0:
             refuse_existing(path, force)
         asked, notes = with_size_factors(asked, data)
         training, resolved = prepare(data, asked)
@@ -193,7 +193,7 @@ class Job(Iterator[Step]):
             ValueError: it is not a run's folder, another process writes it, or an option was given
                 that cannot change.
         """
-        if not _writes():
+        if rank() > 0:
             return cls._continued(Run(run, trust=trust), options)
         recover(Path(run))
         opened = Run(run, trust=trust)
@@ -435,11 +435,6 @@ class Job(Iterator[Step]):
             save_tensors(self.place / "model.safetensors", tensors, {"format": "pt"})
             kept = {"step": self.training.kept_step, "why": self.training.kept_sentence()}
             write_record(self.place / "kept.json", kept)
-
-
-def _writes() -> bool:
-    """Return whether this process is the one of its group that writes files."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _load(training: Training, checkpoint: Path, tensors: State, numbers: Numbers) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from vaestro.parts import (
     find,
 )
 from vaestro.penalties import Capacity, FreeBits, RateTerm
+from vaestro.processes import count
 from vaestro.randomness import derive, numpy_generator
 from vaestro.runs.run import Run
 from vaestro.spaces import Space
@@ -248,7 +248,7 @@ def trial(data: Data) -> Trial | None:
     >>> trial(data)({"latent": 2, "network": "linear", "steps": 2})
     28
     """
-    if data.train.stream is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if data.train.stream is not None or count() > 1:
         return None
 
     def weights(config: Mapping[str, Json]) -> int:
