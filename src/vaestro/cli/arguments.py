@@ -147,6 +147,13 @@ SamplesOutput = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="In .csv and .tsv files: no apostrophe before text that a spreadsheet would run.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(

@@ -20,6 +20,7 @@ from vaestro.cli.arguments import (
     Heat,
     MeanOrDraws,
     Output,
+    Raw,
     RunArgument,
     RunFolder,
     SamplesOutput,
@@ -40,6 +41,7 @@ from vaestro.cli.rows import (
     dtype_of,
     is_picture,
     own_dtype,
+    say_guards,
     say_read,
     say_unread,
     spread,
@@ -66,6 +68,7 @@ def sample(
     token_temperature: Heat = None,
     beam: Beam = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -116,6 +119,7 @@ def sample(
         dtype=dtype_of(space, path, dtype) if mean else "float",
         attributes=conditions_of(session, pairs(condition), n),
         source=session.run.options["source"],
+        raw=raw,
     )
     console.say(f"wrote {n} {what}{draws} to {path}")
 
@@ -131,6 +135,7 @@ def encode(
     split: Split = None,
     condition: ConditionOfAll = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -164,7 +169,7 @@ def encode(
     if suffix != ".h5ad":
         of_rows = names_of if session.model.space.layout.ends else identifiers
         named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
-        write_arrays(path, named | codes)
+        say_guards(write_arrays(path, named | codes, raw=raw))
     else:
         own = session.model.units[0] - session.model.further_units
         parts = {name: values[:, :own] for name, values in codes.items()}
@@ -196,6 +201,7 @@ def decode(
     token_temperature: Heat = None,
     beam: Beam = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -231,6 +237,7 @@ def decode(
         dtype="float" if sample else dtype_of(space, path, dtype),
         attributes=conditions_of(session, pairs(condition), len(x)),
         source=source,
+        raw=raw,
     )
     console.say(f"wrote {len(x):,} {'draws' if sample else 'means'} to {path}")
 
@@ -257,6 +264,7 @@ def reconstruct(
     dtype: Dtype = None,
     beam: Beam = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -299,6 +307,7 @@ def reconstruct(
         places=None if n is None else places,
         attributes=attributes_of(rows),
         source=source,
+        raw=raw,
     )
     console.warn(empty_code.warning(session.run))
     other = f", decoded with {', '.join(decode_condition)}," if decode_condition else ""

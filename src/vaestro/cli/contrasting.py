@@ -11,6 +11,7 @@ from vaestro.cli.arguments import (
     DecodeCondition,
     Force,
     Output,
+    Raw,
     RunFolder,
     Seed,
     SourceArgument,
@@ -20,7 +21,7 @@ from vaestro.cli.arguments import (
     pairs,
 )
 from vaestro.cli.console import console
-from vaestro.cli.rows import say_read
+from vaestro.cli.rows import say_guards, say_read
 
 
 def contrast(
@@ -45,6 +46,7 @@ def contrast(
     condition: ConditionOfAll = None,
     decode_condition: DecodeCondition = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -79,7 +81,9 @@ def contrast(
         seed=seed,
     )
     with writing(path) as part:
-        write_frame(part, frame_of(result.columns(first, second)), path.suffix.lower())
+        table = frame_of(result.columns(first, second))
+        guards = write_frame(part, table, path.suffix.lower(), raw=raw)
+    say_guards(guards)
     console.say(
         f"{int(np.sum(result.different)):,} of {len(result.names):,} genes differ by more than "
         f"{delta:g} in log2 between {result.sizes[0]:,} {first} and {result.sizes[1]:,} {second}, "

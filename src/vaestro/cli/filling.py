@@ -11,6 +11,7 @@ from vaestro.cli.arguments import (
     Dtype,
     Force,
     Output,
+    Raw,
     RunFolder,
     Seed,
     SourceArgument,
@@ -51,6 +52,7 @@ def impute(
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
     seed: Seed = 0,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -76,7 +78,7 @@ def impute(
     title = f"{len(rows)} of {source} filled in by {session.run.path}"
     drawn = sample or n is not None
     kind = "float" if drawn or not space.columns else dtype
-    write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes)
+    write(path, {"": data}, space, title, dtype=kind, attributes=rows.attributes, raw=raw)
     words = (
         "draws from p(missing | observed)" if drawn else "weighted means and most probable values"
     )

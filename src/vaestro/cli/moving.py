@@ -14,6 +14,7 @@ from vaestro.cli.arguments import (
     Dtype,
     Force,
     Output,
+    Raw,
     RunFolder,
     Some,
     SourceArgument,
@@ -53,6 +54,7 @@ def interpolate(
     condition: ConditionOfAll = None,
     dtype: Dtype = None,
     beam: Beam = None,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -77,7 +79,7 @@ def interpolate(
         dtype=dtype_of(space, file, dtype),
     )
     title = f"from {i} to {j} of {source} by {session.run.path}"
-    write(file, {"": data}, space, title, dtype=dtype, columns=steps)
+    write(file, {"": data}, space, title, dtype=dtype, columns=steps, raw=raw)
     console.warn(empty_code.warning(session.run))
     console.say(
         f"wrote {steps} steps from row {i} to row {j} of {len(rows):,} data ({rows.name}) to {file}"
@@ -107,6 +109,7 @@ def edit(
     n: Some = None,
     dtype: Dtype = None,
     beam: Beam = None,
+    raw: Raw = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
@@ -135,7 +138,9 @@ def edit(
     sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
     at, labels = None if n is None else places, attributes_of(rows)
-    write(path, sets, space, title, dtype=kind, places=at, attributes=labels, source=source)
+    write(
+        path, sets, space, title, dtype=kind, places=at, attributes=labels, source=source, raw=raw
+    )
     console.warn(empty_code.warning(session.run))
     console.warn(_without_effect(sets))
     _say_direction(along)

@@ -102,8 +102,9 @@ def write(
     columns: int = 16,
     attributes: Mapping[str, np.ndarray] | None = None,
     source: str = "",
+    raw: bool = False,
 ) -> None:
-    """Write data, and print how means are rounded.
+    """Write data, and print how means are rounded and text is written.
 
     Args:
         path: a .png shows all sets; other files contain the last one, and a folder receives a file
@@ -118,6 +119,7 @@ def write(
             file has in obs. Other files of named columns contain the names of rows; files in a
             folder have the names in `file`.
         source: of the run's data, for the format of files in a folder.
+        raw: whether to write text that a spreadsheet would run as it is.
     """
     import numpy as np
 
@@ -129,7 +131,7 @@ def write(
         write_grid(path, sets, space, title, columns)
         return
     *_, data = sets.values()
-    named = space.names and not space.tabular and not space.layout.ends
+    guards, named = 0, space.names and not space.tabular and not space.layout.ends
     if path.is_dir():
         from vaestro.data.image_writing import write_folder
 
@@ -137,16 +139,27 @@ def write(
         own = None if files is None else files.tolist()
         console.say(write_folder(path, data, space, names=own, source=source))
     elif isinstance(data, np.ndarray) and writing.is_long(space, path):
-        write_data(path, writing.long_table(data, space, attributes))
+        guards = write_data(path, writing.long_table(data, space, attributes), raw=raw)
     elif isinstance(data, np.ndarray) and space.lengths is not None and path.suffix == ".npz":
         write_arrays(path, writing.one_each(data, space, attributes))
     elif named or path.suffix.lower() == ".h5ad":
-        write_named(path, data, space, attributes or {})
+        guards = write_named(path, data, space, attributes or {}, raw=raw)
     else:
-        write_data(path, data, places)
+        guards = write_data(path, data, places, raw=raw)
     line = rounding(space, dtype)
     if line:
         console.say(line)
+    say_guards(guards)
+
+
+def say_guards(cells: int) -> None:
+    """Print the number of cells with an apostrophe before what a spreadsheet would run."""
+    if cells:
+        count = "1 cell" if cells == 1 else f"{cells:,} cells"
+        console.say(
+            f"wrote an apostrophe before the = + - or @ of {count}, so that a spreadsheet does not "
+            f"run the text (--raw leaves it out)"
+        )
 
 
 def say_unread(rows: Rows) -> None:

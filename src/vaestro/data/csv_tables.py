@@ -12,6 +12,7 @@ from vaestro.data.arrow import any_match
 from vaestro.data.choosing import Wanted, named, numbered
 from vaestro.data.csv_layout import Layout, layout_of, refuse_lines
 from vaestro.data.formats import spellings
+from vaestro.data.formulas import unguarded
 from vaestro.data.raw import Options
 from vaestro.data.refusals import first_names
 from vaestro.data.source_values import missing_values
@@ -47,7 +48,8 @@ def read_csv(pa: ModuleType, text: TextFile, wanted: Wanted) -> pyarrow.Table:
     notes, options = wanted.notes, wanted.options
     layout = layout_of(text, options, notes)
     text = text.without_end(layout.below)
-    names = numbered(_names(layout, text.name, notes), notes)
+    header, guards = unguarded(pa, pa.chunked_array([_names(layout, text.name, notes)]))
+    names = numbered(header.to_pylist(), notes)
     columns = wanted.of(names)
     if text.quotes % 2:
         refuse_lines(text, layout)
@@ -66,6 +68,18 @@ def read_csv(pa: ModuleType, text: TextFile, wanted: Wanted) -> pyarrow.Table:
         raise InputError(f"{text.name} has column names but no rows")
     table, raw = file.with_text(table, columns, options, text.quotes)
     wanted.raw.update(raw)
+    for name in table.column_names:
+        if table[name].type == words:
+            column, cells = unguarded(pa, table[name])
+            guards += cells
+            if cells:
+                table = table.set_column(table.column_names.index(name), name, column)
+    if guards:
+        what = "1 cell" if guards == 1 else f"{guards:,} cells"
+        notes.append(
+            f"removed the apostrophe before the = + - or @ of {what}, which is written for "
+            f"spreadsheets"
+        )
     unnamed = [n for n, cell in zip(names, layout.header, strict=True) if not cell]
     return _without_numbering(pa, table, unnamed, notes)
 

@@ -23,6 +23,7 @@ from vaestro.column_types import arrow, as_arrow
 from vaestro.data.arrow import from_arrow, masked, with_types
 from vaestro.data.choosing import Wanted, named
 from vaestro.data.formats import restored
+from vaestro.data.formulas import guarded
 from vaestro.data.in_memory import ArrowStream, arrow_of, is_pandas
 from vaestro.data.raw import Options, Raw
 from vaestro.data.refusals import mixed_types
@@ -300,7 +301,7 @@ def _value(column: Column, value: object) -> object:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
+def write_frame(path: Path, frame: Frame, suffix: str = "", *, raw: bool = False) -> int:
     """Write a table to .csv, .tsv, .parquet, .feather, .json (an array of records), .jsonl or .npz
     (one array per column).
 
@@ -309,18 +310,27 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
     a zone are ISO times of their zone, and durations are numbers of seconds. In an .npz file, empty
     cells are NaN (whole numbers become float64), NaT among dates and "" among texts.
 
+    In .csv and .tsv files, an apostrophe precedes cells of text that a spreadsheet would run.
+
     Args:
         path: the file, which is overwritten.
         frame: the table.
         suffix: the format; by default that of the path.
+        raw: whether to write cells as they are.
+
+    Returns:
+        the number of cells with such an apostrophe.
 
     Raises:
         ValueError: the suffix is not that of a table.
 
     >>> write_frame(Path("t.csv"), frame_of({"name": ["a", "b"], "age": [31, None]}))
+    0
     >>> Path("t.csv").read_text().split()
     ['"name","age"', '"a",31', '"b",']
     """
+    texts = [n for n, cells in frame.columns.items() if cells.dtype.kind in "UO"]
+    texts = [n for n in texts if frame.formats.get(n, RAW) == RAW]
     suffix, frame = suffix or path.suffix.lower(), as_written(frame)
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -328,7 +338,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
                 part = io.BytesIO()
                 np.save(part, _unmasked(values), allow_pickle=False)
                 archive.writestr(f"{name}.npy", part.getvalue())
-        return
+        return 0
     if suffix not in TABLES:
         raise ValueError(f"expected a file of a table, {', '.join((*TABLES, '.npz'))}; got {path}")
     pa = arrow(f"write {suffix}")
@@ -338,7 +348,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
             for at, record in enumerate(_as_records(frame)):
                 file.write((",\n" if suffix == ".json" else "\n") * (at > 0) + record)
             file.write("\n]\n" if suffix == ".json" else "\n")
-        return
+        return 0
     if suffix in (".parquet", ".feather"):
         table = with_types(pa, frame)
         if suffix == ".parquet":
@@ -347,14 +357,16 @@ def write_frame(path: Path, frame: Frame, suffix: str = "") -> None:
             import pyarrow.feather as feather
 
             feather.write_feather(table, str(path))
-        return
+        return 0
     table = pa.table({name: _as_text(pa, frame, name) for name in frame.columns})
     # Readers skip empty lines, so an empty cell of a single column is written as "".
     if table.num_columns == 1 and table.column(0).null_count:
         table = table.set_column(
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
         )
+    table, count = (table, 0) if raw else guarded(pa, table, texts)
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+    return count
 
 
 def as_written(frame: Frame) -> Frame:

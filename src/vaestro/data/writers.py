@@ -73,13 +73,22 @@ def check_output(
     return path
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, raw: bool = False) -> int:
     """Write named arrays with one row per datum.
 
     An .npz file contains all arrays, a .npy file the first one, and a table one column for each
     cell of a row.
 
+    Args:
+        path: the file, which is overwritten.
+        arrays: by name.
+        raw: whether to write text that a spreadsheet would run without an apostrophe.
+
+    Returns:
+        the number of cells with such an apostrophe.
+
     >>> write_arrays(Path("z.csv"), {"z": np.zeros((1, 2), int)})
+    0
     >>> Path("z.csv").read_text().split()
     ['"z_0","z_1"', '0,0']
     """
@@ -105,12 +114,17 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             from vaestro.data.tables import write_frame
 
             columns = {name: np.ma.MaskedArray(cells) for name, cells in _columns(arrays).items()}
-            write_frame(part, Frame(columns), suffix)
+            return write_frame(part, Frame(columns), suffix, raw=raw)
+    return 0
 
 
 def write_data(
-    path: Path, data: np.ndarray | Frame | Texts, places: np.ndarray | None = None
-) -> None:
+    path: Path,
+    data: np.ndarray | Frame | Texts,
+    places: np.ndarray | None = None,
+    *,
+    raw: bool = False,
+) -> int:
     """Write data in the user's layout.
 
     An array has the name x, a table its own columns. Texts are written one per line in .txt, with
@@ -120,22 +134,32 @@ def write_data(
         path: the file, whose suffix determines the format. It is overwritten.
         data: the rows.
         places: their row numbers, which are added to an .npz file of an array.
+        raw: whether to write text that a spreadsheet would run without an apostrophe.
+
+    Returns:
+        the number of cells with such an apostrophe.
 
     Raises:
         ValueError: the format cannot store such data.
 
     >>> write_data(Path("t.txt"), Texts.of(["a cat", "a dog"]))
+    0
     >>> Path("t.txt").read_text().splitlines()
     ['a cat', 'a dog']
     """
     from vaestro.data.containers import container_of  # imports torch
 
-    container_of(data).write(path, data, places)
+    return container_of(data).write(path, data, places, raw=raw)
 
 
 def write_named(
-    path: Path, data: np.ndarray | Frame | Texts, space: Space, attributes: Mapping[str, np.ndarray]
-) -> None:
+    path: Path,
+    data: np.ndarray | Frame | Texts,
+    space: Space,
+    attributes: Mapping[str, np.ndarray],
+    *,
+    raw: bool = False,
+) -> int:
     """Write vectors with the names of their columns, such as genes, and of their rows.
 
     Args:
@@ -144,6 +168,10 @@ def write_named(
         data: vectors, (N, columns).
         space: of the data.
         attributes: other values of each row, each (N,).
+        raw: whether to write text that a spreadsheet would run without an apostrophe.
+
+    Returns:
+        the number of cells with such an apostrophe.
 
     Raises:
         ValueError: the file is an .h5ad file, and the data are not vectors.
@@ -151,6 +179,7 @@ def write_named(
     >>> from vaestro.spaces import CountSpace
     >>> space = CountSpace((2,), (2,), "int64", names=("g1", "g2"))
     >>> write_named(Path("x.csv"), np.eye(2, dtype=int), space, {"id": np.array(["a", "b"])})
+    0
     >>> Path("x.csv").read_text().split()
     ['"id","g1","g2"', '"a",1,0', '"b",0,1']
     """
@@ -161,7 +190,7 @@ def write_named(
         from vaestro.data.annotated_output import write_annotated
 
         write_annotated(path, data, space.names, attributes)
-        return
+        return 0
     rows = identifiers(attributes)
     if suffix in TABLES:
         from vaestro.data.tables import write_frame
@@ -169,10 +198,9 @@ def write_named(
         columns = rows | {name: data[:, i] for i, name in enumerate(space.names)}
         with writing(path) as part:
             frame = Frame({n: np.ma.MaskedArray(values) for n, values in columns.items()})
-            write_frame(part, frame, suffix)
-    else:
-        names = {"var_names": np.array(space.names), **rows} if suffix == ".npz" else {}
-        write_arrays(path, {"x": data, **names})
+            return write_frame(part, frame, suffix, raw=raw)
+    names = {"var_names": np.array(space.names), **rows} if suffix == ".npz" else {}
+    return write_arrays(path, {"x": data, **names}, raw=raw)
 
 
 def identifiers(attributes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

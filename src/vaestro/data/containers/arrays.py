@@ -123,9 +123,11 @@ class Arrays(Container[np.ndarray]):
         missing = missing_cells(data, absent)
         return data if missing is None else np.where(missing, imputed.astype(data.dtype), data)
 
-    def write(self, path: Path, data: np.ndarray, places: np.ndarray | None) -> None:
+    def write(
+        self, path: Path, data: np.ndarray, places: np.ndarray | None, *, raw: bool = False
+    ) -> int:
         index = {"index": places} if places is not None and path.suffix.lower() == ".npz" else {}
-        write_arrays(path, {"x": data} | index)
+        return write_arrays(path, {"x": data} | index)
 
 
 def _with_empty(inference: Inference) -> Inference:

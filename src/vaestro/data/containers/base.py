@@ -288,13 +288,17 @@ class Container(ABC, Generic[W]):
         return data
 
     @abstractmethod
-    def write(self, path: Path, data: W, places: np.ndarray | None) -> None:
+    def write(self, path: Path, data: W, places: np.ndarray | None, *, raw: bool = False) -> int:
         """Write data in the user's layout to a file whose suffix names the format.
 
         Args:
             path: the file, which is overwritten.
             data: the rows.
             places: their row numbers, which an .npz of an array also contains.
+            raw: whether to write text that a spreadsheet would run without an apostrophe.
+
+        Returns:
+            the number of cells with such an apostrophe.
 
         Raises:
             ValueError: the format cannot hold data of this container.

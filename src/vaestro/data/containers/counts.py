@@ -72,5 +72,7 @@ class Counts(Container[Sparse]):
             [v if i is None else v.pick(i) for v, i in parts if isinstance(v, Sparse)]
         )
 
-    def write(self, path: Path, data: Sparse, places: np.ndarray | None) -> None:
-        write_arrays(path, {"x": data[:]})
+    def write(
+        self, path: Path, data: Sparse, places: np.ndarray | None, *, raw: bool = False
+    ) -> int:
+        return write_arrays(path, {"x": data[:]})

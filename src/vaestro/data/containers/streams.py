@@ -99,5 +99,7 @@ class Streams(Container[Stream]):
         # static binarisation has converted them to arrays
         return Stream.joined(streams) if streams else super().joined(rows)
 
-    def write(self, path: Path, data: Stream, places: np.ndarray | None) -> None:
-        write_arrays(path, {"x": data[:]})
+    def write(
+        self, path: Path, data: Stream, places: np.ndarray | None, *, raw: bool = False
+    ) -> int:
+        return write_arrays(path, {"x": data[:]})

@@ -110,10 +110,12 @@ class Tables(Container[Frame]):
             lambda name, cells: merged_column(cells, fills[name]) if name in fills else cells
         )
 
-    def write(self, path: Path, data: Frame, places: np.ndarray | None) -> None:
+    def write(
+        self, path: Path, data: Frame, places: np.ndarray | None, *, raw: bool = False
+    ) -> int:
         if path.suffix.lower() in (".npy", ".txt"):
             raise ValueError(
                 f"expected a file of a table ({', '.join(TABLES)} or .npz); got {path}"
             )
         with writing(path) as part:
-            tables.write_frame(part, data, path.suffix.lower())
+            return tables.write_frame(part, data, path.suffix.lower(), raw=raw)

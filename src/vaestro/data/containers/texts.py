@@ -104,15 +104,17 @@ class TextRows(Container[Texts]):
         parts = [(r.ragged, r.index) for r in rows]
         return Ragged.joined([c if i is None else c.pick(i) for c, i in parts if c is not None])
 
-    def write(self, path: Path, data: Texts, places: np.ndarray | None) -> None:
+    def write(
+        self, path: Path, data: Texts, places: np.ndarray | None, *, raw: bool = False
+    ) -> int:
         suffix = path.suffix.lower()
         if suffix == ".txt":
             with writing(path) as part:
                 lines = (line.replace("\r", "\\r").replace("\n", "\\n") for line in data.lines)
                 part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        elif suffix in (".npy", ".npz"):
-            write_arrays(path, {"x": data.lines.astype(str)})
-        else:
-            column = np.ma.MaskedArray(data.lines.astype(str))
-            with writing(path) as part:
-                tables.write_frame(part, Frame({"text": column}), suffix)
+            return 0
+        if suffix in (".npy", ".npz"):
+            return write_arrays(path, {"x": data.lines.astype(str)})
+        column = np.ma.MaskedArray(data.lines.astype(str))
+        with writing(path) as part:
+            return tables.write_frame(part, Frame({"text": column}), suffix, raw=raw)
