@@ -89,6 +89,28 @@ _UNIT = (
     Field("activity", float | None, "variance of its mean over data", required=False),
     Field("active", bool, "whether the activity is above 0.01", required=False),
 )
+_SCORE = (
+    Field("probe", str, "linear or kNN"),
+    Field("features", str, "codes, raw or PCA"),
+    Field("value", float | None, "the score with all labels"),
+    Field("low", float | None, "lower end of its 95 % interval"),
+    Field("high", float | None, "upper end"),
+    Field("balanced", float | None, "mean over classes of the accuracy in each"),
+    Field("few", float | None, "mean score over draws of few labels"),
+    Field("few_error", float | None, "its standard error over draws"),
+)
+_PROBE = (
+    Field("name", str, "of the attribute"),
+    Field("kind", str, "number or category"),
+    Field("role", str, "attribute, column (of the modelled table) or condition"),
+    Field("measure", str, "R2 or accuracy"),
+    Field("baseline", float | None, "score of the mean or of the most frequent class"),
+    Field("fitted", int, "number of rows that fit the probes"),
+    Field("scored", int, "number of rows that score them"),
+    Field("labels", int, "number of labels of the small draws"),
+    Field("scores", list, "an object for each probe and representation", inner=_SCORE),
+    Field("statements", list, "conclusions, in words"),
+)
 _FINDING = (
     Field("name", str, "of the finding"),
     Field("severity", str, "error, warning or note"),
@@ -218,6 +240,17 @@ SCHEMAS = (
         (Field("rows", list, "an object for each estimator"), *_sums("were measured")),
     ),
     Schema(
+        "probes.json",
+        "how well attributes are predicted from codes, raw data and PCA",
+        "vaestro probe RUN writes it again",
+        (
+            Field("rows", str, "which rows fit and which score, in words"),
+            Field("probes", list, "an object for each attribute", inner=_PROBE),
+            Field("notes", list, "sentences"),
+            *_sums("were probed"),
+        ),
+    ),
+    Schema(
         "showcase.json",
         "what the report shows",
         "vaestro report RUN writes it again",
@@ -314,6 +347,7 @@ _PAGE = """# The folder of a run
     RUN/evaluation.json, .npz  bounds on held-out data; of earlier ones, evaluation-*.json and .npz
     RUN/diagnosis.json, .npz   findings, and the information in each latent unit
     RUN/gradients.json, .png   the noise of each gradient estimator
+    RUN/probes.json            how well attributes are predicted from codes, raw data and PCA
     RUN/showcase.json, .npz    the data, samples and codes that the report shows
     RUN/report.html            the report
     RUN/manifest.txt           the names of these files, which alone `--force` removes

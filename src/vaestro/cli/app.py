@@ -12,6 +12,7 @@ from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
+from vaestro.cli.understanding import probe
 
 app = typer.Typer(
     add_completion=False,
@@ -25,6 +26,6 @@ app = typer.Typer(
 )
 for command in (
     *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),
-    *(encode, decode, reconstruct, interpolate, edit, impute, contrast, parts, info),
+    *(encode, decode, reconstruct, interpolate, edit, impute, contrast, probe, parts, info),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

@@ -7,11 +7,14 @@
 - `imputing`: fill missing cells.
 - `expression`: denoised expression of counts, and its difference between two groups.
 - `similarity`: PSNR and SSIM of reconstructions.
+- `factors`: attributes as targets, numbers or classes.
+- `probes`: predict attributes from codes, raw data and PCA.
 """
 
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
 from vaestro.latent.expression import Contrast, contrast, expression
+from vaestro.latent.factors import Factor, factors_of
 from vaestro.latent.imputing import imputations, impute
 from vaestro.latent.outputs import (
     Conditions,
@@ -28,6 +31,7 @@ from vaestro.latent.outputs import (
     with_conditions,
 )
 from vaestro.latent.paths import between, interpolate
+from vaestro.latent.probes import Probe, Probes, probe, raw_features, representations
 from vaestro.latent.similarity import fidelity
 
 __all__ = [
@@ -36,6 +40,9 @@ __all__ = [
     "Conditions",
     "Contrast",
     "Direction",
+    "Factor",
+    "Probe",
+    "Probes",
     "UserData",
     "attributes",
     "between",
@@ -47,6 +54,7 @@ __all__ = [
     "edit",
     "encode",
     "expression",
+    "factors_of",
     "fidelity",
     "file_suffix",
     "given_of",
@@ -54,7 +62,10 @@ __all__ = [
     "impute",
     "interpolate",
     "joined",
+    "probe",
+    "raw_features",
     "reconstruct",
+    "representations",
     "sample",
     "settled",
     "values",

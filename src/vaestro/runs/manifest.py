@@ -55,6 +55,9 @@ FILES = (
     "samples-before.*",
     "samples-after.*",
     "report.html",
+    "probes.json",
+    "units.json",
+    "disentanglement.json",
 )
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.(new|replaced)")
 FOLDERS = {"checkpoints": "step-*.safetensors", "evaluating": "*.npz"}

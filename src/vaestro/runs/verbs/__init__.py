@@ -5,6 +5,7 @@
     filling.py       impute, imputations
     contrasting.py   contrast
     judging.py       evaluate, diagnose, gradients, report
+    understanding.py probe, units, disentangle
 
 A verb imports what it needs when it is called, so that a run's files are read without torch.
 """
@@ -15,11 +16,12 @@ from vaestro.runs.verbs.contrasting import ContrastVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
+from vaestro.runs.verbs.understanding import UnderstandVerbs
 
 __all__ = ["AllVerbs", "Verbs"]
 
 
-class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs):
+class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, UnderstandVerbs):
     """Have every verb.
 
     >>> from vaestro.runs import Run

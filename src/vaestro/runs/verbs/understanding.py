@@ -1,0 +1,48 @@
+"""The verb probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaestro.runs.verbs.base import Verbs
+
+if TYPE_CHECKING:
+    from vaestro.latent import Probes
+    from vaestro.runs.sources import Source
+
+
+class UnderstandVerbs(Verbs):
+    """Find out what codes and units mean."""
+
+    def probe(
+        self,
+        attributes: str | Sequence[str] | None = None,
+        *,
+        data: Source | None = None,
+        table: str | Path | None = None,
+        labels: int = 100,
+        draws: int = 5,
+        seed: int = 0,
+    ) -> Probes:
+        """Predict attributes from codes, raw data and PCA, and write probes.json; see
+        `latent.probes`.
+
+        Args:
+            attributes: their names; by default all.
+            data: other data of the same kind with attributes. Two thirds of the rows fit the
+                probes, the others score them.
+            table: a table of attributes with a row for each row of the data, in order.
+            labels, draws: number of labels of the small draws, and of draws.
+            seed: of the draws.
+
+        Raises:
+            ValueError: the data have no attributes, or not these; or the model has no latent.
+        """
+        from vaestro.runs import understanding
+
+        names = [attributes] if isinstance(attributes, str) else attributes
+        return understanding.probe(
+            self.session, names, data, table, labels=labels, draws=draws, seed=seed
+        )
