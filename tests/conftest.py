@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from vaestro.cli.console import console
 from vaestro.data import Data, Rows
 from vaestro.spaces import (
     SPACES,
@@ -19,6 +20,8 @@ from vaestro.spaces import (
     stored_layout,
 )
 from vaestro.tokens import Ragged, Tokeniser
+
+console.delay = None  # what is printed must not depend on the time
 
 
 @pytest.fixture

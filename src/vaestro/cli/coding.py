@@ -41,8 +41,8 @@ from vaestro.cli.rows import (
     dtype_of,
     is_picture,
     own_dtype,
+    read,
     say_guards,
-    say_read,
     say_unread,
     spread,
     which,
@@ -94,16 +94,17 @@ def sample(
     if mean is None:
         mean = picture or images
         dtype = dtype or ("own" if mean and not picture else None)
-    data = session.sample(
-        n,
-        condition=pairs(condition),
-        temperature=temperature,
-        seed=seed,
-        mean=mean,
-        complete=complete,
-        decoding=decoding_of(top_p, token_temperature, beam),
-        dtype=dtype_of(space, path, dtype) if mean else dtype,
-    )
+    with console.during(f"drawing {n:,} samples"):
+        data = session.sample(
+            n,
+            condition=pairs(condition),
+            temperature=temperature,
+            seed=seed,
+            mean=mean,
+            complete=complete,
+            decoding=decoding_of(top_p, token_temperature, beam),
+            dtype=dtype_of(space, path, dtype) if mean else dtype,
+        )
     kind = "most probable texts" if space.ragged else "means of p(x|z)"
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
@@ -162,9 +163,9 @@ def encode(
     copied = file.suffix.lower() == ".h5ad" and split in (None, "all")
     if suffix == ".h5ad" and not copied and (space.tabular or space.ragged or len(space.shape) > 1):
         raise ValueError(f"expected vectors for {path}; got {space} (write .npz or .parquet)")
-    rows = session.rows(source, split, pairs(condition))
-    say_read(rows)
-    codes = session.encode(rows, draws=sample, seed=seed)
+    rows = read(session, source, split, pairs(condition))
+    with console.during(f"encoding {len(rows):,} data"):
+        codes = session.encode(rows, draws=sample, seed=seed)
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
         of_rows = names_of if session.model.space.layout.ends else identifiers
@@ -220,14 +221,15 @@ def decode(
     space, source = session.model.space, session.run.options["source"]
     dtype = dtype if sample else own_dtype(path, dtype)
     z = read_latents(file)
-    x = session.decode(
-        z,
-        condition=pairs(condition),
-        sample=sample,
-        decoding=decoding_of(top_p, token_temperature, beam),
-        dtype=dtype if sample else dtype_of(space, path, dtype),
-        seed=seed,
-    )
+    with console.during(f"decoding {len(z):,} latents"):
+        x = session.decode(
+            z,
+            condition=pairs(condition),
+            sample=sample,
+            decoding=decoding_of(top_p, token_temperature, beam),
+            dtype=dtype if sample else dtype_of(space, path, dtype),
+            seed=seed,
+        )
     title = f"{len(x)} latents of {file} decoded by {session.run.path}"
     write(
         path,
@@ -281,20 +283,20 @@ def reconstruct(
     session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
-    every = session.rows(source, split, pairs(condition))
-    say_read(every)
+    every = read(session, source, split, pairs(condition))
     rows, places = spread(every, n, picture)
     denoised = draws is not None or library is not None
     dtype = "float" if denoised else dtype_of(space, path, dtype)
-    means = session.reconstruct(
-        rows,
-        decode_condition=pairs(decode_condition),
-        draws=draws,
-        library=library,
-        decoding=decoding_of(beam=beam),
-        dtype=dtype,
-        seed=seed,
-    )
+    with console.during(f"reconstructing {len(rows):,} data"):
+        means = session.reconstruct(
+            rows,
+            decode_condition=pairs(decode_condition),
+            draws=draws,
+            library=library,
+            decoding=decoding_of(beam=beam),
+            dtype=dtype,
+            seed=seed,
+        )
     say_unread(every)
     sets = {"data": rows.outward(), "mean": means} if picture else {"mean": means}
     title = f"{len(rows)} of {source} and their reconstructions by {session.run.path}"

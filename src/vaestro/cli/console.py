@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from vaestro.text import duration, visible
@@ -29,23 +32,30 @@ class Console:
     """Print lines, unless --quiet was given."""
 
     quiet = False
+    delay: float | None = 1.5  # seconds of work after which it is named; None for never
 
     def __init__(self) -> None:
         self.pending: list[str] = []  # lines for standard error, if the command succeeds
+        self._printing = threading.RLock()
+        self._drawn = ""  # what the current line shows, if it will be drawn again: progress or time
 
     def say(self, line: str = "") -> None:
         """Print a line."""
         if self.quiet:
             return
         try:
-            print(visible(line), flush=True)
+            with self._printing:
+                self._clear()
+                print(visible(line), flush=True)
         except BrokenPipeError:  # as with `| head`: the command goes on without a reader
             discard_output()
 
     def warn(self, line: str) -> None:
         """Print a line to standard error, unless it is empty or --quiet was given."""
         if line and not self.quiet:
-            print(visible(line), file=sys.stderr, flush=True)
+            with self._printing:
+                self._clear()
+                print(visible(line), file=sys.stderr, flush=True)
 
     def warn_at_end(self, line: str) -> None:
         """Print a line to standard error once the command has succeeded, because a command that
@@ -82,8 +92,69 @@ class Console:
     def reading(self, what: str, done: int, total: int) -> None:
         """Show the progress of reading data, on a terminal."""
         if self.live:
-            end = "\n" if done >= total else ""
-            print(f"\r{visible(what)} {done:,} / {total:,}   ", end=end, flush=True)
+            self._draw(f"{what} {done:,} / {total:,}")
+            if done >= total:
+                self._end_line()
+
+    def _after_the_first(self, items: Iterable[Item], what: str) -> Iterator[Item]:
+        """Yield items, and name the work if the first one takes long."""
+        steps = iter(items)
+        with self.during(what):
+            first = list(itertools.islice(steps, 1))
+        yield from first
+        yield from steps
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Name work that takes more than some seconds; on a terminal also show for how long.
+
+        Args:
+            what: the work; "" to print nothing.
+        """
+        done = threading.Event()
+        thread = threading.Thread(target=self._name, args=(what, done), daemon=True)
+        if what and not self.quiet and self.delay is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if thread.ident is not None:
+                thread.join()
+            with self._printing:
+                self._clear()
+
+    def _name(self, what: str, done: threading.Event) -> None:
+        """Name work after the delay, unless it is done or its progress is drawn."""
+        start = time.monotonic()
+        if done.wait(self.delay):
+            return
+        if not self.live:
+            self.say(f"{what} ..")
+            return
+        while True:
+            if self._drawn != "progress":
+                self._draw(f"{what}: {time.monotonic() - start:.0f} s", "time")
+            if done.wait(0.5):
+                return
+
+    def _draw(self, line: str, kind: str = "progress") -> None:
+        """Draw a line that will be drawn again."""
+        with self._printing:
+            print(f"\r{visible(line)}   ", end="", flush=True)
+            self._drawn = kind
+
+    def _end_line(self) -> None:
+        """Leave the drawn line as it is."""
+        with self._printing:
+            print(flush=True)
+            self._drawn = ""
+
+    def _clear(self) -> None:
+        """Remove the drawn line."""
+        if self._drawn:
+            print("\r" + " " * 79 + "\r", end="", flush=True)
+            self._drawn = ""
 
     def progress(
         self, items: Iterable[tuple[float, Item]], what: str
@@ -91,7 +162,7 @@ class Console:
         """Yield the (share done, item) pairs; print the expected time after a second, and show the
         progress on a terminal."""
         start, first, announced = time.perf_counter(), 0.0, False
-        for done, item in items:
+        for done, item in self._after_the_first(items, what):
             if not first:
                 # The first piece includes loading and warming up, so it is not representative.
                 start, first = time.perf_counter(), done
@@ -101,10 +172,10 @@ class Console:
                 self.say(f"{what}: about {duration(elapsed + left)}")
                 announced = True
             if self.live and announced:
-                print(f"\r{done:4.0%}  {duration(left)} left   ", end="", flush=True)
+                self._draw(f"{done:4.0%}  {duration(left)} left")
             yield done, item
-        if self.live:
-            print("\r" + " " * 60 + "\r", end="", flush=True)
+        with self._printing:
+            self._clear()
 
 
 console = Console()

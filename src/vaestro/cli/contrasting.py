@@ -21,7 +21,7 @@ from vaestro.cli.arguments import (
     pairs,
 )
 from vaestro.cli.console import console
-from vaestro.cli.rows import say_guards, say_read
+from vaestro.cli.rows import read, say_guards
 
 
 def contrast(
@@ -66,20 +66,20 @@ def contrast(
 
     session = opened_session(run, trust=trust)
     path = check_output(output, force=force, suffixes=TABLES)
-    rows = session.rows(source, split, pairs(condition))
-    say_read(rows)
+    rows = read(session, source, split, pairs(condition))
     first, second = between
-    result = session.contrast(
-        rows,
-        attribute,
-        first,
-        second,
-        delta=delta,
-        level=level,
-        draws=draws,
-        decode_condition=pairs(decode_condition),
-        seed=seed,
-    )
+    with console.during(f"comparing {first} and {second}"):
+        result = session.contrast(
+            rows,
+            attribute,
+            first,
+            second,
+            delta=delta,
+            level=level,
+            draws=draws,
+            decode_condition=pairs(decode_condition),
+            seed=seed,
+        )
     with writing(path) as part:
         table = frame_of(result.columns(first, second))
         guards = write_frame(part, table, path.suffix.lower(), raw=raw)

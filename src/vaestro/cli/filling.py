@@ -71,7 +71,8 @@ def impute(
     if n is not None and is_picture(path):
         raise ValueError(f"expected a table or an array for -n; got {path}")
     space, how = session.model.space, How(n=n, k=k, sample=sample, dtype=dtype, seed=seed)
-    rows, filled = imputed(session, source, how, split, pairs(condition))
+    with console.during(f"filling in {source}"):
+        rows, filled = imputed(session, source, how, split, pairs(condition))
     data = filled[0] if n is None else stacked(filled)
     say_read(rows)
     cells = rows.missing_cells()

@@ -45,7 +45,8 @@ def fit_prior(
     from vaestro.prior_fitting import finish, prepare
 
     old = opened_run(run, trust=trust)
-    job = prepare(old, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
+    with console.during(f"encoding the data of {old.path}"):
+        job = prepare(old, prior, output, force=force, epochs=epochs, steps=steps, lr=lr, seed=seed)
     training = job.training
     count = sum(p.numel() for p in training.updaters[0].update.parameters)
     console.say(
@@ -64,7 +65,8 @@ def fit_prior(
             f"train --resume {job.path}"
         )
         raise typer.Exit(130) from None
-    fitted = finish(old, job, force=force)
+    with console.during("comparing the priors"):
+        fitted = finish(old, job, force=force)
     for line in fitted.lines():
         console.say(line)
     if not fitted.kept:

@@ -73,7 +73,8 @@ def evaluate(
     start, accelerator = time.perf_counter(), accelerator_for(device)
     rank, processes = accelerator.process_index, accelerator.num_processes
     session = opened_session(run, str(accelerator.device), trust=trust)
-    held_out = session.held_out(data, split, pairs(condition))
+    with console.during(f"reading {data or 'the data of ' + str(session.run.path)}"):
+        held_out = session.held_out(data, split, pairs(condition))
     rows, changed = held_out.rows, held_out.changed
     if data:
         say_read(rows)
@@ -173,7 +174,8 @@ def diagnose(
     Example: vaestro diagnose runs/mine
     """
     session = opened_session(run, device_of(device), trust=trust)
-    diagnosis = session.diagnose(seed=seed)
+    with console.during("" if fix or json else f"diagnosing {session.run.path}"):
+        diagnosis = session.diagnose(seed=seed)
     if fix:
         print(_fix(diagnosis))
         return
@@ -317,7 +319,8 @@ def compare(
             raise ValueError(f"expected each --exact once, as NAME=FILE.npz; got {text!r}")
         files[name] = file
     folders = runs or [str(opened_run(None).path)]
-    comparison = compare(folders, files)
+    with console.during(f"comparing {len(folders)} runs"):
+        comparison = compare(folders, files)
     for run in Run.several(folders):
         if run.failure is not None:  # whether a run ended is written in files that need torch
             console.warn_at_end(run.incomplete())
@@ -354,7 +357,8 @@ def report(
     from vaestro.report.gather import write_report
 
     chosen = runs or [str(opened_run(None).path)]
-    path = write_report(chosen, output, force=force, say=console.say, trust=trust)
+    with console.during(f"writing the report of {', '.join(chosen)}"):
+        path = write_report(chosen, output, force=force, say=console.say, trust=trust)
     console.say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if open_it:
         import webbrowser

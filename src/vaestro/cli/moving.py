@@ -30,7 +30,7 @@ from vaestro.cli.rows import (
     dtype_of,
     is_picture,
     own_dtype,
-    say_read,
+    read,
     spread,
     which,
     write,
@@ -67,17 +67,17 @@ def interpolate(
     session = opened_session(run, trust=trust)
     file = check_output(output, force=force)
     space = session.model.space
-    rows = session.rows(source, split, pairs(condition))
-    say_read(rows)
-    data = session.interpolate(
-        rows,
-        i,
-        j,
-        steps=steps,
-        path=path,
-        decoding=decoding_of(beam=beam),
-        dtype=dtype_of(space, file, dtype),
-    )
+    rows = read(session, source, split, pairs(condition))
+    with console.during(f"decoding {steps} codes"):
+        data = session.interpolate(
+            rows,
+            i,
+            j,
+            steps=steps,
+            path=path,
+            decoding=decoding_of(beam=beam),
+            dtype=dtype_of(space, file, dtype),
+        )
     title = f"from {i} to {j} of {source} by {session.run.path}"
     write(file, {"": data}, space, title, dtype=dtype, columns=steps, raw=raw)
     console.warn(empty_code.warning(session.run))
@@ -126,16 +126,17 @@ def edit(
     session = opened_session(run, trust=trust)
     path = check_output(output, force=force, folders=True)
     space, picture, dtype = session.model.space, is_picture(path), own_dtype(path, dtype)
-    every = session.rows(source, split, pairs(condition))
-    say_read(every)
+    every = read(session, source, split, pairs(condition))
     rows, places = spread(every, n, picture)
-    along = session.direction(every, attribute)
+    with console.during(f"finding the direction of {attribute}"):
+        along = session.direction(every, attribute)
     decoding, kind = decoding_of(beam=beam), dtype_of(space, path, dtype)
     sets: dict[str, UserData] = {}
-    if picture or space.ragged:
-        plain = session.edit(rows, along, 0.0, decoding=decoding, dtype=kind)
-        sets = {"data": rows.outward(), "reconstruction": plain}
-    sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
+    with console.during(f"editing {len(rows):,} data"):
+        if picture or space.ragged:
+            plain = session.edit(rows, along, 0.0, decoding=decoding, dtype=kind)
+            sets = {"data": rows.outward(), "reconstruction": plain}
+        sets[along.moved(amount)] = session.edit(rows, along, amount, decoding=decoding, dtype=kind)
     title = f"{len(rows)} of {source} by {session.run.path}: {along.moved(amount)}"
     at, labels = None if n is None else places, attributes_of(rows)
     write(

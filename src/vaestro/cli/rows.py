@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 PICTURED = 32  # data in a .png
 
 
+def read(
+    session: Session, source: str, split: str | None, condition: Mapping[str, str] | None = None
+) -> Rows:
+    """Return the rows of a source, and print what was changed while it was read."""
+    with console.during(f"reading {source}"):
+        rows = session.rows(source, split, condition)
+    say_read(rows)
+    return rows
+
+
 def say_read(rows: Rows) -> None:
     """Print what was changed while the source was read, as `train` does."""
     for note in rows.notes:

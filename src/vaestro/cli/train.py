@@ -74,24 +74,27 @@ def train(
     condition = given.get("condition")
     if isinstance(condition, list):
         given["condition"] = [unquoted(name) for name in condition]
+    mark = "# " if dry_run else ""
     if resume is not None:
         if dry_run or force or config or run or source or recipe:
             allowed = alternatives([f"--{name}" for name in resumable()])
             raise ValueError(f"expected only {allowed} with --resume; got more options")
-        job = Job.resumed(resume, trust=trust, **given)
+        with console.during(f"reading the data of {resume}"):
+            job = Job.resumed(resume, trust=trust, **given)
     else:
-        job = Job.new(
-            source,
-            run=run,
-            force=force,
-            config=config,
-            dry=dry_run,
-            progress=console.reading,
-            recipe=recipe,
-            trust=trust,
-            **given,
-        )
-    _announce(job, "# " if dry_run else "")
+        with console.during(f"{mark}reading {source or 'the data'}"):
+            job = Job.new(
+                source,
+                run=run,
+                force=force,
+                config=config,
+                dry=dry_run,
+                progress=console.reading,
+                recipe=recipe,
+                trust=trust,
+                **given,
+            )
+    _announce(job, mark)
     if dry_run:
         if job.writes:
             print(dump_config(job.config), end="")
@@ -124,7 +127,11 @@ def _announce(job: Job, mark: str) -> None:
     )
     dry = bool(mark)
     # the first compiled steps take long, and a dry run shall not
-    if expectation := "" if dry and training.compile == "on" else job.expectation():
+    if dry and training.compile == "on":
+        return
+    with console.during(f"{mark}timing some steps"):
+        expectation = job.expectation()
+    if expectation:
         console.say(f"{mark}{expectation}")
 
 
@@ -157,10 +164,11 @@ def _run(job: Job) -> None:
         return
     if len(rows):
         run = job.run
-        for line in result(training.model, rows, data=job.data, config=run.config):
+        with console.during(f"evaluating on {rows.name} data"):
+            lines = result(training.model, rows, data=job.data, config=run.config)
+            lines.append(closeness(training.model, rows))
+        for line in filter(None, lines):
             console.say(line)
-        if close := closeness(training.model, rows):
-            console.say(close)
     else:
         train_rows = job.data.train
         only = describe(train_rows, len(train_rows))
