@@ -99,6 +99,13 @@ _SCORE = (
     Field("few", float | None, "mean score over draws of few labels"),
     Field("few_error", float | None, "its standard error over draws"),
 )
+_METRIC = (
+    Field("name", str, "of the metric"),
+    Field("value", float | None, "between 0 and 1; null if it could not be computed"),
+    Field("low", float | None, "lower end of its 95 % interval"),
+    Field("high", float | None, "upper end"),
+    Field("chance", float | None, "the metric for permuted rows"),
+)
 _PROBE = (
     Field("name", str, "of the attribute"),
     Field("kind", str, "number or category"),
@@ -251,6 +258,18 @@ SCHEMAS = (
         ),
     ),
     Schema(
+        "disentanglement.json",
+        "how the units contain the factors of the data",
+        "vaestro disentangle RUN writes it again",
+        (
+            Field("about", str, "the rows and units that were used, in words"),
+            Field("factors", list, "names of the attributes"),
+            Field("metrics", list, "an object for each metric", inner=_METRIC),
+            Field("notes", list, "sentences"),
+            *_sums("were measured"),
+        ),
+    ),
+    Schema(
         "showcase.json",
         "what the report shows",
         "vaestro report RUN writes it again",
@@ -348,6 +367,7 @@ _PAGE = """# The folder of a run
     RUN/diagnosis.json, .npz   findings, and the information in each latent unit
     RUN/gradients.json, .png   the noise of each gradient estimator
     RUN/probes.json            how well attributes are predicted from codes, raw data and PCA
+    RUN/disentanglement.json   how the units contain the factors of the data
     RUN/showcase.json, .npz    the data, samples and codes that the report shows
     RUN/report.html            the report
     RUN/manifest.txt           the names of these files, which alone `--force` removes

@@ -12,7 +12,7 @@ from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
-from vaestro.cli.understanding import probe
+from vaestro.cli.understanding import disentangle, probe
 
 app = typer.Typer(
     add_completion=False,
@@ -26,6 +26,18 @@ app = typer.Typer(
 )
 for command in (
     *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),
-    *(encode, decode, reconstruct, interpolate, edit, impute, contrast, probe, parts, info),
+    *(
+        encode,
+        decode,
+        reconstruct,
+        interpolate,
+        edit,
+        impute,
+        contrast,
+        probe,
+        disentangle,
+        parts,
+        info,
+    ),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

@@ -1,4 +1,4 @@
-"""The command probe."""
+"""The commands probe and disentangle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaestro.cli.arguments import Force, RunArgument, Seed, Trust, opened_session
+from vaestro.cli.arguments import Force, RunArgument, Seed, Trust, opened_run, opened_session
 from vaestro.cli.console import console
 
 LabelTable = Annotated[
@@ -78,3 +78,59 @@ def probe(
         console.say(line)
     console.say(f"wrote {session.run.path}/probes.json")
     _write_table(path, found.columns())
+
+
+def disentangle(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of runs; by default the newest under runs/. Of several, such as seeds, "
+            "the mean is printed too.",
+        ),
+    ] = None,
+    factors: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Attributes.  [default: all]")
+    ] = None,
+    data: OtherData = None,
+    attributes: LabelTable = None,
+    repeats: Annotated[
+        int, typer.Option(help="Random halves of the rows from which intervals are estimated.")
+    ] = 10,
+    output: TableOutput = None,
+    seed: Seed = 0,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Measure how far each unit contains one attribute of the data.
+
+    MIG, SAP, DCI, modularity, explicitness, FactorVAE and beta-VAE scores, with intervals and their
+    values at chance. Writes RUN/disentanglement.json.
+
+    Example: vaestro disentangle runs/seed0 runs/seed1 --factors shape,x,y
+    """
+    from vaestro.latent import over_runs
+    from vaestro.runs import Run
+
+    path = _table_path(output, force)
+    names = None if factors is None else [name.strip() for name in factors.split(",")]
+    opened = Run.several(runs or [str(opened_run(None).path)], trust=trust)
+    results = {}
+    for run in opened:
+        session = opened_session(str(run.path), trust=trust)
+        found = session.disentangle(names, data=data, table=attributes, repeats=repeats, seed=seed)
+        results[str(run.path)] = found
+        console.say(f"{run.path}: {next(lines := found.lines())}")
+        for line in lines:
+            console.say(line)
+        console.say(f"wrote {run.path}/disentanglement.json")
+    if len(results) > 1:
+        results["mean"] = over_runs([*results.values()])
+        for line in results["mean"].lines():
+            console.say(line)
+    table: dict[str, list[object]] = {"run": []}
+    for name, result in results.items():
+        table["run"] += [name] * len(result.metrics)
+        for key, values in result.columns().items():
+            table.setdefault(key, []).extend(values)
+    _write_table(path, table)

@@ -8,11 +8,13 @@
 - `expression`: denoised expression of counts, and its difference between two groups.
 - `similarity`: PSNR and SSIM of reconstructions.
 - `factors`: attributes as targets, numbers or classes.
+- `disentanglement`: MIG, SAP, DCI, modularity, explicitness, FactorVAE and beta-VAE scores.
 - `probes`: predict attributes from codes, raw data and PCA.
 """
 
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
+from vaestro.latent.disentanglement import Disentanglement, disentangle, over_runs
 from vaestro.latent.expression import Contrast, contrast, expression
 from vaestro.latent.factors import Factor, factors_of
 from vaestro.latent.imputing import imputations, impute
@@ -40,6 +42,7 @@ __all__ = [
     "Conditions",
     "Contrast",
     "Direction",
+    "Disentanglement",
     "Factor",
     "Probe",
     "Probes",
@@ -51,6 +54,7 @@ __all__ = [
     "contrast",
     "decode",
     "direction",
+    "disentangle",
     "edit",
     "encode",
     "expression",
@@ -62,6 +66,7 @@ __all__ = [
     "impute",
     "interpolate",
     "joined",
+    "over_runs",
     "probe",
     "raw_features",
     "reconstruct",

@@ -216,7 +216,7 @@ def representations(
     >>> representations((x[:40, :2], x[40:, :2]), (x[:40], x[40:]))["PCA"][1].shape
     (10, 2)
     """
-    _require()
+    require_sklearn()
     from sklearn.decomposition import PCA as Components
 
     width = min(codes[0].shape[1], *raw[0].shape)
@@ -228,8 +228,11 @@ def representations(
     }
 
 
-def _require() -> None:
-    """Raise ValueError if scikit-learn is not installed."""
+def require_sklearn() -> None:
+    """Raise ValueError if scikit-learn is not installed.
+
+    >>> require_sklearn()
+    """
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

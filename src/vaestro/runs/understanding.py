@@ -21,7 +21,7 @@ from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.data.tables import read_table
 from vaestro.diagnosis.records import as_json
 from vaestro.files import Json
-from vaestro.latent import Probes
+from vaestro.latent import Disentanglement, Probes
 from vaestro.models import with_latent
 from vaestro.randomness import numpy_generator
 from vaestro.records import write_record
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vaestro.runs.session import Session
 
 ROWS = 5000  # largest number of rows that fit, and that score
+ENOUGH = 2000  # held-out rows from which metrics of disentanglement are computed
 
 
 def probe(
@@ -62,10 +63,10 @@ def probe(
     ['size', 'word']
     """
     with_latent(session.model)
-    fit, score = fit_and_score(session, data, table, seed)
+    fit, score = _fit_and_score(session, data, table, seed)
     factors, notes = latent.factors_of([fit, score], names)
     if not factors:
-        raise without_attributes(session, fit, notes)
+        raise _without_attributes(session, fit, notes)
     codes = [session.codes(rows)["mean"].reshape(len(rows), -1) for rows in (fit, score)]
     raw, note = zip(*(latent.raw_features(rows) for rows in (fit, score)), strict=True)
     features = latent.representations((codes[0], codes[1]), (raw[0], raw[1]))
@@ -89,6 +90,57 @@ def probe(
     return found
 
 
+def disentangle(
+    session: Session,
+    names: Sequence[str] | None = None,
+    data: Source | None = None,
+    table: str | Path | None = None,
+    *,
+    repeats: int = 10,
+    seed: int = 0,
+) -> Disentanglement:
+    """Measure disentanglement on a session's run, and write disentanglement.json.
+
+    Args:
+        session: on the run.
+        names, data, table, repeats, seed: see the verb `disentangle`.
+
+    Raises:
+        ValueError: the data have no such attributes, or too few rows; or the model has no latent.
+
+    >>> import vaestro as vs
+    >>> some = {"run": "third", "latent": 2, "steps": 40, "beta": 0.01, "network": "mlp:width=16"}
+    >>> run = vs.train("shapes:n=500,size=16,channels=grey", **some)
+    >>> len(disentangle(vs.open(run), ["x", "y"], repeats=2).metrics)
+    9
+    """
+    with_latent(session.model)
+    rows, notes = _many(session, data, table)
+    factors, left_out = latent.factors_of([rows], names)
+    if not factors:
+        raise _without_attributes(session, rows, left_out)
+    codes = session.codes(rows)["mean"].reshape(len(rows), -1)
+    found = latent.disentangle(codes, [*factors.values()], repeats=repeats, seed=seed)
+    found = replace(found, notes=(*found.notes, *notes, *left_out))
+    with results(session.run.path, "disentanglement.json"):
+        path = session.run.path / "disentanglement.json"
+        write_record(path, record(session, found.record()))
+    return found
+
+
+def _many(
+    session: Session, data: Source | None, table: str | Path | None
+) -> tuple[Rows, list[str]]:
+    """Return the rows for metrics that need many, and a note if they are training rows."""
+    if data is not None or table is not None:
+        return _labelled(session, data, table).spread(ROWS), []
+    own = session.data
+    if len(own.test) >= min(ENOUGH, len(own.train)):
+        return own.test.spread(ROWS).fixed(), []
+    few = f"training rows are used: the test split has {len(own.test):,} rows"
+    return own.train.spread(ROWS).fixed(), [few]
+
+
 def record(session: Session, content: dict[str, Json]) -> dict[str, Json]:
     """Return the content of a file with the hash of the weights and the version.
 
@@ -102,7 +154,7 @@ def record(session: Session, content: dict[str, Json]) -> dict[str, Json]:
     return {**stamp, **{name: as_json(value) for name, value in content.items()}}
 
 
-def labelled(session: Session, data: Source | None, table: str | Path | None) -> Rows:
+def _labelled(session: Session, data: Source | None, table: str | Path | None) -> Rows:
     """Return all rows of some data, with the attributes of a table.
 
     Args:
@@ -130,7 +182,7 @@ def labelled(session: Session, data: Source | None, table: str | Path | None) ->
     return replace(rows, attributes={**rows.attributes, **new})
 
 
-def fit_and_score(
+def _fit_and_score(
     session: Session, data: Source | None, table: str | Path | None, seed: int
 ) -> tuple[Rows, Rows]:
     """Return rows that fit and other rows that score: training and test rows of the run's own data,
@@ -144,14 +196,14 @@ def fit_and_score(
                 "--data"
             )
         return own.train.spread(ROWS).fixed(), held.spread(ROWS).fixed()
-    rows = labelled(session, data, table).spread(2 * ROWS)
+    rows = _labelled(session, data, table).spread(2 * ROWS)
     order = numpy_generator(seed, "fit and score").permutation(len(rows))
     third = max(1, len(rows) // 3)
     score, fit = np.sort(order[:third]), np.sort(order[third:])
     return replace(rows.pick(fit), name="other"), replace(rows.pick(score), name="remaining")
 
 
-def without_attributes(session: Session, rows: Rows, notes: Sequence[str]) -> InputError:
+def _without_attributes(session: Session, rows: Rows, notes: Sequence[str]) -> InputError:
     """Return the error for data without attributes, with the option that adds some."""
     if notes:
         return InputError(f"no attribute of the data can be a target: {'; '.join(notes)}")

@@ -1,4 +1,4 @@
-"""The verb probe."""
+"""The verbs probe and disentangle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
-    from vaestro.latent import Probes
+    from vaestro.latent import Disentanglement, Probes
     from vaestro.runs.sources import Source
 
 
@@ -45,4 +45,32 @@ class UnderstandVerbs(Verbs):
         names = [attributes] if isinstance(attributes, str) else attributes
         return understanding.probe(
             self.session, names, data, table, labels=labels, draws=draws, seed=seed
+        )
+
+    def disentangle(
+        self,
+        factors: Sequence[str] | None = None,
+        *,
+        data: Source | None = None,
+        table: str | Path | None = None,
+        repeats: int = 10,
+        seed: int = 0,
+    ) -> Disentanglement:
+        """Measure how the units contain the factors of the data, and write disentanglement.json;
+        see `latent.disentangle`.
+
+        Args:
+            factors: names of attributes; by default all.
+            data, table: see `probe`.
+            repeats: number of random halves of the rows from which intervals are estimated.
+            seed: of the random choices.
+
+        Raises:
+            ValueError: the data have no such attributes, or too few rows; or the model has no
+                latent.
+        """
+        from vaestro.runs import understanding
+
+        return understanding.disentangle(
+            self.session, factors, data, table, repeats=repeats, seed=seed
         )
