@@ -99,6 +99,26 @@ _SCORE = (
     Field("few", float | None, "mean score over draws of few labels"),
     Field("few_error", float | None, "its standard error over draws"),
 )
+_MEANING = (
+    Field("unit", int, "number of the unit"),
+    Field("name", str, "given by the user; empty without one"),
+    Field("rate", float | None, "KL to the prior, in nats"),
+    Field("activity", float | None, "variance of its mean over data"),
+    Field("role", str, "informative, noise, off or unclear"),
+    Field(
+        "attributes",
+        list,
+        "significant correlations, the strongest first",
+        inner=(
+            Field("attribute", str, "its name"),
+            Field("kind", str, "number or category"),
+            Field("value", float, "Spearman's correlation, or the correlation ratio of ranks"),
+            Field("p", float, "p-value, before the correction for many"),
+        ),
+    ),
+    Field("lowest", list, "row numbers in the split with the lowest codes"),
+    Field("highest", list, "row numbers with the highest codes"),
+)
 _METRIC = (
     Field("name", str, "of the metric"),
     Field("value", float | None, "between 0 and 1; null if it could not be computed"),
@@ -270,6 +290,18 @@ SCHEMAS = (
         ),
     ),
     Schema(
+        "units.json",
+        "what each latent unit means",
+        "vaestro units RUN writes it again",
+        (
+            Field("split", str, "the rows that were encoded"),
+            Field("n", int, "their number"),
+            Field("units", list, "an object for each unit, by rate", inner=_MEANING),
+            Field("notes", list, "sentences"),
+            *_sums("were described"),
+        ),
+    ),
+    Schema(
         "showcase.json",
         "what the report shows",
         "vaestro report RUN writes it again",
@@ -368,6 +400,7 @@ _PAGE = """# The folder of a run
     RUN/gradients.json, .png   the noise of each gradient estimator
     RUN/probes.json            how well attributes are predicted from codes, raw data and PCA
     RUN/disentanglement.json   how the units contain the factors of the data
+    RUN/units.json             what each latent unit means, with the names that you gave
     RUN/showcase.json, .npz    the data, samples and codes that the report shows
     RUN/report.html            the report
     RUN/manifest.txt           the names of these files, which alone `--force` removes

@@ -12,7 +12,7 @@ from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
-from vaestro.cli.understanding import disentangle, probe
+from vaestro.cli.understanding import disentangle, probe, units
 
 app = typer.Typer(
     add_completion=False,
@@ -35,6 +35,7 @@ for command in (
         impute,
         contrast,
         probe,
+        units,
         disentangle,
         parts,
         info,

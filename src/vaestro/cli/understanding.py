@@ -1,14 +1,18 @@
-"""The commands probe and disentangle."""
+"""The commands probe, units and disentangle."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaestro.cli.arguments import Force, RunArgument, Seed, Trust, opened_run, opened_session
 from vaestro.cli.console import console
+
+if TYPE_CHECKING:
+    from vaestro.latent import UnitTable
+    from vaestro.runs.session import Session
 
 LabelTable = Annotated[
     str | None,
@@ -71,13 +75,98 @@ def probe(
     """
     path = _table_path(output, force)
     session = opened_session(run, trust=trust)
-    found = session.probe(
-        attribute or None, data=data, table=attributes, labels=labels, draws=draws, seed=seed
-    )
+    with console.during("fitting probes"):
+        found = session.probe(
+            attribute or None, data=data, table=attributes, labels=labels, draws=draws, seed=seed
+        )
     for line in found.lines():
         console.say(line)
     console.say(f"wrote {session.run.path}/probes.json")
     _write_table(path, found.columns())
+
+
+def units(
+    run: RunArgument = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT=NAME",
+            help="A name for a unit, such as 3=slant, which the report shows too; may be repeated. "
+            "3= removes it.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Also write a .png of traversals (images only), or a table (.csv, .parquet, ..).",
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Most units in a .png.")] = 16,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Describe each latent unit: rate, activity, role, attributes, and the rows at its extremes.
+
+    Correlations with attributes are corrected for their number, and shown if they are significant.
+    Writes RUN/units.json. The run is diagnosed first if that was not done.
+
+    Example: vaestro units runs/mine --name 3=slant -o units.png
+    """
+    from vaestro.data.writers import TABLES, check_output
+
+    suffixes = (".png", *TABLES)
+    path = None if output is None else check_output(output, force=force, suffixes=suffixes)
+    names = _names(name)
+    session = opened_session(run, trust=trust)
+    if path is not None and path.suffix == ".png" and not session.model.space.image:
+        raise ValueError(
+            f"expected a table (-o units.csv) for {session.model.space} data; got {path}"
+        )
+    with console.during("describing the units"):
+        table = session.units(names)
+    for line in table.lines():
+        console.say(line)
+    console.say(f"wrote {session.run.path}/units.json")
+    if path is not None and path.suffix == ".png":
+        _write_traversals(path, session, table, n)
+    else:
+        _write_table(path, table.columns())
+
+
+def _names(pairs: list[str] | None) -> dict[int, str]:
+    """Return {unit: name} from UNIT=NAME pairs.
+
+    Raises:
+        ValueError: a text is not such a pair.
+    """
+    names = {}
+    for text in pairs or []:
+        unit, equals, name = text.partition("=")
+        if not equals or not unit.strip().isdigit():
+            raise ValueError(f"expected --name UNIT=NAME, such as 3=slant; got {text!r}")
+        names[int(unit)] = name.strip()
+    return names
+
+
+def _write_traversals(path: Path, session: Session, table: UnitTable, n: int) -> None:
+    """Draw the traversal of the units with the largest rates, a line each."""
+    from vaestro.data.writers import write_grid
+    from vaestro.runs.understanding import traversal
+
+    shown = [u for u in table.units if u.role != "off"][:n] or list(table.units[:1])
+    moved = traversal(session, [u.unit for u in shown])
+    unit = "variance" if shown[0].rate is None else "nats"
+    labels = {
+        u.unit: "  ".join(
+            filter(None, (u.title, f"{u.size:.2f} {unit}", *(a.words for a in u.associations[:1])))
+        )
+        for u in shown
+    }
+    title = f"units of {session.run.path} by rate, from -3 to 3 standard deviations of their codes"
+    write_grid(path, {labels[k]: x for k, x in moved.items()}, session.model.space, title)
+    console.say(f"wrote the traversals of {len(shown)} units to {path}")
 
 
 def disentangle(

@@ -9,6 +9,7 @@
 - `similarity`: PSNR and SSIM of reconstructions.
 - `factors`: attributes as targets, numbers or classes.
 - `disentanglement`: MIG, SAP, DCI, modularity, explicitness, FactorVAE and beta-VAE scores.
+- `units`: what each unit means: correlations with attributes, and extremes.
 - `probes`: predict attributes from codes, raw data and PCA.
 """
 
@@ -35,9 +36,11 @@ from vaestro.latent.outputs import (
 from vaestro.latent.paths import between, interpolate
 from vaestro.latent.probes import Probe, Probes, probe, raw_features, representations
 from vaestro.latent.similarity import fidelity
+from vaestro.latent.units import Association, UnitMeaning, UnitTable, associations, extremes
 
 __all__ = [
     "KNOWN",
+    "Association",
     "Codes",
     "Conditions",
     "Contrast",
@@ -46,7 +49,10 @@ __all__ = [
     "Factor",
     "Probe",
     "Probes",
+    "UnitMeaning",
+    "UnitTable",
     "UserData",
+    "associations",
     "attributes",
     "between",
     "check_conditions",
@@ -58,6 +64,7 @@ __all__ = [
     "edit",
     "encode",
     "expression",
+    "extremes",
     "factors_of",
     "fidelity",
     "file_suffix",

@@ -193,6 +193,19 @@ class Run(AllVerbs):
         return read_record(self.path / "diagnosis.json")
 
     @property
+    def unit_names(self) -> dict[int, str]:
+        """Return the names that the user gave to latent units, by unit; see `units`.
+
+        >>> import numpy as np, vaestro as vs
+        >>> run = vs.train(np.eye(40, dtype="uint8"), run="named", latent=2, steps=2)
+        >>> _ = run.units(names={1: "side"})
+        >>> run.unit_names
+        {1: 'side'}
+        """
+        units = (read_object(self.path / "units.json") or {}).get("units") or []
+        return {unit["unit"]: unit["name"] for unit in units if unit["name"]}
+
+    @property
     def failure(self) -> str | None:
         """Return why training failed, or None."""
         reason = (read_object(self.path / "failure.json") or {}).get("reason")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,11 @@ from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.data.tables import read_table
 from vaestro.diagnosis.records import as_json
 from vaestro.files import Json
-from vaestro.latent import Disentanglement, Probes
+from vaestro.latent import Disentanglement, Probes, UnitMeaning, UnitTable, UserData
+from vaestro.latent.units import FEW
 from vaestro.models import with_latent
 from vaestro.randomness import numpy_generator
-from vaestro.records import write_record
+from vaestro.records import read_object, write_record
 from vaestro.runs.manifest import results
 from vaestro.runs.sources import Source
 from vaestro.text import InputError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from vaestro.runs.session import Session
 
 ROWS = 5000  # largest number of rows that fit, and that score
+LETTERS = 60  # longest name of a unit
 ENOUGH = 2000  # held-out rows from which metrics of disentanglement are computed
 
 
@@ -139,6 +142,108 @@ def _many(
         return own.test.spread(ROWS).fixed(), []
     few = f"training rows are used: the test split has {len(own.test):,} rows"
     return own.train.spread(ROWS).fixed(), [few]
+
+
+def units(session: Session, names: Mapping[int, str] | None = None) -> UnitTable:
+    """Describe the units of a session's run, and write units.json.
+
+    Rates and roles are those of diagnosis.json. The run is diagnosed if this was not done with
+    these weights.
+
+    Args:
+        session: on the run.
+        names: names of units to add to those in units.json; "" removes one.
+
+    Raises:
+        ValueError: the model has no latent, or there is no such unit.
+
+    >>> import vaestro as vs
+    >>> table = {"size": [0.5, 1.5, 2.5, 1.0] * 99, "word": ["a", "b", "c", "a"] * 99}
+    >>> session = vs.open(vs.train(table, run="fourth", latent=2, steps=2))
+    >>> units(session, {0: "size"}).units[0].activity >= 0
+    True
+    """
+    model = with_latent(session.model)
+    count = math.prod(model.units)
+    for unit, name in (names or {}).items():
+        if not 0 <= unit < count:
+            raise ValueError(f"expected a unit from 0 to {count - 1:,}; got {unit}")
+        if len(name) > LETTERS or not name.isprintable():
+            raise ValueError(f"expected a name of at most {LETTERS} letters; got {name[:80]!r}")
+    table = _described(session)
+    merged = {**session.run.unit_names, **(names or {})}
+    table = table.named({unit: name for unit, name in merged.items() if name})
+    with results(session.run.path, "units.json"):
+        write_record(session.run.path / "units.json", record(session, table.record()))
+    return table
+
+
+def _described(session: Session) -> UnitTable:
+    """Return what is known of each unit, without names."""
+    own = session.data
+    rows = next((split for split in (own.test, own.valid) if len(split)), own.train)
+    places = rows.places(min(ROWS, len(rows)))
+    some = rows.spread(ROWS).fixed()
+    codes = session.codes(some)["mean"].reshape(len(some), -1).astype(np.float64)
+    factors, left_out = latent.factors_of([some])
+    found = latent.associations(codes, [*factors.values()])
+    low, high = latent.extremes(codes)
+    diagnosis = read_object(session.run.path / "diagnosis.json") or {}
+    if diagnosis.get("weights_sha256") != session.weights_sha256:
+        diagnosis = session.diagnose().line()
+    known = {line["unit"]: line for line in diagnosis.get("units") or []}
+    meanings = [
+        UnitMeaning(
+            unit,
+            known.get(unit, {}).get("rate"),
+            float(codes[:, unit].var()),
+            str(known.get(unit, {}).get("role", "unclear")),
+            found[unit],
+            tuple(places[low[unit]].tolist()),
+            tuple(places[high[unit]].tolist()),
+        )
+        for unit in range(codes.shape[1])
+    ]
+    notes = left_out
+    if len(some) < FEW:
+        notes = [*notes, f"not enough data to tell correlations: {len(some)} {some.name} rows"]
+    elif not factors and not left_out:
+        notes = ["no correlations: the data have no attributes (SOURCE with attributes adds some)"]
+    ordered = tuple(sorted(meanings, key=lambda u: -u.size))
+    return UnitTable(ordered, some.name, len(some), tuple(notes))
+
+
+def traversal(session: Session, units: Sequence[int], steps: int = 9) -> dict[int, UserData]:
+    """Return the decoded code of the first held-out row, with one unit at a time at values from -3
+    to 3 standard deviations of the codes around their mean, in the user's layout.
+
+    Args:
+        session: on the run.
+        units: the numbers of the units.
+        steps: the number of values.
+
+    Raises:
+        ValueError: latents are discrete.
+
+    >>> import numpy as np, vaestro as vs
+    >>> run = vs.train(np.eye(40, dtype="uint8"), run="fifth", latent=2, steps=2)
+    >>> traversal(vs.open(run), [1], 5)[1].shape
+    (5, 40)
+    """
+    model = with_latent(session.model)
+    if model.alphabet:
+        raise ValueError("expected real latents to move along; got discrete ones")
+    own = session.data
+    rows = next((split for split in (own.test, own.valid) if len(split)), own.train)
+    some = rows.spread(ROWS).fixed()
+    codes = session.codes(some)["mean"]
+    flat, first = codes.reshape(len(codes), -1), some.take(1)
+    moved = {}
+    for unit in units:
+        z = np.repeat(flat[:1], steps, 0)
+        z[:, unit] = flat[:, unit].mean() + np.linspace(-3, 3, steps) * flat[:, unit].std()
+        moved[unit] = session.decode(z.reshape(steps, *model.units), like=first, dtype="float")
+    return moved
 
 
 def record(session: Session, content: dict[str, Json]) -> dict[str, Json]:

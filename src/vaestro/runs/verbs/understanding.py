@@ -1,15 +1,15 @@
-"""The verbs probe and disentangle."""
+"""The verbs probe, units and disentangle."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
-    from vaestro.latent import Disentanglement, Probes
+    from vaestro.latent import Disentanglement, Probes, UnitTable
     from vaestro.runs.sources import Source
 
 
@@ -46,6 +46,20 @@ class UnderstandVerbs(Verbs):
         return understanding.probe(
             self.session, names, data, table, labels=labels, draws=draws, seed=seed
         )
+
+    def units(self, names: Mapping[int, str] | None = None) -> UnitTable:
+        """Describe each unit, and write units.json: rate, activity, role, correlations with all
+        attributes, and the rows at its extremes; see `latent.units`.
+
+        Args:
+            names: {unit: name} to add to the names in units.json; "" removes one.
+
+        Raises:
+            ValueError: the model has no latent, or there is no such unit.
+        """
+        from vaestro.runs import understanding
+
+        return understanding.units(self.session, names)
 
     def disentangle(
         self,
