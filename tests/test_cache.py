@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import signal
@@ -218,6 +219,27 @@ def test_one_makes_and_the_other_waits(home):
         thread.join(10)
     assert ends == [home / NAME] * 3 and len(made) == 1
     assert sorted(p.name for p in home.iterdir()) == sorted([NAME, NAME[::-1]])
+
+
+def test_a_kill_at_any_operation_leaves_no_part_of_an_entry(home, monkeypatch):
+    for stop in itertools.count():
+        left = [stop]
+
+        def hook(operation, path, left=left):
+            left[0] -= 1
+            if left[0] == -1:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("vaestro.storage.before", hook)
+            try:
+                cache.entry(NAME, making())
+            except KeyboardInterrupt:
+                assert cache.entries() == []
+            else:
+                break
+    assert stop > 5, "folder, flush, three for meta.json, rename"
+    assert [p.name for p in home.iterdir()] == [NAME]
 
 
 def test_without_locks_the_first_stays(home, monkeypatch):

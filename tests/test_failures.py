@@ -173,3 +173,19 @@ def test_hostile_sources_end_with_a_line(
         assert main(["train", source, "--dry-run"]) == 2
         err = capsys.readouterr().err
         assert said in err and err.count("\n") == 1, source
+
+
+def test_pipes_and_devices_end_with_a_line(run: vs.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe.csv")
+    sample = ["sample", "run", "-n", "2", "-o"]
+    for command, said in (
+        (["decode", "run", "pipe.csv", "-o", "x.csv"], "pipe.csv is a pipe or a device: save its"),
+        (["decode", "run", "/dev/zero", "-o", "x.csv"], "/dev/zero is a pipe or a device: save"),
+        (["train", "--config", "pipe.csv"], "pipe.csv is a pipe or a device: save its content"),
+        ([*sample, "pipe.csv"], "pipe.csv is a pipe or a device: name a file to write"),
+        ([*sample, "pipe.csv", "--force"], "pipe.csv is a pipe or a device: name a file to write"),
+    ):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1, command
+    assert Path("pipe.csv").is_fifo()

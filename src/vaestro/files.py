@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import yaml
 
 import vaestro
+from vaestro.storage import refuse_special
 from vaestro.text import InputError, Spec, Value, parse
 
 Json: TypeAlias = Any  # a value of JSON or YAML, as `json.loads` returns it
@@ -72,6 +73,7 @@ def read_config(path: str | Path) -> dict[str, Json]:
         ValueError: there is no such file, or it is not a YAML file of options.
     """
     path = Path(path)
+    refuse_special(path, "save its content in a file first")
     try:
         config = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vaestro.text import InputError
+
 _PART = re.compile(r".*\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.part")
 OLD_SECONDS = 3600.0  # a temporary file of this age, made on another machine, is a leftover
 
@@ -56,9 +58,7 @@ def writing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             yield part
             before("write", part)
             if flush:
-                before("fsync", part)
-                with part.open("rb+") as file:
-                    os.fsync(file.fileno())
+                flush_file(part)
             before("rename", path)
             os.replace(part, path)
         if flush:
@@ -68,15 +68,70 @@ def writing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def in_utf8(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Yield a path that is UTF-8, for libraries that accept no other names. On Linux, where names
+    are bytes, an open file also has a name in /proc.
+
+    Args:
+        path: the file.
+        new: whether to create the file.
+
+    Raises:
+        OSError: the name is not UTF-8, and the file cannot be opened.
+
+    >>> with in_utf8(Path("a.txt")) as path:
+    ...     path
+    PosixPath('a.txt')
+    """
+    if is_utf8(path):
+        yield path
+        return
+    number = os.open(path, os.O_RDWR | os.O_CREAT if new else os.O_RDONLY)
+    try:
+        yield Path(f"/proc/self/fd/{number}")
+    finally:
+        os.close(number)
+
+
+def refuse_special(path: Path, instead: str) -> None:
+    """Raise InputError if a path is a pipe or a device.
+
+    Args:
+        path: which may not exist.
+        instead: what to do instead, in words.
+
+    >>> refuse_special(Path("/dev/null"), "name a file")
+    Traceback (most recent call last):
+    vaestro.text.InputError: /dev/null is a pipe or a device: name a file
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device: {instead}")
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path is UTF-8.
+
+    >>> is_utf8(Path("a.txt")), is_utf8(Path("\udcff.txt"))
+    (True, False)
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 through a temporary file.
+    """Write a text file in UTF-8 through a temporary file. In names of files in the text, bytes
+    that are not UTF-8 are escaped.
 
     >>> write_text(Path("kept.json"), "{}")
     >>> Path("kept.json").read_text()
     '{}'
     """
     with writing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def append(path: Path, text: str) -> None:
@@ -89,7 +144,7 @@ def append(path: Path, text: str) -> None:
     with naming(path):
         before("append", path)
         with path.open("ab", buffering=0) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
 
 
 def truncate(path: Path, size: int) -> None:
@@ -139,6 +194,17 @@ def make_folder(path: Path) -> None:
     """
     before("mkdir", path)
     path.mkdir(parents=True, exist_ok=True)
+
+
+def flush_file(path: Path) -> None:
+    """Flush the content of a file to the disk.
+
+    >>> Path("c.txt").touch()
+    >>> flush_file(Path("c.txt"))
+    """
+    before("fsync", path)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def flush_folder(path: Path) -> None:

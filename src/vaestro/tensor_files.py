@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaestro.records import Damaged
-from vaestro.storage import writing
+from vaestro.storage import in_utf8, writing
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -57,7 +57,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.exists():
         raise FileNotFoundError(2, os.strerror(2), str(path))
     try:
-        with safe_open(path, framework="pt") as file:
+        with in_utf8(path) as name, safe_open(name, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:

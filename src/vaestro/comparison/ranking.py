@@ -17,6 +17,7 @@ from vaestro.comparison.exact import read_exact
 from vaestro.comparison.pairs import Pair, decided
 from vaestro.comparison.significance import LEVEL
 from vaestro.comparison.words import group_title, listing
+from vaestro.data.formulas import guarded_text
 from vaestro.files import Json
 from vaestro.runs import Run
 from vaestro.storage import writing
@@ -138,7 +139,10 @@ class Comparison:
             with writing(path) as part:
                 part.write_text(json.dumps(self.record(), indent=1) + "\n")
         elif suffix == ".csv":
-            lines = self._flat()
+            lines = [
+                {k: guarded_text(v) if isinstance(v, str) else v for k, v in line.items()}
+                for line in self._flat()
+            ]
             with writing(path) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, lines[0])
                 writer.writeheader()

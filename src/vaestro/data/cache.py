@@ -1,5 +1,5 @@
 """The cache of decoded data and of what was inferred from them. An entry is a folder of .npy files,
-which is written once and then memory-mapped.
+which is written once and then memory-mapped. `storage` writes it.
 
     $VAESTRO_CACHE, else $XDG_CACHE_HOME/vaestro, else ~/.cache/vaestro
     ├── KEY/                 an entry: its arrays and meta.json
@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from vaestro import storage
 from vaestro.data.raw import Json, Options
 
 FORMAT = 1
@@ -106,7 +107,7 @@ def entry(key: str, make: Callable[[Path], Json], source: str | Path = "") -> tu
     place = home / key
     if (meta := _complete_entry(place)) is None:
         with _explained(home, key):
-            home.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(home)
             with _locked(home, key) as locked:
                 meta = _complete_entry(place) or _create(
                     place, make, str(source), key if locked else ""
@@ -184,7 +185,7 @@ def clear() -> int:
 def _create(place: Path, make: Callable[[Path], Json], source: str, locked: str) -> Json:
     _sweep(place.parent, locked)
     part = _beside(place)
-    part.mkdir()
+    storage.make_folder(part)
     try:
         meta = {
             **make(part),
@@ -194,18 +195,18 @@ def _create(place: Path, make: Callable[[Path], Json], source: str, locked: str)
             "when": time.time(),
             "bytes": _size(part),
         }
-        (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         for file in part.iterdir():
             # Flush before the rename: after a power cut, an entry must not consist of zeros.
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+            storage.flush_file(file)
+        storage.write_text(part / "meta.json", json.dumps(meta))
         try:
-            part.rename(place)
+            storage.move(part, place)
         except OSError:
             # Either another process was faster, or a damaged entry is in the way.
             if _complete_entry(place) is None:
-                _discard(place)
-                part.rename(place)
+                if place.exists():
+                    _discard(place)
+                storage.move(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return meta

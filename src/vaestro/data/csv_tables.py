@@ -17,6 +17,7 @@ from vaestro.data.raw import Options
 from vaestro.data.refusals import first_names
 from vaestro.data.source_values import missing_values
 from vaestro.data.text_files import TextFile
+from vaestro.storage import in_utf8
 from vaestro.text import InputError, as_number, split_names
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ class _File:
             ),
         }
         if self.text.plain and not self.layout.below:
-            return csv.read_csv(self.text.path, **arguments)
+            with in_utf8(self.text.path) as name:
+                return csv.read_csv(name, **arguments)
         with self.text.open() as stream:
             return csv.read_csv(stream, **arguments)
 

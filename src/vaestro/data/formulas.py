@@ -3,6 +3,7 @@ without it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -53,6 +54,16 @@ def guarded(
         count += sum(a != b for a, b in zip(marks, table.column_names, strict=True))
         table = table.rename_columns(marks)
     return table, count
+
+
+def guarded_text(text: str) -> str:
+    """Return a text with an apostrophe before it if a spreadsheet would run it.
+
+    >>> guarded_text("=1+1"), guarded_text("-5")
+    ("'=1+1", '-5')
+    """
+    starts = re.search(STARTS, text) and not re.search(HARMLESS, text)
+    return f"'{text}" if starts or re.search(GUARDED, text) else text
 
 
 def _runs(pa: ModuleType, column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:

@@ -44,9 +44,11 @@ from vaestro.data.table_formats import is_table, suffixes_in_words
 from vaestro.frames import Frame
 from vaestro.signatures import checked, options_of
 from vaestro.spaces import Column, Space
+from vaestro.storage import refuse_special
 from vaestro.text import InputError, is_input_error, nearest, one_line, typed, unquoted
 
 Progress = Callable[[str, int, int], None]
+SAVE = "save its content in a file first"  # of a pipe
 
 
 # -- files -> arrays -------------------------------------------------------------------------------
@@ -147,8 +149,7 @@ def _existing(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file() or path.is_dir():
         return path
-    if path.exists():
-        raise InputError(f"{name} is a pipe or a device: save its content in a file first")
+    refuse_special(path, SAVE)
     offer = difflib.get_close_matches(name, NAMED, 1)
     raise InputError(
         f"there is no file, folder or named data set {name!r} "
@@ -447,6 +448,7 @@ def read_latents(path: str) -> np.ndarray:
     (3, 2)
     """
     name, options = parse_source(path)
+    refuse_special(Path(name), SAVE)
     if not Path(name).is_file():
         raise ValueError(
             f"expected a file of latents (.npy, .npz, or a table that encode wrote); there is no "

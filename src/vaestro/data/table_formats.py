@@ -19,6 +19,7 @@ from vaestro.data.json_tables import read_json
 from vaestro.data.spreadsheets import read_spreadsheet
 from vaestro.data.statistics_files import read_sas, read_stata
 from vaestro.data.text_files import COMPRESSIONS, text_file, unpacked_suffix, zip_members
+from vaestro.storage import in_utf8
 from vaestro.text import InputError, alternatives, nearest, typed, unquoted
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _json(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
 
 
 def _parquet(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
-    with pa.parquet.ParquetFile(path) as file:
+    with in_utf8(path) as name, pa.parquet.ParquetFile(name) as file:
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             return _selected(file.read(), wanted)
@@ -64,7 +65,7 @@ def _parquet(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
 def _feather(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
     import pyarrow.ipc as ipc
 
-    with pa.memory_map(str(path)) as file:
+    with in_utf8(path) as name, pa.memory_map(str(name)) as file:
         try:
             table = ipc.open_file(file).read_all()
         except pa.ArrowInvalid:  # a stream without an index at its end
@@ -76,7 +77,8 @@ def _feather(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
 def _orc(pa: ModuleType, path: Path, wanted: Wanted) -> pyarrow.Table:
     import pyarrow.orc as orc
 
-    return _selected(orc.read_table(path), wanted)
+    with in_utf8(path) as name:
+        return _selected(orc.read_table(name), wanted)
 
 
 def _selected(table: pyarrow.Table, wanted: Wanted) -> pyarrow.Table:

@@ -31,6 +31,7 @@ from vaestro.data.table_formats import format_of
 from vaestro.data.text_files import DAMAGE
 from vaestro.data.writers import TABLES
 from vaestro.frames import RAW, Frame
+from vaestro.storage import in_utf8
 from vaestro.text import InputError, is_input_error, nearest, one_line, unquoted
 
 if TYPE_CHECKING:
@@ -331,7 +332,7 @@ def write_frame(path: Path, frame: Frame, suffix: str = "", *, raw: bool = False
     """
     texts = [n for n, cells in frame.columns.items() if cells.dtype.kind in "UO"]
     texts = [n for n in texts if frame.formats.get(n, RAW) == RAW]
-    suffix, frame = suffix or path.suffix.lower(), as_written(frame)
+    suffix, frame = suffix or path.suffix.lower(), _escaped(as_written(frame))
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in frame.columns.items():
@@ -351,12 +352,13 @@ def write_frame(path: Path, frame: Frame, suffix: str = "", *, raw: bool = False
         return 0
     if suffix in (".parquet", ".feather"):
         table = with_types(pa, frame)
-        if suffix == ".parquet":
-            pa.parquet.write_table(table, path)
-        else:
-            import pyarrow.feather as feather
+        with in_utf8(path, new=True) as place:
+            if suffix == ".parquet":
+                pa.parquet.write_table(table, place)
+            else:
+                import pyarrow.feather as feather
 
-            feather.write_feather(table, str(path))
+                feather.write_feather(table, str(place))
         return 0
     table = pa.table({name: _as_text(pa, frame, name) for name in frame.columns})
     # Readers skip empty lines, so an empty cell of a single column is written as "".
@@ -365,7 +367,9 @@ def write_frame(path: Path, frame: Frame, suffix: str = "", *, raw: bool = False
             0, table.column_names[0], table.column(0).cast(pa.string()).fill_null("")
         )
     table, count = (table, 0) if raw else guarded(pa, table, texts)
-    pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ","))
+    options = pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ",")
+    with in_utf8(path, new=True) as place:
+        pa.csv.write_csv(table, place, options)
     return count
 
 
@@ -386,6 +390,18 @@ def as_written(frame: Frame) -> Frame:
         words[~empty] = np.array(restored(stored).write(values), object)[codes.ravel()]
         columns[name] = np.ma.MaskedArray(words.astype(str), empty)
     return replace(frame, columns=columns, formats={})
+
+
+def _escaped(frame: Frame) -> Frame:
+    """Return a table in which bytes of names of files that are not UTF-8 are escaped."""
+    columns = dict(frame.columns)
+    for name, cells in columns.items():
+        if cells.dtype.kind == "U" and cells.dtype.itemsize:
+            letters = np.ascontiguousarray(np.ma.getdata(cells)).view(np.uint32)
+            if ((letters >= 0xD800) & (letters < 0xE000)).any():
+                words = [w.encode(errors="backslashreplace").decode() for w in cells.data.tolist()]
+                columns[name] = np.ma.MaskedArray(words, np.ma.getmask(cells))
+    return replace(frame, columns=columns)
 
 
 def _as_text(pa: ModuleType, frame: Frame, name: str) -> pyarrow.Array:

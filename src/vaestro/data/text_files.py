@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast, final
 
 from vaestro.data.raw import Options
+from vaestro.storage import in_utf8
 from vaestro.text import InputError
 
 TAIL = 2**16  # bytes at the end that are kept
@@ -88,7 +89,10 @@ class TextFile:
         elif suffix == ".zst":
             import pyarrow
 
-            with pyarrow.input_stream(str(self.path), compression="zstd") as file:
+            with (
+                in_utf8(self.path) as name,
+                pyarrow.input_stream(str(name), compression="zstd") as file,
+            ):
                 yield cast(IO[bytes], file)
         else:
             with UNPACKED.get(suffix, io.FileIO)(self.path) as file:

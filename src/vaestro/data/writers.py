@@ -12,7 +12,7 @@ import numpy as np
 
 from vaestro.data.raw import IDENTIFIERS
 from vaestro.frames import Frame
-from vaestro.storage import writing
+from vaestro.storage import refuse_special, writing
 from vaestro.text import InputError
 from vaestro.tokens import Texts
 
@@ -68,6 +68,7 @@ def check_output(
         raise InputError(f"the folder {path.parent} does not exist: create it first")
     if path.is_dir():
         raise ValueError(f"expected a file to write; got the folder {path}")
+    refuse_special(path, "name a file to write")
     if path.exists() and not force:
         raise InputError(f"{path} exists (--force overwrites it)")
     return path

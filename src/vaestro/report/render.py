@@ -98,7 +98,7 @@ def runs_page(
 
 def identity(paths: Sequence[Path]) -> str:
     """Return a hash of the paths of the runs of a report."""
-    return hashlib.sha256("\n".join(str(p.resolve()) for p in paths).encode()).hexdigest()[:16]
+    return hashlib.sha256(b"\n".join(os.fsencode(p.resolve()) for p in paths)).hexdigest()[:16]
 
 
 def made_of(path: Path, identity: str, *, any_run: bool) -> bool:

@@ -11,6 +11,7 @@ from vaestro.files import Json
 from vaestro.loop.state import Numbers, State
 from vaestro.records import Damaged
 from vaestro.schemas import NUMBERS, fault
+from vaestro.storage import in_utf8
 from vaestro.tensor_files import read_tensors
 
 
@@ -56,7 +57,7 @@ def newest_numbers(folder: Path) -> Numbers | None:
     """
     for checkpoint in _files(folder):
         try:
-            with safe_open(checkpoint, framework="np") as file:
+            with in_utf8(checkpoint) as name, safe_open(name, framework="np") as file:
                 return _numbers(checkpoint, dict(file.metadata() or {}))
         except (SafetensorError, OSError, ValueError, TypeError):
             continue

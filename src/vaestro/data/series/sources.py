@@ -28,6 +28,7 @@ from vaestro.data.source_options import options_about
 from vaestro.data.text_files import text_file, unpacked_suffix
 from vaestro.frames import Frame
 from vaestro.spaces import Space
+from vaestro.storage import in_utf8
 from vaestro.text import InputError, one_line, typed, unquoted
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def write_series(path: Path, source: tables.Columns | Frame) -> None:
     >>> write_series(Path("t.parquet"), {"unit": [1, 1], "speed": [0.5, 0.7]})
     """
     if (table := _with_lists(source)) is not None:
-        arrow("take a DataFrame").parquet.write_table(table, path)
+        with in_utf8(path, new=True) as name:
+            arrow("take a DataFrame").parquet.write_table(table, name)
         return
     tables.write_frame(path, source if isinstance(source, Frame) else tables.frame_of(source))
 
@@ -136,7 +138,7 @@ def _parquet(pa: ModuleType, path: Path) -> pyarrow.Table:
         ValueError: the file is damaged.
     """
     try:
-        with pa.parquet.ParquetFile(path) as file:
+        with in_utf8(path) as name, pa.parquet.ParquetFile(name) as file:
             return file.read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is damaged or truncated ({one_line(error)})") from error
