@@ -40,14 +40,12 @@ def test_every_command_takes_such_names(capsys: pytest.CaptureFixture[str]) -> N
     np.save(source, np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32))
     assert main([*TRAIN, source, "--run", run]) == 0
     for command in (
-        ["evaluate", run, "--k", "2"],
-        ["diagnose", run],
+        ["report", run],
         ["info", run],
         ["compare", run],
         ["encode", run, source, "-o", f"z{BYTE}.npz"],
         ["decode", run, f"z{BYTE}.npz", "-o", f"d{BYTE}.npy"],
         ["sample", run, "-n", "2", "-o", f"s{BYTE}.parquet"],
-        ["report", run],
         ["train", "--resume", run, "--steps", "3"],
     ):
         assert main(command) == 0, (command, capsys.readouterr().err)
