@@ -112,7 +112,7 @@ def refuse_special(path: Path, instead: str) -> None:
 def is_utf8(path: Path) -> bool:
     """Return whether a path is UTF-8.
 
-    >>> is_utf8(Path("a.txt")), is_utf8(Path(os.fsdecode(b"\xff.txt")))
+    >>> is_utf8(Path("a.txt")), is_utf8(Path(os.fsdecode(bytes([255]))))
     (True, False)
     """
     try:
