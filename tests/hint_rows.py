@@ -298,6 +298,10 @@ REFUSED: dict[str, Make | tuple[Make, dict[str, str]]] = {
         csv({"a b": [f"{1 + i % 12}/{13 + i % 12}/2024" for i in range(N)], "c": real()})
         + ":dates=%d/%m/%Y"
     ),
+    "dates of another pattern": lambda: (
+        csv({"a b": [f"2024-{1 + i % 12:02d}-1{i % 9}" for i in range(N)], "c": real()})
+        + ':dates="a b"=%d.%m.%Y'
+    ),
     "no pattern": lambda: csv({"a b": real(), "c": real()}) + ":dates=yes",
     "too many cells": lambda: text("t.csv", "a,b\n" + "1,2\n" * 20 + "1,2,3\n" + "3,4\n" * 20),
     "too few names": lambda: text("t.csv", "title\n" + "1.5,2,3\n3,4,5.5\n" * 20),

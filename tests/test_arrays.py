@@ -219,7 +219,17 @@ def test_pictures_of_many_bands_show_them_side_by_side() -> None:
     shown = space.pictures(x)
     assert space.image and shown.shape == (20, 24, 5 * 24, 1)
     np.testing.assert_array_equal(shown[:, :, 24:48, 0], x[:, 1])
-    assert space.layout.part_shown(space.shape) == "its 5 channels side by side"
+    assert space.part_shown == "its 5 channels side by side"
+
+
+def test_four_channels_are_colours_with_opacity_if_they_have_8_bits() -> None:
+    x = bands(20, BANDS)[..., :4]
+    for dtype, shape, words in (
+        ("uint8", (20, 24, 24, 4), ""),
+        ("float32", (20, 24, 4 * 24, 1), "its 4 channels side by side"),
+    ):
+        space = vs.load(np.clip(99 + 99 * x, 0, 255).astype(dtype)).space
+        assert space.pictures(x).shape == shape and space.part_shown == words
     colours = bands(20, [0.5, 0.4, 0.3]).transpose(0, 3, 1, 2)
     pictures = vs.load(colours).space.pictures(colours)
     np.testing.assert_array_equal(pictures, colours.transpose(0, 2, 3, 1))

@@ -278,6 +278,14 @@ def test_a_pattern_that_fits_nothing_is_refused(table):
         opened(path, dates="%Q")
 
 
+def test_a_pattern_for_a_column_that_has_other_dates_is_refused(table):
+    path = table({"born": [f"1999-12-{i + 1:02d}" for i in range(20)]})
+    with pytest.raises(ValueError, match=r'dates="born"=%d\.%m\.%Y fits no cell of .*: leave out'):
+        opened(path, dates="born=%d.%m.%Y")
+    frame, _ = opened(path, dates="born=%Y-%m-%d")
+    assert frame.columns["born"][0] == datetime.date(1999, 12, 1)
+
+
 def test_numbers_that_mean_an_empty_cell(table):
     cells = ["-9999", "1e30", "inf", *map(str, range(97))]
     frame, notes = opened(table({"a": cells}), missing="-9999+1e30")

@@ -578,9 +578,7 @@ def test_twins_across_splits_are_said() -> None:
     assert not [n for n in vs.load(x).notes if "training row" in n]
     near = np.clip(x[:200].astype(int) + r.integers(-2, 3, (200, 6, 6)), 0, 255).astype(np.uint8)
     notes = vs.load(np.concatenate([x, near, x[200:]])).notes
-    assert [n for n in notes if "valid rows each equals or nearly equals a training row" in n], (
-        notes
-    )
+    assert [n for n in notes if "valid rows each equal or nearly equal a training row" in n], notes
 
 
 def test_imputation_of_a_grid_of_colours_uses_the_other_channels() -> None:

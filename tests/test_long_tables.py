@@ -400,3 +400,10 @@ def test_samples_have_the_lengths_of_the_data_and_reconstructions_end_where_the_
     back = reconstruct(model, data.test)
     assert (np.isnan(back) == np.isnan(data.test.outward())).all()
     assert np.isnan(decode(model, np.zeros((1, 2)), lengths=np.array([4]))[0, 4:]).all()
+
+
+def test_lists_in_json_of_another_encoding_are_noted(tmp_path: Path) -> None:
+    rows = "".join(f'{{"name": "J\u00fcrgen", "s": [{i}, 1.5, 2]}}\n' for i in range(40))
+    (tmp_path / "x.jsonl").write_bytes(rows.encode("latin-1"))
+    notes = vs.load(f"{tmp_path}/x.jsonl:series=true").notes
+    assert [n for n in notes if n.startswith("read as Windows-1252 (Latin-1)")]

@@ -225,7 +225,7 @@ def test_every_twin_is_found_and_no_other(dtype: str) -> None:
             for rows in (data.split(split), data.train)
         )
         twins[split] = int((((mine[:, None] - known) ** 2).sum(-1) == 0).any(1).sum())
-    how = "rows each equals or nearly equals a training row: bounds on them are too good"
+    how = "rows each equal or nearly equal a training row: bounds on them are too good"
     assert min(twins.values()) > 10 and data.shared == tuple(
         f"{n} of 150 {s} {how}" for s, n in twins.items()
     )

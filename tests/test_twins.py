@@ -276,3 +276,10 @@ def test_equal_texts_are_said_unless_texts_repeat_by_chance() -> None:
     assert vs.load(long).shared == ()
     repeated = np.array(long + long[:600])[r.permutation(3600)].tolist()
     assert any("texts each equal a training text" in s for s in vs.load(repeated).shared)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_images_of_one_colour_are_no_twins_and_give_no_warning() -> None:
+    x = np.zeros((100, 8, 8), np.uint8)
+    x[:50] = np.random.default_rng(0).integers(0, 255, (50, 1, 1))
+    assert vs.load(x).shared is not None

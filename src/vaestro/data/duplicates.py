@@ -92,7 +92,7 @@ def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str
 
     >>> codes = Ragged.of([[i % 250 + 1, i // 250 + 1] for i in range(300)], 3, 256)
     >>> of_texts({"train": (codes, np.arange(290)), "test": (codes, np.array([0, 299]))})
-    ['1 of 2 test texts each equal a training text: bounds on them are too good']
+    ['1 of 2 test texts equals a training text: bounds on them are too good']
     """
     hashed = {name: [hash(line) for line in _lines(*codes)] for name, codes in splits.items()}
     count, notes = Counter(hashed["train"]), []
@@ -109,7 +109,8 @@ def of_texts(splits: Mapping[str, tuple[Ragged, np.ndarray | None]]) -> list[str
         equal = sum(line in count for line in hashed.get(name, ()))
         if equal:
             notes.append(
-                f"{equal:,} of {len(hashed[name]):,} {name} texts each equal a training text: "
+                f"{equal:,} of {len(hashed[name]):,} {name} texts "
+                f"{'equals' if equal == 1 else 'each equal'} a training text: "
                 f"bounds on them are too good"
             )
     return notes
@@ -191,10 +192,10 @@ class Twins:
                         if every
                         else f"about {twins:,} of {rows:,} {name} rows"
                     )
-                    notes.append(
-                        f"{counted} each equals or nearly equals a training row: bounds on them "
-                        f"are too good"
+                    equal = (
+                        "equals or nearly equals" if twins == 1 else "each equal or nearly equal"
                     )
+                    notes.append(f"{counted} {equal} a training row: bounds on them are too good")
         return notes
 
     def _vectors(self, name: str, rows: np.ndarray) -> np.ndarray:

@@ -131,6 +131,7 @@ class Neighbours:
         if not len(rows):
             return np.zeros(0)
         least = LEAST * np.where(np.isfinite(step), step, 0.0)
+        least = least.astype(np.float64)  # float32 has no 1e-300
         around = np.maximum(self._distances(rows, self._k), np.maximum(least, 1e-300)[:, None])
         distance = np.maximum(distance, least)
         number = self._extrapolated(around, distance)

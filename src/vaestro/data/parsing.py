@@ -132,7 +132,7 @@ def parse_cells(
         if (only is None or n in only) and _is_text(raw.splits, n, wishes, known)
     ]
     decisions = _decided(texts, wishes, known)
-    _check(decisions, texts, wishes, where)
+    _check(decisions, texts, wishes, where, known)
     cells: dict[str, Mapping[str, np.ma.MaskedArray]] = {}
     formats: dict[str, str] = {}
     found = []
@@ -245,7 +245,11 @@ def _hints(decisions: Collection[Decision], wishes: _Wishes) -> tuple[bool | Non
 
 
 def _check(
-    decisions: Mapping[str, Decision], texts: Sequence[TextColumn], wishes: _Wishes, where: str
+    decisions: Mapping[str, Decision],
+    texts: Sequence[TextColumn],
+    wishes: _Wishes,
+    where: str,
+    known: Collection[str],
 ) -> None:
     """Raise ValueError if an option is about cells that a column does not have."""
     for text in texts:
@@ -255,6 +259,12 @@ def _check(
         pattern = wishes.dated.get(text.name)
         if pattern is not None and one.format is None:
             raise InputError(bad_cells(text, one, f"dates={pattern}", where))
+        if pattern is not None and one.pattern != pattern and text.name not in known:
+            option = f'dates="{text.name}"={pattern}'
+            raise InputError(
+                f"{option} fits no cell of {where} ({text.name} has {one.format}): leave out "
+                f"dates={pattern}, or name another pattern"
+            )
     used = {d.pattern for d in decisions.values()}
     for pattern in wishes.patterns:
         if pattern not in used:

@@ -253,7 +253,7 @@ def write_grid(
         formats = "write .npy, .npz, .csv, .parquet or .txt"
         raise ValueError(f"expected images for a .png file; got {space} data ({formats})")
     sets = _pixels_of_sets(rows, space)
-    if shown := space.layout.part_shown(space.shape):
+    if shown := space.part_shown:
         title = f"{title} ({shown})"
     count, height, width = next(iter(sets.values())).shape[:3]
     zoom = max(1, round(56 / max(height, width)))

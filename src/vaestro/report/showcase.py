@@ -95,7 +95,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
     showcase.facts |= {
         "kind": "images" if model.space.image else "rows",
         "space": str(model.space),
-        "part_shown": model.space.layout.part_shown(model.space.shape),
+        "part_shown": model.space.part_shown,
         "split": rows.name,
         "n": len(rows),
         "given": [] if model.given is None else list(model.given.names),
@@ -287,7 +287,7 @@ def errors(sets: Mapping[str, UserData], space: Space) -> tuple[np.ndarray, floa
     too."""
     layout, outside = space.layout, space.outside
     data, back = (
-        layout.pictures(np.asarray(sets[name]), outside).astype(np.float64)
+        layout.pictures(np.asarray(sets[name]), outside, alpha=space.alpha).astype(np.float64)
         for name in ("data", "reconstructions")
     )
     span = space.step * (space.levels - 1) if space.levels else float(np.ptp(data))

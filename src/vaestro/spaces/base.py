@@ -344,7 +344,17 @@ class Space(ABC):
         Raises:
             ValueError: the data cannot be shown as pictures.
         """
-        return self.layout.pictures(values, self.outside)
+        return self.layout.pictures(values, self.outside, alpha=self.alpha)
+
+    @property
+    def alpha(self) -> bool:
+        """Return whether the fourth of 4 channels is opacity: in images of 8 bits."""
+        return self.levels == 256
+
+    @property
+    def part_shown(self) -> str:
+        """Return what `pictures` shows of a datum, in words, if that is not the datum as it is."""
+        return self.layout.part_shown(self.shape, alpha=self.alpha)
 
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return an array in the user's layout, (N, *outside), as (N, *shape)."""

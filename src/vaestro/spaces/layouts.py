@@ -82,13 +82,18 @@ class Layout(ABC):
         """Return whether a datum of this shape inside can be shown as one picture."""
         return False
 
-    def part_shown(self, shape: Shape) -> str:
+    def part_shown(self, shape: Shape, *, alpha: bool = True) -> str:
         """Return what a picture shows of a datum of a shape inside, in words, if that is not the
         datum as it is; see `pictures`."""
         return ""
 
-    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+    def pictures(self, values: np.ndarray, outside: Shape, *, alpha: bool = True) -> np.ndarray:
         """Return data (N, *outside) as pictures (N, H, W, C).
+
+        Args:
+            values: the data.
+            outside: shape of a datum in the user's array.
+            alpha: whether the fourth of 4 channels is opacity.
 
         Raises:
             ValueError: data of this layout cannot be shown as pictures.
@@ -175,15 +180,16 @@ class _Pixels(_Ordered):
     def picture(self, shape: Shape) -> bool:
         return True
 
-    def part_shown(self, shape: Shape) -> str:
+    def part_shown(self, shape: Shape, *, alpha: bool = True) -> str:
         shown = _bands(shape[0])
         if len(shown) == shape[0]:
-            return "" if shape[0] in (1, 3, 4) else f"its {shape[0]} channels side by side"
+            own = shape[0] in (1, 3) or (shape[0] == 4 and alpha)
+            return "" if own else f"its {shape[0]} channels side by side"
         return f"channels {', '.join(map(str, shown))} of {shape[0]} side by side"
 
-    def pictures(self, values: np.ndarray, outside: Shape) -> np.ndarray:
+    def pictures(self, values: np.ndarray, outside: Shape, *, alpha: bool = True) -> np.ndarray:
         flat = self._flat(self.inward(values, self.inside(outside), outside))
-        if flat.shape[1] in (1, 3, 4):
+        if flat.shape[1] in (1, 3) or (flat.shape[1] == 4 and alpha):
             return np.moveaxis(flat, 1, -1)
         bands = flat[:, _bands(flat.shape[1])]  # (N, bands, H, W)
         beside = np.moveaxis(bands, 1, 2)
@@ -244,8 +250,8 @@ class Volume(_Pixels):
     def folder_options(self, shape: Shape, dtype: str) -> dict[str, str | int | bool]:
         return {"volume": True, **LAYOUTS["image"].folder_options((shape[0], *shape[2:]), dtype)}
 
-    def part_shown(self, shape: Shape) -> str:
-        bands = super().part_shown(shape)
+    def part_shown(self, shape: Shape, *, alpha: bool = True) -> str:
+        bands = super().part_shown(shape, alpha=alpha)
         return "the middle slice along the depth axis" + (f", {bands}" if bands else "")
 
     def _flat(self, x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -65,13 +66,15 @@ def read_series_file(
     suffix = unpacked_suffix(path)
     if options["series"] is True and suffix in (".json", ".jsonl", ".parquet"):
         pa = arrow(f"read {path.suffix}")
+        notes: list[str] = []
         table = (
             _parquet(pa, path)
             if suffix == ".parquet"
-            else read_json(pa, text_file(path, options, []))
+            else read_json(pa, text_file(path, options, notes))
         )
         if list_columns(table):
-            return _lists(pa, table, options, name)
+            lists = _lists(pa, table, options, name)
+            return replace(lists, notes=(*lists.notes, *notes))
     of_reader = (*OF_READER, *options_about("files"))
     raw = tables.read_table(path, {k: v for k, v in options.items() if k in of_reader})
     return _of_frames(raw.splits, options, name, like, raw.notes)
