@@ -37,6 +37,7 @@ ORDER = [
     "flows",
     "posteriors",
     "priors",
+    "diffusion",
     "likelihoods",
     "gradients",
     "schedules",

@@ -23,6 +23,7 @@ SUBJECTS = (
     "comparison",
     "densities",
     "diagnosis",
+    "diffusion",
     "drawing",
     "evaluation",
     "flows",

@@ -16,6 +16,7 @@ import torch.nn as nn
 
 from vaestro import (
     building,
+    diffusion,
     gradients,
     likelihoods,
     networks,
@@ -122,6 +123,8 @@ TABLE: dict[str, Mapping[str, Callable[..., object]]] = {
     },
     "recipe": recipes.RECIPES,
     "optimizer": {"adamw": optimizers.AdamW, "sgd": optimizers.SGD},
+    "denoiser": {"dense": diffusion.DenseDenoiser, "unet": diffusion.GridDenoiser},
+    "sampler": diffusion.SAMPLERS,
 }
 
 # what a constructor of each kind returns; a user's own part is such a class or makes one
@@ -137,6 +140,8 @@ BASES: dict[str, type] = {
     "penalty": penalties.Penalty,
     "recipe": dict,
     "optimizer": optimizers.Optimizer,
+    "denoiser": diffusion.Denoiser,
+    "sampler": diffusion.Sampler,
 }
 
 # beginning of the names of parts that only repeat runs in a former format
@@ -267,6 +272,10 @@ def find(kind: Literal["penalty"], spec: str) -> Part[penalties.Penalty]: ...
 def find(kind: Literal["recipe"], spec: str) -> Part[recipes.Options]: ...
 @overload
 def find(kind: Literal["optimizer"], spec: str) -> Part[optimizers.Optimizer]: ...
+@overload
+def find(kind: Literal["denoiser"], spec: str) -> Part[diffusion.Denoiser]: ...
+@overload
+def find(kind: Literal["sampler"], spec: str) -> Part[diffusion.Sampler]: ...
 @overload
 def find(kind: str, spec: str, table: Mapping[str, Callable[..., Made]]) -> Part[Made]: ...
 @overload

@@ -158,6 +158,34 @@ _METRICS = (
     Field("examples_per_second", float | None, "speed of training", required=False),
     Field("seconds", float | None, "since the start", required=False),
 )
+_DIFFUSION = (
+    Field("vaestro", str, "version of the program", required=False),
+    Field(
+        "options",
+        dict,
+        "the options of `vaestro diffuse`",
+        inner=(
+            Field("prediction", str, "v, epsilon or flow"),
+            Field("denoiser", str, "the network"),
+            Field("condition", list, "names of the conditions"),
+            Field("batch", int, "rows of a step"),
+            Field("lr", float, "learning rate"),
+            Field("ema", float, "decay of the average of the weights"),
+            Field("seed", int, "of order and noise"),
+        ),
+    ),
+    Field("steps", int, "number of steps of the weights"),
+    Field("parameters", int, "number of weights", required=False),
+    Field("given", dict | None, "the conditions"),
+    Field("weights_sha256", str, "hash of the weights of the run whose latents are modelled"),
+    Field(
+        "bound",
+        dict | None,
+        "bounds on held-out data in nats: split, n, side; mean and stderr of before (prior of the "
+        "run), after (diffusion prior) and gain",
+        required=False,
+    ),
+)
 _MODEL = (
     Field("vaestro", str, "version of the program", required=False),
     Field("format", int, "version of the names of parts", required=False),
@@ -310,6 +338,12 @@ SCHEMAS = (
             Field("notes", list, "sentences"),
             *_sums("are shown"),
         ),
+    ),
+    Schema(
+        "diffusion.json",
+        "in RUN/diffusion/: the diffusion model of the latents",
+        "vaestro diffuse RUN --force",
+        _DIFFUSION,
     ),
 )
 

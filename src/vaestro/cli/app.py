@@ -6,6 +6,7 @@ import typer
 
 from vaestro.cli.coding import decode, encode, reconstruct, sample
 from vaestro.cli.contrasting import contrast
+from vaestro.cli.diffusing import diffuse
 from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
@@ -25,20 +26,12 @@ app = typer.Typer(
     "error, --version. The default of an optional RUN is the newest run under runs/.",
 )
 for command in (
-    *(train, evaluate, diagnose, gradients, compare, report, sample, fit_prior),
-    *(
-        encode,
-        decode,
-        reconstruct,
-        interpolate,
-        edit,
-        impute,
-        contrast,
-        probe,
-        units,
-        disentangle,
-        parts,
-        info,
-    ),
+    *(train, evaluate, diagnose, gradients, compare, report),
+    *(sample, fit_prior, diffuse),
+    *(encode, decode, reconstruct),
+    *(interpolate, edit),
+    *(impute, contrast),
+    *(probe, units, disentangle),
+    *(parts, info),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

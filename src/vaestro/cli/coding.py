@@ -62,6 +62,27 @@ def sample(
     ] = 1.0,
     mean: MeanOrDraws = None,
     complete: Complete = None,
+    diffusion: Annotated[
+        bool,
+        typer.Option(
+            "--diffusion", help="Draw latents from the diffusion model (vaestro diffuse RUN)."
+        ),
+    ] = False,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="Of --diffusion: ddim, ddpm, dpm-solver or euler, with options such as "
+            "ddim:steps=50.  [default: dpm-solver; euler for a flow]",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            help="Of --diffusion with --condition: weight of the conditions; above 1 follows them "
+            "more closely."
+        ),
+    ] = 1.0,
     condition: Condition = None,
     dtype: Dtype = None,
     top_p: TopP = None,
@@ -102,13 +123,17 @@ def sample(
             seed=seed,
             mean=mean,
             complete=complete,
+            diffusion=diffusion,
+            sampler=sampler,
+            guidance=guidance,
             decoding=decoding_of(top_p, token_temperature, beam),
             dtype=dtype_of(space, path, dtype) if mean else dtype,
         )
     kind = "most probable texts" if space.ragged else "means of p(x|z)"
     what = f"{kind} at draws of z" if mean else "samples"
     given = f" with {', '.join(condition)}" if condition else ""
-    title = f"{n} {what} from {session.run.path}{given}, temperature {temperature:g}"
+    source = "the diffusion model of " if diffusion else ""
+    title = f"{n} {what} from {source}{session.run.path}{given}, temperature {temperature:g}"
     draws = " (--draws writes draws)" if mean and images else ""
     if output is None:
         register(session.run.path, path.name)
@@ -118,7 +143,7 @@ def sample(
         space,
         title,
         dtype=dtype_of(space, path, dtype) if mean else "float",
-        attributes=conditions_of(session, pairs(condition), n),
+        attributes=conditions_of(session, session.own_conditions(pairs(condition)), n),
         source=session.run.options["source"],
         raw=raw,
     )

@@ -5,6 +5,7 @@
 - `paths`: interpolate between two codes.
 - `directions`: the direction of an attribute; edit data along it.
 - `imputing`: fill missing cells.
+- `features`: posteriors of many data, from which fresh latents are drawn.
 - `expression`: denoised expression of counts, and its difference between two groups.
 - `similarity`: PSNR and SSIM of reconstructions.
 - `factors`: attributes as targets, numbers or classes.
@@ -18,6 +19,7 @@ from vaestro.latent.directions import KNOWN, Direction, attributes, direction, e
 from vaestro.latent.disentanglement import Disentanglement, disentangle, over_runs
 from vaestro.latent.expression import Contrast, contrast, expression
 from vaestro.latent.factors import Factor, factors_of
+from vaestro.latent.features import Posteriors, encoding
 from vaestro.latent.imputing import imputations, impute
 from vaestro.latent.outputs import (
     Conditions,
@@ -25,6 +27,7 @@ from vaestro.latent.outputs import (
     check_conditions,
     conditions,
     decode,
+    features_of,
     file_suffix,
     given_of,
     joined,
@@ -47,6 +50,7 @@ __all__ = [
     "Direction",
     "Disentanglement",
     "Factor",
+    "Posteriors",
     "Probe",
     "Probes",
     "UnitMeaning",
@@ -63,9 +67,11 @@ __all__ = [
     "disentangle",
     "edit",
     "encode",
+    "encoding",
     "expression",
     "extremes",
     "factors_of",
+    "features_of",
     "fidelity",
     "file_suffix",
     "given_of",

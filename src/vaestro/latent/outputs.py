@@ -387,8 +387,24 @@ def conditions(model: Model, values: Conditions, n: int) -> Tensor | None:
         )
     firsts = {name: np.asarray(column.data[:1]) for name, column in frame.columns.items()}
     model.check_conditions(firsts, [""])
-    codes = torch.from_numpy(model.given.inward(frame))
-    return model.given.features(codes, None, torch.get_default_dtype())
+    return features_of(model.given, frame)
+
+
+def features_of(space: Space, frame: Frame) -> Tensor:
+    """Return conditions as a network's input, (N, G).
+
+    Args:
+        space: of the conditions.
+        frame: their columns, N rows.
+
+    >>> import vaestro as vs
+    >>> table = {"size": [0.1, 0.5, 0.3] * 9, "sex": ["f", "m", "f"] * 9}
+    >>> given = vs.load(table, condition=["sex"]).given
+    >>> features_of(given, tables.frame_of({"sex": ["f", "m"]})).tolist()
+    [[0.0], [1.0]]
+    """
+    codes = torch.from_numpy(space.inward(frame))
+    return space.features(codes, None, torch.get_default_dtype())
 
 
 def given_of(rows: Rows) -> Tensor | None:

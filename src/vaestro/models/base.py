@@ -25,6 +25,7 @@ from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
 from vaestro.models.presence import Presence
 from vaestro.networks import Conditioned
+from vaestro.priors import Sampler
 from vaestro.spaces import Batch, Space
 
 
@@ -296,6 +297,17 @@ class LatentModel(Model, ABC):
         afterwards. Draws outside of the levels of the data are kept, because rejection would change
         the distribution of z given the observed cells.
         """
+
+    def with_prior(self, prior: Sampler) -> LatentModel:
+        """Return a model with the same weights whose latents are drawn from another prior, to
+        sample from. This model does not change.
+
+        Raises:
+            ValueError: the model has no single prior over all of its latents.
+        """
+        raise ValueError(
+            f"expected a model with one prior over all latents; got {type(self).__name__.lower()}"
+        )
 
     @abstractmethod
     def code(self, batch: Batch) -> Code:

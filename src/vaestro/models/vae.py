@@ -26,7 +26,7 @@ from vaestro.models.draws import Code, Draws
 from vaestro.models.lengths import Lengths
 from vaestro.models.scoring import Scoring, rows_to_start, start_likelihood, uniform_noise
 from vaestro.posteriors import Posterior
-from vaestro.priors import Prior
+from vaestro.priors import Prior, Sampler
 from vaestro.spaces import Batch, Space
 
 
@@ -218,6 +218,11 @@ class VAE(LatentModel):
         temperature: float = 1.0,
     ) -> Tensor:
         return self.prior.draw(self.posterior, given, n, generator, temperature=temperature)
+
+    def with_prior(self, prior: Sampler) -> VAE:
+        other = VAE(self.posterior, self.likelihood, prior, self.given)
+        other.lengths, other.absences = self.lengths, self.absences
+        return other.eval()
 
     def simulate(
         self,

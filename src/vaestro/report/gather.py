@@ -14,7 +14,7 @@ from vaestro.comparison.evidence import names
 from vaestro.data.writers import check_output
 from vaestro.files import Json
 from vaestro.records import Damaged, read_arrays, read_object
-from vaestro.report.reading import SHOWCASE_FORMAT
+from vaestro.report.reading import SHOWCASE_FORMAT, diffusion_stamp
 from vaestro.runs import Run
 from vaestro.runs.manifest import register
 from vaestro.storage import write_text
@@ -207,6 +207,7 @@ def _has_showcase(run: Run) -> bool:
         result is not None
         and _of_these_weights(run, result)
         and result.get("format") == SHOWCASE_FORMAT
+        and result.get("diffusion") == diffusion_stamp(run)
     )
 
 

@@ -7,13 +7,25 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 import vaestro
 from vaestro.files import Json, read_config
-from vaestro.records import Damaged, log_faults, read_arrays, read_log, read_object, read_record
+from vaestro.records import (
+    Damaged,
+    file_sha256,
+    log_faults,
+    read_arrays,
+    read_log,
+    read_object,
+    read_record,
+)
+
+if TYPE_CHECKING:
+    from vaestro.runs import Run
 
 SHOWCASE_FORMAT = 3  # of showcase.json
 
@@ -150,3 +162,13 @@ def _newer(version: str, than: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+def diffusion_stamp(run: Run) -> str | None:
+    """Return what identifies the weights of a run's diffusion model of these weights; None if it
+    has none."""
+    record = read_object(run.path / "diffusion" / "diffusion.json")
+    file = run.path / "diffusion" / "diffusion.safetensors"
+    if record is None or not file.exists() or record["weights_sha256"] != run.weights_sha256():
+        return None
+    return file_sha256(file)

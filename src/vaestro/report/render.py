@@ -22,7 +22,16 @@ from vaestro.files import Json
 from vaestro.report import figures, pictures, sections
 from vaestro.report.reading import Folder, read_folder
 from vaestro.report.resemblance import resemblance
-from vaestro.report.words import Result, data_words, number, real, result_of, short, verdict_of
+from vaestro.report.words import (
+    Result,
+    data_words,
+    diffusion,
+    number,
+    real,
+    result_of,
+    short,
+    verdict_of,
+)
 
 Values = sections.Values
 Made = TypeVar("Made")
@@ -265,6 +274,7 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
         "diagnosed": folder.diagnosis is not None,
         "weights": (folder.path / "model.safetensors").exists(),
         "split": sections.split(folder),
+        "diffusion": diffusion(folder),
         "given": ", ".join(map(str, (folder.showcase or {}).get("given") or [])),
         "has_latent": (folder.showcase or {}).get("latent", True),
         "latent_lead": build.part("the latent space", sections.latent_lead),

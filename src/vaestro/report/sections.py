@@ -157,7 +157,10 @@ def images(folder: Folder) -> Values | None:
         return None
     height, width = arrays["data"].shape[1:3]
     small = max(height, width) <= pictures.PIXELATED
-    names = ("data", "reconstructions", "errors", "samples", "hardest", "hardest_reconstructions")
+    names = (
+        *("data", "reconstructions", "errors", "samples", "diffusion"),
+        *("hardest", "hardest_reconstructions"),
+    )
     size = {"hard": small, "tile": 44 if small else 84, "ratio": f"{width}/{height}"}
     part = str((folder.showcase or {}).get("part_shown", ""))
     white = real((folder.showcase or {}).get("error_scale"))

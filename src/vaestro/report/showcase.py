@@ -23,7 +23,7 @@ from vaestro.randomness import torch_generator
 from vaestro.records import Damaged, read_arrays, read_object, write_record
 from vaestro.report.distributions import LINE, shortened, shown_rows
 from vaestro.report.mapping import latent_map
-from vaestro.report.reading import SHOWCASE_FORMAT
+from vaestro.report.reading import SHOWCASE_FORMAT, diffusion_stamp
 from vaestro.runs import Run
 from vaestro.runs.manifest import results
 from vaestro.spaces import Space
@@ -102,6 +102,10 @@ def make(session: Session, seed: int = 0) -> Showcase:
         "latent": not model.capabilities.exact,
     }
     sets: dict[str, UserData] = {"data": shown.outward(), "samples": _samples(session, rows, seed)}
+    if (stamp := diffusion_stamp(session.run)) is not None:
+        record = read_object(session.run.path / "diffusion" / "diffusion.json") or {}
+        showcase.facts |= {"diffusion": stamp, "diffusion_bound": record.get("bound")}
+        _show_diffusion(session, rows, showcase, sets, seed)
     if not model.capabilities.exact:
         _show_latent(session, rows, shown, showcase, sets, seed)
     if model.space.image:
@@ -121,6 +125,21 @@ def _samples(session: Session, rows: Rows, seed: int) -> UserData:
     like = rows.spread(n) if session.model.given is not None else None
     n = n if like is None else len(like)
     return session.sample(n, like=like, seed=seed, mean=space.image)
+
+
+def _show_diffusion(
+    session: Session, rows: Rows, showcase: Showcase, sets: dict[str, UserData], seed: int
+) -> None:
+    """Add samples from the diffusion model of an image run, or a note on why there are none."""
+    if not session.model.space.image:
+        return
+    given = session.model.given is not None
+    like = rows.spread(SAMPLES) if given else None
+    n = SAMPLES if like is None else len(like)
+    try:
+        sets["diffusion"] = session.sample(n, like=like, seed=seed, mean=True, diffusion=True)
+    except ValueError as error:
+        showcase.notes.append(f"no samples from the diffusion model: {error}")
 
 
 def _show_latent(

@@ -200,3 +200,18 @@ def verdict_of(folder: Folder) -> tuple[str, str, str]:
     if tone == "error" and tone not in severities:
         tone = "warning" if "warning" in severities else "none"
     return verdict, tone, str(folder.diagnosis.get("summary") or sentence)
+
+
+def diffusion(folder: Folder) -> str:
+    """Return what the diffusion model of the latents changes in the bound; "" if it is unknown."""
+    bound = (folder.showcase or {}).get("diffusion_bound")
+    if not bound or bound.get("condition"):
+        return ""
+    before, after, gain = (bound[name]["mean"] for name in ("before", "after", "gain"))
+    error = bound["gain"]["stderr"]
+    within = "" if error is None else f" ± {error:.2f}"
+    return (
+        f"As the prior it has the bound log p(x) ≥ {after:.2f} nats on {bound['n']:,} "
+        f"{bound['split']} data, where the prior of the run has {before:.2f}: a difference of "
+        f"{gain:+.2f}{within}."
+    )

@@ -16,7 +16,8 @@ from vaestro.locks import Lock
 from vaestro.storage import append, clear_leftovers, remove
 
 MANIFEST = "manifest.txt"
-LOCK, RESULTS_LOCK = "lock", "results-lock"  # of training; of the files that judge a run
+# of training; of the files that judge a run; of the training of a diffusion model
+LOCK, RESULTS_LOCK, DIFFUSION_LOCK = "lock", "results-lock", "diffusion-lock"
 WAIT_SECONDS = 60.0
 # the files that training may write, and the folders of checkpoints and of pieces of an evaluation
 TRAINING = (
@@ -55,12 +56,20 @@ FILES = (
     "samples-before.*",
     "samples-after.*",
     "report.html",
+<<<<<<< HEAD
     "probes.json",
     "units.json",
     "disentanglement.json",
+=======
+    "diffusion",
+>>>>>>> 3b2a8ae (vaestro diffuse: a diffusion model of a run's latents, from which sample --diffusion draws)
 )
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.(new|replaced)")
-FOLDERS = {"checkpoints": "step-*.safetensors", "evaluating": "*.npz"}
+FOLDERS = {
+    "checkpoints": ("step-*.safetensors",),
+    "evaluating": ("*.npz",),
+    "diffusion": ("diffusion.json", "*.safetensors", "metrics.jsonl", "samples.*"),
+}
 # temporary files of earlier versions, and of safetensors
 LEFTOVERS = (
     r"\.tmp[0-9A-Za-z]{6}|"
@@ -165,8 +174,9 @@ def remove_listed(folder: Path) -> None:
             if path.is_file() or path.is_symlink():
                 remove(path)
         elif path.is_dir():
-            for file in path.glob(FOLDERS[name]):
-                remove(file)
+            for pattern in FOLDERS[name]:
+                for file in path.glob(pattern):
+                    remove(file)
             if not path.is_symlink() and not any(path.iterdir()):
                 path.rmdir()
 

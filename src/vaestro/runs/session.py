@@ -7,6 +7,7 @@ once. If a source names the run's own data without options, the options of the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -17,9 +18,16 @@ from vaestro import latent
 from vaestro.data import Data, Rows, load_rows
 from vaestro.data.source_options import parse_source
 from vaestro.latent import Codes, Direction
-from vaestro.models import Model
+from vaestro.models import Model, with_latent
 from vaestro.runs.run import Run
 from vaestro.runs.sources import Conditions, Source
+from vaestro.runs.stored_diffusion import (
+    FOLDER,
+    WEIGHTS,
+    StoredDiffusion,
+    separated,
+    stored_diffusion,
+)
 from vaestro.runs.verbs import AllVerbs
 from vaestro.text import parse_pair
 
@@ -64,6 +72,7 @@ class Session(AllVerbs):
         self.run = run if isinstance(run, Run) else Run(run)
         self.device = device
         self._directions: dict[str, Direction] = {}
+        self._diffusion: tuple[int, StoredDiffusion] | None = None
 
     @property
     def session(self) -> Session:
@@ -101,6 +110,37 @@ class Session(AllVerbs):
     def codes(self) -> Codes:
         """Return what computes the codes of rows, and keeps them."""
         return Codes(self.model)
+
+    def diffusion(self) -> StoredDiffusion:
+        """Return the diffusion model of the run, which is read again when its file changes.
+
+        Raises:
+            ValueError: the run has none, or it is damaged, or of other weights.
+        """
+        file = self.run.path / FOLDER / WEIGHTS
+        stamp = file.stat().st_mtime_ns if file.exists() else 0
+        if self._diffusion is None or self._diffusion[0] != stamp:
+            self._diffusion = stamp, stored_diffusion(self)
+        return self._diffusion[1]
+
+    def with_diffusion(
+        self, condition: Conditions, sampler: str | None = None, guidance: float = 1.0
+    ) -> tuple[Model, Conditions]:
+        """Return the model with the diffusion model of the run as its prior, and the conditions
+        that the model has; see `StoredDiffusion.prior`.
+
+        Raises:
+            ValueError: the run has no diffusion model, or a condition is missing or unknown.
+        """
+        stored = self.diffusion()
+        own, further = separated(stored, self.model, condition)
+        prior = stored.prior(self.model, further, sampler=sampler, guidance=guidance)
+        return with_latent(self.model).with_prior(prior), own
+
+    def own_conditions(self, condition: Mapping[str, str]) -> dict[str, str]:
+        """Return those conditions that the model has, without those of its diffusion model."""
+        names = () if self.model.given is None else self.model.given.names
+        return {name: value for name, value in condition.items() if name in names}
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
     moving.py        interpolate, edit
     filling.py       impute, imputations
     contrasting.py   contrast
+    diffusing.py     diffuse
     judging.py       evaluate, diagnose, gradients, report
     understanding.py probe, units, disentangle
 
@@ -13,6 +14,7 @@ A verb imports what it needs when it is called, so that a run's files are read w
 from vaestro.runs.verbs.base import Verbs
 from vaestro.runs.verbs.coding import CodeVerbs
 from vaestro.runs.verbs.contrasting import ContrastVerbs
+from vaestro.runs.verbs.diffusing import DiffuseVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
@@ -21,7 +23,11 @@ from vaestro.runs.verbs.understanding import UnderstandVerbs
 __all__ = ["AllVerbs", "Verbs"]
 
 
+<<<<<<< HEAD
 class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, UnderstandVerbs):
+=======
+class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, DiffuseVerbs):
+>>>>>>> 3b2a8ae (vaestro diffuse: a diffusion model of a run's latents, from which sample --diffusion draws)
     """Have every verb.
 
     >>> from vaestro.runs import Run

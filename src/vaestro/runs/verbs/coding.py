@@ -137,6 +137,9 @@ class CodeVerbs(Verbs):
         temperature: float = 1.0,
         mean: bool | None = None,
         complete: bool | None = None,
+        diffusion: bool = False,
+        sampler: str | None = None,
+        guidance: float = 1.0,
         decoding: Decoding | None = None,
         dtype: str | None = None,
         seed: int = 0,
@@ -145,7 +148,11 @@ class CodeVerbs(Verbs):
 
         Args:
             n, temperature, complete, decoding, dtype, seed: see `latent.sample`.
-            condition: {name: value}, a value for each condition of a conditional model.
+            condition: {name: value}, a value for each condition of a conditional model, and of its
+                diffusion model.
+            diffusion: draw latents from the diffusion model of the run (`diffuse`).
+            sampler: of the diffusion model: ddim, ddpm, dpm-solver or euler, with options.
+            guidance: weight of the conditions of the diffusion model.
             like: n rows, or one, whose conditions are used instead of `condition`.
             mean: return the mean of p(x | z) at each drawn z; by default for images.
 
@@ -159,6 +166,10 @@ class CodeVerbs(Verbs):
 
         session = self.session
         model = session.model
+        if diffusion:
+            model, condition = session.with_diffusion(condition, sampler, guidance)
+        elif sampler is not None or guidance != 1:
+            raise ValueError("expected --sampler and --guidance with --diffusion; got one without")
         images = model.space.layout.name == "image"
         data = latent.sample(
             model,
