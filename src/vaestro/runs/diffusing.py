@@ -324,18 +324,14 @@ def _bounded(training: Denoising, further: Given) -> DiffusionResult:
     extra, before, after, done = further(rows), [], [], 0
     for i, batch in enumerate(rows.chunks(min(session.model.space.chunk, 256), training.device)):
         generator = torch_generator(training.device, training.options.seed, "bound", i)
-        noise = model.noise(BOUND_DRAWS, len(batch), generator)
-        z_noise, jitter = model.parts(noise)
-        q = model.q(model.features(batch))
-        z = q.from_noise(z_noise)
-        log_px, log_pz = model.log_terms(batch, z, jitter)
-        log_qz = q.log_prob(z)
+        draws = model.draw(batch, noise=model.noise(BOUND_DRAWS, len(batch), generator))
         parts = [batch.given, None if extra is None else extra[done : done + len(batch)]]
-        given = [c.to(z) for c in parts if c is not None]
+        given = [c.to(draws.z) for c in parts if c is not None]
         repeated = torch.cat(given, 1).repeat(BOUND_DRAWS, 1) if given else None
-        bound = diffusion.bound(z.flatten(0, 1), repeated, generator).view(log_qz.shape)
-        after.append((log_px + bound - log_qz).mean(0).cpu())
-        before.append((log_px + log_pz - log_qz).mean(0).cpu())
+        bound = diffusion.bound(draws.z.flatten(0, 1), repeated, generator)
+        bound = bound.view(draws.log_px.shape)
+        after.append((draws.log_px + bound - draws.log_qz).mean(0).cpu())
+        before.append(draws.log_w.mean(0).cpu())
         done += len(batch)
     new = torch.cat(after).double().numpy()
     old = torch.cat(before).double().numpy()

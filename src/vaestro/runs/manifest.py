@@ -56,13 +56,10 @@ FILES = (
     "samples-before.*",
     "samples-after.*",
     "report.html",
-<<<<<<< HEAD
     "probes.json",
     "units.json",
     "disentanglement.json",
-=======
     "diffusion",
->>>>>>> 3b2a8ae (vaestro diffuse: a diffusion model of a run's latents, from which sample --diffusion draws)
 )
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.(new|replaced)")
 FOLDERS = {

@@ -23,11 +23,9 @@ from vaestro.runs.verbs.understanding import UnderstandVerbs
 __all__ = ["AllVerbs", "Verbs"]
 
 
-<<<<<<< HEAD
-class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, UnderstandVerbs):
-=======
-class AllVerbs(CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, DiffuseVerbs):
->>>>>>> 3b2a8ae (vaestro diffuse: a diffusion model of a run's latents, from which sample --diffusion draws)
+class AllVerbs(
+    CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, UnderstandVerbs, DiffuseVerbs
+):
     """Have every verb.
 
     >>> from vaestro.runs import Run
