@@ -120,8 +120,8 @@ class Process(nn.Module):
         >>> process = Process("v")
         >>> z = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
         >>> exact = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
-        >>> bound = process.bound(lambda z_t, t: torch.zeros_like(z_t), z)
-        >>> abs(float((bound - exact).mean())) < 0.1
+        >>> bound = process.bound(lambda z_t, t: torch.zeros_like(z_t), z, draws=200)
+        >>> abs(float((bound - exact).mean())) < 0.2
         True
         """
         rows, size = len(z), z[0].numel()

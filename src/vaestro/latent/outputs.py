@@ -401,7 +401,7 @@ def features_of(space: Space, frame: Frame) -> Tensor:
     >>> table = {"size": [0.1, 0.5, 0.3] * 9, "sex": ["f", "m", "f"] * 9}
     >>> given = vs.load(table, condition=["sex"]).given
     >>> features_of(given, tables.frame_of({"sex": ["f", "m"]})).tolist()
-    [[0.0], [1.0]]
+    [[-1.0], [1.0]]
     """
     codes = torch.from_numpy(space.inward(frame))
     return space.features(codes, None, torch.get_default_dtype())

@@ -130,6 +130,13 @@ def stored_diffusion(session: Session) -> StoredDiffusion:
     Raises:
         ValueError: the run has none, or it is damaged, or it was trained on codes of other weights.
         Untrusted: it names code that may not run.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> run = vs.train(x, run="without", latent=2, steps=2)
+    >>> stored_diffusion(run.session)
+    Traceback (most recent call last):
+    vaestro.text.InputError: without has no diffusion model (vaestro diffuse without trains one)
     """
     run, model = session.run, session.model
     folder = run.path / FOLDER
