@@ -6,6 +6,7 @@ to the disk, and renamed. Temporary files that a dead process left are recognise
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -92,6 +93,16 @@ def in_utf8(path: Path, *, new: bool = False) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{number}")
     finally:
         os.close(number)
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Raise OSError if files cannot be created in a folder: before long work, whose result could
+    not be written.
+
+    >>> refuse_read_only(Path("."))
+    """
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def refuse_special(path: Path, instead: str) -> None:
@@ -310,4 +321,4 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(part), part):
             raise
-        raise OSError(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

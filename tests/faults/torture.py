@@ -150,6 +150,22 @@ def kills_of_training(name: str, options: tuple[str, ...]) -> Campaign:
     return campaign
 
 
+def terminations() -> Campaign:
+    """Send SIGTERM at each file operation of training, and compare the resumed run."""
+    campaign = Campaign("`train` with SIGTERM at each operation, resumed")
+    shutil.rmtree("run", ignore_errors=True)
+    total = operations(*TRAIN)
+    expected = results(Path("run"))
+    for number in range(total):
+        shutil.rmtree("run", ignore_errors=True)
+        with hooked(stopping(number, lambda: os.kill(os.getpid(), signal.SIGTERM))):
+            code, err = run(*TRAIN)
+        good = code in (0, 130) and err in ("", "vaestro: stopped\n") and not leftovers(Path("."))
+        resumed(*TRAIN)
+        campaign.check(good and results(Path("run")) == expected, f"operation {number}: {err}")
+    return campaign
+
+
 def kills_of_replacing() -> Campaign:
     """Kill `train --force` at each file operation: one of the two runs is there, and whole."""
     campaign, force = (
@@ -269,6 +285,7 @@ def torture() -> int:
             lambda: failures("a full disk (ENOSPC)", FULL),
             lambda: failures("a broken disk (EIO)", BROKEN),
             limits,
+            terminations,
         ]
         for campaign in campaigns:
             done = campaign()

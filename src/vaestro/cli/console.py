@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, final
 
 from vaestro.text import duration, visible
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 BARS = "▁▂▃▄▅▆▇█"
+
+
+@final
+class Stopped(Exception):
+    """Say that a command was stopped and has printed what to do next."""
 
 
 def discard_output() -> None:
@@ -73,8 +78,30 @@ class Console:
         """Return whether lines can be redrawn."""
         return sys.stdout.isatty() and not self.quiet
 
+    def run(self, job: Job) -> None:
+        """Run a job to its end and show its progress.
+
+        Raises:
+            Stopped: Ctrl-C or SIGTERM; what continues the run was printed.
+        """
+        training = job.training
+        try:
+            with job:
+                self.watch(job)
+        except KeyboardInterrupt:
+            if not job.writes:
+                raise
+            if job.published:
+                self.say(
+                    f"stopped at step {training.index:,} of {training.steps:,}; continue with: "
+                    f"vaestro train --resume {job.path}"
+                )
+            else:
+                self.say(f"stopped before the first step: {job.path} is as it was")
+            raise Stopped from None
+
     def watch(self, job: Job) -> None:
-        """Run a job to its end and show its progress."""
+        """Take all steps of a job and show its progress."""
         if self.live:
             _watch_live(job)
         else:

@@ -53,18 +53,7 @@ def fit_prior(
         f"{count:,} parameters of the prior {prior}, {training.steps:,} steps of "
         f"{training.batch}; all other parts are frozen"
     )
-    try:
-        with job:
-            console.watch(job)
-    except KeyboardInterrupt:
-        if not job.published:
-            console.say(f"stopped before the first step: {job.path} is as it was")
-            raise typer.Exit(130) from None
-        console.say(
-            f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
-            f"train --resume {job.path}"
-        )
-        raise typer.Exit(130) from None
+    console.run(job)
     with console.during("comparing the priors"):
         fitted = finish(old, job, force=force)
     for line in fitted.lines():

@@ -26,8 +26,9 @@ from vaestro.cli.arguments import (
     opened_session,
     pairs,
 )
-from vaestro.cli.console import console, unit_lines
+from vaestro.cli.console import Stopped, console, unit_lines
 from vaestro.cli.rows import say_read, say_unread
+from vaestro.storage import refuse_read_only
 from vaestro.text import duration, parse_pair
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def evaluate(
     except KeyboardInterrupt:
         steps.close()  # keeps the finished pieces
         console.say("stopped; the same command continues")
-        raise typer.Exit(130) from None
+        raise Stopped from None
     assert evaluation is not None
     _say_evaluation(evaluation, rows)
     say_unread(rows)
@@ -174,6 +175,7 @@ def diagnose(
     Example: vaestro diagnose runs/mine
     """
     session = opened_session(run, device_of(device), trust=trust)
+    refuse_read_only(session.run.path)
     with console.during("" if fix or json else f"diagnosing {session.run.path}"):
         diagnosis = session.diagnose(seed=seed)
     if fix:
@@ -235,6 +237,7 @@ def gradients(
     except ValueError:
         raise ValueError(f"expected numbers of draws, such as --k 1,8,64; got {k!r}") from None
     console.quiet |= json
+    refuse_read_only(session.run.path)
     steps = session.gradients(
         k=draws, estimators=estimator, bound=bound, repeats=repeats, seed=seed
     )

@@ -1,7 +1,7 @@
 """Run a command, and turn exceptions into an exit code and one line on stderr.
 
-0: success. 2: the arguments or the data are invalid. 1: any other failure. 130: stopped by Ctrl-C,
-after the state that can be resumed was saved. A traceback is printed with --debug only.
+0: success. 2: the arguments or the data are invalid. 1: any other failure. 130: stopped by Ctrl-C
+or SIGTERM, after the state that can be resumed was saved. A traceback is printed with --debug only.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import difflib
 import errno
 import re
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeGuard
 
 from vaestro import processes
-from vaestro.cli.console import console, discard_output
+from vaestro.cli.console import Stopped, console, discard_output
 from vaestro.text import is_input_error, visible
 from vaestro.trust import Untrusted
 
@@ -49,14 +52,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"vaestro {vaestro.__version__}")
         return 0
+    with _terminable():
+        return _run(arguments, debug)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: locks and temporary files are removed, and one line is printed."""
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(arguments: Sequence[str], debug: bool) -> int:
+    """Run a command, and return its exit code."""
     import typer
 
     from vaestro.cli.app import app
 
     try:
         code = typer.main.get_command(app).main(
-            arguments or ["--help"], "vaestro", standalone_mode=False
+            list(arguments) or ["--help"], "vaestro", standalone_mode=False
         )
+        if code == 130:  # Typer's code after Ctrl-C
+            return _say("stopped", 130)
         console.end()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
@@ -68,10 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         names = _names(error)
-        if "Exit" in names:
-            return int(getattr(error, "exit_code", 0))
+        if isinstance(error, Stopped):
+            return 130
         if "Abort" in names:
             return _say("stopped", 130)
+        if "Exit" in names:
+            return int(getattr(error, "exit_code", 0))
         if _is_usage_error(error):
             return _say(_usage(error, arguments), 2)
         if isinstance(error, Untrusted):

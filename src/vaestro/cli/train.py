@@ -140,20 +140,7 @@ def _run(job: Job) -> None:
     from vaestro.runs import closeness, describe, result
 
     training = job.training
-    try:
-        with job:
-            console.watch(job)
-    except KeyboardInterrupt:
-        if not job.writes:
-            raise
-        if not job.published:
-            console.say(f"stopped before the first step: {job.path} is as it was")
-            raise typer.Exit(130) from None
-        console.say(
-            f"stopped at step {training.index:,} of {training.steps:,}; continue with: vaestro "
-            f"train --resume {job.path}"
-        )
-        raise typer.Exit(130) from None
+    console.run(job)
     training.processes.end()
     if not job.writes:
         return

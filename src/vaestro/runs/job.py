@@ -390,6 +390,19 @@ class Job(Iterator[Step]):
                 failure = {"step": self.training.index, "reason": str(error)}
                 write_record(self.place / "failure.json", failure)
             raise
+        try:
+            self._write(step)
+        except FileNotFoundError as error:
+            if self.place.is_dir():
+                raise
+            raise OSError(
+                f"the folder {self.path} was removed or renamed during training (vaestro train "
+                f"--resume NEW-NAME continues a renamed one)"
+            ) from error
+        return step
+
+    def _write(self, step: Step) -> None:
+        """Write what a step has added to the run."""
         if step.index:
             self._publish()
         if self.writes:
@@ -403,7 +416,6 @@ class Job(Iterator[Step]):
             # A run that continues from step 0 repeats its validation, so it starts from nothing.
             if step.index and (step.last or self._interrupted or due):
                 self.checkpoint()
-        return step
 
     def checkpoint(self) -> None:
         """Save the complete state and the weights in use."""
