@@ -147,7 +147,7 @@ def sample(
         source=session.run.options["source"],
         raw=raw,
     )
-    console.say(f"wrote {n} {what}{draws} to {path}")
+    console.say(f"wrote {n:,} {what}{draws} to {path}")
 
 
 def encode(
