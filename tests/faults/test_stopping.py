@@ -61,6 +61,20 @@ def test_a_step_is_saved_after_sigterm(here: Path, monkeypatch: pytest.MonkeyPat
     assert saved == ["step-0000000002.safetensors"], "the step that took the signal, and no other"
 
 
+def test_one_of_several_processes_says_that_it_stopped(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*TRAIN[:-2], "--steps", "10", "--run", "new", *TRAIN[-2:]]
+    command.remove("--quiet")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with monkeypatch.context() as patch:
+            at_step(patch, 1, terminate)
+            assert main([*command, *(["--force"] if rank == "1" else [])]) == 130
+        out, err = capsys.readouterr()
+        assert ("stopped at step 2 of 10" in out) == (rank == "0") and not err
+
+
 def test_other_commands_end_with_a_line_after_sigterm(
     here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:

@@ -89,8 +89,6 @@ class Console:
             with job:
                 self.watch(job)
         except KeyboardInterrupt:
-            if not job.writes:
-                raise
             if job.published:
                 self.say(
                     f"stopped at step {training.index:,} of {training.steps:,}; continue with: "
