@@ -57,6 +57,7 @@ ORDER = [
     "evaluation",
     "diagnosis",
     "latent",
+    "export",
     "runs",
     "prior_fitting",
     "comparison",

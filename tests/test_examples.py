@@ -26,6 +26,7 @@ SUBJECTS = (
     "diffusion",
     "drawing",
     "evaluation",
+    "export",
     "flows",
     "gradients",
     "latent",

@@ -7,6 +7,7 @@ import typer
 from vaestro.cli.coding import decode, encode, reconstruct, sample
 from vaestro.cli.contrasting import contrast
 from vaestro.cli.diffusing import diffuse
+from vaestro.cli.exporting import export
 from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
@@ -32,6 +33,7 @@ for command in (
     *(interpolate, edit),
     *(impute, contrast),
     *(probe, units, disentangle),
+    export,
     *(parts, info),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

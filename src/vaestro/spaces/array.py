@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from vaestro.spaces.base import Space
 from vaestro.spaces.grids import rounded
 from vaestro.spaces.missing import as_value, missing_cells
 from vaestro.tokens import Texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,28 @@ class ArraySpace(Space):
             return dtype.type(np.nan)
         values = [as_value(word, dtype) for word in self.absent if word != "inf"]
         return next((value for value in values if value is not None), dtype.type(0))
+
+    def tensor_inward(self, values: Tensor) -> Tensor:
+        import torch
+
+        places = np.arange(math.prod(self.outside)).reshape(1, *self.outside)
+        index = torch.from_numpy(self.arranged(places).ravel())
+        return self._tensor_inside(values.flatten(1)[:, index].unflatten(1, self.shape))
+
+    def tensor_outward(self, x: Tensor) -> Tensor:
+        import torch
+
+        places = np.arange(self.cells).reshape(1, *self.shape)
+        index = torch.from_numpy(self.layout.outward(places, self.shape, self.outside).ravel())
+        return self._tensor_outside(x).flatten(1)[:, index].unflatten(1, self.outside)
+
+    @abstractmethod
+    def _tensor_inside(self, values: Tensor) -> Tensor:
+        """Return numbers (N, *shape) in the user's units as codes or values; see `_inside`."""
+
+    @abstractmethod
+    def _tensor_outside(self, x: Tensor) -> Tensor:
+        """Return means (N, *shape) in the user's units; see `_outside`."""
 
     @abstractmethod
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:

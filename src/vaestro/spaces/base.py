@@ -304,6 +304,24 @@ class Space(ABC):
 
     # -- between the user's units and ours ---------------------------------------------------------
 
+    def tensor_inward(self, values: Tensor) -> Tensor:
+        """Return the user's array (N, *outside) as codes or values (N, *shape), by operations on
+        tensors that can be exported; nothing is checked.
+
+        Raises:
+            ValueError: the data are no array of numbers.
+        """
+        raise ValueError(f"expected an array of numbers to export; got {self}")
+
+    def tensor_outward(self, x: Tensor) -> Tensor:
+        """Return means of p(x | z) inside, (N, *shape), in the user's layout and units, (N,
+        *outside), not rounded; the counterpart of `tensor_inward`.
+
+        Raises:
+            ValueError: the data are no array of numbers.
+        """
+        raise ValueError(f"expected an array of numbers to export; got {self}")
+
     @abstractmethod
     def seen(self, values: object) -> np.ndarray | None:
         """Return which cells of the user's data were observed, (N, *shape); None if all were."""

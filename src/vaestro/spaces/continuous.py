@@ -92,6 +92,19 @@ class _ContinuousSpace(ArraySpace):
         inside = np.asarray((values - offset) / scale, np.float32)
         return inside if absent is None else np.where(absent, np.float32(0), inside)
 
+    def _tensor_inside(self, values: Tensor) -> Tensor:
+        import torch
+
+        offset, scale = (torch.as_tensor(a) for a in self._fitted())
+        return ((values.double() - offset) / scale).float()
+
+    def _tensor_outside(self, x: Tensor) -> Tensor:
+        import torch
+
+        offset, scale = (torch.as_tensor(a) for a in self._fitted())
+        out = x.double() * scale + offset
+        return (out.clamp(*self.ends()) if self.limits else out).float()
+
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
         offset, scale = self._fitted()
         x = x * scale + offset

@@ -39,6 +39,14 @@ class _WholeSpace(ArraySpace):
         # levels stored as k / 255 in float32
         return np.where(np.abs(codes - np.rint(codes)) < 1e-4, np.rint(codes), codes)
 
+    def _tensor_inside(self, values: Tensor) -> Tensor:
+        return ((values - self.low) / self.step).round()
+
+    def _tensor_outside(self, x: Tensor) -> Tensor:
+        if self.probabilities:
+            return x
+        return (x.clamp(0, self.levels - 1) if self.levels else x) * self.step + self.low
+
     def _wrong(self, codes: np.ndarray) -> str:
         """Name a few values that are no codes."""
         high = self.levels - 1 if self.levels else LARGEST_COUNT
@@ -240,6 +248,19 @@ class CategorySpace(_CodedSpace):
         if self.onehot is None or isinstance(values, (Texts, Frame)):
             return super().inward(values)
         return self._coded.inward(self._codes_of(np.asarray(values)))
+
+    def tensor_inward(self, values: Tensor) -> Tensor:
+        self._refuse_onehot()
+        return super().tensor_inward(values)
+
+    def tensor_outward(self, x: Tensor) -> Tensor:
+        self._refuse_onehot()
+        return super().tensor_outward(x)
+
+    def _refuse_onehot(self) -> None:
+        """Raise ValueError if the user's array is one-hot."""
+        if self.onehot is not None:
+            raise ValueError(f"expected an array of codes to export; got a one-hot one, {self}")
 
     def outward(self, x: np.ndarray, *, exact: bool = True) -> np.ndarray:
         if self.onehot is None:

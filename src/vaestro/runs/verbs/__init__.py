@@ -5,6 +5,7 @@
     filling.py       impute, imputations
     contrasting.py   contrast
     diffusing.py     diffuse
+    exporting.py     export
     judging.py       evaluate, diagnose, gradients, report
     understanding.py probe, units, disentangle
 
@@ -15,6 +16,7 @@ from vaestro.runs.verbs.base import Verbs
 from vaestro.runs.verbs.coding import CodeVerbs
 from vaestro.runs.verbs.contrasting import ContrastVerbs
 from vaestro.runs.verbs.diffusing import DiffuseVerbs
+from vaestro.runs.verbs.exporting import ExportVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
@@ -24,7 +26,14 @@ __all__ = ["AllVerbs", "Verbs"]
 
 
 class AllVerbs(
-    CodeVerbs, MoveVerbs, FillVerbs, ContrastVerbs, JudgeVerbs, UnderstandVerbs, DiffuseVerbs
+    CodeVerbs,
+    MoveVerbs,
+    FillVerbs,
+    ContrastVerbs,
+    JudgeVerbs,
+    UnderstandVerbs,
+    DiffuseVerbs,
+    ExportVerbs,
 ):
     """Have every verb.
 
