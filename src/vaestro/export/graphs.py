@@ -91,7 +91,7 @@ def exportable(model: Model) -> LatentModel:
     >>> import vaestro as vs
     >>> exportable(vs.build(vs.load({"size": [0.5, 1.5, 2.5] * 9}).space, latent=2))
     Traceback (most recent call last):
-    ValueError: expected a run on an array of numbers to export; got table of 1 column (1 real)
+    ValueError: expected a run on an array of numbers to export; got ...
     """
     latent = with_latent(model)
     if latent.given is not None:
