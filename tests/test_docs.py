@@ -71,3 +71,12 @@ def test_the_architecture_names_every_module() -> None:
     assert [name for name in sorted(modules) if name not in text] == []
     named = re.findall(r"[\w/]+\.py", text)
     assert [n for n in named if not (DOCS.parent / n).exists() and not any(source.rglob(n))] == []
+
+
+def test_the_snippets_of_python_md_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    snippets = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.S)
+    assert snippets
+    for snippet in snippets:
+        exec(snippet, scope)

@@ -139,4 +139,5 @@ def test_train_has_a_signature_that_completes() -> None:
     assert list(parameters)[:5] == ["source", "run", "force", "config", "recipe"]
     assert set(parameters) >= {row.name for row in options.OPTIONS}
     assert parameters["beta"].annotation == float | str
-    assert list(inspect.signature(vs.resume).parameters) == ["run", "trust", *options.resumable()]
+    own = ["run", "trust", "progress"]
+    assert list(inspect.signature(vs.resume).parameters) == [*own, *options.resumable()]

@@ -33,6 +33,7 @@ _HOMES = {
     "Session": "runs.session",
     "open": "runs.session",
     "train": "runs",
+    "fit": "runs",
     "resume": "runs",
     "fit_prior": "prior_fitting",
     "compare": "comparison",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from vaestro.parts import build
     from vaestro.prior_fitting import fit_prior
     from vaestro.report.gather import write_report
-    from vaestro.runs import Run, resume, train
+    from vaestro.runs import Run, fit, resume, train
     from vaestro.runs.evaluating import evaluate
     from vaestro.runs.session import Session, open
     from vaestro.spaces import Batch, Space

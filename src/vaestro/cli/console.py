@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, final
@@ -16,11 +15,9 @@ from vaestro.text import duration, visible
 
 if TYPE_CHECKING:
     from vaestro.diagnosis import Unit
-    from vaestro.loop import Record
     from vaestro.runs import Job
 
 Item = TypeVar("Item")
-BARS = "▁▂▃▄▅▆▇█"
 
 
 @final
@@ -100,19 +97,9 @@ class Console:
 
     def watch(self, job: Job) -> None:
         """Take all steps of a job and show its progress."""
-        if self.live:
-            _watch_live(job)
-        else:
-            watcher, unread = job.watcher(), 0
-            for step in job:
-                for record in step.records:
-                    self.say(line(record, job.training.steps))
-                    if (record.unread or 0) > unread:
-                        unread = record.unread or 0
-                        self.say(job.training.unread())
-                for finding in watcher.see([record.line() for record in step.records]):
-                    for text in finding.lines():
-                        self.say(text)
+        from vaestro.runs.watching import live_console, watch
+
+        watch(job, self.say, live_console() if self.live else None)
 
     def reading(self, what: str, done: int, total: int) -> None:
         """Show the progress of reading data, on a terminal."""
@@ -206,31 +193,6 @@ class Console:
 console = Console()
 
 
-def line(record: Record, steps: int) -> str:
-    """Return a record in one line: the bound, reconstruction and KL."""
-    speed = (
-        f"  {record.examples_per_second:,.0f}/s"
-        if record.split == "train" and record.examples_per_second
-        else ""
-    )
-    skipped = (
-        f"  ({record.skipped} steps skipped)" if record.skipped and record.split == "train" else ""
-    )
-    altered = f"  (with {record.altered}: the bound of another model)" if record.altered else ""
-    waited = (
-        f"  (waiting for data {record.waited:.0%} of the time)"
-        if record.waited and record.waited >= 0.02
-        else ""
-    )
-    unread = f"  ({record.unread:,} rows could not be read)" if record.unread else ""
-    return (
-        f"step {record.step:>{len(f'{steps:,}')},} / {steps:,}  {record.split:5}  bound "
-        f"{record.bound:9.2f}  "
-        f"reconstruction {record.distortion:9.2f}  KL {record.rate:7.2f} "
-        f"nats{speed}{waited}{unread}{skipped}{altered}"
-    )
-
-
 def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
     """Yield lines on latent units: the number of each role, and the units with the largest rate."""
     if not units:
@@ -254,77 +216,3 @@ def unit_lines(units: Sequence[Unit], most: int = 8) -> Iterator[str]:
         yield f"{u.unit:>6} {rate:>7} {u.activity:>9.2g} {effect:>8}   {u.role}"
     if len(ranked) > most:
         yield f"{'..':>6}"
-
-
-def trend(values: Iterable[float]) -> str:
-    """Return numbers as a line of small bars, the lowest empty and the highest full."""
-    numbers = [v for v in values if v == v and abs(v) != float("inf")]
-    low, high = min(numbers, default=0.0), max(numbers, default=0.0)
-    return "".join(BARS[int((v - low) / ((high - low) or 1) * (len(BARS) - 1))] for v in numbers)
-
-
-def _parts(record: Record) -> dict[str, float]:
-    """Return the bound and its two parts, in nats."""
-    return {"bound": record.bound, "distortion": record.distortion, "rate": record.rate}
-
-
-def _watch_live(job: Job) -> None:
-    """Run a job to its end with a live display."""
-    from rich.console import Group
-    from rich.live import Live
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    training = job.training
-    history: dict[str, dict[str, deque[float]]] = {
-        s: {n: deque(maxlen=24) for n in ("bound", "distortion", "rate")}
-        for s in ("train", "valid")
-    }
-    latest: dict[str, Record] = {}
-    start, first, shown, unread = time.monotonic(), training.index, 0.0, 0
-    watcher = job.watcher()
-
-    def picture() -> Group:
-        done = training.index
-        elapsed = time.monotonic() - start
-        rate = (done - first) / elapsed if elapsed > 0 else 0.0
-        left = duration((training.steps - done) / rate) + " left" if rate > 0 else ""
-        speed = f"{rate * training.batch:,.0f} examples/s" if rate > 0 else ""
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
-            ProgressBar(training.steps, done, width=32), f"step {done:,} / {training.steps:,}",
-            f"epoch {done / training.steps_per_epoch:.1f}", speed, left,
-        )  # fmt: skip
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("", "bound", "", "reconstruction", "", "KL (nats)", ""):
-            table.add_column(name, justify="right" if name else "left", no_wrap=True)
-        for split, record in latest.items():
-            cells = [
-                c
-                for name, h in history[split].items()
-                for c in (f"{_parts(record)[name]:.2f}", trend(h))
-            ]
-            table.add_row(split, *cells)
-        return Group(head, table, Text(""))
-
-    with Live(picture(), refresh_per_second=4, auto_refresh=False) as live:
-        for step in job:
-            for record in step.records:
-                latest[record.split] = record
-                for name, values in history[record.split].items():
-                    values.append(_parts(record)[name])
-                if (record.unread or 0) > unread:
-                    unread = record.unread or 0
-                    live.console.print(
-                        visible(job.training.unread()),
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
-                    )
-            for finding in watcher.see([record.line() for record in step.records]):
-                for text in finding.lines():
-                    live.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
-            if step.records or time.monotonic() - shown > 0.25:
-                shown = time.monotonic()
-                live.update(picture(), refresh=True)

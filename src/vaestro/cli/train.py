@@ -137,7 +137,7 @@ def _announce(job: Job, mark: str) -> None:
 
 def _run(job: Job) -> None:
     """Train to the end, and print how good the model is."""
-    from vaestro.runs import closeness, describe, result
+    from vaestro.runs.summary import conclusion
 
     training = job.training
     console.run(job)
@@ -146,17 +146,9 @@ def _run(job: Job) -> None:
         return
     console.say(f"wrote {job.path}/ after {duration(training.seconds)}")
     console.say(training.kept_sentence())
-    rows = job.data.test if len(job.data.test) else job.data.valid
     if console.quiet:
         return
-    if len(rows):
-        run = job.run
-        with console.during(f"evaluating on {rows.name} data"):
-            lines = result(training.model, rows, data=job.data, config=run.config)
-            lines.append(closeness(training.model, rows))
-        for line in filter(None, lines):
-            console.say(line)
-    else:
-        train_rows = job.data.train
-        only = describe(train_rows, len(train_rows))
-        console.say(f"no held-out data to evaluate on: {only} only")
+    with console.during("evaluating on held-out data"):
+        lines = list(conclusion(job))
+    for line in lines:
+        console.say(line)

@@ -30,6 +30,7 @@ _HOMES = {
     "Run": "run",
     "Job": "job",
     "train": "training",
+    "fit": "training",
     "resume": "training",
     "load_model": "weights",
     "closeness": "summary",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from vaestro.runs.job import Job
     from vaestro.runs.run import Run
     from vaestro.runs.summary import closeness, describe, result
-    from vaestro.runs.training import resume, train
+    from vaestro.runs.training import fit, resume, train
     from vaestro.runs.weights import load_model
 
 

@@ -267,6 +267,28 @@ class Run(AllVerbs):
 
         write_evaluation(self, evaluation, rows, source, weights)
 
+    def save(self, path: str | Path) -> Run:
+        """Copy the run to a new folder, and return the run there. It keeps a run of `vs.fit`, whose
+        own folder is temporary.
+
+        Args:
+            path: the new folder.
+
+        Raises:
+            ValueError: the folder exists, or the run is in training.
+            Untrusted: the run names code that may not run.
+
+        >>> import numpy as np, vaestro as vs
+        >>> run = vs.fit(np.eye(40, dtype="uint8"), latent=2, steps=2, progress=False)
+        >>> run.save("kept")
+        Run('kept')
+        """
+        from vaestro.runs.saving import save
+
+        permit(self.options, self.path / "config.yaml", trust=self.trust, run=self.path)
+        save(self.path, Path(path))
+        return Run(path, trust=self.trust)
+
     # -- the verbs ---------------------------------------------------------------------------------
 
     @property

@@ -20,7 +20,7 @@ from vaestro.data.source_options import parse_source
 from vaestro.latent import Codes, Direction
 from vaestro.models import Model, with_latent
 from vaestro.runs.run import Run
-from vaestro.runs.sources import Conditions, Source
+from vaestro.runs.sources import Conditions, Source, as_rows
 from vaestro.runs.stored_diffusion import (
     FOLDER,
     WEIGHTS,
@@ -145,7 +145,9 @@ class Session(AllVerbs):
     # -- reading -----------------------------------------------------------------------------------
 
     def source(self, source: Source) -> Source:
-        """Return a source with the options of the run if it names the run's data without any."""
+        """Return a source with the options of the run if it names the run's data without any, and
+        one datum as the only row of a source."""
+        source = as_rows(source, self.model.space)
         if not isinstance(source, (str, Path)):
             return source
         own: str = self.run.options["source"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from vaestro import latent
 from vaestro.data import Data, Rows
@@ -10,6 +11,68 @@ from vaestro.evaluation import evaluate, within_seconds
 from vaestro.files import Json
 from vaestro.models import Model
 from vaestro.runs.independent import compared
+from vaestro.runs.run import Run
+
+if TYPE_CHECKING:
+    from vaestro.runs.job import Job
+
+
+def conclusion(job: Job) -> Iterator[str]:
+    """Yield sentences on a finished training: its bound on held-out data with standard error, what
+    independent cells achieve, and for images the closeness of reconstructions.
+
+    >>> import numpy as np
+    >>> from vaestro.runs import Job
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> with Job.new(x, run="concluded", latent=2, steps=2) as job:
+    ...     steps = list(job)
+    >>> next(conclusion(job))[:11]
+    'log p(x) >='
+    """
+    rows = job.data.test if len(job.data.test) else job.data.valid
+    if not len(rows):
+        only = describe(job.data.train, len(job.data.train))
+        yield f"no held-out data to evaluate on: {only} only"
+        return
+    model = job.training.model
+    yield from result(model, rows, data=job.data, config=job.run.config)
+    if close := closeness(model, rows):
+        yield close
+
+
+def closing(job: Job) -> Iterator[str]:
+    """Yield the summary of a finished training in Python: which weights were kept, the conclusion,
+    the use of the latent, and what to do next.
+
+    >>> import numpy as np
+    >>> from vaestro.runs import Job
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> with Job.new(x, run="closed", latent=2, steps=2) as job:
+    ...     steps = list(job)
+    >>> list(closing(job))[-1][:5]
+    'Next:'
+    """
+    yield job.training.kept_sentence()
+    yield from conclusion(job)
+    if use := use_of_latent(job.run):
+        yield use
+    yield "Next: .diagnose() finds faults, .evaluate() bounds log p(x), .report() writes a page."
+
+
+def use_of_latent(run: Run) -> str:
+    """Return how many latent units a run uses at its last validation, in a sentence; "" if this is
+    not known.
+
+    >>> import numpy as np, vaestro as vs
+    >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    >>> use_of_latent(vs.train(x, run="used", latent=2, steps=2))[-30:]
+    ' of 2 latent units are active.'
+    """
+    lines = [record for record in run.metrics() if record.get("active_units") is not None]
+    latent = run.options.get("latent")
+    if not lines or latent is None:
+        return ""
+    return f"{lines[-1]['active_units']} of {latent} latent units are active."
 
 
 def result(

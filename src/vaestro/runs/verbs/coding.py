@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vaestro.frames import Frame
+from vaestro.runs.returning import as_given
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
@@ -37,6 +38,26 @@ class CodeVerbs(Verbs):
         if draws:
             return latent.encode(session.model, rows, draws=draws, seed=seed)
         return {name: values.copy() for name, values in session.codes(rows).items()}
+
+    def transform(
+        self, source: Source, *, split: str | None = None, condition: Conditions = None
+    ) -> np.ndarray:
+        """Return the mean of q(z | x) of each datum as a row, (N, Z); latent grids are flattened,
+        which `encode` returns as grids.
+
+        Args:
+            source: the data, or one datum: an array of its shape, {column: value}, or a text.
+            split, condition: see `rows`.
+
+        >>> import numpy as np, vaestro as vs
+        >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+        >>> m = vs.fit(x, latent=2, steps=2)
+        >>> m.transform(x).shape, m.transform(x[0]).shape
+        ((60, 2), (1, 2))
+        """
+        session = self.session
+        mean = session.codes(session.rows(source, split, condition))["mean"]
+        return mean.reshape(len(mean), -1).copy()
 
     def latents(
         self, source: Source, *, split: str | None = None, condition: Conditions = None
@@ -107,7 +128,7 @@ class CodeVerbs(Verbs):
         session = self.session
         model, rows = session.model, session.rows(source, split, condition)
         if draws is None and library is None:
-            return latent.reconstruct(
+            data = latent.reconstruct(
                 model,
                 rows,
                 decoding=decoding,
@@ -115,6 +136,7 @@ class CodeVerbs(Verbs):
                 codes=session.codes,
                 changed=decode_condition,
             )
+            return as_given(source, data)
         if decoding is not None:
             raise ValueError("expected no search for texts with draws or a library; got one")
         decoded = latent.with_conditions(model, rows, decode_condition or {})

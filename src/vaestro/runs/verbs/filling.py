@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vaestro.runs.returning import as_given
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class FillVerbs(Verbs):
         from vaestro.runs import imputing
 
         how = imputing.How(k=k, sample=sample, dtype=dtype, seed=seed)
-        return imputing.imputed(self.session.session, source, how, split, condition)[1][0]
+        data = imputing.imputed(self.session.session, source, how, split, condition)[1][0]
+        return as_given(source, data)
 
     def imputations(
         self,
@@ -45,4 +47,5 @@ class FillVerbs(Verbs):
         from vaestro.runs import imputing
 
         how = imputing.How(n=n, k=k, seed=seed)
-        return imputing.imputed(self.session.session, source, how, split, condition)[1]
+        tables = imputing.imputed(self.session.session, source, how, split, condition)[1]
+        return [as_given(source, data) for data in tables]

@@ -10,6 +10,8 @@ import vaestro
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vaestro.diagnosis import Diagnosis
     from vaestro.diagnosis.noise import Noises
     from vaestro.evaluation import Evaluation
@@ -80,6 +82,39 @@ class JudgeVerbs(Verbs):
             rank=rank,
             processes=processes,
         )
+
+    def score_samples(
+        self,
+        source: Source,
+        *,
+        k: int = 100,
+        split: str | None = None,
+        condition: Conditions = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Return a lower bound of log p(x) of each datum, (N,), in nats and in the user's units:
+        IWAE (Burda, Grosse and Salakhutdinov 2016); of a model without a latent, log p(x) itself.
+
+        Args:
+            source: the data, or one datum, as `transform` takes them.
+            k: number of draws for each datum; the bound is tighter with more.
+            split, condition: see `rows`.
+            seed: of the draws.
+
+        Raises:
+            ValueError: the data do not fit, or k is below 1.
+
+        >>> import numpy as np, vaestro as vs
+        >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+        >>> vs.fit(x, latent=2, steps=2).score_samples(x[:5], k=3).shape
+        (5,)
+        """
+        from vaestro.evaluation import evaluate
+
+        session = self.session
+        rows = session.rows(source, split, condition)
+        evaluation = evaluate(session.model, rows, methods=("iwae",), k=k, seed=seed)
+        return evaluation.estimates[0].nats
 
     def diagnose(self, *, seed: int = 0) -> Diagnosis:
         """Find faults of the run, and write diagnosis.json and .npz."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vaestro.runs.returning import as_given
 from vaestro.runs.verbs.base import Verbs
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class MoveVerbs(Verbs):
         session = self.session
         rows = session.rows(source, split, condition)
         along = session.direction(rows, attribute) if isinstance(attribute, str) else attribute
-        return latent.edit(
+        data = latent.edit(
             session.model, rows, along, amount, decoding=decoding, dtype=dtype, codes=session.codes
         )
+        return as_given(source, data)
