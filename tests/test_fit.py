@@ -104,7 +104,7 @@ def test_one_datum_is_a_row(fitted, kind, one):
 
 
 def test_a_text_like_a_path_is_a_path(fitted):
-    with pytest.raises(ValueError, match="nowhere.txt"):
+    with pytest.raises(ValueError, match=r"nowhere\.txt"):
         fitted("texts").transform("nowhere.txt")
 
 
@@ -167,7 +167,7 @@ def test_the_signature_completes():
 
 @pytest.mark.parametrize("wrong", [3, object(), None])
 def test_what_is_not_data_is_refused(wrong, fitted):
-    with pytest.raises(ValueError, match="expected .*; got "):
+    with pytest.raises(ValueError, match=r"expected .*; got "):
         vs.fit(wrong, **MLP)
-    with pytest.raises(ValueError, match="expected .*; got "):
+    with pytest.raises(ValueError, match=r"expected .*; got "):
         fitted("array").transform(wrong)

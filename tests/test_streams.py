@@ -469,10 +469,10 @@ def test_waiting_for_the_loader_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     found = [r for s in small(data, steps=60, workers=1) for r in s.records if r.split == "train"]
     last = max(found, key=lambda r: r.waited or 0)
     assert last.waited is not None and last.waited > 0.1
-    from vaestro.runs.watching import line
     from vaestro.diagnosis.curve_rules import slow_data
     from vaestro.diagnosis.curves import Curves
     from vaestro.diagnosis.remedies import Remedies
+    from vaestro.runs.watching import line
 
     assert "waiting for data" in line(last, 30)
     said = slow_data(

@@ -73,9 +73,9 @@ def save(run: Path, target: Path) -> None:
         for name in names:
             if name in FOLDERS:
                 storage.make_folder(writer.place / name)
-            for file in (run / name).glob("*") if name in FOLDERS else [run / name]:
-                if file.is_file():
-                    _copy(file, writer.place / file.relative_to(run))
+            patterns = [f"{name}/{p}" for p in FOLDERS[name]] if name in FOLDERS else [name]
+            for file in (file for pattern in patterns for file in run.glob(pattern)):
+                _copy(file, writer.place / file.relative_to(run))
         _move_source(run, writer.place / "config.yaml", target)
         writer.publish()
     except BaseException:
