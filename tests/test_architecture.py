@@ -60,6 +60,7 @@ ORDER = [
     "export",
     "runs",
     "prior_fitting",
+    "sklearn",
     "comparison",
     "report",
     "cli",
