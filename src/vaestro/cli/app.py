@@ -12,6 +12,7 @@ from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.moving import edit, interpolate
+from vaestro.cli.scoring import score
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
 from vaestro.cli.understanding import disentangle, probe, units
@@ -31,7 +32,7 @@ for command in (
     *(sample, fit_prior, diffuse),
     *(encode, decode, reconstruct),
     *(interpolate, edit),
-    *(impute, contrast),
+    *(impute, contrast, score),
     *(probe, units, disentangle),
     export,
     *(parts, info),

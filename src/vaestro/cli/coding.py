@@ -37,6 +37,7 @@ from vaestro.cli.arguments import (
 from vaestro.cli.console import console
 from vaestro.cli.rows import (
     attributes_of,
+    beside,
     conditions_of,
     dtype_of,
     is_picture,
@@ -167,15 +168,14 @@ def encode(
 ) -> None:
     """Write mean and logvar of q(z|x) for each datum.
 
-    An .h5ad file has the codes in obsm; it is a copy of SOURCE if that is an .h5ad file. Other
-    files contain the names of the data, if there are any.
+    An .h5ad file has the codes in obsm; it is a copy of SOURCE if that is an .h5ad file. Tables and
+    .npz files also contain the row numbers, the attributes and the names of the data.
 
     Example: vaestro encode runs/mine mnist -o codes.npz
     """
     from vaestro.data.annotated_output import write_annotated, write_latents
-    from vaestro.data.series.writing import names_of
     from vaestro.data.source_options import parse_source
-    from vaestro.data.writers import TABLES, check_output, identifiers, write_arrays
+    from vaestro.data.writers import TABLES, check_output, write_arrays
 
     session = opened_session(run, trust=trust)
     path = check_output(output, force=force, suffixes=(".npz", ".npy", *TABLES, ".txt", ".h5ad"))
@@ -193,8 +193,8 @@ def encode(
         codes = session.encode(rows, draws=sample, seed=seed)
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
-        of_rows = names_of if session.model.space.layout.ends else identifiers
-        named = of_rows(attributes) if suffix not in (".npy", ".txt") else {}
+        names_only = suffix in (".npy", ".txt")
+        named = {} if names_only else beside(attributes, {"row", *codes}, len(rows))
         say_guards(write_arrays(path, named | codes, raw=raw))
     else:
         own = session.model.units[0] - session.model.further_units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,25 @@ def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
         columns = rows.given_space.outward(rows.given).columns
         given = {name: filled(cells) for name, cells in columns.items()}
     return rows.attributes | given
+
+
+def beside(
+    attributes: Mapping[str, np.ndarray], names: Collection[str], n: int
+) -> dict[str, np.ndarray]:
+    """Return the row numbers and the attributes that can be written beside other columns.
+
+    Args:
+        attributes: other values of each row, each (n,).
+        names: of the other columns; an attribute with such a name gets `_of_data` after it.
+        n: number of rows.
+    """
+    import numpy as np
+
+    found = {"row": np.arange(n)}
+    for name, values in attributes.items():
+        if values.dtype.kind in "biufUM" and values.ndim == 1:
+            found[f"{name}_of_data" if name in names else name] = values
+    return found
 
 
 def conditions_of(session: Session, conditions: Mapping[str, str], n: int) -> dict[str, np.ndarray]:

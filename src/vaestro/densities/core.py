@@ -142,6 +142,16 @@ class DataDensity(ABC):
         default what was given."""
         return value, observed
 
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        """Return the share of each cell in `log_prob`, (..., *X) in nats, whose sum over the
+        observed cells is `log_prob`; None if it has no such shares."""
+        return None
+
+    def residual(self, value: Tensor) -> Tensor | None:
+        """Return the difference between each cell and its prediction, (..., *X), on a scale on
+        which its spread depends little on the prediction; None if values have no differences."""
+        return value - self.mean
+
     def standardised_residual(self, value: Tensor) -> Tensor:
         """Return the standardised residual of each cell, (..., *X), whose mean over draws of this
         density is 1; NaN for cells whose density has no scale.
@@ -190,6 +200,10 @@ class Cells(DataDensity):
         """Return log-densities in nats, (...), with all constants, summed over the observed
         cells."""
         return sum_cells(self.cells(value), self.dims, observed)
+
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        cells = self.cells(value)
+        return cells if observed is None else torch.where(observed, cells, 0.0)
 
     def column_mean(self) -> Tensor:
         """Return a number that describes each column of a table: the mean, or for categories the

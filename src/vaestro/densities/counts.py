@@ -35,6 +35,12 @@ def _beyond_power(y: Tensor) -> Tensor:
     return torch.where(small, torch.lgamma(near + 1) - near * torch.log(near) + near, series)
 
 
+def _apart(value: Tensor, mean: Tensor) -> Tensor:
+    """Return the difference of counts and means after the transform that makes the variance of a
+    Poisson variable about 1 (Anscombe 1948)."""
+    return 2 * (torch.sqrt(value.to(mean.dtype) + 0.375) - torch.sqrt(mean + 0.375))
+
+
 @final
 class Poisson(Cells):
     """Represent independent Poisson counts by the logarithm of their mean, (..., *X).
@@ -57,6 +63,9 @@ class Poisson(Cells):
             value > 0, value * (apart - torch.expm1(apart)), -torch.exp(self.log_rate)
         )
         return body - _beyond_power(value)
+
+    def residual(self, value: Tensor) -> Tensor:
+        return _apart(value, self.mean)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(self.mean, generator=generator)
@@ -101,6 +110,9 @@ class NegativeBinomial(Cells):
             + value * (softplus(-at_value) - softplus(-odds))
         )
 
+    def residual(self, value: Tensor) -> Tensor:
+        return _apart(value, self.mean)
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         r = torch.exp(self.log_inverse).expand(self.log_mean.shape).contiguous()
         rate = torch._standard_gamma(r, generator=generator) * torch.exp(
@@ -132,6 +144,9 @@ class ZeroInflated(Cells):
     def cells(self, value: Tensor) -> Tensor:
         counted = F.logsigmoid(-self.logit) + self.base.cells(value)
         return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.logit), counted), counted)
+
+    def residual(self, value: Tensor) -> Tensor:
+        return _apart(value, self.mean)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         counted = self.base.sample(generator)

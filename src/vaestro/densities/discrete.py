@@ -82,6 +82,10 @@ class Categorical(Cells):
         """Return the probabilities of the codes, (..., L, *X)."""
         return torch.softmax(self.logits, self._codes)
 
+    def residual(self, value: Tensor) -> Tensor:
+        """Return the differences of ordered levels; of other codes -log p of each."""
+        return value - self.point().unsqueeze(0) if self.ordered else -self.cells(value)
+
     def column_mean(self) -> Tensor:
         return self.logits.argmax(-2).to(self.logits.dtype)
 

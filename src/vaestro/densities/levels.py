@@ -156,6 +156,20 @@ class LogisticMixture(DataDensity):
         total = self._components(value, observed)
         return sum_cells(torch.logsumexp(total, -1 - self.rest), self.rest, None)
 
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        """Return the shares of cells. The channels of a pixel, which depend on each other, have
+        equal shares."""
+        if observed is not None and self.coefficients is not None:
+            return None
+        pixels = torch.logsumexp(self._components(value, observed), -1 - self.rest)
+        if not self.channelled:
+            return pixels
+        at, count = pixels.ndim - self.rest, self.loc.shape[-1 - self.rest]
+        there = torch.ones_like(value) if observed is None else observed.to(pixels.dtype)
+        there = there.expand(*pixels.shape[:at], count, *pixels.shape[at:])
+        shares = there / there.sum(at, keepdim=True).clamp_min(1)
+        return pixels.unsqueeze(at) * shares
+
     def conditioned(self, value: Tensor, observed: Tensor) -> LogisticMixture:
         """Return the density of missing channels given the observed ones, which change the weights
         of the components."""
@@ -242,6 +256,9 @@ class MeansBySquares(DataDensity):
     @property
     def mean(self) -> Tensor:
         return self.reported.mean
+
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        return self.reported.by_cell(value, observed)
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return the log-probability, with the gradient of squared errors for the location."""

@@ -49,12 +49,19 @@ class Product(DataDensity):
         )
 
     def standardised_residual(self, value: Tensor) -> Tensor:
-        pieces = [
-            part.standardised_residual(x)
-            for (_, part), x in zip(self.parts, self._pieces(value), strict=True)
-        ]
-        lead = torch.broadcast_shapes(*(x.shape[:-1] for x in pieces))
-        return torch.cat([x.expand(*lead, -1) for x in pieces], -1)
+        pieces = zip(self.parts, self._pieces(value), strict=True)
+        joined = _beside([part.standardised_residual(x) for (_, part), x in pieces])
+        assert joined is not None
+        return joined
+
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
+        pieces = zip(self.parts, self._pieces(value), masks, strict=True)
+        return _beside([part.by_cell(x, mask) for (_, part), x, mask in pieces])
+
+    def residual(self, value: Tensor) -> Tensor | None:
+        pieces = zip(self.parts, self._pieces(value), strict=True)
+        return _beside([part.residual(x) for (_, part), x in pieces])
 
     def log_prob(self, value: Tensor, observed: Tensor | None = None) -> Tensor:
         masks = [None] * len(self.parts) if observed is None else self._pieces(observed)
@@ -64,3 +71,12 @@ class Product(DataDensity):
             torch.float64 if any(s.dtype == torch.float64 for s in scored) else scored[0].dtype
         )
         return torch.stack([s.to(precision) for s in scored]).sum(0)
+
+
+def _beside(pieces: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the pieces (..., columns) of all groups as one; None if a group has none."""
+    present = [x for x in pieces if x is not None]
+    if len(present) < len(pieces):
+        return None
+    lead = torch.broadcast_shapes(*(x.shape[:-1] for x in present))
+    return torch.cat([x.expand(*lead, -1) for x in present], -1)

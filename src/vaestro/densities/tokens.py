@@ -94,9 +94,17 @@ class Positions(DataDensity):
         Raises:
             ValueError: some cells are missing.
         """
+        cells = self.by_cell(value, observed)
+        assert cells is not None
+        return summed(cells)
+
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
         _whole(observed)
         cells = Categorical(self.positions.logits[..., : value.shape[-1]], 1).cells(value)
-        return summed(torch.where(scored(value), cells, 0.0))
+        return torch.where(scored(value), cells, 0.0)
+
+    def residual(self, value: Tensor) -> Tensor | None:
+        return None
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return ended(self.positions.sample(generator))
@@ -182,6 +190,23 @@ class Sentences(DataDensity):
         Raises:
             ValueError: some cells are missing.
         """
+        nats, row, _, lead = self._scored(value, observed)
+        return nats.new_zeros(lead.numel()).index_add(0, row, nats).reshape(lead)
+
+    def by_cell(self, value: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        nats, row, position, lead = self._scored(value, observed)
+        cells = nats.new_zeros(lead.numel(), value.shape[-1])
+        cells[row, position] = nats
+        return cells.reshape(*lead, -1)
+
+    def residual(self, value: Tensor) -> Tensor | None:
+        return None
+
+    def _scored(
+        self, value: Tensor, observed: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, torch.Size]:
+        """Return the log-probability of each token that exists, its row among (K * B) and its
+        position, and (K, B)."""
         _whole(observed)
         lead = torch.broadcast_shapes(self.source.shape[:-1], value.shape[:-1])
         codes, source = (x.expand(*lead, -1).flatten(0, -2) for x in (value.long(), self.source))
@@ -195,8 +220,7 @@ class Sentences(DataDensity):
         logits = self.decoder.last(states[there])
         if self.profile is not None:
             logits = logits + self.profile[position].to(logits)
-        nats = self._nats(logits, codes[there])
-        return nats.new_zeros(len(codes)).index_add(0, row, nats).reshape(lead)
+        return self._nats(logits, codes[there]), row, position, lead
 
     @full_precision
     def _nats(self, logits: Tensor, codes: Tensor) -> Tensor:

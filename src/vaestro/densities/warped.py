@@ -156,6 +156,10 @@ class Warped(Cells):
         spread = self.atoms.spreads().squeeze(-1) * (uniform(rest, generator) - 0.5)
         return torch.where(which.squeeze(-1) > 0, centre + spread, rest)
 
+    def residual(self, value: Tensor) -> Tensor:
+        """Return the differences of the scores."""
+        return self.warps.scores(value)[0] - self.scores.mean
+
     def standardised_residual(self, value: Tensor) -> Tensor:
         residual = self.scores.standardised_residual(self.warps.scores(value)[0])
         if self.atoms is None:

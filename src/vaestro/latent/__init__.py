@@ -7,6 +7,7 @@
 - `imputing`: fill missing cells.
 - `features`: posteriors of many data, from which fresh latents are drawn.
 - `expression`: denoised expression of counts, and its difference between two groups.
+- `scores`: how unusual rows are, and where (`scoring`, `normality`, `views`, `thresholds`).
 - `similarity`: PSNR and SSIM of reconstructions.
 - `factors`: attributes as targets, numbers or classes.
 - `disentanglement`: MIG, SAP, DCI, modularity, explicitness, FactorVAE and beta-VAE scores.
@@ -38,11 +39,15 @@ from vaestro.latent.outputs import (
 )
 from vaestro.latent.paths import between, interpolate
 from vaestro.latent.probes import Probe, Probes, probe, raw_features, representations
+from vaestro.latent.scores import Scores, fitted_score, score, threshold_of
+from vaestro.latent.scoring import SCORES, score_named
 from vaestro.latent.similarity import fidelity
+from vaestro.latent.thresholds import Threshold, threshold
 from vaestro.latent.units import Association, UnitMeaning, UnitTable, associations, extremes
 
 __all__ = [
     "KNOWN",
+    "SCORES",
     "Association",
     "Codes",
     "Conditions",
@@ -53,6 +58,8 @@ __all__ = [
     "Posteriors",
     "Probe",
     "Probes",
+    "Scores",
+    "Threshold",
     "UnitMeaning",
     "UnitTable",
     "UserData",
@@ -74,6 +81,7 @@ __all__ = [
     "features_of",
     "fidelity",
     "file_suffix",
+    "fitted_score",
     "given_of",
     "imputations",
     "impute",
@@ -85,7 +93,11 @@ __all__ = [
     "reconstruct",
     "representations",
     "sample",
+    "score",
+    "score_named",
     "settled",
+    "threshold",
+    "threshold_of",
     "values",
     "with_conditions",
 ]

@@ -29,19 +29,6 @@ def is_long(space: Space, path: Path) -> bool:
     return of_series and path.suffix.lower() in TABLES
 
 
-def names_of(attributes: Attributes) -> dict[str, np.ndarray]:
-    """Return the attributes that can be written beside the codes of series.
-
-    >>> list(names_of({"unit": np.arange(3), "mean": np.zeros(3)}))
-    ['unit']
-    """
-    return {
-        name: values
-        for name, values in attributes.items()
-        if values.dtype.kind in "biufUM" and name not in ("mean", "logvar", "z")
-    }
-
-
 def long_table(data: np.ndarray, space: Space, attributes: Attributes | None = None) -> Frame:
     """Return series as a long table: the columns of the series and of the order, and the channels.
 

@@ -7,6 +7,7 @@
     diffusing.py     diffuse
     exporting.py     export
     judging.py       evaluate, diagnose, gradients, report
+    scoring.py       score
     understanding.py probe, units, disentangle
 
 A verb imports what it needs when it is called, so that a run's files are read without torch.
@@ -20,6 +21,7 @@ from vaestro.runs.verbs.exporting import ExportVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
+from vaestro.runs.verbs.scoring import ScoreVerbs
 from vaestro.runs.verbs.understanding import UnderstandVerbs
 
 __all__ = ["AllVerbs", "Verbs"]
@@ -31,6 +33,7 @@ class AllVerbs(
     FillVerbs,
     ContrastVerbs,
     JudgeVerbs,
+    ScoreVerbs,
     UnderstandVerbs,
     DiffuseVerbs,
     ExportVerbs,
