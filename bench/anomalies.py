@@ -55,7 +55,7 @@ def surfaces(seed: int) -> Set:
         at, turn = rng.uniform(6, 18, 2), rng.uniform(0, np.pi)
         along = np.linspace(-5, 5, 40)
         y, x = (at[0] + along * np.sin(turn), at[1] + along * np.cos(turn))
-        test[i, y.round().astype(int) % 24, x.round().astype(int) % 24] += rng.choice([-35, 35])
+        test[i, y.round().astype(int) % 24, x.round().astype(int) % 24] += rng.choice([-22, 22])
     labels[:100] = 1
     normal, test = (np.clip(v, 0, 255).round().astype(np.uint8) for v in (normal, test))
     plan = {"latent": 8, "steps": 500, "network": "mlp:width=96", "likelihood": "gaussian"}
