@@ -74,7 +74,11 @@ class Reference:
 
 
 class Score(ABC):
-    """Describe a score of how unusual rows are."""
+    """Describe a score of how unusual rows are.
+
+    >>> issubclass(Bound, Score)
+    True
+    """
 
     name: ClassVar[str]
 

@@ -21,7 +21,7 @@ from vaestro.data import Rows
 from vaestro.densities import DataDensity
 from vaestro.evaluation.bounds import chunks
 from vaestro.latent.codes import settled
-from vaestro.models import Draws, LatentModel, Model
+from vaestro.models import Draws, Model, with_latent
 from vaestro.randomness import torch_generator
 from vaestro.spaces import Batch
 
@@ -97,7 +97,9 @@ class View:
     @cached_property
     @torch.inference_mode()
     def _mean(self) -> Tensor | None:
-        return self.model.code(self.batch).mean if isinstance(self.model, LatentModel) else None
+        if self.model.capabilities.exact:
+            return None
+        return with_latent(self.model).code(self.batch).mean
 
     @cached_property
     @torch.inference_mode()
@@ -106,10 +108,9 @@ class View:
         has none."""
         model, batch = self.model, self.batch
         noise = torch.zeros_like(model.noise(1, len(batch)))  # the centres of the cells of a grid
-        if isinstance(model, LatentModel):
-            assert self._mean is not None
+        if self._mean is not None:
             z = torch.from_numpy(settled(model, self._mean.cpu().numpy())).to(self._mean)
-            px = model.decode(z, batch.given)
+            px = with_latent(model).decode(z, batch.given)
         else:
             px = model.draw(batch, 1, noise=noise).px
         if not isinstance(px, DataDensity):
