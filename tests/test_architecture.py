@@ -12,6 +12,7 @@ import vaestro
 ROOT = Path(vaestro.__file__).parent
 ORDER = [
     "text",
+    "notebook",
     "storage",
     "processes",
     "locks",

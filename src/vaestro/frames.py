@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 import numpy as np
 
 from vaestro.column_types import as_arrow, as_pandas
+from vaestro.notebook import Card, Shown
 
 if TYPE_CHECKING:
     import pandas
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Index = np.ndarray | slice | Sequence[int]  # which rows: numbers, truth values or a slice
 Order = Sequence[str | int | float | bool]  # the values of ordered categories, increasing
+SHOWN = 8  # rows and columns that are shown of a table
 RAW = "raw"  # text of a file in which empty cells may be words, such as NA
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Frame:
+@dataclass(frozen=True, eq=False, repr=False)
+class Frame(Shown):
     """Hold a user's table.
 
     Args:
@@ -51,6 +53,15 @@ class Frame:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def card(self) -> Card:
+        """Return the first rows and columns."""
+        names, rows, more = list(self.columns)[:SHOWN], min(SHOWN, len(self)), self.shape[1] - SHOWN
+        cells = [[_shown(self.columns[name][i]) for name in names] for i in range(rows)]
+        title = f"{len(self):,} rows, {self.shape[1]:,} columns"
+        left = [f"{len(self) - rows:,} more rows"] * (len(self) > rows)
+        left += [f"{more:,} more columns"] * (more > 0)
+        return Card(title, [f"shown without {' and '.join(left)}"] if left else [], names, cells)
 
     def __getitem__(self, rows: Index) -> Frame:
         return self.changed(lambda name, cells: cells[rows])
@@ -192,3 +203,10 @@ class Frame:
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Export the table to libraries that read Arrow data, such as polars and DuckDB."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+
+def _shown(value: object) -> str:
+    """Return a cell as it is shown; "" for an empty one."""
+    if value is np.ma.masked:
+        return ""
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -19,6 +19,7 @@ from vaestro.comparison.significance import LEVEL
 from vaestro.comparison.words import group_title, listing
 from vaestro.data.formulas import guarded_text
 from vaestro.files import Json
+from vaestro.notebook import Card, Shown
 from vaestro.runs import Run
 from vaestro.storage import writing
 
@@ -53,8 +54,8 @@ class Group:
         return next(p for p in self.pairs if {p.higher, p.lower} == {a, b})
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
     """The comparison of several runs.
 
     Args:
@@ -71,6 +72,15 @@ class Comparison:
     groups: tuple[Group, ...]
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def card(self) -> Card:
+        """Return the rankings and the reasons why rows are not ranked together."""
+        return Card(
+            f"Comparison: {len(self.rows)} run or set"
+            if len(self.rows) == 1
+            else f"Comparison of {len(self.rows)} runs and sets",
+            self.spoken,
+        )
 
     @property
     def statements(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from vaestro.data.raw import Json
 from vaestro.data.series.record import ends_of
 from vaestro.data.sparse import Sparse
 from vaestro.frames import Frame
+from vaestro.notebook import Card, Shown
 from vaestro.randomness import Window, binarised, derive
 from vaestro.spaces import Batch, Space
 from vaestro.text import InputError
@@ -190,7 +191,7 @@ class Rows:
                 codes.flatten(0, -2), None, torch.get_default_dtype()
             )
             given = features.unflatten(0, codes.shape[:-1])
-        return Batch(_tensor(values, device), observed, given)
+        return Batch(_tensor(values, device), observed, given, checked=True)
 
     def gather(
         self,
@@ -248,7 +249,10 @@ class Rows:
             yield rows.batch(slice(start, start + size), device)
 
     def batch(self, rows: slice, device: torch.device | str = "cpu") -> Batch:
-        """Return rows as a batch. Call `fixed` first if the rows are binarised."""
+        """Return rows as a batch. Dynamic grey levels are binarised; call `fixed` first for the
+        binarisation of an evaluation."""
+        if self.dynamic:
+            return self.pick(rows).fixed().batch(slice(None), device)
         return self._batch(self.read(rows), rows, device)
 
     def pick(self, rows: np.ndarray | slice) -> Rows:
@@ -417,8 +421,8 @@ def _slices(rows: int, size: int = 4096) -> Iterator[slice]:
         yield slice(start, min(rows, start + size))
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
+@dataclass(frozen=True, eq=False, repr=False)
+class Data(Shown):
     """Hold the three splits of a data set, its space, and notes on what was inferred.
 
     Args:
@@ -444,6 +448,10 @@ class Data:
     notes: tuple[str, ...] = ()
     given: Space | None = None
     shared: tuple[str, ...] = ()
+
+    def card(self) -> Card:
+        """Return the source, the sizes of the splits, and the notes."""
+        return Card(f"Data of {self.source}", self.notes)
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from vaestro.files import Json
+from vaestro.notebook import Card, Shown
 
 VERDICTS = (
     "diverged",
@@ -155,8 +156,8 @@ class Unit:
     kl_to_prior_low: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Shown):
     """A verdict with its evidence, and all findings.
 
     Args:
@@ -180,6 +181,11 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     numbers: Mapping[str, Json] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def card(self) -> Card:
+        """Return the verdict, and each finding with its remedy."""
+        lines = [line for finding in self.findings for line in finding.lines()]
+        return Card(f"Diagnosis: {self.verdict}", [self.summary, *lines])
 
     @property
     def active_units(self) -> int:

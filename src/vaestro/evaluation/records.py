@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaestro.files import Json
+from vaestro.notebook import Card, Shown
 
 if TYPE_CHECKING:
     from vaestro.evaluation.fidelity import Fidelity
@@ -128,10 +129,9 @@ class Estimate:
             )
         if "tokens" in self.details:
             limit = {"lower": "at most ", "upper": "at least ", "exact": ""}[self.side]
-            count = self.details["tokens"]
             notes.append(
-                f"perplexity {limit}{self.details['perplexity']:.2f} per token, over {count:,} "
-                f"tokens including the end of each text"
+                f"perplexity {limit}{self.details['perplexity']:.2f} per token, over "
+                f"{self.details['tokens']:,} tokens including the end of each text"
             )
         if "log_cells" in self.details and self.side == "lower" and self.on == "data":
             cells, mean = self.details["log_cells"], self.mean()[0]
@@ -334,8 +334,7 @@ class Information:
 
 @dataclass(frozen=True, eq=False)
 class Independent:
-    """The log-likelihood of a model of independent cells, with the likelihood of the evaluated
-    model and without a latent.
+    """The log-likelihood of independent cells, with the likelihood of the evaluated model.
 
     Args:
         nats: of each datum, (N,).
@@ -405,17 +404,15 @@ class PresenceScore:
         return means | ({"columns": columns} if columns else {})
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
     """The result of one evaluation.
 
     Args:
         estimates: estimates of log p(x).
         rate, distortion: means over data, in nats; ELBO = -(rate + distortion).
-        gap, information: results of the methods of these names; None if they were not requested.
-        lengths: log p(length | z) of series that end early; None for other data.
-        absences: log p(which cells are empty | z) of tables and vectors; None if not modelled.
-        independent: the model of independent cells, for the evaluation of a run.
+        gap, information, independent: results of the methods of these names, or None.
+        lengths, absences: log p(length | z) of series, log p(which cells are empty | z); or None.
         warnings: sentences on numbers that need care.
         index: places of the evaluated data among all rows, (N,), increasing; None for all rows.
         seed: seed of the draws, and of the choice of the rows.
@@ -463,6 +460,11 @@ class Evaluation:
                 return estimate
         raise KeyError(method)
 
+    def card(self) -> Card:
+        """Return the estimates in words, and the warnings."""
+        sentences = [e.sentence(f"{len(e.nats):,} data") for e in self.estimates]
+        return Card("Evaluation", [*sentences, *self.warnings])
+
     def simulated_gaps(self) -> dict[str, tuple[float, float]]:
         """Return an upper bound on the gap of each method's lower bound on data drawn from the
         model, and its paired standard error, in nats."""
@@ -486,8 +488,7 @@ def plus_minus(value: tuple[float, float]) -> str:
 
 
 def _mean_line(value: tuple[float, float]) -> dict[str, float | None]:
-    mean, error = value
-    return {"mean": mean, "stderr": None if math.isnan(error) else error}
+    return {"mean": value[0], "stderr": None if math.isnan(value[1]) else value[1]}
 
 
 def mean_and_error(x: np.ndarray) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from vaestro.likelihoods import Likelihood
 from vaestro.models.base import Capabilities, Model
 from vaestro.models.draws import Draws
 from vaestro.models.scoring import Scoring, rows_to_start, start_likelihood, uniform_noise
-from vaestro.spaces import Batch, Space
+from vaestro.spaces import Batch, Space, check_batch
 
 
 class _WithoutLatent(Model, ABC):
@@ -67,6 +67,7 @@ class _WithoutLatent(Model, ABC):
         gradient: Gradient | None = None,
         noise: Tensor | None = None,
     ) -> Draws:
+        check_batch(self.space, batch)
         noise = self.noise(1, len(batch)) if noise is None else noise
         z = noise.new_zeros(len(noise), len(batch), 0)
         px = self.likelihood(z, batch.given)

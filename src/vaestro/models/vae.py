@@ -27,7 +27,7 @@ from vaestro.models.lengths import Lengths
 from vaestro.models.scoring import Scoring, rows_to_start, start_likelihood, uniform_noise
 from vaestro.posteriors import Posterior
 from vaestro.priors import Prior, Sampler
-from vaestro.spaces import Batch, Space
+from vaestro.spaces import Batch, Space, check_batch
 
 
 @final
@@ -128,6 +128,7 @@ class VAE(LatentModel):
         noise: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Draws:
+        check_batch(self.space, batch)
         gradient = gradient or Pathwise()
         q = self.q(self.features(batch) if features is None else features)
         p = self.prior(self.posterior, batch.given)
@@ -201,6 +202,7 @@ class VAE(LatentModel):
     def log_terms(
         self, batch: Batch, z: Tensor, jitter: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        check_batch(self.space, batch)
         p = self.prior(self.posterior, batch.given)
         x = batch.x
         if self.jitter is not None:
@@ -243,7 +245,13 @@ class VAE(LatentModel):
             free = uniform_noise(tuple(jitter.shape), z, generator)
             jitter = torch.where(used.reshape(-1, *jitter.shape[1:]), jitter, free)
         return (
-            Batch(x if observed is None else torch.where(observed, x, 0), observed, given),
+            # draws outside of the levels are kept
+            Batch(
+                x if observed is None else torch.where(observed, x, 0),
+                observed,
+                given,
+                checked=True,
+            ),
             z,
             jitter,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from vaestro.files import Json
 from vaestro.locks import is_locked
+from vaestro.notebook import Card, Shown
 from vaestro.options import read_options
 from vaestro.records import Damaged, file_sha256, log_faults, read_log, read_object, read_record
 from vaestro.runs.manifest import is_unfinished
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Run(AllVerbs):
+class Run(AllVerbs, Shown):
     """Read the files of a run's folder.
 
     The verbs (`encode`, `sample`, ...; see `vaestro.runs.verbs`) use `session`, which is opened
@@ -90,6 +91,21 @@ class Run(AllVerbs):
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def card(self) -> Card:
+        """Return the state of the run, its main options, and its last validation bound."""
+        options = self.options
+        names = ("source", "model", "latent", "likelihood", "network", "objective", "beta")
+        lines = [f"{name}: {options[name]}" for name in names if options.get(name) is not None]
+        last = [r for r in self.metrics() if r.get("split") == "valid"][-1:]
+        for record in last:
+            error = record.get("stderr")
+            about = "" if error is None else f" ± {error:.2f}"
+            lines.append(
+                f"validation bound at step {record['step']:,}: {record['bound']:.2f}{about} nats"
+            )
+        state = "complete" if self.finished else self.incomplete() or "not complete"
+        return Card(f"Run {self.path}", [f"training: {state}", *lines])
 
     @property
     def config(self) -> Config:

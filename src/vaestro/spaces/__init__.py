@@ -40,6 +40,7 @@ from vaestro.spaces.layouts import (
 from vaestro.spaces.missing import as_value, missing_cells, with_gaps
 from vaestro.spaces.ordinal import OrdinalColumn
 from vaestro.spaces.series import LongTable
+from vaestro.spaces.support import check_batch
 from vaestro.spaces.table import TableSpace
 from vaestro.spaces.texts import TokensSpace
 
@@ -120,6 +121,7 @@ __all__ = [
     "UnitSpace",
     "UnknownCategory",
     "as_value",
+    "check_batch",
     "column_class",
     "declared_layout",
     "layout_of_axes",

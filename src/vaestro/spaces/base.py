@@ -302,6 +302,13 @@ class Space(ABC):
         """
         return None
 
+    def support(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the lowest and the highest value of each cell inside, and whether it is a whole
+        number; they broadcast to *X."""
+        low = 0.0 if self.counting else -math.inf
+        high = float(self.levels - 1) if self.levels else math.inf
+        return np.asarray(low), np.asarray(high), np.asarray(self.counting)
+
     # -- between the user's units and ours ---------------------------------------------------------
 
     def tensor_inward(self, values: Tensor) -> Tensor:

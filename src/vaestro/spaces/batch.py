@@ -21,6 +21,8 @@ class Batch:
         given: conditions as a network receives them, (B, G); None without conditions.
         widths: if several steps were gathered at once, the size of each step's longest row, for
             rows of different sizes.
+        checked: whether the values are known to be data of the space, as those of `Rows` are;
+            others are checked when a model draws for them.
 
     >>> import torch
     >>> len(Batch(torch.zeros(3, 2)))
@@ -31,6 +33,7 @@ class Batch:
     observed: Tensor | None = None
     given: Tensor | None = None
     widths: tuple[int, ...] | None = None
+    checked: bool = False
 
     def __len__(self) -> int:
         return len(self.x)
@@ -45,11 +48,15 @@ class Batch:
         observed, given = self.observed is not None, self.given is not None
         left = 1 + observed + given
         return Batch(
-            tensors[0], tensors[1] if observed else None, tensors[left - 1] if given else None
+            tensors[0],
+            tensors[1] if observed else None,
+            tensors[left - 1] if given else None,
+            checked=self.checked,
         ), tensors[left:]
 
     def __getitem__(self, rows: Tensor | slice | int) -> Batch:
         """Return some rows, or one of several steps that were gathered at once."""
         observed, given = (None if t is None else t[rows] for t in (self.observed, self.given))
         x = self.x[rows]
-        return Batch(x if self.widths is None else x[:, : self.widths[rows]], observed, given)
+        x = x if self.widths is None else x[:, : self.widths[rows]]
+        return Batch(x, observed, given, checked=self.checked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -93,6 +94,13 @@ class Column(ABC):
     def features(self) -> int:
         """Return the number of an encoder's inputs for one cell."""
         return 1
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Return the lowest and the highest value that a cell can have inside."""
+        if self.coded:
+            return 0.0, float(len(self.values) - 1)
+        return (0.0 if self.counting else -math.inf), math.inf
 
     @property
     def unit(self) -> float:

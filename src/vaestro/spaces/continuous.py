@@ -190,6 +190,9 @@ class UnitSpace(_ContinuousSpace):
     marginal_is_mean = True
     likelihood = "continuous-bernoulli"
 
+    def support(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.zeros(()), np.ones(()), np.asarray(False)
+
     def standardised_means(self) -> np.ndarray:
         return super().standardised_means() if self.marginal is None else self.marginal
 

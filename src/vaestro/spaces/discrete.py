@@ -100,6 +100,9 @@ class BinarySpace(_CodedSpace):
     marginal_is_mean = True
     likelihood = "bernoulli"
 
+    def support(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.zeros(()), np.ones(()), np.asarray(True)
+
     def _outside(self, x: np.ndarray, exact: bool) -> np.ndarray:
         return super()._outside(x, exact) if exact else x
 

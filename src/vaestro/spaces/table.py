@@ -83,6 +83,11 @@ class TableSpace(Space):
 
         return Warps.of(self.of_kind(Kind.REAL))
 
+    def support(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ends = [column.support for column in self.columns]
+        low, high = np.asarray(ends, np.float64).reshape(-1, 2).T
+        return low.copy(), high.copy(), np.asarray([c.counting for c in self.columns])
+
     def features(self, x: Tensor, observed: Tensor | None, dtype: torch.dtype) -> Tensor:
         import torch
 
