@@ -115,7 +115,7 @@ def test_names_are_in_codes_and_evaluation(tmp_path):
         mean = codes["mean"]
     assert main(["encode", "r", "data", "-o", "codes.csv"]) == 0
     lines = (tmp_path / "codes.csv").read_text().splitlines()
-    assert lines[0] == '"file","mean","logvar"' and lines[3].startswith('"x02.png",')
+    assert lines[0] == '"row","file","mean","logvar"' and lines[3].startswith('2,"x02.png",')
     assert main(["decode", "r", "codes.csv", "-o", "x.npy"]) == 0
     assert np.abs(np.load("x.npy").astype(int) - vs.open("r").decode(mean)).max() <= 1
     vs.evaluate("r", k=2)
