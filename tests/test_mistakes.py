@@ -14,6 +14,7 @@ from tests.conftest import make_space
 from vaestro.densities import Normal, StandardNormal
 from vaestro.models import Draws
 from vaestro.objectives import iwae
+from vaestro.randomness import Order
 from vaestro.spaces import Batch, Kind
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,13 @@ def test_5_weights_are_averaged_over_the_draws_of_a_datum() -> None:
 
     torch.testing.assert_close(iwae(draws), by_hand(0))
     assert by_hand(1).shape != iwae(draws).shape
+
+
+def test_14_each_epoch_has_an_order_of_its_own() -> None:
+    order = Order(32, 8, 3)
+    first, second = ([int(i) for s in range(4) for i in order(4 * epoch + s)] for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first != second
 
 
 def test_the_listed_tests_exist() -> None:
