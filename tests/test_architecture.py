@@ -64,6 +64,7 @@ ORDER = [
     "sklearn",
     "comparison",
     "report",
+    "explorer",
     "cli",
 ]
 

@@ -39,6 +39,8 @@ _HOMES = {
     "compare": "comparison",
     "Comparison": "comparison",
     "write_report": "report",
+    "Explorer": "explorer",
+    "explore": "explorer",
 }
 _MODULES = (
     "spaces",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from vaestro.data import Data, load
     from vaestro.diagnosis import Diagnosis, Finding
     from vaestro.evaluation import Estimate
+    from vaestro.explorer import Explorer, explore
     from vaestro.loop import training
     from vaestro.models import VAE, Draws, LatentModel, Model
     from vaestro.objectives import Objective, Ramp, elbo, iwae

@@ -8,6 +8,7 @@ from vaestro.cli.coding import decode, encode, reconstruct, sample
 from vaestro.cli.contrasting import contrast
 from vaestro.cli.diffusing import diffuse
 from vaestro.cli.exporting import export
+from vaestro.cli.exploring import explore
 from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
@@ -35,6 +36,7 @@ for command in (
     *(impute, contrast, score),
     *(probe, units, disentangle),
     export,
+    explore,
     *(parts, info),
 ):
     app.command(command.__name__.replace("_", "-"))(command)

@@ -21,6 +21,7 @@ EXTRAS = {
     "hub": "datasets",
     "sklearn": "sklearn",
     "report": "plotly",
+    "explorer": "fastapi",
     "flows": "zuko",
     "text": "tokenizers",
     "counts": "h5py",

@@ -2,6 +2,7 @@
 
     coding.py        encode, latents, decode, reconstruct, sample
     moving.py        interpolate, edit
+    exploring.py     explore
     filling.py       impute, imputations
     contrasting.py   contrast
     diffusing.py     diffuse
@@ -18,6 +19,7 @@ from vaestro.runs.verbs.coding import CodeVerbs
 from vaestro.runs.verbs.contrasting import ContrastVerbs
 from vaestro.runs.verbs.diffusing import DiffuseVerbs
 from vaestro.runs.verbs.exporting import ExportVerbs
+from vaestro.runs.verbs.exploring import ExploreVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
@@ -37,6 +39,7 @@ class AllVerbs(
     UnderstandVerbs,
     DiffuseVerbs,
     ExportVerbs,
+    ExploreVerbs,
 ):
     """Have every verb.
 
