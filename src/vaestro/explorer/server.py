@@ -27,6 +27,13 @@ class Explorer:
         url: the address of its page.
         busy: the first port, if it was taken; else None.
         server, worker: the web server, and the thread that calls the model.
+        at: the socket that the server listens at.
+
+    >>> import numpy as np, vaestro as vs
+    >>> with_page = vs.train(np.eye(40, dtype="uint8"), run="seen", latent=2, steps=2).explore()
+    >>> with_page.url == str(with_page)
+    True
+    >>> with_page.stop()
     """
 
     def __init__(
