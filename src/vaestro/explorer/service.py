@@ -29,7 +29,7 @@ from vaestro.text import is_input_error
 T = TypeVar("T")
 PAGE = {"app.js": "text/javascript", "index.html": "text/html", "style.css": "text/css"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": title, "model": m.Problem}
+    status: {"description": title, "content": {PROBLEM: {"schema": m.Problem.model_json_schema()}}}
     for status, title in (
         (400, "The request cannot be read."),
         (403, "The request comes from another site."),
