@@ -7,8 +7,8 @@ import typer
 from vaestro.cli.coding import decode, encode, reconstruct, sample
 from vaestro.cli.contrasting import contrast
 from vaestro.cli.diffusing import diffuse
-from vaestro.cli.exporting import export
 from vaestro.cli.exploring import explore
+from vaestro.cli.exporting import export
 from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report

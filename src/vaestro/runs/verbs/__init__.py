@@ -18,8 +18,8 @@ from vaestro.runs.verbs.base import Verbs
 from vaestro.runs.verbs.coding import CodeVerbs
 from vaestro.runs.verbs.contrasting import ContrastVerbs
 from vaestro.runs.verbs.diffusing import DiffuseVerbs
-from vaestro.runs.verbs.exporting import ExportVerbs
 from vaestro.runs.verbs.exploring import ExploreVerbs
+from vaestro.runs.verbs.exporting import ExportVerbs
 from vaestro.runs.verbs.filling import FillVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
