@@ -37,7 +37,7 @@ LEVEL = 0.95
 def metrics(folder: Path, name: str, seed: int) -> dict[str, float]:
     """Return the metrics of a run, which is trained and measured if it was not before."""
     path = folder / f"{name}-{seed}"
-    if not (path / "evaluation.json").exists():
+    if not (path / "config.yaml").exists() or not vs.Run(path).finished:
         vs.train(
             SOURCE,
             run=path,

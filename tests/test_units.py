@@ -159,6 +159,35 @@ def test_names_are_stored_merged_and_removed(place, capsys):
     assert [u.name for u in table.units if u.unit == 1] == ["hue of, it"]
 
 
+def test_the_report_has_names_attributes_probes_and_metrics(place):
+    run = Run(place / "images")
+    run.units({1: "<b>hue</b>"})
+    run.probe(draws=2)
+    record = {
+        "about": "300 rows, 2 of 2 units vary",
+        "factors": ["y", "z"],
+        "metrics": [{"name": "MIG", "value": 0.25, "low": 0.1, "high": None, "chance": 0.0}],
+        "notes": [],
+        "weights_sha256": run.weights_sha256(),
+    }
+    (run.path / "disentanglement.json").write_text(json.dumps(record))
+    page = run.report().read_text()
+    assert "What each unit means" in page and "&lt;b&gt;hue&lt;/b&gt;" in page
+    assert "<b>hue" not in page
+    best = max(
+        a["value"]
+        for u in json.loads((run.path / "units.json").read_text())["units"]
+        for a in u["attributes"]
+    )
+    assert f"<td>y {best:.2f}</td>" in page
+    assert "<b>y</b>: the codes predict y: accuracy" in page and "<td>0.25</td>" in page
+    # of other weights, they are left out
+    record["weights_sha256"] = "0"
+    (run.path / "disentanglement.json").write_text(json.dumps(record))
+    page = run.report().read_text()
+    assert "<td>0.25</td>" not in page and "disentanglement.json is of earlier weights" in page
+
+
 @pytest.mark.parametrize(
     ("kind", "words", "message"),
     [

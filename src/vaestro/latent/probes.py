@@ -312,7 +312,7 @@ def probe(
     constant = np.full(len(truth), base)
     baseline = scored(truth, constant, np.ones((1, len(held))), number=fit.is_number)[0]
     boot["constant", ""] = scored(truth, constant, weights, number=fit.is_number)
-    result = Probe(*about, float(baseline), tuple(scores), ())
+    result = Probe(*about, round(float(baseline), 3) + 0.0, tuple(scores), ())
     return _concluded(result, boot, comparisons)
 
 
@@ -474,7 +474,7 @@ def _concluded(
     low, _ = interval(best, ("constant", ""))
     lines = [
         f"the codes predict {name}: {measure} {value[best]:.2f} ({best[0]} probe), above the "
-        f"baseline of {result.baseline:.2f}"
+        f"baseline of {result.baseline + 0.0:.2f}"
         if low > 0
         else f"no probe of the codes is shown to predict {name} better than the baseline: not "
         f"enough data to tell"
@@ -492,7 +492,7 @@ def _concluded(
             if low > 0 or high < 0:
                 side = "better" if low > 0 else "worse"
                 lines.append(
-                    f"{kind} probe: the codes are {side} than {words}, by {max(low, -high):.2g} "
-                    f"to {max(high, -low):.2g} in {measure}"
+                    f"{kind} probe: the codes are {side} than {words}, by "
+                    f"{max(low, -high):.3f} to {max(high, -low):.3f} in {measure}"
                 )
     return Probe(**{**vars(result), "statements": tuple(lines)})

@@ -140,6 +140,7 @@ def gather(run: Run, say: Say = lambda line: None, session: Session | None = Non
     for part, is_current, compute in (
         ("evaluation", _has_evaluation, _evaluate),
         ("diagnosis", _has_diagnosis, _diagnose),
+        ("units", _has_units, _describe),
         ("showcase", _has_showcase, _show),
     ):
         if not is_current(run):
@@ -199,6 +200,19 @@ def _has_diagnosis(run: Run) -> bool:
 def _diagnose(session: Session, say: Say) -> None:
     say("diagnosing")
     session.diagnose()
+
+
+def _has_units(run: Run) -> bool:
+    """Return whether the units are described, or there are none."""
+    units = read_object(run.path / "units.json")
+    if units is not None:
+        return _of_these_weights(run, units)
+    return not (read_object(run.path / "diagnosis.json") or {}).get("units")
+
+
+def _describe(session: Session, say: Say) -> None:
+    say("describing the units")
+    session.units()
 
 
 def _has_showcase(run: Run) -> bool:

@@ -45,6 +45,7 @@ class Folder:
         arrays: arrays of evaluation.npz, diagnosis.npz and showcase.npz, by the stem of the file.
         notes: which files are absent, damaged, or of earlier weights.
         choice: the step of the weights in use and why they were kept; None for older versions.
+        units, probes, disentanglement: the files of these names, if they are of the weights in use.
     """
 
     path: Path
@@ -60,6 +61,9 @@ class Folder:
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     choice: dict[str, Json] | None = None
+    units: dict[str, Json] | None = None
+    probes: dict[str, Json] | None = None
+    disentanglement: dict[str, Json] | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +105,8 @@ def read_folder(path: Path) -> Folder:
     weights = path / "model.safetensors"
     now = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
     files: dict[str, dict[str, Json] | None] = {}
-    for name in ("evaluation", "diagnosis", "showcase", "environment", "data"):
+    meanings = ("units", "probes", "disentanglement")
+    for name in ("evaluation", "diagnosis", "showcase", "environment", "data", *meanings):
         file = path / f"{name}.json"
         try:
             files[name] = read_record(file)
@@ -111,6 +116,7 @@ def read_folder(path: Path) -> Folder:
         hashed = (files[name] or {}).get("weights_sha256")
         if hashed is not None and now is not None and hashed != now:
             notes.append(f"{file.name} is of earlier weights than the run has now")
+            files[name] = None if name in meanings else files[name]
     failure = (read_object(path / "failure.json") or {}).get("reason")
     if failure:
         notes.append(f"training failed: {failure}")
@@ -143,6 +149,7 @@ def read_folder(path: Path) -> Folder:
         arrays,
         tuple(notes),
         read_object(path / "kept.json"),
+        *(files[name] for name in meanings),
     )
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 import vaestro
 from vaestro.files import Json
-from vaestro.report import figures, pictures, sections
+from vaestro.report import figures, meaning, pictures, sections
 from vaestro.report.reading import Folder, read_folder
 from vaestro.report.resemblance import resemblance
 from vaestro.report.words import (
@@ -286,6 +286,9 @@ def run_values(folder: Folder, notes: Sequence[str] = ()) -> Page:
         "units_cut": f"{figures.SHOWN_UNITS} of {len(units):,}"
         if len(units) > figures.SHOWN_UNITS
         else "",
+        "meanings": build.part("the meaning of units", meaning.unit_meanings),
+        "probes": build.part("the probes", meaning.probes),
+        "disentanglement": build.part("the disentanglement", meaning.disentanglement),
         "checks": build.part("the checks", sections.checks) or [],
         "moves": build.part("traversals", sections.moves),
         "map": build.map(),

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaestro.files import Json
 from vaestro.report import figures, pictures, sketches
+from vaestro.report.meaning import unit_names
 from vaestro.report.reading import Folder
 from vaestro.report.words import (
     SPLITS,
@@ -279,8 +280,9 @@ def moves(folder: Folder) -> Values | None:
     offsets = [plain(o, 2).rstrip("0").rstrip(".") for o in facts["offsets"]]
     what = facts.get("what", "unit")
     values: Values = {"offsets": offsets, "by": facts["by"], "what": what}
+    names = unit_names(folder) if what == "unit" else {}
     labels = [
-        {"unit": f"{what} {u}", "note": f"{short(s)} {unit}"}
+        {"unit": f"{what} {u}", "note": f"{names.get(u, '')} {short(s)} {unit}".strip()}
         for u, s in zip(facts["units"], facts["spread"], strict=True)
     ]
     if "traversals" in arrays:

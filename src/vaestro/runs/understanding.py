@@ -188,8 +188,8 @@ def _described(session: Session) -> UnitTable:
     factors, left_out = latent.factors_of([some])
     found = latent.associations(codes, [*factors.values()])
     low, high = latent.extremes(codes)
-    diagnosis = read_object(session.run.path / "diagnosis.json") or {}
-    if diagnosis.get("weights_sha256") != session.weights_sha256:
+    diagnosis = read_object(session.run.path / "diagnosis.json")
+    if diagnosis is None or diagnosis.get("weights_sha256") not in (None, session.weights_sha256):
         diagnosis = session.diagnose().line()
     known = {line["unit"]: line for line in diagnosis.get("units") or []}
     meanings = [
