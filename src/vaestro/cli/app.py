@@ -16,6 +16,7 @@ from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.scoring import score
 from vaestro.cli.showing import info, parts
 from vaestro.cli.train import train
+from vaestro.cli.traversing import analogy, neighbours, traverse
 from vaestro.cli.understanding import disentangle, probe, units
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ for command in (
     *(train, evaluate, diagnose, gradients, compare, report),
     *(sample, fit_prior, diffuse),
     *(encode, decode, reconstruct),
-    *(interpolate, edit),
+    *(interpolate, edit, traverse, neighbours, analogy),
     *(impute, contrast, score),
     *(probe, units, disentangle),
     export,

@@ -9,6 +9,8 @@
 - `expression`: denoised expression of counts, and its difference between two groups.
 - `scores`: how unusual rows are, and where (`scoring`, `normality`, `views`, `thresholds`).
 - `similarity`: PSNR and SSIM of reconstructions.
+- `traversing`: move one unit of a code at a time.
+- `neighbours`: exact nearest neighbours of a code.
 - `factors`: attributes as targets, numbers or classes.
 - `disentanglement`: MIG, SAP, DCI, modularity, explicitness, FactorVAE and beta-VAE scores.
 - `units`: what each unit means: correlations with attributes, and extremes.
@@ -22,6 +24,7 @@ from vaestro.latent.expression import Contrast, contrast, expression
 from vaestro.latent.factors import Factor, factors_of
 from vaestro.latent.features import Posteriors, encoding
 from vaestro.latent.imputing import imputations, impute
+from vaestro.latent.neighbours import Neighbours, nearest
 from vaestro.latent.outputs import (
     Conditions,
     UserData,
@@ -43,6 +46,7 @@ from vaestro.latent.scores import Scores, fitted_score, score, threshold_of
 from vaestro.latent.scoring import SCORES, score_named
 from vaestro.latent.similarity import fidelity
 from vaestro.latent.thresholds import Threshold, threshold
+from vaestro.latent.traversing import Traversal, by_rate, countable, traverse
 from vaestro.latent.units import Association, UnitMeaning, UnitTable, associations, extremes
 
 __all__ = [
@@ -55,20 +59,24 @@ __all__ = [
     "Direction",
     "Disentanglement",
     "Factor",
+    "Neighbours",
     "Posteriors",
     "Probe",
     "Probes",
     "Scores",
     "Threshold",
+    "Traversal",
     "UnitMeaning",
     "UnitTable",
     "UserData",
     "associations",
     "attributes",
     "between",
+    "by_rate",
     "check_conditions",
     "conditions",
     "contrast",
+    "countable",
     "decode",
     "direction",
     "disentangle",
@@ -87,6 +95,7 @@ __all__ = [
     "impute",
     "interpolate",
     "joined",
+    "nearest",
     "over_runs",
     "probe",
     "raw_features",
@@ -98,6 +107,7 @@ __all__ = [
     "settled",
     "threshold",
     "threshold_of",
+    "traverse",
     "values",
     "with_conditions",
 ]

@@ -1,7 +1,7 @@
 """The verbs of a run, one class for each subject; `Run` and `Session` have all of them.
 
     coding.py        encode, latents, decode, reconstruct, sample
-    moving.py        interpolate, edit
+    moving.py        interpolate, edit, traverse, neighbours, analogy
     exploring.py     explore
     filling.py       impute, imputations
     contrasting.py   contrast
