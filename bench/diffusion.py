@@ -27,7 +27,10 @@ SAMPLES = 5000
 DIFFUSION_STEPS = 3000
 RUNS: dict[str, dict[str, Any]] = {
     "VAE, 16 units": {"latent": 16, "network": "residual", "steps": 3000},
-    "autoencoder, 2 x 7 x 7, beta 0.01": {"latent": 2, "network": "conv:factor=4", "beta": 0.01, "steps": 900},
+    "autoencoder, 2 x 7 x 7, beta 0.01": {
+        **{"latent": 2, "network": "conv:factor=4"},
+        **{"beta": 0.01, "steps": 900},
+    },
 }
 
 
