@@ -171,3 +171,16 @@ def test_what_is_not_data_is_refused(wrong, fitted):
         vs.fit(wrong, **MLP)
     with pytest.raises(ValueError, match=r"expected .*; got "):
         fitted("array").transform(wrong)
+
+
+def test_samples_of_a_run_fitted_to_a_dataframe_are_one():
+    random = np.random.default_rng(0)
+    sex = pd.Categorical(random.choice(["f", "m"], 90))
+    table = pd.DataFrame({"age": random.integers(18, 90, 90), "sex": sex})
+    m = vs.fit(table, latent=2, steps=2, network="mlp:width=8")
+    for data in (m.sample(90), m.decode(m.transform(table))):
+        assert isinstance(data, pd.DataFrame) and list(data) == ["age", "sex"]
+        assert data.dtypes.to_dict() == table.dtypes.to_dict()
+        assert data.index.equals(pd.RangeIndex(90))
+    assert not isinstance(vs.Run(m.path).sample(2), pd.DataFrame)
+    m.report()

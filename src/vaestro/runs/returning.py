@@ -45,6 +45,22 @@ def as_given(source: object, data: Data) -> Data:
     return data
 
 
+def example_of(source: object) -> object | None:
+    """Return an empty DataFrame of the type and the columns of the source; None for other data.
+
+    A run that was trained on a DataFrame returns samples and decoded latents in its type.
+
+    >>> import pandas as pd
+    >>> example_of(pd.DataFrame({"age": [31, 47]})).columns.tolist(), example_of([1.0])
+    (['age'], None)
+    """
+    for library in (sys.modules.get("pandas"), sys.modules.get("polars")):
+        if library is not None and isinstance(source, library.DataFrame):
+            empty: object = source[:0]
+            return empty
+    return None
+
+
 def _as_pandas(source: pandas.DataFrame, data: Frame) -> pandas.DataFrame:
     table = data.to_pandas()
     if len(table) == len(source):

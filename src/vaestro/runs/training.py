@@ -12,6 +12,7 @@ from vaestro.data.source_options import ROWS as SOURCE_ROWS
 from vaestro.files import Json
 from vaestro.options import documented
 from vaestro.runs.job import Job
+from vaestro.runs.returning import example_of
 from vaestro.runs.run import Run
 from vaestro.runs.saving import remove_with, temporary_folder
 from vaestro.runs.sources import Source
@@ -81,10 +82,12 @@ def train(
             "texts; got None"
         )
     given = None if isinstance(source, EllipsisType) else source
-    return _run_through(
+    trained = _run_through(
         Job.new(given, run=run, force=force, config=config, recipe=recipe, trust=trust, **options),
         progress,
     )
+    trained.example = example_of(source)
+    return trained
 
 
 @_with_source_options

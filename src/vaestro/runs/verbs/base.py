@@ -17,6 +17,9 @@ class Verbs(ABC):
     True
     """
 
+    # an empty DataFrame if tables that are drawn or decoded are returned in its type
+    example: object | None = None
+
     @property
     @abstractmethod
     def session(self) -> Session:

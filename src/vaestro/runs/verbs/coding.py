@@ -98,9 +98,10 @@ class CodeVerbs(Verbs):
 
         session = self.session
         given = session.given(condition, like, len(z))
-        return latent.decode(
+        data = latent.decode(
             session.model, z, given=given, sample=sample, seed=seed, decoding=decoding, dtype=dtype
         )
+        return as_given(self.example, data)
 
     def reconstruct(
         self,
@@ -211,4 +212,4 @@ class CodeVerbs(Verbs):
         else:
             given = np.broadcast_to(like.given, (n, like.given.shape[1]))
             conditions = like.given_space.outward(given)
-        return data.with_columns(conditions)
+        return as_given(self.example, data.with_columns(conditions))
