@@ -7,6 +7,7 @@ import torch
 import vaestro as vs
 from vaestro.cli import main
 from vaestro.latent import nearest, traverse
+from vaestro.latent.geodesics import geodesic, length
 
 SMALL = {"steps": 3, "batch": 16, "latent": 2}
 
@@ -111,6 +112,31 @@ def test_every_kind_of_run(runs, tmp_path, kind):
     if suffix == ".csv":
         first = out.read_text().replace('"', "").splitlines()[:2]
         assert first[0].startswith("unit,value,") and first[1].startswith("unit 1,")
+
+
+def test_a_geodesic_is_the_shortest_decoded_path():
+    def polar(z):  # the plane in polar coordinates: the shortest path is the chord
+        return torch.stack([z[:, 0] * z[:, 1].cos(), z[:, 0] * z[:, 1].sin()], 1)
+
+    ends = torch.tensor([[1.0, 0.0], [1.0, np.pi / 2]], dtype=torch.float64)
+    line = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, 17, dtype=torch.float64)[:, None])
+    path = geodesic(polar, line)
+    assert length(polar, line) == pytest.approx(np.pi / 2, rel=1e-3)
+    assert length(polar, path) == pytest.approx(2**0.5, abs=1e-6)
+    chord = torch.lerp(polar(ends[:1]), polar(ends[1:]), torch.linspace(0, 1, 17)[:, None].double())
+    torch.testing.assert_close(polar(path), chord, atol=1e-4, rtol=0)
+
+
+def test_a_geodesic_of_a_linear_decoder_is_the_straight_line(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    run = vs.train(x, run=tmp_path / "run", latent=2, steps=2, network="linear")
+    paths = [run.interpolate(x, 0, 1, path=path) for path in ("linear", "geodesic")]
+    np.testing.assert_allclose(*paths, atol=1e-3)
+    np.save(tmp_path / "x.npy", x)
+    command = ["interpolate", str(run.path), str(tmp_path / "x.npy"), "0", "1", "--path"]
+    assert main([*command, "geodesic", "-o", str(tmp_path / "b.npy")]) == 0
+    assert "of the straight line" in capsys.readouterr().out
+    assert main([*command, "shortest", "-o", str(tmp_path / "c.npy")]) == 2
 
 
 def test_commands(runs, tmp_path, capsys):

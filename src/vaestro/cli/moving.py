@@ -37,7 +37,9 @@ from vaestro.cli.rows import (
 )
 
 if TYPE_CHECKING:
+    from vaestro.data import Rows
     from vaestro.latent import Direction, UserData
+    from vaestro.runs.session import Session
 
 
 def interpolate(
@@ -48,7 +50,10 @@ def interpolate(
     output: Output,
     steps: Annotated[int, typer.Option(help="Number of codes, including both ends.")] = 9,
     path: Annotated[
-        str, typer.Option(help="linear, or spherical: along the great circle.")
+        str,
+        typer.Option(
+            help="linear; spherical: along the great circle; geodesic: short in the decoded data."
+        ),
     ] = "linear",
     split: Split = None,
     condition: ConditionOfAll = None,
@@ -81,8 +86,26 @@ def interpolate(
     title = f"from {i} to {j} of {source} by {session.run.path}"
     write(file, {"": data}, space, title, dtype=dtype, columns=steps, raw=raw)
     console.warn(empty_code.warning(session.run))
+    if path == "geodesic":
+        _say_lengths(session, rows, i, j, steps)
     console.say(
         f"wrote {steps} steps from row {i} to row {j} of {len(rows):,} data ({rows.name}) to {file}"
+    )
+
+
+def _say_lengths(session: Session, rows: Rows, i: int, j: int, steps: int) -> None:
+    """Print the length of a geodesic path and of the straight line in the decoder's metric."""
+    from vaestro.latent import decoded_length, path_codes
+
+    lengths = [
+        decoded_length(
+            session.model, rows, i, path_codes(session.model, rows, i, j, steps=steps, path=path)
+        )
+        for path in ("geodesic", "linear")
+    ]
+    console.say(
+        f"length of the decoded path: {lengths[0]:.3g}; of the straight line: {lengths[1]:.3g} "
+        f"(sum of distances between successive means)"
     )
 
 

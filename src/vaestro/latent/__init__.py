@@ -2,7 +2,7 @@
 
 - `codes`: encode data; the most probable values of discrete latents.
 - `outputs`: decode, reconstruct and sample, in the user's layout and units.
-- `paths`: interpolate between two codes.
+- `paths`: interpolate between two codes; `geodesics`: paths that are short in the decoded data.
 - `directions`: the direction of an attribute; edit data along it.
 - `imputing`: fill missing cells.
 - `features`: posteriors of many data, from which fresh latents are drawn.
@@ -40,7 +40,7 @@ from vaestro.latent.outputs import (
     values,
     with_conditions,
 )
-from vaestro.latent.paths import between, interpolate
+from vaestro.latent.paths import between, decoded_length, interpolate, path_codes
 from vaestro.latent.probes import Probe, Probes, probe, raw_features, representations
 from vaestro.latent.scores import Scores, fitted_score, score, threshold_of
 from vaestro.latent.scoring import SCORES, score_named
@@ -78,6 +78,7 @@ __all__ = [
     "contrast",
     "countable",
     "decode",
+    "decoded_length",
     "direction",
     "disentangle",
     "edit",
@@ -97,6 +98,7 @@ __all__ = [
     "joined",
     "nearest",
     "over_runs",
+    "path_codes",
     "probe",
     "raw_features",
     "reconstruct",

@@ -1,20 +1,27 @@
-"""Paths between two codes: a straight line, or a great circle."""
+"""Paths between two codes: a straight line, a great circle, or short in the decoded data."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vaestro.data import Rows
 from vaestro.densities import Decoding
 from vaestro.latent.codes import encode
+from vaestro.latent.geodesics import geodesic, length
 from vaestro.latent.outputs import UserData, decode, given_of
-from vaestro.models import Model
+from vaestro.models import Model, with_latent
+from vaestro.text import alternatives
 
 # largest distance from 180 degrees, in radians, of codes that count as opposite: rounding would
 # decide where the middle of their great circle lies
 OPPOSITE = 1e-3
+PATHS = ("linear", "spherical", "geodesic")
+FINER = 4  # steps of a geodesic that is computed for each step that is returned
 
 
 def interpolate(
@@ -38,7 +45,8 @@ def interpolate(
         rows: the data. All codes are decoded with the conditions of row i.
         i, j: row numbers of the two ends, from 0.
         steps: the number of codes, including both ends.
-        path: "linear", or "spherical": along the great circle, with lengths interpolated linearly.
+        path: "linear"; "spherical": along the great circle, with lengths interpolated linearly; or
+            "geodesic": short in the decoded means (see `latent.geodesics`).
         decoding, dtype: as for `decode`.
 
     Raises:
@@ -50,6 +58,28 @@ def interpolate(
     >>> interpolate(vs.build(rows.space, latent=2), rows, 0, 1, steps=5).shape
     (5, 3)
     """
+    z = path_codes(model, rows, i, j, steps=steps, path=path)
+    given = given_of(rows.fixed().pick(np.array([i])))
+    return decode(
+        model,
+        z,
+        given=None if given is None else given.expand(steps, -1),
+        decoding=decoding,
+        dtype=dtype,
+    )
+
+
+def path_codes(
+    model: Model, rows: Rows, i: int, j: int, *, steps: int = 9, path: str = "linear"
+) -> np.ndarray:
+    """Return the codes of a path from one datum's code to another's, (steps, *Z); see
+    `interpolate`.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
+    >>> path_codes(vs.build(rows.space, latent=2), rows, 0, 1, steps=5).shape
+    (5, 2)
+    """
     if model.alphabet:
         raise ValueError(
             "expected real latents to interpolate between; got discrete ones, which have no "
@@ -57,21 +87,63 @@ def interpolate(
         )
     if not (0 <= i < len(rows) and 0 <= j < len(rows)):
         raise ValueError(f"expected row numbers from 0 to {len(rows) - 1:,}; got {i} and {j}")
-    if steps < 2 or path not in ("linear", "spherical"):
+    if steps < 2 or path not in PATHS:
         raise ValueError(
-            f"expected 2 or more steps on a path linear or spherical; got {steps} and {path!r}"
+            f"expected 2 or more steps on a path {alternatives(PATHS)}; got {steps} and {path!r}"
         )
     ends = rows.fixed().pick(np.array([i, j]))
     a, b = encode(model, ends)["mean"].astype(np.float64)
-    z = between(a, b, steps, spherical=path == "spherical").astype(np.float32)
-    given = given_of(ends)
-    return decode(
-        model,
-        z,
-        given=None if given is None else given[:1].expand(steps, -1),
-        decoding=decoding,
-        dtype=dtype,
-    )
+    if path != "geodesic":
+        return between(a, b, steps, spherical=path == "spherical").astype(np.float32)
+    fine = torch.from_numpy(between(a, b, FINER * (steps - 1) + 1).astype(np.float32))
+    means = decoded_means(model, given_of(ends.pick(np.array([0]))))
+    found = geodesic(means, fine.to(next(model.parameters()).device))
+    return found[::FINER].cpu().numpy()
+
+
+def decoded_length(model: Model, rows: Rows, i: int, codes: np.ndarray) -> float:
+    """Return the length of a path of codes (S, *Z) in the decoder's metric: the sum of Euclidean
+    distances between successive means of p(x | z), inside units, with the conditions of row i.
+
+    Raises:
+        ValueError: the data have no mean.
+
+    >>> import numpy as np, vaestro as vs
+    >>> rows = vs.load(np.random.default_rng(0).normal(size=(100, 3))).test
+    >>> model = vs.build(rows.space, latent=2)
+    >>> decoded_length(model, rows, 0, np.zeros((3, 2), np.float32)) < 1e-9
+    True
+    """
+    means = decoded_means(model, given_of(rows.fixed().pick(np.array([i]))))
+    return length(means, torch.from_numpy(codes).to(next(model.parameters()).device))
+
+
+def decoded_means(model: Model, given: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return the map from codes (N, *Z) to means of p(x | z), (N, *X) inside.
+
+    Args:
+        model: a model with real latents.
+        given: conditions of all codes, (1, G); None without.
+
+    Raises:
+        ValueError: the data have no mean.
+
+    >>> import numpy as np, vaestro as vs
+    >>> space = vs.load(np.random.default_rng(0).normal(size=(100, 3))).space
+    >>> decoded_means(vs.build(space, latent=2), None)(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+    latent = with_latent(model)
+    if latent.space.tabular or latent.space.ragged or not latent.space.has_mean:
+        raise ValueError(
+            f"expected data with a mean for the path geodesic; got {latent.space} (--path linear)"
+        )
+
+    def means(z: Tensor) -> Tensor:
+        own = None if given is None else given.to(z.device).expand(len(z), -1)
+        return latent.decode(z, own).mean[0]
+
+    return means
 
 
 def between(a: np.ndarray, b: np.ndarray, steps: int, *, spherical: bool = False) -> np.ndarray:
