@@ -37,7 +37,7 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) pytest pytest-xdist scikit-image playwright mypy ruff types-PyYAML
+	$(PIP) pytest pytest-xdist hypothesis scikit-image playwright mypy ruff types-PyYAML
 	touch $@
 
 clean:

@@ -469,7 +469,7 @@ def read_latents(path: str) -> np.ndarray:
                     f"column {n!r}"
                 )
         return np.stack([columns[n].data for n in names], 1).astype(np.float32)
-    if "array" not in options and Path(name).suffix.lower() == ".npz" and Path(name).exists():
+    if "array" not in options and name.lower().endswith(".npz") and zipfile.is_zipfile(name):
         try:
             with np.load(name, allow_pickle=False) as archive:
                 arrays = [n for n in ("z", "mean") if n in archive.files]
