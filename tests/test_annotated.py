@@ -158,7 +158,7 @@ def test_outputs_are_annotated(
     assert table[0] == ",".join(f'"{n}"' for n in ["obs_names", *genes])
     assert table[1].startswith('"cell0",')
     codes = out("encode", cells, name="z.csv")
-    assert codes.read_text().splitlines()[1].startswith('"cell0",')
+    assert codes.read_text().splitlines()[1].startswith('0,"cell0",')
     assert np.load(out("encode", cells, name="z.npz"))["obs_names"].tolist() == names
     decoded = out("decode", codes, "--condition", "batch=l0", name="x.h5ad")
     assert anndata.read_h5ad(decoded).shape == (CELLS, GENES)

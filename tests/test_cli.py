@@ -838,16 +838,16 @@ def test_samples_have_the_users_dtype_layout_and_units(tmp_path, name):
 def test_encode(capsys, tmp_path, run, x):
     say(capsys, "encode", run, x, "-o", tmp_path / "codes.npz")
     codes = np.load(tmp_path / "codes.npz")
-    assert set(codes.files) == {"mean", "logvar"} and codes["mean"].shape == codes[
-        "logvar"
-    ].shape == (200, 2)
+    assert set(codes.files) == {"row", "mean", "logvar"}
+    assert codes["mean"].shape == codes["logvar"].shape == (200, 2)
+    assert codes["row"].tolist() == list(range(200))
     assert (np.abs(codes["logvar"]) < 20).all() and np.isfinite(codes["mean"]).all()
     assert "wrote mean of 200 data" in say(capsys, "encode", run, x, "-o", tmp_path / "codes.npy")
     assert np.array_equal(np.load(tmp_path / "codes.npy"), codes["mean"])
     say(capsys, "encode", run, x, "-o", tmp_path / "codes.csv")
     assert (tmp_path / "codes.csv").read_text().splitlines()[0].replace(
         '"', ""
-    ) == "mean_0,mean_1,logvar_0,logvar_1"
+    ) == "row,mean_0,mean_1,logvar_0,logvar_1"
 
 
 def test_encode_draws(tmp_path, run, x):

@@ -101,6 +101,8 @@ def test_commands_give_what_they_gave(
         return
     for key in [k for k in before if k.endswith("_ess")]:  # far more sensitive to rounding
         np.testing.assert_allclose(found.pop(key), before.pop(key), 1e-3)
+    if verb == "encode":  # later versions write row numbers and attributes beside the codes
+        found = {key: values for key, values in found.items() if key in before}
     check(found, before, rtol=1e-5)
 
 

@@ -55,8 +55,8 @@ def test_smiles_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     said(capsys, "train", path, "--run", run, *TINY)
     said(capsys, "encode", run, path, "-o", tmp_path / "z.csv")
     rows = (tmp_path / "z.csv").read_text().splitlines()
-    assert rows[0] == '"id","mean_0","mean_1","logvar_0","logvar_1"'
-    assert len(rows) == 61 and rows[1].startswith('"mol 0",')
+    assert rows[0] == '"row","id","mean_0","mean_1","logvar_0","logvar_1"'
+    assert len(rows) == 61 and rows[1].startswith('0,"mol 0",')
     assert np.load(_encoded(capsys, run, path, tmp_path / "z.npz"))["id"][59] == "mol 59"
     path.write_text("".join(f"{s}\n" for s in lines))
     assert "id" not in vs.load(path).train.attributes
