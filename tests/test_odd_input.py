@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
-from tests.faults.odd import Case, fault, fault_of_reading, files, prepare, trainings, uses
-
-FEW = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=False,
-)
+from tests.faults.odd import FEW, Case, fault, fault_of_reading, files, prepare, trainings, uses
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +29,14 @@ def test_odd_data_are_read_or_refused(kept: Path) -> None:
         assert fault_of_reading(*drawn, kept.parent / "case") == ""
 
     holds()
+
+
+def test_a_header_that_is_no_python_is_refused(kept: Path) -> None:
+    header = b"{'descr': '<i8', 'shape" + bytes(8) + b", 2), }"
+    cut = b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n" + bytes(80)
+    for made in ({"y.npy": cut}, {"many/a.npy": cut, "many/b.npy": cut}):
+        source = next(iter(made)).partition("/")[0]
+        assert fault_of_reading(made, source, kept.parent / "case") == ""
 
 
 def test_odd_arguments_end_with_a_result_or_a_line(kept: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from PIL import Image
@@ -26,6 +27,13 @@ from vaestro.cli import main
 from vaestro.data.source_options import OPTIONS
 from vaestro.text import is_input_error
 
+FEW = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+)
 NUMBERS = ("", "0", "-1", "1", "2", "3", "1.5", "nan", "inf", "-inf", "x", "1e-300", "é", "true")
 LARGE = (*NUMBERS, "59", "60", "2147483648", "99999999999999999999")  # numbers that cost no time
 WORDS = (*LARGE, "none", "a", "a+b", "a+a", '"', '"a"', "a=b", "+", "NHWC", "N", "utf-16", "binary")

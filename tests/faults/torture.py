@@ -1,7 +1,8 @@
 """The long campaigns of faults on the files of a run: `make torture`.
 
 Processes are killed (SIGKILL) at each file operation, each operation fails with a full and with a
-broken disk, and each file of a run is damaged. One line of a table is printed for each campaign.
+broken disk, and each file of a run is damaged. Odd files and arguments are given to commands
+(`python -m tests.faults.torture bad-input` runs only these). One line of a table is printed for each campaign.
 The run is tiny, so a campaign tests how files are written and read, not how long training takes.
 """
 
@@ -21,6 +22,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis.strategies import SearchStrategy
+
 from tests.faults.campaign import (
     TRAIN,
     content,
@@ -31,6 +35,7 @@ from tests.faults.campaign import (
     stopping,
     wrong_types,
 )
+from tests.faults.odd import FEW, Case, fault, fault_of_reading, files, prepare, trainings, uses
 from vaestro import locks, storage
 from vaestro.cli import main
 from vaestro.runs import job, writer
@@ -267,7 +272,42 @@ def damage() -> Campaign:
     return campaign
 
 
-def torture() -> int:
+def bad_input(name: str, cases: int, cases_of: SearchStrategy[Case] | None = None) -> Campaign:
+    """Read odd files in Python, or run odd commands; without an assertion, so that all are run."""
+    campaign, place = Campaign(name), Path("case").absolute()
+    many = settings(FEW, max_examples=cases)
+    if cases_of is None:
+
+        @many
+        @given(files())
+        def reads(drawn: tuple[dict[str, bytes], str]) -> None:
+            wrong = fault_of_reading(*drawn, place)
+            campaign.check(not wrong, f"{drawn[1]}: {wrong}")
+
+        reads()
+        return campaign
+    if not Path("kept").exists():
+        prepare(Path("kept"))
+    kept = Path("kept").absolute()
+
+    @many
+    @given(cases_of)
+    def runs(case: Case) -> None:
+        wrong = fault(case, kept, place)
+        campaign.check(not wrong, f"{case.arguments}: {wrong}")
+
+    runs()
+    return campaign
+
+
+BAD_INPUT: tuple[Callable[[], Campaign], ...] = (
+    lambda: bad_input("odd files and options, read in Python", 800),
+    lambda: bad_input("odd files and arguments of commands on a run", 250, uses()),
+    lambda: bad_input("odd files and options of `train`", 300, trainings()),
+)
+
+
+def torture(only_bad_input: bool = False) -> int:
     """Run all campaigns, print the table, and return the number of failures."""
     rows, faults = ["| campaign | cases | failures | time |", "|---|---|---|---|"], 0
     with tempfile.TemporaryDirectory() as place:
@@ -287,7 +327,7 @@ def torture() -> int:
             limits,
             terminations,
         ]
-        for campaign in campaigns:
+        for campaign in BAD_INPUT if only_bad_input else (*campaigns, *BAD_INPUT):
             done = campaign()
             rows.append(done.row())
             faults += len(done.faults)
@@ -298,4 +338,4 @@ def torture() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(min(torture(), 1))
+    sys.exit(min(torture("bad-input" in sys.argv), 1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from vaestro.data import cache
 from vaestro.data.image_files import Listing, classes_of, splits_of
-from vaestro.data.raw import Json, Raw
+from vaestro.data.raw import DAMAGED_ARRAY, Json, Raw
 from vaestro.text import InputError, one_line
 
 KIND = "arrays-of-a-folder-1"
@@ -74,7 +74,7 @@ def _opened(path: Path) -> np.ndarray:
     """Return an array, mapped from its file."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except DAMAGED_ARRAY as error:
         raise InputError(f"{path} is damaged or cut short ({one_line(error)})") from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"expected numbers in {path}; got {array.dtype}")

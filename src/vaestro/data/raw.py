@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, final
@@ -18,6 +21,11 @@ Json = dict[str, Any]  # a JSON object, as `json` reads and writes it
 # attributes that name rows: the cells of AnnData, the files of images, and the identifiers of
 # sequences. Files of codes and of reconstructions contain the first one that a source has.
 IDENTIFIERS = ("obs_names", "file", "id")
+# what np.load raises for a damaged .npy or .npz: NumPy reads the header of an array as Python
+DAMAGED_ARRAY = (
+    *(OSError, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @final

@@ -10,7 +10,6 @@ import gzip
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from vaestro.data import (
 from vaestro.data.image_files import list_folder
 from vaestro.data.named import NAMED
 from vaestro.data.parsing import parse_cells
-from vaestro.data.raw import Options, Raw
+from vaestro.data.raw import DAMAGED_ARRAY, Options, Raw
 from vaestro.data.sequence_files import of_characters
 from vaestro.data.series import ragged
 from vaestro.data.series.record import ends_of
@@ -233,7 +232,7 @@ def _array_file(path: Path, options: Options) -> Raw:
             head[:2] == b"\0\0" and len(head) == 4 and head[2] in _IDX_TYPES
         ):
             return Raw({"all": _idx(path)})
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED_ARRAY as error:
         if is_input_error(error):
             raise
         if "pickle" in str(error).lower() or "Python objects" in str(error):
@@ -473,7 +472,7 @@ def read_latents(path: str) -> np.ndarray:
         try:
             with np.load(name, allow_pickle=False) as archive:
                 arrays = [n for n in ("z", "mean") if n in archive.files]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED_ARRAY as error:
             raise InputError(f"{name} is damaged or cut short") from error
         options = {**options, "array": arrays[0] if arrays else "z"}
     array = read(name, options).splits.get("all")
