@@ -2,7 +2,7 @@
 
 Processes are killed (SIGKILL) at each file operation, each operation fails with a full and with a
 broken disk, and each file of a run is damaged. Odd files and arguments are given to commands
-(`python -m tests.faults.torture bad-input` runs only these). One line of a table is printed for each campaign.
+(`python -m tests.faults.torture bad-input` runs only these). A line is printed for each campaign.
 The run is tiny, so a campaign tests how files are written and read, not how long training takes.
 """
 
