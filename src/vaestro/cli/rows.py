@@ -70,7 +70,9 @@ def is_picture(path: Path) -> bool:
 def own_dtype(path: Path, dtype: str | None) -> str | None:
     """Return the dtype of means in files of single data, which are values of the data by
     default."""
-    return dtype or ("own" if path.is_dir() else None)
+    from vaestro.data.writers import is_folder
+
+    return dtype or ("own" if is_folder(path) else None)
 
 
 def dtype_of(space: Space, path: Path, dtype: str | None) -> str | None:
@@ -153,7 +155,7 @@ def write(
     import numpy as np
 
     from vaestro.data.series import writing
-    from vaestro.data.writers import write_arrays, write_data, write_grid, write_named
+    from vaestro.data.writers import is_folder, write_arrays, write_data, write_grid, write_named
     from vaestro.written import rounding
 
     if is_picture(path):
@@ -161,7 +163,7 @@ def write(
         return
     *_, data = sets.values()
     guards, named = 0, space.names and not space.tabular and not space.layout.ends
-    if path.is_dir():
+    if is_folder(path):
         from vaestro.data.image_writing import write_folder
 
         files = (attributes or {}).get("file")

@@ -29,7 +29,7 @@ def write_folder(
     for other images that were read from images, .txt for texts, and otherwise .npy.
 
     Args:
-        folder: an existing folder. Files of the same names are overwritten.
+        folder: is created if it does not exist. Files of the same names are overwritten.
         data: the rows, in the user's layout and units. Binary data may be probabilities.
         space: of the data.
         names: of the files that the rows were read from; by default 0001, 0002 and so on.
@@ -43,7 +43,6 @@ def write_folder(
 
     >>> from vaestro.data import load
     >>> space = load("shapes:n=20,size=16").space
-    >>> Path("made").mkdir()
     >>> write_folder(Path("made"), np.zeros((2, 16, 16, 3), np.uint8), space)
     '0001.png to 0002.png (8 bits)'
     """

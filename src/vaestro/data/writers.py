@@ -37,7 +37,8 @@ def check_output(
         force: whether to overwrite a file.
         suffixes: of the formats that can be written.
         folders: whether the output may be a folder that receives a file for each datum: one that
-            exists, or a path that ends in a slash. It is created.
+            exists, or a path that ends in a slash. It is created when the first file is
+            written.
 
     Raises:
         ValueError: the suffix is another one, the folder does not exist, or the file exists and
@@ -45,7 +46,7 @@ def check_output(
 
     >>> check_output("codes.npy").name
     'codes.npy'
-    >>> check_output("made/", folders=True).is_dir()
+    >>> is_folder(check_output("made/", folders=True))
     True
     """
     folder = str(path).endswith(("/", os.sep)) or Path(path).is_dir()
@@ -60,7 +61,11 @@ def check_output(
             raise InputError(f"{path} is a file, not a folder: leave out the slash at its end")
         if not path.parent.is_dir():
             raise InputError(f"the folder {path.parent} does not exist: create it first")
-        path.mkdir(exist_ok=True)
+        if not is_folder(path):
+            raise InputError(
+                f"a new folder whose name ends in {path.suffix} would look like a file: name "
+                f"another one than {path}"
+            )
         return path
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"expected a file name that ends in {', '.join(suffixes)}; got {path}")
@@ -72,6 +77,16 @@ def check_output(
     if path.exists() and not force:
         raise InputError(f"{path} exists (--force overwrites it)")
     return path
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether an output that was checked is a folder, which may not exist yet: the name of a
+    file ends in the suffix of a format.
+
+    >>> is_folder(Path("made")), is_folder(Path("codes.npy"))
+    (True, False)
+    """
+    return path.is_dir() or path.suffix.lower() not in SUFFIXES
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, raw: bool = False) -> int:
