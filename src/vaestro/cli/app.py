@@ -11,6 +11,7 @@ from vaestro.cli.exploring import explore
 from vaestro.cli.exporting import export
 from vaestro.cli.filling import impute
 from vaestro.cli.fitting import fit_prior
+from vaestro.cli.grouping import cluster
 from vaestro.cli.judging import compare, diagnose, evaluate, gradients, report
 from vaestro.cli.moving import edit, interpolate
 from vaestro.cli.scoring import score
@@ -35,7 +36,7 @@ for command in (
     *(encode, decode, reconstruct),
     *(interpolate, edit, traverse, neighbours, analogy),
     *(impute, contrast, score),
-    *(probe, units, disentangle),
+    *(probe, units, disentangle, cluster),
     export,
     explore,
     *(parts, info),

@@ -9,6 +9,7 @@
 - `expression`: denoised expression of counts, and its difference between two groups.
 - `scores`: how unusual rows are, and where (`scoring`, `normality`, `views`, `thresholds`).
 - `similarity`: PSNR and SSIM of reconstructions.
+- `clusters`: Gaussian mixtures of codes.
 - `traversing`: move one unit of a code at a time.
 - `neighbours`: exact nearest neighbours of a code.
 - `factors`: attributes as targets, numbers or classes.
@@ -17,6 +18,7 @@
 - `probes`: predict attributes from codes, raw data and PCA.
 """
 
+from vaestro.latent.clusters import Clusters, cluster
 from vaestro.latent.codes import Codes, encode, settled
 from vaestro.latent.directions import KNOWN, Direction, attributes, direction, edit
 from vaestro.latent.disentanglement import Disentanglement, disentangle, over_runs
@@ -53,6 +55,7 @@ __all__ = [
     "KNOWN",
     "SCORES",
     "Association",
+    "Clusters",
     "Codes",
     "Conditions",
     "Contrast",
@@ -74,6 +77,7 @@ __all__ = [
     "between",
     "by_rate",
     "check_conditions",
+    "cluster",
     "conditions",
     "contrast",
     "countable",

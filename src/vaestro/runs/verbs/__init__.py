@@ -7,6 +7,7 @@
     contrasting.py   contrast
     diffusing.py     diffuse
     exporting.py     export
+    grouping.py      cluster
     judging.py       evaluate, diagnose, gradients, report
     scoring.py       score
     understanding.py probe, units, disentangle
@@ -21,6 +22,7 @@ from vaestro.runs.verbs.diffusing import DiffuseVerbs
 from vaestro.runs.verbs.exploring import ExploreVerbs
 from vaestro.runs.verbs.exporting import ExportVerbs
 from vaestro.runs.verbs.filling import FillVerbs
+from vaestro.runs.verbs.grouping import GroupVerbs
 from vaestro.runs.verbs.judging import JudgeVerbs
 from vaestro.runs.verbs.moving import MoveVerbs
 from vaestro.runs.verbs.scoring import ScoreVerbs
@@ -40,6 +42,7 @@ class AllVerbs(
     DiffuseVerbs,
     ExportVerbs,
     ExploreVerbs,
+    GroupVerbs,
 ):
     """Have every verb.
 
