@@ -734,7 +734,7 @@ def test_texts_in_python(tmp_path: Path) -> None:
     codes = latents.encode(run.model(), run.data().test.take(2))["mean"]
     straight = latents.interpolate(run.model(), run.data().test, 0, 1, steps=3)
     assert straight.lines[1] == latents.decode(run.model(), codes.mean(0, keepdims=True)).lines[0]
-    with pytest.raises(ValueError, match="2 or more steps on a path linear or spherical"):
+    with pytest.raises(ValueError, match="2 or more steps on a path linear, spherical or geodesic"):
         latents.interpolate(run.model(), run.data().test, 0, 1, path="curved")
     with pytest.raises(ValueError, match="expected autoregressive text data for --top-p"):
         latents.sample(

@@ -96,7 +96,8 @@ def traverse(
     else:
         _write(path, space, moved, data, titles)
     console.warn(empty_code.warning(session.run))
-    console.say(f"wrote {len(moved)} traversals ({', '.join(titles.values())}) to {path}")
+    noun = "traversal" if len(moved) == 1 else "traversals"
+    console.say(f"wrote {len(moved)} {noun} ({', '.join(titles.values())}) to {path}")
 
 
 def _numbers(units: str | None) -> list[int] | None:
@@ -211,7 +212,7 @@ def neighbours(
     for text in found.lines():
         console.say(text)
     distance = "symmetric KL in nats" if metric == "posterior" else "Euclidean distance of codes"
-    console.say(f"{distance}; {found.searched:,} {searched.name} data compared")
+    console.say(f"{distance}; {found.searched:,} data compared")
     console.warn(empty_code.warning(session.run))
     if path is None:
         return

@@ -16,6 +16,7 @@ from vaestro.latent import Neighbours, Traversal, UserData
 from vaestro.models import with_latent
 from vaestro.randomness import torch_generator
 from vaestro.runs.sources import Conditions, Source
+from vaestro.tokens import Texts
 
 if TYPE_CHECKING:
     from vaestro.runs.session import Session
@@ -144,8 +145,11 @@ def neighbours(
         metric=metric,
     )
     at = places[found]
-    attributes = {name: np.asarray(values)[at] for name, values in searched.attributes.items()}
-    return Neighbours(at, distances, metric, len(places), attributes)
+    near = searched.pick(at)
+    shown = latent.attributes(near)
+    if isinstance(texts := near.outward(), Texts):
+        shown["text"] = texts.lines.astype(str)
+    return Neighbours(at, distances, metric, len(places), shown)
 
 
 def analogy(

@@ -70,8 +70,9 @@ def _as_pandas(source: pandas.DataFrame, data: Frame) -> pandas.DataFrame:
     for name in first:
         try:
             cast = table[name].astype(source[name].dtype)
+            same = bool((cast == table[name]).all())
         except (TypeError, ValueError):
             continue
-        if bool((cast == table[name]).all()):
+        if same:
             table[name] = cast
     return table

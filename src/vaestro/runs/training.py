@@ -82,12 +82,10 @@ def train(
             "texts; got None"
         )
     given = None if isinstance(source, EllipsisType) else source
-    trained = _run_through(
+    return _run_through(
         Job.new(given, run=run, force=force, config=config, recipe=recipe, trust=trust, **options),
         progress,
     )
-    trained.example = example_of(source)
-    return trained
 
 
 @_with_source_options
@@ -126,10 +124,11 @@ def fit(
     >>> m.transform(x).shape, m.score_samples(x[:4], k=5).shape, m.sample(3).shape
     ((60, 2), (4,), (3, 3))
     """
-    if run is not None:
-        return train(
+    folder = None if run is not None else temporary_folder()
+    try:
+        fitted = train(
             data,
-            run=run,
+            run=run if folder is None else folder / "run",
             force=force,
             config=config,
             recipe=recipe,
@@ -137,21 +136,13 @@ def fit(
             progress=progress,
             **options,
         )
-    folder = temporary_folder()
-    try:
-        fitted = train(
-            data,
-            run=folder / "run",
-            config=config,
-            recipe=recipe,
-            trust=trust,
-            progress=progress,
-            **options,
-        )
     except BaseException:
-        remove_tree(folder)
+        if folder is not None:
+            remove_tree(folder)
         raise
-    remove_with(fitted, folder)
+    if folder is not None:
+        remove_with(fitted, folder)
+    fitted.example = example_of(data)
     return fitted
 
 
