@@ -41,13 +41,13 @@ NO_COMMAND = {
     "latent unused": "every known remedy was tried, or does not apply to this model; "
     "use another --likelihood or --network",
     "library of its own counts": "use a library that is not computed from the modelled counts",
-    "little validation": "hold out more data, for example SOURCE:valid=0.1",
+    "little validation": "hold out more rows, for example SOURCE:valid=500",
     "log-variance at its limit": "raise limit= of the posterior only if you need codes of so "
     "small or large a variance",
     "many units": "use a smaller --latent, unless more units than cells are intended",
-    "no validation": "hold out data, for example SOURCE:valid=0.1",
+    "no validation": "hold out rows, for example SOURCE:valid=500",
     "not converged": "train with more --steps",
-    "not enough data to tell": "hold out more data, for example SOURCE:valid=0.2, or evaluate on "
+    "not enough data to tell": "hold out more rows, for example SOURCE:valid=500, or evaluate on "
     "more test data",
     "overfitting": "no smaller network of this kind can be built: use more data, or a network of "
     "another kind",
