@@ -15,6 +15,8 @@ import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 from playwright.sync_api import sync_playwright
@@ -79,12 +81,14 @@ def main() -> None:
         f"slider to picture: median {np.median(times):.1f} ms, 90 % below "
         f"{np.quantile(times, 0.9):.1f} ms ({len(times)} moves)"
     )
-    start = time.process_time()
-    rate = requests_per_second(explorer.url, units)
-    cost = 1000 * (time.process_time() - start) / (rate * SECONDS)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as clients:  # as browsers are
+        clients.submit(units.__index__).result()  # the process is there before the time is taken
+        start = time.process_time()
+        rate = clients.submit(requests_per_second, explorer.url, units).result()
+        cost = 1000 * (time.process_time() - start) / (rate * SECONDS)
     print(
-        f"{rate:.0f} requests/s of {ROWS} codes each, from {CLIENTS} clients; processor time of a "
-        f"request, with its client: {cost:.1f} ms"
+        f"{rate:.0f} requests/s of {ROWS} codes each, from {CLIENTS} clients in another process; "
+        f"processor time of a request in the server: {cost:.1f} ms"
     )
     explorer.stop()
 

@@ -365,3 +365,11 @@ def test_the_page_in_a_browser(explorers, kind):
         assert "z" in np.load(download.value.path()).files
         browser.close()
     assert not faults
+
+
+def test_small_packets_are_sent_at_once():
+    """Otherwise a response of two packets waits for the acknowledgement of the first, 40 ms."""
+    from vaestro.explorer.server import _listening
+
+    with _listening("127.0.0.1", 0) as at:
+        assert at.proto == socket.IPPROTO_TCP

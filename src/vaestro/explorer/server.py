@@ -164,7 +164,8 @@ def _is_taken(error: OSError) -> bool:
 def _listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens at an address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    at = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small packets at once only for sockets of this protocol
+    at = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         at.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         at.bind((host, port))
