@@ -37,12 +37,12 @@ from vaestro.cli.arguments import (
 from vaestro.cli.console import console
 from vaestro.cli.rows import (
     attributes_of,
-    beside,
     conditions_of,
     dtype_of,
     is_picture,
     own_dtype,
     read,
+    row_columns,
     say_guards,
     say_unread,
     spread,
@@ -194,7 +194,7 @@ def encode(
     attributes = attributes_of(rows)
     if suffix != ".h5ad":
         names_only = suffix in (".npy", ".txt")
-        named = {} if names_only else beside(attributes, {"row", *codes}, len(rows))
+        named = {} if names_only else row_columns(attributes, {"row", *codes}, len(rows))
         say_guards(write_arrays(path, named | codes, raw=raw))
     else:
         own = session.model.units[0] - session.model.further_units

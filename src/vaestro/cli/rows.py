@@ -94,10 +94,10 @@ def attributes_of(rows: Rows) -> dict[str, np.ndarray]:
     return rows.attributes | given
 
 
-def beside(
+def row_columns(
     attributes: Mapping[str, np.ndarray], names: Collection[str], n: int
 ) -> dict[str, np.ndarray]:
-    """Return the row numbers and the attributes that can be written beside other columns.
+    """Return the row numbers and the attributes, as columns of a table that has others too.
 
     Args:
         attributes: other values of each row, each (n,).

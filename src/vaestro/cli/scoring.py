@@ -23,8 +23,8 @@ from vaestro.cli.arguments import (
 from vaestro.cli.console import console
 from vaestro.cli.rows import (
     attributes_of,
-    beside,
     is_picture,
+    row_columns,
     say_guards,
     say_read,
     say_unread,
@@ -169,7 +169,7 @@ def _write(path: Path, rows: Rows, scores: Scores, space: Space, raw: bool) -> N
         if space.columns or space.names:
             arrays["columns"] = np.array(_names(space) or space.names)
         write_arrays(
-            path, {**beside(attributes_of(rows), set(arrays), len(rows)), **arrays}, raw=raw
+            path, {**row_columns(attributes_of(rows), set(arrays), len(rows)), **arrays}, raw=raw
         )
         return
     columns, order = scores.columns(), scores.order
@@ -177,7 +177,7 @@ def _write(path: Path, rows: Rows, scores: Scores, space: Space, raw: bool) -> N
         columns |= {f"rate_{i}": scores.rates[order, i] for i in range(scores.rates.shape[1])}
     if scores.cells is not None:
         columns |= {f"nats_{n}": scores.cells[order, i] for i, n in enumerate(_names(space))}
-    own = beside(attributes_of(rows), set(columns), len(rows))
+    own = row_columns(attributes_of(rows), set(columns), len(rows))
     _write_table(path, {n: v[order] for n, v in own.items()} | columns, raw)
 
 

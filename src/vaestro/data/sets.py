@@ -458,6 +458,11 @@ class Data(Shown):
         """Return the names of the attributes of each row."""
         return tuple(self.train.attributes)
 
+    @property
+    def held_out(self) -> Rows:
+        """Return the test rows; without any, the validation rows, else the training rows."""
+        return next((rows for rows in (self.test, self.valid) if len(rows)), self.train)
+
     def without_absences(self) -> Data:
         """Return the data of a model that does not describe which cells are empty, as those of
         earlier versions."""

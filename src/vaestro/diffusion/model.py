@@ -189,11 +189,8 @@ class DiffusionPrior(SampledPrior):
         *,
         temperature: float = 1.0,
     ) -> Tensor:
-        like = posterior.like
-        noise = torch.randn(
-            (n, *self.units), generator=generator, dtype=like.dtype, device=like.device
-        )
-        return self._transformed(temperature * noise, given, generator)
+        noise = self.noise(posterior, n, generator, temperature)
+        return self._transformed(noise, given, generator)
 
     def _transformed(
         self, noise: Tensor, given: Tensor | None, generator: torch.Generator | None

@@ -79,9 +79,7 @@ class Engine:
     @cached_property
     def rows(self) -> Rows:
         """Return the data to pick from: held-out data if there are any."""
-        data = self.session.data
-        split = next((s for s in (data.test, data.valid) if len(s)), data.train)
-        return split.spread(SHOWN).fixed()
+        return self.session.data.held_out.spread(SHOWN).fixed()
 
     @cached_property
     def codes(self) -> np.ndarray:

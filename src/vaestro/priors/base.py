@@ -128,8 +128,15 @@ class Sampler(Prior, ABC):
         *,
         temperature: float = 1.0,
     ) -> Tensor:
+        return self.transform(self.noise(posterior, n, generator, temperature), given)
+
+    def noise(
+        self, posterior: Posterior, n: int, generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        """Return normal noise of standard deviation `temperature`, (n, *Z), in the dtype and on the
+        device of the posterior."""
         like = posterior.like
         noise = torch.randn(
             (n, *self.units), generator=generator, dtype=like.dtype, device=like.device
         )
-        return self.transform(temperature * noise, given)
+        return temperature * noise

@@ -89,7 +89,7 @@ def make(session: Session, seed: int = 0) -> Showcase:
         seed: of the samples.
     """
     model, data = session.model, session.data
-    rows = next((split for split in (data.test, data.valid) if len(split)), data.train).fixed()
+    rows = data.held_out.fixed()
     shown = rows.spread(PAIRS)
     showcase = Showcase()
     showcase.facts |= {

@@ -318,9 +318,7 @@ def _bounded(training: Denoising, further: Given) -> DiffusionResult:
     session, diffusion = training.session, training.average
     model = with_latent(session.model)
     grid = len(model.units) == 3
-    data = session.data
-    rows = next(r for r in (data.test, data.valid, data.train) if len(r))
-    rows = rows.spread(BOUNDED_GRIDS if grid else BOUNDED).fixed()
+    rows = session.data.held_out.spread(BOUNDED_GRIDS if grid else BOUNDED).fixed()
     extra, before, after, done = further(rows), [], [], 0
     for i, batch in enumerate(rows.chunks(min(session.model.space.chunk, 256), training.device)):
         generator = torch_generator(training.device, training.options.seed, "bound", i)

@@ -64,9 +64,7 @@ def traverse(
     (1, (5, 40))
     """
     model = with_latent(session.model)
-    own = session.data
-    held = next((split for split in (own.test, own.valid) if len(split)), own.train)
-    some = held.spread(ROWS).fixed()
+    some = session.data.held_out.spread(ROWS).fixed()
     rows = (
         some if start.source is None else session.rows(start.source, start.split, start.condition)
     )

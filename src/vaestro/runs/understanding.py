@@ -180,8 +180,7 @@ def units(session: Session, names: Mapping[int, str] | None = None) -> UnitTable
 
 def _described(session: Session) -> UnitTable:
     """Return what is known of each unit, without names."""
-    own = session.data
-    rows = next((split for split in (own.test, own.valid) if len(split)), own.train)
+    rows = session.data.held_out
     places = rows.places(min(ROWS, len(rows)))
     some = rows.spread(ROWS).fixed()
     codes = session.codes(some)["mean"].reshape(len(some), -1).astype(np.float64)
@@ -233,8 +232,7 @@ def traversal(session: Session, units: Sequence[int], steps: int = 9) -> dict[in
     model = with_latent(session.model)
     if model.alphabet:
         raise ValueError("expected real latents to move along; got discrete ones")
-    own = session.data
-    rows = next((split for split in (own.test, own.valid) if len(split)), own.train)
+    rows = session.data.held_out
     some = rows.spread(ROWS).fixed()
     codes = session.codes(some)["mean"]
     flat, first = codes.reshape(len(codes), -1), some.take(1)

@@ -1,5 +1,5 @@
 "use strict";
-// The page of the explorer. `api` is the service, or in a standalone file what the file contains.
+// The page of the explorer.
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 24, STEPS = 9, FEW = 12, KEPT = 200, STRIP_DELAY = 120;
@@ -50,8 +50,7 @@ function pictures({ shape, values }) {
 
 const isImage = () => run.info.kind === "image";
 
-const service = {
-  standalone: false,
+const api = {
   start: async () => {
     run.info = await (await fetched("info")).json();
     [run.units, run.attributes, run.map] = await Promise.all(
@@ -61,16 +60,16 @@ const service = {
     const answer = await (await fetched(`data?start=${start}&count=${count}&pictures=${isImage()}`)).json();
     return { data: listed(answer.data), labels: answer.attributes };
   },
-  code: async (row) => service.coded(await post("encode", { rows: [row] })),
-  text: async (text) => service.coded(await post("encode", { data: [text], condition: view.condition })),
-  file: async (file) => service.coded(await fetched(
+  code: async (row) => api.coded(await post("encode", { rows: [row] })),
+  text: async (text) => api.coded(await post("encode", { data: [text], condition: view.condition })),
+  file: async (file) => api.coded(await fetched(
     `encode-file?name=${encodeURIComponent(file.name)}&condition=${encodeURIComponent(JSON.stringify(view.condition))}`,
     { method: "POST", body: file, headers: { "content-type": "application/octet-stream" } })),
   coded: async (response) => {
     const answer = await response.json();
     return { z: answer.z[0], datum: listed(answer.data)[0], condition: answer.conditions[0] || {}, labels: answer.attributes[0] };
   },
-  decode: async (zs) => service.read(isImage(), "decode", { z: zs.map((z) => Array.from(z)) }),
+  decode: async (zs) => api.read(isImage(), "decode", { z: zs.map((z) => Array.from(z)) }),
   read: async (raw, path, body) => {
     const request = { ...body, condition: view.condition, pictures: raw };
     if (raw) return pictures(unpacked(await (await post(path, request, "application/octet-stream")).arrayBuffer()));
@@ -87,7 +86,6 @@ const service = {
   },
   npz: async () => (await post("decode", { z: [Array.from(view.z)], condition: view.condition }, "application/x-npz")).blob(),
 };
-const api = globalThis.vaestroStandalone ? globalThis.vaestroStandalone({ run, view, listed, pictures }) : service;
 
 // -- drawing data -----------------------------------------------------------------------------
 
@@ -530,7 +528,7 @@ function listen() {
   document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
   document.addEventListener("drop", (event) => {
     event.preventDefault(); document.body.classList.remove("dropping");
-    if (api.file && event.dataTransfer.files[0]) upload(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files[0]) upload(event.dataTransfer.files[0]);
   });
   addEventListener("hashchange", () => opened());
 }
@@ -564,8 +562,7 @@ async function begin() {
   for (const id of ["data", "samples", "strip", "path"]) $(id).classList.toggle("wide", wide);
   document.querySelector(".views").classList.toggle("tall", wide);
   $("result").classList.toggle("large", wide);
-  $("text-form").hidden = run.info.kind !== "text" || !api.text;
-  $("upload").hidden = !api.file; $("npz").hidden = !api.npz; $("heat-label").hidden = $("heat-value").hidden = api.standalone;
+  $("text-form").hidden = run.info.kind !== "text";
   $("png").hidden = ["table", "text"].includes(run.info.kind);
   $("start").disabled = Boolean(run.info.alphabet);
   $("colour").replaceChildren(...run.map.attributes.map((a, i) => element("option", { value: i, textContent: a.name })));

@@ -43,7 +43,6 @@ class ExportVerbs(Verbs):
         if not force and place.is_dir() and any(place.iterdir()):
             raise InputError(f"{place} is not empty (--force writes into it)")
         session = self.session
-        data = session.data
-        rows = next(r for r in (data.test, data.valid, data.train) if len(r)).spread(COMPARED)
+        rows = session.data.held_out.spread(COMPARED)
         x = np.asarray(rows.fixed().outward())
         return export(session.model, x, place, to, source=str(session.run.path))
